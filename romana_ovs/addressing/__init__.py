@@ -1,0 +1,1 @@
+"""PURE: the bit plan, ranges, and who gets which number and address."""

@@ -1,0 +1,1 @@
+"""The `romana-ovs` command, one module for each subcommand."""

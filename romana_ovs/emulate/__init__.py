@@ -1,0 +1,1 @@
+"""An emulated cluster on this machine: nodes, pods, servers, probes, prompt."""

@@ -1,0 +1,1 @@
+"""EDGE IN: a folder of manifests (later: the API server) becomes objects of the model."""

@@ -1,0 +1,57 @@
+"""What is known of one node's bridge, as values: its pod ports, gateway and ways to other nodes.
+
+`switch/` learns it from OVSDB (DESIGN.md section 8 names the external_ids); offline commands make it up
+in a fixed way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from types import MappingProxyType
+
+from romana_ovs.model.objects import PodKey
+
+POD_ID = "iface-id"
+"""Interface external_ids key: `namespace/pod` of the pod behind the port."""
+POD_MAC = "attached-mac"
+"""Interface external_ids key: the pod's MAC where it is not `0a:58` + address."""
+LINK_ID = "romana-link"
+"""Interface external_ids key on a plain link: the name of the node at its other end."""
+TUNNEL_ID = "romana-tunnel"
+"""Interface external_ids key on the one flow-based tunnel port of a bridge (remote_ip=flow): any value."""
+NODE_ID = "romana-node"
+"""Bridge external_ids key: the name of the node that the bridge belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodPort:
+    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the conntrack table."""
+
+    ofport: int
+    mac: str | None = None
+    survivor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPort:
+    """A flow-based tunnel port and the underlay address that this node tunnels from."""
+
+    ofport: int
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeFacts:
+    """One node's bridge. `links` maps a neighbouring node to the port of the plain link to it.
+
+    `gateway_port` is the OpenFlow number of the node's own port (0xfffe is LOCAL), None without one.
+    """
+
+    node: str
+    pods: Mapping[PodKey, PodPort] = field(default_factory=lambda: MappingProxyType({}))
+    gateway_port: int | None = None
+    gateway_mac: str = ""
+    links: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    tunnel: TunnelPort | None = None

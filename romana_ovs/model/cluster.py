@@ -1,0 +1,103 @@
+"""A cluster at one moment, and who belongs to which tenant and tier in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
+
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, Policy, PolicyKey, RomanaPolicy
+from romana_ovs.model.settings import Settings, TenantSource
+
+NO_TENANT = ""
+"""The tenant of pods for which none is found: they talk with their own node only."""
+
+DEFAULT_TIER = "default"
+TIER_JOINT = "/"
+"""Joins the values of several tier labels; it cannot occur in a label value."""
+ABSENT_TIER = "-"
+
+
+class SegmentKey(NamedTuple):
+    """A (tenant, tier) pair."""
+
+    tenant: str
+    tier: str
+
+
+def _frozen(items: Mapping | None = None) -> Mapping:
+    return MappingProxyType(dict(items or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Everything that decides about packets, as it should be now. Mappings are read-only.
+
+    Existence is presence in a mapping; a change is a new Cluster (`with_object`, `without`).
+    """
+
+    settings: Settings = Settings()
+    namespaces: Mapping[str, Namespace] = field(default_factory=_frozen)
+    nodes: Mapping[str, Node] = field(default_factory=_frozen)
+    pods: Mapping[PodKey, Pod] = field(default_factory=_frozen)
+    policies: Mapping[PolicyKey, Policy] = field(default_factory=_frozen)
+
+    def with_object(self, item: Namespace | Node | Pod | Policy) -> "Cluster":
+        """This cluster with `item` added, or replaced by key."""
+        name, key = _place(item)
+        return replace(self, **{name: _frozen({**getattr(self, name), key: item})})
+
+    def without(self, item: Namespace | Node | Pod | Policy) -> "Cluster":
+        """This cluster with the object of `item`'s key gone (it may be absent already)."""
+        name, key = _place(item)
+        return replace(self, **{name: _frozen({k: v for k, v in getattr(self, name).items() if k != key})})
+
+    def namespace_labels(self, name: str) -> Labels:
+        """Labels of a namespace; one that nothing declares has the label of its name alone."""
+        found = self.namespaces.get(name)
+        return found.labels if found is not None else Labels({NAME_LABEL: name})
+
+    def tenant_of(self, pod: Pod) -> str:
+        """The tenant that owns `pod` by `settings.tenant_source`, or `NO_TENANT`."""
+        if self.settings.tenant_source is TenantSource.POD_LABEL:
+            return pod.labels.get(self.settings.tenant_key, NO_TENANT)
+        return self.tenant_of_namespace(pod.namespace)
+
+    def tenant_of_namespace(self, namespace: str) -> str:
+        """The tenant of a namespace by the two namespace sources, or `NO_TENANT`."""
+        if self.settings.tenant_source is TenantSource.NAMESPACE_LABEL:
+            return self.namespace_labels(namespace).get(self.settings.tenant_key, NO_TENANT)
+        return namespace
+
+    def tenant_of_policy(self, policy: RomanaPolicy) -> str:
+        """The tenant that a Romana policy speaks for (DESIGN.md section 5), or `NO_TENANT`."""
+        if self.settings.tenant_source is TenantSource.POD_LABEL:
+            return policy.labels.get(self.settings.tenant_key, NO_TENANT)
+        return self.tenant_of_namespace(policy.namespace)
+
+    def segment_of(self, pod: Pod) -> SegmentKey:
+        """The (tenant, tier) pair of `pod`."""
+        return SegmentKey(self.tenant_of(pod), tier_of(pod.labels, self.settings.tier_labels))
+
+
+def tier_of(labels: Mapping[str, str], keys: tuple[str, ...]) -> str:
+    """The tier that `labels` give by the configured keys, absent (or empty) ones as `-`.
+
+    One key: its value, or `default`. Several: their values joined in configured order; all absent: `default`.
+    """
+    values = [labels.get(key) or ABSENT_TIER for key in keys]
+    if all(value == ABSENT_TIER for value in values):
+        return DEFAULT_TIER
+    return TIER_JOINT.join(values)
+
+
+def _place(item: Namespace | Node | Pod | Policy) -> tuple[str, object]:
+    if isinstance(item, Namespace):
+        return "namespaces", item.name
+    if isinstance(item, Node):
+        return "nodes", item.name
+    if isinstance(item, Pod):
+        return "pods", item.key
+    return "policies", item.key

@@ -1,0 +1,96 @@
+"""Labels and label selectors, by the words of the Kubernetes API.
+
+Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Labels(Mapping[str, str]):
+    """A frozen, hashable mapping of label keys to values."""
+
+    __slots__ = ("_items", "_hash")
+
+    def __init__(self, items: Mapping[str, str] | None = None) -> None:
+        self._items: dict[str, str] = dict(items or {})
+        self._hash: int | None = None
+
+    def __getitem__(self, key: str) -> str:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._items.items()))
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Labels):
+            return self._items == other._items
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return f"Labels({dict(sorted(self._items.items()))})"
+
+
+NO_LABELS = Labels()
+
+
+class Operator(Enum):
+    """How a requirement compares a label with its values."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One condition on one label key; `values` is empty for Exists and DoesNotExist."""
+
+    key: str
+    operator: Operator
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` meet it; NotIn and DoesNotExist also match an absent key."""
+        value = labels.get(self.key)
+        if self.operator is Operator.IN:
+            return value is not None and value in self.values
+        if self.operator is Operator.NOT_IN:
+            return value is None or value not in self.values
+        if self.operator is Operator.EXISTS:
+            return value is not None
+        return value is None
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """All of `requirements` together; an empty selector matches everything.
+
+    An absent selector is `None`, never an empty one: the two mean different things in a peer.
+    """
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` meet every requirement."""
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> "Selector":
+        """The selector that plain `matchLabels` mean, in sorted order of keys."""
+        return cls(tuple(Requirement(key, Operator.IN, frozenset({value})) for key, value in sorted(labels.items())))
+
+
+EVERYTHING = Selector()

@@ -1,0 +1,198 @@
+"""The objects of a cluster, reduced to what decides about packets.
+
+Sources: Kubernetes core/v1 Pod, Namespace and Node; networking.k8s.io/v1 NetworkPolicy;
+Romana's NetworkPolicy (DESIGN.md section 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+from typing import NewType
+
+from romana_ovs.model.labels import NO_LABELS, Labels, Selector
+
+PodKey = NewType("PodKey", str)
+"""A pod as everyone writes it: `namespace/name`."""
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""The label that the API server gives every namespace, with the namespace's own name."""
+
+
+class Protocol(Enum):
+    """A transport protocol of the Kubernetes API; the value is how JSON and ports (`80/tcp`) write it."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+    @property
+    def number(self) -> int:
+        """The IP protocol number (IANA)."""
+        return {"tcp": 6, "udp": 17, "sctp": 132}[self.value]
+
+
+class Direction(Enum):
+    """A direction as seen from the pod that a policy selects."""
+
+    INGRESS = "Ingress"
+    EGRESS = "Egress"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """One declared port of a container; `name` is empty when it has none."""
+
+    number: int
+    protocol: Protocol = Protocol.TCP
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace; its labels always hold `NAME_LABEL`."""
+
+    name: str
+    labels: Labels = NO_LABELS
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node; `addresses` are its InternalIP (and other IPv4) addresses from status, maybe none."""
+
+    name: str
+    labels: Labels = NO_LABELS
+    addresses: tuple[IPv4Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod as far as the network cares.
+
+    `node` is empty until it is bound. `address` is what its status carries (another IPAM gave it, or
+    ours did earlier); None when status is absent or has none. `has_status` tells the two apart.
+    """
+
+    namespace: str
+    name: str
+    labels: Labels = NO_LABELS
+    node: str = ""
+    address: IPv4Address | None = None
+    ports: tuple[ContainerPort, ...] = ()
+    uid: str = ""
+    has_status: bool = False
+    finished: bool = False
+    """Phase Succeeded or Failed: neither subject nor peer of anything."""
+    host_network: bool = False
+    """It is its node's address: never a subject, never a selector peer."""
+
+    @property
+    def key(self) -> PodKey:
+        """`namespace/name`."""
+        return PodKey(f"{self.namespace}/{self.name}")
+
+    @property
+    def networked(self) -> bool:
+        """Whether it is an endpoint of ours: running, with an address of its own (or one to be given)."""
+        return not self.finished and not self.host_network and not (self.has_status and self.address is None)
+
+
+@dataclass(frozen=True, slots=True)
+class IpBlock:
+    """`cidr` without `excepts` (NetworkPolicy ipBlock); host bits of the text are masked off."""
+
+    cidr: IPv4Network
+    excepts: tuple[IPv4Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPort:
+    """One entry of `ports`: a number, a range to `end`, a name, or (None) every port of the protocol."""
+
+    protocol: Protocol = Protocol.TCP
+    port: int | str | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPeer:
+    """One entry of `from` or `to`: an ipBlock alone, or selectors (at least one of the two).
+
+    With `pods` alone it is the policy's own namespace; with `namespaces` alone all pods of those.
+    All three None (invalid, but possible by way of a CRD) matches nothing.
+    """
+
+    pods: Selector | None = None
+    namespaces: Selector | None = None
+    ip_block: IpBlock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """One ingress or egress rule; empty `peers` is any peer at all, empty `ports` every protocol."""
+
+    peers: tuple[PolicyPeer, ...] = ()
+    ports: tuple[PolicyPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesPolicy:
+    """A networking.k8s.io/v1 NetworkPolicy; `directions` is policyTypes with its defaults applied."""
+
+    namespace: str
+    name: str
+    selector: Selector
+    directions: frozenset[Direction]
+    ingress: tuple[PolicyRule, ...] = ()
+    egress: tuple[PolicyRule, ...] = ()
+
+    @property
+    def key(self) -> "PolicyKey":
+        """Its identifier."""
+        return PolicyKey("NetworkPolicy", self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class RomanaRule:
+    """One `allowIncoming` rule: `sources` are selectors of pods of the same tenant in any namespace.
+
+    Empty `sources` is any source, empty `ports` every port of every protocol.
+    """
+
+    sources: tuple[Selector, ...] = ()
+    ports: tuple[PolicyPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RomanaPolicy:
+    """A romana.io NetworkPolicy: ingress of the pods of its own namespace and tenant.
+
+    `labels` are the policy's own: with tenant_source pod-label:KEY they name its tenant.
+    """
+
+    namespace: str
+    name: str
+    labels: Labels
+    selector: Selector
+    rules: tuple[RomanaRule, ...] = ()
+
+    @property
+    def key(self) -> "PolicyKey":
+        """Its identifier."""
+        return PolicyKey("RomanaNetworkPolicy", self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyKey:
+    """A policy's identifier; `kind` is `NetworkPolicy` or `RomanaNetworkPolicy`."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+Policy = KubernetesPolicy | RomanaPolicy

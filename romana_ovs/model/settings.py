@@ -1,0 +1,41 @@
+"""The settings that shape a cluster's meaning; `config.py` reads them from files.
+
+The defaults are those of DESIGN.md section 8 and are part of the stable interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Network
+
+
+class Isolation(Enum):
+    """What a pod may receive from other pods when no policy selects it for ingress."""
+
+    TIER = "tier"
+    TENANT = "tenant"
+    NONE = "none"
+
+
+class TenantSource(Enum):
+    """Where a pod's tenant is read from."""
+
+    NAMESPACE = "namespace"
+    NAMESPACE_LABEL = "namespace-label"
+    POD_LABEL = "pod-label"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One cluster's settings; `tenant_key` is the label key for the two label sources, else empty."""
+
+    isolation: Isolation = Isolation.TENANT
+    tenant_source: TenantSource = TenantSource.NAMESPACE
+    tenant_key: str = ""
+    shared_tenants: frozenset[str] = frozenset({"kube-system"})
+    tier_labels: tuple[str, ...] = ("tier",)
+    network: IPv4Network = IPv4Network("10.0.0.0/8")
+    segment_bits: int = 12
+    host_bits: int = 6
+    endpoint_bits: int = 6

@@ -1,0 +1,5 @@
+"""PURE: tables, registers, priorities and cookies as data; verdicts compiled to flows; flows interpreted.
+
+Law of this package: no sockets, threads, clocks, files or randomness. A flow that breaks its table's
+declaration raises PipelineError when it is built.
+"""

@@ -1,0 +1,144 @@
+"""The few actions our flows use. Source: ovs-actions(7). Each renders itself in ovs-ofctl's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from romana_ovs.pipeline.fields import FIELDS, Shape, written
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Bits `low` to `low + width - 1` of a field."""
+
+    field: str
+    low: int
+    width: int
+
+    def __str__(self) -> str:
+        if self.low == 0 and self.width == FIELDS[self.field].width:
+            return f"{self.field}[]"
+        return f"{self.field}[{self.low}..{self.low + self.width - 1}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Write a constant into some bits (set_field with a mask)."""
+
+    to: Bits
+    value: int
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        field = FIELDS[self.to.field]
+        mask = ((1 << self.to.width) - 1) << self.to.low
+        shown = written(field, self.value << self.to.low, mask).partition("=")[2]
+        if field.shape is Shape.IPV4 and mask != field.ones:
+            shown = f"{self.value << self.to.low:#x}/{mask:#x}"
+        return f"set_field:{shown}->{self.to.field}"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy bits from one field to another of the same width."""
+
+    source: Bits
+    to: Bits
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"move:{self.source}->{self.to}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ct:
+    """Send the packet through conntrack; with `table` it comes back there, tracked.
+
+    `writes` (Load or Move into ct_mark and ct_label) need `commit`.
+    """
+
+    zone: int
+    table: str | None = None
+    commit: bool = False
+    force: bool = False
+    writes: tuple[Load | Move, ...] = ()
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        parts = (["commit"] if self.commit else []) + (["force"] if self.force else [])
+        if self.table is not None:
+            parts.append(f"table={tables[self.table]}")
+        parts.append(f"zone={self.zone}")
+        if self.writes:
+            parts.append(f"exec({','.join(write.text(tables) for write in self.writes)})")
+        return f"ct({','.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Send the packet out of a port (OpenFlow number)."""
+
+    port: int
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"output:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputBits:
+    """Send the packet out of the port whose number stands in a register."""
+
+    port: Bits
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"output:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class InPort:
+    """Send the packet back out of the port it came in by."""
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return "IN_PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    """Look the packet up again in a table (which may be an earlier one), then go on."""
+
+    table: str
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"resubmit(,{tables[self.table]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunction:
+    """Clause `clause` (from 1) of `clauses` of conjunction `number`."""
+
+    number: int
+    clause: int
+    clauses: int
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"conjunction({self.number},{self.clause}/{self.clauses})"
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on in a later table (the goto_table instruction); always last."""
+
+    table: str
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"goto_table:{tables[self.table]}"
+
+
+Action = Load | Move | Ct | Output | OutputBits | InPort | Resubmit | Conjunction | Goto

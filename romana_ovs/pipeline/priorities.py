@@ -1,0 +1,140 @@
+"""Priority bands, by table. A flow of a table has one of its priorities; nothing else knows the numbers."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Classify(IntEnum):
+    """Who sent it."""
+
+    REFUSED = 300
+    """A pod asking for its own address; a pod's address arriving from the gateway."""
+    SOURCE = 200
+    OUTSIDE = 100
+    MISS = 0
+
+
+class Arp(IntEnum):
+    """Arithmetic answers."""
+
+    UNSPECIFIED = 200
+    ANSWER = 100
+    MISS = 0
+
+
+class Locate(IntEnum):
+    """Where it goes."""
+
+    ENDPOINT = 400
+    """Local pods, the node's own addresses, foreign addresses elsewhere: exact."""
+    OWN_SHARE = 350
+    """An address of this node's share that no pod has."""
+    HOST = 300
+    NETWORK = 200
+    SPECIAL = 150
+    """Multicast, broadcast, unspecified, loopback."""
+    OUTSIDE = 100
+    MISS = 0
+
+
+class Track(IntEnum):
+    """Into conntrack, or on to the next bridge."""
+
+    TRANSIT = 200
+    TRACK = 100
+    MISS = 0
+
+
+class State(IntEnum):
+    """The conntrack table of DATAPLANE.md."""
+
+    RELATED = 700
+    SURVIVOR = 600
+    INVALID = 500
+    TURNED = 400
+    """A TCP connection opened against a tracked one."""
+    REPLY = 300
+    STRAY = 200
+    ORIGINAL = 150
+    DECIDE = 100
+    MISS = 0
+
+
+class Roles(IntEnum):
+    """Who is client and who is server."""
+
+    PASSED = 200
+    ROLE = 100
+    MISS = 0
+
+
+class Egress(IntEnum):
+    """What the client's node decides."""
+
+    ELSEWHERE = 700
+    OWN_NODE = 600
+    CUT_OFF = 500
+    UNSELECTED = 400
+    ALLOW = 350
+    CONJUNCTION = 340
+    CLAUSE = 330
+    NOT_A_POD = 200
+    OPEN = 100
+    MISS = 0
+
+
+class OpenEgress(IntEnum):
+    """What the server's node decides of the client's egress."""
+
+    ELSEWHERE = 500
+    DECIDED = 400
+    ALLOW = 300
+    CONJUNCTION = 200
+    CLAUSE = 100
+    MISS = 0
+
+
+class Tenancy(IntEnum):
+    """Whether the tenants may meet."""
+
+    REFUSED = 400
+    OUTSIDE = 300
+    PASS = 100
+    MISS = 0
+
+
+class Ingress(IntEnum):
+    """What the server's node decides."""
+
+    ALLOW = 300
+    CONJUNCTION = 200
+    CLAUSE = 100
+    MISS = 0
+
+
+class Commit(IntEnum):
+    """Remembering what was accepted."""
+
+    FRAGMENT = 500
+    REPLY = 400
+    ORPHAN = 300
+    KNOWN = 200
+    ANEW = 150
+    COMMIT = 100
+    MISS = 0
+
+
+class Refuse(IntEnum):
+    """Forgetting what is refused."""
+
+    RETRY = 200
+    FORGET = 100
+    MISS = 0
+
+
+class Deliver(IntEnum):
+    """Out of the bridge."""
+
+    OUT = 100
+    MISS = 0

@@ -1,0 +1,166 @@
+"""The tables, in the order of the switch, and the one function that builds a flow.
+
+To add a table: declare it here at its place, give it a class in `priorities`, and run `make docs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Action, Conjunction, Ct, Goto, Load, Move, Resubmit
+from romana_ovs.pipeline.cookies import Feature, cookie
+from romana_ovs.pipeline.fields import FIELDS
+from romana_ovs.pipeline.flow import Flow, canonical
+from romana_ovs.policy.view import Origin
+
+_L3 = frozenset({"eth_type", "nw_src", "nw_dst"})
+_PORTS = frozenset({"eth_type", "nw_proto", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst"})
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: what it decides, what it may match and write, where it may lead, its priorities.
+
+    `matches` and `writes` are field names (registers as `reg0`); `leads_to` are names of tables, reached by
+    goto or out of conntrack. A packet that no flow takes is dropped.
+    """
+
+    name: str
+    purpose: str
+    matches: frozenset[str]
+    writes: frozenset[str]
+    leads_to: tuple[str, ...]
+    priorities: type[IntEnum]
+
+
+def _names(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        "Classify", "Who sent the packet: a pod on its own port with its own addresses, another node, or the node itself.",
+        _names("in_port", "eth_src", "vlan_tci", "tun_src", "eth_type", "nw_src", "arp_op", "arp_spa", "arp_tpa", "arp_sha"),
+        _names("reg0", "reg1", "reg2", "reg3"), ("Arp", "Locate"), priorities.Classify,
+    ),
+    Table(
+        "Arp", "Every ARP request gets the arithmetic answer 0a:58 + address; nothing is flooded.",
+        _names("eth_type", "arp_op", "arp_spa"),
+        _names("eth_src", "eth_dst", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", "reg13"), (), priorities.Arp,
+    ),
+    Table(
+        "Locate", "Where the destination is: a pod here, this node, another node by its host bits, or outside.",
+        _L3, _names("eth_src", "eth_dst", "reg0", "reg4", "reg5", "reg6", "reg11", "reg12"), ("Track",), priorities.Locate,
+    ),
+    Table(
+        "Track", "Transit between trunks passes unchanged; everything else goes through this bridge's conntrack zone.",
+        _names("eth_type", "reg0"), _names("tun_dst"), ("State",), priorities.Track,
+    ),
+    Table(
+        "State", "What conntrack and the sender's direction mark say: original, reply, orphan or nothing valid.",
+        _names("eth_type", "nw_proto", "tcp_flags", "ct_state", "ct_label", "reg0"), _names("reg0"), ("Roles",), priorities.State,
+    ),
+    Table(
+        "Roles", "Client and server of the connection, whichever of them sent this packet.",
+        _names("eth_type", "reg0"), _names("reg0", "reg7", "reg8", "reg9", "reg10"), ("Egress", "Deliver"), priorities.Roles,
+    ),
+    Table(
+        "Egress", "On the client's node: egress as far as it can be decided here, else marked open.",
+        _L3 | _PORTS | _names("conj_id", "reg0", "reg1", "reg7", "reg8"), _names("reg0"),
+        ("OpenEgress", "Commit", "Refuse"), priorities.Egress,
+    ),
+    Table(
+        "OpenEgress", "On the server's node: egress rules with selectors or named ports, for clients marked open.",
+        _PORTS | _names("conj_id", "reg0", "reg7", "reg10"), frozenset(), ("Tenancy", "Commit", "Refuse"), priorities.OpenEgress,
+    ),
+    Table(
+        "Tenancy", "On the server's node: tenants are apart, but for shared ones.",
+        _L3 | _names("reg0", "reg7", "reg9"), frozenset(), ("Ingress", "Refuse"), priorities.Tenancy,
+    ),
+    Table(
+        "Ingress", "On the server's node: what policies, or the isolation level, admit to the server.",
+        _L3 | _PORTS | _names("conj_id", "reg0", "reg7", "reg10"), frozenset(), ("Commit", "Refuse"), priorities.Ingress,
+    ),
+    Table(
+        "Commit", "The connection is remembered with its client's identity, unless it is already.",
+        _names("eth_type", "nw_frag", "ct_state", "ct_mark", "reg0", "reg7"), frozenset(), ("Deliver",), priorities.Commit,
+    ),
+    Table(
+        "Refuse", "A refused connection loses its mark, so that its replies stop too.",
+        _names("eth_type", "nw_proto", "ct_state", "ct_label", "reg0"), _names("reg0"), ("Roles",), priorities.Refuse,
+    ),
+    Table(
+        "Deliver", "Out of the port: to a pod or the node as it is, to another node with identity and marks in the source MAC.",
+        _names("reg0"), _names("eth_src", "tun_dst"), (), priorities.Deliver,
+    ),
+)
+
+TABLE: dict[str, Table] = {table.name: table for table in TABLES}
+TABLE_IDS: dict[str, int] = {table.name: position for position, table in enumerate(TABLES)}
+
+Condition = tuple[str, int, int] | tuple[str, int]
+
+
+def flow(
+    priority: IntEnum, match: Iterable[Condition], actions: Iterable[Action], *, feature: Feature, origin: Origin
+) -> Flow:
+    """The flow of the table that `priority` belongs to, its prerequisites filled in.
+
+    Conditions are (field, value) or (field, value, mask); several on one field are joined.
+    Raises PipelineError when the flow breaks the table's declaration.
+    """
+    table = _OF_PRIORITIES[type(priority)]
+    listed = tuple(actions)
+    conditions = _joined(table, match)
+    _check_actions(table, listed)
+    return Flow(
+        table=table.name, priority=int(priority), match=canonical(conditions), actions=listed,
+        cookie=cookie(feature, origin), origin=origin,
+    )
+
+
+_OF_PRIORITIES: dict[type[IntEnum], Table] = {table.priorities: table for table in TABLES}
+
+
+def _joined(table: Table, match: Iterable[Condition]) -> dict[str, tuple[int, int]]:
+    conditions: dict[str, tuple[int, int]] = {}
+    for name, value, *rest in match:
+        field = FIELDS[name]
+        mask = rest[0] if rest else field.ones
+        if name not in table.matches:
+            raise PipelineError(f"table {table.name} does not match {name}")
+        if value & ~mask or mask & ~field.ones or (mask != field.ones and not field.maskable):
+            raise PipelineError(f"table {table.name}: {name}={value:#x}/{mask:#x} is no valid match")
+        _join(conditions, name, value, mask)
+        for need, wanted in field.needs:
+            _join(conditions, need, wanted, FIELDS[need].ones)
+    return conditions
+
+
+def _join(conditions: dict[str, tuple[int, int]], name: str, value: int, mask: int) -> None:
+    old_value, old_mask = conditions.get(name, (0, 0))
+    if (old_value ^ value) & old_mask & mask:
+        raise PipelineError(f"a flow can never match {name}={value:#x}/{mask:#x} and {old_value:#x}/{old_mask:#x}")
+    conditions[name] = (old_value | value, old_mask | mask)
+
+
+def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
+    for position, action in enumerate(actions):
+        if isinstance(action, (Load, Move)):
+            if action.to.field not in table.writes:
+                raise PipelineError(f"table {table.name} does not write {action.to.field}")
+            if isinstance(action, Load) and action.value >> action.to.width:
+                raise PipelineError(f"table {table.name}: {action.value:#x} does not fit {action.to}")
+            if isinstance(action, Move) and action.source.width != action.to.width:
+                raise PipelineError(f"table {table.name}: {action.source} and {action.to} differ in width")
+        target = action.table if isinstance(action, (Goto, Ct, Resubmit)) else None
+        if target is not None and target not in table.leads_to:
+            raise PipelineError(f"table {table.name} does not lead to {target}")
+        if isinstance(action, Goto) and (position != len(actions) - 1 or TABLE_IDS[action.table] <= TABLE_IDS[table.name]):
+            raise PipelineError(f"table {table.name}: goto {action.table} must be last and go forward")
+        if isinstance(action, Conjunction) and len({type(item) for item in actions}) > 1:
+            raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")

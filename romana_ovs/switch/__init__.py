@@ -1,0 +1,1 @@
+"""EDGE OUT: OpenFlow wire and channel (Ryu), ports from OVSDB (ovs)."""

@@ -1,0 +1,1 @@
+"""PURE: what a switch should have, compared with what it has, as a plan."""
