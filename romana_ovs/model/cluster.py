@@ -44,12 +44,12 @@ class Cluster:
     pods: Mapping[PodKey, Pod] = field(default_factory=_frozen)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=_frozen)
 
-    def with_object(self, item: Namespace | Node | Pod | Policy) -> "Cluster":
+    def with_object(self, item: Namespace | Node | Pod | Policy) -> Cluster:
         """This cluster with `item` added, or replaced by key."""
         name, key = _place(item)
         return replace(self, **{name: _frozen({**getattr(self, name), key: item})})
 
-    def without(self, item: Namespace | Node | Pod | Policy) -> "Cluster":
+    def without(self, item: Namespace | Node | Pod | Policy) -> Cluster:
         """This cluster with the object of `item`'s key gone (it may be absent already)."""
         name, key = _place(item)
         return replace(self, **{name: _frozen({k: v for k, v in getattr(self, name).items() if k != key})})

@@ -44,7 +44,7 @@ class InputError(RomanaError):
         super().__init__("; ".join(str(problem) for problem in problems))
 
     @classmethod
-    def because(cls, reason: str, *, file: str = "", field: str = "") -> "InputError":
+    def because(cls, reason: str, *, file: str = "", field: str = "") -> InputError:
         """An error of one problem that concerns no particular object."""
         return cls(Problem(reason, file=file, field=field))
 

@@ -88,7 +88,7 @@ class Selector:
         return all(requirement.matches(labels) for requirement in self.requirements)
 
     @classmethod
-    def of(cls, labels: Mapping[str, str]) -> "Selector":
+    def of(cls, labels: Mapping[str, str]) -> Selector:
         """The selector that plain `matchLabels` mean, in sorted order of keys."""
         return cls(tuple(Requirement(key, Operator.IN, frozenset({value})) for key, value in sorted(labels.items())))
 

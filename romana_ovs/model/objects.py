@@ -148,7 +148,7 @@ class KubernetesPolicy:
     egress: tuple[PolicyRule, ...] = ()
 
     @property
-    def key(self) -> "PolicyKey":
+    def key(self) -> PolicyKey:
         """Its identifier."""
         return PolicyKey("NetworkPolicy", self.namespace, self.name)
 
@@ -178,7 +178,7 @@ class RomanaPolicy:
     rules: tuple[RomanaRule, ...] = ()
 
     @property
-    def key(self) -> "PolicyKey":
+    def key(self) -> PolicyKey:
         """Its identifier."""
         return PolicyKey("RomanaNetworkPolicy", self.namespace, self.name)
 

@@ -86,6 +86,8 @@ FIELDS: dict[str, Field] = {field.name: field for field in _DECLARED}
 
 CT_STATE_BITS = {"new": 0x01, "est": 0x02, "rel": 0x04, "rpl": 0x08, "inv": 0x10, "trk": 0x20}
 TCP_FLAG_BITS = {"fin": 0x001, "syn": 0x002, "rst": 0x004, "psh": 0x008, "ack": 0x010, "urg": 0x020}
+LOCAL_PORT = 0xFFFE
+"""The bridge's own port, as 16-bit registers and our flows number it (OpenFlow 1.5 itself: 0xfffffffe)."""
 FRAG_ANY = 0b01
 FRAG_LATER = 0b10
 """nw_frag bits (ovs-fields(7)): no=0, first=1, later=3; `later` bit set means offset > 0."""
@@ -112,6 +114,8 @@ def _signed(text: str, bits: dict[str, int]) -> tuple[int, int]:
 def written(field: Field, value: int, mask: int) -> str:
     """One match in ovs-ofctl's words, such as `nw_src=10.0.0.0/8` or `ct_state=+trk-new`."""
     exact = mask == field.ones
+    if field.name == "in_port" and value == LOCAL_PORT:
+        return "in_port=LOCAL"
     if field.shape is Shape.CT_STATE:
         return f"{field.name}={_unsigned(value, mask, CT_STATE_BITS)}"
     if field.shape is Shape.TCP_FLAGS:

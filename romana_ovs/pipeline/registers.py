@@ -36,11 +36,19 @@ COMMIT_ANEW = 1
 
 SIDE = Register("side", _reg(0, 0, 2), "where the packet came in", "Classify", "Deliver", _SIDES)
 DIRECTION = Register(
-    "direction", _reg(0, 2, 2), "of the packet in its connection (DATAPLANE.md, direction mark)", "Classify", "Deliver",
+    "direction",
+    _reg(0, 2, 2),
+    "of the packet in its connection (DATAPLANE.md, direction mark)",
+    "Classify",
+    "Deliver",
     (("original", ORIGINAL), ("reply", REPLY), ("orphan", ORPHAN)),
 )
 EGRESS = Register(
-    "egress", _reg(0, 4, 2), "what the client's node said of its egress (egress mark)", "Classify", "Deliver",
+    "egress",
+    _reg(0, 4, 2),
+    "what the client's node said of its egress (egress mark)",
+    "Classify",
+    "Deliver",
     (("unselected", UNSELECTED), ("accepted", ACCEPTED), ("open", OPEN)),
 )
 EXIT = Register("exit", _reg(0, 6, 2), "where the packet leaves", "Locate", "Deliver", _SIDES)
@@ -48,7 +56,13 @@ OWN_NODE = Register("own_node", _reg(0, 8, 1), "the destination is this very nod
 SURVIVOR = Register("survivor", _reg(0, 9, 1), "the receiver is older than the conntrack table", "Locate", "State")
 FORCE = Register("force", _reg(0, 10, 1), "commit anew, turning the entry round", "State", "Commit")
 SETTLED = Register("settled", _reg(0, 11, 1), "the entry stands accepted for the same exit", "State", "Commit")
-PASSED = Register("passed", _reg(0, 12, 1), "ICMP about a connection that is allowed, or a survivor's reply: no decision", "State", "Roles")
+PASSED = Register(
+    "passed",
+    _reg(0, 12, 1),
+    "ICMP about a connection that is allowed, or a survivor's reply: no decision",
+    "State",
+    "Roles",
+)
 
 SENDER_ID = Register("sender_id", _reg(1), "identity of the pod (or node) that sent the packet", "Classify", "Deliver")
 SENDER_CLIENT = Register("sender_client", _reg(2), "client group of a local sender", "Classify", "Roles")
@@ -58,17 +72,31 @@ RECEIVER_CLIENT = Register("receiver_client", _reg(5), "client group of a local 
 RECEIVER_SERVER = Register("receiver_server", _reg(6), "server group of a local receiver", "Locate", "Roles")
 CLIENT_ID = Register("client_id", _reg(7), "identity of the connection's original source", "Roles", "Commit")
 CLIENT_GROUP = Register("client_group", _reg(8), "client group of the original source, if local", "Roles", "Egress")
-SERVER_ID = Register("server_id", _reg(9), "identity of the connection's original destination, if local", "Roles", "Tenancy")
-SERVER_GROUP = Register("server_group", _reg(10), "server group of the original destination, if local", "Roles", "Ingress")
+SERVER_ID = Register(
+    "server_id", _reg(9), "identity of the connection's original destination, if local", "Roles", "Tenancy"
+)
+SERVER_GROUP = Register(
+    "server_group", _reg(10), "server group of the original destination, if local", "Roles", "Ingress"
+)
 OUT_PORT = Register("out_port", _reg(11, 0, 16), "the port to leave by", "Locate", "Deliver")
 TUNNEL = Register("tunnel", _reg(12), "underlay address of the node to tunnel to", "Locate", "Deliver")
 SCRATCH = Register("scratch", _reg(13), "for swapping addresses inside one ARP answer", "Arp", "Arp")
 
-CT_SIDE = Register("ct_side", Bits("ct_label", 0, 2), "where the connection's first packet came in", "Commit", "State", _SIDES)
-CT_EXIT = Register("ct_exit", Bits("ct_label", 2, 2), "where it left; replies are accepted from there only", "Commit", "State", _SIDES)
-CT_EGRESS = Register("ct_egress", Bits("ct_label", 4, 2), "the egress mark it was accepted with", "Commit", "Roles", EGRESS.values)
+CT_SIDE = Register(
+    "ct_side", Bits("ct_label", 0, 2), "where the connection's first packet came in", "Commit", "State", _SIDES
+)
+CT_EXIT = Register(
+    "ct_exit", Bits("ct_label", 2, 2), "where it left; replies are accepted from there only", "Commit", "State", _SIDES
+)
+CT_EGRESS = Register(
+    "ct_egress", Bits("ct_label", 4, 2), "the egress mark it was accepted with", "Commit", "Roles", EGRESS.values
+)
 CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accepted the connection", "Commit", "State")
-CT_CLIENT = Register("ct_client", Bits("ct_mark", 0, 32), "identity of the connection's original source", "Commit", "Roles")
+CT_CLIENT = Register(
+    "ct_client", Bits("ct_mark", 0, 32), "identity of the connection's original source", "Commit", "Roles"
+)
+CT_LABEL_BITS = Bits("ct_label", 0, 7)
+"""All bits of ct_label that are ours."""
 
 WIRE_ID = Bits("eth_src", 0, 32)
 """Between nodes: the sender's identity in the inner source MAC."""
@@ -79,9 +107,28 @@ WIRE_REST_VALUE = 0x0A0
 """First byte 0a, upper half of the mark byte 0: so the mark byte is never 58."""
 
 REGISTERS: tuple[Register, ...] = (
-    SIDE, DIRECTION, EGRESS, EXIT, OWN_NODE, SURVIVOR, FORCE, SETTLED, PASSED,
-    SENDER_ID, SENDER_CLIENT, SENDER_SERVER, RECEIVER_ID, RECEIVER_CLIENT, RECEIVER_SERVER,
-    CLIENT_ID, CLIENT_GROUP, SERVER_ID, SERVER_GROUP, OUT_PORT, TUNNEL, SCRATCH,
+    SIDE,
+    DIRECTION,
+    EGRESS,
+    EXIT,
+    OWN_NODE,
+    SURVIVOR,
+    FORCE,
+    SETTLED,
+    PASSED,
+    SENDER_ID,
+    SENDER_CLIENT,
+    SENDER_SERVER,
+    RECEIVER_ID,
+    RECEIVER_CLIENT,
+    RECEIVER_SERVER,
+    CLIENT_ID,
+    CLIENT_GROUP,
+    SERVER_ID,
+    SERVER_GROUP,
+    OUT_PORT,
+    TUNNEL,
+    SCRATCH,
 )
 CONNTRACK_BITS: tuple[Register, ...] = (CT_SIDE, CT_EXIT, CT_EGRESS, CT_ACCEPTED, CT_CLIENT)
 

@@ -18,7 +18,9 @@ from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.policy.view import Origin
 
 _L3 = frozenset({"eth_type", "nw_src", "nw_dst"})
-_PORTS = frozenset({"eth_type", "nw_proto", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst"})
+_PORTS = frozenset(
+    {"eth_type", "nw_proto", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,59 +45,110 @@ def _names(*names: str) -> frozenset[str]:
 
 TABLES: tuple[Table, ...] = (
     Table(
-        "Classify", "Who sent the packet: a pod on its own port with its own addresses, another node, or the node itself.",
-        _names("in_port", "eth_src", "vlan_tci", "tun_src", "eth_type", "nw_src", "arp_op", "arp_spa", "arp_tpa", "arp_sha"),
-        _names("reg0", "reg1", "reg2", "reg3"), ("Arp", "Locate"), priorities.Classify,
+        "Classify",
+        "Who sent the packet: a pod on its own port with its own addresses, another node, or the node itself.",
+        _names(
+            "in_port", "eth_src", "vlan_tci", "tun_src", "eth_type", "nw_src", "arp_op", "arp_spa", "arp_tpa", "arp_sha"
+        ),
+        _names("reg0", "reg1", "reg2", "reg3"),
+        ("Arp", "Locate"),
+        priorities.Classify,
     ),
     Table(
-        "Arp", "Every ARP request gets the arithmetic answer 0a:58 + address; nothing is flooded.",
+        "Arp",
+        "Every ARP request gets the arithmetic answer 0a:58 + address; nothing is flooded.",
         _names("eth_type", "arp_op", "arp_spa"),
-        _names("eth_src", "eth_dst", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", "reg13"), (), priorities.Arp,
+        _names("eth_src", "eth_dst", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", "reg13"),
+        (),
+        priorities.Arp,
     ),
     Table(
-        "Locate", "Where the destination is: a pod here, this node, another node by its host bits, or outside.",
-        _L3, _names("eth_src", "eth_dst", "reg0", "reg4", "reg5", "reg6", "reg11", "reg12"), ("Track",), priorities.Locate,
+        "Locate",
+        "Where the destination is: a pod here, this node, another node by its host bits, or outside.",
+        _L3,
+        _names("eth_src", "eth_dst", "reg0", "reg4", "reg5", "reg6", "reg11", "reg12"),
+        ("Track",),
+        priorities.Locate,
     ),
     Table(
-        "Track", "Transit between trunks passes unchanged; everything else goes through this bridge's conntrack zone.",
-        _names("eth_type", "reg0"), _names("tun_dst"), ("State",), priorities.Track,
+        "Track",
+        "Transit between trunks passes unchanged; everything else goes through this bridge's conntrack zone.",
+        _names("eth_type", "reg0"),
+        _names("tun_dst"),
+        ("State",),
+        priorities.Track,
     ),
     Table(
-        "State", "What conntrack and the sender's direction mark say: original, reply, orphan or nothing valid.",
-        _names("eth_type", "nw_proto", "tcp_flags", "ct_state", "ct_label", "reg0"), _names("reg0"), ("Roles",), priorities.State,
+        "State",
+        "What conntrack and the sender's direction mark say: original, reply, orphan or nothing valid.",
+        _names("eth_type", "nw_proto", "tcp_flags", "ct_state", "ct_label", "reg0"),
+        _names("reg0"),
+        ("Roles",),
+        priorities.State,
     ),
     Table(
-        "Roles", "Client and server of the connection, whichever of them sent this packet.",
-        _names("eth_type", "reg0"), _names("reg0", "reg7", "reg8", "reg9", "reg10"), ("Egress", "Deliver"), priorities.Roles,
+        "Roles",
+        "Client and server of the connection, whichever of them sent this packet.",
+        _names("eth_type", "reg0"),
+        _names("reg0", "reg7", "reg8", "reg9", "reg10"),
+        ("Egress", "Deliver"),
+        priorities.Roles,
     ),
     Table(
-        "Egress", "On the client's node: egress as far as it can be decided here, else marked open.",
-        _L3 | _PORTS | _names("conj_id", "reg0", "reg1", "reg7", "reg8"), _names("reg0"),
-        ("OpenEgress", "Commit", "Refuse"), priorities.Egress,
+        "Egress",
+        "On the client's node: egress as far as it can be decided here, else marked open.",
+        _L3 | _PORTS | _names("conj_id", "reg0", "reg1", "reg7", "reg8"),
+        _names("reg0"),
+        ("OpenEgress", "Commit", "Refuse"),
+        priorities.Egress,
     ),
     Table(
-        "OpenEgress", "On the server's node: egress rules with selectors or named ports, for clients marked open.",
-        _PORTS | _names("conj_id", "reg0", "reg7", "reg10"), frozenset(), ("Tenancy", "Commit", "Refuse"), priorities.OpenEgress,
+        "OpenEgress",
+        "On the server's node: egress rules with selectors or named ports, for clients marked open.",
+        _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
+        frozenset(),
+        ("Tenancy", "Commit", "Refuse"),
+        priorities.OpenEgress,
     ),
     Table(
-        "Tenancy", "On the server's node: tenants are apart, but for shared ones.",
-        _L3 | _names("reg0", "reg7", "reg9"), frozenset(), ("Ingress", "Refuse"), priorities.Tenancy,
+        "Tenancy",
+        "On the server's node: tenants are apart, but for shared ones.",
+        _L3 | _names("reg0", "reg7", "reg9"),
+        frozenset(),
+        ("Ingress", "Refuse"),
+        priorities.Tenancy,
     ),
     Table(
-        "Ingress", "On the server's node: what policies, or the isolation level, admit to the server.",
-        _L3 | _PORTS | _names("conj_id", "reg0", "reg7", "reg10"), frozenset(), ("Commit", "Refuse"), priorities.Ingress,
+        "Ingress",
+        "On the server's node: what policies, or the isolation level, admit to the server.",
+        _L3 | _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
+        frozenset(),
+        ("Commit", "Refuse"),
+        priorities.Ingress,
     ),
     Table(
-        "Commit", "The connection is remembered with its client's identity, unless it is already.",
-        _names("eth_type", "nw_frag", "ct_state", "ct_mark", "reg0", "reg7"), frozenset(), ("Deliver",), priorities.Commit,
+        "Commit",
+        "The connection is remembered with its client's identity, unless it is already.",
+        _names("eth_type", "nw_frag", "ct_state", "ct_mark", "reg0", "reg7"),
+        frozenset(),
+        ("Deliver",),
+        priorities.Commit,
     ),
     Table(
-        "Refuse", "A refused connection loses its mark, so that its replies stop too.",
-        _names("eth_type", "nw_proto", "ct_state", "ct_label", "reg0"), _names("reg0"), ("Roles",), priorities.Refuse,
+        "Refuse",
+        "A refused connection loses its mark, so that its replies stop too.",
+        _names("eth_type", "nw_proto", "ct_state", "ct_label", "reg0"),
+        _names("reg0"),
+        ("Roles",),
+        priorities.Refuse,
     ),
     Table(
-        "Deliver", "Out of the port: to a pod or the node as it is, to another node with identity and marks in the source MAC.",
-        _names("reg0"), _names("eth_src", "tun_dst"), (), priorities.Deliver,
+        "Deliver",
+        "Out of the port: to a pod or the node as it is, to another node with identity and marks in the source MAC.",
+        _names("reg0"),
+        _names("eth_src", "tun_dst"),
+        (),
+        priorities.Deliver,
     ),
 )
 
@@ -118,8 +171,12 @@ def flow(
     conditions = _joined(table, match)
     _check_actions(table, listed)
     return Flow(
-        table=table.name, priority=int(priority), match=canonical(conditions), actions=listed,
-        cookie=cookie(feature, origin), origin=origin,
+        table=table.name,
+        priority=int(priority),
+        match=canonical(conditions),
+        actions=listed,
+        cookie=cookie(feature, origin),
+        origin=origin,
     )
 
 
@@ -160,7 +217,9 @@ def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
         target = action.table if isinstance(action, (Goto, Ct, Resubmit)) else None
         if target is not None and target not in table.leads_to:
             raise PipelineError(f"table {table.name} does not lead to {target}")
-        if isinstance(action, Goto) and (position != len(actions) - 1 or TABLE_IDS[action.table] <= TABLE_IDS[table.name]):
+        if isinstance(action, Goto) and (
+            position != len(actions) - 1 or TABLE_IDS[action.table] <= TABLE_IDS[table.name]
+        ):
             raise PipelineError(f"table {table.name}: goto {action.table} must be last and go forward")
         if isinstance(action, Conjunction) and len({type(item) for item in actions}) > 1:
             raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")

@@ -1,0 +1,193 @@
+"""Who may reach whom: tables Egress, OpenEgress, Tenancy, Ingress, and the way out (Deliver)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, node_identity
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Bits, Goto, Load, Move, OutputBits
+from romana_ovs.pipeline.compile.permissions import Place, permissions
+from romana_ovs.pipeline.compile.words import (
+    BACKWARD,
+    FORWARD,
+    FROM_ELSEWHERE,
+    TO_ELSEWHERE,
+    feature_origin,
+    identified,
+    load,
+)
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import (
+    ACCEPTED,
+    CLIENT_GROUP,
+    CLIENT_ID,
+    DIRECTION,
+    EGRESS,
+    EXIT,
+    GATEWAY,
+    LOCAL,
+    OPEN,
+    OUT_PORT,
+    OWN_NODE,
+    SENDER_ID,
+    SERVER_GROUP,
+    SERVER_ID,
+    SIDE,
+    TRUNK,
+    TUNNEL,
+    UNSELECTED,
+    WIRE_DIRECTION,
+    WIRE_EGRESS,
+    WIRE_ID,
+    WIRE_REST,
+    WIRE_REST_VALUE,
+)
+from romana_ovs.pipeline.tables import flow
+from romana_ovs.policy.view import ClientGroup, Origin, ServerGroup, TenantPass
+
+_EGRESS_KNOWN = {"feature": Feature.POLICY, "origin": feature_origin("egress")}
+
+
+def egress_frame(plan: Plan, host: int, cut_off: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
+    """Egress apart from groups: decided elsewhere, the node itself, pods without tenant, nobody's."""
+    rank, known = priorities.Egress, _EGRESS_KNOWN
+    node_net = plan.node_addresses()
+    to_nodes = ("nw_dst", int(node_net.network_address), int(node_net.netmask))
+    accepted = load(EGRESS, ACCEPTED)
+    refuse = [Goto("Refuse")]
+    return (
+        flow(rank.ELSEWHERE, [FORWARD, FROM_ELSEWHERE], [Goto("OpenEgress")], **known),
+        flow(rank.ELSEWHERE, [BACKWARD, TO_ELSEWHERE], [Goto("OpenEgress")], **known),
+        flow(rank.OWN_NODE, [FORWARD, OWN_NODE.match(1)], [accepted, Goto("Commit")], **known),
+        flow(
+            rank.OWN_NODE,
+            [BACKWARD, SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host))],
+            [Goto("Commit")],
+            **known,
+        ),
+        *(flow(rank.CUT_OFF, [identified(CLIENT_ID, run)], refuse, **known) for run in cut_off),
+        flow(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("OpenEgress")], **known),
+        flow(rank.NOT_A_POD, [FORWARD, EXIT.match(GATEWAY)], refuse, **known),
+        flow(rank.NOT_A_POD, [FORWARD, EXIT.match(TRUNK), to_nodes], refuse, **known),
+        flow(rank.NOT_A_POD, [BACKWARD, SIDE.match(GATEWAY)], refuse, **known),
+        flow(rank.NOT_A_POD, [BACKWARD, SIDE.match(TRUNK), identified(SENDER_ID, NOT_A_POD)], refuse, **known),
+        flow(rank.MISS, [], refuse, **known),
+    )
+
+
+def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
+    """Egress of the local pods in one client group, as far as their own node decides it."""
+    rank = priorities.Egress
+    place = Place(
+        allow=rank.ALLOW,
+        conjunction=rank.CONJUNCTION,
+        clause=rank.CLAUSE,
+        base=(CLIENT_GROUP.match(group.number),),
+        permitted=(load(EGRESS, ACCEPTED), Goto("OpenEgress")),
+        peer_address="nw_dst",
+    )
+    flows = permissions(place, group.accepted)
+    if not group.open:
+        return flows
+    undecided = [load(EGRESS, OPEN), Goto("OpenEgress")]
+    return (*flows, flow(rank.OPEN, place.base, undecided, feature=Feature.POLICY, origin=origin))
+
+
+def open_frame(host: int) -> tuple[Flow, ...]:
+    """OpenEgress apart from groups: servers elsewhere, the node's own probes, egress decided already."""
+    rank = priorities.OpenEgress
+    known = {"feature": Feature.POLICY, "origin": feature_origin("egress")}
+    node = CLIENT_ID.match(node_identity(host))
+    done = [Goto("Commit")]
+    return (
+        flow(rank.ELSEWHERE, [FORWARD, TO_ELSEWHERE], done, **known),
+        flow(rank.ELSEWHERE, [BACKWARD, FROM_ELSEWHERE], done, **known),
+        flow(rank.ELSEWHERE, [FORWARD, EXIT.match(LOCAL), SIDE.match(GATEWAY), node], done, **known),
+        flow(rank.ELSEWHERE, [BACKWARD, SIDE.match(LOCAL), EXIT.match(GATEWAY), node], done, **known),
+        flow(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")], **known),
+        flow(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")], **known),
+        flow(rank.MISS, [], [Goto("Refuse")], **known),
+    )
+
+
+def open_rows(group: ServerGroup) -> tuple[Flow, ...]:
+    """What clients marked open may reach in one server group."""
+    rank = priorities.OpenEgress
+    return permissions(_server_place(group, rank.ALLOW, rank.CONJUNCTION, rank.CLAUSE, "Tenancy"), group.open_egress)
+
+
+def ingress_rows(group: ServerGroup) -> tuple[Flow, ...]:
+    """What one server group admits."""
+    rank = priorities.Ingress
+    return permissions(_server_place(group, rank.ALLOW, rank.CONJUNCTION, rank.CLAUSE, "Commit"), group.ingress)
+
+
+def _server_place(group: ServerGroup, allow: IntEnum, conjunction: IntEnum, clause: IntEnum, then: str) -> Place:
+    return Place(
+        allow=allow,
+        conjunction=conjunction,
+        clause=clause,
+        base=(SERVER_GROUP.match(group.number),),
+        permitted=(Goto(then),),
+        peer_address="nw_src",
+    )
+
+
+def tenancy_rows(passes: tuple[TenantPass, ...] | None, cut_off: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
+    """Which tenants' pods may be considered by which; outsiders have no tenant and pass on to ingress."""
+    rank = priorities.Tenancy
+    known = {"feature": Feature.ISOLATION, "origin": feature_origin("tenancy")}
+    onward = [Goto("Ingress")]
+    if passes is None:
+        return (flow(rank.PASS, [], onward, **known),)
+    rows = {
+        item.key: item
+        for item in (
+            flow(
+                rank.PASS,
+                [
+                    identified(SERVER_ID, entry.server),
+                    *([identified(CLIENT_ID, entry.client)] if entry.client is not None else []),
+                ],
+                onward,
+                feature=Feature.ISOLATION,
+                origin=entry.origin,
+            )
+            for entry in passes
+        )
+    }
+    return (
+        *(flow(rank.REFUSED, [identified(SERVER_ID, run)], [Goto("Refuse")], **known) for run in cut_off),
+        flow(rank.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward, **known),
+        *rows.values(),
+        flow(rank.MISS, [], [Goto("Refuse")], **known),
+    )
+
+
+def ingress_frame() -> tuple[Flow, ...]:
+    """What nothing admits is refused."""
+    return (
+        flow(priorities.Ingress.MISS, [], [Goto("Refuse")], feature=Feature.POLICY, origin=feature_origin("ingress")),
+    )
+
+
+def deliveries() -> tuple[Flow, ...]:
+    """Out of the port; onto a trunk with the sender's identity and the marks in the source MAC."""
+    known = {"feature": Feature.DELIVERY, "origin": feature_origin("delivery")}
+    out = OutputBits(OUT_PORT.bits)
+    wire = (
+        Load(WIRE_REST, WIRE_REST_VALUE),
+        Move(EGRESS.bits, WIRE_EGRESS),
+        Move(DIRECTION.bits, WIRE_DIRECTION),
+        Move(SENDER_ID.bits, WIRE_ID),
+        Move(TUNNEL.bits, Bits("tun_dst", 0, 32)),
+    )
+    rank = priorities.Deliver
+    return (
+        flow(rank.OUT, [EXIT.match(LOCAL)], [out], **known),
+        flow(rank.OUT, [EXIT.match(GATEWAY)], [out], **known),
+        flow(rank.OUT, [EXIT.match(TRUNK)], [*wire, out], **known),
+    )

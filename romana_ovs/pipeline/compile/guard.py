@@ -1,0 +1,146 @@
+"""Who may send: tables Classify and Arp."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+from romana_ovs.model.identity import OUTSIDE, node_identity
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Bits, Goto, InPort, Load, Move
+from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, loads
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import mac_number
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import (
+    DIRECTION,
+    EGRESS,
+    GATEWAY,
+    LOCAL,
+    MAC_PREFIX,
+    SCRATCH,
+    SENDER_CLIENT,
+    SENDER_ID,
+    SENDER_SERVER,
+    SIDE,
+    TRUNK,
+    WIRE_DIRECTION,
+    WIRE_EGRESS,
+    WIRE_ID,
+    WIRE_REST,
+    WIRE_REST_VALUE,
+)
+from romana_ovs.pipeline.tables import Condition, flow
+from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Trunk
+
+ARP_REQUEST: Condition = ("arp_op", 1)
+
+
+def pod_guard(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
+    """What a pod's port may send: its own MAC and address, untagged; ARP for any address but its own."""
+    origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
+    port: Condition = ("in_port", pod.ofport)
+    mac, address = mac_number(pod.mac), int(pod.address)
+    asking = (port, UNTAGGED, ("eth_src", mac), ("arp_sha", mac), ("arp_spa", address), ARP_REQUEST)
+    marks = loads(
+        (SIDE, LOCAL), (SENDER_ID, pod.identity), (SENDER_CLIENT, member.client), (SENDER_SERVER, member.server)
+    )
+    known = {"feature": Feature.SPOOF_GUARD, "origin": origin}
+    return (
+        flow(
+            priorities.Classify.SOURCE,
+            [port, UNTAGGED, ("eth_src", mac), ("nw_src", address)],
+            [*marks, Goto("Locate")],
+            **known,
+        ),
+        flow(priorities.Classify.SOURCE, asking, [Goto("Arp")], **known),
+        flow(priorities.Classify.REFUSED, [*asking, ("arp_tpa", address)], [], **known),
+    )
+
+
+def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
+    """What a trunk may bring: untagged IP whose source MAC carries an identity; tunnels, from known nodes only."""
+    rest = ("eth_src", WIRE_REST_VALUE << WIRE_REST.low, ((1 << WIRE_REST.width) - 1) << WIRE_REST.low)
+    actions = [
+        *loads((SIDE, TRUNK)),
+        Move(WIRE_DIRECTION, DIRECTION.bits),
+        Move(WIRE_EGRESS, EGRESS.bits),
+        Move(WIRE_ID, SENDER_ID.bits),
+        Goto("Locate"),
+    ]
+    senders: list[tuple[Condition, ...]] = [()]
+    if trunk.tunnel_peers is not None:
+        senders = [(("tun_src", int(peer)),) for peer in trunk.tunnel_peers]
+    return tuple(
+        flow(
+            priorities.Classify.SOURCE,
+            [("in_port", trunk.ofport), *sender, UNTAGGED, IP, rest],
+            actions,
+            feature=Feature.SPOOF_GUARD,
+            origin=feature_origin("trunk"),
+        )
+        for sender in senders
+    )
+
+
+def gateway_guard(
+    gateway: Gateway, host: int, network: IPv4Network, foreign: tuple[IPv4Address, ...]
+) -> tuple[Flow, ...]:
+    """What the node's own port may send: its own addresses as the node, no pod's address, all else as outside.
+
+    `network` is the plan's, `foreign` are pods' addresses that are not from it.
+    """
+    known = {"feature": Feature.SPOOF_GUARD, "origin": feature_origin("gateway")}
+    port = (("in_port", gateway.ofport), UNTAGGED)
+    own = set(gateway.addresses)
+    node_marks = loads((SIDE, GATEWAY), (SENDER_ID, node_identity(host)))
+    outside_marks = loads((SIDE, GATEWAY), (SENDER_ID, OUTSIDE))
+    flows = [
+        flow(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("Locate")], **known)
+        for address in sorted(own)
+    ]
+    flows += [
+        flow(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [], **known)
+        for address in sorted(set(foreign) - own)
+    ]
+    flows.append(
+        flow(
+            priorities.Classify.SOURCE,
+            [*port, ("nw_src", int(network.network_address), int(network.netmask))],
+            [],
+            **known,
+        )
+    )
+    flows.append(flow(priorities.Classify.OUTSIDE, [*port, IP], [*outside_marks, Goto("Locate")], **known))
+    flows.append(flow(priorities.Classify.OUTSIDE, [*port, ARP_REQUEST], [Goto("Arp")], **known))
+    flows += [
+        flow(
+            priorities.Classify.REFUSED,
+            [*port, ARP_REQUEST, ("arp_spa", int(address)), ("arp_tpa", int(address))],
+            [],
+            **known,
+        )
+        for address in sorted(own)
+    ]
+    return tuple(flows)
+
+
+def arp_answers() -> tuple[Flow, ...]:
+    """The one answer to every ARP request (RFC 826), but none to one from the unspecified address (RFC 5227)."""
+    known = {"feature": Feature.ARP, "origin": feature_origin("arp")}
+    whole = Bits("arp_spa", 0, 32)
+    answer = [
+        Move(Bits("eth_src", 0, 48), Bits("eth_dst", 0, 48)),
+        Load(Bits("eth_src", 32, 16), MAC_PREFIX),
+        Move(Bits("arp_tpa", 0, 32), Bits("eth_src", 0, 32)),
+        Load(Bits("arp_op", 0, 16), 2),
+        Move(Bits("arp_sha", 0, 48), Bits("arp_tha", 0, 48)),
+        Move(Bits("eth_src", 0, 48), Bits("arp_sha", 0, 48)),
+        Move(whole, SCRATCH.bits),
+        Move(Bits("arp_tpa", 0, 32), whole),
+        Move(SCRATCH.bits, Bits("arp_tpa", 0, 32)),
+        InPort(),
+    ]
+    return (
+        flow(priorities.Arp.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], [], **known),
+        flow(priorities.Arp.ANSWER, [ARP_REQUEST], answer, **known),
+    )

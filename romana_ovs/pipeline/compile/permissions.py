@@ -1,0 +1,169 @@
+"""Permissions as flows: plain rows where few, conjunctions where peers times ports would be many.
+
+A permission is peers times ports. Addresses and ports stand in other fields of a reply than of an original, so
+those conditions come twice, each with its direction; identities are those of client and server both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from ipaddress import IPv4Network
+
+from romana_ovs.model.identity import ALL_BITS, IdentityMatch
+from romana_ovs.model.objects import Protocol
+from romana_ovs.pipeline.actions import Action, Conjunction
+from romana_ovs.pipeline.compile.ports import ALL_PORTS, masks
+from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, identified
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import FRAG_LATER
+from romana_ovs.pipeline.flow import Flow, FlowKey, Match
+from romana_ovs.pipeline.registers import CLIENT_ID
+from romana_ovs.pipeline.tables import Condition, flow
+from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.view import Allow, Origin
+
+Alternative = tuple[Condition, ...]
+"""Conditions that belong together; an empty one is always met."""
+
+PEER_AND_PORT = 2
+"""Clauses of a conjunction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where permissions are written: what every row matches too, where a permitted packet goes on, and
+    which address of an original is the peer's (`nw_src` where servers are asked, `nw_dst` where clients are)."""
+
+    allow: IntEnum
+    conjunction: IntEnum
+    clause: IntEnum
+    base: Alternative
+    permitted: tuple[Action, ...]
+    peer_address: str
+
+    @property
+    def seed(self) -> str:
+        """Text that tells this place from every other of the same node."""
+        return f"{type(self.allow).__name__} {self.base}"
+
+
+def permissions(place: Place, allows: Sequence[Allow]) -> tuple[Flow, ...]:
+    """The flows of all `allows` at `place`; a packet that none of them permits finds no row."""
+    plain: dict[FlowKey, Flow] = {}
+    clauses: dict[Match, list[tuple[Conjunction, Origin, Alternative]]] = {}
+    results: dict[FlowKey, Flow] = {}
+    numbers: set[int] = set()
+    for allow in allows:
+        peers, ports = _peers(allow, place.peer_address), _ports(allow.ports)
+        rows = [pair for pair in ((peer, port) for peer in peers for port in ports) if _consistent(*pair)]
+        if min(len(peers), len(ports)) < PEER_AND_PORT or len(rows) <= len(peers) + len(ports) + 1:
+            for peer, port in rows:
+                item = _row(place.allow, place, (*peer, *port), place.permitted, allow.origin)
+                plain.setdefault(item.key, item)
+            continue
+        number = _number(place, allow, numbers)
+        result = _row(place.conjunction, place, (("conj_id", number),), place.permitted, allow.origin)
+        results[result.key] = result
+        for clause, alternatives in enumerate((peers, ports), start=1):
+            for alternative in alternatives:
+                probe = _row(place.clause, place, alternative, (), allow.origin)
+                member = (Conjunction(number, clause, PEER_AND_PORT), allow.origin, alternative)
+                clauses.setdefault(probe.match, []).append(member)
+    merged = [
+        # Flows of one match must be one flow: a second would replace the first.
+        _row(place.clause, place, members[0][2], sorted_clauses(members), members[0][1])
+        for members in clauses.values()
+    ]
+    return (*plain.values(), *results.values(), *merged)
+
+
+def sorted_clauses(members: Iterable[tuple[Conjunction, Origin, Alternative]]) -> tuple[Conjunction, ...]:
+    """The clauses of one match in one order, whatever order their rules came in."""
+    return tuple(sorted({member[0] for member in members}, key=lambda item: (item.number, item.clause)))
+
+
+def _row(priority: IntEnum, place: Place, conditions: Alternative, actions: Sequence[Action], origin: Origin) -> Flow:
+    return flow(priority, (*place.base, *conditions), actions, feature=Feature.POLICY, origin=origin)
+
+
+def _number(place: Place, allow: Allow, taken: set[int]) -> int:
+    """A conjunction number that follows from place and permission alone, so that it survives restarts."""
+    text = f"{place.seed} {allow.origin} {_canonical(allow)}"
+    for salt in range(len(taken) + 1):
+        digest = blake2b(f"{salt} {text}".encode(), digest_size=4).digest()
+        number = int.from_bytes(digest, "big") or 1
+        if number not in taken:
+            taken.add(number)
+            return number
+    return max(taken) % ALL_BITS + 1
+
+
+def _canonical(allow: Allow) -> str:
+    identities = sorted(allow.identities) if allow.identities is not None else None
+    return f"{identities} {[str(cidr) for cidr in allow.cidrs]} {allow.ports}"
+
+
+def _peers(allow: Allow, address: str) -> list[Alternative]:
+    if allow.identities is None and not allow.cidrs:
+        return [()]
+    peers: list[Alternative] = [(identified(CLIENT_ID, match),) for match in _minimal(allow.identities or ())]
+    other = "nw_src" if address == "nw_dst" else "nw_dst"
+    for cidr in allow.cidrs:
+        if cidr.prefixlen == 0:
+            return [()]
+        peers += [(FORWARD, _within(address, cidr)), (BACKWARD, _within(other, cidr))]
+    return peers
+
+
+def _minimal(matches: Iterable[IdentityMatch]) -> list[IdentityMatch]:
+    """The matches that no wider one among them covers, in order."""
+    ordered = sorted(set(matches), key=lambda item: (item.mask.bit_count(), item.value))
+    kept: dict[int, set[int]] = {}
+    for item in ordered:
+        covered = any(mask & ~item.mask == 0 and item.value & mask in values for mask, values in kept.items())
+        if not covered:
+            kept.setdefault(item.mask, set()).add(item.value)
+    return [IdentityMatch(value, mask) for mask, values in kept.items() for value in sorted(values)]
+
+
+def _within(field: str, cidr: IPv4Network) -> Condition:
+    return (field, int(cidr.network_address), int(cidr.netmask))
+
+
+def _ports(ports: Sequence[PortRange] | None) -> list[Alternative]:
+    if ports is None:
+        return [()]
+    alternatives: list[Alternative] = []
+    for protocol in Protocol:
+        ranges = _merged([(item.low, item.high) for item in ports if item.protocol is protocol])
+        if not ranges:
+            continue
+        number: Condition = ("nw_proto", protocol.number)
+        if any(low <= 1 and high == ALL_PORTS for low, high in ranges):
+            alternatives.append((number,))
+            continue
+        for low, high in ranges:
+            for value, mask in masks(low, high):
+                alternatives.append((FORWARD, number, (f"{protocol.value}_dst", value, mask)))
+                alternatives.append((BACKWARD, number, (f"{protocol.value}_src", value, mask)))
+        # No ports in a later fragment: it goes on only with an admitted first one, by way of conntrack.
+        alternatives.append((number, ("nw_frag", FRAG_LATER, FRAG_LATER)))
+    return alternatives
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def _consistent(peer: Alternative, port: Alternative) -> bool:
+    """Whether one packet can meet both: not an original's address with a reply's port."""
+    return not ((FORWARD in peer and BACKWARD in port) or (BACKWARD in peer and FORWARD in port))

@@ -1,0 +1,146 @@
+"""All of one node's flows, in sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.pipeline.compile import decide, guard, locate, track
+from romana_ovs.pipeline.compile.words import feature_origin
+from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
+from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.policy.view import NodeView, Verdicts
+
+Section = tuple[Flow, ...]
+
+
+@dataclass(slots=True)
+class CompileCache:
+    """The sections of the last program and what each was made from; one for each bridge."""
+
+    kept: dict[Hashable, tuple[object, Section]] = field(default_factory=dict)
+
+    def section(self, name: Hashable, inputs: object, build: Callable[[], Section]) -> Section:
+        """The section `name`: the identical tuple as long as `inputs` are equal, else what `build` returns."""
+        found = self.kept.get(name)
+        if found is not None and found[0] == inputs:
+            return found[1]
+        made = build()
+        self.kept[name] = (inputs, made)
+        return made
+
+    def forget_all_but(self, names: Mapping[Hashable, Section]) -> None:
+        """Drop what the present program has no section for."""
+        for name in self.kept.keys() - names.keys():
+            del self.kept[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One node's tables. `sections` maps a section's name to its flows."""
+
+    sections: Mapping[Hashable, Section]
+
+    @property
+    def flows(self) -> dict[FlowKey, Flow]:
+        """Every flow by its key. Raises PipelineError when two sections claim one key differently."""
+        merged: dict[FlowKey, Flow] = {}
+        for section in self.sections.values():
+            for item in section:
+                present = merged.setdefault(item.key, item)
+                if present is not item and present.actions != item.actions:
+                    raise PipelineError(
+                        f"two flows of table {item.table} match the same: {item.origin} and {present.origin}"
+                    )
+        return merged
+
+    def counts(self) -> dict[str, int]:
+        """Number of flows: `policy` (who may), `forwarding` (where), `pods` (guards), `other`, and `total`."""
+        kinds = {
+            Feature.POLICY: "policy",
+            Feature.ISOLATION: "policy",
+            Feature.FORWARDING: "forwarding",
+            Feature.SPOOF_GUARD: "pods",
+        }
+        counted = {"policy": 0, "forwarding": 0, "pods": 0, "other": 0}
+        for item in self.flows.values():
+            counted[kinds.get(Feature(item.cookie >> FEATURE_SHIFT & 0xFF), "other")] += 1
+        return {**counted, "total": sum(counted.values())}
+
+
+def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None = None) -> Program:
+    """The tables of `view`'s node: a function of `view` and `verdicts` alone, whatever the cache holds.
+
+    Raises PipelineError when a flow breaks its table's declaration (our mistake, not the user's).
+    """
+    kept = cache if cache is not None else CompileCache()
+    sections: dict[Hashable, Section] = {}
+
+    def add(name: Hashable, inputs: object, build: Callable[[], Section]) -> None:
+        sections[name] = kept.section(name, inputs, build)
+
+    plan = Plan.of(view.settings)
+    _add_fixed(add, view, plan)
+    _add_node(add, view, plan)
+    for pod in view.pods:
+        member = verdicts.members.get(pod.key)
+        if member is None:
+            raise PipelineError(f"no verdicts for local pod {pod.key}")
+        inputs = (pod, member)
+        add(("guard", pod.key), inputs, lambda pod=pod, member=member: guard.pod_guard(pod, member))
+        add(("place", pod.key), inputs, lambda pod=pod, member=member: locate.pod_place(pod, member))
+    _add_policy(add, view, verdicts, plan)
+    kept.forget_all_but(sections)
+    return Program(MappingProxyType(sections))
+
+
+_Add = Callable[[Hashable, object, Callable[[], Section]], None]
+
+
+def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
+    zone = ZONE_BASE + view.host
+    add("arp", (), guard.arp_answers)
+    add("tracking", zone, lambda: locate.tracking(zone))
+    add("states", (), track.states)
+    add("roles", (), track.roles)
+    add("commits", zone, lambda: track.commits(zone))
+    add("refusals", zone, lambda: track.refusals(zone))
+    add("deliveries", (), decide.deliveries)
+    add("network", (plan, view.host), lambda: locate.network_place(plan, view.host))
+
+
+def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
+    foreign = tuple(route.address for route in view.foreign) + tuple(
+        pod.address for pod in view.pods if pod.address not in plan.network
+    )
+    gateway = view.gateway
+    if gateway is not None:
+        add(
+            "gateway",
+            (gateway, view.host, plan, foreign),
+            lambda: guard.gateway_guard(gateway, view.host, plan.network, foreign),
+        )
+        add("way out", gateway, lambda: locate.gateway_place(gateway))
+    for trunk in view.trunks:
+        add(("trunk", trunk.ofport), trunk, lambda trunk=trunk: guard.trunk_guard(trunk))
+    add("hosts", (plan, view.hosts, view.foreign), lambda: locate.remote_places(plan, view.hosts, view.foreign))
+
+
+def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:
+    cut_off = verdicts.cut_off
+    add("egress", (plan, view.host, cut_off), lambda: decide.egress_frame(plan, view.host, cut_off))
+    add("open egress", view.host, lambda: decide.open_frame(view.host))
+    add("tenancy", (verdicts.tenancy, cut_off), lambda: decide.tenancy_rows(verdicts.tenancy, cut_off))
+    add("ingress", (), decide.ingress_frame)
+    for client in verdicts.clients:
+        origin = client.accepted[0].origin if client.accepted else feature_origin("egress")
+        add(("client", client.number), client, lambda g=client, o=origin: decide.client_rows(g, o))
+    for server in verdicts.servers:
+        add(("open", server.number), server.open_egress, lambda g=server: decide.open_rows(g))
+        add(("server", server.number), server.ingress, lambda g=server: decide.ingress_rows(g))
+    identities = tuple(sorted({pod.identity for pod in view.pods}))
+    add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))

@@ -1,0 +1,229 @@
+"""What conntrack and the direction mark say: tables State, Roles, Commit and Refuse (DATAPLANE.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+from romana_ovs.model.identity import OUTSIDE, node_identity
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit
+from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, feature_origin, flags, load, state
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import ETH_IP, FRAG_ANY, FRAG_LATER
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import (
+    CLIENT_GROUP,
+    CLIENT_ID,
+    CT_ACCEPTED,
+    CT_CLIENT,
+    CT_EGRESS,
+    CT_EXIT,
+    CT_LABEL_BITS,
+    CT_SIDE,
+    DIRECTION,
+    EGRESS,
+    EXIT,
+    FORCE,
+    GATEWAY,
+    LOCAL,
+    ORIGINAL,
+    ORPHAN,
+    PASSED,
+    RECEIVER_CLIENT,
+    RECEIVER_ID,
+    RECEIVER_SERVER,
+    REPLY,
+    SENDER_CLIENT,
+    SENDER_ID,
+    SENDER_SERVER,
+    SERVER_GROUP,
+    SERVER_ID,
+    SETTLED,
+    SIDE,
+    SURVIVOR,
+    TRUNK,
+)
+from romana_ovs.pipeline.tables import Condition, flow
+from romana_ovs.policy.view import Origin
+
+TCP: Condition = ("nw_proto", 6)
+SCTP: Condition = ("nw_proto", 132)
+_IP: Condition = ("eth_type", ETH_IP)
+_ORIGIN: Origin = feature_origin("conntrack")
+_HERE = (LOCAL, GATEWAY)
+"""Sides whose direction this bridge decides itself; on a trunk the sending node's mark counts too."""
+
+
+def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action]) -> Flow:
+    return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=_ORIGIN)
+
+
+def _ct_row(priority: IntEnum, match: Sequence[Condition], ct: Ct) -> Flow:
+    """A row that goes through conntrack: Open vSwitch wants the match to say IP."""
+    return _row(priority, [_IP, *match], [ct])
+
+
+def _on(*actions: Action) -> tuple[Action, ...]:
+    return (*actions, Goto("Roles"))
+
+
+def states() -> tuple[Flow, ...]:
+    """The conntrack table of DATAPLANE.md, row by row."""
+    return (*_passing(), *_replies(), *_openings(), *_decisions())
+
+
+def _passing() -> tuple[Flow, ...]:
+    passed = _on(load(PASSED, 1), load(DIRECTION, REPLY))
+    survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), EXIT.match(LOCAL), SURVIVOR.match(1))
+    rank = priorities.State
+    return (
+        _row(rank.RELATED, [state("+trk+rel-inv"), CT_ACCEPTED.match(1)], passed),
+        _row(rank.SURVIVOR, [*survivor, state("+trk+new")], passed),
+        _row(rank.SURVIVOR, [*survivor, state("+trk+inv")], passed),
+        _row(rank.INVALID, [state("+trk+inv")], []),
+    )
+
+
+def _replies() -> tuple[Flow, ...]:
+    """Accepted replies, from the side the connection left by only; others of TCP are strays."""
+    rank, tracked = priorities.State, state("+trk+rpl")
+    rows = [
+        _row(
+            rank.REPLY,
+            [tracked, CT_ACCEPTED.match(1), SIDE.match(side), CT_EXIT.match(side)],
+            _on(load(DIRECTION, REPLY)),
+        )
+        for side in _HERE
+    ]
+    marked = (SIDE.match(TRUNK), DIRECTION.match(REPLY))
+    orphaned = (SIDE.match(TRUNK), DIRECTION.match(ORPHAN))
+    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_EXIT.match(TRUNK)], _on()))
+    rows += [
+        _row(rank.STRAY, [*mark, found], []) for mark in (marked, orphaned) for found in (tracked, state("+trk+new"))
+    ]
+    rows.append(_row(rank.STRAY, [_IP, TCP, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), tracked], []))
+    rows += [_row(rank.STRAY, [_IP, TCP, SIDE.match(side), tracked], []) for side in _HERE]
+    return tuple(rows)
+
+
+def _openings() -> tuple[Flow, ...]:
+    """TCP that opens a connection, and TCP in the middle of one that nobody here knows."""
+    rank, opening = priorities.State, flags("+syn-ack")
+    turned = state("+trk+rpl")
+    rows = [
+        _row(rank.TURNED, [opening, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), turned], _on(load(FORCE, 1))),
+    ]
+    for side in _HERE:
+        original = load(DIRECTION, ORIGINAL)
+        rows += [
+            _row(rank.TURNED, [opening, SIDE.match(side), turned], _on(original, load(FORCE, 1))),
+            _row(rank.TURNED, [opening, SIDE.match(side), state("+trk+new")], _on(original)),
+            _row(rank.STRAY, [_IP, TCP, SIDE.match(side), state("+trk+new")], _on(load(DIRECTION, ORPHAN))),
+        ]
+    return tuple(rows)
+
+
+def _decisions() -> tuple[Flow, ...]:
+    """What is to be decided as a packet of the connection's client."""
+    rank, original = priorities.State, load(DIRECTION, ORIGINAL)
+    rows = [
+        _row(
+            rank.ORIGINAL,
+            [state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_EXIT.match(side), EXIT.match(side)],
+            _on(original, load(SETTLED, 1)),
+        )
+        for side in (LOCAL, TRUNK, GATEWAY)
+    ]
+    rows.append(_row(rank.DECIDE, [state("+trk+est-rpl")], _on(original)))
+    turned = (state("+trk+rpl"),)
+    rows.append(_row(rank.DECIDE, [SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), *turned], _on(load(FORCE, 1))))
+    rows.append(_row(rank.DECIDE, [SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), state("+trk+new")], _on()))
+    for side in _HERE:
+        rows.append(_row(rank.DECIDE, [SIDE.match(side), *turned], _on(original, load(FORCE, 1))))
+        rows.append(_row(rank.DECIDE, [SIDE.match(side), state("+trk+new")], _on(original)))
+    return tuple(rows)
+
+
+def roles() -> tuple[Flow, ...]:
+    """Who is client and who server; a local client's present identity counts, else the remembered one."""
+    rank = priorities.Roles
+    sender_serves = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER.bits, SERVER_GROUP.bits))
+    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), Move(CT_EGRESS.bits, EGRESS.bits))
+    forward = (
+        Move(SENDER_ID.bits, CLIENT_ID.bits),
+        Move(SENDER_CLIENT.bits, CLIENT_GROUP.bits),
+        Move(RECEIVER_ID.bits, SERVER_ID.bits),
+        Move(RECEIVER_SERVER.bits, SERVER_GROUP.bits),
+        Goto("Egress"),
+    )
+    to_client = (Move(RECEIVER_ID.bits, CLIENT_ID.bits), Move(RECEIVER_CLIENT.bits, CLIENT_GROUP.bits))
+    return (
+        _row(rank.PASSED, [PASSED.match(1)], [Goto("Deliver")]),
+        _row(rank.ROLE, [FORWARD], forward),
+        _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*to_client, *sender_serves, Goto("Egress")]),
+        *(
+            _row(rank.ROLE, [BACKWARD, EXIT.match(side)], [*remembered, *sender_serves, Goto("Egress")])
+            for side in (TRUNK, GATEWAY)
+        ),
+    )
+
+
+def commits(zone: int) -> tuple[Flow, ...]:
+    """Accepted originals are remembered with their client; replies and orphans pass as they are."""
+    rank = priorities.Commit
+    writes = (
+        Move(CLIENT_ID.bits, CT_CLIENT.bits),
+        Move(SIDE.bits, CT_SIDE.bits),
+        Move(EXIT.bits, CT_EXIT.bits),
+        Move(EGRESS.bits, CT_EGRESS.bits),
+        Load(CT_ACCEPTED.bits, 1),
+    )
+    fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
+    return (
+        # Later fragments carry no ports: only the way through conntrack ties them to an admitted first one.
+        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=zone, table="Deliver")),
+        _row(rank.REPLY, [BACKWARD], [Goto("Deliver")]),
+        _row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(TRUNK)], [Goto("Deliver")]),
+        *(_row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(side)], []) for side in _HERE),
+        _ct_row(rank.ANEW, [FORCE.match(1)], Ct(zone=zone, table="Deliver", commit=True, force=True, writes=writes)),
+        _ct_row(rank.COMMIT, [FORWARD], Ct(zone=zone, table="Deliver", commit=True, writes=writes)),
+    )
+
+
+def known_clients(host: int, identities: tuple[int, ...]) -> tuple[Flow, ...]:
+    """A local client whose entry already stands under its present identity needs no second pass of conntrack."""
+    return tuple(
+        _row(
+            priorities.Commit.KNOWN,
+            [
+                SETTLED.match(1),
+                FORCE.match(0),
+                ("nw_frag", 0, FRAG_ANY | FRAG_LATER),
+                CLIENT_ID.match(identity),
+                ("ct_mark", identity),
+            ],
+            [Goto("Deliver")],
+        )
+        for identity in sorted({*identities, node_identity(host), OUTSIDE})
+    )
+
+
+def refusals(zone: int) -> tuple[Flow, ...]:
+    """A refused original clears the mark of its entry, which stops the replies too.
+
+    SCTP is tracked without ports before Open vSwitch 3.2: one entry stands for all associations of a pair,
+    so it is never cleared, and what is no reply by its ports is decided again as an original.
+    """
+    rank = priorities.Refuse
+    again = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("Roles"))
+    forget = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
+    return (
+        *(_row(rank.RETRY, [_IP, SCTP, BACKWARD, SIDE.match(side)], again) for side in _HERE),
+        _row(rank.RETRY, [_IP, SCTP, FORWARD], []),
+        _ct_row(
+            rank.FORGET,
+            [DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1)],
+            Ct(zone=zone, commit=True, writes=forget),
+        ),
+    )
