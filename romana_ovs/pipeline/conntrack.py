@@ -1,0 +1,230 @@
+"""Connection tracking as Open vSwitch's userspace datapath does it, as far as flows can see.
+
+Source: ovs-fields(7) "Connection Tracking Fields", ovs-actions(7) "ct", and the behaviour of Open vSwitch
+3.1.0 itself, which tests/integration/test_conntrack_model.py compares with this packet by packet.
+Not modelled: timeouts, TCP sequence numbers (`Packet.in_window` stands for them), NAT, helpers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import NamedTuple
+
+from romana_ovs.pipeline.fields import CT_STATE_BITS, ETH_IP, TCP_FLAG_BITS
+from romana_ovs.pipeline.packet import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, ICMP, RST, SCTP, SYN, TCP, UDP, Packet
+
+NEW, EST, REL, RPL, INV, TRK = (CT_STATE_BITS[word] for word in ("new", "est", "rel", "rpl", "inv", "trk"))
+_NEEDS_ACK = TCP_FLAG_BITS["fin"] | TCP_FLAG_BITS["psh"] | TCP_FLAG_BITS["urg"]
+
+
+class FiveTuple(NamedTuple):
+    """What a connection is known by in one direction; ports are 0 where the protocol has none that count."""
+
+    zone: int
+    proto: int
+    source: int
+    source_port: int
+    target: int
+    target_port: int
+
+    def turned(self) -> FiveTuple:
+        """The same connection seen from its other end."""
+        return FiveTuple(self.zone, self.proto, self.target, self.target_port, self.source, self.source_port)
+
+
+class _Peer(IntEnum):
+    """How far one end of a TCP connection is."""
+
+    CLOSED = 0
+    SYN_SENT = 1
+    ESTABLISHED = 2
+    CLOSING = 3
+    FIN_WAIT = 4
+    TIME_WAIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A committed connection; `sent` and `answered` are the TCP states of its original source and destination.
+
+    `replied` says that a packet of the reply direction was seen (what makes UDP and ICMP established).
+    """
+
+    original: FiveTuple
+    mark: int = 0
+    label: int = 0
+    sent: _Peer = _Peer.SYN_SENT
+    answered: _Peer = _Peer.CLOSED
+    replied: bool = False
+
+
+class Write(NamedTuple):
+    """What `ct(exec(...))` writes: bits of `mask` become those of `value`."""
+
+    value: int
+    mask: int
+
+    def over(self, old: int) -> int:
+        """`old` with the written bits in place."""
+        return self.value & self.mask | old & ~self.mask
+
+
+NO_WRITE = Write(0, 0)
+
+
+class Tracked(NamedTuple):
+    """What conntrack says of a packet: the fields that the packet has where it comes back."""
+
+    zone: int
+    state: int
+    mark: int
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """How a ct action commits; `force` turns round an entry that the packet answers."""
+
+    force: bool = False
+    mark: Write = NO_WRITE
+    label: Write = NO_WRITE
+
+
+class Conntrack:
+    """The table of one switch process: connections by zone and tuple.
+
+    `sctp_ports` says whether SCTP is told apart by ports (Open vSwitch from 3.2 on).
+    """
+
+    def __init__(self, *, sctp_ports: bool = False) -> None:
+        self._sctp_ports = sctp_ports
+        self._entries: dict[FiveTuple, Entry] = {}
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All connections, in the order in which they were committed."""
+        return tuple(self._entries.values())
+
+    def flush(self, *, zone: int | None = None, address: int | None = None) -> None:
+        """Forget every connection of the zone and with the address as either end; None is any."""
+        self._entries = {
+            key: entry for key, entry in self._entries.items()
+            if not ((zone is None or key.zone == zone) and (address is None or address in (key.source, key.target)))
+        }
+
+    def process(self, packet: Packet, zone: int, commit: Commitment | None = None) -> Tracked:
+        """What the packet is tracked as in `zone`; `commit` None looks without remembering a new connection."""
+        key = self._tuple(packet, zone)
+        if key is None:
+            return Tracked(zone, INV | TRK, 0, 0)
+        entry, reply = self._find(key)
+        if commit is not None and commit.force and reply and entry is not None:
+            del self._entries[entry.original]
+            entry = None
+        state = 0
+        if entry is not None:
+            entry, state = self._seen(entry, reply, packet)
+        if entry is None:
+            return self._unknown(key, packet, commit)
+        if commit is not None:
+            entry = replace(entry, mark=commit.mark.over(entry.mark), label=commit.label.over(entry.label))
+        self._entries[entry.original] = entry
+        return Tracked(zone, state | TRK, entry.mark, entry.label)
+
+    def _find(self, key: FiveTuple) -> tuple[Entry | None, bool]:
+        entry = self._entries.get(key)
+        if entry is not None:
+            return entry, False
+        return self._entries.get(key.turned()), True
+
+    def _unknown(self, key: FiveTuple, packet: Packet, commit: Commitment | None) -> Tracked:
+        if packet.is_error or not _may_begin(packet):
+            return Tracked(key.zone, INV | TRK, 0, 0)
+        if commit is None:
+            return Tracked(key.zone, NEW | TRK, 0, 0)
+        entry = Entry(key, commit.mark.over(0), commit.label.over(0))
+        self._entries[key] = entry
+        return Tracked(key.zone, NEW | TRK, entry.mark, entry.label)
+
+    def _seen(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
+        """The entry after the packet and the packet's state; no entry when a new connection replaces it."""
+        side = RPL if reply else 0
+        if packet.is_error:
+            return entry, REL | side
+        if packet.nw_proto != TCP:
+            entry = replace(entry, replied=entry.replied or reply)
+            return entry, EST | side if entry.replied else NEW
+        return self._tcp(entry, reply, packet)
+
+    def _tcp(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
+        flags = packet.tcp_flags
+        near, far = (entry.answered, entry.sent) if reply else (entry.sent, entry.answered)
+        if _nonsense(flags):
+            return entry, INV
+        if flags & (SYN | ACK) == SYN:
+            if near >= _Peer.FIN_WAIT and far >= _Peer.FIN_WAIT:
+                del self._entries[entry.original]
+                return None, 0
+            if near <= _Peer.SYN_SENT:
+                return _with_peers(entry, reply, _Peer.SYN_SENT, far), NEW
+        # The first segment of an end defines its window, whatever it is.
+        if not packet.in_window and near >= _Peer.SYN_SENT:
+            return entry, INV
+        near, far = _advanced(near, far, flags)
+        return _with_peers(entry, reply, near, far), EST | (RPL if reply else 0)
+
+    def _tuple(self, packet: Packet, zone: int) -> FiveTuple | None:
+        """The packet's tuple, None when conntrack cannot make one of it."""
+        if packet.eth_type != ETH_IP:
+            return None
+        if packet.is_error:
+            inner = packet.inner
+            if inner is None or inner.nw_src != packet.nw_dst:
+                return None
+            quoted = self._tuple(inner, zone)
+            return quoted.turned() if quoted is not None else None
+        source, target = 0, 0
+        if packet.nw_proto in (TCP, UDP) or (packet.nw_proto == SCTP and self._sctp_ports):
+            source, target = packet.tp_src, packet.tp_dst
+        elif packet.nw_proto == ICMP:
+            if packet.icmp_type not in (ECHO_REQUEST, ECHO_REPLY) or packet.icmp_code:
+                return None
+            # An echo and its answer differ in type; telling the two directions apart needs it in the key.
+            kind = (ECHO_REQUEST, ECHO_REPLY) if packet.icmp_type == ECHO_REQUEST else (ECHO_REPLY, ECHO_REQUEST)
+            source, target = packet.icmp_id << 8 | kind[0], packet.icmp_id << 8 | kind[1]
+        return FiveTuple(zone, packet.nw_proto, packet.nw_src, source, packet.nw_dst, target)
+
+
+def _with_peers(entry: Entry, reply: bool, near: _Peer, far: _Peer) -> Entry:
+    sent, answered = (far, near) if reply else (near, far)
+    return replace(entry, sent=sent, answered=answered, replied=entry.replied or reply)
+
+
+def _advanced(near: _Peer, far: _Peer, flags: int) -> tuple[_Peer, _Peer]:
+    near = max(near, _Peer.SYN_SENT)
+    if flags & FIN and near < _Peer.CLOSING:
+        near = _Peer.CLOSING
+    if flags & ACK:
+        if far == _Peer.SYN_SENT:
+            far = _Peer.ESTABLISHED
+        elif far == _Peer.CLOSING:
+            far = _Peer.FIN_WAIT
+    if flags & RST:
+        near = far = _Peer.TIME_WAIT
+    return near, far
+
+
+def _nonsense(flags: int) -> bool:
+    """Whether no TCP would send these flags together (ovs 3.1 reports such segments as +inv)."""
+    if flags & SYN:
+        return bool(flags & (RST | FIN))
+    if not flags & (ACK | RST):
+        return True
+    return not flags & ACK and bool(flags & _NEEDS_ACK)
+
+
+def _may_begin(packet: Packet) -> bool:
+    """Whether a packet of no known connection is +new (else +inv)."""
+    if packet.nw_proto == TCP:
+        return not _nonsense(packet.tcp_flags) and packet.tcp_flags & (SYN | ACK) != SYN | ACK
+    return packet.nw_proto != ICMP or packet.icmp_type == ECHO_REQUEST

@@ -1,0 +1,295 @@
+"""The second meaning of compiled tables: packets run through flows as Open vSwitch would run them.
+
+Sources: ovs-fields(7) (conjunctive match, conntrack fields), ovs-actions(7), and Open vSwitch 3.1.0 itself,
+with which tests/integration compare this. Pure: a `Switch` has state (conntrack, held fragments) but no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.pipeline.actions import (
+    Action,
+    Bits,
+    Conjunction,
+    Ct,
+    Goto,
+    InPort,
+    Load,
+    Move,
+    Output,
+    OutputBits,
+    Resubmit,
+)
+from romana_ovs.pipeline.conntrack import NO_WRITE, Commitment, Conntrack, Tracked, Write
+from romana_ovs.pipeline.fields import FIELDS
+from romana_ovs.pipeline.flow import Flow, Match
+from romana_ovs.pipeline.packet import FRAG_NO, Packet
+from romana_ovs.pipeline.tables import TABLES
+
+MAX_DEPTH = 64
+"""Resubmits inside resubmits that Open vSwitch follows before it drops the packet."""
+
+_CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label")
+
+Fields = dict[str, int]
+"""Match fields of a packet on its way, registers and conntrack fields included; absent ones are 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One table passed: the flow that took the packet (None: no flow did) and the fields it came with."""
+
+    table: str
+    flow: Flow | None
+    fields: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """One pass through conntrack, `back` naming the table where the packet came back (None: nowhere)."""
+
+    result: Tracked
+    committed: bool
+    back: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A packet that left by a port."""
+
+    port: int
+    packet: Packet
+
+
+Event = Visit | Tracking | Sent
+
+
+class FlowTable:
+    """The flows of one table, ready for looking packets up."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        ordered = sorted(flows, key=lambda item: -item.priority)
+        self._bands = tuple(
+            (priority, tuple(band)) for priority, band in groupby(ordered, key=lambda item: item.priority)
+        )
+
+    def lookup(self, fields: Mapping[str, int]) -> Flow | None:
+        """The flow that takes a packet, conjunctions resolved, or None.
+
+        Raises PipelineError when flows of one priority take the same packet and do different things: Open
+        vSwitch leaves open which of them wins (OpenFlow 1.5.1 section 5.3).
+        """
+        for _, band in self._bands:
+            found = [item for item in band if matches(item.match, fields)]
+            plain = _only(item for item in found if not _is_clause(item))
+            if plain is not None and len(found) > 1 and any(_is_clause(item) for item in found):
+                raise PipelineError(f"{plain.table}: a plain flow and a clause share a priority: {plain.match_text()}")
+            if plain is not None:
+                return plain
+            met = _satisfied(found)
+            joined = _only(item for item in map(lambda number: self._conjunction(fields, number), met) if item)
+            if joined is not None:
+                return joined
+        return None
+
+    def _conjunction(self, fields: Mapping[str, int], number: int) -> Flow | None:
+        """What takes the packet when `conj_id` is `number`; clauses themselves no longer count."""
+        named = {**fields, "conj_id": number}
+        for _, band in self._bands:
+            found = _only(item for item in band if not _is_clause(item) and matches(item.match, named))
+            if found is not None:
+                return found
+        return None
+
+
+def matches(match: Match, fields: Mapping[str, int]) -> bool:
+    """Whether a packet with these fields meets every condition."""
+    return all(fields.get(name, 0) & mask == value for name, value, mask in match)
+
+
+def _is_clause(item: Flow) -> bool:
+    return any(isinstance(action, Conjunction) for action in item.actions)
+
+
+def _only(found: Iterable[Flow]) -> Flow | None:
+    listed = list(found)
+    if any(item.actions != listed[0].actions for item in listed[1:]):
+        texts = " | ".join(f"{item.match_text()} [{item.origin}]" for item in listed)
+        raise PipelineError(f"{listed[0].table}: flows of one priority take the same packet differently: {texts}")
+    return listed[0] if listed else None
+
+
+def _satisfied(found: Iterable[Flow]) -> list[int]:
+    """Numbers of the conjunctions of which every clause has a flow among `found`, sorted."""
+    clauses: dict[tuple[int, int], set[int]] = {}
+    for item in found:
+        for action in item.actions:
+            if isinstance(action, Conjunction):
+                clauses.setdefault((action.number, action.clauses), set()).add(action.clause)
+    return sorted(number for (number, count), have in clauses.items() if len(have) == count)
+
+
+@dataclass(slots=True)
+class _Way:
+    """A packet on its way through one bridge; a copy comes out of conntrack while the first goes on."""
+
+    packet: Packet
+    fields: Fields
+    depth: int = 0
+    passes: tuple[object, ...] = ()
+
+    def bits(self, where: Bits) -> int:
+        return self.fields.get(where.field, 0) >> where.low & (1 << where.width) - 1
+
+    def write(self, where: Bits, value: int) -> None:
+        mask = (1 << where.width) - 1 << where.low
+        self.fields[where.field] = self.fields.get(where.field, 0) & ~mask | value << where.low
+
+
+class Switch:
+    """One bridge: its flows, its conntrack, the fragments it holds back.
+
+    `trace` lists what happened to the last packet received. A packet taken by no flow is dropped.
+    Bridges of one switch process share a table of connections: give them the same `conntrack`.
+    """
+
+    def __init__(self, flows: Iterable[Flow], *, conntrack: Conntrack | None = None) -> None:
+        self.conntrack = conntrack or Conntrack()
+        self.trace: list[Event] = []
+        self._held: dict[tuple[object, ...], list[_Way]] = {}
+        self.program(flows)
+
+    def program(self, flows: Iterable[Flow]) -> None:
+        """Replace all flows; connections and held fragments stay. Raises PipelineError for a flow given twice."""
+        by_table: dict[str, dict[object, Flow]] = {}
+        for item in flows:
+            known = by_table.setdefault(item.table, {})
+            if item.key in known:
+                raise PipelineError(f"table {item.table} has the same flow twice: {item.priority} {item.match_text()}")
+            known[item.key] = item
+        self._tables = {name: FlowTable(known.values()) for name, known in by_table.items()}
+
+    def receive(self, packet: Packet, in_port: int) -> list[Sent]:
+        """What leaves the bridge, in order, when `packet` arrives at `in_port` (OpenFlow's number).
+
+        Raises PipelineError where flows are ambiguous or go in circles.
+        """
+        self.trace = []
+        self._enter(_Way(packet, {**packet.fields(), "in_port": in_port}), TABLES[0].name)
+        return [event for event in self.trace if isinstance(event, Sent)]
+
+    def _enter(self, way: _Way, table: str) -> None:
+        if way.depth > MAX_DEPTH:
+            raise PipelineError(f"a packet goes in circles through table {table}")
+        known = self._tables.get(table)
+        found = known.lookup(way.fields) if known is not None else None
+        self.trace.append(Visit(table, found, dict(way.fields)))
+        for action in found.actions if found is not None else ():
+            _HANDLERS[type(action)](self, way, action)
+
+    def _load(self, way: _Way, action: Load) -> None:
+        way.write(action.to, action.value)
+
+    def _move(self, way: _Way, action: Move) -> None:
+        way.write(action.to, way.bits(action.source))
+
+    def _goto(self, way: _Way, action: Goto | Resubmit) -> None:
+        way.depth += 1
+        self._enter(way, action.table)
+        way.depth -= 1
+
+    def _output(self, way: _Way, action: Output) -> None:
+        # Open vSwitch never sends a packet back to where it came from, but for the action IN_PORT.
+        if action.port != way.fields["in_port"]:
+            self.trace.append(Sent(action.port, way.packet.rewritten(way.fields)))
+
+    def _output_bits(self, way: _Way, action: OutputBits) -> None:
+        self._output(way, Output(way.bits(action.port)))
+
+    def _in_port(self, way: _Way, action: InPort) -> None:
+        self.trace.append(Sent(way.fields["in_port"], way.packet.rewritten(way.fields)))
+
+    def _ct(self, way: _Way, action: Ct) -> None:
+        going = self._defragmented(way, action)
+        whole = going[0].packet if going else None
+        if whole is not None:
+            result = self.conntrack.process(replace(whole, nw_frag=FRAG_NO), action.zone, _commitment(way, action))
+            self.trace.append(Tracking(result, action.commit, action.table))
+            for each in going if action.table is not None else ():
+                # Fragments go on with the registers of the one that completed them.
+                fields = {**way.fields, **each.packet.rewritten(each.fields).fields(), **_tracked(result)}
+                back = _Way(each.packet, _without_transport(fields, each.packet), way.depth + 1, _passed(way, action))
+                self._enter(back, action.table or "")
+        for name in _CT_FIELDS:
+            way.fields.pop(name, None)
+
+    def _defragmented(self, way: _Way, action: Ct) -> list[_Way]:
+        """The packets that conntrack lets go on: none while a fragment is missing, then all of them in order."""
+        packet = way.packet
+        if packet.nw_frag == FRAG_NO:
+            return [way]
+        key = (action.zone, packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, way.passes)
+        held = self._held.setdefault(key, [])
+        held.append(_copied(way))
+        if len({each.packet.nw_frag for each in held}) < 2:
+            return []
+        del self._held[key]
+        return sorted(held, key=lambda each: each.packet.nw_frag)
+
+
+def _copied(way: _Way) -> _Way:
+    """A copy that later writes to `way` leave alone."""
+    return _Way(way.packet, dict(way.fields), way.depth, way.passes)
+
+
+def _passed(way: _Way, action: Ct) -> tuple[object, ...]:
+    """What tells recirculated packets apart: the table they went to and the registers they had."""
+    registers = tuple(sorted((name, value) for name, value in way.fields.items() if name.startswith("reg") and value))
+    return (*way.passes, action.table, registers)
+
+
+def _tracked(result: Tracked) -> Fields:
+    return {"ct_zone": result.zone, "ct_state": result.state, "ct_mark": result.mark, "ct_label": result.label}
+
+
+_TRANSPORT = tuple(name for name, declared in FIELDS.items() if any(need[0] == "nw_proto" for need in declared.needs))
+
+
+def _without_transport(fields: Fields, packet: Packet) -> Fields:
+    """`fields` with only those transport fields that `packet` itself has."""
+    own = packet.fields()
+    return {name: value for name, value in fields.items() if name not in _TRANSPORT or name in own}
+
+
+def _commitment(way: _Way, action: Ct) -> Commitment | None:
+    if not action.commit:
+        return None
+    written = {"ct_mark": NO_WRITE, "ct_label": NO_WRITE}
+    for write in action.writes:
+        low, width = write.to.low, write.to.width
+        value = way.bits(write.source) if isinstance(write, Move) else write.value
+        mask = (1 << width) - 1 << low
+        old = written[write.to.field]
+        written[write.to.field] = Write(value << low | old.value & ~mask, mask | old.mask)
+    return Commitment(action.force, written["ct_mark"], written["ct_label"])
+
+
+def _no_action(switch: Switch, way: _Way, action: Conjunction) -> None:
+    raise PipelineError(f"conjunction {action.number} was taken as an action")
+
+
+_HANDLERS: Mapping[type[Action], Callable[..., None]] = {
+    Load: Switch._load,
+    Move: Switch._move,
+    Ct: Switch._ct,
+    Output: Switch._output,
+    OutputBits: Switch._output_bits,
+    InPort: Switch._in_port,
+    Resubmit: Switch._goto,
+    Goto: Switch._goto,
+    Conjunction: _no_action,
+}

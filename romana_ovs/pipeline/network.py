@@ -1,0 +1,106 @@
+"""Several interpreted switches joined by links or tunnels, and packets followed from port to port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.pipeline.interpret import Event, Switch
+from romana_ovs.pipeline.packet import Packet
+
+MAX_HOPS = 32
+"""Bridges that one packet may pass before it counts as going in circles."""
+
+
+class Place(NamedTuple):
+    """A port of a node's bridge."""
+
+    node: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A packet that left the network of bridges: to a pod, to a node itself, or out of a port nobody joined."""
+
+    place: Place
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What one bridge did with the packet that came in at `place`."""
+
+    place: Place
+    packet: Packet
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """How ports are joined: plain links port to port, tunnels by the address each tunnel port sends from."""
+
+    links: Mapping[Place, Place] = field(default_factory=dict)
+    tunnels: Mapping[Place, IPv4Address] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, BridgeFacts]) -> Wiring:
+        """The wiring that these bridges have among themselves; a link needs both its ends."""
+        links = {
+            Place(node, port): Place(peer, facts[peer].links[node])
+            for node, own in facts.items() for peer, port in own.links.items()
+            if peer in facts and node in facts[peer].links
+        }
+        tunnels = {
+            Place(node, own.tunnel.ofport): own.tunnel.address for node, own in facts.items() if own.tunnel is not None
+        }
+        return cls(links, tunnels)
+
+
+class Network:
+    """Switches by node and their wiring. `hops` lists what each bridge did with the last packet sent."""
+
+    def __init__(self, switches: Mapping[str, Switch], wiring: Wiring) -> None:
+        self.switches = dict(switches)
+        self._wiring = wiring
+        self.hops: list[Hop] = []
+
+    def send(self, node: str, port: int, packet: Packet) -> list[Arrival]:
+        """Where a packet ends up that enters at `port` of `node`'s bridge, with every copy of it.
+
+        Raises PipelineError when it goes in circles.
+        """
+        self.hops = []
+        arrivals: list[Arrival] = []
+        waiting = [(Place(node, port), packet)]
+        while waiting:
+            place, arriving = waiting.pop(0)
+            if len(self.hops) >= MAX_HOPS:
+                raise PipelineError(f"a packet from port {port} of {node} goes in circles between bridges")
+            switch = self.switches[place.node]
+            leaving = switch.receive(arriving, place.port)
+            self.hops.append(Hop(place, arriving, tuple(switch.trace)))
+            for sent in leaving:
+                arrival = self._carried(Place(place.node, sent.port), sent.packet)
+                if isinstance(arrival, Arrival):
+                    arrivals.append(arrival)
+                elif arrival is not None:
+                    waiting.append(arrival)
+        return arrivals
+
+    def _carried(self, out: Place, packet: Packet) -> tuple[Place, Packet] | Arrival | None:
+        """Where a packet that leaves by `out` comes in next; None when a tunnel leads nowhere."""
+        bare = replace(packet, tun_src=0, tun_dst=0)
+        if out in self._wiring.links:
+            return self._wiring.links[out], bare
+        source = self._wiring.tunnels.get(out)
+        if source is None:
+            return Arrival(out, bare)
+        for place, address in self._wiring.tunnels.items():
+            if int(address) == packet.tun_dst and place.node != out.node:
+                return place, replace(packet, tun_src=int(source))
+        return None

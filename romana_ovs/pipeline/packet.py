@@ -1,0 +1,185 @@
+"""Packets as values: what Open vSwitch sees of a frame, and constructors for the kinds we talk about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP, TCP_FLAG_BITS
+
+BROADCAST = 0xFFFFFFFFFFFF
+ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
+ARP_REQUEST, ARP_REPLY = 1, 2
+ECHO_REPLY, UNREACHABLE, ECHO_REQUEST = 0, 3, 8
+FRAG_NO, FRAG_FIRST, FRAG_LATER = 0, 1, 3
+"""Values of nw_frag (ovs-fields(7))."""
+SYN, ACK, RST, FIN = (TCP_FLAG_BITS[word] for word in ("syn", "ack", "rst", "fin"))
+VLAN_PRESENT = 0x1000
+"""The bit of vlan_tci that is set in every tagged frame (ovs-fields(7))."""
+
+_PORT_FIELDS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
+_ERRORS = frozenset({UNREACHABLE, 4, 5, 11, 12})
+"""ICMP types that quote the packet they are about (RFC 792)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The two ends of a frame: MACs and IPv4 addresses as numbers."""
+
+    eth_src: int
+    eth_dst: int
+    nw_src: int
+    nw_dst: int
+
+    @classmethod
+    def of(cls, source: str | IPv4Address, target: str | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0) -> Addresses:
+        """From IPv4 addresses; a MAC that is not given is the arithmetic one, `0a:58` + address."""
+        src, dst = int(IPv4Address(source)), int(IPv4Address(target))
+        return cls(eth_src or 0x0A58 << 32 | src, eth_dst or 0x0A58 << 32 | dst, src, dst)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A frame. Ports are those of its protocol; fields that its kind does not have are 0.
+
+    `inner` is the packet that an ICMP error is about; `ip_id` ties fragments together; `in_window` False
+    is a TCP segment that fits no window of its connection; `tun_src` and `tun_dst` are the outer
+    addresses while it is in a tunnel port; `payload` tells packets apart in tests.
+    """
+
+    eth_src: int = 0
+    eth_dst: int = 0
+    eth_type: int = ETH_IP
+    vlan_tci: int = 0
+    nw_src: int = 0
+    nw_dst: int = 0
+    nw_proto: int = 0
+    nw_frag: int = FRAG_NO
+    tp_src: int = 0
+    tp_dst: int = 0
+    tcp_flags: int = 0
+    icmp_type: int = 0
+    icmp_code: int = 0
+    icmp_id: int = 0
+    arp_op: int = 0
+    arp_spa: int = 0
+    arp_tpa: int = 0
+    arp_sha: int = 0
+    arp_tha: int = 0
+    tun_src: int = 0
+    tun_dst: int = 0
+    ip_id: int = 0
+    in_window: bool = True
+    inner: Packet | None = None
+    payload: str = ""
+
+    def fields(self) -> dict[str, int]:
+        """Its match fields by ovs-ofctl's names; ports of later fragments are absent, as in Open vSwitch."""
+        found = {
+            "eth_src": self.eth_src, "eth_dst": self.eth_dst, "eth_type": self.eth_type, "vlan_tci": self.vlan_tci,
+            "tun_src": self.tun_src, "tun_dst": self.tun_dst,
+        }
+        if self.eth_type == ETH_ARP:
+            found |= {name: getattr(self, name) for name in ("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha")}
+        elif self.eth_type == ETH_IP:
+            found |= {name: getattr(self, name) for name in ("nw_src", "nw_dst", "nw_proto", "nw_frag")}
+            if self.nw_frag != FRAG_LATER:
+                found |= self._transport()
+        return found
+
+    def _transport(self) -> dict[str, int]:
+        if self.nw_proto == ICMP:
+            return {"icmp_type": self.icmp_type, "icmp_code": self.icmp_code}
+        names = _PORT_FIELDS.get(self.nw_proto)
+        if names is None:
+            return {}
+        found = {names[0]: self.tp_src, names[1]: self.tp_dst}
+        return found | {"tcp_flags": self.tcp_flags} if self.nw_proto == TCP else found
+
+    def rewritten(self, fields: dict[str, int]) -> Packet:
+        """This packet with the match fields of `fields` that a flow may have changed."""
+        names = ["eth_src", "eth_dst", "tun_src", "tun_dst"]
+        if self.eth_type == ETH_ARP:
+            names += ["arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"]
+        return replace(self, **{name: fields[name] for name in names})
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an ICMP error about another packet."""
+        return self.eth_type == ETH_IP and self.nw_proto == ICMP and self.icmp_type in _ERRORS
+
+    def reply(self, *, flags: int = ACK) -> Packet:
+        """The packet that answers this one: ends and ports turned round.
+
+        An echo request becomes its reply; a TCP SYN becomes SYN+ACK, any other segment has `flags`.
+        """
+        turned = replace(
+            self, eth_src=self.eth_dst, eth_dst=self.eth_src, nw_src=self.nw_dst, nw_dst=self.nw_src,
+            tp_src=self.tp_dst, tp_dst=self.tp_src, tun_src=0, tun_dst=0,
+        )
+        if self.nw_proto == ICMP:
+            return replace(turned, icmp_type=ECHO_REPLY)
+        if self.nw_proto == TCP:
+            return replace(turned, tcp_flags=SYN | ACK if self.tcp_flags & SYN and not self.tcp_flags & ACK else flags)
+        return turned
+
+    def with_flags(self, flags: int) -> Packet:
+        """The same TCP segment with other flags."""
+        return replace(self, tcp_flags=flags)
+
+    def fragments(self, ip_id: int = 1) -> tuple[Packet, Packet]:
+        """This packet cut in two: the first fragment with the ports, the later one without."""
+        first = replace(self, nw_frag=FRAG_FIRST, ip_id=ip_id)
+        later = replace(self, nw_frag=FRAG_LATER, ip_id=ip_id, tp_src=0, tp_dst=0, tcp_flags=0, icmp_type=0, icmp_code=0)
+        return first, later
+
+    def tagged(self, vlan: int) -> Packet:
+        """The same frame with an 802.1Q tag."""
+        return replace(self, vlan_tci=VLAN_PRESENT | vlan)
+
+
+def _ip(ends: Addresses, proto: int) -> Packet:
+    return Packet(
+        eth_src=ends.eth_src, eth_dst=ends.eth_dst, nw_src=ends.nw_src, nw_dst=ends.nw_dst, nw_proto=proto
+    )
+
+
+def tcp(ends: Addresses, source: int, target: int, *, flags: int = SYN) -> Packet:
+    """A TCP segment, a SYN unless `flags` say otherwise."""
+    return replace(_ip(ends, TCP), tp_src=source, tp_dst=target, tcp_flags=flags)
+
+
+def udp(ends: Addresses, source: int, target: int) -> Packet:
+    """A UDP datagram."""
+    return replace(_ip(ends, UDP), tp_src=source, tp_dst=target)
+
+
+def sctp(ends: Addresses, source: int, target: int) -> Packet:
+    """An SCTP packet (which chunk it carries is nothing that Open vSwitch 3.1 looks at)."""
+    return replace(_ip(ends, SCTP), tp_src=source, tp_dst=target)
+
+
+def transport(proto: int, ends: Addresses, source: int, target: int) -> Packet:
+    """The first packet of a connection over protocol number `proto`; the port stands for the id of an ICMP echo."""
+    if proto == ICMP:
+        return echo(ends, source)
+    packet = replace(_ip(ends, proto), tp_src=source, tp_dst=target)
+    return packet.with_flags(SYN) if proto == TCP else packet
+
+
+def echo(ends: Addresses, number: int = 1) -> Packet:
+    """An ICMP echo request with identifier `number`."""
+    return replace(_ip(ends, ICMP), icmp_type=ECHO_REQUEST, icmp_id=number)
+
+
+def icmp_error(ends: Addresses, about: Packet, *, kind: int = UNREACHABLE, code: int = 4) -> Packet:
+    """An ICMP error about `about` (fragmentation needed unless told otherwise), sent to its source."""
+    return replace(_ip(ends, ICMP), icmp_type=kind, icmp_code=code, inner=about)
+
+
+def arp_request(ends: Addresses, *, sender: int | None = None) -> Packet:
+    """A broadcast ARP request: who has `ends.nw_dst`, tell `ends.nw_src` (whose MAC is `sender`, else eth_src)."""
+    return Packet(
+        eth_src=ends.eth_src, eth_dst=BROADCAST, eth_type=ETH_ARP, arp_op=ARP_REQUEST, arp_spa=ends.nw_src,
+        arp_tpa=ends.nw_dst, arp_sha=ends.eth_src if sender is None else sender,
+    )

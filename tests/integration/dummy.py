@@ -1,0 +1,152 @@
+"""A private Open vSwitch with dummy interfaces: frames go in and come out without any real network.
+
+Everything lives under one temporary directory; the two daemons are ended by process id.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovs.unixctl.client import UnixctlClient
+
+from romana_ovs.pipeline.flow import Flow
+from tests.integration.frames import MARKER
+
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+MARKER_PORT = 999
+PCAP_HEADER = 24
+RECORD_HEADER = 16
+PATIENCE = 20.0
+"""Seconds to wait for what takes milliseconds on an idle machine."""
+
+
+def wanted() -> bool:
+    """Whether this machine can run it at all."""
+    return os.geteuid() == 0 and all(shutil.which(tool) for tool in ("ovs-vswitchd", "ovsdb-server", "ovs-ofctl"))
+
+
+@dataclass
+class DummyOvs:
+    """One bridge `br0` on a dummy datapath; `ports` are OpenFlow numbers of dummy interfaces."""
+
+    ports: tuple[int, ...]
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="romana-dummy-")))
+    _client: UnixctlClient | None = None
+    _read: dict[int, int] = field(default_factory=dict)
+
+    def __enter__(self) -> DummyOvs:
+        run = str(self.directory)
+        self._env = {**os.environ, "OVS_RUNDIR": run, "OVS_LOGDIR": run, "OVS_DBDIR": run, "OVS_SYSCONFDIR": run}
+        common = ["--detach", "--no-chdir", f"--log-file={run}/log"]
+        try:
+            self.run("ovsdb-tool", "create", f"{run}/conf.db", SCHEMA)
+            self.run("ovsdb-server", f"{run}/conf.db", f"--remote=punix:{run}/db.sock", f"--pidfile={run}/db.pid", *common)
+            self.run("ovs-vsctl", f"--db=unix:{run}/db.sock", "--no-wait", "init")
+            self.run(
+                "ovs-vswitchd", f"unix:{run}/db.sock", f"--pidfile={run}/vs.pid", "--enable-dummy",
+                f"--unixctl={run}/vs.ctl", *common,
+            )
+            self._make_bridge()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+        for name in ("vs.pid", "db.pid"):
+            path = self.directory / name
+            if path.exists():
+                _end(int(path.read_text()))
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _make_bridge(self) -> None:
+        words = ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail-mode=secure"]
+        for port in (*self.ports, MARKER_PORT):
+            words += ["--", "add-port", "br0", f"p{port}", "--", "set", "interface", f"p{port}", "type=dummy",
+                      f"ofport_request={port}", f"options:tx_pcap={self._pcap(port)}"]
+        self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", *words)
+        self.ofctl("set-frags", "br0", "nx-match")
+        error, self._client = UnixctlClient.create(f"{self.directory}/vs.ctl")
+        assert error == 0, f"no control socket: {error}"
+
+    def _pcap(self, port: int) -> Path:
+        return self.directory / f"p{port}.pcap"
+
+    def run(self, *words: str) -> str:
+        """Run a command of this instance; its standard output."""
+        done = subprocess.run(words, env=self._env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def ofctl(self, command: str, *words: str) -> str:
+        """Run `ovs-ofctl -O OpenFlow15 COMMAND`."""
+        return self.run("ovs-ofctl", "-O", "OpenFlow15", command, *words)
+
+    def appctl(self, command: str, *words: str) -> str:
+        """Ask the running ovs-vswitchd."""
+        assert self._client is not None
+        error, failure, answer = self._client.transact(command, list(words))
+        assert not error and failure is None, f"{command} {words}: {failure}"
+        return str(answer)
+
+    def program(self, flows: Iterable[Flow], tables: Mapping[str, int]) -> None:
+        """Replace all flows by these, and one that lets the marker frame through."""
+        marker = f"table=0,priority=65535,dl_type={MARKER[12:14].hex(',').replace(',', '')} actions=output:{MARKER_PORT}"
+        text = "\n".join([marker.replace("dl_type=", "dl_type=0x"), *(item.text(tables) for item in flows)])
+        path = self.directory / "flows"
+        path.write_text(text + "\n")
+        self.ofctl("del-flows", "br0")
+        self.ofctl("add-flows", "br0", str(path))
+
+    def send(self, port: int, frame: bytes) -> list[tuple[int, bytes]]:
+        """What leaves by which port when `frame` comes in, sorted by port."""
+        for known in self.ports:
+            self._frames(known)
+        self.appctl("netdev-dummy/receive", f"p{port}", frame.hex())
+        self.appctl("netdev-dummy/receive", f"p{port}", MARKER.hex())
+        deadline = time.monotonic() + PATIENCE
+        while not self._frames(MARKER_PORT):
+            assert time.monotonic() < deadline, "the marker frame never came out"
+            time.sleep(0.001)
+        return [(known, found) for known in self.ports for found in self._frames(known)]
+
+    def _frames(self, port: int) -> list[bytes]:
+        """Frames that left by `port` since the last call."""
+        data = self._pcap(port).read_bytes()
+        position = self._read.get(port, PCAP_HEADER)
+        found = []
+        while len(data) >= position + RECORD_HEADER:
+            (length,) = struct.unpack_from("<I", data, position + 8)
+            end = position + RECORD_HEADER + length
+            if len(data) < end:
+                break
+            found.append(data[position + RECORD_HEADER : end])
+            position = end
+        self._read[port] = position
+        return found
+
+
+def _end(pid: int) -> None:
+    """End one process of ours and wait until it is gone."""
+    deadline = time.monotonic() + PATIENCE
+    try:
+        os.kill(pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return
+            time.sleep(0.01)
+    except (ProcessLookupError, FileNotFoundError):
+        return
+    os.kill(pid, signal.SIGKILL)
