@@ -108,7 +108,8 @@ class Conntrack:
     def flush(self, *, zone: int | None = None, address: int | None = None) -> None:
         """Forget every connection of the zone and with the address as either end; None is any."""
         self._entries = {
-            key: entry for key, entry in self._entries.items()
+            key: entry
+            for key, entry in self._entries.items()
             if not ((zone is None or key.zone == zone) and (address is None or address in (key.source, key.target)))
         }
 

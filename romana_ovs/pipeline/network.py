@@ -52,7 +52,8 @@ class Wiring:
         """The wiring that these bridges have among themselves; a link needs both its ends."""
         links = {
             Place(node, port): Place(peer, facts[peer].links[node])
-            for node, own in facts.items() for peer, port in own.links.items()
+            for node, own in facts.items()
+            for peer, port in own.links.items()
             if peer in facts and node in facts[peer].links
         }
         tunnels = {

@@ -32,7 +32,9 @@ class Addresses:
     nw_dst: int
 
     @classmethod
-    def of(cls, source: str | IPv4Address, target: str | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0) -> Addresses:
+    def of(
+        cls, source: str | IPv4Address, target: str | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0
+    ) -> Addresses:
         """From IPv4 addresses; a MAC that is not given is the arithmetic one, `0a:58` + address."""
         src, dst = int(IPv4Address(source)), int(IPv4Address(target))
         return cls(eth_src or 0x0A58 << 32 | src, eth_dst or 0x0A58 << 32 | dst, src, dst)
@@ -76,8 +78,12 @@ class Packet:
     def fields(self) -> dict[str, int]:
         """Its match fields by ovs-ofctl's names; ports of later fragments are absent, as in Open vSwitch."""
         found = {
-            "eth_src": self.eth_src, "eth_dst": self.eth_dst, "eth_type": self.eth_type, "vlan_tci": self.vlan_tci,
-            "tun_src": self.tun_src, "tun_dst": self.tun_dst,
+            "eth_src": self.eth_src,
+            "eth_dst": self.eth_dst,
+            "eth_type": self.eth_type,
+            "vlan_tci": self.vlan_tci,
+            "tun_src": self.tun_src,
+            "tun_dst": self.tun_dst,
         }
         if self.eth_type == ETH_ARP:
             found |= {name: getattr(self, name) for name in ("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha")}
@@ -98,10 +104,23 @@ class Packet:
 
     def rewritten(self, fields: dict[str, int]) -> Packet:
         """This packet with the match fields of `fields` that a flow may have changed."""
-        names = ["eth_src", "eth_dst", "tun_src", "tun_dst"]
-        if self.eth_type == ETH_ARP:
-            names += ["arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"]
-        return replace(self, **{name: fields[name] for name in names})
+        changed = replace(
+            self,
+            eth_src=fields["eth_src"],
+            eth_dst=fields["eth_dst"],
+            tun_src=fields["tun_src"],
+            tun_dst=fields["tun_dst"],
+        )
+        if self.eth_type != ETH_ARP:
+            return changed
+        return replace(
+            changed,
+            arp_op=fields["arp_op"],
+            arp_spa=fields["arp_spa"],
+            arp_tpa=fields["arp_tpa"],
+            arp_sha=fields["arp_sha"],
+            arp_tha=fields["arp_tha"],
+        )
 
     @property
     def is_error(self) -> bool:
@@ -114,8 +133,15 @@ class Packet:
         An echo request becomes its reply; a TCP SYN becomes SYN+ACK, any other segment has `flags`.
         """
         turned = replace(
-            self, eth_src=self.eth_dst, eth_dst=self.eth_src, nw_src=self.nw_dst, nw_dst=self.nw_src,
-            tp_src=self.tp_dst, tp_dst=self.tp_src, tun_src=0, tun_dst=0,
+            self,
+            eth_src=self.eth_dst,
+            eth_dst=self.eth_src,
+            nw_src=self.nw_dst,
+            nw_dst=self.nw_src,
+            tp_src=self.tp_dst,
+            tp_dst=self.tp_src,
+            tun_src=0,
+            tun_dst=0,
         )
         if self.nw_proto == ICMP:
             return replace(turned, icmp_type=ECHO_REPLY)
@@ -130,7 +156,9 @@ class Packet:
     def fragments(self, ip_id: int = 1) -> tuple[Packet, Packet]:
         """This packet cut in two: the first fragment with the ports, the later one without."""
         first = replace(self, nw_frag=FRAG_FIRST, ip_id=ip_id)
-        later = replace(self, nw_frag=FRAG_LATER, ip_id=ip_id, tp_src=0, tp_dst=0, tcp_flags=0, icmp_type=0, icmp_code=0)
+        later = replace(
+            self, nw_frag=FRAG_LATER, ip_id=ip_id, tp_src=0, tp_dst=0, tcp_flags=0, icmp_type=0, icmp_code=0
+        )
         return first, later
 
     def tagged(self, vlan: int) -> Packet:
@@ -139,9 +167,7 @@ class Packet:
 
 
 def _ip(ends: Addresses, proto: int) -> Packet:
-    return Packet(
-        eth_src=ends.eth_src, eth_dst=ends.eth_dst, nw_src=ends.nw_src, nw_dst=ends.nw_dst, nw_proto=proto
-    )
+    return Packet(eth_src=ends.eth_src, eth_dst=ends.eth_dst, nw_src=ends.nw_src, nw_dst=ends.nw_dst, nw_proto=proto)
 
 
 def tcp(ends: Addresses, source: int, target: int, *, flags: int = SYN) -> Packet:
@@ -180,6 +206,11 @@ def icmp_error(ends: Addresses, about: Packet, *, kind: int = UNREACHABLE, code:
 def arp_request(ends: Addresses, *, sender: int | None = None) -> Packet:
     """A broadcast ARP request: who has `ends.nw_dst`, tell `ends.nw_src` (whose MAC is `sender`, else eth_src)."""
     return Packet(
-        eth_src=ends.eth_src, eth_dst=BROADCAST, eth_type=ETH_ARP, arp_op=ARP_REQUEST, arp_spa=ends.nw_src,
-        arp_tpa=ends.nw_dst, arp_sha=ends.eth_src if sender is None else sender,
+        eth_src=ends.eth_src,
+        eth_dst=BROADCAST,
+        eth_type=ETH_ARP,
+        arp_op=ARP_REQUEST,
+        arp_spa=ends.nw_src,
+        arp_tpa=ends.nw_dst,
+        arp_sha=ends.eth_src if sender is None else sender,
     )

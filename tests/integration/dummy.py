@@ -19,7 +19,7 @@ from pathlib import Path
 from ovs.unixctl.client import UnixctlClient
 
 from romana_ovs.pipeline.flow import Flow
-from tests.integration.frames import MARKER
+from tests.integration.wire import MARKER
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 MARKER_PORT = 999
@@ -49,11 +49,17 @@ class DummyOvs:
         common = ["--detach", "--no-chdir", f"--log-file={run}/log"]
         try:
             self.run("ovsdb-tool", "create", f"{run}/conf.db", SCHEMA)
-            self.run("ovsdb-server", f"{run}/conf.db", f"--remote=punix:{run}/db.sock", f"--pidfile={run}/db.pid", *common)
+            self.run(
+                "ovsdb-server", f"{run}/conf.db", f"--remote=punix:{run}/db.sock", f"--pidfile={run}/db.pid", *common
+            )
             self.run("ovs-vsctl", f"--db=unix:{run}/db.sock", "--no-wait", "init")
             self.run(
-                "ovs-vswitchd", f"unix:{run}/db.sock", f"--pidfile={run}/vs.pid", "--enable-dummy",
-                f"--unixctl={run}/vs.ctl", *common,
+                "ovs-vswitchd",
+                f"unix:{run}/db.sock",
+                f"--pidfile={run}/vs.pid",
+                "--enable-dummy",
+                f"--unixctl={run}/vs.ctl",
+                *common,
             )
             self._make_bridge()
         except BaseException:
@@ -73,8 +79,19 @@ class DummyOvs:
     def _make_bridge(self) -> None:
         words = ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail-mode=secure"]
         for port in (*self.ports, MARKER_PORT):
-            words += ["--", "add-port", "br0", f"p{port}", "--", "set", "interface", f"p{port}", "type=dummy",
-                      f"ofport_request={port}", f"options:tx_pcap={self._pcap(port)}"]
+            words += [
+                "--",
+                "add-port",
+                "br0",
+                f"p{port}",
+                "--",
+                "set",
+                "interface",
+                f"p{port}",
+                "type=dummy",
+                f"ofport_request={port}",
+                f"options:tx_pcap={self._pcap(port)}",
+            ]
         self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", *words)
         self.ofctl("set-frags", "br0", "nx-match")
         error, self._client = UnixctlClient.create(f"{self.directory}/vs.ctl")
@@ -102,8 +119,8 @@ class DummyOvs:
 
     def program(self, flows: Iterable[Flow], tables: Mapping[str, int]) -> None:
         """Replace all flows by these, and one that lets the marker frame through."""
-        marker = f"table=0,priority=65535,dl_type={MARKER[12:14].hex(',').replace(',', '')} actions=output:{MARKER_PORT}"
-        text = "\n".join([marker.replace("dl_type=", "dl_type=0x"), *(item.text(tables) for item in flows)])
+        marker = f"table=0,priority=65535,dl_type=0x{MARKER[12:14].hex()} actions=output:{MARKER_PORT}"
+        text = "\n".join([marker, *(item.text(tables) for item in flows)])
         path = self.directory / "flows"
         path.write_text(text + "\n")
         self.ofctl("del-flows", "br0")

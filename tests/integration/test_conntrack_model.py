@@ -14,11 +14,24 @@ from romana_ovs.pipeline.actions import Bits, Ct, Load, Move, Output
 from romana_ovs.pipeline.fields import ETH_IP
 from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.pipeline.interpret import Switch
-from romana_ovs.pipeline.packet import ACK, FIN, RST, SYN, Addresses, Packet, echo, icmp_error, sctp, tcp, transport, udp
+from romana_ovs.pipeline.packet import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    Addresses,
+    Packet,
+    echo,
+    icmp_error,
+    sctp,
+    tcp,
+    transport,
+    udp,
+)
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.view import Origin
 from tests.integration.dummy import DummyOvs, wanted
-from tests.integration.frames import frame, packet_of
+from tests.integration.wire import frame, packet_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
@@ -38,19 +51,32 @@ def _from(port: int) -> dict[str, tuple[int, int]]:
     return {"in_port": (port, 0xFFFFFFFF), "eth_type": (ETH_IP, 0xFFFF)}
 
 
+def _state(new: int) -> dict[str, tuple[int, int]]:
+    return {"ct_state": (0x20 | new, 0x21), "eth_type": (ETH_IP, 0xFFFF)}
+
+
 FLOWS = (
     _flow("Classify", _from(LOOK), Ct(ZONE, "Deliver")),
     _flow("Classify", _from(COMMIT), Ct(ZONE, "Deliver", commit=True, writes=MARK)),
     _flow("Classify", _from(FORCE), Ct(ZONE, "Deliver", commit=True, force=True, writes=MARK)),
     _flow("Classify", _from(TWICE), Ct(ZONE, "Track")),
     _flow(
-        "Track", {"ct_state": (0x21, 0x21), "eth_type": (ETH_IP, 0xFFFF)},
-        Ct(ZONE, commit=True, writes=MARK), Load(Bits("eth_dst", 40, 8), 2), Output(OUT),
+        "Track",
+        {"ct_state": (0x21, 0x21), "eth_type": (ETH_IP, 0xFFFF)},
+        Ct(ZONE, commit=True, writes=MARK),
+        Load(Bits("eth_dst", 40, 8), 2),
+        Output(OUT),
     ),
-    _flow("Track", {"ct_state": (0x20, 0x21), "eth_type": (ETH_IP, 0xFFFF)}, Ct(ZONE, "Deliver", commit=True, force=True)),
     _flow(
-        "Deliver", {}, Move(Bits("ct_state", 0, 32), Bits("eth_dst", 0, 32)), Move(Bits("ct_label", 0, 8), Bits("eth_dst", 32, 8)),
-        Move(Bits("ct_mark", 0, 32), Bits("eth_src", 0, 32)), Output(OUT),
+        "Track", {"ct_state": (0x20, 0x21), "eth_type": (ETH_IP, 0xFFFF)}, Ct(ZONE, "Deliver", commit=True, force=True)
+    ),
+    _flow(
+        "Deliver",
+        {},
+        Move(Bits("ct_state", 0, 32), Bits("eth_dst", 0, 32)),
+        Move(Bits("ct_label", 0, 8), Bits("eth_dst", 32, 8)),
+        Move(Bits("ct_mark", 0, 32), Bits("eth_src", 0, 32)),
+        Output(OUT),
     ),
 )
 
@@ -91,10 +117,16 @@ _ENDS = st.sampled_from((A, B))
 _SEGMENTS = st.builds(lambda ends, a, b, flags: tcp(ends, a, b, flags=flags), _ENDS, _PORTS, _PORTS, _FLAGS)
 _DATAGRAMS = st.builds(udp, _ENDS, _PORTS, _PORTS)
 _CHUNKS = st.builds(sctp, _ENDS, _PORTS, _PORTS)
-_ECHOES = st.builds(lambda ends, number, back: echo(ends, number).reply() if back else echo(ends, number),
-                    _ENDS, st.integers(1, 2), st.booleans())
+_ECHOES = st.builds(
+    lambda ends, number, back: echo(ends, number).reply() if back else echo(ends, number),
+    _ENDS,
+    st.integers(1, 2),
+    st.booleans(),
+)
 _PLAIN = st.one_of(_SEGMENTS, _SEGMENTS, _DATAGRAMS, _CHUNKS, _ECHOES, st.just(transport(47, A, 0, 0)))
-_ERRORS = st.builds(lambda inner, kind: icmp_error(_to_source(inner), inner, kind=kind), _PLAIN, st.sampled_from((3, 11)))
+_ERRORS = st.builds(
+    lambda inner, kind: icmp_error(_to_source(inner), inner, kind=kind), _PLAIN, st.sampled_from((3, 11))
+)
 _ASTRAY = _PLAIN.map(lambda inner: icmp_error(Addresses(1, 2, 0x0A000009, 0x0A000008), inner))
 _PACKETS = st.one_of(_PLAIN, _PLAIN, _PLAIN, _ERRORS, _ASTRAY)
 _MARKS = st.integers(1, 3)
@@ -107,7 +139,9 @@ def _to_source(inner: Packet) -> Addresses:
 def _steps() -> st.SearchStrategy[list[Step]]:
     step = st.builds(
         lambda port, packet, mark: Step(port, _marked(packet, mark)),
-        st.sampled_from((LOOK, COMMIT, COMMIT, FORCE, TWICE)), _PACKETS, _MARKS,
+        st.sampled_from((LOOK, COMMIT, COMMIT, FORCE, TWICE)),
+        _PACKETS,
+        _MARKS,
     )
     return st.lists(step, min_size=1, max_size=9)
 
@@ -128,7 +162,10 @@ UDP_AB = _marked(udp(A, 4000, 80), 1)
 @example([Step(COMMIT, _marked(sctp(A, 4000, 80), 2)), Step(LOOK, sctp(B, 81, 4001)), Step(LOOK, sctp(A, 4000, 81))])
 @given(steps=_steps())
 @settings(
-    max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 def test_states_and_marks_are_those_of_open_vswitch(ovs: DummyOvs, steps: list[Step]) -> None:
