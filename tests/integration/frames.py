@@ -1,120 +1,172 @@
-"""Packets of the interpreter as bytes of Ethernet frames, and back."""
+"""Ethernet frames as bytes, with right checksums, for tests that hand packets to a real switch."""
 
 from __future__ import annotations
 
+import socket
 import struct
-from dataclasses import replace
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 
-from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP
-from romana_ovs.pipeline.packet import FRAG_FIRST, FRAG_LATER, ICMP, SCTP, TCP, UDP, Packet
-
-MARKER = bytes.fromhex("02000000000202000000000188b5") + bytes(46)
-"""A frame of the local experimental type, sent after another one to see that that one is done."""
-FRAGMENT_PAYLOAD = 1304
-"""Open vSwitch takes smaller first fragments for an attack (`ipf-set-min-frag`, 1200 bytes)."""
-WINDOW = 0x2000
-SEQUENCE = 1000
+FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
 
-def frame(packet: Packet) -> bytes:
-    """The frame of `packet`. TCP segments carry no data and sequence 1000, unless out of window."""
-    head = packet.eth_dst.to_bytes(6, "big") + packet.eth_src.to_bytes(6, "big")
-    if packet.vlan_tci:
-        head += struct.pack("!HH", 0x8100, packet.vlan_tci & 0x0FFF)
-    head += struct.pack("!H", packet.eth_type)
-    if packet.eth_type == ETH_ARP:
-        body = struct.pack("!HHBBH", 1, ETH_IP, 6, 4, packet.arp_op)
-        body += packet.arp_sha.to_bytes(6, "big") + packet.arp_spa.to_bytes(4, "big")
-        body += packet.arp_tha.to_bytes(6, "big") + packet.arp_tpa.to_bytes(4, "big")
-    else:
-        body = ip_datagram(packet)
-    return (head + body).ljust(60, b"\0")
-
-
-def ip_datagram(packet: Packet) -> bytes:
-    """The IPv4 datagram; a fragment is half of the payload `FRAGMENT_PAYLOAD` behind its header."""
-    offset = 0
-    whole = _segment(packet)
-    if packet.nw_frag == FRAG_LATER:
-        offset, whole = FRAGMENT_PAYLOAD // 8, b"\xaa" * FRAGMENT_PAYLOAD
-    elif packet.nw_frag == FRAG_FIRST:
-        offset, whole = 0x2000, whole[:FRAGMENT_PAYLOAD]
-    total = 20 + len(whole)
-    head = struct.pack("!BBHHHBBH", 0x45, 0, total, packet.ip_id, offset, 64, packet.nw_proto, 0)
-    ends = packet.nw_src.to_bytes(4, "big") + packet.nw_dst.to_bytes(4, "big")
-    head += ends
-    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + whole
-
-
-def _segment(packet: Packet) -> bytes:
-    ends = packet.nw_src.to_bytes(4, "big") + packet.nw_dst.to_bytes(4, "big")
-    data = b"\xaa" * (2 * FRAGMENT_PAYLOAD - 8) if packet.nw_frag else b""
-    if packet.nw_proto == TCP:
-        sequence = SEQUENCE if packet.in_window else 0x7FFF0000
-        segment = struct.pack(
-            "!HHIIHHHH", packet.tp_src, packet.tp_dst, sequence, SEQUENCE, 5 << 12 | packet.tcp_flags, WINDOW, 0, 0
-        )
-        segment += b"" if packet.in_window else b"\xaa" * 8
-        return _with_checksum(segment, 16, ends + struct.pack("!HH", TCP, len(segment)))
-    if packet.nw_proto == UDP:
-        # A checksum of 0 says that there is none, so fragments need not agree on it (RFC 768).
-        return struct.pack("!HHHH", packet.tp_src, packet.tp_dst, 8 + len(data), 0) + data
-    if packet.nw_proto == SCTP:
-        return struct.pack("!HHII", packet.tp_src, packet.tp_dst, 0, 0) + bytes(20)
-    if packet.nw_proto == ICMP:
-        rest = struct.pack("!HH", packet.icmp_id, 0)
-        if packet.inner is not None:
-            rest = bytes(4) + ip_datagram(packet.inner)[:28]
-        return _with_checksum(struct.pack("!BBH", packet.icmp_type, packet.icmp_code, 0) + rest, 2, b"")
-    return bytes(20)
-
-
-def _with_checksum(segment: bytes, place: int, pseudo: bytes) -> bytes:
-    return segment[:place] + struct.pack("!H", _checksum(pseudo + segment)) + segment[place + 2 :]
-
-
-def _checksum(data: bytes) -> int:
-    padded = data + bytes(len(data) % 2)
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    padded = data + b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
 
 
-def packet_of(data: bytes, like: Packet) -> Packet:
-    """The packet that `data` is; what a frame does not show (payload, window, id) is taken from `like`."""
-    found = replace(
-        like, eth_dst=int.from_bytes(data[:6], "big"), eth_src=int.from_bytes(data[6:12], "big"), vlan_tci=0,
-        tun_src=0, tun_dst=0,
-    )
-    position = 12
-    if data[12:14] == b"\x81\x00":
-        found = replace(found, vlan_tci=0x1000 | int.from_bytes(data[14:16], "big"))
-        position = 16
-    kind = int.from_bytes(data[position : position + 2], "big")
-    body = data[position + 2 :]
-    if kind == ETH_ARP:
-        return replace(
-            found, eth_type=kind, arp_op=int.from_bytes(body[6:8], "big"), arp_sha=int.from_bytes(body[8:14], "big"),
-            arp_spa=int.from_bytes(body[14:18], "big"), arp_tha=int.from_bytes(body[18:24], "big"),
-            arp_tpa=int.from_bytes(body[24:28], "big"),
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An IPv4 packet in Ethernet; `payload` is the whole transport part."""
+
+    source: IPv4Address
+    destination: IPv4Address
+    protocol: int
+    payload: bytes
+    eth_src: str
+    eth_dst: str = "02:00:00:00:00:99"
+    fragment: int = 0
+    """The 16 bits of flags and offset."""
+    ident: int = 1
+
+    def bytes(self) -> bytes:
+        """On the wire."""
+        total = 20 + len(self.payload)
+        head = struct.pack(
+            "!BBHHHBBH4s4s",
+            0x45,
+            0,
+            total,
+            self.ident,
+            self.fragment,
+            64,
+            self.protocol,
+            0,
+            self.source.packed,
+            self.destination.packed,
         )
-    return _ip_of(replace(found, eth_type=kind), body)
+        head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+        return mac(self.eth_dst) + mac(self.eth_src) + b"\x08\x00" + head + self.payload
 
 
-def _ip_of(found: Packet, body: bytes) -> Packet:
-    flags = int.from_bytes(body[6:8], "big")
-    fragment = FRAG_LATER if flags & 0x1FFF else FRAG_FIRST if flags & 0x2000 else 0
-    found = replace(
-        found, nw_src=int.from_bytes(body[12:16], "big"), nw_dst=int.from_bytes(body[16:20], "big"),
-        nw_proto=body[9], nw_frag=fragment,
-    )
-    if fragment == FRAG_LATER:
-        return replace(found, tp_src=0, tp_dst=0, tcp_flags=0, icmp_type=0, icmp_code=0)
-    if found.nw_proto == ICMP:
-        return replace(found, icmp_type=body[20], icmp_code=body[21])
-    if found.nw_proto not in (TCP, UDP, SCTP):
-        return found
-    source, target = struct.unpack_from("!HH", body, 20)
-    flags = struct.unpack_from("!H", body, 32)[0] & 0x0FFF if found.nw_proto == TCP else 0
-    return replace(found, tp_src=source, tp_dst=target, tcp_flags=flags)
+def mac(text: str) -> bytes:
+    """The six bytes of a MAC address."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _pseudo(source: IPv4Address, destination: IPv4Address, protocol: int, length: int) -> bytes:
+    return source.packed + destination.packed + struct.pack("!BBH", 0, protocol, length)
+
+
+def tcp(
+    source: IPv4Address,
+    destination: IPv4Address,
+    ports: tuple[int, int],
+    flags: int,
+    *,
+    eth_src: str,
+    seq: int = 1000,
+    ack: int = 0,
+    data: bytes = b"",
+    broken: bool = False,
+) -> bytes:
+    """A TCP segment; `broken` gives it a wrong checksum, which conntrack calls invalid."""
+    head = struct.pack("!HHIIBBHHH", *ports, seq, ack, 5 << 4, flags, 65535, 0, 0)
+    length = len(head) + len(data)
+    value = checksum(_pseudo(source, destination, 6, length) + head + data)
+    head = head[:16] + struct.pack("!H", value ^ (0x5555 if broken else 0)) + head[18:]
+    return Frame(source, destination, 6, head + data, eth_src).bytes()
+
+
+def udp(
+    source: IPv4Address, destination: IPv4Address, ports: tuple[int, int], *, eth_src: str, data: bytes = b"x"
+) -> bytes:
+    """A UDP datagram."""
+    return Frame(source, destination, 17, udp_payload(source, destination, ports, data), eth_src).bytes()
+
+
+def udp_payload(source: IPv4Address, destination: IPv4Address, ports: tuple[int, int], data: bytes) -> bytes:
+    """UDP header and data, with checksum."""
+    head = struct.pack("!HHHH", *ports, 8 + len(data), 0)
+    value = checksum(_pseudo(source, destination, 17, 8 + len(data)) + head + data) or 0xFFFF
+    return head[:6] + struct.pack("!H", value) + data
+
+
+def udp_fragments(
+    source: IPv4Address, destination: IPv4Address, ports: tuple[int, int], *, eth_src: str, size: int = 4000
+) -> list[bytes]:
+    """A datagram of `size` data bytes in fragments of 1400 bytes (Open vSwitch refuses shorter than 1200 unless last)."""
+    whole = udp_payload(source, destination, ports, b"f" * size)
+    pieces = [whole[start : start + 1400] for start in range(0, len(whole), 1400)]
+    more = 0x2000
+    return [
+        Frame(
+            source,
+            destination,
+            17,
+            piece,
+            eth_src,
+            fragment=(number * 1400 // 8) | (more if number < len(pieces) - 1 else 0),
+            ident=77,
+        ).bytes()
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def sctp(
+    source: IPv4Address, destination: IPv4Address, ports: tuple[int, int], *, eth_src: str, kind: int = 1
+) -> bytes:
+    """An SCTP packet of one chunk (1 INIT, 2 INIT-ACK) with its CRC32c."""
+    chunk = struct.pack("!BBHIIHHI", kind, 0, 20, 7, 65535, 1, 1, 1)
+    head = struct.pack("!HHII", *ports, 0 if kind == 1 else 7, 0)
+    crc = crc32c(head + chunk)
+    head = head[:8] + struct.pack("<I", crc)
+    return Frame(source, destination, 132, head + chunk, eth_src).bytes()
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli), as SCTP wants it (RFC 9260 appendix A)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def icmp_error(router: IPv4Address, about: bytes, *, eth_src: str, code: int = 4, mtu: int = 1200) -> bytes:
+    """Destination unreachable (fragmentation needed) from `router` about the frame `about`."""
+    inner = about[14 : 14 + 28]
+    body = struct.pack("!BBHHH", 3, code, 0, 0, mtu) + inner
+    body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+    target = IPv4Address(about[26:30])
+    return Frame(router, target, 1, body, eth_src).bytes()
+
+
+def echo(source: IPv4Address, destination: IPv4Address, *, eth_src: str, kind: int = 8) -> bytes:
+    """An ICMP echo request (8) or reply (0)."""
+    body = struct.pack("!BBHHH", kind, 0, 0, 42, 1)
+    body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+    return Frame(source, destination, 1, body, eth_src).bytes()
+
+
+def arp(
+    sender: IPv4Address, target: IPv4Address, *, eth_src: str, operation: int = 1, sender_mac: str | None = None
+) -> bytes:
+    """An ARP packet."""
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + mac(sender_mac or eth_src) + sender.packed
+    return mac("ff:ff:ff:ff:ff:ff") + mac(eth_src) + b"\x08\x06" + body + b"\0" * 6 + target.packed
+
+
+def ports_of(frame: bytes) -> tuple[int, int]:
+    """Source and destination port of an unfragmented TCP, UDP or SCTP frame."""
+    return struct.unpack("!HH", frame[34:38])
+
+
+def source_of(frame: bytes) -> str:
+    """The source address of an IPv4 frame."""
+    return socket.inet_ntoa(frame[26:30])

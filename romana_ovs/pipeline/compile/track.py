@@ -82,6 +82,7 @@ def _passing() -> tuple[Flow, ...]:
         _row(rank.SURVIVOR, [*survivor, state("+trk+new")], passed),
         _row(rank.SURVIVOR, [*survivor, state("+trk+inv")], passed),
         _row(rank.INVALID, [state("+trk+inv")], []),
+        _row(rank.INVALID, [state("+trk+rel-inv")], []),
     )
 
 

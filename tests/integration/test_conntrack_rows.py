@@ -1,0 +1,448 @@
+"""Each row of the conntrack table of DATAPLANE.md, with packets, on a real Open vSwitch.
+
+The bridge is node 1 with pods A and B; R is a pod of node 2 behind a plain link; O is outside, behind the node.
+B admits R and O on TCP 80, UDP 53 and SCTP 80; A admits nobody, unless a test says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.identity import OUTSIDE, IdentityMatch, identity, whole_segments
+from romana_ovs.model.labels import NO_LABELS
+from romana_ovs.model.objects import PodKey, Protocol
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.registers import OPEN, ORIGINAL, ORPHAN, REPLY, UNSELECTED, ZONE_BASE
+from romana_ovs.pipeline.tables import TABLE_IDS
+from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.view import (
+    Allow,
+    Gateway,
+    LocalPod,
+    Membership,
+    NodeView,
+    Origin,
+    RemoteHost,
+    ServerGroup,
+    TenantPass,
+    Trunk,
+    Verdicts,
+)
+from tests.integration import frames
+from tests.integration.dummy_switch import DummySwitch, dummy_switch
+from tests.integration.frames import ACK, PSH, SYN
+
+pytestmark = pytest.mark.root
+
+PLAN = Plan.of(Settings())
+ADDRESS = {
+    "A": PLAN.address(1, 1, 1),
+    "B": PLAN.address(2, 1, 1),
+    "R": PLAN.address(3, 2, 1),
+    "O": IPv4Address("192.0.2.9"),
+}
+IDENTITY = {"A": identity(1, 1), "B": identity(2, 1), "R": identity(3, 1), "O": OUTSIDE}
+PORT = {"A": "pa", "B": "pb", "R": "trunk", "O": "br0"}
+GATEWAY_MAC = "0a:58:0a:00:00:41"
+ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
+SERVED = (PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80))
+SIGNED = (ORIGINAL, REPLY, ORPHAN)
+
+
+def admits(*names: str) -> Allow:
+    """A permission for these peers on the served ports."""
+    pods = frozenset(IdentityMatch(IDENTITY[name]) for name in names if name != "O")
+    cidrs = (IPv4Network("192.0.2.0/24"),) if "O" in names else ()
+    return Allow(ORIGIN, identities=pods, cidrs=cidrs, ports=SERVED)
+
+
+def tables(
+    *, a_admits: tuple[Allow, ...] = (), b_admits: tuple[Allow, ...] | None = None, survivor: bool = False
+) -> list[str]:
+    """Node 1's flows as text."""
+    pods = tuple(
+        LocalPod(
+            PodKey(f"d/{name.lower()}"),
+            "d",
+            NO_LABELS,
+            SegmentKey("t", name),
+            IDENTITY[name],
+            ADDRESS[name],
+            PLAN.mac(ADDRESS[name]),
+            port,
+            survivor=survivor,
+        )
+        for name, port in (("A", 1), ("B", 2))
+    )
+    tenant = whole_segments(0, 4)
+    view = NodeView(
+        Settings(),
+        "node1",
+        1,
+        pods,
+        {"t": (tenant,)},
+        {},
+        {},
+        {},
+        (),
+        gateway=Gateway(0xFFFE, GATEWAY_MAC, (PLAN.gateway(1),)),
+        trunks=(Trunk(9),),
+        hosts=(RemoteHost(2, "node2", 9),),
+    )
+    verdicts = Verdicts(
+        members={PodKey("d/a"): Membership(11), PodKey("d/b"): Membership(12)},
+        servers=(
+            ServerGroup(11, a_admits, ()),
+            ServerGroup(12, (admits("R", "O", "A"),) if b_admits is None else b_admits, (admits("R"),)),
+        ),
+        clients=(),
+        tenancy=(TenantPass(tenant, tenant, ORIGIN),),
+    )
+    return [flow.text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
+
+
+def wire_mac(name: str, direction: int, egress: int = UNSELECTED) -> str:
+    """The source MAC of a packet of `name` between nodes."""
+    number = 0x0A << 40 | (egress << 2 | direction) << 32 | IDENTITY[name]
+    return ":".join(f"{number >> shift & 0xFF:02x}" for shift in range(40, -8, -8))
+
+
+class Net:
+    """Packets by name, and who got them."""
+
+    def __init__(self, switch: DummySwitch) -> None:
+        self.switch = switch
+
+    def mac(self, name: str, direction: int, egress: int) -> str:
+        """The source MAC that the bridge sees of `name`."""
+        if name == "R":
+            return wire_mac(name, direction, egress)
+        return GATEWAY_MAC if name == "O" else PLAN.mac(ADDRESS[name])
+
+    def deliver(self, sender: str, *packets: bytes) -> str:
+        """Name of who got the packets, or an empty string."""
+        out = self.switch.send(PORT[sender], *packets)
+        return "".join(name for name, port in PORT.items() if port in out)
+
+    def tcp(
+        self,
+        sender: str,
+        receiver: str,
+        ports: tuple[int, int],
+        flags: int,
+        *,
+        mark: int = ORIGINAL,
+        egress: int = UNSELECTED,
+        seq: int = 1000,
+        ack: int = 0,
+        broken: bool = False,
+        data: bytes = b"",
+    ) -> str:
+        """Send one segment."""
+        return self.deliver(
+            sender,
+            frames.tcp(
+                ADDRESS[sender],
+                ADDRESS[receiver],
+                ports,
+                flags,
+                eth_src=self.mac(sender, mark, egress),
+                seq=seq,
+                ack=ack,
+                broken=broken,
+                data=data,
+            ),
+        )
+
+    def udp(
+        self, sender: str, receiver: str, ports: tuple[int, int], *, mark: int = ORIGINAL, egress: int = UNSELECTED
+    ) -> str:
+        """Send one datagram."""
+        eth_src = self.mac(sender, mark, egress)
+        return self.deliver(sender, frames.udp(ADDRESS[sender], ADDRESS[receiver], ports, eth_src=eth_src))
+
+    def handshake(self, client: str, server: str, ports: tuple[int, int]) -> None:
+        """A TCP connection that is expected to open."""
+        back = (ports[1], ports[0])
+        assert self.tcp(client, server, ports, SYN) == server
+        assert self.tcp(server, client, back, SYN | ACK, mark=REPLY, seq=5000, ack=1001) == client
+        assert self.tcp(client, server, ports, ACK, seq=1001, ack=5001) == server
+
+    def entries(self) -> list[str]:
+        """Lines of the bridge's conntrack zone."""
+        return [line for line in self.switch.conntrack().splitlines() if f"zone={ZONE_BASE + 1}" in line]
+
+
+@pytest.fixture(scope="module")
+def switch() -> Iterator[DummySwitch]:
+    """One switch for the module."""
+    with dummy_switch({"pa": 1, "pb": 2, "trunk": 9}) as running:
+        yield running
+
+
+@pytest.fixture
+def net(switch: DummySwitch) -> Net:
+    """The switch with fresh tables and no connections."""
+    switch.load(tables())
+    switch.flush()
+    return Net(switch)
+
+
+def test_original_of_a_new_connection_is_decided_and_committed_with_its_source(net: Net) -> None:
+    assert net.tcp("R", "B", (40000, 80), SYN) == "B"
+    (entry,) = net.entries()
+    assert f"mark={IDENTITY['R']}" in entry
+    assert net.tcp("R", "B", (40000, 81), SYN) == ""
+    assert net.tcp("R", "A", (40000, 80), SYN) == ""
+    assert len(net.entries()) == 1
+
+
+def test_original_of_a_tracked_connection_is_decided_again(net: Net) -> None:
+    net.handshake("R", "B", (40000, 80))
+    net.switch.load(tables(b_admits=()))
+    assert net.tcp("R", "B", (40000, 80), ACK | PSH, seq=1001, ack=5001, data=b"more") == ""
+    assert all("mark=" not in entry for entry in net.entries()), "a refused original clears the mark"
+
+
+def test_removing_a_permission_cuts_the_server_at_once_too(net: Net) -> None:
+    net.handshake("R", "B", (40000, 80))
+    assert net.tcp("B", "R", (80, 40000), ACK | PSH, seq=5001, ack=1001, data=b"push") == "R"
+    net.switch.load(tables(b_admits=()))
+    assert net.tcp("B", "R", (80, 40000), ACK | PSH, seq=5005, ack=1001, data=b"push") == ""
+
+
+def test_a_udp_server_cannot_go_on_pushing(net: Net) -> None:
+    assert net.udp("R", "B", (40000, 53)) == "B"
+    assert net.udp("B", "R", (53, 40000), mark=REPLY) == "R"
+    net.switch.load(tables(b_admits=()))
+    # What B sends is now no reply but a connection of its own: R's node will decide about that.
+    assert net.udp("R", "B", (40000, 53)) == ""
+    out = net.switch.send("pb", frames.udp(ADDRESS["B"], ADDRESS["R"], (53, 40000), eth_src=PLAN.mac(ADDRESS["B"])))
+    assert all(frame[7] & 3 == ORIGINAL for frame in out.get("trunk", []))
+
+
+def test_a_reply_of_a_tracked_connection_passes(net: Net) -> None:
+    assert net.tcp("A", "R", (40000, 80), SYN) == "R"
+    assert net.tcp("R", "A", (80, 40000), SYN | ACK, mark=REPLY, seq=5000, ack=1001) == "A"
+
+
+def test_a_reply_to_nothing_is_dropped_but_for_survivors(net: Net) -> None:
+    reply = {"mark": REPLY, "seq": 5000, "ack": 1001}
+    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == ""
+    assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
+    net.switch.load(tables(survivor=True))
+    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == "A"
+    assert net.udp("R", "A", (53, 40000), mark=REPLY) == "A"
+    assert net.entries() == []
+
+
+def test_an_invalid_reply_is_dropped_but_for_survivors(net: Net) -> None:
+    reply = {"mark": REPLY, "seq": 5000, "ack": 1001, "broken": True}
+    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == ""
+    net.switch.load(tables(survivor=True))
+    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == "A"
+
+
+def test_invalid_originals_are_dropped_before_any_policy(net: Net) -> None:
+    assert net.tcp("R", "B", (40000, 80), SYN, broken=True) == ""
+    assert net.tcp("A", "B", (40000, 80), SYN, broken=True) == ""
+
+
+def test_a_reply_tracked_as_original_is_decided_as_original(net: Net) -> None:
+    net.handshake("R", "B", (40000, 80))
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=REPLY, seq=1001, ack=5001) == "B"
+    net.switch.load(tables(b_admits=()))
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=REPLY, seq=1001, ack=5001) == ""
+
+
+def test_an_original_against_a_tracked_connection_without_syn_is_dropped(net: Net) -> None:
+    assert net.tcp("A", "R", (40000, 80), SYN) == "R"
+    assert net.tcp("R", "A", (80, 40000), SYN | ACK, mark=REPLY, seq=5000, ack=1001) == "A"
+    assert net.tcp("R", "A", (80, 40000), ACK, mark=ORIGINAL, seq=5001, ack=1001) == ""
+
+
+def test_an_original_datagram_against_a_tracked_one_is_decided_and_turns_the_entry(net: Net) -> None:
+    assert net.udp("A", "R", (53, 53)) == "R"
+    assert net.udp("R", "A", (53, 53), mark=ORIGINAL) == "", "A admits nobody"
+    net.switch.load(tables(a_admits=(admits("R"),)))
+    assert net.udp("R", "A", (53, 53), mark=ORIGINAL) == "A"
+    (entry,) = net.entries()
+    assert f"orig=(src={ADDRESS['R']}" in entry and f"mark={IDENTITY['R']}" in entry
+
+
+def test_two_pods_that_probe_each_other_with_fixed_ports_get_nothing(net: Net) -> None:
+    net.switch.load(tables(b_admits=()))
+    for _ in range(3):
+        assert net.udp("R", "B", (53, 53)) == ""
+        assert net.udp("A", "B", (53, 53)) == ""
+        assert net.udp("B", "A", (53, 53)) == ""
+    assert all("mark=" not in entry for entry in net.entries())
+
+
+def test_orphans(net: Net) -> None:
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN) == "", "tracked as nothing"
+    net.handshake("R", "B", (40000, 80))
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN, seq=1001, ack=5001) == "B", "tracked as original"
+    assert net.tcp("A", "R", (40001, 80), SYN) == "R"
+    assert net.tcp("R", "A", (80, 40001), SYN | ACK, mark=ORPHAN, seq=5000, ack=1001) == "", "tracked as reply"
+
+
+def test_a_local_segment_of_no_connection_leaves_as_orphan_and_is_not_remembered(net: Net) -> None:
+    packet = frames.tcp(ADDRESS["A"], ADDRESS["R"], (40000, 80), ACK, eth_src=PLAN.mac(ADDRESS["A"]))
+    (frame,) = net.switch.send("pa", packet)["trunk"]
+    assert frame[6] == 0x0A and frame[7] & 3 == ORPHAN
+    assert int.from_bytes(frame[8:12], "big") == IDENTITY["A"]
+    assert net.entries() == []
+    assert net.tcp("A", "B", (40000, 80), ACK) == "", "nor does it reach a neighbour"
+    assert net.tcp("A", "O", (40000, 80), ACK) == "", "nor the outside"
+
+
+def test_marks_of_what_leaves(net: Net) -> None:
+    def mark(packet: bytes, port: str) -> tuple[int, int]:
+        (frame,) = net.switch.send(port, packet)["trunk"]
+        return frame[7] & 3, frame[7] >> 2 & 3
+
+    opening = frames.tcp(ADDRESS["A"], ADDRESS["R"], (40000, 80), SYN, eth_src=PLAN.mac(ADDRESS["A"]))
+    assert mark(opening, "pa") == (ORIGINAL, UNSELECTED)
+    assert net.tcp("R", "B", (40000, 80), SYN) == "B"
+    answer = frames.tcp(
+        ADDRESS["B"], ADDRESS["R"], (80, 40000), SYN | ACK, eth_src=PLAN.mac(ADDRESS["B"]), seq=5000, ack=1001
+    )
+    assert mark(answer, "pb")[0] == REPLY
+
+
+def test_open_egress_is_looked_up_where_the_server_is(net: Net) -> None:
+    assert net.udp("R", "B", (40000, 53), egress=OPEN) == "B"
+    assert net.udp("B", "R", (53, 40000)) == "R"
+    net.switch.load(
+        [line for line in tables() if f"table={TABLE_IDS['OpenEgress']}, " not in line or "reg10" not in line]
+    )
+    assert net.udp("B", "R", (53, 40000)) == "", "replies are judged by the remembered egress mark"
+    net.switch.flush()
+    assert net.udp("R", "B", (40001, 53), egress=OPEN) == ""
+    assert net.udp("R", "B", (40001, 53), egress=UNSELECTED) == "B"
+
+
+def test_replies_are_accepted_from_the_opposite_side_only(net: Net) -> None:
+    assert net.udp("A", "R", (40000, 53)) == "R"
+    forged = frames.udp(ADDRESS["R"], ADDRESS["A"], (53, 40000), eth_src=GATEWAY_MAC)
+    assert net.switch.send("br0", forged) == {}, "a pod's address from the gateway"
+    assert net.udp("A", "O", (40000, 53)) == "O"
+    stray = frames.udp(ADDRESS["O"], ADDRESS["A"], (53, 40000), eth_src=wire_mac("O", REPLY))
+    assert net.switch.send("trunk", stray) == {}
+    assert net.udp("O", "A", (53, 40000)) == "A"
+
+
+def test_related_errors_pass_in_both_directions_while_the_connection_is_accepted(net: Net) -> None:
+    opening = frames.udp(ADDRESS["A"], ADDRESS["O"], (40000, 53), eth_src=PLAN.mac(ADDRESS["A"]))
+    assert net.deliver("A", opening) == "O"
+    error = frames.icmp_error(IPv4Address("192.0.2.1"), opening, eth_src=GATEWAY_MAC)
+    assert net.deliver("O", error) == "A"
+    request = frames.udp(ADDRESS["R"], ADDRESS["B"], (40000, 53), eth_src=wire_mac("R", ORIGINAL))
+    assert net.deliver("R", request) == "B"
+    refused = frames.icmp_error(ADDRESS["B"], request, eth_src=PLAN.mac(ADDRESS["B"]), code=3)
+    assert net.deliver("B", refused) == "R"
+    net.switch.load(tables(b_admits=()))
+    assert net.deliver("R", request) == "", "clears the mark"
+    assert net.deliver("B", refused) == ""
+
+
+def test_an_error_about_nothing_is_dropped(net: Net) -> None:
+    never = frames.udp(ADDRESS["A"], ADDRESS["O"], (40000, 53), eth_src=PLAN.mac(ADDRESS["A"]))
+    assert net.deliver("O", frames.icmp_error(IPv4Address("192.0.2.1"), never, eth_src=GATEWAY_MAC)) == ""
+
+
+@pytest.mark.parametrize("sender", ["A", "R"])
+def test_fragments_go_together_with_an_admitted_first_one(net: Net, sender: str) -> None:
+    eth_src = net.mac(sender, ORIGINAL, UNSELECTED)
+    good = frames.udp_fragments(ADDRESS[sender], ADDRESS["B"], (40000, 53), eth_src=eth_src)
+    out = net.switch.send(PORT[sender], *good)
+    assert len(out["pb"]) == len(good) and set(out) == {"pb"}
+    bad = frames.udp_fragments(ADDRESS[sender], ADDRESS["B"], (40000, 54), eth_src=eth_src)
+    assert net.switch.send(PORT[sender], *bad) == {}
+    net.switch.flush()
+    assert net.switch.send(PORT[sender], *bad[1:]) == {}, "later fragments alone"
+
+
+def test_fragmented_replies_pass(net: Net) -> None:
+    assert net.udp("R", "B", (40000, 53)) == "B"
+    answer = frames.udp_fragments(ADDRESS["B"], ADDRESS["R"], (53, 40000), eth_src=PLAN.mac(ADDRESS["B"]))
+    assert len(net.switch.send("pb", *answer)["trunk"]) == len(answer)
+
+
+def test_sctp_is_decided_on_its_ports_always(net: Net) -> None:
+    def sctp(sender: str, receiver: str, ports: tuple[int, int], kind: int, mark: int = ORIGINAL) -> str:
+        eth_src = net.mac(sender, mark, UNSELECTED)
+        return net.deliver(sender, frames.sctp(ADDRESS[sender], ADDRESS[receiver], ports, eth_src=eth_src, kind=kind))
+
+    assert sctp("A", "B", (40000, 80), 1) == "B"
+    assert sctp("B", "A", (80, 40000), 2) == "A"
+    assert sctp("A", "B", (40000, 81), 1) == "", "one allowed association opens no other port (HAZARDS A9)"
+    assert sctp("B", "A", (80, 40000), 2) == "A", "and the refused one does not cut the allowed one"
+    assert sctp("B", "A", (40000, 80), 1) == "", "A admits nobody"
+    net.switch.load(tables(a_admits=(admits("B"),)))
+    assert sctp("B", "A", (40000, 80), 1) == "A", "an association of the server's own, on an entry without ports"
+
+
+def test_a_flush_is_no_revocation_and_no_permission(net: Net) -> None:
+    """HAZARDS B11: server data after a flush must not turn the connection round."""
+    net.handshake("A", "B", (40000, 80))
+    net.switch.load(tables(b_admits=()))
+    net.switch.flush()
+    assert net.tcp("B", "A", (80, 40000), ACK | PSH, seq=5001, ack=1001, data=b"push") == ""
+    assert net.tcp("A", "B", (40000, 80), ACK | PSH, seq=1001, ack=5001, data=b"denied") == ""
+
+
+def test_one_way_datagrams_stop_when_the_permission_goes(net: Net) -> None:
+    """HAZARDS A21."""
+    for _ in range(4):
+        assert net.udp("A", "B", (40000, 53)) == "B"
+    net.switch.load(tables(b_admits=()))
+    assert net.udp("A", "B", (40000, 53)) == ""
+
+
+def test_either_nodes_conntrack_may_vanish(net: Net) -> None:
+    """D lost its state: the client's next packet restores it. S lost it: orphans keep what D knows alive."""
+    net.handshake("R", "B", (40000, 80))
+    net.switch.flush()
+    back = frames.tcp(ADDRESS["B"], ADDRESS["R"], (80, 40000), ACK, eth_src=PLAN.mac(ADDRESS["B"]), seq=5001, ack=1001)
+    (lost,) = net.switch.send("pb", back)["trunk"]
+    assert lost[7] & 3 == ORPHAN
+    assert net.entries() == [], "never tracked reversed"
+    assert net.tcp("R", "B", (40000, 80), ACK, seq=1001, ack=5001) == "B"
+    (found,) = net.switch.send("pb", back)["trunk"]
+    assert found[7] & 3 == REPLY
+
+
+def test_transit_and_strange_marks(net: Net) -> None:
+    far = Net(net.switch)
+    elsewhere = PLAN.address(3, 2, 7)
+    assert net.switch.send("trunk", frames.udp(ADDRESS["R"], elsewhere, (1, 53), eth_src=wire_mac("R", ORIGINAL))) == {}
+    spoofed = wire_mac("R", ORIGINAL).replace("0a:05", "0a:58")
+    assert far.switch.send("trunk", frames.udp(ADDRESS["R"], ADDRESS["B"], (1, 53), eth_src=spoofed)) == {}
+    forged = frames.udp(ADDRESS["A"], ADDRESS["B"], (1, 53), eth_src=wire_mac("R", ORIGINAL))
+    assert far.switch.send("pa", forged) == {}, "a pod cannot claim an identity"
+    tagged = frames.udp(ADDRESS["A"], ADDRESS["B"], (1, 53), eth_src=PLAN.mac(ADDRESS["A"]))
+    tagged = tagged[:12] + b"\x81\x00\x00\x05" + tagged[12:]
+    assert far.switch.send("pa", tagged) == {}
+
+
+def test_settled_connections_take_the_short_way_and_relabelled_clients_do_not(net: Net) -> None:
+    net.handshake("A", "B", (40000, 80))
+    former = IDENTITY["A"]
+    try:
+        IDENTITY["A"] = identity(1, 2)
+        net.switch.load(tables(b_admits=(admits("A"),)))
+        assert net.tcp("A", "B", (40000, 80), ACK | PSH, seq=1001, ack=5001, data=b"x") == "B"
+        assert any(f"mark={identity(1, 2)}" in entry for entry in net.entries())
+        net.switch.load(tables(b_admits=(replace(admits("A"), identities=frozenset({IdentityMatch(former)})),)))
+        assert net.tcp("A", "B", (40000, 80), ACK | PSH, seq=1002, ack=5001, data=b"x") == ""
+    finally:
+        IDENTITY["A"] = former
