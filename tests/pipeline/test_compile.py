@@ -1,0 +1,213 @@
+"""The compiler's own promises: declarations are kept, ranges are exact, conjunctions are merged and bounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.model.identity import IdentityMatch, identity, whole_segments
+from romana_ovs.model.labels import NO_LABELS
+from romana_ovs.model.objects import PodKey, Protocol
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Bits, Conjunction, Goto, Load, Move
+from romana_ovs.pipeline.compile import CompileCache, compile_node
+from romana_ovs.pipeline.compile.ports import masks
+from romana_ovs.pipeline.cookies import MAGIC, MAGIC_SHIFT, Feature, cookie
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import REGISTERS
+from romana_ovs.pipeline.tables import TABLE, TABLE_IDS, TABLES, flow
+from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Verdicts
+
+PLAN = Plan.of(Settings())
+ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
+OTHER = Origin("NetworkPolicy", "d", "q", "ingress[0]")
+SOURCES = frozenset(IdentityMatch(identity(number, 1)) for number in range(1, 9))
+PORTS = tuple(PortRange(Protocol.TCP, port, port) for port in (80, 443, 8080))
+
+
+def compiled(*allows: Allow, cache: CompileCache | None = None, pods: int = 1) -> dict[str, list[Flow]]:
+    """Flows by table of a node whose pods are in one server group that admits `allows`."""
+    local = tuple(
+        LocalPod(
+            PodKey(f"d/{number}"),
+            "d",
+            NO_LABELS,
+            SegmentKey("t", "x"),
+            identity(1, 1),
+            PLAN.address(1, 1, number),
+            PLAN.mac(PLAN.address(1, 1, number)),
+            number,
+        )
+        for number in range(1, pods + 1)
+    )
+    view = NodeView(Settings(), "node1", 1, local, {"t": (whole_segments(0, 4),)}, {}, {}, {}, ())
+    verdicts = Verdicts({pod.key: Membership(7) for pod in local}, (ServerGroup(7, allows, ()),), (), None)
+    tables: dict[str, list[Flow]] = {table.name: [] for table in TABLES}
+    for item in compile_node(view, verdicts, cache).flows.values():
+        tables[item.table].append(item)
+    return tables
+
+
+@given(st.integers(0, 65535), st.integers(0, 65535), st.sampled_from(Protocol))
+def test_ranges_become_exact_masks(one: int, other: int, protocol: Protocol) -> None:
+    """HAZARDS A7, for every protocol: the union of the masks is the range, 30 at most."""
+    low, high = sorted((one, other))
+    found = list(masks(low, high))
+    assert len(found) <= 30
+    covered = sorted((value, value + (0xFFFF & ~mask)) for value, mask in found)
+    assert covered[0][0] == low and covered[-1][1] == high
+    assert all(after[0] == before[1] + 1 for before, after in zip(covered, covered[1:], strict=False))
+    rows = compiled(Allow(ORIGIN, ports=(PortRange(protocol, low, high),)))["Ingress"]
+    assert all(
+        f"{protocol.value}," in row.match_text() + "," for row in rows if row.priority == priorities.Ingress.ALLOW
+    )
+
+
+@pytest.mark.parametrize("bounds", [(5, 4), (-1, 4), (0, 65536)])
+def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
+    with pytest.raises(PipelineError, match="no range"):
+        list(masks(*bounds))
+
+
+@pytest.mark.parametrize(
+    ("match", "actions", "reason"),
+    [
+        ([("arp_op", 1)], [], "does not match arp_op"),
+        ([("nw_src", 1, 0x2)], [], "no valid match"),
+        ([("conj_id", 1, 0xFF)], [], "no valid match"),
+        ([("tcp_dst", 80), ("udp_dst", 80)], [], "can never match"),
+        ([], [Load(Bits("reg1", 0, 32), 1)], "does not write reg1"),
+        ([], [Goto("Classify")], "does not lead to Classify"),
+        ([], [Goto("Commit"), Goto("Refuse")], "must be last"),
+        ([], [Conjunction(1, 1, 2), Goto("Commit")], "no other actions"),
+    ],
+)
+def test_a_flow_off_its_tables_declaration_is_refused(match: list, actions: list, reason: str) -> None:
+    with pytest.raises(PipelineError, match=reason):
+        flow(priorities.Ingress.ALLOW, match, actions, feature=Feature.POLICY, origin=ORIGIN)
+
+
+def test_loads_and_moves_must_fit() -> None:
+    for action, reason in (
+        (Load(Bits("reg0", 0, 2), 4), "does not fit"),
+        (Move(Bits("reg1", 0, 32), Bits("reg0", 0, 2)), "differ in width"),
+    ):
+        with pytest.raises(PipelineError, match=reason):
+            flow(priorities.State.REPLY, [], [action], feature=Feature.CONNTRACK, origin=ORIGIN)
+
+
+def test_registers_do_not_overlap_and_tables_lead_to_tables() -> None:
+    used: dict[str, int] = {}
+    for register in REGISTERS:
+        mask = ((1 << register.bits.width) - 1) << register.bits.low
+        assert not used.get(register.bits.field, 0) & mask, register.name
+        used[register.bits.field] = used.get(register.bits.field, 0) | mask
+        assert register.written in TABLE and register.read in TABLE, register.name
+    assert all(target in TABLE for table in TABLES for target in table.leads_to)
+
+
+def test_cookies_are_ours_and_lead_back() -> None:
+    assert cookie(Feature.POLICY, ORIGIN) == cookie(Feature.POLICY, replace(ORIGIN))
+    assert cookie(Feature.POLICY, ORIGIN) != cookie(Feature.POLICY, OTHER)
+    assert cookie(Feature.POLICY, ORIGIN) >> MAGIC_SHIFT == MAGIC != 0xFFFF
+
+
+def clause_rows(tables: dict[str, list[Flow]]) -> dict[tuple, tuple]:
+    """Clause rows of table Ingress: actions by match."""
+    return {row.match: row.actions for row in tables["Ingress"] if row.priority == priorities.Ingress.CLAUSE}
+
+
+def test_large_rules_grow_by_sum_not_by_product() -> None:
+    """HAZARDS B19: sources + ports + a constant."""
+    rows = compiled(Allow(ORIGIN, SOURCES, ports=PORTS))["Ingress"]
+    port_rows = 2 * len(PORTS) + 1
+    assert len(rows) == len(SOURCES) + port_rows + 2
+    small = compiled(Allow(ORIGIN, frozenset({IdentityMatch(identity(1, 1))}), ports=PORTS))["Ingress"]
+    assert not any(isinstance(action, Conjunction) for row in small for action in row.actions)
+
+
+def test_clauses_of_one_match_are_one_flow() -> None:
+    """HAZARDS B17: a shared clause serves both policies, and losing one leaves the other."""
+    first = Allow(ORIGIN, SOURCES, ports=PORTS)
+    second = Allow(OTHER, SOURCES, ports=(*PORTS, PortRange(Protocol.UDP, 53, 53)))
+    both, alone = clause_rows(compiled(first, second)), clause_rows(compiled(first))
+    shared = [actions for actions in both.values() if len(actions) == 2]
+    assert len(shared) >= len(SOURCES)
+    numbers = {action.number for actions in both.values() for action in actions}
+    assert len(numbers) == 2
+    assert alone.keys() <= both.keys()
+    assert all(set(alone[match]) <= set(both[match]) for match in alone)
+
+
+def test_conjunctions_and_plain_flows_share_no_priority() -> None:
+    """HAZARDS B18."""
+    tables = compiled(Allow(ORIGIN, SOURCES, ports=PORTS), Allow(OTHER, ports=PORTS))
+    for rows in tables.values():
+        kinds: dict[int, set[bool]] = {}
+        for row in rows:
+            kinds.setdefault(row.priority, set()).add(any(isinstance(item, Conjunction) for item in row.actions))
+        assert all(len(kind) == 1 for kind in kinds.values())
+    assert len({priorities.Ingress.CLAUSE, priorities.Ingress.ALLOW, priorities.Ingress.CONJUNCTION}) == 3
+
+
+def test_order_of_permissions_changes_nothing() -> None:
+    """HAZARDS A17 and B19: a re-ordered policy sends no flow-mod."""
+    allows = [
+        Allow(ORIGIN, SOURCES, ports=PORTS),
+        Allow(OTHER, SOURCES, ports=(*PORTS, PortRange(Protocol.UDP, 53, 53))),
+        Allow(OTHER, cidrs=(IPv4Network("192.0.2.0/24"),), identities=frozenset()),
+    ]
+    texts = {
+        frozenset(row.text(TABLE_IDS) for rows in compiled(*order).values() for row in rows)
+        for order in permutations(allows)
+    }
+    assert len({frozenset(line.partition(", ")[2].partition(", ")[2] for line in text) for text in texts}) == 1
+
+
+def test_an_empty_permission_admits_nothing() -> None:
+    """HAZARDS A12: no peers left is no row, never a row without peers."""
+    rows = compiled(Allow(ORIGIN, identities=frozenset(), ports=PORTS), Allow(OTHER, ports=()))["Ingress"]
+    assert [row.priority for row in rows] == [priorities.Ingress.MISS]
+
+
+def test_wider_identities_swallow_narrower_ones() -> None:
+    wide = frozenset({whole_segments(4, 4), IdentityMatch(identity(5, 1)), IdentityMatch(identity(9, 1))})
+    rows = compiled(Allow(ORIGIN, wide))["Ingress"]
+    assert len([row for row in rows if row.priority == priorities.Ingress.ALLOW]) == 2
+
+
+def test_unchanged_sections_are_identical_between_compiles() -> None:
+    cache = CompileCache()
+    compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache)
+    before = {name: entry[1] for name, entry in cache.kept.items()}
+    compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache, pods=2)
+    changed = {name for name, entry in cache.kept.items() if before.get(name) is not entry[1]}
+    assert changed == {("guard", "d/2"), ("place", "d/2")}
+    compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache)
+    assert ("guard", "d/2") not in cache.kept
+
+
+def test_a_pod_without_verdicts_is_our_own_mistake() -> None:
+    pod = LocalPod(
+        PodKey("d/a"),
+        "d",
+        NO_LABELS,
+        SegmentKey("t", "x"),
+        identity(1, 1),
+        PLAN.address(1, 1, 1),
+        "0a:58:0a:00:10:41",
+        1,
+    )
+    view = NodeView(Settings(), "node1", 1, (pod,), {}, {}, {}, {}, ())
+    with pytest.raises(PipelineError, match="d/a"):
+        compile_node(view, Verdicts({}, (), (), None))
