@@ -1,0 +1,222 @@
+"""`docs/pipeline.md` as text, made from the declarations and from compiled and interpreted flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from romana_ovs.pipeline.conntrack import Tracked
+from romana_ovs.pipeline.cookies import FEATURE_SHIFT, MAGIC, MAGIC_SHIFT, Feature
+from romana_ovs.pipeline.fields import CT_STATE_BITS
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.interpret import Event, Tracking, Visit
+from romana_ovs.pipeline.listing import ordered, readable
+from romana_ovs.pipeline.network import Hop
+from romana_ovs.pipeline.registers import (
+    CONNTRACK_BITS,
+    DELIVERY_MAC,
+    DIRECTION,
+    EGRESS,
+    REGISTERS,
+    WIRE_DIRECTION,
+    WIRE_EGRESS,
+    WIRE_ID,
+    WIRE_REST,
+    WIRE_REST_VALUE,
+    ZONE_BASE,
+    Register,
+)
+from romana_ovs.pipeline.tables import TABLE_IDS, TABLES, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """A packet followed through the interpreted switches of an example, and what to call it."""
+
+    title: str
+    hops: tuple[Hop, ...]
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The worked example: what it is, its compiled flows by node, and packets through them."""
+
+    introduction: str
+    flows: Mapping[str, Sequence[Flow]]
+    journeys: tuple[Journey, ...] = ()
+
+
+def document(example: Example) -> str:
+    """The whole of docs/pipeline.md."""
+    parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _wire(), _cookies()]
+    return "\n".join([*parts, _worked(example)])
+
+
+_INTRODUCTION = """\
+# The pipeline
+
+Rendered from the declarations in `romana_ovs/pipeline/` (`tables.py`, `registers.py`, `priorities.py`,
+`cookies.py`) and from the demonstration's own compiled tables. Do not edit: `make docs` writes it, and the
+tests fail when it is stale.
+
+A packet enters the first table and goes forward. One that no flow takes is dropped; there is no NORMAL
+action and nothing is sent to the controller.
+"""
+
+
+def _overview() -> str:
+    lines = ["## Tables", "", "| number | table | what it is for | leads to |", "|---|---|---|---|"]
+    lines += [
+        f"| {TABLE_IDS[table.name]} | [{table.name}](#{table.name.lower()}) | {table.purpose} | {_led(table)} |"
+        for table in TABLES
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _led(table: Table) -> str:
+    return ", ".join(table.leads_to) or "out, or nowhere"
+
+
+def _table(table: Table) -> str:
+    bands = ", ".join(f"`{item.name}` {item.value}" for item in sorted(table.priorities, reverse=True))
+    return "\n".join(
+        [
+            f"### {table.name}",
+            "",
+            f"{table.purpose}",
+            "",
+            f"- matches: {_fields(table.matches)}",
+            f"- writes: {_fields(table.writes)}",
+            f"- leads to: {_led(table)}",
+            f"- priorities: {bands}",
+            "",
+        ]
+    )
+
+
+def _fields(names: frozenset[str]) -> str:
+    order = sorted(names, key=lambda name: (name.startswith("reg"), len(name) if name.startswith("reg") else 0, name))
+    return ", ".join(f"`{name}`{_meanings(name)}" for name in order) or "nothing"
+
+
+def _meanings(name: str) -> str:
+    held = [register.name for register in REGISTERS if register.bits.field == name]
+    return f" ({', '.join(held)})" if held else ""
+
+
+def _registers() -> str:
+    head = ["## Registers", "", "All registers are 0 when a packet comes in, and go with it through conntrack.", ""]
+    return "\n".join([*head, *_register_table(REGISTERS), ""])
+
+
+def _register_table(registers: Iterable[Register]) -> list[str]:
+    lines = ["| name | bits | meaning | written in | last read in | values |", "|---|---|---|---|---|---|"]
+    for register in registers:
+        values = ", ".join(f"{value} {name}" for name, value in register.values)
+        lines.append(
+            f"| {register.name} | `{register.bits}` | {register.purpose} | {register.written} "
+            f"| {register.read} | {values} |"
+        )
+    return lines
+
+
+def _conntrack() -> str:
+    return "\n".join(
+        [
+            "## Connection tracking",
+            "",
+            f"Each bridge has a zone of its own, shared with no other: `{ZONE_BASE:#x}` plus the number of its host.",
+            "What a committed entry remembers:",
+            "",
+            *_register_table(CONNTRACK_BITS),
+            "",
+        ]
+    )
+
+
+def _wire() -> str:
+    bits = (
+        (
+            WIRE_REST,
+            f"always `{WIRE_REST_VALUE:#05x}`: first byte `0a`, so it is a local unicast MAC and never `0a:58`",
+        ),
+        (WIRE_EGRESS, "egress mark: " + ", ".join(f"{value} {name}" for name, value in EGRESS.values)),
+        (WIRE_DIRECTION, "direction mark: " + ", ".join(f"{value} {name}" for name, value in DIRECTION.values)),
+        (WIRE_ID, "identity of the sender: segment (16 bits) and class (16 bits)"),
+    )
+    lines = [
+        "## Between nodes",
+        "",
+        "On a link or in a tunnel the inner source MAC carries what the sender's node knows:",
+    ]
+    lines += ["", "| bits | meaning |", "|---|---|", *(f"| `{where}` | {meaning} |" for where, meaning in bits), ""]
+    lines.append(f"On delivery to a pod or node the source MAC becomes `{_mac(DELIVERY_MAC)}`.")
+    return "\n".join([*lines, ""])
+
+
+def _mac(value: int) -> str:
+    return value.to_bytes(6, "big").hex(":")
+
+
+def _cookies() -> str:
+    features = ", ".join(f"{feature.value} {feature.name.lower().replace('_', ' ')}" for feature in Feature)
+    return "\n".join(
+        [
+            "## Cookies",
+            "",
+            f"Bits {MAGIC_SHIFT} to 63 are `{MAGIC:#x}` in every flow of ours. "
+            f"Bits {FEATURE_SHIFT} to {MAGIC_SHIFT - 1} say what it is for ({features}). "
+            "The rest is a hash of its origin, the policy and rule it exists for.",
+            "",
+        ]
+    )
+
+
+def _worked(example: Example) -> str:
+    parts = ["## Worked example", "", example.introduction, ""]
+    for node, flows in example.flows.items():
+        parts += [
+            f"### The tables of {node}",
+            "",
+            f"{len(flows)} flows, each after the origin it exists for.",
+            "",
+            "```",
+        ]
+        parts += [*_listed(flows), "```", ""]
+    for journey in example.journeys:
+        parts += [f"### {journey.title}", "", *_steps(journey), ""]
+    return "\n".join(parts)
+
+
+def _listed(flows: Sequence[Flow]) -> list[str]:
+    lines: list[str] = []
+    for origin, group in groupby(ordered(flows), key=lambda item: str(item.origin)):
+        lines += [f"# {origin}", *map(readable, group)]
+    return lines
+
+
+def _steps(journey: Journey) -> list[str]:
+    lines: list[str] = []
+    for hop in journey.hops:
+        lines += [f"On {hop.place.node}, in by port {hop.place.port}:", ""]
+        lines += [f"{number}. {_told(event)}" for number, event in enumerate(hop.events, start=1)]
+        lines.append("")
+    return [*lines, journey.outcome]
+
+
+def _told(event: Event) -> str:
+    if isinstance(event, Visit):
+        if event.flow is None:
+            return f"{event.table}: no flow takes it, so it is dropped."
+        return f"`{readable(event.flow)}` ({event.flow.origin})"
+    if isinstance(event, Tracking):
+        doing = "remembered by" if event.committed else "looked up in"
+        return f"{doing} conntrack: {_tracked(event.result)}" + (f"; on in {event.back}" if event.back else "")
+    return f"out of port {event.port}, source MAC `{_mac(event.packet.eth_src)}`"
+
+
+def _tracked(result: Tracked) -> str:
+    state = "".join(f"+{word}" for word, bit in CT_STATE_BITS.items() if result.state & bit)
+    return f"`{state}`, zone {result.zone:#x}, mark {result.mark:#x}"
