@@ -1,0 +1,342 @@
+"""What is allowed, as plain code over cluster objects: the reference meaning of everything that we compile.
+
+Written from DESIGN.md section 5 and the text of the Kubernetes API, which is quoted beside the checks:
+  [types] the field comments of networking.k8s.io/v1 NetworkPolicy
+  [docs]  https://kubernetes.io/docs/concepts/services-networking/network-policies/
+It knows nothing of normal forms, identities or OpenFlow. Fragments and replies are not its business: a
+reply is allowed exactly while its connection is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from romana_ovs.model.cluster import NO_TENANT, Cluster, SegmentKey
+from romana_ovs.model.connection import Connection, Endpoint, PortRef, endpoint_of
+from romana_ovs.model.errors import InputError
+from romana_ovs.model.objects import (
+    Direction,
+    IpBlock,
+    KubernetesPolicy,
+    Pod,
+    PodKey,
+    Policy,
+    PolicyPeer,
+    PolicyPort,
+    RomanaPolicy,
+)
+from romana_ovs.model.settings import Isolation
+from romana_ovs.policy import explain
+from romana_ovs.policy.explain import Decision, RuleRef, Side
+
+__all__ = ["Decision", "Party", "Reference", "RuleRef", "allowed", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One end of a connection with all that decides about it; `pod` is None for nodes and outside addresses.
+
+    `ingress` and `egress` are the policies that select the pod in that direction. `absent` says why this
+    pod takes part in nothing at all, and is empty otherwise.
+    """
+
+    name: str
+    pod: Pod | None = None
+    node: str = ""
+    address: IPv4Address | None = None
+    segment: SegmentKey = SegmentKey(NO_TENANT, "")
+    ingress: tuple[Policy, ...] = ()
+    egress: tuple[KubernetesPolicy, ...] = ()
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The meaning of one cluster, ready to be asked many times. Make it with `of`."""
+
+    cluster: Cluster
+    addresses: Mapping[PodKey, IPv4Address]
+    policies: Mapping[str, tuple[Policy, ...]]
+
+    @classmethod
+    def of(cls, cluster: Cluster, addresses: Mapping[PodKey, IPv4Address]) -> Reference:
+        """The meaning of `cluster` while its pods have `addresses` (those only matter to ipBlock)."""
+        found: dict[str, list[Policy]] = {}
+        for _, policy in sorted(cluster.policies.items()):
+            found.setdefault(policy.namespace, []).append(policy)
+        return cls(cluster, addresses, {namespace: tuple(policies) for namespace, policies in found.items()})
+
+    def decide(self, connection: Connection) -> Decision:
+        """Whether `connection` may be opened and why; raises InputError for a pod that does not exist."""
+        source, destination = self.party(connection.source), self.party(connection.destination)
+        early = self._before_policies(source, destination)
+        decision = early or self._by_policies(source, destination, connection.port)
+        reason = explain.sentence(connection, decision.allowed, decision.reason)
+        return Decision(decision.allowed, reason, decision.rules)
+
+    def allowed(self, connection: Connection) -> bool:
+        """The same answer as `decide` without the reason; raises InputError for a pod that does not exist."""
+        return self.lets(self.party(connection.source), self.party(connection.destination), connection.port)
+
+    def lets(self, source: Party, destination: Party, port: PortRef) -> bool:
+        """The same answer for two ends that are looked up already."""
+        early = self._before_policies(source, destination)
+        if early is not None:
+            return early.allowed
+        # [docs] "both the egress policy on the source pod and the ingress policy on the destination pod need to
+        # allow the connection. If either side does not allow the connection, it will not happen."
+        return self.lets_out(source, destination, port) and self.lets_in(source, destination, port)
+
+    def lets_out(self, source: Party, destination: Party, port: PortRef) -> bool:
+        """Whether the policies of the source allow it (step 6, egress)."""
+        return not source.egress or any(self._egress(source, destination, port))
+
+    def lets_in(self, source: Party, destination: Party, port: PortRef) -> bool:
+        """Whether the policies of the destination, or else its isolation level, allow it (steps 6 and 7)."""
+        if destination.ingress:
+            return any(self._ingress(source, destination, port))
+        return self._isolation_lets(source, destination)
+
+    def separated(self, source: Party, destination: Party) -> bool:
+        """Whether tenants alone forbid it (step 5), for two ends that are not a pod and its own node."""
+        if self.cluster.settings.isolation is Isolation.NONE:
+            return False
+        if any(party.pod is not None and party.segment.tenant == NO_TENANT for party in (source, destination)):
+            return True
+        if source.pod is None or destination.pod is None:
+            return False
+        return source.segment.tenant != destination.segment.tenant and not self._shared(destination)
+
+    def party(self, endpoint: Endpoint) -> Party:
+        """All that decides about `endpoint`; raises InputError for a pod that does not exist."""
+        if endpoint.pod is None:
+            return Party(str(endpoint), node=endpoint.node, address=endpoint.address)
+        pod = self.cluster.pods.get(endpoint.pod)
+        if pod is None:
+            raise InputError.because(f"there is no pod {endpoint.pod}")
+        if pod.finished:
+            return Party(pod.key, absent=f"pod {pod.key} has finished and takes part in nothing")
+        if pod.host_network:
+            # [docs] leaves it open how policies see such pods and names this as the most common way: they are
+            # treated like the node they run on, so selectors do not match them and an ipBlock may.
+            node = endpoint_of(pod, self.cluster)
+            return Party(f"{pod.key} (on the network of node {pod.node})", node=node.node, address=node.address)
+        if not pod.networked:
+            return Party(pod.key, absent=f"pod {pod.key} has no address (yet)")
+        selecting = [each for each in self.policies.get(pod.namespace, ()) if _selects(each, pod, self.cluster)]
+        return Party(
+            pod.key,
+            pod=pod,
+            node=pod.node,
+            address=self.addresses.get(pod.key, pod.address),
+            segment=self.cluster.segment_of(pod),
+            # [types] "policyTypes ... is a list of rule types that the NetworkPolicy relates to"
+            ingress=tuple(each for each in selecting if _names(each, Direction.INGRESS)),
+            egress=tuple(
+                each for each in selecting if isinstance(each, KubernetesPolicy) and _names(each, Direction.EGRESS)
+            ),
+        )
+
+    def _before_policies(self, source: Party, destination: Party) -> Decision | None:
+        """Steps 1, 3 and 5, in this order; None when none of them decides."""
+        for party in (source, destination):
+            if party.absent:
+                return Decision(False, party.absent)
+        if source.pod is None and destination.pod is None:
+            return Decision(True, "neither end is a pod, so it is not this cluster's network that decides")
+        if source.pod is not None and destination.pod is not None and source.pod.key == destination.pod.key:
+            # [docs] "exception: a pod cannot block access to itself"
+            return Decision(True, "a pod always reaches itself", (RuleRef(explain.NODE, "", source.node),))
+        if (source.pod is None or destination.pod is None) and source.node == destination.node != "":
+            # [docs] "traffic to and from the node where a Pod is running is always allowed, regardless of the IP
+            # address of the Pod or the node"
+            why = f"node {source.node} and the pods that run on it always reach each other"
+            return Decision(True, why, (RuleRef(explain.NODE, "", source.node),))
+        if self.separated(source, destination):
+            return _tenants_apart(source, destination)
+        return None
+
+    def _by_policies(self, source: Party, destination: Party, port: PortRef) -> Decision:
+        """Steps 6 and 7."""
+        egress = Side(tuple(each.key for each in source.egress), tuple(self._egress(source, destination, port)))
+        ingress = Side(
+            tuple(each.key for each in destination.ingress), tuple(self._ingress(source, destination, port))
+        )
+        if egress.refuses or ingress.refuses:
+            refusing = [key for side in (egress, ingress) if side.refuses for key in side.selecting]
+            why = explain.refusals(egress, ingress, (source.name, destination.name))
+            return Decision(False, why, tuple(map(RuleRef.of, refusing)))
+        rules = egress.admitting + ingress.admitting
+        said = [explain.permissions(egress, ingress)] if rules else []
+        if destination.pod is None:
+            said = said or [f"no policy selects {source.name} for egress"]
+        elif not ingress.selecting and source.pod is None:
+            said.append(f"no policy selects {destination.name} for ingress")
+        elif not ingress.selecting:
+            decision = self._by_isolation(source, destination)
+            if not decision.allowed:
+                return decision
+            said.append(decision.reason)
+            rules += decision.rules
+        return Decision(True, ", and ".join(said), rules)
+
+    def _by_isolation(self, source: Party, destination: Party) -> Decision:
+        """Step 7: "the isolation level, for ingress from other pods (a shared tenant's pods: from every tenant's)"."""
+        admitted = self._isolation_lets(source, destination)
+        level = self.cluster.settings.isolation.value
+        shared = self._shared(destination) and level != Isolation.NONE.value
+        why = explain.isolation(
+            level, destination.name, segment=destination.segment, admitted=admitted, shared=shared
+        )
+        return Decision(admitted, why, (RuleRef(explain.ISOLATION, "", level),))
+
+    def _isolation_lets(self, source: Party, destination: Party) -> bool:
+        if source.pod is None or destination.pod is None or self._shared(destination):
+            return True
+        if self.cluster.settings.isolation is Isolation.TIER:
+            return source.segment == destination.segment
+        if self.cluster.settings.isolation is Isolation.TENANT:
+            return source.segment.tenant == destination.segment.tenant
+        return True
+
+    def _shared(self, party: Party) -> bool:
+        return party.segment.tenant != NO_TENANT and party.segment.tenant in self.cluster.settings.shared_tenants
+
+    def _egress(self, source: Party, destination: Party, port: PortRef) -> Iterator[RuleRef]:
+        """Every egress rule of the source's policies that admits the connection."""
+        for policy in source.egress:
+            for index, rule in enumerate(policy.egress):
+                if _ports_match(rule.ports, port, destination) and self._peers_match(rule.peers, policy, destination):
+                    yield RuleRef.of(policy.key, f"egress[{index}]")
+
+    def _ingress(self, source: Party, destination: Party, port: PortRef) -> Iterator[RuleRef]:
+        """Every ingress rule of the destination's policies that admits the connection.
+
+        [types] "Traffic is allowed to a pod ... if the traffic matches at least one ingress rule across all of the
+        NetworkPolicy objects whose podSelector matches the pod."
+        """
+        for policy in destination.ingress:
+            if isinstance(policy, RomanaPolicy):
+                yield from self._romana(policy, source, destination, port)
+                continue
+            for index, rule in enumerate(policy.ingress):
+                if _ports_match(rule.ports, port, destination) and self._peers_match(rule.peers, policy, source):
+                    yield RuleRef.of(policy.key, f"ingress[{index}]")
+
+    def _romana(self, policy: RomanaPolicy, source: Party, destination: Party, port: PortRef) -> Iterator[RuleRef]:
+        """The rules of a Romana policy that admit it; one that speaks for no tenant is invalid and admits nothing."""
+        tenant = self.cluster.tenant_of_policy(policy)
+        if tenant == NO_TENANT:
+            return
+        for index, rule in enumerate(policy.rules):
+            # "absent `from` any source; `from[].pods` selects pods of the same tenant in any namespace"
+            known = not rule.sources or (
+                source.pod is not None
+                and source.segment.tenant == tenant
+                and any(selector.matches(source.pod.labels) for selector in rule.sources)
+            )
+            if known and _ports_match(rule.ports, port, destination):
+                yield RuleRef.of(policy.key, f"allowIncoming[{index}]")
+
+    def _peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, other: Party) -> bool:
+        # [types] "If this field is empty or missing, this rule matches all sources (traffic not restricted by
+        # source). If this field is present and contains at least one item, this rule allows traffic only if the
+        # traffic matches at least one item in the from list." The same of `to` and destinations.
+        return not peers or any(self._peer_matches(peer, policy, other) for peer in peers)
+
+    def _peer_matches(self, peer: PolicyPeer, policy: KubernetesPolicy, other: Party) -> bool:
+        selectors = (peer.pods, peer.namespaces)
+        if peer.ip_block is not None:
+            # [types] "ipBlock ... If this field is set then neither of the other fields can be."
+            return selectors == (None, None) and _block_holds(peer.ip_block, other.address)
+        if other.pod is None or selectors == (None, None):
+            return False
+        if peer.namespaces is None:
+            # [types] "Otherwise it selects the pods matching podSelector in the policy's own namespace."
+            inside = other.pod.namespace == policy.namespace
+        else:
+            # [types] namespaceSelector: "if present but empty, it selects all namespaces"
+            inside = peer.namespaces.matches(self.cluster.namespace_labels(other.pod.namespace))
+        # [types] "If podSelector is also set, then the NetworkPolicyPeer as a whole selects the pods matching
+        # podSelector in the namespaces selected by namespaceSelector. Otherwise it selects all pods in the
+        # namespaces selected by namespaceSelector."
+        return inside and (peer.pods is None or peer.pods.matches(other.pod.labels))
+
+
+def decide(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], connection: Connection) -> Decision:
+    """Whether `connection` may be opened, why, and by which rules.
+
+    `addresses` holds the pods' own addresses; only ipBlock asks for them. Raises InputError for a pod that
+    does not exist.
+    """
+    return Reference.of(cluster, addresses).decide(connection)
+
+
+def allowed(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], connection: Connection) -> bool:
+    """The answer of `decide` alone, sooner."""
+    return Reference.of(cluster, addresses).allowed(connection)
+
+
+def _selects(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
+    """[types] "selects the pods to which this NetworkPolicy object applies", in the policy's own namespace.
+
+    A Romana policy: "podSelector selects pods of its own namespace and tenant"; of every tenant if it names none.
+    """
+    if policy.namespace != pod.namespace or not policy.selector.matches(pod.labels):
+        return False
+    if isinstance(policy, KubernetesPolicy):
+        return True
+    return cluster.tenant_of_policy(policy) in (NO_TENANT, cluster.tenant_of(pod))
+
+
+def _names(policy: Policy, direction: Direction) -> bool:
+    """Whether the policy isolates in this direction; Romana's know ingress only."""
+    if isinstance(policy, KubernetesPolicy):
+        return direction in policy.directions
+    return direction is Direction.INGRESS
+
+
+def _ports_match(ports: tuple[PolicyPort, ...], port: PortRef, destination: Party) -> bool:
+    """[types] "If this field is empty or missing, this rule matches all ports (traffic not restricted by port).
+
+    If this field is present and contains at least one item, then this rule allows traffic only if the traffic
+    matches at least one port in the list." So without ports every protocol, with ports only those.
+    """
+    return not ports or any(_port_matches(entry, port, destination) for entry in ports)
+
+
+def _port_matches(entry: PolicyPort, port: PortRef, destination: Party) -> bool:
+    # [types] "protocol represents the protocol (TCP, UDP, or SCTP) which traffic must match."
+    if entry.protocol is not port.protocol or port.port is None:
+        return False
+    if entry.port is None:
+        # [types] "If this field is not provided, this matches all port names and numbers."
+        return entry.end is None
+    if isinstance(entry.port, str):
+        # [types] "This can either be a numerical or named port on a pod": on the destination, whose protocol counts.
+        declared = destination.pod.ports if destination.pod is not None else ()
+        wanted = (entry.port, entry.protocol, port.port)
+        return entry.end is None and any((each.name, each.protocol, each.number) == wanted for each in declared)
+    # [types] "endPort indicates that the range of ports from port to endPort if set, inclusive, should be allowed"
+    return entry.port <= port.port <= (entry.port if entry.end is None else entry.end)
+
+
+def _block_holds(block: IpBlock, address: IPv4Address | None) -> bool:
+    """[types] "except is a slice of CIDRs that should not be included within an IPBlock"."""
+    if address is None or address not in block.cidr:
+        return False
+    return not any(address in excluded for excluded in block.excepts)
+
+
+def _tenants_apart(source: Party, destination: Party) -> Decision:
+    without = [party.name for party in (source, destination) if party.pod is not None and not party.segment.tenant]
+    rule = (RuleRef(explain.TENANT, "", destination.segment.tenant or source.segment.tenant),)
+    if without:
+        verb = "belong to no tenant and talk with their own nodes" if len(without) > 1 else (
+            "belongs to no tenant and talks with its own node"
+        )
+        return Decision(False, f"{explain.listing(without)} {verb} only", rule)
+    tenants = f"{source.segment.tenant} and {destination.segment.tenant}"
+    return Decision(False, f"tenants {tenants} are separate", rule)
