@@ -1,0 +1,177 @@
+"""Small clusters made by hand: views and verdicts of each node, compiled and joined to an interpreted network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.bridge import BridgeFacts, TunnelPort
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.identity import ALL_BITS, IdentityMatch, identity, whole_segments
+from romana_ovs.model.labels import NO_LABELS
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.interpret import Switch
+from romana_ovs.pipeline.network import Network, Wiring
+from romana_ovs.pipeline.packet import Addresses, Packet
+from romana_ovs.policy.view import (
+    Allow,
+    ClientGroup,
+    Gateway,
+    LocalPod,
+    Membership,
+    NodeView,
+    Origin,
+    RemoteHost,
+    ServerGroup,
+    TenantPass,
+    Trunk,
+    Verdicts,
+)
+
+PLAN = Plan.of(Settings())
+GATEWAY_PORT = 0xFFFE
+TRUNK_PORT = 100
+RULE = Origin("NetworkPolicy", "test", "rule", "ingress[0]")
+OPEN_SERVER = ServerGroup(1, (Allow(RULE),), ())
+CLOSED_SERVER = ServerGroup(2, (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class LabPod:
+    """A pod: its node (1, 2, ...), port, segment and groups; its tenant is its segment."""
+
+    name: str
+    node: int
+    port: int
+    segment: int = 1
+    server: ServerGroup = OPEN_SERVER
+    client: ClientGroup | None = None
+    survivor: bool = False
+
+    @property
+    def address(self) -> IPv4Address:
+        return PLAN.address(self.segment, self.node, self.port)
+
+    @property
+    def mac(self) -> int:
+        return 0x0A58 << 32 | int(self.address)
+
+    @property
+    def identity(self) -> int:
+        return identity(self.segment, 1)
+
+    def local(self) -> LocalPod:
+        return LocalPod(
+            key=PodKey(f"test/{self.name}"),
+            namespace="test",
+            labels=NO_LABELS,
+            segment=SegmentKey(str(self.segment), "default"),
+            identity=self.identity,
+            address=self.address,
+            mac=PLAN.mac(self.address),
+            ofport=self.port,
+            survivor=self.survivor,
+        )
+
+
+def allow(*sources: LabPod, ports: Sequence | None = None) -> Allow:
+    """A permission for exactly these pods' identities; no pods at all is every peer."""
+    matches = frozenset(IdentityMatch(pod.identity, ALL_BITS) for pod in sources) if sources else None
+    return Allow(RULE, identities=matches, ports=tuple(ports) if ports is not None else None)
+
+
+@dataclass(slots=True)
+class Lab:
+    """Pods on one or two nodes, joined by a link or by tunnels, behind switches that keep their connections."""
+
+    pods: dict[str, LabPod]
+    tunnels: bool = False
+    network: Network = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.network = Network({f"n{node}": Switch(self.flows(node)) for node in (1, 2)}, Wiring.of(self._facts()))
+
+    @classmethod
+    def of(cls, *pods: LabPod, tunnels: bool = False) -> Lab:
+        return cls({pod.name: pod for pod in pods}, tunnels)
+
+    def change(self, *pods: LabPod) -> None:
+        """New pods, or known ones otherwise; switches are programmed anew and keep their connections."""
+        self.pods |= {pod.name: pod for pod in pods}
+        for node in (1, 2):
+            self.network.switches[f"n{node}"].program(self.flows(node))
+
+    def flows(self, node: int) -> tuple[Flow, ...]:
+        """The compiled tables of a node."""
+        return tuple(compile_node(self._view(node), self._verdicts(node)).flows.values())
+
+    def _on(self, node: int) -> list[LabPod]:
+        return [pod for pod in self.pods.values() if pod.node == node]
+
+    def _view(self, node: int) -> NodeView:
+        other = 3 - node
+        way = RemoteHost(other, f"n{other}", TRUNK_PORT, underlay(other) if self.tunnels else None)
+        return NodeView(
+            settings=Settings(),
+            node=f"n{node}",
+            host=node,
+            pods=tuple(sorted((pod.local() for pod in self._on(node)), key=lambda pod: pod.key)),
+            tenants={},
+            segments={},
+            classes={},
+            namespaces={},
+            policies=(),
+            gateway=Gateway(GATEWAY_PORT, "02:00:00:00:00:01", (PLAN.gateway(node),)),
+            trunks=(Trunk(TRUNK_PORT, (underlay(other),) if self.tunnels else None),),
+            hosts=(way,),
+        )
+
+    def _verdicts(self, node: int) -> Verdicts:
+        local = self._on(node)
+        servers = {pod.server.number: pod.server for pod in local}
+        clients = {pod.client.number: pod.client for pod in local if pod.client is not None}
+        runs = {pod.segment: whole_segments(pod.segment, 1) for pod in self.pods.values()}
+        return Verdicts(
+            members={
+                pod.local().key: Membership(pod.server.number, pod.client.number if pod.client else 0) for pod in local
+            },
+            servers=tuple(servers.values()),
+            clients=tuple(clients.values()),
+            tenancy=tuple(TenantPass(run, run, Origin("Isolation")) for run in runs.values()),
+        )
+
+    def _facts(self) -> Mapping[str, BridgeFacts]:
+        if self.tunnels:
+            return {
+                f"n{node}": BridgeFacts(f"n{node}", tunnel=TunnelPort(TRUNK_PORT, underlay(node))) for node in (1, 2)
+            }
+        return {f"n{node}": BridgeFacts(f"n{node}", links={f"n{3 - node}": TRUNK_PORT}) for node in (1, 2)}
+
+    def ends(self, source: str, target: str) -> Addresses:
+        """The addresses of a frame from one pod to another."""
+        return Addresses.of(self.pods[source].address, self.pods[target].address)
+
+    def delivered(self, source: str, packet: Packet) -> list[str]:
+        """Who receives a packet that pod `source` sends: pods by name, else `node:port`."""
+        pod = self.pods[source]
+        return self.arrivals(f"n{pod.node}", pod.port, packet)
+
+    def arrivals(self, node: str, port: int, packet: Packet) -> list[str]:
+        """Who receives a packet that comes in at a port of a node."""
+        names = {(f"n{pod.node}", pod.port): pod.name for pod in self.pods.values()}
+        found = self.network.send(node, port, packet)
+        return [names.get(tuple(one.place), f"{one.place.node}:{one.place.port}") for one in found]
+
+    def moved(self, name: str, **changes: object) -> None:
+        """`change` of one known pod."""
+        self.change(replace(self.pods[name], **changes))  # type: ignore[arg-type]
+
+
+def underlay(node: int) -> IPv4Address:
+    """The address that a node tunnels from."""
+    return IPv4Address("192.0.2.0") + node

@@ -1,0 +1,314 @@
+"""Compiled tables asked about packets, hazard by hazard: one node, two linked nodes, two tunnelled ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.model.objects import Protocol
+from romana_ovs.pipeline.packet import (
+    ACK,
+    ARP_REPLY,
+    BROADCAST,
+    FIN,
+    RST,
+    SYN,
+    Addresses,
+    Packet,
+    arp_request,
+    echo,
+    icmp_error,
+    sctp,
+    tcp,
+    transport,
+    udp,
+)
+from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.view import ClientGroup, ServerGroup
+from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, TRUNK_PORT, Lab, LabPod, allow
+
+TCP80, UDP53, SCTP80 = (
+    PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80),
+)  # fmt: skip
+WHERE = [(1, 1, False), (1, 2, False), (1, 2, True)]
+"""Nodes of client and server, and whether tunnels join the nodes."""
+
+
+@pytest.fixture(params=WHERE, ids=["one-node", "link", "tunnel"])
+def lab(request: pytest.FixtureRequest) -> Lab:
+    """A client `c`, a server `s` that admits c on TCP/80, UDP/53, SCTP/80, and one more pod `x` beside each."""
+    near, far, tunnels = request.param
+    client = LabPod("c", near, 1, server=CLOSED_SERVER)
+    admitted = ServerGroup(3, (allow(ports=[TCP80, UDP53, SCTP80]),), ())
+    return Lab.of(
+        client,
+        LabPod("s", far, 2, server=admitted),
+        LabPod("x", near, 3, server=CLOSED_SERVER),
+        LabPod("y", far, 4, server=CLOSED_SERVER),
+        LabPod("stranger", near, 5, segment=2),
+        tunnels=tunnels,
+    )
+
+
+def opened(lab: Lab, packet: Packet) -> None:
+    """Open a connection from c to s and see the first packets through."""
+    assert lab.delivered("c", packet) == ["s"]
+    assert lab.delivered("s", packet.reply()) == ["c"]
+
+
+@pytest.mark.parametrize("port", [79, 80, 81])
+@pytest.mark.parametrize("proto", [6, 17, 132])
+def test_only_the_named_ports_are_reached(lab: Lab, proto: int, port: int) -> None:
+    packet = transport(proto, lab.ends("c", "s"), 4000, port)
+    assert lab.delivered("c", packet) == (["s"] if port == 80 and proto != 17 else [])
+
+
+def test_an_admitted_connection_goes_on_in_both_directions(lab: Lab) -> None:
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    for flags in (ACK, FIN | ACK):
+        assert lab.delivered("c", packet.with_flags(flags)) == ["s"]
+        assert lab.delivered("s", packet.reply().with_flags(flags)) == ["c"]
+
+
+def test_delivery_shows_one_constant_source_mac_and_the_receivers_own(lab: Lab) -> None:
+    lab.delivered("c", udp(lab.ends("c", "s"), 4000, 53))
+    (arrival,) = lab.network.send("n1", 1, udp(lab.ends("c", "s"), 4000, 53))
+    assert (arrival.packet.eth_src, arrival.packet.eth_dst) == (0x0A5800000001, lab.pods["s"].mac)
+
+
+def test_other_tenants_are_apart(lab: Lab) -> None:
+    assert lab.delivered("stranger", tcp(lab.ends("stranger", "s"), 1, 80)) == []
+    assert lab.delivered("c", tcp(lab.ends("c", "stranger"), 1, 80)) == []
+
+
+def test_revocation_cuts_both_directions_at_once(lab: Lab) -> None:
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    lab.moved("s", server=CLOSED_SERVER)
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == [], "the server could go on pushing data"
+    assert lab.delivered("c", packet.with_flags(ACK)) == []
+    lab.moved("s", server=OPEN_SERVER)
+    assert lab.delivered("c", tcp(lab.ends("c", "s"), 4001, 80)) == ["s"]
+
+
+def test_udp_is_revoked_without_any_reply(lab: Lab) -> None:
+    """A21."""
+    packet = udp(lab.ends("c", "s"), 4000, 53)
+    for _ in range(3):
+        assert lab.delivered("c", packet) == ["s"]
+    lab.moved("s", server=CLOSED_SERVER)
+    assert lab.delivered("c", packet) == []
+    assert lab.delivered("s", packet.reply()) == []
+
+
+def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: Lab) -> None:
+    """A9: an allowed association to /80 opens nothing else between the two."""
+    packet = sctp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    for port in (79, 81):
+        assert lab.delivered("c", sctp(lab.ends("c", "s"), 4000, port)) == []
+        assert lab.delivered("s", sctp(lab.ends("s", "c"), port, 4000)) == []
+    assert lab.delivered("c", packet) == ["s"]
+    assert lab.delivered("s", packet.reply()) == ["c"]
+
+
+def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: Lab) -> None:
+    """A19."""
+    packet = udp(lab.ends("c", "s"), 4000, 53)
+    error = icmp_error(lab.ends("s", "c"), packet)
+    assert lab.delivered("s", error) == [], "no connection yet"
+    opened(lab, packet)
+    assert lab.delivered("s", error) == ["c"]
+    assert lab.delivered("c", icmp_error(lab.ends("c", "s"), packet.reply())) == ["s"]
+    lab.moved("s", server=CLOSED_SERVER)
+    lab.delivered("c", packet)
+    assert lab.delivered("s", error) == [], "the refused original cleared the mark"
+
+
+def test_a_router_in_the_middle_may_report(lab: Lab) -> None:
+    """A19: frag-needed from the node itself."""
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    node = Addresses.of(PLAN.gateway(1), lab.pods["c"].address, eth_src=0x020000000001)
+    assert lab.arrivals("n1", GATEWAY_PORT, icmp_error(node, packet)) == ["c"]
+
+
+def test_a_flushed_connection_is_never_turned_round(lab: Lab) -> None:
+    """B11: the server's data after a flush must not make the client's denied packets replies."""
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    lab.moved("s", server=CLOSED_SERVER)
+    for switch in lab.network.switches.values():
+        switch.conntrack.flush()
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == []
+    assert lab.delivered("c", packet.with_flags(ACK)) == []
+    assert all(switch.conntrack.entries() == () for switch in lab.network.switches.values())
+
+
+@pytest.mark.parametrize("lost", ["n1", "n2"])
+def test_one_nodes_conntrack_may_vanish_under_pods_that_are_older(lab: Lab, lost: str) -> None:
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    if lab.pods["c"].node == lab.pods["s"].node:
+        return
+    lab.network.switches[lost].conntrack.flush()
+    for name in ("c", "s"):
+        lab.moved(name, survivor=lab.pods[name].node == int(lost[1]))
+    assert lab.delivered("c", packet.with_flags(ACK)) == ["s"]
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"]
+
+
+def test_a_reused_address_inherits_no_replies(lab: Lab) -> None:
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    lab.network.switches["n1"].conntrack.flush(address=int(lab.pods["c"].address))
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == []
+
+
+def test_invalid_segments_never_reach_policy(lab: Lab) -> None:
+    """B12."""
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    assert lab.delivered("c", replace(packet.with_flags(ACK), in_window=False)) == []
+    assert lab.delivered("c", tcp(lab.ends("c", "s"), 4007, 80, flags=SYN | ACK)) == []
+    assert lab.delivered("c", tcp(lab.ends("c", "s"), 4007, 80, flags=SYN | RST)) == []
+
+
+def test_tcp_in_mid_stream_opens_nothing(lab: Lab) -> None:
+    stray = tcp(lab.ends("c", "s"), 4000, 80, flags=ACK)
+    assert lab.delivered("c", stray) == []
+    assert lab.delivered("s", stray.reply()) == []
+
+
+def test_a_server_cannot_open_connections_by_way_of_its_clients(lab: Lab) -> None:
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    assert lab.delivered("c", packet) == ["s"]
+    assert lab.delivered("s", packet.reply().with_flags(SYN)) == []
+    assert lab.delivered("s", udp(lab.ends("s", "c"), 80, 4000)) == []
+
+
+def test_two_that_probe_each_other_with_fixed_ports_get_nothing(lab: Lab) -> None:
+    there, back = udp(lab.ends("x", "y"), 9, 9), udp(lab.ends("y", "x"), 9, 9)
+    for _ in range(3):
+        assert lab.delivered("x", there) == []
+        assert lab.delivered("y", back) == []
+
+
+def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: Lab) -> None:
+    """A22."""
+    first, later = udp(lab.ends("c", "s"), 4000, 53).fragments(1)
+    assert lab.delivered("c", first) + lab.delivered("c", later) == ["s", "s"]
+    back = [packet.reply() for packet in udp(lab.ends("c", "s"), 4000, 53).fragments(2)]
+    assert [name for packet in back for name in lab.delivered("s", packet)] == ["c", "c"]
+    denied = udp(lab.ends("c", "s"), 4000, 54).fragments(3)
+    assert [name for packet in denied for name in lab.delivered("c", packet)] == []
+
+
+def test_arp_has_one_arithmetic_answer_even_for_isolated_pods(lab: Lab) -> None:
+    """A23."""
+    (answer,) = lab.network.send("n1", 1, arp_request(lab.ends("c", "y")))
+    assert tuple(answer.place) == ("n1", 1)
+    packet = answer.packet
+    target = lab.pods["y"]
+    assert (packet.arp_op, packet.arp_sha, packet.arp_spa) == (ARP_REPLY, target.mac, int(target.address))
+    assert (packet.eth_dst, packet.arp_tha, packet.arp_tpa) == (lab.pods["c"].mac,) * 2 + (int(lab.pods["c"].address),)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arp_tpa": "own"},
+        {"arp_spa": 0},
+        {"arp_spa": "x"},
+        {"arp_sha": 0x0A5800000099},
+        {"eth_src": 0x0A5800000099},
+        {"arp_op": ARP_REPLY},
+        {"vlan_tci": 0x1005},
+    ],
+    ids=str,
+)
+def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: Lab, change: dict[str, object]) -> None:
+    """A23: duplicate address detection gets no answer, and nobody asks or answers for another."""
+    known = {"own": int(lab.pods["c"].address), "x": int(lab.pods["x"].address)}
+    values = {name: known.get(value, value) for name, value in change.items()}  # type: ignore[call-overload]
+    packet = replace(arp_request(lab.ends("c", "y")), **values)
+    assert lab.delivered("c", packet) == []
+
+
+def test_other_icmp_and_protocols_follow_allows_without_ports(lab: Lab) -> None:
+    """A23: an allow with ports covers only those; one without covers everything."""
+    for packet in (echo(lab.ends("c", "s")), transport(47, lab.ends("c", "s"), 0, 0)):
+        assert lab.delivered("c", packet) == []
+        lab.moved("s", server=OPEN_SERVER)
+        opened(lab, packet)
+        lab.moved("s", server=ServerGroup(3, (allow(ports=[TCP80]),), ()))
+        assert lab.delivered("s", packet.reply()) == []
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"nw_src": "x"},
+        {"eth_src": "x"},
+        {"nw_src": "x", "eth_src": "x"},
+        {"eth_src": 0x0A05 << 32 | 1 << 16 | 1},
+        {"vlan_tci": 0x1064},
+        {"nw_src": 0},
+        {"nw_dst": BROADCAST & 0xFFFFFFFF},
+        {"nw_dst": 0xE0000001},
+    ],
+    ids=str,
+)
+def test_forged_packets_go_nowhere(lab: Lab, forged: dict[str, object]) -> None:
+    other = lab.pods["x"]
+    known = {"nw_src": int(other.address), "eth_src": other.mac}
+    values = {name: known[name] if value == "x" else value for name, value in forged.items()}
+    packet = replace(udp(lab.ends("c", "s"), 4000, 53), **values)
+    assert lab.delivered("c", packet) == []
+
+
+def test_trunks_accept_marked_untagged_packets_of_known_nodes_only(lab: Lab) -> None:
+    if lab.pods["s"].node == 1:
+        return
+    wire = replace(udp(lab.ends("c", "s"), 4000, 53), eth_src=0x0A05 << 32 | lab.pods["c"].identity)
+    marked = replace(wire, tun_src=0xC0000201) if lab.tunnels else wire
+    assert lab.arrivals("n2", TRUNK_PORT, marked) == ["s"]
+    for forged in (
+        replace(marked, eth_src=0x0A58 << 32 | int(lab.pods["c"].address)),
+        replace(marked, vlan_tci=0x1001),
+        replace(marked, tun_src=0xC0000209) if lab.tunnels else replace(marked, eth_src=0),
+    ):
+        assert lab.arrivals("n2", TRUNK_PORT, forged) == []
+
+
+def test_the_gateway_cannot_speak_as_a_pod(lab: Lab) -> None:
+    assert lab.arrivals("n1", GATEWAY_PORT, udp(lab.ends("c", "x"), 1, 53)) == []
+    outside = Addresses.of("203.0.113.9", lab.pods["c"].address)
+    assert lab.arrivals("n1", GATEWAY_PORT, udp(outside, 1, 53)) == []
+    lab.moved("c", server=OPEN_SERVER)
+    assert lab.arrivals("n1", GATEWAY_PORT, udp(outside, 1, 53)) == ["c"]
+
+
+def test_the_node_reaches_its_own_isolated_pods_only(lab: Lab) -> None:
+    probe = tcp(Addresses.of(PLAN.gateway(1), lab.pods["c"].address), 5000, 8080)
+    assert lab.arrivals("n1", GATEWAY_PORT, probe) == ["c"]
+    assert lab.delivered("c", replace(probe.reply(), eth_src=lab.pods["c"].mac)) == [f"n1:{GATEWAY_PORT}"]
+    other = tcp(Addresses.of(PLAN.gateway(1), lab.pods["y"].address), 5000, 8080)
+    assert lab.arrivals("n1", GATEWAY_PORT, other) == (["y"] if lab.pods["y"].node == 1 else [])
+
+
+def test_denied_egress_never_leaves_the_node(lab: Lab) -> None:
+    lab.moved("c", client=ClientGroup(5, (), open=False))
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    assert lab.delivered("c", packet) == []
+    assert len(lab.network.hops) == 1
+    lab.moved("c", client=None)
+    opened(lab, packet)
+    lab.moved("c", client=ClientGroup(5, (), open=False))
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == [], "replies are judged by the client's egress too"
+
+
+def test_a_pod_reaches_itself_by_its_own_loopback_only(lab: Lab) -> None:
+    assert lab.delivered("c", udp(lab.ends("c", "c"), 1, 2)) == []
