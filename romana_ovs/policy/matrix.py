@@ -1,0 +1,242 @@
+"""Who may connect to whom: the reference meaning of a whole cluster, every ordered pair of different pods.
+
+Pods that no policy can tell apart are judged once, as a profile, so the work grows with the number of
+profiles and with what is allowed, not with the square of the number of pods.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import Endpoint, PortRef
+from romana_ovs.model.labels import Selector
+from romana_ovs.model.objects import ContainerPort, IpBlock, KubernetesPolicy, Pod, PodKey, Policy, PolicyPort
+from romana_ovs.model.settings import Isolation, TenantSource
+from romana_ovs.policy.evaluate import Party, Reference
+
+
+class Opening(NamedTuple):
+    """One ordered pair of pods and a port (`80/tcp`) by which the first may connect to the second."""
+
+    source: PodKey
+    destination: PodKey
+    port: str
+
+    def to_json(self) -> dict[str, str]:
+        """As DESIGN.md section 8 writes it: `from`, `to`, `port`."""
+        return {"from": self.source, "to": self.destination, "port": self.port}
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Which of `pods` (sorted) may connect to which by each of `ports` (`80/tcp`, in the order asked for).
+
+    `reach[port][source]` are the destinations, sorted and never the source itself; sources that reach
+    nobody are absent, so equal matrices compare equal.
+    """
+
+    pods: tuple[PodKey, ...]
+    ports: tuple[str, ...]
+    reach: Mapping[str, Mapping[PodKey, tuple[PodKey, ...]]]
+
+    @classmethod
+    def of(cls, pods: Iterable[PodKey], ports: Iterable[str], openings: Iterable[Opening]) -> Matrix:
+        """The matrix that holds exactly `openings`, self pairs left out."""
+        found: dict[str, dict[PodKey, set[PodKey]]] = {port: {} for port in ports}
+        for source, destination, port in openings:
+            if source != destination:
+                found[port].setdefault(source, set()).add(destination)
+        reach = {
+            port: {source: tuple(sorted(sources[source])) for source in sorted(sources)}
+            for port, sources in found.items()
+        }
+        return cls(tuple(sorted(pods)), tuple(found), reach)
+
+    def allows(self, source: PodKey, destination: PodKey, port: str) -> bool:
+        """Whether `source` may connect to `destination`; False for a pod or port that the matrix does not hold."""
+        found = self.reach.get(port, {}).get(source, ())
+        place = bisect_left(found, destination)
+        return place < len(found) and found[place] == destination
+
+    def openings(self) -> Iterator[Opening]:
+        """Every allowed pair and port: ports in their order, pairs sorted."""
+        for port in self.ports:
+            for source, destinations in self.reach[port].items():
+                for destination in destinations:
+                    yield Opening(source, destination, port)
+
+    def to_json(self) -> dict[str, object]:
+        """As DESIGN.md section 8 writes it: `pods`, `ports` and `allowed` pairs by port, sorted."""
+        allowed = {
+            port: [[source, destination] for source, found in self.reach[port].items() for destination in found]
+            for port in self.ports
+        }
+        return {"pods": list(self.pods), "ports": list(self.ports), "allowed": allowed}
+
+
+def reachability(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], ports: Sequence[PortRef]) -> Matrix:
+    """What every networked pod may reach by each of `ports`: `Reference.allowed` of every ordered pair.
+
+    `addresses` are the pods' own; they only matter when `asks_addresses(cluster)`.
+    """
+    reference = Reference.of(cluster, addresses)
+    profiles = _profiles(reference)
+    servers = _servers_by_tenant(profiles, reference)
+    reach = {str(port): _reach(reference, profiles, servers, port) for port in ports}
+    pods = sorted(pod for profile in profiles for pod in profile.pods)
+    return Matrix(tuple(pods), tuple(reach), reach)
+
+
+def difference(before: Matrix, after: Matrix) -> tuple[list[Opening], list[Opening]]:
+    """(opened, closed) between two matrices, each sorted; a port or pod that one of them lacks is closed there."""
+    opened: list[Opening] = []
+    closed: list[Opening] = []
+    for port in sorted({*before.ports, *after.ports}):
+        old, new = before.reach.get(port, {}), after.reach.get(port, {})
+        for source in old.keys() | new.keys():
+            was, now = old.get(source, ()), new.get(source, ())
+            if was != now:
+                opened.extend(Opening(source, destination, port) for destination in set(now) - set(was))
+                closed.extend(Opening(source, destination, port) for destination in set(was) - set(now))
+    return sorted(opened), sorted(closed)
+
+
+def container_ports(cluster: Cluster) -> tuple[PortRef, ...]:
+    """The ports that the networked pods' containers declare, by number and protocol."""
+    pods = [pod for pod in cluster.pods.values() if pod.networked]
+    found = {PortRef(port.protocol, port.number) for pod in pods for port in pod.ports}
+    return tuple(sorted(found, key=lambda ref: (ref.port or 0, str(ref))))
+
+
+def asks_addresses(cluster: Cluster) -> bool:
+    """Whether any policy has an ipBlock, so that the verdicts depend on the pods' addresses."""
+    return next(_blocks(cluster.policies.values()), None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """Pods (sorted) that nothing tells apart, and one of them with all that decides about it."""
+
+    party: Party
+    pods: tuple[PodKey, ...]
+
+
+class _Kind(NamedTuple):
+    """What may decide about a pod. `range_index` counts the bounds of ipBlocks at or below its address."""
+
+    namespace: str
+    labels: frozenset[tuple[str, str]]
+    ports: frozenset[ContainerPort]
+    range_index: int
+
+
+def _profiles(reference: Reference) -> list[_Profile]:
+    cluster = reference.cluster
+    keys, names, bounds = _asked_labels(cluster), _asked_names(cluster), _bounds(cluster)
+    found: dict[_Kind, list[PodKey]] = {}
+    for key, pod in cluster.pods.items():
+        if pod.networked:
+            address = reference.addresses.get(key, pod.address)
+            index = bisect_right(bounds, int(address)) if bounds and address is not None else -1
+            found.setdefault(_kind(pod, keys, names, index), []).append(key)
+    return [_Profile(reference.party(Endpoint(pod=members[0])), tuple(sorted(members))) for members in found.values()]
+
+
+def _kind(pod: Pod, keys: frozenset[str], names: frozenset[str], range_index: int) -> _Kind:
+    labels = frozenset(item for item in pod.labels.items() if item[0] in keys)
+    return _Kind(pod.namespace, labels, frozenset(port for port in pod.ports if port.name in names), range_index)
+
+
+def _servers_by_tenant(profiles: list[_Profile], reference: Reference) -> dict[str, list[_Profile]]:
+    """For each tenant the profiles that its pods might connect to, as far as tenants decide."""
+    settings = reference.cluster.settings
+    by_tenant: dict[str, list[_Profile]] = {}
+    for profile in profiles:
+        by_tenant.setdefault(profile.party.segment.tenant, []).append(profile)
+    if settings.isolation is Isolation.NONE:
+        return dict.fromkeys(by_tenant, profiles)
+    shared = settings.shared_tenants & by_tenant.keys()
+    return {
+        tenant: [profile for each in sorted({tenant, *shared}) for profile in by_tenant[each]] for tenant in by_tenant
+    }
+
+
+def _reach(
+    reference: Reference, profiles: list[_Profile], servers: Mapping[str, list[_Profile]], port: PortRef
+) -> dict[PodKey, tuple[PodKey, ...]]:
+    """Source pod -> the pods it may connect to by `port`."""
+    found: dict[PodKey, tuple[PodKey, ...]] = {}
+    for profile in profiles:
+        client = profile.party
+        reached = [
+            pod
+            for server in servers[client.segment.tenant]
+            if not reference.separated(client, server.party)
+            and reference.lets_in(client, server.party, port)
+            and reference.lets_out(client, server.party, port)
+            for pod in server.pods
+        ]
+        if reached:
+            reached.sort()
+            found.update((pod, _without(reached, pod)) for pod in profile.pods)
+    return {source: found[source] for source in sorted(found) if found[source]}
+
+
+def _without(pods: list[PodKey], pod: PodKey) -> tuple[PodKey, ...]:
+    place = bisect_left(pods, pod)
+    if place < len(pods) and pods[place] == pod:
+        return tuple(pods[:place] + pods[place + 1 :])
+    return tuple(pods)
+
+
+def _asked_labels(cluster: Cluster) -> frozenset[str]:
+    """The label keys of pods that tenants, tiers or policies ask about."""
+    keys = {requirement.key for selector in _selectors(cluster) for requirement in selector.requirements}
+    if cluster.settings.tenant_source is TenantSource.POD_LABEL:
+        keys.add(cluster.settings.tenant_key)
+    return frozenset(keys.union(cluster.settings.tier_labels))
+
+
+def _selectors(cluster: Cluster) -> Iterator[Selector]:
+    for policy in cluster.policies.values():
+        yield policy.selector
+        if isinstance(policy, KubernetesPolicy):
+            for rule in policy.ingress + policy.egress:
+                yield from (peer.pods for peer in rule.peers if peer.pods is not None)
+        else:
+            for romana_rule in policy.rules:
+                yield from romana_rule.sources
+
+
+def _asked_names(cluster: Cluster) -> frozenset[str]:
+    """The names of ports that policies use."""
+    return frozenset(entry.port for entry in _port_entries(cluster) if isinstance(entry.port, str))
+
+
+def _port_entries(cluster: Cluster) -> Iterator[PolicyPort]:
+    for policy in cluster.policies.values():
+        rules = policy.ingress + policy.egress if isinstance(policy, KubernetesPolicy) else policy.rules
+        for rule in rules:
+            yield from rule.ports
+
+
+def _blocks(policies: Iterable[Policy]) -> Iterator[IpBlock]:
+    for policy in policies:
+        if isinstance(policy, KubernetesPolicy):
+            for rule in policy.ingress + policy.egress:
+                yield from (peer.ip_block for peer in rule.peers if peer.ip_block is not None)
+
+
+def _bounds(cluster: Cluster) -> list[int]:
+    """Where ranges of ipBlocks start and where they are over: addresses between two bounds are in the same ones."""
+    found: set[int] = set()
+    for block in _blocks(cluster.policies.values()):
+        for network in (block.cidr, *block.excepts):
+            found.add(int(network.network_address))
+            found.add(int(network.broadcast_address) + 1)
+    return sorted(found)
