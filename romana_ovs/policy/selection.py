@@ -1,0 +1,173 @@
+"""What one policy grants to, or at, one local pod: decided from exact labels, with peers still as scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import ContainerPort, Direction, PolicyKey
+from romana_ovs.policy.atoms import needs_server_node
+from romana_ovs.policy.normalise import merged_ports
+from romana_ovs.policy.rules import NamedPort, NormalPolicy, NormalRule, PortRange, Scope
+from romana_ovs.policy.view import Origin
+
+ROMANA_RULE = "allowIncoming"
+"""What Romana's policies call their ingress rules."""
+
+Ports = tuple[PortRange, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """All of a local pod that decides which policies concern it; pods with equal profiles are treated alike.
+
+    `address` is None where no policy asks for it.
+    """
+
+    namespace: str
+    namespace_labels: Labels
+    labels: Labels
+    segment: SegmentKey
+    ports: tuple[ContainerPort, ...]
+    address: IPv4Address | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """An `Allow` whose peers are still scopes; `any_peer` and `cidrs` as in `NormalRule`. Compared by identity."""
+
+    origin: Origin
+    ports: Ports
+    any_peer: bool = False
+    scopes: tuple[Scope, ...] = ()
+    cidrs: tuple[IPv4Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """What one policy means for one profile. Compared by identity.
+
+    `isolates_ingress` and `isolates_egress` say whether it selects the pod in that direction.
+    """
+
+    isolates_ingress: bool
+    isolates_egress: bool
+    ingress: tuple[Grant, ...]
+    open_egress: tuple[Grant, ...]
+    accepted: tuple[Grant, ...]
+    open: bool
+
+
+def rule_origin(key: PolicyKey, rule: NormalRule) -> Origin:
+    """The origin of what `rule` of the policy `key` grants, in the words of the policy's kind."""
+    word = ROMANA_RULE if key.kind == "RomanaNetworkPolicy" else rule.direction.value.lower()
+    return Origin(key.kind, key.namespace, key.name, f"{word}[{rule.index}]")
+
+
+def selects(
+    scope: Scope, labels: Mapping[str, str], *, namespace: str, namespace_labels: Mapping[str, str], tenant: str
+) -> bool:
+    """Whether `scope` selects a pod with exactly these labels, of this namespace and tenant."""
+    if scope.tenant is not None and scope.tenant != tenant:
+        return False
+    if scope.namespace is not None:
+        return scope.namespace == namespace and scope.pods.matches(labels)
+    return scope.namespaces.matches(namespace_labels) and scope.pods.matches(labels)
+
+
+def asks_for_address(policy: NormalPolicy) -> bool:
+    """Whether what `policy` means for a pod depends on the pod's address (named ports of an ipBlock in egress)."""
+    return any(
+        rule.direction is Direction.EGRESS and rule.cidrs and not rule.any_peer and needs_server_node(rule)
+        for rule in policy.rules
+    )
+
+
+def contribution(policy: NormalPolicy, profile: Profile) -> Contribution | None:
+    """What `policy` means for pods of `profile`; None when nothing at all."""
+    selected = _selects(policy.subject, profile)
+    ingress = selected and Direction.INGRESS in policy.directions
+    egress = selected and Direction.EGRESS in policy.directions
+    rules = [rule for rule in policy.rules if rule.direction in policy.directions]
+    outgoing = [rule for rule in rules if rule.direction is Direction.EGRESS]
+    open_egress = _present(_open_egress(policy, rule, profile) for rule in outgoing)
+    if not ingress and not egress and not open_egress:
+        return None
+    incoming = [rule for rule in rules if rule.direction is Direction.INGRESS] if ingress else []
+    return Contribution(
+        isolates_ingress=ingress,
+        isolates_egress=egress,
+        ingress=_present(_ingress(policy, rule, profile) for rule in incoming),
+        open_egress=open_egress,
+        accepted=_present(_accepted(policy, rule) for rule in outgoing) if egress else (),
+        open=egress and any(needs_server_node(rule) for rule in outgoing),
+    )
+
+
+def _present(grants: Iterable[Grant | None]) -> tuple[Grant, ...]:
+    return tuple(grant for grant in grants if grant is not None)
+
+
+def _selects(scope: Scope, profile: Profile) -> bool:
+    return selects(
+        scope,
+        profile.labels,
+        namespace=profile.namespace,
+        namespace_labels=profile.namespace_labels,
+        tenant=profile.segment.tenant,
+    )
+
+
+def _ingress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
+    ports = _resolved(rule.ports, profile)
+    if ports == () or not (rule.any_peer or rule.scopes or rule.cidrs):
+        return None
+    origin = rule_origin(policy.key, rule)
+    if rule.any_peer:
+        return Grant(origin, ports, any_peer=True)
+    return Grant(origin, ports, scopes=rule.scopes, cidrs=rule.cidrs)
+
+
+def _open_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
+    """What an egress rule lets the pods that `policy` selects do here, as far as only this node can tell."""
+    if not needs_server_node(rule):
+        return None
+    if any(_selects(scope, profile) for scope in rule.scopes):
+        ports = _resolved(rule.ports, profile)
+    elif rule.any_peer or any(profile.address in network for network in rule.cidrs if profile.address is not None):
+        # The client's node has decided the numeric ports; of the names it knows nothing.
+        ports = _resolved([port for port in rule.ports or () if isinstance(port, NamedPort)], profile)
+    else:
+        return None
+    return Grant(rule_origin(policy.key, rule), ports, scopes=(policy.subject,)) if ports != () else None
+
+
+def _accepted(policy: NormalPolicy, rule: NormalRule) -> Grant | None:
+    """What an egress rule allows that the client's node can tell alone."""
+    ports = None
+    if rule.ports is not None:
+        ports = merged_ports(port for port in rule.ports if isinstance(port, PortRange))
+    if ports == () or not (rule.any_peer or rule.cidrs):
+        return None
+    origin = rule_origin(policy.key, rule)
+    return Grant(origin, ports, any_peer=True) if rule.any_peer else Grant(origin, ports, cidrs=rule.cidrs)
+
+
+def _resolved(ports: Iterable[PortRange | NamedPort] | None, profile: Profile) -> Ports:
+    """`ports` as numbers on this pod; names it does not declare, for that protocol, are no port at all."""
+    if ports is None:
+        return None
+    numeric: list[PortRange] = []
+    for port in ports:
+        if isinstance(port, PortRange):
+            numeric.append(port)
+            continue
+        numeric += (
+            PortRange(each.protocol, each.number, each.number)
+            for each in profile.ports
+            if each.name == port.name and each.protocol is port.protocol
+        )
+    return merged_ports(numeric)
