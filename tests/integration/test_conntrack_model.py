@@ -14,6 +14,7 @@ from romana_ovs.pipeline.actions import Bits, Ct, Load, Move, Output
 from romana_ovs.pipeline.fields import ETH_IP
 from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.pipeline.interpret import Switch
+from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.packet import (
     ACK,
     FIN,
@@ -28,7 +29,6 @@ from romana_ovs.pipeline.packet import (
     transport,
     udp,
 )
-from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.view import Origin
 from tests.integration.dummy import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
@@ -91,7 +91,7 @@ class Step(NamedTuple):
 @pytest.fixture(scope="module")
 def ovs() -> Iterator[DummyOvs]:
     with DummyOvs((LOOK, COMMIT, FORCE, TWICE, OUT)) as running:
-        running.program(FLOWS, TABLE_IDS)
+        running.program(loadable(FLOWS))
         yield running
 
 
