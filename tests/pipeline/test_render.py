@@ -1,0 +1,95 @@
+"""What is printed of flows: for ovs-ofctl, for JSON, and the page about the pipeline."""
+
+from __future__ import annotations
+
+import re
+
+from romana_ovs.pipeline.listing import loadable, ordered, readable, rows
+from romana_ovs.pipeline.network import Hop
+from romana_ovs.pipeline.packet import tcp, udp
+from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE_BASE
+from romana_ovs.pipeline.render import Example, Journey, document
+from romana_ovs.pipeline.tables import TABLE_IDS, TABLES
+from tests.pipeline.lab import CLOSED_SERVER, Lab, LabPod
+
+LAB = Lab.of(LabPod("c", 1, 1), LabPod("s", 2, 2), LabPod("closed", 2, 3, server=CLOSED_SERVER))
+
+
+def _journey(target: str) -> tuple[Hop, ...]:
+    LAB.delivered("c", tcp(LAB.ends("c", target), 4000, 80))
+    return tuple(LAB.network.hops)
+
+
+def _page() -> str:
+    journeys = (
+        Journey("From c to s", _journey("s"), "It arrives."),
+        Journey("To closed", _journey("closed"), "Dropped."),
+    )
+    return document(Example("Two nodes.", {"n1": LAB.flows(1)}, journeys))
+
+
+def test_every_flow_is_one_line_below_its_table_and_its_origin() -> None:
+    flows = LAB.flows(1)
+    lines = loadable(flows).splitlines()
+    assert sum(line.startswith("table=") for line in lines) == len(flows)
+    table = origin = ""
+    origins = {item.text(TABLE_IDS): (item.table, str(item.origin)) for item in flows}
+    for line in lines:
+        if line.startswith("# Table "):
+            table = line.rpartition(" ")[2]
+        elif line.startswith("#"):
+            origin = line.removeprefix("# ")
+        elif line:
+            assert origins[line] == (table, origin)
+
+
+def test_flows_are_listed_by_table_then_priority_and_nothing_depends_on_their_order() -> None:
+    flows = LAB.flows(2)
+    places = [(TABLE_IDS[item.table], -item.priority) for item in ordered(flows)]
+    assert places == sorted(places)
+    assert loadable(flows) == loadable(reversed(flows))
+
+
+def test_rows_name_table_match_actions_and_origin() -> None:
+    (row,) = [row for row in rows(LAB.flows(1)) if row["table"] == "Track" and "ct(" in row["actions"]]
+    assert {key: row[key] for key in ("table_id", "priority", "match", "actions", "origin")} == {
+        "table_id": TABLE_IDS["Track"],
+        "priority": 100,
+        "match": "ip",
+        "actions": f"ct(table={TABLE_IDS['State']},zone={ZONE_BASE + 1})",
+        "origin": "Pipeline conntrack",
+    }
+    assert re.fullmatch("0x524f[0-9a-f]{12}", row["cookie"])
+
+
+def test_readable_flows_name_their_tables() -> None:
+    (item,) = [item for item in LAB.flows(1) if item.table == "Track" and "ct(" in item.actions_text(TABLE_IDS)]
+    assert readable(item) == f"Track priority=100,ip actions=ct(table=State,zone={ZONE_BASE + 1})"
+
+
+def test_the_page_declares_every_table_register_and_conntrack_bit() -> None:
+    page = _page()
+    for table in TABLES:
+        section = page.partition(f"### {table.name}\n")[2].partition("\n### ")[0]
+        assert table.purpose in section
+        assert all(f"`{item.name}` {item.value}" in section for item in table.priorities)
+        assert all(f"`{name}`" in section for name in table.matches | table.writes)
+    for register in (*REGISTERS, *CONNTRACK_BITS):
+        assert f"| {register.name} | `{register.bits}` | {register.purpose} |" in page
+
+
+def test_the_page_lists_the_example_and_follows_its_packets() -> None:
+    page = _page()
+    assert all(readable(item) in page for item in LAB.flows(1))
+    arriving, dropped = page.partition("### From c to s")[2].split("### To closed")
+    assert "On n1, in by port 1:" in arriving and "On n2, in by port 100:" in arriving
+    assert "`+new+trk`" in arriving and "out of port 2, source MAC `0a:58:00:00:00:01`" in arriving
+    assert "On n2" in dropped and "out of port 3" not in dropped
+
+
+def test_a_table_where_no_flow_takes_the_packet_says_so() -> None:
+    LAB.delivered("c", udp(LAB.ends("c", "c"), 1, 2))
+    stray = udp(LAB.ends("s", "c"), 1, 2)
+    LAB.arrivals("n1", 55, stray)
+    page = document(Example("x", {}, (Journey("astray", tuple(LAB.network.hops), "end"),)))
+    assert "1. Classify: no flow takes it, so it is dropped." in page
