@@ -1,0 +1,192 @@
+"""Nodes, links, tunnels, pods and probes on real Open vSwitch, with a hand-made learning rule for forwarding."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.emulate import runs
+from romana_ovs.emulate.agents import Zygote
+from romana_ovs.emulate.fabric import Fabric, join
+from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs.emulate.pods import PodPlace, Pods
+from romana_ovs.emulate.system import NETNS_FOLDER
+from romana_ovs.model.objects import PodKey
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def run() -> Iterator[runs.Run]:
+    one = runs.start_run()
+    yield one
+    one.close()
+    assert not list(NETNS_FOLDER.glob(f"{runs.NETNS_PREFIX}{one.id}-*"))
+    assert not one.folder.exists()
+
+
+@pytest.fixture
+def nodes(run: runs.Run) -> dict[str, Node]:
+    socket = run.folder / "controller.sock"
+    return {name: start_node(run, name, controller=socket) for name in ("node1", "node2", "node3")}
+
+
+def place(number: int, node: str) -> PodPlace:
+    return PodPlace(PodKey(f"x/p{number}"), node, f"10.1.0.{number}", f"0a:58:0a:01:00:{number:02x}")
+
+
+@pytest.mark.parametrize("fabric", [Fabric.LINK, Fabric.VXLAN])
+def test_pods_on_joined_nodes_reach_each_other_and_nobody_lies(
+    run: runs.Run, nodes: dict[str, Node], fabric: Fabric
+) -> None:
+    join(run, list(nodes.values()), fabric)
+    zygote = Zygote(run)
+    pods = Pods(run, nodes, zygote, mtu=fabric.mtu)
+    ports = ["80/tcp", "81/udp", "82/sctp"]
+    pods.serve(ports)
+    try:
+        pods.follow([place(1, "node1"), place(2, "node2"), place(3, "node3")])
+        closed = probe(pods, ports)
+        assert {answer.open for answer in closed.values()} == {False}, "a secure bridge without flows forwards nothing"
+        for node in nodes.values():
+            load_switching(node, fabric, list(nodes.values()))
+        opened = probe(pods, ports)
+        wrong = {key: answer.detail for key, answer in opened.items() if not answer.open}
+        if fabric is Fabric.LINK:
+            assert wrong == {}
+        else:
+            assert {key for key in wrong if {key[0], key[1]} == {"x/p1", "x/p2"}} == set()
+        lied = pods.running[PodKey("x/p1")].agent.probe([("10.1.0.2", 80, "tcp", "x/another")])[0]
+        assert not lied.open
+        assert lied.name == "x/p2"
+        pods.follow([place(1, "node1"), place(3, "node3")])
+        assert set(pods.running) == {"x/p1", "x/p3"}
+    finally:
+        run.close()
+        zygote.close()
+
+
+def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nodes: dict[str, Node]) -> None:
+    join(run, list(nodes.values()), Fabric.LINK)
+    zygote = Zygote(run)
+    pods = Pods(run, nodes, zygote, mtu=1500)
+    pods.serve(["80/tcp", "81/udp"])
+    try:
+        pods.follow([place(1, "node1"), place(2, "node2")])
+        for node in nodes.values():
+            load_switching(node, Fabric.LINK, [])
+        client, server = (pods.running[PodKey(key)].agent for key in ("x/p1", "x/p2"))
+        client.stream("10.1.0.2", 80, "tcp")
+        client.stream("10.1.0.2", 81, "udp", push=False)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not all(
+            len(agent.streams()) == 2 and max(one["received"] for one in agent.streams()) > 100
+            for agent in (client, server)
+        ):
+            time.sleep(0.05)
+        nodes["node2"].ofctl("del-flows")
+        cut = time.monotonic()
+        time.sleep(0.5)
+        for agent in (client, server):
+            assert len(agent.streams()) == 2
+            assert all(one["last"] < cut + 0.2 for one in agent.streams())
+        assert all(one["last"] > cut - 0.5 for one in client.streams()), "the UDP server pushes to a silent client"
+    finally:
+        run.close()
+        zygote.close()
+
+
+def test_a_bridge_has_no_hidden_or_default_flows(nodes: dict[str, Node]) -> None:
+    node = nodes["node1"]
+    assert "actions" not in node.ofctl("dump-flows")
+    assert node.appctl("bridge/dump-flows", "--offload-stats", BRIDGE).count("NORMAL") == 0
+    assert node.vsctl("get", "controller", BRIDGE, "connection_mode").strip() == "out-of-band"
+
+
+def test_a_killed_switch_comes_back_with_its_ports(run: runs.Run, nodes: dict[str, Node]) -> None:
+    node = nodes["node1"]
+    join(run, list(nodes.values()), Fabric.LINK)
+    pid = node.switch_pid()
+    os.kill(pid, 9)
+    while not ended(pid):
+        time.sleep(0.01)
+    node.start_switch()
+    assert node.switch_pid() != pid
+    assert "to-node2" in node.ofctl("show")
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from romana_ovs.emulate import runs
+from romana_ovs.emulate.agents import Zygote
+from romana_ovs.emulate.nodes import start_node
+from romana_ovs.emulate.pods import Pods, PodPlace
+run = runs.start_run()
+node = start_node(run, "node1", controller=run.folder / "c")
+zygote = Zygote(run) if sys.argv[1] == "zygote" else None
+if zygote:
+    pods = Pods(run, {"node1": node}, zygote, mtu=1500)
+    pods.follow([PodPlace("x/a", "node1", "10.0.0.1", "0a:58:0a:00:00:01")])
+print(run.folder, node.switch_pid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["zygote", "clean"])
+def test_what_a_killed_run_leaves_is_removed_and_living_runs_are_not(run: runs.Run, how: str) -> None:
+    mine = start_node(run, "node1", controller=run.folder / "controller.sock")
+    child = subprocess.Popen([sys.executable, "-c", CHILD, how], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    folder, pid = child.stdout.readline().split()
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    if how == "clean":
+        removed = runs.clean()
+        assert [one.run for one in removed] == [Path(folder).name]
+        assert removed[0].processes == 2
+    deadline = time.monotonic() + 10
+    while Path(folder).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(folder).exists()
+    assert ended(int(pid))
+    assert not list(NETNS_FOLDER.glob(f"{runs.NETNS_PREFIX}{Path(folder).name}-*"))
+    assert "node1" in mine.vsctl("get", "bridge", BRIDGE, "external_ids:romana-node")
+
+
+def ended(pid: int) -> bool:
+    """Whether a process runs no more (init may not have collected it yet)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def probe(pods: Pods, ports: list[str]) -> dict[tuple[str, str, str], object]:
+    running = pods.running
+    begun = []
+    for key, pod in running.items():
+        others = [(other, port) for other in running if other != key for port in ports]
+        targets = [(running[other].place.address, int(port.split("/")[0]), port.split("/")[1], other)
+                   for other, port in others]
+        begun.append((key, others, pod.agent, pod.agent.probe_begin(targets)))
+    return {(key, other, port): answer for key, others, agent, number in begun
+            for (other, port), answer in zip(others, agent.probe_end(number), strict=True)}
+
+
+def load_switching(node: Node, fabric: Fabric, others: list[Node]) -> None:
+    """Switch by learning on links; over the tunnel, send node1 and node2 to each other."""
+    if fabric is Fabric.LINK:
+        node.ofctl("add-flow", "actions=NORMAL")
+        return
+    tunnel = node.vsctl("get", "interface", "tunnel", "ofport").strip()
+    remote = {"node1": "172.31.0.2", "node2": "172.31.0.1", "node3": "172.31.0.1"}[node.name]
+    node.ofctl("add-flow", f"priority=2,in_port={tunnel},actions=NORMAL")
+    node.ofctl("add-flow", f"priority=1,actions=set_field:{remote}->tun_dst,NORMAL")
