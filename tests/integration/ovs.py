@@ -1,0 +1,239 @@
+"""A private Open vSwitch for tests: its own databases, daemons and bridges under one temporary directory.
+
+Ended by process id; nothing of the system's own Open vSwitch is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.switch.wire import Counted, flows_request, message, read_flows
+
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+PATIENCE = 20.0
+"""Seconds to wait for what takes milliseconds on an idle machine."""
+TICK = 0.02
+
+needs_ovs = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ovs-vswitchd") is None, reason="needs root and Open vSwitch"
+)
+
+
+def eventually(check: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Returns as soon as `check` is true. Fails the test after `patience` seconds."""
+    limit = time.monotonic() + patience
+    while not check():
+        if time.monotonic() > limit:
+            pytest.fail(f"never happened within {patience} s: {what}")
+        time.sleep(TICK)
+
+
+@dataclass
+class Ovs:
+    """A running private Open vSwitch: context manager.
+
+    `netns` names an existing network namespace for its switch; without one it has a namespace that ends with it.
+    """
+
+    netns: str | None = None
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rovs-")))
+
+    def __enter__(self) -> Ovs:
+        try:
+            self.run(["ovsdb-tool", "create", f"{self.folder}/conf.db", SCHEMA])
+            self._daemon("ovsdb-server", f"{self.folder}/conf.db", f"--remote=p{self.remote}")
+            self.vsctl("--no-wait", "init")
+            self.start_switch()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in ("ovs-vswitchd", "ovsdb-server"):
+            self._end(program, signal.SIGTERM)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def remote(self) -> str:
+        """Its database, as Open vSwitch writes connections."""
+        return f"unix:{self.folder}/db.sock"
+
+    def management(self, bridge: str) -> str:
+        """Where `ovs-ofctl` reaches a bridge."""
+        return f"unix:{self.folder}/{bridge}.mgmt"
+
+    def run(self, argv: Sequence[str], stdin: str | None = None) -> str:
+        """The output of a program in this instance's environment. Fails the test when it fails."""
+        folder = str(self.folder)
+        env = {**os.environ, "OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder, "OVS_SYSCONFDIR": folder}
+        done = subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:
+            pytest.fail(f"{' '.join(argv)}: {done.stderr}")
+        return done.stdout
+
+    def vsctl(self, *words: str) -> str:
+        """The output of ovs-vsctl, which waits until the switch has followed (unless --no-wait)."""
+        return self.run(["ovs-vsctl", f"--db={self.remote}", "--timeout=20", *words])
+
+    def ofctl(self, bridge: str, command: str, *words: str, stdin: str | None = None) -> str:
+        """The output of an ovs-ofctl command on a bridge."""
+        return self.run(["ovs-ofctl", "-O", "OpenFlow15", command, self.management(bridge), *words], stdin)
+
+    def appctl(self, *words: str) -> str:
+        """The output of an ovs-appctl command to the switch process."""
+        return self.run(["ovs-appctl", "-t", f"{self.folder}/vs.ctl", *words])
+
+    def start_switch(self) -> None:
+        """Start ovs-vswitchd, also again after it was killed."""
+        self._daemon("ovs-vswitchd", self.remote, f"--unixctl={self.folder}/vs.ctl", netns=self.netns)
+
+    def kill_switch(self) -> None:
+        """End ovs-vswitchd as a crash would."""
+        self._end("ovs-vswitchd", signal.SIGKILL)
+
+    def bridge(self, name: str, *, node: str | None = None, controller: str | None = None) -> None:
+        """A secure userspace bridge of `node`; `controller` is a socket's path or a `tcp:` target."""
+        words = ["add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", "fail_mode=secure"]
+        if node is not None:
+            words.append(f"external_ids:romana-node={node}")
+        if controller is not None:
+            words += self._controller(name, controller)
+        self.vsctl(*words)
+
+    def _controller(self, name: str, controller: str) -> list[str]:
+        if not controller.startswith("tcp:"):
+            link = self.folder / "controller.sock"
+            if not link.is_symlink():
+                link.symlink_to(controller)
+            controller = f"unix:{link}"
+        return [
+            "--",
+            "set-controller",
+            name,
+            controller,
+            "--",
+            "set",
+            "controller",
+            name,
+            "connection_mode=out-of-band",
+            "max_backoff=1000",
+        ]
+
+    def port(self, bridge: str, name: str, *, iface_id: str | None = None, ofport: int | None = None) -> None:
+        """A port without any network behind it (an internal one), with `iface-id` when given."""
+        words = ["add-port", bridge, name, "--", "set", "interface", name, "type=internal"]
+        words += [f"ofport_request={ofport}"] if ofport is not None else []
+        words += [f"external_ids:iface-id={iface_id}"] if iface_id is not None else []
+        self.vsctl(*words)
+
+    def flows(self, bridge: str) -> list[str]:
+        """What ovs-ofctl shows of a bridge's flows, without counters, sorted."""
+        shown = self.run(
+            [
+                "ovs-ofctl",
+                "-O",
+                "OpenFlow15",
+                "--no-stats",
+                "--sort",
+                "dump-flows",
+                self.management(bridge),
+            ]
+        )
+        return sorted(line.strip() for line in shown.splitlines() if "actions=" in line)
+
+    def _daemon(self, program: str, *words: str, netns: str | None = None) -> None:
+        pidfile = f"--pidfile={self.folder}/{program}.pid"
+        # Two userspace switches in one namespace collide over the device `ovs-netdev`, so each has its own.
+        inside = ["ip", "netns", "exec", netns] if netns else ["unshare", "--net"]
+        log = f"--log-file={self.folder}/{program}.log"
+        self.run([*inside, program, *words, pidfile, log, "--detach", "--no-chdir", "-vconsole:off"])
+
+    def _end(self, program: str, number: int) -> None:
+        pidfile = self.folder / f"{program}.pid"
+        if not pidfile.exists():
+            return
+        pid = int(pidfile.read_text())
+        try:
+            os.kill(pid, number)
+            limit = time.monotonic() + PATIENCE
+            while time.monotonic() < limit:
+                os.kill(pid, 0)
+                time.sleep(TICK)
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pidfile.unlink(missing_ok=True)
+
+
+class RawSwitch:
+    """An OpenFlow 1.5 conversation with a bridge's management socket, without any controller."""
+
+    def __init__(self, ovs: Ovs, bridge: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect(ovs.management(bridge).removeprefix("unix:"))
+        self._socket.sendall(message(0, 1))
+        self.receive()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send whole messages as they are."""
+        self._socket.sendall(data)
+
+    def receive(self) -> tuple[int, int, bytes]:
+        """(type, xid, body) of the next message."""
+        version, kind, length, xid = struct.unpack("!BBHI", self._exactly(8))
+        assert version == 6
+        return kind, xid, self._exactly(length - 8)
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = self._socket.recv(count - len(data))
+            assert more, "the switch hung up"
+            data += more
+        return data
+
+    def barrier(self) -> list[bytes]:
+        """Bodies of the errors that came before the reply to a barrier."""
+        self.send(message(20, 77))
+        errors = []
+        while True:
+            kind, _, body = self.receive()
+            if kind == 21:
+                return errors
+            if kind == 1:
+                errors.append(body)
+
+    def read(self) -> list[Counted]:
+        """Every flow of the bridge."""
+        self.send(flows_request(78))
+        found: list[Counted] = []
+        while True:
+            kind, _, body = self.receive()
+            if kind != 19:
+                continue
+            found += read_flows(memoryview(body)[8:])
+            if not struct.unpack_from("!H", body, 2)[0] & 1:
+                return found
+
+
+def by_key(counted: list[Counted]) -> dict[object, Flow]:
+    """Flows of ours by their key."""
+    return {item.flow.key: item.flow for item in counted if item.ours}

@@ -1,0 +1,188 @@
+"""What is sent to a real Open vSwitch comes back as the very same flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from romana_ovs.pipeline.actions import (
+    Bits,
+    Conjunction,
+    Ct,
+    Goto,
+    InPort,
+    Load,
+    Move,
+    Output,
+    OutputBits,
+    Resubmit,
+)
+from romana_ovs.pipeline.cookies import OURS
+from romana_ovs.pipeline.fields import FIELDS, ct_state, tcp_flags
+from romana_ovs.pipeline.flow import FieldMatch, Flow, canonical
+from romana_ovs.pipeline.registers import CONNTRACK_BITS, OUT_PORT, REGISTERS
+from romana_ovs.pipeline.tables import TABLE_IDS
+from romana_ovs.policy.view import Origin
+from romana_ovs.switch.wire import add_flow, delete_flow
+from tests.integration.ovs import Ovs, RawSwitch, by_key, needs_ovs
+
+pytestmark = [pytest.mark.root, needs_ovs]
+
+WHY = Origin("Test")
+IP = {"eth_type": (0x0800, 0xFFFF)}
+ARP = {"eth_type": (0x0806, 0xFFFF)}
+
+
+def _transport(number: int) -> dict[str, tuple[int, int]]:
+    return {**IP, "nw_proto": (number, 0xFF)}
+
+
+def _matches() -> Iterator[dict[str, tuple[int, int]]]:
+    for field in FIELDS.values():
+        needs = {name: (value, FIELDS[name].ones) for name, value in field.needs}
+        sample = {"eth_type": 0x0800, "in_port": 7, "vlan_tci": 0, "arp_op": 2}.get(field.name, 0x5A5A5A & field.ones)
+        if field.name not in ("tcp_flags", "ct_state", "nw_frag"):
+            yield {**needs, field.name: (sample, field.ones)}
+        if field.maskable and field.name not in ("vlan_tci", "nw_frag", "ct_state", "tcp_flags"):
+            mask = field.ones & ~0b111
+            yield {**needs, field.name: (sample & mask, mask)}
+            low = (1 << (field.width // 2)) - 1
+            if field.name not in ("nw_src", "nw_dst"):
+                yield {**needs, field.name: (sample & low, low)}
+    yield {"in_port": (0xFFFE, FIELDS["in_port"].ones)}
+    yield {"ct_state": ct_state("+trk+new")}
+    yield {**IP, "ct_state": ct_state("+trk+est-rpl-inv")}
+    yield {"ct_state": ct_state("+trk+rel+rpl")}
+    yield {**_transport(6), "tcp_flags": tcp_flags("+syn-ack")}
+    for value, mask in ((0, 3), (1, 1), (1, 3), (3, 3), (2, 2), (0, 2)):
+        yield {**IP, "nw_frag": (value, mask)}
+    yield {**_transport(6), "tcp_dst": (80, 0xFFF0), "nw_frag": (0, 2), "reg0": (5, 0xFF), "reg7": (1, 0xFFFFFFFF)}
+    yield {
+        "in_port": (3, 0xFFFFFFFF),
+        "eth_src": (0x0A5801020304, (1 << 48) - 1),
+        "vlan_tci": (0, 0xFFFF),
+        **IP,
+        "nw_src": (0x01020304, 0xFFFFFFFF),
+    }
+    yield {**IP, "nw_src": (0x0A000700, 0xFF003F00)}
+    yield {**ARP, "arp_op": (1, 0xFFFF), "arp_spa": (0, 0xFFFFFFFF), "vlan_tci": (0, 0xFFFF)}
+    yield {}
+
+
+def _actions() -> Iterator[tuple]:
+    for register in REGISTERS:
+        yield (Load(register.bits, (1 << register.bits.width) - 1), Goto("Deliver"))
+        yield (Load(register.bits, 0),)
+    for name in ("eth_src", "eth_dst", "tun_dst"):
+        width = FIELDS[name].width
+        yield (Load(Bits(name, 0, width), 0x5A5A5A),)
+        partial = () if name == "tun_dst" else (Load(Bits(name, 4, 16), 0x5A5A),)
+        yield (*partial, Move(Bits("reg1", 0, 32), Bits(name, 0, 32)))
+    yield (Move(Bits("reg1", 3, 5), Bits("reg2", 7, 5)), Move(Bits("eth_src", 0, 48), Bits("eth_dst", 0, 48)))
+    yield (Output(0xFFFE),)
+    yield (Output(3), Output(4))
+    yield (OutputBits(OUT_PORT.bits),)
+    yield (OutputBits(Bits("reg3", 16, 16)),)
+    yield (InPort(),)
+    yield (Resubmit("Roles"), Goto("Deliver"))
+    yield (Conjunction(0xFFFFFFFE, 1, 3),)
+    yield (Conjunction(7, 1, 2), Conjunction(9, 2, 2))
+    yield (Goto("Deliver"),)
+    yield ()
+
+
+def _ip_actions() -> Iterator[tuple]:
+    writes = tuple(Load(bit.bits, 1) for bit in CONNTRACK_BITS)
+    yield (Ct(0x1001, "Roles"),)
+    yield (Ct(0x1001),)
+    yield (Ct(0x1001, "Deliver", True, False, (Load(Bits("ct_mark", 0, 32), 0xFFFF0001),)),)
+    yield (Ct(0xFFFF, None, True, True, (*writes, Move(Bits("reg7", 0, 32), Bits("ct_mark", 0, 32)))), Output(2))
+    yield (Ct(1, "Deliver", True, False, (Move(Bits("reg0", 0, 2), Bits("ct_label", 2, 2)),)),)
+
+
+def corpus() -> list[Flow]:
+    """Flows that between them use every field, mask and action that we have."""
+    flows = [Flow("Roles", 100, canonical(match), (Output(1),), OURS | 1, WHY) for match in _matches()]
+    flows += [
+        Flow("Egress", 1000 + number, (), actions, OURS | number, WHY) for number, actions in enumerate(_actions())
+    ]
+    flows += [
+        Flow("Ingress", number, canonical(IP), actions, OURS | 0xFFFFFFFFFF, WHY)
+        for number, actions in enumerate(_ip_actions())
+    ]
+    arp = (
+        Move(Bits("arp_spa", 0, 32), Bits("reg13", 0, 32)),
+        Load(Bits("arp_op", 0, 16), 2),
+        Move(Bits("arp_tha", 0, 48), Bits("arp_sha", 0, 48)),
+        Move(Bits("arp_tpa", 0, 32), Bits("arp_spa", 0, 32)),
+        InPort(),
+    )
+    flows.append(Flow("Arp", 5, canonical(ARP), arp, OURS, WHY))
+    return flows
+
+
+@pytest.fixture(scope="module")
+def switch() -> Iterator[tuple[Ovs, RawSwitch]]:
+    with Ovs() as ovs:
+        ovs.bridge("br0")
+        raw = RawSwitch(ovs, "br0")
+        yield ovs, raw
+        raw.close()
+
+
+def test_every_flow_reads_back_as_it_was_sent(switch: tuple[Ovs, RawSwitch]) -> None:
+    _, raw = switch
+    flows = corpus()
+    keys = {flow.key for flow in flows}
+    assert len(keys) == len(flows)
+    raw.send(b"".join(add_flow(flow, number) for number, flow in enumerate(flows)))
+    assert raw.barrier() == []
+    back = by_key(raw.read())
+    for flow in flows:
+        assert back.get(flow.key) == flow, flow
+    assert len(back) == len(flows)
+
+
+def test_ofctl_means_the_same_by_our_text(switch: tuple[Ovs, RawSwitch]) -> None:
+    ovs, raw = switch
+    # ovs-ofctl has one word, `later`, for two masks of the same meaning.
+    flows = [flow for flow in corpus() if FieldMatch("nw_frag", 2, 2) not in flow.match]
+    ovs.ofctl("br0", "del-flows")
+    ovs.ofctl("br0", "add-flows", "-", stdin="\n".join(flow.text(TABLE_IDS) for flow in flows))
+    back = by_key(raw.read())
+    for flow in flows:
+        assert back.get(flow.key) == flow, flow
+
+
+def test_deletes_are_exact_and_leave_what_is_not_ours(switch: tuple[Ovs, RawSwitch]) -> None:
+    ovs, raw = switch
+    flows = corpus()
+    ovs.ofctl("br0", "del-flows")
+    raw.send(b"".join(add_flow(flow, number) for number, flow in enumerate(flows)))
+    ovs.ofctl("br0", "add-flow", "table=5,priority=3,tcp,tp_dst=81,cookie=0x1234 actions=drop")
+    ovs.ofctl("br0", "add-flow", "table=5,priority=100,tcp,tp_dst=82,cookie=0x1234 actions=NORMAL,learn(table=1)")
+    foreign = [flow for flow in raw.read() if not flow.ours]
+    assert len(foreign) == 2
+    raw.send(b"".join(delete_flow(item.flow, 9) for item in foreign))
+    raw.send(b"".join(delete_flow(flow, number) for number, flow in enumerate(flows)))
+    assert raw.barrier() == []
+    assert raw.read() == foreign
+
+
+def test_unknown_content_under_our_cookie_is_kept_and_can_be_deleted(switch: tuple[Ovs, RawSwitch]) -> None:
+    ovs, raw = switch
+    ovs.ofctl("br0", "del-flows")
+    lines = [
+        "table=60,priority=3,ipv6,ipv6_src=fe80::/10,cookie=0x524f000000000001 actions=NORMAL",
+        "table=2,priority=3,pkt_mark=0x5/0xf,dl_vlan=5,ip,cookie=0x524f000000000001 "
+        "actions=dec_ttl,learn(table=3),goto_table:9",
+        "table=2,priority=4,idle_timeout=600,cookie=0x524f000000000001 actions=output:1",
+    ]
+    ovs.ofctl("br0", "add-flows", "-", stdin="\n".join(lines))
+    ours = by_key(raw.read())
+    assert len(ours) == len(lines)
+    assert Flow("Locate", 4, (), (Output(1),), OURS | 1, WHY) not in ours.values()
+    raw.send(b"".join(delete_flow(flow, 1) for flow in ours.values()))
+    assert raw.barrier() == []
+    assert raw.read() == []

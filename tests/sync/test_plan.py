@@ -1,0 +1,118 @@
+"""Plans: what they send makes actual desired, once, and never touches what is not ours."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.pipeline.actions import Goto, Output
+from romana_ovs.pipeline.cookies import OURS
+from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
+from romana_ovs.policy.view import Origin
+from romana_ovs.sync.plan import Change, applied, narrowed, plan
+
+ORIGIN = Origin("Test")
+
+
+def _flow(table: str, priority: int, register: int, port: int, cookie: int) -> Flow:
+    match = canonical({"reg0": (register, 0xFF)})
+    return Flow(table, priority, match, (Output(port),) if port else (), OURS | cookie, ORIGIN)
+
+
+flows = st.builds(
+    _flow,
+    st.sampled_from(["Locate", "Roles"]),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.integers(0, 1),
+)
+maps = st.lists(flows, max_size=12).map(lambda listed: {flow.key: flow for flow in listed})
+sections = st.dictionaries(
+    st.integers(0, 5), st.lists(flows, max_size=4, unique_by=lambda flow: flow.key).map(tuple), max_size=6
+)
+
+
+@given(maps, maps)
+def test_applying_a_plan_gives_the_desired_flows_and_the_second_is_empty(
+    desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow]
+) -> None:
+    done = plan(desired, actual)
+    assert applied(actual, done) == desired
+    assert plan(desired, applied(actual, done)).size == 0
+
+
+@given(maps, maps, st.sets(flows.map(lambda flow: flow.key)))
+def test_keys_of_foreign_flows_are_never_sent(
+    desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow], foreign: set[FlowKey]
+) -> None:
+    ours = {key: flow for key, flow in actual.items() if key not in foreign}
+    done = plan(desired, ours, foreign)
+    assert not {flow.key for _, flow in done.ordered()} & foreign
+    assert {flow.key for flow in done.blocked} == desired.keys() & foreign
+
+
+@given(maps, maps)
+def test_deletes_come_first(desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow]) -> None:
+    done = plan(desired, actual)
+    kinds = [list(Change).index(change) for change, _ in done.ordered()]
+    assert kinds == sorted(kinds)
+    assert len(kinds) == done.size
+
+
+@given(maps, st.randoms())
+def test_the_order_of_the_input_does_not_matter(desired: dict[FlowKey, Flow], random: object) -> None:
+    items = list(desired.items())
+    random.shuffle(items)  # type: ignore[attr-defined]
+    assert plan(dict(items), {}) == plan(desired, {})
+
+
+def _merged(parts: dict[int, tuple[Flow, ...]]) -> dict[FlowKey, Flow]:
+    merged: dict[FlowKey, Flow] = {}
+    for part in parts.values():
+        for flow in part:
+            merged.setdefault(flow.key, flow)
+    return merged
+
+
+@given(sections, sections, st.data())
+def test_comparing_changed_sections_equals_comparing_all(
+    before: dict[int, tuple[Flow, ...]], fresh: dict[int, tuple[Flow, ...]], data: st.DataObject
+) -> None:
+    kept = data.draw(st.sets(st.sampled_from(sorted(before))) if before else st.just(set()))
+    after = {**{name: before[name] for name in kept}, **{k: v for k, v in fresh.items() if k not in kept}}
+    whole = plan(_merged(after), _merged(before))
+    part = narrowed(before, after)
+    if part is not None:
+        assert applied(_merged(before), plan(*part)).keys() == _merged(after).keys()
+        unique = sum(len(section) for section in before.values()) == len(_merged(before))
+        if unique:
+            assert plan(*part) == whole
+
+
+def test_a_replaced_section_is_compared_alone() -> None:
+    same = (_flow("Locate", 1, 1, 1, 0),)
+    old, new = (_flow("Roles", 1, 1, 1, 0),), (_flow("Roles", 1, 1, 2, 0), _flow("Roles", 2, 2, 0, 0))
+    part = narrowed({"a": same, "b": old}, {"a": same, "b": new})
+    assert part is not None
+    assert len(part[0]) == 2
+    done = plan(*part)
+    assert done.modify == (new[0],)
+    assert done.add == (new[1],)
+
+
+def test_a_key_shared_with_an_unchanged_section_needs_all() -> None:
+    flow = _flow("Locate", 1, 1, 1, 0)
+    kept = (flow,)
+    assert narrowed({"a": kept, "b": (flow,)}, {"a": kept}) is None
+
+
+def test_an_equal_flow_with_another_cookie_is_replaced() -> None:
+    old, new = _flow("Locate", 1, 1, 1, 0), _flow("Locate", 1, 1, 1, 1)
+    assert plan({new.key: new}, {old.key: old}).modify == (new,)
+
+
+def test_origin_is_no_difference() -> None:
+    old = Flow("Locate", 1, (), (Goto("Track"),), OURS, Origin("Switch"))
+    new = Flow("Locate", 1, (), (Goto("Track"),), OURS, Origin("Policy"))
+    assert plan({new.key: new}, {old.key: old}).size == 0
