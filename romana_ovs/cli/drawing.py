@@ -1,0 +1,267 @@
+"""A matrix on a terminal: rows connect to columns, small enough for 80 columns, coloured only on a terminal.
+
+Up to `DRAWN_PODS` pods have a row each; more are summarised in groups (namespace, tenant, tier), and the
+drawing says so. Ports that look alike share one drawing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from rich.console import Console
+from rich.text import Text
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.matrix import Matrix, Opening
+
+DRAWN_PODS = 30
+"""More pods than this do not fit into 80 columns with their names."""
+LISTED_PAIRS = 40
+"""Lines of a list of pairs of namespaces, where even those are too many to draw."""
+_SHORTEST_NAME = 8
+
+
+class Cell(Enum):
+    """What a place of the matrix says; the value is (Unicode mark, ASCII mark, style, meaning)."""
+
+    ITSELF = (" ", " ", "", "")
+    NONE = ("·", ".", "dim", "may not connect")
+    SOME = ("◐", "%", "yellow", "some pods may connect")
+    ALL = ("●", "o", "green", "may connect")
+    OPENED = ("+", "+", "bold green", "opened since the step before")
+    CLOSED = ("-", "-", "bold red", "closed since the step before")
+    BOTH = ("±", "*", "bold yellow", "some pairs opened, some closed")
+
+    def mark(self, unicode: bool) -> str:
+        """The one character drawn for it."""
+        return self.value[0] if unicode else self.value[1]
+
+    @property
+    def style(self) -> str:
+        """Rich's style of it."""
+        return self.value[2]
+
+    @property
+    def meaning(self) -> str:
+        """Its words in the legend."""
+        return self.value[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A square drawing: the names of rows (and columns) and the cells row by row."""
+
+    names: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+
+
+def draw_matrix(
+    matrix: Matrix,
+    *,
+    console: Console,
+    opened: Collection[Opening] = (),
+    closed: Collection[Opening] = (),
+    groups: Mapping[PodKey, str] | None = None,
+) -> None:
+    """Prints `matrix` with marks for what `opened` and `closed` since the step before.
+
+    `groups` names the group of each pod for when there are too many pods to draw; without it that is
+    the namespace.
+    """
+    if not matrix.pods:
+        _line(console, "There is no pod that could connect.")
+        return
+    if len(matrix.pods) <= DRAWN_PODS:
+        by_port = {port: _grid_of_pods(matrix, port, opened, closed) for port in matrix.ports}
+    else:
+        members, kind = _members(matrix.pods, groups or {})
+        count = len(set(members.values()))
+        way = "drawn" if count <= DRAWN_PODS else "listed"
+        _line(console, f"{len(matrix.pods)} pods, too many for a row each: {way} as {count} {kind}.")
+        if count > DRAWN_PODS:
+            for port in matrix.ports:
+                _list_groups(matrix, port, members, console)
+            return
+        by_port = {port: _grid_of_groups(matrix, port, members, changes=(opened, closed)) for port in matrix.ports}
+    seen: set[Cell] = set()
+    for grid, ports in _alike(by_port).items():
+        _line(console, "")
+        _draw(grid, ", ".join(ports), console)
+        seen.update(cell for row in grid.cells for cell in row)
+    _legend(seen, console)
+
+
+def group_names(cluster: Cluster) -> dict[PodKey, str]:
+    """The group of every pod in words: its namespace, and its tenant and tier where they tell pods apart."""
+    segments = {key: cluster.segment_of(pod) for key, pod in cluster.pods.items()}
+    other_tenants = any(segments[key].tenant != pod.namespace for key, pod in cluster.pods.items())
+    tiers = len({segment.tier for segment in segments.values()}) > 1
+    found = {}
+    for key, (tenant, tier) in segments.items():
+        parts = [_namespace(key)]
+        if other_tenants:
+            parts.append(f"tenant {tenant}" if tenant else "no tenant")
+        if tiers:
+            parts.append(f"tier {tier}")
+        found[key] = ", ".join(parts)
+    return found
+
+
+def _members(pods: Iterable[PodKey], groups: Mapping[PodKey, str]) -> tuple[dict[PodKey, str], str]:
+    """The group of each pod and what the groups are: those given, or namespaces where those are too many."""
+    given = {pod: groups.get(pod) or _namespace(pod) for pod in pods}
+    if groups and len(set(given.values())) <= DRAWN_PODS:
+        return given, "groups of pods"
+    return {pod: _namespace(pod) for pod in given}, "namespaces"
+
+
+def _grid_of_pods(matrix: Matrix, port: str, opened: Collection[Opening], closed: Collection[Opening]) -> Grid:
+    changed = {each[:2]: Cell.CLOSED for each in closed if each.port == port}
+    changed |= {each[:2]: Cell.OPENED for each in opened if each.port == port}
+    rows = []
+    for source in matrix.pods:
+        reached = frozenset(matrix.reach[port].get(source, ()))
+        row = [
+            changed.get((source, destination)) or (Cell.ALL if destination in reached else Cell.NONE)
+            for destination in matrix.pods
+        ]
+        row[matrix.pods.index(source)] = Cell.ITSELF
+        rows.append(tuple(row))
+    return Grid(matrix.pods, tuple(rows))
+
+
+def _grid_of_groups(
+    matrix: Matrix, port: str, members: Mapping[PodKey, str], *, changes: tuple[Iterable[Opening], Iterable[Opening]]
+) -> Grid:
+    allowed, possible = _counts(matrix, port, members)
+    marks: dict[tuple[str, str], Cell] = {}
+    for cell, found in zip((Cell.OPENED, Cell.CLOSED), changes, strict=True):
+        for source, destination, changed in found:
+            if changed == port and source in members and destination in members:
+                pair = members[source], members[destination]
+                marks[pair] = cell if marks.get(pair, cell) is cell else Cell.BOTH
+    names = tuple(sorted(set(members.values())))
+
+    def cell_of(pair: tuple[str, str]) -> Cell:
+        if not possible[pair]:
+            return Cell.ITSELF
+        count = allowed[pair]
+        return marks.get(pair) or (Cell.NONE if not count else Cell.ALL if count == possible[pair] else Cell.SOME)
+
+    return Grid(names, tuple(tuple(cell_of((row, column)) for column in names) for row in names))
+
+
+def _counts(
+    matrix: Matrix, port: str, members: Mapping[PodKey, str]
+) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """(allowed, possible) pairs of different pods between two groups."""
+    allowed: Counter[tuple[str, str]] = Counter()
+    for source, destinations in matrix.reach[port].items():
+        for group, count in Counter(map(members.__getitem__, destinations)).items():
+            allowed[members[source], group] += count
+    sizes = Counter(members.values())
+    possible = Counter({(one, two): sizes[one] * (sizes[two] - (one == two)) for one in sizes for two in sizes})
+    return allowed, possible
+
+
+def _list_groups(matrix: Matrix, port: str, members: Mapping[PodKey, str], console: Console) -> None:
+    found, possible = _counts(matrix, port, members)
+    _line(console, "")
+    _line(console, f"{port}: {len(found)} of {len(possible)} pairs of namespaces may connect", style="bold")
+    for (one, two), count in sorted(found.items())[:LISTED_PAIRS]:
+        amount = "all" if count == possible[one, two] else f"{count} of {possible[one, two]} pairs of pods"
+        _line(console, f"  {one} -> {two}: {amount}")
+    if len(found) > LISTED_PAIRS:
+        _line(console, f"  and {len(found) - LISTED_PAIRS} more; --json has every pair of pods")
+
+
+def _alike(by_port: Mapping[str, Grid]) -> dict[Grid, list[str]]:
+    found: dict[Grid, list[str]] = {}
+    for port, grid in by_port.items():
+        found.setdefault(grid, []).append(port)
+    return found
+
+
+def _draw(grid: Grid, title: str, console: Console) -> None:
+    """One grid: columns carry names where they fit into the console's width, else the numbers of the rows."""
+    prefix = _common_namespace(grid.names)
+    names = [name.removeprefix(prefix) for name in grid.names]
+    corner = f"from \\ to ({prefix}...)" if prefix else "from \\ to"
+    _line(console, title, style="bold")
+    label = max(len(corner), *map(len, names))
+    if label + sum(len(name) + 2 for name in names) <= console.width:
+        widths = [len(name) + 2 for name in names]
+        heads = "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
+        _line(console, corner.ljust(label) + heads)
+        _rows(grid, [name.ljust(label) for name in names], widths, console)
+        return
+    _draw_numbered(grid, names, corner, console)
+
+
+def _draw_numbered(grid: Grid, names: Sequence[str], corner: str, console: Console) -> None:
+    digits = len(str(len(names)))
+    room = max(_SHORTEST_NAME, console.width - digits - 1 - 2 * len(names))
+    label = min(room, max(len(corner), *map(len, names)))
+    unicode = _speaks_unicode(console)
+    shown = [_shortened(name, label, unicode) for name in names]
+    for place in range(digits):
+        head = _shortened(corner, label + digits + 1, unicode) if place == digits - 1 else ""
+        numbers = "".join(f"{str(number).rjust(digits)[place]:>2}" for number in range(1, len(names) + 1))
+        _line(console, head.ljust(label + digits + 1) + numbers)
+    labels = [f"{number:>{digits}} {name.ljust(label)}" for number, name in enumerate(shown, start=1)]
+    _rows(grid, labels, [2] * len(names), console)
+    for number, (name, short) in enumerate(zip(names, shown, strict=True), start=1):
+        if name != short:
+            _line(console, f"{number:>{digits}} is {name}")
+
+
+def _rows(grid: Grid, labels: Sequence[str], widths: Sequence[int], console: Console) -> None:
+    unicode = _speaks_unicode(console)
+    for label, row in zip(labels, grid.cells, strict=True):
+        text = Text(label)
+        for cell, width in zip(row, widths, strict=True):
+            text.append(cell.mark(unicode).rjust(width), cell.style)
+        text.rstrip()
+        console.print(text, soft_wrap=True)
+
+
+def _legend(seen: Collection[Cell], console: Console) -> None:
+    unicode = _speaks_unicode(console)
+    _line(console, "")
+    for cell in Cell:
+        if cell in seen and cell.meaning:
+            text = Text("  ")
+            text.append(cell.mark(unicode), cell.style)
+            text.append(f" {cell.meaning}")
+            console.print(text, soft_wrap=True)
+
+
+def _common_namespace(names: Sequence[str]) -> str:
+    """`namespace/` when all names are pods of it, else empty."""
+    spaces = {name.partition("/")[0] for name in names if "/" in name}
+    return f"{spaces.pop()}/" if len(spaces) == 1 and all("/" in name for name in names) else ""
+
+
+def _shortened(name: str, width: int, unicode: bool) -> str:
+    """`name`, with its middle left out where it is longer than `width`."""
+    if len(name) <= width:
+        return name
+    gap = "…" if unicode else ".."
+    kept = width - len(gap)
+    return name[: kept - kept // 2] + gap + name[len(name) - kept // 2 :]
+
+
+def _namespace(pod: PodKey) -> str:
+    return pod.partition("/")[0]
+
+
+def _speaks_unicode(console: Console) -> bool:
+    return "utf" in console.encoding.lower()
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True)
