@@ -136,7 +136,7 @@ class Zygote:
         with theirs, (run.folder / "zygote.log").open("wb") as log:
             self._process = subprocess.Popen(
                 argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env={**os.environ, "PYTHONPATH": _search_path()},
+                start_new_session=True, env=child_environment(),
             )
         run.record(self._process.pid)
         self._run = run
@@ -166,7 +166,7 @@ class Zygote:
         self._process.wait()
 
 
-def _search_path() -> str:
-    """Where a child finds this very package, as PYTHONPATH."""
+def child_environment() -> dict[str, str]:
+    """Our environment, with this very package found first by a Python child."""
     here = __file__.rsplit("/romana_ovs/", 1)[0]
-    return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))}

@@ -79,8 +79,8 @@ class HttpConnection:
             self._streams.serve_tcp(self._connection)
             return
         status, body = ("200 OK", f"{self._name}\n") if path == b"/" else ("404 Not Found", "no such page\n")
-        head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self._answer = (head + body).encode()
+        fields = f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close"
+        self._answer = f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n{body}".encode()
         self._loop.watch(self._connection, WRITE, self._write)
 
     def _write(self) -> None:

@@ -46,7 +46,9 @@ class Stream:
 class _TcpEnd(Stream):
     """An end of a TCP stream; `hello` goes out once it is connected."""
 
-    def __init__(self, loop: Loop, connection: socket.socket, *, role: str, peer: str, hello: bytes, push: bool) -> None:
+    def __init__(
+        self, loop: Loop, connection: socket.socket, *, role: str, peer: str, hello: bytes, push: bool
+    ) -> None:
         super().__init__(role, "tcp", peer)
         self._loop = loop
         self._connection = connection

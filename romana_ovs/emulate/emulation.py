@@ -1,0 +1,245 @@
+"""A whole emulated cluster: nodes, fabric, controller, and the kubelet that follows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from types import TracebackType
+
+from romana_ovs.emulate.agents import Zygote
+from romana_ovs.emulate.controller import Controller, Event, NodeState, Options, Programmed, State, controller_socket
+from romana_ovs.emulate.fabric import Fabric, join
+from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
+from romana_ovs.emulate.runs import Run, start_run
+from romana_ovs.emulate.system import ip_batch, require_machine
+from romana_ovs.model.errors import RomanaError, SetupError
+from romana_ovs.model.objects import PodKey
+
+SETTLE_SECONDS = 60.0
+"""How long a cluster may take until every switch has what the manifests ask for, in seconds."""
+PARALLEL = 4
+"""How many nodes start at once; more only compete for the processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to emulate. `ports` (`80/tcp`) are served in every pod; `network` is that of the address plan.
+
+    `count` is what the controller is told as number of nodes, 0 when the manifests name them. `state_file` None:
+    a fresh one that goes with the run.
+    """
+
+    folder: Path
+    nodes: tuple[str, ...]
+    count: int
+    network: IPv4Network
+    fabric: Fabric = Fabric.LINK
+    ports: tuple[str, ...] = ()
+    settings: tuple[Path, ...] = ()
+    state_file: Path | None = None
+
+
+class Emulation:
+    """Context manager around an emulated cluster; what `listener` gets is called from another thread."""
+
+    def __init__(
+        self, plan: Plan, *, progress: Callable[[str], None] = lambda _: None,
+        listener: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        """Nothing starts yet. `progress` is told each step in a few words, `listener` every event."""
+        self.plan = plan
+        self.nodes: Mapping[str, Node] = {}
+        self._progress = progress
+        self._listener = listener
+        self._changed = threading.Condition()
+        self._state = State()
+        self._programmed: Programmed | None = None
+        self._failure: RomanaError | None = None
+        self._addressed: dict[str, str] = {}
+        self._ending = False
+        self._follower: threading.Thread | None = None
+        self._run: Run | None = None
+        self._zygote: Zygote | None = None
+        self._pods: Pods | None = None
+        self._controller: Controller | None = None
+
+    def __enter__(self) -> Emulation:
+        """Start everything; returns once nodes are up and the controller starts. Raises SetupError."""
+        require_machine()
+        self._progress("clearing what dead runs left")
+        self._run = start_run()
+        try:
+            self._start(self._run)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, run: Run) -> None:
+        plan = self.plan
+        self._zygote = Zygote(run)
+        self._progress(f"starting {len(plan.nodes)} nodes, each with an Open vSwitch of its own")
+        with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
+            nodes = list(pool.map(lambda name: start_node(run, name, controller=controller_socket(run)), plan.nodes))
+        self.nodes = {node.name: node for node in nodes}
+        self._progress(f"joining them by {plan.fabric.value}")
+        join(run, nodes, plan.fabric)
+        self._pods = Pods(run, self.nodes, self._zygote, mtu=plan.fabric.mtu)
+        self._pods.serve(plan.ports)
+        state_file = plan.state_file or run.folder / "state.json"
+        self._controller = Controller(run, nodes, Options(plan.folder, plan.count, state_file, plan.settings))
+        self.start_controller()
+
+    def close(self) -> None:
+        """End and remove everything. Idempotent."""
+        self._ending = True
+        if self._controller is not None:
+            self._controller.stop()
+        if self._follower is not None:
+            self._follower.join()
+        if self._run is not None:
+            self._run.close()
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+
+    @property
+    def state(self) -> State:
+        """What the controller reported last."""
+        return self._state
+
+    @property
+    def pods(self) -> Mapping[PodKey, RunningPod]:
+        """The pods that run."""
+        return self._pods.running if self._pods is not None else {}
+
+    @property
+    def controller(self) -> Controller:
+        """The controller's process. Raises SetupError before the start."""
+        if self._controller is None:
+            raise SetupError("the emulated cluster is not started")
+        return self._controller
+
+    def start_controller(self) -> None:
+        """Start the controller (again, after `stop_controller`)."""
+        self._progress("starting the controller")
+        self._state = State()
+        self._failure = None
+        self._ending = False
+        self.controller.start()
+        self._follower = threading.Thread(target=self._follow, name="kubelet", daemon=True)
+        self._follower.start()
+
+    def stop_controller(self) -> None:
+        """End the controller and nothing else: the data plane goes on."""
+        self._ending = True
+        self.controller.stop()
+        if self._follower is not None:
+            self._follower.join()
+
+    def serve(self, ports: Iterable[str]) -> None:
+        """Have all pods serve exactly `ports`. Raises SetupError."""
+        with self._changed:
+            if self._pods is not None:
+                self._pods.serve(tuple(ports))
+
+    def settle(self, seconds: float = SETTLE_SECONDS) -> State:
+        """The state once every pod runs and every switch has all of it. Raises SetupError after `seconds`."""
+        self._await(self._is_settled, seconds, "the cluster does not settle")
+        return self._state
+
+    def programmed_after(self, generation: int, seconds: float = SETTLE_SECONDS) -> Programmed:
+        """The report that a change later than `generation` is in every switch. Raises SetupError after `seconds`."""
+        def done() -> bool:
+            return self._programmed is not None and self._programmed.generation > generation
+
+        self._await(done, seconds, "the change does not reach the switches")
+        if self._programmed is None:
+            raise SetupError("the change does not reach the switches")
+        return self._programmed
+
+    def _await(self, condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+        with self._changed:
+            came = self._changed.wait_for(lambda: self._failure is not None or condition(), seconds)
+            if self._failure is not None:
+                raise self._failure
+            if not came:
+                raise SetupError(f"{complaint} within {seconds:.0f} s: {self._missing()}")
+
+    def _is_settled(self) -> bool:
+        return self._state.generation >= 0 and self._state.settled and self._places() == {
+            pod.place.pod: pod.place for pod in self.pods.values()
+        }
+
+    def _missing(self) -> str:
+        """What is not there yet, in words."""
+        state = self._state
+        if state.generation < 0:
+            return f"the controller reports nothing; its log ends:\n{self.controller.last_words()}"
+        away = sorted(name for name, node in state.nodes.items() if not node.connected)
+        behind = sorted(name for name, node in state.nodes.items() if node.synced_generation < state.generation)
+        portless = sorted(key for key, pod in state.pods.items() if pod.port is None)
+        parts: list[tuple[str, Sequence[str]]] = [
+            ("not connected", away), ("behind", behind), ("without a port", portless),
+            ("problems", state.problems), ("refused", state.refused),
+        ]
+        return "; ".join(f"{words}: {', '.join(names)}" for words, names in parts if names) or "nothing is missing now"
+
+    def _follow(self) -> None:
+        """Be the kubelet of every node: follow what the controller reports, until it ends."""
+        try:
+            for event in self.controller.events():
+                self._take(event)
+                self._listener(event)
+            if not self._ending:
+                raise SetupError(f"the controller ended; its log ends:\n{self.controller.last_words()}")
+        except RomanaError as error:
+            with self._changed:
+                if not self._ending:
+                    self._failure = error
+                self._changed.notify_all()
+
+    def _take(self, event: Event) -> None:
+        with self._changed:
+            if isinstance(event, State):
+                self._state = event
+                self._address_nodes(event.nodes)
+                if self._pods is not None:
+                    self._pods.follow(self._places().values())
+            elif isinstance(event, Programmed):
+                self._programmed = event
+            self._changed.notify_all()
+
+    def _places(self) -> dict[PodKey, PodPlace]:
+        return {key: PodPlace(key, pod.node, pod.address, pod.mac)
+                for key, pod in self._state.pods.items() if pod.node in self.nodes}
+
+    def _address_nodes(self, states: Mapping[str, NodeState]) -> None:
+        """Give every node its own address on its bridge, once the controller says it."""
+        for name, state in states.items():
+            if name in self.nodes and state.address and self._addressed.get(name) != state.address:
+                self._addressed[name] = state.address
+                _address_node(self.nodes[name], IPv4Address(state.address), self.plan)
+
+
+def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
+    """Put the node itself on its bridge's own port, all pods on-link."""
+    mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in address.packed)
+    node.vsctl("set", "bridge", BRIDGE, f'other_config:hwaddr="{mac}"',
+               "--", "set", "interface", BRIDGE, f"mtu_request={plan.fabric.mtu}")
+    ip_batch([
+        f"addr flush dev {BRIDGE}",
+        f"link set {BRIDGE} addrgenmode none up",
+        f"addr add {address}/{plan.network.prefixlen} dev {BRIDGE}",
+    ], netns=node.netns)
+

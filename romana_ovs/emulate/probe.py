@@ -1,0 +1,88 @@
+"""The reachability of an emulated cluster, measured: every ordered pair of pods by every port, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from romana_ovs.emulate.agents import PROBE_SECONDS, Answer
+from romana_ovs.emulate.pods import RunningPod
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.matrix import Matrix, Opening
+
+CONFIRM_SECONDS = 4.0
+"""How long a path that should be open gets for its second chance, in seconds: a loaded machine may be slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One path that is not as expected; `detail` is what the probe saw."""
+
+    opening: Opening
+    expected: bool
+    measured: bool
+    detail: str
+
+    def to_json(self) -> dict[str, object]:
+        """As DESIGN.md section 8 writes it, with `detail` added."""
+        return {**self.opening.to_json(), "expected": self.expected, "measured": self.measured, "detail": self.detail}
+
+    def __str__(self) -> str:
+        found, wanted = ("open", "closed") if self.measured else ("closed", "open")
+        at = self.opening
+        return f"{at.source} -> {at.destination} {at.port} is {found}, should be {wanted}" + (
+            f" ({self.detail})" if self.detail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured, and why each closed path failed."""
+
+    matrix: Matrix
+    details: Mapping[Opening, str]
+
+    def differences(self, expected: Matrix) -> list[Difference]:
+        """Every pair and port on which this and the expectation disagree, sorted."""
+        here, there = set(self.matrix.openings()), set(expected.openings())
+        return [
+            Difference(one, one in there, one in here, self.details.get(one, "")) for one in sorted(here ^ there)
+        ]
+
+
+def measure(pods: Mapping[PodKey, RunningPod], ports: Sequence[str], *, expected: Matrix | None = None) -> Measurement:
+    """The measured matrix of `pods` (all serving `ports`) by real connections.
+
+    A path that `expected` has open but the first look found closed is asked once more, with patience, so that a
+    busy machine is not taken for a closed path. A path that is open against expectation is never asked again.
+    Raises SetupError.
+    """
+    paths = [Opening(source, destination, port) for source in pods for destination in pods if source != destination
+             for port in ports]
+    answers = ask(pods, paths)
+    if expected is not None:
+        doubtful = [path for path in expected.openings() if path in answers and not answers[path].open]
+        answers.update(ask(pods, doubtful, seconds=CONFIRM_SECONDS))
+    matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
+    return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
+
+
+def ask(
+    pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], *, seconds: float = PROBE_SECONDS
+) -> dict[Opening, Answer]:
+    """What each path answered; all sources ask in parallel. Raises SetupError."""
+    by_source: dict[PodKey, list[Opening]] = {}
+    for path in paths:
+        by_source.setdefault(path.source, []).append(path)
+    begun = []
+    for source, mine in by_source.items():
+        agent = pods[source].agent
+        begun.append((mine, agent, agent.probe_begin([_target(pods, path) for path in mine], seconds=seconds)))
+    return {
+        path: answer for mine, agent, number in begun
+        for path, answer in zip(mine, agent.probe_end(number, seconds=seconds), strict=True)
+    }
+
+
+def _target(pods: Mapping[PodKey, RunningPod], path: Opening) -> tuple[str, int, str, str]:
+    port, _, protocol = path.port.partition("/")
+    return pods[path.destination].place.address, int(port), protocol, path.destination
