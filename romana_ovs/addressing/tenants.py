@@ -1,0 +1,159 @@
+"""Which segment indexes each tenant and each of its tiers owns. Nothing here is ever taken back.
+
+A tenant owns aligned runs of indexes, a segment one or more indexes in its tenant's runs. The first one
+is the segment's number for good: identities are made of it (DATAPLANE.md, "Identity").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
+from romana_ovs.addressing.runs import FreeRuns, Run
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import AddressError
+
+USUAL_RUN = 4
+"""Segment indexes in a tenant's first run, where the plan is not too small and the tenant not larger."""
+SMALLEST_SHARE = 16
+"""A first run is no more than this part of all indexes, unless the tenant's tiers need it."""
+
+
+class Tenants:
+    """The runs of tenants and the indexes of segments."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._runs: dict[str, tuple[Run, ...]] = {}
+        self._indexes: dict[SegmentKey, tuple[int, ...]] = {}
+        self._owners: dict[int, SegmentKey] = {}
+        self._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1)])
+        self._frozen_runs: Mapping[str, tuple[Run, ...]] | None = None
+        self._frozen_numbers: Mapping[SegmentKey, int] | None = None
+
+    @property
+    def runs(self) -> Mapping[str, tuple[Run, ...]]:
+        """Each tenant's runs, sorted: the same frozen object until it changes."""
+        if self._frozen_runs is None:
+            self._frozen_runs = MappingProxyType(dict(sorted(self._runs.items())))
+        return self._frozen_runs
+
+    @property
+    def numbers(self) -> Mapping[SegmentKey, int]:
+        """Each segment's permanent number: the same frozen object until it changes."""
+        if self._frozen_numbers is None:
+            self._frozen_numbers = MappingProxyType({key: found[0] for key, found in sorted(self._indexes.items())})
+        return self._frozen_numbers
+
+    def indexes(self, segment: SegmentKey) -> tuple[int, ...]:
+        """The indexes of `segment`, first the permanent one; empty when it was never seen."""
+        return self._indexes.get(segment, ())
+
+    def owner(self, index: int) -> SegmentKey | None:
+        """The segment that owns `index`."""
+        return self._owners.get(index)
+
+    def admit(self, tenant: str, tiers: Collection[str]) -> None:
+        """Gives `tenant` its first run, with room for `tiers`, and these their numbers, in sorted order.
+
+        As many as there is room for: the others raise AddressError when they are asked for.
+        """
+        missing = sorted(tier for tier in tiers if SegmentKey(tenant, tier) not in self._indexes)
+        if tenant not in self._runs:
+            usual = max(1, min(USUAL_RUN, self._plan.segments // SMALLEST_SHARE))
+            self._add_run(tenant, max(usual, _power_of_two(len(missing))))
+        for tier in missing:
+            if not self._add_index(SegmentKey(tenant, tier)):
+                return
+
+    def number(self, segment: SegmentKey) -> int:
+        """The permanent number of `segment`, given on first sight. Raises AddressError when no index is left."""
+        if segment not in self._indexes:
+            self.admit(segment.tenant, (segment.tier,))
+        if segment not in self._indexes:
+            raise AddressError(f"{named(segment)} gets no range: {self.exhausted()}")
+        return self._indexes[segment][0]
+
+    def grow(self, segment: SegmentKey) -> bool:
+        """Whether `segment` got one more index: one of its tenant's runs, or else of a further run."""
+        return self._add_index(segment)
+
+    def exhausted(self) -> str:
+        """Why no tenant can get a further index, with the arithmetic."""
+        plan = self._plan
+        return (
+            f"all {plan.segments} - 1 = {plan.segments - 1} segment indexes of network {plan.network} "
+            f"(segment_bits {plan.segment_bits}) belong to tenants"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain values of JSON, for `from_json`."""
+        return {
+            "runs": {tenant: [list(run) for run in runs] for tenant, runs in sorted(self._runs.items())},
+            "segments": [[*key, *indexes] for key, indexes in sorted(self._indexes.items())],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Tenants:
+        """What `to_json` described. Raises ValueError, TypeError or KeyError when it is no such thing."""
+        tenants = cls(plan)
+        for tenant, runs in data["runs"].items():
+            tenants._runs[tenant] = tuple(Run(int(base), int(size)) for base, size in runs)
+        taken = [run for runs in tenants._runs.values() for run in runs]
+        covered = [index for run in taken for index in run.indexes]
+        if len(set(covered)) != len(covered) or any(not 0 < index < plan.segments for index in covered):
+            raise ValueError("runs overlap or lie outside the plan")
+        for tenant, tier, *indexes in data["segments"]:
+            tenants._give(SegmentKey(tenant, tier), tuple(int(index) for index in indexes))
+        tenants._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1), *taken])
+        return tenants
+
+    def _give(self, segment: SegmentKey, indexes: tuple[int, ...]) -> None:
+        own = {index for run in self._runs[segment.tenant] for index in run.indexes}
+        if not indexes or not own.issuperset(indexes) or any(index in self._owners for index in indexes):
+            raise ValueError(f"{named(segment)} has indexes that are not its own")
+        self._indexes[segment] = indexes
+        self._owners.update((index, segment) for index in indexes)
+
+    def _add_index(self, segment: SegmentKey) -> bool:
+        while True:
+            for run in self._runs.get(segment.tenant, ()):
+                for index in run.indexes:
+                    if index not in self._owners:
+                        self._indexes[segment] = (*self.indexes(segment), index)
+                        self._owners[index] = segment
+                        self._frozen_numbers = None
+                        return True
+            sizes = [run.size for run in self._runs.get(segment.tenant, ())]
+            if not self._add_run(segment.tenant, max(sizes, default=1)):
+                return False
+
+    def _add_run(self, tenant: str, size: int) -> bool:
+        """Adds a run of `size`, or the largest smaller one: beside an own run where it can, so that the two are one."""
+        runs = self._runs.get(tenant, ())
+        for run in reversed(runs):
+            if self._unused.take_exactly(run.buddy):
+                return self._own(tenant, tuple(run.with_buddy() if run == other else other for other in runs))
+        while size:
+            found = self._unused.take(size)
+            if found is not None:
+                return self._own(tenant, (*runs, found))
+            size //= 2
+        return False
+
+    def _own(self, tenant: str, runs: tuple[Run, ...]) -> bool:
+        self._runs[tenant] = tuple(sorted(runs))
+        self._frozen_runs = None
+        return True
+
+
+def named(segment: SegmentKey) -> str:
+    """How messages write a segment."""
+    tenant = f"tenant {segment.tenant!r}" if segment.tenant else "pods without tenant"
+    return f"{tenant}, tier {segment.tier!r}"
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()

@@ -1,0 +1,152 @@
+"""One node's view, put together from parts that stay the same objects while nothing about them changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from types import MappingProxyType
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.runs import Run
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.cluster import NO_TENANT, Cluster, SegmentKey
+from romana_ovs.model.identity import IdentityMatch, whole_segments
+from romana_ovs.model.objects import Node, PodKey
+from romana_ovs.policy.view import ClassInfo, ForeignRoute, Gateway, LocalPod, NodeView
+from romana_ovs.world.members import Member
+from romana_ovs.world.memo import Memo
+from romana_ovs.world.rules import RuleSet
+from romana_ovs.world.topology import Topology, routes_of
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all views of one moment have in common."""
+
+    cluster: Cluster
+    plan: Plan
+    tenants: Mapping[str, tuple[Run, ...]]
+    segments: Mapping[SegmentKey, int]
+    hosts: Mapping[str, int]
+    classes: Mapping[int, ClassInfo]
+    rules: RuleSet
+    foreign: tuple[ForeignRoute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A pod of a node as its view shows it, and what that was made from."""
+
+    member: Member
+    identity: int
+    port: PodPort
+    shown: LocalPod
+
+
+class NodeAssembly:
+    """Makes the views of one node, one after the other."""
+
+    def __init__(self) -> None:
+        self._memo = Memo()
+        self._residents: dict[PodKey, Resident] = {}
+        self._view: NodeView | None = None
+
+    def view(
+        self, facts: BridgeFacts, shared: Shared, *, topology: Topology, pods: tuple[tuple[PodKey, Member, int], ...]
+    ) -> NodeView:
+        """The view of the node with these bridge `facts`, where `pods` live (member and identity of each, sorted).
+
+        It is the same object as the last one while it is equal to it.
+        """
+        memo, cluster, host = self._memo, shared.cluster, shared.hosts[facts.node]
+        shown = memo.value("pods", (pods, facts.pods), lambda: self._show(facts, pods, shared.plan))
+        names, tenants = memo.value("homes", shown, lambda: _homes(shown))
+        hosts, trunks = memo.value(
+            "routes",
+            (topology, facts.links, facts.tunnel, shared.hosts),
+            lambda: routes_of(facts, topology, shared.hosts),
+        )
+        view = NodeView(
+            settings=cluster.settings,
+            node=facts.node,
+            host=host,
+            pods=shown,
+            tenants=memo.value(
+                "tenants",
+                (shared.tenants, tenants, cluster.settings.shared_tenants),
+                lambda: _runs(shared.tenants, tenants | cluster.settings.shared_tenants | {NO_TENANT}),
+            ),
+            segments=shared.segments,
+            classes=shared.classes,
+            namespaces=shared.rules.namespaces,
+            policies=memo.value(
+                "policies", (shared.rules.lists(names), tenants), lambda: shared.rules.concerning(names, tenants)
+            ),
+            gateway=_gateway(facts, host, cluster.nodes.get(facts.node), shared.plan),
+            trunks=trunks,
+            hosts=hosts,
+            foreign=memo.value("foreign", (shared.foreign, host), lambda: _elsewhere(shared.foreign, host)),
+        )
+        if self._view is None or self._view != view:
+            self._view = view
+        return self._view
+
+    def _show(
+        self, facts: BridgeFacts, pods: tuple[tuple[PodKey, Member, int], ...], plan: Plan
+    ) -> tuple[LocalPod, ...]:
+        residents: dict[PodKey, Resident] = {}
+        for key, member, identity in pods:
+            port = facts.pods.get(key)
+            if port is None:
+                continue
+            old = self._residents.get(key)
+            if old is None or (old.member, old.identity, old.port) != (member, identity, port):
+                old = Resident(member, identity, port, _local(member, identity, port, plan))
+            residents[key] = old
+        self._residents = residents
+        return tuple(resident.shown for resident in residents.values())
+
+
+def _local(member: Member, identity: int, port: PodPort, plan: Plan) -> LocalPod:
+    pod, address = member.pod, member.endpoint.address
+    return LocalPod(
+        key=pod.key,
+        namespace=pod.namespace,
+        labels=pod.labels,
+        segment=member.segment,
+        identity=identity,
+        address=address,
+        mac=port.mac or plan.mac(address),
+        ofport=port.ofport,
+        ports=pod.ports,
+        survivor=port.survivor,
+    )
+
+
+def _homes(pods: tuple[LocalPod, ...]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The namespaces (sorted) and the tenants of local pods."""
+    return tuple(sorted({pod.namespace for pod in pods})), frozenset(pod.segment.tenant for pod in pods)
+
+
+def _runs(runs: Mapping[str, tuple[Run, ...]], wanted: frozenset[str]) -> Mapping[str, tuple[IdentityMatch, ...]]:
+    found = {
+        tenant: tuple(whole_segments(run.base, run.size) for run in runs[tenant])
+        for tenant in sorted(wanted)
+        if tenant in runs
+    }
+    return MappingProxyType(found)
+
+
+def _gateway(facts: BridgeFacts, host: int, node: Node | None, plan: Plan) -> Gateway | None:
+    """The node itself: first its address of the plan, then those that the cluster knows."""
+    if facts.gateway_port is None:
+        return None
+    own = plan.gateway(host)
+    known: tuple[IPv4Address, ...] = node.addresses if node is not None else ()
+    addresses = (own, *sorted(set(known) - {own}))
+    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(own), addresses)
+
+
+def _elsewhere(foreign: tuple[ForeignRoute, ...], host: int) -> tuple[ForeignRoute, ...]:
+    return tuple(route for route in foreign if route.host != host)

@@ -1,0 +1,205 @@
+"""The one stateful value behind every node's view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.registry import Endpoint, Registry
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.classes import ClassBook
+from romana_ovs.policy.view import ForeignRoute, NodeView
+from romana_ovs.world.changes import Changes
+from romana_ovs.world.identities import Identities, Step
+from romana_ovs.world.members import Member, Members
+from romana_ovs.world.memo import Memo
+from romana_ovs.world.rules import Rules
+from romana_ovs.world.topology import topology_of
+from romana_ovs.world.views import NodeAssembly, Shared
+
+FORMAT = 1
+"""Version of what `to_json` gives."""
+Residents = tuple[tuple[PodKey, Member, int], ...]
+
+
+class World:
+    """Follows a cluster, gives out numbers, and makes every node's view.
+
+    After `update`, program the views; while `pending`, `advance` when every switch has confirmed, and program
+    the views again. `revision` counts the changes that `to_json` shows.
+    """
+
+    def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
+        """A world without pods, with the numbers of `state`.
+
+        Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
+        InputError when `state` is not what `to_json` gave.
+        """
+        self.plan = Plan.of(settings)
+        self.registry, book = Registry(self.plan), ClassBook()
+        if state is not None:
+            addresses, classes = _parts(state)
+            self.registry, book = Registry.from_json(addresses, self.plan), ClassBook.from_json(classes)
+        self.revision = 0
+        self._members = Members(self.registry)
+        self._identities = Identities(book)
+        self._rules = Rules()
+        self._cluster: Cluster | None = None
+        self._on_node: dict[str, set[PodKey]] = {}
+        self._residents: dict[str, Residents] = {}
+        self._foreign: dict[PodKey, Endpoint] = {}
+        self._foreign_moves = 0
+        self._assemblies: dict[str, NodeAssembly] = {}
+        self._memo = Memo()
+
+    def update(self, cluster: Cluster) -> None:
+        """Follows `cluster`; what did not change since the last update costs next to nothing.
+
+        Raises InputError, and changes nothing, when the settings ask for another address plan (AddressError when
+        that cannot be): it takes a restart with a new state. What cannot be given to a pod or node is among the
+        `problems`; everyone else is served.
+        """
+        if Plan.of(cluster.settings) != self.plan:
+            raise InputError.because(
+                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
+            )
+        first = self._cluster is None
+        changes = Changes.between(self._cluster, cluster)
+        before = (self.registry.freed, self.registry.hosts, self.registry.segments)
+        old = {key: self._members.members.get(key) for key in changes.pods}
+        done = self._members.update(cluster, changes, first=first)
+        self._rules.update(cluster, changes, used=self._members.in_namespace)
+        self._cluster = cluster
+        classes = self._identities.classes
+        for key in done.members - self._members.members.keys():
+            self._identities.forget(key)
+        self._identities.follow(self._rules.rule_set)
+        for key in sorted(done.members):
+            self._follow_member(key, old.get(key))
+        if first:
+            self._identities.forget_unclaimed()
+        for node in done.nodes:
+            self._residents.pop(node, None)
+        if done.members or classes is not self._identities.classes or before != (
+            self.registry.freed, self.registry.hosts, self.registry.segments
+        ):
+            self.revision += 1
+
+    @property
+    def pending(self) -> bool:
+        """Whether rules or identities wait for the switches to confirm what they were told."""
+        return self._identities.step is not Step.SETTLED
+
+    def advance(self) -> None:
+        """Takes the next step of what is `pending`: every connected switch has confirmed the views so far."""
+        if self.pending:
+            for pod in self._identities.advance():
+                self._residents.pop(self._members.members[pod].endpoint.node, None)
+            self.revision += 1
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+        return self._members.problems
+
+    def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView:
+        """What the node of `facts` must know; `all_facts` are those of every bridge that is known, by node.
+
+        It is the same object as the last view of the node while it is equal to it. Raises InputError for a node
+        that the cluster does not have, or that got no host number.
+        """
+        hosts = self.registry.hosts
+        if self._cluster is None or facts.node not in hosts:
+            reason = "it is no node of the cluster, or got no host number"
+            raise InputError(Problem(reason, kind="Node", name=facts.node))
+        cluster = self._cluster
+        known = tuple((name, other.links, other.tunnel) for name, other in all_facts.items())
+        topology = self._memo.value(
+            "topology", (known, cluster.nodes, hosts), lambda: topology_of(all_facts, cluster.nodes, hosts)
+        )
+        shared = Shared(
+            cluster=cluster,
+            plan=self.plan,
+            tenants=self.registry.tenants,
+            segments=self.registry.segments,
+            hosts=hosts,
+            classes=self._identities.classes,
+            rules=self._identities.rules,
+            foreign=self._foreign_routes(hosts),
+        )
+        assembly = self._assemblies.setdefault(facts.node, NodeAssembly())
+        return assembly.view(facts, shared, topology=topology, pods=self._pods_on(facts.node))
+
+    def address_of(self, pod: PodKey) -> IPv4Address | None:
+        """The address of `pod`, or None while it has none."""
+        member = self._members.members.get(pod)
+        return member.endpoint.address if member is not None else None
+
+    def mac_of(self, pod: PodKey) -> str | None:
+        """The MAC that goes with the address of `pod`, or None while it has none."""
+        address = self.address_of(pod)
+        return self.plan.mac(address) if address is not None else None
+
+    def node_of(self, pod: PodKey) -> str | None:
+        """The node that `pod` has its address on, or None."""
+        member = self._members.members.get(pod)
+        return member.endpoint.node if member is not None else None
+
+    def identity_of(self, pod: PodKey) -> int | None:
+        """The identity that `pod` wears now, or None while it has no address."""
+        return self._identities.worn(pod) if pod in self._members.members else None
+
+    def host_number(self, node: str) -> int | None:
+        """The host number of `node`, or None."""
+        return self.registry.hosts.get(node)
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers that must survive a restart, in plain values of JSON."""
+        return {"format": FORMAT, "addresses": self.registry.to_json(), "classes": self._identities.to_json()}
+
+    def _follow_member(self, key: PodKey, old: Member | None) -> None:
+        """Identity, place and route of a member that is new, gone or different."""
+        if old is not None:
+            self._on_node[old.endpoint.node].discard(key)
+        if self._foreign.pop(key, None) is not None:
+            self._foreign_moves += 1
+        member = self._members.members.get(key)
+        if member is None:
+            return
+        self._identities.assign(key, member, relabelled=old is None or _facts_of(old) != _facts_of(member))
+        self._on_node.setdefault(member.endpoint.node, set()).add(key)
+        if member.endpoint.foreign:
+            self._foreign[key] = member.endpoint
+            self._foreign_moves += 1
+
+    def _pods_on(self, node: str) -> Residents:
+        if node not in self._residents:
+            members = self._members.members
+            self._residents[node] = tuple(
+                (key, members[key], self._identities.worn(key)) for key in sorted(self._on_node.get(node, ()))
+            )
+        return self._residents[node]
+
+    def _foreign_routes(self, hosts: Mapping[str, int]) -> tuple[ForeignRoute, ...]:
+        def work_out() -> tuple[ForeignRoute, ...]:
+            ends = sorted(self._foreign.values(), key=lambda end: end.address)
+            return tuple(ForeignRoute(end.address, hosts[end.node]) for end in ends if end.node in hosts)
+
+        return self._memo.value("foreign", (self._foreign_moves, hosts), work_out)
+
+
+def _facts_of(member: Member) -> tuple[object, ...]:
+    """What an identity is made from."""
+    return member.number, member.pod.namespace, member.pod.labels
+
+
+def _parts(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    if state.get("format") != FORMAT or "addresses" not in state or "classes" not in state:
+        raise InputError.because(f"the saved state is not of format {FORMAT}", field="format")
+    return state["addresses"], state["classes"]
