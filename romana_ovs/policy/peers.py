@@ -6,7 +6,7 @@ of a tier, the namespace of a tenant. Such a match needs no class, so it holds f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from romana_ovs.model.cluster import ABSENT_TIER, DEFAULT_TIER, NO_TENANT, TIER_JOINT, SegmentKey
@@ -65,14 +65,17 @@ class Area:
     everyone: bool = False
 
 
-def territories(view: NodeView) -> dict[str, Territory]:
-    """Every tenant that has segments or runs, by name."""
+def territories(view: NodeView, only: Collection[str] | None = None) -> dict[str, Territory]:
+    """Every tenant that has segments or runs, by name; of `only`, when given, at most these."""
     classes: dict[int, list[tuple[int, ClassInfo]]] = {}
     for number, info in view.classes.items():
         classes.setdefault(segment_of(number), []).append((number, info))
-    segments: dict[str, list[tuple[SegmentKey, int]]] = {tenant: [] for tenant in view.tenants}
+    segments: dict[str, list[tuple[SegmentKey, int]]] = {
+        tenant: [] for tenant in view.tenants if only is None or tenant in only
+    }
     for key, number in view.segments.items():
-        segments.setdefault(key.tenant, []).append((key, number))
+        if only is None or key.tenant in only:
+            segments.setdefault(key.tenant, []).append((key, number))
     found = {}
     for tenant, keys in segments.items():
         stretches = tuple(

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from romana_ovs.model.cluster import NO_TENANT
-from romana_ovs.model.identity import IdentityMatch
+from romana_ovs.model.identity import IdentityMatch, segment_of
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy import peers
 from romana_ovs.policy.groups import Drafts, Entry, entry
 from romana_ovs.policy.peers import Area, Territory
 from romana_ovs.policy.rules import NormalPolicy, Scope
 from romana_ovs.policy.selection import Contribution, Grant, Profile, asks_for_address, contribution
-from romana_ovs.policy.view import Allow, ClientGroup, NodeView, ServerGroup
+from romana_ovs.policy.view import Allow, ClassInfo, ClientGroup, NodeView, ServerGroup
 
 AreaName = str | None
 """The tenant that an area consists of; None where it is everyone."""
@@ -69,28 +69,37 @@ class ResolveCache:
         self._next_profile = 0
         self._settings = Settings()
         self._surroundings: tuple[Mapping, ...] = ()
+        self._classes: Mapping[int, ClassInfo] = {}
         self._territories: dict[str, Territory] = {}
         self._areas: dict[AreaName, Area] = {}
 
     def enter(self, view: NodeView) -> None:
         """Forgets what `view` makes untrue; to be called first."""
-        surroundings = (view.tenants, view.segments, view.classes, view.namespaces)
+        surroundings = (view.tenants, view.segments, view.namespaces)
         if self._settings != view.settings:
             self._settings = view.settings
-            self._profiles, self._territories, self._areas = {}, {}, {}
-            self._policies = {}
+            self._policies, self._profiles = {}, {}
+            self._territories, self._areas = {}, {}
         elif self._surroundings == surroundings:
+            if self._classes is not view.classes:
+                self._redraw(view, _tenants_of(_differing(self._classes, view.classes), view))
             return
         self._surroundings = surroundings
+        self._redraw(view, None)
+
+    def _redraw(self, view: NodeView, tenants: set[str] | None) -> None:
+        """Draws the territories of `tenants` (None: of all) and every area, keeping those that come out the same."""
+        self._classes = view.classes
+        kept = {} if tenants is None else self._territories
         known = self._territories
-        fresh = peers.territories(view)
-        self._territories = {name: known[name] if known.get(name) == each else each for name, each in fresh.items()}
+        fresh = peers.territories(view, tenants)
+        self._territories = kept | {name: known[name] if known.get(name) == new else new for name, new in fresh.items()}
         for name, old in list(self._areas.items()):
-            new = self._drawn(name)
-            unchanged = len(new.territories) == len(old.territories) and all(
-                old.territories.get(tenant) is each for tenant, each in new.territories.items()
+            drawn = self._drawn(name)
+            unchanged = len(drawn.territories) == len(old.territories) and all(
+                old.territories.get(tenant) is each for tenant, each in drawn.territories.items()
             )
-            self._areas[name] = old if unchanged else new
+            self._areas[name] = old if unchanged else drawn
 
     def policies(self, listed: Iterable[NormalPolicy]) -> list[PolicyMemo]:
         """What is remembered of these policies, in their order; all others are forgotten."""
@@ -174,3 +183,13 @@ class ResolveCache:
         found = peers.identities(scope, area)
         memo.peers[id(scope), name] = (area, found)
         return found
+
+
+def _differing(old: Mapping[int, ClassInfo], new: Mapping[int, ClassInfo]) -> set[int]:
+    """The identities that only one of two sets of classes has, or about which they do not hold the same object."""
+    return (old.keys() ^ new.keys()) | {number for number, info in new.items() if old.get(number) is not info}
+
+
+def _tenants_of(identities: set[int], view: NodeView) -> set[str]:
+    segments = {segment_of(number) for number in identities}
+    return {key.tenant for key, number in view.segments.items() if number in segments}

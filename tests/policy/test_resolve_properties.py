@@ -96,3 +96,45 @@ def carried_over(new: Cluster, policies: tuple[NormalPolicy, ...]) -> tuple[Norm
     return tuple(
         known[policy.key] if known.get(policy.key) == policy else policy for policy in normal_policies(new)
     )
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), cluster=strategies.clusters())
+def test_an_identity_that_the_tables_do_not_know_gains_nothing(data: st.DataObject, cluster: Cluster) -> None:
+    whole = read(cluster)
+    blind = {node: replace(view, classes={}) for node, view in whole.views.items()}
+    reading = Reading(whole.views, {node: resolve(view) for node, view in blind.items()})
+    for connection in data.draw(st.lists(strategies.packets(cluster), min_size=1, max_size=20)):
+        if decided_by_policy(cluster, connection) and reading.admits(connection):
+            assert whole.admits(connection), str(connection)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), cluster=strategies.clusters())
+def test_pods_that_bring_no_new_class_change_nothing_on_other_nodes(data: st.DataObject, cluster: Cluster) -> None:
+    twin = data.draw(st.sampled_from(sorted(cluster.pods.values(), key=lambda pod: pod.key)))
+    more = cluster.with_object(replace(twin, name="twin", node="elsewhere", address=None, has_status=False))
+    book, numbers, policies = ClassBook(), numbers_of(cluster), normal_policies(cluster)
+    if not twin.networked:
+        return
+    register(book, cluster, numbers, policies=policies)
+    before = node_views(cluster, strategies.addresses_of(cluster), book=book, numbers=numbers, policies=policies)
+    register(book, more, numbers, policies=policies)
+    after = node_views(cluster, strategies.addresses_of(cluster), book=book, numbers=numbers, policies=policies)
+    for node in cluster.nodes:
+        assert after[node] == before[node]
+        assert after[node].classes is before[node].classes
+
+
+@settings(max_examples=40, deadline=None)
+@given(cluster=strategies.clusters())
+def test_the_order_of_policies_and_of_rules_of_the_book_is_no_part_of_the_answer(cluster: Cluster) -> None:
+    for view in read(cluster).views.values():
+        turned = replace(
+            view,
+            pods=view.pods[::-1],
+            policies=view.policies[::-1],
+            classes=dict(reversed(view.classes.items())),
+            segments=dict(reversed(view.segments.items())),
+        )
+        assert resolve(turned) == resolve(view)

@@ -1,0 +1,224 @@
+"""Classes by example: which questions are asked where, and what becomes of numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.identity import CLASS_MASK, identity
+from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
+from romana_ovs.model.objects import (
+    NAME_LABEL,
+    Direction,
+    KubernetesPolicy,
+    PodKey,
+    PolicyPeer,
+    PolicyPort,
+    PolicyRule,
+    RomanaPolicy,
+    RomanaRule,
+)
+from romana_ovs.model.settings import Isolation, Settings, TenantSource
+from romana_ovs.policy.classes import ClassBook, atoms_by_namespace
+from romana_ovs.policy.normalise import normalise
+from romana_ovs.policy.view import Atom
+
+WEB, DB = Selector.of({"app": "web"}), Selector.of({"app": "db"})
+IS_WEB, IS_DB = Atom("app", frozenset({"web"})), Atom("app", frozenset({"db"}))
+HAS_APP = Atom("app")
+NAMES = {name: Labels({NAME_LABEL: name, "stage": stage}) for name, stage in (("a", "x"), ("b", "x"), ("c", "y"))}
+INGRESS, EGRESS = frozenset({Direction.INGRESS}), frozenset({Direction.EGRESS})
+
+
+def asked(policy: KubernetesPolicy | RomanaPolicy, settings: Settings | None = None) -> dict[str, frozenset[Atom]]:
+    normal = normalise(policy, Cluster(settings=settings or Settings()))
+    return {name: atoms for name, atoms in atoms_by_namespace([normal], NAMES, settings=settings).items() if atoms}
+
+
+def test_ingress_asks_about_peers_and_not_about_subjects() -> None:
+    rule = PolicyRule((PolicyPeer(pods=DB),))
+    assert asked(KubernetesPolicy("a", "p", WEB, INGRESS, (rule,))) == {"a": {IS_DB}}
+
+
+def test_egress_asks_about_subjects_where_the_destinations_node_decides() -> None:
+    by_label, to_all = PolicyRule((PolicyPeer(pods=DB),)), PolicyRule(ports=(PolicyPort(port=80),))
+    by_name = PolicyRule(ports=(PolicyPort(port="http"),))
+    assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (), (by_label,))) == {"a": {IS_WEB}}
+    assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (), (by_name,))) == {"a": {IS_WEB}}
+    assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (), (to_all,))) == {}
+
+
+def test_rules_of_a_direction_that_policy_types_leave_out_ask_nothing() -> None:
+    rule = PolicyRule((PolicyPeer(pods=DB),))
+    assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (rule,), ())) == {}
+
+
+def test_namespace_selectors_ask_in_every_namespace_that_they_select() -> None:
+    rule = PolicyRule((PolicyPeer(pods=DB, namespaces=Selector.of({"stage": "x"})),))
+    policy = KubernetesPolicy("c", "p", EVERYTHING, INGRESS, (rule,))
+    assert asked(policy) == {"a": {IS_DB}, "b": {IS_DB}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "places"),
+    [
+        (Settings(), {"a"}),
+        (Settings(isolation=Isolation.NONE), {"a", "b", "c"}),
+        (Settings(shared_tenants=frozenset({"a"})), {"a", "b", "c"}),
+        (Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="stage"), {"a", "b"}),
+        (Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner"), {"a", "b", "c"}),
+    ],
+)
+def test_nothing_is_asked_where_tenants_are_apart_anyway(settings: Settings, places: set[str]) -> None:
+    rule = PolicyRule((PolicyPeer(pods=DB, namespaces=EVERYTHING),))
+    assert asked(KubernetesPolicy("a", "p", EVERYTHING, INGRESS, (rule,)), settings).keys() == places
+
+
+def test_romana_policies_ask_about_their_own_tenant() -> None:
+    policy = RomanaPolicy("a", "p", Labels(), EVERYTHING, (RomanaRule((WEB,)),))
+    assert asked(policy) == {"a": {IS_WEB}}
+    by_stage = Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="stage")
+    normal = normalise(policy, Cluster(settings=by_stage))
+    assert not any(atoms_by_namespace([normal], NAMES).values()), "an unlabelled namespace has no tenant"
+
+
+def test_negation_asks_the_same_question() -> None:
+    def policy(operator: Operator, *values: str) -> dict[str, frozenset[Atom]]:
+        selector = Selector((Requirement("app", operator, frozenset(values)),))
+        return asked(KubernetesPolicy("a", "p", WEB, INGRESS, (PolicyRule((PolicyPeer(pods=selector),)),)))
+
+    assert policy(Operator.NOT_IN, "web") == policy(Operator.IN, "web") == {"a": {IS_WEB}}
+    assert policy(Operator.DOES_NOT_EXIST) == policy(Operator.EXISTS) == {"a": {HAS_APP}}
+
+
+def put(book: ClassBook, name: str, app: str = "", *, segment: int = 1) -> int:
+    labels = Labels({"app": app, "name": name} if app else {"name": name})
+    return book.assign(PodKey(f"a/{name}"), segment=segment, namespace="a", labels=labels)
+
+
+def test_labels_that_nobody_asks_about_do_not_make_classes() -> None:
+    book = ClassBook()
+    assert [put(book, "one", "web"), put(book, "two", "db"), put(book, "three")] == [identity(1, 1)] * 3
+
+
+def test_a_new_question_moves_those_who_answer_yes_and_only_if_some_say_no() -> None:
+    book = ClassBook()
+    for name, app in (("one", "web"), ("two", "db"), ("three", "")):
+        put(book, name, app)
+    assert book.require({"a": frozenset({IS_WEB})}) == {"a/one"}
+    assert book.identity_of(PodKey("a/one")) == identity(1, 2)
+    assert book.require({"a": frozenset({IS_WEB, HAS_APP})}) == {"a/two"}
+    assert book.require({"a": frozenset({IS_WEB, HAS_APP, Atom("name")})}) == frozenset(), "all agree"
+    assert {number: info.truths[HAS_APP] for number, info in book.classes.items()} == {
+        identity(1, 1): False, identity(1, 2): True, identity(1, 3): True,
+    }
+
+
+def test_a_question_that_is_dropped_moves_nobody_and_comes_back_honestly() -> None:
+    book = ClassBook()
+    question = {"a": frozenset({IS_WEB})}
+    book.require(question)
+    numbers = [put(book, "one", "web"), put(book, "two", "db")]
+    assert book.require({}) == frozenset()
+    assert put(book, "three", "web") == numbers[0], "the lowest number fits now"
+    assert put(book, "four", "db") == numbers[0]
+    assert book.require(question) == {"a/one", "a/three"}, "four says no, so those who say yes leave"
+    assert book.identity_of(PodKey("a/one")) == book.identity_of(PodKey("a/three"))
+    assert book.identity_of(PodKey("a/two")) == numbers[1]
+
+
+def test_a_released_number_is_not_given_again_before_all_have_been() -> None:
+    book = ClassBook()
+    assert put(book, "one") == identity(1, 1)
+    book.forget(PodKey("a/one"))
+    assert book.classes == {}
+    assert put(book, "one") == identity(1, 2)
+    again = ClassBook.from_json({**book.to_json(), "next": {"1": CLASS_MASK}})
+    assert put(again, "one") == identity(1, 2), "claimed from the file"
+    again.require({"a": frozenset({IS_WEB})})
+    assert put(again, "two", "web") == identity(1, CLASS_MASK)
+    assert put(again, "three", "web", segment=2) == identity(2, 1), "every segment counts for itself"
+    again.require({"a": frozenset({IS_WEB, IS_DB})})
+    assert put(again, "four", "db") == identity(1, 1), "wrapped around"
+    again.require({"a": frozenset({IS_WEB, IS_DB, HAS_APP})})
+    assert put(again, "five", "other") == identity(1, 3), "2 is in use"
+
+
+def test_a_segment_without_numbers_says_so_and_keeps_what_it_has() -> None:
+    entries = [{"identity": identity(1, number), "namespace": "b", "yes": [], "no": []} for number in range(1, 65536)]
+    book = ClassBook.from_json({"asked": {}, "next": {}, "classes": entries, "pins": {}})
+    with pytest.raises(AddressError, match="segment 1 has all of its 65535 classes in use"):
+        put(book, "one")
+    book.settle()
+    assert put(book, "one") == identity(1, 1)
+
+
+def test_unknown_pods_have_no_identity_and_may_be_forgotten() -> None:
+    book = ClassBook()
+    book.forget(PodKey("a/nobody"))
+    with pytest.raises(KeyError):
+        book.identity_of(PodKey("a/nobody"))
+
+
+def test_classes_from_a_file_stay_hidden_until_a_pod_claims_them() -> None:
+    book = ClassBook()
+    book.require({"a": frozenset({IS_WEB})})
+    numbers = [put(book, "one", "web"), put(book, "two", "db")]
+    again = ClassBook.from_json(json.loads(json.dumps(book.to_json())))
+    assert put(again, "two", "db") == numbers[1]
+    assert set(again.classes) == {numbers[1]}
+    assert set(again.to_json()["classes"][0]) == {"identity", "namespace", "yes", "no"}
+    assert len(again.to_json()["classes"]) == 2, "the other may still be claimed"
+    again.settle()
+    assert len(again.to_json()["classes"]) == 1
+
+
+def test_a_question_that_is_new_after_a_restart_is_answered_by_the_first_to_come() -> None:
+    book = ClassBook()
+    number = put(book, "one", "web")
+    again = ClassBook.from_json(book.to_json())
+    assert again.require({"a": frozenset({IS_WEB})}) == frozenset()
+    assert put(again, "one", "web") == number
+    assert again.classes[number].truths == {IS_WEB: True}
+    assert put(again, "two", "db") == number + 1
+
+
+def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None:
+    book = ClassBook()
+    book.require({"a": frozenset({IS_WEB})})
+    one, two = put(book, "one", "web"), put(book, "two", "db")
+    book.require({})
+    assert book.to_json()["pins"] == {"a/two": two}
+    again = ClassBook.from_json(book.to_json())
+    assert [put(again, "two", "db"), put(again, "one", "web")] == [two, one]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"classes": {}}, "classes.classes"),
+        ({"next": {"x": 1}}, "classes.next.x"),
+        ({"next": {"1": 0}}, "classes.next.1"),
+        ({"asked": {"a": [["app"]]}}, r"classes.asked.a\[0\]"),
+        ({"asked": {"a": [["app", [1]]]}}, r"classes.asked.a\[0\]"),
+        ({"pins": {"a/p": 65536}}, "classes.pins.a/p: 0x10000 is no identity of a class"),
+        ({"pins": {"a/p": "1"}}, "classes.pins.a/p"),
+        ({"pins": None}, "classes.pins"),
+        ({"classes": [{"identity": True, "namespace": "a", "yes": [], "no": []}]}, r"classes.classes\[0\].identity"),
+        ({"classes": [{"identity": 65537, "namespace": 1, "yes": [], "no": []}]}, r"classes.classes\[0\].namespace"),
+        (
+            {"classes": [{"identity": 65537, "namespace": "a", "yes": [["app", None]], "no": [["app", None]]}]},
+            "answered yes and no",
+        ),
+        (
+            {"classes": [{"identity": 65537, "namespace": "a", "yes": [], "no": []}] * 2},
+            r"classes\[1\].identity: 0x10001 is given to two classes",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused_by_field(change: dict, field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        ClassBook.from_json({**ClassBook().to_json(), **change})

@@ -1,0 +1,289 @@
+"""Verdicts by example: groups, peers compressed to segments and tenants, ports, tenancy (HAZARDS A6, A12, A14, B19)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from types import MappingProxyType
+
+import pytest
+
+from romana_ovs.model.cluster import Cluster, SegmentKey, tier_of
+from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, identity, whole_segments
+from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
+from romana_ovs.model.objects import (
+    NAME_LABEL,
+    ContainerPort,
+    Direction,
+    IpBlock,
+    KubernetesPolicy,
+    PodKey,
+    PolicyPeer,
+    PolicyPort,
+    PolicyRule,
+    Protocol,
+)
+from romana_ovs.model.settings import Isolation, Settings, TenantSource
+from romana_ovs.policy import groups
+from romana_ovs.policy.normalise import normalise
+from romana_ovs.policy.peers import EVERY_POD
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.view import (
+    Allow,
+    Atom,
+    ClassInfo,
+    ClientGroup,
+    LocalPod,
+    NodeView,
+    Origin,
+    ServerGroup,
+    TenantPass,
+    Verdicts,
+)
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+IN, OUT = Direction.INGRESS, Direction.EGRESS
+WEB = Selector.of({"app": "web"})
+IS_WEB = Atom("app", frozenset({"web"}))
+TIERS = (
+    ("a", "front", 16), ("a", "back", 17), ("a", "default", 18), ("b", "front", 32), ("kube-system", "default", 48),
+)
+
+
+def segments() -> dict[SegmentKey, int]:
+    return {SegmentKey(tenant, tier): number for tenant, tier, number in TIERS}
+
+
+def pod(name: str, *, ports: tuple[ContainerPort, ...] = (), tenant: str = "", **labels: str) -> LocalPod:
+    namespace = name.partition("/")[0]
+    segment = SegmentKey(tenant or namespace, tier_of(labels, ("tier",)))
+    return LocalPod(
+        PodKey(name), namespace, Labels(labels), segment, identity(segments().get(segment, 99), 1),
+        IPv4Address("10.1.0.1"), mac="0a:58:0a:01:00:01", ofport=1, ports=ports,
+    )
+
+
+def policy(name: str, *rules: PolicyRule, egress: tuple[PolicyRule, ...] = (), on: Selector = EVERYTHING,
+           directions: frozenset[Direction] = frozenset({IN}), settings: Settings | None = None):
+    namespace, _, short = name.partition("/")
+    found = KubernetesPolicy(namespace, short, on, directions, rules, egress)
+    return normalise(found, Cluster(settings=settings or Settings()))
+
+
+def view(*pods: LocalPod, policies: tuple = (), settings: Settings | None = None, **changes: object) -> NodeView:
+    classes = {
+        identity(number, position): ClassInfo(tenant, MappingProxyType({IS_WEB: truth}))
+        for tenant, _, number in TIERS
+        for position, truth in ((1, False), (2, True))
+    }
+    made = NodeView(
+        settings=settings or Settings(), node="n", host=1, pods=pods,
+        tenants={"a": (whole_segments(16, 4),), "b": (whole_segments(32, 1),), "kube-system": (whole_segments(48, 1),)},
+        segments=segments(), classes=classes, policies=policies,
+        namespaces={name: Labels({NAME_LABEL: name}) for name in ("a", "b", "kube-system")},
+    )
+    return replace(made, **changes)
+
+
+def server(verdicts: Verdicts, name: str) -> ServerGroup:
+    return next(group for group in verdicts.servers if group.number == verdicts.members[PodKey(name)].server)
+
+
+def client(verdicts: Verdicts, name: str) -> ClientGroup:
+    return next(group for group in verdicts.clients if group.number == verdicts.members[PodKey(name)].client)
+
+
+def from_pods(pods: Selector = EVERYTHING, namespaces: Selector | None = None) -> PolicyRule:
+    return PolicyRule((PolicyPeer(pods=pods, namespaces=namespaces),))
+
+
+def peers_of(rule: PolicyRule, *, of: str = "a/x", settings: Settings | None = None) -> frozenset[IdentityMatch] | None:
+    """The identities that an ingress rule means for a server; the empty set when it means nobody."""
+    namespace = of.partition("/")[0]
+    found = policy(f"{namespace}/p", rule, settings=settings)
+    verdicts = resolve(view(pod(of), policies=(found,), settings=settings))
+    allows = server(verdicts, of).ingress
+    return allows[0].identities if allows else frozenset()
+
+
+def test_a_rule_about_labels_names_the_classes_of_the_tenant_that_have_them() -> None:
+    assert peers_of(from_pods(WEB)) == {IdentityMatch(identity(number, 2)) for number in (16, 17, 18)}
+
+
+def test_a_whole_tenant_is_its_runs() -> None:
+    assert peers_of(from_pods()) == {whole_segments(16, 4)}
+    assert peers_of(from_pods(namespaces=EVERYTHING)) == {whole_segments(16, 4)}
+    assert peers_of(from_pods(namespaces=Selector.of({NAME_LABEL: "a"}))) == {whole_segments(16, 4)}
+
+
+def test_a_tier_is_its_segment_whatever_classes_there_are() -> None:
+    assert peers_of(from_pods(Selector.of({"tier": "front"}))) == {whole_segments(16, 1)}
+    not_back = Selector((Requirement("tier", Operator.NOT_IN, frozenset({"back"})),))
+    # The default tier may hold pods that say `tier: default` or nothing: only their classes tell.
+    assert peers_of(from_pods(not_back)) == {whole_segments(16, 1)}
+    both = Selector((*Selector.of({"tier": "front"}).requirements, *WEB.requirements))
+    assert peers_of(from_pods(both)) == {IdentityMatch(identity(16, 2))}
+
+
+def test_several_tier_labels_are_known_one_by_one() -> None:
+    settings = Settings(tier_labels=("tier", "app"))
+    numbers = {SegmentKey("a", "front/-"): 16, SegmentKey("a", "front/web"): 17, SegmentKey("a", "-/web"): 18}
+
+    def found(pods: Selector) -> frozenset[IdentityMatch] | None:
+        rule = policy("a/p", from_pods(pods))
+        resolved = resolve(view(pod("a/x"), policies=(rule,), settings=settings, segments=numbers))
+        return server(resolved, "a/x").ingress[0].identities
+
+    assert found(Selector.of({"tier": "front"})) == {whole_segments(16, 1), whole_segments(17, 1)}
+    # Segment 16 has no app or an empty one: that it is not `web` is for its classes to say.
+    assert found(WEB) == {whole_segments(17, 1), whole_segments(18, 1), IdentityMatch(identity(16, 2))}
+
+
+def test_the_label_that_names_the_tenant_is_known_from_the_tenant() -> None:
+    settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner", isolation=Isolation.NONE)
+    owned = from_pods(Selector.of({"owner": "b"}), EVERYTHING)
+    assert peers_of(owned, settings=settings) == {whole_segments(32, 1)}
+    assert peers_of(from_pods(Selector.of({"owner": "b"})), settings=settings) == frozenset(), "no pod of b is in a"
+
+
+@pytest.mark.parametrize(
+    ("of", "settings"), [("a/x", Settings(isolation=Isolation.NONE)), ("kube-system/x", Settings())]
+)
+def test_where_tenants_do_not_separate_every_pod_is_one_match(of: str, settings: Settings) -> None:
+    assert peers_of(from_pods(namespaces=EVERYTHING), of=of, settings=settings) == {EVERY_POD}
+    assert not EVERY_POD.covers(NOT_A_POD.value)
+    other = from_pods(namespaces=Selector.of({NAME_LABEL: "b"}))
+    assert peers_of(other, of=of, settings=settings) == {whole_segments(32, 1)}
+
+
+def test_other_tenants_are_left_out_where_step_five_keeps_them_apart() -> None:
+    assert peers_of(from_pods(WEB, Selector.of({NAME_LABEL: "b"}))) == frozenset()
+
+
+def test_what_is_not_known_of_a_class_does_not_match() -> None:
+    absent = Selector((Requirement("app", Operator.DOES_NOT_EXIST),))
+    assert peers_of(from_pods(absent)) == frozenset()
+
+
+def test_a_rule_that_matches_nobody_isolates_and_never_becomes_everybody() -> None:
+    found = resolve(view(pod("a/x"), policies=(policy("a/p", PolicyRule((PolicyPeer(),))),)))
+    assert server(found, "a/x").ingress == ()
+
+
+def test_named_ports_are_those_of_the_server_and_of_the_protocol() -> None:
+    ports = (ContainerPort(8080, TCP, "http"), ContainerPort(9090, TCP, "http"), ContainerPort(53, UDP, "http"))
+    rule = PolicyRule(ports=(PolicyPort(port="http"), PolicyPort(port=80)))
+    found = resolve(view(pod("a/x", ports=ports), pod("a/y"), policies=(policy("a/p", rule),)))
+    assert server(found, "a/x").ingress[0].ports == tuple(PortRange(TCP, port, port) for port in (80, 8080, 9090))
+    assert server(found, "a/y").ingress[0].ports == (PortRange(TCP, 80, 80),)
+    nobody = resolve(view(pod("a/x"), policies=(policy("a/p", PolicyRule(ports=(PolicyPort(port="http"),))),)))
+    assert server(nobody, "a/x").ingress == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "of", "expected"),
+    [
+        (Settings(isolation=Isolation.TIER), "a/x", frozenset({whole_segments(16, 1), NOT_A_POD})),
+        (Settings(isolation=Isolation.TIER), "kube-system/x", None),
+        (Settings(), "a/x", None),
+        (Settings(isolation=Isolation.NONE), "a/x", None),
+    ],
+)
+def test_the_isolation_level_is_a_permission(settings: Settings, of: str, expected: frozenset | None) -> None:
+    found = server(resolve(view(pod(of, tier="front"), settings=settings)), of)
+    level = Origin("Isolation", name=settings.isolation.value)
+    assert found == ServerGroup(found.number, (Allow(level, expected),), ())
+
+
+def test_what_the_clients_node_can_tell_it_decides_alone() -> None:
+    block = PolicyRule((PolicyPeer(ip_block=IpBlock(IPv4Network("10.0.0.0/8"))),), (PolicyPort(port=80),))
+    found = resolve(view(pod("a/x"), policies=(policy("a/p", egress=(block,), directions=frozenset({OUT})),)))
+    group = client(found, "a/x")
+    origin = Origin("NetworkPolicy", "a", "p", "egress[0]")
+    expected = Allow(origin, frozenset(), (IPv4Network("10.0.0.0/8"),), (PortRange(TCP, 80, 80),))
+    assert (group.accepted, group.open) == ((expected,), False)
+    assert server(found, "a/x").open_egress == ()
+
+
+def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
+    block = PolicyRule(
+        (PolicyPeer(ip_block=IpBlock(IPv4Network("10.1.0.0/24"))),), (PolicyPort(port=80), PolicyPort(port="http"))
+    )
+    out = policy("a/p", egress=(block,), directions=frozenset({OUT}), on=WEB)
+    http = (ContainerPort(8080, TCP, "http"),)
+    inside, outside = pod("a/in", ports=http), replace(pod("a/out", ports=http), address=IPv4Address("10.1.1.1"))
+    found = resolve(view(inside, outside, pod("a/client", app="web"), policies=(out,)))
+    assert client(found, "a/client").open
+    assert client(found, "a/client").accepted[0].ports == (PortRange(TCP, 80, 80),)
+    (allow,) = server(found, "a/in").open_egress
+    assert allow.ports == (PortRange(TCP, 8080, 8080),)
+    assert allow.identities == {IdentityMatch(identity(number, 2)) for number in (16, 17, 18)}
+    assert server(found, "a/out").open_egress == ()
+
+
+def test_selectors_in_egress_admit_the_policys_subjects_at_the_servers_they_select() -> None:
+    rule = PolicyRule((PolicyPeer(pods=WEB),))
+    out = policy("a/p", egress=(rule,), directions=frozenset({OUT}))
+    found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(out,)))
+    assert server(found, "a/x").open_egress == (
+        Allow(Origin("NetworkPolicy", "a", "p", "egress[0]"), frozenset({whole_segments(16, 4)})),
+    )
+    assert server(found, "a/y").open_egress == ()
+    assert client(found, "a/x") == ClientGroup(client(found, "a/x").number, (), True)
+
+
+def test_deny_all_egress_is_a_group_that_admits_nothing() -> None:
+    found = resolve(view(pod("a/x"), policies=(policy("a/p", directions=frozenset({OUT})),)))
+    group = client(found, "a/x")
+    assert (group.accepted, group.open) == ((), False)
+    assert group.number > 0
+
+
+def test_pods_that_come_out_alike_share_a_group_and_its_number_stays() -> None:
+    rule = policy("a/p", from_pods(WEB))
+    found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(rule,)))
+    assert found.members[PodKey("a/x")] == found.members[PodKey("a/y")]
+    assert len(found.servers) == 1
+    more = resolve(view(pod("a/x"), pod("b/z"), policies=(rule, policy("b/q"))))
+    assert more.members[PodKey("a/x")] == found.members[PodKey("a/x")]
+    assert found.servers[0].number == 3106106754, "a stable hash: the same in every process and release"
+
+
+def test_groups_whose_numbers_would_meet_get_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = b"\1" * 16, b"\2" * 16
+    monkeypatch.setattr(groups, "_number", lambda digest: len(digest) + sum(digest[16:]))
+    assert groups.numbers([second, first]) == {first: 16, second: 21}
+    assert groups.numbers([second]) == {second: 16}
+
+
+def test_tenants_meet_themselves_and_everybody_meets_shared_ones() -> None:
+    two_runs = {"a": (whole_segments(16, 1), whole_segments(64, 1)), "kube-system": (whole_segments(48, 1),)}
+    found = resolve(view(pod("a/x"), pod("kube-system/dns"), tenants=two_runs))
+    one, two = two_runs["a"]
+    own, shared = Origin("Tenant", name="a"), Origin("Tenant", name="kube-system")
+    assert found.tenancy == (
+        *(TenantPass(server, client, own) for server in (one, two) for client in (one, two)),
+        TenantPass(whole_segments(48, 1), None, shared),
+    )
+    assert resolve(view(pod("a/x"), settings=Settings(isolation=Isolation.NONE))).tenancy is None
+
+
+def test_pods_without_a_tenant_are_cut_off_and_nobody_reaches_them() -> None:
+    settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
+    lonely = replace(pod("a/x"), segment=SegmentKey("", "default"))
+    runs = {"": (whole_segments(80, 1),)}
+    anyone = policy("a/p", PolicyRule(), egress=(PolicyRule(),), directions=frozenset({IN, OUT}))
+    found = resolve(view(lonely, settings=settings, tenants=runs, policies=(anyone,)))
+    assert (found.cut_off, found.tenancy) == (runs[""], ())
+    assert (server(found, "a/x").ingress, client(found, "a/x").accepted) == ((), ())
+    free = resolve(view(lonely, settings=replace(settings, isolation=Isolation.NONE), tenants=runs))
+    assert free.cut_off == ()
+    assert server(free, "a/x").ingress == (Allow(Origin("Isolation", name="none")),)
+
+
+def test_two_policies_that_allow_the_same_stay_two_reasons() -> None:
+    found = resolve(view(pod("a/x"), policies=(policy("a/p", from_pods(WEB)), policy("a/q", from_pods(WEB)))))
+    assert [str(allow.origin) for allow in server(found, "a/x").ingress] == [
+        "NetworkPolicy a/p ingress[0]", "NetworkPolicy a/q ingress[0]",
+    ]
