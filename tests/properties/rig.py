@@ -1,0 +1,126 @@
+"""A whole cluster as interpreted switches: World, resolve, compile_node and a network of bridges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from romana_ovs.model.bridge import BridgeFacts, TunnelPort
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import Connection, Endpoint
+from romana_ovs.model.objects import PodKey, Protocol
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.interpret import Switch
+from romana_ovs.pipeline.network import Arrival, Network, Place, Wiring
+from romana_ovs.pipeline.packet import Addresses, Packet, transport
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.world import World, offline_facts
+
+GATEWAY_PORT = 0xFFFE
+GATEWAY_MAC = 0x020000000001
+TUNNEL_PORT = 0x7FFF
+UNDERLAY = IPv4Address("192.0.2.0")
+CLIENT_PORT = 40000
+
+
+class Rig:
+    """The switches of a cluster, kept over its changes with their connections."""
+
+    def __init__(self, cluster: Cluster, *, tunnels: bool = False) -> None:
+        self.world = World(cluster.settings)
+        self._tunnels = tunnels
+        self._attached: dict[PodKey, tuple[str, IPv4Address]] = {}
+        self.switches: dict[str, Switch] = {}
+        self.update(cluster)
+
+    def update(self, cluster: Cluster) -> None:
+        """Follow the cluster to its end; what a pod's address had open is forgotten where it comes or goes."""
+        for _ in self.steps(cluster):
+            pass
+
+    def steps(self, cluster: Cluster) -> Iterator[None]:
+        """As `update`, but stops after every step at which the switches have been programmed."""
+        self.cluster = cluster
+        self.world.update(cluster)
+        self.program()
+        yield
+        while self.world.pending:
+            self.world.advance()
+            self.program()
+            yield
+
+    def program(self) -> None:
+        """The tables of the world as it is now, steps that are still pending left out."""
+        self.facts = self._facts()
+        for node, own in self.facts.items():
+            view = self.world.view(own, self.facts)
+            flows = compile_node(view, resolve(view)).flows.values()
+            if node in self.switches:
+                self.switches[node].program(flows)
+            else:
+                self.switches[node] = Switch(flows)
+        self.network = Network({node: self.switches[node] for node in self.facts}, Wiring.of(self.facts))
+        self._follow_attachments()
+
+    def _facts(self) -> dict[str, BridgeFacts]:
+        facts = dict(offline_facts(self.cluster, self.world.registry.hosts))
+        if not self._tunnels:
+            return facts
+        return {
+            node: replace(own, links={}, tunnel=TunnelPort(TUNNEL_PORT, UNDERLAY + index))
+            for index, (node, own) in enumerate(sorted(facts.items()), start=1)
+        }
+
+    def _follow_attachments(self) -> None:
+        now = {
+            key: (node, address)
+            for node, own in self.facts.items()
+            for key in own.pods
+            if (address := self.world.address_of(key)) is not None
+        }
+        changed = set(now.items()) ^ set(self._attached.items())
+        for node, address in {place for _, place in changed}:
+            if node in self.switches:
+                self.switches[node].conntrack.flush(address=int(address))
+        self._attached = now
+        self.addresses = {key: address for key, (_, address) in now.items()}
+
+    def place(self, end: Endpoint, other: Endpoint) -> Place:
+        """Where `end` is attached; outside addresses are behind the gateway of the pod they talk with."""
+        if end.pod is not None:
+            node = self.cluster.pods[end.pod].node
+            return Place(node, self.facts[node].pods[end.pod].ofport)
+        node = end.node or self.cluster.pods[other.pod].node if other.pod is not None else end.node
+        return Place(node, GATEWAY_PORT)
+
+    def address(self, end: Endpoint) -> IPv4Address:
+        if end.pod is not None:
+            return self.addresses[end.pod]
+        assert end.address is not None
+        return end.address
+
+    def mac(self, end: Endpoint) -> int:
+        return 0x0A58 << 32 | int(self.address(end)) if end.pod is not None else GATEWAY_MAC
+
+    def opening(self, connection: Connection) -> Packet:
+        """The first packet of a connection."""
+        source, destination = connection.source, connection.destination
+        ends = Addresses.of(
+            self.address(source), self.address(destination), eth_src=self.mac(source), eth_dst=self.mac(destination)
+        )
+        proto = connection.port.protocol
+        number = proto.number if isinstance(proto, Protocol) else proto
+        return transport(number, ends, CLIENT_PORT, connection.port.port or 0)
+
+    def send(self, connection: Connection, packet: Packet) -> list[Arrival]:
+        """Who receives a packet of the connection's source."""
+        place = self.place(connection.source, connection.destination)
+        return self.network.send(place.node, place.port, packet)
+
+    def answer(self, connection: Connection, packet: Packet) -> list[Arrival]:
+        """Who receives a packet of the destination; nodes and outsiders answer from where they were met."""
+        place = self.place(connection.destination, connection.source)
+        if connection.destination.pod is None:
+            place = Place(self.place(connection.source, connection.destination).node, GATEWAY_PORT)
+        return self.network.send(place.node, place.port, replace(packet, eth_src=self.mac(connection.destination)))

@@ -1,0 +1,222 @@
+"""The two meanings of policy agree: evaluation over objects, and compiled tables run by the interpreter."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import ICMP, Connection, Endpoint, PortRef
+from romana_ovs.model.objects import Protocol
+from romana_ovs.model.settings import Isolation, Settings
+from romana_ovs.pipeline.network import Arrival
+from romana_ovs.pipeline.packet import ACK, TCP, Addresses, Packet, arp_request
+from romana_ovs.policy.evaluate import Reference
+from tests.properties.rig import CLIENT_PORT, GATEWAY_PORT, Rig
+from tests.strategies import clusters, labels, packets, policies
+
+LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
+"""Examples for each property; unset: a quick, always equal choice."""
+PACKETS_EACH = 12
+
+
+def profile(quick: int) -> settings:
+    """The settings of a property: `quick` examples in `make test`."""
+    return settings(
+        max_examples=LONG or quick,
+        derandomize=not LONG,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+
+
+def _judged(rig: Rig, connection: Connection) -> bool:
+    """Whether the bridges see the connection at all, and the reference speaks about it.
+
+    An address of the plan that nobody has is no outsider: nothing goes there or comes from there.
+    """
+    ends = (connection.source, connection.destination)
+    if all(end.pod is None for end in ends) or connection.source == connection.destination:
+        return False
+    nobody = [end for end in ends if end.pod is None and not end.node]
+    return not any(end.address in rig.cluster.settings.network for end in nobody)
+
+
+def connections(rig: Rig) -> st.SearchStrategy[list[Connection]]:
+    """Some connections that the reference and the bridges both have to judge."""
+    return st.lists(packets(rig.cluster).filter(lambda one: _judged(rig, one)), min_size=1, max_size=PACKETS_EACH)
+
+
+def _where(arrivals: list[Arrival]) -> list[tuple[str, int]]:
+    return [tuple(arrival.place) for arrival in arrivals]
+
+
+def _places(rig: Rig, connection: Connection) -> set[tuple[str, int]]:
+    """Where a delivered packet may arrive: a node's address outside the plan is behind the sender's own gateway."""
+    place = rig.place(connection.destination, connection.source)
+    source = rig.place(connection.source, connection.destination)
+    if connection.destination.pod is None:
+        return {tuple(place), (source.node, GATEWAY_PORT)}
+    return {tuple(place)}
+
+
+def _delivered(rig: Rig, connection: Connection, packet: Packet) -> bool:
+    """Whether a packet of the source arrives; never anywhere else, and never twice."""
+    found = _where(rig.send(connection, packet))
+    assert len(found) <= 1 and set(found) <= _places(rig, connection), f"{connection} arrives at {found}"
+    return bool(found)
+
+
+def _answered(rig: Rig, connection: Connection, packet: Packet) -> bool:
+    found = _where(rig.answer(connection, packet))
+    back = Connection(connection.destination, connection.source, connection.port)
+    assert len(found) <= 1 and set(found) <= _places(rig, back), f"the reply of {connection} arrives at {found}"
+    return bool(found)
+
+
+def _opens_itself(reference: Reference, connection: Connection) -> bool:
+    """Whether what would be the reply, were there a connection, is allowed as the first packet of one of its own."""
+    protocol = connection.port.protocol
+    if protocol in (Protocol.TCP, ICMP):
+        return False
+    port = PortRef(protocol, CLIENT_PORT) if isinstance(protocol, Protocol) else connection.port
+    return reference.allowed(Connection(connection.destination, connection.source, port))
+
+
+def _going_on(packet: Packet) -> Packet:
+    return packet.with_flags(ACK) if packet.nw_proto == TCP else packet
+
+
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@profile(60)
+def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    rig = Rig(cluster, tunnels=tunnels)
+    reference = Reference.of(cluster, rig.addresses)
+    for connection in data.draw(connections(rig)):
+        for switch in rig.switches.values():
+            switch.conntrack.flush()
+        expected = reference.decide(connection)
+        packet = rig.opening(connection)
+        assert _delivered(rig, connection, packet) == expected.allowed, f"{connection}: {expected.reason}"
+        answered = expected.allowed or _opens_itself(reference, connection)
+        assert _answered(rig, connection, packet.reply()) == answered, f"reply of {connection}"
+
+
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@profile(50)
+def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    """Connections that were open are cut without any flush, and come back with their next packet."""
+    rig = Rig(cluster, tunnels=tunnels)
+    connection = data.draw(connections(rig))[0]
+    packet = rig.opening(connection)
+    states = [cluster, _other_policies(data, cluster), cluster]
+    was_open = False
+    for number, state in enumerate(states):
+        rig.update(state)
+        reference = Reference.of(state, rig.addresses)
+        allowed = reference.allowed(connection)
+        replied = allowed or _opens_itself(reference, connection)
+        if was_open and not replied:
+            assert not _answered(rig, connection, _going_on(packet.reply())), f"the server of {connection} goes on"
+        if was_open and allowed:
+            assert _answered(rig, connection, _going_on(packet.reply())), f"the reply of {connection} is cut"
+        sent = _going_on(packet) if was_open else packet
+        assert _delivered(rig, connection, sent) == allowed, f"{connection} in state {number}"
+        if allowed:
+            assert _answered(rig, connection, packet.reply() if not was_open else _going_on(packet.reply()))
+        was_open = allowed
+
+
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@profile(30)
+def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    """What is allowed before and after a change is allowed at each of its steps; what is denied, denied."""
+    rig = Rig(cluster, tunnels=tunnels)
+    chosen = data.draw(connections(rig))
+    after = _other_policies(data, cluster)
+    before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
+    steady = [one for one in chosen if before.allowed(one) == wanted.allowed(one)]
+    assume(steady)
+    for _ in rig.steps(after):
+        for connection in steady:
+            for switch in rig.switches.values():
+                switch.conntrack.flush()
+            packet = rig.opening(connection)
+            assert _delivered(rig, connection, packet) == before.allowed(connection), f"{connection}"
+
+
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@profile(30)
+def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    """Relabelled and moved pods get the right verdicts at once, whatever numbers they had."""
+    rig = Rig(cluster, tunnels=tunnels)
+    alive = sorted(key for key, pod in cluster.pods.items() if pod.networked)
+    assume(alive)
+    for _ in range(2):
+        pod = cluster.pods[data.draw(st.sampled_from(alive))]
+        node = data.draw(st.sampled_from([pod.node, *sorted(cluster.nodes)]))
+        cluster = cluster.with_object(replace(pod, node=node, labels=data.draw(labels())))
+        rig.update(cluster)
+    reference = Reference.of(cluster, rig.addresses)
+    for connection in data.draw(connections(rig)):
+        assert _delivered(rig, connection, rig.opening(connection)) == reference.allowed(connection), f"{connection}"
+        for switch in rig.switches.values():
+            switch.conntrack.flush()
+
+
+@given(data=st.data(), cluster=clusters(options=st.just(Settings(isolation=Isolation.NONE))), tunnels=st.booleans())
+@profile(40)
+def test_forged_packets_are_never_delivered(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    """Nobody speaks with another's address, MAC or identity, nor with a tag, whatever policies allow."""
+    rig = Rig(cluster, tunnels=tunnels)
+    assume(len(rig.addresses) >= 2)
+    connection = data.draw(packets(cluster).filter(lambda one: _judged(rig, one) and one.source.pod is not None))
+    other = data.draw(st.sampled_from(sorted(set(rig.addresses) - {connection.source.pod})))
+    for forged in _forgeries(rig, connection, rig.addresses[other]):
+        assert _where(rig.send(connection, forged)) == [], forged
+
+
+def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[Packet]:
+    honest, mac = rig.opening(connection), 0x0A58 << 32 | int(address)
+    own = rig.addresses[connection.source.pod]
+    question = arp_request(Addresses.of(own, address))
+    identities = [rig.world.identity_of(key) for key in rig.addresses]
+    return [
+        replace(honest, nw_src=int(address)),
+        replace(honest, eth_src=mac),
+        replace(honest, nw_src=int(address), eth_src=mac),
+        honest.tagged(1),
+        honest.tagged(0),
+        *(
+            replace(honest, eth_src=0x0A << 40 | marks << 32 | number)
+            for number in identities
+            for marks in (0x05, 0x06)
+        ),
+        replace(question, arp_spa=int(address)),
+        replace(question, arp_sha=mac),
+        replace(question, eth_src=mac),
+        replace(question, arp_op=2),
+        replace(question, arp_tpa=int(own)),
+        question.tagged(5),
+    ]
+
+
+@given(cluster=clusters())
+@profile(20)
+def test_every_pod_resolves_every_other(cluster: Cluster) -> None:
+    """ARP has one arithmetic answer, whatever policies say, and nobody else sees the question."""
+    rig = Rig(cluster)
+    for pod, own in rig.addresses.items():
+        place = rig.place(Endpoint(pod=pod), Endpoint(pod=pod))
+        for address in (*rig.addresses.values(), IPv4Address("203.0.113.9")):
+            found = rig.network.send(*place, arp_request(Addresses.of(own, address)))
+            answers = [(one.place, one.packet.arp_sha, one.packet.arp_spa) for one in found]
+            assert answers == ([] if address == own else [(place, 0x0A58 << 32 | int(address), int(address))])
+
+
+def _other_policies(data: st.DataObject, cluster: Cluster) -> Cluster:
+    return replace(cluster, policies=data.draw(policies(tuple(cluster.namespaces))))
