@@ -127,10 +127,13 @@ def _texts(problems: Iterable[object]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the controller is started with; `settings` are further configuration files."""
+    """What the controller is started with; `settings` are further configuration files.
+
+    `nodes` None: the manifests name them.
+    """
 
     manifests: Path
-    nodes: int
+    nodes: int | None
     state_file: Path
     settings: Sequence[Path] = ()
 
@@ -220,7 +223,7 @@ def _config(nodes: Sequence[Node], options: Options, status: Path) -> str:
     """The configuration file that the emulator adds to the user's own."""
     values = {
         "manifests": options.manifests,
-        "nodes": options.nodes,
+        **({"nodes": options.nodes} if options.nodes is not None else {}),
         "ovsdb": ",".join(node.ovsdb for node in nodes),
         "state_file": options.state_file,
         "status_socket": status,

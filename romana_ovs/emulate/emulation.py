@@ -30,13 +30,13 @@ PARALLEL = 4
 class Plan:
     """What to emulate. `ports` (`80/tcp`) are served in every pod; `network` is that of the address plan.
 
-    `count` is what the controller is told as number of nodes, 0 when the manifests name them. `state_file` None:
+    `count` is what the controller is told as number of nodes, None when the manifests name them. `state_file` None:
     a fresh one that goes with the run.
     """
 
     folder: Path
     nodes: tuple[str, ...]
-    count: int
+    count: int | None
     network: IPv4Network
     fabric: Fabric = Fabric.LINK
     ports: tuple[str, ...] = ()
@@ -122,6 +122,10 @@ class Emulation:
     def pods(self) -> Mapping[PodKey, RunningPod]:
         """The pods that run."""
         return self._pods.running if self._pods is not None else {}
+
+    def addresses(self) -> dict[PodKey, IPv4Address]:
+        """The pods' addresses, as the controller reported them last."""
+        return {key: IPv4Address(pod.address) for key, pod in self._state.pods.items()}
 
     @property
     def controller(self) -> Controller:

@@ -20,6 +20,7 @@ from romana_ovs.emulate.system import inside
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
 
+PROMPT = "romana-ovs> "
 PING_OPTIONS = ("-c", "3", "-i", "0.3", "-W", "1")
 """What `a ping b` adds when no options are given, so that it ends by itself."""
 _NAME_PART = r"[A-Za-z0-9._-]"
@@ -47,7 +48,7 @@ class Prompt(cmd.Cmd):
         self._emulation = emulation
         self._show_matrix = show_matrix
         self.use_rawinput = stdin.isatty()
-        self.prompt = "romana-ovs> " if self.use_rawinput else ""
+        self.prompt = PROMPT if self.use_rawinput else ""
 
     def run(self) -> None:
         """Serve until the user leaves; an error or Ctrl-C ends one command only."""

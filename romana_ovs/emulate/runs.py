@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import select
@@ -71,7 +70,7 @@ class Run:
     def close(self) -> None:
         """End every process of this run, remove its namespaces and folder, release the lock. Idempotent."""
         if not self._lock.closed:
-            with _register():
+            with _register(self.folder.parent):
                 _remove(self.folder)
                 self._lock.close()
 
@@ -87,7 +86,7 @@ def start_run(runs: Path = RUNS_FOLDER) -> Run:
                 break
         lock = (folder / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        (folder / "owner").write_text(json.dumps({"pid": os.getpid(), "boot": _boot()}))
+        (folder / "boot").write_text(_boot())
     return Run(folder, lock)
 
 
@@ -107,7 +106,7 @@ def remove_if_dead(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _register(runs: Path = RUNS_FOLDER) -> Iterator[None]:
+def _register(runs: Path) -> Iterator[None]:
     """Hold the one lock under which run folders are made and removed."""
     try:
         runs.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -149,13 +148,14 @@ def _remove(folder: Path) -> Removed:
 def _recorded(folder: Path) -> set[Recorded]:
     """Those of the run's recorded processes that still are the same processes, but for ourselves."""
     try:
-        owner = json.loads((folder / "owner").read_text())
+        boot = (folder / "boot").read_text()
         lines = (folder / "processes").read_text().splitlines()
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return set()
-    if owner.get("boot") != _boot():
+    if boot != _boot():
         return set()
-    listed = {Recorded(*map(int, line.split())) for line in lines if len(line.split()) == 2}
+    pairs = [line.split() for line in lines]
+    listed = {Recorded(*map(int, pair)) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()}
     return {one for one in listed if one.pid != os.getpid() and _start_time(one.pid) == one.started}
 
 

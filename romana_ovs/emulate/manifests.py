@@ -1,0 +1,75 @@
+"""The emulator's own reading of the manifest folder: what is expected, by the reference evaluation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from romana_ovs.config import load_settings
+from romana_ovs.kube.folder import FolderReader
+from romana_ovs.kube.store import DEFAULT_NODES, Loaded, Store
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.errors import InputError
+from romana_ovs.model.objects import Node, PodKey
+from romana_ovs.policy.matrix import Matrix, container_ports, reachability
+
+ALWAYS_SERVED = "80/tcp"
+"""What every emulated pod serves, so that `a curl b` says something in any folder."""
+
+
+class Manifests:
+    """A folder, read again whenever it is asked; like the controller it keeps the last valid version of an object.
+
+    `addresses` gives the pods' addresses of the moment, which policies with an ipBlock ask for.
+    """
+
+    def __init__(
+        self, folder: Path, nodes: int | None, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict
+    ) -> None:
+        """Reads it a first time. Raises InputError when it cannot be used, or names nodes while `nodes` is given."""
+        self.folder = folder
+        self.addresses = addresses
+        self._asked = nodes
+        settings = load_settings(folder)
+        self._reader = FolderReader(folder, settings)
+        self._store = Store(settings)
+        self._lock = threading.Lock()
+        self.first = self.read()
+        if not self.first.cluster.pods:
+            raise InputError.because("holds no pod that could run", file=str(folder))
+
+    def read(self) -> Loaded:
+        """The folder as it is now. Raises InputError when it cannot be read."""
+        with self._lock:
+            return self._store.apply(self._reader.read(), nodes=self._asked)
+
+    @property
+    def count(self) -> int | None:
+        """The number of nodes that the controller is to be told, None when the folder names its nodes."""
+        return self._asked if self._asked is not None else None if self._names_nodes() else DEFAULT_NODES
+
+    def served(self, asked: Sequence[PortRef] = ()) -> tuple[str, ...]:
+        """The ports that every pod must serve so that only policy decides what is reached."""
+        return served_ports(self.read().cluster, asked)
+
+    def expected(self, ports: Sequence[PortRef] = ()) -> Matrix:
+        """The reference matrix of the folder as it is now (without `ports`: of the containers' ports)."""
+        cluster = self.read().cluster
+        return reachability(cluster, self.addresses(), ports or container_ports(cluster) or (default_port(),))
+
+    def _names_nodes(self) -> bool:
+        items = (item for file in self._reader.read().files for item in file.items)
+        return any(isinstance(item.value, Node) for item in items)
+
+
+def served_ports(cluster: Cluster, asked: Sequence[PortRef] = ()) -> tuple[str, ...]:
+    """The ports of all containers, those asked for, and `ALWAYS_SERVED`, sorted."""
+    return tuple(sorted({ALWAYS_SERVED, *map(str, asked), *map(str, container_ports(cluster))}))
+
+
+def default_port() -> PortRef:
+    """The port that is measured where nothing names one."""
+    return PortRef.parse(ALWAYS_SERVED)

@@ -1,0 +1,85 @@
+"""Run folders: a live run is never touched, a dead one goes with its own processes only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.emulate import runs
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def dead_run(folder: Path, *, processes: str = "", boot: str | None = None) -> Path:
+    run = folder / "dead"
+    run.mkdir(parents=True)
+    (run / "lock").touch()
+    (run / "boot").write_text(boot or runs.BOOT_ID.read_text().strip())
+    (run / "processes").write_text(processes)
+    return run
+
+
+def test_live_runs_stay_and_ids_differ(tmp_path: Path) -> None:
+    first, second = runs.start_run(tmp_path), runs.start_run(tmp_path)
+    try:
+        assert first.id != second.id
+        assert first.netns("ns/pod") != second.netns("ns/pod")
+        assert runs.clean(tmp_path) == []
+        assert first.folder.is_dir()
+    finally:
+        second.close()
+        first.close()
+    first.close()
+    assert [path.name for path in tmp_path.iterdir()] == [".register"]
+
+
+def test_the_start_of_a_run_removes_dead_ones(tmp_path: Path) -> None:
+    dead = dead_run(tmp_path)
+    run = runs.start_run(tmp_path)
+    assert not dead.exists()
+    run.close()
+
+
+def test_a_recorded_process_ends_with_its_run(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    run = runs.start_run(tmp_path)
+    run.record(sleeper.pid)
+    run.close()
+    assert sleeper.wait(5) == -15
+
+
+def test_a_process_that_took_over_a_recorded_number_is_left_alone(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    dead_run(tmp_path, processes=f"{sleeper.pid} 12345\n")
+    assert [(one.run, one.processes) for one in runs.clean(tmp_path)] == [("dead", 0)]
+    assert sleeper.poll() is None
+
+
+def test_numbers_of_an_earlier_boot_are_left_alone(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    started = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    dead_run(tmp_path, processes=f"{sleeper.pid} {started}\n", boot="another")
+    assert runs.clean(tmp_path)[0].processes == 0
+    assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("torn", ["", "\n", "earlier"])
+def test_a_torn_record_harms_nobody(tmp_path: Path, torn: str) -> None:
+    run = dead_run(tmp_path, processes=f"{os.getpid()} \n7 8 9\nx y\n")
+    (run / "boot").write_text(torn or runs.BOOT_ID.read_text().strip())
+    assert [one.processes for one in runs.clean(tmp_path)] == [0]
+    assert not run.exists()
+
+
+def test_nothing_to_clean_where_nothing_ran(tmp_path: Path) -> None:
+    assert runs.clean(tmp_path / "absent") == []
