@@ -1,0 +1,103 @@
+"""`romana-ovs check DIR`: every problem of a folder of manifests in one run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+
+from romana_ovs.cli.common import add_folder, load, print_json
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.cluster import NO_TENANT
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import TenantSource
+
+HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `check` takes."""
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print all problems; 1 if there are any."""
+    loaded = load(args.dir, nodes=args.nodes)
+    problems = [*loaded.problems, *advice(loaded)]
+    if args.json:
+        print_json([_row(problem) for problem in problems])
+    elif problems:
+        _print_table(problems)
+    else:
+        print(_summary(loaded))
+    if loaded.ignored and not args.json:
+        print(f"Not acted on: {', '.join(loaded.ignored)}.", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def advice(loaded: Loaded) -> Iterator[Problem]:
+    """What is valid and yet hardly meant: pods without a tenant, addresses that two pods carry."""
+    yield from dict.fromkeys(_tenantless(loaded))
+    yield from _shared_addresses(loaded)
+
+
+def _tenantless(loaded: Loaded) -> Iterator[Problem]:
+    settings = loaded.cluster.settings
+    missing = f"label {settings.tenant_key}"
+    if settings.tenant_source is TenantSource.NAMESPACE_LABEL:
+        missing += " of its namespace"
+    for key, pod in loaded.cluster.pods.items():
+        if pod.networked and loaded.cluster.tenant_of(pod) == NO_TENANT:
+            place = loaded.places[key]
+            field = "metadata.labels" if place.kind == "Pod" else "spec.template.metadata.labels"
+            yield place.problem(field, f"no tenant: {missing} is absent, so it talks with its own node only")
+
+
+def _shared_addresses(loaded: Loaded) -> Iterator[Problem]:
+    holders: dict[object, list[PodKey]] = defaultdict(list)
+    for key, pod in loaded.cluster.pods.items():
+        if pod.networked and pod.address is not None:
+            holders[pod.address].append(key)
+    for address, keys in holders.items():
+        for key in keys[1:]:
+            yield loaded.places[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
+
+
+def _row(problem: Problem) -> dict[str, object]:
+    return {
+        "file": problem.file,
+        "document": problem.document,
+        "kind": problem.kind,
+        "name": problem.name,
+        "field": problem.field,
+        "problem": problem.reason,
+    }
+
+
+def _print_table(problems: list[Problem]) -> None:
+    # Imported here: with nothing to show, or with --json, the command need not wait for it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", title_justify="left", expand=True)
+    table.add_column("where", ratio=5, overflow="fold")
+    table.add_column("object", ratio=4, overflow="fold")
+    table.add_column("problem", ratio=9, overflow="fold")
+    for problem in problems:
+        where = f"{problem.file} #{problem.document}" if problem.document else problem.file
+        told = f"{problem.field}: {problem.reason}" if problem.field else problem.reason
+        table.add_row(Text(where), Text(f"{problem.kind} {problem.name}".strip()), Text(told))
+    Console(highlight=False, soft_wrap=False).print(table)
+
+
+def _summary(loaded: Loaded) -> str:
+    cluster = loaded.cluster
+    counts = (
+        (len(cluster.pods), "pod", "pods"),
+        (len(cluster.policies), "policy", "policies"),
+        (len(cluster.namespaces), "namespace", "namespaces"),
+    )
+    return "No problems: " + ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts) + "."

@@ -1,0 +1,63 @@
+"""What several subcommands share: the manifest folder as an argument, warnings, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from romana_ovs.config import load_settings
+from romana_ovs.kube.load import load as load_manifests
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.errors import InputError
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the arguments DIR, --nodes and --state, as `args.dir`, `args.nodes`, `args.state`."""
+    parser.add_argument("dir", metavar="DIR", type=Path, help="folder of Kubernetes manifests (or one file of them)")
+    parser.add_argument("--nodes", type=node_count, metavar="N", help="nodes when DIR has no Node (default 2)")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="state file with allocated numbers and addresses")
+
+
+def node_count(text: str) -> int:
+    """The number of nodes in an argument; raises argparse.ArgumentTypeError, whose message the user sees."""
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 5 and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes")
+    return int(text)
+
+
+def load(path: Path, *, nodes: int | None = None) -> Loaded:
+    """The manifests at `path` with the settings of its `romana.conf`, which are `cluster.settings`.
+
+    Raises InputError when nothing there can be used.
+    """
+    return load_manifests(path, load_settings(path), nodes=nodes)
+
+
+def load_folder(args: argparse.Namespace) -> Loaded:
+    """The manifests that `args` (of `add_folder`) name; each problem is printed to stderr as a warning."""
+    loaded = load(args.dir, nodes=args.nodes)
+    warn(loaded)
+    return loaded
+
+
+def warn(loaded: Loaded) -> None:
+    """Print the problems of manifests, and the kinds that are not acted on, to stderr."""
+    for problem in loaded.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    if loaded.ignored:
+        print(f"note: not acted on: {', '.join(loaded.ignored)}", file=sys.stderr)
+
+
+def read_argument(name: str) -> bytes:
+    """The bytes of the file that an argument names, `-` being standard input. Raises InputError."""
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise InputError.because(f"cannot be read: {error.strerror}", file=name) from error
+
+
+def print_json(value: object) -> None:
+    """Print `value` in the one form that all subcommands use: keys sorted, two blanks of indent."""
+    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))

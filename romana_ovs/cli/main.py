@@ -1,0 +1,128 @@
+"""The command `romana-ovs`: finds the subcommand, imports its module alone, turns errors into exit codes.
+
+A subcommand's module has `HELP: str`, `arguments(parser)` and `run(args) -> int` (0 fine, 1 the answer
+is no or problems were found). With `PASSES_OPTIONS = True` it takes options that it does not declare itself,
+as the list `args.rest`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple, NoReturn
+
+from romana_ovs import __version__
+from romana_ovs.model.errors import InputError, RomanaError
+
+OK, PROBLEMS, UNUSABLE = 0, 1, 2
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE: whoever read our output has gone."""
+
+
+class Subcommand(NamedTuple):
+    """A subcommand: its name, the module that implements it, and one line about it."""
+
+    name: str
+    module: str
+    help: str
+
+
+SUBCOMMANDS = (
+    Subcommand("demo", "romana_ovs.cli.demo", "the demonstration, measured on emulated nodes step by step"),
+    Subcommand("emulate", "romana_ovs.cli.emulate", "run a folder of manifests on emulated nodes"),
+    Subcommand("matrix", "romana_ovs.cli.matrix", "who may connect to whom"),
+    Subcommand("verdict", "romana_ovs.cli.verdict", "whether one connection is allowed, and by which rule"),
+    Subcommand("flows", "romana_ovs.cli.flows", "the compiled tables of one node"),
+    Subcommand("check", "romana_ovs.cli.check", "every problem of a folder of manifests"),
+    Subcommand("diff", "romana_ovs.cli.diff", "what a change would open and close"),
+    Subcommand("convert", "romana_ovs.cli.convert", "old forms of objects as today's"),
+    Subcommand("ipam", "romana_ovs.cli.ipam", "address ranges, their use, what is left"),
+    Subcommand("clean", "romana_ovs.cli.clean", "remove what a killed run left behind"),
+    Subcommand("controller", "romana_ovs.cli.controller", "the Ryu application"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose usage errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError instead of printing the usage."""
+        raise InputError.because(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except RomanaError as error:
+        _complain(error)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; without this the interpreter would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except SystemExit as end:  # --help and --version
+        return end.code if isinstance(end.code, int) else OK
+
+
+def _run(words: list[str]) -> int:
+    name = next((word for word in words if not word.startswith("-")), "")
+    present = [command for command in SUBCOMMANDS if _exists(command.module)]
+    chosen = next((command for command in present if command.name == name), None)
+    module = importlib.import_module(chosen.module) if chosen is not None else None
+    parser = _parser(present, chosen, module)
+    if module is not None and getattr(module, "PASSES_OPTIONS", False):
+        args, rest = parser.parse_known_args(words)
+        args.rest = rest
+    else:
+        args = parser.parse_args(words)
+    if module is None:
+        parser.print_help(sys.stderr)
+        return UNUSABLE
+    return int(module.run(args))
+
+
+def _parser(present: Sequence[Subcommand], chosen: Subcommand | None, module: ModuleType | None) -> _Parser:
+    """The parser of all subcommands' names; only the chosen one knows its arguments."""
+    parser = _Parser(
+        prog="romana-ovs",
+        description="Tenants, tiers and network policies of Kubernetes as OpenFlow tables of Open vSwitch.",
+        epilog="Exit codes: 0 fine; 1 the answer is no, or problems were found; 2 unusable input or usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"romana-ovs {__version__}")
+    commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", title="subcommands")
+    for command in present:
+        passes = module is not None and command is chosen and getattr(module, "PASSES_OPTIONS", False)
+        sub = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=module.HELP if module is not None and command is chosen else command.help,
+            allow_abbrev=not passes,
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        if module is not None and command is chosen:
+            module.arguments(sub)
+    return parser
+
+
+def _exists(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _complain(error: RomanaError) -> None:
+    """Print an error to stderr: one sentence, or one for each problem."""
+    sentences = [str(problem) for problem in error.problems] if isinstance(error, InputError) else [str(error)]
+    for sentence in sentences or [str(error)]:
+        print(f"romana-ovs: {sentence}", file=sys.stderr)
