@@ -25,11 +25,10 @@ class Numbers:
             if usable(number):
                 return number
             self._waiting.append(number)
-        for _ in range(len(self._waiting)):
-            number = self._waiting.popleft()
+        for place, number in enumerate(self._waiting):
             if usable(number):
+                del self._waiting[place]
                 return number
-            self._waiting.append(number)
         return None
 
     def give_back(self, number: int) -> None:

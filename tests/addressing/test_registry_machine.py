@@ -1,0 +1,186 @@
+"""The allocator under any sequence of events, beside a copy that is saved and loaded before every one of them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from ipaddress import IPv4Address, IPv4Network
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.registry import Registry
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import AddressError
+
+PLANS = (
+    Plan(IPv4Network("10.9.0.0/24"), 4, 2, 2),
+    Plan(IPv4Network("10.9.0.0/26"), 2, 2, 2),
+    Plan(IPv4Network("10.9.0.0/25"), 2, 1, 4),
+)
+PODS = st.sampled_from([f"ns/{letter}{number}" for letter in "abc" for number in range(6)])
+UIDS = st.sampled_from(["", "1", "2"])
+NODES = st.sampled_from(["n1", "n2", "n3", "n4", "n5"])
+SEGMENTS = st.builds(SegmentKey, st.sampled_from(["t1", "t2", ""]), st.sampled_from(["web", "db"]))
+ADDRESSES = st.one_of(
+    st.integers(0, 255).map(lambda low: IPv4Address("10.9.0.0") + low), st.just(IPv4Address("192.168.0.1"))
+)
+
+
+class Events(RuleBasedStateMachine):
+    """What must hold of the registry, whatever happens."""
+
+    @initialize(plan=st.sampled_from(PLANS))
+    def start(self, plan):
+        self.plan = plan
+        self.registry = Registry(plan)
+        self.restarted = Registry(plan)
+        self.numbers: dict[SegmentKey, int] = {}
+        self.freed: dict[tuple[SegmentKey, str], list[IPv4Address]] = defaultdict(list)
+
+    def both(self, act):
+        """The result of one event, which is the same after a restart."""
+        self.restarted = Registry.from_json(json.loads(json.dumps(self.restarted.to_json())), self.plan)
+        results = []
+        for registry in (self.registry, self.restarted):
+            try:
+                results.append(act(registry))
+            except AddressError as refused:
+                results.append(str(refused))
+        assert results[0] == results[1]
+        return results[0]
+
+    @rule(pod=PODS, uid=UIDS, node=NODES, segment=SEGMENTS)
+    def attach(self, pod, uid, node, segment):
+        held = self.registry.endpoint(pod)
+        kept = held is not None and (held.uid, held.node) == (uid, node) and not held.foreign
+        before = {key: end for key, end in self.registry.endpoints.items() if key != pod}
+        if held is not None and not kept:
+            self._freed(held)
+        result = self.both(lambda registry: registry.attach(pod, uid=uid, node=node, segment=segment))
+        assert {key: end for key, end in self.registry.endpoints.items() if key != pod} == before
+        if isinstance(result, str):
+            self._exhausted(node, segment)
+            return
+        assert not kept or result == held
+        if not kept:
+            place = self.plan.split(result.address)
+            assert place.segment in self.registry.indexes(segment)
+            assert place.host == self.registry.hosts[node]
+            self._was_longest_free(result)
+
+    def _freed(self, held):
+        if held.segment is not None:
+            self.freed[held.segment, held.node].append(held.address)
+
+    def _was_longest_free(self, end):
+        """What was freed is used again only after every other free number, and in the order of freeing."""
+        waiting = self.freed[end.segment, end.node]
+        if end.address in waiting:
+            usable = [address for address in waiting if not self._reserved(address, but=end.pod)]
+            assert usable[0] == end.address
+            waiting.remove(end.address)
+
+    def _reserved(self, address, but=None):
+        owners = {end.address for end in self.registry.endpoints.values() if end.pod != but}
+        return address in owners or address in self.blocked
+
+    blocked: frozenset[IPv4Address] = frozenset()
+
+    def _exhausted(self, node, segment):
+        """A refusal is true: no host number is left, or no index, or nothing in all of the indexes on this node."""
+        if node not in self.registry.hosts:
+            assert len(self.registry.hosts) + self._hosts_passed_over() == self.plan.hosts
+            return
+        owned = sum(run.size for runs in self.registry.tenants.values() for run in runs)
+        assert owned == self.plan.segments - 1
+        host = self.registry.hosts[node]
+        for index in self.registry.indexes(segment):
+            for endpoint in range(self.plan.endpoints):
+                value = int(self.plan.segment_cidr(index)[0]) + (host << self.plan.endpoint_bits) + endpoint
+                assert not self.plan.usable(value) or self._reserved(IPv4Address(value))
+
+    def _hosts_passed_over(self):
+        used = set(self.registry.hosts.values())
+        free = set(range(self.plan.hosts)) - used
+        return sum(1 for number in free if self._reserved(self.plan.gateway(number)))
+
+    @rule(pod=PODS, uid=UIDS, node=NODES, address=ADDRESSES)
+    def claim(self, pod, uid, node, address):
+        held = self.registry.endpoint(pod)
+        ours = held is not None and not held.foreign and (held.uid, held.node, held.address) == (uid, node, address)
+        owner = next((end.pod for end in self.registry.endpoints.values() if end.address == address), None)
+        result = self.both(lambda registry: registry.claim(pod, uid=uid, node=node, address=address))
+        if isinstance(result, str):
+            assert owner not in (None, pod) or address in self.blocked or address in self.plan.node_addresses()
+            assert self.registry.endpoint(pod) == held
+            return
+        assert owner in (None, pod) and result.address == address and result.foreign != ours
+        if held is not None and held != result:
+            self._freed(held)
+
+    @rule(pod=PODS, uid=UIDS)
+    def release(self, pod, uid):
+        held = self.registry.endpoint(pod)
+        gone = self.both(lambda registry: registry.release(pod, uid=uid))
+        assert gone == (held is not None and held.uid == uid)
+        assert (self.registry.endpoint(pod) is None) == (gone or held is None)
+        if gone:
+            self._freed(held)
+
+    @rule(node=NODES)
+    def forget_host(self, node):
+        self.both(lambda registry: registry.forget_host(node))
+        assert node not in self.registry.hosts or any(end.node == node for end in self.registry.endpoints.values())
+
+    @rule(node=NODES)
+    def host(self, node):
+        known = self.registry.hosts.get(node)
+        number = self.both(lambda registry: registry.host(node))
+        assert known is None or known == number
+
+    @rule(addresses=st.frozensets(ADDRESSES, max_size=3))
+    def block(self, addresses):
+        self.both(lambda registry: registry.block(addresses))
+        self.blocked = addresses
+
+    @rule(tenant=st.sampled_from(["t1", "t3"]), tiers=st.sets(st.sampled_from(["web", "db", "x", "y", "z"])))
+    def admit(self, tenant, tiers):
+        self.both(lambda registry: registry.admit(tenant, tiers))
+
+    @invariant()
+    def no_address_has_two_owners(self):
+        addresses = [end.address for end in self.registry.endpoints.values()]
+        assert len(set(addresses)) == len(addresses)
+
+    @invariant()
+    def addresses_belong_to_the_tenant_of_their_segment(self):
+        for end in self.registry.endpoints.values():
+            if end.segment is not None:
+                index = self.plan.split(end.address).segment
+                assert any(index in run.indexes for run in self.registry.tenants[end.segment.tenant])
+
+    @invariant()
+    def runs_are_aligned_and_apart(self):
+        seen = {0}
+        for runs in self.registry.tenants.values():
+            for run in runs:
+                assert run.base % run.size == 0 and run.size & run.size - 1 == 0
+                assert seen.isdisjoint(run.indexes)
+                seen.update(run.indexes)
+
+    @invariant()
+    def numbers_are_for_good_and_hosts_apart(self):
+        assert self.numbers.items() <= self.registry.segments.items()
+        self.numbers = dict(self.registry.segments)
+        assert len(set(self.registry.hosts.values())) == len(self.registry.hosts)
+
+    @invariant()
+    def a_restart_changes_nothing(self):
+        assert self.registry.to_json() == self.restarted.to_json()
+
+
+TestEvents = Events.TestCase
+TestEvents.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
