@@ -1,0 +1,114 @@
+# `make demo` and `make test` install what they need first; a second run takes seconds. `make` alone lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= /usr/bin/python3
+BIN := .venv/bin
+DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
+SYSTEM := openvswitch-switch mininet iproute2 ethtool iputils-ping procps curl python3-venv
+TEST_SECONDS ?= 1500
+PYTEST_ARGS ?=
+
+# Relative on purpose: pip splits these at blanks, and the checkout's path may have some.
+# The second name is what newer versions of pip ask for.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint contracts types docs docs-check goldens bench lock clean root system
+
+help:  ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: root .venv/.installed  ## The demonstration, on emulated nodes of real Open vSwitch bridges
+	@exec $(BIN)/romana-ovs demo
+
+test: root lint contracts types docs-check  ## Lint, import contracts, types, generated docs, tests
+	@echo "== tests"
+	@timeout --foreground --signal=INT --kill-after=60 $(TEST_SECONDS) $(BIN)/python -m pytest --durations=15 $(PYTEST_ARGS)
+
+lint: .venv/.installed-test  ## Style and common mistakes
+	@echo "== lint"
+	@$(BIN)/ruff check --quiet .
+
+contracts: .venv/.installed-test  ## Which part may import which
+	@echo "== import contracts"
+	@$(BIN)/lint-imports --config setup.cfg --no-logo > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
+
+types: .venv/.installed-test  ## Type annotations
+	@echo "== types"
+	@$(BIN)/mypy --no-error-summary
+
+# Until the generator has landed there is nothing to be stale.
+DOCS := $(if $(wildcard romana_ovs/cli/docs.py),$(BIN)/python -m romana_ovs.cli.docs,echo no generated docs yet:)
+
+docs: .venv/.installed  ## Write the docs that are rendered from code
+	@$(DOCS)
+
+docs-check: .venv/.installed
+	@echo "== generated docs"
+	@$(DOCS) --check
+
+goldens: .venv/.installed-test  ## Rewrite the expected texts under tests/; review the difference
+	@$(BIN)/python -m pytest -q -m "not root" --rewrite-goldens $(PYTEST_ARGS)
+
+bench: root .venv/.installed  ## The figures of bench/results.md
+	@exec $(BIN)/python bench/run.py
+
+# A new pip in an environment of its own: pip-tools and the one that Debian ships do not fit each other.
+LOCK := .venv/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-header --annotation-style=line \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	--unsafe-package=ovs --constraint=constraints.txt
+
+LOCK_HEADER := 'Exact versions, written by `make lock`. Not `ovs`: Open vSwitch brings its Python module, in its own version.'
+
+lock: .venv/.installed  ## Newest versions into the lock files
+	@$(PYTHON) -m venv --clear .venv/lock
+	@env -u PIP_CONSTRAINT .venv/lock/bin/pip install --quiet --upgrade pip pip-tools
+	@rm -f requirements.lock requirements-test.lock
+	@env -u PIP_CONSTRAINT $(LOCK) --output-file=requirements.lock setup.cfg
+	@env -u PIP_CONSTRAINT $(LOCK) --extra=test --constraint=requirements.lock --output-file=requirements-test.lock setup.cfg
+	@for file in requirements.lock requirements-test.lock; do \
+		{ printf '# %s\n' $(LOCK_HEADER); sed '/^# WARNING/,$$d' "$$file"; } > .venv/lock/new; cp .venv/lock/new "$$file"; done
+
+clean:  ## Remove the environment and everything that was built
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+root:
+	@[[ $$EUID -eq 0 ]] || { echo "make $(MAKECMDGOALS): needs root for Open vSwitch and network namespaces; run it as root (sudo make $(MAKECMDGOALS))." >&2; exit 1; }
+
+# Where dpkg is missing, other distributions' names are not ours to guess.
+system:
+	@if ! command -v dpkg-query > /dev/null; then \
+		for tool in ovs-vswitchd ovsdb-server mn ip ethtool ping curl; do \
+			command -v "$$tool" > /dev/null || { echo "$$tool is missing: install Open vSwitch, Mininet, iproute2, ethtool, ping and curl." >&2; exit 1; }; \
+		done; exit 0; \
+	fi; \
+	missing=$$(for package in $(SYSTEM); do \
+		dpkg-query -W -f '$${Status}' "$$package" 2> /dev/null | grep -q 'ok installed' || printf '%s ' "$$package"; done); \
+	[[ -n $$missing ]] || exit 0; \
+	[[ $$EUID -eq 0 ]] || { echo "These system packages are missing: $${missing% }. Install them, or run this once as root." >&2; exit 1; }; \
+	echo "Installing system packages: $${missing% }"; \
+	log=$$(mktemp); \
+	export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get update -q && apt-get install -qy --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 $$missing; } < /dev/null 2>&1 \
+		| tee "$$log" | sed -un 's/^Setting up \([^ ]*\).*/  \1/p' || { tail -20 "$$log" >&2; exit 1; }; \
+	rm -f "$$log"
+
+# The system's site-packages hold Mininet's module and the one of Open vSwitch's own version (so it is not in the lock).
+.venv/.installed: $(DECLARED) requirements.lock | system
+	@echo "Installing Python packages into .venv (a minute or so the first time)"
+	@$(BIN)/python -c pass 2> /dev/null || $(PYTHON) -m venv --clear --system-site-packages .venv
+	@$(BIN)/pip install --quiet --use-pep517 --requirement requirements.lock
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed requirements-test.lock
+	@echo "Installing the tools of the tests into .venv"
+	@$(BIN)/pip install --quiet --use-pep517 --requirement requirements-test.lock
+	@touch $@

@@ -1,0 +1,68 @@
+"""What every test gets: hypothesis profiles, golden files, and the proof that nothing of ours stays behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import leftovers
+
+GOLDENS = Path(__file__).parent / "goldens"
+INTEGRATION = Path(__file__).parent / "integration"
+
+# The machine may be slow and shared: time per example says nothing. CI asks the same questions every time.
+_COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", _COMMON, max_examples=40, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("long", _COMMON, max_examples=3000)
+settings.load_profile(os.environ.get("ROMANA_HYPOTHESIS", "quick"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--rewrite-goldens`."""
+    parser.addoption("--rewrite-goldens", action="store_true", help="write the expected texts instead of comparing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the integration tests as `root`, and skips those marked so where they cannot run (never in CI)."""
+    lacking = _lacking()
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker("root")
+        if lacking and not os.environ.get("CI") and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason=lacking))
+
+
+def _lacking() -> str:
+    if os.geteuid() != 0:
+        return "needs root"
+    return "" if shutil.which("ovs-vswitchd") else "needs Open vSwitch"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails the session when a process, network namespace, run or temporary folder of it outlives its tests."""
+    tmp_path_factory.getbasetemp()  # Made before temporary files move to a folder that is watched.
+    watch = leftovers.Watch.start()
+    yield
+    left = watch.finish()
+    assert not left, "left behind by the tests:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)`: compares `text` with tests/goldens/NAME, or writes it under `--rewrite-goldens`."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDENS / name
+        if request.config.getoption("--rewrite-goldens"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.is_file(), f"{path} is missing: write it with `make goldens` and review it"
+        assert text.splitlines() == path.read_text().splitlines()
+
+    return compare

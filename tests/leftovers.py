@@ -1,0 +1,97 @@
+"""What a test session leaves on the machine: processes, network namespaces, runs, temporary folders.
+
+Other sessions and other runs may be alive on the same machine, so ours is told apart by what it inherits: an
+environment variable for processes, a folder of its own for whatever `tempfile` makes. A namespace or run
+belongs to nobody once the lock of its run is free, and was ours if it was not there when we began.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOKEN = "ROMANA_TEST_SESSION"
+RUNS = Path("/run/romana-ovs")
+NAMESPACES = Path("/run/netns")
+NAMESPACE_PREFIX = "rmn-"
+GRACE_SECONDS = 5.0
+"""How long what tests have ended may take to be gone, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A session's token, its temporary folder, and the runs that were there before it."""
+
+    token: str
+    folder: Path
+    before: frozenset[str]
+
+    @classmethod
+    def start(cls) -> Watch:
+        """A watch over what this process makes and starts from now on."""
+        token = secrets.token_hex(4)
+        folder = Path(tempfile.gettempdir()) / f"rt-{token}"  # Short: paths of Unix sockets have 107 characters.
+        folder.mkdir(mode=0o755)
+        os.environ[TOKEN] = token
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        return cls(token, folder, frozenset(_runs()))
+
+    def finish(self) -> list[str]:
+        """One line for each thing that is still there; empty when all is clean. The temporary folder goes."""
+        end = time.monotonic() + GRACE_SECONDS
+        while (left := self._left()) and time.monotonic() < end:
+            time.sleep(0.05)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        tempfile.tempdir = None
+        del os.environ["TMPDIR"], os.environ[TOKEN]
+        return left
+
+    def _left(self) -> list[str]:
+        runs = [name for name in _runs() if name not in self.before and not _is_live(name)]
+        return [
+            *self._processes(),
+            *(f"run or namespace {name}" for name in runs),
+            *(f"temporary {path}" for path in sorted(self.folder.iterdir())),
+        ]
+
+    def _processes(self) -> list[str]:
+        """Processes that were started with our token in their environment, but for Python's own helpers."""
+        wanted = f"{TOKEN}={self.token}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue  # It ended meanwhile, or is not ours to read.
+            if wanted in environment and "multiprocessing.resource_tracker" not in command:
+                found.append(f"process {entry.name}: {command}")
+        return found
+
+
+def _runs() -> list[str]:
+    """Names of run folders, and of network namespaces of runs."""
+    runs = [path.name for path in RUNS.iterdir() if path.is_dir()] if RUNS.is_dir() else []
+    spaces = [path.name for path in NAMESPACES.iterdir()] if NAMESPACES.is_dir() else []
+    return sorted(runs) + sorted(name for name in spaces if name.startswith(NAMESPACE_PREFIX))
+
+
+def _is_live(name: str) -> bool:
+    """Whether somebody holds the lock of the run that the folder or namespace is named by."""
+    run = name.removeprefix(NAMESPACE_PREFIX).split("-")[0]
+    try:
+        with (RUNS / run / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
