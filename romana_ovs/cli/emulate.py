@@ -15,6 +15,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.cli.drawing import draw_matrix, group_names
 from romana_ovs.emulate.controller import Event, Programmed
 from romana_ovs.emulate.edits import Edit, Edits, refusal_lines
@@ -134,7 +135,7 @@ def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state:
     settings = manifests.folder / "romana.conf"
     return Plan(
         folder=manifests.folder.resolve(), nodes=tuple(sorted(cluster.nodes)), count=manifests.count,
-        network=cluster.settings.network, fabric=fabric, ports=manifests.served(ports),
+        addresses=AddressPlan.of(cluster.settings), fabric=fabric, ports=manifests.served(ports),
         settings=(settings.resolve(),) if settings.is_file() else (), state_file=state.resolve() if state else None,
     )
 

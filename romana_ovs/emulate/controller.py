@@ -34,12 +34,11 @@ LOG_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the controller sees it; `address` is the node's own in the pods' network, when told."""
+    """A node as the controller sees it; `flows` counts them by kind."""
 
     connected: bool = False
     synced_generation: int = -1
     flows: Mapping[str, int] = field(default_factory=dict)
-    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,6 @@ def _state(event: Mapping[str, Any]) -> State:
         nodes={name: NodeState(
             connected=bool(node.get("connected")), flows=node.get("flows") or {},
             synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
-            address=str(node.get("address") or ""),
         ) for name, node in event["nodes"].items()},
         pods={PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"))
               for key, pod in event["pods"].items()},

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
+from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.emulate.agents import Zygote
-from romana_ovs.emulate.controller import Controller, Event, NodeState, Options, Programmed, State, controller_socket
+from romana_ovs.emulate.controller import Controller, Event, Options, Programmed, State, controller_socket
 from romana_ovs.emulate.fabric import Fabric, join
 from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
@@ -19,6 +20,7 @@ from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.emulate.system import ip_batch, require_machine
 from romana_ovs.model.errors import RomanaError, SetupError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.state import StateFile
 
 SETTLE_SECONDS = 60.0
 """How long a cluster may take until every switch has what the manifests ask for, in seconds."""
@@ -28,7 +30,7 @@ PARALLEL = 4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to emulate. `ports` (`80/tcp`) are served in every pod; `network` is that of the address plan.
+    """What to emulate. `ports` (`80/tcp`) are served in every pod; `addresses` is the plan of all addresses.
 
     `count` is what the controller is told as number of nodes, None when the manifests name them. `state_file` None:
     a fresh one that goes with the run.
@@ -37,7 +39,7 @@ class Plan:
     folder: Path
     nodes: tuple[str, ...]
     count: int | None
-    network: IPv4Network
+    addresses: AddressPlan
     fabric: Fabric = Fabric.LINK
     ports: tuple[str, ...] = ()
     settings: tuple[Path, ...] = ()
@@ -60,7 +62,8 @@ class Emulation:
         self._state = State()
         self._programmed: Programmed | None = None
         self._failure: RomanaError | None = None
-        self._addressed: dict[str, str] = {}
+        self._addressed: dict[str, IPv4Address] = {}
+        self._state_file = Path()
         self._ending = False
         self._follower: threading.Thread | None = None
         self._run: Run | None = None
@@ -96,8 +99,8 @@ class Emulation:
         join(run, nodes, plan.fabric)
         self._pods = Pods(run, self.nodes, self._zygote, mtu=plan.fabric.mtu)
         self._pods.serve(plan.ports)
-        state_file = plan.state_file or run.folder / "state.json"
-        self._controller = Controller(run, nodes, Options(plan.folder, plan.count, state_file, plan.settings))
+        self._state_file = plan.state_file or run.folder / "state"
+        self._controller = Controller(run, nodes, Options(plan.folder, plan.count, self._state_file, plan.settings))
         self.start_controller()
 
     def close(self) -> None:
@@ -126,6 +129,11 @@ class Emulation:
     def addresses(self) -> dict[PodKey, IPv4Address]:
         """The pods' addresses, as the controller reported them last."""
         return {key: IPv4Address(pod.address) for key, pod in self._state.pods.items()}
+
+    @property
+    def node_addresses(self) -> Mapping[str, IPv4Address]:
+        """Every node's own address on its bridge, as far as it has been numbered."""
+        return dict(self._addressed)
 
     @property
     def controller(self) -> Controller:
@@ -217,7 +225,7 @@ class Emulation:
         with self._changed:
             if isinstance(event, State):
                 self._state = event
-                self._address_nodes(event.nodes)
+                self._address_nodes()
                 if self._pods is not None:
                     self._pods.follow(self._places().values())
             elif isinstance(event, Programmed):
@@ -228,12 +236,20 @@ class Emulation:
         return {key: PodPlace(key, pod.node, pod.address, pod.mac)
                 for key, pod in self._state.pods.items() if pod.node in self.nodes}
 
-    def _address_nodes(self, states: Mapping[str, NodeState]) -> None:
-        """Give every node its own address on its bridge, once the controller says it."""
-        for name, state in states.items():
-            if name in self.nodes and state.address and self._addressed.get(name) != state.address:
-                self._addressed[name] = state.address
-                _address_node(self.nodes[name], IPv4Address(state.address), self.plan)
+    def _address_nodes(self) -> None:
+        """Give every node its own address on its bridge, once the controller has numbered it."""
+        if self._addressed.keys() >= self.nodes.keys():
+            return
+        for name, address in node_addresses(self._state_file, self.plan.addresses).items():
+            if name in self.nodes and name not in self._addressed:
+                self._addressed[name] = address
+                _address_node(self.nodes[name], address, self.plan)
+
+
+def node_addresses(state_file: Path, plan: AddressPlan) -> dict[str, IPv4Address]:
+    """The nodes' own addresses by the host numbers in the controller's state file, as far as it has any."""
+    numbers = (StateFile(state_file).load() or {}).get("addresses", {}).get("hosts", {})
+    return {name: plan.gateway(number) for name, number in numbers.items()}
 
 
 def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
@@ -244,6 +260,6 @@ def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
     ip_batch([
         f"addr flush dev {BRIDGE}",
         f"link set {BRIDGE} addrgenmode none up",
-        f"addr add {address}/{plan.network.prefixlen} dev {BRIDGE}",
+        f"addr add {address}/{plan.addresses.network.prefixlen} dev {BRIDGE}",
     ], netns=node.netns)
 

@@ -104,12 +104,12 @@ class Prompt(cmd.Cmd):
     def do_nodes(self, arg: str) -> None:
         """nodes: the nodes, and how to reach their switches."""
         rows: list[tuple[str, ...]] = [("NODE", "ADDRESS", "CONTROLLER", "FLOWS")]
-        states = self._emulation.state.nodes
+        states, addresses = self._emulation.state.nodes, self._emulation.node_addresses
         for name in self._emulation.nodes:
             state = states.get(name)
             connected = "connected" if state is not None and state.connected else "away"
             flows = ", ".join(f"{kind} {count}" for kind, count in state.flows.items()) if state is not None else ""
-            rows.append((name, (state.address if state is not None else "") or "-", connected, flows))
+            rows.append((name, str(addresses.get(name, "-")), connected, flows))
         self._table(rows)
         for node in self._emulation.nodes.values():
             self._say(f"{node.name}: {node.dump_flows}")

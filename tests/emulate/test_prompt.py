@@ -28,7 +28,8 @@ class Asked:
 
 
 def pod(key: str, address: str) -> RunningPod:
-    return RunningPod(PodPlace(PodKey(key), "node1", address, "0a:58:00:00:00:01"), f"rmn-{key}", "p", cast(Any, Asked()))
+    place = PodPlace(PodKey(key), "node1", address, "0a:58:00:00:00:01")
+    return RunningPod(place, f"rmn-{key}", "p", cast(Any, Asked()))
 
 
 PODS = {PodKey(key): pod(key, f"10.0.0.{number}") for number, key in enumerate(("x/a", "y/b", "x/c", "y/c"), start=1)}
@@ -55,7 +56,8 @@ def talk(text: str) -> tuple[str, list[tuple[str, ...]]]:
     """What the prompt says to these lines, and the matrices it was asked for."""
     emulation = SimpleNamespace(
         pods=PODS, nodes={"node1": SimpleNamespace(name="node1", netns="n", dump_flows="ovs-ofctl dump-flows unix:x")},
-        state=State(1, {"node1": NodeState(True, 1, {"total": 7}, "10.0.0.65")},
+        node_addresses={"node1": "10.0.0.65"},
+        state=State(1, {"node1": NodeState(True, 1, {"total": 7})},
                     {PodKey("x/a"): PodState("node1", "10.0.0.1", "0a:58:0a:00:00:01", 4)}),
     )
     shown: list[tuple[str, ...]] = []
