@@ -1,0 +1,197 @@
+"""`romana-ovs diff DIR NEWDIR`: what a change would open and close, and what it would cost each node.
+
+NEWDIR is read as an edit of DIR: pods that stay keep their node, address, port and numbers, and an object that is
+invalid in NEWDIR keeps its last valid version, as live. With `--json`:
+
+`{"ports": [...], "opened": [{"from", "to", "port"}], "closed": [{"from", "to", "port"}],
+"nodes": {NAME: {"added", "removed", "changed", "before", "after"}}}`: pods as `namespace/name`, ports as `80/tcp`;
+the five numbers of a node are flows. Exits 1 when anything differs, 0 when nothing does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from romana_ovs.cli.common import add_folder, print_json, warn
+from romana_ovs.cli.matrix import parse_ports
+from romana_ovs.cli.offline import compiled, saved_state, settled
+from romana_ovs.config import load_settings
+from romana_ovs.kube.folder import FolderReader
+from romana_ovs.kube.store import Store
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.errors import InputError
+from romana_ovs.pipeline.compile import CompileCache
+from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.policy.matrix import Opening, container_ports, difference, reachability
+from romana_ovs.world import World, offline_facts
+from romana_ovs.world.offline import FIRST_LINK_PORT, FIRST_POD_PORT
+
+HELP = "what a change of manifests would open and close, and its cost in flows per node"
+
+Key = TypeVar("Key")
+Tables = dict[FlowKey, Flow]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Flows of one node: to add, to remove, to change in place, and how many there are before and after."""
+
+    added: int
+    removed: int
+    changed: int
+    before: int
+    after: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the node is left alone."""
+        return not (self.added or self.removed or self.changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Everything that differs between two folders; openings are sorted, nodes by name."""
+
+    ports: tuple[PortRef, ...]
+    opened: tuple[Opening, ...]
+    closed: tuple[Opening, ...]
+    nodes: Mapping[str, Cost]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing differs at all."""
+        return not (self.opened or self.closed) and all(cost.nothing for cost in self.nodes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """As the module's docstring says."""
+        return {
+            "ports": [str(port) for port in self.ports],
+            "opened": [opening.to_json() for opening in self.opened],
+            "closed": [opening.to_json() for opening in self.closed],
+            "nodes": {node: asdict(cost) for node, cost in self.nodes.items()},
+        }
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `diff` takes."""
+    add_folder(parser)
+    parser.add_argument("new", metavar="NEWDIR", type=Path, help="the same folder as it would be after the change")
+    parser.add_argument("--ports", metavar="PORTS", help="these ports instead of those the containers of both declare")
+
+
+def run(args: argparse.Namespace) -> int:
+    """1 when anything differs, else 0. Raises InputError when a folder, the state or the ports cannot be used."""
+    asked = parse_ports(args.ports) if args.ports is not None else None
+    before, after = _clusters(args)
+    change = compare(before, after, ports=asked, state=saved_state(args.state))
+    if args.json:
+        print_json(change.to_json())
+    else:
+        print("\n".join(_lines(change)))
+    return 0 if change.nothing else 1
+
+
+def compare(
+    before: Cluster, after: Cluster, *, ports: tuple[PortRef, ...] | None = None, state: Mapping[str, Any] | None = None
+) -> Change:
+    """What differs; `ports` None means those that containers of either declare. Raises as `settled` does."""
+    if ports is None:
+        ports = tuple(dict.fromkeys([*container_ports(before), *container_ports(after)]))
+    world, facts = settled(before, state)
+    old_tables, caches = _tables(world, facts, {})
+    old_matrix = reachability(before, _addresses(world, before), ports)
+    world.update(after)
+    while world.pending:
+        world.advance()
+    new_facts = continued(facts, offline_facts(after, world.registry.hosts))
+    new_tables, _ = _tables(world, new_facts, caches)
+    opened, closed = difference(old_matrix, reachability(after, _addresses(world, after), ports))
+    nodes = {
+        node: _cost(old_tables.get(node, {}), new_tables.get(node, {}))
+        for node in sorted(old_tables.keys() | new_tables.keys())
+    }
+    return Change(ports, tuple(opened), tuple(closed), nodes)
+
+
+def continued(before: Mapping[str, BridgeFacts], after: Mapping[str, BridgeFacts]) -> dict[str, BridgeFacts]:
+    """The bridges of `after`, with the port numbers of `before` for every pod and neighbour that stays."""
+    found = {}
+    for node, own in after.items():
+        known = before.get(node)
+        if known is None:
+            found[node] = own
+            continue
+        old = {key: port.ofport for key, port in known.pods.items()}
+        numbers = _numbered(own.pods, old, FIRST_POD_PORT)
+        links = _numbered(own.links, known.links, FIRST_LINK_PORT)
+        pods = {key: PodPort(numbers[key]) for key in own.pods}
+        found[node] = replace(own, pods=MappingProxyType(pods), links=MappingProxyType(links))
+    return found
+
+
+def _numbered(keys: Iterable[Key], known: Mapping[Key, int], first: int) -> dict[Key, int]:
+    """A number for each key: the known one, else the lowest from `first` that was never used."""
+    used = set(known.values())
+    free = (number for number in count(first) if number not in used)
+    return {key: known[key] if key in known else next(free) for key in keys}
+
+
+def _clusters(args: argparse.Namespace) -> tuple[Cluster, Cluster]:
+    settings = load_settings(args.dir)
+    if load_settings(args.new) != settings:
+        reason = "the settings differ from those of the first folder; only manifests can be compared"
+        raise InputError.because(reason, file=str(args.new / "romana.conf"))
+    store = Store(settings)
+    found = []
+    for path in (args.dir, args.new):
+        content = FolderReader(path, settings).read()
+        if not any(file.items or file.problems or file.ignored for file in content.files):
+            raise InputError.because("holds no Kubernetes objects", file=str(path))
+        loaded = store.apply(content, nodes=args.nodes)
+        warn(loaded)
+        found.append(loaded.cluster)
+    return found[0], found[1]
+
+
+def _addresses(world: World, cluster: Cluster) -> dict[Any, Any]:
+    return {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}
+
+
+def _tables(
+    world: World, facts: Mapping[str, BridgeFacts], caches: Mapping[str, CompileCache]
+) -> tuple[dict[str, Tables], dict[str, CompileCache]]:
+    kept = {node: caches.get(node) or CompileCache() for node in facts}
+    return {node: compiled(world, facts, node, kept[node]) for node in facts}, kept
+
+
+def _cost(old: Tables, new: Tables) -> Cost:
+    changed = sum(
+        old[key].actions != new[key].actions or old[key].cookie != new[key].cookie for key in old.keys() & new.keys()
+    )
+    return Cost(len(new.keys() - old.keys()), len(old.keys() - new.keys()), changed, len(old), len(new))
+
+
+def _lines(change: Change) -> list[str]:
+    if change.nothing:
+        return ["Nothing differs: the same paths are open, and no node gets or loses a flow."]
+    lines = []
+    for verb, openings in (("opens", change.opened), ("closes", change.closed)):
+        lines += [f"{verb}  {one.source} -> {one.destination}  {one.port}" for one in openings]
+    if not (change.opened or change.closed):
+        asked = ", ".join(str(port) for port in change.ports) or "no port (name some with --ports)"
+        lines.append(f"No path opens or closes, on {asked}.")
+    lines.append("")
+    for node, cost in change.nodes.items():
+        doing = f"{cost.added} added, {cost.removed} removed, {cost.changed} changed"
+        lines.append(
+            f"{node}: {'no flow differs' if cost.nothing else doing} ({cost.before} flows before, {cost.after} after)"
+        )
+    return lines

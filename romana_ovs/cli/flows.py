@@ -1,0 +1,35 @@
+"""`romana-ovs flows DIR --node NAME`: one node's compiled tables, as ovs-ofctl or a program reads them.
+
+The text loads with `ovs-ofctl -O OpenFlow15 add-flows BRIDGE FILE`. With `--json`:
+`[{"table", "table_id", "priority", "match", "actions", "cookie", "origin"}]`, where `match` and `actions` are in
+ovs-ofctl's words and `origin` says why the flow exists (a policy and its rule, or a feature of ours).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from romana_ovs.cli.common import add_folder, load_folder, print_json
+from romana_ovs.cli.offline import compiled, saved_state, settled
+
+HELP = "print one node's compiled tables"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `flows` takes."""
+    add_folder(parser)
+    parser.add_argument("--node", required=True, metavar="NAME", help="the node whose tables are wanted")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0. Raises InputError when the folder or the state cannot be used, or there is no such node."""
+    from romana_ovs.pipeline.listing import loadable, rows
+
+    loaded = load_folder(args)
+    world, facts = settled(loaded.cluster, saved_state(args.state))
+    flows = compiled(world, facts, args.node)
+    if args.json:
+        print_json(rows(flows.values()))
+    else:
+        print(loadable(flows.values()), end="")
+    return 0
