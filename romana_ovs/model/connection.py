@@ -31,8 +31,11 @@ class PortRef(NamedTuple):
         return _ICMP_WORD if self.protocol == ICMP else f"proto {self.protocol}"
 
     @classmethod
-    def parse(cls, text: str) -> PortRef:
-        """The port that `80/tcp`, `80` (TCP), `icmp` or `proto 47` means; raises InputError for anything else."""
+    def parse(cls, text: str, *, field: str = "") -> PortRef:
+        """The port that `80/tcp`, `80` (TCP), `icmp` or `proto 47` means; raises InputError for anything else.
+
+        `field` is what the error says the text was given as.
+        """
         words = text.strip().lower()
         if words == _ICMP_WORD:
             return cls(ICMP)
@@ -46,7 +49,8 @@ class PortRef(NamedTuple):
             return cls(known[protocol or "tcp"], int(port))
         raise InputError.because(
             f"{text!r} is not a port: write a number from 1 to {_HIGHEST_PORT} and tcp, udp or sctp, "
-            "such as 80/tcp, or icmp"
+            "such as 80/tcp, or icmp",
+            field=field,
         )
 
 

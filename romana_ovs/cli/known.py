@@ -1,0 +1,39 @@
+"""The addresses of pods and nodes for offline commands: allocated as the emulation does, afresh or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import Endpoint, endpoint_at
+from romana_ovs.model.objects import PodKey
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Addresses of the pods that have one of their own, and which node has which address towards its pods."""
+
+    pods: Mapping[PodKey, IPv4Address]
+    gateways: Mapping[IPv4Address, str]
+
+    @classmethod
+    def of(cls, cluster: Cluster, state: Path | None) -> Known:
+        """The addresses in `cluster`, with the numbers of the file `state` if it is given.
+
+        Raises AddressError when the plan cannot fit, InputError when the file cannot be used.
+        """
+        # Few folders need addresses, and the allocator takes its time to import.
+        from romana_ovs.state import StateFile
+        from romana_ovs.world import offline
+
+        world, _ = offline(cluster, StateFile(state).load() if state is not None else None)
+        pods = {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}
+        return cls(pods, {world.plan.gateway(number): node for node, number in world.registry.hosts.items()})
+
+    def endpoint_at(self, address: IPv4Address, cluster: Cluster) -> Endpoint:
+        """The pod or node that has `address`, else an outside address."""
+        node = self.gateways.get(address)
+        return Endpoint(node=node, address=address) if node is not None else endpoint_at(address, cluster, self.pods)

@@ -1,0 +1,51 @@
+"""`romana-ovs matrix DIR`: who may connect to whom by evaluation alone; needs neither root nor a switch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from romana_ovs.cli.common import add_folder, load_folder, print_json
+from romana_ovs.cli.known import Known
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.errors import InputError
+from romana_ovs.policy.matrix import asks_addresses, container_ports, reachability
+
+HELP = "the expected reachability of every pair of pods, by evaluation alone"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `matrix` takes."""
+    add_folder(parser)
+    parser.add_argument(
+        "--ports", metavar="PORTS", help="these ports (80/tcp,81/udp,icmp,...) instead of those the containers declare"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0. Raises InputError when the folder or the ports cannot be used."""
+    asked = None if args.ports is None else parse_ports(args.ports)
+    loaded = load_folder(args)
+    ports = container_ports(loaded.cluster) if asked is None else asked
+    addresses = Known.of(loaded.cluster, args.state).pods if asks_addresses(loaded.cluster) else {}
+    matrix = reachability(loaded.cluster, addresses, ports)
+    if args.json:
+        print_json(matrix.to_json())
+    elif not ports:
+        print("No container of these pods declares a port, so there is nothing to show: name some with --ports 80/tcp.")
+    else:
+        # What draws is slow to import and needed here alone.
+        from rich.console import Console
+
+        from romana_ovs.cli.drawing import draw_matrix, group_names
+
+        draw_matrix(matrix, console=Console(file=sys.stdout, highlight=False), groups=group_names(loaded.cluster))
+    return 0
+
+
+def parse_ports(text: str) -> tuple[PortRef, ...]:
+    """The ports of `80/tcp,81/udp,icmp`, each once. Raises InputError for what is no port, or when there is none."""
+    ports = tuple(dict.fromkeys(PortRef.parse(word, field="--ports") for word in text.split(",") if word.strip()))
+    if not ports:
+        raise InputError.because("no port is given: write them as 80/tcp,81/udp", field="--ports")
+    return ports
