@@ -29,6 +29,12 @@ _OLD_POLICIES = "extensions/v1beta1"
 _VERSIONS = {"Pod": "v1", "Namespace": "v1", "Node": "v1", **WORKLOADS}
 _CLUSTER_SCOPED = ("Namespace", "Node")
 _MAX_LIST_DEPTH = 4
+_TOP = ("apiVersion", "kind", "metadata", "spec", "status")
+_METADATA = frozenset({
+    "annotations", "clusterName", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers",
+    "generateName", "generation", "initializers", "labels", "managedFields", "name", "namespace", "ownerReferences",
+    "resourceVersion", "selfLink", "uid",
+})
 
 
 def decode(document: Document, file: str, settings: Settings) -> Decoded:
@@ -79,7 +85,7 @@ class _Decoder:
         elif kind == "List" or (kind.endswith("List") and "items" in value):
             yield from self._list(value, notes, depth, (kind.removesuffix("List"), version))
         elif kind == POLICY or kind in _VERSIONS:
-            yield from self._object(value, kind, version, notes)
+            yield from self._object({**value, "kind": kind, "apiVersion": version}, kind, version, notes)
         else:
             self._ignore(kind, version)
 
@@ -125,7 +131,7 @@ class _Decoder:
                 notes.wrong(repeated.path.removeprefix(notes.prefix), f"is given twice{line}")
 
     def _head(self, value: Mapping[str, object], kind: str, notes: Notes, *, demo: bool) -> _Head:
-        metadata = notes.mapping(value.get("metadata"), "metadata")
+        metadata = notes.mapping(value.get("metadata"), "metadata", _METADATA)
         name = notes.text(metadata.get("name"), "metadata.name")
         fault = label_fault if kind == "Namespace" else subdomain_fault
         if not notes.names("metadata") and not notes.names("metadata.name"):
@@ -157,10 +163,13 @@ class _Decoder:
         name = head.name if head.id is not None else f"{self.file}#{self.document.number}{notes.prefix}"
         fallback: Policy
         if romana:
+            demo = value.get("apiVersion") == romanapolicy.DEMO_VERSION
+            notes.mapping(value, "", (*_TOP, "allowIncoming") if demo else _TOP)
             policy = romanapolicy.read_romana_policy(value, head.labels, notes, namespace=head.namespace, name=name)
             romanapolicy.check_tenant(policy, self.settings, notes)
             fallback = romanapolicy.isolating(policy, self.settings, notes)
             return policy, fallback if head.namespace else None
+        notes.mapping(value, "", _TOP)
         spec = value.get("spec")
         plain_policy = kubepolicy.read_kubernetes_policy(spec, head.namespace, name, notes)
         fallback = kubepolicy.isolating(plain_policy, spec, notes)

@@ -43,7 +43,8 @@ def isolating(policy: KubernetesPolicy, spec: object, notes: Notes) -> Kubernete
     directions, both when those cannot be read. A misspelt field may have been either.
     """
     fields = spec if isinstance(spec, dict) else {}
-    lost, misspelt = notes.names("spec"), "spec" in notes.unknown
+    lost = notes.names("spec") or (spec is None and bool(notes.unknown))
+    misspelt = "spec" in notes.unknown
     unread = lost or notes.concerns("spec.podSelector") or (misspelt and "podSelector" not in fields)
     undirected = lost or notes.concerns("spec.policyTypes")
     if not fields.get("policyTypes"):
