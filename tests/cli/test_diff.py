@@ -1,0 +1,132 @@
+"""`romana-ovs diff`: what opens and closes, and what it costs each node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.cli.diff import continued
+from romana_ovs.cli.main import main
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.objects import PodKey
+from tests.cli.folders import manifest, node, pod, policy
+
+PODS = (pod("a", app="web"), pod("b", app="db"), pod("c", app="other", ports=(81,)))
+POLICY = policy("p", {"app": "db"}, {"app": "web"}, 80)
+
+
+def _diff(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict]:
+    code = main(["diff", *map(str, words), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def _cost(**changes: int) -> dict[str, int]:
+    return {"added": 0, "removed": 0, "changed": 0, **changes}
+
+
+def _brief(answer: dict) -> dict[str, dict[str, int]]:
+    return {name: {key: cost[key] for key in ("added", "removed", "changed")} for name, cost in answer["nodes"].items()}
+
+
+def test_nothing_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = manifest(tmp_path / "old", *PODS, POLICY), manifest(tmp_path / "new", POLICY, *reversed(PODS))
+    code, answer = _diff(capsys, old, new)
+    assert code == 0
+    assert (answer["opened"], answer["closed"], answer["ports"]) == ([], [], ["80/tcp", "81/tcp"])
+    assert _brief(answer) == {"node1": _cost(), "node2": _cost()}
+    assert main(["diff", str(old), str(new)]) == 0
+    assert capsys.readouterr().out.startswith("Nothing differs")
+
+
+def test_a_new_policy_closes_what_it_does_not_allow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = manifest(tmp_path / "old", *PODS), manifest(tmp_path / "new", *PODS, POLICY)
+    code, answer = _diff(capsys, old, new)
+    assert code == 1
+    assert answer["opened"] == []
+    assert answer["closed"] == [
+        {"from": "x/a", "to": "x/b", "port": "81/tcp"},
+        {"from": "x/c", "to": "x/b", "port": "80/tcp"},
+        {"from": "x/c", "to": "x/b", "port": "81/tcp"},
+    ]
+    brief = _brief(answer)
+    assert brief["node2"]["added"] > 0, "the pod that the policy selects is there"
+    cost = answer["nodes"]["node2"]
+    assert cost["after"] - cost["before"] == cost["added"] - cost["removed"]
+
+
+def test_text_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = manifest(tmp_path / "old", *PODS, POLICY), manifest(tmp_path / "new", *PODS)
+    assert main(["diff", str(old), str(new), "--ports", "80/tcp"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "opens  x/c -> x/b  80/tcp"
+    assert lines[-2].startswith("node1: ") and lines[-1].startswith("node2: ")
+
+
+def test_ports_may_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = manifest(tmp_path / "old", *PODS), manifest(tmp_path / "new", *PODS, POLICY)
+    _, answer = _diff(capsys, old, new, "--ports", "9/udp")
+    assert answer["ports"] == ["9/udp"]
+    assert {opening["port"] for opening in answer["closed"]} == {"9/udp"}
+
+
+def test_a_pod_more_costs_its_own_node_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pods that stay keep node, address and port, though the new one's name sorts before theirs."""
+    old, new = (
+        manifest(tmp_path / "old", *PODS, POLICY),
+        manifest(tmp_path / "new", pod("a0", app="web"), *PODS, POLICY),
+    )
+    code, answer = _diff(capsys, old, new)
+    assert code == 1
+    brief = _brief(answer)
+    assert brief["node1"] == _cost(), "an allowed class that was there already sends other nodes nothing"
+    assert brief["node2"]["removed"] == 0 and brief["node2"]["added"] > 0
+    assert {opening["from"] for opening in answer["opened"]} | {opening["to"] for opening in answer["opened"]} >= {
+        "x/a0"
+    }
+
+
+def test_a_node_more_shows_its_tables_as_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = (node("n1"), node("n2"))
+    old, new = manifest(tmp_path / "old", nodes[0], *PODS), manifest(tmp_path / "new", *nodes, *PODS)
+    code, answer = _diff(capsys, old, new)
+    assert code == 1
+    assert (answer["opened"], answer["closed"]) == ([], [])
+    cost = answer["nodes"]["n2"]
+    assert cost["before"] == 0 and cost["added"] == cost["after"] > 0
+
+
+def test_an_invalid_edit_keeps_the_last_valid_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = {**POLICY, "spec": {"podSelector": {"matchLabels": "nonsense"}}}
+    old, new = manifest(tmp_path / "old", *PODS, POLICY), manifest(tmp_path / "new", *PODS, broken)
+    assert main(["diff", str(old), str(new)]) == 0
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = manifest(tmp_path / "old", *PODS)
+    new = manifest(tmp_path / "new", *PODS, settings="isolation = tier")
+    assert main(["diff", str(old), str(new)]) == 2
+    assert "settings differ" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "new").mkdir()
+    assert main(["diff", str(manifest(tmp_path / "old", *PODS)), str(tmp_path / "new")]) == 2
+    assert "holds no Kubernetes objects" in capsys.readouterr().err
+
+
+def test_ports_of_pods_and_links_that_stay_do_not_change() -> None:
+    keys = [PodKey(f"x/{name}") for name in "abc"]
+    before = {"n": BridgeFacts("n", {keys[1]: PodPort(1), keys[2]: PodPort(2)}, links={"m": 0x7000})}
+    after = {
+        "k": BridgeFacts("k", {}),
+        "n": BridgeFacts(
+            "n", {key: PodPort(number) for number, key in enumerate(keys[:2], 1)}, links={"k": 0x7000, "m": 0x7001}
+        ),
+    }
+    found = continued(before, after)
+    assert {key: port.ofport for key, port in found["n"].pods.items()} == {keys[0]: 3, keys[1]: 1}
+    assert found["n"].links == {"k": 0x7001, "m": 0x7000}
+    assert found["k"] is after["k"]
