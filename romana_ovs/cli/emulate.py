@@ -98,8 +98,6 @@ class Session:
         """A session for a folder. Raises InputError when the folder cannot be used."""
         manifests = Manifests(folder, nodes)
         screen = Console(stderr=True, highlight=False)
-        edits = Edits(manifests.expected, edited=lambda edit: _show_edit(edit, as_json=as_json),
-                      refused=lambda problems: _show_refusal(problems, as_json=as_json))
         for problem in manifests.first.problems:
             screen.print(f"[yellow]{problem}[/]", markup=True)
         session: Session
@@ -112,6 +110,11 @@ class Session:
 
         emulation = Emulation(_plan(manifests, fabric, ports, state), progress=progress, listener=listener)
         manifests.addresses = emulation.addresses
+        edits = Edits(
+            manifests.cluster_and_matrix, settled=lambda: emulation.settled,
+            edited=lambda edit: _show_edit(edit, as_json=as_json),
+            refused=lambda problems: _show_refusal(problems, as_json=as_json),
+        )
         session = cls(manifests, emulation, edits, screen)
         return session
 

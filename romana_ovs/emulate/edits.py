@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from romana_ovs.emulate.controller import Event, Programmed, Refused
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.matrix import Matrix, Opening, difference
 
 SHOWN = 20
@@ -37,17 +39,35 @@ class Edit:
         return [head, *_listed("opened", self.opened), *_listed("closed", self.closed)]
 
 
+@dataclass(slots=True)
+class _Pending:
+    """An edit that the switches have, but whose pods do not all run yet."""
+
+    opened: Sequence[Opening]
+    closed: Sequence[Opening]
+    programmed: Programmed
+    since: float
+
+
 class Edits:
-    """Turns the controller's reports into edits; `expected` is the reference matrix of the folder as it is now."""
+    """Turns the controller's reports into edits; they must come from one thread.
+
+    `expected` is the folder as it is now: its cluster and the reference matrix. `settled` says whether all
+    pods run and every switch has all. `clock` is in seconds.
+    """
 
     def __init__(
-        self, expected: Callable[[], Matrix], *, edited: Callable[[Edit], None],
-        refused: Callable[[Sequence[str]], None],
+        self, expected: Callable[[], tuple[Cluster, Matrix]], *, settled: Callable[[], bool],
+        edited: Callable[[Edit], None], refused: Callable[[Sequence[str]], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._expected = expected
+        self._settled = settled
         self._edited = edited
         self._refused = refused
-        self._before: Matrix | None = None
+        self._clock = clock
+        self._before: tuple[Cluster, Matrix] | None = None
+        self._pending: _Pending | None = None
 
     def begin(self) -> None:
         """Report from now on. Raises InputError when the folder cannot be read."""
@@ -57,13 +77,37 @@ class Edits:
         """Report the event if it is the end of an edit. Raises InputError when the folder cannot be read."""
         if self._before is None:
             return
-        if isinstance(event, Programmed):
-            after = self._expected()
-            opened, closed = difference(self._before, after)
-            self._before = after
-            self._edited(Edit(opened, closed, event))
-        elif isinstance(event, Refused):
+        if isinstance(event, Refused):
             self._refused(event.problems)
+        elif isinstance(event, Programmed):
+            self._programmed(event, self._before)
+        elif self._pending is not None and event.generation >= self._pending.programmed.generation and self._settled():
+            edit = Edit(self._pending.opened, self._pending.closed, self._pending.programmed)
+            self._pending = None
+            self._edited(edit)
+
+    def _programmed(self, event: Programmed, before: tuple[Cluster, Matrix]) -> None:
+        """Begin an edit, or add to the one whose pods are starting, or neither: only ports have changed."""
+        now = self._clock()
+        after = self._expected()
+        if after[0] is not before[0]:
+            opened, closed = difference(before[1], after[1])
+            self._before = after
+            if self._pending is not None:
+                opened = sorted({*self._pending.opened, *opened} - {*closed})
+                closed = sorted({*self._pending.closed, *closed} - {*opened})
+                event = _both(self._pending, event, now)
+            self._pending = _Pending(opened, closed, event, now)
+        elif self._pending is not None:
+            self._pending.programmed = _both(self._pending, event, now)
+            self._pending.since = now
+
+
+def _both(pending: _Pending, event: Programmed, now: float) -> Programmed:
+    """The cost of an edit up to now."""
+    first = pending.programmed
+    sent = {node: first.sent.get(node, 0) + event.sent.get(node, 0) for node in {**first.sent, **event.sent}}
+    return Programmed(event.generation, first.milliseconds + (now - pending.since) * 1000, sent)
 
 
 def refusal_lines(problems: Iterable[str]) -> list[str]:

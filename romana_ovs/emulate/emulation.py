@@ -167,7 +167,7 @@ class Emulation:
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> State:
         """The state once every pod runs and every switch has all of it. Raises SetupError after `seconds`."""
-        self._await(self._is_settled, seconds, "the cluster does not settle")
+        self._await(lambda: self.settled, seconds, "the cluster does not settle")
         return self._state
 
     def programmed_after(self, generation: int, seconds: float = SETTLE_SECONDS) -> Programmed:
@@ -188,10 +188,12 @@ class Emulation:
             if not came:
                 raise SetupError(f"{complaint} within {seconds:.0f} s: {self._missing()}")
 
-    def _is_settled(self) -> bool:
-        return self._state.generation >= 0 and self._state.settled and self._places() == {
-            pod.place.pod: pod.place for pod in self.pods.values()
-        }
+    @property
+    def settled(self) -> bool:
+        """Whether every node is addressed, every pod runs, and every switch has all that is asked for."""
+        state, running = self._state, {key: pod.place for key, pod in self.pods.items()}
+        known = self.nodes.keys() <= state.nodes.keys() and self.nodes.keys() <= self._addressed.keys()
+        return known and state.settled and self._places() == running
 
     def _missing(self) -> str:
         """What is not there yet, in words."""

@@ -57,8 +57,12 @@ class Manifests:
 
     def expected(self, ports: Sequence[PortRef] = ()) -> Matrix:
         """The reference matrix of the folder as it is now (without `ports`: of the containers' ports)."""
+        return self.cluster_and_matrix(ports)[1]
+
+    def cluster_and_matrix(self, ports: Sequence[PortRef] = ()) -> tuple[Cluster, Matrix]:
+        """The same with the cluster, which is the same object as before while nothing changed."""
         cluster = self.read().cluster
-        return reachability(cluster, self.addresses(), ports or container_ports(cluster) or (default_port(),))
+        return cluster, reachability(cluster, self.addresses(), ports or container_ports(cluster) or (default_port(),))
 
     def _names_nodes(self) -> bool:
         items = (item for file in self._reader.read().files for item in file.items)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from romana_ovs.emulate.controller import Programmed, Refused, State
 from romana_ovs.emulate.edits import Edit, Edits, refusal_lines
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, Opening
 
@@ -14,25 +15,56 @@ NOTHING = Matrix.of((A, B), ("80/tcp",), ())
 OPEN = Matrix.of((A, B), ("80/tcp",), (Opening(A, B, "80/tcp"),))
 
 
+class World:
+    """A folder that changes, a clock, and what was told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ready = True
+        self.folder = (Cluster(), NOTHING)
+        self.told: list[Edit] = []
+        self.refused: list[Sequence[str]] = []
+        self.edits = Edits(lambda: self.folder, settled=lambda: self.ready, edited=self.told.append,
+                           refused=self.refused.append, clock=lambda: self.now)
+
+    def change(self, matrix: Matrix) -> None:
+        self.folder = (Cluster(), matrix)
+
+
 def test_an_edit_is_told_by_its_difference() -> None:
-    matrices = iter([NOTHING, OPEN, OPEN, NOTHING])
-    told: list[Edit] = []
-    refused: list[Sequence[str]] = []
-    edits = Edits(lambda: next(matrices), edited=told.append, refused=refused.append)
-    programmed = Programmed(2, 7.4, {"node1": 3, "node2": 0})
-    edits.take(programmed)
-    assert told == [], "what happens before `begin` is the start, not an edit"
-    edits.begin()
-    edits.take(State())
-    for _ in range(3):
-        edits.take(programmed)
-    edits.take(Refused(("a.yaml: bad",)))
-    assert [edit.lines() for edit in told] == [
+    world = World()
+    world.edits.take(Programmed(1, 5.0, {}))
+    world.edits.begin()
+    for generation, matrix in ((2, OPEN), (3, OPEN), (4, NOTHING)):
+        world.change(matrix)
+        world.edits.take(Programmed(generation, 7.4, {"node1": 3, "node2": 0}))
+        world.edits.take(State(generation - 1))
+        assert len(world.told) == generation - 2, "a state from before the change proves nothing"
+        world.edits.take(State(generation))
+    world.edits.take(Programmed(5, 7.4, {"node1": 1}))
+    world.edits.take(State(5))
+    world.edits.take(Refused(("a.yaml: bad",)))
+    assert [edit.lines() for edit in world.told] == [
         ["programmed in 7 ms (flow messages: node1 3)", "  opened: x/a -> x/b 80/tcp"],
         ["programmed in 7 ms (flow messages: node1 3); no path opened or closed"],
         ["programmed in 7 ms (flow messages: node1 3)", "  closed: x/a -> x/b 80/tcp"],
     ]
-    assert refused == [("a.yaml: bad",)]
+    assert world.refused == [("a.yaml: bad",)]
+
+
+def test_an_edit_with_new_pods_is_told_once_they_run() -> None:
+    world = World()
+    world.edits.begin()
+    world.ready = False
+    world.change(OPEN)
+    world.edits.take(Programmed(2, 7.0, {"node1": 3}))
+    world.edits.take(State(2))
+    assert world.told == []
+    world.now = 0.050
+    world.ready = True
+    world.edits.take(Programmed(3, 2.0, {"node1": 1, "node2": 4}))
+    world.edits.take(State(3))
+    assert [edit.lines()[0] for edit in world.told] == ["programmed in 57 ms (flow messages: node1 4, node2 4)"]
 
 
 def test_json_of_an_edit() -> None:
