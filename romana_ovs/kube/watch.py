@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import struct
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,10 +74,11 @@ class _Inotify:
         """All events that wait."""
         found: list[_Event] = []
         while True:
-            try:
-                data = os.read(self.fd, _BUFFER)
-            except BlockingIOError:
+            # Asked first, because a read that eventlet has patched waits instead of raising BlockingIOError.
+            waiting = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
+            if not any(waiting):
                 return found
+            data = os.read(self.fd, _BUFFER)
             offset = 0
             while offset < len(data):
                 watch, mask, _, length = _HEADER.unpack_from(data, offset)

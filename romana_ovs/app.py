@@ -1,0 +1,300 @@
+"""The Ryu application: the only place with event handlers, and the wiring of the stages.
+
+    manifests -> Cluster -> World -> NodeView -> Verdicts -> Program -> Plan -> switch
+    ovsdb     -> BridgeFacts --^                     (session of each switch) --^
+
+Every change, wherever it comes from, raises one flag; whoever works then computes everything from what is
+current. What cannot be computed leaves what is programmed as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from romana_ovs import config, runtime
+from romana_ovs.controller.feed import Feed
+from romana_ovs.controller.manifests import Manifests
+from romana_ovs.controller.ports import Ports
+from romana_ovs.controller.progress import Progress
+from romana_ovs.controller.session import Session, Wanted
+from romana_ovs.controller.status import nodes_status, pods_status, strangers
+from romana_ovs.controller.wake import Wake
+from romana_ovs.kube.store import Loaded, Store
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import InputError, RomanaError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
+from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.policy.resolve_cache import ResolveCache
+from romana_ovs.state import StateFile
+from romana_ovs.switch.bridges import Bridge, BridgeRow
+from romana_ovs.switch.channel import Channel
+from romana_ovs.switch.ovsdb import OvsdbWatch
+from romana_ovs.world import World
+
+LOG = logging.getLogger("romana_ovs")
+
+LISTING_SECONDS = 10.0
+"""How long to wait at the start for databases that do not answer; their nodes are then not known."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a computation that failed is tried again; doubled each time, cut short by any change."""
+
+config.register(runtime.CONF)
+
+
+class RomanaOvs(runtime.RyuApp):
+    """Keeps every connected bridge as the manifests want it."""
+
+    OFP_VERSIONS = (runtime.OFP_VERSION,)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.options = config.controller_options_from(runtime.CONF)
+        if self.options.manifests is None:
+            raise InputError.because("names no folder of manifests", field="[romana] manifests")
+        settings = config.settings_from(runtime.CONF)
+        self.cluster: Cluster | None = None
+        self.ports = Ports(self.options.ovsdb)
+        self.sessions: dict[int, Session] = {}
+        self.progress = Progress()
+        self.refused: tuple[str, ...] = ()
+        self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
+        self.world = World(settings, self._state.load() if self._state is not None else None)
+        self._manifests = Manifests(
+            self.options.manifests,
+            Store(settings, default_nodes=self.options.nodes),
+            loaded=self._loaded,
+            failed=self._unreadable,
+        )
+        self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
+        self._wake = Wake()
+        self._saved_revision = 0
+        self._caches: dict[str, tuple[ResolveCache, CompileCache]] = {}
+        self._failures: dict[str, str] = {}
+        self._strangers: Mapping[tuple[str, PodKey], str] = {}
+        self._patient_until = 0.0
+
+    def start(self) -> None:
+        """Start every green thread; called by Ryu once all applications are there."""
+        super().start()
+        if self._feed is not None:
+            self._feed.listen()
+            runtime.spawn(self._feed.serve)
+            runtime.spawn(self._feed.publish)
+        self._patient_until = time.monotonic() + LISTING_SECONDS
+        runtime.spawn_after(LISTING_SECONDS, self._wake.set)
+        for remote in self.options.ovsdb:
+            runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
+        runtime.spawn(self._manifests.run)
+        runtime.spawn(self._work)
+
+    # What happens, from wherever it comes: taken note of at once, worked on by `_work`.
+
+    @runtime.on_state_change
+    def _connection_changed(self, event: runtime.StateChange) -> None:
+        """A switch has finished its handshake, or its connection has ended."""
+        datapath = event.datapath
+        known = self.sessions.get(datapath.id)
+        if event.state == runtime.DEAD_DISPATCHER:
+            if known is not None and known.channel.uses(datapath):
+                del self.sessions[datapath.id]
+                known.lost()
+                self._told()
+        elif known is not None:
+            LOG.error(
+                "switch %016x is connected already; a second connection from %s is refused",
+                datapath.id,
+                datapath.address,
+            )
+            datapath.cut()
+        else:
+            session = self.sessions[datapath.id] = Session(Channel(datapath), self)
+            LOG.info("switch %s: connected", session.name)
+            runtime.spawn_one(session.run)
+
+    def _loaded(self, loaded: Loaded, noticed: float) -> None:
+        """The manifests have been read."""
+        self._refuse(tuple(str(problem) for problem in loaded.problems))
+        if loaded.cluster is not self.cluster:
+            self.cluster = loaded.cluster
+            self.progress.change(noticed)
+            self._wake.set()
+        self._told()
+
+    def _unreadable(self, error: InputError) -> None:
+        """The manifests cannot be read; the last cluster stands."""
+        self._refuse(tuple(str(problem) for problem in error.problems))
+        self._told()
+
+    def _ports_changed(self, remote: str, rows: tuple[BridgeRow, ...]) -> None:
+        """A database says something new."""
+        noticed = time.monotonic()
+        if self.ports.replace(remote, rows):
+            self.progress.change(noticed)
+            self._wake.set()
+        self._told()
+
+    def became_ready(self, session: Session) -> None:
+        """A session knows what its switch has."""
+        self._wake.set()
+
+    def changed(self, session: Session) -> None:
+        """A session's state, or what is wrong with it, is another."""
+        self._told()
+
+    def confirmed(self, session: Session, sent: int) -> None:
+        """A switch has what its session was given."""
+        bridge = self.ports.by_dpid(session.channel.dpid)
+        if bridge is not None:
+            self.progress.sent(bridge.node, sent)
+        if not self._finish():
+            self._told()
+
+    # The work.
+
+    def _work(self) -> None:
+        """Never returns: one round for all changes since the last."""
+        pause: float | None = None
+        while True:
+            self._wake.wait(pause)
+            pause = self._next_pause(pause) if self._attempt() else None
+            self._told()
+
+    @staticmethod
+    def _next_pause(pause: float | None) -> float:
+        return FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
+
+    def _attempt(self) -> bool:
+        """One round; returns whether any of it failed."""
+        self._failures = {}
+        if self.cluster is None or not self._listed():
+            return False
+        try:
+            self._round(self.cluster)
+        except RomanaError as error:
+            LOG.error("%s; what is programmed stays", error)
+            self._failures[""] = str(error)
+        except Exception as error:  # A mistake of ours must not open or close a path, nor end the process.
+            LOG.exception("a mistake of ours; what is programmed stays")
+            self._failures[""] = f"internal error: {error!r}"
+        return bool(self._failures)
+
+    def _round(self, cluster: Cluster) -> None:
+        self.world.update(cluster)
+        self._save()
+        self._warn_of_strangers(cluster)
+        number = self.progress.next_round()
+        facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
+        for node, session in self._sessions_by_node().items():
+            if session.ready and self.world.host_number(node) is not None:
+                program = self._program(facts[node], facts)
+                if program is not None:
+                    zone = ZONE_BASE + (self.world.host_number(node) or 0)
+                    session.want(Wanted(number, self.progress.generation, program, zone))
+
+    def _program(self, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
+        """The tables of one node; None, with the failure noted, when they cannot be made."""
+        resolving, compiling = self._caches.setdefault(facts.node, (ResolveCache(), CompileCache()))
+        try:
+            view = self.world.view(facts, everywhere)
+            return compile_node(view, resolve(view, resolving), compiling)
+        except Exception as error:  # One node's trouble is not the others'; its switch keeps what it has.
+            LOG.exception("node %s: its tables cannot be made; what is programmed stays", facts.node)
+            self._caches.pop(facts.node)
+            self._failures[facts.node] = f"node {facts.node}: {error}"
+            return None
+
+    def _finish(self) -> bool:
+        """When every switch has the last round: take the world's next step, or tell that all is programmed."""
+        waiting = {
+            node: session
+            for node, session in self._sessions_by_node().items()
+            if self.world.host_number(node) is not None
+        }
+        behind = any(s.synced is None or s.synced.number != self.progress.round for s in waiting.values())
+        if behind or not waiting or self._failures:
+            return False
+        if self.world.pending:
+            self.world.advance()
+            self._wake.set()
+            return False
+        done = self.progress.finish(waiting, time.monotonic())
+        if done is not None and self._feed is not None:
+            self._told()
+            self._feed.tell(
+                {
+                    "event": "programmed",
+                    "generation": done.generation,
+                    "milliseconds": done.milliseconds,
+                    "sent": done.sent,
+                }
+            )
+        return True
+
+    # What the rounds need.
+
+    def _listed(self) -> bool:
+        """Whether all sources are listed, so that what is missing in them is really gone."""
+        return not self.ports.missing or time.monotonic() >= self._patient_until
+
+    def _sessions_by_node(self) -> dict[str, Session]:
+        """The connected switches whose bridge is known, by node."""
+        bridges = self.ports.bridges
+        return {node: self.sessions[bridge.dpid] for node, bridge in bridges.items() if bridge.dpid in self.sessions}
+
+    def _facts(self, bridge: Bridge) -> BridgeFacts:
+        session = self.sessions.get(bridge.dpid)
+        if session is None or session.survivors is None:
+            return bridge.facts
+        return session.survivors.mark(bridge, self.world.address_of)
+
+    def _save(self) -> None:
+        """Make new numbers durable before any flow uses them. Raises InputError when that fails."""
+        if self._state is not None and self.world.revision != self._saved_revision:
+            self._state.save(self.world.to_json())
+            self._saved_revision = self.world.revision
+
+    def _warn_of_strangers(self, cluster: Cluster) -> None:
+        found = strangers(cluster, self.world, self.ports.bridges.values())
+        for key in found.keys() - self._strangers.keys():
+            LOG.warning("%s", found[key])
+        self._strangers = found
+
+    def _refuse(self, problems: tuple[str, ...]) -> None:
+        if problems == self.refused:
+            return
+        self.refused = problems
+        for problem in problems:
+            LOG.error("refused: %s", problem)
+        if problems and self._feed is not None:
+            self._feed.tell({"event": "refused", "problems": list(problems)})
+
+    def _told(self) -> None:
+        if self._feed is not None:
+            self._feed.changed()
+
+    def status(self) -> dict[str, Any]:
+        """Everything that is known now, as the status feed tells it."""
+        bridges = self.ports.bridges
+        cluster = self.cluster if self.cluster is not None else Cluster()
+        problems = [
+            *self.ports.warnings,
+            *self._strangers.values(),
+            *map(str, self.world.problems),
+            *self._failures.values(),
+            *(text for s in self.sessions.values() for text in s.problems),
+        ]
+        return {
+            "event": "state",
+            "generation": self.progress.generation,
+            "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node()),
+            "pods": pods_status(cluster, self.world, bridges),
+            "problems": problems,
+            "refused": list(self.refused),
+            "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
+        }

@@ -1,0 +1,56 @@
+"""The folder of manifests as a source: the cluster it describes now, and again after every change."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eventlet import tpool
+from eventlet.hubs import trampoline
+
+from romana_ovs.kube.folder import FolderReader
+from romana_ovs.kube.store import Loaded, Store
+from romana_ovs.kube.watch import FolderWatch
+from romana_ovs.model.errors import InputError
+
+LOG = logging.getLogger("romana_ovs.manifests")
+
+
+class Manifests:
+    """`run` is a green thread's job. `loaded` and `failed` are called with what was read and when that was noticed."""
+
+    def __init__(
+        self,
+        path: Path,
+        store: Store,
+        *,
+        loaded: Callable[[Loaded, float], None],
+        failed: Callable[[InputError], None],
+    ) -> None:
+        self._path = path
+        self._store = store
+        self._reader = FolderReader(path, store.settings)
+        self._loaded = loaded
+        self._failed = failed
+
+    def run(self) -> None:
+        """Never returns. While the folder cannot be read the last cluster stands. Raises SetupError without inotify."""
+        with FolderWatch(self._path) as watch:
+            noticed = time.monotonic()
+            while True:
+                self._read(watch, noticed)
+                while not watch.drain():
+                    trampoline(watch.fileno(), read=True)
+                noticed = time.monotonic()
+
+    def _read(self, watch: FolderWatch, noticed: float) -> None:
+        try:
+            # In a thread of its own: a large folder takes seconds, and switches want their echoes answered.
+            content = watch.settled(lambda: tpool.execute(self._reader.read))
+            loaded = self._store.apply(content)
+        except InputError as error:
+            self._failed(error)
+        else:
+            self._loaded(loaded, noticed)

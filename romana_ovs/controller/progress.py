@@ -1,0 +1,53 @@
+"""How far the changes of the cluster have come: which are noticed, and which every switch has confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Every switch has what `generation` asks for; `sent` counts flow-mods by node since the last time."""
+
+    generation: int
+    milliseconds: float
+    sent: dict[str, int]
+
+
+@dataclass(slots=True)
+class Progress:
+    """`generation` counts changes, `round` the times that switches were given tables; `now` is in seconds."""
+
+    generation: int = 0
+    round: int = 0
+    _since: float | None = None
+    _sent: dict[str, int] = field(default_factory=dict)
+
+    def change(self, noticed: float) -> None:
+        """Something that the tables are made from is different since `noticed`."""
+        self.generation += 1
+        if self._since is None:
+            self._since = noticed
+
+    def next_round(self) -> int:
+        """The number of a new round."""
+        self.round += 1
+        return self.round
+
+    def sent(self, node: str, count: int) -> None:
+        """Count flow-mods that `node`'s switch confirmed."""
+        self._sent[node] = self._sent.get(node, 0) + count
+
+    def finish(self, nodes: Iterable[str], now: float) -> Done | None:
+        """All of `nodes` have everything: what there is to tell, None when nothing had changed."""
+        if self._since is None:
+            return None
+        done = Done(
+            self.generation,
+            round((now - self._since) * 1000, 3),
+            {node: self._sent.get(node, 0) for node in sorted({*nodes, *self._sent})},
+        )
+        self._since = None
+        self._sent = {}
+        return done

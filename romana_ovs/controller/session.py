@@ -1,0 +1,186 @@
+"""One connection to one switch: carries out what `sync.session` allows, until the connection ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from romana_ovs.controller.ports import Survivors
+from romana_ovs.controller.wake import Wake
+from romana_ovs.model.errors import SwitchError
+from romana_ovs.pipeline.compile import Program
+from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
+from romana_ovs.sync.endpoints import endpoints, moves
+from romana_ovs.sync.plan import Plan, applied, narrowed, plan
+from romana_ovs.sync.session import Event, State, after
+
+LOG = logging.getLogger("romana_ovs.session")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a refused program is tried again; doubled each time, cut short by anything new to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
+
+    `generation` is the change of the cluster that the round is about; a change may take several rounds.
+    """
+
+    number: int
+    generation: int
+    program: Program
+    zone: int
+
+
+class Listener(Protocol):
+    """Who wants to know how a session goes."""
+
+    def became_ready(self, session: Session) -> None:
+        """Its switch's flows are known: it can be given something to want."""
+
+    def confirmed(self, session: Session, sent: int) -> None:
+        """The switch has what `session.synced` says; `sent` flow-mods were needed."""
+
+    def changed(self, session: Session) -> None:
+        """Its state is another, or what is wrong with it."""
+
+
+class Session:
+    """`run` is a green thread's job and ends with the connection."""
+
+    def __init__(self, channel: Channel, listener: Listener) -> None:
+        self.channel = channel
+        self.state = State.DISCONNECTED
+        self.problems: tuple[str, ...] = ()
+        self.survivors: Survivors | None = None
+        self.synced: Wanted | None = None
+        self._listener = listener
+        self._wake = Wake()
+        self._wanted: Wanted | None = None
+        self._actual: Mapping[FlowKey, Flow] = {}
+        self._foreign: frozenset[FlowKey] = frozenset()
+        self._failures = 0
+
+    @property
+    def name(self) -> str:
+        """The switch's datapath id, as ovs-ofctl writes it."""
+        return f"{self.channel.dpid:016x}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether what the switch had is known, so that it may be given something to want."""
+        return self.survivors is not None and self.state is not State.DISCONNECTED
+
+    def want(self, wanted: Wanted) -> None:
+        """Make the switch have `wanted`, in place of all that was wanted before and is not sent yet."""
+        self._wanted = wanted
+        self._wake.set()
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        self.channel.lost()
+        self._step(Event.LOST)
+        self._wake.set()
+
+    def run(self) -> None:
+        """Returns when the connection has ended; however it returns, the connection ends too."""
+        try:
+            self._step(Event.CONNECTED)
+            while self.state is not State.DISCONNECTED:
+                self._try_to_advance()
+        finally:
+            self.channel.cut()
+
+    def _try_to_advance(self) -> None:
+        try:
+            self._advance()
+        except ConnectionLost:
+            LOG.info("switch %s: disconnected", self.name)
+            self._step(Event.LOST)
+        except NoAnswer as error:
+            self._fail((f"switch {self.name}: {error}; reconnecting",))
+            self._step(Event.LOST)
+        except Refused as error:
+            self._fail(tuple(f"switch {self.name}: {text}" for text in str(error).split("; ")))
+        except SwitchError as error:
+            self._fail((f"switch {self.name}: {error}",))
+
+    def _advance(self) -> None:
+        if self.state is State.READING:
+            self._read()
+        elif self.state is State.FAILED:
+            pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
+            self._wake.wait(pause)
+            if self.state is State.FAILED:
+                self._step(Event.RETRY)
+        elif self._outstanding() is not None or self._wake.wait():
+            wanted = self._outstanding()
+            if wanted is not None:
+                self._wake.clear()
+                self._step(Event.DESIRED)
+                self._send(wanted)
+
+    def _outstanding(self) -> Wanted | None:
+        wanted = self._wanted
+        return wanted if wanted is not self.synced else None
+
+    def _read(self) -> None:
+        self.channel.prepare()
+        found: ReadBack = self.channel.read()
+        self._actual, self._foreign, self.synced = found.ours, found.foreign, None
+        first = self.survivors is None
+        if first:
+            self.survivors = Survivors(endpoints(found.ours.values()), fresh=not found.ours)
+        self._step(Event.READ)
+        if first:
+            self._listener.became_ready(self)
+
+    def _send(self, wanted: Wanted) -> None:
+        todo = self._plan(wanted)
+        around = moves(self._actual, todo)
+        # Before a pod's first flow its address's old connections go; after its last flow its own do (HAZARDS B13).
+        self._flush(wanted.zone, around.came)
+        self.channel.send(todo)
+        self._flush(wanted.zone, around.gone)
+        self._actual = applied(self._actual, todo)
+        self.synced = wanted
+        self._failures = 0
+        self.problems = tuple(
+            f"switch {self.name}: a flow that is not ours stands in the place of {flow.table} {flow.match_text()}"
+            for flow in todo.blocked
+        )
+        self._step(Event.CONFIRMED)
+        self._listener.confirmed(self, todo.size)
+
+    def _plan(self, wanted: Wanted) -> Plan:
+        if self.synced is not None and not self._foreign:
+            part = narrowed(self.synced.program.sections, wanted.program.sections)
+            if part is not None:
+                return plan(*part)
+        return plan(wanted.program.flows, self._actual, self._foreign)
+
+    def _flush(self, zone: int, addresses: tuple[IPv4Address, ...]) -> None:
+        if not addresses:
+            return
+        try:
+            self.channel.flush_connections(zone, addresses)
+        except Refused as error:
+            # Without it the tables still keep a reused address from inheriting anything (DATAPLANE.md).
+            LOG.warning("switch %s cannot forget connections (Open vSwitch before 3.1?): %s", self.name, error)
+
+    def _fail(self, problems: tuple[str, ...]) -> None:
+        self._failures += 1
+        self.problems = problems
+        for sentence in problems:
+            LOG.error("%s", sentence)
+        if self.state is not State.DISCONNECTED:
+            self._step(Event.REFUSED)
+
+    def _step(self, event: Event) -> None:
+        self.state = after(self.state, event)
+        self._listener.changed(self)

@@ -1,0 +1,165 @@
+"""Starts Ryu on current Python and eventlet, and hands out what `app` needs of it.
+
+Nothing but this module and `switch/` names ryu, so a fork of it can take its place here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import stat
+import warnings
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from romana_ovs import _ryu_shim
+
+_ryu_shim.install()
+# Known, and decided (docs: the way out is os-ken); whoever runs the controller can do nothing about it.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
+import eventlet  # noqa: E402
+import eventlet.hubs  # noqa: E402
+from ryu import cfg  # noqa: E402
+from ryu.base.app_manager import RyuApp  # noqa: E402
+from ryu.controller import controller, ofp_event  # noqa: E402
+from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls  # noqa: E402
+from ryu.lib import hub  # noqa: E402
+from ryu.ofproto import ofproto_v1_5  # noqa: E402
+
+from romana_ovs.model.errors import RomanaError  # noqa: E402
+from romana_ovs.switch.datapath import serve_connection  # noqa: E402
+
+LOG = logging.getLogger("romana_ovs")
+
+OFP_VERSION = ofproto_v1_5.OFP_VERSION
+LISTEN_HOST = "127.0.0.1"
+LISTEN_PORT = 6653
+ECHO_SECONDS = 5.0
+UNANSWERED_ECHOES = 2
+"""A switch that leaves this many echo requests unanswered is given up (HAZARDS D5)."""
+APP = "romana_ovs.app"
+END_SECONDS = 1.5
+
+CONF = cfg.CONF
+
+__all__ = [
+    "APP",
+    "CONF",
+    "DEAD_DISPATCHER",
+    "MAIN_DISPATCHER",
+    "OFP_VERSION",
+    "RyuApp",
+    "StateChange",
+    "fail",
+    "on_state_change",
+    "run",
+    "spawn",
+]
+
+StateChange = ofp_event.EventOFPStateChange
+
+
+_server_loop = controller.OpenFlowController.server_loop
+
+
+def _listen(self: Any, tcp_port: int, ssl_port: int) -> None:
+    """Ryu's listener, but a port that cannot be listened on ends the process instead of one green thread."""
+    host = CONF.ofp_listen_host
+    try:
+        if os.path.isdir(os.path.dirname(host)) and stat.S_ISSOCK(os.stat(host).st_mode):
+            os.unlink(host)
+    except FileNotFoundError:
+        LOG.debug("no old socket at %s", host)
+    try:
+        _server_loop(self, tcp_port, ssl_port)
+    except OSError as error:
+        LOG.critical("cannot listen for switches on %s port %s: %s", host, tcp_port, error)
+        fail()
+
+
+def prepare() -> None:
+    """Put our own datapath under Ryu's listener, and defaults that keep it on this machine."""
+    controller.datapath_connection_factory = serve_connection
+    controller.OpenFlowController.server_loop = _listen
+    CONF.set_default("ofp_listen_host", LISTEN_HOST)
+    CONF.set_default("ofp_tcp_listen_port", LISTEN_PORT)
+    CONF.set_default("echo_request_interval", ECHO_SECONDS)
+    CONF.set_default("maximum_unreplied_echo_requests", UNANSWERED_ECHOES)
+
+
+prepare()
+
+
+def on_state_change(handler: Callable[..., None]) -> Callable[..., None]:
+    """Marks the method of the application that is told of connections that begin (main) and end (dead)."""
+    marked: Callable[..., None] = set_ev_cls(StateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])(handler)
+    return marked
+
+
+def spawn(function: Callable[[], None]) -> Any:
+    """A green thread that nothing works without: if it ends, by an error or not, the whole process does."""
+
+    def guarded() -> None:
+        try:
+            function()
+            LOG.critical("%s has ended, and nothing works without it: giving up", function.__qualname__)
+        except hub.TaskExit:
+            return
+        except RomanaError as error:
+            LOG.critical("%s: giving up", error)
+        except Exception:
+            LOG.critical("%s failed, and nothing works without it: giving up", function.__qualname__, exc_info=True)
+        fail()
+
+    return hub.spawn(guarded)
+
+
+def spawn_one(function: Callable[[], None]) -> Any:
+    """A green thread that may end; an error in it is logged and ends nothing else."""
+    return hub.spawn(function)
+
+
+def spawn_after(seconds: float, function: Callable[[], None]) -> Any:
+    """Calls `function` once, `seconds` from now."""
+    return hub.spawn_after(seconds, function)
+
+
+def fail() -> None:
+    """End this process at once with a non-zero status, so that whoever supervises it starts another (HAZARDS D11)."""
+    logging.shutdown()
+    os._exit(1)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the controller with ryu-manager's own options in `argv`; returns the exit status when it has ended.
+
+    Raises InputError when its settings are no good.
+    """
+    from ryu.cmd import manager
+
+    end_on_signals()
+    try:
+        manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    # Ryu's main function returns only when what it runs has ended, which nothing here ever should.
+    return 1
+
+
+def end_on_signals() -> None:
+    """SIGTERM and SIGINT end the process with status 0, within `END_SECONDS` even if something does not let go."""
+    main = eventlet.getcurrent()
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
+        eventlet.hubs.get_hub().schedule_call_global(0, main.throw, SystemExit(0))
+
+    def leave_now(_number: int, _frame: FrameType | None) -> None:
+        os._exit(0)
+
+    signal.signal(signal.SIGALRM, leave_now)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)

@@ -1,0 +1,208 @@
+"""What rows of an Open vSwitch database say about our bridges, as values. Source: vswitchd.conf.db(5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import AddressValueError, IPv4Address
+from types import MappingProxyType
+
+from romana_ovs.model.bridge import (
+    LINK_ID,
+    NODE_ID,
+    POD_ID,
+    POD_MAC,
+    TUNNEL_ID,
+    BridgeFacts,
+    PodPort,
+    TunnelPort,
+)
+from romana_ovs.model.objects import PodKey
+
+DEFAULT_BRIDGE = "br-int"
+LOCAL_PORT = 0xFFFE
+_POD = re.compile(r"[^/\s]+/[^/\s]+")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceRow:
+    """One Interface; `seen` grows with the order in which they appeared, `ofport` None means not yet.
+
+    `row` is the row's own number: a port that is taken out and put in again has another.
+    """
+
+    name: str
+    ofport: int | None
+    external_ids: Mapping[str, str]
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    mac: str = ""
+    seen: int = 0
+    row: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has a port number; a device that is missing or still starting has none (HAZARDS B7)."""
+        return self.ofport is not None and self.ofport > 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerRow:
+    """One Controller of a bridge."""
+
+    target: str
+    connection_mode: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRow:
+    """One Bridge with its interfaces, and the host's name by its database."""
+
+    name: str
+    dpid: int | None
+    hostname: str
+    external_ids: Mapping[str, str]
+    other_config: Mapping[str, str]
+    fail_mode: str
+    controllers: tuple[ControllerRow, ...]
+    interfaces: tuple[InterfaceRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge of ours: `facts` for the tables, `warnings` for people, each one sentence that never varies.
+
+    `rows` are the numbers of the pods' Interface rows, which outlive the switch process.
+    """
+
+    dpid: int
+    name: str
+    facts: BridgeFacts
+    rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def node(self) -> str:
+        """The node that it belongs to."""
+        return self.facts.node
+
+
+def node_name(row: BridgeRow) -> str | None:
+    """The node of a bridge: as it says itself, or the host's for `br-int`; None when it is not ours."""
+    named = row.external_ids.get(NODE_ID)
+    if named:
+        return named
+    return row.hostname if row.name == DEFAULT_BRIDGE else None
+
+
+def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
+    """Our bridges among `rows` that have a datapath id by now; the first by name where two claim one node."""
+    found: dict[str, Bridge] = {}
+    for row in sorted(rows, key=lambda row: row.name):
+        node = node_name(row)
+        if node is None or row.dpid is None:
+            continue
+        if node in found:
+            first = found[node]
+            warning = f"bridge {row.name} is left alone: bridge {first.name} is node {node}'s already"
+            found[node] = replace(first, warnings=(*first.warnings, warning))
+        else:
+            found[node] = _bridge(row, node, row.dpid)
+    return tuple(found.values())
+
+
+def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
+    warnings = list(_safety(row))
+    pods: dict[PodKey, PodPort] = {}
+    links: dict[str, int] = {}
+    tunnel: TunnelPort | None = None
+    rows: dict[PodKey, str] = {}
+    gateway_mac = ""
+    claims: dict[str, str] = {}
+    for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
+        if item.name == row.name:
+            gateway_mac = item.mac
+            continue
+        if not item.usable or item.ofport is None:
+            continue
+        claim, why = _claim(item)
+        if claim is None:
+            warnings.append(f"bridge {row.name}: port {item.name} {why}, so nothing passes it")
+        elif claim in claims:
+            warnings.append(
+                f"bridge {row.name}: ports {claims[claim]} and {item.name} both claim {claim}; "
+                f"nothing passes {item.name}, which is older"
+            )
+        else:
+            claims[claim] = item.name
+            if POD_ID in item.external_ids:
+                pod = PodKey(item.external_ids[POD_ID])
+                pods[pod] = PodPort(item.ofport, _declared_mac(item))
+                rows[pod] = item.row
+            elif LINK_ID in item.external_ids:
+                links[item.external_ids[LINK_ID]] = item.ofport
+            else:
+                tunnel = TunnelPort(item.ofport, _tunnel_address(item) or IPv4Address(0))
+    facts = BridgeFacts(
+        node,
+        MappingProxyType(dict(sorted(pods.items()))),
+        LOCAL_PORT if gateway_mac else None,
+        gateway_mac,
+        MappingProxyType(dict(sorted(links.items()))),
+        tunnel,
+    )
+    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)))
+
+
+def _claim(item: InterfaceRow) -> tuple[str | None, str]:
+    """(what the port claims to be, "") or (None, why it is nothing to us)."""
+    ids = item.external_ids
+    roles = [key for key in (POD_ID, LINK_ID, TUNNEL_ID) if key in ids]
+    if not roles:
+        return None, f"has no external_ids:{POD_ID}"
+    if len(roles) > 1:
+        return None, f"has external_ids of several roles ({', '.join(roles)})"
+    if roles[0] == POD_ID:
+        if not _POD.fullmatch(ids[POD_ID]):
+            return None, f"has external_ids:{POD_ID}={ids[POD_ID]!r}, which is not <namespace>/<pod>"
+        mac = ids.get(POD_MAC)
+        if mac is not None and not _MAC.fullmatch(mac.lower()):
+            return None, f"has external_ids:{POD_MAC}={mac!r}, which is no MAC address"
+        return f"pod {ids[POD_ID]}", ""
+    if roles[0] == LINK_ID:
+        return f"the link to {ids[LINK_ID]}", ""
+    if _tunnel_address(item) is None:
+        return None, "is a tunnel without an IPv4 address in options:local_ip"
+    return "the tunnel", ""
+
+
+def _declared_mac(item: InterfaceRow) -> str | None:
+    mac = item.external_ids.get(POD_MAC)
+    return mac.lower() if mac is not None else None
+
+
+def _tunnel_address(item: InterfaceRow) -> IPv4Address | None:
+    for text in (item.options.get("local_ip", ""), item.external_ids.get(TUNNEL_ID, "")):
+        try:
+            return IPv4Address(text)
+        except AddressValueError:
+            continue
+    return None
+
+
+def _safety(row: BridgeRow) -> Iterable[str]:
+    if row.fail_mode != "secure":
+        yield (
+            f"bridge {row.name} is not fail_mode=secure: without a controller it forwards everything "
+            f"(ovs-vsctl set-fail-mode {row.name} secure)"
+        )
+    if row.other_config.get("disable-in-band") == "true":
+        return
+    for item in row.controllers:
+        remote = not item.target.startswith(("unix:", "punix:"))
+        if remote and item.connection_mode != "out-of-band":
+            yield (
+                f"bridge {row.name}: controller {item.target} is in-band, so hidden flows stand before ours "
+                f"(ovs-vsctl set controller {row.name} connection_mode=out-of-band)"
+            )

@@ -1,0 +1,174 @@
+"""Ryu's Datapath with a receive loop that trusts nothing (see `guard`) and hands raw answers to the channel."""
+
+from __future__ import annotations
+
+import logging
+import socket as sockets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ryu.controller import ofp_event
+from ryu.controller.controller import Datapath
+from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, HANDSHAKE_DISPATCHER, MAIN_DISPATCHER
+from ryu.lib import hub
+from ryu.ofproto import ofproto_parser
+
+from romana_ovs.model.errors import SwitchError
+from romana_ovs.switch import guard, messages
+from romana_ovs.switch.wire import FLOW_DESC, HEADER
+
+LOG = logging.getLogger("romana_ovs.switch")
+
+HANDSHAKE_SECONDS = 5.0
+"""From connecting to the end of Ryu's handshake; who takes longer is cut off, whoever it is."""
+MAX_READ = 65536
+
+
+class Receiver(Protocol):
+    """What takes the answers that Ryu does not need."""
+
+    def on_message(self, kind: int, xid: int, body: memoryview) -> None:
+        """An error, barrier reply, bundle reply or flow description."""
+
+    def on_packet_in(self) -> None:
+        """A packet sent to the controller, which no flow of ours asks for."""
+
+
+class _UnixSocket:
+    """A unix socket that Ryu may treat as TCP: it sets TCP_NODELAY on whatever it is given."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def setsockopt(self, level: int, *rest: Any) -> None:
+        if level != sockets.IPPROTO_TCP:
+            self._inner.setsockopt(level, *rest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class GuardedDatapath(Datapath):
+    """One connection. `receiver` is None until the application knows the switch."""
+
+    receiver: Receiver | None = None
+
+    def __init__(self, socket: Any, address: Any) -> None:
+        local = socket.family == sockets.AF_UNIX
+        super().__init__(_UnixSocket(socket) if local else socket, address or "a unix socket")
+        self._deadline = hub.spawn_after(HANDSHAKE_SECONDS, self._check_handshake)
+
+    def next_xid(self) -> int:
+        """A transaction number that no other message of this connection uses at the moment."""
+        self.xid: int = (self.xid + 1) & self.ofproto.MAX_XID
+        return self.xid
+
+    def cut(self) -> None:
+        """End the connection now, in both directions."""
+        self.close()
+        try:
+            self.socket.shutdown(sockets.SHUT_RDWR)
+        except OSError:
+            LOG.debug("%s had hung up already", self.address)
+
+    def _check_handshake(self) -> None:
+        if self.state not in (MAIN_DISPATCHER, DEAD_DISPATCHER):
+            LOG.warning("%s: no OpenFlow handshake within %g s, hanging up", self.address, HANDSHAKE_SECONDS)
+            self.cut()
+
+    def _recv_loop(self) -> None:
+        buffer = bytearray()
+        try:
+            while self.state != DEAD_DISPATCHER:
+                try:
+                    data = self.socket.recv(MAX_READ)
+                except TimeoutError:
+                    continue
+                if not data:
+                    break
+                buffer += data
+                del buffer[: self._take(buffer)]
+        except SwitchError as error:
+            LOG.error("%s sent what no switch should, hanging up: %s", self.address, error)
+        except OSError as error:
+            LOG.debug("%s: %s", self.address, error)
+        finally:
+            self._deadline.cancel()
+            self.cut()
+            self.socket.close()
+
+    def _take(self, buffer: bytearray) -> int:
+        """Handle every whole message in `buffer`; returns how many bytes they were."""
+        data = bytes(buffer)
+        view = memoryview(data)
+        at = 0
+        while len(data) - at >= HEADER.size and self.state != DEAD_DISPATCHER:
+            version, kind, length, xid = HEADER.unpack_from(data, at)
+            guard.check_header(version, kind, length)
+            if at + length > len(data):
+                break
+            self._handle(version, kind, xid, view[at : at + length])
+            at += length
+        return at
+
+    def _handle(self, version: int, kind: int, xid: int, whole: memoryview) -> None:
+        body = whole[HEADER.size :]
+        if kind in (messages.ECHO_REQUEST, messages.ECHO_REPLY):
+            self._to_ryu(version, kind, xid, whole)
+        elif kind == messages.HELLO and self.state == HANDSHAKE_DISPATCHER:
+            guard.check_hello(body)
+            self._to_ryu(version, kind, xid, whole)
+        elif kind == messages.FEATURES_REPLY and self.state == CONFIG_DISPATCHER:
+            guard.check_features(body)
+            self._to_ryu(version, kind, xid, whole)
+        elif kind == messages.MULTIPART_REPLY:
+            self._multipart(version, xid, whole, body)
+        elif kind == messages.ERROR:
+            guard.check_error(body)
+            self._to_receiver(kind, xid, body)
+        elif kind in (messages.BARRIER_REPLY, messages.BUNDLE_CONTROL):
+            self._to_receiver(kind, xid, body)
+        elif kind == messages.PACKET_IN and self.receiver is not None:
+            self.receiver.on_packet_in()
+        # Anything else (port status, flow removed, ...) tells us nothing that OVSDB and read-back do not.
+
+    def _multipart(self, version: int, xid: int, whole: memoryview, body: memoryview) -> None:
+        kind = guard.multipart_type(body)
+        if kind == guard.PORT_DESC and self.state == CONFIG_DISPATCHER:
+            guard.check_ports(body)
+            self._to_ryu(version, messages.MULTIPART_REPLY, xid, whole)
+        elif kind == FLOW_DESC:
+            self._to_receiver(messages.MULTIPART_REPLY, xid, body)
+
+    def _to_receiver(self, kind: int, xid: int, body: memoryview) -> None:
+        if self.receiver is not None:
+            self.receiver.on_message(kind, xid, body)
+        elif kind == messages.ERROR:
+            LOG.warning("%s: error %s", self.address, error_text(body))
+
+    def _to_ryu(self, version: int, kind: int, xid: int, whole: memoryview) -> None:
+        message = ofproto_parser.msg(self, version, kind, len(whole), xid, bytearray(whole))
+        if message is None:
+            raise SwitchError(f"a message of type {kind} that Ryu cannot parse")
+        event = ofp_event.ofp_msg_to_ev(message)
+        brick = self.ofp_brick
+        brick.send_event_to_observers(event, self.state)
+        handlers: list[Callable[[Any], None]] = [
+            handler for handler in brick.get_handlers(event) if self.state in handler.callers[type(event)].dispatchers
+        ]
+        for handler in handlers:
+            handler(event)
+
+
+def serve_connection(socket: Any, address: Any) -> None:
+    """Talk over one accepted connection until it ends, in place of Ryu's function of the same purpose."""
+    GuardedDatapath(socket, address).serve()
+
+
+def error_text(body: memoryview) -> str:
+    """An OpenFlow error's type and code by their names in the specification."""
+    from ryu.ofproto import ofproto_v1_5
+
+    kind, code = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
+    names = [ofproto_v1_5.ofp_error_type_to_str(kind), ofproto_v1_5.ofp_error_code_to_str(kind, code)]
+    return " ".join(str(name) for name in names)

@@ -1,0 +1,128 @@
+"""Follows one Open vSwitch database: bridges and ports as they are now, told on every change.
+
+The `ovs` IDL keeps a copy of the rows we ask for and reconnects by itself, waiting longer each time; while the
+database is away the last known rows stand.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import ovs.db.idl
+import ovs.poller
+
+from romana_ovs.switch.bridges import BridgeRow, ControllerRow, InterfaceRow
+
+LOG = logging.getLogger("romana_ovs.ovsdb")
+
+_STRING = {"type": "string"}
+_OPTIONAL_STRING = {"type": {"key": "string", "min": 0, "max": 1}}
+_MAP = {"type": {"key": "string", "value": "string", "min": 0, "max": "unlimited"}}
+
+
+def _references(table: str) -> dict[str, object]:
+    return {"type": {"key": {"type": "uuid", "refTable": table}, "min": 0, "max": "unlimited"}}
+
+
+_COLUMNS: Mapping[str, Mapping[str, object]] = {
+    "Open_vSwitch": {"bridges": _references("Bridge"), "external_ids": _MAP},
+    "Bridge": {
+        "name": _STRING,
+        "datapath_id": _OPTIONAL_STRING,
+        "external_ids": _MAP,
+        "other_config": _MAP,
+        "fail_mode": _OPTIONAL_STRING,
+        "controller": _references("Controller"),
+        "ports": _references("Port"),
+    },
+    "Port": {"interfaces": _references("Interface")},
+    "Interface": {
+        "name": _STRING,
+        "ofport": {"type": {"key": "integer", "min": 0, "max": 1}},
+        "external_ids": _MAP,
+        "options": _MAP,
+        "mac_in_use": _OPTIONAL_STRING,
+    },
+    "Controller": {"target": _STRING, "connection_mode": _OPTIONAL_STRING},
+}
+"""The columns that we read, declared here so that the switch's schema file need not be on this machine."""
+
+
+def _schema() -> dict[str, object]:
+    tables = {name: {"columns": dict(columns), "isRoot": name == "Open_vSwitch"} for name, columns in _COLUMNS.items()}
+    return {"name": "Open_vSwitch", "version": "8.0.0", "tables": tables}
+
+
+class OvsdbWatch:
+    """A green thread's job: `run` follows `remote` for ever and calls `changed` with all its bridges."""
+
+    def __init__(self, remote: str, changed: Callable[[str, tuple[BridgeRow, ...]], None]) -> None:
+        self.remote = remote
+        self._changed = changed
+        self._seen: dict[object, int] = {}
+        helper = ovs.db.idl.SchemaHelper(schema_json=_schema())
+        for table, columns in _COLUMNS.items():
+            helper.register_columns(table, list(columns))
+        self._idl = ovs.db.idl.Idl(remote, helper)
+
+    def run(self) -> None:
+        """Never returns. Waits without polling: woken by the connection or by the IDL's own timers."""
+        known = self._idl.change_seqno
+        while True:
+            self._idl.run()
+            if self._idl.change_seqno != known:
+                known = self._idl.change_seqno
+                self._changed(self.remote, self._rows())
+            poller = ovs.poller.Poller()
+            self._idl.wait(poller)
+            poller.block()
+
+    def _rows(self) -> tuple[BridgeRow, ...]:
+        interfaces = self._idl.tables["Interface"].rows
+        self._seen = {uuid: self._seen.get(uuid) or self._next_number() for uuid in interfaces}
+        return tuple(
+            self._bridge(bridge, _hostname(dict(root.external_ids)))
+            for root in self._idl.tables["Open_vSwitch"].rows.values()
+            for bridge in root.bridges
+        )
+
+    def _next_number(self) -> int:
+        # All that appear in one update get the same number: their order is not known.
+        return max(self._seen.values(), default=0) + 1
+
+    def _bridge(self, row: Any, hostname: str) -> BridgeRow:
+        number = _only(row.datapath_id)
+        return BridgeRow(
+            row.name,
+            int(number, 16) if number else None,
+            hostname,
+            MappingProxyType(dict(row.external_ids)),
+            MappingProxyType(dict(row.other_config)),
+            str(_only(row.fail_mode) or ""),
+            tuple(ControllerRow(item.target, str(_only(item.connection_mode) or "")) for item in row.controller),
+            tuple(self._interface(item) for port in row.ports for item in port.interfaces),
+        )
+
+    def _interface(self, row: Any) -> InterfaceRow:
+        return InterfaceRow(
+            row.name,
+            _only(row.ofport),
+            MappingProxyType(dict(row.external_ids)),
+            MappingProxyType(dict(row.options)),
+            str(_only(row.mac_in_use) or ""),
+            self._seen.get(row.uuid, 0),
+            str(row.uuid),
+        )
+
+
+def _only(values: Any) -> Any:
+    """The one value of an optional column, or None."""
+    return values[0] if values else None
+
+
+def _hostname(external_ids: Mapping[str, str]) -> str:
+    return external_ids.get("hostname") or socket.gethostname()

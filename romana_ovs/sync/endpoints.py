@@ -1,0 +1,68 @@
+"""Which local pods a switch's flows serve, read from the flows themselves.
+
+So a restarted controller knows from the switch alone which pods were attached already and which of them are
+older than the conntrack table, and which connections must be forgotten is a function of a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Load
+from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, SURVIVOR, Register
+from romana_ovs.pipeline.tables import TABLES
+from romana_ovs.sync.plan import Plan
+
+_PLACES = next(table.name for table in TABLES if table.priorities is priorities.Locate)
+_WHOLE = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A local pod as the flows know it: its OpenFlow port, and whether it is older than the conntrack table."""
+
+    port: int
+    survivor: bool
+
+
+def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
+    """The local pods among `flows`, by address."""
+    found: dict[IPv4Address, Endpoint] = {}
+    for flow in flows:
+        if flow.table != _PLACES or flow.priority != priorities.Locate.ENDPOINT:
+            continue
+        if _loaded(flow, EXIT) != LOCAL:
+            continue
+        for item in flow.match:
+            if item.field == "nw_dst" and item.mask == _WHOLE:
+                survivor = bool(_loaded(flow, SURVIVOR))
+                found[IPv4Address(item.value)] = Endpoint(_loaded(flow, OUT_PORT), survivor)
+    return found
+
+
+def _loaded(flow: Flow, register: Register) -> int:
+    return next((a.value for a in flow.actions if isinstance(a, Load) and a.to == register.bits), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Addresses of pods that come to a switch (or to another port of it), and of those that go from it."""
+
+    came: tuple[IPv4Address, ...] = ()
+    gone: tuple[IPv4Address, ...] = ()
+
+
+def moves(before: Mapping[FlowKey, Flow], plan: Plan) -> Moves:
+    """Whose connections must be forgotten around `plan`, on a switch that has `before`.
+
+    A pod that keeps its port keeps its connections, whatever else changes about it.
+    """
+    replaced = (before[flow.key] for flow in plan.modify if flow.key in before)
+    old = endpoints((*plan.delete, *replaced))
+    new = endpoints((*plan.add, *plan.modify))
+    came = sorted(address for address, end in new.items() if address not in old or old[address].port != end.port)
+    return Moves(tuple(came), tuple(sorted(old.keys() - new.keys())))
