@@ -9,15 +9,18 @@ the change takes three steps (DATAPLANE.md, "Identity"), and the switches confir
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
+from typing import Any
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import ClassInfo
 from romana_ovs.world.members import Member
+from romana_ovs.world.remnants import Remnant, Remnants
 from romana_ovs.world.rules import NO_RULES, RuleSet, joint_atoms
 
 
@@ -32,8 +35,13 @@ class Step(IntEnum):
 class Identities:
     """The identities of pods, over a `ClassBook`."""
 
-    def __init__(self, book: ClassBook) -> None:
+    def __init__(self, book: ClassBook, remnants: Remnants) -> None:
+        """`remnants` are those of `book`."""
         self._book = book
+        self._remnants = remnants
+        self._known: dict[PodKey, Remnant] = {}
+        self._numbers: dict[PodKey, int] = {}
+        self._pods: Counter[int] = Counter()
         self._worn: dict[PodKey, int] = {}
         self._moving: set[PodKey] = set()
         self._kept: dict[int, ClassInfo] = {}
@@ -44,7 +52,7 @@ class Identities:
 
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
-        """Every identity that a pod has or had a step ago: the same object until that changes."""
+        """Every identity that a pod has, had a step ago, or may have again: the same object until that changes."""
         known = self._book.classes
         if not self._kept:
             return known
@@ -61,37 +69,66 @@ class Identities:
         if rules is self._target:
             return
         self._target = rules
+        self._remnants.keep_to(rules.namespaces)
         before = self._book.classes
-        moved = self._book.require(joint_atoms(self.rules.atoms, rules.atoms))
+        moved = [
+            pod for pod in self._book.require(joint_atoms(self.rules.atoms, rules.atoms)) if pod not in self._remnants
+        ]
         if not moved and self.step is Step.SETTLED:
             self._enforce()
             return
+        for pod in moved:
+            self._hold(pod, self._book.identity_of(pod))
+            old = self._worn[pod]
+            if old not in self._kept:
+                self._kept[old] = before[old]
         if moved:
-            for pod in moved:
-                old = self._worn[pod]
-                if old not in self._kept:
-                    self._kept[old] = before[old]
             self._merged = None
-            self._moving |= moved
+            self._moving.update(moved)
             self.step = Step.NUMBERS_KNOWN
         self.rules = _until_then(self.rules, rules.namespaces)
 
-    def assign(self, pod: PodKey, member: Member, *, relabelled: bool) -> bool:
-        """Whether `pod` wears another identity than before; unless `relabelled`, it waits for its step."""
-        old = self._worn.get(pod)
-        new = self._book.assign(
-            pod, segment=member.number, namespace=member.pod.namespace, labels=member.pod.labels
-        )
-        if relabelled or pod not in self._moving:
+    def assign(self, pod: PodKey, member: Member) -> None:
+        """Gives `pod` the identity that fits it; one that its labels do not ask for waits for its step."""
+        new = _remnant(member)
+        old = self._known.get(pod)
+        if old is not None and old != new:
+            self._stand_in(pod, old)
+        self._known[pod] = new
+        number = self._book.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
+        self._hold(pod, number)
+        if old != new or pod not in self._moving:
             self._moving.discard(pod)
-            self._worn[pod] = new
-        return self._worn[pod] != old
+            self._worn[pod] = number
 
     def forget(self, pod: PodKey) -> None:
-        """`pod` is gone."""
+        """`pod` is gone. Unknown pods are fine."""
+        old = self._known.get(pod)
+        if old is not None:
+            self._stand_in(pod, old)
+            self._release(pod)
+            del self._known[pod]
         self._book.forget(pod)
         self._worn.pop(pod, None)
         self._moving.discard(pod)
+
+    def _stand_in(self, pod: PodKey, was: Remnant) -> None:
+        """Leaves a remnant when `pod` is the last of its class."""
+        number = self._numbers[pod]
+        if self._pods[number] == 1:
+            self._remnants.keep(was, number)
+
+    def _hold(self, pod: PodKey, number: int) -> None:
+        self._release(pod)
+        self._numbers[pod] = number
+        self._pods[number] += 1
+
+    def _release(self, pod: PodKey) -> None:
+        number = self._numbers.pop(pod, None)
+        if number is not None:
+            self._pods[number] -= 1
+            if not self._pods[number]:
+                del self._pods[number]
 
     def advance(self) -> frozenset[PodKey]:
         """Takes the next step; returns the pods that wear another identity now."""
@@ -108,18 +145,35 @@ class Identities:
         return frozenset()
 
     def forget_unclaimed(self) -> None:
-        """Drops classes from a file that no pod has: every pod has been assigned by now."""
+        """Drops classes from a file that nobody has or has left behind: every pod has been assigned by now."""
+        self._remnants.settle()
         self._book.settle()
 
-    def to_json(self) -> dict:
-        """The book, in plain values of JSON."""
-        return self._book.to_json()
+    def to_json(self) -> dict[str, Any]:
+        """The book and its remnants, in plain values of JSON."""
+        return {"classes": self._book.to_json(), "remnants": self._remnants.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Identities:
+        """What `to_json` described. Raises InputError when it is no such thing."""
+        book = ClassBook.from_json(data.get("classes", {}))
+        return cls(book, Remnants(book, data.get("remnants", ())))
+
+    @classmethod
+    def none(cls) -> Identities:
+        """No identity yet."""
+        book = ClassBook()
+        return cls(book, Remnants(book))
 
     def _enforce(self) -> None:
         self.step = Step.SETTLED
         self.rules = self._target
         # Only what nobody asks any more goes here; no pod changes its class by that.
         self._book.require(self.rules.atoms)
+
+
+def _remnant(member: Member) -> Remnant:
+    return Remnant(member.number, member.pod.namespace, member.pod.labels)
 
 
 def _until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:

@@ -13,7 +13,6 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import ForeignRoute, NodeView
 from romana_ovs.world.changes import Changes
 from romana_ovs.world.identities import Identities, Step
@@ -25,6 +24,7 @@ from romana_ovs.world.views import NodeAssembly, Shared
 
 FORMAT = 1
 """Version of what `to_json` gives."""
+PARTS = ("addresses", "identities")
 Residents = tuple[tuple[PodKey, Member, int], ...]
 
 
@@ -42,13 +42,13 @@ class World:
         InputError when `state` is not what `to_json` gave.
         """
         self.plan = Plan.of(settings)
-        self.registry, book = Registry(self.plan), ClassBook()
+        self.registry, self._identities = Registry(self.plan), Identities.none()
         if state is not None:
-            addresses, classes = _parts(state)
-            self.registry, book = Registry.from_json(addresses, self.plan), ClassBook.from_json(classes)
+            addresses, identities = _parts(state)
+            self.registry = Registry.from_json(addresses, self.plan)
+            self._identities = Identities.from_json(identities)
         self.revision = 0
         self._members = Members(self.registry)
-        self._identities = Identities(book)
         self._rules = Rules()
         self._cluster: Cluster | None = None
         self._on_node: dict[str, set[PodKey]] = {}
@@ -161,7 +161,7 @@ class World:
 
     def to_json(self) -> dict[str, Any]:
         """All numbers that must survive a restart, in plain values of JSON."""
-        return {"format": FORMAT, "addresses": self.registry.to_json(), "classes": self._identities.to_json()}
+        return {"format": FORMAT, "addresses": self.registry.to_json(), "identities": self._identities.to_json()}
 
     def _follow_member(self, key: PodKey, old: Member | None) -> None:
         """Identity, place and route of a member that is new, gone or different."""
@@ -172,7 +172,7 @@ class World:
         member = self._members.members.get(key)
         if member is None:
             return
-        self._identities.assign(key, member, relabelled=old is None or _facts_of(old) != _facts_of(member))
+        self._identities.assign(key, member)
         self._on_node.setdefault(member.endpoint.node, set()).add(key)
         if member.endpoint.foreign:
             self._foreign[key] = member.endpoint
@@ -194,12 +194,7 @@ class World:
         return self._memo.value("foreign", (self._foreign_moves, hosts), work_out)
 
 
-def _facts_of(member: Member) -> tuple[object, ...]:
-    """What an identity is made from."""
-    return member.number, member.pod.namespace, member.pod.labels
-
-
 def _parts(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    if state.get("format") != FORMAT or "addresses" not in state or "classes" not in state:
+    if state.get("format") != FORMAT or not all(isinstance(state.get(name), Mapping) for name in PARTS):
         raise InputError.because(f"the saved state is not of format {FORMAT}", field="format")
-    return state["addresses"], state["classes"]
+    return state[PARTS[0]], state[PARTS[1]]

@@ -68,8 +68,8 @@ def test_exhaustion_is_told_with_the_arithmetic_and_stays_with_its_tenant(regist
             attach(registry, f"p{count}")
     assert count == 14 * 4
     assert str(refused.value) == (
-        "no address is left for tenant 'a', tier 'web' on node n1: 14 * 2**2 = 56 (endpoint_bits 2) are in use, and all "
-        "16 - 1 = 15 segment indexes of network 10.9.0.0/24 (segment_bits 4) belong to tenants"
+        "no address is left for tenant 'a', tier 'web' on node n1: 14 * 2**2 = 56 (endpoint_bits 2) are in use, "
+        "and all 16 - 1 = 15 segment indexes of network 10.9.0.0/24 (segment_bits 4) belong to tenants"
     )
     assert attach(registry, "other2", other).address != attach(registry, "other").address
     assert attach(registry, "q", node="n2").node == "n2"
@@ -145,7 +145,7 @@ def test_addresses_of_nodes_are_nobody_elses(registry):
         with pytest.raises(AddressError, match=f"address {address} is that of"):
             registry.claim("ns/x", uid="x", node="n1", address=address)
     registry.block([])
-    assert not registry.claim("ns/x", uid="x", node="n1", address=blocked).uid == ""
+    assert registry.claim("ns/x", uid="x", node="n1", address=blocked).foreign
 
 
 def test_a_host_number_whose_gateway_is_taken_is_passed_over(registry):
@@ -185,7 +185,8 @@ def test_the_first_and_the_last_address_of_the_network_are_not_used():
 
 def test_a_state_of_another_plan_is_refused_with_both(registry):
     other = Plan(IPv4Network("10.9.0.0/24"), 3, 2, 3)
-    with pytest.raises(AddressError, match="written for the plan 10.9.0.0/24 = 4 segment.*the settings say 10.9.0.0/24 = 3"):
+    words = "written for the plan 10.9.0.0/24 = 4 segment.*the settings say 10.9.0.0/24 = 3"
+    with pytest.raises(AddressError, match=words):
         Registry.from_json(registry.to_json(), other)
 
 

@@ -1,0 +1,85 @@
+"""Classes that no pod is in just now, kept so that the pod that comes back finds its number.
+
+When the last pod of a class goes, its class would go too, from the tables of every node that names it, and come
+again under another number with the next such pod. So what the pod was stays behind in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from romana_ovs.model.errors import InputError
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.classes import ClassBook
+
+MOST_REMNANTS = 1024
+"""Beyond that the oldest one goes."""
+
+
+class Remnant(NamedTuple):
+    """What decided the class of a pod that is gone."""
+
+    segment: int
+    namespace: str
+    labels: Labels
+
+    @property
+    def key(self) -> PodKey:
+        """A name in the book that no pod can have, for it has no slash before the first blank."""
+        return PodKey(f"{self.segment} {self.namespace} {sorted(self.labels.items())}")
+
+
+class Remnants:
+    """The remnants in a book, oldest first."""
+
+    def __init__(self, book: ClassBook, saved: Iterable[Any] = ()) -> None:
+        """Those that `to_json` gave; they enter the book with `settle`.
+
+        Raises InputError when they are no such thing.
+        """
+        self._book = book
+        self._held: dict[PodKey, Remnant] = {}
+        try:
+            self._waiting = [Remnant(int(segment), str(name), Labels(labels)) for segment, name, labels in saved]
+        except (TypeError, ValueError) as broken:
+            raise InputError.because(f"not what was saved: {broken}", field="remnants") from broken
+
+    def __contains__(self, key: PodKey) -> bool:
+        return key in self._held
+
+    def settle(self) -> None:
+        """Enters what was saved: every pod is in the book by now."""
+        for remnant in self._waiting:
+            self._enter(remnant)
+        self._waiting = []
+
+    def keep(self, remnant: Remnant, number: int) -> None:
+        """Stands in for the last pod of class `number`, before that leaves."""
+        if any(self._book.identity_of(key) == number for key in self._held):
+            return
+        self._enter(remnant)
+        if len(self._held) > MOST_REMNANTS:
+            self._drop(next(iter(self._held)))
+
+    def keep_to(self, namespaces: Mapping[str, Labels]) -> None:
+        """Drops remnants of namespaces that are no more."""
+        for key in [key for key, remnant in self._held.items() if remnant.namespace not in namespaces]:
+            self._drop(key)
+
+    def to_json(self) -> list[Any]:
+        """All of them in plain values of JSON, oldest first."""
+        remnants = [*self._held.values(), *self._waiting]
+        return [[each.segment, each.namespace, dict(sorted(each.labels.items()))] for each in remnants]
+
+    def _enter(self, remnant: Remnant) -> None:
+        self._held.pop(remnant.key, None)
+        self._held[remnant.key] = remnant
+        self._book.assign(
+            remnant.key, segment=remnant.segment, namespace=remnant.namespace, labels=remnant.labels
+        )
+
+    def _drop(self, key: PodKey) -> None:
+        del self._held[key]
+        self._book.forget(key)
