@@ -99,7 +99,7 @@ def udp_payload(source: IPv4Address, destination: IPv4Address, ports: tuple[int,
 def udp_fragments(
     source: IPv4Address, destination: IPv4Address, ports: tuple[int, int], *, eth_src: str, size: int = 4000
 ) -> list[bytes]:
-    """A datagram of `size` data bytes in fragments of 1400 bytes (Open vSwitch refuses shorter than 1200 unless last)."""
+    """A datagram of `size` data bytes in fragments of 1400: Open vSwitch refuses less than 1200, but for the last."""
     whole = udp_payload(source, destination, ports, b"f" * size)
     pieces = [whole[start : start + 1400] for start in range(0, len(whole), 1400)]
     more = 0x2000
