@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, Policy, PolicyKey, RomanaPolicy
@@ -47,12 +47,14 @@ class Cluster:
     def with_object(self, item: Namespace | Node | Pod | Policy) -> Cluster:
         """This cluster with `item` added, or replaced by key."""
         name, key = _place(item)
-        return replace(self, **{name: _frozen({**getattr(self, name), key: item})})
+        changed: dict[str, Any] = {name: _frozen({**getattr(self, name), key: item})}
+        return replace(self, **changed)
 
     def without(self, item: Namespace | Node | Pod | Policy) -> Cluster:
         """This cluster with the object of `item`'s key gone (it may be absent already)."""
         name, key = _place(item)
-        return replace(self, **{name: _frozen({k: v for k, v in getattr(self, name).items() if k != key})})
+        changed: dict[str, Any] = {name: _frozen({k: v for k, v in getattr(self, name).items() if k != key})}
+        return replace(self, **changed)
 
     def namespace_labels(self, name: str) -> Labels:
         """Labels of a namespace; one that nothing declares has the label of its name alone."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Bits, Goto, Load, Move, OutputBits
+from romana_ovs.pipeline.actions import Action, Bits, Goto, Load, Move, OutputBits
 from romana_ovs.pipeline.compile.permissions import Place, permissions
 from romana_ovs.pipeline.compile.words import (
     BACKWARD,
@@ -48,33 +49,27 @@ from romana_ovs.pipeline.registers import (
 from romana_ovs.pipeline.tables import flow
 from romana_ovs.policy.view import ClientGroup, Origin, ServerGroup, TenantPass
 
-_EGRESS_KNOWN = {"feature": Feature.POLICY, "origin": feature_origin("egress")}
-
 
 def egress_frame(plan: Plan, host: int, cut_off: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
     """Egress apart from groups: decided elsewhere, the node itself, pods without tenant, nobody's."""
-    rank, known = priorities.Egress, _EGRESS_KNOWN
+    rank = priorities.Egress
+    row = partial(flow, feature=Feature.POLICY, origin=feature_origin("egress"))
     node_net = plan.node_addresses()
     to_nodes = ("nw_dst", int(node_net.network_address), int(node_net.netmask))
     accepted = load(EGRESS, ACCEPTED)
     refuse = [Goto("Refuse")]
     return (
-        flow(rank.ELSEWHERE, [FORWARD, FROM_ELSEWHERE], [Goto("OpenEgress")], **known),
-        flow(rank.ELSEWHERE, [BACKWARD, TO_ELSEWHERE], [Goto("OpenEgress")], **known),
-        flow(rank.OWN_NODE, [FORWARD, OWN_NODE.match(1)], [accepted, Goto("Commit")], **known),
-        flow(
-            rank.OWN_NODE,
-            [BACKWARD, SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host))],
-            [Goto("Commit")],
-            **known,
-        ),
-        *(flow(rank.CUT_OFF, [identified(CLIENT_ID, run)], refuse, **known) for run in cut_off),
-        flow(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("OpenEgress")], **known),
-        flow(rank.NOT_A_POD, [FORWARD, EXIT.match(GATEWAY)], refuse, **known),
-        flow(rank.NOT_A_POD, [FORWARD, EXIT.match(TRUNK), to_nodes], refuse, **known),
-        flow(rank.NOT_A_POD, [BACKWARD, SIDE.match(GATEWAY)], refuse, **known),
-        flow(rank.NOT_A_POD, [BACKWARD, SIDE.match(TRUNK), identified(SENDER_ID, NOT_A_POD)], refuse, **known),
-        flow(rank.MISS, [], refuse, **known),
+        row(rank.ELSEWHERE, [FORWARD, FROM_ELSEWHERE], [Goto("OpenEgress")]),
+        row(rank.ELSEWHERE, [BACKWARD, TO_ELSEWHERE], [Goto("OpenEgress")]),
+        row(rank.OWN_NODE, [FORWARD, OWN_NODE.match(1)], [accepted, Goto("Commit")]),
+        row(rank.OWN_NODE, [BACKWARD, SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host))], [Goto("Commit")]),
+        *(row(rank.CUT_OFF, [identified(CLIENT_ID, run)], refuse) for run in cut_off),
+        row(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("OpenEgress")]),
+        row(rank.NOT_A_POD, [FORWARD, EXIT.match(GATEWAY)], refuse),
+        row(rank.NOT_A_POD, [FORWARD, EXIT.match(TRUNK), to_nodes], refuse),
+        row(rank.NOT_A_POD, [BACKWARD, SIDE.match(GATEWAY)], refuse),
+        row(rank.NOT_A_POD, [BACKWARD, SIDE.match(TRUNK), identified(SENDER_ID, NOT_A_POD)], refuse),
+        row(rank.MISS, [], refuse),
     )
 
 
@@ -92,24 +87,24 @@ def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
     flows = permissions(place, group.accepted)
     if not group.open:
         return flows
-    undecided = [load(EGRESS, OPEN), Goto("OpenEgress")]
+    undecided: list[Action] = [load(EGRESS, OPEN), Goto("OpenEgress")]
     return (*flows, flow(rank.OPEN, place.base, undecided, feature=Feature.POLICY, origin=origin))
 
 
 def open_frame(host: int) -> tuple[Flow, ...]:
     """OpenEgress apart from groups: servers elsewhere, the node's own probes, egress decided already."""
     rank = priorities.OpenEgress
-    known = {"feature": Feature.POLICY, "origin": feature_origin("egress")}
+    row = partial(flow, feature=Feature.POLICY, origin=feature_origin("egress"))
     node = CLIENT_ID.match(node_identity(host))
     done = [Goto("Commit")]
     return (
-        flow(rank.ELSEWHERE, [FORWARD, TO_ELSEWHERE], done, **known),
-        flow(rank.ELSEWHERE, [BACKWARD, FROM_ELSEWHERE], done, **known),
-        flow(rank.ELSEWHERE, [FORWARD, EXIT.match(LOCAL), SIDE.match(GATEWAY), node], done, **known),
-        flow(rank.ELSEWHERE, [BACKWARD, SIDE.match(LOCAL), EXIT.match(GATEWAY), node], done, **known),
-        flow(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")], **known),
-        flow(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")], **known),
-        flow(rank.MISS, [], [Goto("Refuse")], **known),
+        row(rank.ELSEWHERE, [FORWARD, TO_ELSEWHERE], done),
+        row(rank.ELSEWHERE, [BACKWARD, FROM_ELSEWHERE], done),
+        row(rank.ELSEWHERE, [FORWARD, EXIT.match(LOCAL), SIDE.match(GATEWAY), node], done),
+        row(rank.ELSEWHERE, [BACKWARD, SIDE.match(LOCAL), EXIT.match(GATEWAY), node], done),
+        row(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")]),
+        row(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")]),
+        row(rank.MISS, [], [Goto("Refuse")]),
     )
 
 
@@ -139,10 +134,10 @@ def _server_place(group: ServerGroup, allow: IntEnum, conjunction: IntEnum, clau
 def tenancy_rows(passes: tuple[TenantPass, ...] | None, cut_off: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
     """Which tenants' pods may be considered by which; outsiders have no tenant and pass on to ingress."""
     rank = priorities.Tenancy
-    known = {"feature": Feature.ISOLATION, "origin": feature_origin("tenancy")}
+    row = partial(flow, feature=Feature.ISOLATION, origin=feature_origin("tenancy"))
     onward = [Goto("Ingress")]
     if passes is None:
-        return (flow(rank.PASS, [], onward, **known),)
+        return (row(rank.PASS, [], onward),)
     rows = {
         item.key: item
         for item in (
@@ -160,10 +155,10 @@ def tenancy_rows(passes: tuple[TenantPass, ...] | None, cut_off: tuple[IdentityM
         )
     }
     return (
-        *(flow(rank.REFUSED, [identified(SERVER_ID, run)], [Goto("Refuse")], **known) for run in cut_off),
-        flow(rank.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward, **known),
+        *(row(rank.REFUSED, [identified(SERVER_ID, run)], [Goto("Refuse")]) for run in cut_off),
+        row(rank.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward),
         *rows.values(),
-        flow(rank.MISS, [], [Goto("Refuse")], **known),
+        row(rank.MISS, [], [Goto("Refuse")]),
     )
 
 
@@ -176,7 +171,7 @@ def ingress_frame() -> tuple[Flow, ...]:
 
 def deliveries() -> tuple[Flow, ...]:
     """Out of the port; onto a trunk with the sender's identity and the marks in the source MAC."""
-    known = {"feature": Feature.DELIVERY, "origin": feature_origin("delivery")}
+    row = partial(flow, feature=Feature.DELIVERY, origin=feature_origin("delivery"))
     out = OutputBits(OUT_PORT.bits)
     wire = (
         Load(WIRE_REST, WIRE_REST_VALUE),
@@ -187,7 +182,7 @@ def deliveries() -> tuple[Flow, ...]:
     )
     rank = priorities.Deliver
     return (
-        flow(rank.OUT, [EXIT.match(LOCAL)], [out], **known),
-        flow(rank.OUT, [EXIT.match(GATEWAY)], [out], **known),
-        flow(rank.OUT, [EXIT.match(TRUNK)], [*wire, out], **known),
+        row(rank.OUT, [EXIT.match(LOCAL)], [out]),
+        row(rank.OUT, [EXIT.match(GATEWAY)], [out]),
+        row(rank.OUT, [EXIT.match(TRUNK)], [*wire, out]),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Bits, Goto, InPort, Load, Move
+from romana_ovs.pipeline.actions import Action, Bits, Goto, InPort, Load, Move
 from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, loads
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import mac_number
@@ -44,23 +45,22 @@ def pod_guard(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
     marks = loads(
         (SIDE, LOCAL), (SENDER_ID, pod.identity), (SENDER_CLIENT, member.client), (SENDER_SERVER, member.server)
     )
-    known = {"feature": Feature.SPOOF_GUARD, "origin": origin}
+    row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
     return (
-        flow(
+        row(
             priorities.Classify.SOURCE,
             [port, UNTAGGED, ("eth_src", mac), ("nw_src", address)],
             [*marks, Goto("Locate")],
-            **known,
         ),
-        flow(priorities.Classify.SOURCE, asking, [Goto("Arp")], **known),
-        flow(priorities.Classify.REFUSED, [*asking, ("arp_tpa", address)], [], **known),
+        row(priorities.Classify.SOURCE, asking, [Goto("Arp")]),
+        row(priorities.Classify.REFUSED, [*asking, ("arp_tpa", address)], []),
     )
 
 
 def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
     """What a trunk may bring: untagged IP whose source MAC carries an identity; tunnels, from known nodes only."""
     rest = ("eth_src", WIRE_REST_VALUE << WIRE_REST.low, ((1 << WIRE_REST.width) - 1) << WIRE_REST.low)
-    actions = [
+    actions: list[Action] = [
         *loads((SIDE, TRUNK)),
         Move(WIRE_DIRECTION, DIRECTION.bits),
         Move(WIRE_EGRESS, EGRESS.bits),
@@ -89,36 +89,26 @@ def gateway_guard(
 
     `network` is the plan's, `foreign` are pods' addresses that are not from it.
     """
-    known = {"feature": Feature.SPOOF_GUARD, "origin": feature_origin("gateway")}
+    row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("gateway"))
     port = (("in_port", gateway.ofport), UNTAGGED)
     own = set(gateway.addresses)
     node_marks = loads((SIDE, GATEWAY), (SENDER_ID, node_identity(host)))
     outside_marks = loads((SIDE, GATEWAY), (SENDER_ID, OUTSIDE))
     flows = [
-        flow(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("Locate")], **known)
+        row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("Locate")])
         for address in sorted(own)
     ]
     flows += [
-        flow(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [], **known)
+        row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [])
         for address in sorted(set(foreign) - own)
     ]
     flows.append(
-        flow(
-            priorities.Classify.SOURCE,
-            [*port, ("nw_src", int(network.network_address), int(network.netmask))],
-            [],
-            **known,
-        )
+        row(priorities.Classify.SOURCE, [*port, ("nw_src", int(network.network_address), int(network.netmask))], [])
     )
-    flows.append(flow(priorities.Classify.OUTSIDE, [*port, IP], [*outside_marks, Goto("Locate")], **known))
-    flows.append(flow(priorities.Classify.OUTSIDE, [*port, ARP_REQUEST], [Goto("Arp")], **known))
+    flows.append(row(priorities.Classify.OUTSIDE, [*port, IP], [*outside_marks, Goto("Locate")]))
+    flows.append(row(priorities.Classify.OUTSIDE, [*port, ARP_REQUEST], [Goto("Arp")]))
     flows += [
-        flow(
-            priorities.Classify.REFUSED,
-            [*port, ARP_REQUEST, ("arp_spa", int(address)), ("arp_tpa", int(address))],
-            [],
-            **known,
-        )
+        row(priorities.Classify.REFUSED, [*port, ARP_REQUEST, ("arp_spa", int(address)), ("arp_tpa", int(address))], [])
         for address in sorted(own)
     ]
     return tuple(flows)
@@ -126,9 +116,9 @@ def gateway_guard(
 
 def arp_answers() -> tuple[Flow, ...]:
     """The one answer to every ARP request (RFC 826), but none to one from the unspecified address (RFC 5227)."""
-    known = {"feature": Feature.ARP, "origin": feature_origin("arp")}
+    row = partial(flow, feature=Feature.ARP, origin=feature_origin("arp"))
     whole = Bits("arp_spa", 0, 32)
-    answer = [
+    answer: list[Action] = [
         Move(Bits("eth_src", 0, 48), Bits("eth_dst", 0, 48)),
         Load(Bits("eth_src", 32, 16), MAC_PREFIX),
         Move(Bits("arp_tpa", 0, 32), Bits("eth_src", 0, 32)),
@@ -141,6 +131,6 @@ def arp_answers() -> tuple[Flow, ...]:
         InPort(),
     ]
     return (
-        flow(priorities.Arp.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], [], **known),
-        flow(priorities.Arp.ANSWER, [ARP_REQUEST], answer, **known),
+        row(priorities.Arp.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], []),
+        row(priorities.Arp.ANSWER, [ARP_REQUEST], answer),
     )

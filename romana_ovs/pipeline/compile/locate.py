@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from ipaddress import IPv4Network
 
 from romana_ovs.addressing.plan import Plan
@@ -59,29 +60,24 @@ def pod_place(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
 
 def gateway_place(gateway: Gateway) -> tuple[Flow, ...]:
     """The node's own addresses, and everything outside by way of the node."""
-    known = {"feature": Feature.FORWARDING, "origin": feature_origin("gateway")}
+    row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("gateway"))
     way = (*loads((EXIT, GATEWAY), (OUT_PORT, gateway.ofport)), *_to_mac(gateway.mac), Goto("Track"))
     own = tuple(
-        flow(priorities.Locate.ENDPOINT, [("nw_dst", int(address))], [*loads((OWN_NODE, 1)), *way], **known)
+        row(priorities.Locate.ENDPOINT, [("nw_dst", int(address))], [*loads((OWN_NODE, 1)), *way])
         for address in sorted(set(gateway.addresses))
     )
-    return (*own, flow(priorities.Locate.OUTSIDE, [IP], way, **known))
+    return (*own, row(priorities.Locate.OUTSIDE, [IP], way))
 
 
 def network_place(plan: Plan, host: int) -> tuple[Flow, ...]:
     """Addresses of the plan that nobody has here, and addresses that no unicast packet goes to: dropped."""
-    known = {"feature": Feature.FORWARDING, "origin": feature_origin("network")}
+    row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("network"))
     network = plan.network
     return (
-        flow(priorities.Locate.OWN_SHARE, [("nw_dst", *plan.host_match(host))], [], **known),
-        flow(
-            priorities.Locate.NETWORK,
-            [("nw_dst", int(network.network_address), int(network.netmask))],
-            [],
-            **known,
-        ),
+        row(priorities.Locate.OWN_SHARE, [("nw_dst", *plan.host_match(host))], []),
+        row(priorities.Locate.NETWORK, [("nw_dst", int(network.network_address), int(network.netmask))], []),
         *(
-            flow(priorities.Locate.SPECIAL, [("nw_dst", int(block.network_address), int(block.netmask))], [], **known)
+            row(priorities.Locate.SPECIAL, [("nw_dst", int(block.network_address), int(block.netmask))], [])
             for block in _SPECIAL
         ),
     )
@@ -116,11 +112,11 @@ def tracking(zone: int) -> tuple[Flow, ...]:
 
     What comes by a trunk never leaves by the gateway, unless it is for this node's own address.
     """
-    known = {"feature": Feature.FORWARDING, "origin": feature_origin("transit")}
-    transit = [Move(TUNNEL.bits, Bits("tun_dst", 0, 32)), OutputBits(OUT_PORT.bits)]
+    row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("transit"))
+    transit: list[Action] = [Move(TUNNEL.bits, Bits("tun_dst", 0, 32)), OutputBits(OUT_PORT.bits)]
     return (
-        flow(priorities.Track.TRANSIT, [SIDE.match(TRUNK), EXIT.match(TRUNK)], transit, **known),
-        flow(priorities.Track.TRANSIT, [SIDE.match(TRUNK), EXIT.match(GATEWAY), OWN_NODE.match(0)], [], **known),
+        row(priorities.Track.TRANSIT, [SIDE.match(TRUNK), EXIT.match(TRUNK)], transit),
+        row(priorities.Track.TRANSIT, [SIDE.match(TRUNK), EXIT.match(GATEWAY), OWN_NODE.match(0)], []),
         flow(
             priorities.Track.TRACK,
             [IP],

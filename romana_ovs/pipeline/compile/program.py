@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
@@ -91,8 +92,8 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
         if member is None:
             raise PipelineError(f"no verdicts for local pod {pod.key}")
         inputs = (pod, member)
-        add(("guard", pod.key), inputs, lambda pod=pod, member=member: guard.pod_guard(pod, member))
-        add(("place", pod.key), inputs, lambda pod=pod, member=member: locate.pod_place(pod, member))
+        add(("guard", pod.key), inputs, partial(guard.pod_guard, pod, member))
+        add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
     kept.forget_all_but(sections)
     return Program(MappingProxyType(sections))
@@ -126,7 +127,7 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
         )
         add("way out", gateway, lambda: locate.gateway_place(gateway))
     for trunk in view.trunks:
-        add(("trunk", trunk.ofport), trunk, lambda trunk=trunk: guard.trunk_guard(trunk))
+        add(("trunk", trunk.ofport), trunk, partial(guard.trunk_guard, trunk))
     add("hosts", (plan, view.hosts, view.foreign), lambda: locate.remote_places(plan, view.hosts, view.foreign))
 
 
@@ -138,9 +139,9 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
     add("ingress", (), decide.ingress_frame)
     for client in verdicts.clients:
         origin = client.accepted[0].origin if client.accepted else feature_origin("egress")
-        add(("client", client.number), client, lambda g=client, o=origin: decide.client_rows(g, o))
+        add(("client", client.number), client, partial(decide.client_rows, client, origin))
     for server in verdicts.servers:
-        add(("open", server.number), server.open_egress, lambda g=server: decide.open_rows(g))
-        add(("server", server.number), server.ingress, lambda g=server: decide.ingress_rows(g))
+        add(("open", server.number), server.open_egress, partial(decide.open_rows, server))
+        add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
     identities = tuple(sorted({pod.identity for pod in view.pods}))
     add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))
