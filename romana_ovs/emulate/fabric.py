@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from enum import Enum
 from ipaddress import IPv4Address
 
-from romana_ovs.emulate.nodes import BRIDGE, Node
+from romana_ovs.emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node
 from romana_ovs.emulate.runs import Run
 from romana_ovs.emulate.system import ip_batch
 from romana_ovs.model.bridge import LINK_ID, TUNNEL_ID
 
 UNDERLAY = IPv4Address("172.31.0.0")
 UNDERLAY_BITS = 16
-UNDERLAY_BRIDGE = "br-phy"
 TUNNEL_PORT = "tunnel"
 TUNNEL_KEY = 7
 """The virtual network number of our tunnels; any one number does, both ends only have to agree."""

@@ -9,6 +9,7 @@ until the controller is up. Nothing of a node is in the machine's own namespace.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from romana_ovs.emulate.system import OVS_SCHEMA, inside, ip_batch, run
 from romana_ovs.model.bridge import NODE_ID
 
 BRIDGE = "br-int"
+UNDERLAY_BRIDGE = "br-phy"
+"""The bridge on which a node has its underlay address, where the fabric has tunnels."""
 VSCTL_SECONDS = 20
 BACKOFF_MS = 1000
 """The longest that a bridge waits before it tries the controller again, in milliseconds."""
@@ -96,7 +99,7 @@ def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
     ip_batch([f"netns add {node.netns}"])
-    ip_batch(["link set lo up"], netns=node.netns)
+    ip_batch(["link set lo up", *_deaf_to_ports()], netns=node.netns)
     database = str(node.folder / "conf.db")
     run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])
     node._daemon("ovsdb-server", database, f"--remote=p{node.ovsdb}")
@@ -106,16 +109,34 @@ def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
     return node
 
 
+def _deaf_to_ports() -> list[str]:
+    """The `ip` commands that make the node hear its bridges only, never their ports.
+
+    The userspace datapath reads what comes in at a port beside the kernel, which gets it too and would answer
+    ARP and more for the node's own addresses: pods would reach their node, and be reached, past the bridge.
+    """
+    bridges = ("lo", BRIDGE, UNDERLAY_BRIDGE)
+    return [*(f"rule add pref {number} iif {name} lookup local" for number, name in enumerate(bridges, start=1)),
+            "rule del pref 0"]
+
+
 def bridge_commands(node: str, target: str) -> list[str]:
     """The `ovs-vsctl` words that make a node's bridge in one transaction.
 
     Secure, so that it never forwards by itself, and out-of-band, so that no hidden flows
-    stand before ours (vswitchd.conf.db(5)).
+    stand before ours (vswitchd.conf.db(5)). The datapath id is given, as otherwise it follows the bridge's MAC,
+    which is set once the node has an address: the switch would leave and come back as another.
     """
     return [
         "add-br", BRIDGE,
         "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail_mode=secure", "protocols=OpenFlow15",
-        "other_config:disable-in-band=true", f"external_ids:{NODE_ID}={node}",
+        "other_config:disable-in-band=true", f"other_config:datapath-id={datapath_id(node)}",
+        f"external_ids:{NODE_ID}={node}",
         "--", "set-controller", BRIDGE, target,
         "--", "set", "controller", BRIDGE, "connection_mode=out-of-band", f"max_backoff={BACKOFF_MS}",
     ]
+
+
+def datapath_id(node: str) -> str:
+    """The datapath id of a node's bridge: 16 hexadecimal digits, the same in every run."""
+    return hashlib.sha256(node.encode()).hexdigest()[:16]
