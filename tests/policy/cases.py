@@ -144,7 +144,7 @@ def pod_label(key: str = "owner", isolation: Isolation = Isolation.TIER) -> Sett
 def _end(found: Cluster, text: str) -> Endpoint:
     if "/" in text:
         known = found.pods.get(PodKey(text))
-        return endpoint_of(known, found) if known is not None else Endpoint(pod=PodKey(text))
+        return endpoint_of(known, found) if known is not None and not known.finished else Endpoint(pod=PodKey(text))
     if text in found.nodes:
         return Endpoint(node=text, address=found.nodes[text].addresses[0])
     return endpoint_at(IPv4Address(text), found, addresses(found))

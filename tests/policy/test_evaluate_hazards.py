@@ -26,6 +26,7 @@ from tests.policy.cases import (
     policy,
     reached,
     rule,
+    verdict,
     where,
 )
 
@@ -51,6 +52,12 @@ def test_a1_finished_pods_are_neither_subject_nor_peer() -> None:
     assert not passes(found, "a/web", "a/job")
     without_address = found.with_object(replace(job, address=None))
     assert not passes(without_address, "a/job", "a/db")
+
+
+def test_a1_a_finished_pod_of_the_hosts_network_is_nothing_either() -> None:
+    found = cluster(pod("a/job", "172.16.0.1", host_network=True, finished=True), DB)
+    assert not passes(found, "a/db", "a/job")
+    assert "has finished" in verdict(found, "a/db", "a/job").reason
 
 
 def test_a3_a_pod_with_a_status_but_no_address_takes_part_in_nothing() -> None:
@@ -242,6 +249,8 @@ def test_a17_policies_unite_in_any_order() -> None:
         inside, outside = (reached(found, each, "a/db", "80/tcp", "81/tcp", "82/tcp") for each in ("a/web", OUTSIDE))
         seen.add((inside, outside))
     assert seen == {("80/tcp 81/tcp", "81/tcp")}
+    out = [policy(f"a/out{port}", egress=[rule(ports=f"{port}/tcp")], directions=[EGRESS]) for port in (80, 81)]
+    assert reached(cluster(WEB, DB, *out), "a/web", OUTSIDE, "80/tcp", "81/tcp", "82/tcp") == "80/tcp 81/tcp"
     without = cluster(WEB, DB, *policies[1:])
     assert reached(without, "a/web", "a/db", "80/tcp", "81/tcp", "82/tcp") == "81/tcp"
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.labels import Selector
-from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
 from romana_ovs.policy.matrix import Matrix, Opening, asks_addresses, container_ports, difference, reachability
-from tests.policy.cases import addresses, block, cluster, pod, pods, policy, rule
+from tests.policy.cases import addresses, block, cluster, pod, pods, policy, romana, rule
 from tests.strategies import addresses_of, clusters, port_refs
 
 WEB = PortRef.parse("80/tcp")
@@ -63,6 +63,29 @@ def test_pods_that_an_ip_block_tells_apart_are_judged_apart() -> None:
     assert matrix.allows(PodKey("a/near"), PodKey("a/x"), "80/tcp")
     assert not matrix.allows(PodKey("a/far"), PodKey("a/x"), "80/tcp")
     assert not asks_addresses(cluster(near, policy("a/p", ingress=[rule(pods())])))
+
+
+def test_pods_that_an_exception_tells_apart_are_judged_apart() -> None:
+    near, far = pod("a/near", "192.168.7.3"), pod("a/far", "192.168.7.4")
+    out = policy("a/p", egress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))])
+    matrix = reachability(cluster(near, far, out), {}, [WEB])
+    assert not matrix.allows(PodKey("a/near"), PodKey("a/far"), "80/tcp")
+    with_ingress = cluster(near, far, policy("a/q", ingress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))]))
+    assert list(reachability(with_ingress, {}, [WEB]).openings()) == [("a/near", "a/far", "80/tcp")]
+
+
+def test_pods_that_only_tiers_tell_apart_are_judged_apart() -> None:
+    found = cluster(pod("a/x", tier="1"), pod("a/y", tier="1"), pod("a/z", tier="2"), settings=Settings(Isolation.TIER))
+    found_pairs = [each[:2] for each in reachability(found, {}, [WEB]).openings()]
+    assert found_pairs == [("a/x", "a/y"), ("a/y", "a/x")]
+
+
+def test_pods_that_a_romana_rule_tells_apart_are_judged_apart() -> None:
+    source = RomanaRule((Selector.of({"app": "web"}),))
+    closed = romana("a/p", Selector.of({"app": "db"}), source)
+    found = cluster(pod("a/db", app="db"), pod("a/web", app="web"), pod("a/x", app="x"), closed, settings=Settings())
+    matrix = reachability(found, {}, [WEB])
+    assert [each.source for each in matrix.openings() if each.destination == "a/db"] == ["a/web"]
 
 
 def test_pods_that_a_named_port_tells_apart_are_judged_apart() -> None:
