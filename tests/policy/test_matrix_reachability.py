@@ -81,9 +81,9 @@ def test_pods_that_only_tiers_tell_apart_are_judged_apart() -> None:
 
 
 def test_pods_that_a_romana_rule_tells_apart_are_judged_apart() -> None:
-    source = RomanaRule((Selector.of({"app": "web"}),))
+    source = RomanaRule((Selector.of({"role": "web"}),))
     closed = romana("a/p", Selector.of({"app": "db"}), source)
-    found = cluster(pod("a/db", app="db"), pod("a/web", app="web"), pod("a/x", app="x"), closed, settings=Settings())
+    found = cluster(pod("a/db", app="db"), pod("a/web", role="web"), pod("a/x", role="x"), closed, settings=Settings())
     matrix = reachability(found, {}, [WEB])
     assert [each.source for each in matrix.openings() if each.destination == "a/db"] == ["a/web"]
 
