@@ -22,6 +22,8 @@ from romana_ovs.model.objects import (
     PolicyPort,
     PolicyRule,
     Protocol,
+    RomanaPolicy,
+    RomanaRule,
 )
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy import groups
@@ -145,6 +147,28 @@ def test_the_label_that_names_the_tenant_is_known_from_the_tenant() -> None:
     owned = from_pods(Selector.of({"owner": "b"}), EVERYTHING)
     assert peers_of(owned, settings=settings) == {whole_segments(32, 1)}
     assert peers_of(from_pods(Selector.of({"owner": "b"})), settings=settings) == frozenset(), "no pod of b is in a"
+
+
+def test_a_scope_of_one_tenant_names_that_tenant_only() -> None:
+    settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner", isolation=Isolation.NONE)
+    owned = Cluster(settings=settings)
+    found = normalise(RomanaPolicy("a", "p", Labels({"owner": "a"}), EVERYTHING, (RomanaRule((WEB,)),)), owned)
+    verdicts = resolve(view(pod("a/x"), policies=(found,), settings=settings))
+    assert server(verdicts, "a/x").ingress[0].identities == {IdentityMatch(identity(n, 2)) for n in (16, 17, 18)}
+
+
+def test_namespaces_of_one_tenant_are_told_apart_by_their_classes() -> None:
+    settings = Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="team")
+    namespaces = {name: Labels({"team": "a", "stage": stage}) for name, stage in (("a", "x"), ("a2", "y"))}
+    classes = {identity(16, 1): ClassInfo("a", {}), identity(16, 2): ClassInfo("a2", {})}
+
+    def found(selector: Selector) -> frozenset[IdentityMatch] | None:
+        rule = policy("a/p", from_pods(namespaces=selector))
+        made = view(pod("a/x"), policies=(rule,), settings=settings, namespaces=namespaces, classes=classes)
+        return server(resolve(made), "a/x").ingress[0].identities
+
+    assert found(Selector.of({"stage": "x"})) == {IdentityMatch(identity(16, 1))}
+    assert found(Selector.of({"team": "a"})) == {whole_segments(16, 4)}, "every namespace of the tenant has it"
 
 
 @pytest.mark.parametrize(
