@@ -83,6 +83,11 @@ class Registry:
         """Every endpoint: a live, read-only view."""
         return MappingProxyType(self._endpoints)
 
+    @property
+    def blocked(self) -> frozenset[IPv4Address]:
+        """The addresses of nodes: never given to a pod."""
+        return frozenset(IPv4Address(value) for value in self._blocked)
+
     def endpoint(self, pod: PodKey) -> Endpoint | None:
         """The endpoint of `pod`, or None."""
         return self._endpoints.get(pod)

@@ -1,0 +1,116 @@
+"""What of the address plan is in use, and what is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.registry import Endpoint, Registry
+from romana_ovs.model.cluster import SegmentKey
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentUse:
+    """One tier: its permanent number, its indexes, ranges, and addresses in use.
+
+    `left` are the free addresses of these ranges on the nodes there are; when a node has none left, the
+    segment takes a further index.
+    """
+
+    tier: str
+    number: int
+    indexes: tuple[int, ...]
+    ranges: tuple[IPv4Network, ...]
+    used: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUse:
+    """One tenant: its ranges, the segment indexes in them and how many of these no tier has yet, its tiers."""
+
+    tenant: str
+    ranges: tuple[IPv4Network, ...]
+    indexes: tuple[int, ...]
+    spare: int
+    segments: tuple[SegmentUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """One node: its host number, its own address towards its pods, and how many pods have an address on it."""
+
+    node: str
+    number: int
+    address: IPv4Address
+    pods: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The whole plan. `indexes_left` belong to no tenant, `hosts_left` to no node; `foreign` came from elsewhere."""
+
+    plan: Plan
+    tenants: tuple[TenantUse, ...]
+    nodes: tuple[NodeUse, ...]
+    foreign: tuple[Endpoint, ...]
+    indexes_left: int
+    hosts_left: int
+
+
+def usage_of(registry: Registry) -> Usage:
+    """The use of `registry`'s plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
+    plan = registry.plan
+    endpoints = registry.endpoints.values()
+    taken = _taken(registry, endpoints)
+    used = Counter(end.segment for end in endpoints if end.segment is not None)
+    owned = sum(run.size for runs in registry.tenants.values() for run in runs)
+    on_node = Counter(end.node for end in endpoints)
+    return Usage(
+        plan=plan,
+        tenants=tuple(_tenant(tenant, registry, taken, used) for tenant in sorted(registry.tenants)),
+        nodes=tuple(
+            NodeUse(node, number, plan.gateway(number), on_node[node])
+            for node, number in sorted(registry.hosts.items(), key=lambda item: item[1])
+        ),
+        foreign=tuple(sorted((end for end in endpoints if end.foreign), key=lambda end: end.pod)),
+        indexes_left=plan.segments - 1 - owned,
+        hosts_left=plan.hosts - len(registry.hosts),
+    )
+
+
+def _taken(registry: Registry, endpoints: Iterable[Endpoint]) -> Counter[int]:
+    """By segment index: addresses on the nodes there are that no pod can be given any more."""
+    plan = registry.plan
+    hosts = set(registry.hosts.values())
+    addresses = {end.address for end in endpoints} | registry.blocked | {plan.network.broadcast_address}
+    places = (plan.split(address) for address in addresses)
+    return Counter(place.segment for place in places if place is not None and place.host in hosts)
+
+
+def _tenant(
+    tenant: str, registry: Registry, taken: Mapping[int, int], used: Mapping[SegmentKey, int]
+) -> TenantUse:
+    plan, runs = registry.plan, registry.tenants[tenant]
+    share = len(registry.hosts) << plan.endpoint_bits
+    segments = []
+    for key, number in registry.segments.items():
+        if key.tenant == tenant:
+            indexes = registry.indexes(key)
+            left = sum(share - taken[index] for index in indexes)
+            segments.append(SegmentUse(key.tier, number, indexes, _merged(plan, indexes), used[key], left))
+    indexes = tuple(index for run in runs for index in run.indexes)
+    return TenantUse(
+        tenant=tenant,
+        ranges=tuple(plan.run_cidr(run.base, run.size) for run in runs),
+        indexes=indexes,
+        spare=len(indexes) - sum(len(segment.indexes) for segment in segments),
+        segments=tuple(segments),
+    )
+
+
+def _merged(plan: Plan, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
+    return tuple(collapse_addresses(plan.segment_cidr(index) for index in indexes))
