@@ -6,6 +6,7 @@ with the reason (and, for a policy, with the fallback that isolates what it mean
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ _OLD_POLICIES = "extensions/v1beta1"
 _VERSIONS = {"Pod": "v1", "Namespace": "v1", "Node": "v1", **WORKLOADS}
 _CLUSTER_SCOPED = ("Namespace", "Node")
 _MAX_LIST_DEPTH = 4
+_ALIKE = 0.8
+"""Share of common letters from which a kind counts as misspelt."""
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 _METADATA = frozenset({
     "annotations", "clusterName", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers",
@@ -86,6 +89,9 @@ class _Decoder:
             yield from self._list(value, notes, depth, (kind.removesuffix("List"), version))
         elif kind == POLICY or kind in _VERSIONS:
             yield from self._object({**value, "kind": kind, "apiVersion": version}, kind, version, notes)
+        elif meant := _meant(kind, version):
+            notes.wrong("kind", f"{shown(kind)} is no kind of {version}, write {meant}")
+            yield from self._object({**value, "kind": meant, "apiVersion": version}, meant, version, notes)
         else:
             self._ignore(kind, version)
 
@@ -195,6 +201,17 @@ class _Decoder:
             problems=tuple(place.problem(path, reason) for path, reason in notes.entries),
             owners=head.owners if head is not None else (),
         )
+
+
+def _meant(kind: str, version: str) -> str:
+    """The kind of this apiVersion that `kind` is a misspelling of, or empty.
+
+    A policy that loads as some unknown kind would be a policy that silently does nothing.
+    """
+    known = [name for name, served in _VERSIONS.items() if served == version]
+    if version in (POLICY_VERSION, *_ROMANA_VERSIONS):
+        known = [POLICY]
+    return next(iter(difflib.get_close_matches(kind, known, n=1, cutoff=_ALIKE)), "")
 
 
 def _name_in(value: Mapping[str, object]) -> str:

@@ -131,7 +131,8 @@ def parse_bytes(name: str, data: bytes) -> tuple[Document, ...]:
         text = data.decode("utf-8-sig")
         return parse_json(text) if name.endswith(".json") else parse_yaml(text)
     except UnicodeDecodeError as error:
-        raise InputError.because(f"is not UTF-8 text (byte {error.start})", file=plain(name)) from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError.because(f"line {line}: is not UTF-8 text", file=plain(name)) from error
     except ParseError as error:
         raise InputError.because(str(error), file=plain(name)) from error
 

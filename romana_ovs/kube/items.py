@@ -38,9 +38,8 @@ class Place(NamedTuple):
 
     def problem(self, field: str, reason: str) -> Problem:
         """A problem of the object that stands here."""
-        return Problem(
-            reason, file=self.file, document=self.document, kind=self.kind, name=self.name, field=self.prefix + field
-        )
+        path = self.prefix + field if field else self.prefix.rstrip(".")
+        return Problem(reason, file=self.file, document=self.document, kind=self.kind, name=self.name, field=path)
 
     def __str__(self) -> str:
         inside = f" at {self.prefix.rstrip('.')}" if self.prefix else ""

@@ -39,8 +39,13 @@ class Notes:
         """Whether anything was said about `path` or what lies below it."""
         return any(entry == path or entry.startswith((path + ".", path + "[")) for entry, _ in self.entries)
 
-    def mapping(self, value: object, path: str, known: Collection[str] | None = None) -> Mapping[str, object]:
-        """`value` as an object, empty when it is null or (noted) something else; notes fields not in `known`."""
+    def mapping(
+        self, value: object, path: str, known: Collection[str] | None = None, *, hint: str = ""
+    ) -> Mapping[str, object]:
+        """`value` as an object, empty when it is null or (noted) something else.
+
+        Fields that are not in `known` are noted, with `hint` for what may have been meant.
+        """
         if value is None:
             return NO_FIELDS
         if not isinstance(value, dict):
@@ -50,7 +55,7 @@ class Notes:
             for key in value:
                 if key not in known:
                     self.unknown.add(path)
-                    self.wrong(f"{path}.{plain(key)}" if path else plain(key), "unknown field")
+                    self.wrong(f"{path}.{plain(key)}" if path else plain(key), f"unknown field{hint}")
         return value
 
     def listing(self, value: object, path: str) -> list[object]:
@@ -78,7 +83,7 @@ class Notes:
         if value is None:
             return ""
         if not isinstance(value, str):
-            hint = f' (write "{str(value).lower()}" in quotes)' if isinstance(value, (bool, int, float)) else ""
+            hint = ' (quote it, as in "yes" or "12")' if isinstance(value, (bool, int, float)) else ""
             self.wrong(path, f"must be a string, not {word_for(value)}{hint}")
             return ""
         return value

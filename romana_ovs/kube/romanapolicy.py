@@ -18,6 +18,8 @@ from romana_ovs.model.syntax import shown
 DEMO_VERSION = "romana.io/demo/v1"
 TODAY_VERSION = "romana.io/v1"
 
+_NOT_LABELS = ("matchLabels", "matchExpressions")
+
 ReadSelector = Callable[[object, str, Notes], Selector]
 
 
@@ -38,6 +40,9 @@ def demo_labels(value: object, path: str, notes: Notes) -> Labels:
 
 def demo_selector(value: object, path: str, notes: Notes) -> Selector:
     """A selector written as plain labels."""
+    if isinstance(value, dict) and any(isinstance(value.get(key), (dict, list)) for key in _NOT_LABELS):
+        notes.wrong(path, f"{DEMO_VERSION} selects by plain labels; {TODAY_VERSION} has {' and '.join(_NOT_LABELS)}")
+        return EVERYTHING
     return Selector.of(demo_labels(value, path, notes))
 
 

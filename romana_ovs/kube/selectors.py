@@ -18,13 +18,14 @@ MAX_PORT = 65535
 NOTHING = Selector((Requirement("romana.io/nothing", Operator.IN, frozenset()),))
 """Selects no pod, whatever its labels: what an empty peer of a Romana policy means."""
 
+_SELECTOR = ("matchLabels", "matchExpressions")
 _OPERATORS = {operator.value: operator for operator in Operator}
 _PROTOCOLS = {protocol.name: protocol for protocol in Protocol}
 
 
 def read_selector(value: object, path: str, notes: Notes) -> Selector:
     """A LabelSelector; null and `{}` select everything (whoever tells the two apart asks before calling)."""
-    fields = notes.mapping(value, path, ("matchLabels", "matchExpressions"))
+    fields = notes.mapping(value, path, _SELECTOR, hint=" (labels stand in matchLabels)")
     exact = Selector.of(read_labels(fields.get("matchLabels"), f"{path}.matchLabels", notes))
     expressions = [
         requirement

@@ -77,19 +77,20 @@ def read_owners(metadata: Mapping[str, object], notes: Notes) -> tuple[Owner, ..
 def read_workload(document: Mapping[str, object], kind: str, notes: Notes, *, namespace: str, name: str) -> Workload:
     """The workload in `document`, as far as it can be read."""
     spec = notes.mapping(document.get("spec"), "spec")
-    if spec.get("template") is None:
-        notes.wrong("spec.template", "is required")
     template = notes.mapping(spec.get("template"), "spec.template")
+    if not template and not notes.concerns("spec"):
+        notes.wrong("spec.template", "is required")
     metadata = notes.mapping(template.get("metadata"), "spec.template.metadata")
     labels = read_labels(metadata.get("labels"), "spec.template.metadata.labels", notes)
-    _check_selector(spec, kind, labels, notes)
+    if template:
+        _check_selector(spec, kind, labels, notes)
     return Workload(
         kind=kind,
         namespace=namespace,
         name=name,
         count=_count(document, spec, kind, notes),
         labels=labels,
-        spec=read_pod_spec(template.get("spec"), "spec.template.spec", notes),
+        spec=read_pod_spec(template.get("spec"), "spec.template.spec", notes) if template else PodSpec(),
         owners=read_owners(notes.mapping(document.get("metadata"), "metadata"), notes),
     )
 
