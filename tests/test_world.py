@@ -114,9 +114,8 @@ def test_a_class_that_is_new_to_the_cluster_changes_classes_everywhere_and_nothi
 
 
 def test_a_large_cluster_is_followed_fast_enough():
-    figures = measure(10_000, rounds=5)
-    first = figures.pop("first update")
-    assert first < 6000
+    figures = dict(measure(10_000, rounds=5))
+    assert figures.pop("first update") + figures.pop("first view") < 6000
     assert max(figures.values()) < 40, figures
 
 
