@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def policy(name: str, *rules: PolicyRule, egress: tuple[PolicyRule, ...] = (), o
     return normalise(found, Cluster(settings=settings or Settings()))
 
 
-def view(*pods: LocalPod, policies: tuple = (), settings: Settings | None = None, **changes: object) -> NodeView:
+def view(*pods: LocalPod, policies: tuple = (), settings: Settings | None = None, **changes: Any) -> NodeView:
     classes = {
         identity(number, position): ClassInfo(tenant, MappingProxyType({IS_WEB: truth}))
         for tenant, _, number in TIERS

@@ -134,7 +134,7 @@ def test_the_order_of_policies_and_of_rules_of_the_book_is_no_part_of_the_answer
             view,
             pods=view.pods[::-1],
             policies=view.policies[::-1],
-            classes=dict(reversed(view.classes.items())),
-            segments=dict(reversed(view.segments.items())),
+            classes=dict(reversed(list(view.classes.items()))),
+            segments=dict(reversed(list(view.segments.items()))),
         )
         assert resolve(turned) == resolve(view)
