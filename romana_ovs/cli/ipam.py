@@ -13,7 +13,8 @@ With `--json`:
 - `nodes`: `[{"node", "number", "address", "pods"}]`, `address` being the node's own towards its pods;
 - `foreign`: `[{"pod", "node", "address"}]`, addresses that pods brought along;
 - `left`: `{"segment_indexes", "host_numbers"}` that belong to nobody;
-- `problems`: `[{"kind", "name", "problem"}]`.
+- `problems`: `[{"kind", "name", "problem"}]`;
+- `pods`, with `--pods` only: `[{"pod", "node", "address", "mac"}]`, every pod that has an address.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.registry import Endpoint
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage, usage_of
 from romana_ovs.cli.common import add_folder, load_folder, print_json
 from romana_ovs.cli.offline import settled
@@ -38,6 +41,7 @@ TIER_WIDTH = 26
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `ipam` takes."""
     add_folder(parser)
+    parser.add_argument("--pods", action="store_true", help="list every pod with its node, address and MAC too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,10 +53,12 @@ def run(args: argparse.Namespace) -> int:
     if file is not None and state is None:
         file.save(world.to_json())
     usage, problems = usage_of(world.registry), world.problems
+    pods = sorted(world.registry.endpoints.items()) if args.pods else []
     if args.json:
-        print_json(as_json(usage, problems))
+        listed = {"pods": [_pod_json(end, world.plan) for _, end in pods]} if args.pods else {}
+        print_json(as_json(usage, problems) | listed)
     else:
-        print("\n".join(as_text(usage)))
+        print("\n".join([*as_text(usage), *_pods_text([end for _, end in pods])]))
     return 1 if problems else 0
 
 
@@ -102,6 +108,19 @@ def as_text(usage: Usage) -> Iterator[str]:
         f"Left: {usage.indexes_left} of {plan.segments - 1} segment indexes, "
         f"{usage.hosts_left} of {plan.hosts} host numbers."
     )
+
+
+def _pods_text(ends: list[Endpoint]) -> Iterator[str]:
+    """A line for each pod; its MAC is `0a:58` and the address, unless it brings one of its own."""
+    if ends:
+        yield ""
+        yield f"{'pod':<{TIER_WIDTH}}  {'address':<15}  node"
+    for end in ends:
+        yield from _row(end.pod, f"{end.address!s:<15}  {textwrap.shorten(end.node, 35, placeholder='...')}")
+
+
+def _pod_json(end: Endpoint, plan: Plan) -> dict[str, Any]:
+    return {"pod": end.pod, "node": end.node, "address": str(end.address), "mac": plan.mac(end.address)}
 
 
 def _tenant_text(tenant: TenantUse) -> Iterator[str]:

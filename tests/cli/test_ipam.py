@@ -119,3 +119,14 @@ def test_a_damaged_state_file_is_refused_by_name(tmp_path: Path, capsys: pytest.
     state.write_text("numbers")
     assert main(["ipam", str(manifest(tmp_path / "dir", pod("a"))), "--state", str(state)]) == 2
     assert str(state) in capsys.readouterr().err
+
+
+def test_pods_are_listed_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = manifest(tmp_path / "dir", pod("a", "t1", tier="frontend"), pod("b" * 40, "t1", tier="backend"))
+    text = shown(capsys, str(folder), "--pods")
+    assert "pod                         address          node\n" in text
+    assert "t1/a                        10.0.80.0        node1\n" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    listed = json.loads(shown(capsys, str(folder), "--pods", "--json"))["pods"]
+    assert listed[0] == {"pod": "t1/a", "node": "node1", "address": "10.0.80.0", "mac": "0a:58:0a:00:50:00"}
+    assert "pods" not in json.loads(shown(capsys, str(folder), "--json"))
