@@ -38,10 +38,20 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("isolation", "tenant", "", "What a pod that no policy selects may receive from other pods: tier (from its "
-           "own tenant and tier), tenant (from its own tenant), none (from everyone)."),
-    Option("tenant_source", "namespace", "", "Where a pod's tenant is read from: namespace, namespace-label:KEY or "
-           "pod-label:KEY (with which whoever may create pods chooses their tenant)."),
+    Option(
+        "isolation",
+        "tenant",
+        "",
+        "What a pod that no policy selects may receive from other pods: tier (from its "
+        "own tenant and tier), tenant (from its own tenant), none (from everyone).",
+    ),
+    Option(
+        "tenant_source",
+        "namespace",
+        "",
+        "Where a pod's tenant is read from: namespace, namespace-label:KEY or "
+        "pod-label:KEY (with which whoever may create pods chooses their tenant).",
+    ),
     Option("shared_tenants", "kube-system", "comma-separated tenants", "Tenants that every tenant may connect to."),
     Option("tier_labels", "tier", "comma-separated label keys", "Pod labels that name a pod's tier in its tenant."),
     Option("network", "10.0.0.0/8", "CIDR", "The range of all pod addresses."),
@@ -50,8 +60,12 @@ OPTIONS = (
     Option("endpoint_bits", "6", "bits", "Bits of a pod address that number the pods of a segment on one host."),
     Option("manifests", "", "path", "Folder of Kubernetes manifests that the controller follows."),
     Option("nodes", "2", "nodes", "How many nodes there are when the folder has no Node object."),
-    Option("ovsdb", "unix:/var/run/openvswitch/db.sock", "comma-separated OVSDB remotes",
-           "Databases of the Open vSwitch instances whose bridges the controller drives."),
+    Option(
+        "ovsdb",
+        "unix:/var/run/openvswitch/db.sock",
+        "comma-separated OVSDB remotes",
+        "Databases of the Open vSwitch instances whose bridges the controller drives.",
+    ),
     Option("state_file", "", "path", "File that remembers allocated numbers and addresses; empty: none."),
     Option("status_socket", "", "path", "Unix socket that answers with the controller's status; empty: none."),
 )

@@ -33,11 +33,27 @@ _MAX_LIST_DEPTH = 4
 _ALIKE = 0.8
 """Share of common letters from which a kind counts as misspelt."""
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
-_METADATA = frozenset({
-    "annotations", "clusterName", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers",
-    "generateName", "generation", "initializers", "labels", "managedFields", "name", "namespace", "ownerReferences",
-    "resourceVersion", "selfLink", "uid",
-})
+_METADATA = frozenset(
+    {
+        "annotations",
+        "clusterName",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "initializers",
+        "labels",
+        "managedFields",
+        "name",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
 
 
 def decode(document: Document, file: str, settings: Settings) -> Decoded:
@@ -240,5 +256,3 @@ def _read(value: Mapping[str, object], kind: str, head: _Head, notes: Notes) -> 
     if kind == "Node":
         return read_node(value, head.name, head.labels, notes)
     return read_workload(value, kind, notes, namespace=head.namespace, name=head.name)
-
-

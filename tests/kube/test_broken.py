@@ -58,8 +58,11 @@ def test_there_are_enough() -> None:
     assert len(FILES) >= 40
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name.startswith(("policy-", "romana-", "demo-"))],
-                         ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.name.startswith(("policy-", "romana-", "demo-"))],
+    ids=lambda path: path.name,
+)
 def test_a_broken_policy_isolates(path: Path) -> None:
     if path.name in ("policy-namespace-bad.yaml",):  # It cannot be told whom it should isolate.
         assert not read(path).cluster.policies

@@ -22,7 +22,17 @@ def write(path: Path, text: str, *, age: float = 10) -> None:
 
 
 def test_manifests_and_what_is_none(tmp_path: Path) -> None:
-    for name in ("b.yml", "a.yaml", "c.json", ".hidden.yaml", "#a.yaml", "a.yaml~", "a.yaml.swp", "notes.txt", "~b.yml"):
+    for name in (
+        "b.yml",
+        "a.yaml",
+        "c.json",
+        ".hidden.yaml",
+        "#a.yaml",
+        "a.yaml~",
+        "a.yaml.swp",
+        "notes.txt",
+        "~b.yml",
+    ):
         (tmp_path / name).write_text("{}" if name.endswith("json") else "")
     (tmp_path / "sub.yaml").mkdir()
     (tmp_path / "sub").mkdir()
@@ -91,7 +101,9 @@ def test_a_single_file_may_stand_for_a_folder(tmp_path: Path) -> None:
 
 def test_byte_order_marks_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbf" + pod("a").encode())
-    (tmp_path / "b.json").write_bytes(b'\xef\xbb\xbf{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b"}}')
+    (tmp_path / "b.json").write_bytes(
+        b'\xef\xbb\xbf{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b"}}'
+    )
     found = load(tmp_path, Settings())
     assert found.problems == ()
     assert set(found.cluster.namespaces) == {"default", "b"}

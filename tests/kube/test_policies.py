@@ -143,7 +143,10 @@ def test_blocks_lose_their_host_bits_and_other_families_match_nothing() -> None:
           - ipBlock: {cidr: "2001:db8::/32", except: ["2001:db8:1::/48"]}
         """
     ).ingress
-    assert rule.peers == (PolicyPeer(ip_block=IpBlock(IPv4Network("10.0.0.0/8"), (IPv4Network("10.1.0.0/16"),))), PolicyPeer())
+    assert rule.peers == (
+        PolicyPeer(ip_block=IpBlock(IPv4Network("10.0.0.0/8"), (IPv4Network("10.1.0.0/16"),))),
+        PolicyPeer(),
+    )
 
 
 def test_expressions() -> None:
@@ -176,7 +179,11 @@ BAD_RULE = "ingress: [{ports: [{port: 99999}]}]"
     ("spec", "selector", "directions"),
     [
         (f"podSelector: {{matchLabels: {{a: b}}}}\n{BAD_RULE}", Selector.of({"a": "b"}), {INGRESS}),
-        (f"podSelector: {{matchLabels: {{a: b}}}}\npolicyTypes: [Egress]\n{BAD_RULE}", Selector.of({"a": "b"}), {EGRESS}),
+        (
+            f"podSelector: {{matchLabels: {{a: b}}}}\npolicyTypes: [Egress]\n{BAD_RULE}",
+            Selector.of({"a": "b"}),
+            {EGRESS},
+        ),
         (f"podSelector: {{matchLabels: {{a: b c}}}}\n{BAD_RULE}", EVERYTHING, {INGRESS}),
         ("podSelector: {matchLabels: {a: b}}\npolicyTypes: [Inwards]", Selector.of({"a": "b"}), {INGRESS, EGRESS}),
         ("podSelector: {matchLabels: {a: b}}\negress: all", Selector.of({"a": "b"}), {INGRESS, EGRESS}),
@@ -192,7 +199,9 @@ def test_what_stands_in_for_a_broken_policy(spec: str, selector: Selector, direc
 
 
 def test_a_policy_without_a_usable_name_isolates_under_one_that_no_other_has() -> None:
-    found = item("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: x}\nspec: {podSelector: {}}")
+    found = item(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: x}\nspec: {podSelector: {}}"
+    )
     assert found.id is None
     assert found.fallback is not None
     assert (found.fallback.namespace, "#" in found.fallback.name) == ("x", True)

@@ -27,7 +27,8 @@ def valid(text: str, settings: Settings = BY_OWNER) -> RomanaPolicy:
 @pytest.mark.parametrize(
     "text",
     [
-        HEAD.format("demo/v1", "[{owner: t1}]") + f"spec: {{podSelector: {{tier: backend}}}}\nallowIncoming: {DEMO_RULES}",
+        HEAD.format("demo/v1", "[{owner: t1}]")
+        + f"spec: {{podSelector: {{tier: backend}}}}\nallowIncoming: {DEMO_RULES}",
         HEAD.format("demo/v1", OWNED) + f"spec: {{podSelector: {{tier: backend}}, allowIncoming: {DEMO_RULES}}}",
         HEAD.format("demo/v1", OWNED)
         + "spec: {podSelector: [{tier: backend}], allowIncoming: "
@@ -49,7 +50,8 @@ def test_no_rules_allow_nothing(rules: str) -> None:
 def test_absent_parts_of_a_rule() -> None:
     found = valid(
         HEAD.format("v1", OWNED)
-        + "spec: {podSelector: {}, allowIncoming: [{}, {toPorts: [{}]}, {toPorts: [{protocol: UDP}]}, {from: [{pods: {}}]}]}"
+        + "spec:\n  podSelector: {}\n"
+        + "  allowIncoming: [{}, {toPorts: [{}]}, {toPorts: [{protocol: UDP}]}, {from: [{pods: {}}]}]"
     )
     assert found.selector == EVERYTHING
     assert found.rules == (

@@ -103,7 +103,9 @@ def test_what_has_not_changed_is_the_same_value() -> None:
 
 def test_namespaces_that_only_something_names_exist() -> None:
     declared = "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {team: a}}\n"
-    romana = "apiVersion: romana.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: z}\nspec: {podSelector: {}}\n"
+    romana = (
+        "apiVersion: romana.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: z}\nspec: {podSelector: {}}\n"
+    )
     found = loaded(a=join(declared, pod("a", namespace="x"), pod("b", namespace="y"), romana)).cluster.namespaces
     assert {name: dict(one.labels) for name, one in found.items()} == {
         "x": {"team": "a", NAME_LABEL: "x"},

@@ -198,6 +198,10 @@ print("fine")
 
 def test_in_a_process_that_eventlet_has_patched(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", GREEN, str(folder)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "ignore", "-c", GREEN, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.stdout.strip(), done.returncode) == ("fine", 0), done.stderr

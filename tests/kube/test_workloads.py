@@ -70,7 +70,9 @@ def test_a_deployment_is_known_by_its_pods_of_a_replica_set_that_is_not_there() 
 
 def test_a_deployment_leaves_its_pods_to_its_replica_set() -> None:
     owner = "  ownerReferences: [{kind: Deployment, name: w}]\n"
-    both = join(workload("Deployment", "w", "  replicas: 2\n"), workload("ReplicaSet", "w-1", "  replicas: 2\n", metadata=owner))
+    both = join(
+        workload("Deployment", "w", "  replicas: 2\n"), workload("ReplicaSet", "w-1", "  replicas: 2\n", metadata=owner)
+    )
     assert names(a=both) == ["w-1-0", "w-1-1"]
 
 

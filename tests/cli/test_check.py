@@ -1,0 +1,130 @@
+"""`romana-ovs check`: every problem in one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.cli.main import main
+
+ROOT = Path(__file__).parent.parent.parent
+POD = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  labels: {}\nspec: {{containers: [{{name: c}}]}}\n"
+BAD = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p}
+spec:
+  podSelector: {}
+  ingress:
+  - from: [{ipBlock: {cidr: nowhere}}]
+    ports: [{port: 0}]
+"""
+
+
+def rows(capsys: pytest.CaptureFixture[str], folder: Path, code: int) -> list[dict[str, object]]:
+    assert main(["check", str(folder), "--json"]) == code
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, list)
+    return found
+
+
+def test_the_demonstration_has_no_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rows(capsys, ROOT / "etc" / "demo", 0) == []
+    assert rows(capsys, ROOT / "etc" / "demo" / "policy", 0) == []
+    assert main(["check", str(ROOT / "etc" / "demo")]) == 0
+    assert "5 pods" in capsys.readouterr().out
+
+
+def test_every_problem_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(POD.format("a", "{}") + "---" + BAD)
+    (tmp_path / "b.yaml").write_text("\t[")
+    found = rows(capsys, tmp_path, 1)
+    assert found[0] == {
+        "file": "a.yaml",
+        "document": 2,
+        "kind": "NetworkPolicy",
+        "name": "p",
+        "field": "spec.ingress[0].from[0].ipBlock.cidr",
+        "problem": '"nowhere" is not a CIDR such as 10.1.0.0/16',
+    }
+    assert [row["file"] for row in found] == ["a.yaml", "a.yaml", "b.yaml"]
+
+
+def test_the_whole_folder_of_broken_manifests(capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(capsys, ROOT / "tests" / "broken", 1)
+    files = {path.name for path in (ROOT / "tests" / "broken").iterdir()}
+    assert files - {row["file"] for row in found} <= {"pod-node-missing.yaml", "demo-no-tenant.yaml"}
+
+
+def test_the_table_fits_into_eighty_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = '"' + "x" * 70 + '[red]"'
+    long = BAD.replace("{name: p}", f"{{name: {name}, namespace: y}}").replace("port: 0", 'port: "\\e[31m"')
+    (tmp_path / "a-file-with-quite-a-long-name.yaml").write_text(BAD + "---" + long)
+    assert main(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "spec.ingress[0].from[0].ip" in out
+    assert "\x1b" not in out
+    assert "problems" in out
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"), [("pod-label:owner", "label owner"), ("namespace-label:team", "label team of its namespace")]
+)
+def test_pods_without_a_tenant_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, missing: str
+) -> None:
+    (tmp_path / "romana.conf").write_text(f"[romana]\ntenant_source = {source}\n")
+    (tmp_path / "a.yaml").write_text(POD.format("a", "{owner: t1}") + "---\n" + POD.format("b", "{}"))
+    (tmp_path / "c.yaml").write_text(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n---\napiVersion: apps/v1\nkind: ReplicaSet\n"
+        "metadata: {name: r}\nspec:\n  replicas: 3\n  selector: {matchLabels: {a: b}}\n"
+        "  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c}]}}\n"
+    )
+    found = rows(capsys, tmp_path, 1)
+    expected = [("b", "metadata.labels"), ("r", "spec.template.metadata.labels")]
+    if source.startswith("namespace"):
+        expected.insert(0, ("a", "metadata.labels"))
+    assert [(row["name"], row["field"]) for row in found] == expected
+    assert all(missing in str(row["problem"]) for row in found)
+
+
+def test_an_address_that_two_pods_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = "status: {phase: Running, podIP: 10.0.0.1}\n"
+    (tmp_path / "a.yaml").write_text(
+        POD.format("a", "{}")
+        + status
+        + "---\n"
+        + POD.format("b", "{}")
+        + status
+        + "---\n"
+        + POD.format("done", "{}")
+        + status.replace("Running", "Succeeded")
+    )
+    (row,) = rows(capsys, tmp_path, 1)
+    assert (row["name"], row["problem"]) == ("b", "10.0.0.1 is the address of pod default/a too")
+
+
+def test_what_is_not_acted_on_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Service\n---\n" * 2 + POD.format("a", "{}"))
+    assert main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("Service") == 1
+
+
+def test_unusable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([str(tmp_path)], [str(tmp_path / "missing")], [], [str(tmp_path), "--nodes", "0"]):
+        assert main(["check", *words]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("romana-ovs: ") and captured.err.count("\n") == 1
+    (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Node\nmetadata: {name: n}\n")
+    assert main(["check", str(tmp_path), "--nodes", "2"]) == 2
+    assert "Node objects" in capsys.readouterr().err
+    (tmp_path / "romana.conf").write_text("[romana]\nisolation = x\n")
+    assert main(["check", str(tmp_path)]) == 2
+    assert "romana.conf: [romana] isolation" in capsys.readouterr().err

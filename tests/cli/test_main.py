@@ -1,0 +1,128 @@
+"""The frame of the command: subcommands, exit codes, errors in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from romana_ovs import __version__
+from romana_ovs.cli import main as frame
+from romana_ovs.cli.main import SUBCOMMANDS, Subcommand, main
+from romana_ovs.model.errors import AddressError, InputError, Problem, SetupError
+
+DEMO = Path(__file__).parent.parent.parent / "etc" / "demo"
+ORDER = "demo emulate matrix verdict flows check diff convert ipam clean controller"
+
+
+class Fake(ModuleType):
+    """A subcommand whose `run` does what the test says."""
+
+    HELP = "A subcommand of the tests."
+    PASSES_OPTIONS = False
+    raises: BaseException | None = None
+    args: argparse.Namespace | None = None
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--number", type=int, default=3)
+
+    def run(self, args: argparse.Namespace) -> int:
+        self.args = args
+        if self.raises is not None:
+            raise self.raises
+        return 1
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    module = Fake("tests_fake_subcommand")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(frame, "SUBCOMMANDS", (Subcommand("fake", module.__name__, "a fake"),))
+    monkeypatch.setattr(frame, "_exists", lambda name: name == module.__name__)
+    return module
+
+
+def test_the_subcommands() -> None:
+    assert " ".join(command.name for command in SUBCOMMANDS) == ORDER
+    for command in SUBCOMMANDS:
+        if find_spec(command.module) is not None:
+            module = __import__(command.module, fromlist=["HELP"])
+            assert isinstance(module.HELP, str) and callable(module.arguments) and callable(module.run)
+
+
+def test_the_answer_is_the_exit_code(fake: Fake) -> None:
+    assert main(["fake", "--json", "--number", "5"]) == 1
+    assert fake.args is not None
+    assert (fake.args.json, fake.args.number) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (SetupError("needs root"), 2, "romana-ovs: needs root\n"),
+        (AddressError("no range left"), 2, "romana-ovs: no range left\n"),
+        (InputError(Problem("one", file="a"), Problem("two", file="b")), 2, "romana-ovs: a: one\nromana-ovs: b: two\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors(fake: Fake, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, told: str) -> None:
+    fake.raises = error
+    assert main(["fake"]) == code
+    assert capsys.readouterr() == ("", told)
+
+
+def test_options_of_others_are_passed_on(fake: Fake) -> None:
+    assert main(["fake", "--config-file", "x"]) == 2
+    fake.PASSES_OPTIONS = True
+    assert main(["fake", "--config-file", "x", "app", "--number", "4"]) == 1
+    assert fake.args is not None
+    assert (fake.args.rest, fake.args.number) == (["--config-file", "x", "app"], 4)
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"romana-ovs {__version__}\n"
+    assert main(["--help"]) == 0
+    assert "check" in capsys.readouterr().out
+    assert main([]) == 2
+    assert "SUBCOMMAND" in capsys.readouterr().err
+    assert main(["nonsense"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "romana_ovs", *words]
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    process = subprocess.Popen(
+        command("convert", str(DEMO / "policy" / "third-party-resource.yaml"), "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), told) == (141, b"")
+
+
+def test_only_what_is_needed_is_imported_and_that_quickly() -> None:
+    heavy = ("ryu", "ovs", "eventlet", "pyroute2", "rich")
+    program = (
+        "import sys; from romana_ovs.cli.main import main; code = main(sys.argv[1:]);"
+        f"loaded = [name for name in {heavy} if name in sys.modules];"
+        "sys.exit(f'{code} {loaded}' if code or loaded else 0)"
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "check", str(DEMO), "--json"], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert time.monotonic() - started < 5  # Far below a second on a machine that does nothing else.
