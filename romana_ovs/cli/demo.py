@@ -31,13 +31,16 @@ FRONTEND = PodKey("default/nginx-frontend")
 BACKEND = PodKey("default/nginx-backend")
 POLICY_PORT = "80/tcp"
 POLICY_FILE = "policy1.yaml"
+NODES = 3
+"""With two, round-robin placement puts frontend and backend on one node; the rules shall be seen across nodes."""
 CUT_LIMIT_MS = 1000.0
 """An open connection must be cut in both directions within this time of the change, in milliseconds."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `demo` takes."""
-    parser.add_argument("--nodes", type=int, metavar="N", default=2, help="how many nodes there are (default 2)")
+    parser.add_argument("--nodes", type=int, metavar="N", default=NODES,
+                        help=f"how many nodes there are (default {NODES}: frontend and backend are then apart)")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, with a prompt")
     parser.add_argument("--fabric", choices=[fabric.value for fabric in Fabric], default=Fabric.LINK.value,
                         help="how nodes are joined (default link)")
@@ -145,16 +148,16 @@ class Demo:
         opened, closed = difference(before, measured.matrix)
         step = Step(f"{letter}: {title}", measured.matrix, opened, closed)
         faults = [f"{one}" for one in measured.differences(expected)] + list(claims(step))
-        self.screen.print(f"\n({letter}) {title}", style="bold")
+        self.screen.print(f"\n({letter}) {title}", style="bold", markup=False, soft_wrap=True)
         changes = (opened, closed) if self.steps else ((), ())
         draw_matrix(measured.matrix, console=self.screen, opened=changes[0], closed=changes[1])
         for word, openings in zip(("opened", "closed"), changes, strict=True):
             for one in openings:
-                self.screen.print(f"  {word}: {one.source} -> {one.destination} {one.port}", markup=False)
+                self.screen.print(f"  {word}: {_listed([one])}", markup=False, soft_wrap=True)
         if self.steps and not opened and not closed:
             self.screen.print("  nothing opened or closed since the step before")
         for fault in faults:
-            self.screen.print(f"  WRONG: {fault}", style="bold red", markup=False)
+            self.screen.print(f"  WRONG: {fault}", style="bold red", markup=False, soft_wrap=True)
         self.steps.append(step)
         self.faults += [f"step {letter}: {fault}" for fault in faults]
 
@@ -215,7 +218,7 @@ class Demo:
         words = {end: "never" if ms is None else f"after {ms:.0f} ms" for end, ms in
                  (("the client's", cut.server), ("the server's", cut.client))}
         said = ", ".join(f"{end} data stopped {when}" for end, when in words.items())
-        self.screen.print(f"  the open connection: {said}")
+        self.screen.print(f"  the open connection: {said}", soft_wrap=True)
         if not cut.within(CUT_LIMIT_MS):
             self.faults.append(f"step d: the open connection was not cut within {CUT_LIMIT_MS:.0f} ms: {said}")
 

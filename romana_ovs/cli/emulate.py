@@ -130,7 +130,9 @@ class Session:
     def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:
         """(expected, measured) of every pair of pods by `ports`. Raises SetupError."""
         expected = self.manifests.expected(ports)
-        return expected, measure(self.emulation.pods, [str(port) for port in ports], expected=expected)
+        names = [str(port) for port in ports]
+        forget = self.emulation.forget_sctp
+        return expected, measure(self.emulation.pods, names, expected=expected, forget_sctp=forget)
 
 
 def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state: Path | None) -> Plan:

@@ -165,6 +165,11 @@ class Emulation:
             if self._pods is not None:
                 self._pods.serve(tuple(ports))
 
+    def forget_sctp(self) -> None:
+        """Make every node's switch forget the SCTP associations that it tracks. Raises SetupError."""
+        for node in self.nodes.values():
+            node.ofctl("ct-flush", "ct_nw_proto=132")
+
     def settle(self, seconds: float = SETTLE_SECONDS) -> State:
         """The state once every pod runs and every switch has all of it. Raises SetupError after `seconds`."""
         self._await(lambda: self.settled, seconds, "the cluster does not settle")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from romana_ovs.emulate.agents import PROBE_SECONDS, Answer
@@ -49,21 +49,49 @@ class Measurement:
         ]
 
 
-def measure(pods: Mapping[PodKey, RunningPod], ports: Sequence[str], *, expected: Matrix | None = None) -> Measurement:
+def measure(
+    pods: Mapping[PodKey, RunningPod], ports: Sequence[str], *, expected: Matrix | None = None,
+    forget_sctp: Callable[[], None] = lambda: None,
+) -> Measurement:
     """The measured matrix of `pods` (all serving `ports`) by real connections.
 
     A path that `expected` has open but the first look found closed is asked once more, with patience, so that a
     busy machine is not taken for a closed path. A path that is open against expectation is never asked again.
-    Raises SetupError.
+
+    Open vSwitch before 3.2 tracks SCTP without ports: all associations of a pair, whichever end begins, are one
+    connection. So the two directions of a pair are asked apart, and `forget_sctp` is called before each of
+    them: it makes the switches forget what they track of SCTP. Raises SetupError.
     """
     paths = [Opening(source, destination, port) for source in pods for destination in pods if source != destination
              for port in ports]
-    answers = ask(pods, paths)
+    answers: dict[Opening, Answer] = {}
+    for group in _apart(paths):
+        answers.update(_ask_afresh(pods, group, PROBE_SECONDS, forget_sctp))
     if expected is not None:
         doubtful = [path for path in expected.openings() if path in answers and not answers[path].open]
-        answers.update(ask(pods, doubtful, seconds=CONFIRM_SECONDS))
+        for group in _apart(doubtful):
+            answers.update(_ask_afresh(pods, group, CONFIRM_SECONDS, forget_sctp))
     matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
     return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
+
+
+def _apart(paths: Sequence[Opening]) -> Iterator[list[Opening]]:
+    """The paths in groups that may be asked at once: none with both directions of a pair over SCTP."""
+    upward = [path for path in paths if not _is_sctp(path) or path.source < path.destination]
+    downward = [path for path in paths if _is_sctp(path) and path.source > path.destination]
+    yield from (group for group in (upward, downward) if group)
+
+
+def _ask_afresh(
+    pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], seconds: float, forget_sctp: Callable[[], None]
+) -> dict[Opening, Answer]:
+    if any(map(_is_sctp, paths)):
+        forget_sctp()
+    return ask(pods, paths, seconds=seconds)
+
+
+def _is_sctp(path: Opening) -> bool:
+    return path.port.endswith("/sctp")
 
 
 def ask(

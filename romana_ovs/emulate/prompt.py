@@ -51,12 +51,14 @@ class Prompt(cmd.Cmd):
         self.prompt = PROMPT if self.use_rawinput else ""
 
     def run(self) -> None:
-        """Serve until the user leaves; an error or Ctrl-C ends one command only."""
+        """Serve until the user leaves; an error, or Ctrl-C on a terminal, ends one command only."""
         while True:
             try:
                 self.cmdloop()
                 return
             except KeyboardInterrupt:
+                if not self.use_rawinput:
+                    raise
                 self._say("^C (exit or Ctrl-D leaves)")
             except RomanaError as error:
                 self._say(str(error))

@@ -1,0 +1,69 @@
+"""The demonstration, as a user runs it: every step measured with real connections."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from romana_ovs.cli import demo
+from romana_ovs.cli.main import main
+
+pytestmark = pytest.mark.root
+
+FRONTEND, BACKEND = "default/nginx-frontend", "default/nginx-backend"
+PATH = {"from": FRONTEND, "to": BACKEND, "port": "80/tcp"}
+
+
+def play(*options: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "romana_ovs", "demo", *options]
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("options", [(), ("--nodes", "2", "--fabric", "geneve")])
+def test_every_step_is_measured_as_the_seed_tells_it(options: tuple[str, ...]) -> None:
+    done = play("--json", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    steps = {step["name"][0]: step for step in result["steps"]}
+    assert list(steps) == ["a", "b", "c", "d"]
+    pods = steps["a"]["matrix"]["pods"]
+    replicas = [pod for pod in pods if "nginx-default" in pod]
+    assert len(pods) == 5
+    assert len(replicas) == 3
+    inside = sorted([one, two] for one in replicas for two in replicas if one != two)
+    for letter, step in steps.items():
+        for port, pairs in step["matrix"]["allowed"].items():
+            opened = [[FRONTEND, BACKEND]] if (letter, port) == ("c", "80/tcp") else []
+            assert pairs == sorted(inside + opened), (letter, port)
+    assert steps["b"]["opened"] == steps["b"]["closed"] == []
+    assert (steps["c"]["opened"], steps["c"]["closed"]) == ([PATH], [])
+    assert (steps["d"]["opened"], steps["d"]["closed"]) == ([], [PATH])
+    figures = result["figures"]
+    assert figures["packets_to_controller"] == 0
+    assert max(figures["cut_milliseconds"].values()) < 1000
+    assert all(kinds["total"] > 0 for kinds in figures["flows"].values())
+    assert figures["applied_milliseconds"] > 0
+
+
+def test_it_is_drawn_and_can_be_kept() -> None:
+    done = play("--keep", stdin="nginx-frontend curl nginx-backend\nnginx-default-0 curl nginx-default-1\nexit\n")
+    assert done.returncode == 0, done.stderr
+    assert "(c) The policy is applied" in done.stdout
+    assert f"opened: {FRONTEND} -> {BACKEND} 80/tcp" in done.stdout
+    assert f"closed: {FRONTEND} -> {BACKEND} 80/tcp" in done.stdout
+    assert "Packets sent to the controller: 0." in done.stdout
+    assert "curl: nginx-backend (10." in done.stdout
+    assert "default/nginx-default-1\n" in done.stdout
+
+
+def test_a_wrong_verdict_is_named_and_exits_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "POLICY_PORT", "81/tcp")
+    assert main(["demo"]) == 1
+    said = capsys.readouterr()
+    assert f"should be {FRONTEND} -> {BACKEND} 81/tcp" in said.out
+    assert "WRONG: step c" in said.err
