@@ -5,6 +5,7 @@ Ended by process id; nothing of the system's own Open vSwitch is touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -64,7 +65,7 @@ class Ovs:
 
     def __exit__(self, *_: object) -> None:
         for program in ("ovs-vswitchd", "ovsdb-server"):
-            self._end(program, signal.SIGTERM)
+            self._end(program)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -103,7 +104,7 @@ class Ovs:
 
     def kill_switch(self) -> None:
         """End ovs-vswitchd as a crash would."""
-        self._end("ovs-vswitchd", signal.SIGKILL)
+        self._end("ovs-vswitchd")
 
     def bridge(self, name: str, *, node: str | None = None, controller: str | None = None) -> None:
         """A secure userspace bridge of `node`; `controller` is a socket's path or a `tcp:` target."""
@@ -162,20 +163,24 @@ class Ovs:
         log = f"--log-file={self.folder}/{program}.log"
         self.run([*inside, program, *words, pidfile, log, "--detach", "--no-chdir", "-vconsole:off"])
 
-    def _end(self, program: str, number: int) -> None:
+    def _end(self, program: str) -> None:
+        """End it at once: nothing in here is worth an orderly farewell."""
         pidfile = self.folder / f"{program}.pid"
         if not pidfile.exists():
             return
         pid = int(pidfile.read_text())
-        try:
-            os.kill(pid, number)
-            limit = time.monotonic() + PATIENCE
-            while time.monotonic() < limit:
-                os.kill(pid, 0)
-                time.sleep(TICK)
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pidfile.unlink(missing_ok=True)
+        eventually(lambda: _gone(pid), f"{program} ends")
+        pidfile.unlink(missing_ok=True)
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended, though perhaps nobody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
 
 
 class RawSwitch:

@@ -1,0 +1,108 @@
+"""What rows of a database are taken to mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from romana_ovs.model.bridge import PodPort, TunnelPort
+from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, bridges
+
+LOCAL = InterfaceRow("br-int", 0xFFFE, {}, mac="0a:58:0a:00:00:01")
+ROW = BridgeRow("br-int", 5, "host", {"romana-node": "n1"}, {}, "secure", (), (LOCAL,))
+
+
+def _one(*interfaces: InterfaceRow, row: BridgeRow = ROW) -> Bridge:
+    found = bridges([replace(row, interfaces=(*row.interfaces, *interfaces))])
+    assert len(found) == 1
+    return found[0]
+
+
+def _pod(name: str, pod: str, port: int | None, **more: str | int) -> InterfaceRow:
+    ids = {"iface-id": pod}
+    if "mac" in more:
+        ids["attached-mac"] = str(more["mac"])
+    return InterfaceRow(name, port, ids, seen=int(more.get("seen", 1)), row=name)
+
+
+def test_ports_by_their_ids() -> None:
+    found = _one(
+        _pod("p", "a/x", 3, mac="0A:58:00:00:00:09"),
+        InterfaceRow("l", 4, {"romana-link": "n2"}),
+        InterfaceRow("t", 5, {"romana-tunnel": "yes"}, {"local_ip": "192.0.2.1", "remote_ip": "flow"}),
+    )
+    facts = found.facts
+    assert (found.dpid, facts.node, facts.gateway_port, facts.gateway_mac) == (5, "n1", 0xFFFE, "0a:58:0a:00:00:01")
+    assert facts.pods == {"a/x": PodPort(3, "0a:58:00:00:00:09")}
+    assert facts.links == {"n2": 4}
+    assert facts.tunnel == TunnelPort(5, IPv4Address("192.0.2.1"))
+    assert found.rows == {"a/x": "p"}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("port", [None, -1, 0])
+def test_a_port_without_number_waits_quietly(port: int | None) -> None:
+    found = _one(_pod("p", "a/x", port), _pod("q", "a/y", 2))
+    assert list(found.facts.pods) == ["a/y"]
+    assert found.warnings == ()
+
+
+def test_the_newest_of_two_claims_counts() -> None:
+    found = _one(_pod("old", "a/x", 9, seen=1), _pod("new", "a/x", 2, seen=2))
+    assert found.facts.pods["a/x"].ofport == 2
+    assert "nothing passes old" in found.warnings[0]
+
+
+def test_the_order_of_rows_decides_nothing() -> None:
+    rows = (_pod("p", "a/x", 3), _pod("q", "a/x", 4), _pod("r", "a/y", 5))
+    assert _one(*rows) == _one(*reversed(rows))
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (InterfaceRow("p", 1, {}), "no external_ids:iface-id"),
+        (InterfaceRow("p", 1, {"iface-id": "x"}), "not <namespace>/<pod>"),
+        (InterfaceRow("p", 1, {"iface-id": "a/x", "attached-mac": "zz"}), "no MAC address"),
+        (InterfaceRow("p", 1, {"iface-id": "a/x", "romana-link": "n2"}), "several roles"),
+        (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "flow"}), "options:local_ip"),
+    ],
+)
+def test_what_cannot_be_understood_stays_closed_and_is_told(row: InterfaceRow, why: str) -> None:
+    found = _one(row)
+    assert why in found.warnings[0]
+    assert not found.facts.pods
+    assert not found.facts.links
+    assert found.facts.tunnel is None
+
+
+def test_only_our_bridges_are_driven() -> None:
+    other = replace(ROW, name="br0", external_ids={})
+    default = replace(ROW, external_ids={})
+    assert [bridge.node for bridge in bridges([other, default])] == ["host"]
+    assert bridges([replace(ROW, dpid=None)]) == ()
+
+
+def test_two_bridges_of_one_node() -> None:
+    found = bridges([ROW, replace(ROW, name="br-b", dpid=6)])
+    assert [bridge.name for bridge in found] == ["br-b"]
+    assert "br-int is left alone" in found[0].warnings[-1]
+
+
+def test_unsafe_bridges_are_told() -> None:
+    in_band = replace(ROW, fail_mode="", controllers=(ControllerRow("tcp:127.0.0.1:6653"),))
+    warnings = _one(row=in_band).warnings
+    assert any("fail_mode=secure" in text for text in warnings)
+    assert any("in-band" in text for text in warnings)
+    for safe in (
+        replace(ROW, controllers=(ControllerRow("tcp:127.0.0.1:6653", "out-of-band"),)),
+        replace(ROW, controllers=(ControllerRow("unix:/run/x"),)),
+        replace(ROW, controllers=(ControllerRow("tcp:127.0.0.1"),), other_config={"disable-in-band": "true"}),
+    ):
+        assert _one(row=safe).warnings == ()
+
+
+def test_without_a_mac_there_is_no_gateway() -> None:
+    assert _one(row=replace(ROW, interfaces=(replace(LOCAL, mac=""),))).facts.gateway_port is None

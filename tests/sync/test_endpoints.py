@@ -1,0 +1,55 @@
+"""Which pods flows serve, and whose connections a plan makes obsolete: over flows as the compiler writes them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from romana_ovs.pipeline.actions import Goto, Load
+from romana_ovs.pipeline.cookies import OURS
+from romana_ovs.pipeline.flow import Flow, canonical
+from romana_ovs.pipeline.priorities import Locate
+from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_ID, SURVIVOR, TRUNK
+from romana_ovs.policy.view import Origin
+from romana_ovs.sync.endpoints import Endpoint, endpoints, moves
+from romana_ovs.sync.plan import plan
+
+A, B = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+
+
+def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, survivor: int = 0, identity: int = 7) -> Flow:
+    actions = (
+        Load(EXIT.bits, exit_),
+        *([Load(SURVIVOR.bits, 1)] if survivor else []),
+        Load(RECEIVER_ID.bits, identity),
+        Load(OUT_PORT.bits, port),
+        Goto("Track"),
+    )
+    match = canonical({"eth_type": (0x800, 0xFFFF), "nw_dst": (int(address), 0xFFFFFFFF)})
+    return Flow("Locate", Locate.ENDPOINT, match, actions, OURS, Origin("Pod"))
+
+
+def _map(*flows: Flow) -> dict:
+    return {flow.key: flow for flow in flows}
+
+
+def test_local_pods_alone_are_endpoints() -> None:
+    flows = [_place(A, 3, survivor=1), _place(B, 4, exit_=TRUNK), Flow("Arp", 400, (), (), OURS, Origin("x"))]
+    assert endpoints(flows) == {A: Endpoint(3, True)}
+
+
+def test_who_comes_and_who_goes() -> None:
+    before, after = _map(_place(A, 3)), _map(_place(B, 4))
+    found = moves(before, plan(after, before))
+    assert (found.came, found.gone) == ((B,), (A,))
+
+
+def test_another_port_is_another_attachment() -> None:
+    before, after = _map(_place(A, 3)), _map(_place(A, 4))
+    found = moves(before, plan(after, before))
+    assert (found.came, found.gone) == ((A,), ())
+
+
+def test_a_new_identity_interrupts_nothing() -> None:
+    before, after = _map(_place(A, 3)), _map(_place(A, 3, identity=8))
+    found = moves(before, plan(after, before))
+    assert (found.came, found.gone) == ((), ())
