@@ -20,14 +20,14 @@ from typing import Any
 
 from mininet.log import setLogLevel
 from mininet.net import Mininet
-from mininet.node import RemoteController
 
+from romana_ovs.config import load_settings
 from romana_ovs.kube.load import load
 from romana_ovs.model.connection import PortRef
 from romana_ovs.policy.matrix import Matrix, Opening, reachability
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from romana_topo import PodHost, RomanaTopo
+from romana_topo import PodHost, RomanaController, RomanaTopo
 
 NODES = 2
 PORT = PortRef.parse("80/tcp")
@@ -40,14 +40,15 @@ def main() -> int:
     setLogLevel("warning")
     here = Path(__file__).resolve().parents[1]
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "etc" / "demo"
-    cluster = load(folder, nodes=NODES).cluster
+    cluster = load(folder, load_settings(folder), nodes=NODES).cluster
     keys = tuple(sorted(key for key, pod in cluster.pods.items() if pod.networked))
     with tempfile.TemporaryDirectory(prefix="romana-mn-") as name:
         port = free_port()
         controller = start_controller(folder, Path(name), port)
+        await_file(Path(name) / "status.sock")
         net = Mininet(topo=RomanaTopo(nodes=NODES, names=keys), host=PodHost, controller=None)
         try:
-            net.addController("c0", controller=RemoteController, ip="127.0.0.1", port=port)
+            net.addController("c0", controller=RomanaController, port=port)
             net.start()
             pods = settle(Path(name) / "status.sock", len(keys))
             hosts = {host.pod: host for host in net.hosts}
@@ -83,13 +84,17 @@ def start_controller(folder: Path, scratch: Path, port: int) -> subprocess.Popen
         )
 
 
-def settle(path: Path, count: int) -> dict[str, dict[str, Any]]:
-    """The pods as the controller placed them, once every switch has everything. Raises TimeoutError."""
+def await_file(path: Path) -> None:
+    """Return once the file is there. Raises TimeoutError."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not path.exists():
         if time.monotonic() > deadline:
-            raise TimeoutError("the controller does not report")
+            raise TimeoutError(f"the controller does not report at {path}")
         time.sleep(0.05)
+
+
+def settle(path: Path, count: int) -> dict[str, dict[str, Any]]:
+    """The pods as the controller placed them, once every switch has everything. Raises TimeoutError."""
     with socket.socket(socket.AF_UNIX) as status:
         status.connect(str(path))
         status.settimeout(WAIT_SECONDS)

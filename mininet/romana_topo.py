@@ -1,18 +1,19 @@
 """Topologies for `mn --custom`: bare Mininet switches and hosts that a romana-ovs controller takes for nodes and pods.
 
     romana-ovs controller --config-file romana.conf &
-    mn --custom mininet/romana_topo.py --topo romana,2,2 --switch romana --controller remote,port=6653
+    mn --custom mininet/romana_topo.py --topo romana,2,2 --switch romana --controller romana
 
 The switches are node1, node2, ... in a line. The hosts are pods of namespace `default`, by default pod1, pod2, ...
 placed round-robin as the controller places pods without a node: with `--topo romana,2,5` pod1, pod3 and pod5 are on
-node1. A host has no address until `Pods` (below) or you give it the one that the controller chose.
+node1. A host has no address until it is given the one that the controller chose (`romana-ovs ipam` and the status
+socket tell it): `py pod1.become("10.0.64.0", "0a:58:0a:00:40:00")`. `demo_two_switches.py` does so for all.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mininet.node import Host, OVSSwitch
+from mininet.node import Host, OVSSwitch, RemoteController
 from mininet.topo import Topo
 
 NAMESPACE = "default"
@@ -46,6 +47,16 @@ class RomanaSwitch(OVSSwitch):
             return f"{options} -- set Interface {intf} external_ids:{LINK_ID}={other.name}"
         pod = getattr(other, "pod", f"{NAMESPACE}/{other.name}")
         return f"{options} -- set Interface {intf} external_ids:{POD_ID}={pod}"
+
+
+class RomanaController(RemoteController):
+    """The romana-ovs controller where it listens by default; `--controller romana,ip=ADDRESS,port=N` elsewhere."""
+
+    def __init__(self, name: str, ip: str = "127.0.0.1", port: int = 6653, **options: Any) -> None:
+        super().__init__(name, ip=ip, port=port, **options)
+
+    def checkListening(self) -> None:
+        """Nothing: Mininet's own check talks to it by telnet and stumbles over OpenFlow's binary greeting."""
 
 
 class PodHost(Host):
@@ -83,4 +94,5 @@ class RomanaTopo(Topo):
 
 topos = {"romana": RomanaTopo}
 switches = {"romana": RomanaSwitch}
+controllers = {"romana": RomanaController}
 hosts = {"romana": PodHost}

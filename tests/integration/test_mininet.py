@@ -1,0 +1,86 @@
+"""A bare Mininet joins by `iface-id` and gets the same verdicts. All of it in a network namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.emulate.system import OVS_SCHEMA
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("mn") is None, reason="needs Mininet"),
+]
+
+START = f"""
+set -e
+ip link set lo up
+cd "$OVS_RUNDIR"
+ovsdb-tool create conf.db {OVS_SCHEMA}
+ovsdb-server conf.db --remote=punix:db.sock --pidfile=o.pid --detach --log-file=o.log -vconsole:off
+ovs-vsctl --no-wait init
+ovs-vswitchd unix:db.sock --pidfile=v.pid --detach --log-file=v.log -vconsole:off
+cd {ROOT}
+set +e
+"$@"
+code=$?
+kill $(cat "$OVS_RUNDIR/v.pid") $(cat "$OVS_RUNDIR/o.pid")
+exit $code
+"""
+
+
+@pytest.fixture
+def rundir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rmn-") as name:
+        yield Path(name)
+
+
+def apart(rundir: Path, *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command in a namespace of its own, with an Open vSwitch of its own."""
+    folders = dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), str(rundir))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **folders}
+    return subprocess.run(["unshare", "--net", "sh", "-c", START, "sh", *argv], env=env, input=stdin,
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("with_policy", [False, True])
+def test_two_switches_give_the_verdicts_of_the_demonstration(tmp_path: Path, rundir: Path, with_policy: bool) -> None:
+    demo = ROOT / "etc" / "demo"
+    for path in demo.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    if with_policy:
+        shutil.copy(demo / "policy" / "policy1.yaml", tmp_path)
+    done = apart(rundir, sys.executable, "mininet/demo_two_switches.py", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert ("default/nginx-frontend -> default/nginx-backend 80/tcp" in lines) == with_policy
+    assert "default/nginx-default-0 -> default/nginx-default-1 80/tcp" in lines
+    assert len(lines) == 6 + with_policy
+
+
+def test_mn_makes_bridges_that_name_their_pods_and_links(rundir: Path) -> None:
+    asked = ("sh ovs-vsctl get bridge node1 fail_mode datapath_type protocols external_ids:romana-node\n"
+             "sh ovs-vsctl get interface node1-eth1 external_ids\n"
+             "sh ovs-vsctl get interface node2-eth2 external_ids\n"
+             "sh ovs-ofctl -O OpenFlow15 dump-flows node1\n"
+             "pod1 ethtool -k pod1-eth0 | grep tx-checksumming\n"
+             'py pod1.become("10.0.64.0", "0a:58:0a:00:40:00")\n'
+             "pod1 ip -br addr show dev pod1-eth0\n")
+    done = apart(rundir, "mn", "--custom", "mininet/romana_topo.py", "--topo", "romana,2,4", "--controller", "none",
+                 "--switch", "romana", stdin=asked)
+    said = done.stdout + done.stderr
+    assert 'secure\nnetdev\n[OpenFlow15]\nnode1' in said, said
+    assert "{romana-link=node2}" in said
+    assert '{iface-id="default/pod2"}' in said
+    assert "tx-checksumming: off" in said
+    assert "10.0.64.0/32" in said
+    assert "NORMAL" not in said
