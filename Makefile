@@ -29,7 +29,8 @@ demo: root .venv/.installed  ## The demonstration, on emulated nodes of real Ope
 
 test: root lint contracts types docs-check  ## Lint, import contracts, types, generated docs, tests
 	@echo "== tests"
-	@timeout --foreground --signal=INT --kill-after=60 $(TEST_SECONDS) $(BIN)/python -m pytest --durations=15 $(PYTEST_ARGS)
+	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
+		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(PYTEST_ARGS)
 
 lint: .venv/.installed-test  ## Style and common mistakes
 	@echo "== lint"

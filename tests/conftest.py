@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests import leftovers
 
 GOLDENS = Path(__file__).parent / "goldens"
 INTEGRATION = Path(__file__).parent / "integration"
+DEADLINE = pytest.StashKey[float]()
 
 # The machine may be slow and shared: time per example says nothing. CI asks the same questions every time.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -23,8 +25,22 @@ settings.load_profile(os.environ.get("ROMANA_HYPOTHESIS", "quick"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds `--rewrite-goldens`."""
+    """Adds `--rewrite-goldens` and `--time-limit`."""
     parser.addoption("--rewrite-goldens", action="store_true", help="write the expected texts instead of comparing")
+    parser.addoption("--time-limit", type=float, default=0, metavar="SECONDS", help="begin no test after this time")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Notes when the session has to stop."""
+    limit = session.config.getoption("--time-limit")
+    session.config.stash[DEADLINE] = time.monotonic() + limit if limit else float("inf")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Stops in good order at the time limit: everything is torn down, and the closing line says how far it came."""
+    if time.monotonic() > item.config.stash[DEADLINE]:
+        item.session.shouldfail = "the time limit is reached"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,8 @@ TOKEN = "ROMANA_TEST_SESSION"
 RUNS = Path("/run/romana-ovs")
 NAMESPACES = Path("/run/netns")
 NAMESPACE_PREFIX = "rmn-"
+FOLDER = "rt-"
+"""Of temporary folders, before process id and token. Short: paths of Unix sockets have 107 characters."""
 GRACE_SECONDS = 5.0
 """How long what tests have ended may take to be gone, in seconds."""
 
@@ -35,8 +37,10 @@ class Watch:
     @classmethod
     def start(cls) -> Watch:
         """A watch over what this process makes and starts from now on."""
-        token = secrets.token_hex(4)
-        folder = Path(tempfile.gettempdir()) / f"rt-{token}"  # Short: paths of Unix sockets have 107 characters.
+        token = secrets.token_hex(3)
+        parent = Path(tempfile.gettempdir())
+        _remove_folders_of_the_dead(parent)
+        folder = parent / f"{FOLDER}{os.getpid()}-{token}"
         folder.mkdir(mode=0o755)
         os.environ[TOKEN] = token
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -75,6 +79,14 @@ class Watch:
             if wanted in environment and "multiprocessing.resource_tracker" not in command:
                 found.append(f"process {entry.name}: {command}")
         return found
+
+
+def _remove_folders_of_the_dead(parent: Path) -> None:
+    """A session that was killed cannot remove its folder; the next one does."""
+    for path in parent.glob(f"{FOLDER}*-*"):
+        owner = path.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _runs() -> list[str]:

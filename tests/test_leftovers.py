@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -64,3 +65,17 @@ def test_a_dead_run_and_its_namespace_are_named_but_no_live_one(watch: leftovers
         "run or namespace aaaa",
         "run or namespace rmn-aaaa-node1",
     ]
+
+
+def test_a_killed_session_s_folder_goes_with_the_next(watch: leftovers.Watch) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    dead, alive = (watch.folder / f"rt-{pid}-abc" for pid in (ended.pid, os.getpid()))
+    dead.mkdir()
+    alive.mkdir()
+    inner = leftovers.Watch.start()
+    assert not dead.exists()
+    assert alive.exists()
+    shutil.rmtree(inner.folder)
+    alive.rmdir()
+    assert watch.finish() == []
