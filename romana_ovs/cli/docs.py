@@ -1,16 +1,18 @@
 """`python -m romana_ovs.cli.docs`: writes the docs that are rendered from code; `--check` exits 1 when one is stale.
 
-For developers of romana-ovs: it works in a checkout, on `etc/demo` and `docs/pipeline.md` there.
+For developers of romana-ovs: it works in a checkout, on `etc/demo`, `docs/pipeline.md` and `docs/matrix.svg` there.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from romana_ovs.cli.offline import compiled, settled
+from romana_ovs.cli.picture import picture
 from romana_ovs.config import load_settings
 from romana_ovs.kube.folder import FolderReader
 from romana_ovs.kube.store import Store
@@ -25,7 +27,6 @@ from romana_ovs.pipeline.render import Example, Journey, document
 from romana_ovs.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = Path("docs") / "pipeline.md"
 DEMO = Path("etc") / "demo"
 FRONTEND, BACKEND = PodKey("default/nginx-frontend"), PodKey("default/nginx-backend")
 SHOWN_NODE = "node1"
@@ -45,21 +46,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m romana_ovs.cli.docs", description="Render docs from code.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     args = parser.parse_args(argv)
-    path = ROOT / PAGE
-    text = pipeline_page(ROOT / DEMO)
-    if not args.check:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return 0
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE} is not what the code says; run `make docs`", file=sys.stderr)
-    return 1
+    stale = 0
+    for page, render in PAGES.items():
+        path, text = ROOT / page, render(ROOT / DEMO)
+        if not args.check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"{page} is not what the code says; run `make docs`", file=sys.stderr)
+            stale += 1
+    return 1 if stale else 0
 
 
 def pipeline_page(demo: Path) -> str:
     """The text of docs/pipeline.md, with the demonstration at `demo`. Raises InputError when that cannot be used."""
-    cluster = _with_policy(demo)
+    _, cluster = _around_policy(demo)
     world, facts = settled(cluster, None)
     flows = {node: list(compiled(world, facts, node).values()) for node in facts}
     network = Network({node: Switch(found) for node, found in flows.items()}, Wiring.of(facts))
@@ -75,17 +76,29 @@ def pipeline_page(demo: Path) -> str:
     return document(Example(introduction, {SHOWN_NODE: flows[SHOWN_NODE]}, journeys))
 
 
-def _with_policy(demo: Path) -> Cluster:
-    """The demonstration with the policy of its sub-folder in force; pods are placed before it, as in the demo."""
+def matrix_picture(demo: Path) -> str:
+    """The text of docs/matrix.svg, likewise."""
+    return picture(*_around_policy(demo))
+
+
+PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType({
+    Path("docs") / "pipeline.md": pipeline_page,
+    Path("docs") / "matrix.svg": matrix_picture,
+})
+"""What is rendered, and by what: functions of the folder of the demonstration."""
+
+
+def _around_policy(demo: Path) -> tuple[Cluster, Cluster]:
+    """The demonstration before the policy of its sub-folder is in force, and after: pods stay where they are."""
     settings = load_settings(demo)
     store = Store(settings, default_nodes=NODES)
     folder = FolderReader(demo, settings).read()
     policy = FolderReader(demo / "policy" / "policy1.yaml", settings).read()
-    store.apply(folder)
+    before = store.apply(folder).cluster
     loaded = store.apply(type(folder)(folder.folder, (*folder.files, *policy.files)))
     if loaded.problems:
         raise InputError(*loaded.problems)
-    return loaded.cluster
+    return before, loaded.cluster
 
 
 class _Tour:

@@ -14,6 +14,8 @@ from romana_ovs.policy.matrix import difference, reachability
 
 WIDTH = 66
 """Columns of the drawn terminal."""
+HEIGHT = 25
+"""Its lines: without a number for both, a real terminal has a say. The picture is as high as it needs."""
 PORTS = ("80/tcp", "81/tcp", "80/udp")
 
 _FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">
@@ -45,9 +47,11 @@ def picture(before: Cluster, after: Cluster, out: Path | None = None) -> str:
     first, second = (reachability(cluster, {}, ports) for cluster in (before, after))
     opened, closed = difference(first, second)
     console = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor", legacy_windows=False
+        file=io.StringIO(), record=True, force_terminal=True, width=WIDTH, height=HEIGHT,
+        color_system="truecolor", no_color=False, legacy_windows=False,
     )
     draw_matrix(second, console=console, opened=opened, closed=closed)
+    console.print()  # Rich forgets the clipping of the last line.
     text = console.export_svg(title="romana-ovs demo, step (c)", code_format=_FRAME, unique_id="matrix")
     if out is not None:
         out.write_text(text, encoding="utf-8")

@@ -1,0 +1,36 @@
+"""The docs that are rendered from code: nothing around the process decides what is in them, and a stale one is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.cli import docs
+
+CHECK = (sys.executable, "-m", "romana_ovs.cli.docs", "--check")
+
+
+def test_a_page_that_is_not_what_the_code_says_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(docs.ROOT / docs.DEMO, tmp_path / docs.DEMO)
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    assert docs.main(["--check"]) == 1
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["docs/pipeline.md", "docs/matrix.svg"]
+    assert docs.main([]) == 0
+    assert docs.main(["--check"]) == 0
+    picture = tmp_path / "docs" / "matrix.svg"
+    picture.write_text(picture.read_text().replace("opened", "closed"))
+    assert docs.main(["--check"]) == 1
+    assert capsys.readouterr().err == "docs/matrix.svg is not what the code says; run `make docs`\n"
+
+
+def test_they_are_the_same_on_every_terminal_and_in_every_language() -> None:
+    odd = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "30", "LINES": "5", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(CHECK, env=os.environ | odd, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
