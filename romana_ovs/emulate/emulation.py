@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,7 @@ class Emulation:
         self._changed = threading.Condition()
         self._state = State()
         self._programmed: Programmed | None = None
+        self._listed = False
         self._failure: RomanaError | None = None
         self._addressed: dict[str, IPv4Address] = {}
         self._state_file = Path()
@@ -146,16 +148,18 @@ class Emulation:
         """Start the controller (again, after `stop_controller`)."""
         self._progress("starting the controller")
         self._state = State()
+        self._programmed = None
+        self._listed = False
         self._failure = None
         self._ending = False
         self.controller.start()
         self._follower = threading.Thread(target=self._follow, name="kubelet", daemon=True)
         self._follower.start()
 
-    def stop_controller(self) -> None:
-        """End the controller and nothing else: the data plane goes on."""
+    def stop_controller(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the controller (SIGKILL: without letting it notice) and nothing else: the data plane goes on."""
         self._ending = True
-        self.controller.stop()
+        self.controller.stop(number)
         if self._follower is not None:
             self._follower.join()
 
@@ -233,11 +237,20 @@ class Emulation:
             if isinstance(event, State):
                 self._state = event
                 self._address_nodes()
-                if self._pods is not None:
-                    self._pods.follow(self._places().values())
+                self._follow_pods()
             elif isinstance(event, Programmed):
                 self._programmed = event
             self._changed.notify_all()
+
+    def _follow_pods(self) -> None:
+        """Run what the controller reports. One that has just started does not know all yet: no pod ends by that."""
+        if self._pods is None:
+            return
+        nodes = self._state.nodes
+        self._listed = self._listed or (nodes.keys() >= self.nodes.keys() and all(
+            node.synced_generation >= 0 for node in nodes.values()))
+        kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
+        self._pods.follow({**kept, **self._places()}.values())
 
     def _places(self) -> dict[PodKey, PodPlace]:
         return {key: PodPlace(key, pod.node, pod.address, pod.mac)

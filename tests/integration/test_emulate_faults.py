@@ -1,0 +1,147 @@
+"""The demonstration's cluster under faults: controller gone or restarted, switch killed, permissions removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
+from romana_ovs.cli.emulate import Session
+from romana_ovs.emulate.cut import open_connection
+from romana_ovs.emulate.emulation import Emulation
+from romana_ovs.emulate.fabric import Fabric
+from romana_ovs.emulate.probe import ask
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.matrix import Opening
+
+pytestmark = pytest.mark.root
+
+SILENCE_MS = 1000.0
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """Three nodes, so that frontend and backend are on different ones; the policy is applied."""
+    for path in [*demo_folder().iterdir(), demo_folder() / "policy" / "policy1.yaml"]:
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    one = Session.prepare(tmp_path, 3, Fabric.LINK, ports=PORTS)
+    with one.emulation as emulation:
+        emulation.settle()
+        assert emulation.pods[FRONTEND].place.node != emulation.pods[BACKEND].place.node
+        yield one
+
+
+def wrong(session: Session) -> list[str]:
+    expected, measured = session.measure(PORTS)
+    return [str(one) for one in measured.differences(expected)]
+
+
+def test_a_restarted_controller_changes_nothing_and_loses_nothing(session: Session) -> None:
+    emulation = session.emulation
+    pods = emulation.pods
+    with open_connection(pods[FRONTEND], pods[BACKEND], 80, "tcp") as stream:
+        gaps = Gaps(stream.client.streams, stream.server.streams)
+        emulation.stop_controller(signal.SIGKILL)
+        gaps.watch(1.0)
+        assert wrong(session) == [], "the data plane goes on without the controller"
+        emulation.start_controller()
+        programmed = emulation.programmed_after(-1)
+        emulation.settle()
+        gaps.watch(1.0)
+        assert gaps.longest < 0.3, "a lost packet would cost a retransmission timeout"
+        assert sum(programmed.sent.values()) == 0
+    assert wrong(session) == []
+
+
+class Gaps:
+    """The longest that either end of a stream heard nothing, as far as `watch` looked, in seconds."""
+
+    def __init__(self, *ends: object) -> None:
+        self.ends = ends
+        self.longest = 0.0
+
+    def watch(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for end in self.ends:
+                [stream] = end()
+                assert stream["error"] == ""
+                self.longest = max(self.longest, time.monotonic() - stream["last"])
+            time.sleep(0.01)
+
+
+def test_a_killed_switch_gets_every_flow_back_and_opens_nothing_meanwhile(session: Session) -> None:
+    emulation = session.emulation
+    pods = emulation.pods
+    node = emulation.nodes[pods[BACKEND].place.node]
+    before = flow_count(emulation, node.name)
+    closed = [Opening(FRONTEND, BACKEND, "81/tcp"), Opening(BACKEND, FRONTEND, "80/tcp"),
+              Opening(PodKey("default/nginx-default-0"), BACKEND, "80/tcp")]
+    pid = node.switch_pid()
+    os.kill(pid, signal.SIGKILL)
+    while not ended(pid):
+        time.sleep(0.01)
+    node.start_switch()
+    opened = []
+    deadline = time.monotonic() + 30
+    back = False
+    while not back and time.monotonic() < deadline:
+        back = flow_count(emulation, node.name) >= before
+        opened += [path for path, answer in ask(pods, closed, seconds=0.2).items() if answer.open]
+    assert opened == []
+    assert flow_count(emulation, node.name) == before
+    emulation.settle()
+    assert wrong(session) == []
+    assert "NORMAL" not in node.ofctl("dump-flows")
+
+
+def flow_count(emulation: Emulation, node: str) -> int:
+    return emulation.nodes[node].ofctl("dump-flows").count("actions=")
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_server_that_goes_on_pushing_is_cut_too(session: Session, tmp_path: Path) -> None:
+    emulation = session.emulation
+    pods = emulation.pods
+    policy = tmp_path / "policy1.yaml"
+    generation = emulation.state.generation
+    policy.write_text(policy.read_text().replace("protocol: TCP", "protocol: UDP"))
+    emulation.programmed_after(generation)
+    client, server = pods[FRONTEND].agent, pods[BACKEND].agent
+    client.stream(pods[BACKEND].place.address, 80, "udp", push=False)
+    deadline = time.monotonic() + 5
+    while not (client.streams()[0]["received"] > 200):
+        assert time.monotonic() < deadline, "the server does not push"
+        time.sleep(0.05)
+    assert time.monotonic() - server.streams()[0]["last"] > 0.1, "the client is silent: only the server sends"
+    generation = emulation.state.generation
+    changed = time.monotonic()
+    policy.unlink()
+    emulation.programmed_after(generation)
+    time.sleep(1.0)
+    heard = client.streams()[0]["last"]
+    assert (heard - changed) * 1000 < SILENCE_MS
+    assert time.monotonic() - heard > 0.5
+
+
+def test_nodes_reach_their_own_pods_and_no_others(session: Session) -> None:
+    emulation = session.emulation
+    pods = emulation.pods
+    address = pods[BACKEND].place.address
+    for name, node in emulation.nodes.items():
+        answer = node.execute(["curl", "-s", "-m", "1", f"http://{address}/"])
+        reached = answer.stdout.strip() == BACKEND
+        assert reached == (name == pods[BACKEND].place.node), name
