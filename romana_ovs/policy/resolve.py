@@ -70,17 +70,22 @@ def _drafts(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, cache
 def _drafted(shares: list[Share], segment: SegmentKey, own: int | None, view: NodeView) -> Drafts:
     selected = any(share.means.isolates_egress for share in shares)
     if segment.tenant == NO_TENANT and view.settings.isolation is not Isolation.NONE:
-        nothing = groups.client_draft((), leaves_open=False) if selected else None
-        return Drafts(groups.server_draft((), ()), nothing)
+        nothing = groups.client_draft((), (), leaves_open=False) if selected else None
+        return Drafts(groups.server_draft((), (), ()), nothing)
     if any(share.means.isolates_ingress for share in shares):
-        ingress: Iterable[Entry] = (each for share in shares for each in share.ingress)
+        ingress: Iterable[Entry] = [each for share in shares for each in share.ingress]
+        names = [name for share in shares for name in share.names.ingress]
     else:
-        ingress = (groups.entry(_isolation(segment, own, view)),)
-    server = groups.server_draft(ingress, (each for share in shares for each in share.open_egress))
+        level = groups.entry(_isolation(segment, own, view))
+        ingress, names = [level], [level.digest]
+    names += [name for share in shares for name in share.names.open_egress]
+    server = groups.server_draft(ingress, (each for share in shares for each in share.open_egress), names)
     if not selected:
         return Drafts(server, None)
     client = groups.client_draft(
-        (each for share in shares for each in share.accepted), leaves_open=any(share.means.open for share in shares)
+        (each for share in shares for each in share.accepted),
+        (name for share in shares for name in share.names.accepted),
+        leaves_open=any(share.means.open for share in shares),
     )
     return Drafts(server, client)
 
@@ -98,7 +103,7 @@ def _isolation(segment: SegmentKey, own: int | None, view: NodeView) -> Allow:
 def _verdicts(drafts: Mapping[PodKey, Drafts], view: NodeView, cache: ResolveCache) -> Verdicts:
     servers = {each.server.digest: each.server for each in drafts.values()}
     clients = {each.client.digest: each.client for each in drafts.values() if each.client is not None}
-    server_numbers, client_numbers = groups.numbers(servers), groups.numbers(clients)
+    server_numbers, client_numbers = groups.numbers(_names(servers)), groups.numbers(_names(clients))
     cache.servers = _made(servers, server_numbers, known=cache.servers, make=groups.server_group)
     cache.clients = _made(clients, client_numbers, known=cache.clients, make=groups.client_group)
     separate = view.settings.isolation is not Isolation.NONE
@@ -111,6 +116,10 @@ def _verdicts(drafts: Mapping[PodKey, Drafts], view: NodeView, cache: ResolveCac
         tenancy=_tenancy(view) if separate else None,
         cut_off=peers.runs_of(NO_TENANT, view) if separate else (),
     )
+
+
+def _names(drafts: Mapping[bytes, Draft]) -> dict[bytes, bytes]:
+    return {digest: draft.name for digest, draft in drafts.items()}
 
 
 def _made(

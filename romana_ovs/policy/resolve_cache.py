@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.identity import IdentityMatch, segment_of
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy import peers
-from romana_ovs.policy.groups import Drafts, Entry, entry
+from romana_ovs.policy.groups import Digest, Drafts, Entry, entry, grants_name
 from romana_ovs.policy.peers import Area, Territory
 from romana_ovs.policy.rules import NormalPolicy, Scope
 from romana_ovs.policy.selection import Contribution, Grant, Profile, asks_for_address, contribution
@@ -21,6 +22,20 @@ from romana_ovs.policy.view import Allow, ClassInfo, ClientGroup, NodeView, Serv
 
 AreaName = str | None
 """The tenant that an area consists of; None where it is everyone."""
+
+
+class Names(NamedTuple):
+    """The names, for groups, of what a share grants; empty where it grants nothing, whoever the peers are."""
+
+    ingress: tuple[Digest, ...]
+    open_egress: tuple[Digest, ...]
+    accepted: tuple[Digest, ...]
+
+    @classmethod
+    def of(cls, means: Contribution, area: AreaName) -> Names:
+        """The names of a contribution with peers in an area."""
+        kinds = {"ingress": means.ingress, "open egress": means.open_egress, "accepted": means.accepted}
+        return cls(*((grants_name(kind, grants, area),) if grants else () for kind, grants in kinds.items()))
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +47,7 @@ class Share:
     ingress: tuple[Entry, ...]
     open_egress: tuple[Entry, ...]
     accepted: tuple[Entry, ...]
+    names: Names
 
 
 @dataclass(slots=True, eq=False)
@@ -139,7 +155,10 @@ class ResolveCache:
         if known is None and profile.number in memo.shares:
             return None
         means = known.means if known is not None else contribution(memo.policy, profile.profile)
-        made = None if means is None else self._made(memo, means, profile.area, area)
+        made = None
+        if means is not None:
+            names = known.names if known is not None else Names.of(means, profile.area)
+            made = self._made(memo, means, names, profile.area, area)
         memo.shares[profile.number] = made
         return made
 
@@ -159,12 +178,12 @@ class ResolveCache:
             return peers.everyone(self._territories, self._settings)
         return peers.alone(name, self._territories)
 
-    def _made(self, memo: PolicyMemo, means: Contribution, name: AreaName, area: Area) -> Share:
+    def _made(self, memo: PolicyMemo, means: Contribution, names: Names, name: AreaName, area: Area) -> Share:
         def entries(grants: Iterable[Grant]) -> tuple[Entry, ...]:
             allows = (self._allow(memo, grant, name, area) for grant in grants)
             return tuple(entry(allow) for allow in allows if allow is not None)
 
-        return Share(means, area, entries(means.ingress), entries(means.open_egress), entries(means.accepted))
+        return Share(means, area, entries(means.ingress), entries(means.open_egress), entries(means.accepted), names)
 
     def _allow(self, memo: PolicyMemo, grant: Grant, name: AreaName, area: Area) -> Allow | None:
         if grant.any_peer:

@@ -142,7 +142,7 @@ class Allow:
 class ServerGroup:
     """Local pods that may be reached in the same way, and all that may reach them.
 
-    `number` (1..2**32-1) is a stable hash of the content, so it survives restarts and unrelated changes.
+    `number` (1..2**32-1) is a stable hash of the rules behind it: it survives restarts, other changes and new classes.
     `ingress`: what destination ingress admits: the union of the policies that select the pods, or, when
     none does, the isolation level as permissions. Nothing in it: deny all. Tenancy is not in here.
     `open_egress`: for clients marked *open*, what their egress rules (selectors, named ports) admit

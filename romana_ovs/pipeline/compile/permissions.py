@@ -90,8 +90,11 @@ def _row(priority: IntEnum, place: Place, conditions: Alternative, actions: Sequ
 
 
 def _number(place: Place, allow: Allow, taken: set[int]) -> int:
-    """A conjunction number that follows from place and permission alone, so that it survives restarts."""
-    text = f"{place.seed} {allow.origin} {_canonical(allow)}"
+    """A conjunction number that follows from place and permission alone, so that it survives restarts.
+
+    Identities are left out of it: one more of them is to be one more clause, not all clauses anew.
+    """
+    text = f"{place.seed} {allow.origin} {[str(cidr) for cidr in allow.cidrs]} {allow.ports}"
     for salt in range(len(taken) + 1):
         digest = blake2b(f"{salt} {text}".encode(), digest_size=4).digest()
         number = int.from_bytes(digest, "big") or 1
@@ -99,11 +102,6 @@ def _number(place: Place, allow: Allow, taken: set[int]) -> int:
             taken.add(number)
             return number
     return max(taken) % ALL_BITS + 1
-
-
-def _canonical(allow: Allow) -> str:
-    identities = sorted(allow.identities) if allow.identities is not None else None
-    return f"{identities} {[str(cidr) for cidr in allow.cidrs]} {allow.ports}"
 
 
 def _peers(allow: Allow, address: str) -> list[Alternative]:
