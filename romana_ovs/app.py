@@ -3,8 +3,8 @@
     manifests -> Cluster -> World -> NodeView -> Verdicts -> Program -> Plan -> switch
     ovsdb     -> BridgeFacts --^                     (session of each switch) --^
 
-Every change, wherever it comes from, raises one flag; whoever works then computes everything from what is
-current. What cannot be computed leaves what is programmed as it is.
+Every change raises one flag; everything is then computed from what is current. What cannot be computed
+leaves what is programmed as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from romana_ovs import config, runtime
@@ -73,6 +74,7 @@ class RomanaOvs(runtime.RyuApp):
         )
         self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
         self._wake = Wake()
+        self._due = False
         self._saved_revision = 0
         self._caches: dict[str, tuple[ResolveCache, CompileCache]] = {}
         self._failures: dict[str, str] = {}
@@ -87,7 +89,7 @@ class RomanaOvs(runtime.RyuApp):
             runtime.spawn(self._feed.serve)
             runtime.spawn(self._feed.publish)
         self._patient_until = time.monotonic() + LISTING_SECONDS
-        runtime.spawn_after(LISTING_SECONDS, self._wake.set)
+        runtime.spawn_after(LISTING_SECONDS, self._compute)
         for remote in self.options.ovsdb:
             runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
         runtime.spawn(self._manifests.run)
@@ -123,7 +125,7 @@ class RomanaOvs(runtime.RyuApp):
         if loaded.cluster is not self.cluster:
             self.cluster = loaded.cluster
             self.progress.change(noticed)
-            self._wake.set()
+            self._compute()
         self._told()
 
     def _unreadable(self, error: InputError) -> None:
@@ -136,12 +138,12 @@ class RomanaOvs(runtime.RyuApp):
         noticed = time.monotonic()
         if self.ports.replace(remote, rows):
             self.progress.change(noticed)
-            self._wake.set()
+            self._compute()
         self._told()
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
-        self._wake.set()
+        self._compute()
 
     def changed(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""
@@ -152,30 +154,31 @@ class RomanaOvs(runtime.RyuApp):
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
-        if not self._finish():
-            self._told()
+        self._wake.set()
+        self._told()
 
     # The work.
 
     def _work(self) -> None:
-        """Never returns: one round for all changes since the last."""
+        """Never returns: one round for all changes since the last, and a look at what the switches confirmed."""
         pause: float | None = None
         while True:
-            self._wake.wait(pause)
-            pause = self._next_pause(pause) if self._attempt() else None
+            if not self._wake.wait(pause):
+                self._due = True
+            following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
+            pause = following if self._attempt() else None
             self._told()
 
-    @staticmethod
-    def _next_pause(pause: float | None) -> float:
-        return FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
-
     def _attempt(self) -> bool:
-        """One round; returns whether any of it failed."""
-        self._failures = {}
+        """Do what is due; returns whether any of it failed."""
         if self.cluster is None or not self._listed():
             return False
         try:
-            self._round(self.cluster)
+            if self._due:
+                self._due, self._failures = False, {}
+                self._round(self.cluster)
+            else:
+                self._finish()
         except RomanaError as error:
             LOG.error("%s; what is programmed stays", error)
             self._failures[""] = str(error)
@@ -209,7 +212,7 @@ class RomanaOvs(runtime.RyuApp):
             self._failures[facts.node] = f"node {facts.node}: {error}"
             return None
 
-    def _finish(self) -> bool:
+    def _finish(self) -> None:
         """When every switch has the last round: take the world's next step, or tell that all is programmed."""
         waiting = {
             node: session
@@ -218,23 +221,14 @@ class RomanaOvs(runtime.RyuApp):
         }
         behind = any(s.synced is None or s.synced.number != self.progress.round for s in waiting.values())
         if behind or not waiting or self._failures:
-            return False
+            return
         if self.world.pending:
             self.world.advance()
-            self._wake.set()
-            return False
+            self._compute()
+            return
         done = self.progress.finish(waiting, time.monotonic())
         if done is not None and self._feed is not None:
-            self._told()
-            self._feed.tell(
-                {
-                    "event": "programmed",
-                    "generation": done.generation,
-                    "milliseconds": done.milliseconds,
-                    "sent": done.sent,
-                }
-            )
-        return True
+            self._feed.tell({"event": "programmed", **asdict(done)})
 
     # What the rounds need.
 
@@ -273,6 +267,11 @@ class RomanaOvs(runtime.RyuApp):
             LOG.error("refused: %s", problem)
         if problems and self._feed is not None:
             self._feed.tell({"event": "refused", "problems": list(problems)})
+
+    def _compute(self) -> None:
+        """Everything must be computed again, soon."""
+        self._due = True
+        self._wake.set()
 
     def _told(self) -> None:
         if self._feed is not None:

@@ -29,7 +29,7 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls 
 from ryu.lib import hub  # noqa: E402
 from ryu.ofproto import ofproto_v1_5  # noqa: E402
 
-from romana_ovs.model.errors import RomanaError  # noqa: E402
+from romana_ovs.model.errors import InputError, RomanaError  # noqa: E402
 from romana_ovs.switch.datapath import serve_connection  # noqa: E402
 
 LOG = logging.getLogger("romana_ovs")
@@ -138,6 +138,7 @@ def run(argv: Sequence[str]) -> int:
 
     Raises InputError when its settings are no good.
     """
+    from oslo_config.cfg import Error
     from ryu.cmd import manager
 
     end_on_signals()
@@ -145,6 +146,8 @@ def run(argv: Sequence[str]) -> int:
         manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
+    except Error as error:
+        raise InputError.because(str(error)) from error
     # Ryu's main function returns only when what it runs has ended, which nothing here ever should.
     return 1
 

@@ -29,8 +29,8 @@ LOG = logging.getLogger("romana_ovs.switch")
 
 ANSWER_SECONDS = 10.0
 """How long a switch may take to answer; a bundle of Open vSwitch expires after 10 s without a message."""
-MAX_FLOWS = 1_000_000
-"""A switch that describes more flows than this is not believed: memory has an end."""
+MAX_ANSWER = 1 << 28
+"""Bytes; a switch that describes its flows in more (about two million) is not believed: memory has an end."""
 CHUNK = 1 << 18
 """Bytes handed to the connection at once."""
 
@@ -196,8 +196,8 @@ class Channel:
             return
         elif kind == messages.MULTIPART_REPLY:
             current.bodies.append(body)
-            if sum(map(len, current.bodies)) > MAX_FLOWS * 64:
-                current.finish(SwitchError(f"the switch describes more than {MAX_FLOWS} flows"))
+            if sum(map(len, current.bodies)) > MAX_ANSWER:
+                current.finish(SwitchError(f"the switch describes its flows in more than {MAX_ANSWER} bytes"))
             elif not int.from_bytes(body[2:4], "big") & REPLY_MORE:
                 current.finish()
         elif kind == messages.BARRIER_REPLY:

@@ -377,3 +377,65 @@ def test_it_ends_soon_and_cleanly_and_not_at_all_quietly(one: tuple[Ovs, Control
     )
     assert done.returncode == 2
     assert "sideways" in done.stderr
+
+
+def test_nothing_is_deleted_before_the_manifests_are_there(one: tuple[Ovs, Controller]) -> None:
+    ovs, controller = one
+    before = ovs.flows("br-int")
+    controller.stop()
+    elsewhere = controller.manifests.rename(controller.folder / "elsewhere")
+
+    def restart() -> None:
+        controller.start()
+        controller.until(lambda state: state["nodes"].get("node1", {}).get("state") == "waiting", "it waits")
+        assert any("manifests" in text for text in controller.state["refused"])
+        assert ovs.flows("br-int") == before
+        elsewhere.rename(controller.manifests)
+        controller.settled()
+
+    assert sent_during(ovs, "br-int", restart) == []
+    assert ovs.flows("br-int") == before
+
+
+def test_a_database_that_does_not_answer_holds_nothing_up_for_ever(one: tuple[Ovs, Controller]) -> None:
+    ovs, controller = one
+    controller.stop()
+    controller.remotes = (ovs.remote, f"unix:{controller.folder}/nobody.sock")
+    start = time.monotonic()
+    controller.start()
+    controller.settled()
+    assert time.monotonic() - start > 5
+    controller.after_change(lambda: controller.write("policy.yaml", POLICY.replace("80", "85")))
+
+
+def test_a_switch_that_hangs_is_given_up_and_has_everything_once_it_goes_on(one: tuple[Ovs, Controller]) -> None:
+    ovs, controller = one
+    pid = int((ovs.folder / "ovs-vswitchd.pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        controller.write("policy.yaml", POLICY.replace("80", "86"))
+        controller.until(lambda state: not state["nodes"]["node1"]["connected"], "it is given up")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    controller.until(lambda state: state["nodes"]["node1"]["connected"], "it is back")
+    controller.settled()
+    assert any("tp_dst=86" in line for line in ovs.flows("br-int"))
+    assert not any("tp_dst=80" in line for line in ovs.flows("br-int"))
+
+
+def test_two_nodes_and_a_port_in_use_elsewhere() -> None:
+    with Ovs() as first, Ovs() as second, Controller((first.remote, second.remote)) as controller:
+        controller.write("pods.yaml", NODES + pod("x") + pod("y", node="node2"))
+        controller.start()
+        for node, ovs in (("node1", first), ("node2", second)):
+            ovs.bridge("br-int", node=node, controller=controller.openflow)
+        second.port("br-int", "px", iface_id="a/x", ofport=1)
+        state = controller.until(lambda state: state["problems"], "the stray pod is told")
+        assert "belongs on node node1" in state["problems"][0]
+        second.port("br-int", "py", iface_id="a/y", ofport=2)
+        controller.until(lambda state: state["pods"]["a/y"]["port"] == 2, "the port is known")
+        controller.settled(2)
+        assert "in_port=2" in _ofports(second)
+        assert "in_port=1" not in _ofports(second)
+        sent = sent_during(first, "br-int", lambda: second.vsctl("del-port", "py"))
+        assert sent == []

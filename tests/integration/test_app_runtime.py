@@ -1,0 +1,84 @@
+"""How the process ends: never quietly, never as if all were well."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ("lambda: 1 / 0", "ZeroDivisionError"),
+        ("lambda: None", "has ended"),
+        ("lambda: (_ for _ in ()).throw(runtime.RomanaError('no inotify'))", "no inotify"),
+    ],
+)
+def test_a_job_that_nothing_works_without_takes_the_process_with_it(job: str, said: str) -> None:
+    done = _python(f"from romana_ovs import runtime; runtime.spawn({job}); runtime.hub.sleep(5)")
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_another_job_ends_alone() -> None:
+    done = _python("from romana_ovs import runtime; runtime.spawn_one(lambda: 1 / 0); runtime.hub.sleep(0.1)")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--config-file", "/nonexistent.conf"], "/nonexistent.conf"),
+        ([], "manifests"),
+    ],
+)
+def test_unusable_settings_are_one_sentence(options: list[str], said: str, tmp_path: Path) -> None:
+    if not options:
+        (tmp_path / "empty.conf").write_text("[romana]\n")
+        options = ["--config-file", str(tmp_path / "empty.conf")]
+    done = subprocess.run(
+        [sys.executable, "-m", "romana_ovs", "controller", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_cannot_be_listened_on_ends_it(tmp_path: Path) -> None:
+    settings = tmp_path / "c.conf"
+    settings.write_text(f"[romana]\nmanifests = {tmp_path}\novsdb = unix:{tmp_path}/none\n")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "romana_ovs",
+            "controller",
+            "--config-file",
+            str(settings),
+            "--ofp-listen-host",
+            "192.0.2.1",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert "cannot listen" in done.stderr
