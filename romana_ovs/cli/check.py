@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from romana_ovs.cli.common import add_folder, load, print_json
+from romana_ovs.cli.known import saved_state
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.errors import Problem
@@ -26,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
     """Print all problems; 1 if there are any."""
     loaded = load(args.dir, nodes=args.nodes)
     problems = [*loaded.problems, *advice(loaded)]
+    told = {(problem.file, problem.kind, problem.name) for problem in problems}
+    lacking = unplaced(loaded, saved_state(args.state))
+    problems += [problem for problem in lacking if (problem.file, problem.kind, problem.name) not in told]
     if args.json:
         print_json([_row(problem) for problem in problems])
     elif problems:
@@ -63,6 +68,21 @@ def _shared_addresses(loaded: Loaded) -> Iterator[Problem]:
     for address, keys in holders.items():
         for key in keys[1:]:
             yield loaded.places[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
+
+
+def unplaced(loaded: Loaded, state: Mapping[str, Any] | None) -> Iterator[Problem]:
+    """The pods and nodes for which the address plan has no number left, `state` (of `saved_state`) considered.
+
+    Raises AddressError when the plan itself cannot fit.
+    """
+    from romana_ovs.world import offline  # it takes its time to import, and `advice` is wanted without
+
+    for problem in offline(loaded.cluster, state)[0].problems:
+        place = loaded.places.get(PodKey(problem.name)) if problem.kind == "Pod" else None
+        if place is None:
+            yield problem
+        else:
+            yield place.problem("", problem.reason if place.kind == "Pod" else f"pod {problem.name}: {problem.reason}")
 
 
 def _row(problem: Problem) -> dict[str, object]:

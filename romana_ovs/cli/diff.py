@@ -19,8 +19,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from romana_ovs.cli.common import add_folder, print_json, warn
+from romana_ovs.cli.known import saved_state
 from romana_ovs.cli.matrix import parse_ports
-from romana_ovs.cli.offline import compiled, saved_state, settled
+from romana_ovs.cli.offline import compiled, settled
 from romana_ovs.config import load_settings
 from romana_ovs.kube.folder import FolderReader
 from romana_ovs.kube.store import Store

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.offline import compiled, saved_state, settled
+from romana_ovs.cli.known import saved_state
+from romana_ovs.cli.offline import compiled, settled
 
 HELP = "print one node's compiled tables"
 

@@ -6,10 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Endpoint, endpoint_at
+from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
+
+
+def saved_state(path: Path | None) -> dict[str, Any] | None:
+    """What a `--state` file holds; None without one. Raises InputError when it cannot be used."""
+    if path is None:
+        return None
+    from romana_ovs.state import StateFile
+
+    found = StateFile(path).load()
+    if found is None:
+        raise InputError.because("there is no state file", file=str(path))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +34,15 @@ class Known:
     gateways: Mapping[IPv4Address, str]
 
     @classmethod
-    def of(cls, cluster: Cluster, state: Path | None) -> Known:
-        """The addresses in `cluster`, with the numbers of the file `state` if it is given.
+    def of(cls, cluster: Cluster, state: Mapping[str, Any] | None) -> Known:
+        """The addresses in `cluster`, with the numbers of `state` (of `saved_state`) if there is any.
 
-        Raises AddressError when the plan cannot fit, InputError when the file cannot be used.
+        Raises AddressError when the plan cannot fit, InputError when the state cannot be used.
         """
         # Few folders need addresses, and the allocator takes its time to import.
-        from romana_ovs.state import StateFile
         from romana_ovs.world import offline
 
-        world, _ = offline(cluster, StateFile(state).load() if state is not None else None)
+        world, _ = offline(cluster, state)
         pods = {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}
         return cls(pods, {world.plan.gateway(number): node for node, number in world.registry.hosts.items()})
 

@@ -8,6 +8,7 @@ as the list `args.rest`.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -24,6 +25,8 @@ INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 BROKEN_PIPE = 141
 """128 + SIGPIPE: whoever read our output has gone."""
+
+_OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class Subcommand(NamedTuple):
@@ -60,6 +63,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_what_is_closed()
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -70,11 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still buffered has nowhere to go; without this the interpreter would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _OUTPUT_FULL:
+            raise
+        print(f"romana-ovs: the output cannot be written: {error.strerror}", file=sys.stderr)
+        _give_up_output()
+        return UNUSABLE
     except SystemExit as end:  # --help and --version
         return end.code if isinstance(end.code, int) else OK
+
+
+def _open_what_is_closed() -> None:
+    """Give the process an empty standard input, and outputs that swallow, where it was started without.
+
+    Python leaves None there, which few libraries expect; and the files opened next would get their numbers.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until we end)
+
+
+def _give_up_output() -> None:
+    """What is still buffered has nowhere to go; without this the interpreter would complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.known import Known
+from romana_ovs.cli.known import Known, saved_state
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.policy.matrix import asks_addresses, container_ports, reachability
@@ -25,9 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0. Raises InputError when the folder or the ports cannot be used."""
     asked = None if args.ports is None else parse_ports(args.ports)
+    state = saved_state(args.state)
     loaded = load_folder(args)
     ports = container_ports(loaded.cluster) if asked is None else asked
-    addresses = Known.of(loaded.cluster, args.state).pods if asks_addresses(loaded.cluster) else {}
+    addresses = Known.of(loaded.cluster, state).pods if asks_addresses(loaded.cluster) else {}
     matrix = reachability(loaded.cluster, addresses, ports)
     if args.json:
         print_json(matrix.to_json())

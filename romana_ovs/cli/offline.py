@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from romana_ovs.model.bridge import BridgeFacts
@@ -13,18 +12,7 @@ from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.pipeline.compile import CompileCache, compile_node
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.state import StateFile
 from romana_ovs.world import World, offline
-
-
-def saved_state(path: Path | None) -> dict[str, Any] | None:
-    """What a `--state` file holds; None without one. Raises InputError when it cannot be used."""
-    if path is None:
-        return None
-    found = StateFile(path).load()
-    if found is None:
-        raise InputError.because("there is no state file", file=str(path))
-    return found
 
 
 def settled(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, Mapping[str, BridgeFacts]]:

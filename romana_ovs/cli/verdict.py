@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.known import Known
+from romana_ovs.cli.known import Known, saved_state
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.errors import InputError
@@ -32,10 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the connection is allowed, 1 when it is dropped. Raises InputError for an unknown pod or bad argument."""
     port = PortRef.parse(args.port, field="--port")
+    state = saved_state(args.state)
     cluster = load_folder(args).cluster
     ends = {"--from": _written(args.source, "--from"), "--to": _written(args.destination, "--to")}
     wants_addresses = asks_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
-    known = Known.of(cluster, args.state) if wants_addresses else None
+    known = Known.of(cluster, state) if wants_addresses else None
     source, destination = (_endpoint(end, option, cluster=cluster, known=known) for option, end in ends.items())
     addresses: Mapping[PodKey, IPv4Address] = known.pods if known is not None else {}
     decision = decide(cluster, addresses, Connection(source, destination, port))

@@ -110,6 +110,33 @@ def test_an_address_that_two_pods_carry(tmp_path: Path, capsys: pytest.CaptureFi
     assert (row["name"], row["problem"]) == ("b", "10.0.0.1 is the address of pod default/a too")
 
 
+def test_pods_for_which_no_address_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = "[romana]\nnetwork = 10.0.0.0/27\nsegment_bits = 2\nhost_bits = 1\nendpoint_bits = 2\n"
+    (tmp_path / "romana.conf").write_text(settings)
+    (tmp_path / "a.yaml").write_text("---\n".join(POD.format(name, "{}") for name in "abc"))
+    assert rows(capsys, tmp_path, 0) == []
+    nodes = (f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n" for name in "xyz")
+    (tmp_path / "nodes.yaml").write_text("---\n".join(nodes))
+    node, pod = rows(capsys, tmp_path, 1)
+    assert (node["kind"], node["name"]) == ("Node", "z")
+    assert (pod["file"], pod["document"], pod["kind"], pod["name"]) == ("a.yaml", 3, "Pod", "c")
+    assert pod["problem"] == node["problem"] == "node z gets no host number: all 2**1 = 2 (host_bits 1) are in use"
+    (tmp_path / "romana.conf").write_text(settings.replace("/27", "/28"))
+    assert main(["check", str(tmp_path)]) == 2
+    assert "network 10.0.0.0/28 leaves 32 - 28 = 4 bits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [
+    ["check"], ["matrix"], ["verdict", "--from", "a/b", "--to", "a/c", "--port", "80"], ["flows", "--node", "node1"],
+])
+def test_a_state_file_that_is_not_there_is_told_by_every_command_that_reads_one(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(POD.format("a", "{}"))
+    assert main([*words, str(tmp_path), "--state", str(tmp_path / "missing")]) == 2
+    assert capsys.readouterr().err == f"romana-ovs: {tmp_path / 'missing'}: there is no state file\n"
+
+
 def test_what_is_not_acted_on_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Service\n---\n" * 2 + POD.format("a", "{}"))
     assert main(["check", str(tmp_path)]) == 0

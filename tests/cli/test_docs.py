@@ -12,7 +12,9 @@ import pytest
 
 from romana_ovs.cli import docs
 
-PRINT = "import sys; from romana_ovs.cli import docs; sys.stdout.buffer.write(docs.{page}(docs.ROOT / docs.DEMO).encode())"
+PRINT = """import sys
+from romana_ovs.cli import docs
+sys.stdout.buffer.write(docs.{page}(docs.ROOT / docs.DEMO).encode())"""
 
 
 def test_a_page_that_is_not_what_the_code_says_is_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
@@ -111,6 +112,20 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     told = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), told) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("redirections", "code", "told"),
+    [
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        ("> /dev/full", 2, "romana-ovs: the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_outputs_that_are_closed_or_full(redirections: str, code: int, told: str) -> None:
+    line = f"exec {shlex.join(command('check', str(DEMO)))} {redirections}"
+    done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_only_what_is_needed_is_imported_and_that_quickly() -> None:
