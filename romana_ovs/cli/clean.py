@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """0 after removing what dead runs left. Raises SetupError without root."""
     if os.geteuid() != 0:
         raise SetupError("clean needs root (it removes network namespaces and ends processes): run it with sudo")
-    removed = runs.clean()
+    removed = runs.clean(runs.RUNS_FOLDER)
     if args.json:
         print(json.dumps({"removed": [
             {"run": one.run, "processes": one.processes, "namespaces": list(one.namespaces)} for one in removed

@@ -128,11 +128,15 @@ class Session:
             self.screen.print(str(error), style="red", markup=False)
 
     def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:
-        """(expected, measured) of every pair of pods by `ports`. Raises SetupError."""
-        expected = self.manifests.expected(ports)
-        names = [str(port) for port in ports]
+        """(expected, measured) of every pair of pods that run by `ports`; says which do not. Raises SetupError."""
+        everyone, running = self.manifests.expected(ports), self.emulation.pods
+        for pod in everyone.pods:
+            if pod not in running:
+                self.screen.print(f"{pod} does not run, so it is not measured", style="yellow", markup=False)
+        expected = Matrix.of(running, everyone.ports, (
+            one for one in everyone.openings() if one.source in running and one.destination in running))
         forget = self.emulation.forget_sctp
-        return expected, measure(self.emulation.pods, names, expected=expected, forget_sctp=forget)
+        return expected, measure(running, everyone.ports, expected=expected, forget_sctp=forget)
 
 
 def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state: Path | None) -> Plan:

@@ -64,9 +64,11 @@ class State:
 
     @property
     def settled(self) -> bool:
-        """Whether every switch has what this generation asks for, and every pod its port."""
+        """Whether every switch has what this generation asks for, and every pod of a node that is there its port."""
         followed = (node.connected and node.synced_generation >= self.generation for node in self.nodes.values())
-        return all(followed) and all(pod.port is not None for pod in self.pods.values())
+        return all(followed) and all(
+            pod.port is not None for pod in self.pods.values() if pod.node in self.nodes
+        )
 
 
 @dataclass(frozen=True, slots=True)

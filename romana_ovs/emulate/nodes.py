@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romana_ovs.emulate.runs import Run
+from romana_ovs.emulate.runs import Run, short
 from romana_ovs.emulate.system import OVS_SCHEMA, inside, ip_batch, run
 from romana_ovs.model.bridge import NODE_ID
 
@@ -95,7 +95,7 @@ def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
 
     `controller` is the socket that the controller listens on, now or later. Raises SetupError.
     """
-    node = Node(name, emulation.netns(name), emulation.folder / name, emulation)
+    node = Node(name, emulation.netns(name), emulation.folder / short(name), emulation)
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
     ip_batch([f"netns add {node.netns}"])

@@ -85,7 +85,7 @@ class Pods:
         ip_batch(f"netns del {pod.netns}" for pod in pods)
 
     def _start(self, places: Sequence[PodPlace]) -> None:
-        names = [(place, self._run.netns(f"{place.pod}-{number}"), _port_name(place.pod, number))
+        names = [(place, f"{self._run.netns(place.pod)}-{number}", _port_name(place.pod, number))
                  for place, number in zip(places, self._numbers, strict=False)]
         ip_batch(line for place, netns, port in names for line in (
             f"netns add {netns}",

@@ -16,6 +16,7 @@ import select
 import shutil
 import signal
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from romana_ovs.model.errors import SetupError
 RUNS_FOLDER = Path("/run/romana-ovs")
 NETNS_PREFIX = "rmn-"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NAME_LENGTH = 60
+"""The longest name of a node or pod that goes into paths as it is."""
 END_SECONDS = 2.0
 """How long processes may take to end on SIGTERM before SIGKILL, in seconds."""
 
@@ -58,7 +61,7 @@ class Run:
 
     def netns(self, name: str) -> str:
         """The name of this run's network namespace for `name` (a node, or a pod as `ns/pod`)."""
-        return f"{NETNS_PREFIX}{self.id}-{name.replace('/', '.')}"
+        return f"{NETNS_PREFIX}{self.id}-{short(name.replace('/', '.'))}"
 
     def record(self, pid: int) -> None:
         """Write down a process of this run, for whoever has to clean up after us."""
@@ -73,6 +76,11 @@ class Run:
             with _register(self.folder.parent):
                 _remove(self.folder)
                 self._lock.close()
+
+
+def short(name: str) -> str:
+    """`name`, or where it is too long for paths of sockets (unix(7): 107 bytes), its beginning and a hash of it."""
+    return name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def start_run(runs: Path = RUNS_FOLDER) -> Run:

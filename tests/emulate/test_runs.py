@@ -83,3 +83,10 @@ def test_a_torn_record_harms_nobody(tmp_path: Path, torn: str) -> None:
 
 def test_nothing_to_clean_where_nothing_ran(tmp_path: Path) -> None:
     assert runs.clean(tmp_path / "absent") == []
+
+
+def test_long_names_are_shortened_and_stay_apart() -> None:
+    one, two = "a" * 100 + "1", "a" * 100 + "2"
+    assert runs.short("node1.example.org") == "node1.example.org"
+    assert len(runs.short(one)) == runs.NAME_LENGTH
+    assert runs.short(one) != runs.short(two)

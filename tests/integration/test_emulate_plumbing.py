@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,7 +130,7 @@ from romana_ovs.emulate import runs
 from romana_ovs.emulate.agents import Zygote
 from romana_ovs.emulate.nodes import start_node
 from romana_ovs.emulate.pods import Pods, PodPlace
-run = runs.start_run()
+run = runs.start_run(Path(sys.argv[2]))
 node = start_node(run, "node1", controller=run.folder / "c")
 zygote = Zygote(run) if sys.argv[1] == "zygote" else None
 if zygote:
@@ -142,14 +144,15 @@ time.sleep(600)
 @pytest.mark.parametrize("how", ["zygote", "clean"])
 def test_what_a_killed_run_leaves_is_removed_and_living_runs_are_not(run: runs.Run, how: str) -> None:
     mine = start_node(run, "node1", controller=run.folder / "controller.sock")
-    child = subprocess.Popen([sys.executable, "-c", CHILD, how], stdout=subprocess.PIPE, text=True)
+    registers = tempfile.mkdtemp(prefix="rmn-")
+    child = subprocess.Popen([sys.executable, "-c", CHILD, how, registers], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     folder, pid = child.stdout.readline().split()
     child.kill()
     child.wait()
     child.stdout.close()
     if how == "clean":
-        removed = runs.clean()
+        removed = runs.clean(Path(registers))
         assert [one.run for one in removed] == [Path(folder).name]
         assert removed[0].processes == 2
     deadline = time.monotonic() + 10
@@ -158,6 +161,7 @@ def test_what_a_killed_run_leaves_is_removed_and_living_runs_are_not(run: runs.R
     assert not Path(folder).exists()
     assert ended(int(pid))
     assert not list(NETNS_FOLDER.glob(f"{runs.NETNS_PREFIX}{Path(folder).name}-*"))
+    shutil.rmtree(registers)
     assert "node1" in mine.vsctl("get", "bridge", BRIDGE, "external_ids:romana-node")
 
 
