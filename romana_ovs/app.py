@@ -36,6 +36,7 @@ from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
+from romana_ovs.sync.session import State
 from romana_ovs.world import World
 
 LOG = logging.getLogger("romana_ovs")
@@ -147,6 +148,8 @@ class RomanaOvs(runtime.RyuApp):
 
     def changed(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""
+        if session.state is State.FAILED:
+            self._wake.set()
         self._told()
 
     def confirmed(self, session: Session, sent: int) -> None:
@@ -219,12 +222,15 @@ class RomanaOvs(runtime.RyuApp):
             for node, session in self._sessions_by_node().items()
             if self.world.host_number(node) is not None
         }
-        behind = any(s.synced is None or s.synced.number != self.progress.round for s in waiting.values())
-        if behind or not waiting or self._failures:
+        behind = [s for s in waiting.values() if s.synced is None or s.synced.number != self.progress.round]
+        if not waiting or self._failures:
             return
-        if self.world.pending:
+        # A switch that refuses must not keep the others from what the manifests say now: it fails closed by itself.
+        if self.world.pending and all(session.state is State.FAILED for session in behind):
             self.world.advance()
             self._compute()
+            return
+        if behind:
             return
         done = self.progress.finish(waiting, time.monotonic())
         if done is not None and self._feed is not None:
