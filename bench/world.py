@@ -36,7 +36,10 @@ PLAN = Settings(network=IPv4Network("10.0.0.0/8"), segment_bits=11, host_bits=8,
 
 
 def large_cluster(pods: int, tenants: int | None = None) -> Cluster:
-    """`pods` pods, 50 on a node, in `tenants` namespaces of 4 tiers; tier i + 1 accepts TCP/80 from tier i."""
+    """`pods` pods, 50 on a node, in `tenants` namespaces of 4 tiers; tier i + 1 accepts TCP/80 from tier i.
+
+    The hard case: the pods of one node are of as many tenants as there are, and of all tiers.
+    """
     tenants = SIZES[pods] if tenants is None else tenants
     count = max(1, pods // PODS_PER_NODE)
     nodes = {
@@ -45,7 +48,7 @@ def large_cluster(pods: int, tenants: int | None = None) -> Cluster:
     }
     names = [f"tenant{index:03}" for index in range(tenants)]
     made = (_pod(index, names, list(nodes)) for index in range(pods))
-    policies = (_policy(name, tier) for name in names for tier in range(1, TIERS))
+    policies = (into_tier(name, tier) for name in names for tier in range(1, TIERS))
     return Cluster(
         settings=PLAN,
         namespaces=MappingProxyType({name: Namespace(name, Labels({NAME_LABEL: name})) for name in names}),
@@ -56,17 +59,19 @@ def large_cluster(pods: int, tenants: int | None = None) -> Cluster:
 
 
 def _pod(index: int, tenants: list[str], nodes: list[str]) -> Pod:
+    turn, tenant = divmod(index, len(tenants))
     return Pod(
-        namespace=tenants[index // TIERS % len(tenants)],
+        namespace=tenants[tenant],
         name=f"pod{index:05}",
-        labels=Labels({"tier": f"tier{index % TIERS}", "app": f"app{index % 7}"}),
-        node=nodes[index * 7 % len(nodes)],
+        labels=Labels({"tier": f"tier{(turn + tenant) % TIERS}", "app": f"app{index % 7}"}),
+        node=nodes[min(index // PODS_PER_NODE, len(nodes) - 1)],
         ports=(ContainerPort(80),),
         uid=f"uid{index}",
     )
 
 
-def _policy(namespace: str, tier: int) -> KubernetesPolicy:
+def into_tier(namespace: str, tier: int) -> KubernetesPolicy:
+    """The policy by which a tier accepts TCP/80 from the tier before it."""
     peer = PolicyPeer(pods=Selector.of({"tier": f"tier{tier - 1}"}))
     return KubernetesPolicy(
         namespace=namespace,
@@ -134,7 +139,7 @@ def measure(pods: int, rounds: int = 15) -> Mapping[str, float]:
             noted(f"{place} pod relabelled", follower.cluster.with_object(other))
             less = follower.cluster.without(added)
             noted(f"{place} pod removed", less, offline_facts(less, less.nodes)[follower.node])
-        policy = replace(_policy(some.namespace, 1), name=f"extra{index}")
+        policy = replace(into_tier(some.namespace, 1), name=f"extra{index}")
         noted("policy added", follower.cluster.with_object(policy))
         noted("policy removed", follower.cluster.without(policy))
         finer = replace(policy, selector=Selector.of({"app": f"app{index % 7}"}), ingress=(

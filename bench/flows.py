@@ -1,0 +1,125 @@
+"""How many flows one node has, what compiling them takes, and how much memory: `python -m bench.flows PODS CASE`.
+
+Run as a process of its own for each case, so that memory is of that case alone; prints JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bench.nodes import dns_cluster, facts_of, tier_cluster
+from bench.world import into_tier, large_cluster, milliseconds
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.labels import Selector
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.policy.resolve_cache import ResolveCache
+from romana_ovs.world import World
+
+CASES: dict[str, Callable[[int], Cluster]] = {"tenant": large_cluster, "tier": tier_cluster, "dns": dns_cluster}
+"""Clusters by name: tenants as namespaces with each isolation level, and the one whose rules all name one node."""
+ROUNDS = 11
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One node's flows by kind, milliseconds, and MiB of memory: `program` of the node, `process` of all."""
+
+    case: str
+    pods: int
+    nodes: int
+    flows: dict[str, int]
+    world_ms: float
+    full_ms: float
+    change_ms: float
+    base_mib: float
+    cluster_mib: float
+    process_mib: float
+
+
+class Node:
+    """The first node of a cluster, compiled as its controller does it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.name = min(cluster.nodes)
+        self.facts = facts_of(cluster, self.name)
+        self.world = World(cluster.settings)
+        self.world_ms = milliseconds(lambda: self.world.update(cluster))
+        while self.world.pending:
+            self.world.advance()
+        self._resolving, self._compiling = ResolveCache(), CompileCache()
+
+    def program(self) -> Program:
+        """Its tables as of now."""
+        view = self.world.view(self.facts, {self.name: self.facts})
+        return compile_node(view, resolve(view, self._resolving), self._compiling)
+
+    def forget(self) -> None:
+        """Drop what was remembered: the next program is made in full."""
+        self._resolving, self._compiling = ResolveCache(), CompileCache()
+
+    def follow(self, cluster: Cluster) -> None:
+        """From a new cluster to its tables, all steps of it."""
+        self.cluster = cluster
+        self.world.update(cluster)
+        self.program()
+        while self.world.pending:
+            self.world.advance()
+            self.program()
+
+
+def measure(pods: int, case: str, rounds: int = ROUNDS) -> Figures:
+    """The figures of the first node of a cluster; medians of `rounds`."""
+    base = resident_mib()
+    cluster = CASES[case](pods)
+    gc.collect()
+    loaded = resident_mib()
+    node = Node(cluster)
+    full = []
+    for _ in range(rounds):
+        node.forget()
+        full.append(milliseconds(node.program))
+    changes = []
+    some = min(pod.namespace for pod in cluster.pods.values() if pod.node == node.name and pod.namespace in tenants(pods))
+    for index in range(rounds):
+        policy = replace(into_tier(some, 1), name=f"extra{index}", selector=Selector.of({"tier": "tier2"}))
+        changes.append(milliseconds(lambda: node.follow(node.cluster.with_object(policy))))
+        changes.append(milliseconds(lambda: node.follow(node.cluster.without(policy))))
+    gc.collect()
+    return Figures(
+        case=case,
+        pods=pods,
+        nodes=len(cluster.nodes),
+        flows=node.program().counts(),
+        world_ms=node.world_ms,
+        full_ms=statistics.median(full),
+        change_ms=statistics.median(changes),
+        base_mib=base,
+        cluster_mib=loaded - base,
+        process_mib=resident_mib(),
+    )
+
+
+def tenants(pods: int) -> frozenset[str]:
+    """The namespaces of `large_cluster`."""
+    return frozenset(large_cluster(pods).namespaces)
+
+
+def resident_mib() -> float:
+    """What of this process is in memory now, in MiB (proc(5), statm)."""
+    import os
+
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(int(sys.argv[1]), sys.argv[2]))))

@@ -1,0 +1,44 @@
+"""A node of its own for measuring: a real Open vSwitch in a network namespace, gone when the block ends."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs.emulate.runs import Run, start_run
+from romana_ovs.model.bridge import POD_ID, TUNNEL_ID
+
+TUNNEL_ADDRESS = "172.16.0.1"
+
+
+@contextmanager
+def node(name: str) -> Iterator[tuple[Run, Node]]:
+    """A run with one node whose bridge looks for its controller at `of.sock` in the run's folder."""
+    run = start_run()
+    try:
+        yield run, start_node(run, name, controller=run.folder / "of.sock")
+    finally:
+        run.close()
+
+
+def plug(here: Node, pods: Iterable[str]) -> None:
+    """Ports for `pods` (`namespace/name`), numbered from 1 on in their order, and a tunnel port."""
+    words: list[str] = []
+    for number, pod in enumerate(pods, start=1):
+        name = f"p{number}"
+        words += ["--", "add-port", BRIDGE, name, "--", "set", "interface", name, "type=internal"]
+        words += [f"ofport_request={number}", f"external_ids:{POD_ID}={pod}"]
+    words += ["--", "add-port", BRIDGE, "tunnel", "--", "set", "interface", "tunnel", "type=geneve"]
+    words += ["options:remote_ip=flow", f"options:local_ip={TUNNEL_ADDRESS}", "options:key=7"]
+    words += [f"external_ids:{TUNNEL_ID}=yes"]
+    here.vsctl(*words)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="romana-bench-") as name:
+        yield Path(name)
