@@ -18,7 +18,7 @@ from romana_ovs.pipeline.actions import Action, Conjunction
 from romana_ovs.pipeline.compile.ports import ALL_PORTS, masks
 from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, identified
 from romana_ovs.pipeline.cookies import Feature
-from romana_ovs.pipeline.fields import FRAG_LATER
+from romana_ovs.pipeline.fields import FRAG_ANY, FRAG_LATER
 from romana_ovs.pipeline.flow import Flow, FlowKey, Match
 from romana_ovs.pipeline.registers import CLIENT_ID
 from romana_ovs.pipeline.tables import Condition, flow
@@ -148,7 +148,7 @@ def _ports(ports: Sequence[PortRange] | None) -> list[Alternative]:
                 alternatives.append((FORWARD, number, (f"{protocol.value}_dst", value, mask)))
                 alternatives.append((BACKWARD, number, (f"{protocol.value}_src", value, mask)))
         # No ports in a later fragment: it goes on only with an admitted first one, by way of conntrack.
-        alternatives.append((number, ("nw_frag", FRAG_LATER, FRAG_LATER)))
+        alternatives.append((number, ("nw_frag", FRAG_ANY | FRAG_LATER, FRAG_ANY | FRAG_LATER)))
     return alternatives
 
 
