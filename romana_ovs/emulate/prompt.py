@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import cmd
 import re
+import readline
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import IO
 
@@ -49,6 +51,7 @@ class Prompt(cmd.Cmd):
         self._show_matrix = show_matrix
         self.use_rawinput = stdin.isatty()
         self.prompt = PROMPT if self.use_rawinput else ""
+        readline.set_completer_delims(" \t\n")
 
     def run(self) -> None:
         """Serve until the user leaves; an error, or Ctrl-C on a terminal, ends one command only."""
@@ -127,12 +130,18 @@ class Prompt(cmd.Cmd):
                 self._say(node.ofctl("dump-flows").rstrip())
 
     def completenames(self, text: str, *ignored: object) -> list[str]:
-        """Commands and pods that begin with `text`."""
-        return [*super().completenames(text, *ignored), *(key for key in self._emulation.pods if key.startswith(text))]
+        """Commands, nodes and pods that begin with `text`."""
+        return [*super().completenames(text, *ignored), *self._names(text)]
 
     def completedefault(self, *ignored: object) -> list[str]:
-        """Pods that begin with what was typed (the first argument that readline passes)."""
-        return [key for key in self._emulation.pods if key.startswith(str(ignored[0]))]
+        """Nodes and pods that begin with what was typed (the first argument that readline passes)."""
+        return self._names(str(ignored[0]))
+
+    def _names(self, begin: str) -> list[str]:
+        """Names that `resolve` takes, full ones and unique short ones, and nodes."""
+        shorts = Counter(key.partition("/")[2] for key in self._emulation.pods)
+        names = [*self._emulation.nodes, *self._emulation.pods, *(name for name, count in shorts.items() if count == 1)]
+        return [name for name in names if name.startswith(begin)]
 
     def _command(self, words: list[str], line: str) -> None:
         nodes, pods = self._emulation.nodes, self._emulation.pods

@@ -92,3 +92,12 @@ def test_mistakes_end_one_line_only() -> None:
 def test_help_and_the_end_of_input() -> None:
     said, _ = talk("help")
     assert "POD curl POD[:PORT]" in said
+
+
+def test_names_complete() -> None:
+    emulation = SimpleNamespace(pods=PODS, nodes={"node1": None})
+    prompt = Prompt(cast(Emulation, emulation), show_matrix=lambda _: None, stdin=io.StringIO(), stdout=io.StringIO())
+    assert prompt.completenames("x/") == ["x/a", "x/c"]
+    assert prompt.completedefault("b", "x/a curl b", 9, 10) == ["b"]
+    assert prompt.completedefault("c", "x/a curl c", 9, 10) == [], "two pods are called c"
+    assert prompt.completenames("no") == ["nodes", "node1"]
