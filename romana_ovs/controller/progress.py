@@ -42,6 +42,8 @@ class Progress:
     def finish(self, nodes: Iterable[str], now: float) -> Done | None:
         """All of `nodes` have everything: what there is to tell, None when nothing had changed."""
         if self._since is None:
+            # A switch that came later than the change: what it needed is no part of the next one.
+            self._sent = {}
             return None
         done = Done(
             self.generation,
