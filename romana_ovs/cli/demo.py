@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             demo.play(time.monotonic() - began)
             _conclude(demo, as_json=args.json)
             if args.keep and not args.json:
-                screen.print(f"\nThe cluster stays up. Its manifests are in {folder}: edit them and see. (help, exit)")
+                told = f"\nThe cluster stays up. Its manifests are in {folder}: edit them and see. (help, exit)"
+                screen.print(told, markup=False, soft_wrap=True)
                 session.edits.begin()
                 Prompt(emulation, show_matrix=lambda asked: show_matrix(session, asked)).run()
     return 1 if demo.faults else 0
