@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import permutations
 
 import pytest
@@ -20,13 +20,14 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Bits, Conjunction, Goto, Load, Move
 from romana_ovs.pipeline.compile import CompileCache, compile_node
+from romana_ovs.pipeline.compile.guard import trunk_guard
 from romana_ovs.pipeline.compile.ports import masks
 from romana_ovs.pipeline.cookies import MAGIC, MAGIC_SHIFT, Feature, cookie
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import REGISTERS
 from romana_ovs.pipeline.tables import TABLE, TABLE_IDS, TABLES, flow
 from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Verdicts
+from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Trunk, Verdicts
 
 PLAN = Plan.of(Settings())
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
@@ -192,7 +193,7 @@ def test_unchanged_sections_are_identical_between_compiles() -> None:
     before = {name: entry[1] for name, entry in cache.kept.items()}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache, pods=2)
     changed = {name for name, entry in cache.kept.items() if before.get(name) is not entry[1]}
-    assert changed == {("guard", "d/2"), ("place", "d/2")}
+    assert changed == {("guard", "d/2"), ("errors", "d/2"), ("place", "d/2")}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache)
     assert ("guard", "d/2") not in cache.kept
 
@@ -211,3 +212,20 @@ def test_a_pod_without_verdicts_is_our_own_mistake() -> None:
     view = NodeView(Settings(), "node1", 1, (pod,), {}, {}, {}, {}, ())
     with pytest.raises(PipelineError, match="d/a"):
         compile_node(view, Verdicts({}, (), (), None))
+
+
+@given(st.sets(st.integers(0xAC100000, 0xAC10001F), min_size=1))
+def test_a_tunnel_takes_packets_of_exactly_the_known_nodes(known: set[int]) -> None:
+    peers = tuple(IPv4Address(number) for number in sorted(known))
+    rows = trunk_guard(Trunk(9, peers))
+    senders = [item for row in rows for item in row.match if item.field == "tun_src"]
+    assert len(senders) == len(rows)
+    for number in range(0xAC0FFFF0, 0xAC100030):
+        taking = [item for item in senders if number & item.mask == item.value]
+        assert len(taking) == (number in known)
+
+
+def test_neighbouring_nodes_share_a_row_of_the_tunnel() -> None:
+    peers = tuple(IPv4Address("192.0.2.0") + number for number in range(64))
+    assert len(trunk_guard(Trunk(9, peers))) == 1
+    assert trunk_guard(Trunk(9, ())) == ()

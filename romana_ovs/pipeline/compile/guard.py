@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
@@ -69,7 +69,9 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
     ]
     senders: list[tuple[Condition, ...]] = [()]
     if trunk.tunnel_peers is not None:
-        senders = [(("tun_src", int(peer)),) for peer in trunk.tunnel_peers]
+        # Exactly the known nodes, in as few prefixes as they fill: nodes mostly have neighbouring addresses.
+        blocks = collapse_addresses(IPv4Network(peer) for peer in trunk.tunnel_peers)
+        senders = [(("tun_src", int(block.network_address), int(block.netmask)),) for block in blocks]
     return tuple(
         flow(
             priorities.Classify.SOURCE,
