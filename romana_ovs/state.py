@@ -84,7 +84,8 @@ class StateFile:
             os.replace(new, self.path)
             _make_durable(self.path.parent)
         except OSError as refused:
-            raise InputError.because(f"the state cannot be written: {refused.strerror}", file=str(self.path)) from refused
+            reason = f"the state cannot be written: {refused.strerror}"
+            raise InputError.because(reason, file=str(self.path)) from refused
         self._whole = True
 
     def _is_whole(self) -> bool:
