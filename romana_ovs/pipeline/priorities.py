@@ -92,6 +92,8 @@ class OpenEgress(IntEnum):
     ALLOW = 300
     CONJUNCTION = 200
     CLAUSE = 100
+    NOT_ADMITTED = 50
+    """A reply that open egress rules do not admit: whether they had to, the client's node knows."""
     MISS = 0
 
 

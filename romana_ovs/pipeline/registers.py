@@ -46,7 +46,7 @@ DIRECTION = Register(
 EGRESS = Register(
     "egress",
     _reg(0, 4, 2),
-    "what the client's node said of its egress (egress mark)",
+    "what the client's node says of its egress; of a reply: open when the server's node found open egress admits it",
     "Classify",
     "Deliver",
     (("unselected", UNSELECTED), ("accepted", ACCEPTED), ("open", OPEN)),
@@ -88,9 +88,6 @@ CT_SIDE = Register(
 CT_EXIT = Register(
     "ct_exit", Bits("ct_label", 2, 2), "where it left; replies are accepted from there only", "Commit", "State", _SIDES
 )
-CT_EGRESS = Register(
-    "ct_egress", Bits("ct_label", 4, 2), "the egress mark it was accepted with", "Commit", "Roles", EGRESS.values
-)
 CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accepted the connection", "Commit", "State")
 CT_CLIENT = Register(
     "ct_client", Bits("ct_mark", 0, 32), "identity of the connection's original source", "Commit", "Roles"
@@ -130,7 +127,7 @@ REGISTERS: tuple[Register, ...] = (
     TUNNEL,
     SCRATCH,
 )
-CONNTRACK_BITS: tuple[Register, ...] = (CT_SIDE, CT_EXIT, CT_EGRESS, CT_ACCEPTED, CT_CLIENT)
+CONNTRACK_BITS: tuple[Register, ...] = (CT_SIDE, CT_EXIT, CT_ACCEPTED, CT_CLIENT)
 
 DELIVERY_MAC = 0x0A5800000001
 """The one source MAC of everything that is delivered to a pod or to the node."""

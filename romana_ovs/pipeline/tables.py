@@ -106,7 +106,7 @@ TABLES: tuple[Table, ...] = (
         "OpenEgress",
         "On the server's node: egress rules with selectors or named ports, for clients marked open.",
         _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
-        frozenset(),
+        _names("reg0"),
         ("Tenancy", "Commit", "Refuse"),
         priorities.OpenEgress,
     ),

@@ -114,6 +114,27 @@ def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: Lab) -> No
     assert lab.delivered("s", packet.reply()) == ["c"]
 
 
+def test_an_entry_of_sctp_hides_no_connection_of_other_ports(lab: Lab) -> None:
+    """A9: the server opens an association of its own, which conntrack takes for replies of the first."""
+    opened(lab, sctp(lab.ends("c", "s"), 4000, 80))
+    back = sctp(lab.ends("s", "c"), 5000, 7000)
+    assert lab.delivered("s", back) == []
+    lab.moved("c", server=OPEN_SERVER)
+    assert lab.delivered("s", back) == ["c"]
+    assert lab.delivered("c", back.reply()) == ["s"]
+
+
+def test_a_connection_may_be_opened_from_the_other_end_of_a_refused_one(lab: Lab) -> None:
+    """What conntrack takes for an answer of the refused one is decided as an original and turns the entry round."""
+    packet = udp(lab.ends("c", "s"), 4000, 53)
+    opened(lab, packet)
+    lab.moved("s", server=CLOSED_SERVER)
+    lab.moved("c", server=OPEN_SERVER)
+    assert lab.delivered("c", packet) == []
+    assert lab.delivered("s", packet.reply()) == ["c"]
+    assert lab.delivered("c", packet) == ["s"], "now it is the answer"
+
+
 def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: Lab) -> None:
     """A19."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
@@ -308,6 +329,21 @@ def test_denied_egress_never_leaves_the_node(lab: Lab) -> None:
     opened(lab, packet)
     lab.moved("c", client=ClientGroup(5, (), open=False))
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == [], "replies are judged by the client's egress too"
+
+
+def test_egress_that_only_the_server_can_judge_cuts_replies_too(lab: Lab) -> None:
+    """The client becomes open by a policy; the server, which alone can look, must not go on on its old word."""
+    packet = tcp(lab.ends("c", "s"), 4000, 80)
+    opened(lab, packet)
+    lab.moved("c", client=ClientGroup(5, (), open=True))
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == []
+    assert lab.delivered("c", packet.with_flags(ACK)) == []
+    lab.moved("s", server=ServerGroup(4, (allow(),), (allow(lab.pods["c"]),)))
+    opened(lab, packet)
+    lab.moved("c", client=None)
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"], "nor wait for the client to be let go on"
+    lab.moved("c", client=ClientGroup(5, (), open=True))
+    assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"]
 
 
 def test_a_pod_reaches_itself_by_its_own_loopback_only(lab: Lab) -> None:

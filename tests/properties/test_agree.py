@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from ipaddress import IPv4Address
+from random import Random
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import ICMP, Connection, Endpoint, PortRef
-from romana_ovs.model.objects import Protocol
+from romana_ovs.model.objects import KubernetesPolicy, Protocol
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.pipeline.network import Arrival
 from romana_ovs.pipeline.packet import ACK, TCP, Addresses, Packet, arp_request
 from romana_ovs.policy.evaluate import Reference
 from tests.properties.rig import CLIENT_PORT, GATEWAY_PORT, Rig
-from tests.strategies import clusters, labels, packets, policies
+from tests.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs
 
 LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
 """Examples for each property; unset: a quick, always equal choice."""
-PACKETS_EACH = 12
+CONNECTIONS_EACH = 80
+"""Connections tried in each cluster: making a cluster costs far more than a packet in it."""
 
 
 def profile(quick: int) -> settings:
@@ -46,9 +48,37 @@ def _judged(rig: Rig, connection: Connection) -> bool:
     return not any(end.address in rig.cluster.settings.network for end in nobody)
 
 
-def connections(rig: Rig) -> st.SearchStrategy[list[Connection]]:
-    """Some connections that the reference and the bridges both have to judge."""
-    return st.lists(packets(rig.cluster).filter(lambda one: _judged(rig, one)), min_size=1, max_size=PACKETS_EACH)
+@st.composite
+def connections(draw: st.DrawFn, rig: Rig, *, apart: bool = False) -> list[Connection]:
+    """Many connections between all kinds of ends, on ports that policies name and their neighbours.
+
+    `apart`: no two between the same two ends, so that none can be taken for another's answer.
+    """
+    ends = [*(Endpoint(pod=key) for key in sorted(rig.addresses)), *_others(rig)]
+    ports = [*_named_ports(rig.cluster), *draw(st.lists(port_refs(), min_size=1, max_size=3))]
+    chance = Random(draw(st.integers(0, 2**32)))
+    tried = [Connection(*chance.sample(ends, 2), chance.choice(ports)) for _ in range(CONNECTIONS_EACH)]
+    found = {frozenset((one.source, one.destination)) if apart else one: one for one in tried if _judged(rig, one)}
+    assume(found)
+    return list(found.values())
+
+
+def _others(rig: Rig) -> list[Endpoint]:
+    nodes = [Endpoint(node=node.name, address=node.addresses[0]) for node in rig.cluster.nodes.values()]
+    return [*nodes, *(Endpoint(address=address) for address in OUTSIDE_ADDRESSES)]
+
+
+def _named_ports(cluster: Cluster) -> list[PortRef]:
+    """Ports that the cluster's policies name, as numbers, ranges' ends or names, twice; their neighbours once."""
+    found: list[PortRef] = []
+    numbers = {port.name: port.number for pod in cluster.pods.values() for port in pod.ports if port.name}
+    for policy in cluster.policies.values():
+        rules = (*policy.ingress, *policy.egress) if isinstance(policy, KubernetesPolicy) else policy.rules
+        for entry in (port for rule in rules for port in rule.ports):
+            number = numbers.get(entry.port, 80) if isinstance(entry.port, str) else entry.port or 80
+            last = entry.end or number
+            found += [PortRef(entry.protocol, one) for one in (number, last, number, last, number - 1, last + 1)]
+    return [port for port in found if 0 < (port.port or 0) < 65536]
 
 
 def _where(arrivals: list[Arrival]) -> list[tuple[str, int]]:
@@ -87,52 +117,76 @@ def _opens_itself(reference: Reference, connection: Connection) -> bool:
     return reference.allowed(Connection(connection.destination, connection.source, port))
 
 
+def _flush(rig: Rig) -> None:
+    for switch in rig.switches.values():
+        switch.conntrack.flush()
+
+
 def _going_on(packet: Packet) -> Packet:
     return packet.with_flags(ACK) if packet.nw_proto == TCP else packet
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
-@profile(60)
+@profile(250)
 def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     rig = Rig(cluster, tunnels=tunnels)
     reference = Reference.of(cluster, rig.addresses)
     for connection in data.draw(connections(rig)):
-        for switch in rig.switches.values():
-            switch.conntrack.flush()
-        expected = reference.decide(connection)
+        _flush(rig)
+        allowed = reference.allowed(connection)
         packet = rig.opening(connection)
-        assert _delivered(rig, connection, packet) == expected.allowed, f"{connection}: {expected.reason}"
-        answered = expected.allowed or _opens_itself(reference, connection)
+        assert _delivered(rig, connection, packet) == allowed, reference.decide(connection).reason
+        answered = allowed or _opens_itself(reference, connection)
         assert _answered(rig, connection, packet.reply()) == answered, f"reply of {connection}"
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
-@profile(50)
+@profile(120)
 def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """Connections that were open are cut without any flush, and come back with their next packet."""
     rig = Rig(cluster, tunnels=tunnels)
-    connection = data.draw(connections(rig))[0]
-    packet = rig.opening(connection)
-    states = [cluster, _other_policies(data, cluster), cluster]
-    was_open = False
-    for number, state in enumerate(states):
+    chosen = data.draw(connections(rig, apart=True))
+    open_before: set[Connection] = set()
+    for state in (cluster, _other_policies(data, cluster), cluster):
         rig.update(state)
         reference = Reference.of(state, rig.addresses)
-        allowed = reference.allowed(connection)
-        replied = allowed or _opens_itself(reference, connection)
-        if was_open and not replied:
-            assert not _answered(rig, connection, _going_on(packet.reply())), f"the server of {connection} goes on"
-        if was_open and allowed:
-            assert _answered(rig, connection, _going_on(packet.reply())), f"the reply of {connection} is cut"
-        sent = _going_on(packet) if was_open else packet
-        assert _delivered(rig, connection, sent) == allowed, f"{connection} in state {number}"
-        if allowed:
-            assert _answered(rig, connection, packet.reply() if not was_open else _going_on(packet.reply()))
-        was_open = allowed
+        for connection in chosen:
+            _one_more_packet_each_way(rig, reference, connection, was_open=connection in open_before)
+        open_before = {connection for connection in chosen if reference.allowed(connection)}
+
+
+def _one_more_packet_each_way(rig: Rig, reference: Reference, connection: Connection, *, was_open: bool) -> None:
+    """Server first where there was a connection: nobody may wait for the client to notice."""
+    packet, allowed = rig.opening(connection), reference.allowed(connection)
+    answer = packet.reply()
+    if was_open:
+        packet, answer = _going_on(packet), _going_on(answer)
+        if allowed or not _opens_itself(reference, connection):
+            assert _answered(rig, connection, answer) == allowed, f"the server of {connection}"
+    assert _delivered(rig, connection, packet) == allowed, f"the client of {connection}"
+    if allowed:
+        assert _answered(rig, connection, answer), f"the reply of {connection}"
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
-@profile(30)
+@profile(60)
+def test_fragments_pass_together_or_not_at_all(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    rig = Rig(cluster, tunnels=tunnels)
+    reference = Reference.of(cluster, rig.addresses)
+    for number, connection in enumerate(data.draw(connections(rig, apart=True))):
+        if connection.port.protocol is not Protocol.UDP:
+            continue
+        allowed = reference.allowed(connection)
+        packet = rig.opening(connection)
+        there = [rig.send(connection, piece) for piece in packet.fragments(number)]
+        assert [len(found) for found in there] == [0, 2 * allowed], f"{connection}"
+        if allowed:
+            back = [rig.answer(connection, piece) for piece in packet.reply().fragments(1000 + number)]
+            assert [len(found) for found in back] == [0, 2], f"reply of {connection}"
+
+
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@profile(80)
 def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """What is allowed before and after a change is allowed at each of its steps; what is denied, denied."""
     rig = Rig(cluster, tunnels=tunnels)
@@ -143,14 +197,30 @@ def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, c
     assume(steady)
     for _ in rig.steps(after):
         for connection in steady:
-            for switch in rig.switches.values():
-                switch.conntrack.flush()
+            _flush(rig)
             packet = rig.opening(connection)
             assert _delivered(rig, connection, packet) == before.allowed(connection), f"{connection}"
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
-@profile(30)
+@profile(80)
+def test_servers_go_on_without_waiting_for_clients(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+    """A connection that a change allows before and after is never interrupted, though its client sends nothing."""
+    rig = Rig(cluster, tunnels=tunnels)
+    after = _other_policies(data, cluster)
+    before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
+    steady = [one for one in data.draw(connections(rig, apart=True)) if before.allowed(one) and wanted.allowed(one)]
+    for connection in steady:
+        packet = rig.opening(connection)
+        assert _delivered(rig, connection, packet) and _answered(rig, connection, packet.reply())
+    for number, _ in enumerate(rig.steps(after)):
+        for connection in steady:
+            answer = _going_on(rig.opening(connection).reply())
+            assert _answered(rig, connection, answer), f"{connection} at step {number}"
+
+
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@profile(60)
 def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """Relabelled and moved pods get the right verdicts at once, whatever numbers they had."""
     rig = Rig(cluster, tunnels=tunnels)
@@ -163,9 +233,8 @@ def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tun
         rig.update(cluster)
     reference = Reference.of(cluster, rig.addresses)
     for connection in data.draw(connections(rig)):
+        _flush(rig)
         assert _delivered(rig, connection, rig.opening(connection)) == reference.allowed(connection), f"{connection}"
-        for switch in rig.switches.values():
-            switch.conntrack.flush()
 
 
 @given(data=st.data(), cluster=clusters(options=st.just(Settings(isolation=Isolation.NONE))), tunnels=st.booleans())
@@ -184,6 +253,7 @@ def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[P
     honest, mac = rig.opening(connection), 0x0A58 << 32 | int(address)
     own = rig.addresses[connection.source.pod]
     question = arp_request(Addresses.of(own, address))
+    nobodys = [candidate for candidate in _plan_addresses(rig) if candidate not in rig.addresses.values()]
     identities = [rig.world.identity_of(key) for key in rig.addresses]
     return [
         replace(honest, nw_src=int(address)),
@@ -202,11 +272,20 @@ def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[P
         replace(question, arp_op=2),
         replace(question, arp_tpa=int(own)),
         question.tagged(5),
+        *(replace(honest, nw_dst=int(candidate)) for candidate in nobodys),
     ]
 
 
+def _plan_addresses(rig: Rig) -> list[IPv4Address]:
+    """An address of every segment in use on every node, which likely nobody has, and some beyond."""
+    plan = rig.world.plan
+    segments = [*rig.world.registry.segments.values(), plan.segments - 1]
+    hosts = [*rig.world.registry.hosts.values(), plan.hosts - 1]
+    return [plan.address(segment, host, plan.endpoints - 2) for segment in segments for host in hosts]
+
+
 @given(cluster=clusters())
-@profile(20)
+@profile(15)
 def test_every_pod_resolves_every_other(cluster: Cluster) -> None:
     """ARP has one arithmetic answer, whatever policies say, and nobody else sees the question."""
     rig = Rig(cluster)

@@ -8,7 +8,7 @@ from functools import partial
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Bits, Goto, Load, Move, OutputBits
+from romana_ovs.pipeline.actions import Bits, Goto, Load, Move, OutputBits
 from romana_ovs.pipeline.compile.permissions import Place, permissions
 from romana_ovs.pipeline.compile.words import (
     BACKWARD,
@@ -87,8 +87,14 @@ def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
     flows = permissions(place, group.accepted)
     if not group.open:
         return flows
-    undecided: list[Action] = [load(EGRESS, OPEN), Goto("OpenEgress")]
-    return (*flows, flow(rank.OPEN, place.base, undecided, feature=Feature.POLICY, origin=origin))
+    row = partial(flow, feature=Feature.POLICY, origin=origin)
+    # A reply from elsewhere passes when the server's node found that open egress rules admit it: the client may
+    # have become open since it last sent, and a server must not go on pushing data until it sends again.
+    return (
+        *flows,
+        row(rank.OPEN, [*place.base, SIDE.match(LOCAL)], [load(EGRESS, OPEN), Goto("OpenEgress")]),
+        row(rank.OPEN, [*place.base, SIDE.match(TRUNK), EGRESS.match(OPEN)], [Goto("OpenEgress")]),
+    )
 
 
 def open_frame(host: int) -> tuple[Flow, ...]:
@@ -104,6 +110,7 @@ def open_frame(host: int) -> tuple[Flow, ...]:
         row(rank.ELSEWHERE, [BACKWARD, SIDE.match(LOCAL), EXIT.match(GATEWAY), node], done),
         row(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")]),
         row(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")]),
+        row(rank.NOT_ADMITTED, [BACKWARD, EXIT.match(TRUNK)], [load(EGRESS, UNSELECTED), Goto("Tenancy")]),
         row(rank.MISS, [], [Goto("Refuse")]),
     )
 

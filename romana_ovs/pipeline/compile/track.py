@@ -17,7 +17,6 @@ from romana_ovs.pipeline.registers import (
     CLIENT_ID,
     CT_ACCEPTED,
     CT_CLIENT,
-    CT_EGRESS,
     CT_EXIT,
     CT_LABEL_BITS,
     CT_SIDE,
@@ -27,6 +26,7 @@ from romana_ovs.pipeline.registers import (
     FORCE,
     GATEWAY,
     LOCAL,
+    OPEN,
     ORIGINAL,
     ORPHAN,
     PASSED,
@@ -43,6 +43,7 @@ from romana_ovs.pipeline.registers import (
     SIDE,
     SURVIVOR,
     TRUNK,
+    UNSELECTED,
 )
 from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.policy.view import Origin
@@ -150,7 +151,9 @@ def roles() -> tuple[Flow, ...]:
     """Who is client and who server; a local client's present identity counts, else the remembered one."""
     rank = priorities.Roles
     sender_serves = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER.bits, SERVER_GROUP.bits))
-    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), Move(CT_EGRESS.bits, EGRESS.bits))
+    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *sender_serves)
+    # Only its own node knows what egress policies say of a client now: OpenEgress looks whether they would do if open.
+    ask, decided = load(EGRESS, OPEN), load(EGRESS, UNSELECTED)
     forward = (
         Move(SENDER_ID.bits, CLIENT_ID.bits),
         Move(SENDER_CLIENT.bits, CLIENT_GROUP.bits),
@@ -163,10 +166,8 @@ def roles() -> tuple[Flow, ...]:
         _row(rank.PASSED, [PASSED.match(1)], [Goto("Deliver")]),
         _row(rank.ROLE, [FORWARD], forward),
         _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*to_client, *sender_serves, Goto("Egress")]),
-        *(
-            _row(rank.ROLE, [BACKWARD, EXIT.match(side)], [*remembered, *sender_serves, Goto("Egress")])
-            for side in (TRUNK, GATEWAY)
-        ),
+        _row(rank.ROLE, [BACKWARD, EXIT.match(TRUNK)], [*remembered, ask, Goto("Egress")]),
+        _row(rank.ROLE, [BACKWARD, EXIT.match(GATEWAY)], [*remembered, decided, Goto("Egress")]),
     )
 
 
@@ -177,7 +178,6 @@ def commits(zone: int) -> tuple[Flow, ...]:
         Move(CLIENT_ID.bits, CT_CLIENT.bits),
         Move(SIDE.bits, CT_SIDE.bits),
         Move(EXIT.bits, CT_EXIT.bits),
-        Move(EGRESS.bits, CT_EGRESS.bits),
         Load(CT_ACCEPTED.bits, 1),
     )
     fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
