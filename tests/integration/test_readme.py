@@ -40,10 +40,17 @@ ovs-vsctl --no-wait init
 ovs-vswitchd unix:db.sock --pidfile=v.pid --detach --log-file=v.log -vconsole:off
 """
 
+# Without the host name that `python3 -m http.server` asks a name server for, which is not to be reached.
+SERVER = """
+from http.server import SimpleHTTPRequestHandler
+from socketserver import TCPServer
+TCPServer(("10.0.64.0", 80), SimpleHTTPRequestHandler).serve_forever()
+"""
+
 AFTERWARDS = """
 for i in $(seq 100); do ip netns exec web ping -c 1 -W 1 10.0.64.0 > ping && break; done
 grep ' 0% packet loss' ping
-ip netns exec db python3 -m http.server --bind 10.0.64.0 80 > http 2>&1 &
+ip netns exec db python3 -c "$SERVER" > http 2>&1 &
 reaches() { ip netns exec web curl -s -m 1 -o got http://10.0.64.0/; }
 for i in $(seq 100); do reaches && echo "port 80 is open" && break || sleep 0.1; done
 cp policy.yaml manifests/
@@ -91,7 +98,7 @@ def test_pods_by_hand_reach_each_other_until_the_policy_comes(home: Path) -> Non
     done = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c",
          START + commands.replace(ping, "") + AFTERWARDS],
-        env={**os.environ, **folders, "PATH": path}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        env={**os.environ, **folders, "PATH": path, "SERVER": SERVER}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
     )
     assert done.returncode == 0, done.stdout
