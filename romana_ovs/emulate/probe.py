@@ -51,12 +51,13 @@ class Measurement:
 
 def measure(
     pods: Mapping[PodKey, RunningPod], ports: Sequence[str], *, expected: Matrix | None = None,
-    forget_sctp: Callable[[], None] = lambda: None,
+    forget_sctp: Callable[[], None] = lambda: None, seconds: float = PROBE_SECONDS,
 ) -> Measurement:
     """The measured matrix of `pods` (all serving `ports`) by real connections.
 
     A path that `expected` has open but the first look found closed is asked once more, with patience, so that a
     busy machine is not taken for a closed path. A path that is open against expectation is never asked again.
+    `seconds` is how long the first look waits for answers.
 
     Open vSwitch before 3.2 tracks SCTP without ports: all associations of a pair, whichever end begins, are one
     connection. So the two directions of a pair are asked apart, and `forget_sctp` is called before each of
@@ -66,7 +67,7 @@ def measure(
              for port in ports]
     answers: dict[Opening, Answer] = {}
     for group in _apart(paths):
-        answers.update(_ask_afresh(pods, group, PROBE_SECONDS, forget_sctp))
+        answers.update(_ask_afresh(pods, group, seconds, forget_sctp))
     if expected is not None:
         doubtful = [path for path in expected.openings() if path in answers and not answers[path].open]
         for group in _apart(doubtful):

@@ -1,0 +1,47 @@
+"""Policy scenarios on an emulated cluster of linked bridges: every pair of pods by every port is as expected."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.emulate.fabric import Fabric
+from romana_ovs.policy.matrix import Matrix, Opening
+from tests.integration.scenarios import checks
+from tests.integration.scenarios.live import Live
+
+FABRIC = Fabric.LINK
+ON_GENEVE = "plain/egress-open"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    yield from checks.running(FABRIC, tmp_path_factory.mktemp("live"))
+
+
+@pytest.mark.parametrize("scenario", checks.scenarios_of(FABRIC))
+def test_measured_is_expected(live: Live, scenario: str) -> None:
+    checks.check_measured(live, scenario)
+
+
+def test_a_controller_that_starts_anew_wants_what_the_live_one_arrived_at(live: Live) -> None:
+    checks.check_restart(live)
+
+
+def test_a_fresh_start_on_geneve_measures_the_same(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(checks.manifests_of(ON_GENEVE))
+    (tmp_path / "romana.conf").write_text(checks.settings_of(ON_GENEVE))
+    command = ["emulate", str(tmp_path), "--nodes", "3", "--fabric", "geneve", "--json"]
+    done = subprocess.run([sys.executable, "-m", "romana_ovs", *command, "--probe", ",".join(checks.PORTS)],
+                          capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    result = json.loads(done.stdout)
+    assert result["measured"] == result["expected"]
+    measured = result["measured"]["allowed"]
+    checks.check_claims(ON_GENEVE, Matrix.of(result["measured"]["pods"], checks.PORTS, [
+        Opening(source, destination, port) for port in checks.PORTS for source, destination in measured[port]]))

@@ -1,0 +1,27 @@
+"""Policy scenarios on an emulated cluster over VXLAN: every pair of pods by every port is as expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from romana_ovs.emulate.fabric import Fabric
+from tests.integration.scenarios import checks
+from tests.integration.scenarios.live import Live
+
+FABRIC = Fabric.VXLAN
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    yield from checks.running(FABRIC, tmp_path_factory.mktemp("live"))
+
+
+@pytest.mark.parametrize("scenario", checks.scenarios_of(FABRIC))
+def test_measured_is_expected(live: Live, scenario: str) -> None:
+    checks.check_measured(live, scenario)
+
+
+def test_a_controller_that_starts_anew_wants_what_the_live_one_arrived_at(live: Live) -> None:
+    checks.check_restart(live)
