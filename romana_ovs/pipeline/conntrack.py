@@ -80,6 +80,8 @@ class Tracked(NamedTuple):
     state: int
     mark: int
     label: int
+    original: FiveTuple | None = None
+    """The connection as its first packet had it; None when the packet belongs to none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Conntrack:
         if commit is not None:
             entry = replace(entry, mark=commit.mark.over(entry.mark), label=commit.label.over(entry.label))
         self._entries[entry.original] = entry
-        return Tracked(zone, state | TRK, entry.mark, entry.label)
+        return Tracked(zone, state | TRK, entry.mark, entry.label, entry.original)
 
     def _find(self, key: FiveTuple) -> tuple[Entry | None, bool]:
         entry = self._entries.get(key)
@@ -142,10 +144,10 @@ class Conntrack:
         if packet.is_error or not _may_begin(packet):
             return Tracked(key.zone, INV | TRK, 0, 0)
         if commit is None:
-            return Tracked(key.zone, NEW | TRK, 0, 0)
+            return Tracked(key.zone, NEW | TRK, 0, 0, key)
         entry = Entry(key, commit.mark.over(0), commit.label.over(0))
         self._entries[key] = entry
-        return Tracked(key.zone, NEW | TRK, entry.mark, entry.label)
+        return Tracked(key.zone, NEW | TRK, entry.mark, entry.label, key)
 
     def _seen(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
         """The entry after the packet and the packet's state; no entry when a new connection replaces it."""

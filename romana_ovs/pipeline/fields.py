@@ -79,6 +79,8 @@ _DECLARED = (
     Field("ct_zone", 16, Shape.HEX, maskable=False),
     Field("ct_mark", 32, Shape.HEX),
     Field("ct_label", 128, Shape.HEX),
+    Field("ct_nw_src", 32, Shape.IPV4, needs=_IP),
+    Field("ct_nw_dst", 32, Shape.IPV4, needs=_IP),
     *(Field(f"reg{number}", 32, Shape.HEX) for number in range(16)),
 )
 

@@ -33,7 +33,7 @@ from romana_ovs.pipeline.tables import TABLES
 MAX_DEPTH = 64
 """Resubmits inside resubmits that Open vSwitch follows before it drops the packet."""
 
-_CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label")
+_CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label", "ct_nw_src", "ct_nw_dst")
 
 Fields = dict[str, int]
 """Match fields of a packet on its way, registers and conntrack fields included; absent ones are 0."""
@@ -253,7 +253,10 @@ def _passed(way: _Way, action: Ct) -> tuple[object, ...]:
 
 
 def _tracked(result: Tracked) -> Fields:
-    return {"ct_zone": result.zone, "ct_state": result.state, "ct_mark": result.mark, "ct_label": result.label}
+    known = {"ct_zone": result.zone, "ct_state": result.state, "ct_mark": result.mark, "ct_label": result.label}
+    if result.original is not None:
+        known |= {"ct_nw_src": result.original.source, "ct_nw_dst": result.original.target}
+    return known
 
 
 _TRANSPORT = tuple(name for name, declared in FIELDS.items() if any(need[0] == "nw_proto" for need in declared.needs))

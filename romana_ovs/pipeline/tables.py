@@ -81,7 +81,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "State",
         "What conntrack and the sender's direction mark say: original, reply, orphan or nothing valid.",
-        _names("eth_type", "nw_proto", "tcp_flags", "ct_state", "ct_label", "reg0"),
+        _names("eth_type", "nw_src", "nw_proto", "tcp_flags", "ct_state", "ct_label", "ct_nw_src", "ct_nw_dst", "reg0"),
         _names("reg0"),
         ("Roles",),
         priorities.State,

@@ -359,6 +359,17 @@ def test_related_errors_pass_in_both_directions_while_the_connection_is_accepted
     assert net.deliver("B", refused) == ""
 
 
+def test_a_pod_cannot_report_errors_of_connections_that_are_not_its_own(net: Net) -> None:
+    net.switch.load(tables(b_admits=(admits("R"),)))
+    request = frames.udp(ADDRESS["R"], ADDRESS["B"], (40000, 53), eth_src=wire_mac("R", ORIGINAL))
+    assert net.deliver("R", request) == "B"
+    for about in (request, frames.udp(ADDRESS["B"], ADDRESS["R"], (53, 40000), eth_src=PLAN.mac(ADDRESS["B"]))):
+        meddling = frames.icmp_error(ADDRESS["A"], about, eth_src=PLAN.mac(ADDRESS["A"]))
+        assert net.deliver("A", meddling) == ""
+    own = frames.icmp_error(ADDRESS["B"], request, eth_src=PLAN.mac(ADDRESS["B"]), code=3)
+    assert net.deliver("B", own) == "R"
+
+
 def test_an_error_about_nothing_is_dropped(net: Net) -> None:
     never = frames.udp(ADDRESS["A"], ADDRESS["O"], (40000, 53), eth_src=PLAN.mac(ADDRESS["A"]))
     assert net.deliver("O", frames.icmp_error(IPv4Address("192.0.2.1"), never, eth_src=GATEWAY_MAC)) == ""

@@ -41,6 +41,8 @@ def _transport(number: int) -> dict[str, tuple[int, int]]:
 def _matches() -> Iterator[dict[str, tuple[int, int]]]:
     for field in FIELDS.values():
         needs = {name: (value, FIELDS[name].ones) for name, value in field.needs}
+        if field.name in ("ct_nw_src", "ct_nw_dst"):
+            needs["ct_state"] = ct_state("+trk+rel")
         sample = {"eth_type": 0x0800, "in_port": 7, "vlan_tci": 0, "arp_op": 2}.get(field.name, 0x5A5A5A & field.ones)
         if field.name not in ("tcp_flags", "ct_state", "nw_frag"):
             yield {**needs, field.name: (sample, field.ones)}
@@ -48,7 +50,7 @@ def _matches() -> Iterator[dict[str, tuple[int, int]]]:
             mask = field.ones & ~0b111
             yield {**needs, field.name: (sample & mask, mask)}
             low = (1 << (field.width // 2)) - 1
-            if field.name not in ("nw_src", "nw_dst"):
+            if field.name not in ("nw_src", "nw_dst", "ct_nw_src", "ct_nw_dst"):
                 yield {**needs, field.name: (sample & low, low)}
     yield {"in_port": (0xFFFE, FIELDS["in_port"].ones)}
     yield {"ct_state": ct_state("+trk+new")}

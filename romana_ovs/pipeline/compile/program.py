@@ -93,6 +93,7 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
             raise PipelineError(f"no verdicts for local pod {pod.key}")
         inputs = (pod, member)
         add(("guard", pod.key), inputs, partial(guard.pod_guard, pod, member))
+        add(("errors", pod.key), pod.address, partial(track.own_errors, pod.address))
         add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
     kept.forget_all_but(sections)

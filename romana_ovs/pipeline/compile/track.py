@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from ipaddress import IPv4Address
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit
-from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, feature_origin, flags, load, state
+from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, FROM_ELSEWHERE, feature_origin, flags, load, state
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ETH_IP, FRAG_ANY, FRAG_LATER
 from romana_ovs.pipeline.flow import Flow
@@ -69,17 +70,31 @@ def _on(*actions: Action) -> tuple[Action, ...]:
     return (*actions, Goto("Roles"))
 
 
+_PASSED = _on(load(PASSED, 1), load(DIRECTION, REPLY))
+
+
 def states() -> tuple[Flow, ...]:
     """The conntrack table of DATAPLANE.md, row by row."""
     return (*_passing(), *_replies(), *_openings(), *_decisions())
 
 
+def own_errors(address: IPv4Address) -> tuple[Flow, ...]:
+    """ICMP errors of the local pod with this address, about connections of its own only.
+
+    What comes by a trunk was held to the same where it was sent; routers stand behind the gateway.
+    """
+    about = (SIDE.match(LOCAL), state("+trk+rel-inv"), CT_ACCEPTED.match(1), ("nw_src", int(address)))
+    return tuple(
+        _row(priorities.State.RELATED, [*about, (end, int(address))], _PASSED) for end in ("ct_nw_src", "ct_nw_dst")
+    )
+
+
 def _passing() -> tuple[Flow, ...]:
-    passed = _on(load(PASSED, 1), load(DIRECTION, REPLY))
+    passed = _PASSED
     survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), EXIT.match(LOCAL), SURVIVOR.match(1))
     rank = priorities.State
     return (
-        _row(rank.RELATED, [state("+trk+rel-inv"), CT_ACCEPTED.match(1)], passed),
+        _row(rank.RELATED, [FROM_ELSEWHERE, state("+trk+rel-inv"), CT_ACCEPTED.match(1)], passed),
         _row(rank.SURVIVOR, [*survivor, state("+trk+new")], passed),
         _row(rank.SURVIVOR, [*survivor, state("+trk+inv")], passed),
         _row(rank.INVALID, [state("+trk+inv")], []),
