@@ -1,0 +1,236 @@
+"""What goes on while controllers, switches, policies and ports come and go: real packets over two linked nodes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from romana_ovs.emulate.manifests import Manifests
+from romana_ovs.emulate.probe import measure
+from romana_ovs.model.connection import PortRef
+from romana_ovs.pipeline.cookies import Feature, cookie
+from romana_ovs.policy.view import Origin
+from tests.integration.live import (
+    PORTS,
+    Live,
+    attempts,
+    cuts_both_ways,
+    eventually,
+    flowing,
+    live,
+    pod,
+    policy,
+    sink,
+    watched,
+)
+
+pytestmark = pytest.mark.root
+
+PODS = (
+    pod("client", "node1") + pod("near", "node1") + pod("far", "node2") + pod("guarded", "node2")
+    + pod("stranger", "node1", "b") + pod("host", "node2", "b")
+)
+GUARD = policy("guard", "app: guarded", "{from: [{podSelector: {matchLabels: {app: near}}}]}")
+ALLOWED = (("udp", "a/far", 80), ("udp", "a/near", 80), ("connect", "a/far", 80), ("stream", "a/far", 81),
+           ("stream", "a/near", 81))
+DENIED = (("udp", "a/far", 80), ("udp", "a/near", 80), ("udp", "a/guarded", 81), ("connect", "a/far", 80),
+          ("connect", "a/near", 80))
+SINK = 9
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Tenants a and b on two linked nodes; in a, `guarded` accepts `near` alone."""
+    with live(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": PODS, "guard": GUARD}) as running:
+        yield running
+
+
+def test_the_bridge_is_secure_and_hides_nothing(cluster: Live) -> None:
+    for name, node in cluster.emulation.nodes.items():
+        assert node.vsctl("get", "bridge", "br-int", "fail_mode").strip() == "secure"
+        assert node.vsctl("get", "controller", "br-int", "connection_mode").strip() == "out-of-band"
+        shown = cluster.hidden_flows(name)
+        assert "priority=180" not in shown
+        assert "NORMAL" not in shown
+        assert shown.count("actions=") >= len(cluster.flows(name)) > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live, number: signal.Signals) -> None:
+    with flowing(cluster, "a/client", *ALLOWED) as traffic:
+        before, begun = {name: cluster.flows(name) for name in ("node1", "node2")}, time.monotonic()
+        cluster.stop_controller(number)
+        traffic.flowing()
+        sent = cluster.start_controller()
+        assert sent == {"node1": 0, "node2": 0}
+        for name, old in before.items():
+            new, past = cluster.flows(name), time.monotonic() - begun
+            assert new.keys() == old.keys()
+            assert all(new[text].age >= old[text].age + 0.5 * past for text in old), "no flow was added anew"
+            assert all(new[text].packets >= old[text].packets for text in old)
+        traffic.unharmed()
+
+
+def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluster: Live) -> None:
+    cluster.edit(lambda: cluster.write("more", pod("leaving", "node2") + policy("open", "app: near", "{}")))
+    cluster.edit(lambda: cluster.write("shut", policy("shut", "app: leaving")))
+    leaving = cluster.pod("a/leaving").place.address
+    with (
+        flowing(cluster, "a/client", *ALLOWED) as traffic,
+        attempts(cluster, "b/stranger", *DENIED) as denied,
+        attempts(cluster, "a/client", ("connect", "a/leaving", 80), ("udp", "a/guarded", 80)) as refused,
+    ):
+        cluster.stop_controller(signal.SIGKILL)
+        cluster.write("more", policy("open", "app: near", "{}"))
+        cluster.remove("shut")
+        cluster.remove("guard")
+        traffic.flowing()
+        assert sum(task["good"] for task in (*denied.report(), *refused.report())) == 0
+        assert any(leaving in text for text in cluster.flows("node2")), "nobody is there to remove it"
+        sent = cluster.start_controller()
+        assert sent["node2"] > 0
+        assert "a/leaving" not in cluster.emulation.pods
+        assert not any(leaving in text for name in ("node1", "node2") for text in cluster.flows(name))
+        eventually(lambda: refused.report()[1]["good"], "the removed policy guards no more")
+        traffic.unharmed()
+        assert sum(task["good"] for task in denied.report()) == 0
+    cluster.edit(lambda: cluster.write("guard", GUARD))
+    cluster.edit(lambda: cluster.remove("more"))
+
+
+def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live) -> None:
+    before, elsewhere = cluster.meaning("node2"), cluster.flows("node1")
+    begun = time.monotonic()
+    with (
+        sink(cluster, "a/far", SINK) as far,
+        flowing(cluster, "a/client", *ALLOWED) as traffic,
+        attempts(cluster, "b/stranger", *DENIED, ("udp", "a/far", SINK)) as denied,
+    ):
+        cluster.kill_switch("node2")
+        cluster.await_state(lambda state: not state.nodes["node2"].connected, "its death is noticed")
+        cluster.node("node2").start_switch()
+        eventually(lambda: cluster.meaning("node2") == before, "every flow is back, for the ports as they are now")
+        traffic.flowing()
+        past = time.monotonic() - begun
+        assert all(shown.age >= elsewhere[text].age + 0.5 * past for text, shown in cluster.flows("node1").items()), (
+            "the other node is sent nothing")
+        report = traffic.report()
+        assert report[1]["lost"] == [], "two pods of the other node notice nothing"
+        assert [task["lost"] for task in report[3:]] == [[], []], "established streams go on"
+        assert sum(task["good"] for task in denied.report()) == 0
+        assert far.report()[0]["good"] == 0
+        assert "NORMAL" not in cluster.hidden_flows("node2")
+
+
+FROM_CLIENT = "{from: [{podSelector: {matchLabels: {app: client}}}]}"
+NOT_NEAR = "{from: [{podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [near]}]}}]}"
+FRESH = "{from: [{podSelector: {matchLabels: {app: far}}}]}"
+FINER = {
+    "an unrelated rule": policy("unrelated", "app: guarded", FROM_CLIENT),
+    "rules of theirs": policy("still", "app: far", NOT_NEAR) + policy("near-too", "app: near", FROM_CLIENT),
+}
+"""Policies that tell `client` from `far` and `guarded`, with which it was of one class."""
+
+
+@pytest.mark.parametrize("finer", FINER.values(), ids=FINER)
+def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: Live, finer: str) -> None:
+    with flowing(cluster, "a/client", *ALLOWED, ("connect", "a/near", 81)) as traffic:
+        for _ in range(2):
+            sent = cluster.edit(lambda: cluster.write("finer", finer))
+            assert sent["node2"] > 0
+            traffic.flowing()
+            cluster.edit(lambda: cluster.remove("finer"))
+        traffic.unharmed()
+
+
+def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: Live) -> None:
+    cluster.edit(lambda: cluster.write("naming", policy("naming", "app: far", NOT_NEAR)))
+    old = {found for name in ("node1", "node2") for text in cluster.flows(name)
+           for found in re.findall(r"set_field:(0x\w+)->reg1,", text)}
+    owners = {cluster.pod(key).place.address for key in ("a/client", "a/far", "a/guarded")}
+    with watched(cluster) as changes:
+        cluster.edit(lambda: cluster.write("finer", policy("finer", "app: guarded", FRESH)))
+        rule = f"cookie={cookie(Feature.POLICY, Origin('NetworkPolicy', 'a', 'finer', 'ingress[0]')):#x}"
+        eventually(lambda: any(rule in change.text for change in changes()), "the rule comes into force")
+    seen = changes()
+    known = {identity: change.when for change in reversed(seen)
+             for identity in re.findall(r"[ ,]reg7=(\w+),", change.text)}
+    worn = [(found[2], change.when) for change in seen
+            if (found := re.search(r"nw_src=([0-9.]+) .*set_field:(0x\w+)->reg1,", change.text)) and found[1] in owners]
+    new = [(identity, when) for identity, when in worn if identity not in old]
+    assert new, "pods take new numbers, which rows of the first rule name"
+    assert all(known[identity] < when for identity, when in new)
+    assert max(when for _, when in new) < min(change.when for change in seen if rule in change.text)
+    for name in ("naming", "finer"):
+        cluster.edit(lambda name=name: cluster.remove(name))
+
+
+def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: Live) -> None:
+    cuts_both_ways(cluster)
+
+
+def test_ports_come_leave_and_change_their_number_under_their_pods(cluster: Live) -> None:
+    far, node = cluster.pod("a/far"), cluster.node("node2")
+    tasks = (("udp", "a/far", 80), ("connect", "a/far", 80))
+    with flowing(cluster, "a/client", *tasks, ("udp", "a/near", 80)) as traffic:
+        for words in (
+            ["set", "interface", far.port, "ofport_request=77"],
+            ["set", "interface", far.port, "ofport_request=78", "external_ids:note=x"],
+        ):
+            sent = cluster.edit(lambda words=words: node.vsctl(*words))
+            number = words[3].partition("=")[2]
+            assert cluster.emulation.state.pods["a/far"].port == int(number)
+            assert any(f"in_port={number}," in text for text in cluster.flows("node2"))
+            assert sent["node1"] == 0
+            traffic.flowing()
+        assert not any("in_port=77," in text for text in cluster.flows("node2"))
+        cluster.edit(lambda: node.vsctl("remove", "interface", far.port, "external_ids", "iface-id"), portless=1)
+        assert not any("in_port=78," in text for text in cluster.flows("node2")), "nobody's port is closed"
+        stopped = traffic.report()
+        assert cluster.log().count(f"port {far.port} has no external_ids:iface-id") == 1
+        sent = cluster.edit(lambda: node.vsctl("set", "interface", far.port, "external_ids:iface-id=a/far"))
+        assert sent["node1"] == 0
+        traffic.flowing()
+        report = traffic.report()
+        assert report[0]["good"] > stopped[0]["good"]
+        assert report[2]["lost"] == [], "other pods notice nothing"
+        assert cluster.log().count(f"port {far.port} has no external_ids:iface-id") == 1
+
+
+def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: Live) -> None:
+    guarded, node = cluster.pod("a/guarded"), cluster.node("node2")
+    with (
+        attempts(cluster, "a/guarded", ("udp", "a/far", 80), ("udp", "a/near", 80)) as its,
+        flowing(cluster, "a/client", ("udp", "a/near", 80), ("udp", "a/far", 80)) as others,
+    ):
+        its.flowing()
+        cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/nobody"), portless=1)
+        closed = its.report()
+        others.flowing()
+        cluster.edit(lambda: cluster.write("nobody", policy("nobody", "app: nobody")), portless=1)
+        assert [task["settled"] for task in its.report()] == [task["settled"] for task in closed]
+        assert cluster.log().count("a port claims pod a/nobody") == 1, "said once, whatever is computed after it"
+        others.unharmed()
+        cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/far"), portless=1)
+        assert any("both claim pod a/far" in problem for problem in cluster.emulation.state.problems)
+        claimed = its.report()
+        time.sleep(0.3)  # Nothing may happen: there is nothing to wait for.
+        assert [task["settled"] for task in its.report()] == [task["settled"] for task in claimed]
+        cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/guarded"))
+        its.flowing()
+        others.flowing()
+        assert cluster.log().count("both claim pod a/far") == 1
+    cluster.edit(lambda: cluster.remove("nobody"))
+
+
+def test_after_all_that_every_pair_is_as_the_reference_says(cluster: Live) -> None:
+    manifests = Manifests(cluster.folder, 2, cluster.emulation.addresses)
+    expected = manifests.expected([PortRef.parse(port) for port in PORTS])
+    measured = measure(cluster.emulation.pods, PORTS, expected=expected)
+    assert measured.differences(expected) == []
+    assert cluster.emulation.state.packet_ins == 0
+    assert cluster.emulation.state.problems == ()

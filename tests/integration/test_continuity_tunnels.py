@@ -1,0 +1,52 @@
+"""The same across VXLAN: revocation, and what survives a node's switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romana_ovs.emulate.fabric import Fabric
+from tests.integration.live import Live, attempts, cuts_both_ways, eventually, flowing, live, pod
+
+pytestmark = pytest.mark.root
+
+PODS = pod("client", "node1") + pod("near", "node1") + pod("guarded", "node2") + pod("far", "node2")
+OTHERS = pod("stranger", "node1", "b")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Tenants a and b on two nodes that tunnel to each other."""
+    folder: Path = tmp_path_factory.mktemp("m")
+    with live(folder, ("node1", "node2"), fabric=Fabric.VXLAN, manifests={"pods": PODS + OTHERS}) as running:
+        yield running
+
+
+def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: Live) -> None:
+    cuts_both_ways(cluster)
+
+
+def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live) -> None:
+    tasks = (("udp", "a/far", 80), ("connect", "a/far", 80), ("stream", "a/far", 81))
+    with flowing(cluster, "a/client", *tasks) as traffic:
+        cluster.stop_controller()
+        assert cluster.start_controller() == {"node1": 0, "node2": 0}
+        traffic.unharmed()
+
+
+def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live) -> None:
+    before = cluster.meaning("node2")
+    tasks = (("udp", "a/near", 80), ("stream", "a/far", 81), ("connect", "a/far", 80))
+    with (
+        flowing(cluster, "a/client", *tasks) as traffic,
+        attempts(cluster, "b/stranger", ("udp", "a/far", 80), ("connect", "a/far", 80)) as denied,
+    ):
+        cluster.kill_switch("node2")
+        cluster.await_state(lambda state: not state.nodes["node2"].connected, "its death is noticed")
+        cluster.node("node2").start_switch()
+        eventually(lambda: cluster.meaning("node2") == before, "every flow is back, for the ports as they are now")
+        traffic.flowing()
+        assert [task["lost"] for task in traffic.report()[:2]] == [[], []], "established streams go on"
+        assert sum(task["good"] for task in denied.report()) == 0
