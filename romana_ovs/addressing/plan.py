@@ -59,8 +59,15 @@ class Plan:
 
     @classmethod
     def of(cls, settings: Settings) -> Plan:
-        """The plan that `settings` describe; raises AddressError as the constructor does."""
-        return cls(settings.network, settings.segment_bits, settings.host_bits, settings.endpoint_bits)
+        """The plan that `settings` describe; raises AddressError as the constructor does.
+
+        Widths that need less than the network leaves use its first part of that size.
+        """
+        used = settings.segment_bits + settings.host_bits + settings.endpoint_bits
+        network = settings.network
+        if network.prefixlen < 32 - used <= 32:
+            network = IPv4Network((network.network_address, 32 - used))
+        return cls(network, settings.segment_bits, settings.host_bits, settings.endpoint_bits)
 
     @property
     def segments(self) -> int:

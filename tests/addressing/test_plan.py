@@ -97,3 +97,10 @@ def test_a_run_that_is_not_aligned_is_refused(base, size):
 def test_numbers_out_of_range_are_refused(numbers):
     with pytest.raises(AddressError, match="is out of range"):
         DEFAULT.address(*numbers)
+
+
+def test_widths_that_need_less_than_the_network_use_its_first_part():
+    plan = Plan.of(Settings(segment_bits=10, host_bits=6, endpoint_bits=6))
+    assert plan.network == IPv4Network("10.0.0.0/10")
+    with pytest.raises(AddressError, match="leaves 32 - 8 = 24 bits.*= 25"):
+        Plan.of(Settings(segment_bits=13, host_bits=6, endpoint_bits=6))
