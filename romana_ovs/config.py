@@ -7,7 +7,7 @@ by a comment that starts with ` #`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -95,9 +95,15 @@ def register(conf: ConfigOpts) -> None:
 
 
 def settings_from(conf: ConfigOpts) -> Settings:
-    """The Settings in a parsed `conf` on which `register` was called. Raises InputError naming every bad value."""
+    """The Settings in a parsed `conf` on which `register` was called.
+
+    Raises InputError naming every bad value, and every option of our group that there is not.
+    """
     values, source = _values_of(conf)
-    return settings_of(values, source)
+    reading = _Reading(values, source, list(_unknown_in(conf)))
+    settings = _settings(reading)
+    reading.finish()
+    return settings
 
 
 def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
@@ -129,13 +135,23 @@ def load_settings(folder: Path) -> Settings:
         Problem(f"unknown group, write [{GROUP}]", file=str(path), field=f"[{plain(name)}]")
         for name in sorted(groups.keys() - {"DEFAULT"})
     ]
-    unknown = sorted(values.keys() - _NAMES)
-    problems += [Problem("unknown option", file=str(path), field=_field(plain(name))) for name in unknown]
+    problems += _unknown(values, path)
     reading = _Reading(values, str(path), problems)
     settings = _settings(reading)
     _controller_values(reading)
     reading.finish()
     return settings
+
+
+def _unknown_in(conf: ConfigOpts) -> Iterator[Problem]:
+    """What oslo.config passes over: options of our group that nobody declared. Other groups are not ours to judge."""
+    for name in (conf.config_file if "config_file" in conf else None) or ():
+        yield from _unknown(_parsed(Path(name)).get(GROUP, {}), Path(name))
+
+
+def _unknown(names: Iterable[str], path: Path) -> list[Problem]:
+    unknown = sorted(set(names) - _NAMES)
+    return [Problem("unknown option", file=str(path), field=_field(plain(name))) for name in unknown]
 
 
 def settings_of(values: Mapping[str, str], source: str = "") -> Settings:

@@ -150,9 +150,10 @@ def test_all_that_is_wrong_is_named_at_once(write: Callable[[str], Path]) -> Non
         "[romana] isolation",
         "[romana] nodes",
     ]
-    write("[romana]\nisolation = x\nnodes = x\n")
-    with pytest.raises(InputError, match="isolation") as caught:
+    write("[romana]\nisolation = x\nnodes = x\nisolaton = tier\n[other_app]\nbar = 1\n")
+    with pytest.raises(InputError) as caught:
         settings_from(parsed(path))
+    assert [problem.field for problem in caught.value.problems] == ["[romana] isolaton", "[romana] isolation"]
     assert str(path) in str(caught.value)
     with pytest.raises(InputError, match="nodes"):
         controller_options_from(parsed(path))

@@ -16,6 +16,7 @@ from types import FrameType
 from rich.console import Console
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.cli.common import warn
 from romana_ovs.cli.drawing import draw_matrix, group_names
 from romana_ovs.emulate.controller import Event, Programmed
 from romana_ovs.emulate.edits import Edit, Edits, refusal_lines
@@ -45,13 +46,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 when a probe finds a difference. Raises InputError and SetupError."""
-    ports = parse_ports(args.probe) if args.probe else ()
+    ports = parse_ports(args.probe) if args.probe is not None else ()
     if args.nodes is not None and args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
     session = Session.prepare(args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state,
                               as_json=args.json)
     with ended_by_signals():
-        if args.probe:
+        if ports:
             return _probe(session, ports, as_json=args.json)
         return _stay(session)
 
@@ -98,8 +99,7 @@ class Session:
         """A session for a folder. Raises InputError when the folder cannot be used."""
         manifests = Manifests(folder, nodes)
         screen = Console(stderr=True, highlight=False)
-        for problem in manifests.first.problems:
-            screen.print(f"[yellow]{problem}[/]", markup=True)
+        warn(manifests.first)
         session: Session
 
         def listener(event: Event) -> None:

@@ -41,7 +41,7 @@ TIER_WIDTH = 26
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `ipam` takes."""
     add_folder(parser)
-    parser.add_argument("--pods", action="store_true", help="also list every pod with its address and node (and its MAC, with --json)")
+    parser.add_argument("--pods", action="store_true", help="list every pod with address and node too (JSON: and MAC)")
 
 
 def run(args: argparse.Namespace) -> int:

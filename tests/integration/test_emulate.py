@@ -233,6 +233,7 @@ def run_of(pid: int, run: str) -> bool:
 def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path) -> None:
     for words, folder, options in (
         ("holds no pod", tmp_path, ()), ("is not a port", tmp_path, ("--probe", "http")),
+        ("no port is given", tmp_path, ("--probe", "")),
         ("must be at least 1", tmp_path, ("--nodes", "0")),
     ):
         (tmp_path / "a.yaml").write_text("{apiVersion: v1, kind: Namespace, metadata: {name: x}}")
