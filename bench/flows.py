@@ -11,8 +11,9 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import partial
 
+from bench.memory import resident_mib
 from bench.nodes import dns_cluster, facts_of, tier_cluster
 from bench.world import into_tier, large_cluster, milliseconds
 from romana_ovs.model.cluster import Cluster
@@ -25,12 +26,11 @@ from romana_ovs.world import World
 CASES: dict[str, Callable[[int], Cluster]] = {"tenant": large_cluster, "tier": tier_cluster, "dns": dns_cluster}
 """Clusters by name: tenants as namespaces with each isolation level, and the one whose rules all name one node."""
 ROUNDS = 11
-MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One node's flows by kind, milliseconds, and MiB of memory: `program` of the node, `process` of all."""
+    """One node's flows by kind, milliseconds, and MiB: of the program alone, of the cluster's objects, of all."""
 
     case: str
     pods: int
@@ -88,11 +88,11 @@ def measure(pods: int, case: str, rounds: int = ROUNDS) -> Figures:
         node.forget()
         full.append(milliseconds(node.program))
     changes = []
-    some = min(pod.namespace for pod in cluster.pods.values() if pod.node == node.name and pod.namespace in tenants(pods))
+    some = next(pod.namespace for pod in cluster.pods.values() if pod.node == node.name and "tier" in pod.labels)
     for index in range(rounds):
         policy = replace(into_tier(some, 1), name=f"extra{index}", selector=Selector.of({"tier": "tier2"}))
-        changes.append(milliseconds(lambda: node.follow(node.cluster.with_object(policy))))
-        changes.append(milliseconds(lambda: node.follow(node.cluster.without(policy))))
+        changes.append(milliseconds(partial(node.follow, cluster.with_object(policy))))
+        changes.append(milliseconds(partial(node.follow, cluster)))
     gc.collect()
     return Figures(
         case=case,
@@ -106,19 +106,6 @@ def measure(pods: int, case: str, rounds: int = ROUNDS) -> Figures:
         cluster_mib=loaded - base,
         process_mib=resident_mib(),
     )
-
-
-def tenants(pods: int) -> frozenset[str]:
-    """The namespaces of `large_cluster`."""
-    return frozenset(large_cluster(pods).namespaces)
-
-
-def resident_mib() -> float:
-    """What of this process is in memory now, in MiB (proc(5), statm)."""
-    import os
-
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE
 
 
 if __name__ == "__main__":

@@ -14,15 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import eventlet
-
 from bench import driven
-from bench.driven import Driven, Spent, TimedChannel
+from bench.driven import Driven
 from bench.switch import folder, node, plug
+from bench.timed import Spent, configuration, serve
 from bench.world import into_tier, large_cluster, milliseconds
-from romana_ovs import app, runtime
+from romana_ovs.emulate.controller import controller_socket
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.errors import RomanaError
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Pod
 from romana_ovs.state import StateFile
@@ -33,11 +31,6 @@ SAVES = 5
 PERCENTILE = 0.99
 
 Step = tuple[str, Cluster]
-SETTINGS = """[romana]
-segment_bits = 11
-host_bits = 8
-endpoint_bits = 5
-"""
 
 
 def home_of(cluster: Cluster) -> str:
@@ -102,10 +95,10 @@ def scenario(base: Cluster, rounds: int, report: Path) -> Callable[[Driven], Non
                 "saving_ms": _saving(running, report.parent),
             }
             report.write_text(json.dumps(told))
-        except (RomanaError, eventlet.Timeout):
+        except BaseException:
             traceback.print_exc()
+            raise
         finally:
-            sys.stdout.flush()
             os._exit(0 if report.exists() else 1)
 
     return play
@@ -152,25 +145,16 @@ def main(pods: int, rounds: int) -> None:
         report, manifests = place / "report", place / "manifests"
         manifests.mkdir()
         config = place / "romana.conf"
-        config.write_text(f"{SETTINGS}manifests = {manifests}\novsdb = {here.ovsdb}\n")
+        config.write_text(configuration(here.ovsdb, manifests))
         child = os.fork()
         if not child:
-            _serve(scenario(base, rounds, report), config, run.folder / "of.sock")
+            Driven.scenario = staticmethod(scenario(base, rounds, report))
+            serve(driven.__name__, config, controller_socket(run))
+            os._exit(1)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status):
             raise SystemExit("the controller failed")
         print(report.read_text())
-
-
-def _serve(play: Callable[[Driven], None], config: Path, listen: Path) -> None:
-    """Never returns: this process is the controller."""
-    from ryu.cmd import manager
-
-    Driven.scenario = staticmethod(play)
-    app.Channel = TimedChannel  # type: ignore[misc]
-    runtime.end_on_signals()
-    manager.main(args=["--config-file", str(config), "--ofp-listen-host", str(listen), driven.__name__])
-    os._exit(1)
 
 
 if __name__ == "__main__":

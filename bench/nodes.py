@@ -22,7 +22,7 @@ from romana_ovs.model.objects import (
     PolicyRule,
     Protocol,
 )
-from romana_ovs.model.settings import Isolation, Settings
+from romana_ovs.model.settings import Isolation
 from romana_ovs.world.offline import LOCAL_PORT
 
 TUNNEL_PORT = 0x7000
@@ -49,16 +49,13 @@ def _address(cluster: Cluster, node: str) -> IPv4Address:
 
 
 def tier_cluster(pods: int) -> Cluster:
-    """`large_cluster` with the seed's settings: isolation by tier."""
-    return replace(large_cluster(pods), settings=_isolated(Isolation.TIER, large_cluster(pods).settings))
-
-
-def _isolated(level: Isolation, settings: Settings) -> Settings:
-    return replace(settings, isolation=level)
+    """`large_cluster` with the demonstration's isolation: by tier."""
+    base = large_cluster(pods)
+    return replace(base, settings=replace(base.settings, isolation=Isolation.TIER))
 
 
 def dns_cluster(pods: int) -> Cluster:
-    """`large_cluster` with cluster DNS on the first node, and in every tenant a policy that lets out to DNS and its own.
+    """`large_cluster` with cluster DNS on the first node, and in every tenant a policy letting out to it.
 
     So the tables of the first node hold something of every tenant (DATAPLANE.md, "What grows with what").
     """
@@ -87,9 +84,7 @@ def _dns_pod(number: int, node: str) -> Pod:
 
 
 def _let_out(namespace: str) -> KubernetesPolicy:
-    dns = PolicyPeer(
-        namespaces=Selector.of({NAME_LABEL: DNS_NAMESPACE}), pods=Selector.of({"k8s-app": "kube-dns"})
-    )
+    dns = PolicyPeer(namespaces=Selector.of({NAME_LABEL: DNS_NAMESPACE}), pods=Selector.of({"k8s-app": "kube-dns"}))
     ports = (PolicyPort(Protocol.UDP, 53), PolicyPort(Protocol.TCP, 53))
     return KubernetesPolicy(
         namespace=namespace,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from romana_ovs.emulate.controller import controller_socket
 from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.model.bridge import POD_ID, TUNNEL_ID
@@ -16,10 +17,10 @@ TUNNEL_ADDRESS = "172.16.0.1"
 
 @contextmanager
 def node(name: str) -> Iterator[tuple[Run, Node]]:
-    """A run with one node whose bridge looks for its controller at `of.sock` in the run's folder."""
+    """A run with one node."""
     run = start_run()
     try:
-        yield run, start_node(run, name, controller=run.folder / "of.sock")
+        yield run, start_node(run, name, controller=controller_socket(run))
     finally:
         run.close()
 

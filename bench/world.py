@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from types import MappingProxyType
 
 from romana_ovs.model.bridge import BridgeFacts
@@ -28,6 +29,7 @@ from romana_ovs.model.objects import (
 from romana_ovs.model.settings import Settings
 from romana_ovs.world import World, offline_facts
 
+ROOT = Path(__file__).resolve().parents[1]
 TIERS = 4
 PODS_PER_NODE = 50
 SIZES = {100: 5, 1_000: 25, 10_000: 250}

@@ -1,0 +1,158 @@
+"""Pods with real network stacks behind a full node's tables, to measure what the tables cost packets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.flows import Node as CompiledNode
+from bench.switch import node
+from bench.world import ROOT, large_cluster
+from romana_ovs.emulate.nodes import BRIDGE, Node
+from romana_ovs.emulate.system import inside, ip_batch, run
+from romana_ovs.model.bridge import POD_ID
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import ContainerPort, Pod
+from romana_ovs.pipeline.tables import TABLE_IDS
+
+TENANT = "tenant000"
+PORT = 80
+IDLE_MS = 60_000
+"""How long a megaflow stays without packets while they are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A pod: its network namespace, its address and MAC, its port on the bridge."""
+
+    netns: str
+    address: str
+    mac: str
+    ofport: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A node with tables for a large cluster, and some of its pods for real: clients (tier 0) and servers (tier 1)."""
+
+    node: Node
+    clients: tuple[Place, ...]
+    servers: tuple[Place, ...]
+    tables: str
+    flows: int
+
+    def program(self, flows: str) -> None:
+        """Replace all flows in one bundle, and start with no megaflow and no connection."""
+        argv = ["ovs-ofctl", "-O", "OpenFlow15", "--bundle", "replace-flows", self.node.management, "-"]
+        run(argv, env=self.node.environment, stdin=flows)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop every megaflow and every connection."""
+        self.node.appctl("revalidator/purge")
+        self.node.appctl("dpctl/flush-conntrack")
+
+    def megaflows(self) -> list[str]:
+        """The datapath's flows for IP at the moment."""
+        dumped = self.node.appctl("dpctl/dump-flows", "-m", "--names").splitlines()
+        return [line for line in dumped if "eth_type(0x0800)" in line]
+
+
+def cluster_with(pods: int, clients: int, servers: int) -> Cluster:
+    """`large_cluster` with clients and servers of one tier pair on its first node."""
+    base = large_cluster(pods)
+    home = min(base.nodes)
+    cluster = base
+    for name, count, tier in (("client", clients, 0), ("server", servers, 1)):
+        for index in range(count):
+            cluster = cluster.with_object(
+                Pod(
+                    namespace=TENANT,
+                    name=f"{name}{index}",
+                    labels=Labels({"tier": f"tier{tier}", "app": "bench"}),
+                    node=home,
+                    ports=(ContainerPort(PORT),),
+                    uid=f"{name}{index}",
+                )
+            )
+    return cluster
+
+
+@contextmanager
+def bench(pods: int, clients: int, servers: int) -> Iterator[Bench]:
+    """A Bench over a cluster of `pods` pods."""
+    compiled = CompiledNode(cluster_with(pods, clients, servers))
+    program = compiled.program()
+    with node(compiled.name) as (this_run, here):
+        places: dict[str, list[Place]] = {"client": [], "server": []}
+        for kind, count in (("client", clients), ("server", servers)):
+            for index in range(count):
+                key = f"{TENANT}/{kind}{index}"
+                address, mac = compiled.world.address_of(key), compiled.world.mac_of(key)  # type: ignore[arg-type]
+                ofport = compiled.facts.pods[key].ofport  # type: ignore[index]
+                places[kind].append(Place(this_run.netns(f"{kind}{index}"), str(address), str(mac), ofport))
+        everyone = [*places["client"], *places["server"]]
+        _plug(here, everyone)
+        here.vsctl("set", "Open_vSwitch", ".", f"other_config:max-idle={IDLE_MS}")
+        here.ofctl("set-frags", "nx-match")
+        tables = "\n".join(flow.text(TABLE_IDS) for flow in program.flows.values())
+        yield Bench(here, tuple(places["client"]), tuple(places["server"]), tables, len(program.flows))
+
+
+def _plug(here: Node, places: Sequence[Place]) -> None:
+    """Namespaces, cables and ports; neighbours are known from the start, so that no ARP is in what is measured."""
+    words: list[str] = []
+    for place in places:
+        port = f"b{place.ofport}"
+        ip_batch([f"netns add {place.netns}"])
+        ip_batch(
+            [f"link add {port} netns {here.netns} type veth peer name eth0 address {place.mac} netns {place.netns}"]
+        )
+        ip_batch([f"link set {port} addrgenmode none up"], netns=here.netns)
+        subprocess.run(inside(place.netns, ["ethtool", "-K", "eth0", "tx", "off"]), check=True, capture_output=True)
+        lines = ["link set lo up", "link set eth0 addrgenmode none up", f"addr add {place.address}/32 dev eth0"]
+        lines += ["route add default dev eth0 scope link"]
+        lines += [
+            f"neigh replace {other.address} lladdr {other.mac} dev eth0 nud permanent"
+            for other in places
+            if other is not place
+        ]
+        ip_batch(lines, netns=place.netns)
+        words += ["--", "add-port", BRIDGE, port, "--", "set", "interface", port, f"ofport_request={place.ofport}"]
+        words += [f"external_ids:{POD_ID}={place.netns}/x"]
+    here.vsctl(*words)
+
+
+@contextmanager
+def serving(places: Sequence[Place]) -> Iterator[None]:
+    """A server on port 80 in every one of `places`, which answers each connection's first bytes."""
+    started = []
+    try:
+        for place in places:
+            argv = inside(place.netns, [sys.executable, "-m", "bench.peer", "serve", place.address, str(PORT)])
+            process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            started.append(process)
+        for process in started:
+            if process.stdout is None or process.stdout.readline() != "ready\n":
+                raise SystemExit("a server did not start")
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def ask(place: Place, *words: str) -> dict[str, Any]:
+    """What `bench.peer` says when it runs in a pod with these words."""
+    argv = inside(place.netns, [sys.executable, "-m", "bench.peer", *words])
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench.peer {' '.join(words)}: {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

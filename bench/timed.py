@@ -1,0 +1,130 @@
+"""The real Ryu application with a clock beside it, for what is measured inside one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romana_ovs import app, runtime
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.switch.channel import Channel, ReadBack
+from romana_ovs.sync.plan import Plan
+
+# After `runtime`, which makes Ryu and eventlet fit each other.
+from eventlet.event import Event  # isort: skip
+
+
+@dataclass(slots=True)
+class Spent:
+    """Where the time of one change went, in milliseconds, and the flow-mods that it took.
+
+    `computing` is the round from the world to the wanted tables, `answering` the wait for Open vSwitch's barriers,
+    `total` all from the new cluster to the last confirmed barrier; the rest is comparing, encoding and writing.
+    """
+
+    total: float = 0.0
+    computing: float = 0.0
+    answering: float = 0.0
+    reading: float = 0.0
+    flow_mods: int = 0
+
+    @property
+    def sending(self) -> float:
+        """What is neither computing nor waiting."""
+        return self.total - self.computing - self.answering
+
+
+class Clock:
+    """What the change that is under way has taken so far."""
+
+    spent = Spent()
+
+
+class TimedChannel(Channel):
+    """A channel that knows how long it waited for its switch."""
+
+    def read(self) -> ReadBack:
+        """Read the switch's flows, and take the time."""
+        start = time.perf_counter()
+        found = super().read()
+        Clock.spent.reading += since(start)
+        return found
+
+    def send(self, plan: Plan) -> None:
+        """Send, and count."""
+        super().send(plan)
+        Clock.spent.flow_mods += plan.size
+
+    def _await(self, exchange: Any) -> None:
+        start = time.perf_counter()
+        super()._await(exchange)
+        Clock.spent.answering += since(start)
+
+
+def since(start: float) -> float:
+    """Milliseconds from `start` of `time.perf_counter` until now."""
+    return (time.perf_counter() - start) * 1000
+
+
+class Bell:
+    """In the place of the status feed: rings when every switch has confirmed a change."""
+
+    def __init__(self) -> None:
+        self.rung = Event()
+
+    def listen(self) -> None:
+        """Nobody connects."""
+
+    def serve(self) -> None:
+        """Never returns."""
+        Event().wait()
+
+    publish = serve
+
+    def changed(self) -> None:
+        """A state that nobody asks for."""
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Ring, when the event is the one that is waited for."""
+        if event["event"] == "programmed" and not self.rung.ready():
+            self.rung.send(None)
+
+
+class Timed(app.RomanaOvs):
+    """The application, with a bell for its feed, a timed channel, and `play` as one more green thread."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bell = Bell()
+        self._feed: Any = self.bell
+
+    def start(self) -> None:
+        """As the application does, and the scenario beside it."""
+        super().start()
+        runtime.spawn(self.play)
+
+    def play(self) -> None:
+        """What a measurement does; the process ends in it."""
+        raise NotImplementedError
+
+    def _round(self, cluster: Cluster) -> None:
+        start = time.perf_counter()
+        super()._round(cluster)
+        Clock.spent.computing += since(start)
+
+
+def serve(module: str, config: Path, listen: Path) -> None:
+    """Run the application of a module by Ryu; returns only when it has failed."""
+    from ryu.cmd import manager
+
+    app.Channel = TimedChannel  # type: ignore[attr-defined]
+    manager.main(args=["--config-file", str(config), "--ofp-listen-host", str(listen), module])
+
+
+def configuration(ovsdb: str, manifests: Path, *more: str) -> str:
+    """A configuration file of the controller for the clusters that are measured."""
+    plan = ("segment_bits = 11", "host_bits = 8", "endpoint_bits = 5")
+    return "\n".join(("[romana]", *plan, f"ovsdb = {ovsdb}", f"manifests = {manifests}", *more, ""))
