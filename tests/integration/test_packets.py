@@ -1,0 +1,319 @@
+"""Packets that no honest pod sends, and honest ones that are easily lost, on emulated clusters of both kinds."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from romana_ovs.emulate.fabric import Fabric
+from romana_ovs.emulate.nodes import Node
+from romana_ovs.emulate.pods import RunningPod
+from romana_ovs.model.objects import PodKey
+from tests.integration import frames
+from tests.integration.frames import Frame, mac
+from tests.integration.ovs import eventually
+from tests.integration.scenarios.live import Live
+from tests.integration.scenarios.space import Page, Tap, fetch, pings, run, udp_socket
+
+CONSTANT_MAC = mac("0a:58:00:00:00:01")
+ANYWHERE = "02:00:00:00:00:99"
+ALL_HOSTS = "ff:ff:ff:ff:ff:ff"
+TIMES = 3
+"""How often each forged frame is sent: the first makes a megaflow, which counts the others."""
+BIG = 8000
+
+SETTINGS = "[romana]\nisolation = none\ntenant_source = namespace\n"
+NODE_OF = {"evil": 1, "near": 1, "far": 2, "third": 3, "shut": 1, "half": 1, "far-half": 2}
+PODS = "---".join(f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: p, labels: {{pod: {name}, kind: {name.split("-")[-1]}}}}}
+spec: {{nodeName: node{node}, containers: [{{name: c, image: i}}]}}
+""" for name, node in NODE_OF.items())
+POLICIES = """
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: shut, namespace: p}
+spec: {podSelector: {matchLabels: {pod: shut}}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: half, namespace: p}
+spec: {podSelector: {matchLabels: {kind: half}}, ingress: [{ports: [{port: 81, protocol: UDP}]}]}
+"""
+
+
+@pytest.fixture(scope="module", params=[Fabric.LINK, Fabric.VXLAN], ids=lambda fabric: fabric.value)
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    ports = ("80/tcp", "80/udp", "81/udp")
+    with Live(tmp_path_factory.mktemp("packets"), request.param, ports=ports, settings=SETTINGS,
+              manifests=PODS + POLICIES) as running:
+        yield running
+
+
+@pytest.fixture
+def taps(live: Live) -> Iterator[dict[str, Tap]]:
+    """A tap on every pod's interface, by the pod's name."""
+    with contextlib.ExitStack() as stack:
+        made = {}
+        for key, pod in live.emulation.pods.items():
+            made[key.partition("/")[2]] = tap = Tap(pod.netns)
+            stack.callback(tap.close)
+        yield made
+
+
+def pod(live: Live, name: str) -> RunningPod:
+    return live.emulation.pods[PodKey(f"p/{name}")]
+
+
+def address(live: Live, name: str) -> IPv4Address:
+    return IPv4Address(pod(live, name).place.address)
+
+
+def node(live: Live, number: int) -> Node:
+    return live.emulation.nodes[f"node{number}"]
+
+
+def node_address(live: Live, number: int) -> IPv4Address:
+    return live.emulation.node_addresses[f"node{number}"]
+
+
+def identity(live: Live, name: str) -> int:
+    """The identity of a pod, as its own node's tables say."""
+    shown = node(live, NODE_OF[name]).ofctl("dump-flows", "--no-stats")
+    found = re.search(rf"nw_src={re.escape(str(address(live, name)))} actions=.*set_field:(0x[0-9a-f]+)->reg1", shown)
+    assert found is not None
+    return int(found[1], 16)
+
+
+def dropped(live: Live, name: str) -> int:
+    """How many packets the switch has dropped of those that came in at a pod's port, by its megaflows."""
+    shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
+    lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
+    return sum(int(found[1]) for line in lines if line.endswith("actions:drop")
+               and (found := re.search(r"packets:(\d+)", line)))
+
+
+def datagram(source: IPv4Address, destination: IPv4Address, eth_src: str, eth_dst: str = ANYWHERE, *,
+             ports: tuple[int, int] = (5353, 80), fragment: int = 0) -> bytes:
+    payload = frames.udp_payload(source, destination, ports, b"forged" * 230)
+    if fragment & 0x1FFF:
+        payload = b"forged" * 230
+    return Frame(source, destination, 17, payload[:1304] if fragment else payload, eth_src, eth_dst, fragment).bytes()
+
+
+def tagged(frame: bytes, tci: int) -> bytes:
+    return frame[:12] + struct.pack("!HH", 0x8100, tci) + frame[12:]
+
+
+def plain_arp(sender: IPv4Address, target: IPv4Address, eth_src: str, operation: int = 1,
+              sender_mac: str | None = None) -> bytes:
+    return frames.arp(sender, target, eth_src=eth_src, operation=operation, sender_mac=sender_mac) + b"forged-arp" * 2
+
+
+def forgeries(live: Live) -> dict[str, bytes]:
+    """Frames that p/evil must not get rid of, by what they try."""
+    here, me = pod(live, "evil").place.mac, address(live, "evil")
+    gateway, other_gateway = node_address(live, 1), node_address(live, 2)
+    gateway_mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in gateway.packed)
+    wire_mac = "0a:05:" + ":".join(f"{byte:02x}" for byte in identity(live, "far").to_bytes(4, "big"))
+    made: dict[str, bytes] = {}
+    for name in ("near", "far"):
+        target, its_mac = address(live, name), pod(live, name).place.mac
+        friend, friend_mac = address(live, "third"), pod(live, "third").place.mac
+        made |= {
+            f"{name}: another's MAC": datagram(me, target, friend_mac),
+            f"{name}: another's address": datagram(friend, target, here),
+            f"{name}: another's MAC and address": datagram(friend, target, friend_mac),
+            f"{name}: its own address": datagram(target, target, its_mac),
+            f"{name}: the gateway's address": datagram(gateway, target, here),
+            f"{name}: the gateway's MAC and address": datagram(gateway, target, gateway_mac),
+            f"{name}: another node's address": datagram(other_gateway, target, here),
+            f"{name}: an address of nobody": datagram(IPv4Address("10.77.0.1"), target, here),
+            f"{name}: an address outside": datagram(IPv4Address("203.0.113.5"), target, here),
+            f"{name}: no address": datagram(IPv4Address("0.0.0.0"), target, here),
+            f"{name}: this host": datagram(IPv4Address("127.0.0.1"), target, here),
+            f"{name}: an identity's MAC": datagram(me, target, wire_mac),
+            f"{name}: an identity's MAC and address": datagram(address(live, "far"), target, wire_mac),
+            f"{name}: a reply's MAC": datagram(me, target, "0a:06" + wire_mac[5:]),
+            f"{name}: the MAC of delivery": datagram(me, target, "0a:58:00:00:00:01"),
+            f"{name}: a VLAN": tagged(datagram(me, target, here), 5),
+            f"{name}: a priority tag": tagged(datagram(me, target, here), 0),
+            f"{name}: first fragment of another": datagram(friend, target, here, fragment=0x2000),
+            f"{name}: later fragment of another": datagram(friend, target, here, fragment=163),
+            f"{name}: ARP for another": plain_arp(friend, target, here),
+            f"{name}: ARP for another with its MAC": plain_arp(friend, target, friend_mac),
+            f"{name}: ARP with another's hardware address": plain_arp(me, target, here, sender_mac=friend_mac),
+            f"{name}: ARP for the gateway": plain_arp(gateway, target, here),
+            f"{name}: ARP answer for another": plain_arp(friend, target, here, 2),
+            f"{name}: ARP answer of its own": plain_arp(me, target, here, 2),
+        }
+    nowhere = IPv4Address("255.255.255.255")
+    made |= {
+        "gratuitous ARP for another": plain_arp(address(live, "near"), address(live, "near"), here),
+        "gratuitous ARP for the gateway": plain_arp(gateway, gateway, here),
+        "gratuitous ARP answer": plain_arp(me, me, here, 2),
+        "tagged ARP": tagged(plain_arp(me, address(live, "near"), here), 5),
+        "RARP": plain_arp(me, me, here, 3).replace(b"\x08\x06", b"\x80\x35", 1),
+        "DHCP client": datagram(IPv4Address("0.0.0.0"), nowhere, here, ALL_HOSTS, ports=(68, 67)),
+        "DHCP client of another address": datagram(address(live, "near"), nowhere, here, ALL_HOSTS, ports=(68, 67)),
+        "DHCP server": datagram(me, nowhere, here, ALL_HOSTS, ports=(67, 68)),
+        "broadcast": datagram(me, nowhere, here, ALL_HOSTS),
+        "broadcast of the network": datagram(me, IPv4Address("10.255.255.255"), here, ALL_HOSTS),
+        "multicast": datagram(me, IPv4Address("224.0.0.251"), here, "01:00:5e:00:00:fb"),
+        "IPv6": mac(pod(live, "near").place.mac) + mac(here) + b"\x86\xdd" + b"forged" * 20,
+        "spanning tree": mac("01:80:c2:00:00:00") + mac(here) + b"\x00\x26\x42\x42\x03" + b"forged" * 6,
+        "an unknown type": mac(ALL_HOSTS) + mac(here) + b"\x88\xb5" + b"forged" * 20,
+    }
+    return made
+
+
+def send_marker(live: Live, taps: dict[str, Tap], names: tuple[str, ...], token: bytes) -> None:
+    """Honest datagrams from p/evil, behind everything that it sent before; returns when they are there."""
+    evil = pod(live, "evil")
+    for name in names:
+        source, target = address(live, "evil"), address(live, name)
+        taps["evil"].send(frames.udp(source, target, (4000, 81), eth_src=evil.place.mac, data=token))
+    for name in names:
+        eventually(lambda name=name: taps[name].has(token), f"p/{name} gets an honest datagram")
+
+
+OPEN_PODS = ("near", "far", "third", "half", "far-half")
+
+
+def test_nothing_forged_reaches_anybody(live: Live, taps: dict[str, Tap]) -> None:
+    evil, near = address(live, "evil"), address(live, "near")
+    arrived: list[tuple[str, str]] = []
+    not_counted: list[str] = []
+    for number, (label, frame) in enumerate(forgeries(live).items()):
+        before = dropped(live, "evil")
+        for _ in range(TIMES):
+            taps["evil"].send(frame)
+        # An honest one behind them, so that the switch is done with them; only a few at a time fit its buffer.
+        honest = b"honest %d." % number
+        taps["evil"].send(frames.udp(evil, near, (4000, 81), eth_src=pod(live, "evil").place.mac, data=honest))
+        eventually(lambda honest=honest: taps["near"].has(honest), f"the honest datagram behind {label}")
+        if dropped(live, "evil") - before < TIMES - 1:
+            not_counted.append(label)
+        arrived += [(label, name) for name, tap in taps.items() if tap.has(frame[14:60]) or tap.has(b"forged")]
+    send_marker(live, taps, OPEN_PODS, b"honest in the end")
+    assert arrived == []
+    assert not [name for name, tap in taps.items() if tap.has(b"forged")]
+    assert not_counted == [], "dropped, but not as packets of this port"
+
+
+def test_delivered_frames_have_the_constant_source_mac(live: Live, taps: dict[str, Tap]) -> None:
+    for source in ("near", "far"):
+        asked = pod(live, source).agent.probe([(str(address(live, "third")), 80, "tcp", "p/third")])
+        assert [answer.open for answer in asked] == [True]
+    for name in ("near", "far", "third"):
+        macs = {frame[6:12] for frame in taps[name].drain() if frame[12:14] == b"\x08\x00"}
+        assert macs == {CONSTANT_MAC}, name
+
+
+@pytest.mark.parametrize("server", ["near", "far"])
+def test_large_datagrams_pass_in_fragments_both_ways(live: Live, server: str) -> None:
+    with udp_socket(pod(live, "evil").netns) as client:
+        client.sendto(b"q" * BIG, (str(address(live, server)), 80))
+        answer = client.recv(65535)
+    assert answer == b"q" * BIG + f" p/{server}".encode()
+
+
+@pytest.mark.parametrize("server", ["half", "far-half"])
+def test_no_fragment_leaks_to_a_closed_port(live: Live, taps: dict[str, Tap], server: str) -> None:
+    target = str(address(live, server))
+    with udp_socket(pod(live, "evil").netns) as client:
+        client.sendto(b"closed" * (BIG // 6), (target, 80))
+        client.sendto(b"opened" * (BIG // 6), (target, 81))
+        assert client.recv(65535).endswith(f"opened p/{server}".encode())
+    source, here = address(live, "evil"), pod(live, "evil").place.mac
+    whole = frames.udp_fragments(source, address(live, server), (4001, 81), eth_src=here)
+    for fragment in whole[1:]:
+        taps["evil"].send(fragment)
+    send_marker(live, taps, (server,), b"behind the fragments")
+    assert taps[server].has(b"openedopened")
+    assert not taps[server].has(b"closed")
+    assert not taps[server].has(b"ffffffff"), "later fragments came without their first"
+
+
+def arp_answers(live: Live, taps: dict[str, Tap], request: bytes) -> list[bytes]:
+    """The ARP frames that come back to p/evil for a request."""
+    taps["evil"].forget()
+    taps["evil"].send(request)
+    marker = frames.arp(address(live, "evil"), IPv4Address("10.99.99.99"), eth_src=pod(live, "evil").place.mac)
+    taps["evil"].send(marker)
+    eventually(lambda: taps["evil"].has(IPv4Address("10.99.99.99").packed), "the answer to the request behind it")
+    answers = [frame for frame in taps["evil"].drain() if frame[12:14] == b"\x08\x06"]
+    return [frame for frame in answers if frame[28:32] != IPv4Address("10.99.99.99").packed]
+
+
+def test_arp_answers_are_arithmetic_and_leave_address_detection_alone(live: Live, taps: dict[str, Tap]) -> None:
+    me, here = address(live, "evil"), pod(live, "evil").place.mac
+    for asked in (address(live, "near"), address(live, "shut"), address(live, "far"), node_address(live, 1),
+                  IPv4Address("203.0.113.77")):
+        answers = arp_answers(live, taps, frames.arp(me, asked, eth_src=here))
+        assert len(answers) == 1
+        body = answers[0][14:42]
+        assert body[6:8] == b"\x00\x02"
+        assert (body[8:14], body[14:18]) == (b"\x0a\x58" + asked.packed, asked.packed)
+        assert (body[18:24], body[24:28]) == (mac(here), me.packed)
+        assert (answers[0][:6], answers[0][6:12]) == (mac(here), b"\x0a\x58" + asked.packed)
+    assert arp_answers(live, taps, frames.arp(me, me, eth_src=here)) == []
+    assert arp_answers(live, taps, frames.arp(IPv4Address("0.0.0.0"), me, eth_src=here)) == []
+    assert arp_answers(live, taps, frames.arp(IPv4Address("0.0.0.0"), address(live, "near"), eth_src=here)) == []
+    seen = {name for name, tap in taps.items() if any(frame[12:14] == b"\x08\x06" for frame in tap.drain())}
+    assert seen <= {"evil"}, "requests are answered by the switch and seen by nobody"
+
+
+def test_neighbours_resolve_again_under_deny_all(live: Live) -> None:
+    shut, near = pod(live, "shut"), address(live, "near")
+    for one in (shut, pod(live, "near")):
+        assert run(one.netns, "ip", "neigh", "flush", "all").returncode == 0
+    assert not shut.agent.probe([(str(near), 80, "tcp", "")], seconds=0.5)[0].open
+    shown = run(shut.netns, "ip", "neigh", "show", str(near)).stdout
+    assert pod(live, "near").place.mac in shown
+    assert fetch(node(live, 1).netns, str(address(live, "shut"))) == "p/shut"
+
+
+def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: Live) -> None:
+    shut = str(address(live, "shut"))
+    own, other = node(live, 1).netns, node(live, 2).netns
+    assert fetch(own, shut) == "p/shut"
+    assert pings(own, shut)
+    assert fetch(other, shut, seconds=1.0) is None
+    assert not pings(other, shut)
+    # What keeps the other node out is the policy, not the way.
+    assert fetch(other, str(address(live, "near"))) == "p/near"
+
+
+def test_a_pod_reaches_its_own_node_even_without_egress(live: Live) -> None:
+    with Page(node(live, 1).netns, 8080, "node1"), Page(node(live, 2).netns, 8080, "node2"):
+        own, other = str(node_address(live, 1)), str(node_address(live, 2))
+        assert fetch(pod(live, "near").netns, own, 8080) == "node1"
+        assert fetch(pod(live, "shut").netns, own, 8080) == "node1"
+        assert fetch(pod(live, "near").netns, other, 8080) == "node2"
+        assert fetch(pod(live, "shut").netns, other, 8080, seconds=1.0) is None
+
+
+@pytest.mark.parametrize("server", ["near", "far"])
+def test_a_pod_that_forges_its_gateway_gets_no_further(live: Live, taps: dict[str, Tap], server: str) -> None:
+    """As the pod itself would: with the gateway's address on its own interface."""
+    gateway, netns = str(node_address(live, 1)), pod(live, "evil").netns
+    assert run(netns, "ip", "addr", "add", f"{gateway}/32", "dev", "eth0").returncode == 0
+    try:
+        with udp_socket(netns, gateway, 4002) as client:
+            client.sendto(b"as the gateway", (str(address(live, server)), 81))
+        send_marker(live, taps, (server,), b"after the gateway")
+    finally:
+        run(netns, "ip", "addr", "del", f"{gateway}/32", "dev", "eth0")
+    assert not taps[server].has(b"as the gateway")
+
+
+def test_no_packet_went_to_the_controller(live: Live) -> None:
+    assert live.emulation.state.packet_ins == 0
