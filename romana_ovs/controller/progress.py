@@ -21,6 +21,7 @@ class Progress:
 
     generation: int = 0
     round: int = 0
+    _begun: int = 0
     _since: float | None = None
     _sent: dict[str, int] = field(default_factory=dict)
 
@@ -33,6 +34,7 @@ class Progress:
     def next_round(self) -> int:
         """The number of a new round."""
         self.round += 1
+        self._begun = self.generation
         return self.round
 
     def sent(self, node: str, count: int) -> None:
@@ -44,6 +46,9 @@ class Progress:
         if self._since is None:
             # A switch that came later than the change: what it needed is no part of the next one.
             self._sent = {}
+            return None
+        if self._begun != self.generation:
+            # What switches have is the round before the latest change: that one is still to come.
             return None
         done = Done(
             self.generation,

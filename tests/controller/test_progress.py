@@ -1,0 +1,32 @@
+"""When a change counts as programmed."""
+
+from __future__ import annotations
+
+from romana_ovs.controller.progress import Progress
+
+
+def test_a_change_that_comes_while_a_round_is_confirmed_waits_for_its_own_round() -> None:
+    progress = Progress()
+    progress.change(1.0)
+    progress.next_round()
+    progress.sent("node1", 3)
+    progress.change(2.0)
+    assert progress.finish(["node1"], 2.5) is None, "the switches have the round before the second change"
+    progress.next_round()
+    progress.sent("node1", 4)
+    done = progress.finish(["node1"], 3.0)
+    assert done is not None
+    assert (done.generation, done.milliseconds, done.sent) == (2, 2000.0, {"node1": 7})
+    assert progress.finish(["node1"], 4.0) is None, "told once"
+
+
+def test_what_a_late_switch_needed_is_not_counted_for_the_next_change() -> None:
+    progress = Progress()
+    progress.next_round()
+    progress.sent("node2", 100)
+    assert progress.finish(["node2"], 1.0) is None
+    progress.change(2.0)
+    progress.next_round()
+    done = progress.finish(["node2"], 2.0)
+    assert done is not None
+    assert done.sent == {"node2": 0}
