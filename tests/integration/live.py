@@ -26,11 +26,15 @@ from romana_ovs.emulate.pods import RunningPod
 from romana_ovs.emulate.system import inside
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.actions import Load
+from romana_ovs.pipeline.registers import SURVIVOR
 from tests.integration import traffic
 
 PATIENCE = 20.0
 """Seconds to wait for what takes milliseconds on an idle machine."""
 TICK = 0.02
+SURVIVES = Load(SURVIVOR.bits, 1).text({})
+"""The mark of pods that are older than their switch's process, in ovs-ofctl's words."""
 PORTS = ("80/tcp", "81/tcp", "80/udp", "81/udp")
 
 
@@ -151,7 +155,7 @@ class Live:
 
         return {
             re.sub(r"(in_port=|set_field:)(0x[0-9a-f]+|[0-9]+)(,|/0xffff->reg11)", named, text).replace(
-                "set_field:0x100/0x100->reg0,", "")
+                f"{SURVIVES},", "")
             for text in self.flows(name)
         }
 
