@@ -108,12 +108,13 @@ class Lab:
 
     def flows(self, node: int) -> tuple[Flow, ...]:
         """The compiled tables of a node."""
-        return tuple(compile_node(self._view(node), self._verdicts(node)).flows.values())
+        return tuple(compile_node(self.view(node), self.verdicts(node)).flows.values())
 
     def _on(self, node: int) -> list[LabPod]:
         return [pod for pod in self.pods.values() if pod.node == node]
 
-    def _view(self, node: int) -> NodeView:
+    def view(self, node: int) -> NodeView:
+        """What a node knows."""
         other = 3 - node
         way = RemoteHost(other, f"n{other}", TRUNK_PORT, underlay(other) if self.tunnels else None)
         return NodeView(
@@ -131,7 +132,8 @@ class Lab:
             hosts=(way,),
         )
 
-    def _verdicts(self, node: int) -> Verdicts:
+    def verdicts(self, node: int) -> Verdicts:
+        """What policy says about a node's pods."""
         local = self._on(node)
         servers = {pod.server.number: pod.server for pod in local}
         clients = {pod.client.number: pod.client for pod in local if pod.client is not None}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 
 import pytest
 
 from romana_ovs.model.objects import Protocol
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.interpret import Sent, Switch
 from romana_ovs.pipeline.packet import (
     ACK,
     ARP_REPLY,
@@ -25,8 +28,8 @@ from romana_ovs.pipeline.packet import (
     udp,
 )
 from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import ClientGroup, ServerGroup
-from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, TRUNK_PORT, Lab, LabPod, allow
+from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Trunk
+from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, RULE, TRUNK_PORT, Lab, LabPod, allow
 
 TCP80, UDP53, SCTP80 = (
     PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80),
@@ -225,6 +228,60 @@ def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: Lab) ->
     assert [name for packet in back for name in lab.delivered("s", packet)] == ["c", "c"]
     denied = udp(lab.ends("c", "s"), 4000, 54).fragments(3)
     assert [name for packet in denied for name in lab.delivered("c", packet)] == []
+
+
+def test_later_fragments_of_refused_replies_do_not_slip_through(lab: Lab) -> None:
+    """A22: the first fragment's port is refused, and another port of the same peers is not."""
+    packet = udp(lab.ends("c", "s"), 4000, 53)
+    opened(lab, packet)
+    lab.moved("s", server=ServerGroup(6, (allow(lab.pods["c"], ports=[PortRange(Protocol.UDP, 54, 54)]),), ()))
+    assert [name for piece in packet.reply().fragments(9) for name in lab.delivered("s", piece)] == []
+
+
+MANY = [PortRange(Protocol.TCP, 80, 90), PortRange(Protocol.UDP, 53, 60), PortRange(Protocol.SCTP, 1000, 2000)]
+
+
+@pytest.mark.parametrize(
+    ("proto", "port", "passes"), [(6, 85, True), (6, 91, False), (17, 60, True), (132, 999, False)]
+)
+def test_large_rules_work_as_conjunctions_in_every_table(lab: Lab, proto: int, port: int, *, passes: bool) -> None:
+    known = [lab.pods[name] for name in ("c", "x", "y", "stranger")]
+    large = (allow(*known, ports=MANY),)
+    lab.moved("s", server=ServerGroup(6, large, large))
+    lab.moved("c", client=ClientGroup(5, (), open=True))
+    node = lab.pods["s"].node
+    texts = [item.match_text() for item in lab.flows(node) if item.table in ("OpenEgress", "Ingress")]
+    assert sum("conj_id" in text for text in texts) == 2
+    packet = transport(proto, lab.ends("c", "s"), 4000, port)
+    assert lab.delivered("c", packet) == ["s"] * passes
+    assert lab.delivered("s", packet.reply()) == ["c"] * passes
+
+
+@pytest.mark.parametrize(
+    ("target", "port", "passes"),
+    [("192.0.2.9", 85, True), ("192.0.2.9", 91, False), ("198.51.100.1", 80, True), ("203.0.113.1", 80, False)],
+)
+def test_large_egress_rules_to_outsiders(lab: Lab, target: str, port: int, *, passes: bool) -> None:
+    cidrs = tuple(IPv4Network(text) for text in ("192.0.2.0/28", "198.51.100.0/24", "100.64.0.0/10", "8.8.8.8/32"))
+    lab.moved("c", client=ClientGroup(5, (Allow(RULE, frozenset(), cidrs, tuple(MANY)),), open=False))
+    assert any("conj_id" in item.match_text() for item in lab.flows(1) if item.table == "Egress")
+    packet = tcp(Addresses.of(lab.pods["c"].address, target), 4000, port)
+    assert lab.delivered("c", packet) == [f"n1:{GATEWAY_PORT}"] * passes
+    assert lab.arrivals("n1", GATEWAY_PORT, replace(packet.reply(), eth_src=0x020000000001)) == ["c"] * passes
+
+
+def test_a_packet_between_other_nodes_passes_unchanged_and_untracked() -> None:
+    lab = Lab.of(LabPod("c", 1, 1))
+    view = lab.view(1)
+    third = RemoteHost(3, "n3", TRUNK_PORT + 1)
+    view = replace(view, hosts=(*view.hosts, third), trunks=(*view.trunks, Trunk(TRUNK_PORT + 1)))
+    switch = Switch(compile_node(view, lab.verdicts(1)).flows.values())
+    passing = udp(Addresses.of(PLAN.address(1, 2, 7), PLAN.address(1, 3, 8), eth_src=0x0A05 << 32 | 65537), 1, 2)
+    assert switch.receive(passing, TRUNK_PORT) == [Sent(TRUNK_PORT + 1, passing)]
+    assert switch.receive(passing, TRUNK_PORT + 1) == [], "never back where it came from"
+    outward = udp(Addresses.of(PLAN.address(1, 2, 7), "203.0.113.9", eth_src=0x0A05 << 32 | 65537), 1, 2)
+    assert switch.receive(outward, TRUNK_PORT) == [], "each node has its own way out"
+    assert switch.conntrack.entries() == ()
 
 
 def test_arp_has_one_arithmetic_answer_even_for_isolated_pods(lab: Lab) -> None:
