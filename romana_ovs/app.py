@@ -20,6 +20,7 @@ from romana_ovs.controller.feed import Feed
 from romana_ovs.controller.manifests import Manifests
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
+from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
 from romana_ovs.controller.status import nodes_status, pods_status, strangers
 from romana_ovs.controller.wake import Wake
@@ -74,6 +75,7 @@ class RomanaOvs(runtime.RyuApp):
             failed=self._unreadable,
         )
         self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
+        self._rest = Rest()
         self._wake = Wake()
         self._due = False
         self._saved_revision = 0
@@ -235,6 +237,8 @@ class RomanaOvs(runtime.RyuApp):
         done = self.progress.finish(waiting, time.monotonic())
         if done is not None and self._feed is not None:
             self._feed.tell({"event": "programmed", **asdict(done)})
+        if self.cluster is not None:
+            self._rest.after(len(self.cluster.pods))
 
     # What the rounds need.
 
