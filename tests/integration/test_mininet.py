@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,21 @@ kill $(cat "$OVS_RUNDIR/v.pid") $(cat "$OVS_RUNDIR/o.pid")
 exit $code
 """
 
+# The zones of tracked connections while a command runs, and those that the bridges' flows name.
+WATCHED = """
+"$@" &
+running=$!
+switch="$OVS_RUNDIR/ovs-vswitchd.$(cat "$OVS_RUNDIR/v.pid").ctl"
+while kill -0 $running 2> "$OVS_RUNDIR/null"; do
+    for bridge in node1 node2; do
+        ovs-ofctl -O OpenFlow15 dump-flows $bridge 2> "$OVS_RUNDIR/null" | sed "s/^/$bridge /" >> "$OVS_RUNDIR/flows"
+    done
+    ovs-appctl -t "$switch" dpctl/dump-conntrack >> "$OVS_RUNDIR/tracked" 2> "$OVS_RUNDIR/null"
+    sleep 0.1
+done
+wait $running
+"""
+
 
 @pytest.fixture
 def rundir() -> Iterator[Path]:
@@ -59,12 +75,25 @@ def test_two_switches_give_the_verdicts_of_the_demonstration(tmp_path: Path, run
             shutil.copy(path, tmp_path)
     if with_policy:
         shutil.copy(demo / "policy" / "policy1.yaml", tmp_path)
-    done = apart(rundir, sys.executable, "mininet/demo_two_switches.py", str(tmp_path))
+    done = apart(rundir, "sh", "-c", WATCHED, "sh", sys.executable, "mininet/demo_two_switches.py", str(tmp_path))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert ("default/nginx-frontend -> default/nginx-backend 80/tcp" in lines) == with_policy
     assert "default/nginx-default-0 -> default/nginx-default-1 80/tcp" in lines
     assert len(lines) == 6 + with_policy
+    check_zones((rundir / "flows").read_text(), (rundir / "tracked").read_text())
+
+
+def check_zones(flows: str, tracked: str) -> None:
+    """One process, one conntrack table: the two bridges must share no zone in it, nor use the host's, which is 0."""
+    used = {bridge: set(re.findall(rf"^{bridge} .*\bct\([^)]*zone=(\w+)", flows, re.MULTILINE))
+            for bridge in ("node1", "node2")}
+    numbers = {bridge: {int(zone, 0) for zone in zones} for bridge, zones in used.items()}
+    assert [len(zones) for zones in numbers.values()] == [1, 1]
+    assert numbers["node1"] != numbers["node2"]
+    assert 0 not in numbers["node1"] | numbers["node2"]
+    assert not re.search(r"\bct\((?![^)]*zone=)", flows), "every use of conntrack names its zone"
+    assert {int(zone, 0) for zone in re.findall(r"zone=(\w+)", tracked)} == numbers["node1"] | numbers["node2"]
 
 
 def test_mn_makes_bridges_that_name_their_pods_and_links(rundir: Path) -> None:
