@@ -84,9 +84,13 @@ class Live:
     def edit(self, change: Callable[[], object], *, portless: int = 0) -> Mapping[str, int]:
         """The flow-mods that each node was sent for `change`, once every switch has it and all (or but `portless`) pods
         their ports."""
-        before, count = self.emulation.state.generation, len(self.heard)
+        before, count, pods = self.emulation.state.generation, len(self.heard), len(self.emulation.pods)
         change()
         self.await_state(lambda state: state.generation > before, "the change is noticed")
+        self.sent_since(count, portless=portless)
+        if len(self.emulation.pods) < pods:
+            # That its port is gone is a change of its own, which may be noticed later than all the rest.
+            self.await_state(lambda state: state.generation > before + 1, "the port is gone too")
         return self.sent_since(count, portless=portless)
 
     def sent_since(self, count: int, *, portless: int = 0) -> Mapping[str, int]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from romana_ovs.emulate.manifests import Manifests
+from romana_ovs.emulate.nodes import bridge_commands
 from romana_ovs.emulate.probe import measure
 from romana_ovs.model.connection import PortRef
 from romana_ovs.pipeline.cookies import Feature, cookie
@@ -102,28 +103,60 @@ def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluste
     cluster.edit(lambda: cluster.remove("more"))
 
 
-def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live) -> None:
-    before, elsewhere = cluster.meaning("node2"), cluster.flows("node1")
-    begun = time.monotonic()
+LOCAL_STREAM = ("stream", "a/near", 81)
+"""Both its ends are on the client's node: with that node's state it ends (DATAPLANE.md)."""
+
+
+@pytest.mark.parametrize("dead", ["node1", "node2"])
+def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live, dead: str) -> None:
+    """On node1 are the clients, on node2 the servers."""
+    alive = {"node1": "node2", "node2": "node1"}[dead]
+    before, elsewhere, begun = cluster.meaning(dead), cluster.flows(alive), time.monotonic()
+    tasks = [task for task in ALLOWED if dead == "node2" or task != LOCAL_STREAM]
     with (
         sink(cluster, "a/far", SINK) as far,
-        flowing(cluster, "a/client", *ALLOWED) as traffic,
+        flowing(cluster, "a/client", *tasks) as traffic,
         attempts(cluster, "b/stranger", *DENIED, ("udp", "a/far", SINK)) as denied,
     ):
-        cluster.kill_switch("node2")
-        cluster.await_state(lambda state: not state.nodes["node2"].connected, "its death is noticed")
-        cluster.node("node2").start_switch()
-        eventually(lambda: cluster.meaning("node2") == before, "every flow is back, for the ports as they are now")
+        cluster.kill_switch(dead)
+        cluster.await_state(lambda state: not state.nodes[dead].connected, "its death is noticed")
+        cluster.node(dead).start_switch()
+        eventually(lambda: cluster.meaning(dead) == before, "every flow is back, for the ports as they are now")
         traffic.flowing()
         past = time.monotonic() - begun
-        assert all(shown.age >= elsewhere[text].age + 0.5 * past for text, shown in cluster.flows("node1").items()), (
+        assert all(shown.age >= elsewhere[text].age + 0.5 * past for text, shown in cluster.flows(alive).items()), (
             "the other node is sent nothing")
         report = traffic.report()
-        assert report[1]["lost"] == [], "two pods of the other node notice nothing"
-        assert [task["lost"] for task in report[3:]] == [[], []], "established streams go on"
+        assert [task["lost"] for task in report[3:]] == [[]] * len(report[3:]), "established streams go on"
         assert sum(task["good"] for task in denied.report()) == 0
         assert far.report()[0]["good"] == 0
-        assert "NORMAL" not in cluster.hidden_flows("node2")
+        if dead == "node2":
+            assert report[1]["lost"] == [], "two pods of the other node notice nothing"
+        assert "NORMAL" not in cluster.hidden_flows(dead)
+
+
+def test_a_bridge_whose_controller_is_away_forwards_nothing_from_its_first_moment(cluster: Live) -> None:
+    words = bridge_commands("node1", "unix:x")
+    assert words.count("add-br") == 1
+    assert "fail_mode=secure" in words
+    assert "connection_mode=out-of-band" in words
+    cluster.stop_controller()
+    with (
+        attempts(cluster, "a/client", ("udp", "a/near", 80), ("connect", "a/near", 80)) as near,
+        attempts(cluster, "a/near", ("udp", "a/client", 80)) as back,
+    ):
+        near.flowing()
+        cluster.kill_switch("node1")
+        cluster.node("node1").start_switch()
+        count = [task["good"] for task in (*near.report(), *back.report())]
+        assert cluster.flows("node1") == {}
+        assert "NORMAL" not in cluster.hidden_flows("node1")
+        tried = len(near.report()[1]["lost"])
+        eventually(lambda: len(near.report()[1]["lost"]) > tried + 20, "attempts fail")
+        assert [task["good"] for task in (*near.report(), *back.report())] == count
+        cluster.start_controller()
+        near.flowing()
+        back.flowing()
 
 
 FROM_CLIENT = "{from: [{podSelector: {matchLabels: {app: client}}}]}"
