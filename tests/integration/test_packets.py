@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.nodes import Node
+from romana_ovs.emulate.nodes import BRIDGE, Node
 from romana_ovs.emulate.pods import RunningPod
 from romana_ovs.model.objects import PodKey
 from tests.integration import frames
@@ -23,6 +23,7 @@ from tests.integration.scenarios.space import Page, Tap, fetch, pings, run, udp_
 CONSTANT_MAC = mac("0a:58:00:00:00:01")
 ANYWHERE = "02:00:00:00:00:99"
 ALL_HOSTS = "ff:ff:ff:ff:ff:ff"
+UNSPECIFIED = IPv4Address("0.0.0.0")
 TIMES = 3
 """How often each forged frame is sent: the first makes a megaflow, which counts the others."""
 BIG = 8000
@@ -137,7 +138,7 @@ def forgeries(live: Live) -> dict[str, bytes]:
             f"{name}: another node's address": datagram(other_gateway, target, here),
             f"{name}: an address of nobody": datagram(IPv4Address("10.77.0.1"), target, here),
             f"{name}: an address outside": datagram(IPv4Address("203.0.113.5"), target, here),
-            f"{name}: no address": datagram(IPv4Address("0.0.0.0"), target, here),
+            f"{name}: no address": datagram(UNSPECIFIED, target, here),
             f"{name}: this host": datagram(IPv4Address("127.0.0.1"), target, here),
             f"{name}: an identity's MAC": datagram(me, target, wire_mac),
             f"{name}: an identity's MAC and address": datagram(address(live, "far"), target, wire_mac),
@@ -161,7 +162,7 @@ def forgeries(live: Live) -> dict[str, bytes]:
         "gratuitous ARP answer": plain_arp(me, me, here, 2),
         "tagged ARP": tagged(plain_arp(me, address(live, "near"), here), 5),
         "RARP": plain_arp(me, me, here, 3).replace(b"\x08\x06", b"\x80\x35", 1),
-        "DHCP client": datagram(IPv4Address("0.0.0.0"), nowhere, here, ALL_HOSTS, ports=(68, 67)),
+        "DHCP client": datagram(UNSPECIFIED, nowhere, here, ALL_HOSTS, ports=(68, 67)),
         "DHCP client of another address": datagram(address(live, "near"), nowhere, here, ALL_HOSTS, ports=(68, 67)),
         "DHCP server": datagram(me, nowhere, here, ALL_HOSTS, ports=(67, 68)),
         "broadcast": datagram(me, nowhere, here, ALL_HOSTS),
@@ -242,31 +243,43 @@ def test_no_fragment_leaks_to_a_closed_port(live: Live, taps: dict[str, Tap], se
     assert not taps[server].has(b"ffffffff"), "later fragments came without their first"
 
 
-def arp_answers(live: Live, taps: dict[str, Tap], request: bytes) -> list[bytes]:
-    """The ARP frames that come back to p/evil for a request."""
-    taps["evil"].forget()
-    taps["evil"].send(request)
-    marker = frames.arp(address(live, "evil"), IPv4Address("10.99.99.99"), eth_src=pod(live, "evil").place.mac)
-    taps["evil"].send(marker)
-    eventually(lambda: taps["evil"].has(IPv4Address("10.99.99.99").packed), "the answer to the request behind it")
-    answers = [frame for frame in taps["evil"].drain() if frame[12:14] == b"\x08\x06"]
-    return [frame for frame in answers if frame[28:32] != IPv4Address("10.99.99.99").packed]
+NOBODY = IPv4Address("10.99.99.99")
 
 
-def test_arp_answers_are_arithmetic_and_leave_address_detection_alone(live: Live, taps: dict[str, Tap]) -> None:
-    me, here = address(live, "evil"), pod(live, "evil").place.mac
-    for asked in (address(live, "near"), address(live, "shut"), address(live, "far"), node_address(live, 1),
-                  IPv4Address("203.0.113.77")):
-        answers = arp_answers(live, taps, frames.arp(me, asked, eth_src=here))
-        assert len(answers) == 1
-        body = answers[0][14:42]
-        assert body[6:8] == b"\x00\x02"
-        assert (body[8:14], body[14:18]) == (b"\x0a\x58" + asked.packed, asked.packed)
-        assert (body[18:24], body[24:28]) == (mac(here), me.packed)
-        assert (answers[0][:6], answers[0][6:12]) == (mac(here), b"\x0a\x58" + asked.packed)
-    assert arp_answers(live, taps, frames.arp(me, me, eth_src=here)) == []
-    assert arp_answers(live, taps, frames.arp(IPv4Address("0.0.0.0"), me, eth_src=here)) == []
-    assert arp_answers(live, taps, frames.arp(IPv4Address("0.0.0.0"), address(live, "near"), eth_src=here)) == []
+def arp_answers(tap: Tap, request: bytes, behind: bytes) -> list[bytes]:
+    """The ARP frames that come back for a request; `behind` is an honest request about NOBODY, sent after it."""
+    tap.forget()
+    tap.send(request)
+    tap.send(behind)
+    answers: list[bytes] = []
+
+    def done() -> bool:
+        answers[:] = [frame for frame in tap.drain() if frame[12:14] == b"\x08\x06"]
+        return any(frame[28:32] == NOBODY.packed for frame in answers)
+
+    eventually(done, "the answer to the request behind it")
+    return [frame for frame in answers if frame[28:32] != NOBODY.packed]
+
+
+@pytest.mark.parametrize("asker", ["a pod", "its node"])
+def test_arp_answers_are_arithmetic_and_leave_address_detection_alone(
+    live: Live, taps: dict[str, Tap], asker: str
+) -> None:
+    with contextlib.closing(Tap(node(live, 1).netns, BRIDGE)) as gateway:
+        me, tap = (address(live, "evil"), taps["evil"]) if asker == "a pod" else (node_address(live, 1), gateway)
+        here = "0a:58:" + ":".join(f"{byte:02x}" for byte in me.packed)
+        behind = frames.arp(me, NOBODY, eth_src=here)
+        for asked in (address(live, "near"), address(live, "shut"), address(live, "far"), node_address(live, 2),
+                      IPv4Address("203.0.113.77")):
+            answers = arp_answers(tap, frames.arp(me, asked, eth_src=here), behind)
+            assert len(answers) == 1
+            body = answers[0][14:42]
+            assert body[6:8] == b"\x00\x02"
+            assert (body[8:14], body[14:18]) == (b"\x0a\x58" + asked.packed, asked.packed)
+            assert (body[18:24], body[24:28]) == (mac(here), me.packed)
+            assert (answers[0][:6], answers[0][6:12]) == (mac(here), b"\x0a\x58" + asked.packed)
+        for sender, asked in ((me, me), (UNSPECIFIED, me), (UNSPECIFIED, address(live, "near"))):
+            assert arp_answers(tap, frames.arp(sender, asked, eth_src=here), behind) == []
     seen = {name for name, tap in taps.items() if any(frame[12:14] == b"\x08\x06" for frame in tap.drain())}
     assert seen <= {"evil"}, "requests are answered by the switch and seen by nobody"
 

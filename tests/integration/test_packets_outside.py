@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from romana_ovs.emulate.fabric import TUNNEL_KEY, Fabric
-from romana_ovs.emulate.nodes import Node
+from romana_ovs.emulate.nodes import BRIDGE, Node
 from romana_ovs.emulate.system import ip_batch
 from romana_ovs.model.objects import PodKey
 from tests.integration import frames
@@ -155,6 +155,26 @@ def test_an_error_about_nothing_does_not_pass(live: Live, outside: str) -> None:
 def raw_icmp(space: str) -> socket.socket:
     """A socket that sends ICMP messages from a namespace."""
     return within(space, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+
+
+def test_the_node_port_brings_no_pods_address(live: Live, outside: str) -> None:
+    """What a node forwards may claim any source: those of pods do not count there, whatever MAC they come with."""
+    node, target = live.emulation.nodes["node1"], IPv4Address(address(live, "plain"))
+    number = identity(live.emulation.nodes["node2"], address(live, "far")).to_bytes(4, "big")
+    wire_mac = "0a:05:" + ":".join(f"{byte:02x}" for byte in number)
+    gateway, plain = Tap(node.netns, BRIDGE), Tap(netns(live, "plain"))
+    try:
+        for source in (address(live, "far"), address(live, "asks"), str(target), "10.77.0.1"):
+            for mac in ("02:00:00:00:00:55", wire_mac):
+                gateway.send(frames.udp(IPv4Address(source), target, (7000, 81), eth_src=mac, data=b"forged"))
+        honest = frames.udp(IPv4Address(OUTSIDE), target, (7000, 81), eth_src="02:00:00:00:00:55", data=b"honest")
+        gateway.send(honest[:12] + struct.pack("!HH", 0x8100, 5) + honest[12:].replace(b"honest", b"forged"))
+        gateway.send(honest)
+        eventually(lambda: plain.has(b"honest"), "the honest datagram arrives")
+        assert not plain.has(b"forged")
+    finally:
+        gateway.close()
+        plain.close()
 
 
 @pytest.fixture
