@@ -35,7 +35,7 @@ class Size:
     tuples: int
 
 
-FULL = Size(tuple(SIZES), rounds=100, turns=8, seconds=2.0, tuples=1_000)
+FULL = Size(tuple(SIZES), rounds=100, turns=16, seconds=1.0, tuples=1_000)
 QUICK = Size((100,), rounds=2, turns=1, seconds=1.0, tuples=25)
 
 

@@ -7,12 +7,14 @@ before NORMAL, says what tracking alone costs here.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from statistics import median
+from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 from bench.pods import PORT, Bench, Place, ask, bench, serving
@@ -28,6 +30,8 @@ TRACKED = "\n".join(
     )
 )
 READY_SECONDS = 10.0
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds of a clock tick, in which processor time is counted."""
 
 
 def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -35,12 +39,13 @@ def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
     with bench(pods, 1, 1) as found:
         sets = {"romana": found.tables, "normal": NORMAL, "tracked": TRACKED}
         with streaming(found) as stream:
-            streams = _turns(found, sets, rounds, lambda: stream(seconds))
+            found.program(NORMAL)
+            stream(seconds)
+            streams, work = _turns(found, sets, rounds, lambda: stream(seconds))
         with serving(found.servers):
             client, server = found.clients[0], found.servers[0].address
-            rates = _turns(
-                found, sets, rounds, lambda: float(ask(client, "connect", server, str(PORT), str(seconds))["rate"])
-            )
+            words = ("connect", server, str(PORT), str(seconds))
+            rates, _ = _turns(found, sets, rounds, lambda: float(ask(client, *words)["rate"]))
         return {
             "pods": pods,
             "flows": found.flows,
@@ -48,27 +53,52 @@ def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
             "seconds": seconds,
             "sender": "iperf3" if shutil.which("iperf3") else "a sender of our own",
             "throughput": _compared(streams),
+            "per processor": _compared(
+                {
+                    name: [rate * seconds / max(used, TICK) for rate, used in zip(rates, work[name], strict=True)]
+                    for name, rates in streams.items()
+                }
+            ),
             "connections": _compared(rates),
         }
 
 
-def _turns(found: Bench, sets: dict[str, str], rounds: int, once: Callable[[], float]) -> dict[str, list[float]]:
-    """What `once` says under each set of tables, in turns; every other turn runs backwards."""
-    taken: dict[str, list[float]] = {name: [] for name in sets}
+Taken = dict[str, list[float]]
+
+
+def _turns(found: Bench, sets: dict[str, str], rounds: int, once: Callable[[], float]) -> tuple[Taken, Taken]:
+    """What `once` says under each set of tables, in turns; and the switch's seconds of processor time meanwhile.
+
+    Every other turn runs backwards.
+    """
+    taken: Taken = {name: [] for name in sets}
+    work: Taken = {name: [] for name in sets}
     for turn in range(rounds):
         for name in list(sets)[:: -1 if turn % 2 else 1]:
             found.program(sets[name])
+            before = _worked(found)
             taken[name].append(once())
-    return taken
+            work[name].append(_worked(found) - before)
+    return taken, work
 
 
-def _compared(taken: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians by set of tables; ratios to NORMAL are medians over the turns, each with its own NORMAL."""
+def _worked(found: Bench) -> float:
+    """Seconds of processor time that the switch process has used (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{found.node.switch_pid()}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK
+
+
+def _compared(taken: Taken) -> dict[str, Any]:
+    """Medians by set of tables; ratios to NORMAL turn by turn, as their quartiles."""
     ratios = {
-        name: median(one / base for one, base in zip(rates, taken["normal"], strict=True))
+        name: _quartiles([one / base for one, base in zip(rates, taken["normal"], strict=True)])
         for name, rates in taken.items()
     }
-    return {"median": {name: median(rates) for name, rates in taken.items()}, "ratio": ratios, "all": taken}
+    return {"median": {name: median(rates) for name, rates in taken.items()}, "ratio": ratios}
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    return quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
 
 
 @contextmanager
