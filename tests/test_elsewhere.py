@@ -24,7 +24,6 @@ from romana_ovs.model.objects import (
     PolicyRule,
 )
 from romana_ovs.pipeline.compile import CompileCache, compile_node
-from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import ResolveCache, resolve
@@ -197,8 +196,8 @@ def test_a_new_class_costs_other_nodes_only_rows_of_the_rules_that_name_it(one, 
             for change, flow in each.ordered():
                 origin = flow.origin
                 event(f"{origin.kind}")
-                if not known and Feature(flow.cookie >> FEATURE_SHIFT & 0xFF) is Feature.ISOLATION:
-                    continue  # The first pod of a tenant gives that tenant its run.
+                if not known and not origin.rule:
+                    continue  # The first pod of a tenant (or of none) gives that its run, which is nobody's rule.
                 key = PolicyKey(origin.kind, origin.namespace, origin.name)
                 assert key in naming, f"{name}: {change.value} {flow.table} {flow.match_text()} of {origin}"
 
