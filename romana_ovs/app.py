@@ -57,23 +57,15 @@ class RomanaOvs(runtime.RyuApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.options = config.controller_options_from(runtime.CONF)
-        if self.options.manifests is None:
-            raise InputError.because("names no folder of manifests", field="[romana] manifests")
-        settings = config.settings_from(runtime.CONF)
+        try:
+            self._read_settings()
+        except RomanaError as error:
+            runtime.refuse(error)
         self.cluster: Cluster | None = None
         self.ports = Ports(self.options.ovsdb)
         self.sessions: dict[int, Session] = {}
         self.progress = Progress()
         self.refused: tuple[str, ...] = ()
-        self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
-        self.world = World(settings, self._state.load() if self._state is not None else None)
-        self._manifests = Manifests(
-            self.options.manifests,
-            Store(settings, default_nodes=self.options.nodes),
-            loaded=self._loaded,
-            failed=self._unreadable,
-        )
         self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
         self._rest = Rest()
         self._wake = Wake()
@@ -83,6 +75,21 @@ class RomanaOvs(runtime.RyuApp):
         self._failures: dict[str, str] = {}
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
         self._patient_until = 0.0
+
+    def _read_settings(self) -> None:
+        """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
+        self.options = config.controller_options_from(runtime.CONF)
+        if self.options.manifests is None:
+            raise InputError.because("names no folder of manifests", field="[romana] manifests")
+        settings = config.settings_from(runtime.CONF)
+        self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
+        self.world = World(settings, self._state.load() if self._state is not None else None)
+        self._manifests = Manifests(
+            self.options.manifests,
+            Store(settings, default_nodes=self.options.nodes),
+            loaded=self._loaded,
+            failed=self._unreadable,
+        )
 
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""

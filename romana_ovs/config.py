@@ -58,7 +58,12 @@ OPTIONS = (
     Option("segment_bits", "12", "bits", "Bits of a pod address that number tenants' segments."),
     Option("host_bits", "6", "bits", "Bits of a pod address that number hosts."),
     Option("endpoint_bits", "6", "bits", "Bits of a pod address that number the pods of a segment on one host."),
-    Option("manifests", "", "path", "Folder of Kubernetes manifests that the controller follows."),
+    Option(
+        "manifests",
+        "/etc/romana-ovs/manifests",
+        "path",
+        "Folder of Kubernetes manifests that the controller follows, from when it is there.",
+    ),
     Option("nodes", "2", "nodes", "How many nodes there are when the folder has no Node object."),
     Option(
         "ovsdb",
@@ -76,7 +81,7 @@ _NAMES = frozenset(option.name for option in OPTIONS)
 class ControllerOptions:
     """What the controller needs besides Settings. Paths that are not set are None."""
 
-    manifests: Path | None = None
+    manifests: Path | None = Path("/etc/romana-ovs/manifests")
     nodes: int = 2
     ovsdb: tuple[str, ...] = ("unix:/var/run/openvswitch/db.sock",)
     state_file: Path | None = None

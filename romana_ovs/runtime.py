@@ -12,7 +12,7 @@ import stat
 import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from romana_ovs import _ryu_shim
 
@@ -55,6 +55,7 @@ __all__ = [
     "StateChange",
     "fail",
     "on_state_change",
+    "refuse",
     "run",
     "spawn",
 ]
@@ -145,11 +146,18 @@ def run(argv: Sequence[str]) -> int:
     try:
         manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")
     except SystemExit as end:
+        if isinstance(end.__cause__, RomanaError):
+            raise end.__cause__ from None
         return end.code if isinstance(end.code, int) else 1
     except Error as error:
         raise InputError.because(str(error)) from error
     # Ryu's main function returns only when what it runs has ended, which nothing here ever should.
     return 1
+
+
+def refuse(error: RomanaError) -> NoReturn:
+    """End the start with one sentence instead of a traceback, under plain ryu-manager too."""
+    raise SystemExit(f"romana-ovs: {error}") from error
 
 
 def end_on_signals() -> None:

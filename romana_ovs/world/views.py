@@ -13,6 +13,7 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import NO_TENANT, Cluster, SegmentKey
 from romana_ovs.model.identity import IdentityMatch, whole_segments
 from romana_ovs.model.objects import Node, PodKey
+from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.view import ClassInfo, ForeignRoute, Gateway, LocalPod, NodeView
 from romana_ovs.world.members import Member
 from romana_ovs.world.memo import Memo
@@ -74,8 +75,8 @@ class NodeAssembly:
             pods=shown,
             tenants=memo.value(
                 "tenants",
-                (shared.tenants, tenants, cluster.settings.shared_tenants),
-                lambda: _runs(shared.tenants, tenants | cluster.settings.shared_tenants | {NO_TENANT}),
+                (shared.tenants, tenants, cluster.settings),
+                lambda: _runs(shared.tenants, _heard_of(tenants, shared.tenants, cluster.settings)),
             ),
             segments=shared.segments,
             classes=shared.classes,
@@ -127,6 +128,13 @@ def _local(member: Member, identity: int, port: PodPort, plan: Plan) -> LocalPod
 def _homes(pods: tuple[LocalPod, ...]) -> tuple[tuple[str, ...], frozenset[str]]:
     """The namespaces (sorted) and the tenants of local pods."""
     return tuple(sorted({pod.namespace for pod in pods})), frozenset(pod.segment.tenant for pod in pods)
+
+
+def _heard_of(local: frozenset[str], known: Mapping[str, tuple[Run, ...]], settings: Settings) -> frozenset[str]:
+    """The tenants whose runs matter where pods of `local` tenants are: all, where everyone may reach one of them."""
+    if settings.isolation is Isolation.NONE or local & settings.shared_tenants:
+        return frozenset(known)
+    return local | settings.shared_tenants | {NO_TENANT}
 
 
 def _runs(runs: Mapping[str, tuple[Run, ...]], wanted: frozenset[str]) -> Mapping[str, tuple[IdentityMatch, ...]]:

@@ -40,12 +40,12 @@ def test_another_job_ends_alone() -> None:
     ("options", "said"),
     [
         (["--config-file", "/nonexistent.conf"], "/nonexistent.conf"),
-        ([], "manifests"),
+        ([], "names no folder of manifests"),
     ],
 )
 def test_unusable_settings_are_one_sentence(options: list[str], said: str, tmp_path: Path) -> None:
     if not options:
-        (tmp_path / "empty.conf").write_text("[romana]\n")
+        (tmp_path / "empty.conf").write_text("[romana]\nmanifests =\n")
         options = ["--config-file", str(tmp_path / "empty.conf")]
     done = subprocess.run(
         [sys.executable, "-m", "romana_ovs", "controller", *options],
