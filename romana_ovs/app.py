@@ -22,7 +22,7 @@ from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
-from romana_ovs.controller.status import nodes_status, pods_status, strangers
+from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
 from romana_ovs.controller.wake import Wake
 from romana_ovs.kube.store import Loaded, Store
 from romana_ovs.model.bridge import BridgeFacts
@@ -74,6 +74,7 @@ class RomanaOvs(runtime.RyuApp):
         self._caches: dict[str, tuple[ResolveCache, CompileCache]] = {}
         self._failures: dict[str, str] = {}
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
+        self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
 
     def _read_settings(self) -> None:
@@ -135,6 +136,7 @@ class RomanaOvs(runtime.RyuApp):
         if loaded.cluster is not self.cluster:
             self.cluster = loaded.cluster
             self.progress.change(noticed)
+            self._follow_ports()
             self._compute()
         self._told()
 
@@ -148,8 +150,16 @@ class RomanaOvs(runtime.RyuApp):
         noticed = time.monotonic()
         if self.ports.replace(remote, rows):
             self.progress.change(noticed)
+            self._follow_ports()
             self._compute()
         self._told()
+
+    def _follow_ports(self) -> None:
+        """Pods that no manifest binds to a node are where their ports are, in any order of arrival."""
+        found = displaced(self.cluster, self.ports.bridges) if self.cluster is not None else {}
+        if found != self._displaced:
+            self._displaced = found
+            self._manifests.place(found)
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from eventlet import tpool
 from eventlet.hubs import trampoline
 
-from romana_ovs.kube.folder import FolderReader
+from romana_ovs.kube.folder import Content, FolderReader
 from romana_ovs.kube.store import Loaded, Store
 from romana_ovs.kube.watch import FolderWatch
 from romana_ovs.model.errors import InputError
+from romana_ovs.model.objects import PodKey
 
 LOG = logging.getLogger("romana_ovs.manifests")
 
@@ -34,6 +35,7 @@ class Manifests:
         self._reader = FolderReader(path, store.settings)
         self._loaded = loaded
         self._failed = failed
+        self._content: Content | None = None
 
     def run(self) -> None:
         """Never returns. While the folder cannot be read the last cluster stands. Raises SetupError without inotify."""
@@ -45,11 +47,17 @@ class Manifests:
                     trampoline(watch.fileno(), read=True)
                 noticed = time.monotonic()
 
+    def place(self, seen: Mapping[PodKey, str]) -> None:
+        """Tell of the cluster with its unbound pods on the nodes where their ports are `seen`; they stay there."""
+        if self._content is not None:
+            self._loaded(self._store.apply(self._content, seen=seen), time.monotonic())
+
     def _read(self, watch: FolderWatch, noticed: float) -> None:
         try:
             # In a thread of its own: a large folder takes seconds, and switches want their echoes answered.
             content = watch.settled(lambda: tpool.execute(self._reader.read))
             loaded = self._store.apply(content)
+            self._content = content
         except InputError as error:
             self._failed(error)
         else:

@@ -48,6 +48,18 @@ def nodes_status(
     return found
 
 
+def displaced(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, str]:
+    """The node where the port of a pod is, for every pod whose own node has no port of it."""
+    return {
+        key: node
+        for node, bridge in sorted(bridges.items(), reverse=True)
+        for key in bridge.facts.pods
+        if (pod := cluster.pods.get(key)) is not None
+        and pod.node != node
+        and (pod.node not in bridges or key not in bridges[pod.node].facts.pods)
+    }
+
+
 def strangers(cluster: Cluster, world: World, bridges: Iterable[Bridge]) -> dict[tuple[str, PodKey], str]:
     """A sentence for every port whose pod is unknown, has no address, or belongs elsewhere: nothing passes it."""
     found: dict[tuple[str, PodKey], str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -31,11 +31,15 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The valid items, the fallbacks of invalid policies, and how many nodes there are without a Node."""
+    """The valid items, the fallbacks of invalid policies, and how many nodes there are without a Node.
+
+    `seen` tells on which node the port of a pod is, where that is not the node that the pod was placed on.
+    """
 
     items: tuple[Item, ...]
     fallbacks: tuple[Policy, ...]
     nodes: int
+    seen: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,14 @@ class Assembled:
 def assemble(parts: Parts, before: Cluster) -> Assembled:
     """The cluster that `parts` make. What equals a value in `before` is that very value.
 
-    A pod that was placed in `before` stays on its node.
+    A pod that is not bound to a node is where its port is seen; else one that was placed in `before` stays.
     """
     policies: list[Policy] = list(parts.fallbacks)
     policies += [item.value for item in parts.items if isinstance(item.value, (KubernetesPolicy, RomanaPolicy))]
     nodes = _nodes(parts)
     gathered = _Pods()
     gathered.gather(parts.items, sorted(nodes))
-    pods = _placed(gathered.pods, sorted(nodes), before)
+    pods = _placed(gathered.pods, sorted(nodes), before, parts.seen)
     problems = gathered.problems + _unbound(pods, nodes, gathered.places)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
     named |= {item.value.namespace for item in parts.items if isinstance(item.value, Workload)}
@@ -137,10 +141,12 @@ class _Pods:
             self.problems.append(place.problem("metadata.name", reason))
 
 
-def _placed(pods: Mapping[PodKey, Pod], nodes: list[str], before: Cluster) -> dict[PodKey, Pod]:
+def _placed(
+    pods: Mapping[PodKey, Pod], nodes: list[str], before: Cluster, seen: Mapping[PodKey, str]
+) -> dict[PodKey, Pod]:
     """The pods in sorted order, those without a node on the one that has the fewest of them.
 
-    With none placed before, this is round-robin. A pod that a scheduler has yet to bind is left alone.
+    With none `seen` or placed before, this is round-robin. A pod that a scheduler has yet to bind is left alone.
     """
     placed = dict(sorted(pods.items()))
     waiting = []
@@ -149,9 +155,12 @@ def _placed(pods: Mapping[PodKey, Pod], nodes: list[str], before: Cluster) -> di
         if pod.node or not (pod.networked or pod.host_network):
             continue
         old = before.pods.get(key)
-        if old is not None and old.node in load:
-            load[old.node] += 1
-            placed[key] = old if replace(old, node="") == pod else replace(pod, node=old.node)
+        home = seen.get(key, "")
+        if home not in load:
+            home = old.node if old is not None else ""
+        if home in load:
+            load[home] += 1
+            placed[key] = old if old is not None and old == replace(pod, node=home) else replace(pod, node=home)
         else:
             waiting.append(key)
     heap = [(count, node) for node, count in load.items()]

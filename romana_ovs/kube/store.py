@@ -69,11 +69,13 @@ class Store:
         self._held: dict[ObjectId, _Held] = {}
         self._cluster = Cluster(settings=settings)
 
-    def apply(self, content: Content, *, nodes: int | None = None) -> Loaded:
+    def apply(
+        self, content: Content, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None
+    ) -> Loaded:
         """The cluster that `content` describes now, with all problems found.
 
         `nodes` asks for that many nodes; raises InputError, with nothing changed, when the folder has
-        Node objects of its own.
+        Node objects of its own. Pods that are not bound are on the nodes where their ports are `seen`.
         """
         choice = self._choose(content)
         declared = any(isinstance(held.item.value, Node) for held in choice.held.values())
@@ -84,6 +86,7 @@ class Store:
             items=tuple(held.item for held in choice.held.values()),
             fallbacks=tuple(choice.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,
+            seen=seen or {},
         )
         built = assemble(parts, self._cluster)
         self._held, self._cluster = choice.held, built.cluster

@@ -83,6 +83,43 @@ def test_a_restarted_controller_sends_nothing(one: tuple[Ovs, Controller]) -> No
     assert controller.programmed()[-1]["sent"] == {"node1": 0}
 
 
+@pytest.mark.parametrize("ports_first", [False, True])
+def test_pods_that_no_manifest_binds_are_where_their_ports_are(ports_first: bool) -> None:
+    """Somebody else's bridge has them all, whatever placing them in turn would have said."""
+    unbound = "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {}, namespace: a}}\nspec: {{containers: []}}\n"
+    names = ("x", "y", "z")
+    with Ovs() as ovs, Controller((ovs.remote,)) as controller:
+
+        def attach() -> None:
+            ovs.bridge("br-int", node="node2", controller=controller.openflow)
+            for number, name in enumerate(names, start=1):
+                ovs.port("br-int", f"p{name}", iface_id=f"a/{name}", ofport=number)
+
+        controller.write("pods.yaml", "".join(unbound.format(name) for name in names))
+        if ports_first:
+            attach()
+        controller.start()
+        if not ports_first:
+            controller.until(lambda state: len(state["pods"]) == len(names), "the pods are known")
+            attach()
+        controller.until(
+            lambda state: [each["node"] for each in state["pods"].values()] == ["node2"] * len(names)
+            and [each["port"] for each in state["pods"].values()] == [1, 2, 3],
+            "all pods are on the node of the bridge",
+        )
+        controller.settled()
+        assert {"in_port=1", "in_port=2", "in_port=3"} <= _ofports(ovs)
+        before = ovs.flows("br-int")
+        controller.stop()
+
+        def restart() -> None:
+            controller.start()
+            controller.settled()
+
+        assert sent_during(ovs, "br-int", restart) == []
+        assert ovs.flows("br-int") == before
+
+
 def test_a_killed_controller_leaves_the_switch_as_it_is(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     before = ovs.flows("br-int")

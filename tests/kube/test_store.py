@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from romana_ovs.kube.store import Store
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
-from romana_ovs.model.objects import NAME_LABEL, KubernetesPolicy, Node, PolicyKey
+from romana_ovs.model.objects import NAME_LABEL, KubernetesPolicy, Node, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
 from tests.kube.manifests import content, join, loaded, pod, policy, workload
 
@@ -208,3 +208,21 @@ def test_once_valid_a_policy_is_only_lost_by_being_removed(edits: list[str]) -> 
             assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector != EVERYTHING
         else:
             assert found is None
+
+
+def test_a_pod_that_is_not_bound_is_where_its_port_is_seen_and_stays_there() -> None:
+    store = Store(Settings())
+    bound = pod("c", more="  nodeName: node2\n")
+    text = content(a=join(pod("a"), pod("b"), bound))
+    first = store.apply(text).cluster
+    assert {key: each.node for key, each in first.pods.items()} == {
+        "default/a": "node1", "default/b": "node2", "default/c": "node2",
+    }  # fmt: skip
+    seen = {PodKey("default/b"): "node1", PodKey("default/c"): "node1", PodKey("default/a"): "nowhere"}
+    moved = store.apply(text, seen=seen).cluster
+    assert {key: each.node for key, each in moved.pods.items()} == {
+        "default/a": "node1", "default/b": "node1", "default/c": "node2",
+    }  # fmt: skip
+    assert moved.pods[PodKey("default/a")] is first.pods[PodKey("default/a")]
+    assert store.apply(text).cluster is moved
+    assert store.apply(text, seen=seen).cluster is moved
