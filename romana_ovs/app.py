@@ -318,6 +318,7 @@ class RomanaOvs(runtime.RyuApp):
         return {
             "event": "state",
             "generation": self.progress.generation,
+            "pending": self._due or self.world.pending,
             "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node()),
             "pods": pods_status(cluster, self.world, bridges),
             "problems": problems,

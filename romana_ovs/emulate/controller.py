@@ -61,12 +61,14 @@ class State:
     problems: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     packet_ins: int = 0
+    pending: bool = False
+    """Some of it waits for all switches to confirm what they were told before."""
 
     @property
     def settled(self) -> bool:
         """Whether every switch has what this generation asks for, and every pod of a node that is there its port."""
         followed = (node.connected and node.synced_generation >= self.generation for node in self.nodes.values())
-        return all(followed) and all(
+        return not self.pending and all(followed) and all(
             pod.port is not None for pod in self.pods.values() if pod.node in self.nodes
         )
 
@@ -118,6 +120,7 @@ def _state(event: Mapping[str, Any]) -> State:
         problems=_texts(event.get("problems", ())),
         refused=_texts(event.get("refused", ())),
         packet_ins=event.get("packet_ins", 0),
+        pending=event.get("pending", False),
     )
 
 

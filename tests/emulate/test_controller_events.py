@@ -25,6 +25,7 @@ def test_a_state_is_settled_when_switches_and_ports_have_followed() -> None:
     assert state().settled
     assert state().nodes["node1"].flows["total"] == 12
     assert not state(generation=5).settled
+    assert not state(pending=True).settled
     assert not state(pods={"x/a": {**POD, "port": None}}).settled
     assert state(pods={"x/a": {**POD, "node": "nowhere", "port": None}}).settled
     assert not state(nodes={"node1": {**NODE, "connected": False}}).settled
