@@ -114,9 +114,8 @@ def measure(hosts: dict[str, Any], addresses: dict[str, str]) -> Matrix:
     servers = [host.popen([sys.executable, "-m", "http.server", str(PORT.port)], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) for host in hosts.values()]
     try:
-        for host in hosts.values():
-            while host.cmd(f"ss -Hltn sport = :{PORT.port}").strip() == "":
-                time.sleep(0.05)
+        for host, server in zip(hosts.values(), servers, strict=True):
+            await_server(host, server)
         asked = {
             Opening(source, destination, str(PORT)): hosts[source].popen(
                 ["curl", "-s", "-o", "/dev/null", "-m", str(CURL_SECONDS), f"http://{address}/"])
@@ -128,6 +127,17 @@ def measure(hosts: dict[str, Any], addresses: dict[str, str]) -> Matrix:
             server.terminate()
             server.wait()
     return Matrix.of(addresses, [str(PORT)], opened)
+
+
+def await_server(host: Any, server: subprocess.Popen[bytes]) -> None:
+    """Return once `server` listens. Raises RuntimeError when it ends instead, TimeoutError when it does neither."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while host.cmd(f"ss -Hltn sport = :{PORT.port}").strip() == "":
+        if server.poll() is not None:
+            raise RuntimeError(f"the HTTP server of {host.name} ended with status {server.returncode}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the HTTP server of {host.name} does not listen")
+        time.sleep(0.05)
 
 
 def free_port() -> int:

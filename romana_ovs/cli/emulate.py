@@ -174,7 +174,8 @@ def _stay(session: Session) -> int:
         session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are refused.")
         for node in emulation.nodes.values():
             session.screen.print(f"{node.name}: {node.dump_flows}", markup=False, soft_wrap=True)
-        session.screen.print(f"Edit {session.manifests.folder} and see. help tells what can be typed.", markup=False)
+        folder = session.manifests.folder
+        session.screen.print(f"Edit {folder} and see; help tells what can be typed.", markup=False, soft_wrap=True)
         Prompt(emulation, show_matrix=lambda asked: show_matrix(session, asked)).run()
     return 0
 
