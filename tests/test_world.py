@@ -13,7 +13,7 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort, TunnelPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import segment_of
-from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
+from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
     Direction,
@@ -27,7 +27,7 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.policy.view import Atom, ForeignRoute, RemoteHost, Trunk
+from romana_ovs.policy.view import ForeignRoute, RemoteHost, Trunk
 from romana_ovs.world import World, offline, offline_facts
 
 UNDERLAY = IPv4Address("172.16.0.0")
@@ -320,65 +320,6 @@ def test_a_node_that_leaves_and_comes_back_while_its_pods_stay_keeps_its_number(
     world.update(cluster(pod("a", "node2")))
     world.update(cluster())
     assert world.host_number("node2") == number
-
-
-# Splitting classes: make before break
-
-
-def test_a_rule_that_splits_classes_comes_into_force_in_three_steps():
-    before = cluster(pod("client", labels={"app": "web"}), pod("plain"), pod("server", "node2"))
-    world = follow(before)
-    shared = world.identity_of("ns/client")
-    assert shared == world.identity_of("ns/plain")
-    rule = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})), selector=EVERYTHING)
-    after = before.with_object(rule)
-
-    world.update(after)
-    assert world.pending
-    first = views(world, after)["node2"]
-    (new,) = first.classes.keys() - {shared}
-    assert world.identity_of("ns/client") == shared and first.policies == ()
-
-    world.advance()
-    second = views(world, after)["node2"]
-    assert world.pending and second.classes.keys() >= {shared, new} and second.policies == ()
-    assert world.identity_of("ns/client") == new and world.identity_of("ns/plain") == shared
-
-    world.advance()
-    third = views(world, after)["node2"]
-    assert not world.pending and len(third.policies) == 1
-    assert third.classes[new].truths == {Atom("app", frozenset({"web"})): True}
-
-
-def test_a_rule_that_splits_nothing_is_in_force_at_once():
-    before = cluster(pod("client", labels={"app": "web"}), pod("server", "node2", labels={"app": "web"}))
-    world = follow(before)
-    after = before.with_object(policy("p", PolicyPeer(pods=Selector.of({"app": "web"}))))
-    world.update(after)
-    assert not world.pending and len(views(world, after)["node2"].policies) == 1
-
-
-def test_while_a_split_is_pending_newer_rules_and_pods_are_followed():
-    before = cluster(pod("client", labels={"app": "web"}), pod("plain"), pod("gone"))
-    world = follow(before)
-    old = world.identity_of("ns/plain")
-    web = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
-    expression = Selector((Requirement("app", Operator.DOES_NOT_EXIST),))
-    world.update(before.with_object(web))
-    after = before.with_object(policy("q", PolicyPeer(pods=expression)))
-    after = after.with_object(pod("new", labels={"app": "db"})).without(pod("gone"))
-    after = after.with_object(pod("plain", labels={"tier": "front"}))
-    world.update(after)
-    assert world.pending
-    assert segment_of(world.identity_of("ns/plain")) != segment_of(old)
-    while world.pending:
-        world.advance()
-    view = views(world, after)["node1"]
-    exists = Atom("app", None)
-    assert [each.key.name for each in view.policies] == ["q"]
-    assert {key: view.classes[world.identity_of(key)].truths for key in ("ns/client", "ns/plain", "ns/new")} == {
-        "ns/client": {exists: True}, "ns/plain": {exists: False}, "ns/new": {exists: True},
-    }
 
 
 # Which policies a node hears of
