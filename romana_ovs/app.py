@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from romana_ovs import config, runtime
 from romana_ovs.controller.feed import Feed
@@ -41,6 +41,8 @@ from romana_ovs.sync.session import State
 from romana_ovs.world import World
 
 LOG = logging.getLogger("romana_ovs")
+
+T = TypeVar("T")
 
 LISTING_SECONDS = 10.0
 """How long to wait at the start for databases that do not answer; their nodes are then not known."""
@@ -76,6 +78,7 @@ class RomanaOvs(runtime.RyuApp):
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
+        self._aside_now = False
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
@@ -210,17 +213,29 @@ class RomanaOvs(runtime.RyuApp):
         return bool(self._failures)
 
     def _round(self, cluster: Cluster) -> None:
+        number, generation = self.progress.next_round(), self.progress.generation
+        self._aside(lambda: self._follow(cluster))
+        self._warn_of_strangers(cluster)
+        facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
+        numbers = {node: self.world.host_number(node) for node in facts}
+        ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
+        nodes = [node for node in ready if numbers[node] is not None]
+        programs = self._aside(lambda: {node: self._program(facts[node], facts) for node in nodes})
+        for node, program in programs.items():
+            if program is not None:
+                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0)))
+
+    def _aside(self, function: Callable[[], T]) -> T:
+        """What `function` makes of the world, which nobody may look at until then."""
+        self._aside_now = True
+        try:
+            return runtime.aside(function)
+        finally:
+            self._aside_now = False
+
+    def _follow(self, cluster: Cluster) -> None:
         self.world.update(cluster)
         self._save()
-        self._warn_of_strangers(cluster)
-        number = self.progress.next_round()
-        facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
-        for node, session in self._sessions_by_node().items():
-            if session.ready and self.world.host_number(node) is not None:
-                program = self._program(facts[node], facts)
-                if program is not None:
-                    zone = ZONE_BASE + (self.world.host_number(node) or 0)
-                    session.want(Wanted(number, self.progress.generation, program, zone))
 
     def _program(self, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
         """The tables of one node; None, with the failure noted, when they cannot be made."""
@@ -304,8 +319,10 @@ class RomanaOvs(runtime.RyuApp):
         if self._feed is not None:
             self._feed.changed()
 
-    def status(self) -> dict[str, Any]:
-        """Everything that is known now, as the status feed tells it."""
+    def status(self) -> dict[str, Any] | None:
+        """Everything that is known now, as the status feed tells it; None while the world is being worked on."""
+        if self._aside_now:
+            return None
         bridges = self.ports.bridges
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
