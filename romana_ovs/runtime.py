@@ -10,11 +10,11 @@ import os
 import signal
 import stat
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from romana_ovs import _ryu_shim
+from romana_ovs import _ryu_shim, config
 
 _ryu_shim.install()
 # Known, and decided (docs: the way out is os-ken); whoever runs the controller can do nothing about it.
@@ -147,14 +147,15 @@ def fail() -> None:
     os._exit(1)
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], given: Mapping[str, str] | None = None) -> int:
     """Run the controller with ryu-manager's own options in `argv`; returns the exit status when it has ended.
 
-    Raises InputError when its settings are no good.
+    `given` are settings of ours that count above those of files. Raises InputError when its settings are no good.
     """
     from oslo_config.cfg import Error
     from ryu.cmd import manager
 
+    config.register(CONF, given)
     end_on_signals()
     try:
         manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")
