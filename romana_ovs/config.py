@@ -71,8 +71,8 @@ OPTIONS = (
         "kubeconfig",
         "",
         "path",
-        "The Kubernetes API server that the controller follows in place of the folder: a kubeconfig file, or in-cluster "
-        "for the service account of the pod that it runs in; empty: none.",
+        "The Kubernetes API server that the controller follows in place of the folder: a kubeconfig file, or "
+        "in-cluster for the service account of the pod that it runs in; empty: none.",
     ),
     Option(
         "node",

@@ -143,7 +143,7 @@ def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state:
     cluster = manifests.first.cluster
     settings = manifests.folder / "romana.conf"
     return Plan(
-        folder=manifests.folder.resolve(), nodes=tuple(sorted(cluster.nodes)), count=manifests.count,
+        source=manifests.folder.resolve(), nodes=tuple(sorted(cluster.nodes)), count=manifests.count,
         addresses=AddressPlan.of(cluster.settings), fabric=fabric, ports=manifests.served(ports),
         settings=(settings.resolve(),) if settings.is_file() else (), state_file=state.resolve() if state else None,
     )
