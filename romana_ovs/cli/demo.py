@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from romana_ovs.cli.drawing import draw_matrix
-from romana_ovs.cli.emulate import Session, ended_by_signals, parse_ports, show_matrix
+from romana_ovs.cli.session import Session, ended_by_signals, parse_ports, show_matrix
 from romana_ovs.emulate.controller import Programmed
 from romana_ovs.emulate.cut import Cut, open_connection
 from romana_ovs.emulate.fabric import Fabric
@@ -163,7 +163,7 @@ class Demo:
         self.faults += [f"step {letter}: {fault}" for fault in faults]
 
     def _tenant(self, pod: PodKey) -> str:
-        cluster = self.session.manifests.read().cluster
+        cluster = self.session.source.read().cluster
         return cluster.tenant_of(cluster.pods[pod])
 
     def _tenants_apart(self, step: Step) -> Iterator[str]:

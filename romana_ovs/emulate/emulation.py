@@ -87,11 +87,11 @@ class Emulation:
 
     def __init__(
         self, plan: Plan, *, progress: Callable[[str], None] = lambda _: None,
-        listener: Callable[[Event], None] = lambda _: None, reporter: Reporter | None = None,
+        listener: Callable[[Event], None] = lambda _: None,
     ) -> None:
         """Nothing starts yet. `progress` is told each step in a few words, `listener` every event."""
         self.plan = plan
-        self._reporter: Reporter = reporter if reporter is not None else NoReporter()
+        self.reporter: Reporter = NoReporter()
         self.nodes: Mapping[str, Node] = {}
         self._progress = progress
         self._listener = listener
@@ -139,13 +139,13 @@ class Emulation:
         source = "kubeconfig" if plan.follows_api else "manifests"
         options = Options({source: plan.source}, plan.count, plan.state_file or run.folder / "state", plan.settings)
         self._controller = Controller(run, nodes, options)
-        self._reporter.start(run, self.nodes)
+        self.reporter.start(run, self.nodes)
         self.start_controller()
 
     def close(self) -> None:
         """End and remove everything. Idempotent."""
         self._ending = True
-        self._reporter.close()
+        self.reporter.close()
         if self._controller is not None:
             self._controller.stop()
         if self._follower is not None:
@@ -288,10 +288,10 @@ class Emulation:
         self._listed = self._listed or (nodes.keys() >= self.nodes.keys() and all(
             node.synced_generation >= 0 for node in nodes.values()))
         kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
-        kept = {key: place for key, place in kept.items() if not self._reporter.ending(key)}
+        kept = {key: place for key, place in kept.items() if not self.reporter.ending(key)}
         self._pods.follow({**kept, **self._places()}.values())
         ports = {key for key, pod in self._state.pods.items() if pod.port is not None}
-        self._reporter.ran({key: pod.place for key, pod in self._pods.running.items() if key in ports})
+        self.reporter.ran({key: pod.place for key, pod in self._pods.running.items() if key in ports})
 
     def refollow(self) -> None:
         """Run what is to run, again: what the reporter says of the pods' end may be another. Raises SetupError."""
@@ -301,7 +301,7 @@ class Emulation:
 
     def _places(self) -> dict[PodKey, PodPlace]:
         return {key: PodPlace(key, pod.node, pod.address, pod.mac) for key, pod in self._state.pods.items()
-                if pod.node in self.nodes and not self._reporter.ending(key)}
+                if pod.node in self.nodes and not self.reporter.ending(key)}
 
     def _address_nodes(self) -> None:
         """Give every node its own address on its bridge, once the controller has numbered it."""
