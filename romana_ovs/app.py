@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from romana_ovs import config, runtime
 from romana_ovs.controller.feed import Feed
+from romana_ovs.controller.kubernetes import Kubernetes
 from romana_ovs.controller.manifests import Manifests
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
@@ -24,11 +25,13 @@ from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
 from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
 from romana_ovs.controller.wake import Wake
+from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.store import Loaded, Store
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.pipeline.registers import ZONE_BASE
 from romana_ovs.policy.resolve import resolve
@@ -83,17 +86,19 @@ class RomanaOvs(runtime.RyuApp):
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
         self.options = config.controller_options_from(runtime.CONF)
-        if self.options.manifests is None:
-            raise InputError.because("names no folder of manifests", field="[romana] manifests")
         settings = config.settings_from(runtime.CONF)
         self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
         self.world = World(settings, self._state.load() if self._state is not None else None)
-        self._manifests = Manifests(
-            self.options.manifests,
-            Store(settings, default_nodes=self.options.nodes),
-            loaded=self._loaded,
-            failed=self._unreadable,
-        )
+        self._source = self._source_of(settings)
+
+    def _source_of(self, settings: Settings) -> Manifests | Kubernetes:
+        """Where the cluster is described. Raises InputError when nothing says so."""
+        if self.options.kubeconfig is not None:
+            return Kubernetes(_api_source(self.options.kubeconfig), settings, loaded=self._loaded, health=self._told)
+        if self.options.manifests is None:
+            raise InputError.because("names no folder of manifests", field="[romana] manifests")
+        store = Store(settings, default_nodes=self.options.nodes)
+        return Manifests(self.options.manifests, store, loaded=self._loaded, failed=self._unreadable)
 
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""
@@ -106,7 +111,7 @@ class RomanaOvs(runtime.RyuApp):
         runtime.spawn_after(LISTING_SECONDS, self._compute)
         for remote in self.options.ovsdb:
             runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
-        runtime.spawn(self._manifests.run)
+        runtime.spawn(self._source.run)
         runtime.spawn(self._work)
 
     # What happens, from wherever it comes: taken note of at once, worked on by `_work`.
@@ -162,7 +167,7 @@ class RomanaOvs(runtime.RyuApp):
         found = displaced(self.cluster, self.ports.bridges) if self.cluster is not None else {}
         if found != self._displaced:
             self._displaced = found
-            self._manifests.place(found)
+            self._source.place(found)
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
@@ -326,6 +331,7 @@ class RomanaOvs(runtime.RyuApp):
         bridges = self.ports.bridges
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
+            *self._source.troubles,
             *self.ports.warnings,
             *self._strangers.values(),
             *map(str, self.world.problems),
@@ -342,3 +348,8 @@ class RomanaOvs(runtime.RyuApp):
             "refused": list(self.refused),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
         }
+
+
+def _api_source(name: str) -> ApiSource:
+    """Where the API server is: `name` is a kubeconfig file, or the word for the account of our own pod."""
+    return ApiSource() if name == config.IN_CLUSTER else ApiSource(name)

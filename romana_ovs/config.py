@@ -175,8 +175,11 @@ def load_settings(folder: Path) -> Settings:
     Raises InputError naming the file and every unknown option and bad value.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
-        return Settings()
+    return settings_in(path) if path.is_file() else Settings()
+
+
+def settings_in(path: Path) -> Settings:
+    """The Settings that a configuration file gives. Raises InputError naming it and all that is wrong with it."""
     groups = _parsed(path)
     values = {name: texts[-1] for name, texts in groups.pop(GROUP, {}).items()}
     problems = [

@@ -1,4 +1,4 @@
-"""`romana-ovs emulate DIR`: a folder of manifests on an emulated cluster of real Open vSwitch bridges."""
+"""`romana-ovs emulate`: a folder of manifests, or an API server's cluster, on emulated nodes of real bridges."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from romana_ovs.cli.session import Session, draw, ended_by_signals, parse_ports, show_matrix
+from romana_ovs.config import FILE_NAME
 from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.emulate.prompt import Prompt
+from romana_ovs.kube.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
 
@@ -18,7 +20,12 @@ HELP = "run a folder of manifests on an emulated cluster of real Open vSwitch br
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `emulate` takes."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder of manifests; edits of it apply live")
+    parser.add_argument("folder", metavar="DIR", type=Path, nargs="?",
+                        help="the folder of manifests; edits of it apply live")
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE",
+                        help="in place of DIR: emulated nodes for the cluster of this API server")
+    parser.add_argument("--config-file", type=Path, metavar="FILE",
+                        help="with --kubeconfig: the settings (for a folder they are in DIR/romana.conf)")
     parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes there are (default 2)")
     parser.add_argument("--fabric", choices=[fabric.value for fabric in Fabric], default=Fabric.LINK.value,
                         help="how nodes are joined (default link)")
@@ -31,12 +38,27 @@ def run(args: argparse.Namespace) -> int:
     ports = parse_ports(args.probe) if args.probe is not None else ()
     if args.nodes is not None and args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
-    session = Session.prepare(args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state,
-                              as_json=args.json)
+    session = _session(args, ports)
     with ended_by_signals():
         if ports:
             return _probe(session, ports, as_json=args.json)
         return _stay(session)
+
+
+def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
+    if (args.folder is None) is (args.kubeconfig is None):
+        raise InputError.because("name either a folder of manifests or, by --kubeconfig, an API server")
+    if args.folder is not None:
+        if args.config_file is not None:
+            raise InputError.because(f"--config-file goes with --kubeconfig; DIR has its settings in {FILE_NAME}")
+        return Session.prepare(args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state,
+                               as_json=args.json)
+    from romana_ovs.cli import api_session  # a client of Kubernetes takes long to import, and folders need none
+
+    return api_session.prepare(api_session.Wish(
+        kubeconfig=args.kubeconfig, nodes=args.nodes or DEFAULT_NODES, fabric=Fabric(args.fabric),
+        settings=args.config_file, state=args.state, ports=ports, as_json=args.json,
+    ))
 
 
 def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
@@ -64,7 +86,7 @@ def _stay(session: Session) -> int:
         session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are refused.")
         for node in emulation.nodes.values():
             session.screen.print(f"{node.name}: {node.dump_flows}", markup=False, soft_wrap=True)
-        folder = session.source.name
-        session.screen.print(f"Edit {folder} and see; help tells what can be typed.", markup=False, soft_wrap=True)
+        said = f"Edit {session.source.edited} and see; help tells what can be typed."
+        session.screen.print(said, markup=False, soft_wrap=True)
         Prompt(emulation, show_matrix=lambda asked: show_matrix(session, asked)).run()
     return 0

@@ -110,7 +110,11 @@ class Session:
                 self.emulation.serve(self.source.served(ports))
             self.edits.take(event)
         except RomanaError as error:
-            self.screen.print(str(error), style="red", markup=False)
+            self.complain(str(error))
+
+    def complain(self, text: str) -> None:
+        """Tell the user, whatever is being shown."""
+        self.screen.print(text, style="red", markup=False)
 
     def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:
         """(expected, measured) of every pair of pods that run by `ports`; says which do not. Raises SetupError."""

@@ -30,6 +30,11 @@ class Expectation:
     name: str
     count: int | None = None
 
+    @property
+    def edited(self) -> str:
+        """What people edit to change it."""
+        return self.name
+
     def __init__(self, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict) -> None:
         self.addresses = addresses
 
