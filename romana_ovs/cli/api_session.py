@@ -34,8 +34,8 @@ class Wish:
     as_json: bool = False
 
 
-def prepare(wish: Wish) -> Session:
-    """A session over the cluster of an API server. Raises InputError, SetupError, and ApiError."""
+def prepare(wish: Wish) -> tuple[ApiCluster, Session]:
+    """The cluster of an API server, and a session over it. Raises InputError and SetupError."""
     settings = settings_in(wish.settings) if wish.settings is not None else Settings()
     cluster = ApiCluster(Api(ApiSource(str(wish.kubeconfig))), settings)
     cluster.start()
@@ -56,7 +56,7 @@ def prepare(wish: Wish) -> Session:
         state_file=wish.state.resolve() if wish.state is not None else None, follows_api=True,
     )
     session = Session.over(cluster, plan, ports=wish.ports, as_json=wish.as_json, reporter=reporter)
-    return session
+    return cluster, session
 
 
 def _addresses(names: Sequence[str], fabric: Fabric) -> dict[str, str]:

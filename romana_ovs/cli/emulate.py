@@ -55,10 +55,11 @@ def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
                                as_json=args.json)
     from romana_ovs.cli import api_session  # a client of Kubernetes takes long to import, and folders need none
 
-    return api_session.prepare(api_session.Wish(
+    wish = api_session.Wish(
         kubeconfig=args.kubeconfig, nodes=args.nodes or DEFAULT_NODES, fabric=Fabric(args.fabric),
         settings=args.config_file, state=args.state, ports=ports, as_json=args.json,
-    ))
+    )
+    return api_session.prepare(wish)[1]
 
 
 def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:

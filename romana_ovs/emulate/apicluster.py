@@ -15,6 +15,7 @@ from romana_ovs.kube.api.resources import CLUSTER, PODS
 from romana_ovs.kube.ledger import Ledger
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
@@ -43,7 +44,7 @@ class ApiCluster(Expectation):
         self._pods: dict[PodKey, Object] = {}
         self._loaded: Loaded | None = None
         self._troubles: dict[str, str] = {}
-        self._news = threading.Condition()
+        self._news = threading.Condition(threading.RLock())
 
     @property
     def edited(self) -> str:
@@ -67,6 +68,13 @@ class ApiCluster(Expectation):
             self._pods_changed = take
             pods = dict(self._pods)
         take(pods)
+
+    def await_cluster(self, condition: Callable[[Cluster], bool], seconds: float = LISTING_SECONDS) -> Cluster:
+        """The cluster once `condition` holds of it. Raises SetupError when that takes longer than `seconds`."""
+        with self._news:
+            if not self._news.wait_for(lambda: condition(self.read().cluster), seconds):
+                raise SetupError(f"the API server does not tell within {seconds:.0f} s what it was asked to do")
+            return self.read().cluster
 
     def read(self) -> Loaded:
         """The cluster as the API server last told it."""

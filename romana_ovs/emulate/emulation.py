@@ -212,9 +212,12 @@ class Emulation:
         for node in self.nodes.values():
             node.ofctl("ct-flush", "ct_nw_proto=132")
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> State:
-        """The state once every pod runs and every switch has all of it. Raises SetupError after `seconds`."""
-        self._await(lambda: self.settled, seconds, "the cluster does not settle")
+    def settle(self, seconds: float = SETTLE_SECONDS, *, pods: int = 0) -> State:
+        """The state once every pod runs, and at least `pods` of them, and every switch has all of it.
+
+        Raises SetupError after `seconds`.
+        """
+        self._await(lambda: self.settled and len(self.pods) >= pods, seconds, "the cluster does not settle")
         return self._state
 
     def programmed_after(self, generation: int, seconds: float = SETTLE_SECONDS) -> Programmed:
