@@ -59,7 +59,7 @@ class Members:
             self._let_go(key, cluster.pods.get(key), done)
         self._follow_nodes(cluster, changes)
         looked_at = self._to_look_at(cluster, changes)
-        wanted = [pod for key in sorted(looked_at) if (pod := _wanted(cluster.pods.get(key))) is not None]
+        wanted = [pod for key in sorted(looked_at) if (pod := attachable(cluster.pods.get(key))) is not None]
         self._admit(cluster, wanted)
         claims = [pod for pod in wanted if pod.address is not None]
         for pod in claims:
@@ -85,7 +85,7 @@ class Members:
     def _let_go(self, key: PodKey, pod: Pod | None, done: Outcome) -> None:
         """Ends what the registry holds for `key` unless `pod` is still the one that has it."""
         held = self.registry.endpoint(key)
-        wanted = _wanted(pod)
+        wanted = attachable(pod)
         if wanted is None:
             self._refused.pop(key, None)
         if held is None or (wanted is not None and _same(wanted, held)):
@@ -153,7 +153,7 @@ class Members:
         done.nodes.add(pod.node)
 
 
-def _wanted(pod: Pod | None) -> Pod | None:
+def attachable(pod: Pod | None) -> Pod | None:
     """`pod` when it should have an endpoint: it is on a node, and neither finished nor its node's own."""
     return pod if pod is not None and pod.networked and pod.node else None
 
