@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.world.changes import Changes
+
+
+class Identified(Protocol):
+    """A pod with the number of its segment: what its identity is made of."""
+
+    @property
+    def pod(self) -> Pod:
+        """The pod."""
+
+    @property
+    def number(self) -> int:
+        """The permanent number of its segment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ It needs nobody to go on: addresses it gives out itself, and the registry's last
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -34,12 +34,20 @@ FORMAT = 1
 """Version of what `to_json` gives."""
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a view makes true: the revision it may acknowledge, and the one in which it relies on nothing leaving."""
+
+    acknowledged: int
+    released: int
+
+
 class NodePart:
     """Follows what one node sees of a cluster, and makes its view.
 
-    After `update`, save `to_json` when `changes` moved, program the `view`, and when the switch has confirmed it call
-    `confirmed` with the `revision` that the view was of; then store the `report`. The first report must be stored
-    before the first `update` with published numbers: from then on the registry waits for this node.
+    After `update`, save `to_json` when `changes` moved, take the `promise` and program the `view`; when the switch has
+    confirmed it, hand the promise to `confirmed` and store the `report`. The first report must be stored before the
+    first `update` with published numbers: from then on the registry waits for this node.
     """
 
     def __init__(self, node: str, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
@@ -112,16 +120,19 @@ class NodePart:
         """Whether rules, or pods that were relabelled, wait for the registry."""
         return self._reliance.waiting or any(worn.waiting for worn in self._wearing.worn.values())
 
-    def confirmed(self, revision: int, *, released: bool) -> None:
-        """The switch has the view of `revision`; `released` as it was said with that view."""
-        self._confirmed = max(self._confirmed, revision)
-        if released:
-            self._released = max(self._released, revision)
-
     @property
-    def released(self) -> bool:
-        """Whether the view relies on no atom that is leaving."""
-        return self._reliance.released
+    def promise(self) -> Promise:
+        """What the registry may be told once the switch has the present view."""
+        revision = self.revision
+        return Promise(
+            acknowledged=revision if self._wearing.honest and self._reliance.rules is not None else 0,
+            released=revision if self._reliance.released else 0,
+        )
+
+    def confirmed(self, promise: Promise) -> None:
+        """The switch has the view that `promise` was made with."""
+        self._confirmed = max(self._confirmed, promise.acknowledged)
+        self._released = max(self._released, promise.released)
 
     @property
     def report(self) -> Report:

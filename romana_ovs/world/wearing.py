@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
+from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.atoms import atom_order, holds
@@ -39,6 +39,13 @@ class Finder:
         pinned = self.classes.pins.get(pod)
         return pinned if pinned in fitting else fitting[0] if fitting else None
 
+    def honest(self, number: int, labels: Labels) -> bool:
+        """Whether the class says of a pod with these labels what is true, or nothing."""
+        if number & CLASS_MASK == UNKNOWN_CLASS:
+            return True
+        yes = self.classes.classes.get(number)
+        return yes is not None and all((atom in yes) == holds(atom, labels) for atom in self._asked)
+
     def any(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
         """As `known`, or else one that fits and that not every node knows yet."""
         found = self.known(pod, segment, labels)
@@ -59,13 +66,14 @@ class Worn:
     @property
     def known(self) -> bool:
         """Whether its identity is a class, and not just its segment."""
-        return self.identity != identity(segment_of(self.identity), UNKNOWN_CLASS)
+        return self.identity & CLASS_MASK != UNKNOWN_CLASS
 
 
 class Wearing:
-    """What the pods of one node wear."""
+    """What the pods of one node wear. `honest`: no class says of any of them what is not true."""
 
     def __init__(self) -> None:
+        self.honest = True
         self.worn: Mapping[PodKey, Worn] = MappingProxyType({})
         self._finders: dict[str, Finder] = {}
 
@@ -76,7 +84,7 @@ class Wearing:
         `late` are pods that are still here but have no member for the time being, as they were. While `patient`, a
         pod that had a class and has none now stays what it was; otherwise it gets what its whole segment gets.
         """
-        places = {member.pod.namespace for member in members.values()} | {one.pod.namespace for one in late.values()}
+        places = {member.pod.namespace for member in (*members.values(), *late.values())}
         self._finders = {name: self._finder(name, namespaces.get(name, NO_CLASSES)) for name in places}
         found = {}
         for key, member in members.items():
@@ -87,6 +95,10 @@ class Wearing:
         if patient:
             found.update({key: self._stay(key, self.worn[key]) for key in late.keys() & self.worn.keys()})
         self.worn = MappingProxyType(dict(sorted(found.items())))
+        self.honest = all(
+            self._finders[worn.member.pod.namespace].honest(worn.identity, worn.member.pod.labels)
+            for worn in found.values()
+        )
 
     def _finder(self, namespace: str, classes: ClassSet) -> Finder:
         held = self._finders.get(namespace)
