@@ -17,6 +17,7 @@ class Claims:
         self._plan = published.plan
         self._claims = dict(published.foreign)
         self._since = dict.fromkeys(self._claims, now)
+        self._waiting = False
         self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
 
     @property
@@ -27,7 +28,7 @@ class Claims:
     @property
     def pending(self) -> bool:
         """Whether a claim waits for the node that might have given the address itself."""
-        return any(not claim.granted for claim in self._claims.values())
+        return self._waiting
 
     def update(
         self,
@@ -46,16 +47,16 @@ class Claims:
         own = {self._plan.gateway(number) for number in hosts.values()} | set(nodes)
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
             del self._claims[address], self._since[address]
-        for address in [each for each, claim in self._claims.items() if not claim.granted and each in contested]:
-            del self._claims[address], self._since[address]
         for name in sorted(reports):
             for address in sorted(reports[name].foreign):
-                if name in hosts and address not in self._claims and address not in contested and address not in own:
+                if name in hosts and address not in self._claims and address not in own:
                     self._claims[address], self._since[address] = Claim(name, granted=False), now
         names = {number: name for name, number in hosts.items()}
         for address, claim in self._claims.items():
-            if not claim.granted and self._is_free(address, claim, names, reports):
+            # What is contested stays known, so that who contests it can say so.
+            if not claim.granted and address not in contested and self._is_free(address, claim, names, reports):
                 self._claims[address] = Claim(claim.node, granted=True)
+        self._waiting = any(not claim.granted and each not in contested for each, claim in self._claims.items())
         if self._claims != self._frozen:
             self._frozen = MappingProxyType(dict(sorted(self._claims.items())))
 

@@ -94,7 +94,7 @@ class NodePart:
             raise InputError.because(
                 "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
             )
-        if published is not None and published is not self.published:
+        if published is not None:
             self._consider(published)
         own = self._memo.value("own", cluster.pods, lambda: self._own(cluster.pods))
         cluster = replace(cluster, pods=own)
@@ -217,7 +217,7 @@ class NodePart:
             if held is not None and new.epoch < held.epoch:
                 reason = f"they are of epoch {new.epoch}, those held of epoch {held.epoch}"
                 raise InputError.because(reason, field="published numbers")
-            if held is None or new.revision >= held.revision:
+            if new is not held and (held is None or new.revision >= held.revision):
                 self._take(new)
                 self.changes += 1
             self._refused = None
