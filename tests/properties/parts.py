@@ -20,13 +20,16 @@ from romana_ovs.kube.published import (
 )
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.policy.published import Published, Report
 from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.interpret import Switch
+from romana_ovs.pipeline.network import Network, Wiring
+from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import World, offline_facts
 from romana_ovs.world.joined import joined_state
 from romana_ovs.world.node import NodePart, Promise
 from romana_ovs.world.registry import RegistryPart
+from tests.properties.rig import Rig
 
 TUNNEL_PORT = 0x7FFF
 MOST_ROUNDS = 60
@@ -160,3 +163,34 @@ class Parts:
         while world.pending:
             world.advance()
         return world
+
+
+class PartsRig(Rig):
+    """The switches of node parts, each programmed when the test says so."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.cluster = parts.cluster
+        self.switches = {}
+        self.facts = dict(tunnelled(parts.cluster, sorted(parts.cluster.nodes)))
+        for name in self.facts:
+            self.program_node(name)
+        self.addresses = {
+            key: address
+            for name, own in self.facts.items()
+            for key in own.pods
+            if (address := parts.nodes[name].address_of(key)) is not None
+        }
+
+    def program_node(self, name: str) -> None:
+        """The switch of a node gets its tables, and the node's report is on its way."""
+        view = self.parts.view(name)
+        if view is not None:
+            flows = tables(view).values()
+            if name in self.switches:
+                self.switches[name].program(flows)
+            else:
+                self.switches[name] = Switch(flows)
+        self.parts.node_programs(name)
+        if self.switches.keys() >= self.facts.keys():
+            self.network = Network(self.switches, Wiring.of(self.facts))

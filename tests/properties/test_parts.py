@@ -8,7 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from tests.properties.parts import Parts, tables, tunnelled
+from romana_ovs.model.connection import Connection
+from romana_ovs.policy.evaluate import Reference
+from tests.properties.parts import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
+from tests.properties.test_agree import connections
 from tests.strategies import clusters, labels, policies
 
 
@@ -100,3 +103,74 @@ def test_settled_parts_compile_what_one_process_for_all_compiles(data: st.DataOb
             compare(parts)
     parts.settle()
     compare(parts)
+
+
+@given(data=st.data(), cluster=clusters())
+@profile(100)
+def test_nothing_stops_or_opens_while_messages_are_on_their_way(data: st.DataObject, cluster: Cluster) -> None:
+    """What old and new state allow is never dropped, what neither allows never passes, in any order of messages."""
+    parts = Parts(cluster)
+    parts.settle()
+    rig = PartsRig(parts)
+    chosen = data.draw(connections(rig))
+    for _ in range(data.draw(st.integers(1, 2))):
+        before = Reference.of(parts.cluster, rig.addresses)
+        parts.change(data.draw(other_rules_or_labels(parts.cluster)))
+        after = Reference.of(parts.cluster, rig.addresses)
+        steady = [one for one in chosen if before.allowed(one) == after.allowed(one)]
+        for _ in range(data.draw(st.integers(0, 25))):
+            one_thing_happens(data, rig)
+            for connection in steady:
+                assert_as(rig, connection, before.allowed(connection))
+        while_settling(rig, steady, before)
+        for connection in chosen:
+            assert_as(rig, connection, after.allowed(connection))
+
+
+@st.composite
+def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
+    """Other policies, or one pod with other labels: every packet is then judged by the old state or by the new."""
+    alive = sorted(key for key, pod in at.pods.items() if pod.networked)
+    if not alive or draw(st.booleans()):
+        return replace(at, policies=draw(policies(tuple(at.namespaces))))
+    return at.with_object(replace(at.pods[draw(st.sampled_from(alive))], labels=draw(labels())))
+
+
+def one_thing_happens(data: st.DataObject, rig: PartsRig) -> None:
+    parts, newest = rig.parts, len(rig.parts.history) - 1
+    name = data.draw(st.sampled_from(sorted(parts.nodes)))
+    what = data.draw(st.sampled_from(("registry", "objects", "numbers", "program", "program", "report")))
+    if what == "registry":
+        parts.registry_looks(data.draw(st.integers(newest - 1, newest)))
+    elif what == "objects":
+        parts.node_looks(name, newest, None)
+    elif what == "numbers":
+        parts.node_looks(name, 0, data.draw(st.integers(max(0, len(parts.messages) - 4), len(parts.messages) - 1)))
+    elif what == "program":
+        rig.program_node(name)
+    else:
+        parts.report_arrives(name)
+
+
+def while_settling(rig: PartsRig, steady: list[Connection], before: Reference) -> None:
+    """As `Parts.settle`, with a look at every step."""
+    parts, newest = rig.parts, len(rig.parts.history) - 1
+    for _ in range(MOST_ROUNDS):
+        was = (len(parts.messages), dict(parts.reports))
+        parts.registry_looks(newest)
+        for name in sorted(parts.nodes):
+            parts.node_looks(name, newest, len(parts.messages) - 1)
+            rig.program_node(name)
+            parts.report_arrives(name)
+            for connection in steady:
+                assert_as(rig, connection, before.allowed(connection))
+        if was == (len(parts.messages), parts.reports) and not parts.registry.pending:
+            return
+    raise AssertionError("it does not settle")
+
+
+def assert_as(rig: PartsRig, connection: Connection, allowed: bool) -> None:
+    for switch in rig.switches.values():
+        switch.conntrack.flush()
+    arrived = bool(rig.send(connection, rig.opening(connection)))
+    assert arrived == allowed, f"{connection}"
