@@ -120,17 +120,14 @@ class Api:
     ) -> Iterator[bytes]:
         """The lines of an answer as they come, without their ends, until the server ends it.
 
-        Raises ApiError, by kind; TornError when the last line is not complete, when nothing came for `silent`
-        seconds, or when it has lasted for `deadline` seconds.
+        It returns when the server has begun to answer. Raises ApiError, by kind. Reading raises TornError when the
+        last line is not complete, when nothing came for `silent` seconds, or when it has lasted for `deadline` seconds.
         """
         end = time.monotonic() + deadline
         response = self._open("GET", path, query, None, content_type=JSON, silent=silent)
-        try:
-            if response.status != 200:
-                raise self._refusal(_whole(response, time.monotonic() + REQUEST_SECONDS), f"GET {path}")
-            yield from _lines(_pieces(response, end))
-        finally:
-            response.close()
+        if response.status != 200:
+            raise self._refusal(_whole(response, time.monotonic() + REQUEST_SECONDS), f"GET {path}")
+        return _streamed(response, end)
 
     def _open(
         self, method: str, path: str, query: Query | None, data: bytes | None, *, content_type: str, silent: float
@@ -253,6 +250,13 @@ def _whole(response: urllib3.BaseHTTPResponse, end: float) -> Answer:
         raise
     response.release_conn()
     return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
+
+
+def _streamed(response: urllib3.BaseHTTPResponse, end: float) -> Iterator[bytes]:
+    try:
+        yield from _lines(_pieces(response, end))
+    finally:
+        response.close()
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
