@@ -23,7 +23,7 @@ from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.election import Ask, Election, Mandate, Read, Record, State, Timing, Write
 from romana_ovs.kube.api.grumble import Grumble
 from romana_ovs.kube.api.wanted import Leadership
-from romana_ovs.model.errors import ApiError, ConflictError, MissingError
+from romana_ovs.model.errors import ApiError, ConflictError, MissingError, TornError
 
 LOG = logging.getLogger("romana_ovs.lease")
 
@@ -100,7 +100,7 @@ class Machine:
 
 
 class Elector:
-    """`run` is a thread's job; `told` is called from it with every change of leadership."""
+    """`run` is a thread's job; `told` is called from it with each change of Leadership, and with Health."""
 
     def __init__(
         self,
@@ -108,11 +108,12 @@ class Elector:
         lease: LeaseName,
         *,
         me: str,
-        told: Callable[[Leadership], None],
+        told: Callable[[object], None],
         timing: Timing | None = None,
         machine: Machine | None = None,
+        fence: Fence | None = None,
     ) -> None:
-        self.fence = Fence((machine or Machine()).now)
+        self.fence = fence or Fence((machine or Machine()).now)
         self._api = api
         self._lease = lease
         self._told = told
@@ -124,7 +125,7 @@ class Elector:
         self._stop = False
         self._above: int | None = None
         self._wake = threading.Event()
-        self._grumble = Grumble(LOG, str(lease))
+        self._grumble = Grumble(LOG, str(lease), told)
 
     def stop(self) -> None:
         """End `run` soon, giving the lease back. All writers must have stopped before."""
@@ -150,6 +151,7 @@ class Elector:
                 self._publish()
             else:
                 self._machine.wait(self._wake, max(0.0, self._election.wakes() - self._machine.now()))
+        self._told(Leadership(False, 0, "", ended=True))
 
     def _take_orders(self, now: float) -> None:
         above, self._above = self._above, None
@@ -194,18 +196,19 @@ class Elector:
         return self._record(answer.json())
 
     def _record(self, value: Mapping[str, Any]) -> Record:
-        """What a Lease object says; a spec that says nothing is nobody's."""
-        spec = value.get("spec") or {}
-        renewed = spec.get("renewTime")
-        if isinstance(renewed, str):
-            self._stamp = _read_time(renewed, self._stamp)
-        self._acquired = spec.get("acquireTime") or ""
-        return Record(
-            holder=spec.get("holderIdentity") or "",
-            transitions=spec.get("leaseTransitions") or 0,
-            seconds=float(spec.get("leaseDurationSeconds") or 0),
-            version=value["metadata"]["resourceVersion"],
-        )
+        """What a Lease object says; a spec that says nothing is nobody's. Raises TornError."""
+        try:
+            spec = value.get("spec") or {}
+            self._stamp = _read_time(spec.get("renewTime") or "", self._stamp)
+            self._acquired = spec.get("acquireTime") or ""
+            return Record(
+                holder=spec.get("holderIdentity") or "",
+                transitions=int(spec.get("leaseTransitions") or 0),
+                seconds=float(spec.get("leaseDurationSeconds") or 0),
+                version=value["metadata"]["resourceVersion"],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise TornError(f"{self._lease}: what is there is no Lease") from error
 
     def _body(self, record: Record) -> dict[str, Any]:
         # A write that changes nothing is none: to the others the lease would stand still. So the time is always new,
@@ -213,7 +216,7 @@ class Elector:
         stamp = self._machine.wall()
         if stamp == self._stamp:
             stamp += timedelta(microseconds=1)
-        renewed = _time(stamp)
+        renewed = micro_time(stamp)
         held = self._election.record
         ours_before = held is not None and held.holder == self._election.me
         metadata = {"name": self._lease.name, "namespace": self._lease.namespace}
@@ -248,7 +251,7 @@ class Elector:
         self._told(now)
 
 
-def _time(moment: datetime) -> str:
+def micro_time(moment: datetime) -> str:
     """As Kubernetes writes a MicroTime."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

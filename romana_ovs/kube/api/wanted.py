@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.items import ObjectId, Version
 
 SENTENCE = 1000
@@ -79,7 +80,25 @@ class Refused:
     note: str
 
 
-# Parent -> child.
+# The controller to its process.
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Take part in the election for the Lease `namespace`/`name`, as `me`; write nothing before it is won.
+
+    `me` must be a name that no other process has or will have (`lease.identity`).
+    """
+
+    me: str
+    namespace: str = "kube-system"
+    name: str = "romana-ovs"
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True)
+class Resign:
+    """Finish what is being written, then give the lease back. Answered by a Leadership that has `ended`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +136,20 @@ class Outbid:
     epoch: int
 
 
-Wanted = AllStatuses | SomeStatuses | AllRefused | SomeRefused | Outbid
-
-
-# Child -> parent.
+# The process to the controller.
 
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Whether this process leads, under which epoch (0 when it does not), and whom the lease names."""
+    """Whether this process leads, under which epoch (0 when it does not), and whom the lease names.
+
+    `ended` is the last word: the process has resigned.
+    """
 
     leads: bool
     epoch: int
     holder: str
+    ended: bool = False
 
 
 def sentence(text: str, limit: int = SENTENCE) -> str:
