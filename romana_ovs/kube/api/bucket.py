@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -21,7 +23,8 @@ class Bucket:
 
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0 when there is one."""
-        return max(0.0, (1.0 - self._at(now)) / self.rate)
+        lacking = 1.0 - self._at(now)
+        return lacking / self.rate if lacking > _ROUNDING else 0.0
 
     def take(self, now: float) -> Bucket:
         """The bucket with one token less, as of `now`."""

@@ -231,6 +231,7 @@ def _tenant_body(status: TenantStatus) -> Body:
             {"name": tier.name, "segment": tier.segment, "ranges": list(tier.ranges), "pods": tier.pods}
             for tier in status.tiers
         ],
+        "tierNames": [tier.name for tier in status.tiers],
         "pods": status.pods,
     }
 

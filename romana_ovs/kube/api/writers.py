@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 from romana_ovs.kube.api.events import Events
 from romana_ovs.kube.api.lease import Elector, Fence, LeaseName
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
-from romana_ovs.kube.api.wanted import AllRefused, AllStatuses, Lead, Leadership, Outbid, Resign, SomeRefused, SomeStatuses
+from romana_ovs.kube.api.wanted import (
+    AllRefused,
+    AllStatuses,
+    Lead,
+    Leadership,
+    Outbid,
+    Resign,
+    SomeRefused,
+    SomeStatuses,
+)
 from romana_ovs.kube.api.worker import Worker
 
 if TYPE_CHECKING:
