@@ -162,9 +162,16 @@ class _Part:
 
     def copy(self) -> Mapping[Any, Any]:
         """What is there now, read-only; the same mapping as last time when it holds the same."""
-        if any(self.now.get(key) is not self.given.get(key) for key in self.touched):
-            self.given = MappingProxyType(dict(self.now))
+        changed = False
+        for key in self.touched:
+            before, value = self.given.get(key), self.now.get(key)
+            if value is not before and value == before:
+                self.now[key] = before
+            else:
+                changed |= value is not before
         self.touched.clear()
+        if changed:
+            self.given = MappingProxyType(dict(self.now))
         return self.given
 
 
@@ -225,16 +232,16 @@ class _Parts:
 
     def _name(self, namespace: str, more: int) -> None:
         """Count who names `namespace`: it exists while anything does, with the label of its name at least."""
-        self._named[namespace] += more
-        if not self._named[namespace]:
+        before = self._named[namespace]
+        self._named[namespace] = before + more
+        if more and before and before + more:
+            return
+        if not before + more:
             del self._named[namespace]
         declared = self._declared.get(namespace)
         if declared is None and namespace in self._named:
-            held = self._namespaces.now.get(namespace)
-            bare = Namespace(namespace, Labels({NAME_LABEL: namespace}))
-            declared = held if held == bare else bare
-        if declared is not None or namespace in self._namespaces.now:
-            self._namespaces.put(namespace, declared)
+            declared = Namespace(namespace, Labels({NAME_LABEL: namespace}))
+        self._namespaces.put(namespace, declared)
 
     def _bind(self, pod: Pod, there: bool) -> None:
         if not pod.node or pod.finished:

@@ -19,6 +19,7 @@ from typing import Protocol
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.follow import Follower
 from romana_ovs.kube.api.messages import FrameReader, Said, Start, frame
+from romana_ovs.kube.api.writers import Writers
 
 LOG = logging.getLogger("romana_ovs.kube")
 
@@ -46,6 +47,9 @@ class Part(Protocol):
     def take(self, message: object) -> None:
         """A message from the controller, of a kind that it wants; returns at once."""
 
+    def end(self) -> None:
+        """Nobody asks any more: come to an orderly end, within a few seconds."""
+
 
 class Followers:
     """The part that lists and watches."""
@@ -65,8 +69,11 @@ class Followers:
     def take(self, message: object) -> None:
         """There is none that it wants."""
 
+    def end(self) -> None:
+        """There is nothing to end."""
 
-PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers,)
+
+PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Writers)
 
 
 class Outlet:
@@ -121,6 +128,8 @@ def serve(incoming: int, outlet: Outlet, parts: tuple[Callable[[Surroundings], P
                 part.take(message)
             if not takers:
                 LOG.error("a %s, which nobody takes", type(message).__name__)
+    for part in running:
+        part.end()
 
 
 def main() -> None:
