@@ -16,9 +16,11 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from romana_ovs import config, runtime
+from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.feed import Feed
-from romana_ovs.controller.kubernetes import Kubernetes
+from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
+from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
@@ -67,7 +69,7 @@ class RomanaOvs(runtime.RyuApp):
         except RomanaError as error:
             runtime.refuse(error)
         self.cluster: Cluster | None = None
-        self.ports = Ports(self.options.ovsdb)
+        self.ports = Ports(() if self.options.registry_only else self.options.ovsdb)
         self.sessions: dict[int, Session] = {}
         self.progress = Progress()
         self.refused: tuple[str, ...] = ()
@@ -88,17 +90,36 @@ class RomanaOvs(runtime.RyuApp):
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
         self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
-        self.world = World(settings, self._state.load() if self._state is not None else None)
-        self._source = self._source_of(settings)
-
-    def _source_of(self, settings: Settings) -> Manifests | Kubernetes:
-        """Where the cluster is described. Raises InputError when nothing says so."""
+        state = self._state.load() if self._state is not None else None
+        self.world: World | Parts
+        self._source: Manifests | Kubernetes
+        self._duties: Duties | None = None
         if self.options.kubeconfig is not None:
-            return Kubernetes(_api_source(self.options.kubeconfig), settings, loaded=self._loaded, health=self._told)
-        if self.options.manifests is None:
+            self._share(settings, state, self.options.kubeconfig)
+        elif self.options.manifests is not None:
+            self.world = World(settings, state)
+            store = Store(settings, default_nodes=self.options.nodes)
+            self._source = Manifests(self.options.manifests, store, loaded=self._loaded, failed=self._unreadable)
+        else:
             raise InputError.because("names no folder of manifests", field="[romana] manifests")
-        store = Store(settings, default_nodes=self.options.nodes)
-        return Manifests(self.options.manifests, store, loaded=self._loaded, failed=self._unreadable)
+
+    def _share(self, settings: Settings, state: Mapping[str, Any] | None, kubeconfig: str) -> None:
+        """Follow an API server, and go by the numbers that a registry, maybe this process, keeps there."""
+        node = self.options.node
+        self.world = Parts(settings, state)
+        self._source = Kubernetes(
+            ApiSource() if kubeconfig == config.IN_CLUSTER else ApiSource(kubeconfig),
+            settings,
+            loaded=self._loaded,
+            health=self._told,
+            other=self._numbers_told,
+            started=self._process_started,
+            resources=resources_of(node),
+        )
+        self._duties = Duties(
+            settings, self.world, registers=node is None, tell=self._source.tell,
+            later=lambda seconds: runtime.spawn_after(seconds, self._compute),
+        )
 
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""
@@ -109,7 +130,7 @@ class RomanaOvs(runtime.RyuApp):
             runtime.spawn(self._feed.publish)
         self._patient_until = time.monotonic() + LISTING_SECONDS
         runtime.spawn_after(LISTING_SECONDS, self._compute)
-        for remote in self.options.ovsdb:
+        for remote in self.ports.remotes:
             runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
         runtime.spawn(self._source.run)
         runtime.spawn(self._work)
@@ -148,6 +169,17 @@ class RomanaOvs(runtime.RyuApp):
             self._compute()
         self._told()
 
+    def _numbers_told(self, messages: list[object]) -> None:
+        """The Kubernetes process has told something, maybe of the numbers that are published."""
+        if self._duties is not None and self._duties.take(messages):
+            self._compute()
+            self._told()
+
+    def _process_started(self) -> None:
+        """There is a new Kubernetes process."""
+        if self._duties is not None:
+            self._duties.process_started()
+
     def _unreadable(self, error: InputError) -> None:
         """The manifests cannot be read; the last cluster stands."""
         self._refuse(tuple(str(problem) for problem in error.problems))
@@ -184,6 +216,9 @@ class RomanaOvs(runtime.RyuApp):
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
+            if self._duties is not None and session.synced is not None and session.synced.promise is not None:
+                self._duties.parts.confirmed(bridge.node, session.synced.promise)
+                self._duties.report()
         self._wake.set()
         self._told()
 
@@ -219,16 +254,20 @@ class RomanaOvs(runtime.RyuApp):
 
     def _round(self, cluster: Cluster) -> None:
         number, generation = self.progress.next_round(), self.progress.generation
-        self._aside(lambda: self._follow(cluster))
+        driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
+        self._aside(lambda: self._follow(cluster, driven))
+        if self._duties is not None:
+            self._duties.speak()
         self._warn_of_strangers(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
         numbers = {node: self.world.host_number(node) for node in facts}
         ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
-        nodes = [node for node in ready if numbers[node] is not None]
+        nodes = [node for node in ready if numbers[node] is not None and node in driven]
         programs = self._aside(lambda: {node: self._program(facts[node], facts) for node in nodes})
         for node, program in programs.items():
             if program is not None:
-                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0)))
+                promise = self._duties.parts.promise(node) if self._duties is not None else None
+                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), promise))
 
     def _aside(self, function: Callable[[], T]) -> T:
         """What `function` makes of the world, which nobody may look at until then."""
@@ -238,8 +277,11 @@ class RomanaOvs(runtime.RyuApp):
         finally:
             self._aside_now = False
 
-    def _follow(self, cluster: Cluster) -> None:
-        self.world.update(cluster)
+    def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> None:
+        if self._duties is not None:
+            self._duties.follow(cluster, nodes)
+        else:
+            self.world.update(cluster)
         self._save()
 
     def _program(self, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
@@ -247,6 +289,8 @@ class RomanaOvs(runtime.RyuApp):
         resolving, compiling = self._caches.setdefault(facts.node, (ResolveCache(), CompileCache()))
         try:
             view = self.world.view(facts, everywhere)
+            if view is None:
+                return None
             return compile_node(view, resolve(view, resolving), compiling)
         except Exception as error:  # One node's trouble is not the others'; its switch keeps what it has.
             LOG.exception("node %s: its tables cannot be made; what is programmed stays", facts.node)
@@ -265,9 +309,10 @@ class RomanaOvs(runtime.RyuApp):
         if not waiting or self._failures:
             return
         # A switch that refuses must not keep the others from what the manifests say now: it fails closed by itself.
-        if self.world.pending and all(session.state is State.FAILED for session in behind):
-            self.world.advance()
-            self._compute()
+        if self.world.pending:
+            if isinstance(self.world, World) and all(session.state is State.FAILED for session in behind):
+                self.world.advance()
+                self._compute()
             return
         if behind:
             return
@@ -335,6 +380,7 @@ class RomanaOvs(runtime.RyuApp):
             *self.ports.warnings,
             *self._strangers.values(),
             *map(str, self.world.problems),
+            *(map(str, self._duties.problems) if self._duties is not None else ()),
             *self._failures.values(),
             *(text for s in self.sessions.values() for text in s.problems),
         ]
@@ -349,7 +395,3 @@ class RomanaOvs(runtime.RyuApp):
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
         }
 
-
-def _api_source(name: str) -> ApiSource:
-    """Where the API server is: `name` is a kubeconfig file, or the word for the account of our own pod."""
-    return ApiSource() if name == config.IN_CLUSTER else ApiSource(name)

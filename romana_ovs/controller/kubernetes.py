@@ -13,14 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import eventlet
 from eventlet.hubs import trampoline
 
+from romana_ovs.controller.shelf import RESOURCES as NUMBERS
 from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
-from romana_ovs.kube.api.resources import CLUSTER, Resource
+from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, Resource, pods_of
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.errors import RomanaError
@@ -40,7 +42,7 @@ class Kubernetes:
     """`run` is a green thread's job. `loaded` is called with each new cluster and when that was noticed.
 
     `health` is called when what is wrong with the API server is something else; `troubles` are the sentences. `other`
-    gets the messages that are about something else than the cluster.
+    gets all messages as they come, `started` is called when there is a new process to tell things.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Kubernetes:
         loaded: Callable[[Loaded, float], None],
         health: Callable[[], None] = lambda: None,
         other: Callable[[list[object]], None] = lambda _: None,
+        started: Callable[[], None] = lambda: None,
         resources: tuple[Resource, ...] = CLUSTER,
         name: str = "",
     ) -> None:
@@ -59,9 +62,9 @@ class Kubernetes:
         self._loaded = loaded
         self._health = health
         self._other = other
+        self._started = started
         self._troubles: dict[str, str] = {}
         self._outgoing: int | None = None
-        self._lasting: dict[object, object] = {}
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -84,11 +87,8 @@ class Kubernetes:
             LOG.error("the Kubernetes process has ended; another one starts in %g s", pause)
             eventlet.sleep(pause)
 
-    def tell(self, message: object, *, lasting: object = None) -> None:
-        """Send a message to the process. One that is `lasting` is sent to every later process too, in place of the
-        one before of the same name."""
-        if lasting is not None:
-            self._lasting[lasting] = message
+    def tell(self, message: object) -> None:
+        """Send a message to the process; one that is not there takes none."""
         if self._outgoing is not None:
             self._write(self._outgoing, frame(message))
 
@@ -105,8 +105,8 @@ class Kubernetes:
             os.set_blocking(outgoing, False)
             try:
                 self._outgoing = outgoing
-                for message in (self._start, *self._lasting.values()):
-                    self._write(outgoing, frame(message))
+                self.tell(self._start)
+                self._started()
                 self._read(incoming)
             finally:
                 self._outgoing = None
@@ -157,6 +157,15 @@ class Kubernetes:
             except OSError as error:
                 LOG.debug("the Kubernetes process takes nothing: %s", error)
                 return
+
+
+def resources_of(node: str | None) -> tuple[Resource, ...]:
+    """What is listed and watched: everything, or for `node` alone its own pods, its own report, and what all need."""
+    if node is None:
+        return (*CLUSTER, *NUMBERS)
+    own = [pods_of(node) if resource == PODS else resource for resource in CLUSTER]
+    numbers = [replace(one, fields=f"metadata.name={node}") if one == NODE_REPORTS else one for one in NUMBERS]
+    return (*own, *numbers)
 
 
 def _environment() -> dict[str, str]:

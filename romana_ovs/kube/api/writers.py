@@ -1,7 +1,6 @@
-"""The part of the Kubernetes process that writes: leadership, statuses, Events.
+"""The part of the Kubernetes process that writes: leadership, statuses, Events, and what the controller has planned.
 
-It begins with the message Lead. Whoever else writes what only the leader may write (the published numbers) asks
-`fence` before every write, and has `epoch` in what it writes.
+What only the leader may write begins with the message Lead, and asks `fence` before every write.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from romana_ovs.kube.api.carry import Carrier, Carry
 from romana_ovs.kube.api.events import Events
 from romana_ovs.kube.api.lease import Elector, Fence, LeaseName
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
@@ -36,7 +36,7 @@ _EVENTS = (AllRefused, SomeRefused)
 class Writers:
     """A Part of the Kubernetes process; `fence` may be asked from any thread, and says no until a Lead is won."""
 
-    wants: tuple[type, ...] = (Lead, Resign, Outbid, *_STATUSES, *_EVENTS)
+    wants: tuple[type, ...] = (Lead, Resign, Outbid, Carry, *_STATUSES, *_EVENTS)
 
     def __init__(self, around: Surroundings) -> None:
         self.fence = Fence()
@@ -49,9 +49,13 @@ class Writers:
         ]
         self._events: Worker | None = None
         self._before: list[object] = []
+        self._carrier = Carrier(
+            around.api, around.start.settings, send=send, may_lead=lambda seconds: self.fence.may_write(needs=seconds)
+        )
 
     def start(self) -> None:
-        """Nothing is written before a Lead comes."""
+        """Nothing that only a leader may write is written before a Lead comes."""
+        self._carrier.start()
 
     def take(self, message: object) -> None:
         """What is wanted before the election begins is kept for then."""
@@ -62,6 +66,8 @@ class Writers:
         elif isinstance(message, Outbid):
             if self._elector is not None:
                 self._elector.outbid(message.epoch)
+        elif isinstance(message, Carry):
+            self._carrier.take(message)
         elif isinstance(message, _STATUSES):
             for worker in self._statuses:
                 worker.take(message)
