@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -162,6 +163,11 @@ def run(argv: Sequence[str], given: Mapping[str, str] | None = None) -> int:
     except SystemExit as end:
         if isinstance(end.__cause__, RomanaError):
             raise end.__cause__ from None
+        if end.code == 0:
+            # Threads may still compute what nobody waits for any more, and the interpreter would wait for them.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
         return end.code if isinstance(end.code, int) else 1
     except Error as error:
         raise InputError.because(str(error)) from error
