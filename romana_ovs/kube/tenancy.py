@@ -11,6 +11,8 @@ manifests of a demonstration is one person's own, and is not asked.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,11 +21,13 @@ from romana_ovs.kube.romanapolicy import isolating
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, Policy, RomanaPolicy
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.model.syntax import shown
+from romana_ovs.model.syntax import shown, subdomain_fault
 
 PREFIX = "tenants.romana.io/"
 ALLOWED = "allowed"
 """The only value of such a label that means anything, so that `no` or `false` does not allow."""
+DIGITS = 16
+"""Hexadecimal digits that keep the objects of tenants apart whose names only differ in what names of objects lack."""
 
 
 def allowed_tenants(namespace_labels: Mapping[str, str]) -> frozenset[str]:
@@ -72,3 +76,14 @@ def _fault(labels: Mapping[str, str], namespace_labels: Mapping[str, str], setti
         return ""
     return (f"label {shown(settings.tenant_key)} names tenant {shown(tenant)}, but namespace {namespace} has no label "
             f"{PREFIX}{tenant}={ALLOWED}")
+
+
+def tenant_object_name(tenant: str) -> str:
+    """The name of the Tenant object of a tenant: the same where an object can have it, else like it and distinct.
+
+    Labels may hold capitals and underscores, names of objects may not (crd-tenants.yaml asks for the same).
+    """
+    if not subdomain_fault(tenant):
+        return tenant
+    alike = re.sub(r"[^a-z0-9]+", "-", tenant.lower()).strip("-")
+    return f"{alike}-{hashlib.sha256(tenant.encode()).hexdigest()[:DIGITS]}".lstrip("-")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.tenancy import allowed_tenants, bound_pod, bound_policy
+from romana_ovs.kube.tenancy import allowed_tenants, bound_pod, bound_policy, tenant_object_name
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
@@ -22,6 +22,7 @@ from romana_ovs.model.objects import (
     RomanaRule,
 )
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
+from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.evaluate import Reference
 from tests import strategies
 from tests.kube.manifests import BY_OWNER
@@ -117,3 +118,18 @@ def test_a_pod_that_its_namespace_may_not_hold_reaches_no_pod_and_no_pod_reaches
             ends = Endpoint(pod=impostor.key), Endpoint(pod=other.key)
             for source, destination in (ends, ends[::-1]):
                 assert not meaning.allowed(Connection(source, destination, PortRef(Protocol.TCP, 80)))
+
+
+@pytest.mark.parametrize("tenant", ["t1", "kube-system", "a.b", "0"])
+def test_a_tenant_s_object_has_its_name(tenant: str) -> None:
+    assert tenant_object_name(tenant) == tenant
+
+
+@given(st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", fullmatch=True))
+def test_every_tenant_s_object_can_have_its_name(tenant: str) -> None:
+    assert subdomain_fault(tenant_object_name(tenant)) == ""
+
+
+def test_tenants_that_look_alike_have_objects_of_their_own() -> None:
+    tenants = ["t-1", "T-1", "T_1", "t_1", "T.1", "t__1", "t.-1"]
+    assert len({tenant_object_name(tenant) for tenant in tenants}) == len(tenants)

@@ -16,6 +16,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.cli.convert import today
+from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.kube.decode import decode
 from romana_ovs.kube.items import Item
 from romana_ovs.kube.parse import Document
@@ -132,13 +133,26 @@ def test_what_is_wrong_is_refused_whoever_sends_it(admin: Client, name: str) -> 
     assert re.search(reason, found.message, re.DOTALL), found.message
 
 
-def test_kubectl_says_what_it_does_not_know(control_plane: object, admin: Client) -> None:
+def test_kubectl_says_what_it_does_not_know(admin: Client) -> None:
     body = policy({"podSelector": {}}, allowIncoming=[{}])
     with pytest.raises(Refused, match='strict decoding error: unknown field "allowIncoming"'):
         admin.request("POST", f"{POLICIES}?dryRun=All&fieldValidation=Strict", body)
     stored = offered(admin, body)
     assert not isinstance(stored, Refused)
     assert decoded(stored).value == RomanaPolicy("default", "p", NO_LABELS, EVERYTHING), "what was dropped counted"
+
+
+def test_kubectl_shows_what_an_operator_asks(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
+    policies = f"/apis/romana.io/v1/namespaces/{namespace}/networkpolicies"
+    admin.create(policies, policy({"podSelector": WEB}))
+    condition = {"status": "True", "reason": "Applied", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    admin.patch(f"{policies}/p/status", {"status": {"observedGeneration": 1, "conditions": [
+        {**condition, "type": "Programmed", "message": "every switch follows it"},
+        {**condition, "type": "Invalid", "status": "False", "message": "it is valid"}]}})
+    head, row = control_plane.kubectl("get", "networkpolicies.romana.io", "-n", namespace).splitlines()
+    assert head.split() == ["NAME", "PODS", "PROGRAMMED", "INVALID", "AGE"]
+    assert row.split()[:4] == ["p", '{"matchLabels":{"tier":"web"}}', "True", "False"]
+    assert admin.get(f"{policies}/p")["metadata"]["generation"] == 1, "a status is no new generation"
 
 
 # Random objects, most of them with something wrong.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs.kube.tenancy import tenant_object_name
 from tests.kubernetes.raw import Client, Object, Refused
 
 TENANTS = "/apis/romana.io/v1/tenants"
@@ -34,14 +35,15 @@ def tenant(name: str, true_name: object) -> Object:
 
 def test_an_administrator_may_make_one_beforehand(control_plane: ControlPlane, admin: Client, tenants: str) -> None:
     admin.create(tenants, tenant("try1", "try1"))
-    admin.create(tenants, tenant("try-encoded", "Try_2"))
+    encoded = tenant_object_name("Try_2")
+    admin.create(tenants, tenant(encoded, "Try_2"))
     admin.patch(f"{tenants}/try1/status", {"status": STATUS})
     assert admin.get(f"{tenants}/try1")["status"] == STATUS
-    shown = control_plane.kubectl("get", "tenants", "try1", "try-encoded", "-o", "wide").splitlines()
+    shown = control_plane.kubectl("get", "tenants", "try1", encoded, "-o", "wide").splitlines()
     assert shown[0].split() == ["NAME", "TENANT", "RANGES", "TIERS", "PODS", "READY", "MESSAGE", "AGE"]
     assert shown[1].split()[:6] == [
         "try1", "try1", '["10.0.0.0/16","10.2.0.0/16"]', '["backend","frontend"]', "5", "True"]
-    assert shown[2].split()[:2] == ["try-encoded", "Try_2"]
+    assert shown[2].split()[:2] == [encoded, "Try_2"]
 
 
 @pytest.mark.parametrize(("name", "true_name", "reason"), [
