@@ -18,7 +18,7 @@ from romana_ovs.kube.api.objects import Decode, head_of
 from romana_ovs.kube.api.resources import Resource
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.kube.ledger import older
-from romana_ovs.model.errors import ApiError, ExpiredError, MissingError, RefusedError, TornError
+from romana_ovs.model.errors import ApiError, BusyError, ExpiredError, MissingError, RefusedError, TornError
 
 PAGE = 500
 """Objects that one answer of a listing may hold."""
@@ -182,8 +182,9 @@ class Reflector:
         elif isinstance(error, RefusedError):
             self._relist()
         wait = self._backoff.failed(error.retry_after)
-        # The first is everyday life: a server restarts, a version expires.
-        quiet = isinstance(error, ExpiredError) or (self._backoff.failures == 1 and isinstance(error, TornError))
+        # Everyday life: a server restarts, or asks for a second until it is ready; a version expires.
+        first = self._backoff.failures == 1
+        quiet = isinstance(error, ExpiredError) or (first and isinstance(error, TornError | BusyError))
         return () if quiet else tuple(self._tell(f"{self.name}: {error}")), wait
 
     def _relist(self) -> None:

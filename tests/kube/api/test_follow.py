@@ -127,8 +127,10 @@ def test_a_listing_that_expires_in_the_middle(server: FaultServer, follower: Fol
 
 
 def test_a_server_that_asks_for_patience_gets_it(server: FaultServer, follower: Follower, told: Told) -> None:
-    server.then(refuse(429, Retry_After=20), page("a"))
+    server.then(refuse(429, Retry_After=20), refuse(429, Retry_After=1), page("a"))
     assert follower.step() >= 20
+    assert told == []
+    assert follower.step() >= 1
     follower.step()
     assert told.names == ["a"]
     assert told.trouble == ["namespaces: GET /api/v1/namespaces: 429, no", ""]

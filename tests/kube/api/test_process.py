@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from romana_ovs.kube.api.credentials import ApiSource
-from romana_ovs.kube.api.messages import FrameReader, Health, Listed, Said, Start, frame
+from romana_ovs.kube.api.messages import Health, Listed, Said, Start, frame
 from romana_ovs.kube.api.resources import NAMESPACES, NODES
 from romana_ovs.model.settings import Settings
+from tests.kube.api.child import COMMAND, SECONDS, Child
+from tests.kube.api.child import child as running_child
 from tests.kube.api.faults import Exchange, FaultServer, fault_server
 from tests.kube.api.test_client import kubeconfig
 from tests.kube.api.test_follow import page, watch
-
-SECONDS = 30.0
-COMMAND = [sys.executable, "-m", "romana_ovs.kube.api.process"]
-
-
-class Child:
-    """The process, and what it has said."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.said: list[Any] = []
-        self._reader = FrameReader()
-
-    def send(self, *messages: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"".join(map(frame, messages)))
-
-    def until(self, wanted: Callable[[Any], bool]) -> Any:
-        """The first message of this kind; the process ends it all if it does not come in time."""
-        watchdog = threading.Timer(SECONDS, self.process.kill)
-        watchdog.start()
-        try:
-            while not (found := [message for message in self.said if wanted(message)]):
-                assert self.process.stdout is not None
-                data = os.read(self.process.stdout.fileno(), 65536)
-                assert data, f"it ended, or nothing came in {SECONDS} s, after {self.said}"
-                self.said += self._reader.feed(data)
-            return found[0]
-        finally:
-            watchdog.cancel()
 
 
 @pytest.fixture
@@ -63,15 +33,8 @@ def server() -> Iterator[FaultServer]:
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    made = Child()
-    try:
+    with running_child() as made:
         yield made
-    finally:
-        made.process.kill()
-        made.process.wait()
-        for pipe in (made.process.stdin, made.process.stdout):
-            if pipe is not None:
-                pipe.close()
 
 
 def silent(exchange: Exchange) -> None:
