@@ -6,7 +6,6 @@ cluster makes no writes; and nothing here names another tenant's pods or address
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -26,10 +25,10 @@ from romana_ovs.kube.api.wanted import (
 )
 from romana_ovs.kube.decode import ROMANA_POLICY
 from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.tenancy import tenant_object_name
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
-from romana_ovs.model.syntax import LABEL_LENGTH, subdomain_fault
 
 PROGRAMMED, INVALID, READY = "Programmed", "Invalid", "Ready"
 """The types of our conditions."""
@@ -188,17 +187,6 @@ def _tenant(
 
 def _tier(segment: SegmentUse) -> TierStatus:
     return TierStatus(segment.tier, segment.number, tuple(str(network) for network in segment.ranges), segment.used)
-
-
-def tenant_object_name(tenant: str) -> str:
-    """The name of the Tenant object for the tenant of this true name: the same where that can be an object's name.
-
-    Otherwise it is longer than any label value or namespace, so no other tenant's true name can be the same.
-    """
-    if tenant and not subdomain_fault(tenant):
-        return tenant
-    readable = re.sub(r"[^a-z0-9]+", "-", tenant.lower()).strip("-")[:LABEL_LENGTH] or "tenant"
-    return f"{readable}-{hashlib.sha256(tenant.encode()).hexdigest()}"
 
 
 def differences(before: Mapping[ObjectId, T], now: Mapping[ObjectId, T]) -> dict[ObjectId, T | None]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import CLUSTER
-from romana_ovs.kube.items import Manifest, ObjectId, Place
+from romana_ovs.kube.bound import Bound
+from romana_ovs.kube.items import Manifest, ObjectId, Place, Version
 from romana_ovs.kube.ledger import Change, Ledger
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
@@ -61,6 +62,10 @@ class LiveStore:
         self._kept: set[ObjectId] = set()
         self._told: Loaded | None = None
         self._dirty = False
+        self.versions: dict[ObjectId, Version] = {}
+        """Which version of every object was read last."""
+        self.invalid: set[ObjectId] = set()
+        """The objects whose present version means nothing, those of which an earlier one is kept included."""
 
     @property
     def listed(self) -> bool:
@@ -98,10 +103,15 @@ class LiveStore:
     def _change(self, change: Change) -> bool:
         """Take note of a change; returns whether it matters."""
         before = self._entries.get(change.id, _NOTHING)
+        self.invalid.discard(change.id)
         if change.update is None:
             entry = _NOTHING
             self._entries.pop(change.id, None)
+            self.versions.pop(change.id, None)
         else:
+            self.versions[change.id] = Version(change.update.uid, change.update.generation)
+            if change.update.value is None:
+                self.invalid.add(change.id)
             entry = _entry(change.update, _NOTHING if change.anew else before)
             if entry == before:
                 return False
@@ -185,6 +195,7 @@ class _Parts:
         self._bound: dict[str, set[PodKey]] = {}
         """The pods that run on each node, whether there is such a node or not."""
         self._cluster = Cluster(settings=settings)
+        self._tenants = Bound(settings)
 
     def cluster(self) -> tuple[Cluster, list[Problem]]:
         """The cluster, and what is wrong with how its objects fit."""
@@ -198,16 +209,26 @@ class _Parts:
         )
         if any(getattr(cluster, name) is not getattr(before, name) for name in _MAPPINGS):
             self._cluster = cluster
-        return self._cluster, [*self._lost()]
+        return self._cluster, [*self._tenants.problems, *self._lost()]
 
     def exchange(self, old: Manifest | None, new: Manifest | None) -> None:
         """Put `new` where `old` was; either may be None."""
         if old is new:
             return
+        sample = new if new is not None else old
+        if isinstance(sample, Pod | Policy):
+            old, new = self._tenants.exchange(old, new, self._labels_of(sample.namespace))
+        self._replace(old, new)
+
+    def _replace(self, old: Manifest | None, new: Manifest | None) -> None:
         if old is not None:
             self._put(old, None)
         if new is not None:
             self._put(new, new)
+
+    def _labels_of(self, namespace: str) -> Labels:
+        declared = self._declared.get(namespace)
+        return declared.labels if declared is not None else Labels({NAME_LABEL: namespace})
 
     def _put(self, which: Manifest, value: Manifest | None) -> None:
         """Set, or with None remove, what has the key of `which`."""
@@ -229,6 +250,8 @@ class _Parts:
         else:
             self._declared.pop(namespace.name, None)
         self._name(namespace.name, 0)
+        for old, new in list(self._tenants.relabelled(namespace.name, self._labels_of(namespace.name))):
+            self._replace(old, new)
 
     def _name(self, namespace: str, more: int) -> None:
         """Count who names `namespace`: it exists while anything does, with the label of its name at least."""
