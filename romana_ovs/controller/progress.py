@@ -31,6 +31,11 @@ class Progress:
         if self._since is None:
             self._since = noticed
 
+    @property
+    def current(self) -> bool:
+        """Whether the last round is about the latest change."""
+        return self._begun == self.generation
+
     def next_round(self) -> int:
         """The number of a new round."""
         self.round += 1

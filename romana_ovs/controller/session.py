@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from romana_ovs.controller.parts import Pledge
 from romana_ovs.controller.ports import Survivors
 from romana_ovs.controller.wake import Wake
 from romana_ovs.model.errors import SwitchError
@@ -17,7 +18,6 @@ from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBac
 from romana_ovs.sync.endpoints import endpoints, moves
 from romana_ovs.sync.plan import Plan, applied, narrowed, plan
 from romana_ovs.sync.session import Event, State, after
-from romana_ovs.world.node import Promise
 
 LOG = logging.getLogger("romana_ovs.session")
 
@@ -29,7 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 class Wanted:
     """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
 
-    `generation` is the change of the cluster that the round is about; a change may take several rounds. `promise` is
+    `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
     what the registry may be told once the switch has it.
     """
 
@@ -37,7 +37,7 @@ class Wanted:
     generation: int
     program: Program
     zone: int
-    promise: Promise | None = None
+    pledge: Pledge | None = None
 
 
 class Listener(Protocol):

@@ -145,11 +145,11 @@ class Emulation:
     def close(self) -> None:
         """End and remove everything. Idempotent."""
         self._ending = True
-        self.reporter.close()
         if self._controller is not None:
             self._controller.stop()
         if self._follower is not None:
             self._follower.join()
+        self.reporter.close()
         if self._run is not None:
             self._run.close()
         if self._zygote is not None:

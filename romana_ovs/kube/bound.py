@@ -37,6 +37,11 @@ class Bound:
         """Why objects do not count as they stand, sorted by object."""
         return tuple(self._faults[key] for key in sorted(self._faults))
 
+    @property
+    def misplaced(self) -> frozenset[ObjectId]:
+        """The objects that do not count as they stand."""
+        return frozenset(self._faults)
+
     def exchange(self, old: Manifest | None, new: Manifest | None, labels: Labels) -> Exchange:
         """What `new` in the place of `old` amounts to in a namespace of these `labels`."""
         sample = new if new is not None else old

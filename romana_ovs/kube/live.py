@@ -16,6 +16,7 @@ from typing import Any
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import CLUSTER
 from romana_ovs.kube.bound import Bound
+from romana_ovs.kube.decode import POLICY, ROMANA_POLICY
 from romana_ovs.kube.items import Manifest, ObjectId, Place, Version
 from romana_ovs.kube.ledger import Change, Ledger
 from romana_ovs.kube.store import Loaded
@@ -44,6 +45,8 @@ class _Entry:
 
 
 _NOTHING = _Entry(None)
+POLICY_KINDS = (POLICY, ROMANA_POLICY)
+"""What ObjectId calls policies."""
 
 
 class LiveStore:
@@ -64,8 +67,9 @@ class LiveStore:
         self._dirty = False
         self.versions: dict[ObjectId, Version] = {}
         """Which version of every object was read last."""
-        self.invalid: set[ObjectId] = set()
-        """The objects whose present version means nothing, those of which an earlier one is kept included."""
+        self.policies: Mapping[ObjectId, Version] = MappingProxyType({})
+        """Those of policies: the same object until one of them is another."""
+        self._invalid: set[ObjectId] = set()
 
     @property
     def listed(self) -> bool:
@@ -76,6 +80,11 @@ class LiveStore:
     def missing(self) -> tuple[str, ...]:
         """The resources that have not been listed yet."""
         return self._ledger.missing
+
+    @property
+    def invalid(self) -> frozenset[ObjectId]:
+        """The objects whose present version means nothing, those of which an earlier one is kept included."""
+        return frozenset(self._invalid | self._parts.misplaced)
 
     def apply(self, *messages: object) -> Loaded | None:
         """The cluster after `messages`, in their order; None when nothing is other than it was, or not all is listed.
@@ -103,7 +112,9 @@ class LiveStore:
     def _change(self, change: Change) -> bool:
         """Take note of a change; returns whether it matters."""
         before = self._entries.get(change.id, _NOTHING)
-        self.invalid.discard(change.id)
+        self._invalid.discard(change.id)
+        if change.id.kind in POLICY_KINDS:
+            self._note_policy(change)
         if change.update is None:
             entry = _NOTHING
             self._entries.pop(change.id, None)
@@ -111,7 +122,7 @@ class LiveStore:
         else:
             self.versions[change.id] = Version(change.update.uid, change.update.generation)
             if change.update.value is None:
-                self.invalid.add(change.id)
+                self._invalid.add(change.id)
             entry = _entry(change.update, _NOTHING if change.anew else before)
             if entry == before:
                 return False
@@ -125,6 +136,14 @@ class LiveStore:
         (self._kept.add if entry.kept else self._kept.discard)(change.id)
         self._parts.exchange(before.effective, entry.effective)
         return True
+
+    def _note_policy(self, change: Change) -> None:
+        policies = dict(self.policies)
+        policies.pop(change.id, None)
+        if change.update is not None:
+            policies[change.id] = Version(change.update.uid, change.update.generation)
+        if policies != self.policies:
+            self.policies = MappingProxyType(policies)
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:
@@ -196,6 +215,11 @@ class _Parts:
         """The pods that run on each node, whether there is such a node or not."""
         self._cluster = Cluster(settings=settings)
         self._tenants = Bound(settings)
+
+    @property
+    def misplaced(self) -> frozenset[ObjectId]:
+        """The objects that name a tenant which their namespace may not hold."""
+        return self._tenants.misplaced
 
     def cluster(self) -> tuple[Cluster, list[Problem]]:
         """The cluster, and what is wrong with how its objects fit."""

@@ -103,7 +103,8 @@ class Report:
     `acknowledged`: its switch has the classes of this revision, and its pods wear what this says. `released`: its
     tables rely on no atom that is leaving in this revision. `wants`: segments that it could give no address of, with
     the number of indexes that it knows of. `foreign`: addresses of its pods that are not from the plan. `contested`:
-    addresses claimed by others that it has given to a pod itself.
+    addresses claimed by others that it has given to a pod itself. `policies` is the digest of the versions of all
+    policies that its tables are made of.
     """
 
     node: str
@@ -112,3 +113,4 @@ class Report:
     wants: Mapping[SegmentKey, int] = field(default_factory=_frozen)
     foreign: frozenset[IPv4Address] = frozenset()
     contested: frozenset[IPv4Address] = frozenset()
+    policies: str = ""

@@ -1,4 +1,4 @@
-"""What we write to a real API server: leadership between processes, statuses, Events, with the registry's own rights."""
+"""What we write to a real API server, with the registry's own rights: leadership, statuses, Events."""
 
 from __future__ import annotations
 

@@ -278,6 +278,7 @@ def decode_report(raw: Raw) -> Report:
         wants=MappingProxyType(dict(sorted(wants.items()))),
         foreign=frozenset(fields.addresses("foreign")),
         contested=frozenset(fields.addresses("contested")),
+        policies=fields.text("policies", default=""),
     )
 
 

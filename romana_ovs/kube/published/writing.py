@@ -106,6 +106,7 @@ def report_object(report: Report) -> dict[str, Any]:
                   for key, count in sorted(report.wants.items())],
         "foreign": [str(address) for address in sorted(report.foreign)],
         "contested": [str(address) for address in sorted(report.contested)],
+        "policies": report.policies,
     }
     return _sized({"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": {"name": report.node},
                    "spec": {}, "status": status})
