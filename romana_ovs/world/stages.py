@@ -36,6 +36,7 @@ class Stages:
         self._unsettled = {name for name in self._states if self._has_steps(name)}
         self._asked: Atoms = MappingProxyType({})
         self._may_leave = False
+        self._touched: set[str] = set(self._states)
         self.changes = 0
 
     @property
@@ -51,6 +52,11 @@ class Stages:
     def of(self, namespace: str) -> Mapping[Atom, Stage]:
         """The atoms of a namespace with their stages."""
         return {atom: state.stage for atom, state in self._states.get(namespace, {}).items()}
+
+    def touched(self) -> set[str]:
+        """The namespaces in which anything changed since the last call."""
+        found, self._touched = self._touched, set()
+        return found
 
     def worn(self, namespace: str) -> frozenset[Atom]:
         """The atoms of a namespace that pods may be late to wear."""
@@ -73,8 +79,7 @@ class Stages:
                 elif stage is Stage.WORN and since <= acknowledged and not held_up(name):
                     self._step(states, atom, Stage.SETTLED, now)
                 elif stage is Stage.LEAVING and since <= released:
-                    del states[atom]
-                    self.changes += 1
+                    self._end(states, atom)
             self._settle(name)
 
     def follow(self, asked: Atoms, *, classed: Collection[str], now: int) -> None:
@@ -105,8 +110,7 @@ class Stages:
         states = self._states[name]
         for atom in states.keys() - asked:
             if at_once:
-                del states[atom]
-                self.changes += 1
+                self._end(states, atom)
             elif states[atom].stage is Stage.SETTLED:
                 self._step(states, atom, Stage.LEAVING, now)
         self._settle(name)
@@ -115,7 +119,12 @@ class Stages:
         states[atom] = State(stage, now)
         self.changes += 1
 
+    def _end(self, states: dict[Atom, State], atom: Atom) -> None:
+        del states[atom]
+        self.changes += 1
+
     def _settle(self, name: str) -> None:
+        self._touched.add(name)
         if not self._states[name]:
             del self._states[name]
         if name in self._states and self._has_steps(name):

@@ -193,6 +193,9 @@ def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
     alive = sorted(key for key, pod in at.pods.items() if pod.networked)
     if not alive or draw(st.booleans()):
         staying = {key: each for key, each in at.policies.items() if Direction.EGRESS in each.directions}
+        leaving = sorted(at.policies.keys() - staying.keys())
+        if leaving and draw(st.booleans()):
+            return at.without(at.policies[draw(st.sampled_from(leaving))])
         other = draw(selective_policies(tuple(at.namespaces), (Direction.INGRESS,)))
         return replace(at, policies=other | staying)
     return at.with_object(replace(at.pods[draw(st.sampled_from(alive))], labels=draw(labels())))
