@@ -1,7 +1,7 @@
 """The part of the Kubernetes process that writes: leadership, statuses, Events.
 
 It begins with the message Lead. Whoever else writes what only the leader may write (the published numbers) asks
-`fence` before every write, and has `epoch` in what it writes.
+`Surroundings.fence` before every write, and may have its `epoch` in what it writes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from romana_ovs.kube.api.events import Events
-from romana_ovs.kube.api.lease import Elector, Fence, LeaseName
+from romana_ovs.kube.api.lease import Elector, LeaseName
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
 from romana_ovs.kube.api.wanted import (
     AllRefused,
@@ -34,18 +34,17 @@ _EVENTS = (AllRefused, SomeRefused)
 
 
 class Writers:
-    """A Part of the Kubernetes process; `fence` may be asked from any thread, and says no until a Lead is won."""
+    """A Part of the Kubernetes process. `around.fence` says no until a Lead is won."""
 
     wants: tuple[type, ...] = (Lead, Resign, Outbid, *_STATUSES, *_EVENTS)
 
     def __init__(self, around: Surroundings) -> None:
-        self.fence = Fence()
         self._around = around
         self._elector: Elector | None = None
         self._election: threading.Thread | None = None
         send = around.send
         self._statuses = [
-            Worker(f"status of {each}", Statuses(around.api, each, self.fence), send) for each in RESOURCES
+            Worker(f"status of {each}", Statuses(around.api, each, around.fence), send) for each in RESOURCES
         ]
         self._events: Worker | None = None
         self._before: list[object] = []
@@ -92,10 +91,10 @@ class Writers:
             me=lead.me,
             told=self._around.send,
             timing=lead.timing,
-            fence=self.fence,
+            fence=self._around.fence,
         )
         self._election = threading.Thread(target=self._elector.run, name="election", daemon=True)
-        self._events = Worker("events", Events(self._around.api, lead.me, self.fence), self._around.send)
+        self._events = Worker("events", Events(self._around.api, lead.me, self._around.fence), self._around.send)
         for message in self._before:
             self._events.take(message)
         for worker in (*self._statuses, self._events):
