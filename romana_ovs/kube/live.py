@@ -63,13 +63,12 @@ class LiveStore:
         self._parts = _Parts(settings)
         self._faulty: dict[ObjectId, tuple[Problem, ...]] = {}
         self._kept: set[ObjectId] = set()
+        self._invalid: set[ObjectId] = set()
+        self._versions = _Part()
+        self.policies: Mapping[ObjectId, Version] = MappingProxyType({})
+        """The versions of policies: the same object until one of them is another."""
         self._told: Loaded | None = None
         self._dirty = False
-        self.versions: dict[ObjectId, Version] = {}
-        """Which version of every object was read last."""
-        self.policies: Mapping[ObjectId, Version] = MappingProxyType({})
-        """Those of policies: the same object until one of them is another."""
-        self._invalid: set[ObjectId] = set()
 
     @property
     def listed(self) -> bool:
@@ -82,8 +81,13 @@ class LiveStore:
         return self._ledger.missing
 
     @property
+    def versions(self) -> Mapping[ObjectId, Version]:
+        """Which version of every object was read last, valid or not; the same mapping while none is another."""
+        return self._versions.copy()
+
+    @property
     def invalid(self) -> frozenset[ObjectId]:
-        """The objects whose present version means nothing, those of which an earlier one is kept included."""
+        """The objects whose present version means nothing: its last valid one stays, its fallback, or nothing."""
         return frozenset(self._invalid | self._parts.misplaced)
 
     def apply(self, *messages: object) -> Loaded | None:
@@ -111,18 +115,12 @@ class LiveStore:
 
     def _change(self, change: Change) -> bool:
         """Take note of a change; returns whether it matters."""
+        self._note_version(change)
         before = self._entries.get(change.id, _NOTHING)
-        self._invalid.discard(change.id)
-        if change.id.kind in POLICY_KINDS:
-            self._note_policy(change)
         if change.update is None:
             entry = _NOTHING
             self._entries.pop(change.id, None)
-            self.versions.pop(change.id, None)
         else:
-            self.versions[change.id] = Version(change.update.uid, change.update.generation)
-            if change.update.value is None:
-                self._invalid.add(change.id)
             entry = _entry(change.update, _NOTHING if change.anew else before)
             if entry == before:
                 return False
@@ -134,16 +132,19 @@ class LiveStore:
             self._entries[change.id] = entry
         _hold(self._faulty, change.id, entry.problems)
         (self._kept.add if entry.kept else self._kept.discard)(change.id)
+        lacking = change.update is not None and change.update.value is None
+        (self._invalid.add if lacking else self._invalid.discard)(change.id)
         self._parts.exchange(before.effective, entry.effective)
         return True
 
-    def _note_policy(self, change: Change) -> None:
-        policies = dict(self.policies)
-        policies.pop(change.id, None)
-        if change.update is not None:
-            policies[change.id] = Version(change.update.uid, change.update.generation)
-        if policies != self.policies:
-            self.policies = MappingProxyType(policies)
+    def _note_version(self, change: Change) -> None:
+        version = Version(change.update.uid, change.update.generation) if change.update is not None else None
+        if self._versions.now.get(change.id) == version:
+            return
+        self._versions.put(change.id, version)
+        if change.id.kind in POLICY_KINDS:
+            held = {key: one for key, one in self.policies.items() if key != change.id}
+            self.policies = MappingProxyType({**held, change.id: version} if version is not None else held)
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:

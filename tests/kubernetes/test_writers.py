@@ -1,4 +1,4 @@
-"""What we write to a real API server, with the registry's own rights: leadership, statuses, Events."""
+"""What we write to a real API server: leadership between processes, statuses, Events; by the registry's own rights."""
 
 from __future__ import annotations
 
