@@ -80,7 +80,9 @@ class NodePart:
             raise InputError.because(f"the saved state is that of node {state.get('node')!r}", field="node")
         self.registry = FollowingRegistry.restored(state["addresses"], self.plan, self.node)
         if state.get("published") is not None:
+            freed = self.registry.freed
             self._take(published_from_json(state["published"]))
+            self.registry.freed = freed
         self._confirmed, self._released = int(state.get("acknowledged", 0)), int(state.get("released", 0))
 
     def update(self, cluster: Cluster, published: Published | None, *, patience_over: bool = False) -> None:
@@ -101,6 +103,9 @@ class NodePart:
         first = self._cluster is None
         changes = Changes.between(self._cluster, cluster)
         freed = self.registry.freed
+        self.registry.keep_free(
+            pod.address for pod in own.values() if pod.address is not None and attachable(pod) is not None
+        )
         done = self._members.update(cluster, changes, first=first)
         self._rules.update(cluster, changes, used=self._members.in_namespace)
         self._cluster = cluster

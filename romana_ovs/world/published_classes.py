@@ -38,6 +38,7 @@ class PublishedClasses:
         self._identities = Identities(self._book, self._remnants)
         self._published: Mapping[str, ClassSet] = before.namespaces
         self._coming = {number: (name, now) for name, each in before.namespaces.items() for number in each.coming}
+        self._born: dict[int, int] = {}
         self._retired = {
             number: (name, now) for name, each in before.namespaces.items() for number in each.retired
         }
@@ -69,11 +70,14 @@ class PublishedClasses:
         """Whether some class is coming still, or a number retired."""
         return bool(self._coming or self._retired)
 
-    def answers(self, pod: Identified) -> Collection[frozenset[Atom]]:
-        """What holds for each of the published classes among which that of `pod` is."""
-        classes = self._published.get(pod.pod.namespace)
-        found = classes.classes if classes is not None else {}
-        return [yes for number, yes in found.items() if segment_of(number) == pod.number]
+    def answers(self, pod: Identified, *, before: int) -> Collection[frozenset[Atom]]:
+        """What holds for each of the classes that `pod` may have come to wear in a revision `before` this one."""
+        classes = self._answers.get(pod.pod.namespace, {})
+        return [
+            yes
+            for number, yes in classes.items()
+            if segment_of(number) == pod.number and self._born.get(number, 0) < before
+        ]
 
     def refine(self, rules: RuleSet, atoms: Atoms) -> None:
         """Takes `atoms` as what classes answer."""
@@ -122,6 +126,7 @@ class PublishedClasses:
         for number in old.keys() - new.keys():
             name = old[number].namespace
             self._coming.pop(number, None)
+            self._born.pop(number, None)
             self._retired[number] = (name, now)
             del self._answers[name][number]
             dirty.add(name)
@@ -130,6 +135,7 @@ class PublishedClasses:
             if was is not info:
                 if was is None and number not in self._known:
                     self._coming[number] = (info.namespace, now)
+                    self._born[number] = now
                 self._retired.pop(number, None)
                 yes = frozenset(atom for atom, holds in info.truths.items() if holds)
                 self._answers.setdefault(info.namespace, {})[number] = yes

@@ -223,9 +223,11 @@ class RegistryPart:
     def _belied(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
         """Whether one of the `absent` pods may wear a class that answers for it what is not true."""
         worn, atoms = self._stages.worn(namespace), self._stages.of(namespace).keys()
+        asked = max(worn.values(), default=0)
         for each in absent.get(namespace, ()):
             true = frozenset(atom for atom in atoms if holds(atom, each.pod.labels))
-            if any(yes - worn == true - worn and yes != true for yes in self._classes.answers(each)):
+            worn_before = self._classes.answers(each, before=asked)
+            if any(yes - worn.keys() == true - worn.keys() and yes != true for yes in worn_before):
                 return True
         return False
 
