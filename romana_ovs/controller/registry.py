@@ -32,7 +32,7 @@ class RegistryDuty:
         self._part: RegistryPart | None = None
         self._number = 0
         self._flying: int | None = None
-        self._trouble = ""
+        self._wrong: tuple[Problem, ...] = ()
         self._moved: dict[str, tuple[Report, float]] = {}
         self.leads = False
 
@@ -41,8 +41,7 @@ class RegistryDuty:
         """What is wrong with numbers, or with their writing, while this process leads."""
         if not self.leads:
             return ()
-        found = [Problem(self._trouble, kind="Allocation", name="cluster")] if self._trouble else []
-        return (*found, *(self._part.problems if self._part is not None else ()))
+        return (*self._wrong, *(self._part.problems if self._part is not None else ()))
 
     @property
     def part(self) -> RegistryPart | None:
@@ -64,15 +63,16 @@ class RegistryDuty:
             LOG.info("this process %s the registry", "is now" if leads else "is no longer")
         self.leads = leads
         self._part = None
-        self._trouble = ""
+        self._wrong = ()
 
     def carried(self, answer: Carried) -> None:
         """Writes have been tried."""
         if answer.number == self._flying:
             self._flying = None
-            if answer.trouble and answer.trouble != self._trouble:
+            wrong = (Problem(answer.trouble),) if answer.trouble else ()
+            if wrong and wrong != self._wrong:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
-            self._trouble = answer.trouble
+            self._wrong = wrong
 
     def process_started(self, writer: str) -> None:
         """A Kubernetes process has begun, named `writer` among all: what was on its way will not be answered."""
@@ -95,8 +95,12 @@ class RegistryDuty:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
             return None
-        except (InputError, RomanaError) as error:
-            self._trouble = str(error)
+        except InputError as error:
+            self._wrong = error.problems
+            self._part = None
+            return None
+        except RomanaError as error:
+            self._wrong = (Problem(str(error)),)
             self._part = None
             return None
         if not writes:
@@ -118,7 +122,7 @@ class RegistryDuty:
         self._moved = moved
         return frozenset(
             name for name, (report, since) in moved.items()
-            if report.acknowledged < revision and now - since > AWAY_SECONDS
+            if report.acknowledged < revision and now - since >= AWAY_SECONDS
         )
 
 
