@@ -63,7 +63,8 @@ class Duties:
         self._waiting_since: float | None = None
         self._digest: tuple[object, str] | None = None
         self._told = self._counted = 0.0
-        self._tell_later = False
+        self._tell_later = self._count_later = False
+        self._nodes: Collection[str] = ()
         self._alarm = 0.0
         self._report_trouble = ""
 
@@ -77,6 +78,8 @@ class Duties:
     def process_started(self) -> None:
         """A Kubernetes process has begun: it takes part in the election under a name of its own."""
         self._reporting = None
+        # What the last one was told may never have been done, and what this one lists may be no news.
+        self._later(0.0)
         self.telling.forget()
         if self.registry is not None:
             me = identity()
@@ -99,6 +102,7 @@ class Duties:
 
     def follow(self, cluster: Cluster, nodes: Collection[str]) -> None:
         """Work out what the registry publishes, and what the parts of `nodes` make of what is published."""
+        self._nodes = cluster.nodes.keys()
         if self.registry is not None:
             carry = self.registry.work(cluster)
             if carry is not None:
@@ -174,14 +178,18 @@ class Duties:
             self.telling.programmed(self._store.policies)
         tenants = now - self._counted >= TENANT_SECONDS
         if tenants:
-            self._counted = now
+            self._counted, self._count_later = now, False
+        elif not self._count_later:
+            self._count_later = True
+            self._wake_later(self._counted + TENANT_SECONDS - now)
         part = self.registry.part
         known = (*unplaced, *(part.problems if part is not None else ()))
         self.telling.work(Moment(loaded, self.shelf.published, tuple(dict.fromkeys(known)), failing), tenants=tenants)
 
     def _elsewhere(self) -> tuple[Report, ...]:
-        """The reports of nodes that other processes drive."""
-        return tuple(report for node, report in self.shelf.reports.items() if node not in self.parts.nodes)
+        """The reports of nodes that other processes drive; of nodes that are no more reports may stay."""
+        reports = self.shelf.reports
+        return tuple(report for node, report in reports.items() if node in self._nodes and node not in self.parts.nodes)
 
     def _carried(self, answer: Carried) -> None:
         if answer.number == self._reporting:
