@@ -253,9 +253,10 @@ def furnished(*pods: str, settings: Settings | None = None) -> Server:
     return server
 
 
-def put_pod(server: Server, name: str, node: str, **labels: str) -> None:
-    """A pod in the namespace shop."""
-    server.put(PODS, name, namespace="shop", labels={"app": name, **labels}, spec={
+def put_pod(server: Server, name: str, node: str, *, ip: str = "", **labels: str) -> None:
+    """A pod in the namespace shop; `ip` is what its kubelet has reported."""
+    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]} if ip else {"phase": "Pending"}
+    server.put(PODS, name, namespace="shop", labels={"app": name, **labels}, status=status, spec={
         "nodeName": node, "containers": [{"name": "c", "image": "i"}],
     })
 
