@@ -14,7 +14,7 @@ from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import Began, Health, Listed, Seen, Update
 from romana_ovs.kube.api.objects import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
-from romana_ovs.model.errors import SetupError
+from romana_ovs.model.errors import ApiError, SetupError, UnreachableError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 
@@ -24,6 +24,11 @@ A = PodKey("shop/a")
 @dataclass(frozen=True)
 class FakeApi:
     source: ApiSource
+    error: ApiError | None = None
+
+    def request(self, *_: object, **__: object) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 class Told:
@@ -99,6 +104,12 @@ def test_what_is_not_listed_is_said_with_the_reason(told: Told, monkeypatch: pyt
     del told.first[str(NAMESPACES)]
     with pytest.raises(SetupError, match="does not list what it has: namespaces are not told"):
         cluster().start()
+
+
+def test_a_server_that_cannot_be_asked_is_not_waited_for() -> None:
+    api = FakeApi(ApiSource("config"), UnreachableError("https://127.0.0.1:1: Connection refused"))
+    with pytest.raises(SetupError, match=r"cannot be asked: https://127.0.0.1:1: Connection refused"):
+        ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
 
 
 def test_changes_are_told_with_pods_as_the_server_has_them(told: Told) -> None:
