@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 10.0
 """How long rules and pods wait for the registry before nodes go on without it, failing closed."""
 STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
 """Between two times that statuses are compared with what was told, and that the pods of tenants are counted."""
+ANEW_SECONDS = 1.0
+"""Before a registry whose term is over begins anew: if another one leads too, the two do not race."""
 REPORT_SECONDS = 1.0
 """Between two reports that only say that policies have been programmed."""
 Tell = Callable[[object], None]
@@ -127,6 +129,8 @@ class Duties:
         elif self._waiting_since is None:
             self._waiting_since = self._clock()
             self._later(PATIENCE_SECONDS)
+        if self.registry is not None and self.registry.superseded:
+            self._later(ANEW_SECONDS)
         behind = self.registry.behind if self.registry is not None else None
         if behind is not None and self._clock() >= self._alarm:
             self._alarm = self._clock() + behind

@@ -35,6 +35,8 @@ class RegistryDuty:
         self._wrong: tuple[Problem, ...] = ()
         self._moved: dict[str, tuple[Report, float]] = {}
         self.leads = False
+        self.superseded = False
+        """Whether the last `work` found its term over: the next one begins anew."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -84,6 +86,7 @@ class RegistryDuty:
         """Follow the cluster and the nodes; returns what is to be written, None for nothing at the moment."""
         if not self.leads or not self._shelf.listed:
             return None
+        self.superseded = False
         try:
             if self._part is None:
                 self._part = RegistryPart(self._settings, Base.of(self._shelf.objects), writer=self._writer)
@@ -94,6 +97,7 @@ class RegistryDuty:
         except Superseded as over:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
+            self.superseded = True
             return None
         except InputError as error:
             self._wrong = error.problems
