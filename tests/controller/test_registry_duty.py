@@ -6,9 +6,11 @@ import logging
 
 import pytest
 
+from romana_ovs.controller.duties import ANEW_SECONDS
 from romana_ovs.controller.registry import AWAY_SECONDS
-from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, PODS
 from romana_ovs.kube.published import MARKER
+from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Published
 from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
 
@@ -93,10 +95,11 @@ def test_superseded_it_begins_anew_from_what_is_there(caplog: pytest.LogCaptureF
     server.put(ALLOCATIONS, "cluster", spec={**spec, "epoch": spec["epoch"] + 7, "writer": "another"})
     with caplog.at_level(logging.WARNING, "romana_ovs.registry"):
         process.settle()
-        put_pod(server, "b", "n2", tier="db")
-        process.settle()
-    assert "beginning anew" in caplog.text
-    assert published(process).epoch == spec["epoch"] + 8
+    assert caplog.text.count("beginning anew") == 1
+    process.wait(ANEW_SECONDS)
+    assert published(process).epoch == spec["epoch"] + 8, "without anything else having happened"
+    put_pod(server, "b", "n2", tier="db")
+    process.settle()
     assert ("shop", "db") in published(process).indexes
 
 
@@ -147,14 +150,20 @@ def test_an_allocation_of_another_plan_is_refused_in_words() -> None:
     assert process.parts.address_of("shop/a") is not None
 
 
-def test_a_deleted_allocation_is_written_again_with_every_number_the_same() -> None:
-    server = furnished("a@n1", "b@n2")
+def test_an_allocation_that_is_deleted_changes_no_address_of_a_pod_there_is() -> None:
+    server = furnished("z@n1")
     process = leading(server, "n1", "n2")
-    address = process.parts.address_of("shop/a")
+    server.put(PODS, "a", namespace="abc", status={"phase": "Pending"}, spec={"nodeName": "n1", "containers": []})
+    process.settle()
+    process.lead()
+    process.settle()
+    before = [process.parts.address_of(PodKey(name)) for name in ("shop/z", "abc/a")]
     server.remove(ALLOCATIONS, "cluster")
     process.settle()
-    assert server.names(ALLOCATIONS) == ["cluster"]
-    assert process.parts.address_of("shop/a") == address
+    process.wait(3 * ANEW_SECONDS)
+    assert server.names(ALLOCATIONS) == ["cluster"], "it is made anew"
+    assert [process.parts.address_of(PodKey(name)) for name in ("shop/z", "abc/a")] == before
+    assert all("not taken" in problem.reason for problem in process.parts.problems)
 
 
 def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
