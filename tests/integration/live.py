@@ -174,13 +174,18 @@ class Live:
 
 @contextmanager
 def live(
-    folder: Path, nodes: Sequence[str], *, fabric: Fabric = Fabric.LINK, manifests: Mapping[str, str]
+    folder: Path,
+    nodes: Sequence[str],
+    *,
+    fabric: Fabric = Fabric.LINK,
+    manifests: Mapping[str, str],
+    settings: tuple[Path, ...] = (),
 ) -> Iterator[Live]:
-    """A settled cluster of `nodes` with these manifests."""
+    """A settled cluster of `nodes` with these manifests, and configuration files for its controller."""
     heard: list[Event] = []
     for name, text in manifests.items():
         (folder / f"{name}.yaml").write_text(text)
-    plan = Plan(folder, tuple(nodes), len(nodes), AddressPlan.of(Settings()), fabric, PORTS)
+    plan = Plan(folder, tuple(nodes), len(nodes), AddressPlan.of(Settings()), fabric, PORTS, settings)
     with Emulation(plan, listener=heard.append) as emulation:
         cluster = Live(folder, emulation, heard)
         wanted = sum(text.count("kind: Pod\n") for text in manifests.values())
