@@ -47,9 +47,11 @@ class Ovs:
     """A running private Open vSwitch: context manager.
 
     `netns` names an existing network namespace for its switch; without one it has a namespace that ends with it.
+    `flags` are further ones for ovs-vswitchd.
     """
 
     netns: str | None = None
+    flags: tuple[str, ...] = ()
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rovs-")))
 
     def __enter__(self) -> Ovs:
@@ -105,7 +107,7 @@ class Ovs:
 
     def start_switch(self) -> None:
         """Start ovs-vswitchd, also again after it was killed."""
-        self._daemon("ovs-vswitchd", self.remote, f"--unixctl={self.folder}/vs.ctl", netns=self.netns)
+        self._daemon("ovs-vswitchd", self.remote, f"--unixctl={self.folder}/vs.ctl", *self.flags, netns=self.netns)
 
     def kill_switch(self) -> None:
         """End ovs-vswitchd as a crash would."""
