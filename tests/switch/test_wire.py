@@ -73,10 +73,10 @@ writes = st.one_of(loads(), moves())
 plain = st.one_of(
     writes,
     st.builds(Output, st.integers(1, 0xFFFE)),
+    st.builds(ThroughMeter, st.integers(1, 0xFFFF0000)),
     st.builds(OutputBits, bits(width=16)),
     st.just(InPort()),
     st.builds(Resubmit, tables),
-    st.builds(ThroughMeter, st.integers(1, 0xFFFF0000)),
     st.builds(
         Ct,
         st.integers(0, 0xFFFF),

@@ -135,6 +135,18 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
     add("hosts", (plan, view.hosts, view.foreign), lambda: locate.remote_places(plan, view.hosts, view.foreign))
 
 
+def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
+    """How many connections a local pod may open; returns the meters that see to it, none when nothing is limited."""
+    rate, zone = view.settings.new_connections, ZONE_BASE + view.host
+    meters: dict[int, Meter] = {}
+    for pod in view.pods if rate else ():
+        origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
+        meter = opening_meter(pod.ofport, rate, origin)
+        meters[meter.number] = meter
+        add(("limit", pod.key), (pod.ofport, meter, zone), partial(track.limited, pod, meter, zone))
+    return meters
+
+
 def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:
     cut_off = verdicts.cut_off
     add("egress", (plan, view.host, cut_off), lambda: decide.egress_frame(plan, view.host, cut_off))
@@ -149,15 +161,3 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
         add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
     identities = tuple(sorted({pod.identity for pod in view.pods}))
     add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))
-
-
-def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
-    """How many connections a local pod may open; returns the meters that see to it, none when nothing is limited."""
-    rate, zone = view.settings.new_connections, ZONE_BASE + view.host
-    meters: dict[int, Meter] = {}
-    for pod in view.pods if rate else ():
-        origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
-        meter = opening_meter(pod.ofport, rate, origin)
-        meters[meter.number] = meter
-        add(("limit", pod.key), (pod.ofport, meter, zone), partial(track.limited, pod, meter, zone))
-    return meters
