@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 GROUP = "romana"
 FILE_NAME = "romana.conf"
-MAX_RATE = 1_000_000
-"""Connections a second; ten seconds' worth of it still fit a meter's burst size."""
 MAX_BITS = 30
 """Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
+MAX_RATE = 1_000_000
+"""Connections a second; ten seconds' worth of it still fit a meter's burst size."""
 
 T = TypeVar("T")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from romana_ovs.emulate.agent.streams import PIECE
 from romana_ovs.emulate.nodes import Node
 from romana_ovs.emulate.pods import RunningPod
 from tests.integration.ovs import eventually
 
+PIECE_BYTES = len(PIECE)
+"""What a pod that pushes sends at a time."""
 ENOUGH = 20
 """Packets: pods that push send one every 20 ms, so whatever was under way has come or been dropped meanwhile."""
 

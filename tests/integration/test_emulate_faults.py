@@ -14,7 +14,6 @@ import pytest
 
 from romana_ovs.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
 from romana_ovs.cli.emulate import Session
-from romana_ovs.emulate.agent.streams import PIECE
 from romana_ovs.emulate.cut import open_connection
 from romana_ovs.emulate.emulation import Emulation
 from romana_ovs.emulate.fabric import Fabric
@@ -74,7 +73,7 @@ class Gaps:
 
     def watch(self) -> None:
         """Returns once every end has received fifty pieces more, which takes a second; a gap would be among them."""
-        wanted = [stream["received"] + 50 * len(PIECE) for stream in self._looked()]
+        wanted = [stream["received"] + 50 * pushing.PIECE_BYTES for stream in self._looked()]
         eventually(
             lambda: all(stream["received"] >= least for stream, least in zip(self._looked(), wanted, strict=True)),
             "the stream goes on",
