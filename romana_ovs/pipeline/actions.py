@@ -141,4 +141,15 @@ class Goto:
         return f"goto_table:{tables[self.table]}"
 
 
-Action = Load | Move | Ct | Output | OutputBits | InPort | Resubmit | Conjunction | Goto
+@dataclass(frozen=True, slots=True)
+class ThroughMeter:
+    """Go on only as far as meter `number` lets packets pass; always first."""
+
+    number: int
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"meter:{self.number}"
+
+
+Action = Load | Move | Ct | Output | OutputBits | InPort | Resubmit | Conjunction | Goto | ThroughMeter

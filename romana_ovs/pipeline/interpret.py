@@ -23,6 +23,7 @@ from romana_ovs.pipeline.actions import (
     Output,
     OutputBits,
     Resubmit,
+    ThroughMeter,
 )
 from romana_ovs.pipeline.conntrack import NO_WRITE, Commitment, Conntrack, Tracked, Write
 from romana_ovs.pipeline.fields import FIELDS
@@ -285,6 +286,10 @@ def _no_action(switch: Switch, way: _Way, action: Conjunction) -> None:
     raise PipelineError(f"conjunction {action.number} was taken as an action")
 
 
+def _unlimited(switch: Switch, way: _Way, action: ThroughMeter) -> None:
+    """There is no clock here: every meter lets everything pass."""
+
+
 _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Load: Switch._load,
     Move: Switch._move,
@@ -295,4 +300,5 @@ _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Resubmit: Switch._goto,
     Goto: Switch._goto,
     Conjunction: _no_action,
+    ThroughMeter: _unlimited,
 }

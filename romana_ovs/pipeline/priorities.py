@@ -123,6 +123,8 @@ class Commit(IntEnum):
     ORPHAN = 300
     KNOWN = 200
     ANEW = 150
+    LIMITED = 120
+    """A local pod's new connections that leave the node: as many a second as its meter lets pass."""
     COMMIT = 100
     MISS = 0
 

@@ -88,7 +88,7 @@ CT_SIDE = Register(
 CT_EXIT = Register(
     "ct_exit", Bits("ct_label", 2, 2), "where it left; replies are accepted from there only", "Commit", "State", _SIDES
 )
-CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accepted the connection", "Commit", "State")
+CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accepted the connection", "Commit", "Commit")
 CT_CLIENT = Register(
     "ct_client", Bits("ct_mark", 0, 32), "identity of the connection's original source", "Commit", "Roles"
 )

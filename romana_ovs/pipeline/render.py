@@ -12,6 +12,7 @@ from romana_ovs.pipeline.fields import CT_STATE_BITS
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.interpret import Event, Tracking, Visit
 from romana_ovs.pipeline.listing import ordered, readable
+from romana_ovs.pipeline.meters import BURST_SECONDS, METERS
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.registers import (
     CONNTRACK_BITS,
@@ -50,8 +51,8 @@ class Example:
 
 def document(example: Example) -> str:
     """The whole of docs/pipeline.md."""
-    parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _wire(), _cookies()]
-    return "\n".join([*parts, _worked(example)])
+    parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _meters(), _wire()]
+    return "\n".join([*parts, _cookies(), _worked(example)])
 
 
 _INTRODUCTION = """\
@@ -131,6 +132,24 @@ def _conntrack() -> str:
             "What a committed entry remembers:",
             "",
             *_register_table(CONNTRACK_BITS),
+            "",
+        ]
+    )
+
+
+def _meters() -> str:
+    return "\n".join(
+        [
+            "## Meters",
+            "",
+            "A local pod's packets that would make a new entry in its node's conntrack table for a connection that "
+            "leaves the node pass a meter first (`LIMITED` in table [Commit](#commit)), because another node may yet "
+            "drop them. Later packets of a connection pass none, whether or not somebody answers.",
+            "",
+            f"The meter of a pod has the number `{METERS.start:#x}` plus the pod's OpenFlow port; meters of other "
+            f"numbers than `{METERS.start:#x}` to `{METERS.stop - 1:#x}` are none of ours. It lets `new_connections` "
+            f"packets a second pass (`romana.conf`), {BURST_SECONDS} seconds' worth of them at once. "
+            "`ovs-ofctl -O OpenFlow15 meter-stats BRIDGE` counts what was dropped.",
             "",
         ]
     )

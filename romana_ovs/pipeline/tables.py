@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Conjunction, Ct, Goto, Load, Move, Resubmit
+from romana_ovs.pipeline.actions import Action, Conjunction, Ct, Goto, Load, Move, Resubmit, ThroughMeter
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import Flow, canonical
@@ -129,7 +129,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Commit",
         "The connection is remembered with its client's identity, unless it is already.",
-        _names("eth_type", "nw_frag", "ct_state", "ct_mark", "reg0", "reg7"),
+        _names("in_port", "eth_type", "nw_frag", "ct_state", "ct_mark", "ct_label", "reg0", "reg7"),
         frozenset(),
         ("Deliver",),
         priorities.Commit,
@@ -223,3 +223,5 @@ def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
             raise PipelineError(f"table {table.name}: goto {action.table} must be last and go forward")
         if isinstance(action, Conjunction) and len({type(item) for item in actions}) > 1:
             raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")
+        if isinstance(action, ThroughMeter) and position:
+            raise PipelineError(f"table {table.name}: a meter must come first")

@@ -19,12 +19,13 @@ from romana_ovs.pipeline.actions import (
     Output,
     OutputBits,
     Resubmit,
+    ThroughMeter,
 )
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.switch.oxm import UNKNOWN, field_bytes, header_of, narrow_port, read_field, wide_port
 
-OUTPUT, SET_FIELD, COPY_FIELD, EXPERIMENTER = 0, 25, 28, 0xFFFF
+OUTPUT, SET_FIELD, COPY_FIELD, METER, EXPERIMENTER = 0, 25, 28, 29, 0xFFFF
 NICIRA = 0x2320
 RESUBMIT_TABLE, OUTPUT_REG, CONJUNCTION, CT = 14, 15, 34, 35
 IN_PORT = 0xFFFFFFF8
@@ -36,6 +37,7 @@ GOTO_TABLE, APPLY_ACTIONS = 1, 4
 _HEAD = struct.Struct("!HH")
 _OUTPUT = struct.Struct("!HHIH6x")
 _COPY = struct.Struct("!HHHHHH")
+_METER = struct.Struct("!HHI")
 _NX = struct.Struct("!HHIH")
 _RESUBMIT = struct.Struct("!HHIHHB3x")
 _OUTPUT_REG = struct.Struct("!HHIHHIH6x")
@@ -140,6 +142,10 @@ def _conjunction(action: Conjunction) -> bytes:
     )
 
 
+def _through_meter(action: ThroughMeter) -> bytes:
+    return _METER.pack(METER, _METER.size, action.number)
+
+
 _WRITERS: dict[type, Callable[..., bytes]] = {
     Load: _load,
     Move: _move,
@@ -149,6 +155,7 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
     InPort: _in_port,
     Resubmit: _resubmit,
     Conjunction: _conjunction,
+    ThroughMeter: _through_meter,
 }
 
 
@@ -198,6 +205,8 @@ def _read(kind: int, piece: memoryview) -> Readable | None:
         return _read_load(piece)
     if kind == COPY_FIELD:
         return _read_move(piece)
+    if kind == METER and len(piece) == _METER.size:
+        return ThroughMeter(_METER.unpack(piece)[2])
     if kind == EXPERIMENTER and len(piece) >= 16:
         _, _, vendor, subtype = _NX.unpack_from(piece)
         reader = _NX_READERS.get(subtype) if vendor == NICIRA else None

@@ -19,6 +19,7 @@ from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.registers import OPEN, ORIGINAL, ORPHAN, REPLY, UNSELECTED, ZONE_BASE
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
@@ -105,7 +106,7 @@ def tables(
         clients=(),
         tenancy=(TenantPass(tenant, tenant, ORIGIN),),
     )
-    return [flow.text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
+    return [unmetered(flow).text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
 
 
 def wire_mac(name: str, direction: int, egress: int = UNSELECTED) -> str:

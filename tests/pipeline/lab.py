@@ -13,7 +13,7 @@ from romana_ovs.model.identity import ALL_BITS, IdentityMatch, identity, whole_s
 from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.compile import Program, compile_node
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.network import Network, Wiring
@@ -108,7 +108,11 @@ class Lab:
 
     def flows(self, node: int) -> tuple[Flow, ...]:
         """The compiled tables of a node."""
-        return tuple(compile_node(self.view(node), self.verdicts(node)).flows.values())
+        return tuple(self.program(node).flows.values())
+
+    def program(self, node: int) -> Program:
+        """The compiled tables of a node, with their meters."""
+        return compile_node(self.view(node), self.verdicts(node))
 
     def _on(self, node: int) -> list[LabPod]:
         return [pod for pod in self.pods.values() if pod.node == node]

@@ -13,8 +13,9 @@ from romana_ovs.pipeline.compile import decide, guard, locate, track
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.meters import Meter, opening_meter
 from romana_ovs.pipeline.registers import ZONE_BASE
-from romana_ovs.policy.view import NodeView, Verdicts
+from romana_ovs.policy.view import NodeView, Origin, Verdicts
 
 Section = tuple[Flow, ...]
 
@@ -42,9 +43,10 @@ class CompileCache:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One node's tables. `sections` maps a section's name to its flows."""
+    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name."""
 
     sections: Mapping[Hashable, Section]
+    meters: Mapping[int, Meter]
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
@@ -96,8 +98,9 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
         add(("errors", pod.key), pod.address, partial(track.own_errors, pod.address))
         add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
+    meters = _add_limits(add, view)
     kept.forget_all_but(sections)
-    return Program(MappingProxyType(sections))
+    return Program(MappingProxyType(sections), MappingProxyType(meters))
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
@@ -130,6 +133,18 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
     for trunk in view.trunks:
         add(("trunk", trunk.ofport), trunk, partial(guard.trunk_guard, trunk))
     add("hosts", (plan, view.hosts, view.foreign), lambda: locate.remote_places(plan, view.hosts, view.foreign))
+
+
+def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
+    """How many connections a local pod may open; returns the meters that see to it, none when nothing is limited."""
+    rate, zone = view.settings.new_connections, ZONE_BASE + view.host
+    meters: dict[int, Meter] = {}
+    for pod in view.pods if rate else ():
+        origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
+        meter = opening_meter(pod.ofport, rate, origin)
+        meters[meter.number] = meter
+        add(("limit", pod.key), (pod.ofport, meter, zone), partial(track.limited, pod, meter, zone))
+    return meters
 
 
 def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:

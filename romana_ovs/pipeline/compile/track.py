@@ -8,11 +8,21 @@ from ipaddress import IPv4Address
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit
-from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, FROM_ELSEWHERE, feature_origin, flags, load, state
+from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit, ThroughMeter
+from romana_ovs.pipeline.compile.words import (
+    BACKWARD,
+    FORWARD,
+    FROM_ELSEWHERE,
+    TO_ELSEWHERE,
+    feature_origin,
+    flags,
+    load,
+    state,
+)
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ETH_IP, FRAG_ANY, FRAG_LATER
 from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.registers import (
     CLIENT_GROUP,
     CLIENT_ID,
@@ -47,7 +57,7 @@ from romana_ovs.pipeline.registers import (
     UNSELECTED,
 )
 from romana_ovs.pipeline.tables import Condition, flow
-from romana_ovs.policy.view import Origin
+from romana_ovs.policy.view import LocalPod, Origin
 
 TCP: Condition = ("nw_proto", 6)
 SCTP: Condition = ("nw_proto", 132)
@@ -186,15 +196,17 @@ def roles() -> tuple[Flow, ...]:
     )
 
 
+_REMEMBERED = (
+    Move(CLIENT_ID.bits, CT_CLIENT.bits),
+    Move(SIDE.bits, CT_SIDE.bits),
+    Move(EXIT.bits, CT_EXIT.bits),
+    Load(CT_ACCEPTED.bits, 1),
+)
+
+
 def commits(zone: int) -> tuple[Flow, ...]:
     """Accepted originals are remembered with their client; replies and orphans pass as they are."""
-    rank = priorities.Commit
-    writes = (
-        Move(CLIENT_ID.bits, CT_CLIENT.bits),
-        Move(SIDE.bits, CT_SIDE.bits),
-        Move(EXIT.bits, CT_EXIT.bits),
-        Load(CT_ACCEPTED.bits, 1),
-    )
+    rank, writes = priorities.Commit, _REMEMBERED
     fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
     return (
         # Later fragments carry no ports: only the way through conntrack ties them to an admitted first one.
@@ -204,6 +216,22 @@ def commits(zone: int) -> tuple[Flow, ...]:
         *(_row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(side)], []) for side in _HERE),
         _ct_row(rank.ANEW, [FORCE.match(1)], Ct(zone=zone, table="Deliver", commit=True, force=True, writes=writes)),
         _ct_row(rank.COMMIT, [FORWARD], Ct(zone=zone, table="Deliver", commit=True, writes=writes)),
+    )
+
+
+def limited(pod: LocalPod, meter: Meter, zone: int) -> tuple[Flow, ...]:
+    """What `pod` opens towards elsewhere passes its meter before it is remembered: another node may yet drop it.
+
+    Only what would make a new entry: not the later packets of a connection that nobody answers (+new too, but its
+    entry is accepted), and not what commits anew, which puts an entry in the place of another.
+    """
+    new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
+    remembered = Ct(zone=zone, table="Deliver", commit=True, writes=_REMEMBERED)
+    actions = (ThroughMeter(meter.number), remembered)
+    return (
+        flow(
+            priorities.Commit.LIMITED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin
+        ),
     )
 
 
