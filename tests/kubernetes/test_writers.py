@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from romana_ovs.controller.conditions import tenant_object_name
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.credentials import ApiSource
@@ -296,21 +297,24 @@ def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Wr
     assert policies.get()["metadata"]["labels"] == {"n": "9"}
 
 
+@pytest.mark.parametrize("form", ["{}", "T.{}_x"])
 def test_a_tenant_is_made_and_described(
-    writer: Callable[..., Writer], admin: Client, control_plane: ControlPlane, namespace: str
+    form: str, writer: Callable[..., Writer], admin: Client, control_plane: ControlPlane, namespace: str
 ) -> None:
-    key = ObjectId("Tenant", "", namespace)
+    tenant = form.format(namespace)
+    name = tenant_object_name(tenant)
+    key = ObjectId("Tenant", "", name)
     tiers = (TierStatus("web", 4096, ("10.1.0.0/20",), 2), TierStatus("default", 4097, ("10.1.16.0/20",), 1))
     ready = Condition("Ready", Truth.TRUE, "Allocated", "All of its pods have addresses.")
     child = writer()
-    child.send(AllStatuses({key: TenantStatus(namespace, (ready,), ("10.1.0.0/18",), tiers, 3)}))
-    found = eventually(lambda: _tenant(admin, namespace).get("status"))
+    child.send(AllStatuses({key: TenantStatus(tenant, (ready,), ("10.1.0.0/18",), tiers, 3)}))
+    found = eventually(lambda: _tenant(admin, name).get("status"))
     assert (found["ranges"], found["pods"], found["tierNames"]) == (["10.1.0.0/18"], 3, ["web", "default"])
     assert found["tiers"][0] == {"name": "web", "segment": 4096, "ranges": ["10.1.0.0/20"], "pods": 2}
-    assert _tenant(admin, namespace)["spec"] == {"tenant": namespace}
-    shown = control_plane.kubectl("get", "tenants", namespace)
+    assert _tenant(admin, name)["spec"] == {"tenant": tenant}
+    shown = control_plane.kubectl("get", "tenants", name)
     assert "10.1.0.0/18" in shown and "True" in shown
-    admin.delete(f"{ROMANA}/tenants/{namespace}")
+    admin.delete(f"{ROMANA}/tenants/{name}")
 
 
 def _tenant(admin: Client, name: str) -> dict[str, Any]:

@@ -7,12 +7,9 @@ so it is right also while this thread hangs in a request.
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,11 +35,6 @@ def clock() -> float:
 def wall() -> datetime:
     """What the wall clock says; only ever written into the record for people to read."""
     return datetime.now(UTC)
-
-
-def identity() -> str:
-    """A name for this process that no other has or will have."""
-    return f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}"
 
 
 @dataclass(frozen=True, slots=True)
