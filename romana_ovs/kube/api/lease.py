@@ -137,7 +137,9 @@ class Elector:
             now = self._machine.now()
             self._take_orders(now)
             self._election, ask = election.ask(self._election, now)
-            self._publish()
+            # At the end the lease is given back first: there may be nobody left to be told.
+            if not self._stop:
+                self._publish()
             if ask is not None:
                 self._election = self._answered(ask)
                 self._publish()
