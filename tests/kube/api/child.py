@@ -47,11 +47,14 @@ class Child:
 
     def _coming(self) -> Iterator[Any]:
         assert self.process.stdout is not None
-        while data := os.read(self.process.stdout.fileno(), 65536):
+        data = b""  # What came together with the message that was waited for last time is here already.
+        while True:
             for message in self._reader.feed(data):
                 self.said.append(message)
                 self._heard(message)
                 yield message
+            if not (data := os.read(self.process.stdout.fileno(), 65536)):
+                return
 
 
 @contextmanager
