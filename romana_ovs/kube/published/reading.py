@@ -244,13 +244,13 @@ def _stage(fields: Fields) -> Stage:
 
 
 def _answers(fields: Fields, atoms: list[Atom]) -> frozenset[Atom]:
-    text = fields.text("yes")
+    text = fields.text("holds")
     try:
         bits = int(text, 16)
     except ValueError:
         bits = -1
     if not 0 <= bits < 1 << len(atoms) or len(text) > len(atoms) // 4 + 1:
-        fields.refuse("yes", f"a hexadecimal number of {len(atoms)} bits was expected")
+        fields.refuse("holds", f"a hexadecimal number of {len(atoms)} bits was expected")
     return frozenset(atom for place, atom in enumerate(atoms) if bits >> place & 1)
 
 
@@ -266,7 +266,7 @@ def _segment(fields: Fields) -> int:
 
 def decode_report(raw: Raw) -> Report:
     """The report in a NodeReport; an empty one while it has no status. Raises InputError naming the field."""
-    whole = raw if "status" in raw else {**raw, "status": {}}
+    whole = {"status": {}, **raw} if isinstance(raw, Mapping) else raw
     fields = fields_of(whole, "NodeReport", "status")
     wants = {
         SegmentKey(want.text("tenant"), want.text("tier")): want.number("indexes") for want in fields.parts("wants")
