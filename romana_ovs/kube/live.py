@@ -15,7 +15,7 @@ from typing import Any
 
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import CLUSTER
-from romana_ovs.kube.items import Manifest, ObjectId, Place
+from romana_ovs.kube.items import Manifest, ObjectId, Place, Version
 from romana_ovs.kube.ledger import Change, Ledger
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
@@ -59,6 +59,8 @@ class LiveStore:
         self._parts = _Parts(settings)
         self._faulty: dict[ObjectId, tuple[Problem, ...]] = {}
         self._kept: set[ObjectId] = set()
+        self._invalid: set[ObjectId] = set()
+        self._versions = _Part()
         self._told: Loaded | None = None
         self._dirty = False
 
@@ -71,6 +73,16 @@ class LiveStore:
     def missing(self) -> tuple[str, ...]:
         """The resources that have not been listed yet."""
         return self._ledger.missing
+
+    @property
+    def versions(self) -> Mapping[ObjectId, Version]:
+        """Which version of every object was read last, valid or not; the same mapping while none is another."""
+        return self._versions.copy()
+
+    @property
+    def invalid(self) -> frozenset[ObjectId]:
+        """The objects whose present version means nothing: its last valid one stays, its fallback, or nothing."""
+        return frozenset(self._invalid)
 
     def apply(self, *messages: object) -> Loaded | None:
         """The cluster after `messages`, in their order; None when nothing is other than it was, or not all is listed.
@@ -97,6 +109,7 @@ class LiveStore:
 
     def _change(self, change: Change) -> bool:
         """Take note of a change; returns whether it matters."""
+        self._note_version(change)
         before = self._entries.get(change.id, _NOTHING)
         if change.update is None:
             entry = _NOTHING
@@ -113,8 +126,15 @@ class LiveStore:
             self._entries[change.id] = entry
         _hold(self._faulty, change.id, entry.problems)
         (self._kept.add if entry.kept else self._kept.discard)(change.id)
+        lacking = change.update is not None and change.update.value is None
+        (self._invalid.add if lacking else self._invalid.discard)(change.id)
         self._parts.exchange(before.effective, entry.effective)
         return True
+
+    def _note_version(self, change: Change) -> None:
+        version = Version(change.update.uid, change.update.generation) if change.update is not None else None
+        if self._versions.now.get(change.id) != version:
+            self._versions.put(change.id, version)
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:

@@ -13,12 +13,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.follow import Follower
+from romana_ovs.kube.api.lease import Fence
 from romana_ovs.kube.api.messages import FrameReader, Said, Start, frame
+from romana_ovs.kube.api.writers import Writers
 
 LOG = logging.getLogger("romana_ovs.kube")
 
@@ -28,11 +30,15 @@ _CLEAN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a part has to work with. `send` takes any message for the controller, from any thread."""
+    """What a part has to work with. `send` takes any message for the controller, from any thread.
+
+    `fence` says whether we lead: Writers keeps it, and whoever writes what only the leader may write asks it.
+    """
 
     api: Api
     start: Start
     send: Callable[[object], None]
+    fence: Fence = field(default_factory=Fence)
 
 
 class Part(Protocol):
@@ -45,6 +51,9 @@ class Part(Protocol):
 
     def take(self, message: object) -> None:
         """A message from the controller, of a kind that it wants; returns at once."""
+
+    def end(self) -> None:
+        """Nobody asks any more: come to an orderly end, within a few seconds."""
 
 
 class Followers:
@@ -65,8 +74,11 @@ class Followers:
     def take(self, message: object) -> None:
         """There is none that it wants."""
 
+    def end(self) -> None:
+        """There is nothing to end."""
 
-PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers,)
+
+PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Writers)
 
 
 class Outlet:
@@ -121,6 +133,8 @@ def serve(incoming: int, outlet: Outlet, parts: tuple[Callable[[Surroundings], P
                 part.take(message)
             if not takers:
                 LOG.error("a %s, which nobody takes", type(message).__name__)
+    for part in running:
+        part.end()
 
 
 def main() -> None:
