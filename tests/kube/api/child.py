@@ -47,14 +47,12 @@ class Child:
 
     def _coming(self) -> Iterator[Any]:
         assert self.process.stdout is not None
-        data = b""  # What came together with the message that was waited for last time is here already.
-        while True:
-            for message in self._reader.feed(data):
-                self.said.append(message)
+        while data := os.read(self.process.stdout.fileno(), 65536):
+            came = self._reader.feed(data)
+            self.said += came
+            for message in came:
                 self._heard(message)
-                yield message
-            if not (data := os.read(self.process.stdout.fileno(), 65536)):
-                return
+            yield from came
 
 
 @contextmanager
