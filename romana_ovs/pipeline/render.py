@@ -77,8 +77,9 @@ identity that its entry remembers with the one that the client has. Where they d
 
 - A datagram (UDP, and every protocol without ports but ICMP) is not delivered. It goes back as a *question*: with its
   ends swapped, as an original of the client as it is now, through the tables of both nodes. Both remember the client
-  anew, and no pod ever sees it. What is still allowed goes on after that one datagram, and nothing arrives of what is
-  not; other nodes are sent no flow-mod, and nothing goes to the controller.
+  anew, and no pod ever sees it. What is still allowed goes on after the first datagram (faster pushes: after those
+  under way within a round trip between the nodes), and nothing arrives of what is not; other nodes are sent no
+  flow-mod, and nothing goes to the controller.
 - TCP and SCTP are passed on: the client acknowledges, and with that the server's node decides, within a round trip.
 - An ICMP echo reply is dropped; the client's next request is judged.
 

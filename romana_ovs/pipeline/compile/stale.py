@@ -5,7 +5,8 @@ has both: the identity that its entry remembers, which went to D with that packe
 differ, D has to be told, or a server could go on pushing to a client that was relabelled and never sends again, and
 could not go on pushing to one that a rule has come to tell from others. So S turns such a datagram round, as if the
 client had sent it: it passes the tables of S and D as any packet of the client's would and both bridges remember the
-client as it is now, but no pod ever sees it (`QUESTION`). The datagram itself is lost; those after it are judged right.
+client as it is now, but no pod ever sees it (`QUESTION`). The datagram itself is lost; those a round trip later are
+judged right.
 - Only replies are turned round and a turned one goes forward, so no question makes another.
 - TCP is passed on: the client acknowledges within a round trip, and that is a packet with its present identity. A
   segment turned round would fit no window. SCTP likewise.
