@@ -76,6 +76,15 @@ class Ct:
 
 
 @dataclass(frozen=True, slots=True)
+class CtClear:
+    """Forget what conntrack said of the packet: changed, it is another one, to be looked up anew."""
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return "ct_clear"
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """Send the packet out of a port (OpenFlow number)."""
 
@@ -152,4 +161,4 @@ class ThroughMeter:
         return f"meter:{self.number}"
 
 
-Action = Load | Move | Ct | Output | OutputBits | InPort | Resubmit | Conjunction | Goto | ThroughMeter
+Action = Load | Move | Ct | CtClear | Output | OutputBits | InPort | Resubmit | Conjunction | Goto | ThroughMeter
