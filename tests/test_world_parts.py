@@ -284,12 +284,51 @@ def test_a_node_that_is_away_is_not_waited_for():
     assert three_steps(parts, "node1", "node3", away=["node2"]) == {APP: Stage.SETTLED}
 
 
-def test_no_answer_is_relied_on_that_a_pod_of_a_node_that_is_away_may_belie():
+def test_a_class_that_a_pod_of_a_node_that_is_away_may_belie_gets_another_number():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    old = parts.nodes["node1"].identity_of("ns/a")
+    assert old == parts.nodes["node2"].identity_of("ns/b")
     parts.change(parts.cluster.with_object(NOT_WEB))
-    assert three_steps(parts, "node2", "node3", away=["node1"]) == {APP: Stage.WORN}
-    parts.change(parts.cluster.without(pod("a")))
-    assert three_steps(parts, "node2", "node3", away=["node1"]) == {APP: Stage.SETTLED}
+    seen = []
+    while stages(parts).get(APP) is not Stage.SETTLED:
+        parts.registry_looks(newest(parts), away=frozenset({"node1"}))
+        for name in ("node2", "node3"):
+            look(parts, name)
+        listed = set(parts.view("node3").classes)
+        seen.append((stages(parts)[APP], old in listed, parts.nodes["node2"].identity_of("ns/b") == old))
+        assert parts.nodes["node2"].identity_of("ns/b") in listed
+        confirm(parts, "node2", "node3")
+    assert seen == [
+        (Stage.NEW, True, True),
+        (Stage.WORN, True, True),
+        (Stage.WORN, True, True),
+        (Stage.WORN, True, False),
+        (Stage.WORN, False, False),
+        (Stage.SETTLED, False, False),
+    ]
+    assert parts.nodes["node1"].identity_of("ns/a") == old and in_force(parts, "node3") == ["not-web"]
+    assert old in parts.messages[-1].namespaces["ns"].retired
+    parts.settle()
+    assert parts.messages[-1].namespaces["ns"].classes[parts.nodes["node1"].identity_of("ns/a")] == {APP}
+    assert parts.messages[-1].namespaces["ns"].retired == frozenset()
+
+
+def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
+    for moment in range(1, 6):
+        parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+        old = parts.nodes["node1"].identity_of("ns/a")
+        parts.change(parts.cluster.with_object(NOT_WEB))
+        for turn in range(12):
+            if turn == moment:
+                parts.restart_registry()
+            parts.registry_looks(newest(parts), away=frozenset({"node1"}))
+            for name in ("node2", "node3"):
+                look(parts, name)
+            assert parts.nodes["node2"].identity_of("ns/b") in parts.view("node3").classes
+            confirm(parts, "node2", "node3")
+        assert stages(parts) == {APP: Stage.SETTLED}
+        assert old not in parts.messages[-1].namespaces["ns"].classes
+        parts.settle()
 
 
 def test_a_question_does_not_leave_before_a_node_that_is_away_comes_back_or_is_deleted():

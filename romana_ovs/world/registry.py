@@ -102,10 +102,11 @@ class RegistryPart:
     ) -> Published:
         """Follows `cluster` and the nodes' `reports`, and returns what is to be published.
 
-        `away` are nodes that have not been heard of for long. Nobody waits for them where that is safe: others take
-        new classes without them. But no number is given again, no question goes, and no answer is relied on that one
-        of their pods might belie, before they come back or their Node is deleted. Raises InputError, and changes
-        nothing, when the settings ask for another address plan.
+        `away` are nodes that have not been heard of for long. Nobody waits for them: others take new classes without
+        them, and a class that one of their pods may still wear although it says of that pod what is not true gets
+        another number, so that such pods get what their whole segments get until their nodes are back. But no number
+        is given again and no question goes before that, or before their Node is deleted. Raises InputError, and
+        changes nothing, when the settings ask for another address plan.
         """
         if Plan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -132,7 +133,7 @@ class RegistryPart:
         released = min((report.released for report in known.values()), default=math.inf)
         absent = self._absent(known.keys() & set(away))
         self._stages.advance(
-            acknowledged=reached, released=released, now=now, held_up=lambda name: self._belied(name, absent)
+            acknowledged=reached, released=released, now=now, held_up=lambda name: self._held_up(name, absent)
         )
         self._stages.follow(self._rules.rule_set.atoms, classed=self._classes.namespaces, now=now)
         self._refine()
@@ -220,16 +221,27 @@ class RegistryPart:
                 found.setdefault(each.pod.namespace, []).append(each)
         return found
 
-    def _belied(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
-        """Whether one of the `absent` pods may wear a class that answers for it what is not true."""
+    def _held_up(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
+        """Whether one of the `absent` pods may wear a class that answers for it what is not true.
+
+        Such classes get other numbers, which only nodes that are here wear: then it may not any more.
+        """
         worn, atoms = self._stages.worn(namespace), self._stages.of(namespace).keys()
         asked = max(worn.values(), default=0)
+        belied: set[int] = set()
         for each in absent.get(namespace, ()):
             true = frozenset(atom for atom in atoms if holds(atom, each.pod.labels))
-            worn_before = self._classes.answers(each, before=asked)
-            if any(yes - worn.keys() == true - worn.keys() and yes != true for yes in worn_before):
-                return True
-        return False
+            belied.update(
+                number
+                for number, yes in self._classes.answers(each, before=asked).items()
+                if yes - worn.keys() == true - worn.keys() and yes != true
+            )
+        try:
+            self._classes.renumber(belied)
+        except AddressError:
+            # No number is left: then the rules that ask wait, and admit nobody of these classes.
+            return True
+        return bool(belied)
 
     def _publish(self, now: int) -> Published:
         last = self._last

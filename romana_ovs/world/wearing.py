@@ -27,6 +27,8 @@ class Finder:
         self._known: dict[tuple[int, frozenset[Atom]], list[int]] = {}
         self._coming: dict[tuple[int, frozenset[Atom]], int] = {}
         for number, yes in sorted(classes.classes.items()):
+            if number in classes.going:
+                continue
             if number in classes.coming:
                 self._coming.setdefault((segment_of(number), yes), number)
             else:
