@@ -78,6 +78,7 @@ class RegistryPart:
         self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
+        self._former: dict[PodKey, list[tuple[Placed, int]]] = {}
         self._blocked: frozenset[IPv4Address] = frozenset()
         self._refined: tuple[int, RuleSet | None] = (-1, None)
 
@@ -124,6 +125,7 @@ class RegistryPart:
         for key in gone:
             self._drop(key)
         placed = self._place(cluster, changes)
+        self._forget_former(known, away)
         self._grow(known)
         self._claims.update(known, self._hosts.hosts, nodes=self._blocked, now=now)
         self._hosts.update(
@@ -195,6 +197,8 @@ class RegistryPart:
                 _add(self._segments_on, (each.pod.node, each.segment), sign)
         if new is not None:
             self._placed[key] = new
+            if old is not None and (old.number, old.pod.labels) != (new.number, new.pod.labels):
+                self._former.setdefault(key, []).append((old, self._last.revision + 1))
 
     def _grow(self, reports: Mapping[str, Report]) -> None:
         """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
@@ -214,12 +218,25 @@ class RegistryPart:
             self._classes.refine(self._rules.rule_set, self._stages.atoms)
 
     def _absent(self, away: Collection[str]) -> dict[str, list[Placed]]:
-        """The pods of nodes that are `away`, by namespace."""
+        """The pods of nodes that are `away`, by namespace, also as what they were before their nodes went."""
         found: dict[str, list[Placed]] = {}
-        for each in self._placed.values() if away else ():
+        for key, each in self._placed.items() if away else ():
             if each.pod.node in away:
-                found.setdefault(each.pod.namespace, []).append(each)
+                former = (was for was, _ in self._former.get(key, ()))
+                found.setdefault(each.pod.namespace, []).extend((each, *former))
         return found
+
+    def _forget_former(self, known: Mapping[str, Report], away: Collection[str]) -> None:
+        """Drops what pods were before: their nodes have acknowledged what was published since."""
+        for key in list(self._former):
+            placed = self._placed.get(key)
+            report = known.get(placed.pod.node) if placed is not None else None
+            heard = report.acknowledged if report is not None and report.node not in away else 0
+            kept = [(was, since) for was, since in self._former[key] if since > heard]
+            if placed is None or not kept:
+                del self._former[key]
+            else:
+                self._former[key] = kept
 
     def _held_up(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
         """Whether one of the `absent` pods may wear a class that answers for it what is not true.
