@@ -79,6 +79,10 @@ class Wearing:
         self.worn: Mapping[PodKey, Worn] = MappingProxyType({})
         self._finders: dict[str, Finder] = {}
 
+    def restore(self, worn: Mapping[PodKey, Worn]) -> None:
+        """Takes `worn` as what pods wore before a restart."""
+        self.worn = MappingProxyType(dict(worn))
+
     def update(self, members: Mapping[PodKey, Member], namespaces: Mapping[str, ClassSet], *,
                late: Mapping[PodKey, Member], patient: bool) -> None:
         """Finds what every pod of `members` wears.

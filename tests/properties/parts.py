@@ -16,6 +16,7 @@ from romana_ovs.kube.published import (
     class_set_object,
     decode_report,
     marker_object,
+    published_to_json,
     report_object,
 )
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
@@ -136,8 +137,10 @@ class Parts:
 
     def restart_node(self, name: str) -> None:
         """A node's process begins again from its state file."""
-        saved = json.loads(json.dumps(self.nodes[name].to_json()))
-        self.nodes[name] = NodePart(name, self.settings, saved)
+        node = self.nodes[name]
+        numbers = published_to_json(node.published) if node.published is not None else None
+        saved = json.loads(json.dumps([node.to_json(), numbers]))
+        self.nodes[name] = NodePart(name, self.settings, *saved)
 
     def restart_registry(self, away: frozenset[str] = frozenset()) -> None:
         """Another process goes on from the objects."""

@@ -230,8 +230,12 @@ def one_thing_happens(data: st.DataObject, rig: PartsRig) -> None:
         if data.draw(st.booleans()):
             parts.restart_registry(rig.away)
         else:
+            before = parts.nodes[name]
             parts.restart_node(name)
             parts.node_looks(name, 0, None)
+            if parts.nodes[name].waiting:
+                # In the midst of a step it waits with what the switch has, and in the end for patience.
+                parts.nodes[name] = before
     else:
         parts.report_arrives(name)
 
