@@ -16,6 +16,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -214,6 +215,7 @@ class Switch:
         self.trace.append(Sent(way.fields["in_port"], way.packet.rewritten(way.fields)))
 
     def _ct(self, way: _Way, action: Ct) -> None:
+        way.packet = way.packet.rewritten(way.fields)
         going = self._defragmented(way, action)
         whole = going[0].packet if going else None
         if whole is not None:
@@ -224,6 +226,9 @@ class Switch:
                 fields = {**way.fields, **each.packet.rewritten(each.fields).fields(), **_tracked(result)}
                 back = _Way(each.packet, _without_transport(fields, each.packet), way.depth + 1, _passed(way, action))
                 self._enter(back, action.table or "")
+        self._ct_clear(way)
+
+    def _ct_clear(self, way: _Way, action: CtClear | None = None) -> None:
         for name in _CT_FIELDS:
             way.fields.pop(name, None)
 
@@ -289,6 +294,7 @@ _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Load: Switch._load,
     Move: Switch._move,
     Ct: Switch._ct,
+    CtClear: Switch._ct_clear,
     Output: Switch._output,
     OutputBits: Switch._output_bits,
     InPort: Switch._in_port,

@@ -88,10 +88,14 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Roles",
-        "Client and server of the connection, whichever of them sent this packet.",
-        _names("eth_type", "reg0"),
-        _names("reg0", "reg7", "reg8", "reg9", "reg10"),
-        ("Egress", "Deliver"),
+        "Client and server of the connection, whichever of them sent this packet, and whether a reply from another "
+        "node was judged by the identity that its client has now.",
+        _names("eth_type", "nw_proto", "ct_mark", "reg0", "reg4"),
+        _names(
+            "nw_src", "nw_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst", "reg0", "reg1", "reg2", "reg3", "reg7",
+            "reg8", "reg9", "reg10", "reg13",
+        ),
+        ("Egress", "Deliver", "Locate"),
         priorities.Roles,
     ),
     Table(
@@ -137,9 +141,9 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Refuse",
         "A refused connection loses its mark, so that its replies stop too.",
-        _names("eth_type", "nw_proto", "ct_state", "ct_label", "reg0"),
+        _names("eth_type", "nw_proto", "nw_frag", "ct_state", "ct_label", "reg0"),
         _names("reg0"),
-        ("Roles",),
+        ("Roles", "Deliver"),
         priorities.Refuse,
     ),
     Table(

@@ -12,6 +12,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -26,7 +27,7 @@ from romana_ovs.switch.oxm import UNKNOWN, field_bytes, header_of, narrow_port, 
 
 OUTPUT, SET_FIELD, COPY_FIELD, EXPERIMENTER = 0, 25, 28, 0xFFFF
 NICIRA = 0x2320
-RESUBMIT_TABLE, OUTPUT_REG, CONJUNCTION, CT = 14, 15, 34, 35
+RESUBMIT_TABLE, OUTPUT_REG, CONJUNCTION, CT, CT_CLEAR = 14, 15, 34, 35, 43
 IN_PORT = 0xFFFFFFF8
 IN_PORT_SHORT = 0xFFF8
 CT_COMMIT, CT_FORCE = 1, 2
@@ -41,6 +42,7 @@ _RESUBMIT = struct.Struct("!HHIHHB3x")
 _OUTPUT_REG = struct.Struct("!HHIHHIH6x")
 _CONJUNCTION = struct.Struct("!HHIHBBI")
 _CT = struct.Struct("!HHIHHIHB3xH")
+_CT_CLEAR = struct.Struct("!HHIH6x")
 _INSTRUCTION = struct.Struct("!HH4x")
 _GOTO = struct.Struct("!HHB3x")
 
@@ -114,6 +116,10 @@ def _ct(action: Ct) -> bytes:
     return head + nested
 
 
+def _ct_clear(action: CtClear) -> bytes:
+    return _CT_CLEAR.pack(EXPERIMENTER, _CT_CLEAR.size, NICIRA, CT_CLEAR)
+
+
 def _output(action: Output) -> bytes:
     return _OUTPUT.pack(OUTPUT, _OUTPUT.size, wide_port(action.port), 0)
 
@@ -144,6 +150,7 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
     Load: _load,
     Move: _move,
     Ct: _ct,
+    CtClear: _ct_clear,
     Output: _output,
     OutputBits: _output_bits,
     InPort: _in_port,
@@ -269,9 +276,14 @@ def _read_ct(piece: memoryview) -> Readable | None:
     return Ct(zone, name, bool(flags & CT_COMMIT), bool(flags & CT_FORCE), known)
 
 
+def _read_ct_clear(piece: memoryview) -> Readable | None:
+    return CtClear() if len(piece) == _CT_CLEAR.size else None
+
+
 _NX_READERS: dict[int, Callable[[memoryview], Readable | None]] = {
     RESUBMIT_TABLE: _read_resubmit,
     OUTPUT_REG: _read_output_bits,
     CONJUNCTION: _read_conjunction,
     CT: _read_ct,
+    CT_CLEAR: _read_ct_clear,
 }

@@ -43,7 +43,7 @@ CLOSED_SERVER = ServerGroup(2, (), ())
 
 @dataclass(frozen=True, slots=True)
 class LabPod:
-    """A pod: its node (1, 2, ...), port, segment and groups; its tenant is its segment."""
+    """A pod: its node (1, 2, ...), port, segment, groups and number of its class; its tenant is its segment."""
 
     name: str
     node: int
@@ -52,6 +52,8 @@ class LabPod:
     server: ServerGroup = OPEN_SERVER
     client: ClientGroup | None = None
     survivor: bool = False
+    number: int = 1
+    formerly: tuple[int, ...] = ()
 
     @property
     def address(self) -> IPv4Address:
@@ -63,7 +65,7 @@ class LabPod:
 
     @property
     def identity(self) -> int:
-        return identity(self.segment, 1)
+        return identity(self.segment, self.number)
 
     def local(self) -> LocalPod:
         return LocalPod(
@@ -76,6 +78,7 @@ class LabPod:
             mac=PLAN.mac(self.address),
             ofport=self.port,
             survivor=self.survivor,
+            formerly=tuple(identity(self.segment, number) for number in self.formerly),
         )
 
 

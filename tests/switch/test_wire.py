@@ -12,6 +12,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -72,6 +73,7 @@ plain = st.one_of(
     st.builds(OutputBits, bits(width=16)),
     st.just(InPort()),
     st.builds(Resubmit, tables),
+    st.builds(CtClear),
     st.builds(
         Ct,
         st.integers(0, 0xFFFF),

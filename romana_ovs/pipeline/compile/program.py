@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
-from romana_ovs.pipeline.compile import decide, guard, locate, track
+from romana_ovs.pipeline.compile import decide, guard, locate, stale, track
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -109,6 +109,7 @@ def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
     add("tracking", zone, lambda: locate.tracking(zone))
     add("states", (), track.states)
     add("roles", (), track.roles)
+    add("stale", (), stale.stale)
     add("commits", zone, lambda: track.commits(zone))
     add("refusals", zone, lambda: track.refusals(zone))
     add("deliveries", (), decide.deliveries)
@@ -146,3 +147,6 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
         add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
     identities = tuple(sorted({pod.identity for pod in view.pods}))
     add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))
+    former = frozenset((pod.identity, number) for pod in view.pods for number in pod.formerly if number != pod.identity)
+    add("known receivers", identities, lambda: stale.known_receivers(identities))
+    add("former receivers", former, lambda: stale.former_receivers(former))

@@ -31,6 +31,7 @@ from romana_ovs.pipeline.registers import (
     ORIGINAL,
     ORPHAN,
     PASSED,
+    QUESTION,
     RECEIVER_CLIENT,
     RECEIVER_ID,
     RECEIVER_SERVER,
@@ -50,6 +51,7 @@ from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.policy.view import Origin
 
 TCP: Condition = ("nw_proto", 6)
+UDP: Condition = ("nw_proto", 17)
 SCTP: Condition = ("nw_proto", 132)
 _IP: Condition = ("eth_type", ETH_IP)
 _ORIGIN: Origin = feature_origin("conntrack")
@@ -91,7 +93,7 @@ def own_errors(address: IPv4Address) -> tuple[Flow, ...]:
 
 def _passing() -> tuple[Flow, ...]:
     passed = _PASSED
-    survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), EXIT.match(LOCAL), SURVIVOR.match(1))
+    survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), QUESTION.match(0), EXIT.match(LOCAL), SURVIVOR.match(1))
     rank = priorities.State
     return (
         _row(rank.RELATED, [FROM_ELSEWHERE, state("+trk+rel-inv"), CT_ACCEPTED.match(1)], passed),
@@ -115,10 +117,13 @@ def _replies() -> tuple[Flow, ...]:
     ]
     marked = (SIDE.match(TRUNK), DIRECTION.match(REPLY))
     orphaned = (SIDE.match(TRUNK), DIRECTION.match(ORPHAN))
+    asked = (*marked, QUESTION.match(1))
     rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_EXIT.match(TRUNK)], _on()))
     rows += [
         _row(rank.STRAY, [*mark, found], []) for mark in (marked, orphaned) for found in (tracked, state("+trk+new"))
     ]
+    # A reply that its server's node refused is never taken for a packet of a client.
+    rows.append(_row(rank.STRAY, [*asked, state("+trk+est-rpl")], []))
     rows.append(_row(rank.STRAY, [_IP, TCP, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), tracked], []))
     rows += [_row(rank.STRAY, [_IP, TCP, SIDE.match(side), tracked], []) for side in _HERE]
     return tuple(rows)
@@ -162,11 +167,18 @@ def _decisions() -> tuple[Flow, ...]:
     return tuple(rows)
 
 
+_SENDER_SERVES = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER.bits, SERVER_GROUP.bits))
+TO_CLIENT = (
+    Move(RECEIVER_ID.bits, CLIENT_ID.bits),
+    Move(RECEIVER_CLIENT.bits, CLIENT_GROUP.bits),
+    *_SENDER_SERVES,
+)
+
+
 def roles() -> tuple[Flow, ...]:
     """Who is client and who server; a local client's present identity counts, else the remembered one."""
     rank = priorities.Roles
-    sender_serves = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER.bits, SERVER_GROUP.bits))
-    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *sender_serves)
+    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
     # Only its own node knows what egress policies say of a client now: OpenEgress looks whether they would do if open.
     ask, decided = load(EGRESS, OPEN), load(EGRESS, UNSELECTED)
     forward = (
@@ -176,11 +188,10 @@ def roles() -> tuple[Flow, ...]:
         Move(RECEIVER_SERVER.bits, SERVER_GROUP.bits),
         Goto("Egress"),
     )
-    to_client = (Move(RECEIVER_ID.bits, CLIENT_ID.bits), Move(RECEIVER_CLIENT.bits, CLIENT_GROUP.bits))
     return (
         _row(rank.PASSED, [PASSED.match(1)], [Goto("Deliver")]),
         _row(rank.ROLE, [FORWARD], forward),
-        _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*to_client, *sender_serves, Goto("Egress")]),
+        _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*TO_CLIENT, Goto("Egress")]),
         _row(rank.ROLE, [BACKWARD, EXIT.match(TRUNK)], [*remembered, ask, Goto("Egress")]),
         _row(rank.ROLE, [BACKWARD, EXIT.match(GATEWAY)], [*remembered, decided, Goto("Egress")]),
     )
@@ -228,18 +239,26 @@ def known_clients(host: int, identities: tuple[int, ...]) -> tuple[Flow, ...]:
 def refusals(zone: int) -> tuple[Flow, ...]:
     """A refused original clears the mark of its entry, which stops the replies too.
 
+    A refused reply to another node goes there as a question: the client may have become another (`stale`). A refused
+    answer to that clears nothing: the client may have become what this node hears of only in a moment. From then on
+    the replies are judged by what it is; on its own node it is remembered as it was, so that it is asked about again.
+
     SCTP is tracked without ports before Open vSwitch 3.2: one entry stands for all associations of a pair,
-    so it is never cleared, and what is no reply by its ports is decided again as an original.
+    so it is never cleared, and what is no reply by its ports is decided again as an original. But its client is
+    remembered as it is now, so that the replies are judged like what was refused.
     """
     rank = priorities.Refuse
     again = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("Roles"))
+    refused_reply = (BACKWARD, SIDE.match(LOCAL), EXIT.match(TRUNK), ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
+    accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
     forget = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
+    renew = Ct(zone=zone, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
     return (
+        _row(rank.QUESTION, [FORWARD, QUESTION.match(1), SIDE.match(LOCAL)], []),
+        _ct_row(rank.RENEW, [*accepted, SIDE.match(TRUNK), QUESTION.match(1)], renew),
+        _ct_row(rank.RENEW, [*accepted, SIDE.match(TRUNK), SCTP], renew),
         *(_row(rank.RETRY, [_IP, SCTP, BACKWARD, SIDE.match(side)], again) for side in _HERE),
         _row(rank.RETRY, [_IP, SCTP, FORWARD], []),
-        _ct_row(
-            rank.FORGET,
-            [DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1)],
-            Ct(zone=zone, commit=True, writes=forget),
-        ),
+        *(_row(rank.ASK, [protocol, *refused_reply], [load(QUESTION, 1), Goto("Deliver")]) for protocol in (TCP, UDP)),
+        _ct_row(rank.FORGET, accepted, Ct(zone=zone, commit=True, writes=forget)),
     )
