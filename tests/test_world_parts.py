@@ -476,3 +476,18 @@ def test_states_are_plain_json():
         again = NodePart(node.node, DEFAULTS, saved, json.loads(json.dumps(numbers)))
         again.update(parts.cluster, None)
         assert again.to_json() == saved and again.published == node.published
+
+
+def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    old = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    seen = []
+    for _ in range(3):
+        parts.registry_looks(newest(parts))
+        for name in parts.nodes:
+            look(parts, name)
+        (shown,) = parts.view("node1").pods
+        seen.append((shown.identity == old, shown.formerly))
+        confirm(parts, *parts.nodes)
+    assert seen == [(True, ()), (False, (old,)), (False, ())]

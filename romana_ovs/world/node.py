@@ -28,8 +28,8 @@ from romana_ovs.world.memo import Memo
 from romana_ovs.world.reliance import Reliance
 from romana_ovs.world.rules import Rules
 from romana_ovs.world.topology import topology_of
-from romana_ovs.world.views import NodeAssembly, Shared
-from romana_ovs.world.wearing import Wearing, Worn
+from romana_ovs.world.views import NodeAssembly, Shared, Worn
+from romana_ovs.world.wearing import Appearance, Wearing
 
 Saved = dict[PodKey, tuple[Labels, SegmentKey, int, int]]
 """Labels, segment, its number and identity of each pod, as they were when they were saved."""
@@ -135,7 +135,13 @@ class NodePart:
             self._wearing.restore(self._former())
         worn, namespaces = self._wearing.worn, self.published.namespaces
         self._reliance.update(self._rules.rule_set, namespaces, patient=not patience_over)
-        self._wearing.update(self._members.members, namespaces, late=self._late(), patient=not patience_over)
+        self._wearing.update(
+            self._members.members,
+            namespaces,
+            late=self._late(),
+            patient=not patience_over,
+            enforced=self._reliance.enforced,
+        )
         if done.members or freed != self.registry.freed or worn != self._wearing.worn:
             self.changes += 1
 
@@ -215,7 +221,7 @@ class NodePart:
             rules=rules,
             foreign=self._memo.value("foreign", (published.foreign, published.hosts), lambda: _routes(published)),
         )
-        pods = tuple((key, worn.member, worn.identity) for key, worn in self._wearing.worn.items())
+        pods = tuple((key, worn.member, Worn(worn.identity, worn.formerly)) for key, worn in self._wearing.worn.items())
         return self._assembly.view(facts, shared, topology=topology, pods=pods)
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
@@ -267,13 +273,13 @@ class NodePart:
     def _own(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
         return MappingProxyType({key: pod for key, pod in pods.items() if pod.node == self.node})
 
-    def _former(self) -> dict[PodKey, Worn]:
+    def _former(self) -> dict[PodKey, Appearance]:
         """The pods that were here when this node was saved, as they were then."""
         found = {}
         for key, (labels, segment, number, worn) in self._was.items():
             pod, endpoint = self._pods.get(key), self.registry.endpoint(key)
             if pod is not None and endpoint is not None:
-                found[key] = Worn(Member(replace(pod, labels=labels), segment, number, endpoint), worn)
+                found[key] = Appearance(Member(replace(pod, labels=labels), segment, number, endpoint), worn)
         return found
 
     def _late(self) -> dict[PodKey, Member]:
