@@ -106,6 +106,12 @@ class Identities:
             if pod not in self._remnants:
                 self._hold(pod, self._book.identity_of(pod))
 
+    def renumber(self, number: int) -> None:
+        """Gives a class another number. Raises AddressError when there is none."""
+        for pod in self._book.renumber(number):
+            if pod not in self._remnants:
+                self._hold(pod, self._book.identity_of(pod))
+
     def assign(self, pod: PodKey, member: Identified) -> None:
         """Gives `pod` the identity that fits it; one that its labels do not ask for waits for its step."""
         new = _remnant(member)

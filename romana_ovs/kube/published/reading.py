@@ -205,14 +205,15 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
     if len({atom for atom, _ in atoms}) != len(atoms):
         fields.refuse("atoms", "a question stands there twice")
     classes: dict[int, frozenset[Atom]] = {}
-    coming = set()
+    marked: dict[str, set[int]] = {"coming": set(), "going": set()}
     for entry in fields.parts("classes"):
         number = _identity(entry, "id", entry.number("id", high=ALL_BITS))
         if number in classes:
             entry.refuse("id", f"{number:#x} stands there twice")
         classes[number] = _answers(entry, [atom for atom, _ in atoms])
-        if entry.values.get("coming") is True:
-            coming.add(number)
+        for mark, numbers in marked.items():
+            if entry.values.get(mark) is True:
+                numbers.add(number)
     pins = fields.number_map("pins", high=ALL_BITS)
     if not classes.keys() >= set(pins.values()):
         fields.refuse("pins", "it names a class that is not there")
@@ -223,7 +224,8 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
         namespace=namespace,
         atoms=MappingProxyType(dict(atoms)),
         classes=MappingProxyType(dict(sorted(classes.items()))),
-        coming=frozenset(coming),
+        coming=frozenset(marked["coming"]),
+        going=frozenset(marked["going"]),
         pins=MappingProxyType({PodKey(f"{namespace}/{pod}"): number for pod, number in sorted(pins.items())}),
         remnants=tuple((_segment(entry), Labels(entry.text_map("labels"))) for entry in fields.parts("remnants")),
         retired=frozenset(retired),

@@ -85,6 +85,8 @@ def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
     found: dict[str, Any] = {"id": number, "holds": f"{bits:x}"}
     if number in classes.coming:
         found["coming"] = True
+    if number in classes.going:
+        found["going"] = True
     return found
 
 
