@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from romana_ovs.kube.published import Base, published_to_json
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
@@ -18,7 +19,7 @@ from romana_ovs.policy.published import Claim, Stage
 from romana_ovs.policy.view import Atom, ForeignRoute
 from romana_ovs.world.node import NodePart
 from romana_ovs.world.registry import RegistryPart
-from tests.properties.parts import Parts, tunnelled
+from tests.properties.parts import Parts, objects_of, tunnelled
 from tests.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
 
 APP = Atom("app", frozenset({"web"}))
@@ -80,13 +81,38 @@ def test_a_node_without_numbers_programs_nothing():
     at = cluster(pod("a"))
     node.update(at, None)
     assert node.view(tunnelled(at, ["node1"])["node1"]) is None
-    assert node.report.acknowledged == 0 and node.report.wants == {SegmentKey("ns", "default"): 0}
+    assert node.report.acknowledged == 0 and node.report.wants == {}
 
 
-@pytest.mark.parametrize("state", [{}, {"format": 1, "addresses": {}}, {"format": 1, "addresses": {}, "node": "node2"}])
-def test_a_state_that_is_not_this_nodes_is_refused(state):
+@pytest.mark.parametrize("change", [{"format": 2}, {"addresses": []}, {"node": "node2"}, {"worn": [["ns/a"]]}])
+def test_a_state_that_is_not_this_nodes_is_refused(change):
+    saved = settled(pod("a")).nodes["node1"].to_json()
     with pytest.raises(InputError):
-        NodePart("node1", DEFAULTS, state)
+        NodePart("node1", DEFAULTS, {**saved, **change})
+    with pytest.raises(InputError):
+        NodePart("node1", DEFAULTS, saved, {"allocation": {}})
+
+
+def test_a_node_that_lost_the_numbers_waits_for_them_and_keeps_its_addresses():
+    parts = settled(pod("a"), pod("b"), foreign("c", "192.168.5.9"))
+    before = parts.view("node1").pods
+    report = parts.nodes["node1"].report
+    parts.nodes["node1"] = NodePart("node1", DEFAULTS, parts.nodes["node1"].to_json())
+    parts.node_looks("node1", newest(parts), None)
+    assert parts.view("node1") is None and parts.nodes["node1"].report == report
+    look(parts, "node1")
+    assert parts.view("node1").pods == before
+
+
+def test_a_relabelled_pod_stays_what_it_was_over_a_restart():
+    parts = settled(pod("a"), pod("other", "node2"), policies=[WEB])
+    before = parts.view("node1").pods
+    parts.change(parts.cluster.with_object(pod("a", labels={"app": "web"})))
+    parts.restart_node("node1")
+    look(parts, "node1")
+    assert parts.view("node1").pods == before and parts.nodes["node1"].waiting
+    parts.settle()
+    assert parts.view("node1").pods != before
 
 
 def test_a_state_of_another_plan_is_refused():
@@ -94,9 +120,6 @@ def test_a_state_of_another_plan_is_refused():
     with pytest.raises(AddressError, match="written for the plan"):
         NodePart("node1", TINY, parts.nodes["node1"].to_json())
     with pytest.raises(AddressError, match="another address plan"):
-        from romana_ovs.kube.published import Base
-        from tests.properties.parts import objects_of
-
         RegistryPart(TINY, Base.of(objects_of(parts.messages[-1])), writer="x")
 
 
@@ -284,12 +307,51 @@ def test_a_node_that_is_away_is_not_waited_for():
     assert three_steps(parts, "node1", "node3", away=["node2"]) == {APP: Stage.SETTLED}
 
 
-def test_no_answer_is_relied_on_that_a_pod_of_a_node_that_is_away_may_belie():
+def test_a_class_that_a_pod_of_a_node_that_is_away_may_belie_gets_another_number():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    old = parts.nodes["node1"].identity_of("ns/a")
+    assert old == parts.nodes["node2"].identity_of("ns/b")
     parts.change(parts.cluster.with_object(NOT_WEB))
-    assert three_steps(parts, "node2", "node3", away=["node1"]) == {APP: Stage.WORN}
-    parts.change(parts.cluster.without(pod("a")))
-    assert three_steps(parts, "node2", "node3", away=["node1"]) == {APP: Stage.SETTLED}
+    seen = []
+    while stages(parts).get(APP) is not Stage.SETTLED:
+        parts.registry_looks(newest(parts), away=frozenset({"node1"}))
+        for name in ("node2", "node3"):
+            look(parts, name)
+        listed = set(parts.view("node3").classes)
+        seen.append((stages(parts)[APP], old in listed, parts.nodes["node2"].identity_of("ns/b") == old))
+        assert parts.nodes["node2"].identity_of("ns/b") in listed
+        confirm(parts, "node2", "node3")
+    assert seen == [
+        (Stage.NEW, True, True),
+        (Stage.WORN, True, True),
+        (Stage.WORN, True, True),
+        (Stage.WORN, True, False),
+        (Stage.WORN, False, False),
+        (Stage.SETTLED, False, False),
+    ]
+    assert parts.nodes["node1"].identity_of("ns/a") == old and in_force(parts, "node3") == ["not-web"]
+    assert old in parts.messages[-1].namespaces["ns"].retired
+    parts.settle()
+    assert parts.messages[-1].namespaces["ns"].classes[parts.nodes["node1"].identity_of("ns/a")] == {APP}
+    assert parts.messages[-1].namespaces["ns"].retired == frozenset()
+
+
+def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
+    for moment in range(1, 6):
+        parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+        old = parts.nodes["node1"].identity_of("ns/a")
+        parts.change(parts.cluster.with_object(NOT_WEB))
+        for turn in range(12):
+            if turn == moment:
+                parts.restart_registry()
+            parts.registry_looks(newest(parts), away=frozenset({"node1"}))
+            for name in ("node2", "node3"):
+                look(parts, name)
+            assert parts.nodes["node2"].identity_of("ns/b") in parts.view("node3").classes
+            confirm(parts, "node2", "node3")
+        assert stages(parts) == {APP: Stage.SETTLED}
+        assert old not in parts.messages[-1].namespaces["ns"].classes
+        parts.settle()
 
 
 def test_a_question_does_not_leave_before_a_node_that_is_away_comes_back_or_is_deleted():
@@ -410,5 +472,22 @@ def test_states_are_plain_json():
     for node in parts.nodes.values():
         saved = node.to_json()
         assert json.loads(json.dumps(saved)) == saved
-        again = NodePart(node.node, DEFAULTS, saved)
+        numbers = published_to_json(node.published)
+        again = NodePart(node.node, DEFAULTS, saved, json.loads(json.dumps(numbers)))
+        again.update(parts.cluster, None)
         assert again.to_json() == saved and again.published == node.published
+
+
+def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    old = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    seen = []
+    for _ in range(3):
+        parts.registry_looks(newest(parts))
+        for name in parts.nodes:
+            look(parts, name)
+        (shown,) = parts.view("node1").pods
+        seen.append((shown.identity == old, shown.formerly))
+        confirm(parts, *parts.nodes)
+    assert seen == [(True, ()), (False, (old,)), (False, ())]

@@ -16,8 +16,7 @@ from romana_ovs.controller.registry import RegistryDuty
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.controller.telling import Moment, Telling, digest
 from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.api.lease import identity
-from romana_ovs.kube.api.wanted import Lead, Leadership
+from romana_ovs.kube.api.wanted import Lead, Leadership, unique_name
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
@@ -50,7 +49,8 @@ class Duties:
     ) -> None:
         self.parts = parts
         self.shelf = Shelf()
-        self.registry = RegistryDuty(settings, self.shelf, clock) if registers else None
+        self._me = unique_name()
+        self.registry = RegistryDuty(settings, self.shelf, self._me, clock) if registers else None
         self.telling = Telling(store, tell)
         self._store = store
         self._tell = tell
@@ -78,15 +78,14 @@ class Duties:
         return tuple(dict.fromkeys((*self.shelf.problems, *registry, *own)))
 
     def process_started(self) -> None:
-        """A Kubernetes process has begun: it takes part in the election under a name of its own."""
+        """A Kubernetes process has begun: it takes part in the election in the place of the one before."""
         self._reporting = None
         # What the last one was told may never have been done, and what this one lists may be no news.
         self._later(0.0)
         self.telling.forget()
         if self.registry is not None:
-            me = identity()
-            self.registry.process_started(me)
-            self._tell(Lead(me))
+            self.registry.process_started()
+            self._tell(Lead(self._me))
 
     def take(self, messages: Iterable[object]) -> bool:
         """Take note; returns whether all must be computed again."""

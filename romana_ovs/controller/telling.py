@@ -48,7 +48,7 @@ class Telling:
         self._tenants = LiveObjects([str(TENANTS)])
         self._statuses: dict[ObjectId, Status] | None = None
         self._refused: dict[ObjectId, Refused] = {}
-        self._programmed: Versions = {}
+        self._programmed: Versions | None = None
 
     def take(self, messages: Iterable[object]) -> None:
         """Take note of the Tenant objects among what the API server has."""

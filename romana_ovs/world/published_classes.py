@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -37,14 +38,20 @@ class PublishedClasses:
         self._remnants = Remnants(self._book, saved)
         self._identities = Identities(self._book, self._remnants)
         self._published: Mapping[str, ClassSet] = before.namespaces
-        self._coming = {number: (name, now) for name, each in before.namespaces.items() for number in each.coming}
+        self._coming: dict[int, tuple[str, float]] = {
+            number: (name, now) for name, each in before.namespaces.items() for number in each.coming
+        }
         self._born: dict[int, int] = {}
+        self._leaving: dict[int, tuple[str, int]] = {}
+        self._going = {number: (name, now) for name, each in before.namespaces.items() for number in each.going}
         self._retired = {
             number: (name, now) for name, each in before.namespaces.items() for number in each.retired
         }
         self._known = frozenset(number for each in before.namespaces.values() for number in each.classes)
         self._classes: Mapping[int, ClassInfo] = MappingProxyType({})
         self._answers: dict[str, Answers] = {}
+        for number, (name, _) in self._going.items():
+            self._answers.setdefault(name, {})[number] = before.namespaces[name].classes[number]
         self._left = self._remnants.by_namespace()
         self._seen = self._remnants.changes
         self._pins: dict[str, dict[PodKey, int]] = {}
@@ -68,16 +75,29 @@ class PublishedClasses:
     @property
     def pending(self) -> bool:
         """Whether some class is coming still, or a number retired."""
-        return bool(self._coming or self._retired)
+        return bool(self._coming or self._leaving or self._going or self._retired)
 
-    def answers(self, pod: Identified, *, before: int) -> Collection[frozenset[Atom]]:
+    def answers(self, pod: Identified, *, before: int) -> Mapping[int, frozenset[Atom]]:
         """What holds for each of the classes that `pod` may have come to wear in a revision `before` this one."""
         classes = self._answers.get(pod.pod.namespace, {})
-        return [
-            yes
+        return {
+            number: yes
             for number, yes in classes.items()
             if segment_of(number) == pod.number and self._born.get(number, 0) < before
-        ]
+        }
+
+    def renumber(self, numbers: Collection[int]) -> None:
+        """Gives these classes other numbers, step by step; those that are on their way go on."""
+        for number in sorted(set(numbers) - self._leaving.keys() - self._going.keys()):
+            name, yes = self._classes[number].namespace, self._answers[self._classes[number].namespace][number]
+            self._identities.renumber(number)
+            heir = next(
+                each for each, info in self._book.classes.items()
+                if each not in self._classes and info.namespace == name and segment_of(each) == segment_of(number)
+                and yes == _yes(info)
+            )
+            self._leaving[number] = (name, heir)
+            self._coming[heir] = (name, math.inf)
 
     def refine(self, rules: RuleSet, atoms: Atoms) -> None:
         """Takes `atoms` as what classes answer."""
@@ -102,7 +122,7 @@ class PublishedClasses:
         before the revision that `everybody` has is free.
         """
         dirty = stages.touched()
-        self._let_through(reached, everybody, dirty)
+        self._let_through(reached, everybody, dirty, now=now)
         self._follow_book(now, dirty)
         self._follow_what_stays(dirty)
         self._reserve()
@@ -111,10 +131,19 @@ class PublishedClasses:
             whole = {name: new for name, new in {**self._published, **made}.items() if new is not None}
             self._published = MappingProxyType(dict(sorted(whole.items())))
 
-    def _let_through(self, reached: float, everybody: float, dirty: set[str]) -> None:
+    def _let_through(self, reached: float, everybody: float, dirty: set[str], *, now: int) -> None:
         """Ends what nodes have acknowledged."""
         for number in [number for number, (_, since) in self._coming.items() if since <= reached]:
             dirty.add(self._coming.pop(number)[0])
+        for number in [number for number, (_, heir) in self._leaving.items() if heir not in self._coming]:
+            name, _ = self._leaving.pop(number)
+            self._going[number] = (name, now)
+            dirty.add(name)
+        for number in [number for number, (_, since) in self._going.items() if since <= reached]:
+            name, _ = self._going.pop(number)
+            del self._answers[name][number]
+            self._retired[number] = (name, now)
+            dirty.add(name)
         for number in [number for number, (_, since) in self._retired.items() if since <= everybody]:
             dirty.add(self._retired.pop(number)[0])
 
@@ -125,11 +154,12 @@ class PublishedClasses:
             return
         for number in old.keys() - new.keys():
             name = old[number].namespace
-            self._coming.pop(number, None)
-            self._born.pop(number, None)
-            self._retired[number] = (name, now)
-            del self._answers[name][number]
-            dirty.add(name)
+            if number not in self._leaving:
+                self._coming.pop(number, None)
+                self._born.pop(number, None)
+                self._retired[number] = (name, now)
+                del self._answers[name][number]
+                dirty.add(name)
         for number, info in new.items():
             was = old.get(number)
             if was is not info:
@@ -137,10 +167,9 @@ class PublishedClasses:
                     self._coming[number] = (info.namespace, now)
                     self._born[number] = now
                 self._retired.pop(number, None)
-                yes = frozenset(atom for atom, holds in info.truths.items() if holds)
-                self._answers.setdefault(info.namespace, {})[number] = yes
+                self._answers.setdefault(info.namespace, {})[number] = _yes(info)
                 dirty.add(info.namespace)
-        for number in self._known - new.keys():
+        for number in self._known - new.keys() - self._going.keys():
             # It was published before this term, and nobody has claimed it since.
             name = next(name for name, each in self._published.items() if number in each.classes)
             self._coming.pop(number, None)
@@ -172,6 +201,7 @@ class PublishedClasses:
             atoms=MappingProxyType({atom: atoms[atom] for atom in sorted(atoms, key=atom_order)}),
             classes=MappingProxyType(dict(sorted(classes.items()))),
             coming=frozenset(number for number in classes if number in self._coming),
+            going=frozenset(number for number in classes if number in self._going),
             pins=MappingProxyType(dict(sorted(pinned.items()))),
             remnants=self._left.get(name, ()),
             retired=frozenset(number for number, (home, _) in self._retired.items() if home == name),
@@ -183,7 +213,11 @@ class PublishedClasses:
         return old if old == new else replace(new, epoch=epoch, revision=now)
 
     def _reserve(self) -> None:
-        self._book.reserve(frozenset(self._retired))
+        self._book.reserve(frozenset({*self._retired, *self._leaving, *self._going}))
+
+
+def _yes(info: ClassInfo) -> frozenset[Atom]:
+    return frozenset(atom for atom, holds in info.truths.items() if holds)
 
 
 def _kept(old: ClassSet, classes: Answers) -> dict[PodKey, int]:
@@ -197,6 +231,7 @@ def record_of(before: Published) -> ClassRecord:
         ClassEntry(number, name, yes, frozenset(classes.atoms) - yes)
         for name, classes in before.namespaces.items()
         for number, yes in classes.classes.items()
+        if number not in classes.going
     )
     pins = {pod: number for classes in before.namespaces.values() for pod, number in classes.pins.items()}
     asked = {name: frozenset(classes.atoms) for name, classes in before.namespaces.items() if classes.atoms}

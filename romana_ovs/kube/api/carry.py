@@ -58,11 +58,13 @@ class Carrier:
         self._settings = around.start.settings
         self._send = around.send
         self._fence = around.fence
-        self._waiting: queue.SimpleQueue[Carry] = queue.SimpleQueue()
+        self._ending = False
+        self._waiting: queue.SimpleQueue[Carry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="carry", daemon=True)
 
     def start(self) -> None:
         """Carry out what comes, in a thread that ends with the process."""
-        threading.Thread(target=self._run, name="carry", daemon=True).start()
+        self._thread.start()
 
     def take(self, message: object) -> None:
         """Writes to carry out, after those that came before."""
@@ -70,16 +72,25 @@ class Carrier:
             self._waiting.put(message)
 
     def end(self) -> None:
-        """Nobody waits for what has not been written."""
+        """Begin no further write, and wait for the one that is under way: the lease is given back after it."""
+        self._ending = True
+        self._waiting.put(None)
+        self._thread.join(WRITE_SECONDS)
 
     def _run(self) -> None:
-        while True:
-            job = self._waiting.get()
-            self._send(Carried(job.number, self.carry(job)))
+        while (job := self._waiting.get()) is not None:
+            try:
+                trouble = self.carry(job)
+            except Exception as error:  # A mistake of ours must not end the thread: nothing would be written any more.
+                LOG.exception("a mistake of ours while writing")
+                trouble = f"internal error: {error!r}"
+            self._send(Carried(job.number, trouble))
 
     def carry(self, job: Carry) -> str:
         """Carry out one job; returns what was wrong, in a sentence."""
         for write in job.writes:
+            if self._ending:
+                return "this process ends"
             if job.leading and not self._fence.may_write(needs=WRITE_SECONDS):
                 return "another process leads"
             try:

@@ -79,7 +79,7 @@ class Followers:
         """There is nothing to end."""
 
 
-PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Writers, Carrier)
+PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Carrier, Writers)
 
 
 class Outlet:

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from romana_ovs.kube.api.events import Events
-from romana_ovs.kube.api.lease import Elector, LeaseName
+from romana_ovs.kube.api.lease import Elector, LeaseName, clock
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
 from romana_ovs.kube.api.wanted import (
     AllRefused,
@@ -27,8 +27,8 @@ from romana_ovs.kube.api.worker import Worker
 if TYPE_CHECKING:
     from romana_ovs.kube.api.process import Surroundings
 
-WRITE_SECONDS = 5.0
-"""How long a write that is under way may hold up an orderly end."""
+END_SECONDS = 6.0
+"""How long writes that are under way, and giving the lease back, may hold up an orderly end."""
 _STATUSES = (AllStatuses, SomeStatuses)
 _EVENTS = (AllRefused, SomeRefused)
 
@@ -69,8 +69,9 @@ class Writers:
         else:
             self._events.take(message)
 
-    def end(self, seconds: float = WRITE_SECONDS) -> None:
-        """Stop writing, then give the lease back; returns when that is done, or after `seconds` and a little."""
+    def end(self) -> None:
+        """Stop writing, then give the lease back; returns when that is done, or after END_SECONDS."""
+        until = clock() + END_SECONDS
         if self._elector is None or self._election is None or self._events is None:
             self._around.send(Leadership(False, 0, "", ended=True))
             return
@@ -78,9 +79,9 @@ class Writers:
         for worker in workers:
             worker.stop()
         # A lease is given back only when nothing of ours can be on its way any more.
-        if all([worker.join(seconds) for worker in workers]):
+        if all([worker.join(max(0.0, until - clock())) for worker in workers]):
             self._elector.stop()
-            self._election.join(seconds)
+            self._election.join(max(0.0, until - clock()))
 
     def _lead(self, lead: Lead) -> None:
         if self._elector is not None:
