@@ -76,14 +76,14 @@ def test_a_report_is_stored_before_published_numbers_are_used() -> None:
 
 def test_one_report_is_on_its_way_at_a_time() -> None:
     server = furnished("a@n1")
-    node = Process(server, nodes=("n1",), registers=False)
-    node.start()
-    node.look()
-    put_pod(server, "b", "n1")
-    node.look()
-    assert len(node.asked) == 1
+    registry, node = started(server), started(server, "n1", registers=False)
+    settle([registry, node])
+    for tier in ("web", "db"):
+        put_pod(server, tier, "n1", tier=tier)
+        node.look()
+        assert len(node.asked) == 1
     node.settle()
-    assert [want["tier"] for want in server.of(NODE_REPORTS, "n1")["status"]["wants"]] == ["default"]
+    assert [want["tier"] for want in server.of(NODE_REPORTS, "n1")["status"]["wants"]] == ["db", "web"]
 
 
 def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() -> None:

@@ -43,9 +43,9 @@ def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> N
     before, cluster = process.parts, cluster_of(process)
     state = saved(before)
     again = Parts(Settings(), state)
-    assert again.nodes == {"n1", "n2"} and saved(again) == state
     again.stored = frozenset({"n1", "n2"})
     again.update(cluster)
+    assert again.nodes == {"n1", "n2"} and saved(again) == state
     facts = offline_facts(cluster, ["n1", "n2"])
     for key, node in ((A, "n1"), (B, "n2")):
         assert again.address_of(key) == before.address_of(key) is not None
