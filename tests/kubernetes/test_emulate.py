@@ -115,7 +115,8 @@ def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(
     talk.ask("matrix 80/tcp,81/tcp")
     talk.until("exactly what the reference evaluation expects")
     await_programmed(shop)
-    assert shop.kubectl("get", "tenants", "-o", "name").split() == ["tenant.romana.io/shop"]
+    for state in ("create", "jsonpath={.status.pods}=3"):
+        shop.kubectl("wait", f"--for={state}", "tenant/shop", f"--timeout={PATIENCE}")
     shop.kubectl("delete", "pod", "db", "--namespace=shop", f"--timeout={PATIENCE}")
     assert addresses(shop).keys() == {"web", "spy"}
     shop.kubectl("apply", "-f", "-", stdin=POD.format(name="db", node="node2"))
