@@ -87,7 +87,7 @@ class NodePart:
             self.registry.freed = freed
         self._members = Members(self.registry)
         self._rules = Rules()
-        self._reliance = Reliance(blank=state is None)
+        self._reliance = Reliance(blank=not self._confirmed)
         self._wearing = Wearing()
         self._assembly = NodeAssembly()
         self._memo = Memo()
