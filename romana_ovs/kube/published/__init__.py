@@ -7,7 +7,7 @@ number twice.
 """
 
 from romana_ovs.kube.published.objects import Objects
-from romana_ovs.kube.published.planning import Superseded, Verb, Write, next_writes
+from romana_ovs.kube.published.planning import Checked, Superseded, Verb, Write, next_writes
 from romana_ovs.kube.published.reading import Base, Reader, decode_report, published_from_json
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
@@ -23,6 +23,7 @@ __all__ = [
     "ALLOCATION",
     "MARKER",
     "Base",
+    "Checked",
     "Objects",
     "Reader",
     "Superseded",
