@@ -442,6 +442,14 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     assert parts.messages[-1].foreign == {}
 
 
+def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has():
+    parts = settled(pod("a"), foreign("b", "192.168.5.9", node="node2"))
+    stolen = frozenset(map(IPv4Address, ("8.8.8.8", "192.168.5.10", "192.168.5.9")))
+    parts.reports["node1"] = replace(parts.reports["node1"], foreign=stolen)
+    parts.registry_looks(newest(parts))
+    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+
+
 def test_an_address_of_the_plan_that_a_pod_has_is_not_granted_to_who_comes_with_it():
     parts = settled(pod("owner", "node2"))
     address = parts.nodes["node2"].address_of("ns/owner")
