@@ -442,6 +442,17 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     assert parts.messages[-1].foreign == {}
 
 
+def test_only_the_node_that_may_give_an_address_can_contest_it():
+    parts = Parts(cluster(foreign("b", "192.168.5.9", node="node2")))
+    for name in ("node1", "node2"):
+        look(parts, name, numbers=False)
+    parts.reports["node1"] = replace(parts.reports["node1"], contested=frozenset({IPv4Address("192.168.5.9")}))
+    parts.node_programs("node2")
+    parts.report_arrives("node2")
+    parts.registry_looks(0)
+    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+
+
 def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has():
     parts = settled(pod("a"), foreign("b", "192.168.5.9", node="node2"))
     stolen = frozenset(map(IPv4Address, ("8.8.8.8", "192.168.5.10", "192.168.5.9")))
