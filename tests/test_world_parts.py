@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from romana_ovs.kube.published import Base, published_to_json
+from romana_ovs.kube.published import Base
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
@@ -492,7 +492,7 @@ def test_states_are_plain_json():
     for node in parts.nodes.values():
         saved = node.to_json()
         assert json.loads(json.dumps(saved)) == saved
-        numbers = published_to_json(node.published)
+        numbers = node.numbers_to_json()
         again = NodePart(node.node, DEFAULTS, saved, json.loads(json.dumps(numbers)))
         again.update(parts.cluster, None)
         assert again.to_json() == saved and again.published == node.published

@@ -16,7 +16,6 @@ from romana_ovs.kube.published import (
     class_set_object,
     decode_report,
     marker_object,
-    published_to_json,
     report_object,
 )
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
@@ -139,8 +138,7 @@ class Parts:
     def restart_node(self, name: str) -> None:
         """A node's process begins again from its state file."""
         node = self.nodes[name]
-        numbers = published_to_json(node.published) if node.published is not None else None
-        saved = json.loads(json.dumps([node.to_json(), numbers]))
+        saved = json.loads(json.dumps([node.to_json(), node.numbers_to_json()]))
         self.nodes[name] = NodePart(name, self.settings, *saved)
 
     def restart_registry(self, away: frozenset[str] = frozenset()) -> None:

@@ -12,6 +12,7 @@ from romana_ovs.kube.published.reading import Base, Reader, decode_report, publi
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
     MARKER,
+    Encoder,
     allocation_object,
     class_set_object,
     marker_object,
@@ -24,6 +25,7 @@ __all__ = [
     "MARKER",
     "Base",
     "Checked",
+    "Encoder",
     "Objects",
     "Reader",
     "Superseded",
