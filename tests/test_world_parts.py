@@ -15,8 +15,9 @@ from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Claim, Stage
+from romana_ovs.policy.published import Claim, Report, Stage
 from romana_ovs.policy.view import Atom, ForeignRoute
+from romana_ovs.world.absence import Absence
 from romana_ovs.world.node import NodePart
 from romana_ovs.world.registry import RegistryPart
 from tests.properties.parts import Parts, objects_of, tunnelled
@@ -511,3 +512,19 @@ def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
         seen.append((shown.identity == old, shown.formerly))
         confirm(parts, *parts.nodes)
     assert seen == [(True, ()), (False, (old,)), (False, ())]
+
+
+# Who is away
+
+
+def test_a_node_is_away_when_it_has_not_acknowledged_what_was_published_long_ago():
+    absence = Absence(30)
+    prompt, slow = Report("prompt"), Report("slow")
+    for second in range(100):
+        prompt, slow = replace(prompt, acknowledged=second), replace(slow, acknowledged=max(0, second - 20))
+        stuck = Report("stuck", acknowledged=min(second, 9))
+        reports = {each.node: each for each in (prompt, slow, stuck)}
+        assert absence.away(second + 1, reports, 1000 + second) == ({"stuck"} if second >= 39 else set()), second
+    assert absence.next_check(reports, 1099) == 10
+    assert absence.away(100, {"back": Report("back", acknowledged=100)}, 5000) == frozenset()
+    assert absence.next_check({"back": Report("back", acknowledged=100)}, 5000) is None
