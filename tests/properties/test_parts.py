@@ -116,7 +116,7 @@ def compare(parts: Parts) -> None:
 
 
 @given(data=st.data(), history=histories())
-@profile(80)
+@profile(60)
 def test_settled_parts_compile_what_one_process_for_all_compiles(data: st.DataObject, history: list[Cluster]) -> None:
     parts = Parts(history[0])
     for cluster in history:
@@ -175,7 +175,7 @@ def every_pair(rig: PartsRig) -> list[Connection]:
 
 
 @given(data=st.data(), cluster=selective(), away=st.sampled_from((*(None,) * 3, *NODE_NAMES)))
-@profile(80)
+@profile(50)
 def test_nothing_stops_or_opens_while_messages_are_on_their_way(
     data: st.DataObject, cluster: Cluster, away: str | None
 ) -> None:
