@@ -43,7 +43,13 @@ class Claims:
         An address of the plan is granted when the node whose share it lies in has acknowledged the claim and does
         not contest it, or when there is no such node.
         """
-        contested = {address for report in reports.values() for address in report.contested}
+        names = {number: name for name, number in hosts.items()}
+        contested = {
+            address
+            for name, report in reports.items()
+            for address in report.contested
+            if self._owner(address, names) == name
+        }
         own = {self._plan.gateway(number) for number in hosts.values()} | set(nodes)
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
             del self._claims[address], self._since[address]
@@ -51,7 +57,6 @@ class Claims:
             for address in sorted(reports[name].foreign):
                 if name in hosts and address not in self._claims and address not in own:
                     self._claims[address], self._since[address] = Claim(name, granted=False), now
-        names = {number: name for name, number in hosts.items()}
         for address, claim in self._claims.items():
             # What is contested stays known, so that who contests it can say so.
             if not claim.granted and address not in contested and self._is_free(address, claim, names, reports):
@@ -60,11 +65,15 @@ class Claims:
         if self._claims != self._frozen:
             self._frozen = MappingProxyType(dict(sorted(self._claims.items())))
 
+    def _owner(self, address: IPv4Address, names: Mapping[int, str]) -> str | None:
+        """The node that may give `address` to a pod of its own."""
+        place = self._plan.split(address)
+        return names.get(place.host) if place is not None else None
+
     def _is_free(
         self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]
     ) -> bool:
-        place = self._plan.split(address)
-        owner = names.get(place.host) if place is not None else None
+        owner = self._owner(address, names)
         if owner is None or owner == claim.node:
             return True
         return owner in reports and self._since[address] <= reports[owner].acknowledged

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romana_ovs.kube.published import MARKER, Base, Objects, Reader, Superseded, Verb, Write, next_writes
+from romana_ovs.kube.published import MARKER, Base, Checked, Objects, Reader, Superseded, Verb, Write, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.published import Published
 from romana_ovs.world.registry import RegistryPart
@@ -83,6 +83,7 @@ class Process:
         self.part: RegistryPart | None = None
         self.read = 0
         self.late: list[Write] = []
+        self.checked = Checked()
 
     def look(self, at: int) -> Objects:
         """Reads a state of the store, not older than the last."""
@@ -100,7 +101,9 @@ class Process:
         assert self.part is not None
         desired = self.part.update(cluster)
         try:
-            writes = next_writes(desired, self.part.base, self.look(at))
+            seen = self.look(at)
+            writes = next_writes(desired, self.part.base, seen, self.checked)
+            assert writes == next_writes(desired, self.part.base, seen)
         except Superseded:
             self.part = None
             return
@@ -127,8 +130,6 @@ class Process:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), history=st.lists(clusters(), min_size=1, max_size=3))
 def test_two_registries_never_give_one_number_twice(data: st.DataObject, history: list[Cluster]) -> None:
-    from dataclasses import replace
-
     store = Store()
     processes = [Process(store, "a"), Process(store, "b")]
     for cluster in (replace(each, settings=history[0].settings) for each in history):

@@ -26,7 +26,7 @@ from romana_ovs.kube.published.writing import (
     marker_object,
 )
 from romana_ovs.model.errors import RomanaError
-from romana_ovs.policy.published import Published
+from romana_ovs.policy.published import ClassSet, Published
 
 
 class Superseded(RomanaError):
@@ -55,17 +55,35 @@ class Write:
     version: str = ""
 
 
-def next_writes(desired: Published, base: Base | None, objects: Objects) -> tuple[Write, ...]:
+class Checked:
+    """The class sets that were found as they should be: with it the next look costs only what is another object."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Raw, ClassSet]] = {}
+
+    def knows(self, name: str, stored: Raw, wanted: ClassSet) -> bool:
+        """Whether just these two were noted."""
+        held = self._found.get(name)
+        return held is not None and held[0] is stored and held[1] is wanted
+
+    def note(self, name: str, stored: Raw, wanted: ClassSet) -> None:
+        """`stored` is what is `wanted`."""
+        self._found[name] = (stored, wanted)
+
+
+def next_writes(
+    desired: Published, base: Base | None, objects: Objects, checked: Checked | None = None
+) -> tuple[Write, ...]:
     """The writes of the next stage, in any order; none when all of `desired` is there.
 
-    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last. Raises
-    Superseded when `objects` hold what neither of the two accounts for, and InputError when they are damaged or
-    `desired` would be too large.
+    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last; the answer
+    is the same with and without what was `checked` before, only sooner. Raises Superseded when `objects` hold what
+    neither of the two accounts for, and InputError when they are damaged or `desired` would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
     if allocation is not None:
         return (allocation,)
-    changed, gone = _class_sets(desired, base, objects.class_sets)
+    changed, gone = _class_sets(desired, base, objects.class_sets, Checked() if checked is None else checked)
     if changed:
         return changed
     marker = _over(objects.class_sets.get(MARKER), marker_object(desired))
@@ -90,17 +108,21 @@ def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Wr
 
 
 def _class_sets(
-    desired: Published, base: Base | None, stored: Mapping[str, Raw]
+    desired: Published, base: Base | None, stored: Mapping[str, Raw], checked: Checked
 ) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
     """What to create or replace, and what to delete."""
     changed = []
     for name, classes in desired.namespaces.items():
         raw = stored.get(name)
         if raw is not None:
+            if checked.knows(name, raw, classes):
+                continue
             _account(name, raw, desired, base)
         write = _over(raw, class_set_object(classes))
         if write is not None:
             changed.append(write)
+        elif raw is not None:
+            checked.note(name, raw, classes)
     gone = []
     for name, raw in stored.items():
         if name not in desired.namespaces and name != MARKER:
