@@ -61,7 +61,7 @@ class Parts:
         if state.get("published") is not None:
             self.published = published_from_json(state["published"])
         for node, saved in parts.items():
-            self._parts[node] = NodePart(node, self._settings, {**saved, "published": state.get("published")})
+            self._parts[node] = NodePart(node, self._settings, saved, state.get("published"))
 
     @property
     def nodes(self) -> frozenset[str]:

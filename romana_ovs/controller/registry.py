@@ -34,17 +34,18 @@ class RegistryDuty:
         self._part: RegistryPart | None = None
         self._number = 0
         self._flying: int | None = None
-        self._trouble = ""
+        self._wrong: tuple[Problem, ...] = ()
         self._moved: dict[str, tuple[Report, float]] = {}
         self.leads = False
+        self.superseded = False
+        """Whether the last `work` found its term over: the next one begins anew."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with numbers, or with their writing, while this process leads."""
         if not self.leads:
             return ()
-        found = [Problem(self._trouble, kind="Allocation", name="cluster")] if self._trouble else []
-        return (*found, *(self._part.problems if self._part is not None else ()))
+        return (*self._wrong, *(self._part.problems if self._part is not None else ()))
 
     @property
     def part(self) -> RegistryPart | None:
@@ -66,15 +67,16 @@ class RegistryDuty:
             LOG.info("this process %s the registry", "is now" if leads else "is no longer")
         self.leads = leads
         self._part = None
-        self._trouble = ""
+        self._wrong = ()
 
     def carried(self, answer: Carried) -> None:
         """Writes have been tried."""
         if answer.number == self._flying:
             self._flying = None
-            if answer.trouble and answer.trouble != self._trouble:
+            wrong = (Problem(answer.trouble),) if answer.trouble else ()
+            if wrong and wrong != self._wrong:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
-            self._trouble = answer.trouble
+            self._wrong = wrong
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: what was on its way in the one before will not be answered."""
@@ -85,6 +87,7 @@ class RegistryDuty:
         """Follow the cluster and the nodes; returns what is to be written, None for nothing at the moment."""
         if not self.leads or not self._shelf.listed:
             return None
+        self.superseded = False
         try:
             if self._part is None:
                 self._part = RegistryPart(self._settings, Base.of(self._shelf.objects), writer=self._writer)
@@ -95,9 +98,14 @@ class RegistryDuty:
         except Superseded as over:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
+            self.superseded = True
             return None
-        except (InputError, RomanaError) as error:
-            self._trouble = str(error)
+        except InputError as error:
+            self._wrong = error.problems
+            self._part = None
+            return None
+        except RomanaError as error:
+            self._wrong = (Problem(str(error)),)
             self._part = None
             return None
         if not writes:
@@ -119,7 +127,7 @@ class RegistryDuty:
         self._moved = moved
         return frozenset(
             name for name, (report, since) in moved.items()
-            if report.acknowledged < revision and now - since > AWAY_SECONDS
+            if report.acknowledged < revision and now - since >= AWAY_SECONDS
         )
 
 
