@@ -32,7 +32,7 @@ from bench.world import ROOT, into_tier, large_cluster
 from romana_ovs.emulate.controller import controller_socket
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
-from romana_ovs.model.objects import Pod
+from romana_ovs.model.objects import Pod, PolicyPeer, PolicyRule
 
 SPARE = 10
 """Ports of pods that come and go on the node."""
@@ -171,7 +171,8 @@ def questions(base: Cluster, count: int) -> list[Request]:
     found = []
     for number in range(count):
         name = names[number % len(names)]
-        asks = replace(into_tier(name, 1), name=f"question{number}", selector=Selector.of({"app": f"app{number % 7}"}))
+        peer = PolicyPeer(pods=Selector.of({"app": f"app{number % 7}"}))
+        asks = replace(into_tier(name, 1), name=f"question{number}", ingress=(PolicyRule(peers=(peer,)),))
         found.append(Request("POST", policies_path(name), policy_object(asks)))
     return found
 

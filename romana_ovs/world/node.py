@@ -102,17 +102,17 @@ class NodePart:
         cluster = replace(cluster, pods=own)
         first = self._cluster is None
         changes = Changes.between(self._cluster, cluster)
-        freed = self.registry.freed
+        freed, endpoints = self.registry.freed, dict(self.registry.endpoints)
         self.registry.keep_free(
             pod.address for pod in own.values() if pod.address is not None and attachable(pod) is not None
         )
-        done = self._members.update(cluster, changes, first=first)
+        self._members.update(cluster, changes, first=first)
         self._rules.update(cluster, changes, used=self._members.in_namespace)
         self._cluster = cluster
         namespaces = self.published.namespaces if self.published is not None else MappingProxyType({})
         self._reliance.update(self._rules.rule_set, namespaces, patient=not patience_over)
         self._wearing.update(self._members.members, namespaces, late=self._late(), patient=not patience_over)
-        if done.members or freed != self.registry.freed:
+        if freed != self.registry.freed or endpoints != self.registry.endpoints:
             self.changes += 1
 
     @property
@@ -207,11 +207,15 @@ class NodePart:
 
     def to_json(self) -> dict[str, Any]:
         """All that must survive a restart, in plain values of JSON."""
+        published = published_to_json(self.published) if self.published is not None else None
+        return {**self.own_to_json(), "published": published}
+
+    def own_to_json(self) -> dict[str, Any]:
+        """`to_json` without what was published."""
         return {
             "format": FORMAT,
             "node": self.node,
             "addresses": self.registry.to_json(),
-            "published": published_to_json(self.published) if self.published is not None else None,
             "acknowledged": self._confirmed,
             "released": self._released,
         }

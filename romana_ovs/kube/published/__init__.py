@@ -12,6 +12,8 @@ from romana_ovs.kube.published.reading import Base, Reader, decode_report, publi
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
     MARKER,
+    ClassSetObjects,
+    PublishedText,
     allocation_object,
     class_set_object,
     marker_object,
@@ -23,7 +25,9 @@ __all__ = [
     "ALLOCATION",
     "MARKER",
     "Base",
+    "ClassSetObjects",
     "Objects",
+    "PublishedText",
     "Reader",
     "Superseded",
     "Verb",

@@ -21,8 +21,8 @@ from romana_ovs.kube.published.reading import Base, version_of
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
     MARKER,
+    ClassSetObjects,
     allocation_object,
-    class_set_object,
     marker_object,
 )
 from romana_ovs.model.errors import RomanaError
@@ -55,17 +55,20 @@ class Write:
     version: str = ""
 
 
-def next_writes(desired: Published, base: Base | None, objects: Objects) -> tuple[Write, ...]:
+def next_writes(
+    desired: Published, base: Base | None, objects: Objects, made: ClassSetObjects | None = None
+) -> tuple[Write, ...]:
     """The writes of the next stage, in any order; none when all of `desired` is there.
 
-    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last. Raises
+    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last. `made`
+    remembers from one call to the next what class sets look like as objects. Raises
     Superseded when `objects` hold what neither of the two accounts for, and InputError when they are damaged or
     `desired` would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
     if allocation is not None:
         return (allocation,)
-    changed, gone = _class_sets(desired, base, objects.class_sets)
+    changed, gone = _class_sets(desired, base, objects.class_sets, made or ClassSetObjects())
     if changed:
         return changed
     marker = _over(objects.class_sets.get(MARKER), marker_object(desired))
@@ -90,15 +93,15 @@ def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Wr
 
 
 def _class_sets(
-    desired: Published, base: Base | None, stored: Mapping[str, Raw]
+    desired: Published, base: Base | None, stored: Mapping[str, Raw], made: ClassSetObjects
 ) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
     """What to create or replace, and what to delete."""
     changed = []
-    for name, classes in desired.namespaces.items():
+    for name, wanted in made.of(desired.namespaces).items():
         raw = stored.get(name)
         if raw is not None:
             _account(name, raw, desired, base)
-        write = _over(raw, class_set_object(classes))
+        write = _over(raw, wanted)
         if write is not None:
             changed.append(write)
     gone = []
