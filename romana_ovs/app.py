@@ -357,7 +357,7 @@ class RomanaOvs(runtime.RyuApp):
     def _save(self) -> None:
         """Make new numbers durable before any flow uses them. Raises InputError when that fails."""
         if self._state is not None and self.world.revision != self._saved_revision:
-            self._state.save(self.world.to_json())
+            self._state.save(self.world.to_save())
             self._saved_revision = self.world.revision
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:

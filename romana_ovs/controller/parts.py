@@ -9,7 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.kube.published import Verb, Write, published_from_json, published_to_json, report_object
+from romana_ovs.kube.published import (
+    PublishedText,
+    Verb,
+    Write,
+    published_from_json,
+    published_to_json,
+    report_object,
+)
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
@@ -17,6 +24,7 @@ from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.view import NodeView
+from romana_ovs.state import Encoded
 from romana_ovs.world.node import NodePart, Promise
 
 FORMAT = 1
@@ -51,6 +59,7 @@ class Parts:
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
+        self._text = PublishedText(lambda value: Encoded.of(value).text)
         if state is not None:
             self._restore(state)
 
@@ -176,13 +185,21 @@ class Parts:
 
     def to_json(self) -> dict[str, Any]:
         """All that must survive a restart, in plain values of JSON: what was published stands there once."""
-        newest = max((part.published for part in self._parts.values() if part.published is not None),
-                     key=lambda published: published.revision, default=None)
-        parts = {node: {**part.to_json(), "published": None} for node, part in self._parts.items()}
+        newest = self._newest()
+        return {**self.to_save(), "published": published_to_json(newest) if newest is not None else None}
+
+    def to_save(self) -> dict[str, Any]:
+        """`to_json` for a StateFile: what was published is written down again only where it changed."""
+        newest = self._newest()
+        parts = {node: part.to_json() for node, part in self._parts.items()}
         return {
             "format": FORMAT, "parts": parts,
-            "published": published_to_json(newest) if newest is not None else None,
+            "published": Encoded(self._text.of(newest)) if newest is not None else None,
         }
+
+    def _newest(self) -> Published | None:
+        held = (part.published for part in self._parts.values() if part.published is not None)
+        return max(held, key=lambda published: published.revision, default=None)
 
     def _part_of(self, pod: PodKey) -> NodePart | None:
         found = self._pods.get(pod)

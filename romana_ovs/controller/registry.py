@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.published import Base, Superseded, next_writes
+from romana_ovs.kube.published import Base, Checked, Superseded, Write, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.model.settings import Settings
@@ -35,6 +35,8 @@ class RegistryDuty:
         self._number = 0
         self._flying: int | None = None
         self._wrong: tuple[Problem, ...] = ()
+        self._checked = Checked()
+        self._settled: tuple[object, object] | None = None
         self._moved: dict[str, tuple[Report, float]] = {}
         self.leads = False
         self.superseded = False
@@ -94,7 +96,7 @@ class RegistryDuty:
             self._part.update(cluster, self._shelf.reports, away=self._away())
             if self._flying is not None:
                 return None
-            writes = next_writes(self._part.published, self._part.base, self._shelf.objects)
+            writes = self._writes(self._part)
         except Superseded as over:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
@@ -113,6 +115,15 @@ class RegistryDuty:
         self._number += 1
         self._flying = self._number
         return Carry(self._number, writes, leading=True)
+
+    def _writes(self, part: RegistryPart) -> tuple[Write, ...]:
+        """The next writes; that there are none is found out once for what is wanted and what is stored."""
+        now = (part.published, self._shelf.objects)
+        if self._settled is not None and self._settled[0] is now[0] and self._settled[1] is now[1]:
+            return ()
+        writes = next_writes(part.published, part.base, self._shelf.objects, self._checked)
+        self._settled = None if writes else now
+        return writes
 
     def _away(self) -> frozenset[str]:
         """Nodes whose report has stood still behind the newest revision for long."""

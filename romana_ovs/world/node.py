@@ -126,11 +126,11 @@ class NodePart:
         cluster = replace(cluster, pods=own)
         first = self._cluster is None
         changes = Changes.between(self._cluster, cluster)
-        freed = self.registry.freed
+        freed, endpoints = self.registry.freed, dict(self.registry.endpoints)
         self.registry.keep_free(
             pod.address for pod in own.values() if pod.address is not None and attachable(pod) is not None
         )
-        done = self._members.update(cluster, changes, first=first)
+        self._members.update(cluster, changes, first=first)
         self._rules.update(cluster, changes, used=self._members.in_namespace)
         self._cluster = cluster
         if first:
@@ -144,7 +144,7 @@ class NodePart:
             patient=not patience_over,
             enforced=self._reliance.enforced,
         )
-        if done.members or freed != self.registry.freed or worn != self._wearing.worn:
+        if freed != self.registry.freed or endpoints != self.registry.endpoints or worn != self._wearing.worn:
             self.changes += 1
 
     @property

@@ -6,7 +6,8 @@
 3. The marker, which says that all of them are there: what nodes acknowledge is its revision.
 4. Class sets that are empty now are deleted.
 
-Each stage is planned from what was read after the one before was written, so lost answers do no harm.
+They may be carried out one after the other without reading in between, by who stops at the first that is not accepted:
+what is not known to be written is planned again from what is read then.
 """
 
 from __future__ import annotations
@@ -74,22 +75,19 @@ class Checked:
 def next_writes(
     desired: Published, base: Base | None, objects: Objects, checked: Checked | None = None
 ) -> tuple[Write, ...]:
-    """The writes of the next stage, in any order; none when all of `desired` is there.
+    """The writes of all stages, in their order; none when all of `desired` is there.
 
     `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last; the answer
     is the same with and without what was `checked` before, only sooner. Raises Superseded when `objects` hold what
     neither of the two accounts for, and InputError when they are damaged or `desired` would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
-    if allocation is not None:
+    if allocation is not None and objects.allocation is None and objects.class_sets:
+        # Somebody deleted it: what is left of its class sets is taken over only by who begins from the new one.
         return (allocation,)
     changed, gone = _class_sets(desired, base, objects.class_sets, Checked() if checked is None else checked)
-    if changed:
-        return changed
     marker = _over(objects.class_sets.get(MARKER), marker_object(desired))
-    if marker is not None:
-        return (marker,)
-    return gone
+    return (*filter(None, (allocation,)), *changed, *filter(None, (marker,)), *gone)
 
 
 def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Write | None:
