@@ -9,9 +9,10 @@ SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
-SYSTEM := openvswitch-switch mininet iproute2 ethtool iputils-ping procps curl python3-venv
+SYSTEM := openvswitch-switch mininet iproute2 ethtool iputils-ping procps curl openssl python3-venv
 TEST_SECONDS ?= 1500
 PYTEST_ARGS ?=
+KUBE_ARGS ?=
 
 # Relative on purpose: pip splits these at blanks, and the checkout's path may have some.
 # The second name is what newer versions of pip ask for.
@@ -19,7 +20,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint contracts types docs docs-check goldens bench lock clean root system
+.PHONY: help demo kube test lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,7 +28,10 @@ help:  ## This list
 demo: root .venv/.installed  ## The demonstration, on emulated nodes of real Open vSwitch bridges
 	@exec $(BIN)/romana-ovs demo
 
-test: root lint contracts types docs-check  ## Lint, import contracts, types, generated docs, tests
+kube: .venv/.installed  ## A real Kubernetes API server to try things on (KUBE_ARGS=--controllers: with controllers too)
+	@exec $(BIN)/python -m romana_ovs.emulate.kube $(KUBE_ARGS)
+
+test: root lint contracts types docs-check kube-binaries  ## Lint, import contracts, types, generated docs, tests
 	@echo "== tests"
 	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
 		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(PYTEST_ARGS)
@@ -80,14 +84,18 @@ clean:  ## Remove the environment and everything that was built
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Built once per machine, which takes minutes: apart from the tests, whose time is limited.
+kube-binaries: .venv/.installed
+	@$(BIN)/python -m romana_ovs.emulate.binaries
+
 root:
 	@[[ $$EUID -eq 0 ]] || { echo "make $(MAKECMDGOALS): needs root for Open vSwitch and network namespaces; run it as root (sudo make $(MAKECMDGOALS))." >&2; exit 1; }
 
 # Where dpkg is missing, other distributions' names are not ours to guess.
 system:
 	@if ! command -v dpkg-query > /dev/null; then \
-		for tool in ovs-vswitchd ovsdb-server mn ip ethtool ping curl; do \
-			command -v "$$tool" > /dev/null || { echo "$$tool is missing: install Open vSwitch, Mininet, iproute2, ethtool, ping and curl." >&2; exit 1; }; \
+		for tool in ovs-vswitchd ovsdb-server mn ip ethtool ping curl openssl; do \
+			command -v "$$tool" > /dev/null || { echo "$$tool is missing: install Open vSwitch, Mininet, iproute2, ethtool, ping, curl and openssl." >&2; exit 1; }; \
 		done; exit 0; \
 	fi; \
 	missing=$$(for package in $(SYSTEM); do \

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import leftovers
+from tests.kubernetes.fixtures import admin, control_plane, namespace
+
+__all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
 
 GOLDENS = Path(__file__).parent / "goldens"
 INTEGRATION = Path(__file__).parent / "integration"

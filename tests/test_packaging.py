@@ -89,12 +89,10 @@ def test_the_command_is_there(environment: Path) -> None:
     assert re.search(r"\d+\.\d+\.\d+", _run(str(environment / "bin" / "romana-ovs"), "--version"))
 
 
-def test_a_wheel_brings_the_demonstration_and_the_configuration(environment: Path) -> None:
+def test_a_wheel_brings_everything_of_etc(environment: Path) -> None:
     share = environment / "share" / "romana-ovs"
     if (_site_packages(environment) / "romana_ovs").is_dir():
-        demo = {f"demo/{path}" for path in _files(ROOT / "etc" / "demo")}
-        assert demo
-        assert _files(share) == demo | {"romana-ovs.conf"}
+        assert _files(share) == _files(ROOT / "etc")
     else:
         assert not share.exists(), "an editable install uses the files of the checkout"
 
