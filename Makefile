@@ -20,13 +20,16 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo kube test lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help demo demo-kube kube test lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: root .venv/.installed  ## The demonstration, on emulated nodes of real Open vSwitch bridges
 	@exec $(BIN)/romana-ovs demo
+
+demo-kube: root .venv/.installed kube-binaries  ## The same on a real Kubernetes API server, with kubectl
+	@exec $(BIN)/romana-ovs demo --kubernetes
 
 kube: .venv/.installed  ## A real Kubernetes API server to try things on (KUBE_ARGS=--controllers: with controllers too)
 	@exec $(BIN)/python -m romana_ovs.emulate.kube $(KUBE_ARGS)

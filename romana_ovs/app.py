@@ -11,24 +11,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from romana_ovs import config, runtime
+from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.feed import Feed
+from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
+from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
 from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
 from romana_ovs.controller.wake import Wake
+from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.store import Loaded, Store
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.pipeline.registers import ZONE_BASE
 from romana_ovs.policy.resolve import resolve
@@ -41,6 +46,8 @@ from romana_ovs.sync.session import State
 from romana_ovs.world import World
 
 LOG = logging.getLogger("romana_ovs")
+
+T = TypeVar("T")
 
 LISTING_SECONDS = 10.0
 """How long to wait at the start for databases that do not answer; their nodes are then not known."""
@@ -62,7 +69,7 @@ class RomanaOvs(runtime.RyuApp):
         except RomanaError as error:
             runtime.refuse(error)
         self.cluster: Cluster | None = None
-        self.ports = Ports(self.options.ovsdb)
+        self.ports = Ports(() if self.options.registry_only else self.options.ovsdb)
         self.sessions: dict[int, Session] = {}
         self.progress = Progress()
         self.refused: tuple[str, ...] = ()
@@ -76,20 +83,42 @@ class RomanaOvs(runtime.RyuApp):
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
+        self._aside_now = False
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
         self.options = config.controller_options_from(runtime.CONF)
-        if self.options.manifests is None:
-            raise InputError.because("names no folder of manifests", field="[romana] manifests")
         settings = config.settings_from(runtime.CONF)
         self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
-        self.world = World(settings, self._state.load() if self._state is not None else None)
-        self._manifests = Manifests(
-            self.options.manifests,
-            Store(settings, default_nodes=self.options.nodes),
+        state = self._state.load() if self._state is not None else None
+        self.world: World | Parts
+        self._source: Manifests | Kubernetes
+        self._duties: Duties | None = None
+        if self.options.kubeconfig is not None:
+            self._share(settings, state, self.options.kubeconfig)
+        elif self.options.manifests is not None:
+            self.world = World(settings, state)
+            store = Store(settings, default_nodes=self.options.nodes)
+            self._source = Manifests(self.options.manifests, store, loaded=self._loaded, failed=self._unreadable)
+        else:
+            raise InputError.because("names no folder of manifests", field="[romana] manifests")
+
+    def _share(self, settings: Settings, state: Mapping[str, Any] | None, kubeconfig: str) -> None:
+        """Follow an API server, and go by the numbers that a registry, maybe this process, keeps there."""
+        node = self.options.node
+        self.world = Parts(settings, state)
+        self._source = Kubernetes(
+            ApiSource() if kubeconfig == config.IN_CLUSTER else ApiSource(kubeconfig),
+            settings,
             loaded=self._loaded,
-            failed=self._unreadable,
+            health=self._told,
+            other=self._numbers_told,
+            started=self._process_started,
+            resources=resources_of(node),
+        )
+        self._duties = Duties(
+            settings, self.world, registers=node is None, tell=self._source.tell,
+            later=lambda seconds: runtime.spawn_after(seconds, self._compute),
         )
 
     def start(self) -> None:
@@ -101,9 +130,9 @@ class RomanaOvs(runtime.RyuApp):
             runtime.spawn(self._feed.publish)
         self._patient_until = time.monotonic() + LISTING_SECONDS
         runtime.spawn_after(LISTING_SECONDS, self._compute)
-        for remote in self.options.ovsdb:
+        for remote in self.ports.remotes:
             runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
-        runtime.spawn(self._manifests.run)
+        runtime.spawn(self._source.run)
         runtime.spawn(self._work)
 
     # What happens, from wherever it comes: taken note of at once, worked on by `_work`.
@@ -140,6 +169,17 @@ class RomanaOvs(runtime.RyuApp):
             self._compute()
         self._told()
 
+    def _numbers_told(self, messages: list[object]) -> None:
+        """The Kubernetes process has told something, maybe of the numbers that are published."""
+        if self._duties is not None and self._duties.take(messages):
+            self._compute()
+            self._told()
+
+    def _process_started(self) -> None:
+        """There is a new Kubernetes process."""
+        if self._duties is not None:
+            self._duties.process_started()
+
     def _unreadable(self, error: InputError) -> None:
         """The manifests cannot be read; the last cluster stands."""
         self._refuse(tuple(str(problem) for problem in error.problems))
@@ -159,7 +199,7 @@ class RomanaOvs(runtime.RyuApp):
         found = displaced(self.cluster, self.ports.bridges) if self.cluster is not None else {}
         if found != self._displaced:
             self._displaced = found
-            self._manifests.place(found)
+            self._source.place(found)
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
@@ -176,6 +216,9 @@ class RomanaOvs(runtime.RyuApp):
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
+            if self._duties is not None and session.synced is not None and session.synced.promise is not None:
+                self._duties.parts.confirmed(bridge.node, session.synced.promise)
+                self._duties.report()
         self._wake.set()
         self._told()
 
@@ -210,23 +253,44 @@ class RomanaOvs(runtime.RyuApp):
         return bool(self._failures)
 
     def _round(self, cluster: Cluster) -> None:
-        self.world.update(cluster)
-        self._save()
+        number, generation = self.progress.next_round(), self.progress.generation
+        driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
+        self._aside(lambda: self._follow(cluster, driven))
+        if self._duties is not None:
+            self._duties.speak()
         self._warn_of_strangers(cluster)
-        number = self.progress.next_round()
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
-        for node, session in self._sessions_by_node().items():
-            if session.ready and self.world.host_number(node) is not None:
-                program = self._program(facts[node], facts)
-                if program is not None:
-                    zone = ZONE_BASE + (self.world.host_number(node) or 0)
-                    session.want(Wanted(number, self.progress.generation, program, zone))
+        numbers = {node: self.world.host_number(node) for node in facts}
+        ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
+        nodes = [node for node in ready if numbers[node] is not None and node in driven]
+        programs = self._aside(lambda: {node: self._program(facts[node], facts) for node in nodes})
+        for node, program in programs.items():
+            if program is not None:
+                promise = self._duties.parts.promise(node) if self._duties is not None else None
+                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), promise))
+
+    def _aside(self, function: Callable[[], T]) -> T:
+        """What `function` makes of the world, which nobody may look at until then."""
+        self._aside_now = True
+        try:
+            return runtime.aside(function)
+        finally:
+            self._aside_now = False
+
+    def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> None:
+        if self._duties is not None:
+            self._duties.follow(cluster, nodes)
+        else:
+            self.world.update(cluster)
+        self._save()
 
     def _program(self, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
         """The tables of one node; None, with the failure noted, when they cannot be made."""
         resolving, compiling = self._caches.setdefault(facts.node, (ResolveCache(), CompileCache()))
         try:
             view = self.world.view(facts, everywhere)
+            if view is None:
+                return None
             return compile_node(view, resolve(view, resolving), compiling)
         except Exception as error:  # One node's trouble is not the others'; its switch keeps what it has.
             LOG.exception("node %s: its tables cannot be made; what is programmed stays", facts.node)
@@ -245,9 +309,10 @@ class RomanaOvs(runtime.RyuApp):
         if not waiting or self._failures:
             return
         # A switch that refuses must not keep the others from what the manifests say now: it fails closed by itself.
-        if self.world.pending and all(session.state is State.FAILED for session in behind):
-            self.world.advance()
-            self._compute()
+        if self.world.pending:
+            if isinstance(self.world, World) and all(session.state is State.FAILED for session in behind):
+                self.world.advance()
+                self._compute()
             return
         if behind:
             return
@@ -304,14 +369,18 @@ class RomanaOvs(runtime.RyuApp):
         if self._feed is not None:
             self._feed.changed()
 
-    def status(self) -> dict[str, Any]:
-        """Everything that is known now, as the status feed tells it."""
+    def status(self) -> dict[str, Any] | None:
+        """Everything that is known now, as the status feed tells it; None while the world is being worked on."""
+        if self._aside_now:
+            return None
         bridges = self.ports.bridges
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
+            *self._source.troubles,
             *self.ports.warnings,
             *self._strangers.values(),
             *map(str, self.world.problems),
+            *(map(str, self._duties.problems) if self._duties is not None else ()),
             *self._failures.values(),
             *(text for s in self.sessions.values() for text in s.problems),
         ]
@@ -325,3 +394,4 @@ class RomanaOvs(runtime.RyuApp):
             "refused": list(self.refused),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
         }
+

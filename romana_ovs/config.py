@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.model.syntax import key_fault, plain, shown, value_fault
+from romana_ovs.model.syntax import key_fault, plain, shown, subdomain_fault, value_fault
 
 if TYPE_CHECKING:
     from oslo_config.cfg import ConfigOpts
 
 GROUP = "romana"
 FILE_NAME = "romana.conf"
+IN_CLUSTER = "in-cluster"
+"""In the place of a kubeconfig file: the service account of the pod that the controller runs in."""
 MAX_BITS = 30
 """Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
 
@@ -66,6 +68,25 @@ OPTIONS = (
     ),
     Option("nodes", "2", "nodes", "How many nodes there are when the folder has no Node object."),
     Option(
+        "kubeconfig",
+        "",
+        "path",
+        "The Kubernetes API server that the controller follows in place of the folder: a kubeconfig file, or "
+        "in-cluster for the service account of the pod that it runs in; empty: none.",
+    ),
+    Option(
+        "node",
+        "",
+        "node name",
+        "With an API server: drive the bridge of this node alone, and watch no other node's pods; empty: every bridge.",
+    ),
+    Option(
+        "registry_only",
+        "no",
+        "yes or no",
+        "With an API server: give out numbers as the registry, and drive no bridge at all.",
+    ),
+    Option(
         "ovsdb",
         "unix:/var/run/openvswitch/db.sock",
         "comma-separated OVSDB remotes",
@@ -79,17 +100,23 @@ _NAMES = frozenset(option.name for option in OPTIONS)
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """What the controller needs besides Settings. Paths that are not set are None."""
+    """What the controller needs besides Settings. What is not set is None; `kubeconfig` may be `IN_CLUSTER`."""
 
     manifests: Path | None = Path("/etc/romana-ovs/manifests")
     nodes: int = 2
+    kubeconfig: str | None = None
+    node: str | None = None
+    registry_only: bool = False
     ovsdb: tuple[str, ...] = ("unix:/var/run/openvswitch/db.sock",)
     state_file: Path | None = None
     status_socket: Path | None = None
 
 
-def register(conf: ConfigOpts) -> None:
-    """Declare the options in `conf` (such as ryu's CONF); doing so twice is harmless."""
+def register(conf: ConfigOpts, given: Mapping[str, str] | None = None) -> None:
+    """Declare the options in `conf` (such as ryu's CONF); doing so twice is harmless.
+
+    `given` counts above what files say.
+    """
     from oslo_config import cfg  # it takes longer to import than the offline commands do
 
     options = [
@@ -97,6 +124,8 @@ def register(conf: ConfigOpts) -> None:
         for option in OPTIONS
     ]
     conf.register_opts(options, group=GROUP)
+    for name, text in (given or {}).items():
+        conf.set_override(name, text, group=GROUP)
 
 
 def settings_from(conf: ConfigOpts) -> Settings:
@@ -118,12 +147,26 @@ def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
     options = ControllerOptions(
         manifests=reading.of("manifests", _path),
         nodes=reading.of("nodes", _count),
+        kubeconfig=reading.of("kubeconfig", _text_or_none),
+        node=reading.of("node", _node_name),
+        registry_only=reading.of("registry_only", _yes),
         ovsdb=reading.of("ovsdb", _remotes),
         state_file=reading.of("state_file", _path),
         status_socket=reading.of("status_socket", _path),
     )
+    reading.check(_parts_fault(options))
     reading.finish()
     return options
+
+
+def _parts_fault(options: ControllerOptions) -> tuple[str, str] | None:
+    """The option that does not go with the others, and why."""
+    alone = [name for name, set_ in (("node", options.node), ("registry_only", options.registry_only)) if set_]
+    if alone and options.kubeconfig is None:
+        return alone[0], "only an API server's cluster can be shared out; name one by kubeconfig"
+    if len(alone) > 1:
+        return "registry_only", "the registry alone drives no bridge, so node cannot be given"
+    return None
 
 
 def load_settings(folder: Path) -> Settings:
@@ -132,8 +175,11 @@ def load_settings(folder: Path) -> Settings:
     Raises InputError naming the file and every unknown option and bad value.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
-        return Settings()
+    return settings_in(path) if path.is_file() else Settings()
+
+
+def settings_in(path: Path) -> Settings:
+    """The Settings that a configuration file gives. Raises InputError naming it and all that is wrong with it."""
     groups = _parsed(path)
     values = {name: texts[-1] for name, texts in groups.pop(GROUP, {}).items()}
     problems = [
@@ -185,6 +231,8 @@ def _settings(reading: _Reading) -> Settings:
 def _controller_values(reading: _Reading) -> None:
     """Check the controller's options, which a folder's file may hold too."""
     reading.of("nodes", _count)
+    reading.of("node", _node_name)
+    reading.of("registry_only", _yes)
     reading.of("ovsdb", _remotes)
 
 
@@ -209,6 +257,11 @@ class _Reading:
     def _text(text: str) -> str:
         """`text` without the comment that may follow it."""
         return "" if text.lstrip().startswith("#") else text.split(" #")[0].split("\t#")[0].strip()
+
+    def check(self, fault: tuple[str, str] | None) -> None:
+        """Note what is wrong with an option (name, reason) beside its own text."""
+        if fault is not None:
+            self.problems.append(Problem(fault[1], file=self.source, field=_field(fault[0])))
 
     def finish(self) -> None:
         """Raise InputError when anything was wrong."""
@@ -310,6 +363,22 @@ def _bits(text: str) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, 1, 10_000, "nodes")
+
+
+def _text_or_none(text: str) -> str | None:
+    return text or None
+
+
+def _node_name(text: str) -> str | None:
+    if text and (fault := subdomain_fault(text)):
+        raise ValueError(fault)
+    return text or None
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(f"{shown(text)} is neither yes nor no")
+    return text == "yes"
 
 
 def _path(text: str) -> Path | None:

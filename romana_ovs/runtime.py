@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import stat
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from romana_ovs import _ryu_shim
+from romana_ovs import _ryu_shim, config
 
 _ryu_shim.install()
 # Known, and decided (docs: the way out is os-ken); whoever runs the controller can do nothing about it.
@@ -22,6 +23,7 @@ warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 import eventlet  # noqa: E402
 import eventlet.hubs  # noqa: E402
+from eventlet import tpool  # noqa: E402
 from ryu import cfg  # noqa: E402
 from ryu.base.app_manager import RyuApp  # noqa: E402
 from ryu.controller import controller, ofp_event  # noqa: E402
@@ -33,6 +35,8 @@ from romana_ovs.model.errors import InputError, RomanaError  # noqa: E402
 from romana_ovs.switch.datapath import serve_connection  # noqa: E402
 
 LOG = logging.getLogger("romana_ovs")
+
+T = TypeVar("T")
 
 OFP_VERSION = ofproto_v1_5.OFP_VERSION
 LISTEN_HOST = "127.0.0.1"
@@ -53,6 +57,7 @@ __all__ = [
     "OFP_VERSION",
     "RyuApp",
     "StateChange",
+    "aside",
     "fail",
     "on_state_change",
     "refuse",
@@ -128,26 +133,41 @@ def spawn_after(seconds: float, function: Callable[[], None]) -> Any:
     return hub.spawn_after(seconds, function)
 
 
+def aside(function: Callable[[], T]) -> T:
+    """What `function` returns (or raises), worked out in a thread of the system's while green threads go on.
+
+    For what takes long and waits for nothing: switches want their echoes answered meanwhile (HAZARDS D10).
+    """
+    result: T = tpool.execute(function)
+    return result
+
+
 def fail() -> None:
     """End this process at once with a non-zero status, so that whoever supervises it starts another (HAZARDS D11)."""
     logging.shutdown()
     os._exit(1)
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], given: Mapping[str, str] | None = None) -> int:
     """Run the controller with ryu-manager's own options in `argv`; returns the exit status when it has ended.
 
-    Raises InputError when its settings are no good.
+    `given` are settings of ours that count above those of files. Raises InputError when its settings are no good.
     """
     from oslo_config.cfg import Error
     from ryu.cmd import manager
 
+    config.register(CONF, given)
     end_on_signals()
     try:
         manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")
     except SystemExit as end:
         if isinstance(end.__cause__, RomanaError):
             raise end.__cause__ from None
+        if end.code == 0:
+            # Threads may still compute what nobody waits for any more, and the interpreter would wait for them.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
         return end.code if isinstance(end.code, int) else 1
     except Error as error:
         raise InputError.because(str(error)) from error

@@ -41,6 +41,11 @@ class Tenants:
         return self._frozen_runs
 
     @property
+    def all_indexes(self) -> Mapping[SegmentKey, tuple[int, ...]]:
+        """Each segment's indexes, sorted by segment."""
+        return MappingProxyType(dict(sorted(self._indexes.items())))
+
+    @property
     def numbers(self) -> Mapping[SegmentKey, int]:
         """Each segment's permanent number: the same frozen object until it changes."""
         if self._frozen_numbers is None:
@@ -98,15 +103,25 @@ class Tenants:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Tenants:
         """What `to_json` described. Raises ValueError, TypeError or KeyError when it is no such thing."""
+        runs = {
+            tenant: tuple(Run(int(base), int(size)) for base, size in each) for tenant, each in data["runs"].items()
+        }
+        indexes = {SegmentKey(tenant, tier): tuple(map(int, each)) for tenant, tier, *each in data["segments"]}
+        return cls.of(plan, runs, indexes)
+
+    @classmethod
+    def of(
+        cls, plan: Plan, runs: Mapping[str, tuple[Run, ...]], indexes: Mapping[SegmentKey, tuple[int, ...]]
+    ) -> Tenants:
+        """These runs and indexes. Raises ValueError or KeyError when they cannot be true together."""
         tenants = cls(plan)
-        for tenant, runs in data["runs"].items():
-            tenants._runs[tenant] = tuple(Run(int(base), int(size)) for base, size in runs)
+        tenants._runs.update(runs)
         taken = [run for runs in tenants._runs.values() for run in runs]
         covered = [index for run in taken for index in run.indexes]
         if len(set(covered)) != len(covered) or any(not 0 < index < plan.segments for index in covered):
             raise ValueError("runs overlap or lie outside the plan")
-        for tenant, tier, *indexes in data["segments"]:
-            tenants._give(SegmentKey(tenant, tier), tuple(int(index) for index in indexes))
+        for key, found in indexes.items():
+            tenants._give(key, found)
         tenants._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1), *taken])
         return tenants
 

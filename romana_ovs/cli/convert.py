@@ -55,6 +55,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def objects_of_today(path: Path) -> list[object]:
+    """The objects of a file in today's forms. Raises InputError."""
+    return [today(document.value) for document in _documents(path.name, read_argument(str(path)))]
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes every value where it stands, without anchors."""
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from romana_ovs.cli.demo_stage import POLICY_FILE, PORTS, Stage, folder_stage, kubernetes_stage
 from romana_ovs.cli.drawing import draw_matrix
-from romana_ovs.cli.emulate import Session, ended_by_signals, parse_ports, show_matrix
+from romana_ovs.cli.session import Session, ended_by_signals, show_matrix
 from romana_ovs.emulate.controller import Programmed
 from romana_ovs.emulate.cut import Cut, open_connection
 from romana_ovs.emulate.fabric import Fabric
@@ -26,11 +24,9 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, Opening, difference
 
 HELP = "the demonstration of tenants, tiers and a policy, measured with real servers on an emulated cluster"
-PORTS = parse_ports("80/tcp,81/tcp,80/udp")
 FRONTEND = PodKey("default/nginx-frontend")
 BACKEND = PodKey("default/nginx-backend")
 POLICY_PORT = "80/tcp"
-POLICY_FILE = "policy1.yaml"
 NODES = 3
 """With two, round-robin placement puts frontend and backend on one node; the rules shall be seen across nodes."""
 CUT_LIMIT_MS = 1000.0
@@ -41,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `demo` takes."""
     parser.add_argument("--nodes", type=int, metavar="N", default=NODES,
                         help=f"how many nodes there are (default {NODES}: frontend and backend are then apart)")
+    parser.add_argument("--kubernetes", action="store_true",
+                        help="with a real Kubernetes API server, where kubectl makes what is shown")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, with a prompt")
     parser.add_argument("--fabric", choices=[fabric.value for fabric in Fabric], default=Fabric.LINK.value,
                         help="how nodes are joined (default link)")
@@ -50,21 +48,20 @@ def run(args: argparse.Namespace) -> int:
     """0, or 1 when anything measured is not as it must be. Raises InputError and SetupError."""
     if args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
-    source = demo_folder()
-    with ended_by_signals(), _copy(source) as folder:
-        session = Session.prepare(folder, args.nodes, Fabric(args.fabric), ports=PORTS)
+    stage_of = kubernetes_stage if args.kubernetes else folder_stage
+    with ended_by_signals(), stage_of(demo_folder(), args.nodes, Fabric(args.fabric)) as stage:
         began = time.monotonic()
-        with session.emulation as emulation:
-            emulation.settle()
+        with stage.session.emulation as emulation:
+            stage.settle()
             screen = Console(quiet=args.json, highlight=False)
-            demo = Demo(session, folder, source / "policy" / POLICY_FILE, screen)
+            demo = Demo(stage, screen)
             demo.play(time.monotonic() - began)
             _conclude(demo, as_json=args.json)
             if args.keep and not args.json:
-                told = f"\nThe cluster stays up. Its manifests are in {folder}: edit them and see. (help, exit)"
+                told = f"\nThe cluster stays up. {stage.stays} (help, exit)"
                 screen.print(told, markup=False, soft_wrap=True)
-                session.edits.begin()
-                Prompt(emulation, show_matrix=lambda asked: show_matrix(session, asked)).run()
+                stage.session.edits.begin()
+                Prompt(emulation, show_matrix=lambda asked: show_matrix(stage.session, asked)).run()
     return 1 if demo.faults else 0
 
 
@@ -75,16 +72,6 @@ def demo_folder() -> Path:
         if (place / "policy" / POLICY_FILE).is_file():
             return place
     raise SetupError(f"the demonstration's manifests are in none of {', '.join(map(str, places))}")
-
-
-@contextmanager
-def _copy(source: Path) -> Iterator[Path]:
-    """A folder of our own with the manifests in it, so that the demonstration can edit them."""
-    with tempfile.TemporaryDirectory(prefix="romana-ovs-demo-") as name:
-        for path in source.iterdir():
-            if path.is_file():
-                shutil.copy(path, name)
-        yield Path(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +95,16 @@ class Step:
 class Demo:
     """The steps on a running cluster; `faults` are sentences about what is not as it must be."""
 
-    session: Session
-    folder: Path
-    policy: Path
+    stage: Stage
     screen: Console
     steps: list[Step] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def session(self) -> Session:
+        """The session of the stage."""
+        return self.stage.session
 
     def play(self, start_seconds: float) -> None:
         """All four steps. Raises SetupError when the cluster itself fails."""
@@ -125,7 +115,7 @@ class Demo:
             raise SetupError(f"the demonstration needs the pods {FRONTEND} and {BACKEND}")
         self._step("a", "Tenants are apart: t2 cannot reach t1, nor t1 t2", self._tenants_apart)
         self._step("b", "Tiers are apart: t1's frontend cannot reach t1's backend", self._tiers_apart)
-        applied = self._change(lambda: self._apply())
+        applied = self._change(self.stage.apply)
         self._step("c", "The policy is applied: frontend reaches backend on TCP 80, nothing else opens", self._one_path)
         removed, cut = self._remove()
         self._step("d", "The policy is removed: the path closes, an open connection is cut", self._closed_again)
@@ -163,7 +153,7 @@ class Demo:
         self.faults += [f"step {letter}: {fault}" for fault in faults]
 
     def _tenant(self, pod: PodKey) -> str:
-        cluster = self.session.manifests.read().cluster
+        cluster = self.session.source.read().cluster
         return cluster.tenant_of(cluster.pods[pod])
 
     def _tenants_apart(self, step: Step) -> Iterator[str]:
@@ -196,11 +186,6 @@ class Demo:
         if step.opened:
             yield f"opened {_listed(step.opened)}, should be nothing"
 
-    def _apply(self) -> None:
-        draft = self.folder / f".{POLICY_FILE}"
-        shutil.copy(self.policy, draft)
-        draft.rename(self.folder / POLICY_FILE)
-
     def _change(self, edit: Callable[[], None]) -> Programmed:
         """Make an edit and wait until every switch has it."""
         generation = self.session.emulation.state.generation
@@ -212,7 +197,7 @@ class Demo:
         pods = self.session.emulation.pods
         with open_connection(pods[FRONTEND], pods[BACKEND], 80, "tcp") as connection:
             changed = time.monotonic()
-            removed = self._change(lambda: (self.folder / POLICY_FILE).unlink())
+            removed = self._change(self.stage.remove)
             return removed, connection.await_cut(changed)
 
     def _judge_cut(self, cut: Cut) -> None:
@@ -235,7 +220,7 @@ def _conclude(demo: Demo, *, as_json: bool) -> None:
     total = flows.items() if isinstance(flows, dict) else ()
     counts = ", ".join(f"{name} {kinds.get('total')}" for name, kinds in total)
     demo.screen.print(
-        f"\nFlows per node: {counts}. File change to programmed: {figures['applied_milliseconds']} ms applied, "
+        f"\nFlows per node: {counts}. {demo.stage.change} to programmed: {figures['applied_milliseconds']} ms applied, "
         f"{figures['removed_milliseconds']} ms removed. Packets sent to the controller: "
         f"{figures['packets_to_controller']}.", style="bold", soft_wrap=True,
     )

@@ -32,9 +32,9 @@ State = Mapping[str, Any]
 
 
 class Feed:
-    """Serves on a unix socket at `path`; `state` gives the present state when it is asked."""
+    """Serves on a unix socket at `path`; `state` gives the present state, or None when it will be told later."""
 
-    def __init__(self, path: Path, state: Callable[[], State]) -> None:
+    def __init__(self, path: Path, state: Callable[[], State | None]) -> None:
         self._path = path
         self._state = state
         self._clients: set[LightQueue] = set()
@@ -58,7 +58,12 @@ class Feed:
         while True:
             connection, _ = self._socket.accept()
             queue = LightQueue(BACKLOG)
-            queue.put(_line(self._state()))
+            state = self._state()
+            if state is not None:
+                queue.put(_line(state))
+            else:
+                self._last = b""
+                self._wake.set()
             self._clients.add(queue)
             eventlet.spawn(self._write, connection, queue)
 
@@ -66,8 +71,9 @@ class Feed:
         """Never returns: tells the state after `changed` was called, if it is another."""
         while True:
             self._wake.wait()
-            if self._clients:
-                line = _line(self._state())
+            state = self._state() if self._clients else None
+            if state is not None:
+                line = _line(state)
                 if line != self._last:
                     self._last = line
                     self._send(line)

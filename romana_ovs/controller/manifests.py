@@ -22,6 +22,9 @@ LOG = logging.getLogger("romana_ovs.manifests")
 class Manifests:
     """`run` is a green thread's job. `loaded` and `failed` are called with what was read and when that was noticed."""
 
+    troubles: tuple[str, ...] = ()
+    """What is wrong with the way to the source: nothing ever is with a folder's."""
+
     def __init__(
         self,
         path: Path,

@@ -20,7 +20,7 @@ class Ports:
     """The bridges of every database in `remotes`."""
 
     def __init__(self, remotes: tuple[str, ...]) -> None:
-        self._remotes = remotes
+        self.remotes = remotes
         self._rows: dict[str, tuple[BridgeRow, ...]] = {}
         self._warned: frozenset[str] = frozenset()
         self.bridges: Mapping[str, Bridge] = MappingProxyType({})
@@ -28,7 +28,7 @@ class Ports:
     @property
     def missing(self) -> tuple[str, ...]:
         """The databases that have not been read yet."""
-        return tuple(remote for remote in self._remotes if remote not in self._rows)
+        return tuple(remote for remote in self.remotes if remote not in self._rows)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class Ports:
         before = self.bridges
         joined: dict[str, Bridge] = {}
         warnings: set[str] = set()
-        for source in self._remotes:
+        for source in self.remotes:
             for bridge in bridges(self._rows.get(source, ())):
                 warnings.update(bridge.warnings)
                 if bridge.node in joined:

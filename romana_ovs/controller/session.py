@@ -17,6 +17,7 @@ from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBac
 from romana_ovs.sync.endpoints import endpoints, moves
 from romana_ovs.sync.plan import Plan, applied, narrowed, plan
 from romana_ovs.sync.session import Event, State, after
+from romana_ovs.world.node import Promise
 
 LOG = logging.getLogger("romana_ovs.session")
 
@@ -28,13 +29,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 class Wanted:
     """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
 
-    `generation` is the change of the cluster that the round is about; a change may take several rounds.
+    `generation` is the change of the cluster that the round is about; a change may take several rounds. `promise` is
+    what the registry may be told once the switch has it.
     """
 
     number: int
     generation: int
     program: Program
     zone: int
+    promise: Promise | None = None
 
 
 class Listener(Protocol):

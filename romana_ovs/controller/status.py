@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from romana_ovs.controller.following import Following
 from romana_ovs.controller.session import Session
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge
-from romana_ovs.world import World
 
 _NO_FLOWS = {"policy": 0, "forwarding": 0, "total": 0}
 
 
-def pods_status(cluster: Cluster, world: World, bridges: Mapping[str, Bridge]) -> dict[str, dict[str, Any]]:
+def pods_status(cluster: Cluster, world: Following, bridges: Mapping[str, Bridge]) -> dict[str, dict[str, Any]]:
     """Every pod that has an address, from the moment it has one; `port` is None until its port is there."""
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(cluster.pods):
@@ -29,7 +29,7 @@ def pods_status(cluster: Cluster, world: World, bridges: Mapping[str, Bridge]) -
 
 
 def nodes_status(
-    cluster: Cluster, world: World, bridges: Mapping[str, Bridge], sessions: Mapping[str, Session]
+    cluster: Cluster, world: Following, bridges: Mapping[str, Bridge], sessions: Mapping[str, Session]
 ) -> dict[str, dict[str, Any]]:
     """Every node of the cluster or with a bridge. A change that takes more rounds is not synced yet."""
     found: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ def displaced(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, s
     }
 
 
-def strangers(cluster: Cluster, world: World, bridges: Iterable[Bridge]) -> dict[tuple[str, PodKey], str]:
+def strangers(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> dict[tuple[str, PodKey], str]:
     """A sentence for every port whose pod is unknown, has no address, or belongs elsewhere: nothing passes it."""
     found: dict[tuple[str, PodKey], str] = {}
     for bridge in bridges:

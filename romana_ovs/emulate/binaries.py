@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from romana_ovs.emulate.installed import installed
 from romana_ovs.model.errors import SetupError
 
 PACKAGES = {
@@ -102,13 +103,8 @@ def obtain(progress: Progress) -> Binaries:
 
 
 def _module() -> Path:
-    """The folder of go.mod and go.sum: of the checkout, or of the installation."""
-    here = Path(__file__).resolve()
-    places = (here.parents[2] / "etc/kubernetes/binaries", Path(sys.prefix) / "share/romana-ovs/kubernetes/binaries")
-    for folder in places:
-        if (folder / "go.mod").is_file():
-            return folder
-    raise SetupError(f"there is no go.mod to build Kubernetes from, neither in {places[0]} nor in {places[1]}")
+    """The folder of go.mod and go.sum."""
+    return installed("kubernetes/binaries")
 
 
 def _cache() -> Path:

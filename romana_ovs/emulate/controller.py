@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,12 @@ LOG_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the controller sees it; `flows` counts them by kind."""
+    """A node as the controller sees it; `flows` counts them by kind, `address` (maybe empty) is its own."""
 
     connected: bool = False
     synced_generation: int = -1
     flows: Mapping[str, int] = field(default_factory=dict)
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class State:
     pending: bool = False
     """Some of it waits for all switches to confirm what they were told before."""
 
-    @property
-    def settled(self) -> bool:
-        """Whether every switch has what this generation asks for, and every pod of a node that is there its port."""
-        followed = (node.connected and node.synced_generation >= self.generation for node in self.nodes.values())
+    def settled(self, nodes: Collection[str]) -> bool:
+        """Whether the switches of `nodes` have what this generation asks for, and every pod of theirs has its port."""
+        there = (node for name, node in self.nodes.items() if name in nodes)
+        followed = (node.connected and node.synced_generation >= self.generation for node in there)
         return not self.pending and all(followed) and all(
-            pod.port is not None for pod in self.pods.values() if pod.node in self.nodes
+            pod.port is not None for pod in self.pods.values() if pod.node in nodes
         )
 
 
@@ -114,6 +115,7 @@ def _state(event: Mapping[str, Any]) -> State:
         nodes={name: NodeState(
             connected=bool(node.get("connected")), flows=node.get("flows") or {},
             synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
+            address=node.get("address") or "",
         ) for name, node in event["nodes"].items()},
         pods={PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"))
               for key, pod in event["pods"].items()},
@@ -132,10 +134,10 @@ def _texts(problems: Iterable[object]) -> tuple[str, ...]:
 class Options:
     """What the controller is started with; `settings` are further configuration files.
 
-    `nodes` None: the manifests name them.
+    `source` is the setting that names where its cluster comes from. `nodes` None: the source names them.
     """
 
-    manifests: Path
+    source: Mapping[str, Path]
     nodes: int | None
     state_file: Path
     settings: Sequence[Path] = ()
@@ -225,7 +227,7 @@ def controller_socket(run: Run) -> Path:
 def _config(nodes: Sequence[Node], options: Options, status: Path) -> str:
     """The configuration file that the emulator adds to the user's own."""
     values = {
-        "manifests": options.manifests,
+        **options.source,
         **({"nodes": options.nodes} if options.nodes is not None else {}),
         "ovsdb": ",".join(node.ovsdb for node in nodes),
         "state_file": options.state_file,

@@ -219,11 +219,15 @@ class ControlPlane:
                     raise
 
     def _is_ready(self) -> bool:
+        """Whether it says so, and has made the namespace that much of a cluster is put into."""
+        return self._answers("/readyz") and self._answers("/api/v1/namespaces/kube-system")
+
+    def _answers(self, path: str) -> bool:
         context = ssl.create_default_context(cafile=self.authority)
         context.load_cert_chain(self._admin.certificate, self._admin.key)
         connection = http.client.HTTPSConnection(self._address, self._port, timeout=REQUEST_SECONDS, context=context)
         with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             return connection.getresponse().status == http.client.OK
         return False
 

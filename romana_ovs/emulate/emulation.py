@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.emulate.agents import Zygote
@@ -21,7 +22,6 @@ from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.emulate.system import ip_batch, require_machine
 from romana_ovs.model.errors import RomanaError, SetupError
 from romana_ovs.model.objects import PodKey
-from romana_ovs.state import StateFile
 
 SETTLE_SECONDS = 60.0
 """How long a cluster may take until every switch has what the manifests ask for, in seconds."""
@@ -33,11 +33,12 @@ PARALLEL = 4
 class Plan:
     """What to emulate. `ports` (`80/tcp`) are served in every pod; `addresses` is the plan of all addresses.
 
-    `count` is what the controller is told as number of nodes, None when the manifests name them. `state_file` None:
-    a fresh one that goes with the run.
+    `source` is a folder of manifests or, with `follows_api`, the kubeconfig of an API server. `count` is what the
+    controller is told as number of nodes, None when the source names them. `state_file` None: a fresh one that goes
+    with the run.
     """
 
-    folder: Path
+    source: Path
     nodes: tuple[str, ...]
     count: int | None
     addresses: AddressPlan
@@ -45,6 +46,40 @@ class Plan:
     ports: tuple[str, ...] = ()
     settings: tuple[Path, ...] = ()
     state_file: Path | None = None
+    follows_api: bool = False
+
+
+class Reporter(Protocol):
+    """Who tells an API server of the nodes and pods of an emulation; its methods are called from several threads."""
+
+    def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
+        """The nodes of `run` are up. Raises SetupError."""
+
+    def ending(self, key: PodKey) -> bool:
+        """Whether a pod is to end, whatever the controller says."""
+
+    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
+        """These pods run, with their ports on their bridges."""
+
+    def close(self) -> None:
+        """The emulation ends. Idempotent."""
+
+
+class NoReporter:
+    """Nobody is told: the cluster comes from a folder."""
+
+    def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
+        """Nothing to do."""
+
+    def ending(self, key: PodKey) -> bool:
+        """No pod ends but by the folder."""
+        return False
+
+    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 class Emulation:
@@ -56,6 +91,7 @@ class Emulation:
     ) -> None:
         """Nothing starts yet. `progress` is told each step in a few words, `listener` every event."""
         self.plan = plan
+        self.reporter: Reporter = NoReporter()
         self.nodes: Mapping[str, Node] = {}
         self._progress = progress
         self._listener = listener
@@ -65,7 +101,6 @@ class Emulation:
         self._listed = False
         self._failure: RomanaError | None = None
         self._addressed: dict[str, IPv4Address] = {}
-        self._state_file = Path()
         self._ending = False
         self._follower: threading.Thread | None = None
         self._run: Run | None = None
@@ -101,13 +136,16 @@ class Emulation:
         join(run, nodes, plan.fabric)
         self._pods = Pods(run, self.nodes, self._zygote, mtu=plan.fabric.mtu)
         self._pods.serve(plan.ports)
-        self._state_file = plan.state_file or run.folder / "state"
-        self._controller = Controller(run, nodes, Options(plan.folder, plan.count, self._state_file, plan.settings))
+        source = "kubeconfig" if plan.follows_api else "manifests"
+        options = Options({source: plan.source}, plan.count, plan.state_file or run.folder / "state", plan.settings)
+        self._controller = Controller(run, nodes, options)
+        self.reporter.start(run, self.nodes)
         self.start_controller()
 
     def close(self) -> None:
         """End and remove everything. Idempotent."""
         self._ending = True
+        self.reporter.close()
         if self._controller is not None:
             self._controller.stop()
         if self._follower is not None:
@@ -174,9 +212,12 @@ class Emulation:
         for node in self.nodes.values():
             node.ofctl("ct-flush", "ct_nw_proto=132")
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> State:
-        """The state once every pod runs and every switch has all of it. Raises SetupError after `seconds`."""
-        self._await(lambda: self.settled, seconds, "the cluster does not settle")
+    def settle(self, seconds: float = SETTLE_SECONDS, *, pods: int = 0) -> State:
+        """The state once every pod runs, and at least `pods` of them, and every switch has all of it.
+
+        Raises SetupError after `seconds`.
+        """
+        self._await(lambda: self.settled and len(self.pods) >= pods, seconds, "the cluster does not settle")
         return self._state
 
     def programmed_after(self, generation: int, seconds: float = SETTLE_SECONDS) -> Programmed:
@@ -202,7 +243,7 @@ class Emulation:
         """Whether every node is addressed, every pod runs, and every switch has all that is asked for."""
         state, running = self._state, {key: pod.place for key, pod in self.pods.items()}
         known = self.nodes.keys() <= state.nodes.keys() and self.nodes.keys() <= self._addressed.keys()
-        return known and state.settled and self._places() == running
+        return known and state.settled(self.nodes) and self._places() == running
 
     def _missing(self) -> str:
         """What is not there yet, in words."""
@@ -250,26 +291,28 @@ class Emulation:
         self._listed = self._listed or (nodes.keys() >= self.nodes.keys() and all(
             node.synced_generation >= 0 for node in nodes.values()))
         kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
+        kept = {key: place for key, place in kept.items() if not self.reporter.ending(key)}
         self._pods.follow({**kept, **self._places()}.values())
+        ports = {key for key, pod in self._state.pods.items() if pod.port is not None}
+        self.reporter.ran({key: pod.place for key, pod in self._pods.running.items() if key in ports})
+
+    def refollow(self) -> None:
+        """Run what is to run, again: what the reporter says of the pods' end may be another. Raises SetupError."""
+        with self._changed:
+            self._follow_pods()
+            self._changed.notify_all()
 
     def _places(self) -> dict[PodKey, PodPlace]:
-        return {key: PodPlace(key, pod.node, pod.address, pod.mac)
-                for key, pod in self._state.pods.items() if pod.node in self.nodes}
+        return {key: PodPlace(key, pod.node, pod.address, pod.mac) for key, pod in self._state.pods.items()
+                if pod.node in self.nodes and not self.reporter.ending(key)}
 
     def _address_nodes(self) -> None:
         """Give every node its own address on its bridge, once the controller has numbered it."""
-        if self._addressed.keys() >= self.nodes.keys():
-            return
-        for name, address in node_addresses(self._state_file, self.plan.addresses).items():
-            if name in self.nodes and name not in self._addressed:
-                self._addressed[name] = address
-                _address_node(self.nodes[name], address, self.plan)
-
-
-def node_addresses(state_file: Path, plan: AddressPlan) -> dict[str, IPv4Address]:
-    """The nodes' own addresses by the host numbers in the controller's state file, as far as it has any."""
-    numbers = (StateFile(state_file).load() or {}).get("addresses", {}).get("hosts", {})
-    return {name: plan.gateway(number) for name, number in numbers.items()}
+        for name, node in self.nodes.items():
+            state = self._state.nodes.get(name)
+            if name not in self._addressed and state is not None and state.address:
+                self._addressed[name] = IPv4Address(state.address)
+                _address_node(node, self._addressed[name], self.plan)
 
 
 def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:

@@ -11,19 +11,15 @@ from pathlib import Path
 from types import FrameType
 
 from romana_ovs.emulate.controlplane import LOOPBACK, ControlPlane
+from romana_ovs.emulate.installed import installed
 from romana_ovs.model.errors import SetupError
 
 INTERRUPTED = 130
 
 
 def manifests_folder() -> Path:
-    """Where our manifests for Kubernetes are: in the source tree, or installed. Raises SetupError."""
-    here = Path(__file__).resolve()
-    places = (here.parents[2] / "etc" / "kubernetes", Path(sys.prefix) / "share" / "romana-ovs" / "kubernetes")
-    for place in places:
-        if place.is_dir():
-            return place
-    raise SetupError(f"the manifests for Kubernetes are in none of {', '.join(map(str, places))}")
+    """Our manifests for Kubernetes. Raises SetupError when the installation lacks them."""
+    return installed("kubernetes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The emulator's own reading of the manifest folder: what is expected, by the reference evaluation."""
+"""The emulator's own reading of what the controller follows: what is expected, by the reference evaluation."""
 
 from __future__ import annotations
 
@@ -20,18 +20,51 @@ ALWAYS_SERVED = "80/tcp"
 """What every emulated pod serves, so that `a curl b` says something in any folder."""
 
 
-class Manifests:
-    """A folder, read again whenever it is asked; like the controller it keeps the last valid version of an object.
+class Expectation:
+    """What the reference evaluation expects of a cluster that changes; `read` is what kinds of sources differ in.
 
-    `addresses` gives the pods' addresses of the moment, which policies with an ipBlock ask for.
+    `addresses` gives the pods' addresses of the moment, which policies with an ipBlock ask for. `name` is what people
+    call the source, `count` the number of nodes that the controller is to be told, None when the source names them.
     """
+
+    name: str
+    count: int | None = None
+
+    @property
+    def edited(self) -> str:
+        """What people edit to change it."""
+        return self.name
+
+    def __init__(self, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict) -> None:
+        self.addresses = addresses
+
+    def read(self) -> Loaded:
+        """The cluster as it is now: the same object as before while nothing changed. Raises InputError."""
+        raise NotImplementedError
+
+    def served(self, asked: Sequence[PortRef] = ()) -> tuple[str, ...]:
+        """The ports that every pod must serve so that only policy decides what is reached."""
+        return served_ports(self.read().cluster, asked)
+
+    def expected(self, ports: Sequence[PortRef] = ()) -> Matrix:
+        """The reference matrix of the cluster as it is now (without `ports`: of the containers' ports)."""
+        return self.cluster_and_matrix(ports)[1]
+
+    def cluster_and_matrix(self, ports: Sequence[PortRef] = ()) -> tuple[Cluster, Matrix]:
+        """The same with the cluster."""
+        cluster = self.read().cluster
+        return cluster, reachability(cluster, self.addresses(), ports or container_ports(cluster) or (default_port(),))
+
+
+class Manifests(Expectation):
+    """A folder, read again whenever it is asked; like the controller it keeps the last valid version of an object."""
 
     def __init__(
         self, folder: Path, nodes: int | None, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict
     ) -> None:
         """Reads it a first time. Raises InputError when it cannot be used, or names nodes while `nodes` is given."""
-        self.folder = folder
-        self.addresses = addresses
+        super().__init__(addresses)
+        self.folder, self.name = folder, str(folder)
         self._asked = nodes
         settings = load_settings(folder)
         self._reader = FolderReader(folder, settings)
@@ -40,29 +73,12 @@ class Manifests:
         self.first = self.read()
         if not self.first.cluster.pods:
             raise InputError.because("holds no pod that could run", file=str(folder))
+        self.count = nodes if nodes is not None else None if self._names_nodes() else DEFAULT_NODES
 
     def read(self) -> Loaded:
         """The folder as it is now. Raises InputError when it cannot be read."""
         with self._lock:
             return self._store.apply(self._reader.read(), nodes=self._asked)
-
-    @property
-    def count(self) -> int | None:
-        """The number of nodes that the controller is to be told, None when the folder names its nodes."""
-        return self._asked if self._asked is not None else None if self._names_nodes() else DEFAULT_NODES
-
-    def served(self, asked: Sequence[PortRef] = ()) -> tuple[str, ...]:
-        """The ports that every pod must serve so that only policy decides what is reached."""
-        return served_ports(self.read().cluster, asked)
-
-    def expected(self, ports: Sequence[PortRef] = ()) -> Matrix:
-        """The reference matrix of the folder as it is now (without `ports`: of the containers' ports)."""
-        return self.cluster_and_matrix(ports)[1]
-
-    def cluster_and_matrix(self, ports: Sequence[PortRef] = ()) -> tuple[Cluster, Matrix]:
-        """The same with the cluster, which is the same object as before while nothing changed."""
-        cluster = self.read().cluster
-        return cluster, reachability(cluster, self.addresses(), ports or container_ports(cluster) or (default_port(),))
 
     def _names_nodes(self) -> bool:
         items = (item for file in self._reader.read().files for item in file.items)

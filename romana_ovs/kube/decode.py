@@ -7,7 +7,7 @@ with the reason (and, for a policy, with the fallback that isolates what it mean
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from romana_ovs.kube import kubepolicy, romanapolicy
@@ -63,6 +63,15 @@ def decode(document: Document, file: str, settings: Settings) -> Decoded:
     return _Decoder(document, file, settings).run()
 
 
+def decode_served(value: object, kind: str, version: str, settings: Settings) -> Item:
+    """One object as an API server serves it: a `kind` of `version` (those in its lists do not say so themselves).
+
+    Its place is no file, and what is wrong with it names it `namespace/name`. Fields that the server adds to
+    metadata may be newer than we are; anything unknown elsewhere makes it invalid, as in a manifest.
+    """
+    return _Served(Document(0, value), "", settings).one(kind, version)
+
+
 @dataclass(frozen=True, slots=True)
 class _Head:
     """What says which object a document is; `labels` and `owners` as far as they can be read."""
@@ -77,6 +86,9 @@ class _Head:
 
 class _Decoder:
     """Decodes one document, which may be a List of many objects."""
+
+    metadata: Collection[str] | None = _METADATA
+    """The fields of metadata that may be there; None: any."""
 
     def __init__(self, document: Document, file: str, settings: Settings) -> None:
         self.document = document
@@ -153,7 +165,7 @@ class _Decoder:
                 notes.wrong(repeated.path.removeprefix(notes.prefix), f"is given twice{line}")
 
     def _head(self, value: Mapping[str, object], kind: str, notes: Notes, *, demo: bool) -> _Head:
-        metadata = notes.mapping(value.get("metadata"), "metadata", _METADATA)
+        metadata = notes.mapping(value.get("metadata"), "metadata", self.metadata)
         name = notes.text(metadata.get("name"), "metadata.name")
         fault = label_fault if kind == "Namespace" else subdomain_fault
         if not notes.names("metadata") and not notes.names("metadata.name"):
@@ -207,7 +219,7 @@ class _Decoder:
         read: Manifest | None = None,
         fallback: Policy | None = None,
     ) -> Item:
-        place = Place(self.file, self.document.number, notes.prefix, plain(kind), plain(name))
+        place = self._place(notes, kind, name, head)
         valid = notes.valid and head is not None and head.id is not None
         return Item(
             id=head.id if head is not None else None,
@@ -217,6 +229,32 @@ class _Decoder:
             problems=tuple(place.problem(path, reason) for path, reason in notes.entries),
             owners=head.owners if head is not None else (),
         )
+
+    def _place(self, notes: Notes, kind: str, name: str, head: _Head | None) -> Place:
+        return Place(self.file, self.document.number, notes.prefix, plain(kind), plain(name))
+
+
+class _Served(_Decoder):
+    """Decodes one object that an API server has already looked at."""
+
+    metadata = None
+
+    def one(self, kind: str, version: str) -> Item:
+        """The object of the document."""
+        notes = Notes()
+        if not isinstance(self.document.value, dict):
+            notes.wrong("", f"must be a Kubernetes object, not {word_for(self.document.value)}")
+            return self._item(notes, kind, "")
+        value = self.document.value
+        if kind == POLICY:
+            value = {**value, "kind": kind, "apiVersion": version}
+        return next(self._object(value, kind, version, notes))
+
+    def _place(self, notes: Notes, kind: str, name: str, head: _Head | None) -> Place:
+        if head is None or head.id is None:
+            return super()._place(notes, kind, name, head)
+        whole = f"{head.namespace}/{name}" if head.id.namespace else name
+        return Place("", 0, "", head.id.kind, whole)
 
 
 def _meant(kind: str, version: str) -> str:

@@ -27,6 +27,16 @@ class ObjectId(NamedTuple):
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
+class Version(NamedTuple):
+    """Which version of an object: `uid` tells it from others of the same name, `generation` counts its edits.
+
+    Both as in metadata; the generation is 0 for kinds that have none.
+    """
+
+    uid: str
+    generation: int = 0
+
+
 class Place(NamedTuple):
     """Where an object stands: file, document (from 1), the path to it inside (of a List), kind and name."""
 

@@ -63,3 +63,56 @@ class SwitchError(RomanaError):
 
 class SetupError(RomanaError):
     """This machine lacks what the command needs (root, Open vSwitch, a free name)."""
+
+
+class ApiError(RomanaError):
+    """The Kubernetes API server cannot be asked, or does not do what it was asked; one of its kinds is raised.
+
+    `status` is the HTTP status, 0 when there was no answer. `retry_after` is how many seconds the server
+    asks to wait, None when it does not say.
+    """
+
+    def __init__(self, sentence: str, *, status: int = 0, retry_after: float | None = None) -> None:
+        self.status = status
+        self.retry_after = retry_after
+        super().__init__(sentence)
+
+
+class CredentialsError(ApiError):
+    """What says where the API server is and who we are (a kubeconfig, a pod's own account) cannot be used."""
+
+
+class UnreachableError(ApiError):
+    """The API server cannot be connected to, or is not who it should be, or answers nothing in time."""
+
+
+class TornError(ApiError):
+    """An answer of the API server ended too early, stood still for too long, or is not what was asked for."""
+
+
+class DeniedError(ApiError):
+    """401 or 403: the API server does not know us, or does not let us."""
+
+
+class MissingError(ApiError):
+    """404: there is no such object, or no such kind."""
+
+
+class ConflictError(ApiError):
+    """409: the object exists already, or is another version than the one that was to be changed."""
+
+
+class ExpiredError(ApiError):
+    """410: the API server no longer has the version from which we wanted to go on."""
+
+
+class BusyError(ApiError):
+    """429: the API server asks for patience."""
+
+
+class RefusedError(ApiError):
+    """Any other 4xx: the API server does not accept what it was given."""
+
+
+class FaultyError(ApiError):
+    """5xx: the API server failed."""

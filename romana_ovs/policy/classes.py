@@ -76,6 +76,8 @@ class ClassBook:
         self._segments_of: dict[str, set[int]] = {}
         self._places: dict[PodKey, _Place] = {}
         self._pins: dict[PodKey, int] = {}
+        self._doubled: set[Home] = set()
+        self._reserved: frozenset[int] = frozenset()
         self._infos: dict[int, ClassInfo] = {}
         self._frozen: Mapping[int, ClassInfo] | None = None
 
@@ -89,6 +91,10 @@ class ClassBook:
     def identity_of(self, pod: PodKey) -> int:
         """The identity of `pod`. Raises KeyError when it was never assigned, or was forgotten."""
         return self._places[pod].of.number
+
+    def reserve(self, identities: frozenset[int]) -> None:
+        """Takes `identities`, and no others any more, as not to be given: somebody may still know them."""
+        self._reserved = identities
 
     def require(self, atoms: Mapping[str, frozenset[Atom]]) -> frozenset[PodKey]:
         """Takes `atoms` as what is asked now, and returns the pods whose identity that changed.
@@ -145,12 +151,26 @@ class ClassBook:
         entries = (
             ClassEntry(number, found.home[1], found.yes, found.no) for number, found in sorted(self._classes.items())
         )
-        return ClassRecord(self._asked, self._next, tuple(entries), dict(self._all_pins())).to_json()
+        return ClassRecord(self._asked, self._next, tuple(entries), self.pins).to_json()
+
+    @property
+    def pins(self) -> dict[PodKey, int]:
+        """The pods whose class is not the lowest one that fits."""
+        return dict(self._all_pins())
+
+    @property
+    def next(self) -> Mapping[int, int]:
+        """The class number to try next, by segment."""
+        return MappingProxyType(self._next)
 
     @classmethod
     def from_json(cls, data: Mapping) -> ClassBook:
         """The book that `to_json` described. Raises InputError naming the field that is wrong."""
-        record = ClassRecord.from_json(data)
+        return cls.of(ClassRecord.from_json(data))
+
+    @classmethod
+    def of(cls, record: ClassRecord) -> ClassBook:
+        """The book of which `record` was made."""
         book = cls()
         book._asked.update(record.asked)
         book._next.update(record.next)
@@ -208,9 +228,10 @@ class ClassBook:
         start = self._next.get(segment, FIRST_CLASS)
         for step in range(CLASS_MASK):
             number = (start - FIRST_CLASS + step) % CLASS_MASK + FIRST_CLASS
-            if identity(segment, number) not in self._classes:
+            found = identity(segment, number)
+            if found not in self._classes and found not in self._reserved:
                 self._next[segment] = number % CLASS_MASK + FIRST_CLASS
-                return identity(segment, number)
+                return found
         raise AddressError(f"segment {segment} has all of its {CLASS_MASK} classes in use")
 
     def _add(self, found: _Class) -> None:
@@ -225,6 +246,7 @@ class ClassBook:
         candidates = self._homes[found.home]
         if not candidates.complete and not candidates.partial:
             del self._homes[found.home]
+            self._doubled.discard(found.home)
             self._segments_of[found.home[1]].discard(found.home[0])
         if self._infos.pop(found.number, None) is not None:
             self._frozen = None
@@ -232,7 +254,10 @@ class ClassBook:
     def _list(self, found: _Class) -> None:
         candidates = self._homes[found.home]
         if self._complete(found):
-            insort(candidates.complete.setdefault(found.yes, []), found.number)
+            numbers = candidates.complete.setdefault(found.yes, [])
+            insort(numbers, found.number)
+            if len(numbers) > 1:
+                self._doubled.add(found.home)
         else:
             insort(candidates.partial, found.number)
 
@@ -271,6 +296,7 @@ class ClassBook:
             home = (segment, namespace)
             numbers = self._numbers(home)
             self._homes[home] = _Candidates()
+            self._doubled.discard(home)
             leaving: list[tuple[frozenset[Atom], dict[Labels, set[PodKey]]]] = []
             for number in numbers:
                 leaving += self._split(self._classes[number], asked)
@@ -305,7 +331,7 @@ class ClassBook:
 
     def _all_pins(self) -> Iterator[tuple[PodKey, int]]:
         yield from self._pins.items()
-        for candidates in self._homes.values():
-            for numbers in candidates.complete.values():
+        for home in sorted(self._doubled):
+            for numbers in self._homes[home].complete.values():
                 for number in numbers[1:]:
                     yield from ((pod, number) for pods in self._classes[number].members.values() for pod in pods)

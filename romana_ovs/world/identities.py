@@ -19,9 +19,9 @@ from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import ClassInfo
-from romana_ovs.world.members import Member
+from romana_ovs.world.members import Identified
 from romana_ovs.world.remnants import Remnant, Remnants
-from romana_ovs.world.rules import NO_RULES, RuleSet, joint_atoms
+from romana_ovs.world.rules import NO_RULES, Atoms, RuleSet, joint_atoms
 
 
 class Step(IntEnum):
@@ -88,7 +88,17 @@ class Identities:
             self.step = Step.NUMBERS_KNOWN
         self.rules = _until_then(self.rules, rules.namespaces)
 
-    def assign(self, pod: PodKey, member: Member) -> None:
+    def refine(self, rules: RuleSet, atoms: Atoms) -> None:
+        """Takes `atoms` as what is asked from now on, and keeps no class of namespaces that `rules` do not know.
+
+        Who publishes the steps elsewhere uses this in place of `follow`.
+        """
+        self._remnants.keep_to(rules.namespaces)
+        for pod in self._book.require(atoms):
+            if pod not in self._remnants:
+                self._hold(pod, self._book.identity_of(pod))
+
+    def assign(self, pod: PodKey, member: Identified) -> None:
         """Gives `pod` the identity that fits it; one that its labels do not ask for waits for its step."""
         new = _remnant(member)
         old = self._known.get(pod)
@@ -114,8 +124,8 @@ class Identities:
 
     def _stand_in(self, pod: PodKey, was: Remnant) -> None:
         """Leaves a remnant when `pod` is the last of its class."""
-        number = self._numbers[pod]
-        if self._pods[number] == 1:
+        number = self._numbers.get(pod)
+        if number is not None and self._pods[number] == 1:
             self._remnants.keep(was, number)
 
     def _hold(self, pod: PodKey, number: int) -> None:
@@ -172,7 +182,7 @@ class Identities:
         self._book.require(self.rules.atoms)
 
 
-def _remnant(member: Member) -> Remnant:
+def _remnant(member: Identified) -> Remnant:
     return Remnant(member.number, member.pod.namespace, member.pod.labels)
 
 

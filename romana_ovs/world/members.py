@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.world.changes import Changes
+
+
+class Identified(Protocol):
+    """A pod with the number of its segment: what its identity is made of."""
+
+    @property
+    def pod(self) -> Pod:
+        """The pod."""
+
+    @property
+    def number(self) -> int:
+        """The permanent number of its segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class Members:
             self._let_go(key, cluster.pods.get(key), done)
         self._follow_nodes(cluster, changes)
         looked_at = self._to_look_at(cluster, changes)
-        wanted = [pod for key in sorted(looked_at) if (pod := _wanted(cluster.pods.get(key))) is not None]
+        wanted = [pod for key in sorted(looked_at) if (pod := attachable(cluster.pods.get(key))) is not None]
         self._admit(cluster, wanted)
         claims = [pod for pod in wanted if pod.address is not None]
         for pod in claims:
@@ -85,7 +98,7 @@ class Members:
     def _let_go(self, key: PodKey, pod: Pod | None, done: Outcome) -> None:
         """Ends what the registry holds for `key` unless `pod` is still the one that has it."""
         held = self.registry.endpoint(key)
-        wanted = _wanted(pod)
+        wanted = attachable(pod)
         if wanted is None:
             self._refused.pop(key, None)
         if held is None or (wanted is not None and _same(wanted, held)):
@@ -153,7 +166,7 @@ class Members:
         done.nodes.add(pod.node)
 
 
-def _wanted(pod: Pod | None) -> Pod | None:
+def attachable(pod: Pod | None) -> Pod | None:
     """`pod` when it should have an endpoint: it is on a node, and neither finished nor its node's own."""
     return pod if pod is not None and pod.networked and pod.node else None
 

@@ -32,7 +32,7 @@ class Remnant(NamedTuple):
 
 
 class Remnants:
-    """The remnants in a book, oldest first."""
+    """The remnants in a book, oldest first; `changes` counts what came and went."""
 
     def __init__(self, book: ClassBook, saved: Iterable[Any] = ()) -> None:
         """Those that `to_json` gave; they enter the book with `settle`.
@@ -41,6 +41,7 @@ class Remnants:
         """
         self._book = book
         self._held: dict[PodKey, Remnant] = {}
+        self.changes = 0
         try:
             self._waiting = [Remnant(int(segment), str(name), Labels(labels)) for segment, name, labels in saved]
         except (TypeError, ValueError) as broken:
@@ -68,12 +69,20 @@ class Remnants:
         for key in [key for key, remnant in self._held.items() if remnant.namespace not in namespaces]:
             self._drop(key)
 
+    def by_namespace(self) -> dict[str, tuple[tuple[int, Labels], ...]]:
+        """The segments and labels of those of each namespace, oldest first."""
+        found: dict[str, list[tuple[int, Labels]]] = {}
+        for remnant in [*self._held.values(), *self._waiting]:
+            found.setdefault(remnant.namespace, []).append((remnant.segment, remnant.labels))
+        return {name: tuple(each) for name, each in found.items()}
+
     def to_json(self) -> list[Any]:
         """All of them in plain values of JSON, oldest first."""
         remnants = [*self._held.values(), *self._waiting]
         return [[each.segment, each.namespace, dict(sorted(each.labels.items()))] for each in remnants]
 
     def _enter(self, remnant: Remnant) -> None:
+        self.changes += 1
         self._held.pop(remnant.key, None)
         self._held[remnant.key] = remnant
         self._book.assign(
@@ -81,5 +90,6 @@ class Remnants:
         )
 
     def _drop(self, key: PodKey) -> None:
+        self.changes += 1
         del self._held[key]
         self._book.forget(key)

@@ -22,14 +22,14 @@ def state(**changes: object) -> State:
 
 
 def test_a_state_is_settled_when_switches_and_ports_have_followed() -> None:
-    assert state().settled
+    assert state().settled(["node1"])
     assert state().nodes["node1"].flows["total"] == 12
-    assert not state(generation=5).settled
-    assert not state(pending=True).settled
-    assert not state(pods={"x/a": {**POD, "port": None}}).settled
-    assert state(pods={"x/a": {**POD, "node": "nowhere", "port": None}}).settled
-    assert not state(nodes={"node1": {**NODE, "connected": False}}).settled
-    assert not state(nodes={"node1": {**NODE, "synced_generation": None}}).settled
+    assert not state(generation=5).settled(["node1"])
+    assert not state(pending=True).settled(["node1"])
+    assert not state(pods={"x/a": {**POD, "port": None}}).settled(["node1"])
+    assert state(pods={"x/a": {**POD, "node": "nowhere", "port": None}}).settled(["node1"])
+    assert not state(nodes={"node1": {**NODE, "connected": False}}).settled(["node1"])
+    assert not state(nodes={"node1": {**NODE, "synced_generation": None}}).settled(["node1"])
 
 
 def test_programmed_and_refused() -> None:

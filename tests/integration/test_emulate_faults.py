@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
-from romana_ovs.cli.emulate import Session
+from romana_ovs.cli.session import Session
 from romana_ovs.emulate.cut import open_connection
 from romana_ovs.emulate.emulation import Emulation
 from romana_ovs.emulate.fabric import Fabric

@@ -57,6 +57,10 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
         self._pool.clear()
 
     def get(self, path: str) -> Object:
@@ -64,7 +68,8 @@ class Client:
 
     def create(self, path: str, body: Object, *, strict: bool = False) -> Object:
         """The object that is made in a collection; with `strict`, fields that are not known are errors."""
-        return self.request("POST", f"{path}?fieldValidation={'Strict' if strict else 'Ignore'}", body)
+        query = f"fieldValidation={'Strict' if strict else 'Ignore'}"
+        return self.request("POST", f"{path}{'&' if '?' in path else '?'}{query}", body)
 
     def put(self, path: str, body: Object) -> Object:
         return self.request("PUT", path, body)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate import runs
+from romana_ovs.emulate import binaries, controlplane, runs
 from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs.model.errors import SetupError
 from tests.kubernetes.raw import Client, Refused
 
 NODE = {"metadata": {"name": "node1"}, "status": {"allocatable": {"pods": "10"}}}
@@ -63,7 +65,38 @@ def test_a_killed_api_server_comes_back_with_its_data_at_the_same_place(control_
     assert not folder.exists()
 
 
+def test_a_port_that_somebody_took_meanwhile_is_not_the_end(
+    control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = controlplane._free_port
+    with socket.create_server((controlplane.LOOPBACK, 0)) as taken:
+        ports = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(controlplane, "_free_port", lambda address: next(ports, None) or free(address))
+        with ControlPlane() as plane:
+            assert next(ports, None) is None
+            assert not plane.url.endswith(f":{taken.getsockname()[1]}")
+            assert plane.kubectl("get", "namespace", "kube-system", "-o", "name").strip() == "namespace/kube-system"
+
+
+def test_what_ends_at_once_is_told_with_its_last_words(
+    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for program in binaries.NEEDED:
+        (tmp_path / program).write_text(f"#!/bin/sh\necho {program} has a bad day\nexit 1\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv(binaries.ASSETS, str(tmp_path))
+    plane = ControlPlane()
+    with pytest.raises(SetupError, match="etcd ended at once; its log ends:\netcd has a bad day"), plane:
+        pass
+    assert not plane.folder.exists()
+    with pytest.raises(SetupError, match="has no kube-controller-manager: put it there, or unset"), \
+            ControlPlane(controllers=True):
+        pass
+
+
 def test_with_controllers_pods_are_scheduled(control_plane: ControlPlane) -> None:
+    if os.environ.get(binaries.ASSETS) and not os.environ.get("CI"):
+        pytest.skip("what envtest brings has no controller manager and no scheduler")
     pod = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "web", "image": "none"}],
                                                  "tolerations": [{"operator": "Exists"}]}}
     with ControlPlane(controllers=True) as plane, Client.of_kubeconfig(plane.kubeconfig) as admin:

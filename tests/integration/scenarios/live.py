@@ -43,7 +43,7 @@ class Live:
         self._changed = threading.Condition()
         self._programmed = -1
         plan = Plan(
-            folder=folder, nodes=tuple(sorted(cluster.nodes)), count=NODES, addresses=AddressPlan.of(cluster.settings),
+            source=folder, nodes=tuple(sorted(cluster.nodes)), count=NODES, addresses=AddressPlan.of(cluster.settings),
             fabric=fabric, ports=ports, settings=(folder / "romana.conf",),
         )
         self.emulation = Emulation(plan, listener=self._hear)

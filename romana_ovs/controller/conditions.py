@@ -1,0 +1,248 @@
+"""What the API server should say about our objects: wanted statuses, and the objects that are refused.
+
+Pure: from what the controller knows at one moment. What changes often is no part of any message, so that a busy
+cluster makes no writes; and nothing here names another tenant's pods or addresses to a reader of one namespace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
+from romana_ovs.kube.api.wanted import (
+    Condition,
+    PolicyStatus,
+    Refused,
+    TenantStatus,
+    TierStatus,
+    Truth,
+    sentence,
+)
+from romana_ovs.kube.decode import ROMANA_POLICY
+from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.model.cluster import NO_TENANT, Cluster
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.syntax import LABEL_LENGTH, subdomain_fault
+
+PROGRAMMED, INVALID, READY = "Programmed", "Invalid", "Ready"
+"""The types of our conditions."""
+TENANT = "Tenant"
+POLICIES = (ROMANA_POLICY, "NetworkPolicy")
+SHOWN = 5
+"""Problems of one object that are told; of further ones the number."""
+
+T = TypeVar("T")
+
+
+class Standing(Enum):
+    """What there is of an object whose present version has problems; the value is the reason of its Event."""
+
+    DOUBTFUL = "Questionable"
+    """It counts as it stands."""
+    KEPT = "InvalidEdit"
+    """The last valid version stays."""
+    NEVER = "Invalid"
+    """There never was a valid version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known at one moment of the objects of the API server.
+
+    `versions` are those that were read last, of all objects that may be told about. `programmed` are those that
+    were read when the last round began which every switch has confirmed. `kept` and `problems` are as in Loaded;
+    `invalid` are all whose present version means nothing, the kept ones included. `unplaced` are the problems of
+    World; `failing` says whether some switch refuses what it is given, or some node's tables cannot be made.
+    """
+
+    versions: Mapping[ObjectId, Version]
+    programmed: Mapping[ObjectId, Version] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    kept: Collection[ObjectId] = ()
+    invalid: Collection[ObjectId] = ()
+    unplaced: tuple[Problem, ...] = ()
+    failing: bool = False
+
+
+def object_of(problem: Problem) -> ObjectId:
+    """The object that `problem`, of the API server's objects or of World, is about."""
+    namespace, _, name = problem.name.rpartition("/")
+    return ObjectId(problem.kind, namespace, name)
+
+
+def policy_statuses(now: Situation) -> dict[ObjectId, PolicyStatus]:
+    """The status of every policy of ours."""
+    problems = _by_object(now.problems)
+    return {
+        key: PolicyStatus(version, _conditions(key, version, problems.get(key, ()), now))
+        for key, version in now.versions.items()
+        if key.kind == ROMANA_POLICY
+    }
+
+
+def _conditions(
+    key: ObjectId, version: Version, problems: tuple[Problem, ...], now: Situation
+) -> tuple[Condition, ...]:
+    standing, confirmed = _standing(key, now), now.programmed.get(key) == version
+    return _programmed(standing, confirmed, now.failing), _invalid(standing, problems)
+
+
+def _programmed(standing: Standing, confirmed: bool, failing: bool) -> Condition:
+    if standing is Standing.KEPT:
+        return Condition(PROGRAMMED, Truth.FALSE, "LastValidKept", "The last valid version stays in force.")
+    if standing is Standing.NEVER:
+        message = "Until it is valid, what it selects is isolated, and it allows nothing."
+        return Condition(PROGRAMMED, Truth.FALSE, "Isolating", message)
+    if confirmed:
+        return Condition(PROGRAMMED, Truth.TRUE, PROGRAMMED, "Every switch has confirmed it.")
+    if failing:
+        message = "Not every switch has taken it; the log of romana-ovs says which, and why."
+        return Condition(PROGRAMMED, Truth.FALSE, "SwitchFailed", message)
+    return Condition(PROGRAMMED, Truth.FALSE, "Pending", "Not every switch has confirmed it yet.")
+
+
+def _invalid(standing: Standing, problems: tuple[Problem, ...]) -> Condition:
+    if standing is not Standing.DOUBTFUL:
+        return Condition(INVALID, Truth.TRUE, INVALID, _listed(problems))
+    if problems:
+        return Condition(INVALID, Truth.FALSE, Standing.DOUBTFUL.value, _listed(problems))
+    return Condition(INVALID, Truth.FALSE, "Valid")
+
+
+def refused_objects(now: Situation) -> dict[ObjectId, Refused]:
+    """Every object with problems that the API server has, with what to say about it in an Event."""
+    found: dict[ObjectId, Refused] = {}
+    for key, problems in _by_object(now.problems).items():
+        if (version := now.versions.get(key)) is not None:
+            standing = _standing(key, now)
+            found[key] = Refused(version, standing.value, sentence(f"{_listed(problems)}. {_rest(key, standing)}"))
+    for key, problems in _by_object(now.unplaced).items():
+        if key not in found and (version := now.versions.get(key)) is not None:
+            reason = "NoAddress" if key.kind == "Pod" else "NoNumber"
+            note = "; ".join(dict.fromkeys(_discreet(problem.reason, key) for problem in problems))
+            found[key] = Refused(version, reason, sentence(f"{note}."))
+    return found
+
+
+def _rest(key: ObjectId, standing: Standing) -> str:
+    """What happens instead of what the object asks for."""
+    if standing is Standing.DOUBTFUL:
+        return "It counts as it stands."
+    if standing is Standing.KEPT:
+        return "The last valid version stays in force."
+    if key.kind in POLICIES:
+        return "Until it is valid, what it selects is isolated, and it allows nothing."
+    return "Until it is valid, it does not count."
+
+
+def tenant_statuses(
+    usage: Usage,
+    tenants: Mapping[str, tuple[str, Version]],
+    *,
+    cluster: Cluster,
+    unplaced: Iterable[Problem] = (),
+) -> dict[ObjectId, TenantStatus]:
+    """The status of every tenant that has ranges or a Tenant object.
+
+    `tenants` are the objects there are, by the tenant's true name: the object's name and its version. One that is
+    missing is wanted under `tenant_object_name`. `unplaced` are the problems of World.
+    """
+    lacking = _lacking(unplaced, cluster)
+    used = {use.tenant: use for use in usage.tenants if use.tenant != NO_TENANT}
+    found = {}
+    for tenant in sorted({*used, *tenants, *(lacking.keys() - {NO_TENANT})}):
+        name, version = tenants.get(tenant, (tenant_object_name(tenant), None))
+        found[ObjectId(TENANT, "", name)] = _tenant(tenant, used.get(tenant), lacking.get(tenant, ()), version)
+    return found
+
+
+def _tenant(
+    tenant: str, use: TenantUse | None, lacking: tuple[Problem, ...], version: Version | None
+) -> TenantStatus:
+    if lacking:
+        reasons = list(dict.fromkeys(problem.reason for problem in lacking))
+        message = _some([f"Some pods have no address: {reasons[0]}", *reasons[1:]])
+        ready = Condition(READY, Truth.FALSE, "NoAddress", message)
+    elif use is None:
+        ready = Condition(READY, Truth.TRUE, "NoPods", "It gets its ranges with its first pod.")
+    else:
+        ready = Condition(READY, Truth.TRUE, "Allocated", "All of its pods have addresses.")
+    if use is None:
+        return TenantStatus(tenant, (ready,), version=version)
+    return TenantStatus(
+        tenant=tenant,
+        conditions=(ready,),
+        ranges=tuple(str(network) for network in use.ranges),
+        tiers=tuple(_tier(segment) for segment in use.segments),
+        pods=sum(segment.used for segment in use.segments),
+        version=version,
+    )
+
+
+def _tier(segment: SegmentUse) -> TierStatus:
+    return TierStatus(segment.tier, segment.number, tuple(str(network) for network in segment.ranges), segment.used)
+
+
+def tenant_object_name(tenant: str) -> str:
+    """The name of the Tenant object for the tenant of this true name: the same where that can be an object's name.
+
+    Otherwise it is longer than any label value or namespace, so no other tenant's true name can be the same.
+    """
+    if tenant and not subdomain_fault(tenant):
+        return tenant
+    readable = re.sub(r"[^a-z0-9]+", "-", tenant.lower()).strip("-")[:LABEL_LENGTH] or "tenant"
+    return f"{readable}-{hashlib.sha256(tenant.encode()).hexdigest()}"
+
+
+def differences(before: Mapping[ObjectId, T], now: Mapping[ObjectId, T]) -> dict[ObjectId, T | None]:
+    """What of `now` is not as it was before; None for what is not there any more."""
+    changed: dict[ObjectId, T | None] = {key: value for key, value in now.items() if before.get(key) != value}
+    return changed | dict.fromkeys(before.keys() - now.keys())
+
+
+def _by_object(problems: Iterable[Problem]) -> dict[ObjectId, tuple[Problem, ...]]:
+    found: defaultdict[ObjectId, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        found[object_of(problem)].append(problem)
+    return {key: tuple(each) for key, each in found.items()}
+
+
+def _standing(key: ObjectId, now: Situation) -> Standing:
+    if key in now.kept:
+        return Standing.KEPT
+    return Standing.NEVER if key in now.invalid else Standing.DOUBTFUL
+
+
+def _listed(problems: Iterable[Problem]) -> str:
+    """The fields and reasons of `problems`, on one line; the object is known to the reader."""
+    return _some([f"{each.field}: {each.reason}" if each.field else each.reason for each in problems])
+
+
+def _some(texts: list[str]) -> str:
+    shown = "; ".join(texts[:SHOWN])
+    return sentence(f"{shown}; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else shown)
+
+
+_POD = re.compile(r"\bpod (?P<namespace>[-a-z0-9]+)/[-.a-z0-9]+")
+
+
+def _discreet(reason: str, key: ObjectId) -> str:
+    """`reason` without the names of pods in other namespaces than that of the object it is told to."""
+    return _POD.sub(lambda found: found[0] if found["namespace"] == key.namespace else "a pod elsewhere", reason)
+
+
+def _lacking(unplaced: Iterable[Problem], cluster: Cluster) -> dict[str, tuple[Problem, ...]]:
+    """The problems of World about pods, by the tenant of the pod."""
+    found: defaultdict[str, list[Problem]] = defaultdict(list)
+    for problem in unplaced:
+        pod = cluster.pods.get(PodKey(problem.name)) if problem.kind == "Pod" else None
+        if pod is not None:
+            found[cluster.tenant_of(pod)].append(problem)
+    return {tenant: tuple(each) for tenant, each in found.items()}

@@ -1,0 +1,53 @@
+"""What the application needs of whatever gives its nodes their numbers and views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any, Protocol
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.view import NodeView
+
+
+class Following(Protocol):
+    """Follows a cluster; `World` decides all of it alone, `Parts` goes by what a registry publishes."""
+
+    plan: Plan
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes that `to_json` shows."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits: for switches to confirm, or for the registry."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+
+    def update(self, cluster: Cluster) -> None:
+        """Follows `cluster`. Raises InputError, and changes nothing, when the settings ask for another plan."""
+
+    def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
+        """What the node of `facts` must know; None while that cannot be said: what is programmed stays."""
+
+    def address_of(self, pod: PodKey) -> IPv4Address | None:
+        """The address of `pod`, or None while it has none."""
+
+    def mac_of(self, pod: PodKey) -> str | None:
+        """The MAC that goes with the address of `pod`, or None while it has none."""
+
+    def node_of(self, pod: PodKey) -> str | None:
+        """The node that `pod` has its address on, or None."""
+
+    def host_number(self, node: str) -> int | None:
+        """The host number of `node`, or None."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers that must survive a restart, in plain values of JSON."""

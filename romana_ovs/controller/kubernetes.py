@@ -1,0 +1,175 @@
+"""The API server as a source: the cluster that the Kubernetes process tells of, and that process itself.
+
+The process lists, watches and decodes, and writes what we want written; here only finished values are taken. It is
+started again when it ends, which changes nothing that is programmed: a new one lists everything anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import eventlet
+from eventlet.hubs import trampoline
+
+from romana_ovs.controller.shelf import RESOURCES as NUMBERS
+from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
+from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, Resource, pods_of
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.errors import RomanaError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+
+LOG = logging.getLogger("romana_ovs.kubernetes")
+
+PROCESS = "romana_ovs.kube.api.process"
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before another process is started; doubled each time, and shortest again after one that lasted."""
+LASTED = 60.0
+_PIECE = 1 << 18
+
+
+class Kubernetes:
+    """`run` is a green thread's job. `loaded` is called with each new cluster and when that was noticed.
+
+    `health` is called when what is wrong with the API server is something else; `troubles` are the sentences. `other`
+    gets all messages as they come, `started` is called when there is a new process to tell things.
+    """
+
+    def __init__(
+        self,
+        source: ApiSource,
+        settings: Settings,
+        *,
+        loaded: Callable[[Loaded, float], None],
+        health: Callable[[], None] = lambda: None,
+        other: Callable[[list[object]], None] = lambda _: None,
+        started: Callable[[], None] = lambda: None,
+        resources: tuple[Resource, ...] = CLUSTER,
+        name: str = "",
+    ) -> None:
+        self._start = Start(source, settings, resources, name)
+        self._store = LiveStore(settings)
+        self._loaded = loaded
+        self._health = health
+        self._other = other
+        self._started = started
+        self._troubles: dict[str, str] = {}
+        self._outgoing: int | None = None
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong between us and the API server at the moment, in sentences."""
+        return tuple(sentence for _, sentence in sorted(self._troubles.items()))
+
+    def place(self, seen: Mapping[PodKey, str]) -> None:
+        """Pods are where the API server says, whatever is `seen`."""
+
+    def run(self) -> None:
+        """Never returns. While the API server cannot be followed the last cluster stands."""
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            try:
+                self._serve()
+            except RomanaError as error:
+                LOG.error("the Kubernetes process says what is not understood: %s", error)
+            pause = FIRST_PAUSE if time.monotonic() - began > LASTED else min(2 * pause, LONGEST_PAUSE)
+            LOG.error("the Kubernetes process has ended; another one starts in %g s", pause)
+            eventlet.sleep(pause)
+
+    def tell(self, message: object) -> None:
+        """Send a message to the process; one that is not there takes none."""
+        if self._outgoing is not None:
+            self._write(self._outgoing, frame(message))
+
+    def _serve(self) -> None:
+        """One process, from its start to its end."""
+        with subprocess.Popen(
+            [sys.executable, "-m", PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(),
+            start_new_session=True,
+        ) as process:
+            if process.stdin is None or process.stdout is None:
+                return
+            incoming, outgoing = process.stdout.fileno(), process.stdin.fileno()
+            os.set_blocking(incoming, False)
+            os.set_blocking(outgoing, False)
+            try:
+                self._outgoing = outgoing
+                self.tell(self._start)
+                self._started()
+                self._read(incoming)
+            finally:
+                self._outgoing = None
+                process.send_signal(signal.SIGTERM)
+
+    def _read(self, incoming: int) -> None:
+        """Take what comes until nothing more will."""
+        reader = FrameReader()
+        while True:
+            trampoline(incoming, read=True)
+            try:
+                data = os.read(incoming, _PIECE)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            self._take(list(reader.feed(data)))
+            # What comes in a hurry is taken a piece at a time: switches are served in between.
+            eventlet.sleep(0)
+
+    def _take(self, messages: list[object]) -> None:
+        loaded = self._store.apply(*messages)
+        if loaded is not None:
+            self._loaded(loaded, min((m.at for m in messages if isinstance(m, Seen)), default=time.monotonic()))
+        for message in messages:
+            if isinstance(message, Health):
+                self._hear(message)
+            elif isinstance(message, Said):
+                logging.getLogger(message.logger).log(message.level, "%s", message.text)
+        self._other(messages)
+
+    def _hear(self, health: Health) -> None:
+        if health.trouble:
+            LOG.warning("API server: %s", health.trouble)
+            self._troubles[health.subject] = health.trouble
+        elif self._troubles.pop(health.subject, None) is not None:
+            LOG.info("API server: %s: fine again", health.subject)
+        self._health()
+
+    def _write(self, outgoing: int, data: bytes) -> None:
+        """Write all of it; when the process does not take it any more, its end is noticed by who reads."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(outgoing, view) :]
+            except BlockingIOError:
+                trampoline(outgoing, write=True)
+            except OSError as error:
+                LOG.debug("the Kubernetes process takes nothing: %s", error)
+                return
+
+
+def resources_of(node: str | None) -> tuple[Resource, ...]:
+    """What is listed and watched: everything, or for `node` alone its own pods, its own report, and what all need."""
+    if node is None:
+        return (*CLUSTER, *NUMBERS)
+    own = [pods_of(node) if resource == PODS else resource for resource in CLUSTER]
+    numbers = [replace(one, fields=f"metadata.name={node}") if one == NODE_REPORTS else one for one in NUMBERS]
+    return (*own, *numbers)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this very package first: under plain ryu-manager the working folder may hold anything."""
+    folder = str(Path(__file__).resolve().parents[2])
+    paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,171 @@
+"""The node parts of the nodes that this process drives, over the numbers that the registry publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.kube.published import Verb, Write, published_from_json, published_to_json, report_object
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Published, Report
+from romana_ovs.policy.view import NodeView
+from romana_ovs.world.node import NodePart, Promise
+
+FORMAT = 1
+"""Version of what `to_json` gives."""
+NO_PODS: Mapping[PodKey, Pod] = MappingProxyType({})
+
+
+class Parts:
+    """One `NodePart` for each node that is driven; a `Following`.
+
+    Before each `update` set `published` (None: nothing came), `stored`, the nodes whose reports the API server has, and
+    `patience_over`. Only nodes in `stored` use published numbers: from then on the registry waits for them.
+    """
+
+    def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
+        """The parts of `state`. Raises AddressError and InputError as `NodePart` does."""
+        self.plan = Plan.of(settings)
+        self._settings = settings
+        self._parts: dict[str, NodePart] = {}
+        self._by_node: dict[str, Mapping[PodKey, Pod]] = {}
+        self._pods: Mapping[PodKey, Pod] = NO_PODS
+        self._added = 0
+        self.published: Published | None = None
+        self.stored: frozenset[str] = frozenset()
+        self.patience_over = False
+        if state is not None:
+            self._restore(state)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        parts = state.get("parts")
+        if state.get("format") != FORMAT or not isinstance(parts, Mapping):
+            raise InputError.because(f"the saved state is not of format {FORMAT} and of nodes", field="format")
+        if state.get("published") is not None:
+            self.published = published_from_json(state["published"])
+        for node, saved in parts.items():
+            self._parts[node] = NodePart(node, self._settings, {**saved, "published": state.get("published")})
+
+    def drive(self, nodes: Iterable[str]) -> None:
+        """Have a part for each of `nodes`; those that there are stay."""
+        for node in sorted(set(nodes) - self._parts.keys()):
+            self._parts[node] = NodePart(node, self._settings)
+            self._added += 1
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes that `to_json` shows."""
+        return self._added + sum(part.changes for part in self._parts.values())
+
+    @property
+    def pending(self) -> bool:
+        """Whether pods or rules wait for the registry, and have not waited for too long."""
+        return not self.patience_over and self.waiting
+
+    @property
+    def waiting(self) -> bool:
+        """Whether pods or rules wait for the registry, however long."""
+        return any(part.waiting or part.report.wants for part in self._parts.values())
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+        return tuple(dict.fromkeys(problem for part in self._parts.values() for problem in part.problems))
+
+    def update(self, cluster: Cluster) -> None:
+        """Follows `cluster`: each part its own node's pods."""
+        own = self._split(cluster.pods)
+        for node, part in self._parts.items():
+            published = self.published if node in self.stored else None
+            part.update(
+                replace(cluster, pods=own.get(node, NO_PODS)), published, patience_over=self.patience_over
+            )
+
+    def _split(self, pods: Mapping[PodKey, Pod]) -> Mapping[str, Mapping[PodKey, Pod]]:
+        """The pods of each driven node: the same mapping as before where nothing changed."""
+        if pods is self._pods and self._by_node.keys() >= self._parts.keys():
+            return self._by_node
+        found: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._parts}
+        for key, pod in pods.items():
+            if pod.node in found:
+                found[pod.node][key] = pod
+        self._pods = pods
+        self._by_node = {
+            node: self._by_node[node] if _same(self._by_node.get(node), own) else MappingProxyType(own)
+            for node, own in found.items()
+        }
+        return self._by_node
+
+    def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
+        """What the node of `facts` must know; None while that cannot be said: what is programmed stays."""
+        part = self._parts.get(facts.node)
+        return part.view(facts, all_facts) if part is not None else None
+
+    def promise(self, node: str) -> Promise | None:
+        """What `node` may tell the registry once its switch has the present view."""
+        part = self._parts.get(node)
+        return part.promise if part is not None else None
+
+    def confirmed(self, node: str, promise: Promise) -> None:
+        """The switch of `node` has the view that the promise was made with."""
+        part = self._parts.get(node)
+        if part is not None:
+            part.confirmed(promise)
+
+    def report_writes(self, stored: Mapping[str, Report], versions: Mapping[str, str]) -> Iterator[Write]:
+        """What the API server has yet to be told of our nodes; it has `stored`, of these resourceVersions."""
+        for node, part in self._parts.items():
+            report, there = part.report, stored.get(node)
+            if there == report and node in versions:
+                continue
+            wanted = report_object(report)
+            if node not in versions:
+                yield Write(Verb.CREATE, wanted["kind"], node, wanted)
+            else:
+                metadata = {"name": node, "resourceVersion": versions[node]}
+                yield Write(Verb.REPLACE, wanted["kind"], node, {**wanted, "metadata": metadata})
+
+    def address_of(self, pod: PodKey) -> IPv4Address | None:
+        """The address of `pod`, or None while it has none here."""
+        part = self._part_of(pod)
+        return part.address_of(pod) if part is not None else None
+
+    def mac_of(self, pod: PodKey) -> str | None:
+        """The MAC that goes with the address of `pod`, or None while it has none here."""
+        address = self.address_of(pod)
+        return self.plan.mac(address) if address is not None else None
+
+    def node_of(self, pod: PodKey) -> str | None:
+        """The node that `pod` has its address on, or None."""
+        part = self._part_of(pod)
+        return part.node if part is not None and part.address_of(pod) is not None else None
+
+    def host_number(self, node: str) -> int | None:
+        """The host number of `node`, or None."""
+        return self.published.hosts.get(node) if self.published is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """All that must survive a restart, in plain values of JSON: what was published stands there once."""
+        newest = max((part.published for part in self._parts.values() if part.published is not None),
+                     key=lambda published: published.revision, default=None)
+        parts = {node: {**part.to_json(), "published": None} for node, part in self._parts.items()}
+        return {
+            "format": FORMAT, "parts": parts,
+            "published": published_to_json(newest) if newest is not None else None,
+        }
+
+    def _part_of(self, pod: PodKey) -> NodePart | None:
+        found = self._pods.get(pod)
+        return self._parts.get(found.node) if found is not None else None
+
+
+def _same(old: Mapping[PodKey, Pod] | None, new: Mapping[PodKey, Pod]) -> bool:
+    return old is not None and len(old) == len(new) and all(old.get(key) is pod for key, pod in new.items())

@@ -1,0 +1,112 @@
+"""An API server as the emulator sees it: what is expected of its cluster, and the pods that its nodes are to run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from romana_ovs.emulate.manifests import Expectation
+from romana_ovs.kube.api.client import Api
+from romana_ovs.kube.api.follow import Follower
+from romana_ovs.kube.api.messages import Health
+from romana_ovs.kube.api.resources import CLUSTER, PODS
+from romana_ovs.kube.ledger import Ledger
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import SetupError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+
+LISTING_SECONDS = 30.0
+"""How long the API server may take to list what there is."""
+
+Object = Mapping[str, Any]
+
+
+class ApiCluster(Expectation):
+    """Follows an API server in threads that end with the process, from `start` on.
+
+    `changed` is called, from those threads, after every change of the cluster.
+    """
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        super().__init__()
+        self.name = str(api.source)
+        self.api = api
+        self.settings = settings
+        self.changed: Callable[[], None] = lambda: None
+        self._pods_changed: Callable[[Mapping[PodKey, Object]], None] = lambda _: None
+        self._store = LiveStore(settings)
+        self._ledger = Ledger([str(PODS)])
+        self._pods: dict[PodKey, Object] = {}
+        self._loaded: Loaded | None = None
+        self._troubles: dict[str, str] = {}
+        self._news = threading.Condition(threading.RLock())
+
+    @property
+    def edited(self) -> str:
+        """The cluster, with the tool for that."""
+        return f"the cluster (kubectl --kubeconfig {self.name} ...)"
+
+    def start(self) -> None:
+        """Follow from now on. Raises SetupError when the API server does not list what it has."""
+        for resource in CLUSTER:
+            Follower(self.api, resource, self.settings, self._take).start()
+        Follower(self.api, replace(PODS, decoded=False), self.settings, self._take_pods).start()
+        with self._news:
+            if not self._news.wait_for(lambda: self._loaded is not None and self._ledger.listed, LISTING_SECONDS):
+                said = "; ".join(self._troubles.values()) or "no answer"
+                raise SetupError(f"the API server of {self.name} does not list what it has: {said}")
+
+    def follow_pods(self, take: Callable[[Mapping[PodKey, Object]], None]) -> None:
+        """Have `take` called with every pod as the API server has it (metadata, spec, status): now, and whenever one
+        changes, from another thread."""
+        with self._news:
+            self._pods_changed = take
+            pods = dict(self._pods)
+        take(pods)
+
+    def await_cluster(self, condition: Callable[[Cluster], bool], seconds: float = LISTING_SECONDS) -> Cluster:
+        """The cluster once `condition` holds of it. Raises SetupError when that takes longer than `seconds`."""
+        with self._news:
+            if not self._news.wait_for(lambda: condition(self.read().cluster), seconds):
+                raise SetupError(f"the API server does not tell within {seconds:.0f} s what it was asked to do")
+            return self.read().cluster
+
+    def read(self) -> Loaded:
+        """The cluster as the API server last told it."""
+        with self._news:
+            if self._loaded is None:
+                raise SetupError(f"the API server of {self.name} has not listed what it has")
+            return self._loaded
+
+    def _take(self, message: object) -> None:
+        with self._news:
+            if isinstance(message, Health):
+                self._troubles[message.subject] = message.trouble
+            loaded = self._store.apply(message)
+            if loaded is None:
+                return
+            self._loaded = loaded
+            self._news.notify_all()
+        self.changed()
+
+    def _take_pods(self, message: object) -> None:
+        with self._news:
+            before = self._ledger.listed
+            changes = list(self._ledger.take(message))
+            for change in changes:
+                key = PodKey(f"{change.id.namespace}/{change.id.name}")
+                if change.update is None or change.update.raw is None:
+                    self._pods.pop(key, None)
+                else:
+                    self._pods[key] = change.update.raw
+            pods = dict(self._pods)
+            if self._ledger.listed and not before:
+                self._news.notify_all()
+        if changes:
+            self._pods_changed(pods)
+

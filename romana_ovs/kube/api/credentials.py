@@ -1,0 +1,178 @@
+"""Where the API server is and who we are, by a kubeconfig file or by the account of the pod that we run in.
+
+Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/; the reading itself,
+exec plugins included, is the `kubernetes` package's. What it reads once and keeps (token files, certificates) we
+read again whenever one of the files is another.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from romana_ovs.model.errors import CredentialsError
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds its own account (kubernetes.io: Accessing the Kubernetes API from a Pod)."""
+_FILES = ("tokenFile", "client-certificate", "client-key", "certificate-authority")
+
+Stamp = tuple[object, ...]
+"""What changes when the content of any file of a configuration does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSource:
+    """Which API server is meant: a kubeconfig file (several joined by `:`) and a context in it.
+
+    No file means the account of the pod that we run in, no context the file's current one.
+    """
+
+    kubeconfig: str = ""
+    context: str = ""
+
+    def __str__(self) -> str:
+        if not self.kubeconfig:
+            return "the account of this pod"
+        return f"{self.kubeconfig}, context {self.context}" if self.context else self.kubeconfig
+
+
+class Access:
+    """One reading of an ApiSource: `server` is a URL, `tls` None for plain HTTP, `proxy` a URL or empty.
+
+    `name` is the name that the server's certificate must be for, where it is not the URL's.
+    """
+
+    def __init__(self, configuration: Any, stamp: Stamp) -> None:
+        self._configuration = configuration
+        self.stamp = stamp
+        self.server: str = configuration.host.rstrip("/")
+        self.name: str = configuration.tls_server_name or ""
+        self.proxy = _proxy(configuration)
+        self.tls = _tls(configuration) if self.server.startswith("https:") else None
+        self.verified: bool = self.tls is None or self.tls.verify_mode == ssl.CERT_REQUIRED
+
+    def authorization(self) -> str:
+        """The Authorization header, empty for none; one that has expired is got anew. Raises CredentialsError."""
+        from kubernetes.config import ConfigException
+
+        try:
+            # A token file may end in a newline, a header must not.
+            header = (self._configuration.get_api_key_with_prefix("BearerToken", "authorization") or "").strip()
+        except (ConfigException, OSError, ValueError, KeyError) as error:
+            raise CredentialsError(_reason(error)) from error
+        if not header.isascii() or not header.isprintable():
+            raise CredentialsError("the token holds characters that no token has")
+        return header
+
+
+def read_access(source: ApiSource) -> Access:
+    """What `source` says now. Raises CredentialsError."""
+    from kubernetes import config
+    from kubernetes.client import Configuration
+
+    _check_files(source)
+    stamp = stamp_of(source)
+    configuration = Configuration()
+    try:
+        # Certificates that stand in the kubeconfig itself have to pass through files; they must not stay.
+        with tempfile.TemporaryDirectory(prefix="romana-ovs-") as folder:
+            if source.kubeconfig:
+                config.load_kube_config(
+                    config_file=source.kubeconfig,
+                    context=source.context or None,
+                    client_configuration=configuration,
+                    persist_config=False,
+                    temp_file_path=folder,
+                )
+            else:
+                config.load_incluster_config(client_configuration=configuration)
+            return Access(configuration, stamp)
+    except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        # What the package raises for text that is not formed like a kubeconfig.
+        raise CredentialsError(f"{source}: is no kubeconfig ({_reason(error)})") from error
+    except (config.ConfigException, OSError, ValueError) as error:
+        raise CredentialsError(f"{source}: {_reason(error)}") from error
+
+
+def stamp_of(source: ApiSource) -> Stamp:
+    """The state of all files that `source` consists of."""
+    return tuple(_state(path) for path in _files(source))
+
+
+def _check_files(source: ApiSource) -> None:
+    """Raise CredentialsError for a kubeconfig that cannot be read: the package passes over it in silence."""
+    for name in filter(None, source.kubeconfig.split(os.pathsep)):
+        try:
+            Path(name).expanduser().read_bytes()
+        except OSError as error:
+            raise CredentialsError(_reason(error)) from error
+
+
+def _files(source: ApiSource) -> Iterator[Path]:
+    if not source.kubeconfig:
+        yield from (ACCOUNT / "token", ACCOUNT / "ca.crt")
+        return
+    for name in filter(None, source.kubeconfig.split(os.pathsep)):
+        path = Path(name).expanduser()
+        yield path
+        yield from _named_in(path)
+
+
+def _named_in(path: Path) -> Iterator[Path]:
+    """The files that a kubeconfig refers to; relative ones are beside it."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    for fields in (*_inner(content, "users", "user"), *_inner(content, "clusters", "cluster")):
+        for key in _FILES:
+            if isinstance(name := fields.get(key), str):
+                yield path.parent / name
+
+
+def _inner(content: object, kind: str, name: str) -> Iterator[dict[str, object]]:
+    """What stands in `name` of every entry of the list `kind`."""
+    entries = content.get(kind) if isinstance(content, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        fields = entry.get(name) if isinstance(entry, dict) else None
+        if isinstance(fields, dict):
+            yield fields
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _tls(configuration: Any) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    return context
+
+
+def _proxy(configuration: Any) -> str:
+    from kubernetes.client.rest import should_bypass_proxies
+
+    if not configuration.proxy or should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
+        return ""
+    return configuration.proxy
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,54 @@
+"""What is listed and watched, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from romana_ovs.kube.decode import POLICY, POLICY_VERSION, ROMANA_POLICY
+from romana_ovs.kube.romanapolicy import TODAY_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource of the API, in all namespaces.
+
+    `kind` is what ObjectId calls its objects, `served` how the API does. The objects of a resource that is not
+    `decoded` are handed on as they are. `fields` is a field selector, empty for all objects. One that is
+    `installed` by hand (a CRD) may not be there yet, or no longer.
+    """
+
+    name: str
+    kind: str
+    version: str
+    served: str = ""
+    decoded: bool = True
+    installed: bool = False
+    fields: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where the API server has it."""
+        return f"/{'apis' if '/' in self.version else 'api'}/{self.version}/{self.name}"
+
+    def __str__(self) -> str:
+        group = self.version.rpartition("/")[0]
+        return f"{self.name}.{group}" if group else self.name
+
+
+PODS = Resource("pods", "Pod", "v1")
+NAMESPACES = Resource("namespaces", "Namespace", "v1")
+NODES = Resource("nodes", "Node", "v1")
+POLICIES = Resource("networkpolicies", POLICY, POLICY_VERSION)
+ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, TODAY_VERSION, served=POLICY, installed=True)
+TENANTS = Resource("tenants", "Tenant", TODAY_VERSION, decoded=False, installed=True)
+ALLOCATIONS = Resource("allocations", "Allocation", TODAY_VERSION, decoded=False, installed=True)
+CLASS_SETS = Resource("classsets", "ClassSet", TODAY_VERSION, decoded=False, installed=True)
+NODE_REPORTS = Resource("nodereports", "NodeReport", TODAY_VERSION, decoded=False, installed=True)
+
+CLUSTER = (NODES, NAMESPACES, POLICIES, ROMANA_POLICIES, PODS)
+"""What makes a Cluster."""
+
+
+def pods_of(node: str) -> Resource:
+    """The pods that are bound to `node`."""
+    return replace(PODS, fields=f"spec.nodeName={node}")

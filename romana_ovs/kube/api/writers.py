@@ -1,0 +1,109 @@
+"""The part of the Kubernetes process that writes: leadership, statuses, Events, and what the controller has planned.
+
+What only the leader may write begins with the message Lead, and asks `fence` before every write.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from romana_ovs.kube.api.carry import Carrier, Carry
+from romana_ovs.kube.api.events import Events
+from romana_ovs.kube.api.lease import Elector, Fence, LeaseName
+from romana_ovs.kube.api.statuses import RESOURCES, Statuses
+from romana_ovs.kube.api.wanted import (
+    AllRefused,
+    AllStatuses,
+    Lead,
+    Leadership,
+    Outbid,
+    Resign,
+    SomeRefused,
+    SomeStatuses,
+)
+from romana_ovs.kube.api.worker import Worker
+
+if TYPE_CHECKING:
+    from romana_ovs.kube.api.process import Surroundings
+
+WRITE_SECONDS = 5.0
+"""How long a write that is under way may hold up an orderly end."""
+_STATUSES = (AllStatuses, SomeStatuses)
+_EVENTS = (AllRefused, SomeRefused)
+
+
+class Writers:
+    """A Part of the Kubernetes process; `fence` may be asked from any thread, and says no until a Lead is won."""
+
+    wants: tuple[type, ...] = (Lead, Resign, Outbid, Carry, *_STATUSES, *_EVENTS)
+
+    def __init__(self, around: Surroundings) -> None:
+        self.fence = Fence()
+        self._around = around
+        self._elector: Elector | None = None
+        self._election: threading.Thread | None = None
+        send = around.send
+        self._statuses = [
+            Worker(f"status of {each}", Statuses(around.api, each, self.fence), send) for each in RESOURCES
+        ]
+        self._events: Worker | None = None
+        self._before: list[object] = []
+        self._carrier = Carrier(
+            around.api, around.start.settings, send=send, may_lead=lambda seconds: self.fence.may_write(needs=seconds)
+        )
+
+    def start(self) -> None:
+        """Nothing that only a leader may write is written before a Lead comes."""
+        self._carrier.start()
+
+    def take(self, message: object) -> None:
+        """What is wanted before the election begins is kept for then."""
+        if isinstance(message, Lead):
+            self._lead(message)
+        elif isinstance(message, Resign):
+            threading.Thread(target=self.end, name="resign", daemon=True).start()
+        elif isinstance(message, Outbid):
+            if self._elector is not None:
+                self._elector.outbid(message.epoch)
+        elif isinstance(message, Carry):
+            self._carrier.take(message)
+        elif isinstance(message, _STATUSES):
+            for worker in self._statuses:
+                worker.take(message)
+        elif self._events is None:
+            self._before.append(message)
+        else:
+            self._events.take(message)
+
+    def end(self, seconds: float = WRITE_SECONDS) -> None:
+        """Stop writing, then give the lease back; returns when that is done, or after `seconds` and a little."""
+        if self._elector is None or self._election is None or self._events is None:
+            self._around.send(Leadership(False, 0, "", ended=True))
+            return
+        workers = [*self._statuses, self._events]
+        for worker in workers:
+            worker.stop()
+        # A lease is given back only when nothing of ours can be on its way any more.
+        if all([worker.join(seconds) for worker in workers]):
+            self._elector.stop()
+            self._election.join(seconds)
+
+    def _lead(self, lead: Lead) -> None:
+        if self._elector is not None:
+            return
+        self._elector = Elector(
+            self._around.api,
+            LeaseName(lead.namespace, lead.name),
+            me=lead.me,
+            told=self._around.send,
+            timing=lead.timing,
+            fence=self.fence,
+        )
+        self._election = threading.Thread(target=self._elector.run, name="election", daemon=True)
+        self._events = Worker("events", Events(self._around.api, lead.me, self.fence), self._around.send)
+        for message in self._before:
+            self._events.take(message)
+        for worker in (*self._statuses, self._events):
+            worker.start()
+        self._election.start()

@@ -1,0 +1,135 @@
+"""What a registry writes next, in an order that is safe whoever else may think that he is the registry.
+
+1. The Allocation, which claims every number: only who has written it over what he read may use them. Its `epoch`
+   and `writer` are the fence: a registry whose term is over finds another's there, and stops.
+2. The class sets that changed, over what was read.
+3. The marker, which says that all of them are there: what nodes acknowledge is its revision.
+4. Class sets that are empty now are deleted.
+
+Each stage is planned from what was read after the one before was written, so lost answers do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from romana_ovs.kube.published.objects import Objects, Raw, fields_of
+from romana_ovs.kube.published.reading import Base, version_of
+from romana_ovs.kube.published.writing import (
+    ALLOCATION,
+    MARKER,
+    allocation_object,
+    class_set_object,
+    marker_object,
+)
+from romana_ovs.model.errors import RomanaError
+from romana_ovs.policy.published import Published
+
+
+class Superseded(RomanaError):
+    """Somebody else wrote what this registry goes by: it must begin anew from the objects as they are."""
+
+
+class Verb(Enum):
+    """What is asked of the API server."""
+
+    CREATE = "create"
+    REPLACE = "replace"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One request. A replacement names the resourceVersion that it is over in its body, a deletion in `version`.
+
+    An answer of conflict, not found or already there is none to worry about: read again and plan again.
+    """
+
+    verb: Verb
+    kind: str
+    name: str
+    body: Mapping[str, Any] | None = None
+    version: str = ""
+
+
+def next_writes(desired: Published, base: Base | None, objects: Objects) -> tuple[Write, ...]:
+    """The writes of the next stage, in any order; none when all of `desired` is there.
+
+    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last. Raises
+    Superseded when `objects` hold what neither of the two accounts for, and InputError when they are damaged or
+    `desired` would be too large.
+    """
+    allocation = _allocation(desired, base, objects.allocation)
+    if allocation is not None:
+        return (allocation,)
+    changed, gone = _class_sets(desired, base, objects.class_sets)
+    if changed:
+        return changed
+    marker = _over(objects.class_sets.get(MARKER), marker_object(desired))
+    if marker is not None:
+        return (marker,)
+    return gone
+
+
+def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Write | None:
+    if stored is None:
+        if base is not None:
+            raise Superseded("the Allocation is gone")
+        return _over(None, allocation_object(desired))
+    fields = fields_of(stored, "Allocation", "spec")
+    epoch, writer, revision = fields.number("epoch"), fields.text("writer", default=""), fields.number("revision")
+    own = (epoch, writer) == (desired.epoch, desired.writer) and revision <= desired.revision
+    begun = base.published if base is not None else None
+    begun_from = begun is not None and (epoch, writer, revision) == (begun.epoch, begun.writer, begun.revision)
+    if not own and not begun_from:
+        raise Superseded(f"the Allocation is of epoch {epoch}, revision {revision}, by {writer!r}")
+    return _over(stored, allocation_object(desired))
+
+
+def _class_sets(
+    desired: Published, base: Base | None, stored: Mapping[str, Raw]
+) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
+    """What to create or replace, and what to delete."""
+    changed = []
+    for name, classes in desired.namespaces.items():
+        raw = stored.get(name)
+        if raw is not None:
+            _account(name, raw, desired, base)
+        write = _over(raw, class_set_object(classes))
+        if write is not None:
+            changed.append(write)
+    gone = []
+    for name, raw in stored.items():
+        if name not in desired.namespaces and name != MARKER:
+            _account(name, raw, desired, base)
+            gone.append(Write(Verb.DELETE, "ClassSet", name, version=_version(raw)))
+    return tuple(changed), tuple(gone)
+
+
+def _account(name: str, raw: Raw, desired: Published, base: Base | None) -> None:
+    """Raises Superseded unless this registry wrote what is stored, or knew of it when it began."""
+    epoch, revision = version_of(raw)
+    own = epoch == desired.epoch and revision <= desired.revision
+    if not own and (base is None or base.versions.get(name) != (epoch, revision)):
+        raise Superseded(f"ClassSet {name} is of epoch {epoch}, revision {revision}")
+
+
+def _over(stored: Raw | None, wanted: dict[str, Any]) -> Write | None:
+    """The write that makes `wanted` of what is stored; None when it is that already."""
+    kind, name = wanted["kind"], wanted["metadata"]["name"]
+    if stored is None:
+        return Write(Verb.CREATE, kind, name, wanted)
+    if stored.get("spec") == wanted["spec"]:
+        return None
+    metadata = {"name": name, "resourceVersion": _version(stored)}
+    return Write(Verb.REPLACE, kind, name, {**wanted, "metadata": metadata})
+
+
+def _version(raw: Raw) -> str:
+    return str(raw.get("metadata", {}).get("resourceVersion", ""))
+
+
+__all__ = ["ALLOCATION", "Superseded", "Verb", "Write", "next_writes"]

@@ -1,0 +1,129 @@
+"""Published numbers and reports as plain dicts, the way the API server has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.policy.atoms import atom_order
+from romana_ovs.policy.published import ClassSet, Published, Report
+from romana_ovs.policy.view import Atom
+
+API_VERSION = "romana.io/v1"
+ALLOCATION = "cluster"
+"""The name of the one Allocation."""
+MARKER = "complete.romana.io"
+"""The name of the ClassSet that says up to which revision all others are there; no namespace can have it."""
+LARGEST = 1_000_000
+"""Bytes of JSON in one object; etcd takes 1.5 MiB, and the API server adds its own."""
+MOST_PINS = 2000
+"""Pins in one ClassSet; a pod whose pin is left out takes the lowest class that fits, which is as right."""
+
+def allocation_object(published: Published) -> dict[str, Any]:
+    """The Allocation of `published`. Raises InputError when it would be larger than the API server takes."""
+    plan = published.plan
+    spec = {
+        "epoch": published.epoch,
+        "writer": published.writer,
+        "revision": published.revision,
+        "plan": {
+            "network": str(plan.network),
+            "segmentBits": plan.segment_bits,
+            "hostBits": plan.host_bits,
+            "endpointBits": plan.endpoint_bits,
+        },
+        "tenants": [_tenant(tenant, published) for tenant in sorted(published.runs)],
+        "hosts": dict(sorted(published.hosts.items())),
+        "hostLine": list(published.host_line),
+        "retiredHosts": sorted(published.retired_hosts),
+        "foreign": _foreign(published),
+    }
+    return _object("Allocation", ALLOCATION, spec)
+
+
+def _tenant(tenant: str, published: Published) -> dict[str, Any]:
+    tiers = []
+    for key in sorted(key for key in published.indexes if key.tenant == tenant):
+        indexes = published.indexes[key]
+        tier: dict[str, Any] = {"name": key.tier, "indexes": list(indexes)}
+        if indexes[0] in published.next_class:
+            tier["nextClass"] = published.next_class[indexes[0]]
+        tiers.append(tier)
+    return {"name": tenant, "runs": [list(run) for run in published.runs[tenant]], "tiers": tiers}
+
+
+def _foreign(published: Published) -> list[dict[str, Any]]:
+    nodes: dict[str, dict[str, Any]] = {}
+    for address, claim in sorted(published.foreign.items()):
+        entry = nodes.setdefault(claim.node, {"node": claim.node, "granted": [], "claimed": []})
+        entry["granted" if claim.granted else "claimed"].append(str(address))
+    return [nodes[name] for name in sorted(nodes)]
+
+
+def class_set_object(classes: ClassSet) -> dict[str, Any]:
+    """The ClassSet of a namespace. Raises InputError when it would be larger than the API server takes."""
+    atoms = sorted(classes.atoms, key=atom_order)
+    pins = dict(sorted(classes.pins.items())[:MOST_PINS])
+    spec = {
+        "epoch": classes.epoch,
+        "revision": classes.revision,
+        "atoms": [{**_atom(atom), "stage": classes.atoms[atom].value} for atom in atoms],
+        "classes": [_class(number, classes, atoms) for number in sorted(classes.classes)],
+        "pins": {pod.partition("/")[2]: number for pod, number in pins.items()},
+        "remnants": [{"segment": segment, "labels": dict(sorted(labels.items()))}
+                     for segment, labels in classes.remnants],
+        "retired": sorted(classes.retired),
+    }
+    return _object("ClassSet", classes.namespace, spec)
+
+
+def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
+    """A class: `yes` has a bit for each atom that holds, the first atom's the lowest, in hexadecimal."""
+    bits = sum(1 << place for place, atom in enumerate(atoms) if atom in classes.classes[number])
+    found: dict[str, Any] = {"id": number, "yes": f"{bits:x}"}
+    if number in classes.coming:
+        found["coming"] = True
+    return found
+
+
+def _atom(atom: Atom) -> dict[str, Any]:
+    return {"key": atom.key} if atom.values is None else {"key": atom.key, "values": sorted(atom.values)}
+
+
+def marker_object(published: Published) -> dict[str, Any]:
+    """The ClassSet that says that all others are there as of this revision."""
+    return _object("ClassSet", MARKER, {"epoch": published.epoch, "revision": published.revision, "complete": True})
+
+
+def report_object(report: Report) -> dict[str, Any]:
+    """The NodeReport of `report`: all of it is status."""
+    status = {
+        "acknowledged": report.acknowledged,
+        "released": report.released,
+        "wants": [{"tenant": key.tenant, "tier": key.tier, "indexes": count}
+                  for key, count in sorted(report.wants.items())],
+        "foreign": [str(address) for address in sorted(report.foreign)],
+        "contested": [str(address) for address in sorted(report.contested)],
+    }
+    return _sized({"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": {"name": report.node},
+                   "spec": {}, "status": status})
+
+
+def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return _sized({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+
+
+def _sized(found: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(found, separators=(",", ":")))
+    if size > LARGEST:
+        reason = f"it would take {size} bytes, and the API server takes no object much larger than {LARGEST}"
+        raise InputError(Problem(reason, kind=found["kind"], name=found["metadata"]["name"]))
+    return found
+
+
+def published_to_json(published: Published) -> dict[str, Any]:
+    """`published` in plain values of JSON: its objects."""
+    sets: Iterable[ClassSet] = published.namespaces.values()
+    return {"allocation": allocation_object(published), "classSets": [class_set_object(each) for each in sets]}

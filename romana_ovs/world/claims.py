@@ -1,0 +1,75 @@
+"""Who serves which address that is not from the plan: nobody routes one before the plan's own may not be given it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from ipaddress import IPv4Address
+from types import MappingProxyType
+
+from romana_ovs.policy.published import Claim, Published, Report
+
+
+class Claims:
+    """The claims of all nodes. The first to claim an address has it for as long as he claims it."""
+
+    def __init__(self, published: Published, now: int) -> None:
+        """Those that were `published`; what was not granted then has been known since revision `now`."""
+        self._plan = published.plan
+        self._claims = dict(published.foreign)
+        self._since = dict.fromkeys(self._claims, now)
+        self._waiting = False
+        self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
+
+    @property
+    def claims(self) -> Mapping[IPv4Address, Claim]:
+        """Each address with who claims it: the same frozen object until it changes."""
+        return self._frozen
+
+    @property
+    def pending(self) -> bool:
+        """Whether a claim waits for the node that might have given the address itself."""
+        return self._waiting
+
+    def update(
+        self,
+        reports: Mapping[str, Report],
+        hosts: Mapping[str, int],
+        *,
+        nodes: Collection[IPv4Address],
+        now: int,
+    ) -> None:
+        """Follows `reports`, by node. Addresses of `nodes`, and towards pods those of `hosts`, are nobody else's.
+
+        An address of the plan is granted when the node whose share it lies in has acknowledged the claim and does
+        not contest it, or when there is no such node.
+        """
+        contested = {address for report in reports.values() for address in report.contested}
+        own = {self._plan.gateway(number) for number in hosts.values()} | set(nodes)
+        for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
+            del self._claims[address], self._since[address]
+        for name in sorted(reports):
+            for address in sorted(reports[name].foreign):
+                if name in hosts and address not in self._claims and address not in own:
+                    self._claims[address], self._since[address] = Claim(name, granted=False), now
+        names = {number: name for name, number in hosts.items()}
+        for address, claim in self._claims.items():
+            # What is contested stays known, so that who contests it can say so.
+            if not claim.granted and address not in contested and self._is_free(address, claim, names, reports):
+                self._claims[address] = Claim(claim.node, granted=True)
+        self._waiting = any(not claim.granted and each not in contested for each, claim in self._claims.items())
+        if self._claims != self._frozen:
+            self._frozen = MappingProxyType(dict(sorted(self._claims.items())))
+
+    def _is_free(
+        self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]
+    ) -> bool:
+        place = self._plan.split(address)
+        owner = names.get(place.host) if place is not None else None
+        if owner is None or owner == claim.node:
+            return True
+        return owner in reports and self._since[address] <= reports[owner].acknowledged
+
+
+def _still(address: IPv4Address, claim: Claim, reports: Mapping[str, Report], hosts: Mapping[str, int]) -> bool:
+    """Whether who claims it still does. A node whose report is missing has not taken it back."""
+    return claim.node in hosts and (claim.node not in reports or address in reports[claim.node].foreign)

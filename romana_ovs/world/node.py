@@ -1,0 +1,266 @@
+"""The node part: one node's view from its own pods, the objects that everyone sees, and what the registry published.
+
+It needs nobody to go on: addresses it gives out itself, and the registry's last word is kept with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.following import FollowingRegistry
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.kube.published import published_from_json, published_to_json
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Published, Report
+from romana_ovs.policy.view import ForeignRoute, NodeView
+from romana_ovs.world.changes import Changes
+from romana_ovs.world.members import Member, Members, attachable
+from romana_ovs.world.memo import Memo
+from romana_ovs.world.reliance import Reliance
+from romana_ovs.world.rules import Rules
+from romana_ovs.world.topology import topology_of
+from romana_ovs.world.views import NodeAssembly, Shared
+from romana_ovs.world.wearing import Wearing
+
+FORMAT = 1
+"""Version of what `to_json` gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a view makes true: the revision it may acknowledge, and the one in which it relies on nothing leaving."""
+
+    acknowledged: int
+    released: int
+
+
+class NodePart:
+    """Follows what one node sees of a cluster, and makes its view.
+
+    After `update`, save `to_json` when `changes` moved, take the `promise` and program the `view`; when the switch has
+    confirmed it, hand the promise to `confirmed` and store the `report`. The first report must be stored before the
+    first `update` with published numbers: from then on the registry waits for this node.
+    """
+
+    def __init__(self, node: str, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
+        """The part of `node` with the endpoints and numbers of `state`.
+
+        Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
+        InputError when `state` is not what `to_json` gave.
+        """
+        self.node = node
+        self.plan = Plan.of(settings)
+        self.registry = FollowingRegistry(self.plan, node)
+        self.published: Published | None = None
+        self.changes = 0
+        self._refused: Problem | None = None
+        self._cluster: Cluster | None = None
+        self._confirmed = self._released = 0
+        if state is not None:
+            self._restore(state)
+        self._members = Members(self.registry)
+        self._rules = Rules()
+        self._reliance = Reliance(blank=state is None)
+        self._wearing = Wearing()
+        self._assembly = NodeAssembly()
+        self._memo = Memo()
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        if state.get("format") != FORMAT or not isinstance(state.get("addresses"), Mapping):
+            raise InputError.because(f"the saved state is not of a node and format {FORMAT}", field="format")
+        if state.get("node") != self.node:
+            raise InputError.because(f"the saved state is that of node {state.get('node')!r}", field="node")
+        self.registry = FollowingRegistry.restored(state["addresses"], self.plan, self.node)
+        if state.get("published") is not None:
+            self._take(published_from_json(state["published"]))
+        self._confirmed, self._released = int(state.get("acknowledged", 0)), int(state.get("released", 0))
+
+    def update(self, cluster: Cluster, published: Published | None, *, patience_over: bool = False) -> None:
+        """Follows `cluster`, of which only this node's pods matter, and the newest `published` numbers, if any came.
+
+        `patience_over`: what is `waiting` has waited for the registry long enough. Raises InputError, and changes
+        nothing, when the settings ask for another address plan (AddressError when that cannot be). Published numbers
+        that are older than those held are not taken; nor are such as contradict them, which is a problem.
+        """
+        if Plan.of(cluster.settings) != self.plan:
+            raise InputError.because(
+                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
+            )
+        if published is not None:
+            self._consider(published)
+        own = self._memo.value("own", cluster.pods, lambda: self._own(cluster.pods))
+        cluster = replace(cluster, pods=own)
+        first = self._cluster is None
+        changes = Changes.between(self._cluster, cluster)
+        freed = self.registry.freed
+        done = self._members.update(cluster, changes, first=first)
+        self._rules.update(cluster, changes, used=self._members.in_namespace)
+        self._cluster = cluster
+        namespaces = self.published.namespaces if self.published is not None else MappingProxyType({})
+        self._reliance.update(self._rules.rule_set, namespaces, patient=not patience_over)
+        self._wearing.update(self._members.members, namespaces, late=self._late(), patient=not patience_over)
+        if done.members or freed != self.registry.freed:
+            self.changes += 1
+
+    @property
+    def revision(self) -> int:
+        """The revision of the published numbers that the view is of; 0 without any."""
+        return self.published.revision if self.published is not None else 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether rules, or pods that were relabelled, wait for the registry."""
+        return self._reliance.waiting or any(worn.waiting for worn in self._wearing.worn.values())
+
+    @property
+    def promise(self) -> Promise:
+        """What the registry may be told once the switch has the present view."""
+        revision = self.revision
+        return Promise(
+            acknowledged=revision if self._wearing.honest and self._reliance.rules is not None else 0,
+            released=revision if self._reliance.released else 0,
+        )
+
+    def confirmed(self, promise: Promise) -> None:
+        """The switch has the view that `promise` was made with."""
+        self._confirmed = max(self._confirmed, promise.acknowledged)
+        self._released = max(self._released, promise.released)
+
+    @property
+    def report(self) -> Report:
+        """What the registry must know of this node, as far as its switch has confirmed it."""
+        pods = self._cluster.pods.values() if self._cluster is not None else ()
+        alive = [pod for pod in pods if attachable(pod) is not None]
+        held = {pod.key: self.registry.endpoint(pod.key) for pod in alive}
+        foreign = [
+            pod.address for pod in alive
+            if pod.address is not None and ((end := held[pod.key]) is None or end.foreign or end.address != pod.address)
+        ]
+        return Report(
+            node=self.node,
+            acknowledged=self._confirmed,
+            released=self._released,
+            wants=MappingProxyType(dict(sorted(self._wants(alive).items()))),
+            foreign=frozenset(foreign),
+            contested=self.registry.contested(),
+        )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+        others = [
+            problem for problem in self._members.problems if problem.kind != "Node" or problem.name == self.node
+        ]
+        return (self._refused, *others) if self._refused is not None else tuple(others)
+
+    def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts] | None = None) -> NodeView | None:
+        """What the bridge of `facts` must know; None while that cannot be said: what is programmed stays.
+
+        `all_facts` are those of every bridge that is known, by node, this one's alone by default. It is the same
+        object as the last view while it is equal to it.
+        """
+        cluster, published, rules = self._cluster, self.published, self._reliance.rules
+        if cluster is None or published is None or rules is None or self.node not in published.hosts:
+            return None
+        every = {self.node: facts} if all_facts is None else all_facts
+        known = tuple((name, other.links, other.tunnel) for name, other in every.items())
+        topology = self._memo.value(
+            "topology",
+            (known, cluster.nodes, published.hosts),
+            lambda: topology_of(every, cluster.nodes, published.hosts),
+        )
+        shared = Shared(
+            cluster=cluster,
+            plan=self.plan,
+            tenants=self.registry.tenants,
+            segments=self.registry.segments,
+            hosts=self.registry.hosts,
+            classes=self._reliance.classes,
+            rules=rules,
+            foreign=self._memo.value("foreign", (published.foreign, published.hosts), lambda: _routes(published)),
+        )
+        pods = tuple((key, worn.member, worn.identity) for key, worn in self._wearing.worn.items())
+        return self._assembly.view(facts, shared, topology=topology, pods=pods)
+
+    def address_of(self, pod: PodKey) -> IPv4Address | None:
+        """The address of `pod`, or None while it has none here."""
+        worn = self._wearing.worn.get(pod)
+        return worn.member.endpoint.address if worn is not None else None
+
+    def identity_of(self, pod: PodKey) -> int | None:
+        """The identity that `pod` wears now, or None while it has no address here."""
+        worn = self._wearing.worn.get(pod)
+        return worn.identity if worn is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """All that must survive a restart, in plain values of JSON."""
+        return {
+            "format": FORMAT,
+            "node": self.node,
+            "addresses": self.registry.to_json(),
+            "published": published_to_json(self.published) if self.published is not None else None,
+            "acknowledged": self._confirmed,
+            "released": self._released,
+        }
+
+    def _consider(self, new: Published) -> None:
+        held = self.published
+        try:
+            if held is not None and new.epoch < held.epoch:
+                reason = f"they are of epoch {new.epoch}, those held of epoch {held.epoch}"
+                raise InputError.because(reason, field="published numbers")
+            if new is not held and (held is None or new.revision >= held.revision):
+                self._take(new)
+                self.changes += 1
+            self._refused = None
+        except InputError as refused:
+            self._refused = Problem(f"the published numbers are not taken: {refused}", kind="Node", name=self.node)
+
+    def _take(self, new: Published) -> None:
+        if new.plan != self.plan:
+            raise InputError.because("they are of another address plan than the settings", field="published numbers")
+        claims = {address: (claim.node, claim.granted) for address, claim in new.foreign.items()}
+        if self.published is None or _numbers(self.published) != _numbers(new):
+            self.registry.follow(new.runs, new.indexes, new.hosts, claims)
+        self.published = new
+
+    def _own(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
+        return MappingProxyType({key: pod for key, pod in pods.items() if pod.node == self.node})
+
+    def _late(self) -> dict[PodKey, Member]:
+        """Pods that have their endpoint but no number for what they were relabelled to, as they were."""
+        return {
+            key: worn.member
+            for key, worn in self._wearing.worn.items()
+            if key not in self._members.members and self.registry.endpoint(key) == worn.member.endpoint
+        }
+
+    def _wants(self, alive: list[Pod]) -> dict[SegmentKey, int]:
+        found = {}
+        for pod in alive:
+            if self._cluster is None or pod.key in self._members.members:
+                continue
+            segment = self._cluster.segment_of(pod)
+            indexes = self.registry.indexes(segment)
+            full = pod.address is None and self.node in self.registry.hosts
+            if not indexes or full:
+                found[segment] = len(indexes)
+        return found
+
+
+def _numbers(published: Published) -> tuple[Any, ...]:
+    return published.runs, published.indexes, published.hosts, published.foreign
+
+
+def _routes(published: Published) -> tuple[ForeignRoute, ...]:
+    granted = ((address, published.hosts.get(claim.node)) for address, claim in published.foreign.items()
+               if claim.granted)
+    return tuple(ForeignRoute(address, host) for address, host in sorted(granted) if host is not None)

@@ -1,0 +1,266 @@
+"""The registry part: what one process for the whole cluster decides, so that nodes need to know little of each other.
+
+It sees all objects and every node's report. It gives tenants' ranges, segments' indexes, host numbers and classes,
+and says when a step of make-before-break is taken (`stages`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.tenants import Tenants
+from romana_ovs.kube.published import Base
+from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.errors import AddressError, InputError, Problem
+from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.atoms import holds
+from romana_ovs.policy.published import Published, Report
+from romana_ovs.world.changes import Changes
+from romana_ovs.world.claims import Claims
+from romana_ovs.world.hosts import HostNumbers
+from romana_ovs.world.members import attachable
+from romana_ovs.world.published_classes import PublishedClasses
+from romana_ovs.world.rules import Rules, RuleSet
+from romana_ovs.world.stages import Stages
+
+NOBODY: Mapping[str, Report] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A pod with its segment and the number of that."""
+
+    pod: Pod
+    segment: SegmentKey
+    number: int
+
+
+class RegistryPart:
+    """Follows a cluster and its nodes' reports, and says what is to be published.
+
+    One term of it: what it begins from, `base`, it goes on from, in an epoch of its own. When `next_writes` says that
+    it is superseded, another is made of the objects as they are then. `writer` names it among all processes.
+    """
+
+    def __init__(self, settings: Settings, base: Base | None, *, writer: str) -> None:
+        """A term that begins from `base` (None: nothing was ever published).
+
+        Raises AddressError when the plan of `settings` cannot be, or is not the one that was published.
+        """
+        self.plan = Plan.of(settings)
+        self.base = base
+        before = base.published if base is not None else Published(self.plan)
+        if before.plan != self.plan:
+            raise AddressError(
+                f"the Allocation was written for another address plan ({_text(before.plan)}) than the settings say "
+                f"({_text(self.plan)}): restore the settings, or remove the Allocation to give every pod a new address"
+            )
+        last = max([before.revision, *(classes.revision for classes in before.namespaces.values())])
+        self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)
+        self._changed = True
+        now = last + 1
+        self._tenants = Tenants.of(self.plan, before.runs, before.indexes)
+        self._hosts = HostNumbers(before, now)
+        self._claims = Claims(before, now)
+        self._classes = PublishedClasses(before, now)
+        self._stages = Stages({name: each.atoms for name, each in before.namespaces.items()}, now)
+        self._rules = Rules()
+        self._cluster: Cluster | None = None
+        self._placed: dict[PodKey, Placed] = {}
+        self._refused: dict[PodKey, Problem] = {}
+        self._in_namespace: Counter[str] = Counter()
+        self._on_node: Counter[str] = Counter()
+        self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
+        self._blocked: frozenset[IPv4Address] = frozenset()
+        self._refined: tuple[int, RuleSet | None] = (-1, None)
+
+    @property
+    def published(self) -> Published:
+        """What is to be published: the same object until it changes."""
+        return self._last
+
+    @property
+    def pending(self) -> bool:
+        """Whether a step waits for nodes to acknowledge something."""
+        return bool(self._stages.unsettled) or self._classes.pending or self._claims.pending
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+        found = [*self._hosts.problems, *self._refused.values()]
+        return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
+
+    def update(
+        self, cluster: Cluster, reports: Mapping[str, Report] = NOBODY, *, away: Collection[str] = frozenset()
+    ) -> Published:
+        """Follows `cluster` and the nodes' `reports`, and returns what is to be published.
+
+        `away` are nodes that have not been heard of for long. Nobody waits for them where that is safe: others take
+        new classes without them. But no number is given again, no question goes, and no answer is relied on that one
+        of their pods might belie, before they come back or their Node is deleted. Raises InputError, and changes
+        nothing, when the settings ask for another address plan.
+        """
+        if Plan.of(cluster.settings) != self.plan:
+            raise InputError.because(
+                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
+            )
+        first, now = self._cluster is None, self._last.revision + 1
+        changes = Changes.between(self._cluster, cluster)
+        self._cluster = cluster
+        known = {name: report for name, report in reports.items() if name in cluster.nodes}
+        here = [report.acknowledged for name, report in known.items() if name not in away]
+        everybody = min((report.acknowledged for report in known.values()), default=math.inf)
+        reached = min(here, default=math.inf)
+        self._follow_nodes(cluster, changes)
+        gone = [key for key in sorted(changes.pods) if key in self._placed and not _alive(cluster, key)]
+        for key in gone:
+            self._drop(key)
+        placed = self._place(cluster, changes)
+        self._grow(known)
+        self._claims.update(known, self._hosts.hosts, nodes=self._blocked, now=now)
+        self._hosts.update(
+            cluster.nodes.keys(), self._on_node.keys(), usable=self._free_gateway, acknowledged=everybody, now=now
+        )
+        self._rules.update(cluster, changes, used=self._in_namespace)
+        released = min((report.released for report in known.values()), default=math.inf)
+        absent = self._absent(known.keys() & set(away))
+        self._stages.advance(
+            acknowledged=reached, released=released, now=now, held_up=lambda name: self._belied(name, absent)
+        )
+        self._stages.follow(self._rules.rule_set.atoms, classed=self._classes.namespaces, now=now)
+        self._refine()
+        for each in placed:
+            self._identify(each)
+        if first:
+            self._classes.settle()
+        self._classes.publish(self._stages, epoch=self._last.epoch, now=now, reached=reached, everybody=everybody)
+        return self._publish(now)
+
+    def _follow_nodes(self, cluster: Cluster, changes: Changes) -> None:
+        if changes.nodes:
+            self._blocked = frozenset(address for node in cluster.nodes.values() for address in node.addresses)
+
+    def _place(self, cluster: Cluster, changes: Changes) -> list[Placed]:
+        """The changed pods that belong to a segment, which has its number by now."""
+        found = []
+        pods = [pod for key in sorted(changes.pods) if (pod := attachable(cluster.pods.get(key))) is not None]
+        tiers: dict[str, set[str]] = {}
+        for pod in pods:
+            segment = cluster.segment_of(pod)
+            if not self._tenants.indexes(segment):
+                tiers.setdefault(segment.tenant, set()).add(segment.tier)
+        for tenant in sorted(tiers):
+            self._tenants.admit(tenant, tiers[tenant])
+        for pod in pods:
+            segment = cluster.segment_of(pod)
+            try:
+                each = Placed(pod, segment, self._tenants.number(segment))
+            except AddressError as refused:
+                self._refuse(pod.key, refused)
+                continue
+            self._count(pod.key, each)
+            found.append(each)
+        return found
+
+    def _identify(self, each: Placed) -> None:
+        try:
+            self._classes.assign(each.pod.key, each)
+            self._refused.pop(each.pod.key, None)
+        except AddressError as refused:
+            self._refuse(each.pod.key, refused)
+
+    def _refuse(self, key: PodKey, refused: AddressError) -> None:
+        if key in self._placed:
+            self._drop(key)
+        self._refused[key] = Problem(str(refused), kind="Pod", name=key)
+
+    def _drop(self, key: PodKey) -> None:
+        self._classes.forget(key)
+        self._count(key, None)
+
+    def _count(self, key: PodKey, new: Placed | None) -> None:
+        old = self._placed.pop(key, None)
+        for each, sign in ((old, -1), (new, 1)):
+            if each is not None:
+                _add(self._in_namespace, each.pod.namespace, sign)
+                _add(self._on_node, each.pod.node, sign)
+                _add(self._segments_on, (each.pod.node, each.segment), sign)
+        if new is not None:
+            self._placed[key] = new
+
+    def _grow(self, reports: Mapping[str, Report]) -> None:
+        """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
+        for name in sorted(reports):
+            for segment, known in sorted(reports[name].wants.items()):
+                if known and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == known:
+                    self._tenants.grow(segment)
+
+    def _free_gateway(self, number: int) -> bool:
+        address = self.plan.gateway(number)
+        return address not in self._blocked and address not in self._claims.claims
+
+    def _refine(self) -> None:
+        steps, rules = self._refined
+        if steps != self._stages.changes or rules is not self._rules.rule_set:
+            self._refined = (self._stages.changes, self._rules.rule_set)
+            self._classes.refine(self._rules.rule_set, self._stages.atoms)
+
+    def _absent(self, away: Collection[str]) -> dict[str, list[Placed]]:
+        """The pods of nodes that are `away`, by namespace."""
+        found: dict[str, list[Placed]] = {}
+        for each in self._placed.values() if away else ():
+            if each.pod.node in away:
+                found.setdefault(each.pod.namespace, []).append(each)
+        return found
+
+    def _belied(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
+        """Whether one of the `absent` pods may wear a class that answers for it what is not true."""
+        worn, atoms = self._stages.worn(namespace), self._stages.of(namespace).keys()
+        for each in absent.get(namespace, ()):
+            true = frozenset(atom for atom in atoms if holds(atom, each.pod.labels))
+            if any(yes - worn == true - worn and yes != true for yes in self._classes.answers(each)):
+                return True
+        return False
+
+    def _publish(self, now: int) -> Published:
+        last = self._last
+        new = replace(
+            last,
+            revision=now,
+            runs=self._tenants.runs,
+            indexes=_same(last.indexes, self._tenants.all_indexes),
+            next_class=_same(last.next_class, self._classes.next),
+            hosts=self._hosts.hosts,
+            host_line=self._hosts.line,
+            retired_hosts=self._hosts.retired,
+            foreign=self._claims.claims,
+            namespaces=self._classes.published,
+        )
+        if self._changed or new != replace(last, revision=now):
+            self._last, self._changed = new, False
+        return self._last
+
+
+def _alive(cluster: Cluster, key: PodKey) -> bool:
+    return attachable(cluster.pods.get(key)) is not None
+
+
+def _add(counter: Counter, key: object, sign: int) -> None:
+    counter[key] += sign
+    if not counter[key]:
+        del counter[key]
+
+
+def _same(old: Mapping, new: Mapping) -> Mapping:
+    return old if old == new else new
+
+
+def _text(plan: Plan) -> str:
+    return f"{plan.network} = {plan.segment_bits} segment, {plan.host_bits} host, {plan.endpoint_bits} endpoint bits"

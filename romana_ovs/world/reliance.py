@@ -1,0 +1,99 @@
+"""Which rules a node has in force, and which answers of classes it relies on for them.
+
+A rule that asks something new waits until the registry says that the answers may be relied on, so that nothing
+stops that old and new rules allow. When that takes too long the rules come into force all the same, and classes
+whose answers may not be relied on match nothing: closed, not open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from romana_ovs.model.labels import Labels
+from romana_ovs.policy.published import ClassSet, Stage
+from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.world.rules import NO_ATOMS, NO_RULES, RuleSet
+from romana_ovs.world.wearing import class_infos
+
+Namespaces = Mapping[str, ClassSet]
+Infos = tuple[ClassSet, frozenset[Atom], dict[int, ClassInfo]]
+
+
+class Reliance:
+    """The rules in force on one node. `rules` is None until there are any; `waiting`: newer ones are held back."""
+
+    def __init__(self, *, blank: bool) -> None:
+        """`blank`: the switch has no tables of ours yet, so that nothing can stop and no rule has to wait."""
+        self._blank = blank
+        self.rules: RuleSet | None = None
+        self.waiting = False
+        self.released = True
+        self.classes: Mapping[int, ClassInfo] = MappingProxyType({})
+        self._target = NO_RULES
+        self._relied: dict[str, frozenset[Atom]] = {}
+        self._infos: dict[str, Infos] = {}
+
+    def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
+        """Takes `target` as the rules to come, and `namespaces` as what is known of classes now.
+
+        `released` says afterwards whether no rule in force relies on an atom that is leaving.
+        """
+        if self.rules is None or target is not self.rules:
+            self._choose(target, namespaces, patient=patient)
+        self._rely(namespaces)
+        self._show(namespaces)
+
+    def _choose(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
+        ready = not patient or (self._blank and self.rules is None) or all(
+            asked <= self._reliable(namespaces[name]) for name, asked in target.atoms.items() if name in namespaces
+        )
+        if ready:
+            self.rules, self.waiting = target, False
+            return
+        self.waiting = True
+        if self.rules is not None and target is not self._target:
+            self.rules = until_then(self.rules, target.namespaces)
+        self._target = target
+
+    def _reliable(self, classes: ClassSet) -> frozenset[Atom]:
+        """What may be relied on: what is settled, and what is leaving only by who does already."""
+        held = self._relied.get(classes.namespace, NO_ATOMS)
+        return frozenset(
+            atom
+            for atom, stage in classes.atoms.items()
+            if stage is Stage.SETTLED or (stage is Stage.LEAVING and atom in held)
+        )
+
+    def _rely(self, namespaces: Namespaces) -> None:
+        asked = self.rules.atoms if self.rules is not None else NO_RULES.atoms
+        relied = {}
+        for name, atoms in asked.items():
+            if name in namespaces:
+                relied[name] = atoms & self._reliable(namespaces[name])
+        self._relied = relied
+        self.released = not any(
+            namespaces[name].atoms[atom] is Stage.LEAVING for name, atoms in relied.items() for atom in atoms
+        )
+
+    def _show(self, namespaces: Namespaces) -> None:
+        """Every class with what may be relied on of it: the same object while that is the same."""
+        infos: dict[str, Infos] = {}
+        for name, classes in namespaces.items():
+            settled = frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.SETTLED)
+            relied = settled | self._relied.get(name, NO_ATOMS)
+            held = self._infos.get(name)
+            if held is None or held[0] is not classes or held[1] != relied:
+                held = (classes, relied, class_infos(classes, relied))
+            infos[name] = held
+        if infos.keys() != self._infos.keys() or any(held is not self._infos[name] for name, held in infos.items()):
+            shown = {number: info for _, _, found in infos.values() for number, info in found.items()}
+            if shown != self.classes:
+                self.classes = MappingProxyType(dict(sorted(shown.items())))
+        self._infos = infos
+
+
+def until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
+    """`rules` as they are in force, with the namespaces that came since."""
+    labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
+    return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.atoms)

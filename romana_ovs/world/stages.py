@@ -1,0 +1,127 @@
+"""The life of every question that policies ask, in every namespace: no step before the nodes know the one before.
+
+    NEW -> WORN -> SETTLED -> LEAVING -> gone
+                      ^----------'
+A question may leave only while no other is on its way, for a node whose newer rules wait still goes by older ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from romana_ovs.policy.published import Stage
+from romana_ovs.policy.view import Atom
+from romana_ovs.world.rules import NO_ATOMS, Atoms
+
+ON_THE_WAY = frozenset({Stage.NEW, Stage.WORN})
+
+
+class State(NamedTuple):
+    """A stage, and the revision that told it first."""
+
+    stage: Stage
+    since: int
+
+
+class Stages:
+    """The stages of all atoms, by namespace. `changes` counts steps."""
+
+    def __init__(self, known: Mapping[str, Mapping[Atom, Stage]], now: int) -> None:
+        """Those that were `known`, of which nobody has acknowledged anything before revision `now`."""
+        self._states = {
+            name: {atom: State(stage, now) for atom, stage in atoms.items()} for name, atoms in known.items() if atoms
+        }
+        self._unsettled = {name for name in self._states if self._has_steps(name)}
+        self._asked: Atoms = MappingProxyType({})
+        self._may_leave = False
+        self.changes = 0
+
+    @property
+    def unsettled(self) -> Collection[str]:
+        """The namespaces with a step to come."""
+        return self._unsettled
+
+    @property
+    def atoms(self) -> dict[str, frozenset[Atom]]:
+        """Everything that classes must answer."""
+        return {name: frozenset(states) for name, states in self._states.items()}
+
+    def of(self, namespace: str) -> Mapping[Atom, Stage]:
+        """The atoms of a namespace with their stages."""
+        return {atom: state.stage for atom, state in self._states.get(namespace, {}).items()}
+
+    def worn(self, namespace: str) -> frozenset[Atom]:
+        """The atoms of a namespace that pods may be late to wear."""
+        states = self._states.get(namespace, {})
+        return frozenset(atom for atom, state in states.items() if state.stage is Stage.WORN)
+
+    def advance(
+        self, *, acknowledged: float, released: float, now: int, held_up: Callable[[str], bool] = lambda name: False
+    ) -> None:
+        """Takes every step that can be taken.
+
+        `acknowledged`: every node that counts has this revision; `released`: none relies on what left before it.
+        `held_up` says whether some pod of a namespace may never come to wear what fits it.
+        """
+        for name in sorted(self._unsettled):
+            states = self._states[name]
+            for atom, (stage, since) in list(states.items()):
+                if stage is Stage.NEW and since <= acknowledged:
+                    self._step(states, atom, Stage.WORN, now)
+                elif stage is Stage.WORN and since <= acknowledged and not held_up(name):
+                    self._step(states, atom, Stage.SETTLED, now)
+                elif stage is Stage.LEAVING and since <= released:
+                    del states[atom]
+                    self.changes += 1
+            self._settle(name)
+
+    def follow(self, asked: Atoms, *, classed: Collection[str], now: int) -> None:
+        """Takes `asked` as what rules ask now; in namespaces that are not `classed` no pod wears anything yet."""
+        if asked is not self._asked:
+            for name, atoms in asked.items():
+                if atoms != self._asked.get(name, NO_ATOMS) or name in self._unsettled:
+                    self._ask(name, atoms, Stage.NEW if name in classed else Stage.SETTLED, now)
+            self._asked, self._may_leave = asked, True
+        if self._may_leave and not self._on_the_way():
+            for name in list(self._states):
+                self._let_go(name, asked.get(name, NO_ATOMS), now, at_once=name not in classed)
+            self._may_leave = False
+
+    def _on_the_way(self) -> bool:
+        return any(state.stage in ON_THE_WAY for name in self._unsettled for state in self._states[name].values())
+
+    def _ask(self, name: str, atoms: frozenset[Atom], first: Stage, now: int) -> None:
+        states = self._states.setdefault(name, {})
+        for atom in atoms:
+            if atom not in states:
+                self._step(states, atom, first, now)
+            elif states[atom].stage is Stage.LEAVING:
+                self._step(states, atom, Stage.SETTLED, now)
+        self._settle(name)
+
+    def _let_go(self, name: str, asked: frozenset[Atom], now: int, *, at_once: bool) -> None:
+        states = self._states[name]
+        for atom in states.keys() - asked:
+            if at_once:
+                del states[atom]
+                self.changes += 1
+            elif states[atom].stage is Stage.SETTLED:
+                self._step(states, atom, Stage.LEAVING, now)
+        self._settle(name)
+
+    def _step(self, states: dict[Atom, State], atom: Atom, stage: Stage, now: int) -> None:
+        states[atom] = State(stage, now)
+        self.changes += 1
+
+    def _settle(self, name: str) -> None:
+        if not self._states[name]:
+            del self._states[name]
+        if name in self._states and self._has_steps(name):
+            self._unsettled.add(name)
+        else:
+            self._unsettled.discard(name)
+
+    def _has_steps(self, name: str) -> bool:
+        return any(state.stage is not Stage.SETTLED for state in self._states[name].values())

@@ -1,0 +1,142 @@
+"""Which of the published classes a pod wears, found from its exact labels by its own node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity, segment_of
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.atoms import atom_order, holds
+from romana_ovs.policy.published import ClassSet, Stage
+from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.world.members import Member
+
+NO_CLASSES = ClassSet("")
+NO_ATOMS: frozenset[Atom] = frozenset()
+
+
+class Finder:
+    """One class set, made ready to be asked many times."""
+
+    def __init__(self, classes: ClassSet) -> None:
+        self.classes = classes
+        self._asked = frozenset(atom for atom, stage in classes.atoms.items() if stage is not Stage.NEW)
+        self._known: dict[tuple[int, frozenset[Atom]], list[int]] = {}
+        self._coming: dict[tuple[int, frozenset[Atom]], int] = {}
+        for number, yes in sorted(classes.classes.items()):
+            if number in classes.coming:
+                self._coming.setdefault((segment_of(number), yes), number)
+            else:
+                self._known.setdefault((segment_of(number), yes & self._asked), []).append(number)
+
+    def known(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
+        """The identity that fits and that every node knows: the pinned one, or else the lowest."""
+        yes = frozenset(atom for atom in self._asked if holds(atom, labels))
+        fitting = self._known.get((segment, yes), [])
+        pinned = self.classes.pins.get(pod)
+        return pinned if pinned in fitting else fitting[0] if fitting else None
+
+    def honest(self, number: int, labels: Labels) -> bool:
+        """Whether the class says of a pod with these labels what is true, or nothing."""
+        if number & CLASS_MASK == UNKNOWN_CLASS:
+            return True
+        yes = self.classes.classes.get(number)
+        return yes is not None and all((atom in yes) == holds(atom, labels) for atom in self._asked)
+
+    def any(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
+        """As `known`, or else one that fits and that not every node knows yet."""
+        found = self.known(pod, segment, labels)
+        if found is not None:
+            return found
+        yes = frozenset(atom for atom in self.classes.atoms if holds(atom, labels))
+        return self._coming.get((segment, yes))
+
+
+@dataclass(frozen=True, slots=True)
+class Worn:
+    """What a pod is to the tables now. `waiting`: it was relabelled, and is what it was until that has a class."""
+
+    member: Member
+    identity: int
+    waiting: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether its identity is a class, and not just its segment."""
+        return self.identity & CLASS_MASK != UNKNOWN_CLASS
+
+
+class Wearing:
+    """What the pods of one node wear. `honest`: no class says of any of them what is not true."""
+
+    def __init__(self) -> None:
+        self.honest = True
+        self.worn: Mapping[PodKey, Worn] = MappingProxyType({})
+        self._finders: dict[str, Finder] = {}
+
+    def update(self, members: Mapping[PodKey, Member], namespaces: Mapping[str, ClassSet], *,
+               late: Mapping[PodKey, Member], patient: bool) -> None:
+        """Finds what every pod of `members` wears.
+
+        `late` are pods that are still here but have no member for the time being, as they were. While `patient`, a
+        pod that had a class and has none now stays what it was; otherwise it gets what its whole segment gets.
+        """
+        places = {member.pod.namespace for member in (*members.values(), *late.values())}
+        self._finders = {name: self._finder(name, namespaces.get(name, NO_CLASSES)) for name in places}
+        found = {}
+        for key, member in members.items():
+            old = self.worn.get(key)
+            if old is not None and not _same_pod(old.member, member):
+                old = None
+            found[key] = self._wear(key, member, old, patient=patient)
+        if patient:
+            found.update({key: self._stay(key, self.worn[key]) for key in late.keys() & self.worn.keys()})
+        self.worn = MappingProxyType(dict(sorted(found.items())))
+        self.honest = all(
+            self._finders[worn.member.pod.namespace].honest(worn.identity, worn.member.pod.labels)
+            for worn in found.values()
+        )
+
+    def _finder(self, namespace: str, classes: ClassSet) -> Finder:
+        held = self._finders.get(namespace)
+        return held if held is not None and held.classes is classes else Finder(classes)
+
+    def _wear(self, key: PodKey, member: Member, old: Worn | None, *, patient: bool) -> Worn:
+        finder = self._finders[member.pod.namespace]
+        had = old is not None and old.known
+        find = finder.known if had and patient else finder.any
+        number = find(key, member.number, member.pod.labels)
+        if number is not None:
+            return Worn(member, number)
+        if old is not None and had and patient:
+            if _alike(old.member, member) and old.identity in finder.classes.classes:
+                return Worn(member, old.identity)
+            if not _alike(old.member, member):
+                return self._stay(key, old)
+        return Worn(member, identity(member.number, UNKNOWN_CLASS))
+
+    def _stay(self, key: PodKey, old: Worn) -> Worn:
+        """What was relabelled goes on as what it was, in the classes that there are now."""
+        finder = self._finders[old.member.pod.namespace]
+        number = finder.any(key, old.member.number, old.member.pod.labels)
+        return Worn(old.member, old.identity if number is None else number, waiting=True)
+
+
+def _same_pod(one: Member, other: Member) -> bool:
+    return one.endpoint == other.endpoint
+
+
+def _alike(one: Member, other: Member) -> bool:
+    return (one.number, one.pod.labels) == (other.number, other.pod.labels)
+
+
+def class_infos(classes: ClassSet, relied: Iterable[Atom]) -> dict[int, ClassInfo]:
+    """The identities of one namespace, each with the answers to the atoms that may be relied on."""
+    atoms = sorted(relied, key=atom_order)
+    return {
+        number: ClassInfo(classes.namespace, MappingProxyType({atom: atom in yes for atom in atoms}))
+        for number, yes in classes.classes.items()
+    }

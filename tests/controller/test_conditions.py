@@ -1,0 +1,184 @@
+"""What is told about objects: when a policy is programmed or invalid, who is refused, what tenants have."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from romana_ovs.addressing.usage import usage_of
+from romana_ovs.controller.conditions import (
+    Situation,
+    differences,
+    policy_statuses,
+    refused_objects,
+    tenant_object_name,
+    tenant_statuses,
+)
+from romana_ovs.kube.api.wanted import Condition, Truth
+from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import Node, Pod
+from romana_ovs.model.settings import Settings, TenantSource
+from romana_ovs.model.syntax import subdomain_fault
+from romana_ovs.world import World
+
+WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
+PLAIN = ObjectId("NetworkPolicy", "shop", "web")
+ONE, TWO = Version("u", 1), Version("u", 2)
+BAD = Problem("must be a number", kind="RomanaNetworkPolicy", name="shop/web", field="spec.x")
+
+
+def conditions(now: Situation) -> dict[str, Condition]:
+    status = policy_statuses(now)[WEB]
+    assert status.version == now.versions[WEB]
+    return {condition.type: condition for condition in status.conditions}
+
+
+def test_only_policies_of_ours_have_a_status() -> None:
+    assert policy_statuses(Situation({WEB: ONE, PLAIN: ONE, ObjectId("Pod", "shop", "a"): ONE})).keys() == {WEB}
+
+
+@pytest.mark.parametrize(
+    ("programmed", "failing", "truth", "reason"),
+    [
+        ({}, False, Truth.FALSE, "Pending"),
+        ({}, True, Truth.FALSE, "SwitchFailed"),
+        ({WEB: ONE}, False, Truth.FALSE, "Pending"),
+        ({WEB: Version("earlier", 2)}, False, Truth.FALSE, "Pending"),
+        ({WEB: TWO}, False, Truth.TRUE, "Programmed"),
+        ({WEB: TWO}, True, Truth.TRUE, "Programmed"),
+    ],
+)
+def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
+    programmed: dict, failing: bool, truth: Truth, reason: str
+) -> None:
+    found = conditions(Situation({WEB: TWO}, programmed, failing=failing))
+    assert (found["Programmed"].truth, found["Programmed"].reason) == (truth, reason)
+    assert found["Invalid"].truth is Truth.FALSE
+
+
+def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
+    now = Situation({WEB: TWO}, {WEB: TWO}, problems=(BAD,), kept=(WEB,), invalid=(WEB,))
+    found = conditions(now)
+    assert found["Invalid"] == Condition("Invalid", Truth.TRUE, "Invalid", "spec.x: must be a number")
+    assert (found["Programmed"].truth, found["Programmed"].reason) == (Truth.FALSE, "LastValidKept")
+    refused = refused_objects(now)[WEB]
+    assert refused.reason == "InvalidEdit"
+    assert refused.note == "spec.x: must be a number. The last valid version stays in force."
+
+
+def test_what_was_never_valid_isolates_and_is_not_called_programmed() -> None:
+    now = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
+    found = conditions(now)
+    assert (found["Programmed"].truth, found["Programmed"].reason) == (Truth.FALSE, "Isolating")
+    assert "isolated" in refused_objects(now)[WEB].note
+
+
+def test_a_doubt_is_told_without_calling_the_object_invalid() -> None:
+    now = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,))
+    found = conditions(now)
+    assert (found["Programmed"].truth, found["Invalid"].truth) == (Truth.TRUE, Truth.FALSE)
+    assert found["Invalid"].message == "spec.x: must be a number"
+    assert refused_objects(now)[WEB].reason == "Questionable"
+
+
+def test_when_the_error_is_cleared_so_are_condition_and_refusal() -> None:
+    before = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
+    now = Situation({WEB: TWO}, {WEB: TWO})
+    assert conditions(now)["Invalid"] == Condition("Invalid", Truth.FALSE, "Valid")
+    assert differences(refused_objects(before), refused_objects(now)) == {WEB: None}
+    assert differences(policy_statuses(now), policy_statuses(now)) == {}
+
+
+def test_any_kind_is_refused_but_only_what_the_api_server_has() -> None:
+    problems = tuple(
+        Problem("bad", kind=kind, name=name)
+        for kind, name in [("Namespace", "shop"), ("NetworkPolicy", "shop/web"), ("Pod", "shop/gone"), ("", "")]
+    )
+    namespace = ObjectId("Namespace", "", "shop")
+    found = refused_objects(Situation({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
+    assert found.keys() == {namespace, PLAIN}
+    assert found[namespace].note == "bad. Until it is valid, it does not count."
+
+
+def test_many_problems_are_few_in_a_message() -> None:
+    many = tuple(Problem(f"bad {number}", kind=WEB.kind, name="shop/web") for number in range(500))
+    note = refused_objects(Situation({WEB: ONE}, problems=many, invalid={WEB}))[WEB].note
+    assert note.startswith("bad 0; bad 1; bad 2; bad 3; bad 4; and 495 more. ")
+
+
+def world_of(*pods: Pod, **settings: object) -> tuple[Cluster, World]:
+    cluster = Cluster(
+        Settings(tenant_source=TenantSource.NAMESPACE, **settings),
+        nodes={"n1": Node("n1")},
+        pods={pod.key: pod for pod in pods},
+    )
+    world = World(cluster.settings)
+    world.update(cluster)
+    return cluster, world
+
+
+def pod(namespace: str, name: str, **fields: object) -> Pod:
+    return Pod(namespace, name, node="n1", uid=f"{namespace}/{name}", **fields)
+
+
+def test_an_event_never_names_another_tenants_pod() -> None:
+    address = IPv4Address("192.0.2.7")
+    cluster, world = world_of(
+        pod("secret", "vault", address=address, has_status=True),
+        pod("shop", "web", address=address, has_status=True),
+        pod("shop", "web2", address=IPv4Address("192.0.2.8"), has_status=True),
+        pod("shop", "web3", address=IPv4Address("192.0.2.8"), has_status=True),
+    )
+    versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in cluster.pods.values()}
+    found = refused_objects(Situation(versions, unplaced=world.problems))
+    assert {key.name: refused.note for key, refused in found.items()} == {
+        "web": "address 192.0.2.7 is already that of a pod elsewhere.",
+        "web3": "address 192.0.2.8 is already that of pod shop/web2.",
+    }
+    assert {refused.reason for refused in found.values()} == {"NoAddress"}
+
+
+def test_arithmetic_in_a_message_is_no_pod() -> None:
+    key = ObjectId("Pod", "shop", "web")
+    problem = Problem("all of network 10.0.0.0/8 belong to tenants", kind="Pod", name="shop/web")
+    assert refused_objects(Situation({key: ONE}, unplaced=(problem,)))[key].note == f"{problem.reason}."
+
+
+def test_a_tenant_has_its_ranges_and_tiers() -> None:
+    cluster, world = world_of(
+        pod("shop", "a", labels=Labels({"tier": "web"})), pod("shop", "b"), tier_labels=("tier",)
+    )
+    found = tenant_statuses(
+        usage_of(world.registry), {"idle": ("idle", ONE)}, cluster=cluster, unplaced=world.problems
+    )
+    shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
+    assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
+    assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
+    assert {tier.segment for tier in shop.tiers} == set(world.registry.segments.values())
+    assert shop.ranges and shop.conditions[0].truth is Truth.TRUE
+    assert (idle.version, idle.ranges, idle.conditions[0].reason) == (ONE, (), "NoPods")
+
+
+def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
+    cluster, world = world_of(
+        pod("shop", "a"), *(pod("late", f"p{number}") for number in range(40)),
+        network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,
+    )  # fmt: skip
+    assert world.problems
+    found = tenant_statuses(usage_of(world.registry), {}, cluster=cluster, unplaced=world.problems)
+    truths = {key.name: status.conditions[0] for key, status in found.items()}
+    lacking = {name for name, condition in truths.items() if condition.truth is Truth.FALSE}
+    assert lacking == {cluster.tenant_of(cluster.pods[problem.name]) for problem in world.problems}
+    assert all(truths[name].reason == "NoAddress" for name in lacking)
+
+
+@pytest.mark.parametrize("tenant", ["T1", "a_b", "a..b", "_", "A" * 63])
+def test_a_tenant_whose_name_no_object_can_have_gets_one_that_no_tenant_can_have(tenant: str) -> None:
+    name = tenant_object_name(tenant)
+    assert not subdomain_fault(name) and len(name) > 63
+    assert name != tenant_object_name(tenant.lower() + "x")
+    assert tenant_object_name("t1") == "t1"

@@ -1,0 +1,144 @@
+"""A server that does what it is told, byte by byte: what no real API server can be made to do on demand."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+Step = Callable[["Exchange"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and the connection that it came on."""
+
+    request: Request
+    connection: socket.socket
+    open: bool = True
+
+    def send(self, data: bytes) -> None:
+        """Raw bytes."""
+        self.connection.sendall(data)
+
+    def answer(self, status: int, body: object = None, **headers: object) -> None:
+        """A complete answer; `body` as JSON, or as it is when it is bytes."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(data)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.send("\r\n".join([*lines, "", ""]).encode() + data)
+
+    def begin(self) -> None:
+        """The head of a stream."""
+        self.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    def chunk(self, data: bytes) -> None:
+        """One piece of a stream; an empty one ends it."""
+        self.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def hang_up(self) -> None:
+        """Close the connection as it is."""
+        self.open = False
+
+
+@dataclass(slots=True)
+class FaultServer:
+    """Takes the next step for every request; without one it answers 503. `requests` is what came so far."""
+
+    port: int
+    scheme: str
+    steps: queue.Queue[Step] = field(default_factory=queue.Queue)
+    requests: list[Request] = field(default_factory=list)
+    connections: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def then(self, *steps: Step) -> None:
+        """Do these for the next requests, in the order in which those come."""
+        for step in steps:
+            self.steps.put(step)
+
+    def serve(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Never returns before `listener` is closed."""
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            threading.Thread(target=self._talk, args=(connection, context), daemon=True).start()
+
+    def _talk(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+        try:
+            if context is not None:
+                connection = context.wrap_socket(connection, server_side=True)
+            while (request := _read(connection)) is not None:
+                self.requests.append(request)
+                exchange = Exchange(request, connection)
+                try:
+                    step = self.steps.get_nowait()
+                except queue.Empty:
+                    exchange.answer(503, {"kind": "Status", "message": "no step left"})
+                else:
+                    step(exchange)
+                if not exchange.open:
+                    break
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+
+@contextmanager
+def fault_server(context: ssl.SSLContext | None = None, *, port: int = 0) -> Iterator[FaultServer]:
+    """A running server on 127.0.0.1, of HTTPS with a `context`; all its connections are closed at the end."""
+    listener = socket.create_server(("127.0.0.1", port))
+    server = FaultServer(listener.getsockname()[1], "http" if context is None else "https")
+    thread = threading.Thread(target=server.serve, args=(listener, context), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for connection in server.connections:
+            with suppress(OSError):  # many are closed already
+                connection.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def _read(connection: socket.socket) -> Request | None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    while len(body) < int(headers.get("content-length", 0)):
+        body += connection.recv(65536)
+    parts = urlsplit(target)
+    return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, body)

@@ -1,0 +1,38 @@
+"""How long clients wait after failures."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.kube.api.backoff import FIRST_SECONDS, MOST_SECONDS, PATIENCE_SECONDS, Backoff
+
+CHANCES = st.floats(0, 1, exclude_max=True)
+
+
+def test_waits_grow_up_to_a_limit_and_begin_anew() -> None:
+    backoff = Backoff(lambda: 0.0, first=1, most=30)
+    assert [backoff.failed() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    assert backoff.failures == 7
+    backoff.succeeded()
+    assert backoff.failed() == 1
+
+
+@given(failures=st.integers(0, 5000), chance=CHANCES)
+def test_no_wait_is_short_or_endless(failures: int, chance: float) -> None:
+    backoff = Backoff(lambda: chance)
+    backoff.failures = failures
+    assert FIRST_SECONDS / 2 <= backoff.failed() <= MOST_SECONDS
+
+
+@given(asked=st.floats(0, 1e12), chance=CHANCES)
+def test_what_the_server_asks_for_is_the_least(asked: float, chance: float) -> None:
+    wait = Backoff(lambda: chance).failed(asked)
+    assert min(asked, PATIENCE_SECONDS) <= wait <= max(1.5 * PATIENCE_SECONDS, MOST_SECONDS)
+
+
+def test_clients_that_failed_together_come_back_apart() -> None:
+    chances = [number / 500 for number in range(500)]
+    waits = sorted(Backoff(lambda chance=chance: chance).failed(10) for chance in chances)  # type: ignore[misc]
+    assert waits[0] == 10 and waits[-1] > 14
+    assert max(later - sooner for sooner, later in zip(waits, waits[1:], strict=False)) < 0.1

@@ -1,0 +1,362 @@
+"""Which statuses and Events are written when: bounded, newest first, never what is there already."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.kube.api import event_book, status_book
+from romana_ovs.kube.api.bucket import Bucket
+from romana_ovs.kube.api.event_book import EventBook, Post, Renew, event_name
+from romana_ovs.kube.api.events import event_body
+from romana_ovs.kube.api.lease import wall
+from romana_ovs.kube.api.status_book import COUNT_SECONDS, Known, Make, Patch, StatusBook, rendered
+from romana_ovs.kube.api.wanted import (
+    SENTENCE,
+    AllStatuses,
+    Condition,
+    PolicyStatus,
+    Refused,
+    TenantStatus,
+    TierStatus,
+    Truth,
+    sentence,
+)
+from romana_ovs.kube.items import ObjectId, Version
+
+AT, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:07Z"
+WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
+T1 = ObjectId("Tenant", "", "t1")
+
+
+def policy(generation: int = 1, *, programmed: bool = True, uid: str = "u", message: str = "") -> PolicyStatus:
+    truth = Truth.TRUE if programmed else Truth.FALSE
+    return PolicyStatus(Version(uid, generation), (Condition("Programmed", truth, "Why", message),))
+
+
+class Server:
+    """Does the tasks of a book at once, and counts them."""
+
+    def __init__(self, book: StatusBook) -> None:
+        self.book = book
+        self.objects: dict[ObjectId, Known] = {}
+        self.done: list[object] = []
+
+    def add(self, key: ObjectId, uid: str = "u", generation: int = 1, status: dict | None = None) -> None:
+        self.objects[key] = Known(uid, generation, f"r{len(self.done)}", status or {})
+
+    def drain(self, now: float, at: str = AT) -> float | None:
+        """Carry out all that can be done at `now`; returns what the book says then."""
+        while not isinstance(task := self.book.task(now, at), (float, int)) and task is not None:
+            self.done.append(task)
+            found = self.objects.get(task.id)
+            if isinstance(task, Make):
+                self.objects[task.id] = found = Known("made", 1, f"r{len(self.done)}")
+            if not isinstance(task, Patch) or found is None:
+                self.book.learn(task.id, found)
+            elif found.version != task.known.version:
+                self.book.conflicted(task.id)
+            else:
+                new = replace(found, version=f"r{len(self.done)}", status={**found.status, **task.body})
+                self.objects[task.id] = new
+                self.book.wrote(task, new, now)
+        return task
+
+    @property
+    def patches(self) -> list[Patch]:
+        return [task for task in self.done if isinstance(task, Patch)]
+
+
+def listed(*keys: ObjectId) -> Server:
+    server = Server(StatusBook())
+    for key in keys:
+        server.add(key)
+    return server
+
+
+# Statuses.
+
+
+def test_what_is_there_already_is_not_written() -> None:
+    server = listed(WEB)
+    server.book.want_all({WEB: policy()})
+    server.book.learn_all(server.objects)
+    assert server.drain(0) is None
+    assert len(server.patches) == 1
+    server.book.want_all({WEB: policy()})
+    server.book.learn_all(server.objects)
+    assert server.drain(100, LATER) is None
+    assert len(server.patches) == 1
+
+
+def test_a_transition_has_its_time_and_anything_else_keeps_it() -> None:
+    server = listed(WEB)
+    for now, at, status in [
+        (0, AT, policy()),
+        (1, "2026-01-01T00:00:01Z", policy(2, message="still")),
+        (7, LATER, policy(2, programmed=False)),
+    ]:
+        server.book.want({WEB: status})
+        server.drain(now, at)
+        (condition,) = server.objects[WEB].status["conditions"]
+        assert condition["lastTransitionTime"] == (LATER if status.conditions[0].truth is Truth.FALSE else AT)
+    assert server.objects[WEB].status["observedGeneration"] == 2
+
+
+def test_conditions_of_others_stay() -> None:
+    theirs = {"type": "Blessed", "status": "True", "reason": "R", "message": "", "lastTransitionTime": AT}
+    body = rendered(policy(), 1, {"conditions": [theirs]}, LATER)
+    assert body["conditions"][0] is theirs
+    assert [one["type"] for one in body["conditions"]] == ["Blessed", "Programmed"]
+
+
+def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins() -> None:
+    server = listed(WEB)
+    for number in range(1000):
+        server.book.want({WEB: policy(programmed=bool(number % 2), message=str(number))})
+        server.drain(number / 1000)
+    server.drain(60)
+    assert server.objects[WEB].status["conditions"][0]["message"] == "999"
+    assert len(server.done) <= status_book.WRITES_AT_ONCE + status_book.WRITES_A_SECOND + 2
+
+
+def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_them() -> None:
+    keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(1000)]
+    server = listed(*keys)
+    server.book.want_all({key: policy() for key in keys})
+    server.book.learn_all(server.objects)
+    server.drain(0)
+    assert len(server.done) == status_book.WRITES_AT_ONCE
+    for tenth in range(1, 101):
+        server.drain(tenth / 10)
+        assert len(server.done) <= status_book.WRITES_AT_ONCE + status_book.WRITES_A_SECOND * tenth / 10
+    for second in range(11, 60):
+        server.drain(float(second))
+    assert {patch.id for patch in server.patches} == set(keys)
+    assert len(server.done) == 1000
+
+
+def test_one_restless_object_does_not_keep_the_others_from_their_turn() -> None:
+    keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(200)]
+    server = listed(WEB, *keys)
+    server.book.want_all({key: policy() for key in (WEB, *keys)})
+    server.book.learn_all(server.objects)
+    for number in range(300):
+        server.book.want({WEB: policy(message=str(number))})
+        server.drain(number / 10)
+    assert {patch.id for patch in server.patches} >= set(keys)
+
+
+def test_a_conflict_is_read_and_tried_again() -> None:
+    server = listed(WEB)
+    server.book.want({WEB: policy()})
+    server.book.learn_all(server.objects)
+    server.add(WEB, status={"other": 1})
+    server.objects[WEB] = replace(server.objects[WEB], version="newer")
+    server.drain(0)
+    assert [type(task).__name__ for task in server.done] == ["Patch", "Look", "Patch"]
+    assert server.objects[WEB].status["observedGeneration"] == 1
+
+
+def test_another_object_of_the_same_name_gets_nothing_that_was_meant_for_the_old_one() -> None:
+    server = listed(WEB)
+    server.book.want({WEB: policy(uid="old")})
+    server.add(WEB, uid="new")
+    server.drain(0)
+    assert server.patches == []
+    server.book.want({WEB: policy(uid="new")})
+    server.drain(1)
+    assert len(server.patches) == 1
+
+
+def test_a_status_about_a_newer_generation_is_not_set_back() -> None:
+    server = listed()
+    server.add(WEB, generation=5, status={"observedGeneration": 5, "conditions": []})
+    server.book.want({WEB: policy(4)})
+    server.drain(0)
+    assert server.patches == []
+
+
+def test_an_object_that_is_gone_costs_one_look() -> None:
+    server = listed()
+    server.book.want({WEB: policy()})
+    assert server.drain(0) is None
+    assert len(server.done) == 1
+
+
+def test_what_the_server_refuses_is_tried_again_ever_more_rarely() -> None:
+    book, attempts, now = StatusBook(), 0, 0.0
+    book.want({WEB: policy()})
+    while now < 3600:
+        task = book.task(now, AT)
+        if isinstance(task, Patch):
+            attempts += 1
+            book.refused(WEB, now)
+        elif isinstance(task, (int, float)) or task is None:
+            now += task or 3600
+        else:
+            book.learn(WEB, Known("u", 1, "r"))
+    assert 10 < attempts < 25
+
+
+def test_a_server_that_keeps_less_than_it_is_told_is_not_told_again() -> None:
+    book = StatusBook()
+    book.want({WEB: policy()})
+    book.learn(WEB, Known("u", 1, "r1"))
+    patch = book.task(0, AT)
+    assert isinstance(patch, Patch)
+    book.wrote(patch, Known("u", 1, "r2", {"observedGeneration": 1}), 0)
+    assert book.task(1, AT) is None
+
+
+def tenant(pods: int, *, ranges: tuple[str, ...] = ("10.16.0.0/16",), version: Version | None = None) -> TenantStatus:
+    tiers = (TierStatus("web", 5, ranges, pods),)
+    return TenantStatus("t1", (Condition("Ready", Truth.TRUE, "Allocated"),), ranges, tiers, pods, version)
+
+
+def test_a_tenant_that_nobody_made_is_made_and_then_described() -> None:
+    server = listed()
+    server.book.want({T1: tenant(1)})
+    server.book.learn_all({})
+    server.drain(0)
+    assert [type(task).__name__ for task in server.done] == ["Make", "Patch"]
+    status = server.objects[T1].status
+    assert (status["pods"], status["tierNames"], status["observedGeneration"]) == (1, ["web"], 1)
+    # The controller learns of the object and names its version: nothing to write.
+    server.book.want({T1: tenant(1, version=Version("made", 1))})
+    server.drain(1)
+    assert len(server.patches) == 1
+
+
+def test_numbers_of_pods_are_written_once_in_a_while_and_anything_else_at_once() -> None:
+    server = listed(T1)
+    version = Version("u", 1)
+    for number in range(1000):
+        server.book.want({T1: tenant(number, version=version)})
+        server.drain(number / 50)
+    assert len(server.patches) <= 1 + 20 / COUNT_SECONDS
+    writes = len(server.patches)
+    server.book.want({T1: tenant(1000, ranges=("10.16.0.0/15",), version=version)})
+    server.drain(20.01)
+    assert len(server.patches) == writes + 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=200))
+def test_a_bucket_never_gives_more_than_its_size_and_rate(steps: list[tuple[float, bool]]) -> None:
+    bucket, now, taken = Bucket.full(2, 3), 0.0, 0
+    for pause, hurry in steps:
+        now += pause if hurry else bucket.wait(now) + 1e-9
+        if bucket.wait(now) == 0:
+            bucket, taken = bucket.take(now), taken + 1
+        assert taken <= 3 + 2 * now + 1e-6
+
+
+# Events.
+
+
+def refused(note: str = "bad", uid: str = "u") -> Refused:
+    return Refused(Version(uid, 1), "Invalid", note)
+
+
+def run_events(book: EventBook, until: float, now: float = 0.0) -> list[tuple[float, object]]:
+    """Do all that the book wants from `now` to `until`."""
+    done = []
+    while now < until:
+        task = book.task(now)
+        if task is None:
+            break
+        if isinstance(task, (int, float)):
+            now += task
+            continue
+        done.append((now, task))
+        if isinstance(task, Post):
+            book.posted(task, now)
+        elif isinstance(task, Renew):
+            book.renewed(task, now)
+        else:
+            book.read(task, 4)
+    return done
+
+
+def test_one_event_for_one_refusal_renewed_before_it_is_forgotten() -> None:
+    book = EventBook()
+    book.want_all({WEB: refused()})
+    book.want({WEB: Refused(Version("u", 2), "Invalid", "bad")})
+    done = run_events(book, 3600)
+    assert [type(task).__name__ for _, task in done] == ["Post", "Renew", "Renew"]
+    assert [task.count for _, task in done[1:]] == [2, 3]
+    assert all(later - sooner < 3600 for (sooner, _), (later, _) in zip(done, done[1:], strict=False))
+
+
+def test_an_object_that_is_edited_over_and_over_has_few_events() -> None:
+    book, done = EventBook(), []
+    for number in range(1000):
+        book.want({WEB: refused(f"bad {number}")})
+        done += run_events(book, (number + 1) / 10, number / 10)
+        book.want({WEB: None})
+    assert len(done) <= 100 / event_book.QUIET_SECONDS + 1
+
+
+def test_a_flood_of_refusals_is_bounded() -> None:
+    book = EventBook()
+    book.want_all({ObjectId("Pod", "shop", f"p{number}"): refused() for number in range(5000)})
+    assert len(run_events(book, 10)) <= event_book.WRITES_AT_ONCE + 10 * event_book.WRITES_A_SECOND + 1
+
+
+def test_after_a_restart_the_event_that_is_there_goes_on() -> None:
+    book = EventBook()
+    book.want_all({WEB: refused()})
+    post = book.task(0)
+    assert isinstance(post, Post)
+    book.exists(post)
+    look, renew = [task for _, task in run_events(book, 1)]
+    assert isinstance(renew, Renew) and (look.name, renew.count) == (post.name, 5)
+
+
+def test_what_is_put_right_is_told_no_more() -> None:
+    book = EventBook()
+    book.want({WEB: refused()})
+    book.want({WEB: None})
+    assert book.task(0) is None
+
+
+NASTY = st.text(st.characters(codec="utf-8"), max_size=3000)
+
+
+@given(NASTY)
+def test_no_text_breaks_out_of_its_line(text: str) -> None:
+    line = sentence(text)
+    assert len(line.encode()) <= SENTENCE and line.isascii() and (not line or line.isprintable())
+
+
+def test_what_a_message_repeats_is_escaped_once() -> None:
+    assert sentence('say "hi"') == 'say "hi"'
+    assert sentence("a\r\n\x1b[31mred\u202e\x7f") == "a\\r\\n\\u001b[31mred\\u202e\\u007f"
+    assert sentence(r"label value \"\u001b\" is") == r"label value \"\u001b\" is"
+
+
+@given(NASTY)
+def test_an_event_is_what_the_api_server_takes(text: str) -> None:
+    key = ObjectId("RomanaNetworkPolicy", "shop", "a." * 120 + "b")
+    task = Post(key, refused(text), event_name(key, refused(text)))
+    body = event_body(task, "host_1", wall())
+    assert len(body["note"].encode()) <= 1024
+    assert len(body["metadata"]["name"]) <= 253
+    assert body["regarding"] == {
+        "apiVersion": "romana.io/v1",
+        "kind": "NetworkPolicy",
+        "namespace": "shop",
+        "name": key.name,
+        "uid": "u",
+    }
+    assert json.loads(json.dumps(body)) == body
+
+
+@pytest.mark.parametrize("message", [AllStatuses({WEB: policy(), T1: tenant(3)})])
+def test_messages_go_through_a_pipe(message: object) -> None:
+    assert pickle.loads(pickle.dumps(message)) == message

@@ -1,0 +1,238 @@
+"""A node that knows little compiles what one that knows all compiles; and getting there stops and opens nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.labels import EVERYTHING, Labels, Selector
+from romana_ovs.model.objects import (
+    NAME_LABEL,
+    Direction,
+    KubernetesPolicy,
+    Namespace,
+    Node,
+    Pod,
+    PolicyKey,
+    PolicyPeer,
+    PolicyRule,
+    Protocol,
+)
+from romana_ovs.model.settings import Isolation, Settings
+from romana_ovs.policy.evaluate import Reference
+from tests.properties.parts import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
+from tests.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
+
+
+def profile(quick: int) -> settings:
+    return settings(
+        max_examples=quick,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Cluster]:
+    """A cluster and what becomes of it: other policies, labels, pods that come, go, move, or end; nodes too."""
+    at = draw(clusters())
+    found = [at]
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(changed(at))
+        found.append(at)
+    return found
+
+
+@st.composite
+def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
+    kind = draw(st.sampled_from(("policies", "labels", "labels", "gone", "moved", "ended", "new", "other")))
+    if kind == "policies" or not at.pods:
+        return replace(at, policies=draw(policies(tuple(at.namespaces))))
+    if kind == "other":
+        return replace(draw(clusters()), settings=at.settings)
+    pod = at.pods[draw(st.sampled_from(sorted(at.pods)))]
+    if kind == "labels":
+        return at.with_object(replace(pod, labels=draw(labels())))
+    if kind == "moved":
+        return at.with_object(replace(pod, node=draw(st.sampled_from(sorted(at.nodes))), uid=pod.uid + "+"))
+    if kind == "ended":
+        return at.with_object(replace(pod, finished=True))
+    if kind == "new":
+        return at.with_object(replace(pod, name=pod.name + "x", uid="new", address=None, has_status=False))
+    return at.without(pod)
+
+
+def anything_happens(data: st.DataObject, parts: Parts, most: int = 12) -> None:
+    """Messages arrive in any order, some doubled, some never; processes restart."""
+    newest = len(parts.history) - 1
+    for _ in range(data.draw(st.integers(0, most))):
+        what = data.draw(st.sampled_from(("registry", "node", "node", "program", "report", "restart", "patience")))
+        name = data.draw(st.sampled_from(sorted(parts.cluster.nodes)))
+        version = data.draw(st.integers(0, newest))
+        if what == "registry":
+            parts.registry_looks(version)
+        elif what == "restart":
+            if data.draw(st.booleans()):
+                parts.restart_registry()
+            elif name in parts.nodes:
+                parts.restart_node(name)
+        elif what in ("node", "patience") or name not in parts.nodes:
+            message = data.draw(st.integers(0, len(parts.messages) - 1)) if parts.messages else None
+            parts.node_looks(name, version, message, patience_over=what == "patience")
+        elif what == "program":
+            parts.node_programs(name)
+        else:
+            parts.report_arrives(name)
+
+
+def compare(parts: Parts) -> None:
+    world = parts.joined()
+    facts = tunnelled(parts.cluster, sorted(parts.cluster.nodes))
+    for name, own in facts.items():
+        here, everywhere = parts.nodes[name].view(own), world.view(own, facts)
+        assert here is not None
+        for field in fields(here):
+            assert getattr(here, field.name) == getattr(everywhere, field.name), f"{name}: {field.name}"
+        assert tables(here) == tables(everywhere)
+    names = {problem.name for problem in world.problems}
+    mine = {problem.name for node in parts.nodes.values() for problem in node.problems}
+    assert mine <= names
+
+
+@given(data=st.data(), history=histories())
+@profile(150)
+def test_settled_parts_compile_what_one_process_for_all_compiles(data: st.DataObject, history: list[Cluster]) -> None:
+    parts = Parts(history[0])
+    for cluster in history:
+        if cluster is not history[0]:
+            parts.change(cluster)
+        anything_happens(data, parts)
+        if data.draw(st.booleans()):
+            parts.settle()
+            compare(parts)
+    parts.settle()
+    compare(parts)
+
+
+@st.composite
+def selective(draw: st.DrawFn) -> Cluster:
+    """A few pods that every policy isolates and then admits by selectors: classes decide about every pair."""
+    names = ("alpha", "beta")[: draw(st.integers(1, 2))]
+    nodes = {name: Node(name, addresses=(node_address(name),)) for name in NODE_NAMES}
+    pods = {}
+    for number in range(draw(st.integers(3, 5))):
+        place = draw(st.sampled_from(names)), f"pod{number}"
+        pod = Pod(*place, labels=draw(labels()), node=draw(st.sampled_from(NODE_NAMES)), uid=f"{number}")
+        pods[pod.key] = pod
+    return Cluster(
+        settings=Settings(isolation=draw(st.sampled_from((Isolation.NONE, Isolation.TENANT))), tier_labels=()),
+        namespaces={name: Namespace(name, Labels({NAME_LABEL: name})) for name in names},
+        nodes=nodes,
+        pods=pods,
+        policies=draw(selective_policies(names)),
+    )
+
+
+@st.composite
+def selective_policies(
+    draw: st.DrawFn, names: tuple[str, ...], directions: tuple[Direction, ...] = tuple(Direction)
+) -> dict[PolicyKey, KubernetesPolicy]:
+    found = {}
+    for number in range(draw(st.integers(1, 3))):
+        peers = tuple(
+            PolicyPeer(pods=Selector((draw(requirements()),)), namespaces=draw(st.sampled_from((None, EVERYTHING))))
+            for _ in range(draw(st.integers(1, 2)))
+        )
+        direction = draw(st.sampled_from(directions))
+        subject = EVERYTHING if direction is Direction.INGRESS else draw(selectors())
+        rules = {direction.value.lower(): (PolicyRule(peers=peers),)}
+        policy = KubernetesPolicy(
+            draw(st.sampled_from(names)), f"policy{number}", subject, frozenset({direction}), **rules
+        )
+        found[policy.key] = policy
+    return found
+
+
+def every_pair(rig: PartsRig) -> list[Connection]:
+    ends = [Endpoint(pod=key) for key in sorted(rig.addresses)]
+    return [Connection(one, two, PortRef(Protocol.TCP, 80)) for one in ends for two in ends if one != two]
+
+
+@given(data=st.data(), cluster=selective())
+@profile(150)
+def test_nothing_stops_or_opens_while_messages_are_on_their_way(data: st.DataObject, cluster: Cluster) -> None:
+    """What old and new state allow is never dropped, what neither allows never passes, in any order of messages."""
+    parts = Parts(cluster)
+    parts.settle()
+    rig = PartsRig(parts)
+    chosen = every_pair(rig)
+    for _ in range(data.draw(st.integers(1, 2))):
+        before = Reference.of(parts.cluster, rig.addresses)
+        parts.change(data.draw(other_rules_or_labels(parts.cluster)))
+        after = Reference.of(parts.cluster, rig.addresses)
+        steady = [one for one in chosen if before.allowed(one) == after.allowed(one)]
+        for _ in range(data.draw(st.integers(0, 25))):
+            one_thing_happens(data, rig)
+            for connection in steady:
+                assert_as(rig, connection, before.allowed(connection))
+        while_settling(rig, steady, before)
+        for connection in chosen:
+            assert_as(rig, connection, after.allowed(connection))
+
+
+@st.composite
+def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
+    """Other ingress policies, or one pod with other labels: every packet is judged by the old state or by the new.
+
+    Egress policies stay: both nodes of a pair have a part in them, and hear of them at different times.
+    """
+    alive = sorted(key for key, pod in at.pods.items() if pod.networked)
+    if not alive or draw(st.booleans()):
+        staying = {key: each for key, each in at.policies.items() if Direction.EGRESS in each.directions}
+        other = draw(selective_policies(tuple(at.namespaces), (Direction.INGRESS,)))
+        return replace(at, policies=other | staying)
+    return at.with_object(replace(at.pods[draw(st.sampled_from(alive))], labels=draw(labels())))
+
+
+def one_thing_happens(data: st.DataObject, rig: PartsRig) -> None:
+    parts, newest = rig.parts, len(rig.parts.history) - 1
+    name = data.draw(st.sampled_from(sorted(parts.nodes)))
+    what = data.draw(st.sampled_from(("registry", "objects", "numbers", "program", "program", "report")))
+    if what == "registry":
+        parts.registry_looks(data.draw(st.integers(newest - 1, newest)))
+    elif what == "objects":
+        parts.node_looks(name, newest, None)
+    elif what == "numbers":
+        parts.node_looks(name, 0, data.draw(st.integers(max(0, len(parts.messages) - 4), len(parts.messages) - 1)))
+    elif what == "program":
+        rig.program_node(name)
+    else:
+        parts.report_arrives(name)
+
+
+def while_settling(rig: PartsRig, steady: list[Connection], before: Reference) -> None:
+    """As `Parts.settle`, with a look at every step."""
+    parts, newest = rig.parts, len(rig.parts.history) - 1
+    for _ in range(MOST_ROUNDS):
+        was = (len(parts.messages), dict(parts.reports))
+        parts.registry_looks(newest)
+        for name in sorted(parts.nodes):
+            parts.node_looks(name, newest, len(parts.messages) - 1)
+            rig.program_node(name)
+            parts.report_arrives(name)
+            for connection in steady:
+                assert_as(rig, connection, before.allowed(connection))
+        if was == (len(parts.messages), parts.reports) and not parts.registry.pending:
+            return
+    raise AssertionError("it does not settle")
+
+
+def assert_as(rig: PartsRig, connection: Connection, allowed: bool) -> None:
+    for switch in rig.switches.values():
+        switch.conntrack.flush()
+    arrived = bool(rig.send(connection, rig.opening(connection)))
+    assert arrived == allowed, f"{connection}"
