@@ -19,7 +19,7 @@ MERGE = "application/merge-patch+json"
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Refused(Exception):
     """The API server answered with an error: its HTTP status and its message."""
 
