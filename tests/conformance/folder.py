@@ -23,7 +23,9 @@ def settings_of(mode: str) -> str:
 
 
 class FolderCluster:
-    """Live manifests: every `show` replaces the one file."""
+    """Live manifests: every `show` replaces the one file, and what is programmed then is all of it."""
+
+    patience = 0.0
 
     def __init__(self, live: Live, settings: str) -> None:
         self._live = live

@@ -7,11 +7,14 @@ paths from one to the other. What an ipBlock or a selector of all namespaces hol
 from __future__ import annotations
 
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from typing import NamedTuple, Protocol
+
+import pytest
 
 from romana_ovs.emulate.emulation import Emulation
 from romana_ovs.emulate.probe import look
@@ -22,7 +25,7 @@ from tests.conformance.states import BASE_STATE, State, endpoints, in_lane, lane
 from tests.conformance.words import Case, Claim, Manifest, Step
 from tests.integration.scenarios.space import within
 
-LANES = 4
+LANES = 6
 LOOK = 0.4
 """Seconds that a closed path is watched: hundreds of times what an open one takes. Open ones get a second chance."""
 PATIENCE = 4.0
@@ -32,12 +35,15 @@ PATIENCE = 4.0
 class EmulatedCluster(Protocol):
     """An emulated cluster of which a runner replaces the objects."""
 
+    patience: float
+    """How long its controller may take to learn of what is shown, in seconds."""
+
     @property
     def emulation(self) -> Emulation:
         """Its nodes and pods."""
 
     def show(self, manifests: Sequence[Manifest]) -> None:
-        """Make these all the objects that there are; return when pods run and every switch has what they ask for."""
+        """Make these all the objects that there are; return when every switch has what the controller knows of them."""
 
 
 class Turn(NamedTuple):
@@ -57,12 +63,22 @@ def rounds(cases: Iterable[Case], lanes: int = LANES) -> Iterator[list[Turn | No
         yield [queue[number] if number < len(queue) else None for queue in queues]
 
 
+def asked_of(request: pytest.FixtureRequest) -> list[Case]:
+    """The cases whose tests, in the file of the fixture that asks, are part of this session."""
+    tests = [item for item in request.session.items if item.path == request.path]
+    return list({item.callspec.params["case"].name: item.callspec.params["case"] for item in tests}.values())
+
+
 def run_table(cluster: EmulatedCluster, cases: Sequence[Case], mode: str) -> Mapping[str, list[str]]:
     """What is not as the table says, by the name of the case; those without a fault have an empty list."""
     found: dict[str, list[str]] = defaultdict(list, {case.name: [] for case in cases})
     for turns in rounds(cases):
         cluster.show(objects_of(cluster.emulation, turns))
-        for lane, faults in _look_at(cluster.emulation, turns, mode).items():
+        until = time.monotonic() + cluster.patience
+        seen = _look_at(cluster.emulation, turns, mode)
+        while any(seen.values()) and time.monotonic() < until:
+            seen = _look_at(cluster.emulation, turns, mode)
+        for lane, faults in seen.items():
             turn = turns[lane]
             assert turn is not None
             found[turn.case.name] += [f"{turn.step.does}: {fault}" for fault in faults]

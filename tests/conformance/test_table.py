@@ -64,7 +64,7 @@ def test_the_rule_of_tenants_is_what_cases_write_out() -> None:
 
 @every_case
 def test_a_case_can_be_run_in_some_way_with_packets(case: Case) -> None:
-    assert Way.FOLDER not in case.without
+    assert not case.lacking(Way.FOLDER)
     assert all(case.without.values())
 
 

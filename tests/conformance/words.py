@@ -32,8 +32,6 @@ class Way(Enum):
     API = "packets, objects from the API server"
 
 
-PACKETS = frozenset({Way.FOLDER, Way.API})
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -153,6 +151,12 @@ class Case:
     upstream: str = ""
     hazard: str = ""
     without: Mapping[Way, str] = field(default_factory=dict)
+
+    def lacking(self, way: Way) -> str:
+        """Why it is not run in this way; empty when it is."""
+        if way is Way.API and any(step.refused for step in self.steps):
+            return "the API server refuses what it is about (tests/conformance/test_validation.py)"
+        return self.without.get(way, "")
 
 
 def case(

@@ -29,7 +29,6 @@ from tests.conformance.words import (
 
 A = labels(pod="a")
 FIRST, SECOND = "192.168.7{lane}.9", "192.168.7{lane}.10"
-KUBELET = "on the API server it is the kubelet that says such a thing of a pod, not a test"
 
 
 def _at(address: str, phase: str = "Running") -> Manifest:
@@ -47,14 +46,12 @@ ADDRESSES = (
              expect={"80/tcp": ALL.closed("*", "x/a")}),
         step("the finished one goes", no_pod("x/job"), expect={"80/tcp": ALL.closed("*", "x/a")}),
         hazard="A1",
-        without={Way.API: KUBELET},
     ),
     case(
         "a-failed-pod-is-nothing",
         step("x/job has failed", pod("x/job", status=_at(FIRST, "Failed")),
              policy("x/a", A, ingress=[into(pods(labels(pod="job")))]), expect={"80/tcp": ALL.closed("*", "x/a")}),
         hazard="A1",
-        without={Way.API: KUBELET},
     ),
     case(
         "a-new-pod-is-denied-from-the-start",
@@ -77,7 +74,7 @@ ADDRESSES = (
         step("it gets another", pod("x/late", status=_at(SECOND)),
              expect={"80/tcp": ALL.closed("*", "x/a x/late").open("x/late", "x/a")}),
         hazard="A3",
-        without={Way.API: KUBELET},
+        without={Way.API: "a pod without an address gets one of ours there"},
     ),
     case(
         "an-address-among-podips",
@@ -85,19 +82,23 @@ ADDRESSES = (
             {"ip": "fd00::9"}, {"ip": FIRST}]}), policy("x/in", labels(pod="dual"), ingress=[into(block("{x/b}/32"))]),
              expect={"80/tcp": ALL.closed("*", "x/dual").open("x/b", "x/dual")}),
         hazard="A30",
-        without={Way.API: KUBELET},
     ),
     case(
-        "unready-and-ending-pods-stay-policed",
+        "an-unready-pod-stays-policed",
         step("x/old is not ready", pod("x/old", status={**_at(FIRST), "conditions": [
             {"type": "Ready", "status": "False"}]}), policy("x/old", labels(pod="old"), ingress=[]),
              policy("x/a", A, ingress=[into(pods(labels(pod="old")))]),
              expect={"80/tcp": ALL.closed("*", "x/old x/a").open("x/old", "x/a")}),
-        step("it is being deleted", {**(ending := pod("x/old", status=_at(FIRST))), "metadata": {
+        hazard="A29",
+    ),
+    case(
+        "an-ending-pod-stays-policed",
+        step("x/old is being deleted", {**(ending := pod("x/old", status=_at(FIRST))), "metadata": {
             **ending["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 300}},
+             policy("x/old", labels(pod="old"), ingress=[]), policy("x/a", A, ingress=[into(pods(labels(pod="old")))]),
              expect={"80/tcp": ALL.closed("*", "x/old x/a").open("x/old", "x/a")}),
         hazard="A29",
-        without={Way.API: KUBELET},
+        without={Way.API: "a pod that is being deleted there ends at once: its emulated kubelet grants no grace"},
     ),
 )
 
@@ -115,7 +116,6 @@ NODES = (
         step("every namespace is taken, which no node is in", policy("x/in", A, ingress=[into(spaces(EVERY))]),
              expect={"80/tcp": ALL.closed("*", "x/b x/c")}, claims=[closes("node2", "x/a"), closes("node3", "x/a")]),
         hazard="A4",
-        without={Way.API: KUBELET},
     ),
     case(
         "a-node-and-its-own-pods",
