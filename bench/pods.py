@@ -19,7 +19,7 @@ from romana_ovs.model.bridge import POD_ID
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod
-from romana_ovs.pipeline.tables import TABLE_IDS
+from romana_ovs.pipeline.listing import loadable
 
 TENANT = "tenant000"
 PORT = 80
@@ -101,7 +101,7 @@ def bench(pods: int, clients: int, servers: int) -> Iterator[Bench]:
         _plug(here, everyone)
         here.vsctl("set", "Open_vSwitch", ".", f"other_config:max-idle={IDLE_MS}")
         here.ofctl("set-frags", "nx-match")
-        tables = "\n".join(flow.text(TABLE_IDS) for flow in program.flows.values())
+        tables = loadable(program.flows.values())
         yield Bench(here, tuple(places["client"]), tuple(places["server"]), tables, len(program.flows))
 
 

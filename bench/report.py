@@ -188,8 +188,8 @@ def _latency(found: Found) -> str:
 node's {found["flows"]["total"]:,} flows: from a new cluster in memory to the barrier that confirms its flows. \
 *Computing* is from the cluster to the wanted tables, *Open vSwitch* the waits for its answers (one for the bundle, \
 one \
-for its commit, one more where a pod's old connections are forgotten), *sending* the rest: comparing, encoding, \
-writing. \
+for its commit, one more where a pod's old connections are forgotten, and one where its meter comes or goes), \
+*sending* the rest: comparing, encoding, writing. A meter-mod counts as a flow-mod here. \
 A relabelled pod changes its tier and keeps its address; a moved pod goes from one far node to another. Reading \
 the folder of manifests is not in it, nor is the state file, \
 which is written before the flows are sent whenever a pod comes or goes: {found["saving_ms"]:.0f} ms at this size, \

@@ -83,6 +83,7 @@ class RomanaOvs(runtime.RyuApp):
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
+        self._last: Loaded | None = None
         self._aside_now = False
 
     def _read_settings(self) -> None:
@@ -117,8 +118,9 @@ class RomanaOvs(runtime.RyuApp):
             resources=resources_of(node),
         )
         self._duties = Duties(
-            settings, self.world, registers=node is None, tell=self._source.tell,
+            settings, self.world, self._source.store, registers=node is None, tell=self._source.tell,
             later=lambda seconds: runtime.spawn_after(seconds, self._compute),
+            wake_later=lambda seconds: runtime.spawn_after(seconds, self._wake.set),
         )
 
     def start(self) -> None:
@@ -161,6 +163,7 @@ class RomanaOvs(runtime.RyuApp):
 
     def _loaded(self, loaded: Loaded, noticed: float) -> None:
         """The manifests have been read."""
+        self._last = loaded
         self._refuse(tuple(str(problem) for problem in loaded.problems))
         if loaded.cluster is not self.cluster:
             self.cluster = loaded.cluster
@@ -216,8 +219,8 @@ class RomanaOvs(runtime.RyuApp):
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
-            if self._duties is not None and session.synced is not None and session.synced.promise is not None:
-                self._duties.parts.confirmed(bridge.node, session.synced.promise)
+            if self._duties is not None and session.synced is not None and session.synced.pledge is not None:
+                self._duties.parts.confirmed(bridge.node, session.synced.pledge)
                 self._duties.report()
         self._wake.set()
         self._told()
@@ -233,6 +236,7 @@ class RomanaOvs(runtime.RyuApp):
             following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
             pause = following if self._attempt() else None
             self._told()
+            self._tell_statuses()
 
     def _attempt(self) -> bool:
         """Do what is due; returns whether any of it failed."""
@@ -254,6 +258,7 @@ class RomanaOvs(runtime.RyuApp):
 
     def _round(self, cluster: Cluster) -> None:
         number, generation = self.progress.next_round(), self.progress.generation
+        policies = self._duties.policies() if self._duties is not None else ""
         driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
         self._aside(lambda: self._follow(cluster, driven))
         if self._duties is not None:
@@ -266,8 +271,8 @@ class RomanaOvs(runtime.RyuApp):
         programs = self._aside(lambda: {node: self._program(facts[node], facts) for node in nodes})
         for node, program in programs.items():
             if program is not None:
-                promise = self._duties.parts.promise(node) if self._duties is not None else None
-                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), promise))
+                pledge = self._duties.parts.pledge(node, policies) if self._duties is not None else None
+                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), pledge))
 
     def _aside(self, function: Callable[[], T]) -> T:
         """What `function` makes of the world, which nobody may look at until then."""
@@ -298,6 +303,14 @@ class RomanaOvs(runtime.RyuApp):
             self._failures[facts.node] = f"node {facts.node}: {error}"
             return None
 
+    def _tell_statuses(self) -> None:
+        """Have the API server told how its objects fare."""
+        if self._duties is not None and self._last is not None:
+            failing = bool(self._failures) or any(one.state is State.FAILED for one in self.sessions.values())
+            # What the registry is just seeing to is nothing to be told of.
+            unplaced = () if self.world.pending else self.world.problems
+            self._duties.tell_statuses(self._last, unplaced=unplaced, failing=failing)
+
     def _finish(self) -> None:
         """When every switch has the last round: take the world's next step, or tell that all is programmed."""
         waiting = {
@@ -316,6 +329,8 @@ class RomanaOvs(runtime.RyuApp):
             return
         if behind:
             return
+        if self._duties is not None and self.progress.current:
+            self._duties.programmed()
         done = self.progress.finish(waiting, time.monotonic())
         if done is not None and self._feed is not None:
             self._feed.tell({"event": "programmed", **asdict(done)})

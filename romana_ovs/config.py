@@ -26,6 +26,8 @@ IN_CLUSTER = "in-cluster"
 """In the place of a kubeconfig file: the service account of the pod that the controller runs in."""
 MAX_BITS = 30
 """Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
+MAX_RATE = 1_000_000
+"""Connections a second; ten seconds' worth of it still fit a meter's burst size."""
 
 T = TypeVar("T")
 
@@ -60,6 +62,13 @@ OPTIONS = (
     Option("segment_bits", "12", "bits", "Bits of a pod address that number tenants' segments."),
     Option("host_bits", "6", "bits", "Bits of a pod address that number hosts."),
     Option("endpoint_bits", "6", "bits", "Bits of a pod address that number the pods of a segment on one host."),
+    Option(
+        "new_connections",
+        "1000",
+        "connections a second",
+        "How many connections one pod may open towards other nodes and outside, ten "
+        "seconds' worth of them at once; 0: no limit.",
+    ),
     Option(
         "manifests",
         "/etc/romana-ovs/manifests",
@@ -225,6 +234,7 @@ def _settings(reading: _Reading) -> Settings:
         segment_bits=reading.of("segment_bits", _bits),
         host_bits=reading.of("host_bits", _bits),
         endpoint_bits=reading.of("endpoint_bits", _bits),
+        new_connections=reading.of("new_connections", _rate),
     )
 
 
@@ -359,6 +369,10 @@ def _whole(text: str, low: int, high: int, unit: str) -> int:
 
 def _bits(text: str) -> int:
     return _whole(text, 1, MAX_BITS, "bits")
+
+
+def _rate(text: str) -> int:
+    return _whole(text, 0, MAX_RATE, "connections a second")
 
 
 def _count(text: str) -> int:

@@ -37,6 +37,7 @@ network = 172.16.0.0/12        # a comment
 segment_bits = 8
 host_bits = 6
 endpoint_bits = 6
+new_connections = 250
 manifests = /srv/manifests
 nodes = 3
 ovsdb = unix:/run/a.sock, tcp:127.0.0.1:6640
@@ -53,6 +54,7 @@ WANTED = Settings(
     segment_bits=8,
     host_bits=6,
     endpoint_bits=6,
+    new_connections=250,
 )
 
 
@@ -124,6 +126,9 @@ def test_the_example_file_names_every_option_with_its_default() -> None:
         ("segment_bits = 0", '"0" is not a number of bits from 1 to 30'),
         ("host_bits = six", '"six" is not a number of bits'),
         ("endpoint_bits = -6", '"-6" is not a number of bits'),
+        ("new_connections = -1", '"-1" is not a number of connections a second from 0 to 1000000'),
+        ("new_connections = 1k", "is not a number of connections a second"),
+        ("new_connections = 1000001", "is not a number of connections a second"),
         ("nodes = 0", "is not a number of nodes"),
         ("ovsdb = /var/run/db.sock", "is no OVSDB remote"),
         ("segment_bit = 6", "[romana] segment_bit: unknown option"),

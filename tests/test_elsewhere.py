@@ -23,12 +23,12 @@ from romana_ovs.model.objects import (
     PolicyPort,
     PolicyRule,
 )
-from romana_ovs.pipeline.compile import CompileCache, compile_node
-from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import Scope
 from romana_ovs.policy.selection import selects
+from romana_ovs.sync.meters import MeterPlan, plan_meters
 from romana_ovs.sync.plan import Plan, plan
 from romana_ovs.world import World, offline_facts
 from tests.strategies import (
@@ -42,17 +42,18 @@ from tests.strategies import (
     node_address,
 )
 
-Tables = Mapping[str, Mapping[FlowKey, Flow]]
+Programs = Mapping[str, Program]
+NOTHING = Program({}, {})
 NEW = "newcomer"
 
 
 @dataclass
 class Counter:
-    """A followed cluster: its world, and each node's flows as they would be in its switch."""
+    """A followed cluster: its world, and each node's flows and meters as they would be in its switch."""
 
     cluster: Cluster
     world: World
-    tables: Tables
+    programs: Programs
     caches: dict[str, tuple[ResolveCache, CompileCache]]
 
     @classmethod
@@ -74,25 +75,32 @@ class Counter:
 
     def _step(self, cluster: Cluster, plans: dict[str, list[Plan]]) -> None:
         facts = offline_facts(cluster, self.world.registry.hosts)
-        tables = {}
+        programs = {}
         for node, own in facts.items():
             resolving, compiling = self.caches.setdefault(node, (ResolveCache(), CompileCache()))
             view = self.world.view(own, facts)
-            tables[node] = compile_node(view, resolve(view, resolving), compiling).flows
+            program = programs[node] = compile_node(view, resolve(view, resolving), compiling)
+            before = self.programs.get(node, NOTHING)
             if node in plans:
-                plans[node].append(plan(tables[node], self.tables.get(node, {})))
-        self.tables = tables
+                meters = plan_meters(program.meters, before.meters)
+                plans[node].append(replace(plan(program.flows, before.flows), meters=meters))
+        self.programs = programs
 
 
 def _joined(steps: list[Plan]) -> Plan:
     kinds = ("add", "modify", "delete")
-    return Plan(*(tuple(flow for step in steps for flow in getattr(step, kind)) for kind in kinds))
+    flows = (tuple(flow for step in steps for flow in getattr(step, kind)) for kind in kinds)
+    changes = tuple(change for step in steps for change in (*step.meters.before, *step.meters.after))
+    return Plan(*flows, meters=MeterPlan(changes))
 
 
 def sent_elsewhere(plans: Mapping[str, Plan], *homes: str) -> dict[str, list[str]]:
-    """The flow-mods to all nodes but `homes`, as text; empty when there are none."""
+    """The flow-mods and meter-mods to all nodes but `homes`, as text; empty when there are none."""
     return {
-        node: [f"{change.value} {flow.table} {flow.match_text()} ({flow.origin})" for change, flow in each.ordered()]
+        node: [
+            *(f"{change.value} {flow.table} {flow.match_text()} ({flow.origin})" for change, flow in each.ordered()),
+            *(f"{change.value} {meter.text()} ({meter.origin})" for change, meter in each.meters.before),
+        ]
         for node, each in plans.items()
         if node not in homes and each.size
     }

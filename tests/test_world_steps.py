@@ -63,3 +63,55 @@ def test_while_a_split_is_pending_newer_rules_and_pods_are_followed():
     assert {key: view.classes[world.identity_of(key)].truths for key in ("ns/client", "ns/plain", "ns/new")} == {
         "ns/client": {exists: True}, "ns/plain": {exists: False}, "ns/new": {exists: True},
     }
+
+
+def formerly(world, found, key="ns/client"):
+    """The former identities that the view of the pod's node shows."""
+    node = found.pods[key].node
+    return next(each.formerly for each in views(world, found)[node].pods if each.key == key)
+
+
+def test_a_number_is_a_former_one_while_no_rule_in_force_tells_it_from_the_new_one():
+    before = cluster(pod("client", labels={"app": "web"}), pod("plain"), pod("server", "node2"))
+    world = follow(before)
+    shared = world.identity_of("ns/client")
+    after = before.with_object(policy("p", PolicyPeer(pods=Selector.of({"app": "web"})), selector=EVERYTHING))
+    world.update(after)
+    assert formerly(world, after) == ()
+    world.advance()
+    assert formerly(world, after) == (shared,) and formerly(world, after, "ns/plain") == ()
+    world.advance()
+    assert formerly(world, after) == ()
+
+
+def test_a_split_during_a_split_adds_former_numbers():
+    client = pod("client", labels={"app": "web", "env": "prod"})
+    before = cluster(client, pod("two", labels={"app": "web"}), pod("plain"))
+    world = follow(before)
+    shared = world.identity_of("ns/client")
+    after = before.with_object(policy("p", PolicyPeer(pods=Selector.of({"app": "web"}))))
+    world.update(after)
+    world.advance()
+    second = world.identity_of("ns/client")
+    assert second == world.identity_of("ns/two") != shared
+    after = after.with_object(policy("q", PolicyPeer(pods=Selector.of({"env": "prod"}))))
+    world.update(after)
+    assert formerly(world, after) == (shared,)
+    world.advance()
+    assert world.identity_of("ns/client") not in (shared, second)
+    assert formerly(world, after) == (shared, second) and formerly(world, after, "ns/two") == (shared,)
+    world.advance()
+    assert not world.pending and formerly(world, after) == ()
+
+
+def test_a_relabelled_pod_has_no_former_number():
+    before = cluster(pod("client", labels={"app": "web"}), pod("plain"))
+    world = follow(before)
+    after = before.with_object(policy("p", PolicyPeer(pods=Selector.of({"app": "web"}))))
+    world.update(after)
+    world.advance()
+    assert formerly(world, after) != ()
+    after = after.with_object(pod("client"))
+    world.update(after)
+    assert world.pending and world.identity_of("ns/client") == world.identity_of("ns/plain")
+    assert formerly(world, after) == ()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -59,6 +59,11 @@ class FollowingRegistry(Registry):
         self._tenants = FollowedTenants(plan, {}, {})
         self._elsewhere: frozenset[IPv4Address] = frozenset()
         self._granted: frozenset[IPv4Address] = frozenset()
+        self._brought: frozenset[IPv4Address] = frozenset()
+
+    def keep_free(self, addresses: Iterable[IPv4Address]) -> None:
+        """Takes `addresses`, with which pods of this node came, as not to be given, served or not; and no others."""
+        self._brought = frozenset(addresses)
 
     def follow(
         self, runs: Runs, indexes: Indexes, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
@@ -125,7 +130,8 @@ class FollowingRegistry(Registry):
         return found
 
     def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
-        if IPv4Address(self._value(segment, host, position)) in self._elsewhere:
+        address = IPv4Address(self._value(segment, host, position))
+        if address in self._elsewhere or address in self._brought:
             return False
         return super()._free_position(segment, host, position)
 

@@ -18,6 +18,7 @@ from romana_ovs.cli.session import Session, parse_ports
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs.kube.tenancy import ALLOWED, PREFIX
 from romana_ovs.model.objects import PolicyKey
 
 PORTS = parse_ports("80/tcp,81/tcp,80/udp")
@@ -25,6 +26,7 @@ POLICY = PolicyKey("RomanaNetworkPolicy", "default", "policy1")
 POLICY_FILE = "policy1.yaml"
 RESOURCE = "networkpolicies.romana.io"
 PODS = 5
+TENANTS = ("t1", "t2")
 SETTINGS_FILE = "romana.conf"
 
 
@@ -88,6 +90,9 @@ class KubernetesStage:
 
     def settle(self) -> None:
         """Make the tenants' objects; return when their pods run. Raises SetupError."""
+        # Whose pods a namespace may hold is for its administrator to say.
+        allowed = [f"{PREFIX}{tenant}={ALLOWED}" for tenant in TENANTS]
+        self._plane.kubectl("label", "--overwrite", "namespace", POLICY.namespace, *allowed)
         self._plane.apply(*sorted(self._source.glob("*.yaml")))
         self.session.emulation.settle(pods=PODS)
         self._cluster.await_cluster(lambda cluster: all(pod.address for pod in cluster.pods.values()))

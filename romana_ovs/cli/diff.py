@@ -170,7 +170,7 @@ def _tables(
     world: World, facts: Mapping[str, BridgeFacts], caches: Mapping[str, CompileCache]
 ) -> tuple[dict[str, Tables], dict[str, CompileCache]]:
     kept = {node: caches.get(node) or CompileCache() for node in facts}
-    return {node: compiled(world, facts, node, kept[node]) for node in facts}, kept
+    return {node: compiled(world, facts, node, kept[node]).flows for node in facts}, kept
 
 
 def _cost(old: Tables, new: Tables) -> Cost:

@@ -38,7 +38,7 @@ _INTRODUCTION = """\
 The demonstration of `etc/demo` with its policy applied, on three nodes in a line of links: tenant t1 has a
 frontend and a backend pod, tenant t2 three replicas. Isolation is by tier, and `policy1` lets the frontend reach
 the backend on TCP port 80. Here are all flows of {node}, where the backend is, by origin: as `romana-ovs flows`
-prints them, but with the names of tables. Then come some packets, step by step."""
+prints them, but with the names of tables, and with meters. Then come some packets, step by step."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def pipeline_page(demo: Path) -> str:
     """The text of docs/pipeline.md, with the demonstration at `demo`. Raises InputError when that cannot be used."""
     _, cluster = _around_policy(demo)
     world, facts = settled(cluster, None)
-    flows = {node: list(compiled(world, facts, node).values()) for node in facts}
+    flows = {node: list(compiled(world, facts, node).flows.values()) for node in facts}
     network = Network({node: Switch(found) for node, found in flows.items()}, Wiring.of(facts))
     tour = _Tour(cluster, world, facts, network)
     opening = tour.packet(FRONTEND, BACKEND, 80)

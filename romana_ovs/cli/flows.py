@@ -1,8 +1,9 @@
 """`romana-ovs flows DIR --node NAME`: one node's compiled tables, as ovs-ofctl or a program reads them.
 
 The text loads with `ovs-ofctl -O OpenFlow15 add-flows BRIDGE FILE`. With `--json`:
-`[{"table", "table_id", "priority", "match", "actions", "cookie", "origin"}]`, where `match` and `actions` are in
-ovs-ofctl's words and `origin` says why the flow exists (a policy and its rule, or a feature of ours).
+`[{"table", "table_id", "priority", "match", "actions", "cookie", "origin", "meter"}]`, where `match` and `actions` are
+in ovs-ofctl's words, `origin` says why the flow exists (a policy and its rule, or a feature of ours), and `meter` is
+empty or the meter that a switch has before the actions, as `add-meter` takes it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def run(args: argparse.Namespace) -> int:
 
     loaded = load_folder(args)
     world, facts = settled(loaded.cluster, saved_state(args.state))
-    flows = compiled(world, facts, args.node)
+    program = compiled(world, facts, args.node)
     if args.json:
-        print_json(rows(flows.values()))
+        print_json(rows(program.flows.values(), program.meters))
     else:
-        print(loadable(flows.values()), end="")
+        print(loadable(program.flows.values(), program.meters), end="")
     return 0

@@ -9,8 +9,7 @@ from typing import Any
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.pipeline.compile import CompileCache, compile_node
-from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import World, offline
 
@@ -28,10 +27,10 @@ def settled(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, M
 
 def compiled(
     world: World, facts: Mapping[str, BridgeFacts], node: str, cache: CompileCache | None = None
-) -> dict[FlowKey, Flow]:
-    """The flows of `node`. Raises InputError, naming the nodes there are, when it is none of them."""
+) -> Program:
+    """The tables of `node`. Raises InputError, naming the nodes there are, when it is none of them."""
     if node not in facts:
         known = ", ".join(sorted(facts)) or "none"
         raise InputError(Problem(f"there is no such node; the nodes are: {known}", kind="Node", name=node))
     view = world.view(facts[node], facts)
-    return compile_node(view, resolve(view), cache).flows
+    return compile_node(view, resolve(view), cache)

@@ -6,11 +6,10 @@ cluster makes no writes; and nothing here names another tenant's pods or address
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
@@ -26,10 +25,10 @@ from romana_ovs.kube.api.wanted import (
 )
 from romana_ovs.kube.decode import ROMANA_POLICY
 from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.tenancy import tenant_object_name
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
-from romana_ovs.model.syntax import LABEL_LENGTH, subdomain_fault
 
 PROGRAMMED, INVALID, READY = "Programmed", "Invalid", "Ready"
 """The types of our conditions."""
@@ -63,7 +62,7 @@ class Situation:
     """
 
     versions: Mapping[ObjectId, Version]
-    programmed: Mapping[ObjectId, Version] = field(default_factory=dict)
+    programmed: Mapping[ObjectId, Version] | None = None
     problems: tuple[Problem, ...] = ()
     kept: Collection[ObjectId] = ()
     invalid: Collection[ObjectId] = ()
@@ -90,22 +89,43 @@ def policy_statuses(now: Situation) -> dict[ObjectId, PolicyStatus]:
 def _conditions(
     key: ObjectId, version: Version, problems: tuple[Problem, ...], now: Situation
 ) -> tuple[Condition, ...]:
-    standing, confirmed = _standing(key, now), now.programmed.get(key) == version
-    return _programmed(standing, confirmed, now.failing), _invalid(standing, problems)
+    standing = _standing(key, now)
+    return _programmed(standing, _progress(key, version, now)), _invalid(standing, problems)
 
 
-def _programmed(standing: Standing, confirmed: bool, failing: bool) -> Condition:
+class _Progress(Enum):
+    """How far the switches are with a version of a policy; the value is the reason of the condition."""
+
+    CONFIRMED = "Programmed"
+    BEGINNING = "Starting"
+    PENDING = "Pending"
+    FAILED = "SwitchFailed"
+
+
+_SAID = {
+    _Progress.CONFIRMED: (Truth.TRUE, "Every switch has confirmed it."),
+    _Progress.BEGINNING: (Truth.UNKNOWN, "romana-ovs has just started, and no switch has confirmed anything yet."),
+    _Progress.PENDING: (Truth.FALSE, "Not every switch has confirmed it yet."),
+    _Progress.FAILED: (Truth.FALSE, "Not every switch has taken it; the log of romana-ovs says which, and why."),
+}
+
+
+def _progress(key: ObjectId, version: Version, now: Situation) -> _Progress:
+    if now.programmed is not None and now.programmed.get(key) == version:
+        return _Progress.CONFIRMED
+    if now.failing:
+        return _Progress.FAILED
+    return _Progress.BEGINNING if now.programmed is None else _Progress.PENDING
+
+
+def _programmed(standing: Standing, progress: _Progress) -> Condition:
     if standing is Standing.KEPT:
         return Condition(PROGRAMMED, Truth.FALSE, "LastValidKept", "The last valid version stays in force.")
     if standing is Standing.NEVER:
         message = "Until it is valid, what it selects is isolated, and it allows nothing."
         return Condition(PROGRAMMED, Truth.FALSE, "Isolating", message)
-    if confirmed:
-        return Condition(PROGRAMMED, Truth.TRUE, PROGRAMMED, "Every switch has confirmed it.")
-    if failing:
-        message = "Not every switch has taken it; the log of romana-ovs says which, and why."
-        return Condition(PROGRAMMED, Truth.FALSE, "SwitchFailed", message)
-    return Condition(PROGRAMMED, Truth.FALSE, "Pending", "Not every switch has confirmed it yet.")
+    truth, message = _SAID[progress]
+    return Condition(PROGRAMMED, truth, progress.value, message)
 
 
 def _invalid(standing: Standing, problems: tuple[Problem, ...]) -> Condition:
@@ -188,17 +208,6 @@ def _tenant(
 
 def _tier(segment: SegmentUse) -> TierStatus:
     return TierStatus(segment.tier, segment.number, tuple(str(network) for network in segment.ranges), segment.used)
-
-
-def tenant_object_name(tenant: str) -> str:
-    """The name of the Tenant object for the tenant of this true name: the same where that can be an object's name.
-
-    Otherwise it is longer than any label value or namespace, so no other tenant's true name can be the same.
-    """
-    if tenant and not subdomain_fault(tenant):
-        return tenant
-    readable = re.sub(r"[^a-z0-9]+", "-", tenant.lower()).strip("-")[:LABEL_LENGTH] or "tenant"
-    return f"{readable}-{hashlib.sha256(tenant.encode()).hexdigest()}"
 
 
 def differences(before: Mapping[ObjectId, T], now: Mapping[ObjectId, T]) -> dict[ObjectId, T | None]:

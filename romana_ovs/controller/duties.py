@@ -14,38 +14,56 @@ from typing import Any
 from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.registry import RegistryDuty
 from romana_ovs.controller.shelf import Shelf
+from romana_ovs.controller.telling import Moment, Telling, digest
 from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.api.lease import identity
-from romana_ovs.kube.api.wanted import Lead, Leadership
+from romana_ovs.kube.api.wanted import Lead, Leadership, unique_name
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Report
 
 PATIENCE_SECONDS = 10.0
 """How long rules and pods wait for the registry before nodes go on without it, failing closed."""
+STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
+"""Between two times that statuses are compared with what was told, and that the pods of tenants are counted."""
+REPORT_SECONDS = 1.0
+"""Between two reports that only say that policies have been programmed."""
 Tell = Callable[[object], None]
 
 
 class Duties:
     """The registry's and the nodes' part. `follow` may run in a thread aside, during which nothing else is called.
 
-    `tell` sends a message to the Kubernetes process; `later` has the application compute again after some seconds.
+    `store` holds what the API server has. `tell` sends a message to the Kubernetes process; `later` has the application
+    compute again after some seconds, `wake_later` only look whether there is something to say.
     """
 
     def __init__(
-        self, settings: Settings, parts: Parts, *, registers: bool, tell: Tell, later: Callable[[float], None],
+        self, settings: Settings, parts: Parts, store: LiveStore, *, registers: bool, tell: Tell,
+        later: Callable[[float], None], wake_later: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts = parts
         self.shelf = Shelf()
-        self.registry = RegistryDuty(settings, self.shelf, clock) if registers else None
+        self._me = unique_name()
+        self.registry = RegistryDuty(settings, self.shelf, self._me, clock) if registers else None
+        self.telling = Telling(store, tell)
+        self._store = store
         self._tell = tell
         self._later = later
+        self._wake_later = wake_later
         self._clock = clock
         self._outbox: list[object] = []
         self._reporting: int | None = None
         self._reports = 0
+        self._reported = 0.0
+        self._report_later = False
         self._waiting_since: float | None = None
+        self._digest: tuple[object, str] | None = None
+        self._told = self._counted = 0.0
+        self._tell_later = False
         self._alarm = 0.0
         self._report_trouble = ""
 
@@ -57,17 +75,18 @@ class Duties:
         return tuple(dict.fromkeys((*self.shelf.problems, *registry, *own)))
 
     def process_started(self) -> None:
-        """A Kubernetes process has begun: it takes part in the election under a name of its own."""
+        """A Kubernetes process has begun: it takes part in the election in the place of the one before."""
         self._reporting = None
+        self.telling.forget()
         if self.registry is not None:
-            me = identity()
-            self.registry.process_started(me)
-            self._tell(Lead(me))
+            self.registry.process_started()
+            self._tell(Lead(self._me))
 
     def take(self, messages: Iterable[object]) -> bool:
         """Take note; returns whether all must be computed again."""
         messages = tuple(messages)
         due = self.shelf.take(messages)
+        self.telling.take(messages)
         for message in messages:
             if isinstance(message, Leadership) and self.registry is not None:
                 self.registry.lead(message.leads)
@@ -113,12 +132,55 @@ class Duties:
         if self._reporting is not None or not self.shelf.listed:
             return
         versions = {node: version for node in self.shelf.reports if (version := self.shelf.report_version(node))}
-        writes = tuple(self.parts.report_writes(self.shelf.reports, versions))
+        calm = self._clock() - self._reported >= REPORT_SECONDS
+        writes = tuple(self.parts.report_writes(self.shelf.reports, versions, all_of_it=calm))
+        if calm:
+            self._report_later = False
+        elif not writes and not self._report_later and any(self.parts.report_writes(self.shelf.reports, versions)):
+            self._report_later = True
+            self._later(REPORT_SECONDS)
         if writes:
+            self._reported = self._clock()
             # Negative: those that the registry asks for count upwards.
             self._reports -= 1
             self._reporting = self._reports
             self._tell(Carry(self._reports, writes))
+
+    def policies(self) -> str:
+        """A digest of the versions of all policies that are known."""
+        if self._digest is None or self._digest[0] is not self._store.policies:
+            self._digest = (self._store.policies, digest(self._store.policies))
+        return self._digest[1]
+
+    def programmed(self) -> None:
+        """Every switch that this process drives has confirmed all that is known."""
+        if not self._elsewhere():
+            self.telling.programmed(self._store.policies)
+
+    def tell_statuses(self, loaded: Loaded, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
+        """Have the API server told what it should say of its objects; to be called often, it keeps to a pace."""
+        if self.registry is None or not self.registry.leads:
+            return
+        now = self._clock()
+        if now - self._told < STATUS_SECONDS:
+            if not self._tell_later:
+                self._tell_later = True
+                self._wake_later(STATUS_SECONDS)
+            return
+        self._told, self._tell_later = now, False
+        elsewhere = self._elsewhere()
+        if elsewhere and all(report.policies == self.policies() for report in elsewhere):
+            self.telling.programmed(self._store.policies)
+        tenants = now - self._counted >= TENANT_SECONDS
+        if tenants:
+            self._counted = now
+        part = self.registry.part
+        known = (*unplaced, *(part.problems if part is not None else ()))
+        self.telling.work(Moment(loaded, self.shelf.published, tuple(dict.fromkeys(known)), failing), tenants=tenants)
+
+    def _elsewhere(self) -> tuple[Report, ...]:
+        """The reports of nodes that other processes drive."""
+        return tuple(report for node, report in self.shelf.reports.items() if node not in self.parts.nodes)
 
     def _carried(self, answer: Carried) -> None:
         if answer.number == self._reporting:

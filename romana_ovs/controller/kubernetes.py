@@ -22,7 +22,7 @@ from eventlet.hubs import trampoline
 from romana_ovs.controller.shelf import RESOURCES as NUMBERS
 from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
-from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, Resource, pods_of
+from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.errors import RomanaError
@@ -58,7 +58,7 @@ class Kubernetes:
         name: str = "",
     ) -> None:
         self._start = Start(source, settings, resources, name)
-        self._store = LiveStore(settings)
+        self.store = LiveStore(settings)
         self._loaded = loaded
         self._health = health
         self._other = other
@@ -128,7 +128,7 @@ class Kubernetes:
             eventlet.sleep(0)
 
     def _take(self, messages: list[object]) -> None:
-        loaded = self._store.apply(*messages)
+        loaded = self.store.apply(*messages)
         if loaded is not None:
             self._loaded(loaded, min((m.at for m in messages if isinstance(m, Seen)), default=time.monotonic()))
         for message in messages:
@@ -162,7 +162,7 @@ class Kubernetes:
 def resources_of(node: str | None) -> tuple[Resource, ...]:
     """What is listed and watched: everything, or for `node` alone its own pods, its own report, and what all need."""
     if node is None:
-        return (*CLUSTER, *NUMBERS)
+        return (*CLUSTER, *NUMBERS, TENANTS)
     own = [pods_of(node) if resource == PODS else resource for resource in CLUSTER]
     numbers = [replace(one, fields=f"metadata.name={node}") if one == NODE_REPORTS else one for one in NUMBERS]
     return (*own, *numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,14 @@ FORMAT = 1
 NO_PODS: Mapping[PodKey, Pod] = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class Pledge:
+    """What may be told of a node once its switch has some view: the promise of its part, and a digest of policies."""
+
+    promise: Promise
+    policies: str
+
+
 class Parts:
     """One `NodePart` for each node that is driven; a `Following`.
 
@@ -39,6 +47,7 @@ class Parts:
         self._by_node: dict[str, Mapping[PodKey, Pod]] = {}
         self._pods: Mapping[PodKey, Pod] = NO_PODS
         self._added = 0
+        self._policies: dict[str, str] = {}
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
@@ -53,6 +62,11 @@ class Parts:
             self.published = published_from_json(state["published"])
         for node, saved in parts.items():
             self._parts[node] = NodePart(node, self._settings, {**saved, "published": state.get("published")})
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that there are parts of."""
+        return frozenset(self._parts)
 
     def drive(self, nodes: Iterable[str]) -> None:
         """Have a part for each of `nodes`; those that there are stay."""
@@ -109,21 +123,29 @@ class Parts:
         part = self._parts.get(facts.node)
         return part.view(facts, all_facts) if part is not None else None
 
-    def promise(self, node: str) -> Promise | None:
-        """What `node` may tell the registry once its switch has the present view."""
+    def pledge(self, node: str, policies: str) -> Pledge | None:
+        """What `node` may tell the registry once its switch has the present view, which is of these `policies`."""
         part = self._parts.get(node)
-        return part.promise if part is not None else None
+        return Pledge(part.promise, policies if not part.waiting else "") if part is not None else None
 
-    def confirmed(self, node: str, promise: Promise) -> None:
-        """The switch of `node` has the view that the promise was made with."""
+    def confirmed(self, node: str, pledge: Pledge) -> None:
+        """The switch of `node` has the view that the pledge was made with."""
         part = self._parts.get(node)
         if part is not None:
-            part.confirmed(promise)
+            part.confirmed(pledge.promise)
+            self._policies[node] = pledge.policies
 
-    def report_writes(self, stored: Mapping[str, Report], versions: Mapping[str, str]) -> Iterator[Write]:
-        """What the API server has yet to be told of our nodes; it has `stored`, of these resourceVersions."""
+    def report_writes(
+        self, stored: Mapping[str, Report], versions: Mapping[str, str], *, all_of_it: bool = True
+    ) -> Iterator[Write]:
+        """What the API server has yet to be told of our nodes; it has `stored`, of these resourceVersions.
+
+        Without `all_of_it` other policies alone are nothing to be told.
+        """
         for node, part in self._parts.items():
-            report, there = part.report, stored.get(node)
+            report, there = replace(part.report, policies=self._policies.get(node, "")), stored.get(node)
+            if there is not None and not all_of_it:
+                report = replace(report, policies=there.policies)
             if there == report and node in versions:
                 continue
             wanted = report_object(report)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Every switch has what `generation` asks for; `sent` counts flow-mods by node since the last time."""
+    """Every switch has what `generation` asks for; `sent` counts flow- and meter-mods by node since the last time."""
 
     generation: int
     milliseconds: float
@@ -31,6 +31,11 @@ class Progress:
         if self._since is None:
             self._since = noticed
 
+    @property
+    def current(self) -> bool:
+        """Whether the last round is about the latest change."""
+        return self._begun == self.generation
+
     def next_round(self) -> int:
         """The number of a new round."""
         self.round += 1
@@ -38,7 +43,7 @@ class Progress:
         return self.round
 
     def sent(self, node: str, count: int) -> None:
-        """Count flow-mods that `node`'s switch confirmed."""
+        """Count flow-mods and meter-mods that `node`'s switch confirmed."""
         self._sent[node] = self._sent.get(node, 0) + count
 
     def finish(self, nodes: Iterable[str], now: float) -> Done | None:

@@ -22,12 +22,14 @@ AWAY_SECONDS = 30.0
 
 
 class RegistryDuty:
-    """`work` may run in a thread aside; nothing else may go on meanwhile."""
+    """`writer` names this process among all. `work` may run in a thread aside; nothing else may go on meanwhile."""
 
-    def __init__(self, settings: Settings, shelf: Shelf, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Settings, shelf: Shelf, writer: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._shelf = shelf
-        self._writer = ""
+        self._writer = writer
         self._clock = clock
         self._part: RegistryPart | None = None
         self._number = 0
@@ -74,9 +76,8 @@ class RegistryDuty:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
             self._trouble = answer.trouble
 
-    def process_started(self, writer: str) -> None:
-        """A Kubernetes process has begun, named `writer` among all: what was on its way will not be answered."""
-        self._writer = writer
+    def process_started(self) -> None:
+        """A Kubernetes process has begun: what was on its way in the one before will not be answered."""
         self._flying = None
         self.lead(False)
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from romana_ovs.controller.parts import Pledge
 from romana_ovs.controller.ports import Survivors
 from romana_ovs.controller.wake import Wake
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.meters import Meter
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
 from romana_ovs.sync.endpoints import endpoints, moves
+from romana_ovs.sync.meters import plan_meters
 from romana_ovs.sync.plan import Plan, applied, narrowed, plan
 from romana_ovs.sync.session import Event, State, after
-from romana_ovs.world.node import Promise
 
 LOG = logging.getLogger("romana_ovs.session")
 
@@ -29,7 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 class Wanted:
     """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
 
-    `generation` is the change of the cluster that the round is about; a change may take several rounds. `promise` is
+    `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
     what the registry may be told once the switch has it.
     """
 
@@ -37,7 +39,7 @@ class Wanted:
     generation: int
     program: Program
     zone: int
-    promise: Promise | None = None
+    pledge: Pledge | None = None
 
 
 class Listener(Protocol):
@@ -47,7 +49,7 @@ class Listener(Protocol):
         """Its switch's flows are known: it can be given something to want."""
 
     def confirmed(self, session: Session, sent: int) -> None:
-        """The switch has what `session.synced` says; `sent` flow-mods were needed."""
+        """The switch has what `session.synced` says; `sent` flow-mods and meter-mods were needed."""
 
     def changed(self, session: Session) -> None:
         """Its state is another, or what is wrong with it."""
@@ -67,6 +69,7 @@ class Session:
         self._wanted: Wanted | None = None
         self._actual: Mapping[FlowKey, Flow] = {}
         self._foreign: frozenset[FlowKey] = frozenset()
+        self._meters: Mapping[int, Meter] = {}
         self._failures = 0
 
     @property
@@ -135,7 +138,7 @@ class Session:
     def _read(self) -> None:
         self.channel.prepare()
         found: ReadBack = self.channel.read()
-        self._actual, self._foreign, self.synced = found.ours, found.foreign, None
+        self._actual, self._foreign, self._meters, self.synced = found.ours, found.foreign, found.meters, None
         first = self.survivors is None
         if first:
             self.survivors = Survivors(endpoints(found.ours.values()), fresh=not found.ours)
@@ -150,7 +153,7 @@ class Session:
         self._flush(wanted.zone, around.came)
         self.channel.send(todo)
         self._flush(wanted.zone, around.gone)
-        self._actual = applied(self._actual, todo)
+        self._actual, self._meters = applied(self._actual, todo), wanted.program.meters
         self.synced = wanted
         self._failures = 0
         self.problems = tuple(
@@ -161,6 +164,9 @@ class Session:
         self._listener.confirmed(self, todo.size)
 
     def _plan(self, wanted: Wanted) -> Plan:
+        return replace(self._flows_plan(wanted), meters=plan_meters(wanted.program.meters, self._meters))
+
+    def _flows_plan(self, wanted: Wanted) -> Plan:
         if self.synced is not None and not self._foreign:
             part = narrowed(self.synced.program.sections, wanted.program.sections)
             if part is not None:

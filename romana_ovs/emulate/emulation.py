@@ -145,7 +145,6 @@ class Emulation:
     def close(self) -> None:
         """End and remove everything. Idempotent."""
         self._ending = True
-        self.reporter.close()
         if self._controller is not None:
             self._controller.stop()
         if self._follower is not None:
@@ -153,6 +152,7 @@ class Emulation:
         with self._changed:
             # From here on `refollow`, which others call when they like, has nothing to do.
             self._pods = None
+        self.reporter.close()
         if self._run is not None:
             self._run.close()
         if self._zygote is not None:

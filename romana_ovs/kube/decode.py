@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from romana_ovs.kube import kubepolicy, romanapolicy
+from romana_ovs.kube.budget import check_budget
 from romana_ovs.kube.items import Decoded, Item, Manifest, ObjectId, Place
 from romana_ovs.kube.labels import read_labels
 from romana_ovs.kube.notes import Notes
@@ -201,11 +202,13 @@ class _Decoder:
             notes.mapping(value, "", (*_TOP, "allowIncoming") if demo else _TOP)
             policy = romanapolicy.read_romana_policy(value, head.labels, notes, namespace=head.namespace, name=name)
             romanapolicy.check_tenant(policy, self.settings, notes)
+            check_budget(policy, notes)
             fallback = romanapolicy.isolating(policy, self.settings, notes)
             return policy, fallback if head.namespace else None
         notes.mapping(value, "", _TOP)
         spec = value.get("spec")
         plain_policy = kubepolicy.read_kubernetes_policy(spec, head.namespace, name, notes)
+        check_budget(plain_policy, notes)
         fallback = kubepolicy.isolating(plain_policy, spec, notes)
         return plain_policy, fallback if head.namespace else None
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import CLUSTER
-from romana_ovs.kube.items import Manifest, ObjectId, Place
+from romana_ovs.kube.bound import Bound
+from romana_ovs.kube.decode import POLICY, ROMANA_POLICY
+from romana_ovs.kube.items import Manifest, ObjectId, Place, Version
 from romana_ovs.kube.ledger import Change, Ledger
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
@@ -43,6 +45,8 @@ class _Entry:
 
 
 _NOTHING = _Entry(None)
+POLICY_KINDS = (POLICY, ROMANA_POLICY)
+"""What ObjectId calls policies."""
 
 
 class LiveStore:
@@ -59,6 +63,10 @@ class LiveStore:
         self._parts = _Parts(settings)
         self._faulty: dict[ObjectId, tuple[Problem, ...]] = {}
         self._kept: set[ObjectId] = set()
+        self._invalid: set[ObjectId] = set()
+        self._versions = _Part()
+        self.policies: Mapping[ObjectId, Version] = MappingProxyType({})
+        """The versions of policies: the same object until one of them is another."""
         self._told: Loaded | None = None
         self._dirty = False
 
@@ -71,6 +79,16 @@ class LiveStore:
     def missing(self) -> tuple[str, ...]:
         """The resources that have not been listed yet."""
         return self._ledger.missing
+
+    @property
+    def versions(self) -> Mapping[ObjectId, Version]:
+        """Which version of every object was read last, valid or not; the same mapping while none is another."""
+        return self._versions.copy()
+
+    @property
+    def invalid(self) -> frozenset[ObjectId]:
+        """The objects whose present version means nothing: its last valid one stays, its fallback, or nothing."""
+        return frozenset(self._invalid | self._parts.misplaced)
 
     def apply(self, *messages: object) -> Loaded | None:
         """The cluster after `messages`, in their order; None when nothing is other than it was, or not all is listed.
@@ -97,6 +115,7 @@ class LiveStore:
 
     def _change(self, change: Change) -> bool:
         """Take note of a change; returns whether it matters."""
+        self._note_version(change)
         before = self._entries.get(change.id, _NOTHING)
         if change.update is None:
             entry = _NOTHING
@@ -113,8 +132,19 @@ class LiveStore:
             self._entries[change.id] = entry
         _hold(self._faulty, change.id, entry.problems)
         (self._kept.add if entry.kept else self._kept.discard)(change.id)
+        lacking = change.update is not None and change.update.value is None
+        (self._invalid.add if lacking else self._invalid.discard)(change.id)
         self._parts.exchange(before.effective, entry.effective)
         return True
+
+    def _note_version(self, change: Change) -> None:
+        version = Version(change.update.uid, change.update.generation) if change.update is not None else None
+        if self._versions.now.get(change.id) == version:
+            return
+        self._versions.put(change.id, version)
+        if change.id.kind in POLICY_KINDS:
+            held = {key: one for key, one in self.policies.items() if key != change.id}
+            self.policies = MappingProxyType({**held, change.id: version} if version is not None else held)
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:
@@ -185,6 +215,12 @@ class _Parts:
         self._bound: dict[str, set[PodKey]] = {}
         """The pods that run on each node, whether there is such a node or not."""
         self._cluster = Cluster(settings=settings)
+        self._tenants = Bound(settings)
+
+    @property
+    def misplaced(self) -> frozenset[ObjectId]:
+        """The objects that name a tenant which their namespace may not hold."""
+        return self._tenants.misplaced
 
     def cluster(self) -> tuple[Cluster, list[Problem]]:
         """The cluster, and what is wrong with how its objects fit."""
@@ -198,16 +234,26 @@ class _Parts:
         )
         if any(getattr(cluster, name) is not getattr(before, name) for name in _MAPPINGS):
             self._cluster = cluster
-        return self._cluster, [*self._lost()]
+        return self._cluster, [*self._tenants.problems, *self._lost()]
 
     def exchange(self, old: Manifest | None, new: Manifest | None) -> None:
         """Put `new` where `old` was; either may be None."""
         if old is new:
             return
+        sample = new if new is not None else old
+        if isinstance(sample, Pod | Policy):
+            old, new = self._tenants.exchange(old, new, self._labels_of(sample.namespace))
+        self._replace(old, new)
+
+    def _replace(self, old: Manifest | None, new: Manifest | None) -> None:
         if old is not None:
             self._put(old, None)
         if new is not None:
             self._put(new, new)
+
+    def _labels_of(self, namespace: str) -> Labels:
+        declared = self._declared.get(namespace)
+        return declared.labels if declared is not None else Labels({NAME_LABEL: namespace})
 
     def _put(self, which: Manifest, value: Manifest | None) -> None:
         """Set, or with None remove, what has the key of `which`."""
@@ -229,6 +275,8 @@ class _Parts:
         else:
             self._declared.pop(namespace.name, None)
         self._name(namespace.name, 0)
+        for old, new in list(self._tenants.relabelled(namespace.name, self._labels_of(namespace.name))):
+            self._replace(old, new)
 
     def _name(self, namespace: str, more: int) -> None:
         """Count who names `namespace`: it exists while anything does, with the label of its name at least."""

@@ -21,13 +21,11 @@ from romana_ovs.kube.romanapolicy import isolating
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, Policy, RomanaPolicy
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.model.syntax import shown, subdomain_fault
+from romana_ovs.model.syntax import LABEL_LENGTH, shown, subdomain_fault
 
 PREFIX = "tenants.romana.io/"
 ALLOWED = "allowed"
 """The only value of such a label that means anything, so that `no` or `false` does not allow."""
-DIGITS = 16
-"""Hexadecimal digits that keep the objects of tenants apart whose names only differ in what names of objects lack."""
 
 
 def allowed_tenants(namespace_labels: Mapping[str, str]) -> frozenset[str]:
@@ -81,9 +79,10 @@ def _fault(labels: Mapping[str, str], namespace_labels: Mapping[str, str], setti
 def tenant_object_name(tenant: str) -> str:
     """The name of the Tenant object of a tenant: the same where an object can have it, else like it and distinct.
 
-    Labels may hold capitals and underscores, names of objects may not (crd-tenants.yaml asks for the same).
+    Labels may hold capitals and underscores, names of objects may not (crd-tenants.yaml asks for the same). What stands
+    in for one is longer than any label value or namespace, so no other tenant's true name can be the same.
     """
     if not subdomain_fault(tenant):
         return tenant
-    alike = re.sub(r"[^a-z0-9]+", "-", tenant.lower()).strip("-")
-    return f"{alike}-{hashlib.sha256(tenant.encode()).hexdigest()[:DIGITS]}".lstrip("-")
+    alike = re.sub(r"[^a-z0-9]+", "-", tenant.lower()).strip("-")[:LABEL_LENGTH]
+    return f"{alike}-{hashlib.sha256(tenant.encode()).hexdigest()}".lstrip("-")

@@ -28,7 +28,10 @@ class TenantSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One cluster's settings; `tenant_key` is the label key for the two label sources, else empty."""
+    """One cluster's settings; `tenant_key` is the label key for the two label sources, else empty.
+
+    `new_connections` (a second): what one pod may open towards other nodes and outside; 0 is without limit.
+    """
 
     isolation: Isolation = Isolation.TENANT
     tenant_source: TenantSource = TenantSource.NAMESPACE
@@ -39,3 +42,4 @@ class Settings:
     segment_bits: int = 12
     host_bits: int = 6
     endpoint_bits: int = 6
+    new_connections: int = 1000

@@ -76,6 +76,15 @@ class Ct:
 
 
 @dataclass(frozen=True, slots=True)
+class CtClear:
+    """Forget what conntrack said of the packet: changed, it is another one, to be looked up anew."""
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return "ct_clear"
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """Send the packet out of a port (OpenFlow number)."""
 
@@ -141,4 +150,15 @@ class Goto:
         return f"goto_table:{tables[self.table]}"
 
 
-Action = Load | Move | Ct | Output | OutputBits | InPort | Resubmit | Conjunction | Goto
+@dataclass(frozen=True, slots=True)
+class ThroughMeter:
+    """Go on only as far as meter `number` lets packets pass; always first."""
+
+    number: int
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"meter:{self.number}"
+
+
+Action = Load | Move | Ct | CtClear | Output | OutputBits | InPort | Resubmit | Conjunction | Goto | ThroughMeter

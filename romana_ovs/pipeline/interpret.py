@@ -16,6 +16,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -23,6 +24,7 @@ from romana_ovs.pipeline.actions import (
     Output,
     OutputBits,
     Resubmit,
+    ThroughMeter,
 )
 from romana_ovs.pipeline.conntrack import NO_WRITE, Commitment, Conntrack, Tracked, Write
 from romana_ovs.pipeline.fields import FIELDS
@@ -214,6 +216,7 @@ class Switch:
         self.trace.append(Sent(way.fields["in_port"], way.packet.rewritten(way.fields)))
 
     def _ct(self, way: _Way, action: Ct) -> None:
+        way.packet = way.packet.rewritten(way.fields)
         going = self._defragmented(way, action)
         whole = going[0].packet if going else None
         if whole is not None:
@@ -224,6 +227,9 @@ class Switch:
                 fields = {**way.fields, **each.packet.rewritten(each.fields).fields(), **_tracked(result)}
                 back = _Way(each.packet, _without_transport(fields, each.packet), way.depth + 1, _passed(way, action))
                 self._enter(back, action.table or "")
+        self._ct_clear(way)
+
+    def _ct_clear(self, way: _Way, action: CtClear | None = None) -> None:
         for name in _CT_FIELDS:
             way.fields.pop(name, None)
 
@@ -285,14 +291,20 @@ def _no_action(switch: Switch, way: _Way, action: Conjunction) -> None:
     raise PipelineError(f"conjunction {action.number} was taken as an action")
 
 
+def _unlimited(switch: Switch, way: _Way, action: ThroughMeter) -> None:
+    """There is no clock here: every meter lets everything pass."""
+
+
 _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Load: Switch._load,
     Move: Switch._move,
     Ct: Switch._ct,
+    CtClear: Switch._ct_clear,
     Output: Switch._output,
     OutputBits: Switch._output_bits,
     InPort: Switch._in_port,
     Resubmit: Switch._goto,
     Goto: Switch._goto,
     Conjunction: _no_action,
+    ThroughMeter: _unlimited,
 }

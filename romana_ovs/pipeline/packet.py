@@ -111,6 +111,15 @@ class Packet:
             tun_src=fields["tun_src"],
             tun_dst=fields["tun_dst"],
         )
+        if self.eth_type == ETH_IP:
+            source, target = _PORT_FIELDS.get(self.nw_proto, ("", ""))
+            return replace(
+                changed,
+                nw_src=fields["nw_src"],
+                nw_dst=fields["nw_dst"],
+                tp_src=fields.get(source, self.tp_src),
+                tp_dst=fields.get(target, self.tp_dst),
+            )
         if self.eth_type != ETH_ARP:
             return changed
         return replace(

@@ -64,7 +64,14 @@ class State(IntEnum):
 class Roles(IntEnum):
     """Who is client and who is server."""
 
+    SURVIVOR = 250
     PASSED = 200
+    KNOWN = 150
+    """The client has the identity that its connection is remembered with."""
+    FORMER = 140
+    FORMER_OTHER = 130
+    STALE = 120
+    STALE_OTHER = 110
     ROLE = 100
     MISS = 0
 
@@ -123,6 +130,8 @@ class Commit(IntEnum):
     ORPHAN = 300
     KNOWN = 200
     ANEW = 150
+    LIMITED = 120
+    """A local pod's new connections that leave the node: as many a second as its meter lets pass."""
     COMMIT = 100
     MISS = 0
 
@@ -130,7 +139,10 @@ class Commit(IntEnum):
 class Refuse(IntEnum):
     """Forgetting what is refused."""
 
+    QUESTION = 300
+    RENEW = 250
     RETRY = 200
+    ASK = 150
     FORGET = 100
     MISS = 0
 
@@ -138,5 +150,6 @@ class Refuse(IntEnum):
 class Deliver(IntEnum):
     """Out of the bridge."""
 
+    QUESTION = 200
     OUT = 100
     MISS = 0

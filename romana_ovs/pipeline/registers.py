@@ -63,6 +63,15 @@ PASSED = Register(
     "State",
     "Roles",
 )
+QUESTION = Register(
+    "question",
+    _reg(0, 13, 1),
+    "between two nodes, about a client's identity: no pod sees it (below, Between nodes)",
+    "Classify",
+    "Deliver",
+)
+MARKS = _reg(0)
+"""All of the above at once."""
 
 SENDER_ID = Register("sender_id", _reg(1), "identity of the pod (or node) that sent the packet", "Classify", "Deliver")
 SENDER_CLIENT = Register("sender_client", _reg(2), "client group of a local sender", "Classify", "Roles")
@@ -80,7 +89,7 @@ SERVER_GROUP = Register(
 )
 OUT_PORT = Register("out_port", _reg(11, 0, 16), "the port to leave by", "Locate", "Deliver")
 TUNNEL = Register("tunnel", _reg(12), "underlay address of the node to tunnel to", "Locate", "Deliver")
-SCRATCH = Register("scratch", _reg(13), "for swapping addresses inside one ARP answer", "Arp", "Arp")
+SCRATCH = Register("scratch", _reg(13), "for swapping addresses and ports in a packet", "Arp", "Roles")
 
 CT_SIDE = Register(
     "ct_side", Bits("ct_label", 0, 2), "where the connection's first packet came in", "Commit", "State", _SIDES
@@ -88,7 +97,7 @@ CT_SIDE = Register(
 CT_EXIT = Register(
     "ct_exit", Bits("ct_label", 2, 2), "where it left; replies are accepted from there only", "Commit", "State", _SIDES
 )
-CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accepted the connection", "Commit", "State")
+CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accepted the connection", "Commit", "Commit")
 CT_CLIENT = Register(
     "ct_client", Bits("ct_mark", 0, 32), "identity of the connection's original source", "Commit", "Roles"
 )
@@ -99,9 +108,11 @@ WIRE_ID = Bits("eth_src", 0, 32)
 """Between nodes: the sender's identity in the inner source MAC."""
 WIRE_DIRECTION = Bits("eth_src", 32, 2)
 WIRE_EGRESS = Bits("eth_src", 34, 2)
-WIRE_REST = Bits("eth_src", 36, 12)
-WIRE_REST_VALUE = 0x0A0
-"""First byte 0a, upper half of the mark byte 0: so the mark byte is never 58."""
+WIRE_QUESTION = Bits("eth_src", 36, 1)
+WIRE_REST = Bits("eth_src", 37, 11)
+WIRE_REST_VALUE = 0x050
+"""First byte 0a, upper three bits of the mark byte 0: so the mark byte is never 58."""
+
 
 REGISTERS: tuple[Register, ...] = (
     SIDE,
@@ -113,6 +124,7 @@ REGISTERS: tuple[Register, ...] = (
     FORCE,
     SETTLED,
     PASSED,
+    QUESTION,
     SENDER_ID,
     SENDER_CLIENT,
     SENDER_SERVER,

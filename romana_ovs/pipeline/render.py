@@ -12,6 +12,7 @@ from romana_ovs.pipeline.fields import CT_STATE_BITS
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.interpret import Event, Tracking, Visit
 from romana_ovs.pipeline.listing import ordered, readable
+from romana_ovs.pipeline.meters import BURST_SECONDS, METERS
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.registers import (
     CONNTRACK_BITS,
@@ -22,6 +23,7 @@ from romana_ovs.pipeline.registers import (
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_ID,
+    WIRE_QUESTION,
     WIRE_REST,
     WIRE_REST_VALUE,
     ZONE_BASE,
@@ -50,7 +52,8 @@ class Example:
 
 def document(example: Example) -> str:
     """The whole of docs/pipeline.md."""
-    parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _wire(), _cookies()]
+    parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _meters()]
+    parts += [_wire(), _QUESTIONS, _cookies()]
     return "\n".join([*parts, _worked(example)])
 
 
@@ -63,6 +66,37 @@ tests fail when it is stale.
 
 A packet enters the first table and goes forward. One that no flow takes is dropped; there is no NORMAL
 action and nothing is sent to the controller.
+"""
+
+
+_QUESTIONS = """\
+## Clients that have become others
+
+The server's node judges replies by the identity that the client had when it last sent. A client that was relabelled,
+or that a rule has come to tell from others, may never send again. So the client's node compares, in table Roles, the
+identity that its entry remembers with the one that the client has. Where they differ:
+
+- A datagram (UDP, and every protocol without ports but ICMP) is not delivered. It goes back as a *question*: with its
+  ends swapped, as an original of the client as it is now, through the tables of both nodes. Both remember the client
+  anew, and no pod ever sees it. What is still allowed goes on after the first datagram (faster pushes: after those
+  under way within a round trip between the nodes), and nothing arrives of what is not; other nodes are sent no
+  flow-mod, and nothing goes to the controller.
+- TCP and SCTP are passed on: the client acknowledges, and with that the server's node decides, within a round trip.
+- An ICMP echo reply is dropped; the client's next request is judged.
+
+What the server's node refuses of TCP and UDP it sends to the client's node as a question (direction *reply*), for it
+may have judged by what the client no longer is: then the same happens as above, otherwise the question is dropped.
+
+A question that the server's node refuses clears no mark, as a client's own packet would: the client may be of a class
+that this node hears of only in a moment. It is remembered with that identity, and the replies are refused by it.
+
+While classes are split, between the step in which pods take their new numbers and the one in which rules come into
+force that tell them from the old ones, a reply judged by the old number is right: it is delivered and asked about at
+once, so that a push that goes on loses nothing. A UDP reply to a pod that is older than its bridge's connections
+(table State, survivors) is delivered and asked about likewise, which gives the bridge its connection back.
+
+What is left to the client's next packet: fragments and SCTP that the server's node refuses by what the client was,
+and everything, should the question itself be lost between the nodes.
 """
 
 
@@ -136,12 +170,31 @@ def _conntrack() -> str:
     )
 
 
+def _meters() -> str:
+    return "\n".join(
+        [
+            "## Meters",
+            "",
+            "A local pod's packets that would make a new entry in its node's conntrack table for a connection that "
+            "leaves the node pass a meter first (`LIMITED` in table [Commit](#commit)), because another node may yet "
+            "drop them. Later packets of a connection pass none, whether or not somebody answers.",
+            "",
+            f"The meter of a pod has the number `{METERS.start:#x}` plus the pod's OpenFlow port; meters of other "
+            f"numbers than `{METERS.start:#x}` to `{METERS.stop - 1:#x}` are none of ours. It lets `new_connections` "
+            f"packets a second pass (`romana.conf`), {BURST_SECONDS} seconds' worth of them at once. "
+            "`ovs-ofctl -O OpenFlow15 meter-stats BRIDGE` counts what was dropped.",
+            "",
+        ]
+    )
+
+
 def _wire() -> str:
     bits = (
         (
             WIRE_REST,
             f"always `{WIRE_REST_VALUE:#05x}`: first byte `0a`, so it is a local unicast MAC and never `0a:58`",
         ),
+        (WIRE_QUESTION, "1 for a question about a client's identity, see [below](#clients-that-have-become-others)"),
         (WIRE_EGRESS, "egress mark: " + ", ".join(f"{value} {name}" for name, value in EGRESS.values)),
         (WIRE_DIRECTION, "direction mark: " + ", ".join(f"{value} {name}" for name, value in DIRECTION.values)),
         (WIRE_ID, "identity of the sender: segment (16 bits) and class (16 bits)"),

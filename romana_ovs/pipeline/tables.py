@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Conjunction, Ct, Goto, Load, Move, Resubmit
+from romana_ovs.pipeline.actions import Action, Conjunction, Ct, Goto, Load, Move, Resubmit, ThroughMeter
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import Flow, canonical
@@ -88,10 +88,14 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Roles",
-        "Client and server of the connection, whichever of them sent this packet.",
-        _names("eth_type", "reg0"),
-        _names("reg0", "reg7", "reg8", "reg9", "reg10"),
-        ("Egress", "Deliver"),
+        "Client and server of the connection, whichever of them sent this packet, and whether a reply from another "
+        "node was judged by the identity that its client has now.",
+        _names("eth_type", "nw_proto", "ct_mark", "reg0", "reg4"),
+        _names(
+            "nw_src", "nw_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst", "reg0", "reg1", "reg2", "reg3", "reg7",
+            "reg8", "reg9", "reg10", "reg13",
+        ),
+        ("Egress", "Deliver", "Locate"),
         priorities.Roles,
     ),
     Table(
@@ -129,7 +133,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Commit",
         "The connection is remembered with its client's identity, unless it is already.",
-        _names("eth_type", "nw_frag", "ct_state", "ct_mark", "reg0", "reg7"),
+        _names("in_port", "eth_type", "nw_frag", "ct_state", "ct_mark", "ct_label", "reg0", "reg7"),
         frozenset(),
         ("Deliver",),
         priorities.Commit,
@@ -137,9 +141,9 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Refuse",
         "A refused connection loses its mark, so that its replies stop too.",
-        _names("eth_type", "nw_proto", "ct_state", "ct_label", "reg0"),
+        _names("eth_type", "nw_proto", "nw_frag", "ct_state", "ct_label", "reg0"),
         _names("reg0"),
-        ("Roles",),
+        ("Roles", "Deliver"),
         priorities.Refuse,
     ),
     Table(
@@ -223,3 +227,5 @@ def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
             raise PipelineError(f"table {table.name}: goto {action.table} must be last and go forward")
         if isinstance(action, Conjunction) and len({type(item) for item in actions}) > 1:
             raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")
+        if isinstance(action, ThroughMeter) and position:
+            raise PipelineError(f"table {table.name}: a meter must come first")

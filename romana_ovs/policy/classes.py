@@ -130,6 +130,17 @@ class ClassBook:
         self._enter(pod, labels, target)
         return target.number
 
+    def renumber(self, number: int) -> frozenset[PodKey]:
+        """Gives the class with this identity another number, and returns its pods. Raises AddressError as `assign`."""
+        old = self._classes[number]
+        new = self._new(old.home, old.yes)
+        for labels, pods in old.members.items():
+            for pod in pods:
+                self._enter(pod, labels, new)
+        old.members = {}
+        self._drop(old)
+        return frozenset(pod for pods in new.members.values() for pod in pods)
+
     def forget(self, pod: PodKey) -> None:
         """Drops `pod`, and its class when that was its last pod. Unknown pods are fine."""
         self._pins.pop(pod, None)

@@ -6,7 +6,7 @@ Sources: Kubernetes networking.k8s.io/v1 NetworkPolicy; DESIGN.md section 5 for 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.labels import EVERYTHING, Selector
@@ -40,10 +40,18 @@ def normalise(policy: Policy, cluster: Cluster) -> NormalPolicy:
 
 def remaining(block: IpBlock) -> tuple[IPv4Network, ...]:
     """The networks of `block` without its exceptions: exact, merged and sorted."""
-    networks = [block.cidr]
-    for hole in block.excepts:
-        networks = [piece for network in networks for piece in _without(network, hole)]
-    return tuple(collapse_addresses(networks))
+    pieces: list[IPv4Network] = []
+    low, end = int(block.cidr.network_address), int(block.cidr.broadcast_address)
+    for hole in collapse_addresses(block.excepts):
+        first, last = int(hole.network_address), int(hole.broadcast_address)
+        if last < low or first > end:
+            continue
+        if first > low:
+            pieces += summarize_address_range(IPv4Address(low), IPv4Address(first - 1))
+        low = last + 1
+    if low <= end:
+        pieces += summarize_address_range(IPv4Address(low), IPv4Address(end))
+    return tuple(pieces)
 
 
 def merged_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
@@ -56,14 +64,6 @@ def merged_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
         else:
             merged.append(item)
     return tuple(merged)
-
-
-def _without(network: IPv4Network, hole: IPv4Network) -> Iterable[IPv4Network]:
-    if not network.overlaps(hole):
-        return (network,)
-    if network.subnet_of(hole):
-        return ()
-    return network.address_exclude(hole)
 
 
 def _kubernetes(policy: KubernetesPolicy) -> NormalPolicy:

@@ -44,7 +44,8 @@ class Stage(Enum):
 class ClassSet:
     """The classes of one namespace. `classes`: for each identity the atoms that hold; the other ones do not.
 
-    `coming`: not every node knows it yet, so no pod changes to it. `pins`: pods that wear another class than the
+    `coming`: not every node knows it yet, so no pod changes to it. `going`: it has another number now, and no pod wears
+    it any more but on nodes that have not heard. `pins`: pods that wear another class than the
     lowest that fits. `remnants` (segment, labels; oldest first) are what keeps classes that no pod is in. `retired`
     identities are not to be given again yet. `epoch` and `revision` are those of the last change.
     """
@@ -53,6 +54,7 @@ class ClassSet:
     atoms: Mapping[Atom, Stage] = field(default_factory=_frozen)
     classes: Mapping[int, frozenset[Atom]] = field(default_factory=_frozen)
     coming: frozenset[int] = frozenset()
+    going: frozenset[int] = frozenset()
     pins: Mapping[PodKey, int] = field(default_factory=_frozen)
     remnants: tuple[tuple[int, Labels], ...] = ()
     retired: frozenset[int] = frozenset()
@@ -103,7 +105,8 @@ class Report:
     `acknowledged`: its switch has the classes of this revision, and its pods wear what this says. `released`: its
     tables rely on no atom that is leaving in this revision. `wants`: segments that it could give no address of, with
     the number of indexes that it knows of. `foreign`: addresses of its pods that are not from the plan. `contested`:
-    addresses claimed by others that it has given to a pod itself.
+    addresses claimed by others that it has given to a pod itself. `policies` is the digest of the versions of all
+    policies that its tables are made of.
     """
 
     node: str
@@ -112,3 +115,4 @@ class Report:
     wants: Mapping[SegmentKey, int] = field(default_factory=_frozen)
     foreign: frozenset[IPv4Address] = frozenset()
     contested: frozenset[IPv4Address] = frozenset()
+    policies: str = ""

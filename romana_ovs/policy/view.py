@@ -36,6 +36,7 @@ class LocalPod:
     """A pod whose port is on this node's bridge; `mac` is `aa:bb:cc:dd:ee:ff`, `ofport` OpenFlow's number.
 
     `survivor`: it is older than the bridge's conntrack table (the switch process was restarted under it).
+    `formerly`: identities that it had until classes were split, as long as the rules in force do not tell them apart.
     """
 
     key: PodKey
@@ -48,6 +49,7 @@ class LocalPod:
     ofport: int
     ports: tuple[ContainerPort, ...] = ()
     survivor: bool = False
+    formerly: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

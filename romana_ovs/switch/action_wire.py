@@ -12,6 +12,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -19,14 +20,15 @@ from romana_ovs.pipeline.actions import (
     Output,
     OutputBits,
     Resubmit,
+    ThroughMeter,
 )
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.switch.oxm import UNKNOWN, field_bytes, header_of, narrow_port, read_field, wide_port
 
-OUTPUT, SET_FIELD, COPY_FIELD, EXPERIMENTER = 0, 25, 28, 0xFFFF
+OUTPUT, SET_FIELD, COPY_FIELD, METER, EXPERIMENTER = 0, 25, 28, 29, 0xFFFF
 NICIRA = 0x2320
-RESUBMIT_TABLE, OUTPUT_REG, CONJUNCTION, CT = 14, 15, 34, 35
+RESUBMIT_TABLE, OUTPUT_REG, CONJUNCTION, CT, CT_CLEAR = 14, 15, 34, 35, 43
 IN_PORT = 0xFFFFFFF8
 IN_PORT_SHORT = 0xFFF8
 CT_COMMIT, CT_FORCE = 1, 2
@@ -36,11 +38,13 @@ GOTO_TABLE, APPLY_ACTIONS = 1, 4
 _HEAD = struct.Struct("!HH")
 _OUTPUT = struct.Struct("!HHIH6x")
 _COPY = struct.Struct("!HHHHHH")
+_METER = struct.Struct("!HHI")
 _NX = struct.Struct("!HHIH")
 _RESUBMIT = struct.Struct("!HHIHHB3x")
 _OUTPUT_REG = struct.Struct("!HHIHHIH6x")
 _CONJUNCTION = struct.Struct("!HHIHBBI")
 _CT = struct.Struct("!HHIHHIHB3xH")
+_CT_CLEAR = struct.Struct("!HHIH6x")
 _INSTRUCTION = struct.Struct("!HH4x")
 _GOTO = struct.Struct("!HHB3x")
 
@@ -114,6 +118,10 @@ def _ct(action: Ct) -> bytes:
     return head + nested
 
 
+def _ct_clear(action: CtClear) -> bytes:
+    return _CT_CLEAR.pack(EXPERIMENTER, _CT_CLEAR.size, NICIRA, CT_CLEAR)
+
+
 def _output(action: Output) -> bytes:
     return _OUTPUT.pack(OUTPUT, _OUTPUT.size, wide_port(action.port), 0)
 
@@ -140,15 +148,21 @@ def _conjunction(action: Conjunction) -> bytes:
     )
 
 
+def _through_meter(action: ThroughMeter) -> bytes:
+    return _METER.pack(METER, _METER.size, action.number)
+
+
 _WRITERS: dict[type, Callable[..., bytes]] = {
     Load: _load,
     Move: _move,
     Ct: _ct,
+    CtClear: _ct_clear,
     Output: _output,
     OutputBits: _output_bits,
     InPort: _in_port,
     Resubmit: _resubmit,
     Conjunction: _conjunction,
+    ThroughMeter: _through_meter,
 }
 
 
@@ -198,6 +212,8 @@ def _read(kind: int, piece: memoryview) -> Readable | None:
         return _read_load(piece)
     if kind == COPY_FIELD:
         return _read_move(piece)
+    if kind == METER and len(piece) == _METER.size:
+        return ThroughMeter(_METER.unpack(piece)[2])
     if kind == EXPERIMENTER and len(piece) >= 16:
         _, _, vendor, subtype = _NX.unpack_from(piece)
         reader = _NX_READERS.get(subtype) if vendor == NICIRA else None
@@ -269,9 +285,14 @@ def _read_ct(piece: memoryview) -> Readable | None:
     return Ct(zone, name, bool(flags & CT_COMMIT), bool(flags & CT_FORCE), known)
 
 
+def _read_ct_clear(piece: memoryview) -> Readable | None:
+    return CtClear() if len(piece) == _CT_CLEAR.size else None
+
+
 _NX_READERS: dict[int, Callable[[memoryview], Readable | None]] = {
     RESUBMIT_TABLE: _read_resubmit,
     OUTPUT_REG: _read_output_bits,
     CONJUNCTION: _read_conjunction,
     CT: _read_ct,
+    CT_CLEAR: _read_ct_clear,
 }

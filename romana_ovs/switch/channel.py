@@ -1,4 +1,4 @@
-"""The conversation with one switch: read its flows, change them in one atomic bundle, know what became of it.
+"""The conversation with one switch: read what it has, change flows in one atomic bundle, know what became of it.
 
 Every wait has a deadline and is ended by the answer, an error or the end of the connection, whichever is first.
 """
@@ -6,7 +6,7 @@ Every wait has a deadline and is ended by the answer, an error or the end of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -17,9 +17,12 @@ from eventlet.event import Event as Signal
 
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.meters import Meter
 from romana_ovs.switch import messages
 from romana_ovs.switch.datapath import GuardedDatapath, error_text
+from romana_ovs.switch.meter_wire import meter_mod, meters_request, read_meters
 from romana_ovs.switch.wire import REPLY_MORE, add_flow, delete_flow, flows_request, read_flows
+from romana_ovs.sync.meters import MeterChange
 from romana_ovs.sync.plan import Change, Plan
 
 if TYPE_CHECKING:
@@ -44,25 +47,28 @@ class NoAnswer(SwitchError):
 
 
 class Refused(SwitchError):
-    """The switch refused flows; `failures` are each with the reason (the flow None when it is unknown which)."""
+    """The switch refused flows or meters; `failures` are each with the reason (None when it is unknown which)."""
 
-    def __init__(self, failures: Sequence[tuple[Flow | None, str]]) -> None:
+    def __init__(self, failures: Sequence[tuple[Flow | Meter | None, str]]) -> None:
         self.failures = tuple(failures)
         super().__init__("; ".join(f"{_named(flow)}: {reason}" for flow, reason in self.failures))
 
 
-def _named(flow: Flow | None) -> str:
+def _named(flow: Flow | Meter | None) -> str:
     if flow is None:
         return "the switch refused"
+    if isinstance(flow, Meter):
+        return f"the switch refused the meter {flow.text()} ({flow.origin}), which new_connections = 0 does without"
     return f"the switch refused the flow {flow.table} priority={flow.priority} {flow.match_text()} ({flow.origin})"
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What a switch has: flows of ours, and the keys of all others."""
+    """What a switch has: flows of ours, the keys of all others, and meters of ours by number."""
 
     ours: dict[FlowKey, Flow]
     foreign: frozenset[FlowKey]
+    meters: dict[int, Meter]
 
 
 @dataclass(slots=True)
@@ -111,30 +117,48 @@ class Channel:
         self._raise(exchange, {})
 
     def read(self) -> ReadBack:
-        """Every flow that the switch has. Raises SwitchError."""
-        with self._exchange(0) as (exchange, _):
-            self._send(flows_request(exchange.last))
-            self._await(exchange)
-        self._raise(exchange, {})
+        """Every flow that the switch has, and every meter of ours. Raises SwitchError."""
         ours: dict[FlowKey, Flow] = {}
         foreign: set[FlowKey] = set()
-        for body in exchange.bodies:
+        for body in self._described(flows_request):
             for item in read_flows(body[8:]):
                 if item.ours:
                     ours[item.flow.key] = item.flow
                 else:
                     foreign.add(item.flow.key)
             eventlet.sleep(0)
-        return ReadBack(ours, frozenset(foreign))
+        found = (meter for body in self._described(meters_request) for meter in read_meters(body[8:]))
+        return ReadBack(ours, frozenset(foreign), {meter.number: meter for meter in found})
+
+    def _described(self, request: Callable[[int], bytes]) -> list[memoryview]:
+        """The bodies of the answers to a question."""
+        with self._exchange(0) as (exchange, _):
+            self._send(request(exchange.last))
+            self._await(exchange)
+        self._raise(exchange, {})
+        return exchange.bodies
 
     def send(self, plan: Plan) -> None:
-        """Carry out `plan` in one bundle: when this returns, a barrier has confirmed all of it.
+        """Carry out `plan`, its flows in one bundle: when this returns, a barrier has confirmed all of it.
 
-        Raises Refused (then nothing of it was done), ConnectionLost or NoAnswer (then all or nothing was done,
-        which only reading tells).
+        Raises Refused (then nothing was done of the flows), ConnectionLost or NoAnswer (then all or nothing of
+        them). What was done of the meters only reading tells.
         """
-        if not plan.size:
+        self._change_meters(plan.meters.before)
+        if plan.flow_mods:
+            self._bundle_flows(plan)
+        self._change_meters(plan.meters.after)
+
+    def _change_meters(self, changes: Sequence[tuple[MeterChange, Meter]]) -> None:
+        if not changes:
             return
+        with self._exchange(len(changes)) as (exchange, first):
+            mods = [meter_mod(change, meter, xid) for xid, (change, meter) in enumerate(changes, first)]
+            self._send_parts([*mods, messages.barrier(exchange.last)])
+            self._await(exchange)
+        self._raise(exchange, {xid: meter for xid, (_, meter) in enumerate(changes, first)})
+
+    def _bundle_flows(self, plan: Plan) -> None:
         self._bundle += 1
         sent, refused = self._fill(plan)
         # A refused message leaves the others in the bundle, so committing waits for the verdict on all of them.
@@ -244,6 +268,6 @@ class Channel:
         with eventlet.Timeout(ANSWER_SECONDS, NoAnswer(f"no answer from the switch within {ANSWER_SECONDS:g} s")):
             exchange.done.wait()
 
-    def _raise(self, exchange: _Exchange, sent: dict[int, Flow]) -> None:
+    def _raise(self, exchange: _Exchange, sent: Mapping[int, Flow | Meter]) -> None:
         if exchange.errors:
             raise Refused([(sent.get(xid), reason) for xid, reason in exchange.errors])

@@ -15,6 +15,7 @@ from ryu.ofproto import ofproto_parser
 
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.switch import guard, messages
+from romana_ovs.switch.meter_wire import METER_DESC
 from romana_ovs.switch.wire import FLOW_DESC, HEADER
 
 LOG = logging.getLogger("romana_ovs.switch")
@@ -28,7 +29,7 @@ class Receiver(Protocol):
     """What takes the answers that Ryu does not need."""
 
     def on_message(self, kind: int, xid: int, body: memoryview) -> None:
-        """An error, barrier reply, bundle reply or flow description."""
+        """An error, barrier reply, bundle reply or description of flows or meters."""
 
     def on_packet_in(self) -> None:
         """A packet sent to the controller, which no flow of ours asks for."""
@@ -137,7 +138,7 @@ class GuardedDatapath(Datapath):
         if kind == guard.PORT_DESC and self.state == CONFIG_DISPATCHER:
             guard.check_ports(body)
             self._to_ryu(version, messages.MULTIPART_REPLY, xid, whole)
-        elif kind == FLOW_DESC:
+        elif kind in (FLOW_DESC, METER_DESC):
             self._to_receiver(messages.MULTIPART_REPLY, xid, body)
 
     def _to_receiver(self, kind: int, xid: int, body: memoryview) -> None:

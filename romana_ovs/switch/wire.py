@@ -33,7 +33,7 @@ ALL_TABLES = 0xFF
 FLOW_DESC = 1
 REPLY_MORE = 1
 _FLOW_MOD = 14
-_MULTIPART_REQUEST = 18
+MULTIPART_REQUEST = 18
 
 HEADER = struct.Struct("!BBHI")
 _MOD = struct.Struct("!QQBBHHHIIIHH")
@@ -81,7 +81,7 @@ def delete_flow(flow: Flow, xid: int) -> bytes:
 def flows_request(xid: int) -> bytes:
     """The question for every flow of every table, foreign ones too: they must not be overwritten."""
     body = _REQUEST.pack(FLOW_DESC, 0) + _FLOW_REQUEST.pack(ALL_TABLES, ANY_PORT, ANY_GROUP, 0, 0) + match_bytes(())
-    return message(_MULTIPART_REQUEST, xid, body)
+    return message(MULTIPART_REQUEST, xid, body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The difference between the flows a switch should have and those it has, as a value."""
+"""The difference between what a switch should have and what it has, as a value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.sync.meters import MeterPlan
 
 
 class Change(Enum):
@@ -23,7 +24,7 @@ SEND_ORDER = (Change.DELETE, Change.MODIFY, Change.ADD)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send to make a switch's flows the desired ones. Each tuple is sorted by table, priority and match.
+    """What to send to make what a switch has the desired. Each tuple of flows is sorted by table, priority and match.
 
     `modify` holds the new flows: OpenFlow's ADD replaces a flow of the same key. `blocked` are desired flows
     that are not sent because a flow that is not ours has their key.
@@ -33,14 +34,20 @@ class Plan:
     modify: tuple[Flow, ...] = ()
     delete: tuple[Flow, ...] = ()
     blocked: tuple[Flow, ...] = ()
+    meters: MeterPlan = MeterPlan()
 
     @property
     def size(self) -> int:
+        """The number of flow-mods and meter-mods."""
+        return self.flow_mods + self.meters.size
+
+    @property
+    def flow_mods(self) -> int:
         """The number of flow-mods."""
         return len(self.add) + len(self.modify) + len(self.delete)
 
     def ordered(self) -> tuple[tuple[Change, Flow], ...]:
-        """Every change in the order in which it is sent."""
+        """Every change of a flow in the order in which it is sent."""
         listed = {Change.DELETE: self.delete, Change.MODIFY: self.modify, Change.ADD: self.add}
         return tuple((change, flow) for change in SEND_ORDER for flow in listed[change])
 

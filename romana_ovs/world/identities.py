@@ -43,6 +43,7 @@ class Identities:
         self._numbers: dict[PodKey, int] = {}
         self._pods: Counter[int] = Counter()
         self._worn: dict[PodKey, int] = {}
+        self._formerly: dict[PodKey, tuple[int, ...]] = {}
         self._moving: set[PodKey] = set()
         self._kept: dict[int, ClassInfo] = {}
         self._target = NO_RULES
@@ -63,6 +64,13 @@ class Identities:
     def worn(self, pod: PodKey) -> int:
         """The identity that `pod` wears now. Raises KeyError for a pod without one."""
         return self._worn[pod]
+
+    def formerly(self, pod: PodKey) -> tuple[int, ...]:
+        """The identities that `pod` had before this one and that no rule in force tells from it.
+
+        A change of its labels ends that at once, and so do the rules that the split was for when they come into force.
+        """
+        return self._formerly.get(pod, ())
 
     def follow(self, rules: RuleSet) -> None:
         """Takes `rules` as those to come; they are in force at once unless they split classes of pods."""
@@ -98,6 +106,12 @@ class Identities:
             if pod not in self._remnants:
                 self._hold(pod, self._book.identity_of(pod))
 
+    def renumber(self, number: int) -> None:
+        """Gives a class another number. Raises AddressError when there is none."""
+        for pod in self._book.renumber(number):
+            if pod not in self._remnants:
+                self._hold(pod, self._book.identity_of(pod))
+
     def assign(self, pod: PodKey, member: Identified) -> None:
         """Gives `pod` the identity that fits it; one that its labels do not ask for waits for its step."""
         new = _remnant(member)
@@ -110,6 +124,8 @@ class Identities:
         if old != new or pod not in self._moving:
             self._moving.discard(pod)
             self._worn[pod] = number
+        if old != new:
+            self._formerly.pop(pod, None)
 
     def forget(self, pod: PodKey) -> None:
         """`pod` is gone. Unknown pods are fine."""
@@ -120,6 +136,7 @@ class Identities:
             del self._known[pod]
         self._book.forget(pod)
         self._worn.pop(pod, None)
+        self._formerly.pop(pod, None)
         self._moving.discard(pod)
 
     def _stand_in(self, pod: PodKey, was: Remnant) -> None:
@@ -141,17 +158,21 @@ class Identities:
                 del self._pods[number]
 
     def advance(self) -> frozenset[PodKey]:
-        """Takes the next step; returns the pods that wear another identity now."""
+        """Takes the next step; returns the pods whose identity or whose former ones are others now."""
         if self.step is Step.NUMBERS_KNOWN:
             moved = frozenset(self._moving)
+            self._formerly.update((pod, (*self.formerly(pod), self._worn[pod])) for pod in moved)
             self._worn.update((pod, self._book.identity_of(pod)) for pod in moved)
             self._moving.clear()
             self.step = Step.NUMBERS_WORN
             return moved
         if self.step is Step.NUMBERS_WORN:
+            moved = frozenset(self._formerly)
+            self._formerly.clear()
             self._kept.clear()
             self._merged = None
             self._enforce()
+            return moved
         return frozenset()
 
     def forget_unclaimed(self) -> None:

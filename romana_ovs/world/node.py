@@ -13,10 +13,11 @@ from typing import Any
 
 from romana_ovs.addressing.following import FollowingRegistry
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.kube.published import published_from_json, published_to_json
+from romana_ovs.kube.published import published_from_json
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Published, Report
@@ -27,9 +28,11 @@ from romana_ovs.world.memo import Memo
 from romana_ovs.world.reliance import Reliance
 from romana_ovs.world.rules import Rules
 from romana_ovs.world.topology import topology_of
-from romana_ovs.world.views import NodeAssembly, Shared
-from romana_ovs.world.wearing import Wearing
+from romana_ovs.world.views import NodeAssembly, Shared, Worn
+from romana_ovs.world.wearing import Appearance, Wearing
 
+Saved = dict[PodKey, tuple[Labels, SegmentKey, int, int]]
+"""Labels, segment, its number and identity of each pod, as they were when they were saved."""
 FORMAT = 1
 """Version of what `to_json` gives."""
 
@@ -45,16 +48,26 @@ class Promise:
 class NodePart:
     """Follows what one node sees of a cluster, and makes its view.
 
-    After `update`, save `to_json` when `changes` moved, take the `promise` and program the `view`; when the switch has
-    confirmed it, hand the promise to `confirmed` and store the `report`. The first report must be stored before the
-    first `update` with published numbers: from then on the registry waits for this node.
+    After `update`, save the numbers (`published_to_json`) when `published` is another, then `to_json` when `changes`
+    moved: both are durable before anything uses them. Then take the `promise` and program the `view`; when the switch
+    has confirmed it, hand the promise to `confirmed` and store the `report`. The first report must be stored before
+    the first `update` with published numbers: from then on the registry waits for this node.
+
+    Rules in force are not saved. After a restart in the midst of a step there is no view until the newest rules may
+    come into force, or patience is over; until then the switch keeps what it has.
     """
 
-    def __init__(self, node: str, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
-        """The part of `node` with the endpoints and numbers of `state`.
+    def __init__(
+        self,
+        node: str,
+        settings: Settings,
+        state: Mapping[str, Any] | None = None,
+        published: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The part of `node` with the endpoints of `state` and the `published` numbers, both as they were saved.
 
         Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
-        InputError when `state` is not what `to_json` gave.
+        InputError when one of the two is not what was saved.
         """
         self.node = node
         self.plan = Plan.of(settings)
@@ -64,8 +77,14 @@ class NodePart:
         self._refused: Problem | None = None
         self._cluster: Cluster | None = None
         self._confirmed = self._released = 0
+        self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
+        self._was: Saved = {}
         if state is not None:
             self._restore(state)
+        if published is not None:
+            freed = self.registry.freed
+            self._take(published_from_json(published))
+            self.registry.freed = freed
         self._members = Members(self.registry)
         self._rules = Rules()
         self._reliance = Reliance(blank=state is None)
@@ -79,9 +98,12 @@ class NodePart:
         if state.get("node") != self.node:
             raise InputError.because(f"the saved state is that of node {state.get('node')!r}", field="node")
         self.registry = FollowingRegistry.restored(state["addresses"], self.plan, self.node)
-        if state.get("published") is not None:
-            self._take(published_from_json(state["published"]))
-        self._confirmed, self._released = int(state.get("acknowledged", 0)), int(state.get("released", 0))
+        try:
+            self._confirmed, self._released = int(state["acknowledged"]), int(state["released"])
+            for key, labels, tenant, tier, number, worn in state["worn"]:
+                self._was[PodKey(key)] = (Labels(labels), SegmentKey(tenant, tier), int(number), int(worn))
+        except (KeyError, TypeError, ValueError) as broken:
+            raise InputError.because(f"not what was saved: {broken}", field="worn") from broken
 
     def update(self, cluster: Cluster, published: Published | None, *, patience_over: bool = False) -> None:
         """Follows `cluster`, of which only this node's pods matter, and the newest `published` numbers, if any came.
@@ -96,18 +118,31 @@ class NodePart:
             )
         if published is not None:
             self._consider(published)
-        own = self._memo.value("own", cluster.pods, lambda: self._own(cluster.pods))
+        own = self._pods = self._memo.value("own", cluster.pods, lambda: self._own(cluster.pods))
+        if self.published is None:
+            return
         cluster = replace(cluster, pods=own)
         first = self._cluster is None
         changes = Changes.between(self._cluster, cluster)
         freed = self.registry.freed
+        self.registry.keep_free(
+            pod.address for pod in own.values() if pod.address is not None and attachable(pod) is not None
+        )
         done = self._members.update(cluster, changes, first=first)
         self._rules.update(cluster, changes, used=self._members.in_namespace)
         self._cluster = cluster
-        namespaces = self.published.namespaces if self.published is not None else MappingProxyType({})
+        if first:
+            self._wearing.restore(self._former())
+        worn, namespaces = self._wearing.worn, self.published.namespaces
         self._reliance.update(self._rules.rule_set, namespaces, patient=not patience_over)
-        self._wearing.update(self._members.members, namespaces, late=self._late(), patient=not patience_over)
-        if done.members or freed != self.registry.freed:
+        self._wearing.update(
+            self._members.members,
+            namespaces,
+            late=self._late(),
+            patient=not patience_over,
+            enforced=self._reliance.enforced,
+        )
+        if done.members or freed != self.registry.freed or worn != self._wearing.worn:
             self.changes += 1
 
     @property
@@ -137,8 +172,7 @@ class NodePart:
     @property
     def report(self) -> Report:
         """What the registry must know of this node, as far as its switch has confirmed it."""
-        pods = self._cluster.pods.values() if self._cluster is not None else ()
-        alive = [pod for pod in pods if attachable(pod) is not None]
+        alive = [pod for pod in self._pods.values() if attachable(pod) is not None]
         held = {pod.key: self.registry.endpoint(pod.key) for pod in alive}
         foreign = [
             pod.address for pod in alive
@@ -187,7 +221,7 @@ class NodePart:
             rules=rules,
             foreign=self._memo.value("foreign", (published.foreign, published.hosts), lambda: _routes(published)),
         )
-        pods = tuple((key, worn.member, worn.identity) for key, worn in self._wearing.worn.items())
+        pods = tuple((key, worn.member, Worn(worn.identity, worn.formerly)) for key, worn in self._wearing.worn.items())
         return self._assembly.view(facts, shared, topology=topology, pods=pods)
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
@@ -206,7 +240,11 @@ class NodePart:
             "format": FORMAT,
             "node": self.node,
             "addresses": self.registry.to_json(),
-            "published": published_to_json(self.published) if self.published is not None else None,
+            "worn": [
+                [key, dict(sorted(was.pod.labels.items())), *was.segment, was.number, worn.identity]
+                for key, worn in self._wearing.worn.items()
+                for was in (worn.member,)
+            ],
             "acknowledged": self._confirmed,
             "released": self._released,
         }
@@ -234,6 +272,15 @@ class NodePart:
 
     def _own(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
         return MappingProxyType({key: pod for key, pod in pods.items() if pod.node == self.node})
+
+    def _former(self) -> dict[PodKey, Appearance]:
+        """The pods that were here when this node was saved, as they were then."""
+        found = {}
+        for key, (labels, segment, number, worn) in self._was.items():
+            pod, endpoint = self._pods.get(key), self.registry.endpoint(key)
+            if pod is not None and endpoint is not None:
+                found[key] = Appearance(Member(replace(pod, labels=labels), segment, number, endpoint), worn)
+        return found
 
     def _late(self) -> dict[PodKey, Member]:
         """Pods that have their endpoint but no number for what they were relabelled to, as they were."""

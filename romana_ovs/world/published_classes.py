@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -13,6 +14,7 @@ from romana_ovs.policy.class_record import ClassEntry, ClassRecord
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.published import ClassSet, Published, Stage
 from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.world.changes import changed_keys
 from romana_ovs.world.identities import Identities
 from romana_ovs.world.members import Identified
 from romana_ovs.world.remnants import Remnants
@@ -36,12 +38,23 @@ class PublishedClasses:
         self._remnants = Remnants(self._book, saved)
         self._identities = Identities(self._book, self._remnants)
         self._published: Mapping[str, ClassSet] = before.namespaces
-        self._coming = {number: now for each in before.namespaces.values() for number in each.coming}
+        self._coming: dict[int, tuple[str, float]] = {
+            number: (name, now) for name, each in before.namespaces.items() for number in each.coming
+        }
+        self._born: dict[int, int] = {}
+        self._leaving: dict[int, tuple[str, int]] = {}
+        self._going = {number: (name, now) for name, each in before.namespaces.items() for number in each.going}
         self._retired = {
             number: (name, now) for name, each in before.namespaces.items() for number in each.retired
         }
+        self._known = frozenset(number for each in before.namespaces.values() for number in each.classes)
         self._classes: Mapping[int, ClassInfo] = MappingProxyType({})
         self._answers: dict[str, Answers] = {}
+        for number, (name, _) in self._going.items():
+            self._answers.setdefault(name, {})[number] = before.namespaces[name].classes[number]
+        self._left = self._remnants.by_namespace()
+        self._seen = self._remnants.changes
+        self._pins: dict[str, dict[PodKey, int]] = {}
         self._reserve()
 
     @property
@@ -62,13 +75,29 @@ class PublishedClasses:
     @property
     def pending(self) -> bool:
         """Whether some class is coming still, or a number retired."""
-        return bool(self._coming or self._retired)
+        return bool(self._coming or self._leaving or self._going or self._retired)
 
-    def answers(self, pod: Identified) -> Collection[frozenset[Atom]]:
-        """What holds for each of the published classes among which that of `pod` is."""
-        classes = self._published.get(pod.pod.namespace)
-        found = classes.classes if classes is not None else {}
-        return [yes for number, yes in found.items() if segment_of(number) == pod.number]
+    def answers(self, pod: Identified, *, before: int) -> Mapping[int, frozenset[Atom]]:
+        """What holds for each of the classes that `pod` may have come to wear in a revision `before` this one."""
+        classes = self._answers.get(pod.pod.namespace, {})
+        return {
+            number: yes
+            for number, yes in classes.items()
+            if segment_of(number) == pod.number and self._born.get(number, 0) < before
+        }
+
+    def renumber(self, numbers: Collection[int]) -> None:
+        """Gives these classes other numbers, step by step; those that are on their way go on."""
+        for number in sorted(set(numbers) - self._leaving.keys() - self._going.keys()):
+            name, yes = self._classes[number].namespace, self._answers[self._classes[number].namespace][number]
+            self._identities.renumber(number)
+            heir = next(
+                each for each, info in self._book.classes.items()
+                if each not in self._classes and info.namespace == name and segment_of(each) == segment_of(number)
+                and yes == _yes(info)
+            )
+            self._leaving[number] = (name, heir)
+            self._coming[heir] = (name, math.inf)
 
     def refine(self, rules: RuleSet, atoms: Atoms) -> None:
         """Takes `atoms` as what classes answer."""
@@ -92,78 +121,108 @@ class PublishedClasses:
         Nodes that count have acknowledged `reached`: what came before is not coming any more. What was retired
         before the revision that `everybody` has is free.
         """
-        self._group()
-        here = {number: name for name, classes in self._answers.items() for number in classes}
-        there = {number: name for name, each in self._published.items() for number in each.classes}
-        self._coming = {number: since for number, since in self._coming.items() if since > reached and number in here}
-        self._coming.update(dict.fromkeys(here.keys() - there.keys(), now))
-        self._retired = {
-            number: each for number, each in self._retired.items() if each[1] > everybody and number not in here
-        }
-        self._retired.update((number, (there[number], now)) for number in there.keys() - here.keys())
+        dirty = stages.touched()
+        self._let_through(reached, everybody, dirty, now=now)
+        self._follow_book(now, dirty)
+        self._follow_what_stays(dirty)
         self._reserve()
-        made = self._made(stages, epoch=epoch, now=now)
-        if made != self._published:
-            self._published = MappingProxyType(dict(sorted(made.items())))
+        made = {name: self._made(name, stages, epoch=epoch, now=now) for name in dirty}
+        if any(self._published.get(name) is not new for name, new in made.items()):
+            whole = {name: new for name, new in {**self._published, **made}.items() if new is not None}
+            self._published = MappingProxyType(dict(sorted(whole.items())))
 
-    def _made(self, stages: Stages, *, epoch: int, now: int) -> dict[str, ClassSet]:
-        coming, retired = _by(self._coming, self._home), _by(self._retired, lambda number: self._retired[number][0])
+    def _let_through(self, reached: float, everybody: float, dirty: set[str], *, now: int) -> None:
+        """Ends what nodes have acknowledged."""
+        for number in [number for number, (_, since) in self._coming.items() if since <= reached]:
+            dirty.add(self._coming.pop(number)[0])
+        for number in [number for number, (_, heir) in self._leaving.items() if heir not in self._coming]:
+            name, _ = self._leaving.pop(number)
+            self._going[number] = (name, now)
+            dirty.add(name)
+        for number in [number for number, (_, since) in self._going.items() if since <= reached]:
+            name, _ = self._going.pop(number)
+            del self._answers[name][number]
+            self._retired[number] = (name, now)
+            dirty.add(name)
+        for number in [number for number, (_, since) in self._retired.items() if since <= everybody]:
+            dirty.add(self._retired.pop(number)[0])
+
+    def _follow_book(self, now: int, dirty: set[str]) -> None:
+        """Takes over what the book says now: new classes are coming, gone ones retired."""
+        old, new = self._classes, self._book.classes
+        if new is old:
+            return
+        for number in old.keys() - new.keys():
+            name = old[number].namespace
+            if number not in self._leaving:
+                self._coming.pop(number, None)
+                self._born.pop(number, None)
+                self._retired[number] = (name, now)
+                del self._answers[name][number]
+                dirty.add(name)
+        for number, info in new.items():
+            was = old.get(number)
+            if was is not info:
+                if was is None and number not in self._known:
+                    self._coming[number] = (info.namespace, now)
+                    self._born[number] = now
+                self._retired.pop(number, None)
+                self._answers.setdefault(info.namespace, {})[number] = _yes(info)
+                dirty.add(info.namespace)
+        for number in self._known - new.keys() - self._going.keys():
+            # It was published before this term, and nobody has claimed it since.
+            name = next(name for name, each in self._published.items() if number in each.classes)
+            self._coming.pop(number, None)
+            self._retired[number] = (name, now)
+            dirty.add(name)
+        self._known = frozenset()
+        self._classes = new
+
+    def _follow_what_stays(self, dirty: set[str]) -> None:
+        """Remnants and pins of the book, by namespace."""
+        if self._remnants.changes != self._seen:
+            remnants = self._remnants.by_namespace()
+            dirty |= changed_keys(self._left, remnants)
+            self._left, self._seen = remnants, self._remnants.changes
         pins: dict[str, dict[PodKey, int]] = {}
         for pod, number in self._book.pins.items():
             if pod not in self._remnants:
-                pins.setdefault(self._home(number), {})[pod] = number
-        remnants = self._remnants.by_namespace()
-        made = {}
-        for name in self._answers.keys() | retired.keys() | remnants.keys():
-            old = self._published.get(name)
-            atoms = stages.of(name)
-            fresh = any(stage is Stage.NEW for stage in atoms.values())
-            classes = self._answers.get(name, {})
-            pinned = _kept(old, classes) if fresh and old is not None else pins.get(name, {})
-            new = ClassSet(
-                namespace=name,
-                atoms=MappingProxyType({atom: atoms[atom] for atom in sorted(atoms, key=atom_order)}),
-                classes=MappingProxyType(dict(sorted(classes.items()))),
-                coming=coming.get(name, frozenset()),
-                pins=MappingProxyType(dict(sorted(pinned.items()))),
-                remnants=remnants.get(name, ()),
-                retired=retired.get(name, frozenset()),
-                epoch=old.epoch if old is not None else epoch,
-                revision=old.revision if old is not None else now,
-            )
-            made[name] = old if old == new else _stamped(new, epoch, now)
-        return {name: each for name, each in made.items() if not each.empty}
+                pins.setdefault(self._classes[number].namespace, {})[pod] = number
+        dirty |= changed_keys(self._pins, pins)
+        self._pins = pins
 
-    def _group(self) -> None:
-        if self._book.classes is not self._classes:
-            self._classes = self._book.classes
-            found: dict[str, Answers] = {}
-            for number, info in self._classes.items():
-                yes = frozenset(atom for atom, holds in info.truths.items() if holds)
-                found.setdefault(info.namespace, {})[number] = yes
-            self._answers = found
-
-    def _home(self, number: int) -> str:
-        return self._classes[number].namespace
+    def _made(self, name: str, stages: Stages, *, epoch: int, now: int) -> ClassSet | None:
+        """The class set of a namespace: the same object while nothing in it changed, None when there is nothing."""
+        old, atoms, classes = self._published.get(name), stages.of(name), self._answers.get(name, {})
+        fresh = old is not None and any(stage is Stage.NEW for stage in atoms.values())
+        pinned = _kept(old, classes) if fresh and old is not None else self._pins.get(name, {})
+        new = ClassSet(
+            namespace=name,
+            atoms=MappingProxyType({atom: atoms[atom] for atom in sorted(atoms, key=atom_order)}),
+            classes=MappingProxyType(dict(sorted(classes.items()))),
+            coming=frozenset(number for number in classes if number in self._coming),
+            going=frozenset(number for number in classes if number in self._going),
+            pins=MappingProxyType(dict(sorted(pinned.items()))),
+            remnants=self._left.get(name, ()),
+            retired=frozenset(number for number, (home, _) in self._retired.items() if home == name),
+            epoch=old.epoch if old is not None else epoch,
+            revision=old.revision if old is not None else now,
+        )
+        if new.empty:
+            return None
+        return old if old == new else replace(new, epoch=epoch, revision=now)
 
     def _reserve(self) -> None:
-        self._book.reserve(frozenset(self._retired))
+        self._book.reserve(frozenset({*self._retired, *self._leaving, *self._going}))
+
+
+def _yes(info: ClassInfo) -> frozenset[Atom]:
+    return frozenset(atom for atom, holds in info.truths.items() if holds)
 
 
 def _kept(old: ClassSet, classes: Answers) -> dict[PodKey, int]:
     """While pods do not go by what is new, they are pinned as they were."""
     return {pod: number for pod, number in old.pins.items() if number in classes}
-
-
-def _stamped(classes: ClassSet, epoch: int, now: int) -> ClassSet:
-    return replace(classes, epoch=epoch, revision=now)
-
-
-def _by(numbers: Iterable[int], home: Callable[[int], str]) -> dict[str, frozenset[int]]:
-    found: dict[str, set[int]] = {}
-    for number in numbers:
-        found.setdefault(home(number), set()).add(number)
-    return {name: frozenset(each) for name, each in found.items()}
 
 
 def record_of(before: Published) -> ClassRecord:
@@ -172,6 +231,7 @@ def record_of(before: Published) -> ClassRecord:
         ClassEntry(number, name, yes, frozenset(classes.atoms) - yes)
         for name, classes in before.namespaces.items()
         for number, yes in classes.classes.items()
+        if number not in classes.going
     )
     pins = {pod: number for classes in before.namespaces.values() for pod, number in classes.pins.items()}
     asked = {name: frozenset(classes.atoms) for name, classes in before.namespaces.items() if classes.atoms}

@@ -78,6 +78,7 @@ class RegistryPart:
         self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
+        self._former: dict[PodKey, list[tuple[Placed, int]]] = {}
         self._blocked: frozenset[IPv4Address] = frozenset()
         self._refined: tuple[int, RuleSet | None] = (-1, None)
 
@@ -102,10 +103,11 @@ class RegistryPart:
     ) -> Published:
         """Follows `cluster` and the nodes' `reports`, and returns what is to be published.
 
-        `away` are nodes that have not been heard of for long. Nobody waits for them where that is safe: others take
-        new classes without them. But no number is given again, no question goes, and no answer is relied on that one
-        of their pods might belie, before they come back or their Node is deleted. Raises InputError, and changes
-        nothing, when the settings ask for another address plan.
+        `away` are nodes that have not been heard of for long. Nobody waits for them: others take new classes without
+        them, and a class that one of their pods may still wear although it says of that pod what is not true gets
+        another number, so that such pods get what their whole segments get until their nodes are back. But no number
+        is given again and no question goes before that, or before their Node is deleted. Raises InputError, and
+        changes nothing, when the settings ask for another address plan.
         """
         if Plan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -123,6 +125,7 @@ class RegistryPart:
         for key in gone:
             self._drop(key)
         placed = self._place(cluster, changes)
+        self._forget_former(known, away)
         self._grow(known)
         self._claims.update(known, self._hosts.hosts, nodes=self._blocked, now=now)
         self._hosts.update(
@@ -132,7 +135,7 @@ class RegistryPart:
         released = min((report.released for report in known.values()), default=math.inf)
         absent = self._absent(known.keys() & set(away))
         self._stages.advance(
-            acknowledged=reached, released=released, now=now, held_up=lambda name: self._belied(name, absent)
+            acknowledged=reached, released=released, now=now, held_up=lambda name: self._held_up(name, absent)
         )
         self._stages.follow(self._rules.rule_set.atoms, classed=self._classes.namespaces, now=now)
         self._refine()
@@ -194,6 +197,8 @@ class RegistryPart:
                 _add(self._segments_on, (each.pod.node, each.segment), sign)
         if new is not None:
             self._placed[key] = new
+            if old is not None and (old.number, old.pod.labels) != (new.number, new.pod.labels):
+                self._former.setdefault(key, []).append((old, self._last.revision + 1))
 
     def _grow(self, reports: Mapping[str, Report]) -> None:
         """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
@@ -213,21 +218,47 @@ class RegistryPart:
             self._classes.refine(self._rules.rule_set, self._stages.atoms)
 
     def _absent(self, away: Collection[str]) -> dict[str, list[Placed]]:
-        """The pods of nodes that are `away`, by namespace."""
+        """The pods of nodes that are `away`, by namespace, also as what they were before their nodes went."""
         found: dict[str, list[Placed]] = {}
-        for each in self._placed.values() if away else ():
+        for key, each in self._placed.items() if away else ():
             if each.pod.node in away:
-                found.setdefault(each.pod.namespace, []).append(each)
+                former = (was for was, _ in self._former.get(key, ()))
+                found.setdefault(each.pod.namespace, []).extend((each, *former))
         return found
 
-    def _belied(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
-        """Whether one of the `absent` pods may wear a class that answers for it what is not true."""
+    def _forget_former(self, known: Mapping[str, Report], away: Collection[str]) -> None:
+        """Drops what pods were before: their nodes have acknowledged what was published since."""
+        for key in list(self._former):
+            placed = self._placed.get(key)
+            report = known.get(placed.pod.node) if placed is not None else None
+            heard = report.acknowledged if report is not None and report.node not in away else 0
+            kept = [(was, since) for was, since in self._former[key] if since > heard]
+            if placed is None or not kept:
+                del self._former[key]
+            else:
+                self._former[key] = kept
+
+    def _held_up(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
+        """Whether one of the `absent` pods may wear a class that answers for it what is not true.
+
+        Such classes get other numbers, which only nodes that are here wear: then it may not any more.
+        """
         worn, atoms = self._stages.worn(namespace), self._stages.of(namespace).keys()
+        asked = max(worn.values(), default=0)
+        belied: set[int] = set()
         for each in absent.get(namespace, ()):
             true = frozenset(atom for atom in atoms if holds(atom, each.pod.labels))
-            if any(yes - worn == true - worn and yes != true for yes in self._classes.answers(each)):
-                return True
-        return False
+            belied.update(
+                number
+                for number, yes in self._classes.answers(each, before=asked).items()
+                if yes - worn.keys() == true - worn.keys() and yes != true
+            )
+        try:
+            self._classes.renumber(belied)
+        except AddressError:
+            # No number is left: then the rules that ask wait, and admit nobody of these classes.
+            return True
+        return bool(belied)
 
     def _publish(self, now: int) -> Published:
         last = self._last

@@ -29,6 +29,7 @@ class Reliance:
         self.rules: RuleSet | None = None
         self.waiting = False
         self.released = True
+        self.enforced = 0
         self.classes: Mapping[int, ClassInfo] = MappingProxyType({})
         self._target = NO_RULES
         self._relied: dict[str, frozenset[Atom]] = {}
@@ -37,7 +38,8 @@ class Reliance:
     def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
         """Takes `target` as the rules to come, and `namespaces` as what is known of classes now.
 
-        `released` says afterwards whether no rule in force relies on an atom that is leaving.
+        `released` says afterwards whether no rule in force relies on an atom that is leaving; `enforced` moves when
+        rules in force have come to tell more apart.
         """
         if self.rules is None or target is not self.rules:
             self._choose(target, namespaces, patient=patient)
@@ -50,6 +52,7 @@ class Reliance:
         )
         if ready:
             self.rules, self.waiting = target, False
+            self.enforced += 1
             return
         self.waiting = True
         if self.rules is not None and target is not self._target:
@@ -71,6 +74,8 @@ class Reliance:
         for name, atoms in asked.items():
             if name in namespaces:
                 relied[name] = atoms & self._reliable(namespaces[name])
+        if relied != self._relied:
+            self.enforced += 1
         self._relied = relied
         self.released = not any(
             namespaces[name].atoms[atom] is Stage.LEAVING for name, atoms in relied.items() for atom in atoms

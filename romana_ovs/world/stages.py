@@ -19,10 +19,11 @@ ON_THE_WAY = frozenset({Stage.NEW, Stage.WORN})
 
 
 class State(NamedTuple):
-    """A stage, and the revision that told it first."""
+    """A stage, the revision that told it first, and the one in which it was asked first."""
 
     stage: Stage
     since: int
+    asked: int
 
 
 class Stages:
@@ -31,11 +32,14 @@ class Stages:
     def __init__(self, known: Mapping[str, Mapping[Atom, Stage]], now: int) -> None:
         """Those that were `known`, of which nobody has acknowledged anything before revision `now`."""
         self._states = {
-            name: {atom: State(stage, now) for atom, stage in atoms.items()} for name, atoms in known.items() if atoms
+            name: {atom: State(stage, now, now) for atom, stage in atoms.items()}
+            for name, atoms in known.items()
+            if atoms
         }
         self._unsettled = {name for name in self._states if self._has_steps(name)}
         self._asked: Atoms = MappingProxyType({})
         self._may_leave = False
+        self._touched: set[str] = set(self._states)
         self.changes = 0
 
     @property
@@ -52,10 +56,15 @@ class Stages:
         """The atoms of a namespace with their stages."""
         return {atom: state.stage for atom, state in self._states.get(namespace, {}).items()}
 
-    def worn(self, namespace: str) -> frozenset[Atom]:
-        """The atoms of a namespace that pods may be late to wear."""
+    def touched(self) -> set[str]:
+        """The namespaces in which anything changed since the last call."""
+        found, self._touched = self._touched, set()
+        return found
+
+    def worn(self, namespace: str) -> Mapping[Atom, int]:
+        """The atoms of a namespace that pods may be late to wear, with the revisions in which they were asked first."""
         states = self._states.get(namespace, {})
-        return frozenset(atom for atom, state in states.items() if state.stage is Stage.WORN)
+        return {atom: state.asked for atom, state in states.items() if state.stage is Stage.WORN}
 
     def advance(
         self, *, acknowledged: float, released: float, now: int, held_up: Callable[[str], bool] = lambda name: False
@@ -67,14 +76,13 @@ class Stages:
         """
         for name in sorted(self._unsettled):
             states = self._states[name]
-            for atom, (stage, since) in list(states.items()):
+            for atom, (stage, since, _) in list(states.items()):
                 if stage is Stage.NEW and since <= acknowledged:
                     self._step(states, atom, Stage.WORN, now)
                 elif stage is Stage.WORN and since <= acknowledged and not held_up(name):
                     self._step(states, atom, Stage.SETTLED, now)
                 elif stage is Stage.LEAVING and since <= released:
-                    del states[atom]
-                    self.changes += 1
+                    self._end(states, atom)
             self._settle(name)
 
     def follow(self, asked: Atoms, *, classed: Collection[str], now: int) -> None:
@@ -105,17 +113,21 @@ class Stages:
         states = self._states[name]
         for atom in states.keys() - asked:
             if at_once:
-                del states[atom]
-                self.changes += 1
+                self._end(states, atom)
             elif states[atom].stage is Stage.SETTLED:
                 self._step(states, atom, Stage.LEAVING, now)
         self._settle(name)
 
     def _step(self, states: dict[Atom, State], atom: Atom, stage: Stage, now: int) -> None:
-        states[atom] = State(stage, now)
+        states[atom] = State(stage, now, states[atom].asked if atom in states else now)
+        self.changes += 1
+
+    def _end(self, states: dict[Atom, State], atom: Atom) -> None:
+        del states[atom]
         self.changes += 1
 
     def _settle(self, name: str) -> None:
+        self._touched.add(name)
         if not self._states[name]:
             del self._states[name]
         if name in self._states and self._has_steps(name):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
+from typing import NamedTuple
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.runs import Run
@@ -35,12 +36,19 @@ class Shared:
     foreign: tuple[ForeignRoute, ...]
 
 
+class Worn(NamedTuple):
+    """The identity of a pod, and those that it had before and that no rule in force tells from it."""
+
+    identity: int
+    formerly: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Resident:
     """A pod of a node as its view shows it, and what that was made from."""
 
     member: Member
-    identity: int
+    worn: Worn
     port: PodPort
     shown: LocalPod
 
@@ -54,9 +62,9 @@ class NodeAssembly:
         self._view: NodeView | None = None
 
     def view(
-        self, facts: BridgeFacts, shared: Shared, *, topology: Topology, pods: tuple[tuple[PodKey, Member, int], ...]
+        self, facts: BridgeFacts, shared: Shared, *, topology: Topology, pods: tuple[tuple[PodKey, Member, Worn], ...]
     ) -> NodeView:
-        """The view of the node with these bridge `facts`, where `pods` live (member and identity of each, sorted).
+        """The view of the node with these bridge `facts`, where `pods` live (member and identities of each, sorted).
 
         It is the same object as the last one while it is equal to it.
         """
@@ -94,34 +102,35 @@ class NodeAssembly:
         return self._view
 
     def _show(
-        self, facts: BridgeFacts, pods: tuple[tuple[PodKey, Member, int], ...], plan: Plan
+        self, facts: BridgeFacts, pods: tuple[tuple[PodKey, Member, Worn], ...], plan: Plan
     ) -> tuple[LocalPod, ...]:
         residents: dict[PodKey, Resident] = {}
-        for key, member, identity in pods:
+        for key, member, worn in pods:
             port = facts.pods.get(key)
             if port is None:
                 continue
             old = self._residents.get(key)
-            if old is None or (old.member, old.identity, old.port) != (member, identity, port):
-                old = Resident(member, identity, port, _local(member, identity, port, plan))
+            if old is None or (old.member, old.worn, old.port) != (member, worn, port):
+                old = Resident(member, worn, port, _local(member, worn, port, plan))
             residents[key] = old
         self._residents = residents
         return tuple(resident.shown for resident in residents.values())
 
 
-def _local(member: Member, identity: int, port: PodPort, plan: Plan) -> LocalPod:
+def _local(member: Member, worn: Worn, port: PodPort, plan: Plan) -> LocalPod:
     pod, address = member.pod, member.endpoint.address
     return LocalPod(
         key=pod.key,
         namespace=pod.namespace,
         labels=pod.labels,
         segment=member.segment,
-        identity=identity,
+        identity=worn.identity,
         address=address,
         mac=port.mac or plan.mac(address),
         ofport=port.ofport,
         ports=pod.ports,
         survivor=port.survivor,
+        formerly=worn.formerly,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity, segment_of
@@ -27,6 +27,8 @@ class Finder:
         self._known: dict[tuple[int, frozenset[Atom]], list[int]] = {}
         self._coming: dict[tuple[int, frozenset[Atom]], int] = {}
         for number, yes in sorted(classes.classes.items()):
+            if number in classes.going:
+                continue
             if number in classes.coming:
                 self._coming.setdefault((segment_of(number), yes), number)
             else:
@@ -56,11 +58,16 @@ class Finder:
 
 
 @dataclass(frozen=True, slots=True)
-class Worn:
-    """What a pod is to the tables now. `waiting`: it was relabelled, and is what it was until that has a class."""
+class Appearance:
+    """What a pod is to the tables now.
+
+    `formerly` are identities that it had before and that no rule in force tells from this one. `waiting`: it was
+    relabelled, and is what it was until that has a class.
+    """
 
     member: Member
     identity: int
+    formerly: tuple[int, ...] = ()
     waiting: bool = False
 
     @property
@@ -74,15 +81,28 @@ class Wearing:
 
     def __init__(self) -> None:
         self.honest = True
-        self.worn: Mapping[PodKey, Worn] = MappingProxyType({})
+        self._enforced = 0
+        self.worn: Mapping[PodKey, Appearance] = MappingProxyType({})
         self._finders: dict[str, Finder] = {}
 
-    def update(self, members: Mapping[PodKey, Member], namespaces: Mapping[str, ClassSet], *,
-               late: Mapping[PodKey, Member], patient: bool) -> None:
+    def restore(self, worn: Mapping[PodKey, Appearance]) -> None:
+        """Takes `worn` as what pods wore before a restart."""
+        self.worn = MappingProxyType(dict(worn))
+
+    def update(
+        self,
+        members: Mapping[PodKey, Member],
+        namespaces: Mapping[str, ClassSet],
+        *,
+        late: Mapping[PodKey, Member],
+        patient: bool,
+        enforced: int,
+    ) -> None:
         """Finds what every pod of `members` wears.
 
         `late` are pods that are still here but have no member for the time being, as they were. While `patient`, a
         pod that had a class and has none now stays what it was; otherwise it gets what its whole segment gets.
+        `enforced` is another number when other rules have come into force: they may tell apart what no rule did.
         """
         places = {member.pod.namespace for member in (*members.values(), *late.values())}
         self._finders = {name: self._finder(name, namespaces.get(name, NO_CLASSES)) for name in places}
@@ -94,7 +114,9 @@ class Wearing:
             found[key] = self._wear(key, member, old, patient=patient)
         if patient:
             found.update({key: self._stay(key, self.worn[key]) for key in late.keys() & self.worn.keys()})
-        self.worn = MappingProxyType(dict(sorted(found.items())))
+        known = self.worn if enforced == self._enforced else {}
+        self._enforced = enforced
+        self.worn = MappingProxyType({key: _with_former(found[key], known.get(key)) for key in sorted(found)})
         self.honest = all(
             self._finders[worn.member.pod.namespace].honest(worn.identity, worn.member.pod.labels)
             for worn in found.values()
@@ -104,25 +126,33 @@ class Wearing:
         held = self._finders.get(namespace)
         return held if held is not None and held.classes is classes else Finder(classes)
 
-    def _wear(self, key: PodKey, member: Member, old: Worn | None, *, patient: bool) -> Worn:
+    def _wear(self, key: PodKey, member: Member, old: Appearance | None, *, patient: bool) -> Appearance:
         finder = self._finders[member.pod.namespace]
         had = old is not None and old.known
         find = finder.known if had and patient else finder.any
         number = find(key, member.number, member.pod.labels)
         if number is not None:
-            return Worn(member, number)
+            return Appearance(member, number)
         if old is not None and had and patient:
             if _alike(old.member, member) and old.identity in finder.classes.classes:
-                return Worn(member, old.identity)
+                return Appearance(member, old.identity)
             if not _alike(old.member, member):
                 return self._stay(key, old)
-        return Worn(member, identity(member.number, UNKNOWN_CLASS))
+        return Appearance(member, identity(member.number, UNKNOWN_CLASS))
 
-    def _stay(self, key: PodKey, old: Worn) -> Worn:
+    def _stay(self, key: PodKey, old: Appearance) -> Appearance:
         """What was relabelled goes on as what it was, in the classes that there are now."""
         finder = self._finders[old.member.pod.namespace]
         number = finder.any(key, old.member.number, old.member.pod.labels)
-        return Worn(old.member, old.identity if number is None else number, waiting=True)
+        return Appearance(old.member, old.identity if number is None else number, waiting=True)
+
+
+def _with_former(new: Appearance, old: Appearance | None) -> Appearance:
+    """`new`, which still is what it was under another number while its labels are the same."""
+    if old is None or not old.known or not _alike(old.member, new.member) or not _same_pod(old.member, new.member):
+        return new
+    former = old.formerly if old.identity == new.identity else (*old.formerly, old.identity)
+    return replace(new, formerly=tuple(number for number in former if number != new.identity))
 
 
 def _same_pod(one: Member, other: Member) -> bool:

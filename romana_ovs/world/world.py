@@ -20,12 +20,12 @@ from romana_ovs.world.members import Member, Members
 from romana_ovs.world.memo import Memo
 from romana_ovs.world.rules import Rules
 from romana_ovs.world.topology import topology_of
-from romana_ovs.world.views import NodeAssembly, Shared
+from romana_ovs.world.views import NodeAssembly, Shared, Worn
 
 FORMAT = 1
 """Version of what `to_json` gives."""
 PARTS = ("addresses", "identities")
-Residents = tuple[tuple[PodKey, Member, int], ...]
+Residents = tuple[tuple[PodKey, Member, Worn], ...]
 
 
 class World:
@@ -182,7 +182,8 @@ class World:
         if node not in self._residents:
             members = self._members.members
             self._residents[node] = tuple(
-                (key, members[key], self._identities.worn(key)) for key in sorted(self._on_node.get(node, ()))
+                (key, members[key], Worn(self._identities.worn(key), self._identities.formerly(key)))
+                for key in sorted(self._on_node.get(node, ()))
             )
         return self._residents[node]
 

@@ -39,7 +39,7 @@ def test_json_has_the_same_flows_as_the_text(folder: Path, capsys: pytest.Captur
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == len(text)
     assert {key for row in rows for key in row} == {
-        "table", "table_id", "priority", "match", "actions", "cookie", "origin",
+        "table", "table_id", "priority", "match", "actions", "cookie", "origin", "meter",
     }  # fmt: skip
     for row, line in zip(rows, text, strict=True):
         shown = f"{row['match']} actions={row['actions']}"

@@ -44,6 +44,8 @@ def test_only_policies_of_ours_have_a_status() -> None:
 @pytest.mark.parametrize(
     ("programmed", "failing", "truth", "reason"),
     [
+        (None, False, Truth.UNKNOWN, "Starting"),
+        (None, True, Truth.FALSE, "SwitchFailed"),
         ({}, False, Truth.FALSE, "Pending"),
         ({}, True, Truth.FALSE, "SwitchFailed"),
         ({WEB: ONE}, False, Truth.FALSE, "Pending"),
@@ -53,7 +55,7 @@ def test_only_policies_of_ours_have_a_status() -> None:
     ],
 )
 def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
-    programmed: dict, failing: bool, truth: Truth, reason: str
+    programmed: dict | None, failing: bool, truth: Truth, reason: str
 ) -> None:
     found = conditions(Situation({WEB: TWO}, programmed, failing=failing))
     assert (found["Programmed"].truth, found["Programmed"].reason) == (truth, reason)

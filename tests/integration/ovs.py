@@ -47,9 +47,11 @@ class Ovs:
     """A running private Open vSwitch: context manager.
 
     `netns` names an existing network namespace for its switch; without one it has a namespace that ends with it.
+    `flags` are further ones for ovs-vswitchd.
     """
 
     netns: str | None = None
+    flags: tuple[str, ...] = ()
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rovs-")))
 
     def __enter__(self) -> Ovs:
@@ -69,6 +71,12 @@ class Ovs:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What Open vSwitch's programs need to leave the system's own alone."""
+        places = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")
+        return {**os.environ, **dict.fromkeys(places, str(self.folder))}
+
+    @property
     def remote(self) -> str:
         """Its database, as Open vSwitch writes connections."""
         return f"unix:{self.folder}/db.sock"
@@ -79,8 +87,7 @@ class Ovs:
 
     def run(self, argv: Sequence[str], stdin: str | None = None) -> str:
         """The output of a program in this instance's environment. Fails the test when it fails."""
-        folder = str(self.folder)
-        env = {**os.environ, "OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder, "OVS_SYSCONFDIR": folder}
+        env = self.environment
         done = subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, check=False, timeout=60)
         if done.returncode:
             pytest.fail(f"{' '.join(argv)}: {done.stderr}")
@@ -100,7 +107,7 @@ class Ovs:
 
     def start_switch(self) -> None:
         """Start ovs-vswitchd, also again after it was killed."""
-        self._daemon("ovs-vswitchd", self.remote, f"--unixctl={self.folder}/vs.ctl", netns=self.netns)
+        self._daemon("ovs-vswitchd", self.remote, f"--unixctl={self.folder}/vs.ctl", *self.flags, netns=self.netns)
 
     def kill_switch(self) -> None:
         """End ovs-vswitchd as a crash would."""

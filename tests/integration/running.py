@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -141,20 +142,27 @@ class Controller:
         return self.settled(nodes)
 
 
-def sent_during(ovs: Ovs, bridge: str, action: Callable[[], None]) -> list[str]:
-    """What OpenFlow messages that change flows a bridge was sent while `action` ran, by ovs-ofctl's snooping."""
-    folder = ovs.folder / "snoop"
-    with folder.open("w") as out:
-        snoop = subprocess.Popen(["ovs-ofctl", "snoop", f"unix:{ovs.folder}/{bridge}.snoop"], stdout=out, stderr=out)
+def sent_during(ovs: Ovs, bridge: str, action: Callable[[], object]) -> list[str]:
+    """The OpenFlow messages that change flows or meters which a bridge got while `action` ran, by ovs-ofctl's snooping.
+
+    Its controller must be connected in the end.
+    """
+    heard = ovs.folder / "snoop"
+    argv = ["ovs-ofctl", "-vvconn:console:dbg", "snoop", f"unix:{ovs.folder}/{bridge}.snoop"]
+    with heard.open("w") as out:
+        snoop = subprocess.Popen(argv, stdout=out, stderr=out, env=ovs.environment)
     try:
-        eventually(lambda: (ovs.folder / f"{bridge}.snoop").exists(), "the snoop socket")
-        time.sleep(0.3)
+        eventually(lambda: "negotiated OpenFlow version" in heard.read_text(), "the bridge is listened to")
         action()
-        time.sleep(0.3)
+        # The bridge tells its controller of this after all that the controller had told the bridge.
+        ovs.ofctl(bridge, "mod-port", bridge, "no-packet-in")
+        eventually(lambda: "NO_PACKET_IN" in heard.read_text(), "the mark is heard")
+        ovs.ofctl(bridge, "mod-port", bridge, "packet-in")
     finally:
         snoop.terminate()
         snoop.wait(PATIENCE)
-    return [line for line in folder.read_text().splitlines() if "FLOW_MOD" in line or "BUNDLE" in line]
+    lines = heard.read_text().splitlines()
+    return [line for line in lines if re.match("OFPT_(FLOW_MOD|METER_MOD|BUNDLE)", line)]
 
 
 POD = """

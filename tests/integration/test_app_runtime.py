@@ -32,8 +32,10 @@ def test_a_job_that_nothing_works_without_takes_the_process_with_it(job: str, sa
 
 
 def test_another_job_ends_alone() -> None:
-    done = _python("from romana_ovs import runtime; runtime.spawn_one(lambda: 1 / 0); runtime.hub.sleep(0.1)")
+    done = _python("from romana_ovs import runtime; runtime.spawn_one(lambda: 1 / 0).wait(); print('goes on')")
     assert done.returncode == 0
+    assert done.stdout == "goes on\n"
+    assert "ZeroDivisionError" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -474,5 +475,6 @@ def test_two_nodes_and_a_port_in_use_elsewhere() -> None:
         controller.settled(2)
         assert "in_port=2" in _ofports(second)
         assert "in_port=1" not in _ofports(second)
-        sent = sent_during(first, "br-int", lambda: second.vsctl("del-port", "py"))
+        gone = partial(controller.after_change, lambda: second.vsctl("del-port", "py"), 2)
+        sent = sent_during(first, "br-int", gone)
         assert sent == []

@@ -19,6 +19,7 @@ from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.registers import OPEN, ORIGINAL, ORPHAN, REPLY, UNSELECTED, ZONE_BASE
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
@@ -54,6 +55,8 @@ GATEWAY_MAC = "0a:58:0a:00:00:41"
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
 SERVED = (PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80))
 SIGNED = (ORIGINAL, REPLY, ORPHAN)
+QUESTION = 1 << 4
+"""In the byte of marks."""
 
 
 def admits(*names: str) -> Allow:
@@ -105,7 +108,7 @@ def tables(
         clients=(),
         tenancy=(TenantPass(tenant, tenant, ORIGIN),),
     )
-    return [flow.text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
+    return [unmetered(flow).text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
 
 
 def wire_mac(name: str, direction: int, egress: int = UNSELECTED) -> str:
@@ -119,6 +122,7 @@ class Net:
 
     def __init__(self, switch: DummySwitch) -> None:
         self.switch = switch
+        self.asked = False
 
     def mac(self, name: str, direction: int, egress: int) -> str:
         """The source MAC that the bridge sees of `name`."""
@@ -127,9 +131,12 @@ class Net:
         return GATEWAY_MAC if name == "O" else PLAN.mac(ADDRESS[name])
 
     def deliver(self, sender: str, *packets: bytes) -> str:
-        """Name of who got the packets, or an empty string."""
+        """Name of who got the packets, or an empty string. `asked` says whether a question went to R's node instead."""
         out = self.switch.send(PORT[sender], *packets)
-        return "".join(name for name, port in PORT.items() if port in out)
+        questions = [frame for frame in out.get("trunk", []) if frame[7] & QUESTION]
+        self.asked = bool(questions)
+        out["trunk"] = [frame for frame in out.get("trunk", []) if frame not in questions]
+        return "".join(name for name, port in PORT.items() if out.get(port))
 
     def tcp(
         self,
@@ -216,6 +223,7 @@ def test_removing_a_permission_cuts_the_server_at_once_too(net: Net) -> None:
     assert net.tcp("B", "R", (80, 40000), ACK | PSH, seq=5001, ack=1001, data=b"push") == "R"
     net.switch.load(tables(b_admits=()))
     assert net.tcp("B", "R", (80, 40000), ACK | PSH, seq=5005, ack=1001, data=b"push") == ""
+    assert net.asked, "R's node knows whether R is still who it was"
 
 
 def test_a_udp_server_cannot_go_on_pushing(net: Net) -> None:
@@ -239,8 +247,9 @@ def test_a_reply_to_nothing_is_dropped_but_for_survivors(net: Net) -> None:
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
     net.switch.load(tables(survivor=True))
     assert net.tcp("R", "A", (80, 40000), ACK, **reply) == "A"
-    assert net.udp("R", "A", (53, 40000), mark=REPLY) == "A"
     assert net.entries() == []
+    assert net.udp("R", "A", (53, 40000), mark=REPLY) == "A"
+    assert net.asked, "a datagram is delivered, and the server's node hears who its client is now"
 
 
 def test_an_invalid_reply_is_dropped_but_for_survivors(net: Net) -> None:

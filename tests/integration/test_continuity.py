@@ -251,7 +251,10 @@ def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: Live) -> 
         cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/far"), portless=1)
         assert any("both claim pod a/far" in problem for problem in cluster.emulation.state.problems)
         claimed = its.report()
-        time.sleep(0.3)  # Nothing may happen: there is nothing to wait for.
+        asked = [task["next"] + 10 for task in claimed]
+        eventually(lambda: [task["next"] >= least for task, least in zip(its.report(), asked, strict=True)]
+                   == [True, True], "it has asked")
+        others.flowing()  # By the same switches, and later: what was asked before has come through, or never will.
         assert [task["settled"] for task in its.report()] == [task["settled"] for task in claimed]
         cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/guarded"))
         its.flowing()

@@ -10,7 +10,6 @@ import pytest
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
 from tests.integration.live import Live, Traffic, attempts, eventually, live, pod, policy
-from tests.integration.traffic import CONNECT_SECONDS
 
 pytestmark = pytest.mark.root
 
@@ -129,8 +128,7 @@ def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(clu
 def decided(traffic: Traffic, task: int, counted: str) -> None:
     """Checks that from now on all connections of a task are `good`, or all are `lost`, those under way excepted."""
     other = "lost" if counted == "good" else "good"
-    begun = time.monotonic()
-    eventually(lambda: time.monotonic() > begun + CONNECT_SECONDS, "those under way have ended")
+    traffic.decided()
     before = {word: amount(traffic, task, word) for word in ("good", "lost")}
     eventually(lambda: amount(traffic, task, counted) > before[counted] + 5, f"connections are {counted}")
     assert amount(traffic, task, other) == before[other]

@@ -20,6 +20,7 @@ from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.pods import PodPlace, Pods
 from romana_ovs.emulate.system import NETNS_FOLDER
 from romana_ovs.model.objects import PodKey
+from tests.integration import pushing
 
 pytestmark = pytest.mark.root
 
@@ -94,7 +95,7 @@ def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nod
             time.sleep(0.05)
         nodes["node2"].ofctl("del-flows")
         cut = time.monotonic()
-        time.sleep(0.5)
+        pushing.goes_on([(nodes["node2"], pods.running[PodKey("x/p2")])])
         for agent in (client, server):
             assert len(agent.streams()) == 2
             assert all(one["last"] < cut + 0.2 for one in agent.streams())

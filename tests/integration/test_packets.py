@@ -18,7 +18,7 @@ from tests.integration import frames
 from tests.integration.frames import Frame, mac
 from tests.integration.ovs import eventually
 from tests.integration.scenarios.live import Live
-from tests.integration.scenarios.space import Page, Tap, fetch, pings, run, udp_socket
+from tests.integration.scenarios.space import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket
 
 CONSTANT_MAC = mac("0a:58:00:00:00:01")
 ANYWHERE = "02:00:00:00:00:99"
@@ -288,10 +288,11 @@ def test_neighbours_resolve_again_under_deny_all(live: Live) -> None:
     shut, near = pod(live, "shut"), address(live, "near")
     for one in (shut, pod(live, "near")):
         assert run(one.netns, "ip", "neigh", "flush", "all").returncode == 0
-    assert not shut.agent.probe([(str(near), 80, "tcp", "")], seconds=0.5)[0].open
-    shown = run(shut.netns, "ip", "neigh", "show", str(near)).stdout
-    assert pod(live, "near").place.mac in shown
-    assert fetch(node(live, 1).netns, str(address(live, "shut"))) == "p/shut"
+    with Attempt(shut.netns, str(near)) as closed:
+        eventually(lambda: pod(live, "near").place.mac in run(shut.netns, "ip", "neigh", "show", str(near)).stdout,
+                   "the neighbour is known")
+        assert fetch(node(live, 1).netns, str(address(live, "shut"))) == "p/shut"
+        assert closed.unanswered
 
 
 def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: Live) -> None:
@@ -299,19 +300,22 @@ def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: Live) -> None:
     own, other = node(live, 1).netns, node(live, 2).netns
     assert fetch(own, shut) == "p/shut"
     assert pings(own, shut)
-    assert fetch(other, shut, seconds=1.0) is None
-    assert not pings(other, shut)
-    # What keeps the other node out is the policy, not the way.
-    assert fetch(other, str(address(live, "near"))) == "p/near"
+    with Attempt(other, shut) as closed, Echo(other, shut) as asked:
+        # What keeps the other node out is the policy, not the way.
+        assert fetch(other, str(address(live, "near"))) == "p/near"
+        assert pings(other, str(address(live, "near")))
+        assert closed.unanswered
+        assert asked.unanswered
 
 
 def test_a_pod_reaches_its_own_node_even_without_egress(live: Live) -> None:
     with Page(node(live, 1).netns, 8080, "node1"), Page(node(live, 2).netns, 8080, "node2"):
         own, other = str(node_address(live, 1)), str(node_address(live, 2))
         assert fetch(pod(live, "near").netns, own, 8080) == "node1"
-        assert fetch(pod(live, "shut").netns, own, 8080) == "node1"
-        assert fetch(pod(live, "near").netns, other, 8080) == "node2"
-        assert fetch(pod(live, "shut").netns, other, 8080, seconds=1.0) is None
+        with Attempt(pod(live, "shut").netns, other, 8080) as closed:
+            assert fetch(pod(live, "shut").netns, own, 8080) == "node1"
+            assert fetch(pod(live, "near").netns, other, 8080) == "node2"
+            assert closed.unanswered
 
 
 @pytest.mark.parametrize("server", ["near", "far"])

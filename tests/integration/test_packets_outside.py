@@ -19,7 +19,7 @@ from tests.integration import frames
 from tests.integration.frames import Frame
 from tests.integration.ovs import eventually
 from tests.integration.scenarios.live import Live
-from tests.integration.scenarios.space import Page, Tap, fetch, run, udp_socket, within
+from tests.integration.scenarios.space import Attempt, Page, Tap, fetch, run, udp_socket, within
 
 OUTSIDE, EXCEPTED = "203.0.113.5", "203.0.113.9"
 SMALL_MTU = 1200
@@ -101,25 +101,30 @@ def netns(live: Live, name: str) -> str:
 
 def test_ingress_from_outside_is_judged_by_address(live: Live, outside: str) -> None:
     with Page(netns(live, "asked"), 80, "asked"), Page(netns(live, "plain"), 80, "plain"):
-        assert fetch(outside, address(live, "asked")) == "asked", "its answer passes though it may send nothing"
-        assert fetch(outside, address(live, "plain")) == "plain"
-        assert fetch(outside, address(live, "asked"), 81, seconds=0.7) is None
-        excepted = run(outside, "curl", "-s", "-m", "0.7", "--interface", EXCEPTED, f"http://{address(live, 'asked')}/")
-        assert excepted.returncode != 0
-        from_excepted = ("curl", "-s", "--interface", EXCEPTED, f"http://{address(live, 'plain')}/")
-        assert run(outside, *from_excepted).stdout == "plain\n"
-        assert fetch(netns(live, "plain"), address(live, "asked"), seconds=0.7) is None, "a pod is not in the block"
+        asked, plain = address(live, "asked"), address(live, "plain")
+        with (
+            Attempt(outside, asked, 81) as port,
+            Attempt(outside, asked, source=EXCEPTED) as excepted,
+            Attempt(netns(live, "plain"), asked) as pod,
+        ):
+            assert fetch(outside, asked) == "asked", "its answer passes though it may send nothing"
+            assert fetch(outside, plain) == "plain"
+            from_excepted = ("curl", "-s", "--interface", EXCEPTED, f"http://{plain}/")
+            assert run(outside, *from_excepted).stdout == "plain\n"
+            assert port.unanswered
+            assert excepted.unanswered
+            assert pod.unanswered, "a pod is not in the block"
 
 
 def test_egress_to_outside_is_judged_by_address(live: Live, outside: str) -> None:
     with Page(outside, 8080, "outside"), Page(outside, 8081, "other"):
-        assert fetch(netns(live, "asks"), OUTSIDE, 8080) == "outside"
-        assert fetch(netns(live, "asks"), OUTSIDE, 8081, seconds=0.7) is None
-        assert fetch(netns(live, "asks"), EXCEPTED, 8080, seconds=0.7) is None
-        assert fetch(netns(live, "plain"), EXCEPTED, 8081) == "other"
-        assert fetch(netns(live, "cut"), OUTSIDE, 8080, seconds=0.7) is None
-        assert fetch(netns(live, "asked"), OUTSIDE, 8080, seconds=0.7) is None
-        assert fetch(outside, address(live, "cut"), 81) == "p/cut"
+        closed = (("asks", OUTSIDE, 8081), ("asks", EXCEPTED, 8080), ("cut", OUTSIDE, 8080), ("asked", OUTSIDE, 8080))
+        with contextlib.ExitStack() as stack:
+            attempts = [stack.enter_context(Attempt(netns(live, pod), end, port)) for pod, end, port in closed]
+            assert fetch(netns(live, "asks"), OUTSIDE, 8080) == "outside"
+            assert fetch(netns(live, "plain"), EXCEPTED, 8081) == "other"
+            assert fetch(outside, address(live, "cut"), 81) == "p/cut"
+            assert [attempt.unanswered for attempt in attempts] == [True] * len(closed)
 
 
 def test_a_router_can_tell_a_pod_that_packets_are_too_big(live: Live, outside: str) -> None:

@@ -10,6 +10,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -88,6 +89,7 @@ def _actions() -> Iterator[tuple]:
     yield (OutputBits(Bits("reg3", 16, 16)),)
     yield (InPort(),)
     yield (Resubmit("Roles"), Goto("Deliver"))
+    yield (CtClear(), Resubmit("Classify"))
     yield (Conjunction(0xFFFFFFFE, 1, 3),)
     yield (Conjunction(7, 1, 2), Conjunction(9, 2, 2))
     yield (Goto("Deliver"),)

@@ -43,7 +43,7 @@ LAB = Lab.of(A, B, C, D, E, FAR)
 LAB.moved("b", server=LARGE)
 LAB.moved("e", client=SOME_EGRESS, server=OPEN_SERVER)
 PORTS = (1, 2, 3, 4, 5, TRUNK_PORT, LOCAL)
-TEXT = loadable(LAB.flows(1))
+TEXT = loadable(LAB.flows(1), LAB.program(1).meters)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def test_the_lab_has_a_conjunction() -> None:
 
 
 def test_the_switch_has_exactly_what_was_printed(ovs: DummyOvs) -> None:
+    assert "add-meter" in TEXT and "first through meter:" in TEXT
     assert ovs.difference(TEXT) == (set(), set())
     has, wanted = ovs.difference(TEXT.replace("priority=400", "priority=401", 1))
     assert (len(has), len(wanted)) == (1, 1)

@@ -6,12 +6,14 @@ Its one argument is a JSON list of tasks `{"kind", "address", "port"}`:
 - `stream`: one TCP connection to `/stream`, both ends pushing.
 - `sink`: counts datagrams that arrive at a UDP port.
 A line on standard input asks for a report, one JSON line with a list in the order of the tasks; its end ends all.
+`udp` and `connect` number what they begin: `next` is the number that comes next, `oldest` the first without an outcome.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import sys
 import time
@@ -54,7 +56,12 @@ class Udp(asyncio.DatagramProtocol):
     def report(self) -> dict[str, object]:
         due = time.monotonic() - GRACE
         lost = [number for number, when in self.asked.items() if when < due]
-        return {"good": self.answered, "lost": lost, "last": self.last, "settled": self.next - len(self.asked)}
+        oldest = min((number for number, when in self.asked.items() if when >= due), default=self.next)
+        settled = self.next - len(self.asked)
+        return {
+            "good": self.answered, "lost": lost, "last": self.last, "settled": settled,
+            "next": self.next, "oldest": oldest,
+        }
 
 
 class Connect:
@@ -64,14 +71,18 @@ class Connect:
         self.good = 0
         self.failed: list[str] = []
         self.last = 0.0
+        self.next = 0
+        self.pending: dict[int, asyncio.Task[None]] = {}
 
     async def run(self, address: str, port: int) -> None:
-        pending: set[asyncio.Task[None]] = set()
         while True:
-            task = asyncio.create_task(self._one(address, port))
-            pending.add(task)
-            task.add_done_callback(pending.discard)
+            task = self.pending[self.next] = asyncio.create_task(self._one(address, port))
+            task.add_done_callback(functools.partial(self._ended, self.next))
+            self.next += 1
             await asyncio.sleep(INTERVAL)
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        del self.pending[number]
 
     async def _one(self, address: str, port: int) -> None:
         try:
@@ -89,7 +100,8 @@ class Connect:
             self.failed.append(repr(answer))
 
     def report(self) -> dict[str, object]:
-        return {"good": self.good, "lost": self.failed, "last": self.last}
+        oldest = min(self.pending, default=self.next)
+        return {"good": self.good, "lost": self.failed, "last": self.last, "next": self.next, "oldest": oldest}
 
 
 class Stream:

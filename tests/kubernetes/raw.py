@@ -6,7 +6,6 @@ import base64
 import json
 import ssl
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,15 +18,13 @@ MERGE = "application/merge-patch+json"
 Object = dict[str, Any]
 
 
-@dataclass(eq=False)
 class Refused(Exception):
     """The API server answered with an error: its HTTP status and its message."""
 
-    status: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.status}: {self.message}"
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
 
 
 class Client:

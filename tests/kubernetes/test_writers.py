@@ -1,8 +1,9 @@
-"""What we write to a real API server: leadership between processes, statuses, Events, with the registry's own rights."""
+"""What we write to a real API server: leadership between processes, statuses, Events; by the registry's own rights."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -13,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from romana_ovs.controller.conditions import tenant_object_name
 from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.messages import Health, Said, Start
+from romana_ovs.kube.api.status_book import WRITES_A_SECOND, WRITES_AT_ONCE
 from romana_ovs.kube.api.wanted import (
     AllRefused,
     AllStatuses,
@@ -35,7 +39,7 @@ from romana_ovs.kube.api.wanted import (
 from romana_ovs.kube.decode import decode_served
 from romana_ovs.kube.items import ObjectId, Version
 from romana_ovs.model.settings import Settings
-from tests.kube.api.test_process import Child
+from tests.kube.api.child import Child
 from tests.kubernetes.raw import Client
 from tests.kubernetes.raw import Refused as Denied
 
@@ -165,7 +169,8 @@ def test_one_of_two_leads_and_hands_over_in_order(writer: Callable[..., Writer],
 def test_the_end_of_the_controller_gives_the_lease_back(writer: Callable[..., Writer], admin: Client) -> None:
     first = writer("a")
     first.led()
-    assert first.process.stdin is not None
+    assert first.process.stdin is not None and first.process.stdout is not None
+    first.process.stdout.close()
     first.process.stdin.close()
     assert first.process.wait(SECONDS) == 0
     assert not admin.get(f"{LEASES}/romana-ovs")["spec"].get("holderIdentity")
@@ -227,6 +232,29 @@ def test_a_lease_deleted_by_hand_comes_back_with_the_same_leader(writer: Callabl
     assert eventually(anew)["spec"]["holderIdentity"] == "a"
 
 
+def test_an_api_server_that_stands_still_costs_leadership_and_nothing_that_is_wanted(
+    control_plane: ControlPlane,
+) -> None:
+    """One of our own, as everything stops with it."""
+    with ControlPlane() as plane, Client.of_kubeconfig(plane.kubeconfig) as admin:
+        plane.apply(manifests_folder())
+        policies = Policies(admin, "default")
+        version = policies.make()
+        child = Writer("a", plane.kubeconfig_for_service_account("kube-system", "romana-registry"))
+        with contextlib.closing(child):
+            child.led()
+            server = plane.daemon("kube-apiserver").pid
+            assert server is not None
+            os.kill(server, signal.SIGSTOP)
+            try:
+                child.send(AllStatuses({policies.id(): status(version, message="meanwhile")}))
+                child.until(lambda said: isinstance(said, Leadership) and not said.leads and said.holder == "a")
+            finally:
+                os.kill(server, signal.SIGCONT)
+            child.until(lambda said: isinstance(said, Leadership) and said.leads, anew=True)
+            eventually(lambda: policies.condition().get("message") == "meanwhile")
+
+
 # Statuses.
 
 
@@ -267,20 +295,25 @@ def test_our_own_write_is_no_change_of_the_object(writer: Callable[..., Writer],
 
 
 def test_a_thousand_changes_are_bounded_writes_and_the_last_one_stands(
-    writer: Callable[..., Writer], policies: Policies
+    writer: Callable[..., Writer], policies: Policies, control_plane: ControlPlane
 ) -> None:
     version = policies.make()
+    begin = policies.get()["metadata"]["resourceVersion"]
     child = writer()
     child.led()
+    began = time.monotonic()
     for number in range(1000):
         child.send(SomeStatuses({policies.id(): status(version, programmed=bool(number % 2), message=str(number))}))
-    began = time.monotonic()
-    versions = {policies.get()["metadata"]["resourceVersion"]}
-    while policies.condition().get("message") != "999":
-        versions.add(policies.get()["metadata"]["resourceVersion"])
-        assert time.monotonic() - began < SECONDS
-    versions.add(policies.get()["metadata"]["resourceVersion"])
-    assert len(versions) <= 50 + 20 * (time.monotonic() - began) + 2
+    api = Api(ApiSource(str(control_plane.kubeconfig)))
+    query = {"watch": 1, "resourceVersion": begin, "timeoutSeconds": int(SECONDS)}
+    messages = []
+    for line in api.stream(policies.path, query=query, deadline=SECONDS):
+        messages += [one["message"] for one in json.loads(line)["object"].get("status", {}).get("conditions", [])]
+        if messages[-1] == "999":
+            break
+    assert messages[-1] == "999"
+    assert len(messages) <= WRITES_AT_ONCE + WRITES_A_SECOND * (time.monotonic() - began)
+    assert [int(one) for one in messages] == sorted({int(one) for one in messages}), "newer ones only"
 
 
 def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Writer], policies: Policies) -> None:
@@ -296,21 +329,24 @@ def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Wr
     assert policies.get()["metadata"]["labels"] == {"n": "9"}
 
 
+@pytest.mark.parametrize("form", ["{}", "T.{}_x"])
 def test_a_tenant_is_made_and_described(
-    writer: Callable[..., Writer], admin: Client, control_plane: ControlPlane, namespace: str
+    form: str, writer: Callable[..., Writer], admin: Client, control_plane: ControlPlane, namespace: str
 ) -> None:
-    key = ObjectId("Tenant", "", namespace)
+    tenant = form.format(namespace)
+    name = tenant_object_name(tenant)
+    key = ObjectId("Tenant", "", name)
     tiers = (TierStatus("web", 4096, ("10.1.0.0/20",), 2), TierStatus("default", 4097, ("10.1.16.0/20",), 1))
     ready = Condition("Ready", Truth.TRUE, "Allocated", "All of its pods have addresses.")
     child = writer()
-    child.send(AllStatuses({key: TenantStatus(namespace, (ready,), ("10.1.0.0/18",), tiers, 3)}))
-    found = eventually(lambda: _tenant(admin, namespace).get("status"))
+    child.send(AllStatuses({key: TenantStatus(tenant, (ready,), ("10.1.0.0/18",), tiers, 3)}))
+    found = eventually(lambda: _tenant(admin, name).get("status"))
     assert (found["ranges"], found["pods"], found["tierNames"]) == (["10.1.0.0/18"], 3, ["web", "default"])
     assert found["tiers"][0] == {"name": "web", "segment": 4096, "ranges": ["10.1.0.0/20"], "pods": 2}
-    assert _tenant(admin, namespace)["spec"] == {"tenant": namespace}
-    shown = control_plane.kubectl("get", "tenants", namespace)
+    assert _tenant(admin, name)["spec"] == {"tenant": tenant}
+    shown = control_plane.kubectl("get", "tenants", name)
     assert "10.1.0.0/18" in shown and "True" in shown
-    admin.delete(f"{ROMANA}/tenants/{namespace}")
+    admin.delete(f"{ROMANA}/tenants/{name}")
 
 
 def _tenant(admin: Client, name: str) -> dict[str, Any]:

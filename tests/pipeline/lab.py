@@ -13,7 +13,7 @@ from romana_ovs.model.identity import ALL_BITS, IdentityMatch, identity, whole_s
 from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.compile import Program, compile_node
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.network import Network, Wiring
@@ -43,7 +43,7 @@ CLOSED_SERVER = ServerGroup(2, (), ())
 
 @dataclass(frozen=True, slots=True)
 class LabPod:
-    """A pod: its node (1, 2, ...), port, segment and groups; its tenant is its segment."""
+    """A pod: its node (1, 2, ...), port, segment, groups and number of its class; its tenant is its segment."""
 
     name: str
     node: int
@@ -52,6 +52,8 @@ class LabPod:
     server: ServerGroup = OPEN_SERVER
     client: ClientGroup | None = None
     survivor: bool = False
+    number: int = 1
+    formerly: tuple[int, ...] = ()
 
     @property
     def address(self) -> IPv4Address:
@@ -63,7 +65,7 @@ class LabPod:
 
     @property
     def identity(self) -> int:
-        return identity(self.segment, 1)
+        return identity(self.segment, self.number)
 
     def local(self) -> LocalPod:
         return LocalPod(
@@ -76,6 +78,7 @@ class LabPod:
             mac=PLAN.mac(self.address),
             ofport=self.port,
             survivor=self.survivor,
+            formerly=tuple(identity(self.segment, number) for number in self.formerly),
         )
 
 
@@ -108,7 +111,11 @@ class Lab:
 
     def flows(self, node: int) -> tuple[Flow, ...]:
         """The compiled tables of a node."""
-        return tuple(compile_node(self.view(node), self.verdicts(node)).flows.values())
+        return tuple(self.program(node).flows.values())
+
+    def program(self, node: int) -> Program:
+        """The compiled tables of a node, with their meters."""
+        return compile_node(self.view(node), self.verdicts(node))
 
     def _on(self, node: int) -> list[LabPod]:
         return [pod for pod in self.pods.values() if pod.node == node]

@@ -18,7 +18,7 @@ from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Bits, Conjunction, Goto, Load, Move
+from romana_ovs.pipeline.actions import Bits, Conjunction, Goto, Load, Move, Resubmit, ThroughMeter
 from romana_ovs.pipeline.compile import CompileCache, compile_node
 from romana_ovs.pipeline.compile.guard import trunk_guard
 from romana_ovs.pipeline.compile.ports import masks
@@ -91,6 +91,8 @@ def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
         ([], [Goto("Classify")], "does not lead to Classify"),
         ([], [Goto("Commit"), Goto("Refuse")], "must be last"),
         ([], [Conjunction(1, 1, 2), Goto("Commit")], "no other actions"),
+        ([], [ThroughMeter(1), Goto("Commit"), ThroughMeter(1)], "must be last"),
+        ([], [Resubmit("Commit"), ThroughMeter(1)], "must come first"),
     ],
 )
 def test_a_flow_off_its_tables_declaration_is_refused(match: list, actions: list, reason: str) -> None:
@@ -193,7 +195,7 @@ def test_unchanged_sections_are_identical_between_compiles() -> None:
     before = {name: entry[1] for name, entry in cache.kept.items()}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache, pods=2)
     changed = {name for name, entry in cache.kept.items() if before.get(name) is not entry[1]}
-    assert changed == {("guard", "d/2"), ("errors", "d/2"), ("place", "d/2")}
+    assert changed == {("guard", "d/2"), ("errors", "d/2"), ("place", "d/2"), ("limit", "d/2")}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache)
     assert ("guard", "d/2") not in cache.kept
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from romana_ovs.pipeline.listing import loadable, ordered, readable, rows
+from romana_ovs.pipeline.listing import loadable, ordered, readable, rows, unmetered
+from romana_ovs.pipeline.meters import METERS
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.packet import tcp, udp
 from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE_BASE
@@ -33,14 +34,31 @@ def test_every_flow_is_one_line_below_its_table_and_its_origin() -> None:
     lines = loadable(flows).splitlines()
     assert sum(line.startswith("table=") for line in lines) == len(flows)
     table = origin = ""
-    origins = {item.text(TABLE_IDS): (item.table, str(item.origin)) for item in flows}
+    origins = {unmetered(item).text(TABLE_IDS): (item.table, str(item.origin)) for item in flows}
     for line in lines:
         if line.startswith("# Table "):
             table = line.rpartition(" ")[2]
         elif line.startswith("#"):
-            origin = line.removeprefix("# ")
+            origin = line.removeprefix("# ").partition(", first through")[0]
         elif line:
             assert origins[line] == (table, origin)
+
+
+def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_loaded() -> None:
+    program = LAB.program(2)
+    first, second = (program.meters[METERS[port]].text() for port in (2, 3))
+    assert first == f"meter={METERS[2]},pktps,burst,stats,bands=type=drop,rate=1000,burst_size=10000"
+    lines = loadable(program.flows.values(), program.meters).splitlines()
+    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}"]
+    (place,) = [number for number, line in enumerate(lines) if line.endswith(f", first through meter:{METERS[2]}")]
+    assert "in_port=2," in lines[place + 1] and " actions=ct(commit," in lines[place + 1]
+    listed = rows(program.flows.values(), program.meters)
+    assert {row["origin"]: row["meter"] for row in listed if row["meter"]} == {
+        "Pod test/s": first, "Pod test/closed": second,
+    }  # fmt: skip
+    for text in (*(line for line in lines if line.startswith("table=")), *(row["actions"] for row in listed)):
+        assert "meter" not in text
+    assert "bands=" not in loadable(program.flows.values())
 
 
 def test_flows_are_listed_by_table_then_priority_and_nothing_depends_on_their_order() -> None:
@@ -51,13 +69,15 @@ def test_flows_are_listed_by_table_then_priority_and_nothing_depends_on_their_or
 
 
 def test_rows_name_table_match_actions_and_origin() -> None:
-    (row,) = [row for row in rows(LAB.flows(1)) if row["table"] == "Track" and "ct(" in row["actions"]]
-    assert {key: row[key] for key in ("table_id", "priority", "match", "actions", "origin")} == {
+    listed = rows(LAB.flows(1), LAB.program(1).meters)
+    (row,) = [row for row in listed if row["table"] == "Track" and "ct(" in row["actions"]]
+    assert {key: row[key] for key in ("table_id", "priority", "match", "actions", "origin", "meter")} == {
         "table_id": TABLE_IDS["Track"],
         "priority": 100,
         "match": "ip",
         "actions": f"ct(table={TABLE_IDS['State']},zone={ZONE_BASE + 1})",
         "origin": "Pipeline conntrack",
+        "meter": "",
     }
     assert re.fullmatch("0x524f[0-9a-f]{12}", row["cookie"])
 

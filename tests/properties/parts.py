@@ -16,6 +16,7 @@ from romana_ovs.kube.published import (
     class_set_object,
     decode_report,
     marker_object,
+    published_to_json,
     report_object,
 )
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
@@ -58,6 +59,16 @@ def tables(view):
     return compile_node(view, resolve(view)).flows
 
 
+def partly(before: Published, after: Published, early: frozenset[str]) -> Published:
+    """What a node sees while `after` is being written: class sets one by one, the marker not yet."""
+    sets = dict(before.namespaces)
+    for name in early:
+        sets.pop(name, None)
+        if name in after.namespaces:
+            sets[name] = after.namespaces[name]
+    return replace(after, revision=before.revision, namespaces=MappingProxyType(dict(sorted(sets.items()))))
+
+
 class Parts:
     """One registry, and nodes that hear of everything whenever the test says so."""
 
@@ -90,8 +101,14 @@ class Parts:
             assert found == published and not problems
             self.messages.append(published)
 
-    def node_looks(self, name: str, version: int, message: int | None, *, patience_over: bool = False) -> None:
-        """A node sees a version of the cluster, not older than the last, and maybe a message, newer or older."""
+    def node_looks(
+        self, name: str, version: int, message: int | None, *, early: frozenset[str] | None = None,
+        patience_over: bool = False,
+    ) -> None:
+        """A node sees a version of the cluster, not older than the last, and maybe a message, newer or older.
+
+        `early` (not None): the Allocation and the class sets of these namespaces are those of the message after it.
+        """
         if name not in self.nodes:
             self.nodes[name] = NodePart(name, self.settings)
             self.reports[name] = self.nodes[name].report
@@ -99,6 +116,8 @@ class Parts:
         at = self.history[version]
         own = {key: pod for key, pod in at.pods.items() if pod.node == name}
         published = self.messages[message] if message is not None and self.messages else None
+        if published is not None and message is not None and early is not None and message + 1 < len(self.messages):
+            published = partly(published, self.messages[message + 1], early)
         self.nodes[name].update(replace(at, pods=own), published, patience_over=patience_over)
 
     def node_programs(self, name: str) -> None:
@@ -118,15 +137,17 @@ class Parts:
 
     def restart_node(self, name: str) -> None:
         """A node's process begins again from its state file."""
-        saved = json.loads(json.dumps(self.nodes[name].to_json()))
-        self.nodes[name] = NodePart(name, self.settings, saved)
+        node = self.nodes[name]
+        numbers = published_to_json(node.published) if node.published is not None else None
+        saved = json.loads(json.dumps([node.to_json(), numbers]))
+        self.nodes[name] = NodePart(name, self.settings, *saved)
 
-    def restart_registry(self) -> None:
+    def restart_registry(self, away: frozenset[str] = frozenset()) -> None:
         """Another process goes on from the objects."""
         if self.messages:
             objects = objects_of(self.messages[-1])
             self.registry = RegistryPart(self.settings, Base.of(objects), writer="r2")
-            self.registry_looks(self.seen["registry"])
+            self.registry_looks(self.seen["registry"], away)
 
     def view(self, name: str):
         facts = self.facts(name)
@@ -170,6 +191,7 @@ class PartsRig(Rig):
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self.away: frozenset[str] = frozenset()
         self.cluster = parts.cluster
         self.switches = {}
         self.facts = dict(tunnelled(parts.cluster, sorted(parts.cluster.nodes)))

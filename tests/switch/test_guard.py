@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.switch import guard, messages
 from romana_ovs.switch.action_wire import read_instructions
+from romana_ovs.switch.meter_wire import read_meters
 from romana_ovs.switch.oxm import read_match
 from romana_ovs.switch.wire import read_flows
 
@@ -74,6 +75,20 @@ def test_instructions_and_actions_of_length_zero_are_refused(data: str) -> None:
 def test_impossible_matches_are_refused(data: str) -> None:
     with pytest.raises(SwitchError):
         read_match(memoryview(bytes.fromhex(data)), 0)
+
+
+@pytest.mark.parametrize("data", ["0000000e524f0001", "0007000e524f0001", "0010000e524f0001", "0008000e"])
+def test_impossible_meters_are_refused(data: str) -> None:
+    with pytest.raises(SwitchError, match="meter"):
+        list(read_meters(memoryview(bytes.fromhex(data))))
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_meters_or_refused_but_nothing_else(data: bytes) -> None:
+    try:
+        assert sum(1 for _ in read_meters(memoryview(data))) * 8 <= len(data)
+    except SwitchError as error:
+        assert str(error)
 
 
 @given(st.binary(max_size=200))

@@ -12,6 +12,7 @@ from romana_ovs.pipeline.actions import (
     Bits,
     Conjunction,
     Ct,
+    CtClear,
     Goto,
     InPort,
     Load,
@@ -19,15 +20,19 @@ from romana_ovs.pipeline.actions import (
     Output,
     OutputBits,
     Resubmit,
+    ThroughMeter,
 )
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import Flow, canonical
+from romana_ovs.pipeline.meters import METERS, Meter, opening_meter
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.view import Origin
 from romana_ovs.switch.action_wire import Opaque, instructions_bytes, read_instructions
+from romana_ovs.switch.meter_wire import meter_mod, read_meters
 from romana_ovs.switch.oxm import match_bytes, narrow_port, read_match, wide_port
 from romana_ovs.switch.wire import add_flow, delete_flow
+from romana_ovs.sync.meters import MeterChange
 
 WIDE = ("eth_src", "eth_dst", "ct_label", "reg0", "reg5", "reg15", "ct_mark", "tun_dst")
 
@@ -69,9 +74,11 @@ writes = st.one_of(loads(), moves())
 plain = st.one_of(
     writes,
     st.builds(Output, st.integers(1, 0xFFFE)),
+    st.builds(ThroughMeter, st.integers(1, 0xFFFF0000)),
     st.builds(OutputBits, bits(width=16)),
     st.just(InPort()),
     st.builds(Resubmit, tables),
+    st.builds(CtClear),
     st.builds(
         Ct,
         st.integers(0, 0xFFFF),
@@ -92,6 +99,28 @@ def test_actions_survive(listed: list[Action], goto: str | None) -> None:
     # Port 0xfff8 is IN_PORT by its number, so both ways of saying it come back as one.
     expected = tuple(InPort() if action == Output(0xFFF8) else action for action in actions)
     assert read_instructions(memoryview(data)) == expected
+
+
+@given(st.integers(0, 0xFFFF), st.integers(1, 1_000_000))
+def test_meters_survive(port: int, rate: int) -> None:
+    """A meter-mod says after its command what a description says after its length (OpenFlow 1.5.1 section 7.3.5.14)."""
+    meter = opening_meter(port, rate, Origin("Test"))
+    body = meter_mod(MeterChange.ADD, meter, 1)[8:]
+    described = struct.pack("!H", len(body)) + body[2:]
+    assert list(read_meters(memoryview(described))) == [meter]
+
+
+def test_meters_of_another_form_differ_and_those_of_others_are_not_seen() -> None:
+    band = struct.pack("!HHII4x", 1, 16, 100, 1000)
+    forms = [(METERS[1], 14, band), (METERS[2], 6, band), (METERS[3], 14, band + band), (METERS[4], 14, b"")]
+    others = [(METERS.start - 1, 14, band), (METERS.stop, 14, band)]
+    body = b"".join(
+        struct.pack("!HHI", 8 + len(bands), flags, number) + bands for number, flags, bands in (*forms, *others)
+    )
+    whose = Origin("Test")
+    assert list(read_meters(memoryview(body))) == [
+        Meter(METERS[1], 100, 1000, whose), *(Meter(METERS[port], 0, 0, whose) for port in (2, 3, 4)),
+    ]  # fmt: skip
 
 
 @given(conditions())

@@ -6,17 +6,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.messages import Seen
 from romana_ovs.kube.api.objects import decoder, head_of
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, Resource
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError
-from romana_ovs.model.settings import Settings
+
+if TYPE_CHECKING:
+    from romana_ovs.kube.api.process import Surroundings
 
 LOG = logging.getLogger("romana_ovs.carry")
 
@@ -49,37 +49,49 @@ class Carried:
 
 
 class Carrier:
-    """A Part of the Kubernetes process. `may_lead` says whether this process leads for so many seconds more."""
+    """A Part of the Kubernetes process."""
 
     wants: tuple[type, ...] = (Carry,)
 
-    def __init__(
-        self, api: Api, settings: Settings, *, send: Callable[[object], None], may_lead: Callable[[float], bool]
-    ) -> None:
-        self._api = api
-        self._settings = settings
-        self._send = send
-        self._may_lead = may_lead
-        self._waiting: queue.SimpleQueue[Carry] = queue.SimpleQueue()
+    def __init__(self, around: Surroundings) -> None:
+        self._api = around.api
+        self._settings = around.start.settings
+        self._send = around.send
+        self._fence = around.fence
+        self._ending = False
+        self._waiting: queue.SimpleQueue[Carry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="carry", daemon=True)
 
     def start(self) -> None:
         """Carry out what comes, in a thread that ends with the process."""
-        threading.Thread(target=self._run, name="carry", daemon=True).start()
+        self._thread.start()
 
     def take(self, message: object) -> None:
         """Writes to carry out, after those that came before."""
         if isinstance(message, Carry):
             self._waiting.put(message)
 
+    def end(self) -> None:
+        """Begin no further write, and wait for the one that is under way: the lease is given back after it."""
+        self._ending = True
+        self._waiting.put(None)
+        self._thread.join(WRITE_SECONDS)
+
     def _run(self) -> None:
-        while True:
-            job = self._waiting.get()
-            self._send(Carried(job.number, self.carry(job)))
+        while (job := self._waiting.get()) is not None:
+            try:
+                trouble = self.carry(job)
+            except Exception as error:  # A mistake of ours must not end the thread: nothing would be written any more.
+                LOG.exception("a mistake of ours while writing")
+                trouble = f"internal error: {error!r}"
+            self._send(Carried(job.number, trouble))
 
     def carry(self, job: Carry) -> str:
         """Carry out one job; returns what was wrong, in a sentence."""
         for write in job.writes:
-            if job.leading and not self._may_lead(WRITE_SECONDS):
+            if self._ending:
+                return "this process ends"
+            if job.leading and not self._fence.may_write(needs=WRITE_SECONDS):
                 return "another process leads"
             try:
                 self._do(write)

@@ -19,7 +19,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from romana_ovs import __version__
-from romana_ovs.kube.api.credentials import Access, ApiSource, read_access, stamp_of
+from romana_ovs.kube.api.credentials import Access, ApiSource, read_access
 from romana_ovs.model.errors import (
     ApiError,
     BusyError,
@@ -157,7 +157,7 @@ class Api:
 
     def _connected(self) -> tuple[Access, urllib3.PoolManager]:
         with self._lock:
-            if self._access is None or self._pool is None or self._access.stamp != stamp_of(self.source):
+            if self._access is None or self._pool is None or self._access.outdated:
                 access = read_access(self.source)
                 if not access.verified:
                     LOG.warning("%s: insecure-skip-tls-verify: anyone may pose as %s", self.source, access.server)

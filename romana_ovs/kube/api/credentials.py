@@ -24,7 +24,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _FILES = ("tokenFile", "client-certificate", "client-key", "certificate-authority")
 
 Stamp = tuple[object, ...]
-"""What changes when the content of any file of a configuration does."""
+"""What changes when the content of any of some files does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,20 @@ class Access:
     `name` is the name that the server's certificate must be for, where it is not the URL's.
     """
 
-    def __init__(self, configuration: Any, stamp: Stamp) -> None:
+    def __init__(self, configuration: Any, files: tuple[Path, ...], stamp: Stamp) -> None:
         self._configuration = configuration
-        self.stamp = stamp
+        self._files = files
+        self._stamp = stamp
         self.server: str = configuration.host.rstrip("/")
         self.name: str = configuration.tls_server_name or ""
         self.proxy = _proxy(configuration)
         self.tls = _tls(configuration) if self.server.startswith("https:") else None
         self.verified: bool = self.tls is None or self.tls.verify_mode == ssl.CERT_REQUIRED
+
+    @property
+    def outdated(self) -> bool:
+        """Whether any file that it was read from is another now."""
+        return _stamp(self._files) != self._stamp
 
     def authorization(self) -> str:
         """The Authorization header, empty for none; one that has expired is got anew. Raises CredentialsError."""
@@ -78,7 +84,8 @@ def read_access(source: ApiSource) -> Access:
     from kubernetes.client import Configuration
 
     _check_files(source)
-    stamp = stamp_of(source)
+    files = tuple(_files(source))
+    stamp = _stamp(files)
     configuration = Configuration()
     try:
         # Certificates that stand in the kubeconfig itself have to pass through files; they must not stay.
@@ -93,7 +100,7 @@ def read_access(source: ApiSource) -> Access:
                 )
             else:
                 config.load_incluster_config(client_configuration=configuration)
-            return Access(configuration, stamp)
+            return Access(configuration, files, stamp)
     except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         # What the package raises for text that is not formed like a kubeconfig.
         raise CredentialsError(f"{source}: is no kubeconfig ({_reason(error)})") from error
@@ -101,9 +108,8 @@ def read_access(source: ApiSource) -> Access:
         raise CredentialsError(f"{source}: {_reason(error)}") from error
 
 
-def stamp_of(source: ApiSource) -> Stamp:
-    """The state of all files that `source` consists of."""
-    return tuple(_state(path) for path in _files(source))
+def _stamp(files: tuple[Path, ...]) -> Stamp:
+    return tuple(_state(path) for path in files)
 
 
 def _check_files(source: ApiSource) -> None:
@@ -116,6 +122,7 @@ def _check_files(source: ApiSource) -> None:
 
 
 def _files(source: ApiSource) -> Iterator[Path]:
+    """The files that `source` consists of."""
     if not source.kubeconfig:
         yield from (ACCOUNT / "token", ACCOUNT / "ca.crt")
         return

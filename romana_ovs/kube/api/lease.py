@@ -7,12 +7,9 @@ so it is right also while this thread hangs in a request.
 from __future__ import annotations
 
 import logging
-import os
 import random
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,11 +35,6 @@ def clock() -> float:
 def wall() -> datetime:
     """What the wall clock says; only ever written into the record for people to read."""
     return datetime.now(UTC)
-
-
-def identity() -> str:
-    """A name for this process that no other has or will have."""
-    return f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +137,9 @@ class Elector:
             now = self._machine.now()
             self._take_orders(now)
             self._election, ask = election.ask(self._election, now)
-            self._publish()
+            # At the end the lease is given back first: there may be nobody left to be told.
+            if not self._stop:
+                self._publish()
             if ask is not None:
                 self._election = self._answered(ask)
                 self._publish()

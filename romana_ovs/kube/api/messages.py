@@ -136,9 +136,12 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Any]:
+    def feed(self, data: bytes) -> list[Any]:
         """The messages that `data` completes. Raises FrameError."""
         self._rest += data
+        return list(self._complete())
+
+    def _complete(self) -> Iterator[Any]:
         while len(self._rest) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._rest)
             if length > LONGEST_FRAME:

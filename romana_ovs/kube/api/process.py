@@ -13,11 +13,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from romana_ovs.kube.api.carry import Carrier
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.follow import Follower
+from romana_ovs.kube.api.lease import Fence
 from romana_ovs.kube.api.messages import FrameReader, Said, Start, frame
 from romana_ovs.kube.api.writers import Writers
 
@@ -29,11 +31,15 @@ _CLEAN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a part has to work with. `send` takes any message for the controller, from any thread."""
+    """What a part has to work with. `send` takes any message for the controller, from any thread.
+
+    `fence` says whether we lead: Writers keeps it, and whoever writes what only the leader may write asks it.
+    """
 
     api: Api
     start: Start
     send: Callable[[object], None]
+    fence: Fence = field(default_factory=Fence)
 
 
 class Part(Protocol):
@@ -73,7 +79,7 @@ class Followers:
         """There is nothing to end."""
 
 
-PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Writers)
+PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Carrier, Writers)
 
 
 class Outlet:

@@ -57,8 +57,8 @@ class Reflector:
     """The state of one resource: how far the listing is, or from which version the watch goes on.
 
     `ask` says what to ask. What came is given to `page`, or `line` by line and then `ended`; what went wrong to
-    `failed`. They yield, or return, what there is to tell. `memory` is what was told before: unchanged objects of a
-    listing are not decoded again.
+    `failed`. They yield, or return, what there is to tell. Objects that a listing finds as they were told before are
+    not decoded again. `jitter` is a fraction that chance gives, from 0 to 1.
     """
 
     def __init__(self, resource: Resource, decode: Decode, backoff: Backoff, *, jitter: float) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from romana_ovs.kube.api.bucket import Bucket
-from romana_ovs.kube.api.wanted import Condition, PolicyStatus, Status, TenantStatus
+from romana_ovs.kube.api.wanted import Condition, PolicyStatus, Status, TenantStatus, Truth
 from romana_ovs.kube.items import ObjectId, Version
 
 WRITES_A_SECOND, WRITES_AT_ONCE = 20.0, 50.0
@@ -217,7 +217,8 @@ class StatusBook:
 def rendered(status: Status, generation: int, known: Mapping[str, Any], at: str) -> Body:
     """The fields of `status` as the API writes them, over those in `known`, at the time of day `at`.
 
-    Conditions of others stay, and a condition that is as true or false as before keeps its lastTransitionTime.
+    Conditions of others stay, and a condition that is as true or false as before keeps its lastTransitionTime. What
+    is not known (yet) does not replace what was said of the same generation: a restart makes nothing flicker.
     """
     conditions = _conditions(status.conditions, known.get("conditions"), generation, at)
     body = {"observedGeneration": generation, "conditions": conditions}
@@ -248,6 +249,8 @@ def _conditions(conditions: Iterable[Condition], known: object, generation: int,
 
 def _condition(condition: Condition, generation: int, old: Mapping[str, Any], at: str) -> Body:
     same = old.get("status") == condition.truth.value
+    if condition.truth is Truth.UNKNOWN and old and old.get("observedGeneration") == generation:
+        return dict(old)
     return {
         "type": condition.type,
         "status": condition.truth.value,

@@ -6,6 +6,8 @@ Everything here is pickled: mappings must be plain dicts.
 from __future__ import annotations
 
 import json
+import socket
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -87,7 +89,8 @@ class Refused:
 class Lead:
     """Take part in the election for the Lease `namespace`/`name`, as `me`; write nothing before it is won.
 
-    `me` must be a name that no other process has or will have (`lease.identity`).
+    `me` is a `unique_name` of the controller, the same for every Kubernetes process that it starts: one that follows
+    another, which has ended, goes on as the leader that the other was.
     """
 
     me: str
@@ -150,6 +153,11 @@ class Leadership:
     epoch: int
     holder: str
     ended: bool = False
+
+
+def unique_name() -> str:
+    """A name for this process that no other has or will have; it begins with the machine's."""
+    return f"{socket.gethostname()}_{uuid.uuid4()}"
 
 
 def sentence(text: str, limit: int = SENTENCE) -> str:

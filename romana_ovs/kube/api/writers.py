@@ -1,6 +1,7 @@
-"""The part of the Kubernetes process that writes: leadership, statuses, Events, and what the controller has planned.
+"""The part of the Kubernetes process that writes: leadership, statuses, Events.
 
-What only the leader may write begins with the message Lead, and asks `fence` before every write.
+It begins with the message Lead. Whoever else writes what only the leader may write (the published numbers) asks
+`Surroundings.fence` before every write, and may have its `epoch` in what it writes.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from romana_ovs.kube.api.carry import Carrier, Carry
 from romana_ovs.kube.api.events import Events
-from romana_ovs.kube.api.lease import Elector, Fence, LeaseName
+from romana_ovs.kube.api.lease import Elector, LeaseName, clock
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
 from romana_ovs.kube.api.wanted import (
     AllRefused,
@@ -27,35 +27,30 @@ from romana_ovs.kube.api.worker import Worker
 if TYPE_CHECKING:
     from romana_ovs.kube.api.process import Surroundings
 
-WRITE_SECONDS = 5.0
-"""How long a write that is under way may hold up an orderly end."""
+END_SECONDS = 6.0
+"""How long writes that are under way, and giving the lease back, may hold up an orderly end."""
 _STATUSES = (AllStatuses, SomeStatuses)
 _EVENTS = (AllRefused, SomeRefused)
 
 
 class Writers:
-    """A Part of the Kubernetes process; `fence` may be asked from any thread, and says no until a Lead is won."""
+    """A Part of the Kubernetes process. `around.fence` says no until a Lead is won."""
 
-    wants: tuple[type, ...] = (Lead, Resign, Outbid, Carry, *_STATUSES, *_EVENTS)
+    wants: tuple[type, ...] = (Lead, Resign, Outbid, *_STATUSES, *_EVENTS)
 
     def __init__(self, around: Surroundings) -> None:
-        self.fence = Fence()
         self._around = around
         self._elector: Elector | None = None
         self._election: threading.Thread | None = None
         send = around.send
         self._statuses = [
-            Worker(f"status of {each}", Statuses(around.api, each, self.fence), send) for each in RESOURCES
+            Worker(f"status of {each}", Statuses(around.api, each, around.fence), send) for each in RESOURCES
         ]
         self._events: Worker | None = None
         self._before: list[object] = []
-        self._carrier = Carrier(
-            around.api, around.start.settings, send=send, may_lead=lambda seconds: self.fence.may_write(needs=seconds)
-        )
 
     def start(self) -> None:
-        """Nothing that only a leader may write is written before a Lead comes."""
-        self._carrier.start()
+        """Nothing is written before a Lead comes."""
 
     def take(self, message: object) -> None:
         """What is wanted before the election begins is kept for then."""
@@ -66,8 +61,6 @@ class Writers:
         elif isinstance(message, Outbid):
             if self._elector is not None:
                 self._elector.outbid(message.epoch)
-        elif isinstance(message, Carry):
-            self._carrier.take(message)
         elif isinstance(message, _STATUSES):
             for worker in self._statuses:
                 worker.take(message)
@@ -76,8 +69,9 @@ class Writers:
         else:
             self._events.take(message)
 
-    def end(self, seconds: float = WRITE_SECONDS) -> None:
-        """Stop writing, then give the lease back; returns when that is done, or after `seconds` and a little."""
+    def end(self) -> None:
+        """Stop writing, then give the lease back; returns when that is done, or after END_SECONDS."""
+        until = clock() + END_SECONDS
         if self._elector is None or self._election is None or self._events is None:
             self._around.send(Leadership(False, 0, "", ended=True))
             return
@@ -85,9 +79,9 @@ class Writers:
         for worker in workers:
             worker.stop()
         # A lease is given back only when nothing of ours can be on its way any more.
-        if all([worker.join(seconds) for worker in workers]):
+        if all([worker.join(max(0.0, until - clock())) for worker in workers]):
             self._elector.stop()
-            self._election.join(seconds)
+            self._election.join(max(0.0, until - clock()))
 
     def _lead(self, lead: Lead) -> None:
         if self._elector is not None:
@@ -98,10 +92,10 @@ class Writers:
             me=lead.me,
             told=self._around.send,
             timing=lead.timing,
-            fence=self.fence,
+            fence=self._around.fence,
         )
         self._election = threading.Thread(target=self._elector.run, name="election", daemon=True)
-        self._events = Worker("events", Events(self._around.api, lead.me, self.fence), self._around.send)
+        self._events = Worker("events", Events(self._around.api, lead.me, self._around.fence), self._around.send)
         for message in self._before:
             self._events.take(message)
         for worker in (*self._statuses, self._events):

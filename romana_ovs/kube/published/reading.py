@@ -205,14 +205,15 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
     if len({atom for atom, _ in atoms}) != len(atoms):
         fields.refuse("atoms", "a question stands there twice")
     classes: dict[int, frozenset[Atom]] = {}
-    coming = set()
+    marked: dict[str, set[int]] = {"coming": set(), "going": set()}
     for entry in fields.parts("classes"):
         number = _identity(entry, "id", entry.number("id", high=ALL_BITS))
         if number in classes:
             entry.refuse("id", f"{number:#x} stands there twice")
         classes[number] = _answers(entry, [atom for atom, _ in atoms])
-        if entry.values.get("coming") is True:
-            coming.add(number)
+        for mark, numbers in marked.items():
+            if entry.values.get(mark) is True:
+                numbers.add(number)
     pins = fields.number_map("pins", high=ALL_BITS)
     if not classes.keys() >= set(pins.values()):
         fields.refuse("pins", "it names a class that is not there")
@@ -223,7 +224,8 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
         namespace=namespace,
         atoms=MappingProxyType(dict(atoms)),
         classes=MappingProxyType(dict(sorted(classes.items()))),
-        coming=frozenset(coming),
+        coming=frozenset(marked["coming"]),
+        going=frozenset(marked["going"]),
         pins=MappingProxyType({PodKey(f"{namespace}/{pod}"): number for pod, number in sorted(pins.items())}),
         remnants=tuple((_segment(entry), Labels(entry.text_map("labels"))) for entry in fields.parts("remnants")),
         retired=frozenset(retired),
@@ -244,13 +246,13 @@ def _stage(fields: Fields) -> Stage:
 
 
 def _answers(fields: Fields, atoms: list[Atom]) -> frozenset[Atom]:
-    text = fields.text("yes")
+    text = fields.text("holds")
     try:
         bits = int(text, 16)
     except ValueError:
         bits = -1
     if not 0 <= bits < 1 << len(atoms) or len(text) > len(atoms) // 4 + 1:
-        fields.refuse("yes", f"a hexadecimal number of {len(atoms)} bits was expected")
+        fields.refuse("holds", f"a hexadecimal number of {len(atoms)} bits was expected")
     return frozenset(atom for place, atom in enumerate(atoms) if bits >> place & 1)
 
 
@@ -266,7 +268,7 @@ def _segment(fields: Fields) -> int:
 
 def decode_report(raw: Raw) -> Report:
     """The report in a NodeReport; an empty one while it has no status. Raises InputError naming the field."""
-    whole = raw if "status" in raw else {**raw, "status": {}}
+    whole = {"status": {}, **raw} if isinstance(raw, Mapping) else raw
     fields = fields_of(whole, "NodeReport", "status")
     wants = {
         SegmentKey(want.text("tenant"), want.text("tier")): want.number("indexes") for want in fields.parts("wants")
@@ -278,6 +280,7 @@ def decode_report(raw: Raw) -> Report:
         wants=MappingProxyType(dict(sorted(wants.items()))),
         foreign=frozenset(fields.addresses("foreign")),
         contested=frozenset(fields.addresses("contested")),
+        policies=fields.text("policies", default=""),
     )
 
 

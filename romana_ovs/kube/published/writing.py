@@ -80,11 +80,13 @@ def class_set_object(classes: ClassSet) -> dict[str, Any]:
 
 
 def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
-    """A class: `yes` has a bit for each atom that holds, the first atom's the lowest, in hexadecimal."""
+    """A class: `holds` has a bit for each atom that holds, the first atom's the lowest, in hexadecimal."""
     bits = sum(1 << place for place, atom in enumerate(atoms) if atom in classes.classes[number])
-    found: dict[str, Any] = {"id": number, "yes": f"{bits:x}"}
+    found: dict[str, Any] = {"id": number, "holds": f"{bits:x}"}
     if number in classes.coming:
         found["coming"] = True
+    if number in classes.going:
+        found["going"] = True
     return found
 
 
@@ -106,6 +108,7 @@ def report_object(report: Report) -> dict[str, Any]:
                   for key, count in sorted(report.wants.items())],
         "foreign": [str(address) for address in sorted(report.foreign)],
         "contested": [str(address) for address in sorted(report.contested)],
+        "policies": report.policies,
     }
     return _sized({"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": {"name": report.node},
                    "spec": {}, "status": status})

@@ -8,7 +8,7 @@ from functools import partial
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Bits, Goto, Load, Move, OutputBits
+from romana_ovs.pipeline.actions import Bits, Goto, InPort, Load, Move, OutputBits
 from romana_ovs.pipeline.compile.permissions import Place, permissions
 from romana_ovs.pipeline.compile.words import (
     BACKWARD,
@@ -33,6 +33,7 @@ from romana_ovs.pipeline.registers import (
     OPEN,
     OUT_PORT,
     OWN_NODE,
+    QUESTION,
     SENDER_ID,
     SERVER_GROUP,
     SERVER_ID,
@@ -43,6 +44,7 @@ from romana_ovs.pipeline.registers import (
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_ID,
+    WIRE_QUESTION,
     WIRE_REST,
     WIRE_REST_VALUE,
 )
@@ -184,11 +186,16 @@ def deliveries() -> tuple[Flow, ...]:
         Load(WIRE_REST, WIRE_REST_VALUE),
         Move(EGRESS.bits, WIRE_EGRESS),
         Move(DIRECTION.bits, WIRE_DIRECTION),
+        Move(QUESTION.bits, WIRE_QUESTION),
         Move(SENDER_ID.bits, WIRE_ID),
         Move(TUNNEL.bits, Bits("tun_dst", 0, 32)),
     )
     rank = priorities.Deliver
     return (
+        row(rank.QUESTION, [QUESTION.match(1), EXIT.match(LOCAL)], []),
+        row(rank.QUESTION, [QUESTION.match(1), EXIT.match(GATEWAY)], []),
+        # What a reply was made into goes back by the trunk that it came by, where no other output would send it.
+        row(rank.QUESTION, [QUESTION.match(1), FORWARD, EXIT.match(TRUNK)], [*wire, InPort()]),
         row(rank.OUT, [EXIT.match(LOCAL)], [out]),
         row(rank.OUT, [EXIT.match(GATEWAY)], [out]),
         row(rank.OUT, [EXIT.match(TRUNK)], [*wire, out]),

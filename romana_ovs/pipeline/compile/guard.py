@@ -18,6 +18,7 @@ from romana_ovs.pipeline.registers import (
     GATEWAY,
     LOCAL,
     MAC_PREFIX,
+    QUESTION,
     SCRATCH,
     SENDER_CLIENT,
     SENDER_ID,
@@ -27,6 +28,7 @@ from romana_ovs.pipeline.registers import (
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_ID,
+    WIRE_QUESTION,
     WIRE_REST,
     WIRE_REST_VALUE,
 )
@@ -64,6 +66,7 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
         *loads((SIDE, TRUNK)),
         Move(WIRE_DIRECTION, DIRECTION.bits),
         Move(WIRE_EGRESS, EGRESS.bits),
+        Move(WIRE_QUESTION, QUESTION.bits),
         Move(WIRE_ID, SENDER_ID.bits),
         Goto("Locate"),
     ]

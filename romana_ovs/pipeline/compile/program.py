@@ -9,12 +9,13 @@ from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
-from romana_ovs.pipeline.compile import decide, guard, locate, track
+from romana_ovs.pipeline.compile import decide, guard, locate, stale, track
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.meters import Meter, opening_meter
 from romana_ovs.pipeline.registers import ZONE_BASE
-from romana_ovs.policy.view import NodeView, Verdicts
+from romana_ovs.policy.view import NodeView, Origin, Verdicts
 
 Section = tuple[Flow, ...]
 
@@ -42,9 +43,10 @@ class CompileCache:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One node's tables. `sections` maps a section's name to its flows."""
+    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name."""
 
     sections: Mapping[Hashable, Section]
+    meters: Mapping[int, Meter]
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
@@ -96,8 +98,9 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
         add(("errors", pod.key), pod.address, partial(track.own_errors, pod.address))
         add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
+    meters = _add_limits(add, view)
     kept.forget_all_but(sections)
-    return Program(MappingProxyType(sections))
+    return Program(MappingProxyType(sections), MappingProxyType(meters))
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
@@ -109,6 +112,7 @@ def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
     add("tracking", zone, lambda: locate.tracking(zone))
     add("states", (), track.states)
     add("roles", (), track.roles)
+    add("stale", (), stale.stale)
     add("commits", zone, lambda: track.commits(zone))
     add("refusals", zone, lambda: track.refusals(zone))
     add("deliveries", (), decide.deliveries)
@@ -132,6 +136,18 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
     add("hosts", (plan, view.hosts, view.foreign), lambda: locate.remote_places(plan, view.hosts, view.foreign))
 
 
+def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
+    """How many connections a local pod may open; returns the meters that see to it, none when nothing is limited."""
+    rate, zone = view.settings.new_connections, ZONE_BASE + view.host
+    meters: dict[int, Meter] = {}
+    for pod in view.pods if rate else ():
+        origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
+        meter = opening_meter(pod.ofport, rate, origin)
+        meters[meter.number] = meter
+        add(("limit", pod.key), (pod.ofport, meter, zone), partial(track.limited, pod, meter, zone))
+    return meters
+
+
 def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:
     cut_off = verdicts.cut_off
     add("egress", (plan, view.host, cut_off), lambda: decide.egress_frame(plan, view.host, cut_off))
@@ -146,3 +162,6 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
         add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
     identities = tuple(sorted({pod.identity for pod in view.pods}))
     add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))
+    former = frozenset((pod.identity, number) for pod in view.pods for number in pod.formerly if number != pod.identity)
+    add("known receivers", identities, lambda: stale.known_receivers(identities))
+    add("former receivers", former, lambda: stale.former_receivers(former))

@@ -8,11 +8,21 @@ from ipaddress import IPv4Address
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit
-from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, FROM_ELSEWHERE, feature_origin, flags, load, state
+from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit, ThroughMeter
+from romana_ovs.pipeline.compile.words import (
+    BACKWARD,
+    FORWARD,
+    FROM_ELSEWHERE,
+    TO_ELSEWHERE,
+    feature_origin,
+    flags,
+    load,
+    state,
+)
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ETH_IP, FRAG_ANY, FRAG_LATER
 from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.registers import (
     CLIENT_GROUP,
     CLIENT_ID,
@@ -31,6 +41,7 @@ from romana_ovs.pipeline.registers import (
     ORIGINAL,
     ORPHAN,
     PASSED,
+    QUESTION,
     RECEIVER_CLIENT,
     RECEIVER_ID,
     RECEIVER_SERVER,
@@ -47,9 +58,10 @@ from romana_ovs.pipeline.registers import (
     UNSELECTED,
 )
 from romana_ovs.pipeline.tables import Condition, flow
-from romana_ovs.policy.view import Origin
+from romana_ovs.policy.view import LocalPod, Origin
 
 TCP: Condition = ("nw_proto", 6)
+UDP: Condition = ("nw_proto", 17)
 SCTP: Condition = ("nw_proto", 132)
 _IP: Condition = ("eth_type", ETH_IP)
 _ORIGIN: Origin = feature_origin("conntrack")
@@ -91,7 +103,7 @@ def own_errors(address: IPv4Address) -> tuple[Flow, ...]:
 
 def _passing() -> tuple[Flow, ...]:
     passed = _PASSED
-    survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), EXIT.match(LOCAL), SURVIVOR.match(1))
+    survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), QUESTION.match(0), EXIT.match(LOCAL), SURVIVOR.match(1))
     rank = priorities.State
     return (
         _row(rank.RELATED, [FROM_ELSEWHERE, state("+trk+rel-inv"), CT_ACCEPTED.match(1)], passed),
@@ -115,10 +127,13 @@ def _replies() -> tuple[Flow, ...]:
     ]
     marked = (SIDE.match(TRUNK), DIRECTION.match(REPLY))
     orphaned = (SIDE.match(TRUNK), DIRECTION.match(ORPHAN))
+    asked = (*marked, QUESTION.match(1))
     rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_EXIT.match(TRUNK)], _on()))
     rows += [
         _row(rank.STRAY, [*mark, found], []) for mark in (marked, orphaned) for found in (tracked, state("+trk+new"))
     ]
+    # A reply that its server's node refused is never taken for a packet of a client.
+    rows.append(_row(rank.STRAY, [*asked, state("+trk+est-rpl")], []))
     rows.append(_row(rank.STRAY, [_IP, TCP, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), tracked], []))
     rows += [_row(rank.STRAY, [_IP, TCP, SIDE.match(side), tracked], []) for side in _HERE]
     return tuple(rows)
@@ -162,11 +177,18 @@ def _decisions() -> tuple[Flow, ...]:
     return tuple(rows)
 
 
+_SENDER_SERVES = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER.bits, SERVER_GROUP.bits))
+TO_CLIENT = (
+    Move(RECEIVER_ID.bits, CLIENT_ID.bits),
+    Move(RECEIVER_CLIENT.bits, CLIENT_GROUP.bits),
+    *_SENDER_SERVES,
+)
+
+
 def roles() -> tuple[Flow, ...]:
     """Who is client and who server; a local client's present identity counts, else the remembered one."""
     rank = priorities.Roles
-    sender_serves = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER.bits, SERVER_GROUP.bits))
-    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *sender_serves)
+    remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
     # Only its own node knows what egress policies say of a client now: OpenEgress looks whether they would do if open.
     ask, decided = load(EGRESS, OPEN), load(EGRESS, UNSELECTED)
     forward = (
@@ -176,25 +198,26 @@ def roles() -> tuple[Flow, ...]:
         Move(RECEIVER_SERVER.bits, SERVER_GROUP.bits),
         Goto("Egress"),
     )
-    to_client = (Move(RECEIVER_ID.bits, CLIENT_ID.bits), Move(RECEIVER_CLIENT.bits, CLIENT_GROUP.bits))
     return (
         _row(rank.PASSED, [PASSED.match(1)], [Goto("Deliver")]),
         _row(rank.ROLE, [FORWARD], forward),
-        _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*to_client, *sender_serves, Goto("Egress")]),
+        _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*TO_CLIENT, Goto("Egress")]),
         _row(rank.ROLE, [BACKWARD, EXIT.match(TRUNK)], [*remembered, ask, Goto("Egress")]),
         _row(rank.ROLE, [BACKWARD, EXIT.match(GATEWAY)], [*remembered, decided, Goto("Egress")]),
     )
 
 
+_REMEMBERED = (
+    Move(CLIENT_ID.bits, CT_CLIENT.bits),
+    Move(SIDE.bits, CT_SIDE.bits),
+    Move(EXIT.bits, CT_EXIT.bits),
+    Load(CT_ACCEPTED.bits, 1),
+)
+
+
 def commits(zone: int) -> tuple[Flow, ...]:
     """Accepted originals are remembered with their client; replies and orphans pass as they are."""
-    rank = priorities.Commit
-    writes = (
-        Move(CLIENT_ID.bits, CT_CLIENT.bits),
-        Move(SIDE.bits, CT_SIDE.bits),
-        Move(EXIT.bits, CT_EXIT.bits),
-        Load(CT_ACCEPTED.bits, 1),
-    )
+    rank, writes = priorities.Commit, _REMEMBERED
     fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
     return (
         # Later fragments carry no ports: only the way through conntrack ties them to an admitted first one.
@@ -204,6 +227,22 @@ def commits(zone: int) -> tuple[Flow, ...]:
         *(_row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(side)], []) for side in _HERE),
         _ct_row(rank.ANEW, [FORCE.match(1)], Ct(zone=zone, table="Deliver", commit=True, force=True, writes=writes)),
         _ct_row(rank.COMMIT, [FORWARD], Ct(zone=zone, table="Deliver", commit=True, writes=writes)),
+    )
+
+
+def limited(pod: LocalPod, meter: Meter, zone: int) -> tuple[Flow, ...]:
+    """What `pod` opens towards elsewhere passes its meter before it is remembered: another node may yet drop it.
+
+    Only what would make a new entry: not the later packets of a connection that nobody answers (+new too, but its
+    entry is accepted), and not what commits anew, which puts an entry in the place of another.
+    """
+    new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
+    remembered = Ct(zone=zone, table="Deliver", commit=True, writes=_REMEMBERED)
+    actions = (ThroughMeter(meter.number), remembered)
+    return (
+        flow(
+            priorities.Commit.LIMITED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin
+        ),
     )
 
 
@@ -228,18 +267,26 @@ def known_clients(host: int, identities: tuple[int, ...]) -> tuple[Flow, ...]:
 def refusals(zone: int) -> tuple[Flow, ...]:
     """A refused original clears the mark of its entry, which stops the replies too.
 
+    A refused reply to another node goes there as a question: the client may have become another (`stale`). A refused
+    answer to that clears nothing: the client may have become what this node hears of only in a moment. From then on
+    the replies are judged by what it is; on its own node it is remembered as it was, so that it is asked about again.
+
     SCTP is tracked without ports before Open vSwitch 3.2: one entry stands for all associations of a pair,
-    so it is never cleared, and what is no reply by its ports is decided again as an original.
+    so it is never cleared, and what is no reply by its ports is decided again as an original. But its client is
+    remembered as it is now, so that the replies are judged like what was refused.
     """
     rank = priorities.Refuse
     again = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("Roles"))
+    refused_reply = (BACKWARD, SIDE.match(LOCAL), EXIT.match(TRUNK), ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
+    accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
     forget = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
+    renew = Ct(zone=zone, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
     return (
+        _row(rank.QUESTION, [FORWARD, QUESTION.match(1), SIDE.match(LOCAL)], []),
+        _ct_row(rank.RENEW, [*accepted, SIDE.match(TRUNK), QUESTION.match(1)], renew),
+        _ct_row(rank.RENEW, [*accepted, SIDE.match(TRUNK), SCTP], renew),
         *(_row(rank.RETRY, [_IP, SCTP, BACKWARD, SIDE.match(side)], again) for side in _HERE),
         _row(rank.RETRY, [_IP, SCTP, FORWARD], []),
-        _ct_row(
-            rank.FORGET,
-            [DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1)],
-            Ct(zone=zone, commit=True, writes=forget),
-        ),
+        *(_row(rank.ASK, [protocol, *refused_reply], [load(QUESTION, 1), Goto("Deliver")]) for protocol in (TCP, UDP)),
+        _ct_row(rank.FORGET, accepted, Ct(zone=zone, commit=True, writes=forget)),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +14,14 @@ from typing import TypeVar
 
 from romana_ovs.emulate.agent.zygote import enter
 from romana_ovs.emulate.system import NETNS_FOLDER, inside
+from tests.integration.frames import checksum
 
 ETH_P_ALL = 0x0003
 OUTGOING = 4
 """The packet type of what the capturing side itself sends (packet(7))."""
 BUFFER = 1 << 23
 PATIENCE = 10.0
+ECHO_REQUEST, ECHO_ID = 8, 0x524F
 
 T = TypeVar("T")
 
@@ -137,6 +141,51 @@ def fetch(netns: str, address: str, port: int = 80, *, seconds: float = 4.0) -> 
     """The first line of a page, None when it cannot be had. `seconds` is how long to try."""
     done = run(netns, "curl", "-s", "-m", str(seconds), f"http://{address}:{port}/")
     return done.stdout.splitlines()[0] if done.returncode == 0 and done.stdout else None
+
+
+class Attempt:
+    """Context manager: a TCP connection begun in a network namespace, for what must not come about.
+
+    When an answer to something later has come by the same way, so would have the answer to this.
+    """
+
+    def __init__(self, netns: str, address: str, port: int = 80, *, source: str = "") -> None:
+        def make() -> socket.socket:
+            made = socket.socket()
+            made.bind((source, 0))
+            made.setblocking(False)
+            made.connect_ex((address, port))
+            return made
+
+        self._socket = within(netns, make)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether nothing has come back so far, neither consent nor refusal."""
+        return not select.select([], [self._socket], [], 0)[1]
+
+
+class Echo(Attempt):
+    """The same for an echo request."""
+
+    def __init__(self, netns: str, address: str) -> None:
+        self._socket = within(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        self._socket.connect((address, 0))
+        head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, ECHO_ID, 1)
+        self._socket.send(head[:2] + struct.pack("!H", checksum(head)) + head[4:])
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether nothing has come back so far."""
+        return not select.select([self._socket], [], [], 0)[0]
 
 
 def pings(netns: str, address: str) -> bool:

@@ -48,10 +48,11 @@ class Child:
     def _coming(self) -> Iterator[Any]:
         assert self.process.stdout is not None
         while data := os.read(self.process.stdout.fileno(), 65536):
-            for message in self._reader.feed(data):
-                self.said.append(message)
+            came = self._reader.feed(data)
+            self.said += came
+            for message in came:
                 self._heard(message)
-                yield message
+            yield from came
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,30 @@ class Server:
                 self.book.wrote(task, new, now)
         return task
 
+    def trouble(self, now: float, answers: Iterator[str]) -> None:
+        """Carry out what can be done at `now`, each with what `answers` says becomes of it."""
+        while not isinstance(task := self.book.task(now, AT), (float, int)) and task is not None:
+            answer = next(answers, None)
+            if answer is None:
+                self.done.append(task)
+                return
+            found = self.objects.get(task.id)
+            if answer == "refused":
+                self.book.refused(task.id, now)
+            elif answer in ("lost", "unheard") or not isinstance(task, Patch):
+                if answer == "unheard" and isinstance(task, Patch) and found and found.version == task.known.version:
+                    self.objects[task.id] = replace(found, version=f"h{now}", status={**found.status, **task.body})
+                self.book.conflicted(task.id)
+            elif found is None:
+                self.book.learn(task.id, None)
+            elif found.version != task.known.version:
+                self.book.conflicted(task.id)
+            else:
+                self.done.append(task)
+                new = replace(found, version=f"w{now}{len(self.done)}", status={**found.status, **task.body})
+                self.objects[task.id] = new
+                self.book.wrote(task, new, now)
+
     @property
     def patches(self) -> list[Patch]:
         return [task for task in self.done if isinstance(task, Patch)]
@@ -113,6 +138,20 @@ def test_conditions_of_others_stay() -> None:
     body = rendered(policy(), 1, {"conditions": [theirs]}, LATER)
     assert body["conditions"][0] is theirs
     assert [one["type"] for one in body["conditions"]] == ["Blessed", "Programmed"]
+
+
+def test_what_is_not_known_yet_replaces_nothing_that_was_said_of_the_same_generation() -> None:
+    unknown = Condition("Programmed", Truth.UNKNOWN, "Starting")
+    server = listed(WEB)
+    for now, generation, condition, writes in [
+        (0, 1, unknown, 1),
+        (1, 1, policy().conditions[0], 2),
+        (2, 1, unknown, 2),
+        (3, 2, unknown, 3),
+    ]:
+        server.book.want({WEB: PolicyStatus(Version("u", generation), (condition,))})
+        server.drain(now)
+        assert len(server.patches) == writes
 
 
 def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins() -> None:
@@ -244,6 +283,62 @@ def test_numbers_of_pods_are_written_once_in_a_while_and_anything_else_at_once()
     server.book.want({T1: tenant(1000, ranges=("10.16.0.0/15",), version=version)})
     server.drain(20.01)
     assert len(server.patches) == writes + 1
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["want", "drop", "relist", "edit", "remake", "remove", "pass"]),
+        st.integers(0, 2),
+        st.integers(0, 3),
+    ),
+    max_size=40,
+)
+ANSWERS = st.lists(st.sampled_from(["ok", "ok", "lost", "unheard", "refused"]), max_size=40)
+
+
+@given(STEPS, ANSWERS)
+def test_whatever_happens_in_between_the_newest_is_written_in_the_end_and_nothing_after(
+    steps: list[tuple[str, int, int]], answers: list[str]
+) -> None:
+    """Writes that are lost, or done but not heard of; objects that others change, remove and make anew."""
+    keys = [ObjectId("RomanaNetworkPolicy", "shop", name) for name in "abc"]
+    server, coming, now = listed(*keys), iter(answers), 0.0
+    wanted: dict[ObjectId, PolicyStatus] = {}
+    for step, which, number in steps:
+        key, now = keys[which], now + 0.7
+        found = server.objects.get(key)
+        if step == "want":
+            uid = found.uid if found is not None else "u"
+            wanted[key] = policy(number + 1, programmed=number > 1, message=str(number), uid=uid)
+            server.book.want({key: wanted[key]})
+        elif step == "drop":
+            wanted.pop(key, None)
+            server.book.want({key: None})
+        elif step == "relist":
+            server.book.learn_all(dict(server.objects))
+        elif step == "edit" and found is not None:
+            server.objects[key] = replace(found, version=f"e{now}")
+        elif step == "remake":
+            server.objects[key] = Known(f"u{now}", 1, f"n{now}")
+        elif step == "remove":
+            server.objects.pop(key, None)
+        server.trouble(now, coming)
+    # Everything that is wanted of the objects that there are, said once more by a controller that sees them now.
+    for key, found in server.objects.items():
+        if key in wanted:
+            generation = 9
+            wanted[key] = replace(wanted[key], version=Version(found.uid, generation))
+            server.book.want({key: wanted[key]})
+    while isinstance(pause := server.drain(now), float):
+        now += pause
+    for key, found in server.objects.items():
+        if key in wanted:
+            assert [one["message"] for one in found.status["conditions"]] == [wanted[key].conditions[0].message]
+            assert found.status["observedGeneration"] == 9
+    done = len(server.patches)
+    server.book.learn_all(dict(server.objects))
+    assert server.drain(now + 1000) is None
+    assert len(server.patches) == done
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=200))

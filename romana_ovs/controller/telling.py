@@ -1,0 +1,147 @@
+"""What the API server is told of its objects while this process leads: statuses, and Events on what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Network, collapse_addresses
+
+from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
+from romana_ovs.controller.conditions import (
+    TENANT,
+    Situation,
+    differences,
+    policy_statuses,
+    refused_objects,
+    tenant_statuses,
+)
+from romana_ovs.kube.api.resources import TENANTS
+from romana_ovs.kube.api.wanted import AllRefused, AllStatuses, Refused, SomeRefused, SomeStatuses, Status
+from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.live import LiveObjects, LiveStore
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.errors import Problem
+from romana_ovs.policy.published import Published
+
+Versions = Mapping[ObjectId, Version]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is known at one moment, beside what the API server has: `unplaced` and `failing` are as in Situation."""
+
+    loaded: Loaded
+    published: Published | None
+    unplaced: tuple[Problem, ...] = ()
+    failing: bool = False
+
+
+class Telling:
+    """Remembers what was told, so that only differences are sent; `tell` sends a message to the Kubernetes process."""
+
+    def __init__(self, store: LiveStore, tell: Callable[[object], None]) -> None:
+        self._store = store
+        self._tell = tell
+        self._tenants = LiveObjects([str(TENANTS)])
+        self._statuses: dict[ObjectId, Status] | None = None
+        self._refused: dict[ObjectId, Refused] = {}
+        self._programmed: Versions | None = None
+
+    def take(self, messages: Iterable[object]) -> None:
+        """Take note of the Tenant objects among what the API server has."""
+        self._tenants.apply(*messages)
+
+    def forget(self) -> None:
+        """There is a new process, which knows of nothing that was told."""
+        self._statuses = None
+
+    def programmed(self, versions: Versions) -> None:
+        """Every switch has confirmed the policies of these versions."""
+        self._programmed = versions
+
+    def work(self, moment: Moment, *, tenants: bool) -> None:
+        """Send what is to be said otherwise than before; of tenants only with `tenants`: to count pods takes long."""
+        now = Situation(
+            versions=self._store.versions,
+            programmed=self._programmed,
+            problems=moment.loaded.problems,
+            kept=moment.loaded.kept,
+            invalid=self._store.invalid,
+            unplaced=moment.unplaced,
+            failing=moment.failing,
+        )
+        statuses: dict[ObjectId, Status] = {**policy_statuses(now)}
+        if not tenants:
+            statuses |= {key: status for key, status in (self._statuses or {}).items() if key.kind == TENANT}
+        elif moment.published is not None and self._tenants.listed:
+            statuses |= tenant_statuses(
+                usage_of_published(moment.published, moment.loaded.cluster),
+                self._objects(),
+                cluster=moment.loaded.cluster,
+                unplaced=moment.unplaced,
+            )
+        refused = refused_objects(now)
+        if self._statuses is None:
+            self._tell(AllStatuses(statuses))
+            self._tell(AllRefused(refused))
+        else:
+            changed, gone = differences(self._statuses, statuses), differences(self._refused, refused)
+            if changed:
+                self._tell(SomeStatuses(changed))
+            if gone:
+                self._tell(SomeRefused(gone))
+        self._statuses, self._refused = statuses, refused
+
+    def _objects(self) -> dict[str, tuple[str, Version]]:
+        """The Tenant objects there are, by the tenant's true name: the object's name and version."""
+        found = {}
+        for name, update in self._tenants.of(str(TENANTS)).items():
+            spec = (update.raw or {}).get("spec")
+            tenant = spec.get("tenant") if isinstance(spec, Mapping) else None
+            found[tenant if isinstance(tenant, str) else name] = (name, Version(update.uid, update.generation))
+        return found
+
+
+def digest(versions: Versions) -> str:
+    """A word that is the same wherever the same versions of the same policies are known."""
+    lines = sorted(f"{key.kind} {key.namespace}/{key.name} {one.uid} {one.generation}" for key, one in versions.items())
+    return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def usage_of_published(published: Published, cluster: Cluster) -> Usage:
+    """The use of what is published, as far as the registry knows it: pods that have an address count for their segment.
+
+    Which addresses are left only nodes know; none are counted here.
+    """
+    plan = published.plan
+    used = Counter(
+        cluster.segment_of(pod) for pod in cluster.pods.values() if pod.networked and pod.address is not None
+    )
+    return Usage(
+        plan=plan,
+        tenants=tuple(_tenant(tenant, published, used) for tenant in published.runs),
+        nodes=(),
+        foreign=(),
+        indexes_left=plan.segments - 1 - sum(run.size for runs in published.runs.values() for run in runs),
+        hosts_left=plan.hosts - len(published.hosts),
+    )
+
+
+def _tenant(tenant: str, published: Published, used: Mapping[SegmentKey, int]) -> TenantUse:
+    plan, runs = published.plan, published.runs[tenant]
+    segments = tuple(
+        SegmentUse(key.tier, indexes[0], indexes, _ranges(published, indexes), used.get(key, 0), 0)
+        for key, indexes in published.indexes.items()
+        if key.tenant == tenant
+    )
+    indexes = tuple(index for run in runs for index in run.indexes)
+    ranges = tuple(plan.run_cidr(run.base, run.size) for run in runs)
+    spare = len(indexes) - sum(len(segment.indexes) for segment in segments)
+    return TenantUse(tenant, ranges, indexes, spare, segments)
+
+
+def _ranges(published: Published, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
+    return tuple(collapse_addresses(published.plan.segment_cidr(index) for index in indexes))

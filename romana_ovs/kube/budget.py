@@ -1,0 +1,46 @@
+"""How much one policy may ask for: whoever may write policies must not be able to keep the controller from its work.
+
+etcd takes objects of 1.5 MiB, which is room for tens of thousands of addresses; computing their tables takes seconds,
+in which switches would wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from romana_ovs.kube.notes import Notes
+from romana_ovs.model.objects import IpBlock, KubernetesPolicy, Policy, PolicyPeer, PolicyPort
+
+MOST_TERMS = 5000
+"""Peers and ports of one direction of one policy, as many as its tables will need: half a second's work."""
+_RANGE_TERMS = 16
+"""Masked matches that a range of ports may take, in the middle; 30 at most."""
+
+
+def check_budget(policy: Policy, notes: Notes) -> None:
+    """Note that `policy` asks for too much."""
+    if isinstance(policy, KubernetesPolicy):
+        for path, rules in (("spec.ingress", policy.ingress), ("spec.egress", policy.egress)):
+            _check(path, (_peers(rule.peers) + _ports(rule.ports) for rule in rules), notes)
+    else:
+        _check("spec.allowIncoming", (len(rule.sources) + _ports(rule.ports) for rule in policy.rules), notes)
+
+
+def _check(path: str, terms: Iterable[int], notes: Notes) -> None:
+    total = sum(terms)
+    if total > MOST_TERMS:
+        reason = f"asks for {total} peers and ports, of which one policy may have {MOST_TERMS}: make several of it"
+        notes.wrong(path, reason)
+
+
+def _peers(peers: Iterable[PolicyPeer]) -> int:
+    return sum(1 if peer.ip_block is None else _networks(peer.ip_block) for peer in peers)
+
+
+def _networks(block: IpBlock) -> int:
+    """Most networks that can be left of `block`: an exception splits one of them once for each bit it is longer."""
+    return 1 + sum(hole.prefixlen - block.cidr.prefixlen for hole in block.excepts)
+
+
+def _ports(ports: Iterable[PolicyPort]) -> int:
+    return sum(1 if port.end is None or port.end == port.port else _RANGE_TERMS for port in ports)

@@ -1,0 +1,75 @@
+"""From what an API server tells to what it is told in return, through LiveStore."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from romana_ovs.controller.conditions import Situation, policy_statuses, refused_objects
+from romana_ovs.kube.api.messages import Update
+from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
+from romana_ovs.kube.api.wanted import Truth
+from romana_ovs.kube.items import ObjectId, Version
+from tests.kube.test_live import gone, pod, seen, started, update
+
+WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
+GOOD: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
+BAD: dict[str, Any] = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 99999}]}]}
+
+
+def policy(version: int, spec: dict[str, Any], *, generation: int, uid: str = "u") -> Update:
+    return replace(update(ROMANA_POLICIES, "web", version, uid=uid, spec=spec), generation=generation)
+
+
+def test_versions_follow_every_edit_and_stay_the_same_mapping_otherwise() -> None:
+    store, _ = started(romana=[policy(1, GOOD, generation=1)])
+    before = store.versions
+    assert before[WEB] == Version("u", 1)
+    store.apply(seen(PODS, pod("a")))
+    with_pod = store.versions
+    assert with_pod is not before and with_pod[ObjectId("Pod", "shop", "a")].uid == "u"
+    # A status that somebody writes: a new resourceVersion, and nothing else.
+    assert store.apply(seen(ROMANA_POLICIES, policy(2, GOOD, generation=1))) is None
+    assert store.versions is with_pod
+    # An edit that means the same is no other cluster, but has to be observed.
+    assert store.apply(seen(ROMANA_POLICIES, policy(3, GOOD, generation=2))) is None
+    assert store.versions[WEB] == Version("u", 2) and before[WEB] == Version("u", 1)
+    store.apply(seen(ROMANA_POLICIES, gone(policy(4, GOOD, generation=2), 4)))
+    assert WEB not in store.versions
+
+
+def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> None:
+    store, _ = started(romana=[policy(1, GOOD, generation=1)])
+    assert store.invalid == frozenset()
+    loaded = store.apply(seen(ROMANA_POLICIES, policy(2, BAD, generation=2)))
+    assert loaded is not None and store.invalid == {WEB} == set(loaded.kept)
+    now = Situation(store.versions, {WEB: Version("u", 1)}, loaded.problems, loaded.kept, store.invalid)
+    programmed, invalid = policy_statuses(now)[WEB].conditions
+    assert (programmed.reason, invalid.truth) == ("LastValidKept", Truth.TRUE)
+    assert "spec.allowIncoming[0].toPorts[0].port" in invalid.message
+    assert refused_objects(now)[WEB].version == Version("u", 2)
+    loaded = store.apply(seen(ROMANA_POLICIES, policy(3, GOOD, generation=3)))
+    assert loaded is not None and store.invalid == frozenset()
+    now = Situation(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
+    assert refused_objects(now) == {}
+    assert policy_statuses(now)[WEB].conditions[0].truth is Truth.TRUE
+    loaded = store.apply(seen(ROMANA_POLICIES, policy(4, BAD, generation=1, uid="another")))
+    assert loaded is not None and store.invalid == {WEB} and not loaded.kept
+    now = Situation(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
+    assert policy_statuses(now)[WEB].conditions[0].reason == "Isolating"
+
+
+def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
+    bad = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
+    store, loaded = started(
+        policies=[update(POLICIES, "p", spec=bad)],
+        romana=[policy(1, BAD, generation=1)],
+        pods=[pod("lost", node="nowhere")],
+        nodes=[update(NODES, "n")],
+    )
+    now = Situation(store.versions, {}, loaded.problems, loaded.kept, store.invalid)
+    assert {str(key): each.reason for key, each in refused_objects(now).items()} == {
+        "NetworkPolicy shop/p": "Invalid",
+        "RomanaNetworkPolicy shop/web": "Invalid",
+        "Pod shop/lost": "Questionable",
+    }

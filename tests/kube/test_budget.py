@@ -1,0 +1,94 @@
+"""What one policy may ask for."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.kube.budget import MOST_TERMS
+from romana_ovs.kube.decode import POLICY, POLICY_VERSION, decode_served
+from romana_ovs.kube.items import Item
+from romana_ovs.kube.romanapolicy import TODAY_VERSION
+from romana_ovs.model.labels import Selector
+from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, RomanaPolicy
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.normalise import remaining
+
+SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
+
+
+def decoded(version: str = POLICY_VERSION, **spec: Any) -> Item:
+    value = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"podSelector": SELECTOR, **spec}}
+    return decode_served(value, POLICY, version, Settings())
+
+
+def blocks(count: int) -> list[dict[str, Any]]:
+    return [{"ipBlock": {"cidr": f"203.{number >> 8}.{number & 255}.0/24"}} for number in range(count)]
+
+
+def test_a_policy_may_use_all_of_its_budget_in_each_direction() -> None:
+    egress = [{"to": blocks(MOST_TERMS - 1), "ports": [{"port": 1}]}]
+    assert decoded(ingress=[{"from": blocks(MOST_TERMS)}], egress=egress).problems == ()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"from": blocks(MOST_TERMS + 1)}],
+        [{"from": blocks(MOST_TERMS // 2)}, {"from": blocks(MOST_TERMS // 2), "ports": [{"port": 1}]}],
+        [{"from": [{"podSelector": {}}] * (MOST_TERMS + 1)}],
+        [{"ports": [{"port": 1 + 3 * number, "endPort": 2 + 3 * number} for number in range(1000)]}],
+        [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [f"10.{n}.0.1/32" for n in range(200)]}}]}],
+    ],
+)
+def test_a_policy_that_asks_for_more_isolates_what_it_selects_and_says_why(rules: list[Any]) -> None:
+    item = decoded(ingress=rules)
+    [problem] = item.problems
+    assert str(problem).startswith("NetworkPolicy n/p: spec.ingress: asks for ")
+    assert "make several of it" in problem.reason and item.value is None
+    found = item.fallback
+    assert isinstance(found, KubernetesPolicy)
+    assert (found.selector, found.directions, found.ingress) == (
+        Selector.of({"app": "web"}),
+        frozenset({Direction.INGRESS}),
+        (),
+    )
+
+
+def test_a_policy_of_romana_has_a_budget_too() -> None:
+    sources = [{"pods": {"matchLabels": {"a": str(number)}}} for number in range(MOST_TERMS + 1)]
+    item = decoded(TODAY_VERSION, allowIncoming=[{"from": sources}])
+    [problem] = item.problems
+    assert problem.field == "spec.allowIncoming" and isinstance(item.fallback, RomanaPolicy)
+
+
+def networks(low: int) -> st.SearchStrategy[IPv4Network]:
+    return st.builds(
+        lambda bits, width: IPv4Network((0x0A000000 | bits, width), strict=False),
+        st.integers(0, 255),
+        st.integers(low, 32),
+    )
+
+
+@given(networks(24), st.lists(networks(25), max_size=6))
+def test_what_remains_of_a_block_is_every_address_that_is_in_no_exception(
+    cidr: IPv4Network, holes: list[IPv4Network]
+) -> None:
+    found = remaining(IpBlock(cidr, tuple(holes)))
+    expected = set(cidr) - {address for hole in holes for address in hole}
+    assert {address for network in found for address in network} == expected
+    assert list(found) == sorted(found)
+    assert sum(network.num_addresses for network in found) == len(expected)
+
+
+def test_many_exceptions_take_no_longer_than_as_many_blocks() -> None:
+    holes = tuple(IPv4Network((number << 8, 32)) for number in range(10_000))
+    begin = time.thread_time()
+    found = remaining(IpBlock(IPv4Network("0.0.0.0/0"), holes))
+    assert time.thread_time() - begin < 10
+    assert sum(network.num_addresses for network in found) == (1 << 32) - len(holes)

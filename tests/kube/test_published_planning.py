@@ -1,0 +1,171 @@
+"""Two registries over one store: whatever is lost, late or stale, no number is given twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import count
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from romana_ovs.kube.published import MARKER, Base, Objects, Reader, Superseded, Verb, Write, next_writes
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.policy.published import Published
+from romana_ovs.world.registry import RegistryPart
+from tests.strategies import clusters
+
+
+class Store:
+    """An API server: optimistic concurrency by resourceVersion, and every state that it ever had."""
+
+    def __init__(self) -> None:
+        self._versions = count(1)
+        self.states: list[Objects] = [Objects()]
+        self.given = Given()
+
+    @property
+    def objects(self) -> Objects:
+        return self.states[-1]
+
+    def apply(self, write: Write) -> bool:
+        """Whether the write was accepted."""
+        kinds = {"Allocation": self._allocations(), "ClassSet": dict(self.objects.class_sets)}
+        held = kinds[write.kind].get(write.name)
+        version = write.version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
+        if write.verb is Verb.CREATE:
+            if held is not None:
+                return False
+        elif held is None or held["metadata"]["resourceVersion"] != version:
+            return False
+        if write.verb is Verb.DELETE:
+            del kinds[write.kind][write.name]
+        else:
+            body = json.loads(json.dumps(write.body))
+            body["metadata"]["resourceVersion"] = str(next(self._versions))
+            kinds[write.kind][write.name] = body
+        allocation = kinds["Allocation"].get("cluster")
+        self.states.append(Objects(allocation, kinds["ClassSet"]))
+        self.given.look(self.objects)
+        return True
+
+    def _allocations(self) -> dict:
+        return {"cluster": self.objects.allocation} if self.objects.allocation is not None else {}
+
+
+@dataclass
+class Given:
+    """Everything that was ever given, to find what is given twice."""
+
+    indexes: dict[int, tuple[str, str]] = field(default_factory=dict)
+    classes: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def look(self, objects: Objects) -> None:
+        published, problems = Reader().read(objects)
+        assert published is not None and not problems, problems
+        for key, indexes in published.indexes.items():
+            for index in indexes:
+                assert self.indexes.setdefault(index, key) == key
+        for name, raw in objects.class_sets.items():
+            if name == MARKER:
+                continue
+            for entry in raw["spec"]["classes"]:
+                assert self.classes.setdefault(entry["id"], name) == name, hex(entry["id"])
+        hosts = published.hosts
+        assert len(set(hosts.values())) == len(hosts)
+
+
+class Process:
+    """A registry process: it may believe for long that it is the one, and reads what is old."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name, self.terms = store, name, count(1)
+        self.part: RegistryPart | None = None
+        self.read = 0
+        self.late: list[Write] = []
+
+    def look(self, at: int) -> Objects:
+        """Reads a state of the store, not older than the last."""
+        self.read = max(self.read, min(at, len(self.store.states) - 1))
+        return self.store.states[self.read]
+
+    def begin(self, cluster: Cluster, at: int) -> None:
+        base = Base.of(self.look(at))
+        self.part = RegistryPart(cluster.settings, base, writer=f"{self.name}-{next(self.terms)}")
+
+    def work(self, cluster: Cluster, at: int, *, lose: int) -> None:
+        """One look and one stage of writes; the first `lose` of them are only sent, and arrive later or never."""
+        if self.part is None:
+            self.begin(cluster, at)
+        assert self.part is not None
+        desired = self.part.update(cluster)
+        try:
+            writes = next_writes(desired, self.part.base, self.look(at))
+        except Superseded:
+            self.part = None
+            return
+        self.late += writes[:lose]
+        for write in writes[lose:]:
+            self.store.apply(write)
+
+    def arrive(self) -> None:
+        """A write that was sent long ago arrives."""
+        if self.late:
+            self.store.apply(self.late.pop(0))
+
+    def finish(self, cluster: Cluster) -> Published:
+        """Works until nothing is left to write."""
+        for _ in range(60):
+            newest = len(self.store.states) - 1
+            self.work(cluster, newest, lose=0)
+            if self.part is None or self.part.pending or len(self.store.states) - 1 != newest:
+                continue
+            return self.part.published
+        raise AssertionError("it is never done")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), history=st.lists(clusters(), min_size=1, max_size=3))
+def test_two_registries_never_give_one_number_twice(data: st.DataObject, history: list[Cluster]) -> None:
+    from dataclasses import replace
+
+    store = Store()
+    processes = [Process(store, "a"), Process(store, "b")]
+    for cluster in (replace(each, settings=history[0].settings) for each in history):
+        for _ in range(data.draw(st.integers(0, 25))):
+            process = data.draw(st.sampled_from(processes))
+            what = data.draw(st.sampled_from(("work", "work", "work", "lose", "arrive", "crash")))
+            at = len(store.states) - 1 - data.draw(st.integers(0, 4))
+            if what == "crash":
+                process.part = None
+            elif what == "arrive":
+                process.arrive()
+            else:
+                process.work(cluster, at, lose=data.draw(st.integers(1, 3)) if what == "lose" else 0)
+    last = data.draw(st.sampled_from(processes))
+    published = last.finish(cluster)
+    found, problems = Reader().read(store.objects)
+    assert found == published and not problems
+
+
+@settings(max_examples=40, deadline=None)
+@given(clusters())
+def test_a_restart_changes_nothing(cluster: Cluster) -> None:
+    store = Store()
+    first = Process(store, "a").finish(cluster)
+    second = Process(store, "b").finish(cluster)
+    for name in ("runs", "indexes", "hosts", "host_line", "next_class", "foreign", "namespaces"):
+        assert getattr(first, name) == getattr(second, name), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(clusters())
+def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -> None:
+    part = RegistryPart(cluster.settings, None, writer="a")
+    store, kinds = Store(), []
+    desired = part.update(cluster)
+    while writes := next_writes(desired, None, store.objects):
+        kinds.append({(write.kind, write.name == MARKER) for write in writes})
+        assert all(store.apply(write) for write in writes)
+    assert kinds[0] == {("Allocation", False)} and kinds[-1] == {("ClassSet", True)}
+    assert all(stage == {("ClassSet", False)} for stage in kinds[1:-1]) and len(kinds) <= 3

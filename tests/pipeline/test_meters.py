@@ -1,0 +1,78 @@
+"""Which packets pass a meter: those that would fill this node's conntrack table on another node's account."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.actions import ThroughMeter
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.interpret import Visit
+from romana_ovs.pipeline.meters import METERS, meter_number
+from romana_ovs.pipeline.packet import ACK, SYN, Addresses, Packet, echo, tcp, udp
+from tests.pipeline.lab import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
+
+
+def lab() -> Lab:
+    return Lab.of(LabPod("c", 1, 1), LabPod("near", 1, 2), LabPod("far", 2, 3))
+
+
+def metered(lab: Lab, port: int, packet: Packet) -> list[int]:
+    """The ports of the meters that a packet passes on node 1."""
+    lab.arrivals("n1", port, packet)
+    taken = [event.flow for event in lab.network.hops[0].events if isinstance(event, Visit) and event.flow is not None]
+    passed = (action for flow in taken for action in flow.actions if isinstance(action, ThroughMeter))
+    return [METERS.index(action.number) for action in passed]
+
+
+def test_what_a_pod_opens_towards_elsewhere_passes_its_own_meter() -> None:
+    outside = Addresses.of(lab().pods["c"].address, "203.0.113.9")
+    for packet in (tcp(outside, 4000, 80), udp(outside, 4000, 53), echo(outside)):
+        assert metered(lab(), 1, packet) == [1]
+    far = lab().ends("c", "far")
+    assert metered(lab(), 1, udp(far, 4000, 53)) == [1]
+    assert metered(lab(), 2, udp(lab().ends("near", "far"), 4000, 53)) == [2]
+    assert metered(lab(), 1, udp(Addresses.of(far.nw_src, PLAN.gateway(1)), 4000, 53)) == [1]
+
+
+def test_nothing_else_does() -> None:
+    one = lab()
+    assert metered(one, 1, udp(one.ends("c", "near"), 4000, 53)) == []
+    arriving = udp(replace(one.ends("far", "c"), eth_src=0x0A05 << 32 | one.pods["far"].identity), 4000, 53)
+    assert metered(one, TRUNK_PORT, arriving) == []
+    probing = udp(Addresses.of(PLAN.gateway(1), one.pods["c"].address, eth_src=0x020000000001), 4000, 53)
+    assert metered(one, GATEWAY_PORT, probing) == []
+
+
+def test_later_packets_of_a_connection_do_not_whether_or_not_it_is_answered() -> None:
+    one = lab()
+    question = udp(one.ends("c", "far"), 4000, 53)
+    assert [metered(one, 1, question) for _ in range(3)] == [[1], [], []]
+    opening = tcp(one.ends("c", "far"), 4000, 80)
+    assert metered(one, 1, opening) == [1]
+    assert one.delivered("far", opening.reply()) == ["c"]
+    assert metered(one, 1, opening.with_flags(ACK)) == []
+    assert metered(one, 1, opening.with_flags(SYN)) == []
+
+
+def test_no_limit_is_no_meter() -> None:
+    one = lab()
+    view = replace(one.view(1), settings=Settings(new_connections=0))
+    program = compile_node(view, one.verdicts(1))
+    limited = one.program(1)
+    assert not program.meters
+    assert sorted(limited.meters) == [METERS[1], METERS[2]]
+    gone = limited.flows.keys() - program.flows.keys()
+    assert program.flows.keys() < limited.flows.keys()
+    assert len(gone) == 2
+    assert all(ThroughMeter in map(type, limited.flows[key].actions) for key in gone)
+
+
+@pytest.mark.parametrize("port", [-1, 1 << 16])
+def test_a_meter_stays_in_our_range(port: int) -> None:
+    with pytest.raises(PipelineError, match="no meter"):
+        meter_number(port)
+    assert METERS.stop - 1 == meter_number(0xFFFF)
