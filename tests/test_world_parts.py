@@ -241,6 +241,23 @@ def test_rules_come_into_force_without_the_registry_when_patience_is_over_and_ad
     assert in_force(parts, "node3") == ["closed", "not-web"]
 
 
+def test_answers_that_may_not_be_relied_on_yet_are_not_shown_even_when_patience_is_over():
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    for expected in (Stage.NEW, Stage.WORN):
+        parts.registry_looks(newest(parts))
+        assert stages(parts) == {APP: expected}
+        for name in parts.nodes:
+            look(parts, name, patience_over=True)
+        view = parts.view("node3")
+        assert in_force(parts, "node3") == ["not-web"]
+        assert view.classes and all(info.truths == {} for info in view.classes.values())
+        confirm(parts, *parts.nodes)
+    parts.registry_looks(newest(parts))
+    look(parts, "node3")
+    assert {info.truths[APP] for info in parts.view("node3").classes.values()} == {True, False}
+
+
 def test_who_still_goes_by_a_question_that_is_leaving_may_and_it_goes_when_nobody_does():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"), policies=[WEB])
     parts.change(parts.cluster.without(WEB))
