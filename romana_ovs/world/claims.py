@@ -18,6 +18,7 @@ class Claims:
         self._claims = dict(published.foreign)
         self._since = dict.fromkeys(self._claims, now)
         self._waiting = False
+        self._gateways: tuple[Mapping[str, int], frozenset[IPv4Address]] = ({}, frozenset())
         self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
 
     @property
@@ -44,12 +45,13 @@ class Claims:
         not contest it, or when there is no such node.
         """
         contested = {address for report in reports.values() for address in report.contested}
-        own = {self._plan.gateway(number) for number in hosts.values()} | set(nodes)
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
             del self._claims[address], self._since[address]
+        gateways = self._gateways_of(hosts)
         for name in sorted(reports):
             for address in sorted(reports[name].foreign):
-                if name in hosts and address not in self._claims and address not in own:
+                taken = address in self._claims or address in gateways or address in nodes
+                if name in hosts and not taken:
                     self._claims[address], self._since[address] = Claim(name, granted=False), now
         names = {number: name for name, number in hosts.items()}
         for address, claim in self._claims.items():
@@ -59,6 +61,12 @@ class Claims:
         self._waiting = any(not claim.granted and each not in contested for each, claim in self._claims.items())
         if self._claims != self._frozen:
             self._frozen = MappingProxyType(dict(sorted(self._claims.items())))
+
+    def _gateways_of(self, hosts: Mapping[str, int]) -> frozenset[IPv4Address]:
+        """The addresses of hosts towards their pods, worked out once for one frozen mapping."""
+        if self._gateways[0] is not hosts:
+            self._gateways = (hosts, frozenset(self._plan.gateway(number) for number in hosts.values()))
+        return self._gateways[1]
 
     def _is_free(
         self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]
