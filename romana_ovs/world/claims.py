@@ -18,6 +18,7 @@ class Claims:
         self._claims = dict(published.foreign)
         self._since = dict.fromkeys(self._claims, now)
         self._waiting = False
+        self._gateways: tuple[Mapping[str, int], frozenset[IPv4Address]] = ({}, frozenset())
         self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
 
     @property
@@ -50,12 +51,13 @@ class Claims:
             for address in report.contested
             if self._owner(address, names) == name
         }
-        own = {self._plan.gateway(number) for number in hosts.values()} | set(nodes)
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
             del self._claims[address], self._since[address]
+        gateways = self._gateways_of(hosts)
         for name in sorted(reports):
             for address in sorted(reports[name].foreign):
-                if name in hosts and address not in self._claims and address not in own:
+                taken = address in self._claims or address in gateways or address in nodes
+                if name in hosts and not taken:
                     self._claims[address], self._since[address] = Claim(name, granted=False), now
         for address, claim in self._claims.items():
             # What is contested stays known, so that who contests it can say so.
@@ -69,6 +71,12 @@ class Claims:
         """The node that may give `address` to a pod of its own."""
         place = self._plan.split(address)
         return names.get(place.host) if place is not None else None
+
+    def _gateways_of(self, hosts: Mapping[str, int]) -> frozenset[IPv4Address]:
+        """The addresses of hosts towards their pods, worked out once for one frozen mapping."""
+        if self._gateways[0] is not hosts:
+            self._gateways = (hosts, frozenset(self._plan.gateway(number) for number in hosts.values()))
+        return self._gateways[1]
 
     def _is_free(
         self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]
