@@ -90,15 +90,18 @@ class Duties:
     def take(self, messages: Iterable[object]) -> bool:
         """Take note; returns whether all must be computed again."""
         messages = tuple(messages)
+        stored = self.shelf.reports
         due = self.shelf.take(messages)
+        if self.registry is None and self.shelf.reports is not stored and stored:
+            # What nodes report is the registry's to act on.
+            due = due and self.shelf.reports.keys() != stored.keys()
         self.telling.take(messages)
         for message in messages:
             if isinstance(message, Leadership) and self.registry is not None:
                 self.registry.lead(message.leads)
                 due = True
             elif isinstance(message, Carried):
-                self._carried(message)
-                due = True
+                due |= self._carried(message)
         return due
 
     def follow(self, cluster: Cluster, nodes: Collection[str]) -> None:
@@ -194,12 +197,16 @@ class Duties:
         reports = self.shelf.reports
         return tuple(report for node, report in reports.items() if node in self._nodes and node not in self.parts.nodes)
 
-    def _carried(self, answer: Carried) -> None:
+    def _carried(self, answer: Carried) -> bool:
+        """Take note of an answer; returns whether all must be computed again."""
         if answer.number == self._reporting:
-            self._reporting = None
-            self._report_trouble = answer.trouble
-        elif self.registry is not None:
+            again = bool(answer.trouble or self._report_trouble)
+            self._reporting, self._report_trouble = None, answer.trouble
+            self.report()
+            return again
+        if self.registry is not None:
             self.registry.carried(answer)
+        return True
 
     def status(self) -> dict[str, Any]:
         """What the status feed says of it."""

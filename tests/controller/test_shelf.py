@@ -62,6 +62,7 @@ def test_a_damaged_allocation_leaves_in_force_what_was_read_before() -> None:
 def test_a_damaged_class_set_costs_only_itself() -> None:
     server = published()
     shelf = shelf_of(server)
+    assert shelf.published is not None and "shop" in shelf.published.namespaces
     messages = listen(server, shelf)
     server.put(CLASS_SETS, "shop", spec={"classes": 7})
     shelf.take(messages)

@@ -1,0 +1,325 @@
+"""A cluster of real bridges whose controllers are processes of their own: a registry, and one for each node.
+
+    with split_cluster(plane, ("n1", "n2")) as cluster:
+        cluster.pod("ns", "web", "n1")
+        cluster.settled()
+
+`tick` is every node's kubelet, once: whoever waits calls it, so that no thread of the test's own runs beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from urllib3.exceptions import HTTPError
+
+from romana_ovs.emulate.agents import Zygote
+from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs.emulate.fabric import Fabric, join, underlay_address
+from romana_ovs.emulate.kubelet_objects import node_object, node_status, pod_status
+from romana_ovs.emulate.nodes import Node, start_node
+from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
+from romana_ovs.emulate.probe import measure
+from romana_ovs.emulate.runs import Run, start_run
+from romana_ovs.kube.api.messages import Began, Listed, Seen
+from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.resources import CLUSTER
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.matrix import reachability
+from tests.integration.running import Controller
+from tests.kubernetes.raw import Client, Object, Refused
+
+PATIENCE = 90.0
+"""Seconds that anything may take on a loaded machine."""
+TICK = 0.05
+PORTS = ("80/tcp", "81/tcp", "80/udp")
+SYSTEM = "kube-system"
+ROMANA = "/apis/romana.io/v1"
+
+
+class Part(Controller):
+    """One controller of a cluster, with the options that say which part of the work is its."""
+
+    def __init__(self, name: str, kubeconfig: Path, options: Sequence[str], nodes: Sequence[Node] = ()) -> None:
+        # The registry asks no database, but the setting must name one.
+        super().__init__([node.ovsdb for node in nodes] or ["unix:/nowhere"])
+        self.name = name
+        self.nodes = tuple(node.name for node in nodes)
+        self._argv = (sys.executable, "-m", "romana_ovs", "controller", "--kubeconfig", str(kubeconfig), *options)
+
+    def start(self, argv: Sequence[str] = ()) -> None:
+        """Start it, again too; returns when its status feed is there."""
+        super().start(argv or self._argv)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def child(self) -> int:
+        """The process id of its Kubernetes process."""
+        assert self.process is not None
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                words = path.read_text().rpartition(")")[2].split()
+                if int(words[1]) == self.process.pid and b"romana_ovs.kube.api.process" in (
+                    path.parent / "cmdline"
+                ).read_bytes():
+                    return int(path.parent.name)
+        raise AssertionError(f"{self.name} has no Kubernetes process")
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What its state file holds."""
+        return dict(json.loads((self.folder / "state").read_text()))
+
+    def is_done(self) -> bool:
+        """Whether its switches have all that it knows of."""
+        state = self.state
+        mine = [state.get("nodes", {}).get(name, {}) for name in self.nodes]
+        return bool(state) and not state["pending"] and all(
+            node.get("state") == "synced" and node["synced_generation"] == state["generation"] for node in mine
+        )
+
+
+@dataclass
+class Cluster:
+    """Made by `split_cluster`. `parts` are the controllers by name: `registry`, and each node's by the node's."""
+
+    plane: ControlPlane
+    admin: Client
+    run: Run
+    nodes: Mapping[str, Node]
+    pods: Pods
+    parts: dict[str, Part] = field(default_factory=dict)
+    _uids: dict[PodKey, str] = field(default_factory=dict)
+    _announced: dict[str, str] = field(default_factory=dict)
+
+    # Objects.
+
+    def namespace(self, name: str, **labels: str) -> str:
+        self.admin.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+        return name
+
+    def pod(self, namespace: str, name: str, node: str, **labels: str) -> PodKey:
+        """A new pod on a node; it runs once its controller has an address for it and somebody waits."""
+        self.admin.create(f"/api/v1/namespaces/{namespace}/pods", {
+            "metadata": {"name": name, "labels": {"app": name, **labels}},
+            "spec": {
+                "nodeName": node, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80}]}],
+            },
+        })
+        return PodKey(f"{namespace}/{name}")
+
+    def delete_pod(self, key: PodKey) -> None:
+        namespace, _, name = key.partition("/")
+        self.admin.delete(f"/api/v1/namespaces/{namespace}/pods/{name}")
+
+    def policy(self, namespace: str, name: str, spec: Object, group: str = "networking.k8s.io") -> str:
+        """A new policy, or another spec of one that there is; returns its path."""
+        path = f"/apis/{group}/v1/namespaces/{namespace}/networkpolicies"
+        body = {"apiVersion": f"{group}/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+        try:
+            self.admin.create(path, body)
+        except Refused as there:
+            assert there.status == 409, there
+            version = self.admin.get(f"{path}/{name}")["metadata"]["resourceVersion"]
+            self.admin.put(f"{path}/{name}", {**body, "metadata": {"name": name, "resourceVersion": version}})
+        return f"{path}/{name}"
+
+    def loaded(self) -> Loaded:
+        """What a whole-cluster controller makes of what the API server has now."""
+        store, found = LiveStore(Settings()), None
+        for resource in CLUSTER:
+            decode, name = decoder(resource, Settings()), str(resource)
+            heads = [(item, head_of(item, resource)) for item in self.admin.get(resource.path)["items"]]
+            updates = tuple(decode(item, head) for item, head in heads if head is not None)
+            for message in (Began(name), Seen(name, updates), Listed(name)):
+                found = store.apply(message) or found
+        assert found is not None
+        return found
+
+    def allocation(self) -> Object:
+        """What the registry has published for all."""
+        return dict(self.admin.get(f"{ROMANA}/allocations/cluster")["spec"])
+
+    def conditions(self, path: str) -> dict[str, tuple[str, str]]:
+        """Status and reason of each condition of an object."""
+        status = self.admin.get(path).get("status", {})
+        return {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", ())}
+
+    # Nodes.
+
+    def tick(self) -> None:
+        """What kubelets do: run the pods that are bound to their nodes, and report their addresses."""
+        listed = _unless_away(lambda: self.admin.get("/api/v1/pods")["items"])
+        if listed is None:
+            return  # All goes on as it is.
+        wanted = {
+            PodKey(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"): raw for raw in listed
+            if raw["spec"].get("nodeName") in self.nodes and "deletionTimestamp" not in raw["metadata"]
+        }
+        running = self.pods.running
+        same = {key for key in running if key in wanted and wanted[key]["metadata"]["uid"] == self._uids[key]}
+        if same != running.keys():
+            self.pods.follow([running[key].place for key in same])
+        told = {key: state for part in self.parts.values() for key, state in part.state.get("pods", {}).items()}
+        places = {
+            key: PodPlace(key, told[key]["node"], told[key]["address"], told[key]["mac"])
+            for key in wanted if key in told
+        }
+        self._uids = {key: raw["metadata"]["uid"] for key, raw in wanted.items()}
+        self.pods.follow({**{key: running[key].place for key in same}, **places}.values())
+        for key, raw in wanted.items():
+            if key in told and told[key]["port"] is not None and key in self.pods.running:
+                self._report(raw, told[key]["address"])
+
+    def _report(self, raw: Object, address: str) -> None:
+        uid, path = raw["metadata"]["uid"], raw["metadata"]["namespace"] + "/pods/" + raw["metadata"]["name"]
+        if raw.get("status", {}).get("podIP") == address or self._announced.get(uid) == address:
+            return
+        status = pod_status(raw, address=address, host=None, now=_now())
+        with contextlib.suppress(HTTPError, Refused):
+            self.admin.patch(f"/api/v1/namespaces/{path}/status", {"metadata": {"uid": uid}, "status": status})
+            self._announced[uid] = address
+
+    def until(self, check: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+        """What `check` finds as soon as it finds something. Fails the test after `patience` seconds."""
+        limit = time.monotonic() + patience
+        while not (found := _unless_away(check)):
+            if time.monotonic() > limit:
+                pytest.fail(f"not within {patience} s: {what}\n{self._words()}")
+            self.tick()
+            time.sleep(TICK)
+        return found
+
+    def _words(self) -> str:
+        return "\n".join(
+            f"--- {name}: problems {part.state.get('problems')} pending {part.state.get('pending')} "
+            f"nodes {part.state.get('nodes')}\n{part.log[-1500:]}" for name, part in self.parts.items()
+        )
+
+    def settled(self, *keys: PodKey, but: Sequence[str] = ()) -> None:
+        """Returns when every node but some has all that there is, with `keys` and all other pods running."""
+        def done() -> bool:
+            there = {
+                key for part in self.parts.values() for key, pod in part.state.get("pods", {}).items()
+                if pod["port"] is not None and key in self.pods.running
+            }
+            bound = {key for key, pod in self.loaded().cluster.pods.items()
+                     if pod.node in self.nodes and pod.node not in but}
+            ready = [part.is_done() for name, part in self.parts.items() if name not in but and part.running]
+            return all(ready) and there >= {*keys, *bound}
+
+        self.until(done, f"all is settled, with {keys}")
+
+    def address(self, key: PodKey) -> str:
+        return self.pods.running[key].place.address
+
+    def flows(self, name: str) -> set[str]:
+        """The flows of a node's bridge, without what counts."""
+        node, found = self.nodes[name], set()
+        for line in node.ofctl("--no-stats", "dump-flows").splitlines():
+            if "actions=" in line:
+                found.add(line.strip())
+        return found
+
+    def verdicts(self, *keys: PodKey) -> list[str]:
+        """Every path between these pods that real packets find otherwise than the reference evaluation."""
+        cluster = self.loaded().cluster
+        addresses = {key: IPv4Address(pod.place.address) for key, pod in self.pods.running.items()}
+        expected = reachability(cluster, addresses, [PortRef.parse(port) for port in PORTS])
+        pods: dict[PodKey, RunningPod] = {key: self.pods.running[key] for key in keys}
+        measured = measure(pods, PORTS, expected=expected)
+        return [
+            str(one) for one in measured.differences(expected)
+            if one.opening.source in pods and one.opening.destination in pods
+        ]
+
+    # Controllers.
+
+    def start(self, *names: str) -> None:
+        """Start these controllers, all at once."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda name: self.parts[name].start(), names))
+
+    def heal(self) -> None:
+        """Start whatever does not run."""
+        away = [name for name, part in self.parts.items() if not part.running]
+        self.start(*away)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _unless_away(ask: Callable[[], Any]) -> Any:
+    """What `ask` finds, None while the API server does not answer or is not ready."""
+    try:
+        return ask()
+    except HTTPError:
+        return None
+    except Refused as refused:
+        if refused.status != 429 and refused.status < 500:
+            raise
+        return None
+
+
+@contextmanager
+def split_cluster(plane: ControlPlane, names: Sequence[str]) -> Iterator[Cluster]:
+    """A running cluster of these nodes, each with the rights that etc/kubernetes gives it."""
+    run = start_run()
+    try:
+        zygote = Zygote(run)
+        try:
+            with contextlib.ExitStack() as stack:
+                admin = stack.enter_context(Client.of_kubeconfig(plane.kubeconfig))
+                yield stack.enter_context(_cluster(plane, admin, run, zygote, names))
+        finally:
+            run.close()
+            zygote.close()
+    finally:
+        run.close()
+
+
+@contextmanager
+def _cluster(
+    plane: ControlPlane, admin: Client, run: Run, zygote: Zygote, names: Sequence[str]
+) -> Iterator[Cluster]:
+    for index, name in enumerate(names):
+        admin.create("/api/v1/nodes", node_object(name, run.id))
+        status = node_status(name, str(underlay_address(index)), _now())
+        admin.patch(f"/api/v1/nodes/{name}/status", {"status": status})
+    with contextlib.ExitStack() as stack:
+        account = plane.kubeconfig_for_service_account
+        registry = stack.enter_context(Part("registry", account(SYSTEM, "romana-registry"), ["--registry"]))
+        parts, nodes = {"registry": registry}, {}
+        for name in names:
+            part = Part(name, account(SYSTEM, "romana-node", node=name), ["--node", name])
+            parts[name] = stack.enter_context(part)
+            nodes[name] = start_node(run, name, controller=Path(part.openflow))
+            part.remotes, part.nodes = [nodes[name].ovsdb], (name,)
+        # A node knows its own links only, and reaches all others through its tunnel.
+        join(run, list(nodes.values()), Fabric.VXLAN)
+        pods = Pods(run, nodes, zygote, mtu=Fabric.VXLAN.mtu)
+        pods.serve(PORTS)
+        cluster = Cluster(plane, admin, run, nodes, pods, parts)
+        cluster.start(*parts)
+        cluster.settled()
+        yield cluster
