@@ -50,7 +50,7 @@ def test_code_that_is_named_exists() -> None:
 
 def test_figures_and_names_are_those_of_the_code() -> None:
     flat = " ".join(TEXT.split())
-    assert f"acknowledged nothing new for {AWAY_SECONDS:.0f} seconds" in flat
+    assert f"not acknowledged within {AWAY_SECONDS:.0f} seconds what is stored" in flat
     assert duties.PATIENCE_SECONDS == 10 and "waited for ten seconds" in flat
     assert f"`{LeaseName().namespace}/{LeaseName().name}`" in TEXT
     assert (duties.STATUS_SECONDS, duties.TENANT_SECONDS) == (1, 5)
