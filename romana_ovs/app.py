@@ -20,7 +20,7 @@ from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.feed import Feed
 from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
-from romana_ovs.controller.parts import Parts
+from romana_ovs.controller.parts import Parts, Pledge
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
@@ -85,6 +85,7 @@ class RomanaOvs(runtime.RyuApp):
         self._patient_until = 0.0
         self._last: Loaded | None = None
         self._aside_now = False
+        self._held: list[Callable[[], None]] = []
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
@@ -174,6 +175,9 @@ class RomanaOvs(runtime.RyuApp):
 
     def _numbers_told(self, messages: list[object]) -> None:
         """The Kubernetes process has told something, maybe of the numbers that are published."""
+        self._when_idle(lambda: self._take_numbers(messages))
+
+    def _take_numbers(self, messages: list[object]) -> None:
         if self._duties is not None and self._duties.take(messages):
             self._compute()
             self._told()
@@ -181,7 +185,7 @@ class RomanaOvs(runtime.RyuApp):
     def _process_started(self) -> None:
         """There is a new Kubernetes process."""
         if self._duties is not None:
-            self._duties.process_started()
+            self._when_idle(self._duties.process_started)
 
     def _unreadable(self, error: InputError) -> None:
         """The manifests cannot be read; the last cluster stands."""
@@ -219,11 +223,17 @@ class RomanaOvs(runtime.RyuApp):
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
-            if self._duties is not None and session.synced is not None and session.synced.pledge is not None:
-                self._duties.parts.confirmed(bridge.node, session.synced.pledge)
-                self._duties.report()
+            if session.synced is not None and session.synced.pledge is not None:
+                node, pledge = bridge.node, session.synced.pledge
+                self._when_idle(lambda: self._keep(node, pledge))
         self._wake.set()
         self._told()
+
+    def _keep(self, node: str, pledge: Pledge) -> None:
+        """What was pledged is true now, and the registry may be told."""
+        if self._duties is not None:
+            self._duties.parts.confirmed(node, pledge)
+            self._duties.report()
 
     # The work.
 
@@ -275,12 +285,22 @@ class RomanaOvs(runtime.RyuApp):
                 ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), pledge))
 
     def _aside(self, function: Callable[[], T]) -> T:
-        """What `function` makes of the world, which nobody may look at until then."""
+        """What `function` makes of the world, which nobody may look at or change until then."""
         self._aside_now = True
         try:
             return runtime.aside(function)
         finally:
             self._aside_now = False
+            held, self._held = self._held, []
+            for job in held:
+                job()
+
+    def _when_idle(self, job: Callable[[], None]) -> None:
+        """Do `job` now, or when what is worked out aside is done."""
+        if self._aside_now:
+            self._held.append(job)
+        else:
+            job()
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> None:
         if self._duties is not None:
@@ -357,7 +377,7 @@ class RomanaOvs(runtime.RyuApp):
     def _save(self) -> None:
         """Make new numbers durable before any flow uses them. Raises InputError when that fails."""
         if self._state is not None and self.world.revision != self._saved_revision:
-            self._state.save(self.world.to_json())
+            self._state.save(self.world.to_save())
             self._saved_revision = self.world.revision
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ LOG = logging.getLogger(__name__)
 
 FORMAT = "romana-ovs state"
 VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value of a state that is JSON text already: what seldom changes is written down once, saved as it stands."""
+
+    text: str
+
+    @classmethod
+    def of(cls, value: object) -> Encoded:
+        """`value`, in the form in which all of a state is written."""
+        return cls(json.dumps(value, separators=(",", ":"), sort_keys=True))
 
 
 class StateFile:
@@ -68,9 +81,9 @@ class StateFile:
     def save(self, state: Mapping[str, Any]) -> None:
         """Makes `state` what the next `load` returns, crash or not.
 
-        Raises InputError naming the file when it cannot be written.
+        Values may be Encoded. Raises InputError naming the file when it cannot be written.
         """
-        body = json.dumps(state, separators=(",", ":"), sort_keys=True).encode()
+        body = _text(state).encode()
         new = self.path.with_name(f".{self.path.name}.new")
         try:
             with new.open("wb") as file:
@@ -93,6 +106,11 @@ class StateFile:
             return isinstance(_body(self.path.read_bytes()), dict)
         except FileNotFoundError:
             return False
+
+
+def _text(state: Mapping[str, Any]) -> str:
+    values = {key: value if isinstance(value, Encoded) else Encoded.of(value) for key, value in state.items()}
+    return "{" + ",".join(f"{json.dumps(key)}:{values[key].text}" for key in sorted(values)) + "}"
 
 
 def _heading(body: bytes) -> bytes:

@@ -125,7 +125,7 @@ def test_every_command_has_a_chapter_with_all_its_options_and_an_example() -> No
         parser = argparse.ArgumentParser()
         importlib.import_module(command.module).arguments(parser)
         options = {name for action in parser._actions for name in action.option_strings} - {"-h", "--help"}
-        known = set(re.findall(r"(?<![\w-])--[a-z]+", chapters[command.name] + text.partition("\n## `")[0]))
+        known = set(re.findall(r"(?<![\w-])--[a-z-]+", chapters[command.name] + text.partition("\n## `")[0]))
         assert options <= known, command.name
         assert command.name in shown, command.name
 

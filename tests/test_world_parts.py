@@ -8,15 +8,16 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from romana_ovs.kube.published import Base, published_to_json
+from romana_ovs.kube.published import Base
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Claim, Stage
+from romana_ovs.policy.published import Claim, Report, Stage
 from romana_ovs.policy.view import Atom, ForeignRoute
+from romana_ovs.world.absence import Absence
 from romana_ovs.world.node import NodePart
 from romana_ovs.world.registry import RegistryPart
 from tests.properties.parts import Parts, objects_of, tunnelled
@@ -240,6 +241,23 @@ def test_rules_come_into_force_without_the_registry_when_patience_is_over_and_ad
     assert in_force(parts, "node3") == ["closed", "not-web"]
 
 
+def test_answers_that_may_not_be_relied_on_yet_are_not_shown_even_when_patience_is_over():
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    for expected in (Stage.NEW, Stage.WORN):
+        parts.registry_looks(newest(parts))
+        assert stages(parts) == {APP: expected}
+        for name in parts.nodes:
+            look(parts, name, patience_over=True)
+        view = parts.view("node3")
+        assert in_force(parts, "node3") == ["not-web"]
+        assert view.classes and all(info.truths == {} for info in view.classes.values())
+        confirm(parts, *parts.nodes)
+    parts.registry_looks(newest(parts))
+    look(parts, "node3")
+    assert {info.truths[APP] for info in parts.view("node3").classes.values()} == {True, False}
+
+
 def test_who_still_goes_by_a_question_that_is_leaving_may_and_it_goes_when_nobody_does():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"), policies=[WEB])
     parts.change(parts.cluster.without(WEB))
@@ -442,6 +460,26 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     assert parts.messages[-1].foreign == {}
 
 
+def test_only_the_node_that_may_give_an_address_can_contest_it():
+    parts = Parts(cluster(foreign("b", "192.168.5.9", node="node2")))
+    for name in ("node1", "node2"):
+        look(parts, name, numbers=False)
+    parts.reports["node1"] = replace(parts.reports["node1"], contested=frozenset({IPv4Address("192.168.5.9")}))
+    parts.node_programs("node2")
+    parts.report_arrives("node2")
+    for _ in range(2):
+        parts.registry_looks(0)
+    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+
+
+def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has():
+    parts = settled(pod("a"), foreign("b", "192.168.5.9", node="node2"))
+    stolen = frozenset(map(IPv4Address, ("8.8.8.8", "192.168.5.10", "192.168.5.9")))
+    parts.reports["node1"] = replace(parts.reports["node1"], foreign=stolen)
+    parts.registry_looks(newest(parts))
+    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+
+
 def test_an_address_of_the_plan_that_a_pod_has_is_not_granted_to_who_comes_with_it():
     parts = settled(pod("owner", "node2"))
     address = parts.nodes["node2"].address_of("ns/owner")
@@ -472,7 +510,7 @@ def test_states_are_plain_json():
     for node in parts.nodes.values():
         saved = node.to_json()
         assert json.loads(json.dumps(saved)) == saved
-        numbers = published_to_json(node.published)
+        numbers = node.numbers_to_json()
         again = NodePart(node.node, DEFAULTS, saved, json.loads(json.dumps(numbers)))
         again.update(parts.cluster, None)
         assert again.to_json() == saved and again.published == node.published
@@ -491,3 +529,19 @@ def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
         seen.append((shown.identity == old, shown.formerly))
         confirm(parts, *parts.nodes)
     assert seen == [(True, ()), (False, (old,)), (False, ())]
+
+
+# Who is away
+
+
+def test_a_node_is_away_when_it_has_not_acknowledged_what_was_published_long_ago():
+    absence = Absence(30)
+    prompt, slow = Report("prompt"), Report("slow")
+    for second in range(100):
+        prompt, slow = replace(prompt, acknowledged=second), replace(slow, acknowledged=max(0, second - 20))
+        stuck = Report("stuck", acknowledged=min(second, 9))
+        reports = {each.node: each for each in (prompt, slow, stuck)}
+        assert absence.away(second + 1, reports, 1000 + second) == ({"stuck"} if second >= 39 else set()), second
+    assert absence.next_check(reports, 1099) == 10
+    assert absence.away(100, {"back": Report("back", acknowledged=100)}, 5000) == frozenset()
+    assert absence.next_check({"back": Report("back", acknowledged=100)}, 5000) is None

@@ -115,8 +115,7 @@ class FollowingRegistry(Registry):
 
     def to_json(self) -> dict[str, Any]:
         """What is this node's own: endpoints and what is left of its shares."""
-        whole = super().to_json()
-        return {name: whole[name] for name in ("format", "plan", "freed", "shares", "blocked", "endpoints")}
+        return self._given_to_json()
 
     @classmethod
     def restored(cls, data: Mapping[str, Any], plan: Plan, node: str) -> FollowingRegistry:

@@ -201,15 +201,21 @@ class Registry:
 
     def to_json(self) -> dict[str, Any]:
         """All of it in plain values of JSON, sorted."""
+        return {
+            **self._tenants.to_json(),
+            "hosts": dict(sorted(self._hosts.items())),
+            "host_numbers": self._host_numbers.to_json(),
+            "leaving": sorted(self._leaving),
+            **self._given_to_json(),
+        }
+
+    def _given_to_json(self) -> dict[str, Any]:
+        """The endpoints, and what is left of shares."""
         plan = self.plan
         return {
             "format": FORMAT,
             "plan": [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits],
             "freed": self.freed,
-            **self._tenants.to_json(),
-            "hosts": dict(sorted(self._hosts.items())),
-            "host_numbers": self._host_numbers.to_json(),
-            "leaving": sorted(self._leaving),
             "shares": [[*key, host, share.to_json()] for (key, host), share in sorted(self._shares.items())],
             "blocked": sorted(self._blocked),
             "endpoints": [

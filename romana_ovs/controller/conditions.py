@@ -159,6 +159,8 @@ def _rest(key: ObjectId, standing: Standing) -> str:
         return "The last valid version stays in force."
     if key.kind in POLICIES:
         return "Until it is valid, what it selects is isolated, and it allows nothing."
+    if key.kind == "Pod":
+        return "Until it is valid, no other pod reaches it, and it reaches none."
     return "Until it is valid, it does not count."
 
 

@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 10.0
 """How long rules and pods wait for the registry before nodes go on without it, failing closed."""
 STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
 """Between two times that statuses are compared with what was told, and that the pods of tenants are counted."""
+ANEW_SECONDS = 1.0
+"""Before a registry whose term is over begins anew: if another one leads too, the two do not race."""
 REPORT_SECONDS = 1.0
 """Between two reports that only say that policies have been programmed."""
 Tell = Callable[[object], None]
@@ -63,7 +65,8 @@ class Duties:
         self._waiting_since: float | None = None
         self._digest: tuple[object, str] | None = None
         self._told = self._counted = 0.0
-        self._tell_later = False
+        self._tell_later = self._count_later = False
+        self._nodes: Collection[str] = ()
         self._alarm = 0.0
         self._report_trouble = ""
 
@@ -77,6 +80,8 @@ class Duties:
     def process_started(self) -> None:
         """A Kubernetes process has begun: it takes part in the election in the place of the one before."""
         self._reporting = None
+        # What the last one was told may never have been done, and what this one lists may be no news.
+        self._later(0.0)
         self.telling.forget()
         if self.registry is not None:
             self.registry.process_started()
@@ -85,19 +90,23 @@ class Duties:
     def take(self, messages: Iterable[object]) -> bool:
         """Take note; returns whether all must be computed again."""
         messages = tuple(messages)
+        stored = self.shelf.reports
         due = self.shelf.take(messages)
+        if self.registry is None and self.shelf.reports is not stored and stored:
+            # What nodes report is the registry's to act on.
+            due = due and self.shelf.reports.keys() != stored.keys()
         self.telling.take(messages)
         for message in messages:
             if isinstance(message, Leadership) and self.registry is not None:
                 self.registry.lead(message.leads)
                 due = True
             elif isinstance(message, Carried):
-                self._carried(message)
-                due = True
+                due |= self._carried(message)
         return due
 
     def follow(self, cluster: Cluster, nodes: Collection[str]) -> None:
         """Work out what the registry publishes, and what the parts of `nodes` make of what is published."""
+        self._nodes = cluster.nodes.keys()
         if self.registry is not None:
             carry = self.registry.work(cluster)
             if carry is not None:
@@ -122,6 +131,8 @@ class Duties:
         elif self._waiting_since is None:
             self._waiting_since = self._clock()
             self._later(PATIENCE_SECONDS)
+        if self.registry is not None and self.registry.superseded:
+            self._later(ANEW_SECONDS)
         behind = self.registry.behind if self.registry is not None else None
         if behind is not None and self._clock() >= self._alarm:
             self._alarm = self._clock() + behind
@@ -173,21 +184,29 @@ class Duties:
             self.telling.programmed(self._store.policies)
         tenants = now - self._counted >= TENANT_SECONDS
         if tenants:
-            self._counted = now
+            self._counted, self._count_later = now, False
+        elif not self._count_later:
+            self._count_later = True
+            self._wake_later(self._counted + TENANT_SECONDS - now)
         part = self.registry.part
         known = (*unplaced, *(part.problems if part is not None else ()))
         self.telling.work(Moment(loaded, self.shelf.published, tuple(dict.fromkeys(known)), failing), tenants=tenants)
 
     def _elsewhere(self) -> tuple[Report, ...]:
-        """The reports of nodes that other processes drive."""
-        return tuple(report for node, report in self.shelf.reports.items() if node not in self.parts.nodes)
+        """The reports of nodes that other processes drive; of nodes that are no more reports may stay."""
+        reports = self.shelf.reports
+        return tuple(report for node, report in reports.items() if node in self._nodes and node not in self.parts.nodes)
 
-    def _carried(self, answer: Carried) -> None:
+    def _carried(self, answer: Carried) -> bool:
+        """Take note of an answer; returns whether all must be computed again."""
         if answer.number == self._reporting:
-            self._reporting = None
-            self._report_trouble = answer.trouble
-        elif self.registry is not None:
+            again = bool(answer.trouble or self._report_trouble)
+            self._reporting, self._report_trouble = None, answer.trouble
+            self.report()
+            return again
+        if self.registry is not None:
             self.registry.carried(answer)
+        return True
 
     def status(self) -> dict[str, Any]:
         """What the status feed says of it."""

@@ -49,5 +49,8 @@ class Following(Protocol):
     def host_number(self, node: str) -> int | None:
         """The host number of `node`, or None."""
 
+    def to_save(self) -> dict[str, Any]:
+        """`to_json`, in which values may be Encoded."""
+
     def to_json(self) -> dict[str, Any]:
         """All numbers that must survive a restart, in plain values of JSON."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import eventlet
 from eventlet.hubs import trampoline
+from eventlet.queue import LightQueue
 
 from romana_ovs.controller.shelf import RESOURCES as NUMBERS
 from romana_ovs.kube.api.credentials import ApiSource
@@ -64,7 +65,7 @@ class Kubernetes:
         self._other = other
         self._started = started
         self._troubles: dict[str, str] = {}
-        self._outgoing: int | None = None
+        self._outbox: LightQueue | None = None
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -88,9 +89,9 @@ class Kubernetes:
             eventlet.sleep(pause)
 
     def tell(self, message: object) -> None:
-        """Send a message to the process; one that is not there takes none."""
-        if self._outgoing is not None:
-            self._write(self._outgoing, frame(message))
+        """Send a message to the process, soon and after those before; one that is not there takes none."""
+        if self._outbox is not None:
+            self._outbox.put(frame(message))
 
     def _serve(self) -> None:
         """One process, from its start to its end."""
@@ -103,13 +104,16 @@ class Kubernetes:
             incoming, outgoing = process.stdout.fileno(), process.stdin.fileno()
             os.set_blocking(incoming, False)
             os.set_blocking(outgoing, False)
+            self._outbox = LightQueue()
+            # One green thread writes: frames of two that wait for the pipe in turns would get into each other.
+            writer = eventlet.spawn(self._deliver, outgoing, self._outbox)
             try:
-                self._outgoing = outgoing
                 self.tell(self._start)
                 self._started()
                 self._read(incoming)
             finally:
-                self._outgoing = None
+                self._outbox = None
+                writer.kill()
                 process.send_signal(signal.SIGTERM)
 
     def _read(self, incoming: int) -> None:
@@ -145,6 +149,11 @@ class Kubernetes:
         elif self._troubles.pop(health.subject, None) is not None:
             LOG.info("API server: %s: fine again", health.subject)
         self._health()
+
+    def _deliver(self, outgoing: int, outbox: LightQueue) -> None:
+        """Write what is put into `outbox`, until it is killed."""
+        while True:
+            self._write(outgoing, outbox.get())
 
     def _write(self, outgoing: int, data: bytes) -> None:
         """Write all of it; when the process does not take it any more, its end is noticed by who reads."""

@@ -9,7 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.kube.published import Verb, Write, published_from_json, published_to_json, report_object
+from romana_ovs.kube.published import (
+    PublishedText,
+    Verb,
+    Write,
+    published_from_json,
+    published_to_json,
+    report_object,
+)
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
@@ -17,6 +24,8 @@ from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.view import NodeView
+from romana_ovs.state import Encoded
+from romana_ovs.world.changes import changed_keys
 from romana_ovs.world.node import NodePart, Promise
 
 FORMAT = 1
@@ -51,6 +60,7 @@ class Parts:
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
+        self._text = PublishedText(lambda value: Encoded.of(value).text)
         if state is not None:
             self._restore(state)
 
@@ -61,7 +71,7 @@ class Parts:
         if state.get("published") is not None:
             self.published = published_from_json(state["published"])
         for node, saved in parts.items():
-            self._parts[node] = NodePart(node, self._settings, {**saved, "published": state.get("published")})
+            self._parts[node] = NodePart(node, self._settings, saved, state.get("published"))
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -107,16 +117,30 @@ class Parts:
         """The pods of each driven node: the same mapping as before where nothing changed."""
         if pods is self._pods and self._by_node.keys() >= self._parts.keys():
             return self._by_node
-        found: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._parts}
-        for key, pod in pods.items():
-            if pod.node in found:
-                found[pod.node][key] = pod
+        if self._by_node.keys() >= self._parts.keys():
+            self._by_node = {**self._by_node, **self._moved(self._pods, pods)}
+        else:
+            found: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._parts}
+            for key, pod in pods.items():
+                if pod.node in found:
+                    found[pod.node][key] = pod
+            self._by_node = {node: MappingProxyType(own) for node, own in found.items()}
         self._pods = pods
-        self._by_node = {
-            node: self._by_node[node] if _same(self._by_node.get(node), own) else MappingProxyType(own)
-            for node, own in found.items()
-        }
         return self._by_node
+
+    def _moved(self, old: Mapping[PodKey, Pod], new: Mapping[PodKey, Pod]) -> dict[str, Mapping[PodKey, Pod]]:
+        """The pods of the driven nodes where they are not as they were."""
+        found: dict[str, dict[PodKey, Pod]] = {}
+        for key in changed_keys(old, new):
+            was, now = old.get(key), new.get(key)
+            for pod in (was, now):
+                if pod is not None and pod.node in self._parts:
+                    found.setdefault(pod.node, dict(self._by_node[pod.node]))
+            if was is not None and was.node in found:
+                del found[was.node][key]
+            if now is not None and now.node in found:
+                found[now.node][key] = now
+        return {node: MappingProxyType(own) for node, own in found.items()}
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
         """What the node of `facts` must know; None while that cannot be said: what is programmed stays."""
@@ -176,18 +200,22 @@ class Parts:
 
     def to_json(self) -> dict[str, Any]:
         """All that must survive a restart, in plain values of JSON: what was published stands there once."""
-        newest = max((part.published for part in self._parts.values() if part.published is not None),
-                     key=lambda published: published.revision, default=None)
-        parts = {node: {**part.to_json(), "published": None} for node, part in self._parts.items()}
+        newest = self._newest()
+        return {**self.to_save(), "published": published_to_json(newest) if newest is not None else None}
+
+    def to_save(self) -> dict[str, Any]:
+        """`to_json` for a StateFile: what was published is written down again only where it changed."""
+        newest = self._newest()
+        parts = {node: part.to_json() for node, part in self._parts.items()}
         return {
             "format": FORMAT, "parts": parts,
-            "published": published_to_json(newest) if newest is not None else None,
+            "published": Encoded(self._text.of(newest)) if newest is not None else None,
         }
+
+    def _newest(self) -> Published | None:
+        held = (part.published for part in self._parts.values() if part.published is not None)
+        return max(held, key=lambda published: published.revision, default=None)
 
     def _part_of(self, pod: PodKey) -> NodePart | None:
         found = self._pods.get(pod)
         return self._parts.get(found.node) if found is not None else None
-
-
-def _same(old: Mapping[PodKey, Pod] | None, new: Mapping[PodKey, Pod]) -> bool:
-    return old is not None and len(old) == len(new) and all(old.get(key) is pod for key, pod in new.items())

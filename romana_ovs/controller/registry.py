@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.published import Base, Superseded, next_writes
+from romana_ovs.kube.published import Base, Checked, Superseded, Write, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Report
+from romana_ovs.world.absence import Absence
 from romana_ovs.world.registry import RegistryPart
 
 LOG = logging.getLogger("romana_ovs.registry")
@@ -34,17 +34,20 @@ class RegistryDuty:
         self._part: RegistryPart | None = None
         self._number = 0
         self._flying: int | None = None
-        self._trouble = ""
-        self._moved: dict[str, tuple[Report, float]] = {}
+        self._wrong: tuple[Problem, ...] = ()
+        self._checked = Checked()
+        self._settled: tuple[object, object] | None = None
+        self._absence = Absence(AWAY_SECONDS)
         self.leads = False
+        self.superseded = False
+        """Whether the last `work` found its term over: the next one begins anew."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with numbers, or with their writing, while this process leads."""
         if not self.leads:
             return ()
-        found = [Problem(self._trouble, kind="Allocation", name="cluster")] if self._trouble else []
-        return (*found, *(self._part.problems if self._part is not None else ()))
+        return (*self._wrong, *(self._part.problems if self._part is not None else ()))
 
     @property
     def part(self) -> RegistryPart | None:
@@ -56,9 +59,7 @@ class RegistryDuty:
         """Seconds until a node that is behind counts as away; None when nobody is."""
         if self._part is None or not self._part.pending:
             return None
-        now, revision = self._clock(), self._part.published.revision
-        left = [since + AWAY_SECONDS - now for report, since in self._moved.values() if report.acknowledged < revision]
-        return min((seconds for seconds in left if seconds > 0), default=None)
+        return self._absence.next_check(self._shelf.reports, self._clock())
 
     def lead(self, leads: bool) -> None:
         """Whether this process leads now. A new term begins from the objects as they are then."""
@@ -66,15 +67,16 @@ class RegistryDuty:
             LOG.info("this process %s the registry", "is now" if leads else "is no longer")
         self.leads = leads
         self._part = None
-        self._trouble = ""
+        self._wrong = ()
 
     def carried(self, answer: Carried) -> None:
         """Writes have been tried."""
         if answer.number == self._flying:
             self._flying = None
-            if answer.trouble and answer.trouble != self._trouble:
+            wrong = (Problem(answer.trouble),) if answer.trouble else ()
+            if wrong and wrong != self._wrong:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
-            self._trouble = answer.trouble
+            self._wrong = wrong
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: what was on its way in the one before will not be answered."""
@@ -85,19 +87,25 @@ class RegistryDuty:
         """Follow the cluster and the nodes; returns what is to be written, None for nothing at the moment."""
         if not self.leads or not self._shelf.listed:
             return None
+        self.superseded = False
         try:
             if self._part is None:
                 self._part = RegistryPart(self._settings, Base.of(self._shelf.objects), writer=self._writer)
             self._part.update(cluster, self._shelf.reports, away=self._away())
             if self._flying is not None:
                 return None
-            writes = next_writes(self._part.published, self._part.base, self._shelf.objects)
+            writes = self._writes(self._part)
         except Superseded as over:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
+            self.superseded = True
             return None
-        except (InputError, RomanaError) as error:
-            self._trouble = str(error)
+        except InputError as error:
+            self._wrong = error.problems
+            self._part = None
+            return None
+        except RomanaError as error:
+            self._wrong = (Problem(str(error)),)
             self._part = None
             return None
         if not writes:
@@ -106,20 +114,18 @@ class RegistryDuty:
         self._flying = self._number
         return Carry(self._number, writes, leading=True)
 
+    def _writes(self, part: RegistryPart) -> tuple[Write, ...]:
+        """The next writes; that there are none is found out once for what is wanted and what is stored."""
+        now = (part.published, self._shelf.objects)
+        if self._settled is not None and self._settled[0] is now[0] and self._settled[1] is now[1]:
+            return ()
+        writes = next_writes(part.published, part.base, self._shelf.objects, self._checked)
+        self._settled = None if writes else now
+        return writes
+
     def _away(self) -> frozenset[str]:
-        """Nodes whose report has stood still behind the newest revision for long."""
-        if self._part is None:
+        """Nodes that have lagged behind what is stored for long."""
+        stored = self._shelf.published
+        if stored is None:
             return frozenset()
-        now, revision = self._clock(), self._part.published.revision
-        moved: dict[str, tuple[Report, float]] = {}
-        for name, report in self._shelf.reports.items():
-            held = self._moved.get(name)
-            still = held is not None and held[0] == report and report.acknowledged < revision
-            moved[name] = held if still and held is not None else (report, now)
-        self._moved = moved
-        return frozenset(
-            name for name, (report, since) in moved.items()
-            if report.acknowledged < revision and now - since > AWAY_SECONDS
-        )
-
-
+        return self._absence.away(stored.revision, self._shelf.reports, self._clock())

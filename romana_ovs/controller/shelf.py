@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.live import LiveObjects
-from romana_ovs.kube.published import ALLOCATION, Objects, Reader, decode_report
+from romana_ovs.kube.published import ALLOCATION, MARKER, Objects, Reader, decode_report
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.policy.published import Published, Report
 
@@ -24,24 +25,55 @@ class Shelf:
         self._objects = LiveObjects(map(str, RESOURCES))
         self._reader = Reader()
         self._reports: dict[str, tuple[object, Report]] = {}
-        self.objects = Objects()
-        self.published: Published | None = None
+        self._stale = False
+        self._held = Objects()
+        self._published: Published | None = None
+        self._problems: tuple[Problem, ...] = ()
         self.reports: Mapping[str, Report] = MappingProxyType({})
-        self.problems: tuple[Problem, ...] = ()
 
     @property
     def listed(self) -> bool:
         """Whether all of them have been listed."""
         return self._objects.listed
 
+    @property
+    def objects(self) -> Objects:
+        """The objects of the numbers: the same value until one of them is another."""
+        self._read_numbers()
+        return self._held
+
+    @property
+    def published(self) -> Published | None:
+        """The numbers themselves."""
+        self._read_numbers()
+        return self._published
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the objects of the numbers."""
+        self._read_numbers()
+        return self._problems
+
     def take(self, messages: Iterable[object]) -> bool:
-        """Take note; returns whether anything is other than before."""
+        """Take note; returns whether there is something new to act on.
+
+        Numbers of which the last object is still to come are not: who writes them is about to.
+        """
+        listed = self.listed
         changed = self._objects.apply(*messages)
-        if changed & {str(ALLOCATIONS), str(CLASS_SETS)}:
-            self._read_numbers()
-        if str(NODE_REPORTS) in changed:
+        reports = str(NODE_REPORTS) in changed
+        if reports:
             self._read_reports()
+        if changed - {str(NODE_REPORTS)}:
+            self._stale = True
+            return reports or self.listed is not listed or self._whole()
         return bool(changed)
+
+    def _whole(self) -> bool:
+        """Whether the marker is of the Allocation's revision, or there is no saying."""
+        allocation = self._objects.of(str(ALLOCATIONS)).get(ALLOCATION)
+        marker = self._objects.of(str(CLASS_SETS)).get(MARKER)
+        return _revision(allocation) == _revision(marker)
 
     def report_version(self, node: str) -> str | None:
         """The resourceVersion of the stored report of `node`, None when there is none."""
@@ -49,14 +81,17 @@ class Shelf:
         return update.version if update is not None else None
 
     def _read_numbers(self) -> None:
+        if not self._stale:
+            return
+        self._stale = False
         allocation = self._objects.of(str(ALLOCATIONS)).get(ALLOCATION)
         sets = {name: one.raw for name, one in self._objects.of(str(CLASS_SETS)).items() if one.raw is not None}
-        self.objects = Objects(allocation.raw if allocation is not None else None, MappingProxyType(sets))
+        self._held = Objects(allocation.raw if allocation is not None else None, MappingProxyType(sets))
         try:
-            self.published, self.problems = self._reader.read(self.objects)
+            self._published, self._problems = self._reader.read(self._held)
         except InputError as damaged:
             # What is held stays in force: nobody may give, or take, a number by what cannot be read.
-            self.problems = damaged.problems
+            self._problems = damaged.problems
 
     def _read_reports(self) -> None:
         found: dict[str, tuple[object, Report]] = {}
@@ -72,3 +107,9 @@ class Shelf:
                 found[name] = (update, Report(name))
         self._reports = found
         self.reports = MappingProxyType({name: report for name, (_, report) in found.items()})
+
+
+def _revision(update: Update | None) -> object:
+    """The revision that an object says it is of; None when it says none."""
+    spec = (update.raw or {}).get("spec") if update is not None else None
+    return spec.get("revision") if isinstance(spec, Mapping) else None

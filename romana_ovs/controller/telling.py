@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Network, collapse_addresses
@@ -122,7 +122,7 @@ def usage_of_published(published: Published, cluster: Cluster) -> Usage:
     )
     return Usage(
         plan=plan,
-        tenants=tuple(_tenant(tenant, published, used) for tenant in published.runs),
+        tenants=tuple(_tenants(published, used)),
         nodes=(),
         foreign=(),
         indexes_left=plan.segments - 1 - sum(run.size for runs in published.runs.values() for run in runs),
@@ -130,17 +130,18 @@ def usage_of_published(published: Published, cluster: Cluster) -> Usage:
     )
 
 
-def _tenant(tenant: str, published: Published, used: Mapping[SegmentKey, int]) -> TenantUse:
-    plan, runs = published.plan, published.runs[tenant]
-    segments = tuple(
-        SegmentUse(key.tier, indexes[0], indexes, _ranges(published, indexes), used.get(key, 0), 0)
-        for key, indexes in published.indexes.items()
-        if key.tenant == tenant
-    )
-    indexes = tuple(index for run in runs for index in run.indexes)
-    ranges = tuple(plan.run_cidr(run.base, run.size) for run in runs)
-    spare = len(indexes) - sum(len(segment.indexes) for segment in segments)
-    return TenantUse(tenant, ranges, indexes, spare, segments)
+def _tenants(published: Published, used: Mapping[SegmentKey, int]) -> Iterator[TenantUse]:
+    plan = published.plan
+    segments: dict[str, list[SegmentUse]] = {}
+    for key, numbers in published.indexes.items():
+        use = SegmentUse(key.tier, numbers[0], numbers, _ranges(published, numbers), used.get(key, 0), 0)
+        segments.setdefault(key.tenant, []).append(use)
+    for tenant, runs in published.runs.items():
+        own = tuple(segments.get(tenant, ()))
+        indexes = tuple(index for run in runs for index in run.indexes)
+        ranges = tuple(plan.run_cidr(run.base, run.size) for run in runs)
+        spare = len(indexes) - sum(len(segment.indexes) for segment in own)
+        yield TenantUse(tenant, ranges, indexes, spare, own)
 
 
 def _ranges(published: Published, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:

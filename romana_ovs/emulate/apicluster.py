@@ -11,12 +11,12 @@ from romana_ovs.emulate.manifests import Expectation
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.follow import Follower
 from romana_ovs.kube.api.messages import Health
-from romana_ovs.kube.api.resources import CLUSTER, PODS
+from romana_ovs.kube.api.resources import CLUSTER, NODES, PODS
 from romana_ovs.kube.ledger import Ledger
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.errors import SetupError
+from romana_ovs.model.errors import ApiError, SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 
@@ -52,7 +52,11 @@ class ApiCluster(Expectation):
         return f"the cluster (kubectl --kubeconfig {self.name} ...)"
 
     def start(self) -> None:
-        """Follow from now on. Raises SetupError when the API server does not list what it has."""
+        """Follow from now on. Raises SetupError when the API server cannot be asked, or does not list what it has."""
+        try:
+            self.api.request("GET", NODES.path, query={"limit": 1}, deadline=LISTING_SECONDS)
+        except ApiError as error:
+            raise SetupError(f"the API server cannot be asked: {error}") from error
         for resource in CLUSTER:
             Follower(self.api, resource, self.settings, self._take).start()
         Follower(self.api, replace(PODS, decoded=False), self.settings, self._take_pods).start()

@@ -149,6 +149,9 @@ class Emulation:
             self._controller.stop()
         if self._follower is not None:
             self._follower.join()
+        with self._changed:
+            # From here on `refollow`, which others call when they like, has nothing to do.
+            self._pods = None
         self.reporter.close()
         if self._run is not None:
             self._run.close()

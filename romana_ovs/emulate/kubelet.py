@@ -22,6 +22,7 @@ HEARTBEAT_SECONDS = 10.0
 """How often nodes show that they live."""
 RETRY_SECONDS = 1.0
 """Until what the API server did not take is tried again."""
+FINISHED = ("Succeeded", "Failed")
 MERGE = "application/merge-patch+json"
 NODES = "/api/v1/nodes"
 NODE_LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{LEASES}/leases"
@@ -176,9 +177,11 @@ class Kubelet:
                 yield partial(self._announce, pod, place)
 
     def _told(self, pod: Object, place: PodPlace) -> bool:
+        """Whether there is nothing to say of a pod that runs; one that has finished never runs again."""
         status = pod.get("status", {})
         known = status.get("phase") == "Running" and status.get("podIP") == place.address
-        return known or self._announced.get(pod["metadata"]["uid"]) == place.address
+        finished = status.get("phase") in FINISHED
+        return known or finished or self._announced.get(pod["metadata"]["uid"]) == place.address
 
     def _announce(self, pod: Object, place: PodPlace) -> None:
         status = pod_status(pod, address=place.address, host=self._addresses.get(place.node), now=_now())

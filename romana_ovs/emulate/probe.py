@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from romana_ovs.emulate.agents import PROBE_SECONDS, Answer
@@ -53,27 +54,39 @@ def measure(
     pods: Mapping[PodKey, RunningPod], ports: Sequence[str], *, expected: Matrix | None = None,
     forget_sctp: Callable[[], None] = lambda: None, seconds: float = PROBE_SECONDS,
 ) -> Measurement:
-    """The measured matrix of `pods` (all serving `ports`) by real connections.
+    """The measured matrix of `pods` (all serving `ports`) by real connections, every pair by every port.
 
-    A path that `expected` has open but the first look found closed is asked once more, with patience, so that a
-    busy machine is not taken for a closed path. A path that is open against expectation is never asked again.
-    `seconds` is how long the first look waits for answers.
+    What `expected` has open gets the second chance that `look` gives. Raises SetupError.
+    """
+    paths = [Opening(source, destination, port) for source in pods for destination in pods if source != destination
+             for port in ports]
+    hoped = frozenset(expected.openings()) if expected is not None else frozenset()
+    answers = look(pods, paths, hoped=hoped, forget_sctp=forget_sctp, seconds=seconds)
+    matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
+    return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
+
+
+def look(
+    pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], *, hoped: AbstractSet[Opening] = frozenset(),
+    forget_sctp: Callable[[], None] = lambda: None, seconds: float = PROBE_SECONDS,
+) -> dict[Opening, Answer]:
+    """What each path answered.
+
+    One of `hoped` that the first look found closed is asked once more, with patience, so that a busy machine is not
+    taken for a closed path. A path that is open against hope is never asked again. `seconds` is how long the first
+    look waits for answers.
 
     Open vSwitch before 3.2 tracks SCTP without ports: all associations of a pair, whichever end begins, are one
     connection. So the two directions of a pair are asked apart, and `forget_sctp` is called before each of
     them: it makes the switches forget what they track of SCTP. Raises SetupError.
     """
-    paths = [Opening(source, destination, port) for source in pods for destination in pods if source != destination
-             for port in ports]
     answers: dict[Opening, Answer] = {}
     for group in _apart(paths):
         answers.update(_ask_afresh(pods, group, seconds, forget_sctp))
-    if expected is not None:
-        doubtful = [path for path in expected.openings() if path in answers and not answers[path].open]
-        for group in _apart(doubtful):
-            answers.update(_ask_afresh(pods, group, CONFIRM_SECONDS, forget_sctp))
-    matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
-    return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
+    doubtful = [path for path in paths if path in hoped and not answers[path].open]
+    for group in _apart(doubtful):
+        answers.update(_ask_afresh(pods, group, CONFIRM_SECONDS, forget_sctp))
+    return answers
 
 
 def _apart(paths: Sequence[Opening]) -> Iterator[list[Opening]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
 from typing import TypeVar
 
 from romana_ovs.model.cluster import Cluster
@@ -18,8 +20,8 @@ def changed_keys(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> set[Key]
     """Keys that are new, gone, or have another value. Values that are one object are not compared."""
     if old is new:
         return set()
-    get = old.get
-    candidates = [key for key, value in new.items() if get(key) is not value]
+    # Ten thousand at a time, mostly the same objects: without a step of the interpreter for each of them.
+    candidates = list(compress(new, map(is_not, new.values(), map(old.get, new))))
     changed = {key for key in candidates if key not in old or old[key] != new[key]}
     added = sum(1 for key in candidates if key not in old)
     if len(old) + added != len(new):

@@ -18,6 +18,7 @@ class Claims:
         self._claims = dict(published.foreign)
         self._since = dict.fromkeys(self._claims, now)
         self._waiting = False
+        self._gateways: tuple[Mapping[str, int], frozenset[IPv4Address]] = ({}, frozenset())
         self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
 
     @property
@@ -43,15 +44,21 @@ class Claims:
         An address of the plan is granted when the node whose share it lies in has acknowledged the claim and does
         not contest it, or when there is no such node.
         """
-        contested = {address for report in reports.values() for address in report.contested}
-        own = {self._plan.gateway(number) for number in hosts.values()} | set(nodes)
+        names = {number: name for name, number in hosts.items()}
+        contested = {
+            address
+            for name, report in reports.items()
+            for address in report.contested
+            if self._owner(address, names) == name
+        }
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
             del self._claims[address], self._since[address]
+        gateways = self._gateways_of(hosts)
         for name in sorted(reports):
             for address in sorted(reports[name].foreign):
-                if name in hosts and address not in self._claims and address not in own:
+                taken = address in self._claims or address in gateways or address in nodes
+                if name in hosts and not taken:
                     self._claims[address], self._since[address] = Claim(name, granted=False), now
-        names = {number: name for name, number in hosts.items()}
         for address, claim in self._claims.items():
             # What is contested stays known, so that who contests it can say so.
             if not claim.granted and address not in contested and self._is_free(address, claim, names, reports):
@@ -60,11 +67,21 @@ class Claims:
         if self._claims != self._frozen:
             self._frozen = MappingProxyType(dict(sorted(self._claims.items())))
 
+    def _owner(self, address: IPv4Address, names: Mapping[int, str]) -> str | None:
+        """The node that may give `address` to a pod of its own."""
+        place = self._plan.split(address)
+        return names.get(place.host) if place is not None else None
+
+    def _gateways_of(self, hosts: Mapping[str, int]) -> frozenset[IPv4Address]:
+        """The addresses of hosts towards their pods, worked out once for one frozen mapping."""
+        if self._gateways[0] is not hosts:
+            self._gateways = (hosts, frozenset(self._plan.gateway(number) for number in hosts.values()))
+        return self._gateways[1]
+
     def _is_free(
         self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]
     ) -> bool:
-        place = self._plan.split(address)
-        owner = names.get(place.host) if place is not None else None
+        owner = self._owner(address, names)
         if owner is None or owner == claim.node:
             return True
         return owner in reports and self._since[address] <= reports[owner].acknowledged

@@ -13,7 +13,7 @@ from typing import Any
 
 from romana_ovs.addressing.following import FollowingRegistry
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.kube.published import published_from_json
+from romana_ovs.kube.published import Encoder, published_from_json
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import InputError, Problem
@@ -48,8 +48,9 @@ class Promise:
 class NodePart:
     """Follows what one node sees of a cluster, and makes its view.
 
-    After `update`, save the numbers (`published_to_json`) when `published` is another, then `to_json` when `changes`
-    moved: both are durable before anything uses them. Then take the `promise` and program the `view`; when the switch
+    After `update`, save `numbers_to_json` when `published` is another, then `to_json` when `changes` moved: both are
+    durable before anything uses them (classes alone may be saved late: a node that restarts without the newest ones
+    is told them again). Then take the `promise` and program the `view`; when the switch
     has confirmed it, hand the promise to `confirmed` and store the `report`. The first report must be stored before
     the first `update` with published numbers: from then on the registry waits for this node.
 
@@ -87,10 +88,11 @@ class NodePart:
             self.registry.freed = freed
         self._members = Members(self.registry)
         self._rules = Rules()
-        self._reliance = Reliance(blank=state is None)
+        self._reliance = Reliance(blank=not self._confirmed)
         self._wearing = Wearing()
         self._assembly = NodeAssembly()
         self._memo = Memo()
+        self._encoder = Encoder()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state.get("format") != FORMAT or not isinstance(state.get("addresses"), Mapping):
@@ -124,11 +126,11 @@ class NodePart:
         cluster = replace(cluster, pods=own)
         first = self._cluster is None
         changes = Changes.between(self._cluster, cluster)
-        freed = self.registry.freed
+        freed, endpoints = self.registry.freed, dict(self.registry.endpoints)
         self.registry.keep_free(
             pod.address for pod in own.values() if pod.address is not None and attachable(pod) is not None
         )
-        done = self._members.update(cluster, changes, first=first)
+        self._members.update(cluster, changes, first=first)
         self._rules.update(cluster, changes, used=self._members.in_namespace)
         self._cluster = cluster
         if first:
@@ -142,7 +144,7 @@ class NodePart:
             patient=not patience_over,
             enforced=self._reliance.enforced,
         )
-        if done.members or freed != self.registry.freed or worn != self._wearing.worn:
+        if freed != self.registry.freed or endpoints != self.registry.endpoints or worn != self._wearing.worn:
             self.changes += 1
 
     @property
@@ -234,8 +236,12 @@ class NodePart:
         worn = self._wearing.worn.get(pod)
         return worn.identity if worn is not None else None
 
+    def numbers_to_json(self) -> dict[str, Any] | None:
+        """The published numbers in plain values of JSON; None without any."""
+        return self._encoder.encode(self.published) if self.published is not None else None
+
     def to_json(self) -> dict[str, Any]:
-        """All that must survive a restart, in plain values of JSON."""
+        """All of this node's own that must survive a restart, in plain values of JSON."""
         return {
             "format": FORMAT,
             "node": self.node,

@@ -121,6 +121,8 @@ class PublishedClasses:
         Nodes that count have acknowledged `reached`: what came before is not coming any more. What was retired
         before the revision that `everybody` has is free.
         """
+        # Who comes back takes the lowest class that fits: a remnant of another one keeps that for nobody.
+        self._remnants.let_go(self._book.pins)
         dirty = stages.touched()
         self._let_through(reached, everybody, dirty, now=now)
         self._follow_book(now, dirty)

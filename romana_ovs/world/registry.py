@@ -78,6 +78,7 @@ class RegistryPart:
         self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
+        self._addresses_on: Counter[tuple[str, IPv4Address]] = Counter()
         self._former: dict[PodKey, list[tuple[Placed, int]]] = {}
         self._blocked: frozenset[IPv4Address] = frozenset()
         self._refined: tuple[int, RuleSet | None] = (-1, None)
@@ -127,7 +128,7 @@ class RegistryPart:
         placed = self._place(cluster, changes)
         self._forget_former(known, away)
         self._grow(known)
-        self._claims.update(known, self._hosts.hosts, nodes=self._blocked, now=now)
+        self._claims.update(self._believed(known), self._hosts.hosts, nodes=self._blocked, now=now)
         self._hosts.update(
             cluster.nodes.keys(), self._on_node.keys(), usable=self._free_gateway, acknowledged=everybody, now=now
         )
@@ -195,6 +196,8 @@ class RegistryPart:
                 _add(self._in_namespace, each.pod.namespace, sign)
                 _add(self._on_node, each.pod.node, sign)
                 _add(self._segments_on, (each.pod.node, each.segment), sign)
+                if each.pod.address is not None:
+                    _add(self._addresses_on, (each.pod.node, each.pod.address), sign)
         if new is not None:
             self._placed[key] = new
             if old is not None and (old.number, old.pod.labels) != (new.number, new.pod.labels):
@@ -206,6 +209,14 @@ class RegistryPart:
             for segment, known in sorted(reports[name].wants.items()):
                 if known and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == known:
                     self._tenants.grow(segment)
+
+    def _believed(self, reports: Mapping[str, Report]) -> dict[str, Report]:
+        """`reports` without addresses that no pod of the node has: nobody may draw another's traffic to himself."""
+        found = {}
+        for name, report in reports.items():
+            true = frozenset(address for address in report.foreign if (name, address) in self._addresses_on)
+            found[name] = report if true == report.foreign else replace(report, foreign=true)
+        return found
 
     def _free_gateway(self, number: int) -> bool:
         address = self.plan.gateway(number)

@@ -34,6 +34,7 @@ class Reliance:
         self._target = NO_RULES
         self._relied: dict[str, frozenset[Atom]] = {}
         self._infos: dict[str, Infos] = {}
+        self._seen: tuple[RuleSet, Namespaces, bool] | None = None
 
     def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
         """Takes `target` as the rules to come, and `namespaces` as what is known of classes now.
@@ -41,6 +42,10 @@ class Reliance:
         `released` says afterwards whether no rule in force relies on an atom that is leaving; `enforced` moves when
         rules in force have come to tell more apart.
         """
+        seen = self._seen
+        if seen is not None and seen[0] is target and seen[1] is namespaces and seen[2] == patient:
+            return
+        self._seen = (target, namespaces, patient)
         if self.rules is None or target is not self.rules:
             self._choose(target, namespaces, patient=patient)
         self._rely(namespaces)

@@ -69,6 +69,11 @@ class Remnants:
         for key in [key for key, remnant in self._held.items() if remnant.namespace not in namespaces]:
             self._drop(key)
 
+    def let_go(self, keys: Iterable[PodKey]) -> None:
+        """Drops those of `keys` that are remnants."""
+        for key in [key for key in keys if key in self._held]:
+            self._drop(key)
+
     def by_namespace(self) -> dict[str, tuple[tuple[int, Labels], ...]]:
         """The segments and labels of those of each namespace, oldest first."""
         found: dict[str, list[tuple[int, Labels]]] = {}

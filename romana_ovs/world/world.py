@@ -163,6 +163,10 @@ class World:
         """All numbers that must survive a restart, in plain values of JSON."""
         return {"format": FORMAT, "addresses": self.registry.to_json(), "identities": self._identities.to_json()}
 
+    def to_save(self) -> dict[str, Any]:
+        """`to_json`."""
+        return self.to_json()
+
     def _follow_member(self, key: PodKey, old: Member | None) -> None:
         """Identity, place and route of a member that is new, gone or different."""
         if old is not None:

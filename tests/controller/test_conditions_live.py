@@ -10,7 +10,9 @@ from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
 from romana_ovs.kube.api.wanted import Truth
 from romana_ovs.kube.items import ObjectId, Version
-from tests.kube.test_live import gone, pod, seen, started, update
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.model.settings import Settings, TenantSource
+from tests.kube.test_live import everything, gone, pod, seen, started, update
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 GOOD: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
@@ -73,3 +75,15 @@ def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
         "RomanaNetworkPolicy shop/web": "Invalid",
         "Pod shop/lost": "Questionable",
     }
+
+
+def test_a_pod_that_its_namespace_may_not_hold_is_told_what_becomes_of_it() -> None:
+    settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
+    store = LiveStore(settings)
+    loaded = store.apply(*everything(pods=[pod("web", labels={"owner": "t1"})]))
+    assert loaded is not None
+    [refused] = refused_objects(Situation(store.versions, problems=loaded.problems, invalid=store.invalid)).values()
+    assert refused.note == (
+        'metadata.labels: label "owner" names tenant "t1", but namespace shop has no label '
+        "tenants.romana.io/t1=allowed. Until it is valid, no other pod reaches it, and it reaches none."
+    )

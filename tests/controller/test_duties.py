@@ -1,75 +1,374 @@
-"""What a controller tells of its nodes, and when."""
+"""What a controller does beside following its cluster: reports at a pace, patience, and statuses that are told once."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
-from typing import Any
+from ipaddress import IPv4Address
+from typing import TypeVar
 
-from romana_ovs.controller.duties import REPORT_SECONDS, Duties
-from romana_ovs.controller.parts import Parts, Pledge
-from romana_ovs.controller.shelf import RESOURCES
-from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.resources import NODE_REPORTS
+from romana_ovs.controller.duties import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
+from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
+from romana_ovs.kube.api.wanted import (
+    AllRefused,
+    AllStatuses,
+    PolicyStatus,
+    SomeRefused,
+    SomeStatuses,
+    Status,
+    TenantStatus,
+)
 from romana_ovs.kube.items import ObjectId
-from romana_ovs.kube.live import LiveStore
-from romana_ovs.model.settings import Settings
-from romana_ovs.world.node import Promise
+from romana_ovs.model.errors import Problem
+from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
+
+P = ObjectId("RomanaNetworkPolicy", "shop", "p")
+SHOP = ObjectId("Tenant", "", "shop")
+QUIET = 100.0
+"""Seconds after which everything that was put off has been done."""
+T = TypeVar("T")
 
 
-@dataclass
-class Node:
-    """The duties of node n1 with a clock of the test's own, and an API server that takes everything at once."""
-
-    now: float = 100.0
-    told: list[dict[str, Any]] = field(default_factory=list)
-    alarms: list[float] = field(default_factory=list)
-    versions: itertools.count = field(default_factory=lambda: itertools.count(1))
-
-    def __post_init__(self) -> None:
-        self.parts = Parts(Settings())
-        self.duties = Duties(
-            Settings(), self.parts, LiveStore(Settings()), registers=False, tell=self._tell,
-            later=lambda seconds: self.alarms.append(self.now + seconds), wake_later=lambda seconds: None,
-            clock=lambda: self.now,
-        )
-        self.parts.drive({"n1"})
-        for resource in RESOURCES:
-            self.duties.take([Began(str(resource)), Listed(str(resource))])
-        self.duties.report()
-
-    def _tell(self, message: object) -> None:
-        if isinstance(message, Carry):
-            [write] = message.writes
-            assert write.body is not None
-            self.told.append(write.body["status"])
-            update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
-            self.duties.take([Seen(str(NODE_REPORTS), (update,)), Carried(message.number)])
-
-    def confirmed(self, acknowledged: int, policies: str) -> None:
-        """The switch of n1 has something, and there is a look at what to tell."""
-        self.parts.confirmed("n1", Pledge(Promise(acknowledged, 0), policies))
-        self.duties.report()
-
-    def pass_to(self, now: float) -> None:
-        """Let time pass, with every alarm that rings meanwhile."""
-        while (due := min(self.alarms, default=now + 1)) <= now:
-            self.alarms.remove(due)
-            self.now = due
-            self.duties.report()
-        self.now = now
+def started(server: Server, *nodes: str, leads: bool = True, registers: bool = True, deaf: bool = False) -> Process:
+    process = Process(server, nodes=nodes, registers=registers, deaf=deaf)
+    process.start()
+    if leads and registers:
+        process.lead()
+    process.settle()
+    return process
 
 
-def test_what_waits_is_told_whatever_is_told_in_between() -> None:
-    """Policies alone wait a moment; a report that cannot wait comes before them, and puts them off."""
-    node = Node()
-    node.now += 0.2
-    node.confirmed(0, "first")
-    assert node.told[-1]["policies"] == "" and node.alarms == [node.now + REPORT_SECONDS]
-    node.now += 0.3
-    node.confirmed(7, "first")
-    assert node.told[-1]["acknowledged"] == 7 and node.told[-1]["policies"] == ""
-    node.pass_to(node.now + 3 * REPORT_SECONDS)
-    assert node.told[-1]["policies"] == "first"
-    assert node.alarms == []
+def told(process: Process, kind: type[T]) -> list[T]:
+    return [message for message in process.told if isinstance(message, kind)]
+
+
+def statuses(process: Process) -> dict[ObjectId, Status]:
+    """What is wanted in the end, of all that was told."""
+    found: dict[ObjectId, Status] = {}
+    for message in process.told:
+        if isinstance(message, AllStatuses):
+            found = dict(message.statuses)
+        elif isinstance(message, SomeStatuses):
+            found |= {key: status for key, status in message.changed.items() if status is not None}
+            found = {key: status for key, status in found.items() if key not in message.changed or message.changed[key]}
+    return found
+
+
+def reason(process: Process, condition: str = "Programmed") -> str:
+    status = statuses(process)[P]
+    assert isinstance(status, PolicyStatus)
+    return next(each.reason for each in status.conditions if each.type == condition)
+
+
+# Reports.
+
+
+def test_a_report_is_stored_before_published_numbers_are_used() -> None:
+    server = furnished("a@n1")
+    registry, node = started(server), Process(server, nodes=("n1",), registers=False)
+    node.start()
+    node.look()
+    assert node.duties.shelf.published is not None
+    assert node.parts.host_number("n1") is not None and node.parts.address_of("shop/a") is None
+    [job] = node.asked
+    assert not job.leading and [(write.kind, write.name) for write in job.writes] == [("NodeReport", "n1")]
+    settle([registry, node])
+    assert node.parts.address_of("shop/a") is not None
+
+
+def test_one_report_is_on_its_way_at_a_time() -> None:
+    server = furnished("a@n1")
+    registry, node = started(server), started(server, "n1", registers=False)
+    settle([registry, node])
+    for tier in ("web", "db"):
+        put_pod(server, tier, "n1", tier=tier)
+        node.look()
+        assert len(node.asked) == 1
+    node.settle()
+    assert [want["tier"] for want in server.of(NODE_REPORTS, "n1")["status"]["wants"]] == ["db", "web"]
+
+
+def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() -> None:
+    server = furnished("a@n1")
+    put_policy(server, source="a")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    before = len(server.writes)
+    for number in range(50):
+        put_policy(server, port=1000 + number, source="a")
+        node.settle()
+    assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")]
+    assert node.timers, "the rest is told later"
+    node.wait(QUIET)
+    assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")] * 2
+    assert server.of(NODE_REPORTS, "n1")["status"]["policies"] == node.duties.policies() != ""
+
+
+def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
+    server = furnished("a@n1")
+    node = Process(server, nodes=("n1",), registers=False)
+    node.start()
+    server.trouble = "NodeReport n1 cannot be written: 403"
+    node.look()
+    node.carry()
+    node.look()
+    assert [str(problem) for problem in node.duties.problems] == [f"NodeReport: {server.trouble}"]
+    server.trouble = ""
+    node.settle()
+    assert node.duties.problems == () and server.names(NODE_REPORTS) == ["n1"]
+
+
+def test_a_report_over_another_version_is_written_again() -> None:
+    server = furnished("a@n1")
+    node = Process(server, nodes=("n1",), registers=False)
+    node.start()
+    node.look()
+    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledged": 99})
+    node.settle()
+    assert server.of(NODE_REPORTS, "n1")["status"]["acknowledged"] == 0
+
+
+def test_a_new_process_reports_again_although_the_old_one_never_answered() -> None:
+    server = furnished("a@n1")
+    node = Process(server, nodes=("n1",), registers=False)
+    node.start()
+    node.look()
+    assert node.asked
+    node.start()
+    node.settle()
+    node.wait(REPORT_SECONDS)
+    assert server.names(NODE_REPORTS) == ["n1"]
+
+
+# Patience.
+
+
+def test_what_waits_for_a_registry_waits_only_so_long() -> None:
+    server = furnished("a@n1", "b@n1")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    node.lead(False)
+    put_policy(server)
+    node.settle()
+    assert node.parts.waiting and node.parts.pending, "its labels have never told the two apart"
+    assert [timer.seconds for timer in node.timers if timer.seconds == PATIENCE_SECONDS] == [PATIENCE_SECONDS]
+    node.wait(PATIENCE_SECONDS / 2)
+    put_pod(server, "c", "n1")
+    node.settle()
+    assert node.parts.pending
+    node.wait(PATIENCE_SECONDS / 2)
+    assert not node.parts.pending
+    node.lead()
+    node.settle()
+    assert not node.parts.waiting
+    put_policy(server, "q", to="b", source="c")
+    node.look()
+    assert node.parts.pending, "the next one is waited for anew"
+    node.settle()
+    assert not node.parts.waiting
+
+
+# Statuses.
+
+
+def test_statuses_are_told_by_who_leads_and_only_differences_of_them() -> None:
+    server = furnished("a@n1")
+    put_policy(server, source="a")
+    node = started(server, "n1", leads=False)
+    node.wait(QUIET)
+    assert node.told == []
+    node.lead()
+    node.settle()
+    node.wait(QUIET)
+    assert len(told(node, AllStatuses)) == len(told(node, AllRefused)) == 1
+    assert reason(node) == "Programmed" and reason(node, "Invalid") == "Valid"
+    node.told.clear()
+    node.wait(QUIET)
+    assert node.told == []
+    put_policy(server, "q", source="a")
+    node.settle()
+    [some] = told(node, SomeStatuses)
+    assert [str(key) for key in some.changed] == ["RomanaNetworkPolicy shop/q"]
+
+
+def test_a_new_process_is_told_everything_again() -> None:
+    server = furnished("a@n1")
+    put_policy(server, source="a")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    before = statuses(node)
+    node.told.clear()
+    node.start()
+    node.settle()
+    assert node.told == [], "it has not been elected"
+    node.lead()
+    node.settle()
+    node.wait(QUIET)
+    assert len(told(node, AllStatuses)) == len(told(node, AllRefused)) == 1
+    assert statuses(node) == before and before.keys() == {P, SHOP}
+
+
+def test_statuses_keep_to_a_pace() -> None:
+    server = furnished("a@n1")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    node.told.clear()
+    for number in range(20):
+        put_policy(server, f"p{number}", source="a")
+        node.settle()
+    assert len(node.told) == 1
+    assert len([timer for timer in node.timers if timer.kind == "look"]) <= 2
+    node.wait(STATUS_SECONDS)
+    assert len(told(node, SomeStatuses)) == 2
+    node.wait(QUIET)
+    assert {key.name for key in statuses(node)} >= {f"p{number}" for number in range(20)}
+
+
+def test_what_is_refused_is_told_and_taken_back() -> None:
+    server = furnished("a@n1")
+    bad = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
+    node = started(server, "n1")
+    node.wait(QUIET)
+    server.put(POLICIES, "k", namespace="shop", spec=bad)
+    node.settle()
+    key = ObjectId("NetworkPolicy", "shop", "k")
+    [some] = told(node, SomeRefused)
+    refused = some.changed[key]
+    assert refused is not None and refused.reason == "Invalid" and "10.0.0.0/33" in refused.note
+    server.remove(POLICIES, "k", "shop")
+    node.settle()
+    node.wait(QUIET)
+    assert told(node, SomeRefused)[-1].changed == {key: None}
+
+
+def test_what_could_not_be_given_is_told_of_the_object() -> None:
+    server = furnished("a@n1")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    node.unplaced = (Problem("no address is left", kind="Pod", name="shop/a"),)
+    node.look()
+    [some] = told(node, SomeRefused)
+    [refused] = some.changed.values()
+    assert refused is not None and refused.reason == "NoAddress"
+
+
+def test_a_policy_is_called_programmed_when_its_switches_have_it() -> None:
+    server = furnished("a@n1")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    node.deaf = True
+    put_policy(server, source="a")
+    node.settle()
+    node.wait(QUIET)
+    assert reason(node) == "Pending"
+    node.deaf = False
+    put_pod(server, "b", "n1")
+    node.settle()
+    node.wait(QUIET)
+    assert reason(node) == "Programmed"
+
+
+def test_the_pods_of_a_tenant_are_counted_at_a_slower_pace_and_in_the_end() -> None:
+    server = furnished("a@n1")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    node.told.clear()
+    first = int(node.parts.plan.network[64 * 64 * 4])
+    for number in range(30):
+        put_pod(server, f"p{number}", "n1", ip=str(IPv4Address(first + number)))
+        node.settle()
+        node.wait(TENANT_SECONDS / 20)
+    counts = [message for message in told(node, SomeStatuses) if SHOP in message.changed]
+    assert len(counts) == 2
+    node.wait(QUIET)
+    status = statuses(node)[SHOP]
+    assert isinstance(status, TenantStatus) and status.pods == 30
+    node.told.clear()
+    node.wait(QUIET)
+    assert node.told == [] and node.timers == [], "nothing goes on for ever"
+
+
+def test_a_tenant_with_an_object_is_told_under_its_name_and_version() -> None:
+    server = furnished("a@n1")
+    server.put(TENANTS, "the-shop", spec={"tenant": "shop"})
+    node = started(server, "n1")
+    node.wait(QUIET)
+    assert [str(key) for key in statuses(node) if key.kind == "Tenant"] == ["Tenant the-shop"]
+    [status] = [each for each in statuses(node).values() if isinstance(each, TenantStatus)]
+    assert status.tenant == "shop" and status.version is not None
+
+
+# Nodes that other processes drive.
+
+
+def shared() -> tuple[Server, Process, Process, Process]:
+    """A registry, and a node each for n1 and n2."""
+    server = furnished("a@n1", "b@n2")
+    put_policy(server)
+    registry = Process(server)
+    one, two = (Process(server, nodes=(name,), registers=False) for name in ("n1", "n2"))
+    for process in (registry, one, two):
+        process.start()
+    registry.lead()
+    rest(registry, one, two)
+    return server, registry, one, two
+
+
+def rest(*processes: Process) -> None:
+    """Everything is done that was put off."""
+    for _ in range(4):
+        settle(processes)
+        for process in processes:
+            process.wait(REPORT_SECONDS)
+    settle(processes)
+
+
+def test_a_policy_is_programmed_when_every_node_reports_it() -> None:
+    server, registry, one, two = shared()
+    assert reason(registry) == "Programmed"
+    two.deaf = True
+    put_policy(server, port=81)
+    rest(registry, one, two)
+    assert reason(registry) == "Pending"
+    two.deaf, two.due = False, True
+    rest(registry, one, two)
+    assert reason(registry) == "Programmed"
+    assert one.told == two.told == []
+
+
+def test_the_report_of_a_node_that_is_no_more_holds_up_nobody() -> None:
+    server, registry, one, two = shared()
+    server.watching.remove(two)
+    put_policy(server, port=81)
+    rest(registry, one)
+    assert reason(registry) == "Pending"
+    server.remove(NODES, "n2")
+    rest(registry, one)
+    assert reason(registry) == "Programmed"
+
+
+def test_an_old_report_of_another_node_does_not_keep_one_process_for_all_from_telling() -> None:
+    server = furnished("a@n1")
+    server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledged": 7, "policies": "of long ago"})
+    put_policy(server, source="a")
+    node = started(server, "n1", "n2")
+    node.wait(QUIET)
+    assert reason(node) == "Programmed"
+
+
+def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:
+    server = furnished("a@n1")
+    put_policy(server, source="a")
+    node = started(server, "n1")
+    node.wait(QUIET)
+    server.remove(ROMANA_POLICIES, "p", "shop")
+    node.settle()
+    node.wait(QUIET)
+    assert P not in statuses(node)
+
+
+def test_the_status_feed_says_who_leads_and_what_is_published() -> None:
+    server = furnished("a@n1")
+    node = started(server, "n1", leads=False)
+    assert node.duties.status() == {"leads": False, "revision": 0}
+    node.lead()
+    node.settle()
+    assert node.duties.status() == {"leads": True, "revision": node.duties.shelf.published.revision}

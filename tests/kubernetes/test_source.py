@@ -24,6 +24,7 @@ from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.follow import Follower
 from romana_ovs.kube.api.messages import Health, Listed, Said, Seen, Start
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, Resource, pods_of
+from romana_ovs.kube.budget import MOST_TERMS
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
@@ -167,17 +168,18 @@ def test_what_the_schema_lets_through_but_nobody_can_mean(
     control_plane: ControlPlane, admin: Client, namespace: str
 ) -> None:
     """It isolates what it selects, allows nothing, and says why; an edit keeps what was valid."""
-    path, key = policies_path(namespace, "romana.io"), PolicyKey("RomanaNetworkPolicy", namespace, "p")
-    good = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
-    bad = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": "no port at all"}]}]}
+    path, key = policies_path(namespace), PolicyKey("NetworkPolicy", namespace, "p")
+    blocks = [{"ipBlock": {"cidr": f"10.77.{number >> 8}.{number & 255}/32"}} for number in range(MOST_TERMS + 1)]
+    good = {"podSelector": {}, "ingress": [{"from": blocks[:1]}]}
+    bad = {"podSelector": {}, "ingress": [{"from": blocks}]}
     with source(control_plane.kubeconfig) as followed:
-        admin.create(path, romana_policy("p", bad))
+        admin.create(path, policy("p", bad))
         loaded = followed.until(lambda loaded: key in loaded.cluster.policies)
         found = loaded.cluster.policies[key]
-        assert not isinstance(found, KubernetesPolicy) and found.rules == () and found.selector == EVERYTHING
+        assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector == EVERYTHING
         mine = [str(problem) for problem in loaded.problems if problem.name == f"{namespace}/p"]
-        where = f"RomanaNetworkPolicy {namespace}/p: spec.allowIncoming[0].toPorts[0].port: "
-        assert mine and mine[0].startswith(where)
+        begin = f"NetworkPolicy {namespace}/p: spec.ingress: asks for {MOST_TERMS + 1} peers"
+        assert mine and mine[0].startswith(begin)
         admin.patch(f"{path}/p", {"spec": good})
         valid = followed.until(lambda loaded: loaded.cluster.policies[key] != found).cluster.policies[key]
         admin.patch(f"{path}/p", {"spec": bad})

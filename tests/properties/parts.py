@@ -16,7 +16,6 @@ from romana_ovs.kube.published import (
     class_set_object,
     decode_report,
     marker_object,
-    published_to_json,
     report_object,
 )
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
@@ -34,6 +33,7 @@ from tests.properties.rig import Rig
 
 TUNNEL_PORT = 0x7FFF
 MOST_ROUNDS = 60
+PATIENT_ROUNDS = 20
 
 
 def objects_of(published: Published) -> Objects:
@@ -138,8 +138,7 @@ class Parts:
     def restart_node(self, name: str) -> None:
         """A node's process begins again from its state file."""
         node = self.nodes[name]
-        numbers = published_to_json(node.published) if node.published is not None else None
-        saved = json.loads(json.dumps([node.to_json(), numbers]))
+        saved = json.loads(json.dumps([node.to_json(), node.numbers_to_json()]))
         self.nodes[name] = NodePart(name, self.settings, *saved)
 
     def restart_registry(self, away: frozenset[str] = frozenset()) -> None:
@@ -161,11 +160,13 @@ class Parts:
     def settle(self) -> None:
         """Everything that is on its way arrives, until nothing changes any more."""
         newest = len(self.history) - 1
-        for _ in range(MOST_ROUNDS):
+        for number in range(MOST_ROUNDS):
             before = (len(self.messages), dict(self.reports))
             self.registry_looks(newest)
             for name in sorted(self.cluster.nodes):
-                self.node_looks(name, newest, len(self.messages) - 1)
+                # A node that restarted in the midst of a step waits for nothing else.
+                patience_over = number > PATIENT_ROUNDS and self.nodes[name].waiting
+                self.node_looks(name, newest, len(self.messages) - 1, patience_over=patience_over)
                 self.node_programs(name)
                 self.report_arrives(name)
             for name in self.nodes.keys() - self.cluster.nodes.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, replace
 
 from hypothesis import HealthCheck, given, settings
@@ -27,10 +28,15 @@ from romana_ovs.policy.evaluate import Reference
 from tests.properties.parts import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
 from tests.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
 
+LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
+"""Examples for each property; unset: a quick, always equal choice."""
+
 
 def profile(quick: int) -> settings:
+    """The settings of a property: `quick` examples in `make test`."""
     return settings(
-        max_examples=quick,
+        max_examples=LONG or quick,
+        derandomize=not LONG,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
@@ -110,7 +116,7 @@ def compare(parts: Parts) -> None:
 
 
 @given(data=st.data(), history=histories())
-@profile(150)
+@profile(60)
 def test_settled_parts_compile_what_one_process_for_all_compiles(data: st.DataObject, history: list[Cluster]) -> None:
     parts = Parts(history[0])
     for cluster in history:
@@ -169,7 +175,7 @@ def every_pair(rig: PartsRig) -> list[Connection]:
 
 
 @given(data=st.data(), cluster=selective(), away=st.sampled_from((*(None,) * 3, *NODE_NAMES)))
-@profile(150)
+@profile(50)
 def test_nothing_stops_or_opens_while_messages_are_on_their_way(
     data: st.DataObject, cluster: Cluster, away: str | None
 ) -> None:

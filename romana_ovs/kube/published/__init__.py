@@ -7,11 +7,13 @@ number twice.
 """
 
 from romana_ovs.kube.published.objects import Objects
-from romana_ovs.kube.published.planning import Superseded, Verb, Write, next_writes
+from romana_ovs.kube.published.planning import Checked, Superseded, Verb, Write, next_writes
 from romana_ovs.kube.published.reading import Base, Reader, decode_report, published_from_json
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
     MARKER,
+    Encoder,
+    PublishedText,
     allocation_object,
     class_set_object,
     marker_object,
@@ -23,7 +25,10 @@ __all__ = [
     "ALLOCATION",
     "MARKER",
     "Base",
+    "Checked",
+    "Encoder",
     "Objects",
+    "PublishedText",
     "Reader",
     "Superseded",
     "Verb",

@@ -6,7 +6,8 @@
 3. The marker, which says that all of them are there: what nodes acknowledge is its revision.
 4. Class sets that are empty now are deleted.
 
-Each stage is planned from what was read after the one before was written, so lost answers do no harm.
+They may be carried out one after the other without reading in between, by who stops at the first that is not accepted:
+what is not known to be written is planned again from what is read then.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from romana_ovs.kube.published.writing import (
     marker_object,
 )
 from romana_ovs.model.errors import RomanaError
-from romana_ovs.policy.published import Published
+from romana_ovs.policy.published import ClassSet, Published
 
 
 class Superseded(RomanaError):
@@ -55,23 +56,38 @@ class Write:
     version: str = ""
 
 
-def next_writes(desired: Published, base: Base | None, objects: Objects) -> tuple[Write, ...]:
-    """The writes of the next stage, in any order; none when all of `desired` is there.
+class Checked:
+    """The class sets that were found as they should be: with it the next look costs only what is another object."""
 
-    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last. Raises
-    Superseded when `objects` hold what neither of the two accounts for, and InputError when they are damaged or
-    `desired` would be too large.
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Raw, ClassSet]] = {}
+
+    def knows(self, name: str, stored: Raw, wanted: ClassSet) -> bool:
+        """Whether just these two were noted."""
+        held = self._found.get(name)
+        return held is not None and held[0] is stored and held[1] is wanted
+
+    def note(self, name: str, stored: Raw, wanted: ClassSet) -> None:
+        """`stored` is what is `wanted`."""
+        self._found[name] = (stored, wanted)
+
+
+def next_writes(
+    desired: Published, base: Base | None, objects: Objects, checked: Checked | None = None
+) -> tuple[Write, ...]:
+    """The writes of all stages, in their order; none when all of `desired` is there.
+
+    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last; the answer
+    is the same with and without what was `checked` before, only sooner. Raises Superseded when `objects` hold what
+    neither of the two accounts for, and InputError when they are damaged or `desired` would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
-    if allocation is not None:
+    if allocation is not None and objects.allocation is None and objects.class_sets:
+        # Somebody deleted it: what is left of its class sets is taken over only by who begins from the new one.
         return (allocation,)
-    changed, gone = _class_sets(desired, base, objects.class_sets)
-    if changed:
-        return changed
+    changed, gone = _class_sets(desired, base, objects.class_sets, Checked() if checked is None else checked)
     marker = _over(objects.class_sets.get(MARKER), marker_object(desired))
-    if marker is not None:
-        return (marker,)
-    return gone
+    return (*filter(None, (allocation,)), *changed, *filter(None, (marker,)), *gone)
 
 
 def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Write | None:
@@ -90,17 +106,21 @@ def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Wr
 
 
 def _class_sets(
-    desired: Published, base: Base | None, stored: Mapping[str, Raw]
+    desired: Published, base: Base | None, stored: Mapping[str, Raw], checked: Checked
 ) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
     """What to create or replace, and what to delete."""
     changed = []
     for name, classes in desired.namespaces.items():
         raw = stored.get(name)
         if raw is not None:
+            if checked.knows(name, raw, classes):
+                continue
             _account(name, raw, desired, base)
         write = _over(raw, class_set_object(classes))
         if write is not None:
             changed.append(write)
+        elif raw is not None:
+            checked.note(name, raw, classes)
     gone = []
     for name, raw in stored.items():
         if name not in desired.namespaces and name != MARKER:

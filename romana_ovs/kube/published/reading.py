@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,9 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Claim, ClassSet, Published, Report, Stage
 from romana_ovs.policy.view import Atom
 
+Together = tuple[Mapping[str, ClassSet], tuple[Problem, ...]]
+"""The class sets that can be true together, by namespace, and why the others cannot."""
+
 
 class Reader:
     """Reads the objects again and again; what did not change since the last time costs next to nothing."""
@@ -27,6 +31,7 @@ class Reader:
     def __init__(self) -> None:
         self._allocation: tuple[Raw, Published] | None = None
         self._sets: dict[str, tuple[Raw, ClassSet | None, tuple[Problem, ...]]] = {}
+        self._last: tuple[list[ClassSet], set[int], Together] = ([], set(), (MappingProxyType({}), ()))
 
     def read(self, objects: Objects) -> tuple[Published | None, tuple[Problem, ...]]:
         """What `objects` publish together, as of the revision up to which all of it is there; and what is wrong.
@@ -46,9 +51,17 @@ class Reader:
         problems = [problem for _, _, found in self._sets.values() for problem in found]
         usable = [found for _, found, _ in self._sets.values() if found is not None]
         segments = {indexes[0] for indexes in published.indexes.values()}
-        namespaces, clashes = _consistent(usable, segments)
+        namespaces, clashes = self._together(usable, segments)
         revision = min(complete, published.revision)
         return replace(published, namespaces=namespaces, revision=revision), (*problems, *clashes)
+
+    def _together(self, usable: list[ClassSet], segments: set[int]) -> Together:
+        old, known, found = self._last
+        same = len(old) == len(usable) and all(map(is_, old, usable)) and known == segments
+        if not same:
+            found = _consistent(usable, segments)
+            self._last = (usable, segments, found)
+        return found
 
     def _class_set(self, name: str, raw: Raw) -> tuple[Raw, ClassSet | None, tuple[Problem, ...]]:
         held = self._sets.get(name)
@@ -97,10 +110,7 @@ def _without_marker(objects: Objects) -> dict[str, Raw]:
     return {name: raw for name, raw in objects.class_sets.items() if name != MARKER}
 
 
-def _consistent(
-    found: Collection[ClassSet], segments: Collection[int]
-) -> tuple[Mapping[str, ClassSet], tuple[Problem, ...]]:
-    """The class sets that can be true together, by namespace, and why the others cannot."""
+def _consistent(found: Collection[ClassSet], segments: Collection[int]) -> Together:
     owners: dict[int, str] = {}
     kept: dict[str, ClassSet] = {}
     problems: list[Problem] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from romana_ovs.model.errors import InputError, Problem
@@ -34,7 +35,7 @@ def allocation_object(published: Published) -> dict[str, Any]:
             "hostBits": plan.host_bits,
             "endpointBits": plan.endpoint_bits,
         },
-        "tenants": [_tenant(tenant, published) for tenant in sorted(published.runs)],
+        "tenants": _tenants(published),
         "hosts": dict(sorted(published.hosts.items())),
         "hostLine": list(published.host_line),
         "retiredHosts": sorted(published.retired_hosts),
@@ -43,15 +44,17 @@ def allocation_object(published: Published) -> dict[str, Any]:
     return _object("Allocation", ALLOCATION, spec)
 
 
-def _tenant(tenant: str, published: Published) -> dict[str, Any]:
-    tiers = []
-    for key in sorted(key for key in published.indexes if key.tenant == tenant):
-        indexes = published.indexes[key]
+def _tenants(published: Published) -> list[dict[str, Any]]:
+    tiers: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for key, indexes in sorted(published.indexes.items()):
         tier: dict[str, Any] = {"name": key.tier, "indexes": list(indexes)}
         if indexes[0] in published.next_class:
             tier["nextClass"] = published.next_class[indexes[0]]
-        tiers.append(tier)
-    return {"name": tenant, "runs": [list(run) for run in published.runs[tenant]], "tiers": tiers}
+        tiers[key.tenant].append(tier)
+    return [
+        {"name": tenant, "runs": [list(run) for run in runs], "tiers": tiers[tenant]}
+        for tenant, runs in sorted(published.runs.items())
+    ]
 
 
 def _foreign(published: Published) -> list[dict[str, Any]]:
@@ -126,7 +129,47 @@ def _sized(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+class Encoder:
+    """Writes published numbers down again and again; class sets that did not change cost next to nothing."""
+
+    def __init__(self) -> None:
+        self._sets: dict[str, tuple[ClassSet, dict[str, Any]]] = {}
+
+    def encode(self, published: Published) -> dict[str, Any]:
+        """`published` in plain values of JSON: its objects."""
+        self._sets = {name: self._class_set(name, classes) for name, classes in published.namespaces.items()}
+        return {"allocation": allocation_object(published), "classSets": [raw for _, raw in self._sets.values()]}
+
+    def _class_set(self, name: str, classes: ClassSet) -> tuple[ClassSet, dict[str, Any]]:
+        held = self._sets.get(name)
+        return held if held is not None and held[0] is classes else (classes, class_set_object(classes))
+
+
 def published_to_json(published: Published) -> dict[str, Any]:
     """`published` in plain values of JSON: its objects."""
-    sets: Iterable[ClassSet] = published.namespaces.values()
-    return {"allocation": allocation_object(published), "classSets": [class_set_object(each) for each in sets]}
+    return Encoder().encode(published)
+
+
+class PublishedText:
+    """What `published_to_json` gives, as text; only what changed since the last time is written anew."""
+
+    def __init__(self, write: Callable[[object], str]) -> None:
+        """`write` makes JSON text of plain values."""
+        self._write = write
+        self._published: Published | None = None
+        self._text = ""
+        self._sets: dict[str, tuple[ClassSet, str]] = {}
+
+    def of(self, published: Published) -> str:
+        """The text of `published`. Raises InputError when an object would be larger than the API server takes."""
+        if published is not self._published:
+            sets = {}
+            for name, classes in published.namespaces.items():
+                held = self._sets.get(name)
+                same = held is not None and held[0] is classes
+                sets[name] = held if same and held is not None else (classes, self._write(class_set_object(classes)))
+            allocation = self._write(allocation_object(published))
+            texts = ",".join(text for _, text in sets.values())
+            self._text = f'{{"allocation":{allocation},"classSets":[{texts}]}}'
+            self._published, self._sets = published, sets
+        return self._text

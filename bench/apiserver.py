@@ -1,0 +1,83 @@
+"""A real API server with a large cluster in it, and what changes it at a pace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.objects import Object, everything
+from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs.kube.api.client import JSON, Api
+from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.model.cluster import Cluster
+
+CONNECTIONS = 8
+MERGE_PATCH = "application/merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One change: with a body it is created (POST) or patched (PATCH), without it is removed (DELETE)."""
+
+    method: str
+    path: str
+    body: Object | None = None
+
+
+class Server:
+    """An API server and who may do everything there."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.api = Api(ApiSource(str(plane.kubeconfig)))
+
+    def account(self, name: str, *, node: str = "") -> Path:
+        """A kubeconfig with a token of that service account of ours."""
+        return self.plane.kubeconfig_for_service_account("kube-system", name, node=node)
+
+    def send(self, request: Request) -> None:
+        """Carry out one change. Raises ApiError."""
+        kind = MERGE_PATCH if request.method == "PATCH" else JSON
+        self.api.request(request.method, request.path, body=request.body, content_type=kind)
+
+    def create(self, objects: Iterable[tuple[str, Object]]) -> None:
+        """Create `objects` (path and object), in any order. Raises ApiError."""
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            for _ in pool.map(lambda each: self.send(Request("POST", *each)), objects):
+                pass
+
+    def play(self, streams: Sequence[Sequence[Request]], rate: float) -> float:
+        """Send every stream in its order, all together `rate` requests a second; returns how many it came to be."""
+        start = time.monotonic()
+        pause = len(streams) / rate
+        threads = [
+            threading.Thread(target=self._play, args=(stream, start + pause * number / len(streams), pause))
+            for number, stream in enumerate(streams)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(map(len, streams)) / (time.monotonic() - start)
+
+    def _play(self, stream: Sequence[Request], start: float, pause: float) -> None:
+        for number, request in enumerate(stream):
+            time.sleep(max(0.0, start + number * pause - time.monotonic()))
+            self.send(request)
+
+
+@contextmanager
+def serving(cluster: Cluster) -> Iterator[Server]:
+    """An API server that has `cluster`."""
+    with ControlPlane() as plane:
+        plane.apply(manifests_folder())
+        server = Server(plane)
+        for objects in everything(cluster):
+            server.create(objects)
+        yield server

@@ -1,0 +1,48 @@
+"""Which nodes are away: a node that lags behind what was published says no more than one that is gone."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+
+from romana_ovs.policy.published import Report
+
+
+class Absence:
+    """How long each revision has been published, and so how long a node has lagged behind."""
+
+    def __init__(self, seconds: float) -> None:
+        """A node is away that has not acknowledged what was published `seconds` ago."""
+        self._seconds = seconds
+        self._revisions: list[int] = []
+        self._times: list[float] = []
+
+    def away(self, revision: int, reports: Mapping[str, Report], now: float) -> frozenset[str]:
+        """The nodes that are away at `now`, seconds of a clock that never goes back; `revision` is published by now."""
+        if not self._revisions or revision > self._revisions[-1]:
+            self._revisions.append(revision)
+            self._times.append(now)
+        found = {name for name, report in reports.items() if self._lags(report.acknowledged, now)}
+        self._forget(now)
+        return frozenset(found)
+
+    def next_check(self, reports: Mapping[str, Report], now: float) -> float | None:
+        """Seconds until a node may come to be away without anything having happened; None when none lags."""
+        due = [
+            self._times[at] + self._seconds - now
+            for report in reports.values()
+            if (at := bisect_right(self._revisions, report.acknowledged)) < len(self._times)
+        ]
+        return min((seconds for seconds in due if seconds > 0), default=None)
+
+    def _lags(self, acknowledged: int, now: float) -> bool:
+        first = bisect_right(self._revisions, acknowledged)
+        return first < len(self._times) and now - self._times[first] >= self._seconds
+
+    def _forget(self, now: float) -> None:
+        """Of revisions that are older than anybody may lag behind, one is enough to know that."""
+        old = bisect_right(self._times, now - self._seconds) - 1
+        if old > 0:
+            # Who lags behind an older one lags behind the last of them too, for all that is asked.
+            self._revisions[: old + 1] = [self._revisions[old]]
+            self._times[: old + 1] = [self._times[old]]

@@ -1,0 +1,269 @@
+"""A controller without switches beside an API server in memory: what it is told, what it asks for, what time it is."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from romana_ovs.controller.duties import Duties
+from romana_ovs.controller.parts import Parts
+from romana_ovs.controller.shelf import RESOURCES as NUMBERS
+from romana_ovs.kube.api.carry import Carried, Carry
+from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, TENANTS, Resource
+from romana_ovs.kube.api.wanted import Lead, Leadership
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.published import Verb, Write
+from romana_ovs.kube.store import Loaded
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.settings import Settings
+
+EVERYTHING = (*CLUSTER, *NUMBERS, TENANTS)
+MOST_ROUNDS = 60
+Key = tuple[str, str]
+
+
+class Server:
+    """Objects with optimistic concurrency by resourceVersion; everyone in `watching` sees every change at once."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.watching: list[Process] = []
+        self.trouble = ""
+        """What is said to every write, in place of doing it."""
+        self.writes: list[Write] = []
+        """The writes that were done."""
+        self._versions = count(1)
+        self._objects: dict[str, dict[Key, dict[str, Any]]] = {str(resource): {} for resource in EVERYTHING}
+
+    def put(self, resource: Resource, name: str, *, labels: Mapping[str, str] | None = None, **parts: Any) -> None:
+        """Make an object, or edit it; `namespace` is metadata, all else is the object's."""
+        namespace = parts.pop("namespace", "")
+        held = self._objects[str(resource)].get((namespace, name))
+        same = held is not None and held.get("spec") == parts.get("spec")
+        metadata = held["metadata"] if held is not None else {"uid": f"uid-{next(self._versions)}"}
+        self._store(resource, (namespace, name), {**parts, "kind": resource.kind, "metadata": {
+            **metadata, "name": name, "namespace": namespace, "labels": dict(labels or {}),
+            "generation": metadata.get("generation", 0) + (0 if same else 1),
+        }})
+
+    def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
+        """Delete an object."""
+        gone = self._objects[str(resource)].pop((namespace, name))
+        head = head_of(gone, resource)
+        assert head is not None
+        self._tell(Seen(str(resource), (Update(head.id, head.uid, str(next(self._versions)), there=False),)))
+
+    def of(self, resource: Resource, name: str) -> dict[str, Any]:
+        """A copy of an object of the cluster's scope."""
+        return copy.deepcopy(self._objects[str(resource)]["", name])
+
+    def names(self, resource: Resource) -> list[str]:
+        """The names of all of a resource."""
+        return sorted(name for _, name in self._objects[str(resource)])
+
+    def listings(self) -> list[object]:
+        """What a process tells first."""
+        return [message for resource in EVERYTHING for message in (
+            Began(str(resource)),
+            Seen(str(resource), tuple(self._update(resource, one) for one in self._objects[str(resource)].values())),
+            Listed(str(resource)),
+        )]
+
+    def carry(self, job: Carry, *, leads: bool) -> Carried:
+        """Do what the Kubernetes process does with a job."""
+        if job.leading and not leads:
+            return Carried(job.number, "another process leads")
+        if self.trouble:
+            return Carried(job.number, self.trouble)
+        for write in job.writes:
+            if not self._write(write):
+                break
+        return Carried(job.number)
+
+    def _write(self, write: Write) -> bool:
+        """Whether the write was accepted."""
+        [resource] = [one for one in NUMBERS if one.kind == write.kind]
+        held = self._objects[str(resource)].get(("", write.name))
+        version = write.version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
+        if write.verb is Verb.CREATE:
+            if held is not None:
+                return False
+        elif held is None or held["metadata"]["resourceVersion"] != version:
+            return False
+        self.writes.append(write)
+        if write.verb is Verb.DELETE:
+            self.remove(resource, write.name)
+        else:
+            body = json.loads(json.dumps(write.body))
+            uid = held["metadata"]["uid"] if held is not None else f"uid-{next(self._versions)}"
+            self._store(resource, ("", write.name), {**body, "metadata": {"name": write.name, "uid": uid}})
+        return True
+
+    def _store(self, resource: Resource, key: Key, value: dict[str, Any]) -> None:
+        value["metadata"] = {**value["metadata"], "resourceVersion": str(next(self._versions))}
+        self._objects[str(resource)][key] = value
+        self._tell(Seen(str(resource), (self._update(resource, value),)))
+
+    def _update(self, resource: Resource, value: dict[str, Any]) -> Update:
+        head = head_of(value, resource)
+        assert head is not None
+        return decoder(resource, self.settings)(copy.deepcopy(value), head)
+
+    def _tell(self, message: object) -> None:
+        for process in self.watching:
+            process.inbox.append(message)
+
+
+@dataclass
+class Timer:
+    """Something to be done at `due`; `kind` is the name of what Duties were given for it."""
+
+    due: float
+    seconds: float
+    kind: str
+
+
+@dataclass
+class Process:
+    """A controller: its Duties, and in the place of switches somebody who confirms all, unless `deaf`."""
+
+    server: Server
+    nodes: Collection[str] = ()
+    registers: bool = True
+    deaf: bool = False
+    now: float = 1000.0
+    loaded: Loaded | None = None
+    leads: bool = False
+    due: bool = False
+    unplaced: tuple[Problem, ...] = ()
+    inbox: list[object] = field(default_factory=list)
+    asked: list[Carry] = field(default_factory=list)
+    told: list[Any] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parts = Parts(self.server.settings)
+        self.store = LiveStore(self.server.settings)
+        self.duties = Duties(
+            self.server.settings, self.parts, self.store, registers=self.registers, tell=self._tell,
+            later=lambda seconds: self.timers.append(Timer(self.now + seconds, seconds, "compute")),
+            wake_later=lambda seconds: self.timers.append(Timer(self.now + seconds, seconds, "look")),
+            clock=lambda: self.now,
+        )
+
+    def start(self) -> None:
+        """A Kubernetes process begins, and lists everything."""
+        self.asked.clear()
+        self.leads = False
+        if self not in self.server.watching:
+            self.server.watching.append(self)
+        self.duties.process_started()
+        self.inbox += self.server.listings()
+
+    def lead(self, leads: bool = True) -> None:
+        """The election has come to this."""
+        self.leads = leads
+        self.inbox.append(Leadership(leads, int(leads), ""))
+
+    def _tell(self, message: object) -> None:
+        if isinstance(message, Carry):
+            self.asked.append(message)
+        elif not isinstance(message, Lead):
+            self.told.append(message)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and whatever is to be done in it is done."""
+        end = self.now + seconds
+        while self.timers and (first := min(self.timers, key=lambda timer: timer.due)).due <= end:
+            self.timers.remove(first)
+            self.now = first.due
+            self.due |= first.kind == "compute"
+            self.settle()
+        self.now = end
+
+    def look(self) -> None:
+        """Take what has come, work on it when that is due, and tell how objects fare; nothing that is asked is done."""
+        messages, self.inbox = self.inbox, []
+        loaded = self.store.apply(*messages)
+        self.loaded = loaded or self.loaded
+        self.due |= self.duties.take(messages) or loaded is not None
+        if self.loaded is None:
+            return
+        if self.due:
+            self.due = False
+            self._round(self.loaded)
+        self.duties.tell_statuses(self.loaded, unplaced=self.unplaced, failing=False)
+
+    def _round(self, loaded: Loaded) -> None:
+        policies = self.duties.policies()
+        self.duties.follow(loaded.cluster, self.nodes)
+        self.duties.speak()
+        if self.deaf:
+            return
+        for node in self.nodes:
+            pledge = self.parts.pledge(node, policies)
+            assert pledge is not None
+            self.parts.confirmed(node, pledge)
+            self.duties.report()
+        if not self.parts.pending:
+            self.duties.programmed()
+
+    def carry(self) -> None:
+        """Have the oldest job done that is asked for."""
+        answer = self.server.carry(self.asked.pop(0), leads=self.leads)
+        self.inbox.append(answer)
+
+    def settle(self) -> None:
+        """Until nothing is to be done at this moment."""
+        for _ in range(MOST_ROUNDS):
+            self.look()
+            if not (self.asked or self.inbox or self.due):
+                return
+            if self.asked:
+                self.carry()
+        raise AssertionError(f"it does not settle: {self.asked}, {self.inbox}")
+
+
+def settle(processes: Iterable[Process]) -> None:
+    """Until none of them has anything to do."""
+    processes = tuple(processes)
+    for _ in range(MOST_ROUNDS):
+        for process in processes:
+            process.settle()
+        if not any(process.inbox or process.due for process in processes):
+            return
+    raise AssertionError("they do not settle")
+
+
+def furnished(*pods: str, settings: Settings | None = None) -> Server:
+    """A server with nodes n1 and n2, the namespace shop, and `pods` as NAME@NODE in it, labelled `app=NAME`."""
+    server = Server(settings)
+    for name in ("n1", "n2"):
+        server.put(NODES, name)
+    server.put(NAMESPACES, "shop", labels={"kubernetes.io/metadata.name": "shop"})
+    for each in pods:
+        name, _, node = each.partition("@")
+        put_pod(server, name, node)
+    return server
+
+
+def put_pod(server: Server, name: str, node: str, *, ip: str = "", **labels: str) -> None:
+    """A pod in the namespace shop; `ip` is what its kubelet has reported."""
+    status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]} if ip else {"phase": "Pending"}
+    server.put(PODS, name, namespace="shop", labels={"app": name, **labels}, status=status, spec={
+        "nodeName": node, "containers": [{"name": "c", "image": "i"}],
+    })
+
+
+def put_policy(server: Server, name: str = "p", *, to: str = "a", source: str = "b", port: int = 80) -> None:
+    """A policy of ours in the namespace shop: pods with `app=source` reach those with `app=to`."""
+    server.put(ROMANA_POLICIES, name, namespace="shop", spec={
+        "podSelector": {"matchLabels": {"app": to}},
+        "allowIncoming": [{"from": [{"pods": {"matchLabels": {"app": source}}}], "toPorts": [{"port": port}]}],
+    })

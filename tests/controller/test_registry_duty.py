@@ -1,0 +1,229 @@
+"""The registry's duty: who leads gives numbers; what becomes of them when terms change, writes fail, nodes are away."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from romana_ovs.controller.duties import ANEW_SECONDS
+from romana_ovs.controller.registry import AWAY_SECONDS
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, PODS
+from romana_ovs.kube.published import MARKER
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.published import Published
+from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
+
+
+def leading(server: Server, *nodes: str, deaf: bool = False) -> Process:
+    process = Process(server, nodes=nodes, deaf=deaf)
+    process.start()
+    process.lead()
+    process.settle()
+    return process
+
+
+def published(process: Process) -> Published:
+    found = process.duties.shelf.published
+    assert found is not None
+    return found
+
+
+def test_who_does_not_lead_writes_no_number() -> None:
+    server = furnished("a@n1")
+    process = Process(server, nodes=("n1", "n2"))
+    process.start()
+    process.settle()
+    assert {write.kind for write in server.writes} == {"NodeReport"}
+    assert process.duties.registry is not None
+    assert process.duties.registry.part is None and process.duties.problems == ()
+    process.lead()
+    process.settle()
+    assert published(process).hosts.keys() == {"n1", "n2"} and "shop" in published(process).runs
+
+
+def test_one_job_at_a_time_the_allocation_first_and_the_marker_last() -> None:
+    server = furnished("a@n1")
+    process = Process(server)
+    process.start()
+    process.lead()
+    process.look()
+    [job] = process.asked
+    kinds = [write.kind for write in job.writes]
+    assert job.leading and kinds[0] == "Allocation" and job.writes[-1].name == MARKER
+    put_pod(server, "b", "n2")
+    process.look()
+    assert process.asked == [job], "nothing more is asked for before the answer"
+    process.settle()
+    names = [(write.kind, write.name) for write in server.writes]
+    assert names[0] == ("Allocation", "cluster") and names[-1] == ("ClassSet", MARKER)
+
+
+def test_leadership_lost_and_won_again_goes_on_from_what_is_published() -> None:
+    server = furnished("a@n1")
+    process = leading(server, "n1", "n2")
+    before = published(process)
+    process.lead(False)
+    put_pod(server, "new", "n1", tier="db")
+    process.settle()
+    assert published(process) is before, "its new tier waits for somebody who leads"
+    process.lead()
+    process.settle()
+    now = published(process)
+    assert now.epoch == before.epoch + 1 and now.hosts == before.hosts
+    assert now.indexes.items() > before.indexes.items()
+
+
+def test_of_two_that_lead_the_later_one_is_not_written_over() -> None:
+    server = furnished("a@n1")
+    one = leading(server, "n1", "n2")
+    two = Process(server)
+    two.start()
+    two.lead()
+    settle([one, two])
+    epoch = published(two).epoch
+    put_pod(server, "b", "n2", tier="db")
+    settle([one, two])
+    allocation = server.of(ALLOCATIONS, "cluster")["spec"]
+    assert allocation["epoch"] > epoch and published(one) == published(two)
+    assert [tier["name"] for tier in allocation["tenants"][0]["tiers"]] == ["db", "default"]
+
+
+def test_superseded_it_begins_anew_from_what_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    server = furnished("a@n1")
+    process = leading(server, "n1", "n2")
+    spec = server.of(ALLOCATIONS, "cluster")["spec"]
+    server.put(ALLOCATIONS, "cluster", spec={**spec, "epoch": spec["epoch"] + 7, "writer": "another"})
+    with caplog.at_level(logging.WARNING, "romana_ovs.registry"):
+        process.settle()
+    assert caplog.text.count("beginning anew") == 1
+    process.wait(ANEW_SECONDS)
+    assert published(process).epoch == spec["epoch"] + 8, "without anything else having happened"
+    put_pod(server, "b", "n2", tier="db")
+    process.settle()
+    assert ("shop", "db") in published(process).indexes
+
+
+def test_numbers_that_somebody_changed_are_written_again_by_who_leads() -> None:
+    server = furnished("a@n1")
+    process = leading(server, "n1", "n2")
+    before, good = published(process), server.of(ALLOCATIONS, "cluster")["spec"]
+    server.put(ALLOCATIONS, "cluster", spec={**good, "hosts": {"n1": "zero"}})
+    process.look()
+    assert process.parts.published is before, "nodes go on by what they had"
+    assert [problem.field for problem in process.duties.problems] == ["spec.hosts.n1"]
+    process.settle()
+    assert server.of(ALLOCATIONS, "cluster")["spec"] == good and process.duties.problems == ()
+
+
+def test_an_allocation_that_cannot_be_judged_is_told_and_not_written_over() -> None:
+    server = furnished("a@n1")
+    process = leading(server, "n1", "n2")
+    before, good = published(process), server.of(ALLOCATIONS, "cluster")["spec"]
+    server.put(ALLOCATIONS, "cluster", spec={**good, "revision": "high"})
+    done = len(server.writes)
+    put_pod(server, "b", "n2", tier="db")
+    process.settle()
+    assert {write.kind for write in server.writes[done:]} == {"NodeReport"}, "it asks, and nobody may give"
+    assert process.parts.published is before
+    assert [str(problem) for problem in process.duties.problems] == [
+        "Allocation cluster: spec.revision: a number from 0 to 9007199254740992 was expected"
+    ]
+    server.put(ALLOCATIONS, "cluster", spec=good)
+    process.settle()
+    assert process.duties.problems == () and ("shop", "db") in published(process).indexes
+
+
+def test_an_allocation_of_another_plan_is_refused_in_words() -> None:
+    server = furnished("a@n1")
+    process = leading(server, "n1", "n2")
+    process.lead(False)
+    process.settle()
+    spec = server.of(ALLOCATIONS, "cluster")["spec"]
+    other = {**spec, "plan": {**spec["plan"], "network": "11.0.0.0/8"}}
+    server.put(ALLOCATIONS, "cluster", spec=other)
+    process.settle()
+    process.lead()
+    process.settle()
+    assert server.of(ALLOCATIONS, "cluster")["spec"] == other
+    [told] = [problem for problem in process.duties.problems if "another address plan" in problem.reason]
+    assert "restore the settings" in told.reason
+    assert process.parts.address_of("shop/a") is not None
+
+
+def test_an_allocation_that_is_deleted_changes_no_address_of_a_pod_there_is() -> None:
+    server = furnished("z@n1")
+    process = leading(server, "n1", "n2")
+    server.put(PODS, "a", namespace="abc", status={"phase": "Pending"}, spec={"nodeName": "n1", "containers": []})
+    process.settle()
+    process.lead()
+    process.settle()
+    before = [process.parts.address_of(PodKey(name)) for name in ("shop/z", "abc/a")]
+    server.remove(ALLOCATIONS, "cluster")
+    process.settle()
+    process.wait(3 * ANEW_SECONDS)
+    assert server.names(ALLOCATIONS) == ["cluster"], "it is made anew"
+    assert [process.parts.address_of(PodKey(name)) for name in ("shop/z", "abc/a")] == before
+    assert all("not taken" in problem.reason for problem in process.parts.problems)
+
+
+def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    server = furnished("a@n1")
+    process = Process(server)
+    process.start()
+    process.lead()
+    server.trouble = "Allocation cluster cannot be written: 403"
+    with caplog.at_level(logging.ERROR, "romana_ovs.registry"):
+        for _ in range(4):
+            process.look()
+            process.carry()
+        process.look()
+    assert [str(problem) for problem in process.duties.problems] == [server.trouble]
+    assert caplog.text.count("cannot be published") == 1
+    server.trouble = ""
+    process.settle()
+    assert process.duties.problems == ()
+    assert server.names(ALLOCATIONS) == ["cluster"]
+
+
+def test_a_new_process_does_not_wait_for_the_answer_to_the_old_one() -> None:
+    server = furnished("a@n1")
+    process = Process(server)
+    process.start()
+    process.lead()
+    process.look()
+    assert process.asked
+    process.start()
+    process.settle()
+    assert not server.names(ALLOCATIONS), "another election has to be won first"
+    process.lead()
+    process.settle()
+    assert server.names(ALLOCATIONS) == ["cluster"]
+
+
+def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
+    server = furnished("a@n1", "b@n2")
+    here = leading(server, "n1")
+    away = Process(server, nodes=("n2",), registers=False)
+    away.start()
+    settle([here, away])
+    server.watching.remove(away)
+    put_policy(server)
+    here.settle()
+    sets = server.of(CLASS_SETS, "shop")["spec"]
+    assert any("coming" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
+    assert here.duties.registry is not None and here.duties.registry.behind is not None
+    here.wait(AWAY_SECONDS - 1)
+    assert server.of(CLASS_SETS, "shop")["spec"] == sets
+    here.wait(AWAY_SECONDS)
+    assert not any("coming" in each for each in server.of(CLASS_SETS, "shop")["spec"]["classes"])
+
+
+def test_a_node_that_is_gone_is_not_waited_for() -> None:
+    server = furnished("a@n1")
+    server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledged": 0})
+    here = leading(server, "n1", "n2")
+    put_policy(server, to="a", source="a")
+    here.settle()
+    assert here.duties.registry is not None and here.duties.registry.part is not None
+    assert not here.duties.registry.part.pending

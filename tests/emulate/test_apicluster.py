@@ -1,0 +1,140 @@
+"""A cluster of an API server, as the emulator follows it: one listing and watch of everything, and pods as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from romana_ovs.emulate import apicluster
+from romana_ovs.emulate.apicluster import ApiCluster
+from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.messages import Began, Health, Listed, Seen, Update
+from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
+from romana_ovs.model.errors import ApiError, SetupError, UnreachableError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+
+A = PodKey("shop/a")
+
+
+@dataclass(frozen=True)
+class FakeApi:
+    source: ApiSource
+    error: ApiError | None = None
+
+    def request(self, *_: object, **__: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class Told:
+    """In the place of what follows resources: says nothing but what the test has it say."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.followed: dict[Resource, Callable[[object], None]] = {}
+        self.first: dict[str, list[dict[str, Any]]] = {}
+        told = self
+
+        class Follower:
+            def __init__(self, _: object, resource: Resource, __: Settings, send: Callable[[object], None]) -> None:
+                self.resource, self.send = resource, send
+
+            def start(self) -> None:
+                told.followed[self.resource] = self.send
+                for message in told.listing(self.resource):
+                    self.send(message)
+
+        monkeypatch.setattr(apicluster, "Follower", Follower)
+
+    def listing(self, resource: Resource) -> list[object]:
+        name = str(resource)
+        if name not in self.first:
+            return [Health(name, f"{name} are not told")]
+        updates = tuple(update(resource, one) for one in self.first[name])
+        return [Began(name), Seen(name, updates), Listed(name)]
+
+    def say(self, resource: Resource, value: dict[str, Any], *, there: bool = True) -> None:
+        """A change of an object; of pods both who decode them and who do not hear of it."""
+        for one, send in self.followed.items():
+            if str(one) == str(resource):
+                found = update(one, value)
+                send(Seen(str(one), (found if there else Update(found.id, there=False),)))
+
+
+def update(resource: Resource, value: dict[str, Any]) -> Update:
+    head = head_of(value, resource)
+    assert head is not None
+    return decoder(resource, Settings())(value, head)
+
+
+def pod(name: str, **status: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1"}
+    return {"metadata": metadata, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": status}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    made = Told(monkeypatch)
+    made.first = {str(resource): [] for resource in CLUSTER}
+    made.first[str(NODES)] = [{"metadata": {"name": "n"}}]
+    made.first[str(PODS)] = [pod("a")]
+    return made
+
+
+def cluster(name: str = "") -> ApiCluster:
+    return ApiCluster(FakeApi(ApiSource(name)), Settings())  # type: ignore[arg-type]
+
+
+def test_it_has_the_cluster_and_its_pods_once_all_is_listed(told: Told) -> None:
+    followed = cluster("config")
+    with pytest.raises(SetupError, match="has not listed"):
+        followed.read()
+    followed.start()
+    assert list(followed.read().cluster.pods) == [A] and list(followed.read().cluster.nodes) == ["n"]
+    assert followed.served() == ("80/tcp",)
+    assert "kubectl --kubeconfig" in followed.edited
+
+
+def test_what_is_not_listed_is_said_with_the_reason(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apicluster, "LISTING_SECONDS", 0.01)
+    del told.first[str(NAMESPACES)]
+    with pytest.raises(SetupError, match="does not list what it has: namespaces are not told"):
+        cluster().start()
+
+
+def test_a_server_that_cannot_be_asked_is_not_waited_for() -> None:
+    api = FakeApi(ApiSource("config"), UnreachableError("https://127.0.0.1:1: Connection refused"))
+    with pytest.raises(SetupError, match=r"cannot be asked: https://127.0.0.1:1: Connection refused"):
+        ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
+
+
+def test_changes_are_told_with_pods_as_the_server_has_them(told: Told) -> None:
+    followed, changes = cluster(), 0
+    pods: list[Mapping[PodKey, Mapping[str, Any]]] = []
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    followed.start()
+    followed.changed = changed
+    followed.follow_pods(pods.append)
+    assert [list(each) for each in pods] == [[A]] and pods[0][A]["spec"]["nodeName"] == "n"
+    told.say(PODS, pod("b"))
+    assert list(pods[-1]) == [A, "shop/b"] and changes == 1
+    told.say(PODS, pod("a", phase="Pending"))
+    assert pods[-1][A]["status"] == {"phase": "Pending"} and len(pods) == 3
+    told.say(PODS, pod("b"), there=False)
+    assert list(pods[-1]) == [A] and list(followed.read().cluster.pods) == [A]
+
+
+def test_waiting_for_the_cluster_to_be_something(told: Told) -> None:
+    followed = cluster()
+    followed.start()
+    assert list(followed.await_cluster(lambda found: A in found.pods).pods) == [A]
+    with pytest.raises(SetupError, match="within 0 s"):
+        followed.await_cluster(lambda found: not found.pods, 0.01)

@@ -1,0 +1,299 @@
+"""What the kubelets of emulated nodes tell an API server, and when."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from romana_ovs.emulate import kubelet as kubelets
+from romana_ovs.emulate.kubelet import Kubelet
+from romana_ovs.emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
+from romana_ovs.emulate.pods import PodPlace
+from romana_ovs.kube.api.client import Answer
+from romana_ovs.model.errors import ApiError, ConflictError, FaultyError, MissingError, SetupError
+from romana_ovs.model.objects import PodKey
+
+NODES = "/api/v1/nodes"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{LEASES}/leases"
+PODS = "/api/v1/namespaces/shop/pods"
+SECONDS = 20.0
+A = PodKey("shop/a")
+Object = dict[str, Any]
+
+
+class ScriptedApi:
+    """Objects by their path; `faults` are raised in place of an answer to what begins with (method, path)."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Object] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.faults: dict[tuple[str, str], ApiError] = {}
+        self.changed = threading.Condition()
+
+    def request(self, method: str, path: str, *, body: Any = None, content_type: str = "", **_: Any) -> Answer:
+        with self.changed:
+            self.asked.append((method, path))
+            self.changed.notify_all()
+            for (what, begin), error in self.faults.items():
+                if method == what and path.startswith(begin):
+                    raise error
+            return Answer(200, {}, json.dumps(getattr(self, f"_{method.lower()}")(path, body)).encode())
+
+    def _get(self, path: str, _: Any) -> Object:
+        if path not in self.objects:
+            raise MissingError(path, status=404)
+        return self.objects[path]
+
+    def _post(self, path: str, body: Object) -> Object:
+        at = f"{path}/{body['metadata']['name']}"
+        if at in self.objects:
+            raise ConflictError(at, status=409)
+        self.objects[at] = copy.deepcopy(body)
+        return self.objects[at]
+
+    def _patch(self, path: str, body: Object) -> Object:
+        held = self._get(path.removesuffix("/status"), None)
+        uid = body.get("metadata", {}).get("uid")
+        if uid is not None and held["metadata"].get("uid") != uid:
+            raise ConflictError(path, status=409)
+        _merge(held, body)
+        return held
+
+    def _delete(self, path: str, body: Object | None) -> Object:
+        held = self._get(path, None)
+        if body is not None and body["preconditions"]["uid"] != held["metadata"].get("uid"):
+            raise ConflictError(path, status=409)
+        return self.objects.pop(path)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(condition, SECONDS), self.asked
+
+    def times(self, method: str, path: str) -> int:
+        return self.asked.count((method, path))
+
+
+def _merge(held: Object, change: Object) -> None:
+    """A merge patch (RFC 7396), without deletions."""
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(held.get(key), dict):
+            _merge(held[key], value)
+        else:
+            held[key] = copy.deepcopy(value)
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    id: str = "ab12"
+
+
+class Rig:
+    """A Kubelet of the node n1, whose Api is `api`."""
+
+    def __init__(self, api: ScriptedApi) -> None:
+        self.api = api
+        self.complaints: list[str] = []
+        self.ended = 0
+        self.kubelet = Kubelet(
+            api, addresses={"n1": "192.0.2.1"}, complain=self._complain, ended=self._end,  # type: ignore[arg-type]
+        )
+
+    def _complain(self, text: str) -> None:
+        with self.api.changed:
+            self.complaints.append(text)
+            self.api.changed.notify_all()
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def start(self, *nodes: str) -> None:
+        self.kubelet.start(FakeRun(), dict.fromkeys(nodes or ("n1",)))  # type: ignore[arg-type]
+
+    def take(self, *pods: Object) -> None:
+        """The API server has these pods."""
+        for pod in pods:
+            self.api.objects.setdefault(f"{PODS}/{pod['metadata']['name']}", pod)
+        self.kubelet.take({PodKey(f"shop/{pod['metadata']['name']}"): pod for pod in pods})
+
+    def run(self, *names: str, address: str = "10.0.0.1") -> None:
+        """These pods run."""
+        keys = [PodKey(f"shop/{name}") for name in names]
+        self.kubelet.ran({key: PodPlace(key, "n1", address, "") for key in keys})
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setattr(kubelets, "RETRY_SECONDS", 0.01)
+    made = Rig(ScriptedApi())
+    yield made
+    made.api.faults.clear()
+    made.kubelet.close()
+
+
+def pod(name: str, *, node: str = "n1", uid: str = "u", ends: bool = False, status: Mapping[str, Any] = {}) -> Object:
+    metadata = {"name": name, "namespace": "shop", "uid": uid}
+    if ends:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    containers = [{"name": "c", "image": "i"}, {"name": "d"}]
+    return {"metadata": metadata, "spec": {"nodeName": node, "containers": containers}, "status": dict(status)}
+
+
+def test_nodes_are_registered_ready_with_their_address_and_a_lease(rig: Rig) -> None:
+    rig.api.objects[LEASE] = {}
+    rig.start("n1", "n2")
+    first, second = (rig.api.objects[f"{NODES}/{name}"] for name in ("n1", "n2"))
+    assert first["metadata"]["labels"][EMULATED] == "ab12"
+    assert {each["type"]: each["address"] for each in first["status"]["addresses"]} == {
+        "InternalIP": "192.0.2.1", "Hostname": "n1",
+    }
+    assert [each["type"] for each in second["status"]["addresses"]] == ["Hostname"]
+    [ready] = [each for each in first["status"]["conditions"] if each["type"] == "Ready"]
+    assert ready["status"] == "True" and ready["lastHeartbeatTime"]
+    assert rig.api.objects[f"{LEASE}/n1"]["spec"]["holderIdentity"] == "n1"
+
+
+def test_when_it_ends_nodes_and_leases_are_gone(rig: Rig) -> None:
+    rig.start("n1", "n2")
+    rig.api.objects[f"{NODES}/other"] = {"metadata": {"name": "other"}}
+    rig.kubelet.close()
+    assert list(rig.api.objects) == [f"{NODES}/other"]
+    asked = len(rig.api.asked)
+    rig.kubelet.close()
+    assert len(rig.api.asked) == asked
+
+
+def test_an_emulated_node_that_a_dead_run_left_is_taken_over(rig: Rig) -> None:
+    rig.api.objects[f"{NODES}/n1"] = node_object("n1", "dead")
+    rig.start()
+    assert rig.api.objects[f"{NODES}/n1"]["metadata"]["labels"][EMULATED] == "ab12"
+
+
+def test_a_node_that_is_no_emulated_one_is_left_alone(rig: Rig) -> None:
+    real = {"metadata": {"name": "n2", "labels": {"a": "b"}}}
+    rig.api.objects[f"{NODES}/n2"] = copy.deepcopy(real)
+    with pytest.raises(SetupError, match="has a node n2 already, and no emulated one"):
+        rig.start("n1", "n2")
+    assert rig.api.objects == {f"{NODES}/n2": real}, "n1 is gone again"
+
+
+def test_a_registration_that_fails_leaves_no_node(rig: Rig) -> None:
+    rig.api.faults["PATCH", f"{NODES}/n2"] = FaultyError("it broke", status=500)
+    with pytest.raises(SetupError, match="the nodes cannot be registered: it broke"):
+        rig.start("n1", "n2")
+    assert rig.api.objects == {}
+
+
+def test_the_namespace_of_leases_may_come_a_moment_later(rig: Rig) -> None:
+    rig.api.faults["POST", LEASE] = MissingError("namespaces kube-node-lease not found", status=404)
+    rig.start()
+    assert f"{NODES}/n1" in rig.api.objects and rig.complaints == []
+
+
+def test_nodes_say_again_and_again_that_they_live(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubelets, "HEARTBEAT_SECONDS", 0.01)
+    rig.start()
+    rig.api.until(lambda: rig.api.times("PATCH", f"{NODES}/n1/status") > 3)
+    rig.api.until(lambda: rig.api.times("PATCH", f"{LEASE}/n1") > 3)
+
+
+def test_a_pod_is_announced_once_when_it_runs(rig: Rig) -> None:
+    rig.start()
+    rig.take(pod("a"), pod("elsewhere", node="real"))
+    rig.run("a", "elsewhere")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
+    status = rig.api.objects[f"{PODS}/a"]["status"]
+    assert (status["phase"], status["podIP"], status["podIPs"]) == ("Running", "10.0.0.1", [{"ip": "10.0.0.1"}])
+    assert status["hostIP"] == "192.0.2.1"
+    assert [each["name"] for each in status["containerStatuses"]] == ["c", "d"]
+    # What was told is not known here before the watch brings it; until then it is not told again.
+    rig.take(pod("a"))
+    rig.run("a")
+    rig.take(pod("a"), pod("b", uid="v"))
+    rig.run("a", "b", address="10.0.0.1")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
+    assert rig.api.times("PATCH", f"{PODS}/a/status") == 1
+    assert rig.api.times("PATCH", f"{PODS}/elsewhere/status") == 0
+    rig.run("a", "b", address="10.0.0.2")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") == 2)
+
+
+def test_a_pod_that_the_server_calls_running_is_not_announced(rig: Rig) -> None:
+    rig.start()
+    rig.take(pod("a", status={"phase": "Running", "podIP": "10.0.0.1"}), pod("b", uid="v"))
+    rig.run("a", "b")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
+    assert rig.api.times("PATCH", f"{PODS}/a/status") == 0
+
+
+def test_another_pod_of_the_same_name_is_not_taken_for_it(rig: Rig) -> None:
+    rig.start()
+    rig.api.objects[f"{PODS}/a"] = pod("a", uid="another")
+    rig.take(pod("a", uid="old"))
+    rig.run("a")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
+    assert rig.api.objects[f"{PODS}/a"]["status"] == {}
+    rig.take(pod("a", uid="another"))
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") == 2)
+    rig.kubelet.close()
+    assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.1" and rig.complaints == []
+
+
+def test_a_pod_that_is_to_end_is_buried_when_it_does_not_run_any_more(rig: Rig) -> None:
+    rig.start()
+    rig.take(pod("a"), pod("b", uid="v"))
+    rig.run("a")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
+    assert not rig.kubelet.ending(A) and rig.ended == 0
+    rig.take(pod("a", ends=True), pod("b", uid="v"))
+    assert rig.kubelet.ending(A) and rig.ended == 1
+    rig.take(pod("a", ends=True), pod("b", uid="v"))
+    assert rig.ended == 1, "told once"
+    rig.run("a", "b")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
+    assert rig.api.times("DELETE", f"{PODS}/a") == 0, "its processes and its port are still there"
+    rig.run("b")
+    rig.api.until(lambda: rig.api.times("DELETE", f"{PODS}/a"))
+    rig.kubelet.close()
+    assert f"{PODS}/a" not in rig.api.objects and not rig.kubelet.ending(PodKey("shop/unknown"))
+
+
+def test_what_is_not_taken_is_complained_of_once_and_tried_again(rig: Rig) -> None:
+    rig.start()
+    rig.api.faults["PATCH", f"{PODS}/a"] = FaultyError("it broke", status=500)
+    rig.take(pod("a"))
+    rig.run("a")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") > 3)
+    assert rig.complaints == ["the API server does not take what the nodes report: it broke"]
+    with rig.api.changed:
+        rig.api.faults.clear()
+    rig.api.until(lambda: rig.api.objects[f"{PODS}/a"]["status"].get("podIP") == "10.0.0.1" or None)
+    rig.api.faults["PATCH", f"{PODS}/b"] = FaultyError("it broke", status=500)
+    rig.take(pod("a"), pod("b", uid="v"))
+    rig.run("a", "b")
+    rig.api.until(lambda: len(rig.complaints) == 2)
+
+
+def test_the_end_does_not_wait_for_what_fails(rig: Rig) -> None:
+    rig.start()
+    rig.api.faults["PATCH", PODS] = rig.api.faults["DELETE", NODES] = FaultyError("it broke", status=500)
+    rig.take(pod("a"))
+    rig.run("a")
+    rig.api.until(lambda: rig.complaints)
+    rig.kubelet.close()
+    assert f"{NODES}/n1" in rig.api.objects and f"{LEASE}/n1" not in rig.api.objects
+
+
+def test_objects_are_of_plain_values() -> None:
+    made = [
+        node_object("n", "r"), node_status("n", None, "t"), node_lease("n", "t"),
+        pod_status(pod("a"), address="10.0.0.1", host=None, now="t"),
+    ]
+    assert json.loads(json.dumps(made)) == made
+    assert "hostIP" not in made[-1] and made[2]["metadata"]["namespace"] == LEASES
+    assert {each["type"] for each in made[-1]["conditions"]} >= {"Ready", "PodScheduled"}
