@@ -61,7 +61,7 @@ class Duties:
         self._reporting: int | None = None
         self._reports = 0
         self._reported = 0.0
-        self._report_later = False
+        self._report_due = 0.0
         self._waiting_since: float | None = None
         self._digest: tuple[object, str] | None = None
         self._told = self._counted = 0.0
@@ -143,15 +143,15 @@ class Duties:
         if self._reporting is not None or not self.shelf.listed:
             return
         versions = {node: version for node in self.shelf.reports if (version := self.shelf.report_version(node))}
-        calm = self._clock() - self._reported >= REPORT_SECONDS
+        now = self._clock()
+        calm = now - self._reported >= REPORT_SECONDS
         writes = tuple(self.parts.report_writes(self.shelf.reports, versions, all_of_it=calm))
-        if calm:
-            self._report_later = False
-        elif not writes and not self._report_later and any(self.parts.report_writes(self.shelf.reports, versions)):
-            self._report_later = True
+        if not writes and now >= self._report_due and any(self.parts.report_writes(self.shelf.reports, versions)):
+            # Whatever is told until then, it is looked at again.
+            self._report_due = now + REPORT_SECONDS
             self._later(REPORT_SECONDS)
         if writes:
-            self._reported = self._clock()
+            self._reported = now
             # Negative: those that the registry asks for count upwards.
             self._reports -= 1
             self._reporting = self._reports

@@ -47,17 +47,19 @@ class ControlPlane:
 
     def __init__(
         self, *, address: str = LOOPBACK, controllers: bool = False, binaries: Binaries | None = None,
-        progress: Progress = lambda text: None,
+        progress: Progress = lambda text: None, options: Sequence[str] = (),
     ) -> None:
         """Nothing is started yet.
 
         `address` is what the API server listens on, `controllers` asks for kube-controller-manager and
-        kube-scheduler too. Without controllers nothing makes service accounts, so pods do without.
+        kube-scheduler too. Without controllers nothing makes service accounts, so pods do without. `options` are
+        further ones for the API server.
         """
         self._address = address
         self._controllers = controllers
         self._binaries = binaries
         self._progress = progress
+        self._options = tuple(options)
         self._run: Run | None = None
         self._daemons: dict[str, Daemon] = {}
         self._port = 0
@@ -244,7 +246,7 @@ class ControlPlane:
             f"--service-account-issuer={ISSUER}", f"--service-account-key-file={pki / 'accounts.pub'}",
             f"--service-account-signing-key-file={pki / 'accounts.key'}",
             f"--service-cluster-ip-range={SERVICE_RANGE}", "--allow-privileged",
-            "--endpoint-reconciler-type=none", "--profiling=false",
+            "--endpoint-reconciler-type=none", "--profiling=false", *self._options,
         ]
 
     def _start_controllers(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -89,7 +90,8 @@ class Controller:
     def _follow(self, events: list[dict[str, Any]]) -> None:
         status = socket.socket(socket.AF_UNIX)
         try:
-            status.connect(str(self.folder / "status.sock"))
+            while status.connect_ex(str(self.folder / "status.sock")) == errno.ECONNREFUSED:
+                time.sleep(0.02)  # It is bound, and not listened on yet.
             for line in status.makefile():
                 events.append(json.loads(line))
         except OSError:

@@ -19,19 +19,24 @@ from tests.kubernetes.raw import Client
 NAMESPACES = "/api/v1/namespaces"
 
 
-@pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """A control plane with everything of etc/kubernetes, started with the first test that asks.
-
-    Tests that end the API server, or fill it, start a ControlPlane of their own.
-    """
+def needed_binaries() -> binaries.Binaries:
+    """The programs of a control plane; skips the test where there are none, which in CI is a failure."""
     found = binaries.find()
     if found is None:
         reason = binaries.lacking() or "needs Kubernetes built: run `python -m romana_ovs.emulate.binaries` once"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with ControlPlane(binaries=found) as plane:
+    return found
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A control plane with everything of etc/kubernetes, started with the first test that asks.
+
+    Tests that end the API server, or fill it, start a ControlPlane of their own.
+    """
+    with ControlPlane(binaries=needed_binaries()) as plane:
         plane.apply(manifests_folder())
         yield plane
 

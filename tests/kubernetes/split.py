@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,16 +20,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from urllib3.exceptions import HTTPError
 
+from romana_ovs.controller.telling import digest
 from romana_ovs.emulate.agents import Zygote
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.fabric import Fabric, join, underlay_address
 from romana_ovs.emulate.kubelet_objects import node_object, node_status, pod_status
-from romana_ovs.emulate.nodes import Node, start_node
+from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
 from romana_ovs.emulate.probe import measure
 from romana_ovs.emulate.runs import Run, start_run
@@ -37,15 +39,25 @@ from romana_ovs.kube.api.messages import Began, Listed, Seen
 from romana_ovs.kube.api.objects import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER
 from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.published import published_from_json
 from romana_ovs.kube.store import Loaded
+from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.matrix import reachability
+from romana_ovs.state import StateFile
+from romana_ovs.switch.bridges import BridgeRow, bridges
+from romana_ovs.switch.ovsdb import OvsdbWatch
+from romana_ovs.world import World
+from romana_ovs.world.joined import joined_state
+from romana_ovs.world.node import NodePart
+from tests.integration.ovs import RawSwitch
 from tests.integration.running import Controller
 from tests.kubernetes.raw import Client, Object, Refused
 
-PATIENCE = 90.0
+PATIENCE = 45.0
 """Seconds that anything may take on a loaded machine."""
 TICK = 0.05
 PORTS = ("80/tcp", "81/tcp", "80/udp")
@@ -86,7 +98,7 @@ class Part(Controller):
     @property
     def saved(self) -> dict[str, Any]:
         """What its state file holds."""
-        return dict(json.loads((self.folder / "state").read_text()))
+        return dict(StateFile(self.folder / "state").load() or {})
 
     def is_done(self) -> bool:
         """Whether its switches have all that it knows of."""
@@ -143,8 +155,20 @@ class Cluster:
             self.admin.put(f"{path}/{name}", {**body, "metadata": {"name": name, "resourceVersion": version}})
         return f"{path}/{name}"
 
+    def clear(self) -> None:
+        """Take every pod and policy away; returns when all is settled."""
+        for path in ("/apis/networking.k8s.io/v1/networkpolicies", f"{ROMANA}/networkpolicies", "/api/v1/pods"):
+            for raw in self.admin.get(path)["items"]:
+                place, (group, _, name) = raw["metadata"], path.rpartition("/")
+                self.admin.delete(f"{group}/namespaces/{place['namespace']}/{name}/{place['name']}")
+        self.settled()
+
     def loaded(self) -> Loaded:
         """What a whole-cluster controller makes of what the API server has now."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[Loaded, str]:
+        """The same, with the digest of its policies that nodes report when they have all of them."""
         store, found = LiveStore(Settings()), None
         for resource in CLUSTER:
             decode, name = decoder(resource, Settings()), str(resource)
@@ -153,11 +177,16 @@ class Cluster:
             for message in (Began(name), Seen(name, updates), Listed(name)):
                 found = store.apply(message) or found
         assert found is not None
-        return found
+        return found, digest(store.policies)
 
     def allocation(self) -> Object:
         """What the registry has published for all."""
         return dict(self.admin.get(f"{ROMANA}/allocations/cluster")["spec"])
+
+    def report(self, node: str) -> Object:
+        """What a node has told the registry; empty while it has told nothing."""
+        reports = {one["metadata"]["name"]: one for one in self.admin.get(f"{ROMANA}/nodereports")["items"]}
+        return dict(reports.get(node, {}).get("status", {}))
 
     def conditions(self, path: str) -> dict[str, tuple[str, str]]:
         """Status and reason of each condition of an object."""
@@ -217,15 +246,19 @@ class Cluster:
 
     def settled(self, *keys: PodKey, but: Sequence[str] = ()) -> None:
         """Returns when every node but some has all that there is, with `keys` and all other pods running."""
+        nodes = [name for name in self.nodes if name not in but]
+
         def done() -> bool:
+            loaded, policies = self._read()
+            pods = {key: pod for key, pod in loaded.cluster.pods.items() if pod.node in nodes}
             there = {
                 key for part in self.parts.values() for key, pod in part.state.get("pods", {}).items()
-                if pod["port"] is not None and key in self.pods.running
+                if pod["node"] in nodes and pod["port"] is not None and key in self.pods.running
             }
-            bound = {key for key, pod in self.loaded().cluster.pods.items()
-                     if pod.node in self.nodes and pod.node not in but}
+            told = all(self.report(node).get("policies") == policies for node in nodes)
             ready = [part.is_done() for name, part in self.parts.items() if name not in but and part.running]
-            return all(ready) and there >= {*keys, *bound}
+            addressed = all(pod.address is not None for pod in pods.values())
+            return all(ready) and told and addressed and there == pods.keys() and pods.keys() >= {*keys}
 
         self.until(done, f"all is settled, with {keys}")
 
@@ -235,10 +268,61 @@ class Cluster:
     def flows(self, name: str) -> set[str]:
         """The flows of a node's bridge, without what counts."""
         node, found = self.nodes[name], set()
-        for line in node.ofctl("--no-stats", "dump-flows").splitlines():
+        for line in node.ofctl("dump-flows", "--no-stats").splitlines():
             if "actions=" in line:
                 found.add(line.strip())
         return found
+
+    def youngest(self, name: str) -> float:
+        """Seconds since the last flow-mod that a node's bridge followed, but for those that took flows away."""
+        shown = self.nodes[name].ofctl("dump-flows")
+        return min(float(age) for age in re.findall(r"duration=([0-9.]+)s", shown))
+
+    def facts(self) -> dict[str, BridgeFacts]:
+        """What is known of every node's bridge."""
+        found: dict[str, BridgeFacts] = {}
+        for name, node in self.nodes.items():
+            rows: list[tuple[BridgeRow, ...]] = []
+            watch = OvsdbWatch(node.ovsdb, lambda _, seen, rows=rows: rows.append(seen))
+            try:
+                limit = time.monotonic() + PATIENCE
+                while not watch._idl.run() and time.monotonic() < limit:
+                    time.sleep(TICK)
+                [bridge] = [one for one in bridges(watch._rows()) if one.node == name]
+            finally:
+                watch._idl.close()
+            found[name] = bridge.facts
+        return found
+
+    def has(self, name: str) -> dict[FlowKey, Flow]:
+        """The flows of a node's bridge as the switch itself tells them."""
+        management = SimpleNamespace(management=lambda _: self.nodes[name].management)
+        switch = RawSwitch(management, BRIDGE)  # type: ignore[arg-type]
+        try:
+            return {item.flow.key: item.flow for item in switch.read()}
+        finally:
+            switch.close()
+
+    def saved_parts(self) -> dict[str, Any]:
+        """The state files of all nodes as the one of a controller that drives them all."""
+        saved = {name: self.parts[name].saved for name in self.nodes}
+        newest = max(
+            (each["published"] for each in saved.values()),
+            key=lambda one: published_from_json(one).revision,
+        )
+        parts = {name: each["parts"][name] for name, each in saved.items()}
+        return {"format": 1, "parts": parts, "published": newest}
+
+    def joined_world(self) -> World:
+        """One process for the whole cluster, with the numbers that the registry and the nodes gave."""
+        state = self.saved_parts()
+        nodes = [
+            NodePart(name, Settings(), {**part, "published": state["published"]})
+            for name, part in state["parts"].items()
+        ]
+        world = World(Settings(), joined_state(published_from_json(state["published"]), nodes))
+        world.update(self.loaded().cluster)
+        return world
 
     def verdicts(self, *keys: PodKey) -> list[str]:
         """Every path between these pods that real packets find otherwise than the reference evaluation."""
@@ -258,6 +342,33 @@ class Cluster:
         """Start these controllers, all at once."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda name: self.parts[name].start(), names))
+
+    @contextmanager
+    def all_in_one(self) -> Iterator[Part]:
+        """One controller in the place of all the others, with what they have saved."""
+        before, state = self.parts, self.saved_parts()
+        for part in before.values():
+            part.stop()
+        config = self.plane.kubeconfig_for_service_account(SYSTEM, "romana-controller")
+        with Part("whole", config, [], list(self.nodes.values())) as whole:
+            StateFile(whole.folder / "state").save(state)
+            self.parts = {"whole": whole}
+            try:
+                self._point({name: whole for name in self.nodes})
+                whole.start()
+                yield whole
+            finally:
+                whole.stop()
+                self.parts = before
+                self._point(before)
+                self.start(*before)
+
+    def _point(self, parts: Mapping[str, Part]) -> None:
+        """Have each node's bridge look for its controller there."""
+        for name, node in self.nodes.items():
+            link = node.folder / "controller.sock"
+            link.unlink()
+            link.symlink_to(parts[name].openflow)
 
     def heal(self) -> None:
         """Start whatever does not run."""

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
+import signal
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from romana_ovs.emulate import binaries
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs.model.objects import PodKey
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.sync.plan import plan
+from tests.integration.live import Traffic
+from tests.kubernetes.fixtures import needed_binaries
 from tests.kubernetes.split import Cluster, split_cluster
 
 pytestmark = pytest.mark.root
 NODES = ("n1", "n2", "n3")
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "None"},
+    ],
+}
+"""What API servers write down: all that our service accounts ask."""
 
 
 @pytest.fixture(scope="module")
-def own(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane that is ours to end; `control_plane` says whether there can be one."""
-    with ControlPlane(binaries=binaries.find()) as plane:
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="module")
+def own(audit: Path) -> Iterator[ControlPlane]:
+    """A control plane that is ours to end."""
+    (audit / "policy").write_text(json.dumps(AUDIT))
+    options = [f"--audit-policy-file={audit}/policy", f"--audit-log-path={audit}/log", "--audit-log-mode=blocking"]
+    with ControlPlane(binaries=needed_binaries(), options=options) as plane:
         plane.apply(manifests_folder())
         yield plane
 
@@ -32,12 +61,10 @@ def running(own: ControlPlane) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(running: Cluster) -> Iterator[Cluster]:
-    """The cluster, with every controller running and every pod gone again after the test."""
+    """The cluster, with every controller running; every pod and policy is gone again after the test."""
     yield running
     running.heal()
-    for key in running.loaded().cluster.pods:
-        running.delete_pod(key)
-    running.settled()
+    running.clear()
 
 
 @pytest.fixture
@@ -45,7 +72,235 @@ def ns(cluster: Cluster) -> str:
     return cluster.namespace(f"t-{secrets.token_hex(3)}")
 
 
-def test_pods_of_several_nodes_and_policies(cluster: Cluster, ns: str) -> None:
+def only_from(app: str, target: str, *ports: int) -> dict:
+    """A policy's spec: into pods of `target`, only from pods of `app`, at these ports."""
+    rule: dict = {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
+    if ports:
+        rule["ports"] = [{"port": port} for port in ports]
+    return {"podSelector": {"matchLabels": {"app": target}}, "policyTypes": ["Ingress"], "ingress": [rule]}
+
+
+def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: Cluster, ns: str, audit: Path) -> None:
+    other = cluster.namespace(f"{ns}-b")
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
+    pods += [cluster.pod(other, "stranger", "n2")]
+    cluster.policy(ns, "one", only_from("p0", "p1", 80))
+    egress = {"policyTypes": ["Egress"], "podSelector": {"matchLabels": {"app": "p3"}},
+              "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "p5"}}}]}]}
+    cluster.policy(ns, "two", egress)
     cluster.settled(*pods)
     assert cluster.verdicts(*pods) == []
+    _equal_to_one_controller(cluster)
+    asked = [json.loads(line) for line in (audit / "log").read_text().splitlines()]
+    # 429: a definition that has just been made is not served at once.
+    assert {one["responseStatus"]["code"] for one in asked} <= {200, 201, 404, 409, 429}
+    selected = set()
+    for one in asked:
+        if one["objectRef"]["resource"] == "pods" and one["user"]["username"].endswith(":romana-node"):
+            [node] = one["user"]["extra"]["authentication.kubernetes.io/node-name"]
+            assert parse_qs(urlsplit(one["requestURI"]).query)["fieldSelector"] == [f"spec.nodeName={node}"]
+            selected.add((node, one["verb"]))
+    assert selected == {(node, verb) for node in NODES for verb in ("list", "watch")}
+
+
+def _equal_to_one_controller(cluster: Cluster) -> None:
+    """Every bridge has what one process for the whole cluster would give it, of the same numbers."""
+    world, facts = cluster.joined_world(), cluster.facts()
+    for node in NODES:
+        view = world.view(facts[node], facts)
+        wanted = compile_node(view, resolve(view)).flows
+        difference = plan(wanted, cluster.has(node))
+        assert (difference.add, difference.modify, difference.delete) == ((), (), ()), node
+        assert len(wanted) > 50
+
+
+def test_a_new_question_interrupts_nothing_between_processes(cluster: Cluster, ns: str) -> None:
+    client, server, other = (cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True))
+    cluster.settled(client, server, other)
+    task = {"kind": "udp", "address": cluster.address(server), "port": 80}
+    traffic = Traffic(cluster.pods.running[client], [task])
+    try:
+        traffic.flowing()
+        for number, label in enumerate(("c", "o", "c")):
+            cluster.policy(ns, "p", {**only_from("c", "s"), "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]},
+                {"from": [{"podSelector": {"matchExpressions": [
+                    {"key": f"new-{number}", "operator": "DoesNotExist"}, {"key": "app", "operator": "In",
+                                                                           "values": [label]}]}}]},
+            ]})
+            cluster.settled()
+            assert cluster.verdicts(client, server, other) == []
+        traffic.unharmed()
+    finally:
+        traffic.close()
+
+
+@contextmanager
+def flowing(cluster: Cluster, source: PodKey, *targets: PodKey) -> Iterator[Traffic]:
+    """UDP that goes well already, from one pod to others."""
+    tasks = [{"kind": "udp", "address": cluster.address(target), "port": 80} for target in targets]
+    traffic = Traffic(cluster.pods.running[source], tasks)
+    try:
+        traffic.flowing()
+        yield traffic
+    finally:
+        traffic.close()
+
+
+def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: Cluster, ns: str) -> None:
+    client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
+    cluster.policy(ns, "p", only_from("c", "s"))
+    cluster.settled(client, server)
+    cluster.parts["registry"].stop(signal.SIGKILL)
+    with flowing(cluster, client, server) as traffic:
+        more = [cluster.pod(ns, f"{app}-more", "n3", app=app) for app in "cs"]
+        cluster.policy(ns, "q", only_from("c", "c", 81))
+        cluster.settled(*more)
+        assert cluster.verdicts(client, server, *more) == []
+        cluster.delete_pod(more[0])
+        cluster.settled()
+        newcomer = cluster.pod(cluster.namespace(f"{ns}-new"), "late", "n2")
+        said = f"Pod {newcomer}: tenant '{ns}-new', tier 'default' has no range yet: it waits for the registry"
+        cluster.until(
+            lambda: said in cluster.parts["n2"].state["problems"], "it says so"
+        )
+        assert newcomer not in cluster.pods.running
+        cluster.start("registry")
+        cluster.settled(newcomer)
+        assert cluster.parts["n2"].state["problems"] == []
+        assert cluster.verdicts(client, server, more[1], newcomer) == []
+        traffic.unharmed()
+
+
+def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own: ControlPlane) -> None:
+    client, server, other = (cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True))
+    cluster.policy(ns, "p", only_from("c", "s"))
+    cluster.settled(client, server, other)
+    flows = {node: cluster.flows(node) for node in NODES}
+    begun = time.monotonic()
+    with flowing(cluster, client, server) as traffic:
+        own.kill_api_server()
+        try:
+            for name, part in cluster.parts.items():
+                cluster.until(lambda part=part: _mentions(part.state, own.url), f"{name} says so")
+            for name in ("n1", "registry"):
+                cluster.parts[name].stop()
+            cluster.start("n1", "registry")
+            cluster.until(lambda: cluster.parts["n1"].state["nodes"]["n1"]["connected"], "the bridge is back")
+            cluster.until(lambda: _mentions(cluster.parts["n1"].state, own.url), "it says so again")
+            assert {node: cluster.flows(node) for node in NODES} == flows
+        finally:
+            own.start_api_server()
+        more = cluster.pod(ns, "more", "n1")
+        cluster.settled(more)
+        assert cluster.verdicts(client, server, other, more) == []
+        assert not any(_mentions(part.state, own.url) for part in cluster.parts.values())
+        traffic.unharmed()
+    cluster.delete_pod(more)
+    cluster.settled()
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    assert cluster.youngest("n3") > time.monotonic() - begun
+
+
+def _mentions(state: dict, words: str) -> bool:
+    return any(words in problem for problem in state.get("problems", ()))
+
+
+def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: str) -> None:
+    cluster.pod(ns, "a", "n1")
+    spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
+    path = cluster.policy(ns, "p", spec, "romana.io")
+    cluster.settled()
+    cluster.until(lambda: cluster.conditions(path).get("Programmed") == ("True", "Programmed"), "it is programmed")
+    cluster.parts["n3"].stop()
+    cluster.policy(ns, "p", {**spec, "allowIncoming": [{"toPorts": [{"port": 81}]}]}, "romana.io")
+
+    def others_have_it() -> bool:
+        digests = {node: cluster.report(node)["policies"] for node in NODES}
+        return digests["n1"] == digests["n2"] != digests["n3"]
+
+    cluster.until(others_have_it, "the others have it")
+    cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("False", "Pending"), "it is pending")
+    cluster.settled(but=["n3"])
+    assert cluster.conditions(path)["Programmed"] == ("False", "Pending")
+    cluster.start("n3")
+    cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("True", "Programmed"), "it is programmed")
+    status = cluster.admin.get(path)
+    assert status["status"]["observedGeneration"] == status["metadata"]["generation"] == 2
+
+
+def numbers(cluster: Cluster) -> dict:
+    """Everything that is given once only."""
+    found = cluster.allocation()
+    return {name: value for name, value in found.items() if name not in ("epoch", "writer", "revision")}
+
+
+def test_a_restart_sends_nothing_and_changes_no_number(cluster: Cluster, ns: str) -> None:
+    pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
+    cluster.policy(ns, "p", only_from("p0", "p1", 80))
+    cluster.settled(*pods)
+    given, flows = numbers(cluster), {node: cluster.flows(node) for node in NODES}
+    begun = time.monotonic()
+    for name, number in zip(cluster.parts, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM), strict=True):
+        cluster.parts[name].stop(number)
+    cluster.start(*cluster.parts)
+    cluster.settled(*pods)
+    with cluster.all_in_one() as whole:
+        cluster.settled(*pods)
+        whole.stop()
+        whole.start()
+        cluster.settled(*pods)
+        assert cluster.verdicts(*pods) == []
+    cluster.settled(*pods)
+    assert numbers(cluster) == given
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    past = time.monotonic() - begun
+    assert min(cluster.youngest(node) for node in NODES) > past
+
+
+def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> None:
+    pods = [cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True)]
+    cluster.policy(ns, "p", only_from("c", "s"))
+    cluster.settled(*pods)
+    addresses, given = [cluster.address(key) for key in pods], numbers(cluster)
+    denied = Traffic(cluster.pods.running[pods[2]], [{"kind": "udp", "address": addresses[1], "port": 80}])
+    try:
+        for node in ("n2", "n3"):
+            cluster.parts[node].stop(signal.SIGKILL)
+            for path in cluster.parts[node].folder.glob("state*"):
+                path.unlink()
+        cluster.start("n2", "n3")
+        cluster.settled(*pods)
+        assert cluster.verdicts(*pods) == []
+        assert [cluster.address(key) for key in pods] == addresses
+        assert [task["good"] for task in denied.report()] == [0]
+    finally:
+        denied.close()
+    foreign = numbers(cluster)["foreign"]
+    assert {one["address"]: one["node"] for one in foreign} == {addresses[1]: "n2", addresses[2]: "n3"}
+    assert {**numbers(cluster), "foreign": given.get("foreign", [])} == {**given, "foreign": given.get("foreign", [])}
+    more = [cluster.pod(ns, f"more-{number}", "n2") for number in range(3)]
+    cluster.settled(*more)
+    assert not {cluster.address(key) for key in more} & {*addresses}
+    assert cluster.verdicts(*pods, *more) == []
+
+
+def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> None:
+    client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
+    cluster.policy(ns, "p", {**only_from("nobody", "c"), "podSelector": {}})
+    cluster.policy(ns, "q", only_from("c", "s"))
+    cluster.settled(client, server)
+    cluster.pods.running[client].agent.stream(cluster.address(server), 80, "udp")
+    heard = cluster.pods.running[client].agent
+    cluster.until(lambda: [one["received"] > 100 for one in heard.streams()] == [True], "the server pushes")
+    address = cluster.address(client)
+    assert address in cluster.nodes["n1"].appctl("dpctl/dump-conntrack")
+    old = cluster.loaded().cluster.pods[client].uid
+    cluster.delete_pod(client)
+    cluster.pod(ns, "c", "n1")
+    cluster.settled(client)
+    assert cluster.loaded().cluster.pods[client].uid != old
+    assert cluster.pods.running[client].agent.streams() == []
+    tracked = re.findall(r"src=([0-9.]+)", cluster.nodes["n1"].appctl("dpctl/dump-conntrack"))
+    assert address == cluster.address(client) or address not in tracked
+    assert cluster.verdicts(client, server) == []

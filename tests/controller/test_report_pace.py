@@ -1,0 +1,75 @@
+"""What a controller tells of its nodes, and when."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from romana_ovs.controller.duties import REPORT_SECONDS, Duties
+from romana_ovs.controller.parts import Parts, Pledge
+from romana_ovs.controller.shelf import RESOURCES
+from romana_ovs.kube.api.carry import Carried, Carry
+from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.resources import NODE_REPORTS
+from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.live import LiveStore
+from romana_ovs.model.settings import Settings
+from romana_ovs.world.node import Promise
+
+
+@dataclass
+class Node:
+    """The duties of node n1 with a clock of the test's own, and an API server that takes everything at once."""
+
+    now: float = 100.0
+    told: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[float] = field(default_factory=list)
+    versions: itertools.count = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.parts = Parts(Settings())
+        self.duties = Duties(
+            Settings(), self.parts, LiveStore(Settings()), registers=False, tell=self._tell,
+            later=lambda seconds: self.alarms.append(self.now + seconds), wake_later=lambda seconds: None,
+            clock=lambda: self.now,
+        )
+        self.parts.drive({"n1"})
+        for resource in RESOURCES:
+            self.duties.take([Began(str(resource)), Listed(str(resource))])
+        self.duties.report()
+
+    def _tell(self, message: object) -> None:
+        if isinstance(message, Carry):
+            [write] = message.writes
+            assert write.body is not None
+            self.told.append(write.body["status"])
+            update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
+            self.duties.take([Seen(str(NODE_REPORTS), (update,)), Carried(message.number)])
+
+    def confirmed(self, acknowledged: int, policies: str) -> None:
+        """The switch of n1 has something, and there is a look at what to tell."""
+        self.parts.confirmed("n1", Pledge(Promise(acknowledged, 0), policies))
+        self.duties.report()
+
+    def pass_to(self, now: float) -> None:
+        """Let time pass, with every alarm that rings meanwhile."""
+        while (due := min(self.alarms, default=now + 1)) <= now:
+            self.alarms.remove(due)
+            self.now = due
+            self.duties.report()
+        self.now = now
+
+
+def test_what_waits_is_told_whatever_is_told_in_between() -> None:
+    """Policies alone wait a moment; a report that cannot wait comes before them, and puts them off."""
+    node = Node()
+    node.now += 0.2
+    node.confirmed(0, "first")
+    assert node.told[-1]["policies"] == "" and node.alarms == [node.now + REPORT_SECONDS]
+    node.now += 0.3
+    node.confirmed(7, "first")
+    assert node.told[-1]["acknowledged"] == 7 and node.told[-1]["policies"] == ""
+    node.pass_to(node.now + 3 * REPORT_SECONDS)
+    assert node.told[-1]["policies"] == "first"
+    assert node.alarms == []
