@@ -27,7 +27,7 @@ import pytest
 from urllib3.exceptions import HTTPError
 
 from romana_ovs.controller.telling import digest
-from romana_ovs.emulate.agents import Answer, Zygote
+from romana_ovs.emulate.agents import Zygote
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.fabric import Fabric, join, underlay_address
 from romana_ovs.emulate.kubelet_objects import node_object, node_status, pod_status
@@ -329,10 +329,10 @@ class Cluster:
         world.update(self.loaded().cluster)
         return world
 
-    def asked(self, source: PodKey, destination: PodKey, port: str = "80/tcp") -> list[Answer]:
-        """What a real connection finds, without any expectation."""
-        opening = Opening(source, destination, port)
-        return list(ask(self.pods.running, [opening]).values())
+    def opens(self, source: PodKey, destination: PodKey, port: str) -> bool:
+        """Whether a real connection comes through."""
+        path = Opening(source, destination, port)
+        return ask(self.pods.running, [path])[path].open
 
     def verdicts(self, *keys: PodKey) -> list[str]:
         """Every path between these pods that real packets find otherwise than the reference evaluation."""
