@@ -33,7 +33,7 @@ from romana_ovs.emulate.fabric import Fabric, join, underlay_address
 from romana_ovs.emulate.kubelet_objects import node_object, node_status, pod_status
 from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
-from romana_ovs.emulate.probe import measure
+from romana_ovs.emulate.probe import ask, measure
 from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.kube.api.messages import Began, Listed, Seen
 from romana_ovs.kube.api.objects import decoder, head_of
@@ -46,7 +46,7 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.policy.matrix import reachability
+from romana_ovs.policy.matrix import Opening, reachability
 from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import BridgeRow, bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
@@ -193,6 +193,11 @@ class Cluster:
         status = self.admin.get(path).get("status", {})
         return {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", ())}
 
+    def events(self, namespace: str) -> set[str]:
+        """The reasons of all Events of a namespace."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        return {each["reason"] for each in self.admin.get(path)["items"]}
+
     # Nodes.
 
     def tick(self) -> None:
@@ -323,6 +328,11 @@ class Cluster:
         world = World(Settings(), joined_state(published_from_json(state["published"]), nodes))
         world.update(self.loaded().cluster)
         return world
+
+    def opens(self, source: PodKey, destination: PodKey, port: str) -> bool:
+        """Whether a real connection comes through."""
+        path = Opening(source, destination, port)
+        return ask(self.pods.running, [path])[path].open
 
     def verdicts(self, *keys: PodKey) -> list[str]:
         """Every path between these pods that real packets find otherwise than the reference evaluation."""

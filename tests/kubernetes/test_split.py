@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from bench.echo import EchoProbe
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.election import Timing
+from romana_ovs.kube.api.messages import Seen, Start
+from romana_ovs.kube.api.resources import ALLOCATIONS
 from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.sync.plan import plan
 from tests.integration.live import Traffic
+from tests.kube.api.child import child
 from tests.kubernetes.fixtures import needed_binaries
-from tests.kubernetes.split import Cluster, split_cluster
+from tests.kubernetes.split import Cluster, Part, split_cluster
 
 pytestmark = pytest.mark.root
 NODES = ("n1", "n2", "n3")
+MANY = 2000
+"""Pods that are listed at once."""
+LONGEST_ECHO = 1000.0
+"""Milliseconds that an OpenFlow echo may take on a loaded machine; a switch gives up after several seconds."""
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -185,10 +199,13 @@ def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own:
                 cluster.until(lambda part=part: _mentions(part.state, own.url), f"{name} says so")
             for name in ("n1", "registry"):
                 cluster.parts[name].stop()
+            said = len(cluster.parts["n1"].log)
             cluster.start("n1", "registry")
             cluster.until(lambda: cluster.parts["n1"].state["nodes"]["n1"]["connected"], "the bridge is back")
             cluster.until(lambda: _mentions(cluster.parts["n1"].state, own.url), "it says so again")
             assert {node: cluster.flows(node) for node in NODES} == flows
+            lines = [line for line in cluster.parts["n1"].log[said:].splitlines() if own.url in line]
+            assert lines and len(set(lines)) == len(lines)
         finally:
             own.start_api_server()
         more = cluster.pod(ns, "more", "n1")
@@ -241,8 +258,8 @@ def test_a_restart_sends_nothing_and_changes_no_number(cluster: Cluster, ns: str
     cluster.settled(*pods)
     given, flows = numbers(cluster), {node: cluster.flows(node) for node in NODES}
     begun = time.monotonic()
-    for name, number in zip(cluster.parts, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM), strict=True):
-        cluster.parts[name].stop(number)
+    for part, number in zip(cluster.parts.values(), (signal.SIGKILL, signal.SIGTERM) * 2, strict=True):
+        part.stop(number)
     cluster.start(*cluster.parts)
     cluster.settled(*pods)
     with cluster.all_in_one() as whole:
@@ -277,7 +294,7 @@ def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> 
     finally:
         denied.close()
     foreign = numbers(cluster)["foreign"]
-    assert {one["address"]: one["node"] for one in foreign} == {addresses[1]: "n2", addresses[2]: "n3"}
+    assert {one["node"]: one["granted"] for one in foreign} == {"n2": [addresses[1]], "n3": [addresses[2]]}
     assert {**numbers(cluster), "foreign": given.get("foreign", [])} == {**given, "foreign": given.get("foreign", [])}
     more = [cluster.pod(ns, f"more-{number}", "n2") for number in range(3)]
     cluster.settled(*more)
@@ -304,3 +321,153 @@ def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> N
     tracked = re.findall(r"src=([0-9.]+)", cluster.nodes["n1"].appctl("dpctl/dump-conntrack"))
     assert address == cluster.address(client) or address not in tracked
     assert cluster.verdicts(client, server) == []
+
+
+@contextmanager
+def published(cluster: Cluster) -> Iterator[Callable[[], list[dict]]]:
+    """Every Allocation that there was since, up to the one that there is when the function is called."""
+    seen: list[dict] = []
+
+    def heard(message: object) -> None:
+        if isinstance(message, Seen):
+            seen.extend(dict(update.raw["spec"]) for update in message.updates if update.raw is not None)
+
+    def so_far() -> list[dict]:
+        last = cluster.allocation()
+        if last not in seen:
+            process.until(lambda _: last in seen, anew=True)
+        return seen
+
+    with child(heard) as process:
+        process.send(Start(ApiSource(str(cluster.plane.kubeconfig)), Settings(), (ALLOCATIONS,)))
+        yield so_far
+
+
+def leads(part: Part) -> bool:
+    return re.findall("this process (is now|is no longer) the registry", part.log)[-1:] == ["is now"]
+
+
+def test_of_two_registries_one_leads_and_nothing_is_given_twice(cluster: Cluster, ns: str, own: ControlPlane) -> None:
+    first, account = cluster.parts["registry"], own.kubeconfig_for_service_account("kube-system", "romana-registry")
+    with published(cluster) as allocations, Part("second", account, ["--registry"]) as second:
+        cluster.parts["second"] = second
+        try:
+            second.start()
+            cluster.until(lambda: leads(first), "the first leads")
+            before, begun = cluster.pod(ns, "before", "n1"), time.monotonic()
+            cluster.settled(before)
+            begun = time.monotonic()
+            first.stop()
+            cluster.until(lambda: leads(second), "the other one leads")
+            assert time.monotonic() - begun < Timing().renew, "it was given, and not waited for"
+            cluster.start("registry")
+            assert second.process is not None
+            stopped = [second.process.pid, second.child()]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            newcomers = [cluster.pod(cluster.namespace(f"{ns}-{node}"), "new", node) for node in NODES]
+            cluster.settled(*newcomers)
+            assert leads(first)
+            writer = cluster.allocation()["writer"]
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            later = [cluster.pod(cluster.namespace(f"{ns}-{node}-b"), "new", node) for node in NODES]
+            cluster.settled(*later)
+            cluster.until(lambda: not leads(second), "it knows")
+            history = allocations()
+        finally:
+            del cluster.parts["second"]
+    assert cluster.verdicts(before, *newcomers, *later) == []
+    assert leads(first) and {one["writer"] for one in history if one["epoch"] == history[-1]["epoch"]} == {writer}
+    consistent(history)
+
+
+def consistent(history: list[dict]) -> None:
+    """Fails the test where anything was given twice, or taken from who has it."""
+    tenants: dict[str, list] = {}
+    hosts: dict[str, int] = {}
+    for before, now in itertools.pairwise(history):
+        assert before["epoch"] <= now["epoch"] and before["revision"] < now["revision"]
+        assert before["writer"] == now["writer"] or before["epoch"] < now["epoch"]
+    for one in history:
+        runs = [range(base, base + size) for tenant in one["tenants"] for base, size in tenant["runs"]]
+        given = [index for run in runs for index in run]
+        assert len(set(given)) == len(given)
+        assert len(set(one["hosts"].values())) == len(one["hosts"])
+        for tenant in one["tenants"]:
+            had = tenants.get(tenant["name"], [])
+            assert tenant["runs"][: len(had)] == had
+            tenants[tenant["name"]] = tenant["runs"]
+        assert {**one["hosts"], **hosts} == one["hosts"]
+        hosts = one["hosts"]
+
+
+def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str) -> None:
+    """What schemas let through: an edit without meaning, and a policy of a mebibyte that asks for too much."""
+    other = cluster.namespace(f"{ns}-b")
+    pods = [cluster.pod(name, app, node) for name in (ns, other) for app, node in (("a", "n1"), ("b", "n2"))]
+    path = cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}, "romana.io")
+    cluster.settled(*pods)
+    flows = {node: cluster.flows(node) for node in NODES}
+    rules = [
+        {"toPorts": [{"port": rule * 64 + number + 1} for number in range(64)],
+         "from": [{"pods": {"matchLabels": {"x": f"{rule}-{number}"}}} for number in range(64)]}
+        for rule in range(64)
+    ]
+    cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": rules}, "romana.io")
+    cluster.until(lambda: cluster.conditions(path)["Invalid"] == ("True", "Invalid"), "it is told")
+    assert cluster.conditions(path)["Programmed"] == ("False", "LastValidKept")
+    cluster.until(lambda: "InvalidEdit" in cluster.events(ns), "there is an Event")
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    where = f"RomanaNetworkPolicy {ns}/p: spec.allowIncoming: asks for"
+    for name, part in cluster.parts.items():
+        cluster.until(lambda part=part: f"refused: {where}" in part.log, f"{name} says so")
+    blocks = [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/24"}} for number in range(22_000)]
+    cluster.policy(other, "huge", {"podSelector": {}, "ingress": [{"from": blocks}]})
+    cluster.until(lambda: "Invalid" in cluster.events(other), "there is an Event")
+    cluster.settled(*pods)
+    # It was never valid: what it selects is isolated, and everything else is as it was.
+    near, far = pods[:2], pods[2:]
+    assert (cluster.opens(*far, "80/tcp"), cluster.opens(*near, "80/tcp"), cluster.opens(*near, "81/tcp")) == (
+        False, True, False)
+    cluster.admin.delete(f"/apis/networking.k8s.io/v1/namespaces/{other}/networkpolicies/huge")
+    cluster.settled(*pods)
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 81}]}]}, "romana.io")
+    cluster.settled(*pods)
+    assert cluster.verdicts(*pods) == []
+    cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("True", "Programmed"), "it is told")
+
+
+def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> None:
+    """Its process stands still; then it lists some thousand pods (HAZARDS D10)."""
+    node, registry = cluster.parts["n1"], cluster.parts["registry"]
+    with EchoProbe(Path(node.openflow)) as echo:
+        pid = node.child()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            cluster.until(lambda: len(echo.delays) > 200, "echoes are answered meanwhile")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        pod = cluster.pod(ns, "a", "n1")
+        cluster.settled(pod)
+    assert echo.longest < LONGEST_ECHO
+    registry.stop()
+    path = f"/api/v1/namespaces/{ns}/pods"
+    spec = {"nodeName": "elsewhere", "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "x"}]}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: cluster.admin.create(
+            path, {"metadata": {"name": f"far-{number}", "labels": {"app": f"a{number % 50}"}}, "spec": spec}
+        ), range(MANY)))
+    try:
+        with EchoProbe(Path(registry.openflow)) as echo:
+            registry.start()
+            cluster.until(lambda: leads(registry) and len(echo.delays) > 200, "the registry has listed all")
+            revision = cluster.allocation()["revision"]
+            late = cluster.pod(cluster.namespace(f"{ns}-late"), "a", "n2")
+            cluster.until(lambda: cluster.allocation()["revision"] > revision, "it works")
+        assert echo.longest < LONGEST_ECHO
+    finally:
+        cluster.admin.delete(f"{path}?gracePeriodSeconds=0")
+    cluster.settled(late)
