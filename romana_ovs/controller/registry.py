@@ -17,6 +17,8 @@ from romana_ovs.world.registry import RegistryPart
 
 LOG = logging.getLogger("romana_ovs.registry")
 
+TROUBLE_SECONDS = 2.0
+"""Until writes that were refused, or could not be made, are tried again."""
 AWAY_SECONDS = 30.0
 """A node that has been behind for so long is not waited for where that is safe."""
 
@@ -33,6 +35,7 @@ class RegistryDuty:
         self._number = 0
         self._flying: int | None = None
         self._trouble = ""
+        self._not_before = 0.0
         self._made = ClassSetObjects()
         self._settled: tuple[object, object] | None = None
         self._moved: dict[str, tuple[Report, float]] = {}
@@ -75,6 +78,7 @@ class RegistryDuty:
             if answer.trouble and answer.trouble != self._trouble:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
             self._trouble = answer.trouble
+            self._not_before = self._clock() + TROUBLE_SECONDS if answer.trouble else 0.0
 
     def process_started(self, writer: str) -> None:
         """A Kubernetes process has begun, named `writer` among all: what was on its way will not be answered."""
@@ -90,7 +94,7 @@ class RegistryDuty:
             if self._part is None:
                 self._part = RegistryPart(self._settings, Base.of(self._shelf.objects), writer=self._writer)
             self._part.update(cluster, self._shelf.reports, away=self._away())
-            if self._flying is not None:
+            if self._flying is not None or self._clock() < self._not_before:
                 return None
             writes = self._writes(self._part)
         except Superseded as over:
