@@ -26,7 +26,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A value of a state that is JSON text already: what seldom changes is written down once, and saved as it stands."""
+    """A value of a state that is JSON text already, saved as it stands: what seldom changes is written down once."""
 
     text: str
 
