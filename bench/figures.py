@@ -21,28 +21,34 @@ from romana_ovs.model.errors import SetupError
 
 RESULTS = ROOT / "bench" / "results.md"
 CHILD_SECONDS = 240
+FILLING_SECONDS = 240
+"""What more the measurement with an API server may take: objects are created one by one."""
 CASES = ("tenant", "tier", "dns")
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured: pods of the large cluster, changes of each kind, turns and their seconds, five-tuples."""
+    """How much is measured: pods of the large cluster, changes of each kind, turns and their seconds, five-tuples.
+
+    `changing` is for how many seconds an API server's cluster changes.
+    """
 
     sizes: tuple[int, ...]
     rounds: int
     turns: int
     seconds: float
     tuples: int
+    changing: float
 
 
-FULL = Size(tuple(SIZES), rounds=100, turns=16, seconds=1.0, tuples=1_000)
-QUICK = Size((100,), rounds=2, turns=1, seconds=1.0, tuples=25)
+FULL = Size(tuple(SIZES), rounds=100, turns=16, seconds=1.0, tuples=1_000, changing=20.0)
+QUICK = Size((100,), rounds=2, turns=1, seconds=1.0, tuples=25, changing=1.0)
 
 
-def child(module: str, *words: object) -> dict[str, Any]:
-    """What a measurement prints. Raises SystemExit with its last words when it fails."""
+def child(module: str, *words: object, seconds: float = CHILD_SECONDS) -> dict[str, Any]:
+    """What a measurement prints, in `seconds` at most. Raises SystemExit with its last words when it fails."""
     argv = [sys.executable, "-m", module, *map(str, words)]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv[1:])} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -58,6 +64,8 @@ def measured(section: str, size: Size) -> dict[str, Any]:
         return child("bench.latency", largest, size.rounds)
     if section == "restart":
         return child("bench.restart", largest)
+    if section == "kubernetes":
+        return child("bench.kubernetes", largest, size.changing, seconds=CHILD_SECONDS + FILLING_SECONDS)
     if section == "traffic":
         return child("bench.traffic", largest, size.turns, size.seconds)
     return child("bench.megaflows", largest, size.tuples)

@@ -42,6 +42,7 @@ PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 QUIET_SECONDS = 5.0
 QUESTIONS = 10
+TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 PLAN = ("segment_bits = 11", "host_bits = 8", "endpoint_bits = 5")
 
 
@@ -98,6 +99,11 @@ class Controller:
             "kubernetes": sum(each["VmRSS"] for each in child),
             "most": own["VmHWM"] + sum(each["VmHWM"] for each in child),
         }
+
+    def worked(self) -> float:
+        """Milliseconds of processor time that it, without its Kubernetes process, has used (proc(5))."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_MS
 
     def end(self) -> None:
         """End it."""
@@ -196,7 +202,9 @@ class Bench:
         """A controller of everything, or (`apart`) of this node alone; and how it answers its switch meanwhile."""
         account = self.server.account("romana-node" if apart else "romana-controller", node=self.home if apart else "")
         words = [f"kubeconfig = {account}", f"ovsdb = {self._ovsdb}"]
-        words += [f"state_file = {self.place}/{'node' if apart else 'state'}", *([f"node = {self.home}"] if apart else [])]
+        words += [f"state_file = {self.place}/{'node' if apart else 'state'}"]
+        if apart:
+            words.append(f"node = {self.home}")
         with EchoProbe(self.listen) as probe:
             controller = Controller(self.place, name, "bench.followed", _configuration(*words), self.listen)
             try:
@@ -221,9 +229,11 @@ class Bench:
         """What becomes of RATE changes a second, and then of policies that ask something new, one a second."""
         controller.settled()
         since, before = len(controller.lines()), len(probe.delays)
+        worked = controller.worked()
         rate = self.server.play(streams(self.base, seconds), RATE)
         lines = controller.settled()[since:]
-        told = {"rate": rate, "resident": controller.resident(), "echo": max(probe.delays[before:], default=0.0)}
+        work = (controller.worked() - worked) / max(1, len(lines))
+        told = {"rate": rate, "work": work, "resident": controller.resident(), "echo": max(probe.delays[before:], default=0.0)}
         since += len(lines)
         asked = questions(self.base, min(QUESTIONS, int(seconds)))
         for question in asked:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-SECTIONS = ("flows", "latency", "restart", "traffic", "megaflows")
+from bench import report_kubernetes
+from bench.markdown import met, table
+
+SECTIONS = ("flows", "latency", "restart", "kubernetes", "traffic", "megaflows")
 
 FLOWS_AIM = 1_000
 MILLISECONDS_AIM = 10.0
@@ -20,12 +23,6 @@ def results(found: Found) -> str:
     parts = [_head(found["machine"]), _aims(found)]
     parts += [_SECTION[name](found[name]) for name in SECTIONS if name in found]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown: first column to the left, the others to the right."""
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
 
 
 def _head(machine: Found) -> str:
@@ -55,27 +52,29 @@ def _aims(found: Found) -> str:
     if "flows" in found:
         most = max(each["flows"]["total"] for case in ("tenant", "tier") for each in found["flows"][case])
         rows.append(
-            ("Flows of one node, every size", f"under {FLOWS_AIM:,}", f"{most:,} at most", _met(most < FLOWS_AIM))
+            ("Flows of one node, every size", f"under {FLOWS_AIM:,}", f"{most:,} at most", met(most < FLOWS_AIM))
         )
     if "latency" in found:
         rows += _latency_aims(found["latency"]["changes"])
+    if "kubernetes" in found:
+        rows += report_kubernetes.aims(found["kubernetes"])
     if "traffic" in found:
         low, ratio, high = found["traffic"]["throughput"]["ratio"]["romana"]
-        met = _met(ratio >= THROUGHPUT_AIM)
+        enough = met(ratio >= THROUGHPUT_AIM)
         rows.append(
             (
                 "Throughput of one stream, against NORMAL",
                 f"at least {THROUGHPUT_AIM}",
                 f"{ratio:.2f} ({low:.2f} to {high:.2f})",
-                met,
+                enough,
             )
         )
     if "megaflows" in found:
         one, many = (found["megaflows"][name]["megaflows"] for name in ("one pair", "all pairs"))
         pairs = found["megaflows"]["side"] ** 2
-        rows.append(("Megaflows, one pair of pods", f"under {MEGAFLOWS_AIM}", str(one), _met(one < MEGAFLOWS_AIM)))
+        rows.append(("Megaflows, one pair of pods", f"under {MEGAFLOWS_AIM}", str(one), met(one < MEGAFLOWS_AIM)))
         rows.append(
-            (f"Megaflows, {pairs} pairs of pods", f"under {MEGAFLOWS_AIM}", str(many), _met(many < MEGAFLOWS_AIM))
+            (f"Megaflows, {pairs} pairs of pods", f"under {MEGAFLOWS_AIM}", str(many), met(many < MEGAFLOWS_AIM))
         )
     return "## Aims\n\n" + table(("", "aim", "measured", ""), rows)
 
@@ -85,14 +84,10 @@ def _latency_aims(changes: Found) -> list[tuple[str, str, str, str]]:
     for kind in ("policy", "local pod"):
         slowest = max(each["total"] for name, each in changes.items() if name.startswith(kind))
         what = f"A {kind} to programmed, slowest kind of change"
-        rows.append((what, f"under {MILLISECONDS_AIM:g} ms", f"{slowest:.1f} ms", _met(slowest < MILLISECONDS_AIM)))
+        rows.append((what, f"under {MILLISECONDS_AIM:g} ms", f"{slowest:.1f} ms", met(slowest < MILLISECONDS_AIM)))
     remote = max(each["most_flow_mods"] for name, each in changes.items() if name.startswith("remote"))
-    rows.append(("A remote pod, flow-mods", "0", str(remote), _met(remote == 0)))
+    rows.append(("A remote pod, flow-mods", "0", str(remote), met(remote == 0)))
     return rows
-
-
-def _met(yes: bool) -> str:
-    return "met" if yes else "not met, explained below"
 
 
 def _flows(found: Found) -> str:
@@ -310,6 +305,7 @@ _SECTION: dict[str, Callable[[Found], str]] = {
     "flows": _flows,
     "latency": _latency,
     "restart": _restart,
+    "kubernetes": report_kubernetes.section,
     "traffic": _traffic,
     "megaflows": _megaflows,
 }

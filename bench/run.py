@@ -1,4 +1,4 @@
-"""The figures of `bench/results.md`: `bench/run.py [flows] [latency] [restart] [traffic] [megaflows] [--quick]`."""
+"""The figures of `bench/results.md`: `bench/run.py [SECTION ...] [--quick]`; `--help` names the sections."""
 
 import runpy
 import sys

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.markdown import table
 from bench.nodes import dns_cluster, facts_of, tier_cluster
-from bench.report import results, table
+from bench.report import results
 from bench.world import PODS_PER_NODE, SIZES, large_cluster
 from romana_ovs.model.settings import Isolation
 from tests.integration.ovs import needs_ovs

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from romana_ovs.controller.parts import Parts
-from romana_ovs.controller.registry import RegistryDuty
+from romana_ovs.controller.registry import TROUBLE_SECONDS, RegistryDuty
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.controller.telling import Moment, Telling, digest
 from romana_ovs.kube.api.carry import Carried, Carry
@@ -62,6 +62,7 @@ class Duties:
         self._reports = 0
         self._reported = 0.0
         self._report_due = 0.0
+        self._report_not_before = 0.0
         self._waiting_since: float | None = None
         self._digest: tuple[object, str] | None = None
         self._told = self._counted = 0.0
@@ -140,7 +141,7 @@ class Duties:
 
     def report(self) -> None:
         """Tell the API server of the nodes that we drive, unless it is just being told."""
-        if self._reporting is not None or not self.shelf.listed:
+        if self._reporting is not None or not self.shelf.listed or self._clock() < self._report_not_before:
             return
         versions = {node: version for node in self.shelf.reports if (version := self.shelf.report_version(node))}
         now = self._clock()
@@ -199,11 +200,14 @@ class Duties:
 
     def _carried(self, answer: Carried) -> bool:
         """Take note of an answer; returns whether all must be computed again."""
+        if answer.trouble:
+            # Whatever is wrong there, asking again at once makes it no better.
+            self._later(TROUBLE_SECONDS)
         if answer.number == self._reporting:
-            again = bool(answer.trouble or self._report_trouble)
             self._reporting, self._report_trouble = None, answer.trouble
+            self._report_not_before = self._clock() + TROUBLE_SECONDS if answer.trouble else 0.0
             self.report()
-            return again
+            return False
         if self.registry is not None:
             self.registry.carried(answer)
         return True

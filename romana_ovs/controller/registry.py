@@ -17,6 +17,8 @@ from romana_ovs.world.registry import RegistryPart
 
 LOG = logging.getLogger("romana_ovs.registry")
 
+TROUBLE_SECONDS = 2.0
+"""Until writes that were refused, or could not be made, are tried again."""
 AWAY_SECONDS = 30.0
 """A node that has been behind for so long is not waited for where that is safe."""
 
@@ -36,6 +38,7 @@ class RegistryDuty:
         self._flying: int | None = None
         self._wrong: tuple[Problem, ...] = ()
         self._checked = Checked()
+        self._not_before = 0.0
         self._settled: tuple[object, object] | None = None
         self._absence = Absence(AWAY_SECONDS)
         self.leads = False
@@ -77,6 +80,7 @@ class RegistryDuty:
             if wrong and wrong != self._wrong:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
             self._wrong = wrong
+            self._not_before = self._clock() + TROUBLE_SECONDS if answer.trouble else 0.0
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: what was on its way in the one before will not be answered."""
@@ -92,7 +96,7 @@ class RegistryDuty:
             if self._part is None:
                 self._part = RegistryPart(self._settings, Base.of(self._shelf.objects), writer=self._writer)
             self._part.update(cluster, self._shelf.reports, away=self._away())
-            if self._flying is not None:
+            if self._flying is not None or self._clock() < self._not_before:
                 return None
             writes = self._writes(self._part)
         except Superseded as over:
