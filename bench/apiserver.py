@@ -15,9 +15,13 @@ from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import JSON, Api
 from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, ROMANA_POLICIES, TENANTS
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import BusyError, MissingError
 
 CONNECTIONS = 8
+KINDS_SECONDS = 0.2
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/romana-ovs"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -45,6 +49,27 @@ class Server:
         """Carry out one change. Raises ApiError."""
         kind = MERGE_PATCH if request.method == "PATCH" else JSON
         self.api.request(request.method, request.path, body=request.body, content_type=kind)
+
+    def holder(self) -> str:
+        """Which process leads; empty while none does."""
+        try:
+            lease = self.api.request("GET", LEASE).json()
+        except MissingError:
+            return ""
+        return str(lease["spec"].get("holderIdentity") or "")
+
+    def await_kinds(self) -> None:
+        """Return when the kinds of ours are served: an API server begins with one when it is asked for it first."""
+        for resource in (ROMANA_POLICIES, TENANTS, ALLOCATIONS, CLASS_SETS, NODE_REPORTS):
+            while not self._serves(resource.path):
+                time.sleep(KINDS_SECONDS)
+
+    def _serves(self, path: str) -> bool:
+        try:
+            self.api.request("GET", path)
+        except BusyError:
+            return False
+        return True
 
     def create(self, objects: Iterable[tuple[str, Object]]) -> None:
         """Create `objects` (path and object), in any order. Raises ApiError."""
@@ -78,6 +103,7 @@ def serving(cluster: Cluster) -> Iterator[Server]:
     with ControlPlane() as plane:
         plane.apply(manifests_folder())
         server = Server(plane)
+        server.await_kinds()
         for objects in everything(cluster):
             server.create(objects)
         yield server

@@ -14,11 +14,13 @@ from typing import Any
 
 from bench.timed import Bell, Timed
 from romana_ovs.controller.kubernetes import Kubernetes
+from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.session import Session
 from romana_ovs.kube.api.messages import Seen
 from romana_ovs.kube.api.wanted import Leadership
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS
 
 # After `bench.timed`, which makes Ryu and eventlet fit each other.
 from eventlet.event import Event  # isort: skip
@@ -118,13 +120,19 @@ class Followed(Timed):
 
     def programmed(self) -> None:
         """Everything that was known is in the switch; the first time, tell of the start."""
-        if "programmed" in self._moments or not self.sessions:
+        if "programmed" in self._moments or not self.sessions or not self._classed():
             return
         self._note("programmed")
         started = float(os.environ[STARTED])
         moments = {name: _ms(moment - started) for name, moment in self._moments.items()}
         flows = [s.synced.program.counts()["total"] for s in self.sessions.values() if s.synced is not None]
         self._write({"start": moments, "computing": _ms(self._computed), "rounds": self.progress.round, "flows": flows})
+
+    def _classed(self) -> bool:
+        """Whether all pods of ours wear a class: until then nothing is opened to them by selectors."""
+        parts = self.world._parts.values() if isinstance(self.world, Parts) else ()
+        worn = [worn.identity for part in parts for worn in part._wearing.worn.values()]
+        return bool(worn) and all(identity & CLASS_MASK != UNKNOWN_CLASS for identity in worn)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._report.write(json.dumps(line) + "\n")

@@ -6,7 +6,6 @@ installed: everything in one process, or this node's controller and a registry a
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -30,6 +29,8 @@ from bench.switch import folder, node, plug
 from bench.timed import serve
 from bench.world import ROOT, into_tier, large_cluster
 from romana_ovs.emulate.controller import controller_socket
+from romana_ovs.emulate.nodes import Node
+from romana_ovs.emulate.runs import Run
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PolicyPeer, PolicyRule
@@ -45,7 +46,7 @@ PLAN = ("segment_bits = 11", "host_bits = 8", "endpoint_bits = 5")
 
 
 class Controller:
-    """A controller's process and what it reports; `words` are options of `bench.kubernetes serve` after its files."""
+    """A controller's process, which runs the application of `module`, and what it reports."""
 
     def __init__(self, place: Path, name: str, module: str, config: str, listen: Path) -> None:
         self.report = place / f"{name}.report"
@@ -72,6 +73,10 @@ class Controller:
                 raise SystemExit(f"the controller failed:\n{self._log.read_text()[-3000:]}")
             time.sleep(LOOK_SECONDS)
         return self.lines()
+
+    def started(self) -> dict[str, Any]:
+        """What it tells of its start, once its tables are programmed."""
+        return self.await_lines(1)[0]
 
     def settled(self) -> list[dict[str, Any]]:
         """Its lines once no more have come for some seconds."""
@@ -177,45 +182,85 @@ def questions(base: Cluster, count: int) -> list[Request]:
     return found
 
 
-def measured(server: Server, base: Cluster, seconds: float, *, apart: bool) -> dict[str, Any]:
-    """One way of installing it: with the registry `apart` or in the controller."""
-    home = home_of(base)
-    own = sorted(key for key, pod in base.pods.items() if pod.node == home)
-    spare = [pod.key for pod in spare_pods(base, SPARE, home)]
-    with folder() as place, node(home) as (run, here):
-        plug(here, [*own, *spare])
-        account = server.account("romana-node" if apart else "romana-controller", node=home if apart else "")
-        words = [f"kubeconfig = {account}", f"ovsdb = {here.ovsdb}", f"state_file = {place}/state"]
-        listen = controller_socket(run)
-        with _registry(server, place) if apart else contextlib.nullcontext(), EchoProbe(listen) as probe:
-            config = _configuration(*words, *([f"node = {home}"] if apart else []))
-            controller = Controller(place, "controller", "bench.followed", config, listen)
+class Bench:
+    """One node with its switch, and the ways in which controllers are started for it."""
+
+    def __init__(self, server: Server, base: Cluster, run: Run, here: Node, place: Path) -> None:
+        self.server, self.base, self.place = server, base, place
+        self.home = home_of(base)
+        self.listen = controller_socket(run)
+        self._ovsdb = here.ovsdb
+
+    @contextmanager
+    def controller(self, name: str, *, apart: bool = False) -> Iterator[tuple[Controller, EchoProbe]]:
+        """A controller of everything, or (`apart`) of this node alone; and how it answers its switch meanwhile."""
+        account = self.server.account("romana-node" if apart else "romana-controller", node=self.home if apart else "")
+        words = [f"kubeconfig = {account}", f"ovsdb = {self._ovsdb}"]
+        words += [f"state_file = {self.place}/{'node' if apart else 'state'}", *([f"node = {self.home}"] if apart else [])]
+        with EchoProbe(self.listen) as probe:
+            controller = Controller(self.place, name, "bench.followed", _configuration(*words), self.listen)
             try:
-                start = controller.await_lines(1)[0]
-                first = probe.longest
-                told = {"start": start, "echo_first": first, "resident_first": controller.resident()}
-                time.sleep(QUIET_SECONDS)
-                return told | _changed(server, base, seconds, controller, probe)
+                yield controller, probe
             finally:
                 controller.end()
 
+    @contextmanager
+    def registry(self) -> Iterator[None]:
+        """The registry in a process of its own, from when it leads."""
+        config = _configuration(f"kubeconfig = {self.server.account('romana-registry')}", "registry_only = yes")
+        registry = Controller(self.place, "registry", "romana_ovs.app", config, self.place / "registry.sock")
+        try:
+            end = time.monotonic() + PATIENCE_SECONDS
+            while not self.server.holder() and time.monotonic() < end:
+                time.sleep(LOOK_SECONDS)
+            yield
+        finally:
+            registry.end()
 
-def _changed(
-    server: Server, base: Cluster, seconds: float, controller: Controller, probe: EchoProbe
-) -> dict[str, Any]:
-    since, asked = len(controller.lines()), len(probe.delays)
-    rate = server.play(streams(base, seconds), RATE)
-    lines = controller.settled()[since:]
-    told = {"rate": rate, "resident": controller.resident(), "echo": max(probe.delays[asked:], default=0.0)}
-    since += len(lines)
-    for request in questions(base, min(QUESTIONS, int(seconds))):
-        server.send(request)
-        time.sleep(1.0)
-    new = controller.settled()[since:]
-    return told | {"changes": _by_kind(base, lines), "questions": _summary(new)}
+    def changed(self, controller: Controller, probe: EchoProbe, seconds: float) -> dict[str, Any]:
+        """What becomes of RATE changes a second, and then of policies that ask something new, one a second."""
+        controller.settled()
+        since, before = len(controller.lines()), len(probe.delays)
+        rate = self.server.play(streams(self.base, seconds), RATE)
+        lines = controller.settled()[since:]
+        told = {"rate": rate, "resident": controller.resident(), "echo": max(probe.delays[before:], default=0.0)}
+        since += len(lines)
+        asked = questions(self.base, min(QUESTIONS, int(seconds)))
+        for question in asked:
+            self.server.send(question)
+            time.sleep(1.0)
+        new = controller.settled()[since:]
+        for question in asked:
+            self.server.send(_removed(question.path, question.body["metadata"]["name"] if question.body else ""))
+        controller.settled()
+        return told | {"changes": _by_kind(lines), "questions": _summary(new)}
 
 
-def _by_kind(base: Cluster, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def measured(server: Server, base: Cluster, seconds: float) -> dict[str, Any]:
+    """The first start of all, a restart, and a node's controller beside a registry apart; changes for two of them."""
+    home = home_of(base)
+    own = sorted(key for key, pod in base.pods.items() if pod.node == home)
+    spare = [pod.key for pod in spare_pods(base, SPARE, home)]
+    told: dict[str, Any] = {"starts": {}, "changes": {}}
+    with folder() as place, node(home) as (run, here):
+        plug(here, [*own, *spare])
+        bench = Bench(server, base, run, here, place)
+        with bench.controller("first") as (controller, probe):
+            told["starts"]["first"] = _started(controller, probe)
+            told["changes"]["one"] = bench.changed(controller, probe, seconds)
+        with bench.controller("again") as (controller, probe):
+            told["starts"]["again"] = _started(controller, probe)
+        with bench.registry(), bench.controller("node", apart=True) as (controller, probe):
+            told["starts"]["node"] = _started(controller, probe)
+            told["changes"]["node"] = bench.changed(controller, probe, seconds)
+    return told
+
+
+def _started(controller: Controller, probe: EchoProbe) -> dict[str, Any]:
+    return {**controller.started(), "echo": probe.longest, "resident": controller.resident()}
+
+
+def _by_kind(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Figures of all changes, of pods and of policies."""
     parts = {"all": lines, "pods": [each for each in lines if each["kind"] == POD]}
     parts["policies"] = [each for each in lines if each["kind"] != POD]
@@ -235,17 +280,6 @@ def _summary(lines: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-@contextmanager
-def _registry(server: Server, place: Path) -> Iterator[None]:
-    """The registry in a process of its own, from when it has published."""
-    config = _configuration(f"kubeconfig = {server.account('romana-registry')}", "registry_only = yes")
-    registry = Controller(place, "registry", "romana_ovs.app", config, place / "registry.sock")
-    try:
-        yield
-    finally:
-        registry.end()
-
-
 def _configuration(*words: str) -> str:
     return "\n".join(("[romana]", *PLAN, *words, ""))
 
@@ -254,8 +288,8 @@ def main(pods: int, seconds: float) -> None:
     """Prints the figures."""
     base = large_cluster(pods)
     with serving(base) as server:
-        told = {name: measured(server, base, seconds, apart=name == "apart") for name in ("one", "apart")}
-    print(json.dumps({"pods": pods, "seconds": seconds, **told}))
+        told = measured(server, base, seconds)
+    print(json.dumps({"pods": pods, "seconds": seconds, "per second": RATE, **told}))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,11 @@ OFP_VERSION = ofproto_v1_5.OFP_VERSION
 LISTEN_HOST = "127.0.0.1"
 LISTEN_PORT = 6653
 ECHO_SECONDS = 5.0
+SWITCH_SECONDS = 0.0005
+"""How long a thread may compute while another one has something to do; Python's own is ten times that.
+
+Green threads make several system calls for each message, and would wait for so long after each of them.
+"""
 UNANSWERED_ECHOES = 2
 """A switch that leaves this many echo requests unanswered is given up (HAZARDS D5)."""
 APP = "romana_ovs.app"
@@ -90,6 +95,7 @@ def prepare() -> None:
     """Put our own datapath under Ryu's listener, and defaults that keep it on this machine."""
     controller.datapath_connection_factory = serve_connection
     controller.OpenFlowController.server_loop = _listen
+    sys.setswitchinterval(SWITCH_SECONDS)
     CONF.set_default("ofp_listen_host", LISTEN_HOST)
     CONF.set_default("ofp_tcp_listen_port", LISTEN_PORT)
     CONF.set_default("echo_request_interval", ECHO_SECONDS)

@@ -11,12 +11,12 @@ from romana_ovs.emulate.manifests import Expectation
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.follow import Follower
 from romana_ovs.kube.api.messages import Health
-from romana_ovs.kube.api.resources import CLUSTER, NODES, PODS
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLUSTER, NODES, PODS
 from romana_ovs.kube.ledger import Ledger
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.errors import ApiError, SetupError
+from romana_ovs.model.errors import ApiError, MissingError, SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 
@@ -55,6 +55,9 @@ class ApiCluster(Expectation):
         """Follow from now on. Raises SetupError when the API server cannot be asked, or does not list what it has."""
         try:
             self.api.request("GET", NODES.path, query={"limit": 1}, deadline=LISTING_SECONDS)
+            self.api.request("GET", ALLOCATIONS.path, query={"limit": 1}, deadline=LISTING_SECONDS)
+        except MissingError as error:
+            raise SetupError("the cluster lacks our definitions: kubectl apply -f etc/kubernetes") from error
         except ApiError as error:
             raise SetupError(f"the API server cannot be asked: {error}") from error
         for resource in CLUSTER:

@@ -60,7 +60,8 @@ class RegistryPart:
         if before.plan != self.plan:
             raise AddressError(
                 f"the Allocation was written for another address plan ({_text(before.plan)}) than the settings say "
-                f"({_text(self.plan)}): restore the settings, or remove the Allocation to give every pod a new address"
+                f"({_text(self.plan)}): restore the settings, or remove the Allocation and every ClassSet to give "
+                "every pod a new address"
             )
         last = max([before.revision, *(classes.revision for classes in before.namespaces.values())])
         self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)

@@ -20,6 +20,10 @@ Namespaces = Mapping[str, ClassSet]
 Infos = tuple[ClassSet, frozenset[Atom], dict[int, ClassInfo]]
 
 
+Stages = tuple[ClassSet, frozenset[Atom], frozenset[Atom]]
+"""A class set with the atoms that are settled, and those that are leaving."""
+
+
 class Reliance:
     """The rules in force on one node. `rules` is None until there are any; `waiting`: newer ones are held back."""
 
@@ -34,6 +38,7 @@ class Reliance:
         self._target = NO_RULES
         self._relied: dict[str, frozenset[Atom]] = {}
         self._infos: dict[str, Infos] = {}
+        self._stages: dict[str, Stages] = {}
         self._seen: tuple[RuleSet, Namespaces, bool] | None = None
 
     def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
@@ -46,6 +51,7 @@ class Reliance:
         if seen is not None and seen[0] is target and seen[1] is namespaces and seen[2] == patient:
             return
         self._seen = (target, namespaces, patient)
+        self._sort(namespaces)
         if self.rules is None or target is not self.rules:
             self._choose(target, namespaces, patient=patient)
         self._rely(namespaces)
@@ -53,7 +59,7 @@ class Reliance:
 
     def _choose(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
         ready = not patient or (self._blank and self.rules is None) or all(
-            asked <= self._reliable(namespaces[name]) for name, asked in target.atoms.items() if name in namespaces
+            asked <= self._reliable(name) for name, asked in target.atoms.items() if name in namespaces
         )
         if ready:
             self.rules, self.waiting = target, False
@@ -64,34 +70,35 @@ class Reliance:
             self.rules = until_then(self.rules, target.namespaces)
         self._target = target
 
-    def _reliable(self, classes: ClassSet) -> frozenset[Atom]:
+    def _sort(self, namespaces: Namespaces) -> None:
+        """What is settled and what is leaving in each namespace, worked out once for a class set."""
+        stages = {}
+        for name, classes in namespaces.items():
+            held = self._stages.get(name)
+            stages[name] = held if held is not None and held[0] is classes else _stages(classes)
+        self._stages = stages
+
+    def _reliable(self, name: str) -> frozenset[Atom]:
         """What may be relied on: what is settled, and what is leaving only by who does already."""
-        held = self._relied.get(classes.namespace, NO_ATOMS)
-        return frozenset(
-            atom
-            for atom, stage in classes.atoms.items()
-            if stage is Stage.SETTLED or (stage is Stage.LEAVING and atom in held)
-        )
+        _, settled, leaving = self._stages[name]
+        return settled | (leaving & self._relied.get(name, NO_ATOMS)) if leaving else settled
 
     def _rely(self, namespaces: Namespaces) -> None:
         asked = self.rules.atoms if self.rules is not None else NO_RULES.atoms
         relied = {}
         for name, atoms in asked.items():
             if name in namespaces:
-                relied[name] = atoms & self._reliable(namespaces[name])
+                relied[name] = atoms & self._reliable(name)
         if relied != self._relied:
             self.enforced += 1
         self._relied = relied
-        self.released = not any(
-            namespaces[name].atoms[atom] is Stage.LEAVING for name, atoms in relied.items() for atom in atoms
-        )
+        self.released = not any(atoms & self._stages[name][2] for name, atoms in relied.items())
 
     def _show(self, namespaces: Namespaces) -> None:
         """Every class with what may be relied on of it: the same object while that is the same."""
         infos: dict[str, Infos] = {}
         for name, classes in namespaces.items():
-            settled = frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.SETTLED)
-            relied = settled | self._relied.get(name, NO_ATOMS)
+            relied = self._stages[name][1] | self._relied.get(name, NO_ATOMS)
             held = self._infos.get(name)
             if held is None or held[0] is not classes or held[1] != relied:
                 held = (classes, relied, class_infos(classes, relied))
@@ -101,6 +108,11 @@ class Reliance:
             if shown != self.classes:
                 self.classes = MappingProxyType(dict(sorted(shown.items())))
         self._infos = infos
+
+
+def _stages(classes: ClassSet) -> Stages:
+    settled = frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.SETTLED)
+    return classes, settled, frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.LEAVING)
 
 
 def until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:

@@ -111,6 +111,8 @@ class Stages:
 
     def _let_go(self, name: str, asked: frozenset[Atom], now: int, *, at_once: bool) -> None:
         states = self._states[name]
+        if states.keys() <= asked:
+            return
         for atom in states.keys() - asked:
             if at_once:
                 self._end(states, atom)

@@ -14,7 +14,7 @@ from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import Began, Health, Listed, Seen, Update
 from romana_ovs.kube.api.objects import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
-from romana_ovs.model.errors import ApiError, SetupError, UnreachableError
+from romana_ovs.model.errors import ApiError, MissingError, SetupError, UnreachableError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 
@@ -109,6 +109,12 @@ def test_what_is_not_listed_is_said_with_the_reason(told: Told, monkeypatch: pyt
 def test_a_server_that_cannot_be_asked_is_not_waited_for() -> None:
     api = FakeApi(ApiSource("config"), UnreachableError("https://127.0.0.1:1: Connection refused"))
     with pytest.raises(SetupError, match=r"cannot be asked: https://127.0.0.1:1: Connection refused"):
+        ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
+
+
+def test_a_cluster_without_our_definitions_is_told_what_it_lacks() -> None:
+    with pytest.raises(SetupError, match="kubectl apply -f etc/kubernetes"):
+        api = FakeApi(ApiSource("config"), MissingError("GET /apis/romana.io/v1/allocations: 404", status=404))
         ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
 
 

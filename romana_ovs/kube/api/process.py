@@ -90,14 +90,17 @@ class Outlet:
         self._lock = threading.Lock()
 
     def send(self, message: object) -> None:
-        """Write one message. When nobody reads any more the process ends."""
+        """Write one message, unless nobody reads any more: then nobody writes either, and the process is about to end.
+
+        Orderly: it still has a lease to give back.
+        """
         data = memoryview(frame(message))
         with self._lock:
             while data:
                 try:
                     data = data[os.write(self._descriptor, data) :]
                 except BrokenPipeError:
-                    os._exit(0)
+                    return
 
 
 class _Log(logging.Handler):

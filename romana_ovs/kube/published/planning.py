@@ -92,8 +92,7 @@ def next_writes(
 
 def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Write | None:
     if stored is None:
-        if base is not None:
-            raise Superseded("the Allocation is gone")
+        # There is none yet, or somebody deleted it: these are the numbers all the same. Whoever is quicker wins.
         return _over(None, allocation_object(desired))
     fields = fields_of(stored, "Allocation", "spec")
     epoch, writer, revision = fields.number("epoch"), fields.text("writer", default=""), fields.number("revision")

@@ -87,8 +87,14 @@ class Base:
     def of(cls, objects: Objects) -> Base | None:
         """What a registry begins from when it has read `objects`; None when it is the first one.
 
-        Raises InputError when the Allocation is damaged: nobody may give a number then.
+        Raises InputError when the Allocation is damaged, or missing where numbers are in use: nobody may give one then.
         """
+        if objects.allocation is None and objects.class_sets:
+            reason = (
+                "it is missing, while ClassSets show that numbers are in use: restore it from a copy, or delete every "
+                "ClassSet too, by which all numbers are given anew"
+            )
+            raise InputError(Problem(reason, kind="Allocation", name="cluster"))
         published, _ = Reader().read(replace(objects, class_sets=_without_marker(objects)))
         if published is None or objects.allocation is None:
             return None
