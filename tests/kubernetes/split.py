@@ -100,6 +100,11 @@ class Part(Controller):
         """What its state file holds."""
         return dict(StateFile(self.folder / "state").load() or {})
 
+    def is_connected(self) -> bool:
+        """Whether its switches are."""
+        nodes = self.state.get("nodes", {})
+        return all(nodes.get(name, {}).get("connected") for name in self.nodes)
+
     def is_done(self) -> bool:
         """Whether its switches have all that it knows of."""
         state = self.state
@@ -151,9 +156,19 @@ class Cluster:
             self.admin.create(path, body)
         except Refused as there:
             assert there.status == 409, there
-            version = self.admin.get(f"{path}/{name}")["metadata"]["resourceVersion"]
-            self.admin.put(f"{path}/{name}", {**body, "metadata": {"name": name, "resourceVersion": version}})
+            self._put(f"{path}/{name}", body)
         return f"{path}/{name}"
+
+    def _put(self, path: str, body: Object) -> None:
+        """Replace an object, again when its status was written in between."""
+        while True:
+            metadata = {**body["metadata"], "resourceVersion": self.admin.get(path)["metadata"]["resourceVersion"]}
+            try:
+                self.admin.put(path, {**body, "metadata": metadata})
+            except Refused as conflict:
+                assert conflict.status == 409, conflict
+            else:
+                return
 
     def clear(self) -> None:
         """Take every pod and policy away; returns when all is settled."""

@@ -201,7 +201,7 @@ def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own:
                 cluster.parts[name].stop()
             said = len(cluster.parts["n1"].log)
             cluster.start("n1", "registry")
-            cluster.until(lambda: cluster.parts["n1"].state["nodes"]["n1"]["connected"], "the bridge is back")
+            cluster.until(cluster.parts["n1"].is_connected, "the bridge is back")
             cluster.until(lambda: _mentions(cluster.parts["n1"].state, own.url), "it says so again")
             assert {node: cluster.flows(node) for node in NODES} == flows
             lines = [line for line in cluster.parts["n1"].log[said:].splitlines() if own.url in line]
