@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romana_ovs.kube.published import MARKER, Base, Objects, Reader, Superseded, Verb, Write, next_writes
+from romana_ovs.kube.published import (
+    MARKER,
+    Base,
+    ClassSetObjects,
+    Objects,
+    PublishedText,
+    Reader,
+    Superseded,
+    Verb,
+    Write,
+    class_set_object,
+    next_writes,
+    published_to_json,
+)
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.published import Published
 from romana_ovs.world.registry import RegistryPart
@@ -133,8 +146,6 @@ class Process:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), history=st.lists(clusters(), min_size=1, max_size=3))
 def test_two_registries_never_give_one_number_twice(data: st.DataObject, history: list[Cluster]) -> None:
-    from dataclasses import replace
-
     store = Store()
     processes = [Process(store, "a"), Process(store, "b")]
     for cluster in (replace(each, settings=history[0].settings) for each in history):
@@ -175,3 +186,17 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
     kinds = [(write.kind, write.name == MARKER) for write in writes]
     assert kinds[0] == ("Allocation", False) and kinds[-1] == ("ClassSet", True)
     assert set(kinds[1:-1]) <= {("ClassSet", False)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(clusters(), min_size=1, max_size=4))
+def test_what_is_remembered_of_class_sets_is_what_would_be_made_anew(history: list[Cluster]) -> None:
+    history = [replace(each, settings=history[0].settings) for each in history]
+    part = RegistryPart(history[0].settings, None, writer="a")
+    text, made = PublishedText(json.dumps), ClassSetObjects()
+    for cluster in history:
+        published = part.update(cluster)
+        assert json.loads(text.of(published)) == published_to_json(published)
+        assert text.of(published) is text.of(published)
+        objects = made.of(published.namespaces)
+        assert objects == {name: class_set_object(each) for name, each in published.namespaces.items()}
