@@ -40,7 +40,7 @@ SPARE = 10
 RATE = 100.0
 PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.05
-QUIET_SECONDS = 5.0
+QUIET_SECONDS = 2.0
 QUESTIONS = 10
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 PLAN = ("segment_bits = 11", "host_bits = 8", "endpoint_bits = 5")
@@ -233,7 +233,8 @@ class Bench:
         rate = self.server.play(streams(self.base, seconds), RATE)
         lines = controller.settled()[since:]
         work = (controller.worked() - worked) / max(1, len(lines))
-        told = {"rate": rate, "work": work, "resident": controller.resident(), "echo": max(probe.delays[before:], default=0.0)}
+        echo = max(probe.delays[before:], default=0.0)
+        told = {"rate": rate, "work": work, "resident": controller.resident(), "echo": echo}
         since += len(lines)
         asked = questions(self.base, min(QUESTIONS, int(seconds)))
         for question in asked:

@@ -93,11 +93,11 @@ concern the node; timed from when the event came to the Kubernetes process to th
 
 {_change_table(found)}
 
-Changes that come during a round are taken together by the next. An event's way from the Kubernetes process to the one \
-that computes takes {one["changes"]["all"]["pipe"]:.1f} ms (median); a change costs the controller {one["work"]:.1f} ms \
-of processor time, all told. The rest is waiting: for the round before, for the disk (new addresses are in the state \
-file before their flows are sent), for the switch, and for a core, since kube-apiserver, etcd, the switch and the \
-asker share the same two; on a machine with other work that is most of it.
+Changes that come during a round are taken together by the next. An event's way from the Kubernetes process to the \
+one that computes takes {one["changes"]["all"]["pipe"]:.1f} ms (median); a change costs the controller \
+{one["work"]:.1f} ms of processor time, all told. The rest is waiting: for the round before, for the disk (new \
+addresses are in the state file before their flows are sent), for the switch, and for a core, since kube-apiserver, \
+etcd, the switch and the asker share the same two; where the machine has other work that is most of it.
 
 *Questions* are policies that ask of peers what none asked before (here one a second): they are in force only when \
 the classes that answer are known to every node, in three steps, each published and acknowledged by way of the API \

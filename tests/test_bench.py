@@ -13,6 +13,7 @@ from bench.markdown import table
 from bench.nodes import dns_cluster, facts_of, tier_cluster
 from bench.report import results
 from bench.world import PODS_PER_NODE, SIZES, large_cluster
+from romana_ovs.emulate import binaries
 from romana_ovs.model.settings import Isolation
 from tests.integration.ovs import needs_ovs
 
@@ -69,3 +70,16 @@ def test_the_measurements_run_and_are_written_down(tmp_path: Path) -> None:
     assert "| Megaflows, one pair of pods | under 20 |" in two
     assert "TCP, one stream" in two
     assert str(ROOT) not in one + two
+
+
+@pytest.mark.root
+@needs_ovs
+@pytest.mark.skipif(binaries.find() is None, reason="needs Kubernetes built")
+def test_an_api_servers_cluster_is_followed_and_measured(tmp_path: Path) -> None:
+    argv = [sys.executable, "bench/run.py", "kubernetes", "--quick", "--output", str(tmp_path / "page")]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "page").read_text()
+    assert "| API server: 100 pods listed and compiled | under 3 s |" in page
+    assert "| `--node NAME`, registry apart | questions | 1 |" in page
+    assert str(ROOT) not in page

@@ -9,7 +9,7 @@ import pytest
 
 from romana_ovs import state
 from romana_ovs.model.errors import InputError
-from romana_ovs.state import StateFile
+from romana_ovs.state import Encoded, StateFile
 
 OLD = {"numbers": {"a": 1}, "list": [1, 2, 3]}
 NEW = {"numbers": {"a": 1, "b": 2}, "list": []}
@@ -117,3 +117,11 @@ def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path):
 def test_a_path_that_is_a_folder_is_a_clear_error(tmp_path):
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         StateFile(tmp_path).load()
+
+
+def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path):
+    StateFile(path).save({"b": Encoded.of({"x": [1, "\u00e9"]}), "a": 2})
+    assert StateFile(path).load() == {"a": 2, "b": {"x": [1, "\u00e9"]}}
+    plain = path.with_name("plain")
+    StateFile(plain).save({"a": 2, "b": {"x": [1, "\u00e9"]}})
+    assert plain.read_bytes() == path.read_bytes()

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,16 +105,12 @@ class Kubernetes:
             incoming, outgoing = process.stdout.fileno(), process.stdin.fileno()
             os.set_blocking(incoming, False)
             os.set_blocking(outgoing, False)
-            self._outbox = LightQueue()
-            # One green thread writes: frames of two that wait for the pipe in turns would get into each other.
-            writer = eventlet.spawn(self._deliver, outgoing, self._outbox)
             try:
-                self.tell(self._start)
-                self._started()
-                self._read(incoming)
+                with self._delivering(outgoing):
+                    self.tell(self._start)
+                    self._started()
+                    self._read(incoming)
             finally:
-                self._outbox = None
-                writer.kill()
                 process.send_signal(signal.SIGTERM)
 
     def _read(self, incoming: int) -> None:
@@ -149,6 +146,20 @@ class Kubernetes:
         elif self._troubles.pop(health.subject, None) is not None:
             LOG.info("API server: %s: fine again", health.subject)
         self._health()
+
+    @contextmanager
+    def _delivering(self, outgoing: int) -> Iterator[None]:
+        """Send what is told meanwhile.
+
+        One green thread writes: frames of two that wait for the pipe in turns would get into each other.
+        """
+        self._outbox = LightQueue()
+        writer = eventlet.spawn(self._deliver, outgoing, self._outbox)
+        try:
+            yield
+        finally:
+            self._outbox = None
+            writer.kill()
 
     def _deliver(self, outgoing: int, outbox: LightQueue) -> None:
         """Write what is put into `outbox`, until it is killed."""

@@ -58,8 +58,13 @@ def _profile(pod: LocalPod, view: NodeView, *, by_address: bool) -> Profile:
 
 def _drafts(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, cache: ResolveCache) -> Drafts:
     area = cache.area(profile.area)
-    shares = [share for memo in memos if (share := cache.share(memo, profile, area)) is not None]
     own = view.segments.get(profile.profile.segment)
+    if profile.drafts is not None and profile.of is not None:
+        listed, drawn, number = profile.of
+        if listed is memos and drawn is area and number == own:
+            return profile.drafts
+    profile.of = (memos, area, own)
+    shares = [share for memo in memos if (share := cache.share(memo, profile, area)) is not None]
     basis = (own, *shares)
     if profile.drafts is None or profile.basis != basis:
         profile.drafts = _drafted(shares, profile.profile.segment, own, view)

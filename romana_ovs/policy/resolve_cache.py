@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import is_
 from typing import NamedTuple
 
 from romana_ovs.model.cluster import NO_TENANT
@@ -69,6 +70,8 @@ class ProfileMemo:
     area: AreaName
     basis: tuple[object, ...] | None = None
     drafts: Drafts | None = None
+    of: tuple[list[PolicyMemo], Area, int | None] | None = None
+    """What the drafts were asked for last: the list of policies, the area, and the number of its own segment."""
 
 
 class ResolveCache:
@@ -81,6 +84,7 @@ class ResolveCache:
         self.servers: dict[tuple[bytes, int], ServerGroup] = {}
         self.clients: dict[tuple[bytes, int], ClientGroup] = {}
         self._policies: dict[int, PolicyMemo] = {}
+        self._listed: list[PolicyMemo] = []
         self._profiles: dict[Profile, ProfileMemo] = {}
         self._next_profile = 0
         self._settings = Settings()
@@ -118,8 +122,14 @@ class ResolveCache:
             self._areas[name] = old if unchanged else drawn
 
     def policies(self, listed: Iterable[NormalPolicy]) -> list[PolicyMemo]:
-        """What is remembered of these policies, in their order; all others are forgotten."""
+        """What is remembered of these policies, in their order; all others are forgotten.
+
+        It is the same list as last time while they are the same policies.
+        """
         memos = [self._policy(policy) for policy in listed]
+        if len(memos) == len(self._listed) and all(map(is_, memos, self._listed)):
+            return self._listed
+        self._listed = memos
         if len(memos) != len(self._policies):
             self._policies = {id(memo.policy): memo for memo in memos}
         return memos

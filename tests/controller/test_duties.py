@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from typing import TypeVar
 
 from romana_ovs.controller.duties import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
+from romana_ovs.controller.registry import TROUBLE_SECONDS
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
 from romana_ovs.kube.api.wanted import (
     AllRefused,
@@ -112,7 +113,7 @@ def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
     node.look()
     assert [str(problem) for problem in node.duties.problems] == [f"NodeReport: {server.trouble}"]
     server.trouble = ""
-    node.settle()
+    node.wait(2 * TROUBLE_SECONDS)
     assert node.duties.problems == () and server.names(NODE_REPORTS) == ["n1"]
 
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from romana_ovs.controller.duties import ANEW_SECONDS
-from romana_ovs.controller.registry import AWAY_SECONDS
+from romana_ovs.controller.registry import AWAY_SECONDS, TROUBLE_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, PODS
 from romana_ovs.kube.published import MARKER
 from romana_ovs.model.objects import PodKey
@@ -174,14 +174,11 @@ def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pyt
     process.lead()
     server.trouble = "Allocation cluster cannot be written: 403"
     with caplog.at_level(logging.ERROR, "romana_ovs.registry"):
-        for _ in range(4):
-            process.look()
-            process.carry()
-        process.look()
+        process.wait(4 * TROUBLE_SECONDS)
     assert [str(problem) for problem in process.duties.problems] == [server.trouble]
     assert caplog.text.count("cannot be published") == 1
     server.trouble = ""
-    process.settle()
+    process.wait(2 * TROUBLE_SECONDS)
     assert process.duties.problems == ()
     assert server.names(ALLOCATIONS) == ["cluster"]
 

@@ -9,7 +9,19 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romana_ovs.kube.published import MARKER, Base, Checked, Objects, Reader, Superseded, Verb, Write, next_writes
+from romana_ovs.kube.published import (
+    MARKER,
+    Base,
+    Checked,
+    Objects,
+    PublishedText,
+    Reader,
+    Superseded,
+    Verb,
+    Write,
+    next_writes,
+    published_to_json,
+)
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.published import Published
 from romana_ovs.world.registry import RegistryPart
@@ -176,3 +188,15 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
     kinds = [(write.kind, write.name == MARKER) for write in writes]
     assert kinds[0] == ("Allocation", False) and kinds[-1] == ("ClassSet", True)
     assert set(kinds[1:-1]) <= {("ClassSet", False)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(clusters(), min_size=1, max_size=4))
+def test_what_is_remembered_of_class_sets_is_what_would_be_made_anew(history: list[Cluster]) -> None:
+    history = [replace(each, settings=history[0].settings) for each in history]
+    part = RegistryPart(history[0].settings, None, writer="a")
+    text = PublishedText(json.dumps)
+    for cluster in history:
+        published = part.update(cluster)
+        assert json.loads(text.of(published)) == published_to_json(published)
+        assert text.of(published) is text.of(published)

@@ -1,0 +1,48 @@
+"""What the controller takes of published numbers as it is told, and when that is worth a round."""
+
+from __future__ import annotations
+
+from romana_ovs.controller.shelf import Shelf
+from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
+from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.published import MARKER, allocation_object, class_set_object, marker_object
+from romana_ovs.world.registry import RegistryPart
+from tests.test_world_parts import cluster, pod
+
+
+def told(value: dict, version: int) -> Seen:
+    kind, name = value["kind"], value["metadata"]["name"]
+    resource = {"Allocation": ALLOCATIONS, "ClassSet": CLASS_SETS}[kind]
+    raw = {**value, "metadata": {"name": name, "resourceVersion": str(version)}}
+    return Seen(str(resource), (Update(ObjectId(kind, "", name), uid=name, version=str(version), raw=raw),))
+
+
+def listed() -> Shelf:
+    shelf = Shelf()
+    for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
+        shelf.take([Began(str(resource)), Listed(str(resource))])
+    return shelf
+
+
+def test_numbers_of_which_the_last_object_is_to_come_are_no_reason_to_compute() -> None:
+    at = cluster(pod("a"), pod("b"))
+    published = RegistryPart(at.settings, None, writer="r").update(at)
+    shelf = listed()
+    assert shelf.listed
+    assert not shelf.take([told(allocation_object(published), 1)])
+    for version, classes in enumerate(published.namespaces.values(), start=2):
+        assert not shelf.take([told(class_set_object(classes), version)])
+    assert shelf.take([told(marker_object(published), 99)])
+    assert shelf.published == published
+
+
+def test_the_end_of_the_listing_is_one_even_when_a_registry_stopped_half_way() -> None:
+    at = cluster(pod("a"))
+    published = RegistryPart(at.settings, None, writer="r").update(at)
+    shelf = Shelf()
+    for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
+        shelf.take([Began(str(resource))])
+    shelf.take([told(allocation_object(published), 1), Listed(str(ALLOCATIONS)), Listed(str(NODE_REPORTS))])
+    assert MARKER not in shelf.objects.class_sets
+    assert shelf.take([Listed(str(CLASS_SETS))])

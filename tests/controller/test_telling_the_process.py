@@ -1,0 +1,43 @@
+"""What several green threads tell the Kubernetes process at once arrives whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import eventlet
+
+from romana_ovs.controller.kubernetes import Kubernetes
+from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.messages import FrameReader
+from romana_ovs.model.settings import Settings
+
+PIECE = 4096
+
+
+@dataclass(frozen=True)
+class Long:
+    """A message that no pipe takes at once."""
+
+    sender: int
+    text: str = "x" * 300_000
+
+
+def test_frames_do_not_get_into_each_other_while_the_pipe_is_full() -> None:
+    incoming, outgoing = os.pipe()
+    for end in (incoming, outgoing):
+        os.set_blocking(end, False)
+    source = Kubernetes(ApiSource("/nowhere"), Settings(), loaded=lambda *_: None)
+    with source._delivering(outgoing):
+        tellers = [eventlet.spawn(source.tell, Long(number)) for number in range(3)]
+        reader, found = FrameReader(), []
+        with eventlet.Timeout(20):
+            while len(found) < len(tellers):
+                eventlet.sleep(0)
+                try:
+                    found += reader.feed(os.read(incoming, PIECE))
+                except BlockingIOError:
+                    continue
+    assert sorted(message.sender for message in found) == [0, 1, 2]
+    for end in (incoming, outgoing):
+        os.close(end)
