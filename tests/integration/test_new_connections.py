@@ -87,13 +87,16 @@ def test_what_exists_and_what_stays_on_the_node_goes_on(ovs: DummyOvs) -> None:
 
 LIMIT = 50
 FLOOD = """
-import socket, sys
+import socket, sys, time
 address, count = sys.argv[1], int(sys.argv[2])
 for port in range(1024, 1024 + count):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.sendto(b"x", (address, port))
+    if port % 10 == 0:
+        time.sleep(0.001)
 """
-"""Datagrams to so many ports, each of which is a connection of its own."""
+"""Datagrams to so many ports, each of which is a connection of its own; at a pace that no queue of the switch's is full
+by, in which others' packets would be lost too: at most 10,000 a second, which is 200 times the limit."""
 MANY = 5000
 
 
