@@ -428,5 +428,6 @@ class RomanaOvs(runtime.RyuApp):
             "problems": problems,
             "refused": list(self.refused),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
+            **({"registry": self._duties.status()} if self._duties is not None else {}),
         }
 

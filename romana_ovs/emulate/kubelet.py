@@ -13,7 +13,7 @@ from typing import Any
 from romana_ovs.emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
 from romana_ovs.emulate.nodes import Node
 from romana_ovs.emulate.pods import PodPlace
-from romana_ovs.emulate.runs import Run
+from romana_ovs.emulate.runs import Run, is_live
 from romana_ovs.kube.api.client import Api
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, SetupError
 from romana_ovs.model.objects import PodKey
@@ -108,8 +108,11 @@ class Kubelet:
             self._api.request("POST", NODES, body=node_object(name, run))
         except ConflictError:
             there = self._api.request("GET", f"{NODES}/{name}").json()
-            if EMULATED not in there["metadata"].get("labels", {}):
+            owner = there["metadata"].get("labels", {}).get(EMULATED)
+            if owner is None:
                 raise SetupError(f"the cluster has a node {name} already, and no emulated one") from None
+            if owner != run and is_live(owner):
+                raise SetupError(f"node {name} belongs to the emulation {owner}, which goes on") from None
             self._api.request(
                 "PATCH", f"{NODES}/{name}", body={"metadata": {"labels": {EMULATED: run}}}, content_type=MERGE
             )

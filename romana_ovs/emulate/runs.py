@@ -106,6 +106,11 @@ def clean(runs: Path = RUNS_FOLDER) -> list[Removed]:
         return _remove_dead(runs)
 
 
+def is_live(name: str, runs: Path = RUNS_FOLDER) -> bool:
+    """Whether a run of this id goes on, on this machine."""
+    return bool(name) and Path(name).name == name and (runs / name).is_dir() and _is_live(runs / name)
+
+
 def remove_if_dead(folder: Path) -> None:
     """Remove one run if its owner is gone; nothing when it lives or was removed already."""
     with _register(folder.parent):

@@ -15,6 +15,7 @@ from romana_ovs.emulate import kubelet as kubelets
 from romana_ovs.emulate.kubelet import Kubelet
 from romana_ovs.emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
 from romana_ovs.emulate.pods import PodPlace
+from romana_ovs.emulate.runs import start_run
 from romana_ovs.kube.api.client import Answer
 from romana_ovs.model.errors import ApiError, ConflictError, FaultyError, MissingError, SetupError
 from romana_ovs.model.objects import PodKey
@@ -172,6 +173,17 @@ def test_an_emulated_node_that_a_dead_run_left_is_taken_over(rig: Rig) -> None:
     rig.api.objects[f"{NODES}/n1"] = node_object("n1", "dead")
     rig.start()
     assert rig.api.objects[f"{NODES}/n1"]["metadata"]["labels"][EMULATED] == "ab12"
+
+
+def test_an_emulated_node_of_a_run_that_goes_on_is_left_alone(rig: Rig) -> None:
+    other = start_run()
+    try:
+        rig.api.objects[f"{NODES}/n1"] = node_object("n1", other.id)
+        with pytest.raises(SetupError, match=f"n1 belongs to the emulation {other.id}, which goes on"):
+            rig.start()
+        assert rig.api.objects[f"{NODES}/n1"] == node_object("n1", other.id)
+    finally:
+        other.close()
 
 
 def test_a_node_that_is_no_emulated_one_is_left_alone(rig: Rig) -> None:
