@@ -57,7 +57,7 @@ from tests.integration.ovs import RawSwitch
 from tests.integration.running import Controller
 from tests.kubernetes.raw import Client, Object, Refused
 
-PATIENCE = 45.0
+PATIENCE = 60.0
 """Seconds that anything may take on a loaded machine."""
 TICK = 0.05
 PORTS = ("80/tcp", "81/tcp", "80/udp")
