@@ -22,6 +22,7 @@ _ryu_shim.install()
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 import eventlet  # noqa: E402
+import eventlet.event  # noqa: E402
 import eventlet.hubs  # noqa: E402
 from eventlet import tpool  # noqa: E402
 from ryu import cfg  # noqa: E402
@@ -77,7 +78,13 @@ _server_loop = controller.OpenFlowController.server_loop
 
 
 def _listen(self: Any, tcp_port: int, ssl_port: int) -> None:
-    """Ryu's listener, but a port that cannot be listened on ends the process instead of one green thread."""
+    """Ryu's listener, but a port that cannot be listened on ends the process instead of one green thread.
+
+    A registry alone has no switches: it listens nowhere, so that it can stand beside a node's own controller.
+    """
+    if config.controller_options_from(CONF).registry_only:
+        LOG.info("the registry alone drives no bridge, and listens for no switch")
+        eventlet.event.Event().wait()
     host = CONF.ofp_listen_host
     try:
         if os.path.isdir(os.path.dirname(host)) and stat.S_ISSOCK(os.stat(host).st_mode):

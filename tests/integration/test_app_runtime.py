@@ -84,3 +84,21 @@ def test_a_port_that_cannot_be_listened_on_ends_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
+
+
+def test_a_registry_alone_listens_for_no_switch(tmp_path: Path) -> None:
+    """So that it may stand beside a node's controller: an address that is nobody's is no trouble to it."""
+    words = ["controller", "--registry", "--kubeconfig", str(tmp_path / "none"), "--ofp-listen-host", "192.0.2.1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "romana_ovs", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = iter(process.stderr.readline, "")
+        assert any("listens for no switch" in line for line in said)
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
