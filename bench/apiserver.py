@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,15 +44,36 @@ class Server:
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
         self.api = Api(ApiSource(str(plane.kubeconfig)))
+        self._own = threading.local()
 
     def account(self, name: str, *, node: str = "") -> Path:
         """A kubeconfig with a token of that service account of ours."""
         return self.plane.kubeconfig_for_service_account("kube-system", name, node=node)
 
     def send(self, request: Request) -> None:
-        """Carry out one change. Raises ApiError."""
+        """Carry out one change, on a connection of this thread's own. Raises RuntimeError when it is refused.
+
+        By http.client, which takes a third of the processor time of the controller's own client: it is not measured.
+        """
+        connection = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = self._connected()
+        body = None if request.body is None else json.dumps(request.body)
         kind = MERGE_PATCH if request.method == "PATCH" else JSON
-        self.api.request(request.method, request.path, body=request.body, content_type=kind)
+        connection.request(request.method, request.path, body, {"Content-Type": kind, "Accept": JSON})
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status >= http.client.BAD_REQUEST:
+            raise RuntimeError(f"{request.method} {request.path}: {answer.status} {said.decode(errors='replace')}")
+
+    def _connected(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=self.plane.authority)
+        context.load_cert_chain(self.plane.admin.certificate, self.plane.admin.key)
+        host, _, port = self.plane.url.rpartition("//")[2].rpartition(":")
+        connection = http.client.HTTPSConnection(host, int(port), context=context)
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
     def holder(self) -> str:
         """Which process leads; empty while none does."""

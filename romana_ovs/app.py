@@ -270,7 +270,7 @@ class RomanaOvs(runtime.RyuApp):
         number, generation = self.progress.next_round(), self.progress.generation
         policies = self._duties.policies() if self._duties is not None else ""
         driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
-        self._aside(lambda: self._follow(cluster, driven))
+        numbers_to_save = self._aside(lambda: self._follow(cluster, driven))
         if self._duties is not None:
             self._duties.speak()
         self._warn_of_strangers(cluster)
@@ -278,17 +278,19 @@ class RomanaOvs(runtime.RyuApp):
         numbers = {node: self.world.host_number(node) for node in facts}
         ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
         nodes = [node for node in ready if numbers[node] is not None and node in driven]
-        programs = self._aside(lambda: {node: self._program(facts[node], facts) for node in nodes})
+        programs = self._aside(
+            lambda: {node: self._program(facts[node], facts) for node in nodes}, beside=self._saving(numbers_to_save)
+        )
         for node, program in programs.items():
             if program is not None:
                 pledge = self._duties.parts.pledge(node, policies) if self._duties is not None else None
                 ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), pledge))
 
-    def _aside(self, function: Callable[[], T]) -> T:
+    def _aside(self, function: Callable[[], T], beside: Callable[[], None] | None = None) -> T:
         """What `function` makes of the world, which nobody may look at or change until then."""
         self._aside_now = True
         try:
-            return runtime.aside(function)
+            return runtime.aside(function, beside)
         finally:
             self._aside_now = False
             held, self._held = self._held, []
@@ -302,12 +304,14 @@ class RomanaOvs(runtime.RyuApp):
         else:
             job()
 
-    def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> None:
+    def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
+        """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
         if self._duties is not None:
             self._duties.follow(cluster, nodes)
         else:
             self.world.update(cluster)
-        self._save()
+        unsaved = self._state is not None and self.world.revision != self._saved_revision
+        return self.world.to_save() if unsaved else None
 
     def _program(self, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
         """The tables of one node; None, with the failure noted, when they cannot be made."""
@@ -374,11 +378,17 @@ class RomanaOvs(runtime.RyuApp):
             return bridge.facts
         return session.survivors.mark(bridge, self.world.address_of)
 
-    def _save(self) -> None:
-        """Make new numbers durable before any flow uses them. Raises InputError when that fails."""
-        if self._state is not None and self.world.revision != self._saved_revision:
-            self._state.save(self.world.to_save())
-            self._saved_revision = self.world.revision
+    def _saving(self, numbers: Mapping[str, Any] | None) -> Callable[[], None] | None:
+        """What makes `numbers` durable while tables are made of them; it raises InputError when that fails."""
+        state, revision = self._state, self.world.revision
+        if state is None or numbers is None:
+            return None
+
+        def save() -> None:
+            state.save(numbers)
+            self._saved_revision = revision
+
+        return save
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:
         found = strangers(cluster, self.world, self.ports.bridges.values())

@@ -146,12 +146,18 @@ def spawn_after(seconds: float, function: Callable[[], None]) -> Any:
     return hub.spawn_after(seconds, function)
 
 
-def aside(function: Callable[[], T]) -> T:
+def aside(function: Callable[[], T], beside: Callable[[], None] | None = None) -> T:
     """What `function` returns (or raises), worked out in a thread of the system's while green threads go on.
 
-    For what takes long and waits for nothing: switches want their echoes answered meanwhile (HAZARDS D10).
+    For what takes long and waits for nothing: switches want their echoes answered meanwhile (HAZARDS D10). `beside` is
+    done at the same time in another thread; what it raises is raised, when both have ended.
     """
-    result: T = tpool.execute(function)
+    other = eventlet.spawn(tpool.execute, beside) if beside is not None else None
+    try:
+        result: T = tpool.execute(function)
+    finally:
+        if other is not None:
+            other.wait()
     return result
 
 
