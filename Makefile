@@ -10,7 +10,7 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
 SYSTEM := openvswitch-switch mininet iproute2 ethtool iputils-ping procps curl openssl python3-venv
-TEST_SECONDS ?= 1500
+TEST_SECONDS ?= 2400
 PYTEST_ARGS ?=
 KUBE_ARGS ?=
 
