@@ -180,8 +180,7 @@ class Duties:
                 self._wake_later(STATUS_SECONDS)
             return
         self._told, self._tell_later = now, False
-        elsewhere = self._elsewhere()
-        if elsewhere and all(report.policies == self.policies() for report in elsewhere):
+        if self._elsewhere() and all(report.policies == self.policies() for report in self._known()):
             self.telling.programmed(self._store.policies)
         tenants = now - self._counted >= TENANT_SECONDS
         if tenants:
@@ -193,10 +192,13 @@ class Duties:
         known = (*unplaced, *(part.problems if part is not None else ()))
         self.telling.work(Moment(loaded, self.shelf.published, tuple(dict.fromkeys(known)), failing), tenants=tenants)
 
-    def _elsewhere(self) -> tuple[Report, ...]:
-        """The reports of nodes that other processes drive; of nodes that are no more reports may stay."""
-        reports = self.shelf.reports
-        return tuple(report for node, report in reports.items() if node in self._nodes and node not in self.parts.nodes)
+    def _known(self) -> tuple[Report, ...]:
+        """The reports of all nodes; of nodes that are no more reports may stay."""
+        return tuple(report for node, report in self.shelf.reports.items() if node in self._nodes)
+
+    def _elsewhere(self) -> bool:
+        """Whether other processes drive some node."""
+        return any(report.node not in self.parts.nodes for report in self._known())
 
     def _carried(self, answer: Carried) -> bool:
         """Take note of an answer; returns whether all must be computed again."""

@@ -335,6 +335,24 @@ def test_a_policy_is_programmed_when_every_node_reports_it() -> None:
     assert one.told == two.told == []
 
 
+def test_the_leader_s_own_bridge_counts_beside_those_of_others() -> None:
+    server = furnished("a@n1", "b@n2")
+    put_policy(server)
+    leader, other = Process(server, nodes=("n1",)), Process(server, nodes=("n2",), registers=False)
+    for process in (leader, other):
+        process.start()
+    leader.lead()
+    rest(leader, other)
+    assert reason(leader) == "Programmed"
+    leader.deaf = True
+    put_policy(server, port=81)
+    rest(leader, other)
+    assert reason(leader) == "Pending"
+    leader.deaf, leader.due = False, True
+    rest(leader, other)
+    assert reason(leader) == "Programmed"
+
+
 def test_the_report_of_a_node_that_is_no_more_holds_up_nobody() -> None:
     server, registry, one, two = shared()
     server.watching.remove(two)
