@@ -399,9 +399,11 @@ class RomanaOvs(runtime.RyuApp):
     def _refuse(self, problems: tuple[str, ...]) -> None:
         if problems == self.refused:
             return
-        self.refused = problems
+        known, self.refused = frozenset(self.refused), problems
         for problem in problems:
-            LOG.error("refused: %s", problem)
+            # Objects that come one by one, each with a problem, are thousands of lines: each is said once.
+            if problem not in known:
+                LOG.error("refused: %s", problem)
         if problems and self._feed is not None:
             self._feed.tell({"event": "refused", "problems": list(problems)})
 
