@@ -30,6 +30,8 @@ NETNS_PREFIX = "rmn-"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME_LENGTH = 60
 """The longest name of a node or pod that goes into paths as it is."""
+STRAGGLER_SECONDS = 0.3
+"""How long a command may still run that a killed owner had just started, in seconds; it takes some milliseconds."""
 END_SECONDS = 2.0
 """How long processes may take to end on SIGTERM before SIGKILL, in seconds."""
 
@@ -115,6 +117,7 @@ def remove_if_dead(folder: Path) -> None:
     """Remove one run if its owner is gone; nothing when it lives or was removed already."""
     with _register(folder.parent):
         if folder.is_dir() and not _is_live(folder):
+            _await_stragglers()
             _remove(folder)
 
 
@@ -132,8 +135,15 @@ def _register(runs: Path) -> Iterator[None]:
 
 
 def _remove_dead(runs: Path) -> list[Removed]:
-    folders = sorted(path for path in runs.iterdir() if path.is_dir())
-    return [_remove(folder) for folder in folders if not _is_live(folder)]
+    dead = [path for path in sorted(runs.iterdir()) if path.is_dir() and not _is_live(path)]
+    if dead:
+        _await_stragglers()
+    return [_remove(folder) for folder in dead]
+
+
+def _await_stragglers() -> None:
+    """Give an `ip` that a killed owner had just started the time to make its last namespace: nobody knows of it."""
+    time.sleep(STRAGGLER_SECONDS)
 
 
 def _is_live(folder: Path) -> bool:
