@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from romana_ovs.model.errors import InputError
+
 HELP = "the Ryu application; takes ryu-manager's own options, such as --config-file"
 PASSES_OPTIONS = True
 
@@ -18,6 +20,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 after SIGTERM or SIGINT, 1 when it ended by itself. Raises InputError when its settings are no good."""
+    for option, text in (("--kubeconfig", args.kubeconfig), ("--node", args.node)):
+        if text == "":
+            # It would count as not given, and something else would be followed, or driven, than was meant.
+            raise InputError.because(f"{option} is empty")
     from romana_ovs import runtime  # it patches what it imports, and no other command may pay for that
 
     given = {"kubeconfig": args.kubeconfig, "node": args.node, "registry_only": "yes" if args.registry else None}

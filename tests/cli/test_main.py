@@ -157,3 +157,9 @@ def test_what_a_user_waits_for(words: list[str], pods: int, seconds: float, tmp_
     assert process.returncode == 0
     assert (tmp_path / "out").stat().st_size > 1000
     assert used.ru_utime + used.ru_stime < seconds
+
+
+@pytest.mark.parametrize("option", ["--kubeconfig", "--node"])
+def test_an_empty_name_is_not_taken_for_none(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["controller", option, ""]) == 2
+    assert f"{option} is empty" in capsys.readouterr().err
