@@ -106,7 +106,10 @@ def _bind(admin: Client, group: str, role: str) -> None:
 
 
 def _until_denied(attempt: Callable[[], Object]) -> None:
-    """Wait for the API server to follow a policy that was just made; it has no other word for it."""
+    """Wait for the API server to follow what was just written, a policy or the labels of a namespace.
+
+    It judges by copies that it watches, and has no other word for when they are new.
+    """
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         try:
@@ -158,6 +161,7 @@ def test_what_lost_its_namespace_s_consent_can_still_be_updated_and_removed(root
     pods = f"{NAMESPACES}/closing/pods"
     root.create(pods, pod("old", owner="t1"))
     root.patch(f"{NAMESPACES}/closing", labelled({"tenants.romana.io/t1": None}))
+    _until_denied(lambda: root.create(f"{pods}?dryRun=All", pod("probe", owner="t1")))
     with pytest.raises(Refused, match="namespace closing may not hold"):
         root.create(pods, pod("new", owner="t1"))
     root.patch(f"{pods}/old/status", {"status": {"phase": "Failed"}})
