@@ -76,7 +76,7 @@ def hash_of(name: str) -> str:
 
 def _tunnels(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
     switch = emulation.netns("underlay")
-    ip_batch([
+    emulation.make([
         f"netns add {switch}",
         *(f"link add u{index} netns {switch} type veth peer name eth0 netns {node.netns}"
           for index, node in enumerate(nodes)),

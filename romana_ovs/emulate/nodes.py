@@ -98,7 +98,7 @@ def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
     node = Node(name, emulation.netns(name), emulation.folder / short(name), emulation)
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
-    ip_batch([f"netns add {node.netns}"])
+    emulation.make([f"netns add {node.netns}"])
     ip_batch(["link set lo up", *_deaf_to_ports()], netns=node.netns)
     database = str(node.folder / "conf.db")
     run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])

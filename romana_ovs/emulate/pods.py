@@ -87,7 +87,7 @@ class Pods:
     def _start(self, places: Sequence[PodPlace]) -> None:
         names = [(place, f"{self._run.netns(place.pod)}-{number}", _port_name(place.pod, number))
                  for place, number in zip(places, self._numbers, strict=False)]
-        ip_batch(line for place, netns, port in names for line in (
+        self._run.make(line for place, netns, port in names for line in (
             f"netns add {netns}",
             f"link add {port} netns {self._nodes[place.node].netns} type veth"
             f" peer name {INTERFACE} address {place.mac} netns {netns}",

@@ -1,7 +1,8 @@
 """Run folders: who owns what on this machine, so that runs never collide and dead ones can be removed.
 
 A run is a folder named by its id. Its owner holds a lock on the file `lock` in it for as long as it lives
-(the kernel releases it however the owner dies). Everything a run makes carries the id: its network
+(the kernel releases it however the owner dies). Commands that make namespaces for it hold the lock too, so that
+a run counts as dead only when nothing more of it can come. Everything a run makes carries the id: its network
 namespaces are `rmn-<id>-...`, its interfaces live inside those, its processes are written down with
 their start times. So a dead run can be removed completely, and nothing else ever is.
 """
@@ -30,8 +31,8 @@ NETNS_PREFIX = "rmn-"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME_LENGTH = 60
 """The longest name of a node or pod that goes into paths as it is."""
-STRAGGLER_SECONDS = 0.3
-"""How long a command may still run that a killed owner had just started, in seconds; it takes some milliseconds."""
+STRAGGLER_SECONDS = 5.0
+"""How long a command that a killed owner had just started may take to end, in seconds; it takes some milliseconds."""
 END_SECONDS = 2.0
 """How long processes may take to end on SIGTERM before SIGKILL, in seconds."""
 
@@ -65,6 +66,10 @@ class Run:
         """The name of this run's network namespace for `name` (a node, or a pod as `ns/pod`)."""
         return f"{NETNS_PREFIX}{self.id}-{short(name.replace('/', '.'))}"
 
+    def make(self, lines: Iterable[str]) -> None:
+        """Run `ip` commands that make namespaces of this run. Raises SetupError as `ip_batch` does."""
+        ip_batch(lines, held=self._lock)
+
     def record(self, pid: int) -> None:
         """Write down a process of this run, for whoever has to clean up after us."""
         started = _start_time(pid)
@@ -97,6 +102,7 @@ def start_run(runs: Path = RUNS_FOLDER) -> Run:
         lock = (folder / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (folder / "boot").write_text(_boot())
+        (folder / "owner").write_text(f"{os.getpid()} {_start_time(os.getpid())}\n")
     return Run(folder, lock)
 
 
@@ -116,8 +122,7 @@ def is_live(name: str, runs: Path = RUNS_FOLDER) -> bool:
 def remove_if_dead(folder: Path) -> None:
     """Remove one run if its owner is gone; nothing when it lives or was removed already."""
     with _register(folder.parent):
-        if folder.is_dir() and not _is_live(folder):
-            _await_stragglers()
+        if folder.is_dir() and _is_dead(folder):
             _remove(folder)
 
 
@@ -135,15 +140,26 @@ def _register(runs: Path) -> Iterator[None]:
 
 
 def _remove_dead(runs: Path) -> list[Removed]:
-    dead = [path for path in sorted(runs.iterdir()) if path.is_dir() and not _is_live(path)]
-    if dead:
-        _await_stragglers()
-    return [_remove(folder) for folder in dead]
+    return [_remove(path) for path in sorted(runs.iterdir()) if path.is_dir() and _is_dead(path)]
 
 
-def _await_stragglers() -> None:
-    """Give an `ip` that a killed owner had just started the time to make its last namespace: nobody knows of it."""
-    time.sleep(STRAGGLER_SECONDS)
+def _is_dead(folder: Path) -> bool:
+    """Whether nobody holds the run's lock; waits for commands that hold it although their owner is gone."""
+    deadline = time.monotonic() + STRAGGLER_SECONDS
+    while _is_live(folder):
+        if _owner_lives(folder) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)  # flock(2) has no time limit
+    return True
+
+
+def _owner_lives(folder: Path) -> bool:
+    """Whether the process that began the run is there; also when that is not known (yet)."""
+    try:
+        pid, started = (folder / "owner").read_text().split()
+    except (FileNotFoundError, ValueError):
+        return True
+    return str(_start_time(int(pid))) == started
 
 
 def _is_live(folder: Path) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from romana_ovs.model.errors import SetupError
 
@@ -30,15 +31,19 @@ def require_machine() -> None:
         raise SetupError(f"an emulated cluster needs {OVS_SCHEMA}: install openvswitch-switch")
 
 
-def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None) -> str:
+def run(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None, held: IO[str] | None = None,
+) -> str:
     """The standard output of a command that must succeed.
 
-    `env` is added to our own environment. Raises SetupError with the command and its last words.
+    `env` is added to our own environment; the file `held` stays open for as long as the command runs.
+    Raises SetupError with the command and its last words.
     """
     try:
         done = subprocess.run(
             argv, env={**os.environ, **(env or {})}, input=stdin or "", capture_output=True, text=True,
             timeout=COMMAND_SECONDS, check=False, start_new_session=True,
+            pass_fds=() if held is None else (held.fileno(),),
         )
     except FileNotFoundError as error:
         raise SetupError(f"the program {argv[0]} is missing") from error
@@ -50,14 +55,15 @@ def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str
     return done.stdout
 
 
-def ip_batch(lines: Iterable[str], *, netns: str | None = None) -> None:
+def ip_batch(lines: Iterable[str], *, netns: str | None = None, held: IO[str] | None = None) -> None:
     """Run `ip` commands in one process, inside the named namespace when given; nothing for no lines.
 
-    Raises SetupError at the first that fails (ip-batch stops there).
+    The file `held` stays open meanwhile, whatever becomes of us. Raises SetupError at the first that fails
+    (ip-batch stops there).
     """
     text = "".join(f"{line}\n" for line in lines)
     if text:
-        run(["ip", *(["-n", netns] if netns else []), "-batch", "-"], stdin=text)
+        run(["ip", *(["-n", netns] if netns else []), "-batch", "-"], stdin=text, held=held)
 
 
 def inside(netns: str, argv: Sequence[str]) -> list[str]:

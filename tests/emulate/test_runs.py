@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +91,36 @@ def test_long_names_are_shortened_and_stay_apart() -> None:
     assert runs.short("node1.example.org") == "node1.example.org"
     assert len(runs.short(one)) == runs.NAME_LENGTH
     assert runs.short(one) != runs.short(two)
+
+
+OWNER = """
+import os, sys
+from pathlib import Path
+from romana_ovs.emulate import runs, system
+run = runs.start_run(Path(sys.argv[1]))
+os.environ["PATH"] = sys.argv[2]
+print(run.folder, flush=True)
+run.make(["netns add never"])
+"""
+
+
+def test_a_command_that_outlives_its_killed_owner_is_waited_for(tmp_path: Path) -> None:
+    slow = tmp_path / "bin" / "ip"
+    slow.parent.mkdir()
+    done, begun = tmp_path / "done", tmp_path / "begun"
+    slow.write_text(f"#!/bin/sh\nPATH={os.environ['PATH']}\n: > {begun}\nsleep 0.3\n: > {done}\n")
+    slow.chmod(0o755)
+    registers = tmp_path / "runs"
+    argv = [sys.executable, "-c", OWNER, str(registers), str(slow.parent)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        folder = Path(owner.stdout.readline().strip())
+        deadline = time.monotonic() + 10
+        while not begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert runs.is_live(folder.name, registers)
+        owner.kill()
+        owner.wait()
+    assert not done.exists()
+    assert [one.run for one in runs.clean(registers)] == [folder.name]
+    assert done.exists(), "nothing of the run can come any more"
