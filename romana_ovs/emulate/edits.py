@@ -12,6 +12,7 @@ from romana_ovs.policy.matrix import Matrix, Opening, difference
 
 SHOWN = 20
 """How many openings (and closings) are listed one by one."""
+STAYS = "the last valid version stays in force; a policy that never had one allows nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _both(pending: _Pending, event: Programmed, now: float) -> Programmed:
 
 def refusal_lines(problems: Iterable[str]) -> list[str]:
     """What to say of a change that is not followed."""
-    return [f"refused: {problem}" for problem in problems] + ["the version before it stays in force"]
+    return [f"refused: {problem}" for problem in problems] + [STAYS]
 
 
 def _listed(word: str, openings: Sequence[Opening]) -> list[str]:

@@ -84,4 +84,5 @@ def test_long_lists_are_cut_and_say_so() -> None:
 
 
 def test_a_refusal_says_that_the_version_before_stays() -> None:
-    assert refusal_lines(["a.yaml: bad"]) == ["refused: a.yaml: bad", "the version before it stays in force"]
+    assert refusal_lines(["a.yaml: bad"]) == [
+        "refused: a.yaml: bad", "the last valid version stays in force; a policy that never had one allows nothing"]

@@ -155,7 +155,7 @@ def test_edits_apply_live_and_say_what_they_did(folder: Path, start: Callable[..
     talk.until("x/a")
     (folder / "policies.yaml").write_text(EGRESS.replace("port: 80", "port: 80000"))
     assert "policies.yaml" in talk.until("refused:")
-    talk.until("the version before it stays in force")
+    talk.until("the last valid version stays in force")
     talk.ask("z/c curl z/a:81")
     talk.until("curl: z/a:81", 10)
     (folder / "more.yaml").write_text(NINE_PODS.split("---")[1].replace("name: a", "name: d"))
