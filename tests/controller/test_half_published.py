@@ -8,7 +8,7 @@ from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.kube.published import MARKER, allocation_object, class_set_object, marker_object
 from romana_ovs.world.registry import RegistryPart
-from tests.test_world_parts import cluster, pod
+from tests.test_world import cluster, pod
 
 
 def told(value: dict, version: int) -> Seen:

@@ -10,7 +10,7 @@ from romana_ovs.kube.api.carry import Carried, Carry
 from romana_ovs.kube.api.messages import Began, Listed
 from romana_ovs.kube.api.wanted import Leadership
 from romana_ovs.kube.live import LiveStore
-from tests.test_world_parts import cluster, pod
+from tests.test_world import cluster, pod
 
 
 class Rig:
