@@ -1,7 +1,7 @@
 """The Ryu application: the only place with event handlers, and the wiring of the stages.
 
-    manifests -> Cluster -> World -> NodeView -> Verdicts -> Program -> Plan -> switch
-    ovsdb     -> BridgeFacts --^                     (session of each switch) --^
+    origin -> Cluster -> its world -> NodeView -> Verdicts -> Program -> Plan -> switch
+    ovsdb  -> BridgeFacts --^                         (session of each switch) --^
 
 Every change raises one flag; everything is then computed from what is current. What cannot be computed
 leaves what is programmed as it is.
@@ -11,43 +11,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from romana_ovs import config, runtime
-from romana_ovs.controller.duties import Duties
+from romana_ovs.controller.aside import Aside
 from romana_ovs.controller.feed import Feed
-from romana_ovs.controller.kubernetes import Kubernetes, resources_of
-from romana_ovs.controller.manifests import Manifests
-from romana_ovs.controller.parts import Parts, Pledge
+from romana_ovs.controller.memory import Memory
+from romana_ovs.controller.origin import Hooks, origin_of
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
 from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
+from romana_ovs.controller.tables import Tables
 from romana_ovs.controller.wake import Wake
-from romana_ovs.kube.api.credentials import ApiSource
-from romana_ovs.kube.store import Loaded, Store
+from romana_ovs.kube.store import Loaded
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
-from romana_ovs.model.settings import Settings
-from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.pipeline.registers import ZONE_BASE
-from romana_ovs.policy.resolve import resolve
-from romana_ovs.policy.resolve_cache import ResolveCache
-from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
 from romana_ovs.sync.session import State
-from romana_ovs.world import World
 
 LOG = logging.getLogger("romana_ovs")
-
-T = TypeVar("T")
 
 LISTING_SECONDS = 10.0
 """How long to wait at the start for databases that do not answer; their nodes are then not known."""
@@ -58,12 +49,14 @@ config.register(runtime.CONF)
 
 
 class RomanaOvs(runtime.RyuApp):
-    """Keeps every connected bridge as the manifests want it."""
+    """Keeps every connected bridge as its origin, a folder or an API server, wants it."""
 
     OFP_VERSIONS = (runtime.OFP_VERSION,)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._wake = Wake()
+        self._aside = Aside()
         try:
             self._read_settings()
         except RomanaError as error:
@@ -75,54 +68,24 @@ class RomanaOvs(runtime.RyuApp):
         self.refused: tuple[str, ...] = ()
         self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
         self._rest = Rest()
-        self._wake = Wake()
+        self._tables = Tables()
         self._due = False
-        self._saved_revision = 0
-        self._caches: dict[str, tuple[ResolveCache, CompileCache]] = {}
-        self._failures: dict[str, str] = {}
+        self._failure = ""
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
         self._last: Loaded | None = None
-        self._aside_now = False
-        self._held: list[Callable[[], None]] = []
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
-        self._state = StateFile(self.options.state_file) if self.options.state_file is not None else None
-        state = self._state.load() if self._state is not None else None
-        self.world: World | Parts
-        self._source: Manifests | Kubernetes
-        self._duties: Duties | None = None
-        if self.options.kubeconfig is not None:
-            self._share(settings, state, self.options.kubeconfig)
-        elif self.options.manifests is not None:
-            self.world = World(settings, state)
-            store = Store(settings, default_nodes=self.options.nodes)
-            self._source = Manifests(self.options.manifests, store, loaded=self._loaded, failed=self._unreadable)
-        else:
-            raise InputError.because("names no folder of manifests", field="[romana] manifests")
-
-    def _share(self, settings: Settings, state: Mapping[str, Any] | None, kubeconfig: str) -> None:
-        """Follow an API server, and go by the numbers that a registry, maybe this process, keeps there."""
-        node = self.options.node
-        self.world = Parts(settings, state)
-        self._source = Kubernetes(
-            ApiSource() if kubeconfig == config.IN_CLUSTER else ApiSource(kubeconfig),
-            settings,
-            loaded=self._loaded,
-            health=self._told,
-            other=self._numbers_told,
-            started=self._process_started,
-            resources=resources_of(node),
-        )
-        self._duties = Duties(
-            settings, self.world, self._source.store, registers=node is None, tell=self._source.tell,
-            later=lambda seconds: runtime.spawn_after(seconds, self._compute),
-            wake_later=lambda seconds: runtime.spawn_after(seconds, self._wake.set),
-        )
+        self._memory = Memory(self.options.state_file)
+        self._origin = origin_of(self.options, settings, self._memory.load(), Hooks(
+            loaded=self._loaded, unreadable=self._unreadable, compute=self._compute, look=self._wake.set,
+            told=self._told, when_idle=self._aside.when_idle,
+        ))
+        self.world = self._origin.world
 
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""
@@ -135,7 +98,7 @@ class RomanaOvs(runtime.RyuApp):
         runtime.spawn_after(LISTING_SECONDS, self._compute)
         for remote in self.ports.remotes:
             runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
-        runtime.spawn(self._source.run)
+        runtime.spawn(self._origin.run)
         runtime.spawn(self._work)
 
     # What happens, from wherever it comes: taken note of at once, worked on by `_work`.
@@ -173,20 +136,6 @@ class RomanaOvs(runtime.RyuApp):
             self._compute()
         self._told()
 
-    def _numbers_told(self, messages: list[object]) -> None:
-        """The Kubernetes process has told something, maybe of the numbers that are published."""
-        self._when_idle(lambda: self._take_numbers(messages))
-
-    def _take_numbers(self, messages: list[object]) -> None:
-        if self._duties is not None and self._duties.take(messages):
-            self._compute()
-            self._told()
-
-    def _process_started(self) -> None:
-        """There is a new Kubernetes process."""
-        if self._duties is not None:
-            self._when_idle(self._duties.process_started)
-
     def _unreadable(self, error: InputError) -> None:
         """The manifests cannot be read; the last cluster stands."""
         self._refuse(tuple(str(problem) for problem in error.problems))
@@ -206,7 +155,7 @@ class RomanaOvs(runtime.RyuApp):
         found = displaced(self.cluster, self.ports.bridges) if self.cluster is not None else {}
         if found != self._displaced:
             self._displaced = found
-            self._source.place(found)
+            self._origin.place(found)
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
@@ -225,15 +174,9 @@ class RomanaOvs(runtime.RyuApp):
             self.progress.sent(bridge.node, sent)
             if session.synced is not None and session.synced.pledge is not None:
                 node, pledge = bridge.node, session.synced.pledge
-                self._when_idle(lambda: self._keep(node, pledge))
+                self._aside.when_idle(lambda: self._origin.keep(node, pledge))
         self._wake.set()
         self._told()
-
-    def _keep(self, node: str, pledge: Pledge) -> None:
-        """What was pledged is true now, and the registry may be told."""
-        if self._duties is not None:
-            self._duties.parts.confirmed(node, pledge)
-            self._duties.report()
 
     # The work.
 
@@ -246,7 +189,9 @@ class RomanaOvs(runtime.RyuApp):
             following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
             pause = following if self._attempt() else None
             self._told()
-            self._tell_statuses()
+            if self._last is not None:
+                refusing = any(one.state is State.FAILED for one in self.sessions.values())
+                self._origin.tell_statuses(self._last, failing=refusing or bool(self._failures))
 
     def _attempt(self) -> bool:
         """Do what is due; returns whether any of it failed."""
@@ -254,86 +199,46 @@ class RomanaOvs(runtime.RyuApp):
             return False
         try:
             if self._due:
-                self._due, self._failures = False, {}
+                self._due, self._failure = False, ""
+                self._tables.failures.clear()
                 self._round(self.cluster)
             else:
                 self._finish()
         except RomanaError as error:
             LOG.error("%s; what is programmed stays", error)
-            self._failures[""] = str(error)
+            self._failure = str(error)
         except Exception as error:  # A mistake of ours must not open or close a path, nor end the process.
             LOG.exception("a mistake of ours; what is programmed stays")
-            self._failures[""] = f"internal error: {error!r}"
+            self._failure = f"internal error: {error!r}"
         return bool(self._failures)
+
+    @property
+    def _failures(self) -> tuple[str, ...]:
+        """What went wrong in the last round, in sentences."""
+        return tuple(filter(None, (self._failure, *self._tables.failures.values())))
 
     def _round(self, cluster: Cluster) -> None:
         number, generation = self.progress.next_round(), self.progress.generation
-        policies = self._duties.policies() if self._duties is not None else ""
+        pledge = self._origin.pledging()
         driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
-        numbers_to_save = self._aside(lambda: self._follow(cluster, driven))
-        if self._duties is not None:
-            self._duties.speak()
+        numbers_to_save = self._aside.work(lambda: self._follow(cluster, driven))
+        self._origin.speak()
         self._warn_of_strangers(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
         numbers = {node: self.world.host_number(node) for node in facts}
         ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
         nodes = [node for node in ready if numbers[node] is not None and node in driven]
-        programs = self._aside(
-            lambda: {node: self._program(facts[node], facts) for node in nodes}, beside=self._saving(numbers_to_save)
+        programs = self._aside.work(
+            lambda: self._tables.make(self.world, nodes, facts), self._memory.saving(self.world, numbers_to_save)
         )
         for node, program in programs.items():
-            if program is not None:
-                pledge = self._duties.parts.pledge(node, policies) if self._duties is not None else None
-                ready[node].want(Wanted(number, generation, program, ZONE_BASE + (numbers[node] or 0), pledge))
-
-    def _aside(self, function: Callable[[], T], beside: Callable[[], None] | None = None) -> T:
-        """What `function` makes of the world, which nobody may look at or change until then."""
-        self._aside_now = True
-        try:
-            return runtime.aside(function, beside)
-        finally:
-            self._aside_now = False
-            held, self._held = self._held, []
-            for job in held:
-                job()
-
-    def _when_idle(self, job: Callable[[], None]) -> None:
-        """Do `job` now, or when what is worked out aside is done."""
-        if self._aside_now:
-            self._held.append(job)
-        else:
-            job()
+            zone = ZONE_BASE + (numbers[node] or 0)
+            ready[node].want(Wanted(number, generation, program, zone, pledge(node)))
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
         """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
-        if self._duties is not None:
-            self._duties.follow(cluster, nodes)
-        else:
-            self.world.update(cluster)
-        unsaved = self._state is not None and self.world.revision != self._saved_revision
-        return self.world.to_save() if unsaved else None
-
-    def _program(self, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
-        """The tables of one node; None, with the failure noted, when they cannot be made."""
-        resolving, compiling = self._caches.setdefault(facts.node, (ResolveCache(), CompileCache()))
-        try:
-            view = self.world.view(facts, everywhere)
-            if view is None:
-                return None
-            return compile_node(view, resolve(view, resolving), compiling)
-        except Exception as error:  # One node's trouble is not the others'; its switch keeps what it has.
-            LOG.exception("node %s: its tables cannot be made; what is programmed stays", facts.node)
-            self._caches.pop(facts.node)
-            self._failures[facts.node] = f"node {facts.node}: {error}"
-            return None
-
-    def _tell_statuses(self) -> None:
-        """Have the API server told how its objects fare."""
-        if self._duties is not None and self._last is not None:
-            failing = bool(self._failures) or any(one.state is State.FAILED for one in self.sessions.values())
-            # What the registry is just seeing to is nothing to be told of.
-            unplaced = () if self.world.pending else self.world.problems
-            self._duties.tell_statuses(self._last, unplaced=unplaced, failing=failing)
+        self._origin.follow(cluster, nodes)
+        return self._memory.unsaved(self.world)
 
     def _finish(self) -> None:
         """When every switch has the last round: take the world's next step, or tell that all is programmed."""
@@ -347,14 +252,13 @@ class RomanaOvs(runtime.RyuApp):
             return
         # A switch that refuses must not keep the others from what the manifests say now: it fails closed by itself.
         if self.world.pending:
-            if isinstance(self.world, World) and all(session.state is State.FAILED for session in behind):
-                self.world.advance()
+            if all(session.state is State.FAILED for session in behind) and self._origin.advance():
                 self._compute()
             return
         if behind:
             return
-        if self._duties is not None and self.progress.current:
-            self._duties.programmed()
+        if self.progress.current:
+            self._origin.programmed()
         done = self.progress.finish(waiting, time.monotonic())
         if done is not None and self._feed is not None:
             self._feed.tell({"event": "programmed", **asdict(done)})
@@ -377,18 +281,6 @@ class RomanaOvs(runtime.RyuApp):
         if session is None or session.survivors is None:
             return bridge.facts
         return session.survivors.mark(bridge, self.world.address_of)
-
-    def _saving(self, numbers: Mapping[str, Any] | None) -> Callable[[], None] | None:
-        """What makes `numbers` durable while tables are made of them; it raises InputError when that fails."""
-        state, revision = self._state, self.world.revision
-        if state is None or numbers is None:
-            return None
-
-        def save() -> None:
-            state.save(numbers)
-            self._saved_revision = revision
-
-        return save
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:
         found = strangers(cluster, self.world, self.ports.bridges.values())
@@ -418,17 +310,16 @@ class RomanaOvs(runtime.RyuApp):
 
     def status(self) -> dict[str, Any] | None:
         """Everything that is known now, as the status feed tells it; None while the world is being worked on."""
-        if self._aside_now:
+        if self._aside.busy:
             return None
         bridges = self.ports.bridges
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
-            *self._source.troubles,
+            *self._origin.troubles,
             *self.ports.warnings,
             *self._strangers.values(),
             *map(str, self.world.problems),
-            *(map(str, self._duties.problems) if self._duties is not None else ()),
-            *self._failures.values(),
+            *self._failures,
             *(text for s in self.sessions.values() for text in s.problems),
         ]
         return {
@@ -440,6 +331,6 @@ class RomanaOvs(runtime.RyuApp):
             "problems": problems,
             "refused": list(self.refused),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
-            **({"registry": self._duties.status()} if self._duties is not None else {}),
+            **self._origin.status(),
         }
 
