@@ -11,6 +11,8 @@ BIN := .venv/bin
 DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
 SYSTEM := openvswitch-switch mininet iproute2 ethtool iputils-ping procps curl openssl python3-venv
 TEST_SECONDS ?= 2400
+# A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
+TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 KUBE_ARGS ?=
 
@@ -37,7 +39,7 @@ kube: .venv/.installed  ## A real Kubernetes API server to try things on (KUBE_A
 test: root lint contracts types docs-check kube-binaries  ## Lint, import contracts, types, generated docs, tests
 	@echo "== tests"
 	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
-		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(PYTEST_ARGS)
+		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(TEST_WORKERS) $(PYTEST_ARGS)
 
 lint: .venv/.installed-test  ## Style and common mistakes
 	@echo "== lint"

@@ -11,14 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import leftovers
-from tests.kubernetes.fixtures import admin, control_plane, namespace
+# What they assert is told as plainly as what tests assert themselves.
+pytest.register_assert_rewrite("tests.integration", "tests.kubernetes", "tests.conformance", "tests.properties")
+
+from tests import leftovers  # noqa: E402
+from tests.apart import Turns, stand_apart  # noqa: E402
+from tests.kubernetes.fixtures import admin, control_plane, namespace  # noqa: E402
 
 __all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
 
 GOLDENS = Path(__file__).parent / "goldens"
 INTEGRATION = Path(__file__).parent / "integration"
 DEADLINE = pytest.StashKey[float]()
+TURNS = pytest.StashKey[Turns]()
 
 # The machine may be slow and shared: time per example says nothing. CI asks the same questions every time.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -36,8 +41,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Notes when the session has to stop."""
+    if hasattr(session.config, "workerinput"):
+        # Workers have folders of their own inside the one of the run.
+        session.config.stash[TURNS] = Turns(Path(session.config.getoption("basetemp")).parent)
     limit = session.config.getoption("--time-limit")
     session.config.stash[DEADLINE] = time.monotonic() + limit if limit else float("inf")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Among several workers, tests that are marked so run alone."""
+    if TURNS not in item.config.stash:
+        return (yield)
+    with item.config.stash[TURNS].taken(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
@@ -65,6 +82,8 @@ def _lacking() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def nothing_stays_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fails the session when a process, network namespace, run or temporary folder of it outlives its tests."""
+    if os.geteuid() == 0:
+        stand_apart()
     tmp_path_factory.getbasetemp()  # Made before temporary files move to a folder that is watched.
     watch = leftovers.Watch.start()
     yield
