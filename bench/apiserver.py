@@ -125,7 +125,7 @@ class Server:
 @contextmanager
 def serving(cluster: Cluster) -> Iterator[Server]:
     """An API server that has `cluster`."""
-    with ControlPlane() as plane:
+    with ControlPlane(niceness=0) as plane:
         plane.apply(manifests_folder())
         server = Server(plane)
         server.await_kinds()

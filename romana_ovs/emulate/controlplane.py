@@ -35,6 +35,8 @@ ISSUER = "https://kubernetes.default.svc"
 READY_SECONDS = 60.0
 """How long the API server may take to be ready, on a loaded machine, in seconds."""
 RETRY_SECONDS = 0.05
+NICENESS = 5
+"""An API server that starts takes all the machine gives; it must not keep the switches beside it from forwarding."""
 ATTEMPTS = 3
 """How often another port is tried, when somebody took the free one first."""
 REQUEST_SECONDS = 10.0
@@ -47,19 +49,20 @@ class ControlPlane:
 
     def __init__(
         self, *, address: str = LOOPBACK, controllers: bool = False, binaries: Binaries | None = None,
-        progress: Progress = lambda text: None, options: Sequence[str] = (),
+        progress: Progress = lambda text: None, options: Sequence[str] = (), niceness: int = NICENESS,
     ) -> None:
         """Nothing is started yet.
 
         `address` is what the API server listens on, `controllers` asks for kube-controller-manager and
         kube-scheduler too. Without controllers nothing makes service accounts, so pods do without. `options` are
-        further ones for the API server.
+        further ones for the API server. `niceness` is how much all of it gives way to others.
         """
         self._address = address
         self._controllers = controllers
         self._binaries = binaries
         self._progress = progress
         self._options = tuple(options)
+        self._niceness = niceness
         self._run: Run | None = None
         self._daemons: dict[str, Daemon] = {}
         self._port = 0
@@ -72,7 +75,7 @@ class ControlPlane:
         try:
             self._authority = make_authority(self.folder / "pki")
             self._prepare_keys()
-            self._daemons = {name: Daemon(self._run, path) for name, path in programs.items()}
+            self._daemons = {name: Daemon(self._run, path, niceness=self._niceness) for name, path in programs.items()}
             self._daemons["etcd"].start(_etcd_arguments(self.folder))
             self._start_anywhere()
             if self._controllers:

@@ -17,10 +17,11 @@ LOG_LINES = 12
 class Daemon:
     """One program of a run. `start` and `stop` (or `kill`) may alternate."""
 
-    def __init__(self, run: Run, program: Path) -> None:
+    def __init__(self, run: Run, program: Path, *, niceness: int = 0) -> None:
+        """Nothing is started yet; `niceness` is how much the program gives way to others (nice(1))."""
         self.name = program.name
         self.log = run.folder / f"{program.name}.log"
-        self._program = program
+        self._command = ["nice", "-n", str(niceness), str(program)] if niceness else [str(program)]
         self._run = run
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -38,7 +39,7 @@ class Daemon:
         """Start it, out of reach of the terminal's Ctrl-C: whoever started it ends it."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._program), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self._run.folder, start_new_session=True,
             )
         self._run.record(self._process.pid)
