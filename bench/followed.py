@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.timed import Bell, Timed
-from romana_ovs.controller.kubernetes import Kubernetes
+from romana_ovs.controller.origin import Shared
 from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.session import Session
 from romana_ovs.kube.api.messages import Seen
@@ -65,9 +65,10 @@ class Followed(Timed):
         self._computed = 0.0
         self._waiting: list[Change] = []
         self._report = open(os.environ[REPORT], "w", buffering=1)  # noqa: SIM115  # it lasts as long as the process
-        if isinstance(self._source, Kubernetes):
-            self._take = self._source._take
-            self._source._take = self._taking  # type: ignore[method-assign]
+        if isinstance(self._origin, Shared):
+            source = self._origin._source
+            self._take = source._take
+            source._take = self._taking  # type: ignore[method-assign]
 
     def play(self) -> None:
         """Never returns: it is told when to end."""
