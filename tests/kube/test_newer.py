@@ -16,7 +16,8 @@ from romana_ovs.model.settings import Settings
 from tests.kube.test_fuzz import MANIFESTS, put, spots
 
 POLICIES: dict[str, Any] = {
-    str(each["apiVersion"]): each for each in MANIFESTS if each["kind"] == "NetworkPolicy" and "allowIncoming" not in each
+    str(each["apiVersion"]): each
+    for each in MANIFESTS if each["kind"] == "NetworkPolicy" and "allowIncoming" not in each
 }
 FREE = "matchLabels"
 """Where every key is somebody's own."""
