@@ -440,6 +440,7 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str)
     cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("True", "Programmed"), "it is told")
 
 
+@pytest.mark.alone
 def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> None:
     """Its process stands still; then a registry beside it lists some thousand pods (HAZARDS D10).
 
