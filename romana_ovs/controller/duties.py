@@ -8,7 +8,7 @@ All of it goes by way of the API server, also inside one process: what is not st
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from romana_ovs.controller.parts import Parts
@@ -18,6 +18,7 @@ from romana_ovs.controller.telling import Moment, Telling, digest
 from romana_ovs.kube.api.carry import Carried, Carry
 from romana_ovs.kube.api.wanted import Lead, Leadership, unique_name
 from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
@@ -146,8 +147,8 @@ class Duties:
         versions = {node: version for node in self.shelf.reports if (version := self.shelf.report_version(node))}
         now = self._clock()
         calm = now - self._reported >= REPORT_SECONDS
-        writes = tuple(self.parts.report_writes(self.shelf.reports, versions, all_of_it=calm))
-        if not writes and now >= self._report_due and any(self.parts.report_writes(self.shelf.reports, versions)):
+        writes = self._report_writes(versions, all_of_it=calm)
+        if not writes and now >= self._report_due and self._report_writes(versions, all_of_it=True):
             # Whatever is told until then, it is looked at again.
             self._report_due = now + REPORT_SECONDS
             self._later(REPORT_SECONDS)
@@ -157,6 +158,11 @@ class Duties:
             self._reports -= 1
             self._reporting = self._reports
             self._tell(Carry(self._reports, writes))
+
+    def _report_writes(self, versions: Mapping[str, str], *, all_of_it: bool) -> tuple[Write, ...]:
+        """A node that there is not begins no report: the registry would only delete it."""
+        writes = self.parts.report_writes(self.shelf.reports, versions, all_of_it=all_of_it)
+        return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in self._nodes)
 
     def policies(self) -> str:
         """A digest of the versions of all policies that are known."""

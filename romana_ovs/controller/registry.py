@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.published import Base, Checked, Superseded, Write, next_writes
+from romana_ovs.kube.api.resources import NODE_REPORTS
+from romana_ovs.kube.published import Base, Checked, Superseded, Verb, Write, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.model.settings import Settings
-from romana_ovs.world.absence import Absence
+from romana_ovs.world.absence import Absence, Departure
 from romana_ovs.world.registry import RegistryPart
 
 LOG = logging.getLogger("romana_ovs.registry")
@@ -21,6 +22,9 @@ TROUBLE_SECONDS = 2.0
 """Until writes that were refused, or could not be made, are tried again."""
 AWAY_SECONDS = 30.0
 """A node that has been behind for so long is not waited for where that is safe."""
+GONE_SECONDS = 60.0
+"""The report of a node that has not been there for so long is deleted. Not sooner: reports and Nodes are watched each
+by itself, so a report may be seen before its Node, and a kubelet may be about to make its Node anew."""
 
 
 class RegistryDuty:
@@ -41,6 +45,7 @@ class RegistryDuty:
         self._not_before = 0.0
         self._settled: tuple[object, object] | None = None
         self._absence = Absence(AWAY_SECONDS)
+        self._departure = Departure(GONE_SECONDS)
         self.leads = False
         self.superseded = False
         """Whether the last `work` found its term over: the next one begins anew."""
@@ -59,10 +64,12 @@ class RegistryDuty:
 
     @property
     def behind(self) -> float | None:
-        """Seconds until a node that is behind counts as away; None when nobody is."""
-        if self._part is None or not self._part.pending:
+        """Seconds until a node that is behind counts as away, or one that is gone as departed; None when nobody is."""
+        if self._part is None:
             return None
-        return self._absence.next_check(self._shelf.reports, self._clock())
+        now = self._clock()
+        away = self._absence.next_check(self._shelf.reports, now) if self._part.pending else None
+        return min((due for due in (away, self._departure.next_check(now)) if due is not None), default=None)
 
     def lead(self, leads: bool) -> None:
         """Whether this process leads now. A new term begins from the objects as they are then."""
@@ -98,7 +105,7 @@ class RegistryDuty:
             self._part.update(cluster, self._shelf.reports, away=self._away())
             if self._flying is not None or self._clock() < self._not_before:
                 return None
-            writes = self._writes(self._part)
+            writes = (*self._writes(self._part), *self._leftovers(cluster))
         except Superseded as over:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
@@ -126,6 +133,11 @@ class RegistryDuty:
         writes = next_writes(part.published, part.base, self._shelf.objects, self._checked)
         self._settled = None if writes else now
         return writes
+
+    def _leftovers(self, cluster: Cluster) -> Iterator[Write]:
+        """What deletes the reports of nodes that are gone: nobody else does, and what they say counts no more."""
+        for node in self._departure.departed(cluster.nodes.keys(), self._shelf.reports, self._clock()):
+            yield Write(Verb.DELETE, NODE_REPORTS.kind, node, version=self._shelf.report_version(node) or "")
 
     def _away(self) -> frozenset[str]:
         """Nodes that have lagged behind what is stored for long."""

@@ -1,9 +1,12 @@
-"""Which nodes are away: a node that lags behind what was published says no more than one that is gone."""
+"""Which nodes are away: a node that lags behind what was published says no more than one that is gone.
+
+And which are gone for good, though their reports are still there.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from romana_ovs.policy.published import Report
 
@@ -46,3 +49,27 @@ class Absence:
             # Who lags behind an older one lags behind the last of them too, for all that is asked.
             self._revisions[: old + 1] = [self._revisions[old]]
             self._times[: old + 1] = [self._times[old]]
+
+
+class Departure:
+    """How long there have been reports of nodes that there are not."""
+
+    def __init__(self, seconds: float) -> None:
+        """A node has departed that has not been there for `seconds`."""
+        self._seconds = seconds
+        self._since: dict[str, float] = {}
+
+    def departed(self, nodes: Collection[str], reports: Mapping[str, Report], now: float) -> tuple[str, ...]:
+        """The nodes of `reports` that have departed at `now`, sorted; `nodes` are there.
+
+        Each is named once, and again only when its report is still there as long after.
+        """
+        self._since = {name: self._since.get(name, now) for name in reports if name not in nodes}
+        found = sorted(name for name, since in self._since.items() if now - since >= self._seconds)
+        self._since.update(dict.fromkeys(found, now))
+        return tuple(found)
+
+    def next_check(self, now: float) -> float | None:
+        """Seconds until another may have departed; None when none is about to."""
+        due = [since + self._seconds - now for since in self._since.values()]
+        return min((seconds for seconds in due if seconds > 0), default=None)

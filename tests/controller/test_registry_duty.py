@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from romana_ovs.controller.duties import ANEW_SECONDS
-from romana_ovs.controller.registry import AWAY_SECONDS, TROUBLE_SECONDS
-from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, PODS
-from romana_ovs.kube.published import MARKER
+from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TROUBLE_SECONDS
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
+from romana_ovs.kube.published import MARKER, Verb
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Published
 from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
@@ -224,3 +224,102 @@ def test_a_node_that_is_gone_is_not_waited_for() -> None:
     here.settle()
     assert here.duties.registry is not None and here.duties.registry.part is not None
     assert not here.duties.registry.part.pending
+
+
+def reporting() -> tuple[Server, Process, Process]:
+    """A server, a registry that drives n1, and the controller of n2; both nodes have reported."""
+    server = furnished("a@n1", "b@n2")
+    here = leading(server, "n1")
+    there = Process(server, nodes=("n2",), registers=False)
+    there.start()
+    settle([here, there])
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]
+    return server, here, there
+
+
+def test_the_report_of_a_node_that_is_gone_goes_after_a_while() -> None:
+    server, here, there = reporting()
+    server.watching.remove(there)
+    server.remove(NODES, "n2")
+    here.settle()
+    here.wait(GONE_SECONDS - 1)
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]
+    here.wait(2)
+    assert server.names(NODE_REPORTS) == ["n1"]
+    server.put(NODES, "n2")
+    settle([here])
+    there.start()
+    settle([here, there])
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]
+    here.wait(10 * GONE_SECONDS)
+    assert [write.name for write in server.writes if write.verb is Verb.DELETE] == ["n2"]
+    assert server.names(NODE_REPORTS) == ["n1", "n2"] and here.duties.problems == ()
+
+
+def test_a_report_that_cannot_be_deleted_is_tried_again_once_a_minute() -> None:
+    server, here, there = reporting()
+    server.watching.remove(there)
+    server.remove(NODES, "n2")
+    here.settle()
+    here.now += GONE_SECONDS
+    here.due = True
+    here.look()
+    [job] = [each for each in here.asked if each.leading]
+    assert [(write.verb, write.name) for write in job.writes] == [(Verb.DELETE, "n2")]
+    server.trouble = "no"
+    here.settle()
+    assert here.duties.registry is not None and [str(each) for each in here.duties.registry.problems] == ["no"]
+    server.trouble = ""
+    here.wait(GONE_SECONDS - TROUBLE_SECONDS)
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]
+    here.wait(2 * TROUBLE_SECONDS)
+    assert server.names(NODE_REPORTS) == ["n1"] and here.duties.problems == ()
+
+
+def test_the_report_of_a_node_that_is_not_ready_stays() -> None:
+    server, here, there = reporting()
+    server.watching.remove(there)
+    server.put(NODES, "n2", status={"conditions": [{"type": "Ready", "status": "False"}]})
+    put_policy(server)
+    here.settle()
+    here.wait(10 * GONE_SECONDS)
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]
+
+
+def test_the_report_of_a_node_that_is_made_anew_stays() -> None:
+    server, here, _ = reporting()
+    for _ in range(3):
+        server.remove(NODES, "n2")
+        here.settle()
+        here.wait(GONE_SECONDS - 1)
+        server.put(NODES, "n2")
+        here.settle()
+        here.wait(1)
+    assert not any(write.verb is Verb.DELETE for write in server.writes)
+
+
+def test_a_controller_whose_node_is_gone_does_not_report_against_the_registry() -> None:
+    """It goes on with what it has, and reports again when there is a Node again."""
+    server, here, there = reporting()
+    address = there.parts.address_of(PodKey("shop/b"))
+    server.remove(NODES, "n2")
+    settle([here, there])
+    here.wait(GONE_SECONDS)
+    settle([here, there])
+    writes = len(server.writes)
+    here.wait(10 * GONE_SECONDS)
+    settle([here, there])
+    assert server.names(NODE_REPORTS) == ["n1"] and len(server.writes) == writes
+    assert address is not None and there.parts.address_of(PodKey("shop/b")) == address
+    server.put(NODES, "n2")
+    settle([here, there])
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]
+
+
+def test_who_does_not_lead_deletes_no_report() -> None:
+    server, here, _ = reporting()
+    here.lead(False)
+    server.remove(NODES, "n2")
+    here.settle()
+    here.wait(10 * GONE_SECONDS)
+    assert server.names(NODE_REPORTS) == ["n1", "n2"]

@@ -14,6 +14,8 @@ from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.kube.live import LiveStore
+from romana_ovs.model import objects
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.settings import Settings
 from romana_ovs.world.node import Promise
 
@@ -34,9 +36,9 @@ class Node:
             later=lambda seconds: self.alarms.append(self.now + seconds), wake_later=lambda seconds: None,
             clock=lambda: self.now,
         )
-        self.parts.drive({"n1"})
         for resource in RESOURCES:
             self.duties.take([Began(str(resource)), Listed(str(resource))])
+        self.duties.follow(Cluster().with_object(objects.Node("n1")), {"n1"})
         self.duties.report()
 
     def _tell(self, message: object) -> None:

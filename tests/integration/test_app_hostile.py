@@ -148,6 +148,7 @@ def test_after_the_hello(running: tuple[Ovs, Controller], what: str) -> None:
     assert _memory(controller) - before < 20_000
 
 
+@pytest.mark.alone
 def test_who_says_nothing_is_cut_off(running: tuple[Ovs, Controller]) -> None:
     _, controller = running
     silent = [_connect(controller) for _ in range(20)]
@@ -158,6 +159,7 @@ def test_who_says_nothing_is_cut_off(running: tuple[Ovs, Controller]) -> None:
     assert 3 < time.monotonic() - start < 8
 
 
+@pytest.mark.alone
 def test_the_switch_was_never_disturbed(running: tuple[Ovs, Controller]) -> None:
     ovs, controller = running
     assert controller.log.count("connected") - controller.log.count("disconnected") >= 1

@@ -57,6 +57,7 @@ def test_pods_are_programmed_and_no_packet_comes_here(one: tuple[Ovs, Controller
     assert len(ovs.flows("br-int")) == state["nodes"]["node1"]["flows"]["total"]
 
 
+@pytest.mark.alone
 def test_one_flow_from_change_to_barrier_takes_milliseconds(one: tuple[Ovs, Controller]) -> None:
     _, controller = one
     state = controller.after_change(lambda: controller.write("policy.yaml", POLICY.replace("80", "81")))
@@ -399,6 +400,7 @@ def test_plain_ryu_manager_runs_the_same_application() -> None:
         assert "in_port=1" in _ofports(ovs)
 
 
+@pytest.mark.alone
 def test_it_ends_soon_and_cleanly_and_not_at_all_quietly(one: tuple[Ovs, Controller]) -> None:
     _, controller = one
     start = time.monotonic()

@@ -180,6 +180,7 @@ def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: Live, fin
         traffic.unharmed()
 
 
+@pytest.mark.alone  # It compares when changes of two switches are seen, to the millisecond.
 def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: Live) -> None:
     cluster.edit(lambda: cluster.write("naming", policy("naming", "app: far", NOT_NEAR)))
     old = {found for name in ("node1", "node2") for text in cluster.flows(name)
@@ -202,6 +203,7 @@ def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_
         cluster.edit(lambda name=name: cluster.remove(name))
 
 
+@pytest.mark.alone
 def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: Live) -> None:
     cuts_both_ways(cluster)
 

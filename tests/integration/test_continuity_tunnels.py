@@ -24,6 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield running
 
 
+@pytest.mark.alone
 def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: Live) -> None:
     cuts_both_ways(cluster)
 

@@ -119,6 +119,7 @@ def _zone_entries(cluster: Live, address: str) -> int:
     return len(re.findall(rf"orig=\(src={re.escape(address)},", shown))
 
 
+@pytest.mark.alone
 def test_a_pod_that_floods_fills_nothing_and_nobody_else_notices(cluster: Live) -> None:
     flood, far = cluster.pod("a/flood"), cluster.pod("a/far")
     script = Path(cluster.folder.parent / "flood.py")

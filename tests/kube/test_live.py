@@ -254,6 +254,7 @@ def test_an_unknown_field_of_a_policy_does_not_widen_it() -> None:
     assert isinstance(found, KubernetesPolicy) and found.ingress == () and len(loaded.problems) == 1
 
 
+@pytest.mark.alone
 def test_one_change_among_many_pods_is_quick() -> None:
     store, _ = started(pods=[pod(f"p{number}", ip="10.0.0.1") for number in range(10_000)])
     edits = [seen(PODS, pod("p77", 2 + number, ip="10.0.0.1", labels={"v": str(number)})) for number in range(50)]

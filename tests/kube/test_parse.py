@@ -74,6 +74,7 @@ def test_keys_given_twice_are_told_with_their_path() -> None:
     assert [one.path for one in document.repeated] == ["a[0].b"]
 
 
+@pytest.mark.alone
 def test_aliases_cannot_fill_the_memory() -> None:
     levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 40))
     started = time.perf_counter()

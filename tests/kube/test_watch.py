@@ -161,6 +161,7 @@ def test_a_file_written_in_steps_is_read_when_it_is_closed(folder: Path, watch: 
     assert [item.place.name for item in content.files[0].items] == ["first", "second"]
 
 
+@pytest.mark.alone
 def test_a_writer_that_never_ends_is_not_waited_for_for_ever(folder: Path, watch: FolderWatch) -> None:
     reader = FolderReader(folder, Settings())
     with (folder / "a.yaml").open("w") as file:

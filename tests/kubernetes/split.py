@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 import time
@@ -418,15 +419,20 @@ def _unless_away(ask: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def split_cluster(plane: ControlPlane, names: Sequence[str]) -> Iterator[Cluster]:
-    """A running cluster of these nodes, each with the rights that etc/kubernetes gives it."""
+def split_cluster(
+    plane: ControlPlane, names: Sequence[str], through: Mapping[str, str] | None = None
+) -> Iterator[Cluster]:
+    """A running cluster of these nodes, each with the rights that etc/kubernetes gives it.
+
+    `through` are the URLs that some controllers, by their names, ask in place of the API server's own.
+    """
     run = start_run()
     try:
         zygote = Zygote(run)
         try:
             with contextlib.ExitStack() as stack:
                 admin = stack.enter_context(Client.of_kubeconfig(plane.kubeconfig))
-                yield stack.enter_context(_cluster(plane, admin, run, zygote, names))
+                yield stack.enter_context(_cluster(plane, admin, run, zygote, names, through or {}))
         finally:
             run.close()
             zygote.close()
@@ -436,7 +442,7 @@ def split_cluster(plane: ControlPlane, names: Sequence[str]) -> Iterator[Cluster
 
 @contextmanager
 def _cluster(
-    plane: ControlPlane, admin: Client, run: Run, zygote: Zygote, names: Sequence[str]
+    plane: ControlPlane, admin: Client, run: Run, zygote: Zygote, names: Sequence[str], through: Mapping[str, str]
 ) -> Iterator[Cluster]:
     for index, name in enumerate(names):
         admin.create("/api/v1/nodes", node_object(name, run.id))
@@ -444,10 +450,12 @@ def _cluster(
         admin.patch(f"/api/v1/nodes/{name}/status", {"status": status})
     with contextlib.ExitStack() as stack:
         account = plane.kubeconfig_for_service_account
-        registry = stack.enter_context(Part("registry", account(SYSTEM, "romana-registry"), ["--registry"]))
+        config = _through(through.get("registry"), account(SYSTEM, "romana-registry"))
+        registry = stack.enter_context(Part("registry", config, ["--registry"]))
         parts, nodes = {"registry": registry}, {}
         for name in names:
-            part = Part(name, account(SYSTEM, "romana-node", node=name), ["--node", name])
+            config = _through(through.get(name), account(SYSTEM, "romana-node", node=name))
+            part = Part(name, config, ["--node", name])
             parts[name] = stack.enter_context(part)
             nodes[name] = start_node(run, name, controller=Path(part.openflow))
             part.remotes, part.nodes = [nodes[name].ovsdb], (name,)
@@ -459,3 +467,14 @@ def _cluster(
         cluster.start(*parts)
         cluster.settled()
         yield cluster
+
+
+def _through(url: str | None, config: Path) -> Path:
+    """A kubeconfig of the same user, who asks `url` in place of what stands there."""
+    if url is None:
+        return config
+    content = json.loads(config.read_text())
+    content["clusters"][0]["cluster"] = {"server": url}
+    path = config.with_suffix(".through")
+    path.write_text(json.dumps(content))
+    return path

@@ -82,7 +82,8 @@ def test_what_ends_at_once_is_told_with_its_last_words(
     control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for program in binaries.NEEDED:
-        (tmp_path / program).write_text(f"#!/bin/sh\necho {program} has a bad day\nexit 1\n")
+        ending = "echo etcd has a bad day; exit 1" if program == "etcd" else "exec sleep 60"
+        (tmp_path / program).write_text(f"#!/bin/sh\n{ending}\n")
         (tmp_path / program).chmod(0o755)
     monkeypatch.setenv(binaries.ASSETS, str(tmp_path))
     plane = ControlPlane()

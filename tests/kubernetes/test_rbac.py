@@ -25,7 +25,8 @@ update customresourcedefinitions.apiextensions.k8s.io
 update validatingadmissionpolicies.admissionregistration.k8s.io"""
 NOT_THE_NODE = """create tenants.romana.io | patch tenants.romana.io/status | create allocations.romana.io
 update allocations.romana.io cluster | create classsets.romana.io | update classsets.romana.io
-patch networkpolicies.romana.io/status | delete nodereports.romana.io | update leases.coordination.k8s.io romana-ovs"""
+patch networkpolicies.romana.io/status | delete nodereports.romana.io | update leases.coordination.k8s.io romana-ovs
+create events | create events.events.k8s.io"""
 NOT_THE_REGISTRY = "create nodereports.romana.io | patch nodereports.romana.io/status"
 
 

@@ -6,8 +6,10 @@ import json
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -297,6 +299,34 @@ def test_a_server_that_stands_still_is_noticed(fragile: ControlPlane) -> None:
         fragile.daemon("kube-apiserver").signal(signal.SIGCONT)
     follower.step()
     assert Health("namespaces") in told
+
+
+def test_silence_is_no_fault_but_standing_still_is(fragile: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every watch goes on for as long as the server has a pulse, and none of them when it has none any more."""
+    monkeypatch.setattr("romana_ovs.kube.api.client.ANSWER_SECONDS", 2.0)
+    api = Api(ApiSource(str(fragile.kubeconfig)), quiet=1.0)
+    lives, pulses = api._pulse._lives, threading.Semaphore(0)
+
+    def counted() -> bool:
+        alive = lives()
+        pulses.release()
+        return alive
+
+    monkeypatch.setattr(api._pulse, "_lives", counted)
+    told: list[object] = []
+    followers = [Follower(api, resource, Settings(), told.append) for resource in CLUSTER]
+    assert [follower.step() for follower in followers] == [0.0] * len(CLUSTER)
+    with ThreadPoolExecutor(len(CLUSTER)) as pool:
+        watches = [pool.submit(follower.step) for follower in followers]
+        # Bookmarks come once a minute.
+        for _ in range(4):
+            assert pulses.acquire(timeout=SECONDS)
+        assert not any(watch.done() for watch in watches) and not any(isinstance(one, Health) for one in told)
+        fragile.daemon("kube-apiserver").signal(signal.SIGSTOP)
+        try:
+            assert all(watch.result(SECONDS) > 0 for watch in watches)
+        finally:
+            fragile.daemon("kube-apiserver").signal(signal.SIGCONT)
 
 
 def test_tokens_that_change(control_plane: ControlPlane, admin: Client, namespace: str, tmp_path: Path) -> None:

@@ -211,7 +211,8 @@ def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own:
         more = cluster.pod(ns, "more", "n1")
         cluster.settled(more)
         assert cluster.verdicts(client, server, other, more) == []
-        assert not any(_mentions(part.state, own.url) for part in cluster.parts.values())
+        for name, part in cluster.parts.items():
+            cluster.until(lambda part=part: not _mentions(part.state, own.url), f"{name} says no more of it")
         traffic.unharmed()
     cluster.delete_pod(more)
     cluster.settled()
@@ -439,6 +440,7 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str)
     cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("True", "Programmed"), "it is told")
 
 
+@pytest.mark.alone
 def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> None:
     """Its process stands still; then a registry beside it lists some thousand pods (HAZARDS D10).
 

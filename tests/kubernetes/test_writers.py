@@ -152,6 +152,7 @@ def status(version: Version, *, programmed: bool = True, message: str = "") -> P
 # Leadership.
 
 
+@pytest.mark.alone
 def test_one_of_two_leads_and_hands_over_in_order(writer: Callable[..., Writer], admin: Client) -> None:
     first = writer("a")
     assert first.led() == Leadership(True, 0, "a")

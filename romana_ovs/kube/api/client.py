@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection
 
 from romana_ovs import __version__
 from romana_ovs.kube.api.credentials import Access, ApiSource, read_access
+from romana_ovs.kube.api.pulse import ANSWER_SECONDS, QUIET_SECONDS, Pulse
 from romana_ovs.model.errors import (
     ApiError,
     BusyError,
@@ -37,10 +38,10 @@ LOG = logging.getLogger("romana_ovs.api")
 
 JSON = "application/json"
 REQUEST_SECONDS = 30.0
-"""Until an answer is complete."""
+"""Until an answer is complete, and until any begins."""
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 90.0
-"""A stream without one byte for so long is dead: API servers send a bookmark about once a minute."""
+"""A stream without one byte for so long is dead, whatever else its server does: bookmarks come about once a minute."""
 _PIECE = 1 << 16
 _SENTENCE = 300
 """Longest piece of the server's own words that is repeated."""
@@ -85,11 +86,13 @@ class Answer:
 class Api:
     """One API server, for any number of threads. Nothing is read or connected to before the first request.
 
-    Credentials are read again when a file of them is another, and after a 401.
+    Credentials are read again when a file of them is another, and after a 401. When nothing has come from any stream
+    for `quiet` seconds the server is asked whether it lives (see Pulse).
     """
 
-    def __init__(self, source: ApiSource) -> None:
+    def __init__(self, source: ApiSource, *, quiet: float = QUIET_SECONDS) -> None:
         self.source = source
+        self._pulse = Pulse(self._lives, quiet=quiet)
         self._lock = threading.Lock()
         self._access: Access | None = None
         self._pool: urllib3.PoolManager | None = None
@@ -110,7 +113,8 @@ class Api:
         """
         end = time.monotonic() + deadline
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        answer = _whole(self._open(method, path, query, data, content_type=content_type, silent=deadline), end)
+        silent = min(deadline, REQUEST_SECONDS)
+        answer = _whole(self._open(method, path, query, data, content_type=content_type, silent=silent), end)
         if not 200 <= answer.status < 300:
             raise self._refusal(answer, f"{method} {path}")
         return answer
@@ -121,13 +125,36 @@ class Api:
         """The lines of an answer as they come, without their ends, until the server ends it.
 
         It returns when the server has begun to answer. Raises ApiError, by kind. Reading raises TornError when the
-        last line is not complete, when nothing came for `silent` seconds, or when it has lasted for `deadline` seconds.
+        last line is not complete, when nothing came for `silent` seconds, or when it has lasted for `deadline` seconds,
+        and UnreachableError when the server has no pulse.
         """
         end = time.monotonic() + deadline
-        response = self._open("GET", path, query, None, content_type=JSON, silent=silent)
+        begin = min(silent, REQUEST_SECONDS)
+        response = self._open("GET", path, query, None, content_type=JSON, silent=begin)
         if response.status != 200:
             raise self._refusal(_whole(response, time.monotonic() + REQUEST_SECONDS), f"GET {path}")
-        return _streamed(response, end)
+        # A connection that ends with its answer is no longer the response's: its stream keeps the shorter limit.
+        connected = getattr(response.connection, "sock", None)
+        if connected is not None:
+            connected.settimeout(silent)
+        return self._streamed(response, end)
+
+    def _streamed(self, response: urllib3.BaseHTTPResponse, end: float) -> Iterator[bytes]:
+        try:
+            yield from _lines(self._pulse.kept(_pieces(response, end), response.shutdown))
+        finally:
+            response.close()
+
+    def _lives(self) -> bool:
+        """Whether the server answers what everybody may ask; what it answers does not matter."""
+        try:
+            self.request("GET", "/version", deadline=ANSWER_SECONDS)
+        except UnreachableError as error:
+            LOG.info("no pulse: %s", error)
+            return False
+        except ApiError as error:
+            LOG.debug("a pulse of a kind: %s", error)
+        return True
 
     def _open(
         self, method: str, path: str, query: Query | None, data: bytes | None, *, content_type: str, silent: float
@@ -250,13 +277,6 @@ def _whole(response: urllib3.BaseHTTPResponse, end: float) -> Answer:
         raise
     response.release_conn()
     return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
-
-
-def _streamed(response: urllib3.BaseHTTPResponse, end: float) -> Iterator[bytes]:
-    try:
-        yield from _lines(_pieces(response, end))
-    finally:
-        response.close()
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:

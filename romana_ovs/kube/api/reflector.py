@@ -77,10 +77,15 @@ class Reflector:
         self._expired = 0
         self._missing = 0
         self._trouble = ""
+        self._begun = False
+        """Whether the server has begun to answer the watch."""
+        self._fickle = False
+        """Whether the last watch began, and failed soon: that another one begins is no sign of health then."""
         self.listed = False
 
     def ask(self) -> ListPage | Watch:
         """What to ask next."""
+        self._begun = False
         query: dict[str, str | int] = {"fieldSelector": self.resource.fields} if self.resource.fields else {}
         if self._version:
             query |= {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": self._watch_seconds}
@@ -136,6 +141,7 @@ class Reflector:
             raise self._error(value)
         if kind == "BOOKMARK":
             self._version = _version_of(value) or self._version
+            yield from self._well()
             return
         head = head_of(value, self.resource)
         if kind not in ("ADDED", "MODIFIED", "DELETED") or head is None:
@@ -151,6 +157,7 @@ class Reflector:
             self._memory[head.id] = (head.uid, head.version)
             update = self._decode(value, head)
         yield Seen(self.name, (update,), (), at)
+        yield from self._well()
 
     def _error(self, status: object) -> ApiError:
         """What an ERROR event means; its object is a Status."""
@@ -164,6 +171,7 @@ class Reflector:
         """The server ended the watch after `lasted` seconds; returns how many to wait before asking again."""
         if lasted >= STEADY_SECONDS:
             self._backoff.succeeded()
+            self._fickle = False
             return 0.0
         return self._backoff.failed()
 
@@ -171,6 +179,7 @@ class Reflector:
         """What to tell of `error`, which came after `lasted` seconds, and how many to wait before asking again."""
         if lasted >= STEADY_SECONDS and self._version:
             self._backoff.succeeded()
+        self._fickle = self._begun and lasted < STEADY_SECONDS
         listing = not self._version
         if isinstance(error, ExpiredError):
             self._relist()
@@ -205,9 +214,12 @@ class Reflector:
 
     def opened(self) -> Iterator[Message]:
         """What there is to tell when the server has begun to answer a watch."""
-        yield from self._well()
+        self._begun = True
+        if not self._fickle:
+            yield from self._well()
 
     def _well(self) -> Iterator[Message]:
+        self._fickle = False
         if self._trouble:
             self._trouble = ""
             yield Health(self.name)

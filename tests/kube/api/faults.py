@@ -60,13 +60,14 @@ class Exchange:
 
 @dataclass(slots=True)
 class FaultServer:
-    """Takes the next step for every request; without one it answers 503. `requests` is what came so far."""
+    """Takes the next step for every request, without one the usual one. `requests` is what came so far."""
 
     port: int
     scheme: str
     steps: queue.Queue[Step] = field(default_factory=queue.Queue)
     requests: list[Request] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
+    usual: Step = lambda exchange: exchange.answer(503, {"kind": "Status", "message": "no step left"})
 
     @property
     def url(self) -> str:
@@ -98,9 +99,8 @@ class FaultServer:
                 try:
                     step = self.steps.get_nowait()
                 except queue.Empty:
-                    exchange.answer(503, {"kind": "Status", "message": "no step left"})
-                else:
-                    step(exchange)
+                    step = self.usual
+                step(exchange)
                 if not exchange.open:
                     break
         except OSError:
@@ -110,10 +110,13 @@ class FaultServer:
 
 
 @contextmanager
-def fault_server(context: ssl.SSLContext | None = None, *, port: int = 0) -> Iterator[FaultServer]:
+def fault_server(
+    context: ssl.SSLContext | None = None, *, port: int = 0, usual: Step | None = None
+) -> Iterator[FaultServer]:
     """A running server on 127.0.0.1, of HTTPS with a `context`; all its connections are closed at the end."""
     listener = socket.create_server(("127.0.0.1", port))
     server = FaultServer(listener.getsockname()[1], "http" if context is None else "https")
+    server.usual = usual or server.usual
     thread = threading.Thread(target=server.serve, args=(listener, context), daemon=True)
     thread.start()
     try:

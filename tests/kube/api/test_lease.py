@@ -80,6 +80,7 @@ def hang(exchange: Exchange) -> None:
     threading.Event().wait(SECONDS)
 
 
+@pytest.mark.alone
 def test_a_hung_renewal_costs_the_right_to_write_in_time(server: FaultServer, told: Told, elector: Elector) -> None:
     server.then(absent, store, hang, *[hang] * 10)
     told.until(Leadership(True, 0, "me"))

@@ -235,6 +235,20 @@ def test_one_torn_watch_is_everyday_life_two_at_once_are_not() -> None:
     assert made.failed(TornError("cut"), lasted=0.1)[0] == (Health("namespaces", "namespaces: cut"),)
 
 
+@pytest.mark.parametrize("sign", [event("BOOKMARK", thing("", "12")), event("ADDED", thing("b", "12"))])
+def test_a_watch_that_keeps_failing_is_no_better_when_another_begins(sign: bytes) -> None:
+    made, trouble = listed(), Health("namespaces", "namespaces: cut")
+    told: list[object] = []
+    for _ in range(5):
+        made.ask()
+        told += made.opened()
+        told += made.failed(TornError("cut"), lasted=0.1)[0]
+    assert told == [trouble]
+    made.ask()
+    assert list(made.opened()) == []
+    assert [message for message in made.line(sign, 0) if isinstance(message, Health)] == [Health("namespaces")]
+
+
 def test_a_server_that_ends_watches_at_once_is_not_asked_at_once() -> None:
     made = listed()
     assert [made.ended(0.1) for _ in range(3)] == [1, 2, 4]
