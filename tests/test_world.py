@@ -93,6 +93,7 @@ def test_an_unrelated_pod_elsewhere_leaves_the_very_same_view():
 
 
 def test_a_repeated_list_of_equal_objects_changes_nothing():
+    """HAZARDS C5."""
     world = follow(cluster(pod("a"), pod("b", "node2"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))]))
     at = cluster(pod("a"), pod("b", "node2"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))])
     first, revision = views(world, at), world.revision
