@@ -275,7 +275,7 @@ def test_an_address_that_we_gave_is_still_ours_when_it_comes_back_in_status():
     assert afresh.registry.endpoint("ns/a").foreign
 
 
-# Running out (hazard E9)
+# Running out (HAZARDS E9)
 
 
 def test_a_tenant_that_runs_out_hurts_nobody_else_and_recovers():
