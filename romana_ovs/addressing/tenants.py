@@ -32,6 +32,7 @@ class Tenants:
         self._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1)])
         self._frozen_runs: Mapping[str, tuple[Run, ...]] | None = None
         self._frozen_numbers: Mapping[SegmentKey, int] | None = None
+        self._frozen_indexes: Mapping[SegmentKey, tuple[int, ...]] | None = None
 
     @property
     def runs(self) -> Mapping[str, tuple[Run, ...]]:
@@ -42,8 +43,10 @@ class Tenants:
 
     @property
     def all_indexes(self) -> Mapping[SegmentKey, tuple[int, ...]]:
-        """Each segment's indexes, sorted by segment."""
-        return MappingProxyType(dict(sorted(self._indexes.items())))
+        """Each segment's indexes, sorted by segment: the same frozen object until it changes."""
+        if self._frozen_indexes is None:
+            self._frozen_indexes = MappingProxyType(dict(sorted(self._indexes.items())))
+        return self._frozen_indexes
 
     @property
     def numbers(self) -> Mapping[SegmentKey, int]:
@@ -130,6 +133,7 @@ class Tenants:
         if not indexes or not own.issuperset(indexes) or any(index in self._owners for index in indexes):
             raise ValueError(f"{named(segment)} has indexes that are not its own")
         self._indexes[segment] = indexes
+        self._frozen_numbers = self._frozen_indexes = None
         self._owners.update((index, segment) for index in indexes)
 
     def _add_index(self, segment: SegmentKey) -> bool:
@@ -139,7 +143,7 @@ class Tenants:
                     if index not in self._owners:
                         self._indexes[segment] = (*self.indexes(segment), index)
                         self._owners[index] = segment
-                        self._frozen_numbers = None
+                        self._frozen_numbers = self._frozen_indexes = None
                         return True
             sizes = [run.size for run in self._runs.get(segment.tenant, ())]
             if not self._add_run(segment.tenant, max(sizes, default=1)):
