@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from romana_ovs import runtime
+
+LOG = logging.getLogger("romana_ovs")
 
 T = TypeVar("T")
 
@@ -26,7 +29,7 @@ class Aside:
             self.busy = False
             held, self._held = self._held, []
             for job in held:
-                job()
+                _do(job)
 
     def when_idle(self, job: Callable[[], None]) -> None:
         """Do `job` now, or when what is worked out aside is done."""
@@ -34,3 +37,15 @@ class Aside:
             self._held.append(job)
         else:
             job()
+
+
+def _do(job: Callable[[], None]) -> None:
+    """Do what had to wait, or end the process, as it ends when this fails without waiting.
+
+    Nobody tells again of what such a job was about; a process that starts anew is told of everything.
+    """
+    try:
+        job()
+    except Exception:
+        LOG.critical("what had to wait failed, and would be lost: giving up", exc_info=True)
+        runtime.fail()

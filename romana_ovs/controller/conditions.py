@@ -250,9 +250,11 @@ def _discreet(reason: str, key: ObjectId) -> str:
 
 
 def _lacking(unplaced: Iterable[Problem], cluster: Cluster) -> dict[str, tuple[Problem, ...]]:
-    """The problems of World about pods, by the tenant of the pod."""
+    """The problems of World about tenants, and about pods by the tenant of the pod."""
     found: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in unplaced:
+        if problem.kind == TENANT:
+            found[problem.name].append(problem)
         pod = cluster.pods.get(PodKey(problem.name)) if problem.kind == "Pod" else None
         if pod is not None:
             found[cluster.tenant_of(pod)].append(problem)

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.tenants import Tenants
+from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.kube.published import Base
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, InputError, Problem
@@ -76,6 +76,8 @@ class RegistryPart:
         self._cluster: Cluster | None = None
         self._placed: dict[PodKey, Placed] = {}
         self._refused: dict[PodKey, Problem] = {}
+        self._short: tuple[Problem, ...] = ()
+        """Of tenants for which a node has no address left, and no further range is left either."""
         self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
@@ -97,7 +99,7 @@ class RegistryPart:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
-        found = [*self._hosts.problems, *self._refused.values()]
+        found = [*self._hosts.problems, *self._refused.values(), *self._short]
         return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(
@@ -206,10 +208,14 @@ class RegistryPart:
 
     def _grow(self, reports: Mapping[str, Report]) -> None:
         """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
+        short = []
         for name in sorted(reports):
             for segment, known in sorted(reports[name].wants.items()):
-                if known and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == known:
-                    self._tenants.grow(segment)
+                asks = known and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == known
+                if asks and not self._tenants.grow(segment):
+                    why = f"{named(segment)} gets no further range for node {name}: {self._tenants.exhausted()}"
+                    short.append(Problem(why, kind="Tenant", name=segment.tenant))
+        self._short = tuple(short)
 
     def _believed(self, reports: Mapping[str, Report]) -> dict[str, Report]:
         """`reports` without addresses that no pod of the node has: nobody may draw another's traffic to himself."""

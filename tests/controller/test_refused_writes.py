@@ -38,6 +38,7 @@ class Rig:
 
 
 def test_a_refused_report_is_tried_again_after_a_pause() -> None:
+    """HAZARDS C3 and C8."""
     rig = Rig(registers=False)
     rig.round()
     (first,) = rig.carries
@@ -51,6 +52,7 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
 
 
 def test_refused_numbers_are_tried_again_after_a_pause() -> None:
+    """HAZARDS C3 and C8."""
     rig = Rig(registers=True)
     rig.duties.take([Leadership(leads=True, epoch=1, holder="me")])
     rig.round()

@@ -1,4 +1,4 @@
-"""How the process ends: never quietly, never as if all were well."""
+"""How the process ends: never quietly, never as if all were well (HAZARDS D11). And that nothing stalls it (D10)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,42 @@ def test_another_job_ends_alone() -> None:
     assert done.returncode == 0
     assert done.stdout == "goes on\n"
     assert "ZeroDivisionError" in done.stderr
+
+
+BUSY = """
+import time
+from romana_ovs import runtime
+
+def burn():
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        sum(range(1000))
+
+gaps, done = [], []
+
+def tick():
+    last = time.monotonic()
+    while not done:
+        runtime.hub.sleep(0.01)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+
+ticking = runtime.spawn_one(tick)
+runtime.aside(burn)
+done.append(True)
+ticking.wait()
+print(len(gaps), max(gaps))
+"""
+
+
+@pytest.mark.alone
+def test_a_computation_of_seconds_aside_keeps_no_green_thread_waiting() -> None:
+    """HAZARDS D10: echoes are answered by green threads, which do not wait for who computes."""
+    done = _python(BUSY)
+    assert done.returncode == 0, done.stderr
+    count, longest = done.stdout.split()
+    assert int(count) > 20 and float(longest) < 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""What one policy may ask for."""
+"""What one policy may ask for (HAZARDS E10)."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -14,10 +16,16 @@ from romana_ovs.kube.budget import MOST_TERMS
 from romana_ovs.kube.decode import POLICY, POLICY_VERSION, decode_served
 from romana_ovs.kube.items import Item
 from romana_ovs.kube.romanapolicy import TODAY_VERSION
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, RomanaPolicy
 from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import remaining
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.world import World, offline_facts
+from tests.test_world import cluster, pod
 
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
 
@@ -92,3 +100,47 @@ def test_many_exceptions_take_no_longer_than_as_many_blocks() -> None:
     found = remaining(IpBlock(IPv4Network("0.0.0.0/0"), holes))
     assert time.thread_time() - begin < 10
     assert sum(network.num_addresses for network in found) == (1 << 32) - len(holes)
+
+
+HALF = MOST_TERMS // 2
+PORTS = [{"port": 1 + 2 * number} for number in range(HALF)]
+HOSTILE: dict[str, list[Any]] = {
+    "addresses by ports": [{"from": blocks(HALF), "ports": PORTS}],
+    "labels by ports": [
+        {"from": [{"podSelector": {"matchLabels": {"x": str(number)}}} for number in range(HALF)], "ports": PORTS}
+    ],
+    "as many questions": [
+        {"from": [{"podSelector": {"matchExpressions": [{"key": f"k{number}", "operator": "DoesNotExist"}]}}]}
+        for number in range(MOST_TERMS)
+    ],
+    "as many rules": [
+        {"from": [{"podSelector": {"matchLabels": {"x": str(number)}}}], "ports": [{"port": 1 + number}]}
+        for number in range(HALF)
+    ],
+}
+"""The rules of policies that use up all that one may ask for."""
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_whatever_a_policy_spends_its_budget_on_its_tables_take_a_moment(shape: str) -> None:
+    """HAZARDS E10 and B19: peers and ports add up and never multiply, and nobody's policy keeps others waiting."""
+    item = decoded(ingress=HOSTILE[shape])
+    assert isinstance(item.value, KubernetesPolicy), item.problems
+    policy = replace(item.value, namespace="ns")
+    pods = [pod(f"p{number}", labels={"app": "web", "x": str(number)}) for number in range(20)]
+    bare = compiled(cluster(*pods))
+    begin = time.thread_time()
+    flows = compiled(cluster(*pods, policies=[policy]))
+    assert time.thread_time() - begin < 3, "half a second, on a machine that has nothing else to do"
+    assert len(flows) < len(bare) + 2 * MOST_TERMS + 100
+
+
+def compiled(at: Cluster) -> Mapping[FlowKey, Flow]:
+    """The tables of the node of all pods."""
+    world = World(at.settings)
+    world.update(at)
+    while world.pending:
+        world.advance()
+    facts = offline_facts(at, at.nodes)
+    view = world.view(facts["node1"], facts)
+    return compile_node(view, resolve(view)).flows

@@ -1,4 +1,7 @@
-"""What each of our service accounts may do on a cluster is all of this, and nothing more."""
+"""What each of our service accounts may do on a cluster is all of this, and nothing more (HAZARDS E12).
+
+That a node asks for its own pods only is in tests/kubernetes/test_split.py: RBAC cannot say it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ AUTHORIZATION = "/apis/authorization.k8s.io/v1"
 NOBODY = """get secrets | list secrets | get configmaps | create pods | patch pods | update pods | delete pods
 patch pods/status | update pods/status | create pods/exec | create pods/portforward | create pods/eviction
 update nodes | patch nodes | patch nodes/status | get nodes/proxy
-update namespaces | patch namespaces | delete namespaces
+update namespaces | patch namespaces | delete namespaces | update namespaces/finalize
 create serviceaccounts/token | impersonate users | escalate clusterroles.rbac.authorization.k8s.io
 create networkpolicies.networking.k8s.io | update networkpolicies.networking.k8s.io
 create networkpolicies.romana.io | update networkpolicies.romana.io | delete networkpolicies.romana.io
+patch networkpolicies.romana.io | patch networkpolicies.networking.k8s.io | patch pods/ephemeralcontainers
 update tenants.romana.io | delete tenants.romana.io | assign tenants.romana.io | delete allocations.romana.io
 get leases.coordination.k8s.io kube-scheduler | update leases.coordination.k8s.io kube-scheduler
 update customresourcedefinitions.apiextensions.k8s.io
@@ -52,6 +56,7 @@ def test_the_rules_are_these(
 
 
 def test_what_would_be_too_much_is_denied(account: tuple[str, Client]) -> None:
+    """HAZARDS C15 too: who may write nothing in a namespace but statuses and Events leaves no finalizer there."""
     name, client = account
     asked = NOBODY
     if name == "romana-node":
@@ -63,6 +68,7 @@ def test_what_would_be_too_much_is_denied(account: tuple[str, Client]) -> None:
 
 
 def test_tenants_write_policies_and_see_no_tenants(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
+    """HAZARDS E13: what has everybody's addresses is for nobody who only has rights in a namespace."""
     roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
     admin.create(roles, {
         "metadata": {"name": "edit"},
@@ -74,6 +80,15 @@ def test_tenants_write_policies_and_see_no_tenants(control_plane: ControlPlane, 
         assert not _may(dev, "get networkpolicies.romana.io", "default")
         for wish in ("get tenants.romana.io", "list nodereports.romana.io", "patch networkpolicies.romana.io/status"):
             assert not _may(dev, wish, namespace)
+
+
+@pytest.mark.parametrize("role", ["view", "edit", "admin"])
+def test_what_people_get_with_the_rights_of_a_namespace_is_policies_alone(admin: Client, role: str) -> None:
+    """HAZARDS E13: what of ours Kubernetes adds to the roles that it has for people (aggregation)."""
+    selector = f"labelSelector=rbac.authorization.k8s.io%2Faggregate-to-{role}%3Dtrue"
+    found = admin.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles?{selector}")["items"]
+    rules = [rule for one in found for rule in one.get("rules") or () if {"romana.io", "*"} & {*rule["apiGroups"]}]
+    assert rules and {resource for rule in rules for resource in rule["resources"]} == {"networkpolicies"}
 
 
 def _rules(client: Client, namespace: str = "kube-system") -> set[str]:

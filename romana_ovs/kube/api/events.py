@@ -66,6 +66,10 @@ class Events:
         except RefusedError as error:
             LOG.error("event on %s: %s", task.id, error)
             self._book.refused(task, clock())
+        except Exception:
+            # Whatever it is, it may be about this object alone: the next turn is another's.
+            self._book.refused(task, clock())
+            raise
         return 0.0
 
     def _do(self, task: Task) -> None:

@@ -91,7 +91,7 @@ ADDRESSES = (
              expect={"80/tcp": ALL.closed("*", "x/old x/a").open("x/old", "x/a")}),
         hazard="A29",
     ),
-    case(
+    case(  # That its policy does not go before it, is in tests/kubernetes/test_namespace_end.py.
         "an-ending-pod-stays-policed",
         step("x/old is being deleted", {**(ending := pod("x/old", status=_at(FIRST))), "metadata": {
             **ending["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 300}},

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from heapq import heappop, heappush
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,3 +40,35 @@ def test_clients_that_failed_together_come_back_apart() -> None:
     waits = sorted(Backoff(lambda chance=chance: chance).failed(10) for chance in chances)  # type: ignore[misc]
     assert waits[0] == 10 and waits[-1] > 14
     assert max(later - sooner for sooner, later in zip(waits, waits[1:], strict=False)) < 0.1
+
+
+AGENTS = 500
+DOWN = 300
+"""Seconds for which the server answers nobody."""
+SERVED = 20
+"""Requests that it serves in a second after that; whoever else comes is to come again a second later."""
+
+
+def test_a_fleet_that_restarts_at_once_stays_under_its_budget() -> None:
+    """HAZARDS C3: 500 agents begin together, at a server that is away first and then overwhelmed."""
+    backoffs = [Backoff(Random(number).random) for number in range(AGENTS)]
+    coming = [(0.0, number) for number in range(AGENTS)]
+    asked: Counter[int] = Counter()
+    waiting = set(range(AGENTS))
+    now = 0.0
+    while coming:
+        now, agent = heappop(coming)
+        second = int(now)
+        asked[second] += 1
+        if second >= DOWN and asked[second] <= SERVED:
+            backoffs[agent].succeeded()
+            waiting.remove(agent)
+        else:
+            wait = backoffs[agent].failed(1.0 if second >= DOWN else None)
+            heappush(coming, (now + wait, agent))
+    assert asked[0] >= AGENTS, "they begin together"
+    assert sum(asked[second] for second in range(60)) < 8 * AGENTS
+    # An agent that asks all the time, as the generated client does, asks 23 times a second.
+    steady = [asked[second] for second in range(60, DOWN)]
+    assert max(steady) < AGENTS / 8 and sum(steady) / len(steady) < AGENTS / 20
+    assert not waiting and now < DOWN + 120, "and everybody is served soon"

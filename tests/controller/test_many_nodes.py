@@ -1,0 +1,62 @@
+"""Many nodes are one status: what is written of objects does not grow with how many there are (HAZARDS C14)."""
+
+from __future__ import annotations
+
+from romana_ovs.controller.duties import STATUS_SECONDS
+from romana_ovs.kube.api.resources import NODE_REPORTS, NODES
+from romana_ovs.kube.api.wanted import AllStatuses, PolicyStatus, SomeStatuses, Truth
+from romana_ovs.kube.items import ObjectId
+from tests.controller.server import Process, Server, put_policy
+
+MANY = 1000
+P = ObjectId("RomanaNetworkPolicy", "shop", "p")
+
+
+def said(process: Process) -> list[tuple[str, int]]:
+    """What the status of the policy was to say, in order: how far it is, of which generation."""
+    found = []
+    for message in process.told:
+        changed = message.statuses if isinstance(message, AllStatuses) else {}
+        status = (message.changed if isinstance(message, SomeStatuses) else changed).get(P)
+        if isinstance(status, PolicyStatus):
+            [programmed] = [one for one in status.conditions if one.type == "Programmed"]
+            found.append((programmed.reason, status.version.generation))
+            assert (programmed.truth is Truth.TRUE) == (programmed.reason == "Programmed")
+    return found
+
+
+def rest(process: Process) -> None:
+    """What has come is worked on, and everything told that there is to tell."""
+    process.settle()
+    process.wait(2 * STATUS_SECONDS)
+
+
+def reported(server: Server, node: str, policies: str) -> None:
+    server.put(NODE_REPORTS, node, spec={}, status={"acknowledged": 0, "policies": policies})
+
+
+def test_the_reports_of_a_thousand_nodes_are_a_few_statuses() -> None:
+    server = Server()
+    names = [f"n{number:03}" for number in range(MANY)]
+    for name in names:
+        server.put(NODES, name)
+        reported(server, name, "")
+    put_policy(server)
+    registry = Process(server)
+    registry.start()
+    registry.lead()
+    for port in (80, 81, 82):
+        put_policy(server, port=port)
+        rest(registry)
+        digest = registry.duties.policies()
+        for number, name in enumerate(names):
+            # A hundred reports between two looks, so that there are ten looks at a state in between.
+            reported(server, name, digest)
+            if not number % 100 or name == names[-2]:
+                rest(registry)
+                assert said(registry)[-1][0] != "Programmed", f"{name} is not the last one"
+        rest(registry)
+    assert said(registry) == [
+        ("Starting", 1), ("Programmed", 1), ("Pending", 2), ("Programmed", 2), ("Pending", 3), ("Programmed", 3),
+    ]
+    assert {write.kind for write in server.writes} <= {"Allocation", "ClassSet"}, "reports are the nodes' own"

@@ -1,0 +1,87 @@
+"""A mistake of ours: it is logged, what is programmed stays, what it was about is done again, or the process ends.
+
+HAZARDS C8 (and D4): a handler that raises must not lose what it was told of.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ovs import Ovs, needs_ovs
+from tests.integration.running import NODES, POLICY, Controller, pod
+
+ROOT = Path(__file__).resolve().parents[2]
+STUMBLING = """
+import sys
+from romana_ovs import app
+from romana_ovs.cli.main import main
+from romana_ovs.controller import tables
+
+def stumbles(function):
+    left = [ZeroDivisionError("stumbled")]
+    def instead(*args, **kwargs):
+        if left:
+            raise left.pop()
+        return function(*args, **kwargs)
+    return instead
+
+tables.compile_node = stumbles(tables.compile_node)
+app.RomanaOvs._follow = stumbles(app.RomanaOvs._follow)
+app.RomanaOvs._finish = stumbles(app.RomanaOvs._finish)
+sys.exit(main(["controller", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.root
+@needs_ovs
+def test_what_failed_is_done_again_without_anybody_changing_anything() -> None:
+    with Ovs() as ovs, Controller((ovs.remote,)) as controller:
+        controller.write("nodes.yaml", NODES)
+        controller.write("pods.yaml", pod("x") + pod("y"))
+        controller.write("policy.yaml", POLICY)
+        ovs.bridge("br-int", node="node1", controller=controller.openflow)
+        ovs.port("br-int", "px", iface_id="a/x", ofport=1)
+        controller.start((sys.executable, "-c", STUMBLING))
+        controller.until(lambda state: any("stumbled" in one for one in state["problems"]), "it says so")
+        controller.settled()
+        state = controller.until(lambda state: not state["problems"] and not state["pending"], "all is well")
+        assert len(ovs.flows("br-int")) == state["nodes"]["node1"]["flows"]["total"]
+        log = controller.log
+        assert log.count("ZeroDivisionError: stumbled") == 3
+        assert log.count("a mistake of ours; what is programmed stays") == 2
+        assert log.count("node node1: its tables cannot be made; what is programmed stays") == 1
+
+
+HELD = """
+from romana_ovs import runtime
+from romana_ovs.controller.aside import Aside
+aside = Aside()
+
+def work():
+    aside.when_idle({first})
+    aside.when_idle(lambda: print("the second", flush=True))
+
+try:
+    aside.work(work)
+except Exception:
+    pass  # As the application does, which goes on after a mistake in its work.
+aside.when_idle(lambda: print("the third", flush=True))
+"""
+
+
+@pytest.mark.parametrize(("first", "status", "said"), [
+    ("lambda: print('the first', flush=True)", 0, "the first\nthe second\nthe third\n"),
+    ("lambda: 1 / 0", 1, ""),
+])
+def test_what_had_to_wait_is_done_or_the_process_ends(first: str, status: int, said: str) -> None:
+    """Objects that were told of while something was worked out aside: nobody tells of them again."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELD.format(first=first)], cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (status, said), done.stderr
+    assert ("ZeroDivisionError" in done.stderr) == bool(status)
