@@ -8,6 +8,7 @@ import pytest
 
 from romana_ovs.kube.published import Base
 from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.policy.published import Report
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.world.absence import Absence
@@ -70,6 +71,17 @@ def test_a_relabelled_pod_stays_what_it_was_over_a_restart():
     assert parts.view("node1").pods == before and parts.nodes["node1"].waiting
     parts.settle()
     assert parts.view("node1").pods != before
+
+
+def test_a_pod_that_took_the_name_of_another_over_a_restart_is_not_what_that_was():
+    parts = settled(pod("a", labels={"app": "web"}), policies=[WEB])
+    was = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(parts.cluster.with_object(pod("a", uid="2", labels={"app": "db"})))
+    parts.restart_node("node1")
+    look(parts, "node1", numbers=False)
+    node = parts.nodes["node1"]
+    assert node.identity_of("ns/a") == identity(segment_of(was), UNKNOWN_CLASS) and not node.waiting
+    assert [dict(each.labels) for each in parts.view("node1").pods] == [{"app": "db"}]
 
 
 def test_a_state_of_another_plan_is_refused():

@@ -55,7 +55,9 @@ def histories(draw: st.DrawFn) -> list[Cluster]:
 
 @st.composite
 def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
-    kind = draw(st.sampled_from(("policies", "labels", "labels", "gone", "moved", "ended", "new", "other")))
+    kind = draw(
+        st.sampled_from(("policies", "labels", "labels", "gone", "moved", "replaced", "ended", "new", "other"))
+    )
     if kind == "policies" or not at.pods:
         return replace(at, policies=draw(policies(tuple(at.namespaces))))
     if kind == "other":
@@ -63,6 +65,8 @@ def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
     pod = at.pods[draw(st.sampled_from(sorted(at.pods)))]
     if kind == "labels":
         return at.with_object(replace(pod, labels=draw(labels())))
+    if kind == "replaced":
+        return at.with_object(replace(pod, labels=draw(labels()), uid=pod.uid + "+"))
     if kind == "moved":
         return at.with_object(replace(pod, node=draw(st.sampled_from(sorted(at.nodes))), uid=pod.uid + "+"))
     if kind == "ended":
