@@ -55,6 +55,8 @@ class PublishedClasses:
         self._left = self._remnants.by_namespace()
         self._seen = self._remnants.changes
         self._pins: dict[str, dict[PodKey, int]] = {}
+        self.freed = 0
+        """Counts the numbers that may be given again: while it stands still, who got none would get none again."""
         self._reserve()
 
     @property
@@ -148,6 +150,7 @@ class PublishedClasses:
             dirty.add(name)
         for number in [number for number, (_, since) in self._retired.items() if since <= everybody]:
             dirty.add(self._retired.pop(number)[0])
+            self.freed += 1
 
     def _follow_book(self, now: int, dirty: set[str]) -> None:
         """Takes over what the book says now: new classes are coming, gone ones retired."""

@@ -76,6 +76,7 @@ class RegistryPart:
         self._cluster: Cluster | None = None
         self._placed: dict[PodKey, Placed] = {}
         self._refused: dict[PodKey, Problem] = {}
+        self._seen_freed = self._classes.freed
         self._short: tuple[Problem, ...] = ()
         """Of tenants for which a node has no address left, and no further range is left either."""
         self._in_namespace: Counter[str] = Counter()
@@ -125,9 +126,11 @@ class RegistryPart:
         everybody = min((report.acknowledged for report in known.values()), default=math.inf)
         reached = min(here, default=math.inf)
         self._follow_nodes(cluster, changes)
-        gone = [key for key in sorted(changes.pods) if key in self._placed and not _alive(cluster, key)]
-        for key in gone:
-            self._drop(key)
+        for key in sorted(changes.pods):
+            if not _alive(cluster, key):
+                self._refused.pop(key, None)
+                if key in self._placed:
+                    self._drop(key)
         placed = self._place(cluster, changes)
         self._forget_former(known, away)
         self._grow(known)
@@ -155,9 +158,12 @@ class RegistryPart:
             self._blocked = frozenset(address for node in cluster.nodes.values() for address in node.addresses)
 
     def _place(self, cluster: Cluster, changes: Changes) -> list[Placed]:
-        """The changed pods that belong to a segment, which has its number by now."""
+        """The changed pods, and those refused before something was freed, that belong to a segment with its number."""
         found = []
-        pods = [pod for key in sorted(changes.pods) if (pod := attachable(cluster.pods.get(key))) is not None]
+        again = self._refused.keys() if self._seen_freed != self._classes.freed else ()
+        self._seen_freed = self._classes.freed
+        keys = sorted(changes.pods.union(again))
+        pods = [pod for key in keys if (pod := attachable(cluster.pods.get(key))) is not None]
         tiers: dict[str, set[str]] = {}
         for pod in pods:
             segment = cluster.segment_of(pod)
