@@ -8,7 +8,8 @@ from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
 from romana_ovs.model.labels import Labels
 from romana_ovs.policy.published import Stage
-from tests.test_world import pod, policy
+from romana_ovs.world import remnants
+from tests.test_world import cluster, pod, policy
 from tests.world_parts import APP, NOT_WEB, WEB, confirm, hear, in_force, look, newest, settled, stages
 
 # Classes
@@ -229,6 +230,25 @@ def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
         assert stages(parts) == {APP: Stage.SETTLED}
         assert old not in parts.messages[-1].namespaces["ns"].classes
         parts.settle()
+
+
+def test_a_class_that_goes_while_it_is_about_to_get_another_number_just_goes(monkeypatch):
+    monkeypatch.setattr(remnants, "MOST_REMNANTS", 0)
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    away = frozenset({"node1"})
+    parts.registry_looks(newest(parts), away)
+    look(parts, "node2")
+    look(parts, "node3")
+    confirm(parts, "node2", "node3")
+    parts.registry_looks(newest(parts), away)
+    assert stages(parts) == {APP: Stage.WORN}
+    parts.change(cluster(pod("a", labels={"app": "web"}), policies=[NOT_WEB]))
+    look(parts, "node2")
+    look(parts, "node3")
+    confirm(parts, "node2", "node3")
+    parts.registry_looks(newest(parts), away)
+    parts.settle()
 
 
 def test_a_question_does_not_leave_before_a_node_that_is_away_comes_back_or_is_deleted():

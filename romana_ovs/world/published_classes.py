@@ -89,8 +89,8 @@ class PublishedClasses:
         }
 
     def renumber(self, numbers: Collection[int]) -> None:
-        """Gives these classes other numbers, step by step; those that are on their way go on."""
-        for number in sorted(set(numbers) - self._leaving.keys() - self._going.keys()):
+        """Gives these classes other numbers, step by step; those that are on their way, or gone by now, go on."""
+        for number in sorted(set(numbers) & self._book.classes.keys() - self._leaving.keys()):
             name, yes = self._classes[number].namespace, self._answers[self._classes[number].namespace][number]
             self._identities.renumber(number)
             heir = next(
