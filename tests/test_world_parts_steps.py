@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
-from romana_ovs.model.labels import Labels
+from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
+from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.published import Stage
+from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import remnants
 from tests.test_world import cluster, pod, policy
 from tests.world_parts import APP, NOT_WEB, WEB, confirm, hear, in_force, look, newest, settled, stages
+
+WITHOUT_Z = policy("without-z", PolicyPeer(pods=Selector((Requirement("z", Operator.DOES_NOT_EXIST),))))
 
 # Classes
 
@@ -230,6 +236,30 @@ def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
         assert stages(parts) == {APP: Stage.SETTLED}
         assert old not in parts.messages[-1].namespaces["ns"].classes
         parts.settle()
+
+
+@pytest.mark.parametrize("new_term", [False, True])
+@pytest.mark.parametrize("became", [
+    (pod("a", labels={"app": "db", "z": "1"}),),
+    (pod("a", "node2", uid="2", labels={"app": "web", "z": "1"}),),
+    (),
+])
+def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was_before(became, new_term):
+    stays = pod("b", "node2", labels={"app": "web"}), pod("server", "node3")
+    parts = settled(pod("a", labels={"app": "web", "z": "1"}), *stays, policies=[WEB])
+    old = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(cluster(*became, *stays, policies=[WEB]))
+    three_steps(parts, "node2", "node3", away=["node1"])
+    if new_term:
+        parts.restart_registry(frozenset({"node1"}))
+    parts.change(cluster(*became, *stays, policies=[WITHOUT_Z]))
+    for _ in range(4):
+        three_steps(parts, "node2", "node3", away=["node1"])
+    assert in_force(parts, "node3") == ["without-z"]
+    (server,) = resolve(parts.view("node3")).servers
+    admitted = [match for allow in server.ingress for match in allow.identities]
+    assert any(match.covers(parts.nodes["node2"].identity_of("ns/b")) for match in admitted)
+    assert not any(match.covers(old) for match in admitted)
 
 
 def test_a_class_that_goes_while_it_is_about_to_get_another_number_just_goes(monkeypatch):

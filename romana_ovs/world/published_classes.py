@@ -88,6 +88,10 @@ class PublishedClasses:
             if segment_of(number) == pod.number and self._born.get(number, 0) < before
         }
 
+    def older(self, namespace: str, *, before: int) -> Collection[int]:
+        """The classes of a namespace that some pod may have come to wear in a revision `before` this one."""
+        return [number for number in self._answers.get(namespace, {}) if self._born.get(number, 0) < before]
+
     def renumber(self, numbers: Collection[int]) -> None:
         """Gives these classes other numbers, step by step; those that are on their way, or gone by now, go on."""
         for number in sorted(set(numbers) & self._book.classes.keys() - self._leaving.keys()):
