@@ -11,14 +11,14 @@ import pytest
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import EVERYTHING, Selector
-from romana_ovs.model.objects import PolicyPeer
+from romana_ovs.model.objects import Node, PolicyPeer
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import classes
 from romana_ovs.policy.published import Claim
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.world.node import NodePart
 from romana_ovs.world.registry import RegistryPart
-from tests.properties.parts import Parts
+from tests.properties.parts import Parts, tables
 from tests.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
 from tests.world_parts import NOT_WEB, confirm, look, newest, settled
 
@@ -120,6 +120,16 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     parts.change(parts.cluster.without(foreign("a", "192.168.5.9")))
     parts.settle()
     assert parts.messages[-1].foreign == {}
+
+
+def test_an_address_that_a_node_has_got_since_is_routed_to_no_pod():
+    parts = settled(foreign("alien", "192.168.7.9"), pod("other", "node2"))
+    assert parts.messages[-1].foreign
+    parts.change(parts.cluster.with_object(Node("node2", addresses=(IPv4Address("192.168.7.9"),))))
+    look(parts, "node2", numbers=False)
+    assert parts.view("node2").foreign and tables(parts.view("node2"))
+    parts.settle()
+    assert not parts.messages[-1].foreign
 
 
 def test_only_the_node_that_may_give_an_address_can_contest_it():

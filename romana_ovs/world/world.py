@@ -11,7 +11,7 @@ from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import Node, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.view import ForeignRoute, NodeView
 from romana_ovs.world.changes import Changes
@@ -131,7 +131,7 @@ class World:
             hosts=hosts,
             classes=self._identities.classes,
             rules=self._identities.rules,
-            foreign=self._foreign_routes(hosts),
+            foreign=self._foreign_routes(hosts, cluster.nodes),
         )
         assembly = self._assemblies.setdefault(facts.node, NodeAssembly())
         return assembly.view(facts, shared, topology=topology, pods=self._pods_on(facts.node))
@@ -191,12 +191,15 @@ class World:
             )
         return self._residents[node]
 
-    def _foreign_routes(self, hosts: Mapping[str, int]) -> tuple[ForeignRoute, ...]:
+    def _foreign_routes(self, hosts: Mapping[str, int], nodes: Mapping[str, Node]) -> tuple[ForeignRoute, ...]:
+        """The ways to addresses that are not from the plan; none to one that a node has got since."""
         def work_out() -> tuple[ForeignRoute, ...]:
+            blocked = self.registry.blocked
             ends = sorted(self._foreign.values(), key=lambda end: end.address)
-            return tuple(ForeignRoute(end.address, hosts[end.node]) for end in ends if end.node in hosts)
+            routed = [end for end in ends if end.node in hosts and end.address not in blocked]
+            return tuple(ForeignRoute(end.address, hosts[end.node]) for end in routed)
 
-        return self._memo.value("foreign", (self._foreign_moves, hosts), work_out)
+        return self._memo.value("foreign", (self._foreign_moves, hosts, nodes), work_out)
 
 
 def _parts(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
