@@ -166,7 +166,9 @@ def test_a_node_whose_pod_wears_what_is_not_true_acknowledges_nothing():
     answering = replace(classes, atoms={APP: Stage.WORN}, classes={number: frozenset(), number + 1: frozenset({APP})},
                         coming=frozenset({number + 1}))
     node.update(parts.cluster, replace(node.published, revision=had + 1, namespaces={"ns": answering}))
-    assert node.identity_of("ns/a") == number and node.promise.acknowledged == 0
+    assert node.identity_of("ns/a") == number and node.promise.acknowledged == 0 and node.waiting
+    node.update(parts.cluster, None, patience_over=True)
+    assert node.identity_of("ns/a") == number + 1 and node.promise.acknowledged == had + 1 and not node.waiting
     known = replace(answering, coming=frozenset())
     node.update(parts.cluster, replace(node.published, revision=had + 2, namespaces={"ns": known}))
     assert node.identity_of("ns/a") == number + 1 and node.promise.acknowledged == had + 2

@@ -156,7 +156,7 @@ class NodePart:
 
     @property
     def waiting(self) -> bool:
-        """Whether rules, or pods that were relabelled, wait for the registry."""
+        """Whether rules, or pods that are something else by now, wait for the registry."""
         return self._reliance.waiting or any(worn.waiting for worn in self._wearing.worn.values())
 
     @property
