@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.atoms import atom_order
@@ -105,9 +106,9 @@ class PublishedClasses:
             self._leaving[number] = (name, heir)
             self._coming[heir] = (name, math.inf)
 
-    def refine(self, rules: RuleSet, atoms: Atoms) -> None:
-        """Takes `atoms` as what classes answer."""
-        self._identities.refine(rules, atoms)
+    def refine(self, rules: RuleSet, atoms: Atoms) -> Mapping[PodKey, AddressError]:
+        """Takes `atoms` as what classes answer. Returns the pods for which no class is left, and why."""
+        return self._identities.refine(rules, atoms)
 
     def assign(self, key: PodKey, pod: Identified) -> None:
         """Takes `pod` as what it is now. Raises AddressError when its segment has no class number left."""

@@ -159,7 +159,8 @@ class RegistryPart:
         self._stages.follow(self._rules.rule_set.atoms, classed=self._classes.namespaces, now=now)
         self._refine()
         for each in placed:
-            self._identify(each)
+            if self._placed.get(each.pod.key) is each:
+                self._identify(each)
         if first:
             self._classes.settle()
         self._classes.publish(self._stages, epoch=self._last.epoch, now=now, reached=reached, everybody=everybody)
@@ -251,7 +252,8 @@ class RegistryPart:
         steps, rules = self._refined
         if steps != self._stages.changes or rules is not self._rules.rule_set:
             self._refined = (self._stages.changes, self._rules.rule_set)
-            self._classes.refine(self._rules.rule_set, self._stages.atoms)
+            for key, refused in self._classes.refine(self._rules.rule_set, self._stages.atoms).items():
+                self._refuse(key, refused)
 
     def _absent(self, away: Mapping[str, Report]) -> Absent:
         """The pods of nodes that are `away`, also as what they were before their nodes went."""
