@@ -26,6 +26,7 @@ from romana_ovs.model.objects import (
     PolicyRule,
 )
 from romana_ovs.model.settings import Settings, TenantSource
+from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute, RemoteHost, Trunk
 from romana_ovs.world import World, offline, offline_facts
@@ -371,6 +372,18 @@ def test_foreign_addresses_are_routed_to_their_nodes_by_all_others():
     assert shown["node3"].foreign == (routes["b"], routes["a"])
     world.update(at.without(foreign("a", "192.168.5.9")))
     assert views(world, at)["node3"].foreign == (routes["b"],)
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_an_address_that_a_node_has_got_since_is_that_of_the_node_and_no_pod_is_behind_it(node):
+    at = cluster(foreign("alien", "192.168.7.9"), pod("other", "node2"))
+    world = follow(at)
+    assert views(world, at)["node3"].foreign
+    at = at.with_object(Node(node, addresses=(IPv4Address("192.168.7.9"),)))
+    world.update(at)
+    assert [problem.name for problem in world.problems] == ["ns/alien"]
+    for view in views(world, at).values():
+        assert view.foreign == () and compile_node(view, resolve(view)).flows
 
 
 def test_a_line_of_bridges_is_walked_from_neighbour_to_neighbour():

@@ -8,14 +8,19 @@ import pytest
 
 from romana_ovs.kube.published import Base
 from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
+from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
+from romana_ovs.model.objects import NAME_LABEL, Namespace, PolicyPeer
+from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy.published import Report
+from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.world.absence import Absence
 from romana_ovs.world.node import NodePart
 from romana_ovs.world.registry import RegistryPart
 from tests.properties.parts import Parts, objects_of, tunnelled
-from tests.test_world import DEFAULTS, TINY, cluster, foreign, pod
-from tests.world_parts import WEB, look, newest, settled
+from tests.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.world_parts import WEB, hear, look, newest, settled
 
 # What a node does alone
 
@@ -70,6 +75,40 @@ def test_a_relabelled_pod_stays_what_it_was_over_a_restart():
     assert parts.view("node1").pods == before and parts.nodes["node1"].waiting
     parts.settle()
     assert parts.view("node1").pods != before
+
+
+def test_a_pod_that_took_the_name_of_another_over_a_restart_is_not_what_that_was():
+    parts = settled(pod("a", labels={"app": "web"}), policies=[WEB])
+    was = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(parts.cluster.with_object(pod("a", uid="2", labels={"app": "db"})))
+    parts.restart_node("node1")
+    look(parts, "node1", numbers=False)
+    node = parts.nodes["node1"]
+    assert node.identity_of("ns/a") == identity(segment_of(was), UNKNOWN_CLASS) and not node.waiting
+    assert [dict(each.labels) for each in parts.view("node1").pods] == [{"app": "db"}]
+
+
+@pytest.mark.parametrize("source", [TenantSource.NAMESPACE, TenantSource.POD_LABEL])
+def test_a_namespace_that_a_node_has_not_heard_of_has_no_labels_that_are_surely_absent(source):
+    plain = Settings(isolation=Isolation.NONE, tenant_source=source, tenant_key="owner")
+    untainted = Selector((Requirement("tainted", Operator.DOES_NOT_EXIST),))
+    parts = settled(pod("server"), settings=plain, policies=[policy("p", PolicyPeer(namespaces=untainted))])
+    for name, tainted in (("late", {"tainted": "yes"}), ("fine", {})):
+        parts.change(parts.cluster.with_object(Namespace(name, Labels({NAME_LABEL: name, **tainted}))))
+        parts.change(parts.cluster.with_object(pod("client", "node2", namespace=name)))
+    parts.registry_looks(newest(parts))
+    look(parts, "node2")
+    clients = [parts.nodes["node2"].identity_of(f"{name}/client") for name in ("late", "fine")]
+
+    def admitted():
+        (server,) = resolve(parts.view("node1")).servers
+        return [any(match.covers(one) for allow in server.ingress for match in allow.identities) for one in clients]
+
+    hear(parts, "node1")
+    assert admitted() == [False, False]
+    parts.settle()
+    clients = [parts.nodes["node2"].identity_of(f"{name}/client") for name in ("late", "fine")]
+    assert admitted() == [False, True]
 
 
 def test_a_state_of_another_plan_is_refused():

@@ -10,13 +10,15 @@ import pytest
 
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import InputError
-from romana_ovs.model.labels import EVERYTHING
-from romana_ovs.model.objects import PolicyPeer
+from romana_ovs.model.labels import EVERYTHING, Selector
+from romana_ovs.model.objects import Node, PolicyPeer
 from romana_ovs.model.settings import Settings
+from romana_ovs.policy import classes
 from romana_ovs.policy.published import Claim
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.world.node import NodePart
-from tests.properties.parts import Parts
+from romana_ovs.world.registry import RegistryPart
+from tests.properties.parts import Parts, tables
 from tests.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
 from tests.world_parts import NOT_WEB, confirm, look, newest, settled
 
@@ -74,6 +76,26 @@ def test_a_full_segment_grows_when_its_node_asks_and_nobody_else_is_given_anythi
     assert all(node.address_of(each.key) is not None for each in crowd)
 
 
+def test_nothing_is_said_any_more_of_a_pod_that_got_no_range_and_is_gone():
+    crowd = [pod("p", namespace=f"n{number:02}") for number in range(20)]
+    registry = RegistryPart(TINY, None, writer="r")
+    registry.update(cluster(*crowd, settings=TINY))
+    assert [problem.name for problem in registry.problems] == [f"n{number}/p" for number in range(15, 20)]
+    registry.update(cluster(*crowd[:16], settings=TINY))
+    assert [problem.name for problem in registry.problems] == ["n15/p"]
+
+
+def test_a_pod_for_which_no_class_was_left_gets_one_when_every_node_has_let_one_go(monkeypatch):
+    monkeypatch.setattr(classes, "CLASS_MASK", 2)
+    lasting, first, second = pod("a"), pod("b", labels={"app": "web"}), pod("c", labels={"app": "db"})
+    asked = [policy(f"asks-{value}", PolicyPeer(pods=Selector.of({"app": value}))) for value in ("web", "db")]
+    parts = settled(lasting, first, second, policies=asked)
+    assert [problem.name for problem in parts.registry.problems] == ["ns/c"]
+    parts.change(cluster(lasting, pod("b"), second, policies=(asked[1],)))
+    parts.settle()
+    assert parts.registry.problems == ()
+
+
 def test_settings_that_change_the_plan_are_refused():
     parts = settled(pod("a"))
     other = replace(parts.cluster, settings=Settings(network=IPv4Network("10.0.0.0/9"), segment_bits=11))
@@ -98,6 +120,16 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     parts.change(parts.cluster.without(foreign("a", "192.168.5.9")))
     parts.settle()
     assert parts.messages[-1].foreign == {}
+
+
+def test_an_address_that_a_node_has_got_since_is_routed_to_no_pod():
+    parts = settled(foreign("alien", "192.168.7.9"), pod("other", "node2"))
+    assert parts.messages[-1].foreign
+    parts.change(parts.cluster.with_object(Node("node2", addresses=(IPv4Address("192.168.7.9"),))))
+    look(parts, "node2", numbers=False)
+    assert parts.view("node2").foreign and tables(parts.view("node2"))
+    parts.settle()
+    assert not parts.messages[-1].foreign
 
 
 def test_only_the_node_that_may_give_an_address_can_contest_it():

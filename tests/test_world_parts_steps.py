@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
-from romana_ovs.model.labels import Labels
+from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
+from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.published import Stage
-from tests.test_world import pod, policy
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.world import remnants
+from tests.test_world import cluster, pod, policy
 from tests.world_parts import APP, NOT_WEB, WEB, confirm, hear, in_force, look, newest, settled, stages
+
+WITHOUT_Z = policy("without-z", PolicyPeer(pods=Selector((Requirement("z", Operator.DOES_NOT_EXIST),))))
 
 # Classes
 
@@ -159,7 +166,9 @@ def test_a_node_whose_pod_wears_what_is_not_true_acknowledges_nothing():
     answering = replace(classes, atoms={APP: Stage.WORN}, classes={number: frozenset(), number + 1: frozenset({APP})},
                         coming=frozenset({number + 1}))
     node.update(parts.cluster, replace(node.published, revision=had + 1, namespaces={"ns": answering}))
-    assert node.identity_of("ns/a") == number and node.promise.acknowledged == 0
+    assert node.identity_of("ns/a") == number and node.promise.acknowledged == 0 and node.waiting
+    node.update(parts.cluster, None, patience_over=True)
+    assert node.identity_of("ns/a") == number + 1 and node.promise.acknowledged == had + 1 and not node.waiting
     known = replace(answering, coming=frozenset())
     node.update(parts.cluster, replace(node.published, revision=had + 2, namespaces={"ns": known}))
     assert node.identity_of("ns/a") == number + 1 and node.promise.acknowledged == had + 2
@@ -229,6 +238,49 @@ def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
         assert stages(parts) == {APP: Stage.SETTLED}
         assert old not in parts.messages[-1].namespaces["ns"].classes
         parts.settle()
+
+
+@pytest.mark.parametrize("new_term", [False, True])
+@pytest.mark.parametrize("became", [
+    (pod("a", labels={"app": "db", "z": "1"}),),
+    (pod("a", "node2", uid="2", labels={"app": "web", "z": "1"}),),
+    (),
+])
+def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was_before(became, new_term):
+    stays = pod("b", "node2", labels={"app": "web"}), pod("server", "node3")
+    parts = settled(pod("a", labels={"app": "web", "z": "1"}), *stays, policies=[WEB])
+    old = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(cluster(*became, *stays, policies=[WEB]))
+    three_steps(parts, "node2", "node3", away=["node1"])
+    if new_term:
+        parts.restart_registry(frozenset({"node1"}))
+    parts.change(cluster(*became, *stays, policies=[WITHOUT_Z]))
+    for _ in range(4):
+        three_steps(parts, "node2", "node3", away=["node1"])
+    assert in_force(parts, "node3") == ["without-z"]
+    (server,) = resolve(parts.view("node3")).servers
+    admitted = [match for allow in server.ingress for match in allow.identities]
+    assert any(match.covers(parts.nodes["node2"].identity_of("ns/b")) for match in admitted)
+    assert not any(match.covers(old) for match in admitted)
+
+
+def test_a_class_that_goes_while_it_is_about_to_get_another_number_just_goes(monkeypatch):
+    monkeypatch.setattr(remnants, "MOST_REMNANTS", 0)
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    away = frozenset({"node1"})
+    parts.registry_looks(newest(parts), away)
+    look(parts, "node2")
+    look(parts, "node3")
+    confirm(parts, "node2", "node3")
+    parts.registry_looks(newest(parts), away)
+    assert stages(parts) == {APP: Stage.WORN}
+    parts.change(cluster(pod("a", labels={"app": "web"}), policies=[NOT_WEB]))
+    look(parts, "node2")
+    look(parts, "node3")
+    confirm(parts, "node2", "node3")
+    parts.registry_looks(newest(parts), away)
+    parts.settle()
 
 
 def test_a_question_does_not_leave_before_a_node_that_is_away_comes_back_or_is_deleted():

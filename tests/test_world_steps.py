@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.labels import EVERYTHING, Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
+from romana_ovs.policy import classes
 from romana_ovs.policy.view import Atom
-from tests.test_world import cluster, follow, pod, policy, views
+from romana_ovs.world import World, offline_facts
+from romana_ovs.world.registry import RegistryPart
+from tests.test_world import DEFAULTS, cluster, follow, pod, policy, views
 
 
 def test_a_rule_that_splits_classes_comes_into_force_in_three_steps():
@@ -115,3 +120,30 @@ def test_a_relabelled_pod_has_no_former_number():
     world.update(after)
     assert world.pending and world.identity_of("ns/client") == world.identity_of("ns/plain")
     assert formerly(world, after) == ()
+
+
+@pytest.mark.parametrize("kind", ["world", "registry"])
+@pytest.mark.parametrize("pods_first", [False, True])
+def test_a_segment_without_classes_hurts_its_own_pods_alone_and_recovers(monkeypatch, kind, pods_first):
+    monkeypatch.setattr(classes, "CLASS_MASK", 3)
+    subsets = [[key for bit, key in enumerate("abc") if number >> bit & 1] for number in range(8)]
+    crowd = [pod("p" + "".join(keys), labels=dict.fromkeys(keys, "1")) for keys in subsets]
+    asks = [policy(f"asks-{key}", PolicyPeer(pods=Selector.of({key: "1"}))) for key in "abc"]
+    part = World(DEFAULTS) if kind == "world" else RegistryPart(DEFAULTS, None, writer="r")
+    part.update(cluster(*crowd) if pods_first else cluster(policies=asks))
+    at = cluster(*crowd, pod("other", namespace="other"), policies=asks)
+    for _ in range(9):
+        part.update(at)
+        if kind == "world":
+            part.advance()
+    assert len(part.problems) == 5 and all("has all of its 3 classes in use" in each.reason for each in part.problems)
+    if kind == "world":
+        refused = {problem.name for problem in part.problems}
+        for each in crowd:
+            number = part.identity_of(each.key)
+            known = part.view(offline_facts(at, at.nodes)["node1"], {}).classes.get(number)
+            answers = {atom.key for atom, yes in known.truths.items() if yes} if known is not None else None
+            assert answers == (None if each.key in refused else set(each.labels))
+    kept = [each for each in crowd if each.key not in {problem.name for problem in part.problems}]
+    part.update(cluster(*kept, policies=asks))
+    assert part.problems == ()

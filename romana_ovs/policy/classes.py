@@ -80,6 +80,12 @@ class ClassBook:
         self._reserved: frozenset[int] = frozenset()
         self._infos: dict[int, ClassInfo] = {}
         self._frozen: Mapping[int, ClassInfo] | None = None
+        self._homeless: dict[PodKey, AddressError] = {}
+
+    def homeless(self) -> dict[PodKey, AddressError]:
+        """The pods that came to be in no class since the last call, and why."""
+        found, self._homeless = self._homeless, {}
+        return found
 
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
@@ -99,8 +105,9 @@ class ClassBook:
     def require(self, atoms: Mapping[str, frozenset[Atom]]) -> frozenset[PodKey]:
         """Takes `atoms` as what is asked now, and returns the pods whose identity that changed.
 
-        A class splits where its pods answer a new atom differently: those that say no keep the number.
-        Namespaces that are absent from `atoms` are asked nothing.
+        A class splits where its pods answer a new atom differently: those that say no keep the number. Who should
+        leave when the segment has no number left is in no class any more, and among the `homeless`. Namespaces that
+        are absent from `atoms` are asked nothing.
         """
         moved: set[PodKey] = set()
         for namespace in sorted(self._asked.keys() | atoms.keys()):
@@ -313,11 +320,20 @@ class ClassBook:
                 leaving += self._split(self._classes[number], asked)
                 self._list(self._classes[number])
             for yes, members in leaving:
-                target = self._fitting(home, yes) or self._new(home, yes)
+                try:
+                    target = self._fitting(home, yes) or self._new(home, yes)
+                except AddressError as refused:
+                    self._evict(members, refused)
+                    continue
                 for labels, pods in members.items():
                     for pod in pods:
                         self._enter(pod, labels, target)
                     yield from pods
+
+    def _evict(self, members: Mapping[Labels, set[PodKey]], refused: AddressError) -> None:
+        for pod in (pod for pods in members.values() for pod in pods):
+            del self._places[pod]
+            self._homeless[pod] = refused
 
     def _numbers(self, home: Home) -> list[int]:
         candidates = self._homes[home]

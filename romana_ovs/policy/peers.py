@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from romana_ovs.model.cluster import ABSENT_TIER, DEFAULT_TIER, NO_TENANT, TIER_JOINT, SegmentKey
 from romana_ovs.model.identity import IdentityMatch, segment_of, whole_segments
-from romana_ovs.model.labels import NO_LABELS, Labels, Requirement
+from romana_ovs.model.labels import NO_LABELS, Labels, Requirement, Selector
 from romana_ovs.model.objects import NAME_LABEL
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy.atoms import atom_of
@@ -41,15 +41,15 @@ class Territory:
     """A tenant: its runs of identities, the labels that all of its pods have, its segments.
 
     `namespace` is where all of its pods are (None: in several), `namespace_known` the labels that every
-    namespace of it has, and `namespaces` the labels of those in which it has classes.
+    namespace of it has (None: nobody has told of it yet), and `namespaces` the labels of those in which it has classes.
     """
 
     tenant: str
     runs: tuple[IdentityMatch, ...]
     known: Labels
     namespace: str | None
-    namespace_known: Labels
-    namespaces: Mapping[str, Labels]
+    namespace_known: Labels | None
+    namespaces: Mapping[str, Labels | None]
     stretches: tuple[Stretch, ...]
 
 
@@ -99,15 +99,15 @@ def _territory(tenant: str, stretches: tuple[Stretch, ...], view: NodeView) -> T
     names = sorted({info.namespace for stretch in stretches for _, info in stretch.classes})
     known = NO_LABELS
     namespace = None
-    namespace_known = NO_LABELS
+    namespace_known: Labels | None = NO_LABELS
     source = view.settings.tenant_source
     if source is TenantSource.NAMESPACE:
-        namespace, namespace_known = tenant, namespace_labels(view.namespaces, tenant)
+        namespace, namespace_known = tenant, view.namespaces.get(tenant)
     elif tenant != NO_TENANT and source is TenantSource.POD_LABEL:
         known = Labels({view.settings.tenant_key: tenant})
     elif tenant != NO_TENANT:
         namespace_known = Labels({view.settings.tenant_key: tenant})
-    places = {name: namespace_labels(view.namespaces, name) for name in names}
+    places = {name: view.namespaces.get(name) for name in names}
     return Territory(tenant, runs, known, namespace, namespace_known, places, stretches)
 
 
@@ -197,8 +197,8 @@ def _namespace_decides(scope: Scope, territory: Territory) -> bool | None:
             return scope.namespace == territory.namespace
         return None if scope.namespace in territory.namespaces else False
     if territory.namespace is not None:
-        return scope.namespaces.matches(territory.namespace_known)
-    undecided = left_open(scope.namespaces.requirements, territory.namespace_known)
+        return _matches(scope.namespaces, territory.namespace, territory.namespace_known)
+    undecided = left_open(scope.namespaces.requirements, territory.namespace_known or NO_LABELS)
     if undecided is None:
         return False
     return None if undecided else True
@@ -207,7 +207,14 @@ def _namespace_decides(scope: Scope, territory: Territory) -> bool | None:
 def _holds_namespace(scope: Scope, namespace: str, territory: Territory) -> bool:
     if scope.namespace is not None:
         return scope.namespace == namespace
-    return scope.namespaces.matches(territory.namespaces[namespace])
+    return _matches(scope.namespaces, namespace, territory.namespaces[namespace])
+
+
+def _matches(selector: Selector, namespace: str, known: Labels | None) -> bool:
+    """Whether `selector` surely selects the namespace: of one that nobody has told of yet, only the name is known."""
+    if known is not None:
+        return selector.matches(known)
+    return left_open(selector.requirements, {NAME_LABEL: namespace}) == ()
 
 
 def left_open(requirements: Requirements, known: Mapping[str, str]) -> Requirements | None:

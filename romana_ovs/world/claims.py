@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
@@ -36,7 +36,7 @@ class Claims:
         reports: Mapping[str, Report],
         hosts: Mapping[str, int],
         *,
-        nodes: Collection[IPv4Address],
+        nodes: Set[IPv4Address],
         now: int,
     ) -> None:
         """Follows `reports`, by node. Addresses of `nodes`, and towards pods those of `hosts`, are nobody else's.
@@ -52,6 +52,9 @@ class Claims:
             if self._owner(address, names) == name
         }
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:
+            del self._claims[address], self._since[address]
+        for address in self._claims.keys() & nodes:
+            # A node has got it since: nobody routes it to a pod any more.
             del self._claims[address], self._since[address]
         gateways = self._gateways_of(hosts)
         for name in sorted(reports):

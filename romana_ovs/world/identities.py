@@ -15,6 +15,8 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
 
+from romana_ovs.model.errors import AddressError
+from romana_ovs.model.identity import UNKNOWN_CLASS, identity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassBook
@@ -72,19 +74,25 @@ class Identities:
         """
         return self._formerly.get(pod, ())
 
-    def follow(self, rules: RuleSet) -> None:
-        """Takes `rules` as those to come; they are in force at once unless they split classes of pods."""
+    def follow(self, rules: RuleSet) -> dict[PodKey, AddressError]:
+        """Takes `rules` as those to come; they are in force at once unless they split classes of pods.
+
+        Returns the pods for which no class is left, and why: they are only of their segments now.
+        """
         if rules is self._target:
-            return
+            return {}
         self._target = rules
         self._remnants.keep_to(rules.namespaces)
         before = self._book.classes
         moved = [
             pod for pod in self._book.require(joint_atoms(self.rules.atoms, rules.atoms)) if pod not in self._remnants
         ]
+        lost = self._lost()
+        for pod in lost:
+            self._wear_segment(pod, self._known[pod].segment)
         if not moved and self.step is Step.SETTLED:
             self._enforce()
-            return
+            return lost
         for pod in moved:
             self._hold(pod, self._book.identity_of(pod))
             old = self._worn[pod]
@@ -95,16 +103,33 @@ class Identities:
             self._moving.update(moved)
             self.step = Step.NUMBERS_KNOWN
         self.rules = _until_then(self.rules, rules.namespaces)
+        return lost
 
-    def refine(self, rules: RuleSet, atoms: Atoms) -> None:
+    def _wear_segment(self, pod: PodKey, segment: int) -> None:
+        self._worn[pod] = identity(segment, UNKNOWN_CLASS)
+        self._formerly.pop(pod, None)
+        self._moving.discard(pod)
+
+    def refine(self, rules: RuleSet, atoms: Atoms) -> dict[PodKey, AddressError]:
         """Takes `atoms` as what is asked from now on, and keeps no class of namespaces that `rules` do not know.
 
-        Who publishes the steps elsewhere uses this in place of `follow`.
+        Returns the pods for which no class is left, and why. Who publishes the steps elsewhere uses this in place of
+        `follow`.
         """
         self._remnants.keep_to(rules.namespaces)
         for pod in self._book.require(atoms):
             if pod not in self._remnants:
                 self._hold(pod, self._book.identity_of(pod))
+        return self._lost()
+
+    def _lost(self) -> dict[PodKey, AddressError]:
+        """The pods that have come to be in no class, and why; remnants just go."""
+        found = self._book.homeless()
+        self._remnants.let_go(found)
+        lost = {pod: refused for pod, refused in found.items() if pod in self._known}
+        for pod in lost:
+            self._release(pod)
+        return lost
 
     def renumber(self, number: int) -> None:
         """Gives a class another number. Raises AddressError when there is none."""
@@ -126,6 +151,11 @@ class Identities:
             self._worn[pod] = number
         if old != new:
             self._formerly.pop(pod, None)
+
+    def leave_out(self, pod: PodKey, member: Identified) -> None:
+        """There is no class for `pod`, which is only of its segment now."""
+        self.forget(pod)
+        self._wear_segment(pod, member.number)
 
     def forget(self, pod: PodKey) -> None:
         """`pod` is gone. Unknown pods are fine."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from romana_ovs.addressing.following import FollowingRegistry
 from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.registry import Endpoint
 from romana_ovs.kube.published import Encoder, published_from_json
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster, SegmentKey
@@ -31,8 +32,8 @@ from romana_ovs.world.topology import topology_of
 from romana_ovs.world.views import NodeAssembly, Shared, Worn
 from romana_ovs.world.wearing import Appearance, Wearing
 
-Saved = dict[PodKey, tuple[Labels, SegmentKey, int, int]]
-"""Labels, segment, its number and identity of each pod, as they were when they were saved."""
+Saved = dict[PodKey, tuple[Labels, SegmentKey, int, int, Endpoint | None]]
+"""Labels, segment, its number, identity and endpoint of each pod, as they were when they were saved."""
 FORMAT = 1
 """Version of what `to_json` gives."""
 
@@ -103,7 +104,8 @@ class NodePart:
         try:
             self._confirmed, self._released = int(state["acknowledged"]), int(state["released"])
             for key, labels, tenant, tier, number, worn in state["worn"]:
-                self._was[PodKey(key)] = (Labels(labels), SegmentKey(tenant, tier), int(number), int(worn))
+                held = self.registry.endpoint(PodKey(key))
+                self._was[PodKey(key)] = (Labels(labels), SegmentKey(tenant, tier), int(number), int(worn), held)
         except (KeyError, TypeError, ValueError) as broken:
             raise InputError.because(f"not what was saved: {broken}", field="worn") from broken
 
@@ -154,7 +156,7 @@ class NodePart:
 
     @property
     def waiting(self) -> bool:
-        """Whether rules, or pods that were relabelled, wait for the registry."""
+        """Whether rules, or pods that are something else by now, wait for the registry."""
         return self._reliance.waiting or any(worn.waiting for worn in self._wearing.worn.values())
 
     @property
@@ -280,11 +282,11 @@ class NodePart:
         return MappingProxyType({key: pod for key, pod in pods.items() if pod.node == self.node})
 
     def _former(self) -> dict[PodKey, Appearance]:
-        """The pods that were here when this node was saved, as they were then."""
+        """The pods that were here when this node was saved, as they were then; none that took another's name since."""
         found = {}
-        for key, (labels, segment, number, worn) in self._was.items():
+        for key, (labels, segment, number, worn, held) in self._was.items():
             pod, endpoint = self._pods.get(key), self.registry.endpoint(key)
-            if pod is not None and endpoint is not None:
+            if pod is not None and endpoint is not None and endpoint == held:
                 found[key] = Appearance(Member(replace(pod, labels=labels), segment, number, endpoint), worn)
         return found
 

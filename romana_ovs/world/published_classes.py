@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.atoms import atom_order
@@ -55,6 +56,8 @@ class PublishedClasses:
         self._left = self._remnants.by_namespace()
         self._seen = self._remnants.changes
         self._pins: dict[str, dict[PodKey, int]] = {}
+        self.freed = 0
+        """Counts the numbers that may be given again: while it stands still, who got none would get none again."""
         self._reserve()
 
     @property
@@ -86,9 +89,13 @@ class PublishedClasses:
             if segment_of(number) == pod.number and self._born.get(number, 0) < before
         }
 
+    def older(self, namespace: str, *, before: int) -> Collection[int]:
+        """The classes of a namespace that some pod may have come to wear in a revision `before` this one."""
+        return [number for number in self._answers.get(namespace, {}) if self._born.get(number, 0) < before]
+
     def renumber(self, numbers: Collection[int]) -> None:
-        """Gives these classes other numbers, step by step; those that are on their way go on."""
-        for number in sorted(set(numbers) - self._leaving.keys() - self._going.keys()):
+        """Gives these classes other numbers, step by step; those that are on their way, or gone by now, go on."""
+        for number in sorted(set(numbers) & self._book.classes.keys() - self._leaving.keys()):
             name, yes = self._classes[number].namespace, self._answers[self._classes[number].namespace][number]
             self._identities.renumber(number)
             heir = next(
@@ -99,9 +106,9 @@ class PublishedClasses:
             self._leaving[number] = (name, heir)
             self._coming[heir] = (name, math.inf)
 
-    def refine(self, rules: RuleSet, atoms: Atoms) -> None:
-        """Takes `atoms` as what classes answer."""
-        self._identities.refine(rules, atoms)
+    def refine(self, rules: RuleSet, atoms: Atoms) -> Mapping[PodKey, AddressError]:
+        """Takes `atoms` as what classes answer. Returns the pods for which no class is left, and why."""
+        return self._identities.refine(rules, atoms)
 
     def assign(self, key: PodKey, pod: Identified) -> None:
         """Takes `pod` as what it is now. Raises AddressError when its segment has no class number left."""
@@ -148,6 +155,7 @@ class PublishedClasses:
             dirty.add(name)
         for number in [number for number, (_, since) in self._retired.items() if since <= everybody]:
             dirty.add(self._retired.pop(number)[0])
+            self.freed += 1
 
     def _follow_book(self, now: int, dirty: set[str]) -> None:
         """Takes over what the book says now: new classes are coming, gone ones retired."""

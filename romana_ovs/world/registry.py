@@ -12,25 +12,35 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
+from typing import NamedTuple
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.kube.published import Base
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, InputError, Problem
+from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.atoms import holds
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.world.changes import Changes
 from romana_ovs.world.claims import Claims
+from romana_ovs.world.former import Former
 from romana_ovs.world.hosts import HostNumbers
-from romana_ovs.world.members import attachable
+from romana_ovs.world.members import Identified, attachable
 from romana_ovs.world.published_classes import PublishedClasses
 from romana_ovs.world.rules import Rules, RuleSet
 from romana_ovs.world.stages import Stages
 
 NOBODY: Mapping[str, Report] = MappingProxyType({})
+
+
+class Absent(NamedTuple):
+    """The pods of nodes that are away, by namespace. `anything`: some of them may be what is not known here."""
+
+    pods: Mapping[str, list[Identified]]
+    anything: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +86,14 @@ class RegistryPart:
         self._cluster: Cluster | None = None
         self._placed: dict[PodKey, Placed] = {}
         self._refused: dict[PodKey, Problem] = {}
+        self._seen_freed = self._classes.freed
         self._short: tuple[Problem, ...] = ()
         """Of tenants for which a node has no address left, and no further range is left either."""
         self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
         self._addresses_on: Counter[tuple[str, IPv4Address]] = Counter()
-        self._former: dict[PodKey, list[tuple[Placed, int]]] = {}
+        self._former = Former(now)
         self._blocked: frozenset[IPv4Address] = frozenset()
         self._refined: tuple[int, RuleSet | None] = (-1, None)
 
@@ -109,9 +120,10 @@ class RegistryPart:
 
         `away` are nodes that have not been heard of for long. Nobody waits for them: others take new classes without
         them, and a class that one of their pods may still wear although it says of that pod what is not true gets
-        another number, so that such pods get what their whole segments get until their nodes are back. But no number
-        is given again and no question goes before that, or before their Node is deleted. Raises InputError, and
-        changes nothing, when the settings ask for another address plan.
+        another number (any class may be such a one, while a node has heard nothing in this term), so that such pods
+        get what their whole segments get until their nodes are back. But no number is given again and no question
+        goes before that, or before their Node is deleted. Raises InputError, and changes nothing, when the settings
+        ask for another address plan.
         """
         if Plan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -125,11 +137,13 @@ class RegistryPart:
         everybody = min((report.acknowledged for report in known.values()), default=math.inf)
         reached = min(here, default=math.inf)
         self._follow_nodes(cluster, changes)
-        gone = [key for key in sorted(changes.pods) if key in self._placed and not _alive(cluster, key)]
-        for key in gone:
-            self._drop(key)
+        for key in sorted(changes.pods):
+            if not _alive(cluster, key):
+                self._refused.pop(key, None)
+                if key in self._placed:
+                    self._drop(key)
         placed = self._place(cluster, changes)
-        self._forget_former(known, away)
+        self._former.follow(known, away)
         self._grow(known)
         self._claims.update(self._believed(known), self._hosts.hosts, nodes=self._blocked, now=now)
         self._hosts.update(
@@ -137,14 +151,16 @@ class RegistryPart:
         )
         self._rules.update(cluster, changes, used=self._in_namespace)
         released = min((report.released for report in known.values()), default=math.inf)
-        absent = self._absent(known.keys() & set(away))
+        absent = self._absent({name: report for name, report in known.items() if name in away})
         self._stages.advance(
-            acknowledged=reached, released=released, now=now, held_up=lambda name: self._held_up(name, absent)
+            acknowledged=reached, released=released, now=now,
+            held_up=lambda name: (first and absent.anything) or self._held_up(name, absent),
         )
         self._stages.follow(self._rules.rule_set.atoms, classed=self._classes.namespaces, now=now)
         self._refine()
         for each in placed:
-            self._identify(each)
+            if self._placed.get(each.pod.key) is each:
+                self._identify(each)
         if first:
             self._classes.settle()
         self._classes.publish(self._stages, epoch=self._last.epoch, now=now, reached=reached, everybody=everybody)
@@ -155,9 +171,12 @@ class RegistryPart:
             self._blocked = frozenset(address for node in cluster.nodes.values() for address in node.addresses)
 
     def _place(self, cluster: Cluster, changes: Changes) -> list[Placed]:
-        """The changed pods that belong to a segment, which has its number by now."""
+        """The changed pods, and those refused before something was freed, that belong to a segment with its number."""
         found = []
-        pods = [pod for key in sorted(changes.pods) if (pod := attachable(cluster.pods.get(key))) is not None]
+        again = self._refused.keys() if self._seen_freed != self._classes.freed else ()
+        self._seen_freed = self._classes.freed
+        keys = sorted(changes.pods.union(again))
+        pods = [pod for key in keys if (pod := attachable(cluster.pods.get(key))) is not None]
         tiers: dict[str, set[str]] = {}
         for pod in pods:
             segment = cluster.segment_of(pod)
@@ -201,10 +220,10 @@ class RegistryPart:
                 _add(self._segments_on, (each.pod.node, each.segment), sign)
                 if each.pod.address is not None:
                     _add(self._addresses_on, (each.pod.node, each.pod.address), sign)
+        if old is not None and (new is None or _looks(old) != _looks(new)):
+            self._former.note(old, self._last.revision + 1)
         if new is not None:
             self._placed[key] = new
-            if old is not None and (old.number, old.pod.labels) != (new.number, new.pod.labels):
-                self._former.setdefault(key, []).append((old, self._last.revision + 1))
 
     def _grow(self, reports: Mapping[str, Report]) -> None:
         """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
@@ -233,38 +252,26 @@ class RegistryPart:
         steps, rules = self._refined
         if steps != self._stages.changes or rules is not self._rules.rule_set:
             self._refined = (self._stages.changes, self._rules.rule_set)
-            self._classes.refine(self._rules.rule_set, self._stages.atoms)
+            for key, refused in self._classes.refine(self._rules.rule_set, self._stages.atoms).items():
+                self._refuse(key, refused)
 
-    def _absent(self, away: Collection[str]) -> dict[str, list[Placed]]:
-        """The pods of nodes that are `away`, by namespace, also as what they were before their nodes went."""
-        found: dict[str, list[Placed]] = {}
-        for key, each in self._placed.items() if away else ():
-            if each.pod.node in away:
-                former = (was for was, _ in self._former.get(key, ()))
-                found.setdefault(each.pod.namespace, []).extend((each, *former))
-        return found
+    def _absent(self, away: Mapping[str, Report]) -> Absent:
+        """The pods of nodes that are `away`, also as what they were before their nodes went."""
+        pods: dict[str, list[Identified]] = {}
+        placed = (each for each in self._placed.values() if each.pod.node in away) if away else ()
+        for each in (*placed, *(was for node in away for was in self._former.of(node))):
+            pods.setdefault(each.pod.namespace, []).append(each)
+        return Absent(pods, any(self._former.anything(node, away) for node in away))
 
-    def _forget_former(self, known: Mapping[str, Report], away: Collection[str]) -> None:
-        """Drops what pods were before: their nodes have acknowledged what was published since."""
-        for key in list(self._former):
-            placed = self._placed.get(key)
-            report = known.get(placed.pod.node) if placed is not None else None
-            heard = report.acknowledged if report is not None and report.node not in away else 0
-            kept = [(was, since) for was, since in self._former[key] if since > heard]
-            if placed is None or not kept:
-                del self._former[key]
-            else:
-                self._former[key] = kept
-
-    def _held_up(self, namespace: str, absent: Mapping[str, list[Placed]]) -> bool:
+    def _held_up(self, namespace: str, absent: Absent) -> bool:
         """Whether one of the `absent` pods may wear a class that answers for it what is not true.
 
         Such classes get other numbers, which only nodes that are here wear: then it may not any more.
         """
         worn, atoms = self._stages.worn(namespace), self._stages.of(namespace).keys()
         asked = max(worn.values(), default=0)
-        belied: set[int] = set()
-        for each in absent.get(namespace, ()):
+        belied = set(self._classes.older(namespace, before=asked)) if absent.anything else set()
+        for each in absent.pods.get(namespace, ()):
             true = frozenset(atom for atom in atoms if holds(atom, each.pod.labels))
             belied.update(
                 number
@@ -299,6 +306,11 @@ class RegistryPart:
 
 def _alive(cluster: Cluster, key: PodKey) -> bool:
     return attachable(cluster.pods.get(key)) is not None
+
+
+def _looks(placed: Placed) -> tuple[str, int, Labels]:
+    """Where a pod is, and what decides its class."""
+    return placed.pod.node, placed.number, placed.pod.labels
 
 
 def _add(counter: Counter, key: object, sign: int) -> None:

@@ -62,7 +62,7 @@ class Appearance:
     """What a pod is to the tables now.
 
     `formerly` are identities that it had before and that no rule in force tells from this one. `waiting`: it was
-    relabelled, and is what it was until that has a class.
+    relabelled, or a question came, and it is what it was until what it is now has a class.
     """
 
     member: Member
@@ -135,7 +135,7 @@ class Wearing:
             return Appearance(member, number)
         if old is not None and had and patient:
             if _alike(old.member, member) and old.identity in finder.classes.classes:
-                return Appearance(member, old.identity)
+                return Appearance(member, old.identity, waiting=not finder.honest(old.identity, member.pod.labels))
             if not _alike(old.member, member):
                 return self._stay(key, old)
         return Appearance(member, identity(member.number, UNKNOWN_CLASS))

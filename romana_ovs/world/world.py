@@ -10,10 +10,10 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.errors import AddressError, InputError, Problem
+from romana_ovs.model.objects import Node, PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.view import ForeignRoute, NodeView
+from romana_ovs.policy.view import ClassInfo, ForeignRoute, NodeView
 from romana_ovs.world.changes import Changes
 from romana_ovs.world.identities import Identities, Step
 from romana_ovs.world.members import Member, Members
@@ -50,6 +50,8 @@ class World:
         self.revision = 0
         self._members = Members(self.registry)
         self._rules = Rules()
+        self._refused: dict[PodKey, Problem] = {}
+        self._refused_with: Mapping[int, ClassInfo] | None = None
         self._cluster: Cluster | None = None
         self._on_node: dict[str, set[PodKey]] = {}
         self._residents: dict[str, Residents] = {}
@@ -79,9 +81,13 @@ class World:
         classes = self._identities.classes
         for key in done.members - self._members.members.keys():
             self._identities.forget(key)
-        self._identities.follow(self._rules.rule_set)
+            self._refused.pop(key, None)
+        for key, refused in self._identities.follow(self._rules.rule_set).items():
+            self._refuse(key, refused)
         for key in sorted(done.members):
             self._follow_member(key, old.get(key))
+        if self._refused and self._refused_with is not self._identities.classes:
+            self._try_again()
         if first:
             self._identities.forget_unclaimed()
         for node in done.nodes:
@@ -106,7 +112,10 @@ class World:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
-        return self._members.problems
+        return tuple(sorted(
+            [*self._members.problems, *self._refused.values()],
+            key=lambda problem: (problem.kind, problem.name, problem.reason),
+        ))
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView:
         """What the node of `facts` must know; `all_facts` are those of every bridge that is known, by node.
@@ -131,7 +140,7 @@ class World:
             hosts=hosts,
             classes=self._identities.classes,
             rules=self._identities.rules,
-            foreign=self._foreign_routes(hosts),
+            foreign=self._foreign_routes(hosts, cluster.nodes),
         )
         assembly = self._assemblies.setdefault(facts.node, NodeAssembly())
         return assembly.view(facts, shared, topology=topology, pods=self._pods_on(facts.node))
@@ -167,6 +176,32 @@ class World:
         """`to_json`."""
         return self.to_json()
 
+    def _refuse(self, key: PodKey, refused: AddressError) -> None:
+        """Nothing is left that tells the pod from others of its segment."""
+        self._refused[key] = Problem(str(refused), kind="Pod", name=key)
+        self._residents.pop(self._members.members[key].endpoint.node, None)
+
+    def _try_again(self) -> None:
+        """Classes have changed: maybe there is one now for pods that got none."""
+        full: set[int] = set()
+        for key in sorted(self._refused):
+            member = self._members.members[key]
+            if member.number not in full and not self._identify(key, member):
+                full.add(member.number)
+        self._refused_with = self._identities.classes
+
+    def _identify(self, key: PodKey, member: Member) -> bool:
+        """Whether the pod has a class now."""
+        try:
+            self._identities.assign(key, member)
+        except AddressError as refused:
+            self._identities.leave_out(key, member)
+            self._refuse(key, refused)
+            return False
+        if self._refused.pop(key, None) is not None:
+            self._residents.pop(member.endpoint.node, None)
+        return True
+
     def _follow_member(self, key: PodKey, old: Member | None) -> None:
         """Identity, place and route of a member that is new, gone or different."""
         if old is not None:
@@ -176,7 +211,7 @@ class World:
         member = self._members.members.get(key)
         if member is None:
             return
-        self._identities.assign(key, member)
+        self._identify(key, member)
         self._on_node.setdefault(member.endpoint.node, set()).add(key)
         if member.endpoint.foreign:
             self._foreign[key] = member.endpoint
@@ -191,12 +226,15 @@ class World:
             )
         return self._residents[node]
 
-    def _foreign_routes(self, hosts: Mapping[str, int]) -> tuple[ForeignRoute, ...]:
+    def _foreign_routes(self, hosts: Mapping[str, int], nodes: Mapping[str, Node]) -> tuple[ForeignRoute, ...]:
+        """The ways to addresses that are not from the plan; none to one that a node has got since."""
         def work_out() -> tuple[ForeignRoute, ...]:
+            blocked = self.registry.blocked
             ends = sorted(self._foreign.values(), key=lambda end: end.address)
-            return tuple(ForeignRoute(end.address, hosts[end.node]) for end in ends if end.node in hosts)
+            routed = [end for end in ends if end.node in hosts and end.address not in blocked]
+            return tuple(ForeignRoute(end.address, hosts[end.node]) for end in routed)
 
-        return self._memo.value("foreign", (self._foreign_moves, hosts), work_out)
+        return self._memo.value("foreign", (self._foreign_moves, hosts, nodes), work_out)
 
 
 def _parts(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

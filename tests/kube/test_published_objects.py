@@ -212,6 +212,19 @@ def test_a_class_of_a_segment_that_was_not_given_is_left_out():
     assert found.namespaces == {} and "does not know" in problems[0].reason
 
 
+def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_that_comes():
+    later = replace(ALPHA, classes={**ALPHA.classes, identity(7, 1): frozenset()}, revision=ALPHA.revision + 1)
+    new = objects(replace(PUBLISHED, namespaces={"alpha": later}))
+    reader = Reader()
+    reader.read(objects())
+    for _ in range(2):
+        found, problems = reader.read(Objects(objects().allocation, plain(new.class_sets)))
+        assert found.namespaces == {"alpha": ALPHA} and "does not know" in problems[0].reason
+    indexes = {**PUBLISHED.indexes, SegmentKey("alpha", "new"): (7,), SegmentKey("alpha", "default"): (4,)}
+    published = replace(PUBLISHED, indexes=indexes, namespaces={"alpha": later})
+    assert reader.read(objects(published)) == (published, ())
+
+
 @pytest.mark.parametrize("change", [{"acknowledged": "8"}, {"wants": [{}]}, {"foreign": ["x"]}, {"contested": {}}])
 def test_a_damaged_report_is_refused(change):
     raw = plain(report_object(REPORT))

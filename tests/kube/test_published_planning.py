@@ -168,6 +168,29 @@ def test_two_registries_never_give_one_number_twice(data: st.DataObject, history
 
 
 @settings(max_examples=40, deadline=None)
+@given(data=st.data(), history=st.lists(clusters(), min_size=2, max_size=4))
+def test_no_class_set_is_lost_to_who_hears_of_the_allocation_before_or_after_it(
+    data: st.DataObject, history: list[Cluster]
+) -> None:
+    """The two kinds are watched each by itself: either may be ahead, but none goes back."""
+    store = Store()
+    process = Process(store, "a")
+    for cluster in (replace(each, settings=history[0].settings) for each in history):
+        process.finish(cluster)
+    reader, newest, ahead = Reader(), len(store.states) - 1, [0, 0]
+    found: set[str] = set()
+    while ahead != [newest, newest]:
+        kind = data.draw(st.sampled_from([kind for kind in (0, 1) if ahead[kind] < newest]))
+        ahead[kind] = data.draw(st.integers(ahead[kind] + 1, newest))
+        sets = store.states[ahead[1]].class_sets
+        published, _ = reader.read(Objects(store.states[ahead[0]].allocation, sets))
+        if published is not None:
+            assert published.namespaces.keys() >= found & sets.keys()
+            found = set(published.namespaces)
+    assert process.part is not None and reader.read(store.objects) == (process.part.published, ())
+
+
+@settings(max_examples=40, deadline=None)
 @given(clusters())
 def test_a_restart_changes_nothing(cluster: Cluster) -> None:
     store = Store()

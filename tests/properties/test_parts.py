@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
-from romana_ovs.model.labels import EVERYTHING, Labels, Selector
+from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
     Direction,
@@ -55,7 +55,9 @@ def histories(draw: st.DrawFn) -> list[Cluster]:
 
 @st.composite
 def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
-    kind = draw(st.sampled_from(("policies", "labels", "labels", "gone", "moved", "ended", "new", "other")))
+    kind = draw(
+        st.sampled_from(("policies", "labels", "labels", "gone", "moved", "replaced", "ended", "new", "other"))
+    )
     if kind == "policies" or not at.pods:
         return replace(at, policies=draw(policies(tuple(at.namespaces))))
     if kind == "other":
@@ -63,6 +65,8 @@ def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
     pod = at.pods[draw(st.sampled_from(sorted(at.pods)))]
     if kind == "labels":
         return at.with_object(replace(pod, labels=draw(labels())))
+    if kind == "replaced":
+        return at.with_object(replace(pod, labels=draw(labels()), uid=pod.uid + "+"))
     if kind == "moved":
         return at.with_object(replace(pod, node=draw(st.sampled_from(sorted(at.nodes))), uid=pod.uid + "+"))
     if kind == "ended":
@@ -200,6 +204,56 @@ def test_nothing_stops_or_opens_while_messages_are_on_their_way(
         assert_as(rig, [one for one in chosen if not is_away(rig, one)], after)
         if rig.away:
             return
+
+
+FEW_LABELS = st.fixed_dictionaries({}, optional={"app": st.just("web"), "env": st.just("prod")}).map(Labels)
+
+
+@st.composite
+def exclusive(draw: st.DrawFn) -> Cluster:
+    """Pods of few labels, so that several are of one class, and a policy that may admit who has not some label."""
+    at = draw(selective())
+    pods = {key: replace(pod, namespace="alpha", labels=draw(FEW_LABELS)) for key, pod in at.pods.items()}
+    return replace(at, pods={pod.key: pod for pod in pods.values()}, policies=only("app"))
+
+
+def only(key: str) -> dict[PolicyKey, KubernetesPolicy]:
+    """One policy that admits to every pod who has no label of this key."""
+    peer = PolicyPeer(pods=Selector((Requirement(key, Operator.DOES_NOT_EXIST),)))
+    policy = KubernetesPolicy(
+        "alpha", "only", EVERYTHING, frozenset({Direction.INGRESS}), ingress=(PolicyRule(peers=(peer,)),)
+    )
+    return {policy.key: policy}
+
+
+@given(data=st.data(), cluster=exclusive(), away=st.sampled_from(NODE_NAMES))
+@profile(60)
+def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was(
+    data: st.DataObject, cluster: Cluster, away: str
+) -> None:
+    """It becomes another there, or goes, and then other rules come: they admit what it was only if they say so."""
+    parts = Parts(cluster)
+    parts.settle()
+    rig = PartsRig(parts)
+    rig.away = frozenset({away})
+    theirs = sorted(key for key, pod in cluster.pods.items() if pod.node == away)
+    if not theirs:
+        return
+    pod = cluster.pods[data.draw(st.sampled_from(theirs))]
+    new = replace(pod, labels=data.draw(FEW_LABELS))
+    elsewhere = replace(new, node=data.draw(st.sampled_from(sorted(set(NODE_NAMES) - rig.away))), uid="+")
+    become = data.draw(st.sampled_from((None, new, elsewhere)))
+    parts.change(cluster.without(pod) if become is None else cluster.with_object(become))
+    while_settling(rig, [], Reference.of(cluster, rig.addresses))
+    if data.draw(st.booleans()):
+        parts.restart_registry(rig.away)
+    parts.change(replace(parts.cluster, policies=only("env")))
+    while_settling(rig, [], Reference.of(cluster, rig.addresses))
+    seen = [replace(pods, policies=rules.policies) for pods in parts.history for rules in parts.history]
+    references = [Reference.of(each, rig.addresses) for each in seen if pod.key in each.pods]
+    sent = [one for one in every_pair(rig) if one.source.pod == pod.key]
+    never = [one for one in sent if not any(reference.allowed(one) for reference in references)]
+    assert_as(rig, never, references[0])
 
 
 @st.composite

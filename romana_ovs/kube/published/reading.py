@@ -37,8 +37,9 @@ class Reader:
         """What `objects` publish together, as of the revision up to which all of it is there; and what is wrong.
 
         None while there is no Allocation. A class set that cannot be used gives way to what it was before, or is left
-        out: the pods of its namespace then get what their whole segments get. Of two that give one class, the one of
-        the later epoch and revision counts. Raises InputError when the Allocation or the marker is damaged.
+        out: the pods of its namespace then get what their whole segments get. So does one that comes before the
+        Allocation that its segments are in, for the two are watched each by itself. Of two that give one class, the
+        one of the later epoch and revision counts. Raises InputError when the Allocation or the marker is damaged.
         """
         if objects.allocation is None:
             return None, ()
@@ -59,7 +60,7 @@ class Reader:
         old, known, found = self._last
         same = len(old) == len(usable) and all(map(is_, old, usable)) and known == segments
         if not same:
-            found = _consistent(usable, segments)
+            found = _consistent(usable, segments, found[0])
             self._last = (usable, segments, found)
         return found
 
@@ -116,23 +117,38 @@ def _without_marker(objects: Objects) -> dict[str, Raw]:
     return {name: raw for name, raw in objects.class_sets.items() if name != MARKER}
 
 
-def _consistent(found: Collection[ClassSet], segments: Collection[int]) -> Together:
+def _consistent(
+    found: Collection[ClassSet], segments: Collection[int], before: Mapping[str, ClassSet] = MappingProxyType({})
+) -> Together:
+    """Those of `found` that can be true together; one of unknown segments gives way to what it was `before`."""
     owners: dict[int, str] = {}
     kept: dict[str, ClassSet] = {}
     problems: list[Problem] = []
-    for classes in sorted(found, key=lambda each: (-each.epoch, -each.revision, each.namespace)):
-        taken = next((number for number in classes.classes if number in owners), None)
-        strange = next((number for number in classes.classes if segment_of(number) not in segments), None)
-        if taken is not None:
-            reason = f"class {taken:#x} is that of namespace {owners[taken]}"
-        elif strange is not None:
+    known = []
+    for classes in found:
+        strange = _strange(classes, segments)
+        if strange is not None:
             reason = f"class {strange:#x} is of a segment that the Allocation does not know"
-        else:
+            problems.append(Problem(reason, kind="ClassSet", name=classes.namespace, field="spec.classes"))
+        held = before.get(classes.namespace)
+        if strange is None:
+            known.append(classes)
+        elif held is not None and _strange(held, segments) is None:
+            known.append(held)
+    for classes in sorted(known, key=lambda each: (-each.epoch, -each.revision, each.namespace)):
+        taken = next((number for number in classes.classes if number in owners), None)
+        if taken is None:
             kept[classes.namespace] = classes
             owners.update(dict.fromkeys(classes.classes, classes.namespace))
             continue
+        reason = f"class {taken:#x} is that of namespace {owners[taken]}"
         problems.append(Problem(reason, kind="ClassSet", name=classes.namespace, field="spec.classes"))
     return MappingProxyType(dict(sorted(kept.items()))), tuple(problems)
+
+
+def _strange(classes: ClassSet, segments: Collection[int]) -> int | None:
+    """A class of a segment that is not among `segments`."""
+    return next((number for number in classes.classes if segment_of(number) not in segments), None)
 
 
 def _allocation(fields: Fields) -> Published:

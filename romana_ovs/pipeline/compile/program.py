@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
@@ -96,7 +97,8 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
         inputs = (pod, member)
         add(("guard", pod.key), inputs, partial(guard.pod_guard, pod, member))
         add(("errors", pod.key), pod.address, partial(track.own_errors, pod.address))
-        add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
+        if not _is_own(view, pod.address):
+            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
     meters = _add_limits(add, view)
     kept.forget_all_but(sections)
@@ -133,7 +135,13 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
         add("way out", gateway, lambda: locate.gateway_place(gateway))
     for trunk in view.trunks:
         add(("trunk", trunk.ofport), trunk, partial(guard.trunk_guard, trunk))
-    add("hosts", (plan, view.hosts, view.foreign), lambda: locate.remote_places(plan, view.hosts, view.foreign))
+    routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
+    add("hosts", (plan, view.hosts, routes), lambda: locate.remote_places(plan, view.hosts, routes))
+
+
+def _is_own(view: NodeView, address: IPv4Address) -> bool:
+    """Whether the node itself has what is a pod's address too: here it goes to the node, whose probes need it."""
+    return view.gateway is not None and address in view.gateway.addresses
 
 
 def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
