@@ -7,8 +7,10 @@ tests/addressing/test_registry.py.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Network
 
+from romana_ovs.addressing.tenants import MOST_TIERS
 from romana_ovs.controller.duties import TENANT_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
 from romana_ovs.kube.api.wanted import AllStatuses, SomeStatuses, TenantStatus
@@ -28,9 +30,9 @@ def put(server: Server, namespace: str, name: str) -> None:
     })
 
 
-def started() -> tuple[Server, Process, Process]:
+def started(settings: Settings = TINY) -> tuple[Server, Process, Process]:
     """A registry, a node, and a namespace beside shop whose first pod has been there before the crowd came."""
-    server = furnished(settings=TINY)
+    server = furnished(settings=settings)
     server.put(NAMESPACES, "other")
     put(server, "other", "guest")
     registry, node = Process(server), Process(server, nodes=("n1",), registers=False)
@@ -109,6 +111,23 @@ def test_a_pod_that_crashes_again_and_again_uses_up_no_range() -> None:
         assert addressed(node, "other", "guest") == ["guest"]
     rest(registry, node)
     assert server.of(ALLOCATIONS, "cluster")["spec"]["tenants"] == before
+
+
+def test_a_tenant_whose_pods_are_in_ever_other_tiers_leaves_ranges_for_others() -> None:
+    """With one pod at a time: what tier it is in is its own choice, and no tier's number is ever taken back."""
+    server, registry, node = started(replace(TINY, network=IPv4Network("10.9.0.0/22"), segment_bits=6))
+    for number in range(80):
+        server.put(PODS, "p", namespace="shop", labels={"tier": f"t{number}"}, status={"phase": "Pending"},
+                   spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+        settle([registry, node])
+        assert bool(addressed(node, "shop", "p")) is (number < MOST_TIERS)
+        server.remove(PODS, "p", "shop")
+        settle([registry, node])
+    assert newcomer(server, registry, node)
+    server.put(PODS, "p", namespace="shop", labels={"tier": "t1"}, status={"phase": "Pending"},
+               spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+    rest(registry, node)
+    assert addressed(node, "shop", "p") == ["p"], "what it has it keeps"
 
 
 def newcomer(server: Server, *processes: Process) -> bool:
