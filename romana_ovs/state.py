@@ -92,6 +92,7 @@ class StateFile:
                 os.fsync(file.fileno())
             # A damaged file must not push a whole one out of its place.
             if self._whole or self._is_whole():
+                self._whole = False  # not in its place any more, should what follows fail
                 os.replace(self.path, self.previous)
                 _make_durable(self.path.parent)
             os.replace(new, self.path)

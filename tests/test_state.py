@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 
@@ -125,3 +126,26 @@ def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path):
     plain = path.with_name("plain")
     StateFile(plain).save({"a": 2, "b": {"x": [1, "\u00e9"]}})
     assert plain.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("when", range(5))
+def test_a_file_system_that_failed_once_at_any_step_is_written_to_again(path, monkeypatch, when):
+    file = StateFile(path)
+    file.save(OLD)
+    steps = iter(range(100))
+
+    def failing(real):
+        def call(*arguments):
+            if next(steps) == when:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(os, "replace", failing(os.replace))
+    with pytest.raises(InputError, match="the state cannot be written: Input/output error"):
+        file.save(NEW)
+    file.save(NEW)
+    assert StateFile(path).load() == NEW
+    assert file.previous.exists()

@@ -6,6 +6,7 @@ is the segment's number for good: identities are made of it (DATAPLANE.md, "Iden
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,14 @@ SMALLEST_SHARE = 16
 """A first run is no more than this part of all indexes, unless the tenant's tiers need it."""
 
 
+MOST_TIERS, TIER_SHARE = 16, 16
+"""Tiers that one tenant may have: so many, or this part of all indexes where that is more.
+
+A tier is a label of a pod, which whoever may make pods chooses, and its index is never taken back: without a bound a
+tenant with one pod at a time would use up everybody's.
+"""
+
+
 class Tenants:
     """The runs of tenants and the indexes of segments."""
 
@@ -29,6 +38,7 @@ class Tenants:
         self._runs: dict[str, tuple[Run, ...]] = {}
         self._indexes: dict[SegmentKey, tuple[int, ...]] = {}
         self._owners: dict[int, SegmentKey] = {}
+        self._tiers: Counter[str] = Counter()
         self._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1)])
         self._frozen_runs: Mapping[str, tuple[Run, ...]] | None = None
         self._frozen_numbers: Mapping[SegmentKey, int] | None = None
@@ -68,7 +78,8 @@ class Tenants:
 
         As many as there is room for: the others raise AddressError when they are asked for.
         """
-        missing = sorted(tier for tier in tiers if SegmentKey(tenant, tier) not in self._indexes)
+        room = max(0, self.most_tiers - self._tiers[tenant])
+        missing = sorted(tier for tier in tiers if SegmentKey(tenant, tier) not in self._indexes)[:room]
         if tenant not in self._runs:
             usual = max(1, min(USUAL_RUN, self._plan.segments // SMALLEST_SHARE))
             self._add_run(tenant, max(usual, _power_of_two(len(missing))))
@@ -81,8 +92,18 @@ class Tenants:
         if segment not in self._indexes:
             self.admit(segment.tenant, (segment.tier,))
         if segment not in self._indexes:
-            raise AddressError(f"{named(segment)} gets no range: {self.exhausted()}")
+            raise AddressError(f"{named(segment)} gets no range: {self._refusal(segment.tenant)}")
         return self._indexes[segment][0]
+
+    @property
+    def most_tiers(self) -> int:
+        """How many tiers one tenant may have."""
+        return max(MOST_TIERS, self._plan.segments // TIER_SHARE)
+
+    def _refusal(self, tenant: str) -> str:
+        if self._tiers[tenant] >= self.most_tiers:
+            return f"its tenant has {self._tiers[tenant]} tiers, and one may have {self.most_tiers} at most, ever"
+        return self.exhausted()
 
     def grow(self, segment: SegmentKey) -> bool:
         """Whether `segment` got one more index: one of its tenant's runs, or else of a further run."""
@@ -133,6 +154,7 @@ class Tenants:
         if not indexes or not own.issuperset(indexes) or any(index in self._owners for index in indexes):
             raise ValueError(f"{named(segment)} has indexes that are not its own")
         self._indexes[segment] = indexes
+        self._tiers[segment.tenant] += 1
         self._frozen_numbers = self._frozen_indexes = None
         self._owners.update((index, segment) for index in indexes)
 
@@ -141,6 +163,7 @@ class Tenants:
             for run in self._runs.get(segment.tenant, ()):
                 for index in run.indexes:
                     if index not in self._owners:
+                        self._tiers[segment.tenant] += segment not in self._indexes
                         self._indexes[segment] = (*self.indexes(segment), index)
                         self._owners[index] = segment
                         self._frozen_numbers = self._frozen_indexes = None

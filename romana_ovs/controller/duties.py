@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from romana_ovs.controller.parts import Parts
-from romana_ovs.controller.registry import TROUBLE_SECONDS, RegistryDuty
+from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryDuty
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.controller.telling import Moment, Telling, digest
 from romana_ovs.kube.api.carry import Carried, Carry
@@ -64,6 +64,8 @@ class Duties:
         self._reported = 0.0
         self._report_due = 0.0
         self._report_not_before = 0.0
+        self._reported_over: Mapping[str, Report] | None = None
+        """The reports that were stored when the last one was sent, if that came too late."""
         self._waiting_since: float | None = None
         self._digest: tuple[object, str] | None = None
         self._told = self._counted = 0.0
@@ -142,7 +144,7 @@ class Duties:
 
     def report(self) -> None:
         """Tell the API server of the nodes that we drive, unless it is just being told."""
-        if self._reporting is not None or not self.shelf.listed or self._clock() < self._report_not_before:
+        if self._reporting is not None or not self.shelf.listed or self._paused():
             return
         versions = {node: version for node in self.shelf.reports if (version := self.shelf.report_version(node))}
         now = self._clock()
@@ -157,7 +159,13 @@ class Duties:
             # Negative: those that the registry asks for count upwards.
             self._reports -= 1
             self._reporting = self._reports
+            self._reported_over = self.shelf.reports
             self._tell(Carry(self._reports, writes))
+
+    def _paused(self) -> bool:
+        """Whether the last report failed a moment ago, and nothing has been told since that makes it worth trying."""
+        news = self._reported_over is not None and self._reported_over is not self.shelf.reports
+        return self._clock() < self._report_not_before and not news
 
     def _report_writes(self, versions: Mapping[str, str], *, all_of_it: bool) -> tuple[Write, ...]:
         """A node that there is not begins no report: the registry would only delete it."""
@@ -211,9 +219,14 @@ class Duties:
         if answer.trouble:
             # Whatever is wrong there, asking again at once makes it no better.
             self._later(TROUBLE_SECONDS)
+        elif answer.late:
+            self._later(LATE_SECONDS)
         if answer.number == self._reporting:
             self._reporting, self._report_trouble = None, answer.trouble
-            self._report_not_before = self._clock() + TROUBLE_SECONDS if answer.trouble else 0.0
+            pause = TROUBLE_SECONDS if answer.trouble else LATE_SECONDS
+            self._report_not_before = self._clock() + pause if answer.trouble or answer.late else 0.0
+            if not answer.late:
+                self._reported_over = None
             self.report()
             return False
         if self.registry is not None:

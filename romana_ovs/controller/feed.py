@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,40 @@ LOG = logging.getLogger("romana_ovs.feed")
 
 BACKLOG = 1000
 """Lines that a slow client may be behind."""
+BACKLOG_BYTES = 64 << 20
+"""What these may weigh together, unless it is a single line: a state of a large cluster has megabytes."""
 PACE_SECONDS = 0.02
 """Between two states: a burst of changes is told once."""
 MODE = 0o600
 
 State = Mapping[str, Any]
+
+
+@dataclass(eq=False, slots=True)
+class _Client:
+    """A connection, the lines that it has yet to be sent, and their bytes."""
+
+    connection: socket.socket
+    lines: LightQueue = field(default_factory=lambda: LightQueue(BACKLOG))
+    behind: int = 0
+
+    def put(self, line: bytes) -> bool:
+        """Have it sent; returns False when the client is too far behind."""
+        if self.behind and self.behind + len(line) > BACKLOG_BYTES:
+            return False
+        try:
+            self.lines.put_nowait(line)
+        except Full:
+            return False
+        self.behind += len(line)
+        return True
+
+    def hang_up(self) -> None:
+        """End the connection, also for who is just waiting to send something over it."""
+        try:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            LOG.debug("a client of the status socket has hung up already: %s", error)
 
 
 class Feed:
@@ -37,7 +67,7 @@ class Feed:
     def __init__(self, path: Path, state: Callable[[], State | None]) -> None:
         self._path = path
         self._state = state
-        self._clients: set[LightQueue] = set()
+        self._clients: set[_Client] = set()
         self._wake = Wake()
         self._last = b""
 
@@ -57,15 +87,15 @@ class Feed:
         """Never returns: accepts clients."""
         while True:
             connection, _ = self._socket.accept()
-            queue = LightQueue(BACKLOG)
+            client = _Client(connection)
             state = self._state()
             if state is not None:
-                queue.put(_line(state))
+                client.put(_line(state))
             else:
                 self._last = b""
                 self._wake.set()
-            self._clients.add(queue)
-            eventlet.spawn(self._write, connection, queue)
+            self._clients.add(client)
+            eventlet.spawn(self._write, client)
 
     def publish(self) -> None:
         """Never returns: tells the state after `changed` was called, if it is another."""
@@ -89,22 +119,23 @@ class Feed:
             self._send(_line(event))
 
     def _send(self, line: bytes) -> None:
-        for queue in tuple(self._clients):
-            try:
-                queue.put_nowait(line)
-            except Full:
+        for client in tuple(self._clients):
+            if not client.put(line):
                 LOG.warning("a client of the status socket does not read, dropping it")
-                self._clients.discard(queue)
+                self._clients.discard(client)
+                client.hang_up()
 
-    def _write(self, connection: socket.socket, queue: LightQueue) -> None:
+    def _write(self, client: _Client) -> None:
         try:
-            while queue in self._clients:
-                connection.sendall(queue.get())
+            while client in self._clients:
+                line = client.lines.get()
+                client.connection.sendall(line)
+                client.behind -= len(line)
         except OSError as error:
             LOG.debug("a client of the status socket has gone: %s", error)
         finally:
-            self._clients.discard(queue)
-            connection.close()
+            self._clients.discard(client)
+            client.connection.close()
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,8 @@ LOG = logging.getLogger("romana_ovs.registry")
 
 TROUBLE_SECONDS = 2.0
 """Until writes that were refused, or could not be made, are tried again."""
+LATE_SECONDS = 1.0
+"""Until writes that came too late are tried again although nothing newer has been told: the watch may be away."""
 AWAY_SECONDS = 30.0
 """A node that has been behind for so long is not waited for where that is safe."""
 GONE_SECONDS = 60.0
@@ -40,6 +42,9 @@ class RegistryDuty:
         self._part: RegistryPart | None = None
         self._number = 0
         self._flying: int | None = None
+        self._planned: tuple[object, object] = (None, None)
+        """What was stored when the last writes were planned: numbers and reports."""
+        self._late = False
         self._wrong: tuple[Problem, ...] = ()
         self._checked = Checked()
         self._not_before = 0.0
@@ -87,7 +92,9 @@ class RegistryDuty:
             if wrong and wrong != self._wrong:
                 LOG.error("numbers cannot be published: %s", answer.trouble)
             self._wrong = wrong
-            self._not_before = self._clock() + TROUBLE_SECONDS if answer.trouble else 0.0
+            self._late = answer.late
+            pause = TROUBLE_SECONDS if answer.trouble else LATE_SECONDS
+            self._not_before = self._clock() + pause if answer.trouble or answer.late else 0.0
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: what was on its way in the one before will not be answered."""
@@ -103,7 +110,7 @@ class RegistryDuty:
             if self._part is None:
                 self._part = RegistryPart(self._settings, Base.of(self._shelf.objects), writer=self._writer)
             self._part.update(cluster, self._shelf.reports, away=self._away())
-            if self._flying is not None or self._clock() < self._not_before:
+            if self._flying is not None or self._paused():
                 return None
             writes = (*self._writes(self._part), *self._leftovers(cluster))
         except Superseded as over:
@@ -123,7 +130,16 @@ class RegistryDuty:
             return None
         self._number += 1
         self._flying = self._number
+        self._planned = self._stored()
         return Carry(self._number, writes, leading=True)
+
+    def _stored(self) -> tuple[object, object]:
+        return self._shelf.objects, self._shelf.reports
+
+    def _paused(self) -> bool:
+        """Whether the last writes failed a moment ago, and nothing has been told since that makes it worth trying."""
+        news = self._late and any(now is not then for now, then in zip(self._stored(), self._planned, strict=True))
+        return self._clock() < self._not_before and not news
 
     def _writes(self, part: RegistryPart) -> tuple[Write, ...]:
         """The next writes; that there are none is found out once for what is wanted and what is stored."""

@@ -45,6 +45,8 @@ class ApiCluster(Expectation):
         self._loaded: Loaded | None = None
         self._troubles: dict[str, str] = {}
         self._news = threading.Condition(threading.RLock())
+        self._telling = threading.Lock()
+        """Held while pods are told, so that what is told last is what is there."""
 
     @property
     def edited(self) -> str:
@@ -71,10 +73,11 @@ class ApiCluster(Expectation):
     def follow_pods(self, take: Callable[[Mapping[PodKey, Object]], None]) -> None:
         """Have `take` called with every pod as the API server has it (metadata, spec, status): now, and whenever one
         changes, from another thread."""
-        with self._news:
-            self._pods_changed = take
-            pods = dict(self._pods)
-        take(pods)
+        with self._telling:
+            with self._news:
+                self._pods_changed = take
+                pods = dict(self._pods)
+            take(pods)
 
     def await_cluster(self, condition: Callable[[Cluster], bool], seconds: float = LISTING_SECONDS) -> Cluster:
         """The cluster once `condition` holds of it. Raises SetupError when that takes longer than `seconds`."""
@@ -102,6 +105,10 @@ class ApiCluster(Expectation):
         self.changed()
 
     def _take_pods(self, message: object) -> None:
+        with self._telling:
+            self._tell_pods(message)
+
+    def _tell_pods(self, message: object) -> None:
         with self._news:
             before = self._ledger.listed
             changes = list(self._ledger.take(message))

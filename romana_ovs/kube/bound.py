@@ -44,18 +44,30 @@ class Bound:
 
     def exchange(self, old: Manifest | None, new: Manifest | None, labels: Labels) -> Exchange:
         """What `new` in the place of `old` amounts to in a namespace of these `labels`."""
-        sample = new if new is not None else old
-        if self.settings.tenant_source is not TenantSource.POD_LABEL or not isinstance(sample, Pod | RomanaPolicy):
+        if self.settings.tenant_source is not TenantSource.POD_LABEL:
             return old, new
-        here = self._held.setdefault(sample.namespace, {})
-        key = _key(sample)
+        # Each by its own kind: what stands in for an invalid policy names no tenant, the valid one after it does.
+        return self._release(old), self._hold(new, labels)
+
+    def _release(self, old: Manifest | None) -> Manifest | None:
+        """What counted of `old`, which is held no longer."""
+        if not isinstance(old, Pod | RomanaPolicy):
+            return old
+        key = _key(old)
+        here = self._held.get(old.namespace, {})
         before = here.pop(key, None)
+        if not here:
+            self._held.pop(old.namespace, None)
         self._faults.pop(key, None)
-        counted = None
-        if isinstance(new, Pod | RomanaPolicy):
-            counted = self._bind(new, labels)
-            here[key] = _Held(new, counted)
-        return before.counted if before is not None else None, counted
+        return before.counted if before is not None else None
+
+    def _hold(self, new: Manifest | None, labels: Labels) -> Manifest | None:
+        """What counts of `new`, which is held from now on."""
+        if not isinstance(new, Pod | RomanaPolicy):
+            return new
+        counted = self._bind(new, labels)
+        self._held.setdefault(new.namespace, {})[_key(new)] = _Held(new, counted)
+        return counted
 
     def relabelled(self, namespace: str, labels: Labels) -> Iterator[Exchange]:
         """What changes when `namespace` has these `labels` now."""

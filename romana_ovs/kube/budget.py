@@ -14,7 +14,7 @@ from romana_ovs.model.objects import IpBlock, KubernetesPolicy, Policy, PolicyPe
 MOST_TERMS = 5000
 """Peers and ports of one direction of one policy, as many as its tables will need: half a second's work."""
 _RANGE_TERMS = 16
-"""Masked matches that a range of ports may take, in the middle; 30 at most."""
+"""Masked matches that a range of ports may take, in the middle; 30 at most. And what a name may stand for in a pod."""
 
 
 def check_budget(policy: Policy, notes: Notes) -> None:
@@ -43,4 +43,8 @@ def _networks(block: IpBlock) -> int:
 
 
 def _ports(ports: Iterable[PolicyPort]) -> int:
-    return sum(1 if port.end is None or port.end == port.port else _RANGE_TERMS for port in ports)
+    return sum(_RANGE_TERMS if _is_many(port) else 1 for port in ports)
+
+
+def _is_many(port: PolicyPort) -> bool:
+    return isinstance(port.port, str) or (port.end is not None and port.end != port.port)

@@ -64,9 +64,7 @@ class LiveStore:
         self._faulty: dict[ObjectId, tuple[Problem, ...]] = {}
         self._kept: set[ObjectId] = set()
         self._invalid: set[ObjectId] = set()
-        self._versions = _Part()
-        self.policies: Mapping[ObjectId, Version] = MappingProxyType({})
-        """The versions of policies: the same object until one of them is another."""
+        self._versions, self._policies = _Part(), _Part()
         self._told: Loaded | None = None
         self._dirty = False
 
@@ -84,6 +82,11 @@ class LiveStore:
     def versions(self) -> Mapping[ObjectId, Version]:
         """Which version of every object was read last, valid or not; the same mapping while none is another."""
         return self._versions.copy()
+
+    @property
+    def policies(self) -> Mapping[ObjectId, Version]:
+        """The versions of policies: the same object until one of them is another."""
+        return self._policies.copy()
 
     @property
     def invalid(self) -> frozenset[ObjectId]:
@@ -143,8 +146,7 @@ class LiveStore:
             return
         self._versions.put(change.id, version)
         if change.id.kind in POLICY_KINDS:
-            held = {key: one for key, one in self.policies.items() if key != change.id}
-            self.policies = MappingProxyType({**held, change.id: version} if version is not None else held)
+            self._policies.put(change.id, version)
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:

@@ -5,16 +5,18 @@ Sources: Kubernetes core/v1 Pod, Namespace and Node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from romana_ovs.kube.notes import Notes
 from romana_ovs.kube.selectors import MAX_PORT, read_protocol
 from romana_ovs.model.labels import Labels
-from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod
+from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
 from romana_ovs.model.syntax import port_name_fault, shown, subdomain_fault
 
+MOST_NUMBERS = 16
+"""Numbers that one port name may stand for in a pod: rules that name it are as many times as large."""
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _FINISHED = ("Succeeded", "Failed")
 
@@ -38,7 +40,8 @@ def read_pod_spec(value: object, path: str, notes: Notes) -> PodSpec:
         notes.doubtful(f"{path}.containers", "a pod has at least one container")
     ports = [*_ports(fields.get("containers"), f"{path}.containers", notes)]
     ports += _ports(fields.get("initContainers"), f"{path}.initContainers", notes)
-    return PodSpec(node, tuple(ports), notes.flag(fields.get("hostNetwork"), f"{path}.hostNetwork"))
+    host_network = notes.flag(fields.get("hostNetwork"), f"{path}.hostNetwork")
+    return PodSpec(node, tuple(_named_apart(ports, path, notes)), host_network)
 
 
 def _ports(containers: object, path: str, notes: Notes) -> Iterator[ContainerPort]:
@@ -55,6 +58,21 @@ def _ports(containers: object, path: str, notes: Notes) -> Iterator[ContainerPor
             names.add(port.name)
             if stays:
                 yield port
+
+
+def _named_apart(ports: Iterable[ContainerPort], path: str, notes: Notes) -> Iterator[ContainerPort]:
+    """`ports` without those that bear a name which stands for too many numbers already: no rule admits these."""
+    numbers: dict[tuple[str, Protocol], set[int]] = {}
+    told: set[str] = set()
+    for port in ports:
+        known = numbers.setdefault((port.name, port.protocol), set())
+        if not port.name or port.number in known or len(known) < MOST_NUMBERS:
+            known.add(port.number)
+            yield port
+        elif port.name not in told:
+            told.add(port.name)
+            reason = f"port name {shown(port.name)} stands for more than {MOST_NUMBERS} ports: the first ones count"
+            notes.doubtful(f"{path}.containers", reason)
 
 
 def _port(entry: Mapping[str, object], path: str, notes: Notes) -> ContainerPort | None:

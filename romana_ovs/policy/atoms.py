@@ -6,7 +6,7 @@ do Exists and DoesNotExist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.labels import NO_LABELS, Labels, Operator, Requirement, Selector
@@ -16,6 +16,15 @@ from romana_ovs.policy.rules import NamedPort, NormalPolicy, NormalRule, Scope
 from romana_ovs.policy.view import Atom
 
 _AFFIRMATIVE = frozenset({Operator.IN, Operator.EXISTS})
+
+MOST_ATOMS, MOST_TEXT = 2048, 150_000
+"""Questions in one namespace, and characters of them: one object of the API server holds them, beside their answers.
+
+Whoever may write policies must not be able to keep the registry from publishing everybody's numbers. Rules that ask
+more admit nobody by it: what is not known is closed.
+"""
+_FRAME = 40
+"""Characters around the names in a question."""
 
 Questions = tuple[tuple[Scope, frozenset[Atom]], ...]
 """Scopes of a policy, each with the atoms it asks of the pods in its namespaces."""
@@ -36,6 +45,30 @@ def holds(atom: Atom, labels: Mapping[str, str]) -> bool:
 def atom_order(atom: Atom) -> tuple[str, bool, tuple[str, ...]]:
     """A sort key, the same in every process."""
     return atom.key, atom.values is not None, tuple(sorted(atom.values or ()))
+
+
+class Room:
+    """What is left for questions, of `times` as much as one namespace has."""
+
+    def __init__(self, times: int = 1) -> None:
+        self._atoms, self._text = times * MOST_ATOMS, times * MOST_TEXT
+
+    def take(self, atoms: Collection[Atom]) -> frozenset[Atom]:
+        """Those of `atoms` that fit in, the first ones in their order; the same in every process."""
+        lengths = {atom: _FRAME + len(atom.key) + sum(len(value) + 3 for value in atom.values or ()) for atom in atoms}
+        if len(lengths) > self._atoms or sum(lengths.values()) > self._text:
+            lengths = dict(self._first(lengths))
+        self._atoms -= len(lengths)
+        self._text -= sum(lengths.values())
+        return frozenset(lengths)
+
+    def _first(self, lengths: Mapping[Atom, int]) -> Iterator[tuple[Atom, int]]:
+        end = 0
+        for atom in sorted(lengths, key=atom_order)[: max(0, self._atoms)]:
+            end += lengths[atom]
+            if end > self._text:
+                return
+            yield atom, lengths[atom]
 
 
 def needs_server_node(rule: NormalRule) -> bool:

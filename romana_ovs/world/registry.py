@@ -110,7 +110,7 @@ class RegistryPart:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
-        found = [*self._hosts.problems, *self._refused.values(), *self._short]
+        found = [*self._hosts.problems, *self._refused.values(), *self._short, *self._rules.problems]
         return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(

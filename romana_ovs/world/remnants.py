@@ -16,6 +16,8 @@ from romana_ovs.policy.classes import ClassBook
 
 MOST_REMNANTS = 1024
 """Beyond that the oldest one goes."""
+MOST_TEXT = 4096
+"""Characters of labels that are worth it; a pod may have a million."""
 
 
 class Remnant(NamedTuple):
@@ -58,6 +60,8 @@ class Remnants:
 
     def keep(self, remnant: Remnant, number: int) -> None:
         """Stands in for the last pod of class `number`, before that leaves."""
+        if sum(len(key) + len(value) for key, value in remnant.labels.items()) > MOST_TEXT:
+            return
         if any(self._book.identity_of(key) == number for key in self._held):
             return
         self._enter(remnant)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Direction, PolicyKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.atoms import needs_server_node
+from romana_ovs.policy.atoms import Room, needs_server_node
 from romana_ovs.policy.classes import atoms_by_namespace
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.rules import NormalPolicy, NormalRule, Scope
@@ -73,6 +74,12 @@ class Rules:
         self._lists: dict[str, Listed] = {}
         self._atoms: dict[str, frozenset[Atom]] = {}
         self._set = NO_RULES
+        self._crowded: dict[str, Problem] = {}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The namespaces in which more is asked than can be answered."""
+        return tuple(self._crowded.values())
 
     @property
     def rule_set(self) -> RuleSet:
@@ -144,7 +151,7 @@ class Rules:
             here = self._per_namespace[name]
             self._lists[name] = tuple(sorted(here.policies.items(), key=lambda item: item[0]))
             asked = frozenset(atom for atom, count in here.atoms.items() if count > 0)
-            self._atoms[name] = asked
+            self._atoms[name] = self._fitting(name, asked)
             if not self._lists[name]:
                 del self._lists[name]
             if not asked:
@@ -152,6 +159,17 @@ class Rules:
             if not here.policies and not asked:
                 del self._per_namespace[name]
         self._set = RuleSet(MappingProxyType(dict(self._lists)), self._labels, MappingProxyType(dict(self._atoms)))
+
+    def _fitting(self, name: str, asked: frozenset[Atom]) -> frozenset[Atom]:
+        """What of `asked` is answered in a namespace: the same in every process that knows the same policies."""
+        self._crowded.pop(name, None)
+        fitting = Room().take(asked)
+        if fitting == asked:
+            return asked
+        reason = (f"policies ask {len(asked)} questions about labels of its pods, of which {len(fitting)} have room: "
+                  "the rules that ask the others admit nobody by them")
+        self._crowded[name] = Problem(reason, kind="Namespace", name=name)
+        return fitting
 
     def _reach(self, policy: NormalPolicy) -> frozenset[str]:
         """Namespaces with pods that `policy` may select, or that its egress rules leave to the destination's node."""

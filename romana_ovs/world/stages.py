@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from romana_ovs.policy.atoms import Room
 from romana_ovs.policy.published import Stage
 from romana_ovs.policy.view import Atom
 from romana_ovs.world.rules import NO_ATOMS, Atoms
@@ -38,6 +39,8 @@ class Stages:
         }
         self._unsettled = {name for name in self._states if self._has_steps(name)}
         self._asked: Atoms = MappingProxyType({})
+        self._late: set[str] = set()
+        """Namespaces in which something is asked that has no room before others have left."""
         self._may_leave = False
         self._touched: set[str] = set(self._states)
         self.changes = 0
@@ -87,9 +90,10 @@ class Stages:
 
     def follow(self, asked: Atoms, *, classed: Collection[str], now: int) -> None:
         """Takes `asked` as what rules ask now; in namespaces that are not `classed` no pod wears anything yet."""
-        if asked is not self._asked:
+        if asked is not self._asked or self._late:
+            late, self._late = self._late, set()
             for name, atoms in asked.items():
-                if atoms != self._asked.get(name, NO_ATOMS) or name in self._unsettled:
+                if atoms != self._asked.get(name, NO_ATOMS) or name in self._unsettled or name in late:
                     self._ask(name, atoms, Stage.NEW if name in classed else Stage.SETTLED, now)
             self._asked, self._may_leave = asked, True
         if self._may_leave and not self._on_the_way():
@@ -102,10 +106,16 @@ class Stages:
 
     def _ask(self, name: str, atoms: frozenset[Atom], first: Stage, now: int) -> None:
         states = self._states.setdefault(name, {})
-        for atom in atoms:
-            if atom not in states:
-                self._step(states, atom, first, now)
-            elif states[atom].stage is Stage.LEAVING:
+        room = Room(times=2)
+        room.take(states.keys())
+        new = atoms - states.keys()
+        fitting = room.take(new)
+        if fitting != new:
+            self._late.add(name)
+        for atom in fitting:
+            self._step(states, atom, first, now)
+        for atom in atoms & states.keys():
+            if states[atom].stage is Stage.LEAVING:
                 self._step(states, atom, Stage.SETTLED, now)
         self._settle(name)
 

@@ -36,6 +36,8 @@ class Server:
         self.watching: list[Process] = []
         self.trouble = ""
         """What is said to every write, in place of doing it."""
+        self.jobs = 0
+        """How many jobs were brought, done or not."""
         self.writes: list[Write] = []
         """The writes that were done."""
         self._versions = count(1)
@@ -77,13 +79,14 @@ class Server:
 
     def carry(self, job: Carry, *, leads: bool) -> Carried:
         """Do what the Kubernetes process does with a job."""
+        self.jobs += 1
         if job.leading and not leads:
             return Carried(job.number, "another process leads")
         if self.trouble:
             return Carried(job.number, self.trouble)
         for write in job.writes:
             if not self._write(write):
-                break
+                return Carried(job.number, late=True)
         return Carried(job.number)
 
     def _write(self, write: Write) -> bool:

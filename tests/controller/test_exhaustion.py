@@ -6,10 +6,13 @@ tests/addressing/test_registry.py.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from ipaddress import IPv4Network
 
+from romana_ovs.addressing.tenants import MOST_TIERS
 from romana_ovs.controller.duties import TENANT_SECONDS
-from romana_ovs.kube.api.resources import ALLOCATIONS, NAMESPACES, PODS
+from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
 from romana_ovs.kube.api.wanted import AllStatuses, SomeStatuses, TenantStatus
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.model.objects import PodKey
@@ -27,9 +30,9 @@ def put(server: Server, namespace: str, name: str) -> None:
     })
 
 
-def started() -> tuple[Server, Process, Process]:
+def started(settings: Settings = TINY) -> tuple[Server, Process, Process]:
     """A registry, a node, and a namespace beside shop whose first pod has been there before the crowd came."""
-    server = furnished(settings=TINY)
+    server = furnished(settings=settings)
     server.put(NAMESPACES, "other")
     put(server, "other", "guest")
     registry, node = Process(server), Process(server, nodes=("n1",), registers=False)
@@ -38,6 +41,16 @@ def started() -> tuple[Server, Process, Process]:
     registry.lead()
     rest(registry, node)
     return server, registry, node
+
+
+def ask(server: Server, first: int = 0, many: int = 3400) -> None:
+    """A policy of shop with so many questions, more than fit into an object, from the one of number `first` on."""
+    prefix = ".".join(letter * 60 for letter in "abcd")
+    keys = [f"{prefix}/{'k' * 50}{number:05}" for number in range(first, first + many)]
+    peers = [{"podSelector": {"matchExpressions": [{"key": key, "operator": "Exists"}]}} for key in keys]
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": peers}]}
+    assert len(json.dumps(spec)) < 1_500_000, "an API server takes it"
+    server.put(POLICIES, "asks", namespace="shop", spec=spec)
 
 
 def rest(*processes: Process) -> None:
@@ -98,3 +111,74 @@ def test_a_pod_that_crashes_again_and_again_uses_up_no_range() -> None:
         assert addressed(node, "other", "guest") == ["guest"]
     rest(registry, node)
     assert server.of(ALLOCATIONS, "cluster")["spec"]["tenants"] == before
+
+
+def test_a_tenant_whose_pods_are_in_ever_other_tiers_leaves_ranges_for_others() -> None:
+    """With one pod at a time: what tier it is in is its own choice, and no tier's number is ever taken back."""
+    server, registry, node = started(replace(TINY, network=IPv4Network("10.9.0.0/22"), segment_bits=6))
+    for number in range(80):
+        server.put(PODS, "p", namespace="shop", labels={"tier": f"t{number}"}, status={"phase": "Pending"},
+                   spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+        settle([registry, node])
+        assert bool(addressed(node, "shop", "p")) is (number < MOST_TIERS)
+        server.remove(PODS, "p", "shop")
+        settle([registry, node])
+    assert newcomer(server, registry, node)
+    server.put(PODS, "p", namespace="shop", labels={"tier": "t1"}, status={"phase": "Pending"},
+               spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+    rest(registry, node)
+    assert addressed(node, "shop", "p") == ["p"], "what it has it keeps"
+
+
+def newcomer(server: Server, *processes: Process) -> bool:
+    """Whether the first pod of a namespace that nobody has seen gets an address."""
+    name = f"new{len(server.names(NAMESPACES))}"
+    server.put(NAMESPACES, name)
+    put(server, name, "guest")
+    rest(*processes)
+    return addressed(processes[-1], name, "guest") == ["guest"]
+
+
+def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_numbers() -> None:
+    """HAZARDS E10."""
+    server, registry, node = started()
+    put(server, "shop", "p")
+    ask(server)
+    assert newcomer(server, registry, node)
+    assert [str(one) for one in registry.duties.problems] == [
+        "Namespace shop: policies ask 3400 questions about labels of its pods, of which 442 have room: the rules that "
+        "ask the others admit nobody by them"
+    ]
+    assert not node.parts.pending, "what has no room is nothing to wait for"
+    server.remove(POLICIES, "asks", "shop")
+    rest(registry, node)
+    assert registry.duties.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["atoms"]
+
+
+def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_numbers() -> None:
+    server, registry, node = started()
+    put(server, "shop", "p")
+    node.deaf = True
+    for turn in range(8):
+        ask(server, first=10_000 * turn, many=2000)
+        rest(registry, node)
+    node.deaf = False
+    assert newcomer(server, registry, node)
+    asked = server.of(CLASS_SETS, "shop")["spec"]["atoms"]
+    assert {atom["stage"] for atom in asked} == {"Settled"}
+    assert {atom["key"][-5:] for atom in asked} == {str(70_000 + number) for number in range(len(asked))}
+
+
+def test_the_labels_of_a_pod_that_is_gone_keep_nobody_else_from_numbers() -> None:
+    """What the last pod of a class was is remembered, for the next one like it."""
+    server, registry, node = started()
+    put(server, "shop", "p")
+    peer = {"podSelector": {"matchLabels": {"k": "large"}}}
+    server.put(POLICIES, "p", namespace="shop", spec={"podSelector": {}, "ingress": [{"from": [peer]}]})
+    rest(registry, node)
+    server.put(PODS, "large", namespace="shop", labels={"k": "large", **{f"l{at}": "x" * 63 for at in range(18_000)}},
+               status={"phase": "Pending"}, spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+    rest(registry, node)
+    server.remove(PODS, "large", "shop")
+    rest(registry, node)
+    assert registry.duties.problems == () and newcomer(server, registry, node)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.parts import Parts
-from romana_ovs.controller.registry import TROUBLE_SECONDS
+from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.controller.shelf import RESOURCES
 from romana_ovs.kube.api.carry import Carried, Carry
 from romana_ovs.kube.api.messages import Began, Listed
+from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
 from romana_ovs.kube.api.wanted import Leadership
 from romana_ovs.kube.live import LiveStore
+from tests.controller.server import Process, furnished, put_pod
 from tests.test_world import cluster, pod
 
 
@@ -63,3 +65,60 @@ def test_refused_numbers_are_tried_again_after_a_pause() -> None:
     rig.now += TROUBLE_SECONDS
     rig.round()
     assert len([carry for carry in rig.carries if carry.leading]) == 2
+
+
+# Somebody was quicker, and the watch does not tell of it: it is away, or behind.
+
+
+def jobs_in(process: Process, seconds: float) -> int:
+    """How many jobs are brought to the server in so many seconds, with something to look at ten times a second."""
+    before, end = process.server.jobs, process.now + seconds
+    while process.now < end:
+        process.due = True
+        process.settle()
+        process.wait(0.1)
+    return process.server.jobs - before
+
+
+def test_a_report_that_comes_too_late_is_not_sent_again_and_again() -> None:
+    server = furnished("a@n1")
+    node = Process(server, nodes=("n1",), registers=False)
+    node.start()
+    node.look()
+    server.watching.clear()
+    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledged": 99})
+    assert 5 <= jobs_in(node, 10 * LATE_SECONDS) <= 12
+    server.watching.append(node)
+    node.start()
+    node.settle()
+    node.wait(LATE_SECONDS)
+    assert server.of(NODE_REPORTS, "n1")["status"]["acknowledged"] == 0
+
+
+def test_numbers_that_come_too_late_are_not_sent_again_and_again() -> None:
+    server = furnished("a@n1")
+    registry = Process(server, nodes=("n1",))
+    registry.start()
+    registry.lead()
+    registry.settle()
+    server.watching.clear()
+    server.put(ALLOCATIONS, "cluster", spec=server.of(ALLOCATIONS, "cluster")["spec"])
+    server.watching.append(registry)
+    put_pod(server, "b", "n1", tier="db")
+    assert 5 <= jobs_in(registry, 10 * LATE_SECONDS) <= 20, "its reports included"
+
+
+def test_what_was_told_before_the_answer_came_is_tried_again_at_once() -> None:
+    server = furnished("a@n1")
+    registry = Process(server, nodes=("n1",))
+    registry.start()
+    registry.lead()
+    registry.settle()
+    put_pod(server, "b", "n1", tier="db")
+    registry.look()
+    server.put(ALLOCATIONS, "cluster", spec=server.of(ALLOCATIONS, "cluster")["spec"])
+    before = registry.now
+    registry.settle()
+    assert registry.now == before
+    tenant = server.of(ALLOCATIONS, "cluster")["spec"]["tenants"][0]
+    assert [tier["name"] for tier in tenant["tiers"]] == ["db", "default"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,22 @@ def test_changes_are_told_with_pods_as_the_server_has_them(told: Told) -> None:
     assert pods[-1][A]["status"] == {"phase": "Pending"} and len(pods) == 3
     told.say(PODS, pod("b"), there=False)
     assert list(pods[-1]) == [A] and list(followed.read().cluster.pods) == [A]
+
+
+def test_a_pod_that_comes_while_the_first_are_being_told_is_told_after_them(told: Told) -> None:
+    followed, pods = cluster(), []
+    followed.start()
+    coming = threading.Thread(target=lambda: told.say(PODS, pod("b")))
+
+    def take(now: Mapping[PodKey, Mapping[str, Any]]) -> None:
+        if not coming.ident:
+            coming.start()
+            coming.join(0.2)
+        pods.append(list(now))
+
+    followed.follow_pods(take)
+    coming.join()
+    assert pods == [[A], [A, "shop/b"]]
 
 
 def test_waiting_for_the_cluster_to_be_something(told: Told) -> None:

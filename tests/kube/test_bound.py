@@ -187,3 +187,40 @@ def test_other_sources_of_tenants_ask_no_label(settings: Settings) -> None:
     _, loaded = started(settings)
     assert list(loaded.cluster.pods) == [POD] and list(loaded.cluster.policies) == [POLICY]
     assert loaded.problems == ()
+
+
+# A policy that named no tenant is stood in for by one that names none either: another kind, of another key.
+
+
+def policy(labels: Labels, *, version: int, uid: str = "u") -> Update:
+    spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
+    return replace(update(ROMANA_POLICIES, "p", dict(labels), spec=spec), version=str(version), uid=uid)
+
+
+def test_a_policy_that_names_its_tenant_at_last_leaves_nothing_behind() -> None:
+    store, _ = started(BY_OWNER, namespace(ALLOWED))
+    gone = after(store, ROMANA_POLICIES, replace(policy(T1, version=2), there=False, value=None))
+    assert not gone.cluster.policies
+    nameless = after(store, ROMANA_POLICIES, policy(NONE, version=3))
+    assert [key.kind for key in nameless.cluster.policies] == ["NetworkPolicy"], "what isolates in its place"
+    assert list(after(store, ROMANA_POLICIES, policy(T1, version=4)).cluster.policies) == [POLICY]
+    assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), there=False, value=None)).cluster.policies
+
+
+def test_a_policy_that_was_replaced_by_an_invalid_one_does_not_come_back_with_a_label_of_its_namespace() -> None:
+    store, loaded = started(BY_OWNER, namespace(ALLOWED))
+    assert list(loaded.cluster.policies) == [POLICY]
+    other = after(store, ROMANA_POLICIES, policy(NONE, version=2, uid="another")).cluster.policies
+    assert POLICY not in other and len(other) == 1
+    store.apply(Seen(str(NAMESPACES), (replace(namespace(NONE), version="3"),)))
+    again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="4"))
+    assert dict(again.cluster.policies) == dict(other)
+
+
+def test_no_account_is_kept_of_a_namespace_that_holds_nothing_any_more() -> None:
+    bound = Bound(BY_OWNER)
+    for number in range(100):
+        one = replace(WEB, namespace=f"ci-{number}")
+        counted(bound, one, NONE)
+        assert bound.exchange(one, None, NONE) == (without_tenant(one), None)
+    assert not bound._held

@@ -18,7 +18,7 @@ from romana_ovs.kube.items import Item
 from romana_ovs.kube.romanapolicy import TODAY_VERSION
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
-from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, RomanaPolicy
+from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, Pod, RomanaPolicy
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -51,6 +51,7 @@ def test_a_policy_may_use_all_of_its_budget_in_each_direction() -> None:
         [{"from": blocks(MOST_TERMS // 2)}, {"from": blocks(MOST_TERMS // 2), "ports": [{"port": 1}]}],
         [{"from": [{"podSelector": {}}] * (MOST_TERMS + 1)}],
         [{"ports": [{"port": 1 + 3 * number, "endPort": 2 + 3 * number} for number in range(1000)]}],
+        [{"ports": [{"port": f"name-{number}"} for number in range(1000)]}],
         [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [f"10.{n}.0.1/32" for n in range(200)]}}]}],
     ],
 )
@@ -144,3 +145,26 @@ def compiled(at: Cluster) -> Mapping[FlowKey, Flow]:
     facts = offline_facts(at, at.nodes)
     view = world.view(facts["node1"], facts)
     return compile_node(view, resolve(view)).flows
+
+
+def test_a_name_that_stands_for_thousands_of_ports_makes_no_rule_as_many_times_as_large() -> None:
+    """A pod of an API server may have twenty thousand containers, and a rule for each of its peers."""
+    containers = [{"name": f"c{at}", "ports": [{"name": "x", "containerPort": 1 + at}]} for at in range(20_000)]
+    value = {"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "node1", "containers": containers}}
+    item = decode_served(value, "Pod", "v1", Settings())
+    assert isinstance(item.value, Pod)
+    assert [port.number for port in item.value.ports] == list(range(1, 17))
+    assert [str(problem) for problem in item.problems] == [
+        'Pod n/a: spec.containers: port name "x" stands for more than 16 ports: the first ones count'
+    ]
+
+
+def test_ports_without_a_name_or_under_their_own_are_all_there() -> None:
+    ports = [{"containerPort": 1 + at} for at in range(100)] + [
+        {"containerPort": 1000 + at, "name": f"p{at}"} for at in range(100)
+    ] + [{"containerPort": 53, "name": "dns", "protocol": protocol} for protocol in ("TCP", "UDP")]
+    value = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "ports": ports[:-2]},
+                                                               {"name": "d", "ports": ports[-2:-1]},
+                                                               {"name": "e", "ports": ports[-1:]}]}}
+    item = decode_served(value, "Pod", "v1", Settings())
+    assert isinstance(item.value, Pod) and len(item.value.ports) == 202 and item.problems == ()

@@ -283,3 +283,18 @@ def test_objects_that_are_not_decoded() -> None:
     assert dict(objects.of(name)) == {"a": one} and objects.of(name)["a"] is one
     assert objects.apply(*listing(CLUSTER[0])) == frozenset()
     assert json.dumps(one.raw)
+
+
+def test_many_policies_cost_as_much_as_they_are_many() -> None:
+    """Whoever may write policies must not hold up who listens to switches, at every start and relisting."""
+    one = update(POLICIES, "p", spec=GOOD)
+
+    def seconds(count: int) -> float:
+        store = LiveStore(Settings())
+        told = tuple(replace(one, id=one.id._replace(name=f"p{number}")) for number in range(count))
+        began = time.process_time()
+        store.apply(*listing(POLICIES, *told))
+        assert len(store.policies) == count and store.policies is store.policies
+        return time.process_time() - began
+
+    assert seconds(8000) < 60 * min(seconds(500) for _ in range(3)), "sixteen times as many"

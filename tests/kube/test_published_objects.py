@@ -292,6 +292,16 @@ def test_large_clusters_fit():
     assert len(json.dumps(raw)) < ETCD_LIMIT and len(raw["spec"]["pins"]) == 2000
 
 
+def test_long_names_and_labels_leave_the_classes_their_room():
+    remnants = tuple((1, Labels({"app": f"{at:04}" + "x" * 59, "tier": "y" * 63})) for at in range(1024))
+    raw = class_set_object(replace(
+        ALPHA, remnants=remnants, pins={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
+    ))
+    assert len(json.dumps(raw)) < 400_000 and 500 < len(raw["spec"]["pins"]) < 2000
+    kept = [one["labels"]["app"][:4] for one in raw["spec"]["remnants"]]
+    assert len(kept) > 400 and kept == [f"{at:04}" for at in range(1024 - len(kept), 1024)]
+
+
 def test_what_does_not_fit_is_said_before_it_is_sent():
     most = {IPv4Address(10 * 2**24 + at): Claim("node1", granted=True) for at in range(100_000)}
     with pytest.raises(InputError, match="Allocation cluster: it would take .* bytes"):

@@ -41,11 +41,13 @@ class Carry:
 class Carried:
     """The writes of that number have been tried. What they made of the objects was told before, as if it was seen.
 
-    `trouble` is what was refused for another reason than that somebody was quicker, in a sentence; else empty.
+    `trouble` is what was refused for another reason than that somebody was quicker, in a sentence; else empty. `late`:
+    somebody was. What is there now is told by the watch, which may be behind.
     """
 
     number: int
     trouble: str = ""
+    late: bool = False
 
 
 class Carrier:
@@ -80,28 +82,30 @@ class Carrier:
     def _run(self) -> None:
         while (job := self._waiting.get()) is not None:
             try:
-                trouble = self.carry(job)
+                answer = self.carry(job)
             except Exception as error:  # A mistake of ours must not end the thread: nothing would be written any more.
                 LOG.exception("a mistake of ours while writing")
-                trouble = f"internal error: {error!r}"
-            self._send(Carried(job.number, trouble))
+                answer = Carried(job.number, f"internal error: {error!r}")
+            self._send(answer)
 
-    def carry(self, job: Carry) -> str:
-        """Carry out one job; returns what was wrong, in a sentence."""
+    def carry(self, job: Carry) -> Carried:
+        """Carry out one job; returns what came of it."""
         for write in job.writes:
             if self._ending:
-                return "this process ends"
+                return Carried(job.number, "this process ends")
             if job.leading and not self._fence.may_write(needs=WRITE_SECONDS):
-                return "another process leads"
+                return Carried(job.number, "another process leads")
             try:
                 self._do(write)
             except (ConflictError, MissingError) as error:
                 # Somebody was quicker, and what is there now is told by the watch. But a kind may be missing.
                 LOG.info("%s %s %s: %s", write.verb.value, write.kind, write.name, error)
-                return str(error) if write.verb is Verb.CREATE and isinstance(error, MissingError) else ""
+                if write.verb is Verb.CREATE and isinstance(error, MissingError):
+                    return Carried(job.number, str(error))
+                return Carried(job.number, late=True)
             except ApiError as error:
-                return f"{write.kind} {write.name} cannot be written: {error}"
-        return ""
+                return Carried(job.number, f"{write.kind} {write.name} cannot be written: {error}")
+        return Carried(job.number)
 
     def _do(self, write: Write) -> None:
         resource = _RESOURCES[write.kind]

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ from romana_ovs.model.errors import (
     ApiError,
     BusyError,
     ConflictError,
+    CredentialsError,
     DeniedError,
     ExpiredError,
     FaultyError,
@@ -40,6 +42,8 @@ JSON = "application/json"
 REQUEST_SECONDS = 30.0
 """Until an answer is complete, and until any begins."""
 CONNECT_SECONDS = 5.0
+CREDENTIALS_SECONDS = 30.0
+"""How long requests wait for a plugin of the kubeconfig that another one has asked for a token."""
 SILENT_SECONDS = 90.0
 """A stream without one byte for so long is dead, whatever else its server does: bookmarks come about once a minute."""
 _PIECE = 1 << 16
@@ -161,7 +165,7 @@ class Api:
     ) -> urllib3.BaseHTTPResponse:
         access, pool = self._connected()
         headers = {"Accept": JSON, "User-Agent": f"romana-ovs/{__version__}"}
-        with self._lock:  # it may run a plugin, or read a file: once, not in every thread
+        with self._alone():  # it may run a plugin, or read a file: once, not in every thread
             if authorization := access.authorization():
                 headers["Authorization"] = authorization
         if data is not None:
@@ -183,7 +187,7 @@ class Api:
             raise UnreachableError(f"{access.server}: {_cause(error)}") from error
 
     def _connected(self) -> tuple[Access, urllib3.PoolManager]:
-        with self._lock:
+        with self._alone():
             if self._access is None or self._pool is None or self._access.outdated:
                 access = read_access(self.source)
                 if not access.verified:
@@ -193,8 +197,18 @@ class Api:
 
     def _forget(self) -> None:
         """Read the credentials again for the next request."""
-        with self._lock:
+        with self._alone():
             self._access = None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one thread deals with credentials. Raises CredentialsError when another one does for too long."""
+        if not self._lock.acquire(timeout=CREDENTIALS_SECONDS):
+            raise CredentialsError(f"{self.source}: credentials are not to be had: their plugin does not answer")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _refusal(self, answer: Answer, asked: str) -> ApiError:
         if answer.status == _UNKNOWN:

@@ -22,6 +22,8 @@ from romana_ovs.model.errors import ApiError, BusyError, ExpiredError, MissingEr
 
 PAGE = 500
 """Objects that one answer of a listing may hold."""
+PORTION = 100
+"""Objects of a page that are told in one message: each may have 1.5 MiB, and a frame takes 256."""
 WATCH_SECONDS = 290
 """Until the server ends a watch, to which chance adds up to as much again: reconnecting is spread over time."""
 GRACE_SECONDS = 30.0
@@ -110,7 +112,8 @@ class Reflector:
         if not self._continue:
             self._seen = set()
             yield Began(self.name)
-        yield self._objects(items or [], at)
+        for start in range(0, len(items or ()) or 1, PORTION):
+            yield self._objects((items or [])[start : start + PORTION], at)
         self._continue = rest
         if not rest:
             self._memory = {key: self._memory[key] for key in self._seen}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.policy.atoms import atom_order
 from romana_ovs.policy.published import ClassSet, Published, Report
 from romana_ovs.policy.view import Atom
+
+T = TypeVar("T")
 
 API_VERSION = "romana.io/v1"
 ALLOCATION = "cluster"
@@ -21,6 +23,8 @@ LARGEST = 1_000_000
 """Bytes of JSON in one object; etcd takes 1.5 MiB, and the API server adds its own."""
 MOST_PINS = 2000
 """Pins in one ClassSet; a pod whose pin is left out takes the lowest class that fits, which is as right."""
+PIN_TEXT, REMNANT_TEXT = 200_000, 100_000
+"""Characters of pins and of remnants in one ClassSet: who names and labels pods must not leave the rest no room."""
 
 def allocation_object(published: Published) -> dict[str, Any]:
     """The Allocation of `published`. Raises InputError when it would be larger than the API server takes."""
@@ -68,18 +72,27 @@ def _foreign(published: Published) -> list[dict[str, Any]]:
 def class_set_object(classes: ClassSet) -> dict[str, Any]:
     """The ClassSet of a namespace. Raises InputError when it would be larger than the API server takes."""
     atoms = sorted(classes.atoms, key=atom_order)
-    pins = dict(sorted(classes.pins.items())[:MOST_PINS])
+    pins = dict(_within(PIN_TEXT, sorted(classes.pins.items())[:MOST_PINS]))
+    remnants = [{"segment": segment, "labels": dict(sorted(labels.items()))} for segment, labels in classes.remnants]
     spec = {
         "epoch": classes.epoch,
         "revision": classes.revision,
         "atoms": [{**_atom(atom), "stage": classes.atoms[atom].value} for atom in atoms],
         "classes": [_class(number, classes, atoms) for number in sorted(classes.classes)],
         "pins": {pod.partition("/")[2]: number for pod, number in pins.items()},
-        "remnants": [{"segment": segment, "labels": dict(sorted(labels.items()))}
-                     for segment, labels in classes.remnants],
+        "remnants": [*_within(REMNANT_TEXT, remnants[::-1])][::-1],
         "retired": sorted(classes.retired),
     }
     return _object("ClassSet", classes.namespace, spec)
+
+
+def _within(limit: int, values: Iterable[T]) -> Iterator[T]:
+    """The first of `values`, as many as take no more than `limit` characters of JSON."""
+    for value in values:
+        limit -= len(json.dumps(value)) + 1
+        if limit < 0:
+            return
+        yield value
 
 
 def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:

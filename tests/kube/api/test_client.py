@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from romana_ovs.kube.api import client
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.model.errors import (
@@ -258,6 +259,31 @@ def test_a_plugin_is_asked_again_after_401(server: FaultServer, tmp_path: Path) 
         api.request("GET", "/x")
     api.request("GET", "/x")
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer t1", "Bearer t1", "Bearer t2"]
+
+
+def test_a_plugin_that_does_not_answer_is_told_of(
+    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all threads would wait for the one that asked it, and everything would look well."""
+    monkeypatch.setattr(client, "CREDENTIALS_SECONDS", 0.1)
+    plugin, go = tmp_path / "plugin", tmp_path / "go"
+    token = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "late"}}
+    plugin.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nuntil [ -e {go} ]; do sleep 0.02; done\n"
+                      f"echo '{json.dumps(token)}'\n")
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    exec_ = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    api = Api(kubeconfig(tmp_path, server.url, exec=exec_))
+    for _ in range(2):
+        server.then(lambda exchange: exchange.answer(200, {}))
+    first = threading.Thread(target=lambda: api.request("GET", "/version"), daemon=True)
+    first.start()
+    while not (tmp_path / "asked").exists():
+        time.sleep(0.01)
+    with pytest.raises(CredentialsError, match="their plugin does not answer"):
+        api.request("GET", "/version")
+    go.touch()
+    first.join(20)
+    assert not first.is_alive() and api.request("GET", "/version").status == 200
 
 
 @pytest.mark.parametrize(

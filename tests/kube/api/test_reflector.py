@@ -9,12 +9,13 @@ from collections.abc import Iterable
 import pytest
 
 from romana_ovs.kube.api.backoff import Backoff
-from romana_ovs.kube.api.messages import Began, Health, Listed, Said, Seen, Update
+from romana_ovs.kube.api.messages import LONGEST_FRAME, Began, Health, Listed, Said, Seen, Update, frame
 from romana_ovs.kube.api.objects import decoder
 from romana_ovs.kube.api.reflector import (
     ABSENT_SECONDS,
     GRACE_SECONDS,
     PAGE,
+    PORTION,
     STEADY_SECONDS,
     WATCH_SECONDS,
     ListPage,
@@ -98,6 +99,18 @@ def test_a_list_comes_in_pages_and_then_a_watch_goes_on_from_it() -> None:
     seconds = int(WATCH_SECONDS * 1.5)
     query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": seconds, "resourceVersion": "10"}
     assert made.ask() == Watch("/api/v1/namespaces", query, seconds + GRACE_SECONDS)
+
+
+def test_objects_as_large_as_etcd_takes_them_fit_into_frames() -> None:
+    """Whoever may make some hundred pods of a megabyte each must not keep a listing from ever being told."""
+    text = "".join(f"{number:05}" for number in range(200_000))
+    large = thing("large", "1", **{text[at : at + 60]: text[at : at + 63] for at in range(0, 700_000, 60)})
+    assert 1_500_000 < len(json.dumps(large)) < 1.5 * 2**20
+    [_, told, _] = reflector().page(page(large), 0.0)
+    assert PORTION * len(frame(told)) < LONGEST_FRAME
+    messages = list(reflector().page(page(*(thing(f"n{number:03}", "1") for number in range(PAGE))), 0.0))
+    portions = [len(message.updates) for message in messages if isinstance(message, Seen)]
+    assert portions == [PORTION] * (PAGE // PORTION) and messages[0] == BEGAN and messages[-1] == LISTED
 
 
 def test_a_node_asks_for_its_own_pods_only() -> None:
