@@ -60,7 +60,8 @@ class RegistryDuty:
         """What is wrong with numbers, or with their writing, while this process leads."""
         if not self.leads:
             return ()
-        return (*self._wrong, *(self._part.problems if self._part is not None else ()))
+        own = self._part.problems if self._part is not None else ()
+        return (*self._wrong, *self._checked.problems.values(), *own)
 
     @property
     def part(self) -> RegistryPart | None:

@@ -6,6 +6,9 @@
 3. The marker, which says that all of them are there: what nodes acknowledge is its revision.
 4. Class sets that are empty now are deleted.
 
+A class set that is too large to be stored gives way to one without classes: the pods of its namespace get what their
+whole segments get, and nobody else is kept waiting.
+
 They may be carried out one after the other without reading in between, by who stops at the first that is not accepted:
 what is not known to be written is planned again from what is read then.
 """
@@ -13,8 +16,9 @@ what is not known to be written is planned again from what is read then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.kube.published.objects import Objects, Raw, fields_of
@@ -26,7 +30,7 @@ from romana_ovs.kube.published.writing import (
     class_set_object,
     marker_object,
 )
-from romana_ovs.model.errors import RomanaError
+from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.policy.published import ClassSet, Published
 
 
@@ -57,10 +61,14 @@ class Write:
 
 
 class Checked:
-    """The class sets that were found as they should be: with it the next look costs only what is another object."""
+    """The class sets that were found as they should be: with it the next look costs only what is another object.
+
+    `problems` are, by namespace, those of sets that are too large to be stored.
+    """
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[Raw, ClassSet]] = {}
+        self.problems: dict[str, Problem] = {}
 
     def knows(self, name: str, stored: Raw, wanted: ClassSet) -> bool:
         """Whether just these two were noted."""
@@ -79,7 +87,7 @@ def next_writes(
 
     `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last; the answer
     is the same with and without what was `checked` before, only sooner. Raises Superseded when `objects` hold what
-    neither of the two accounts for, and InputError when they are damaged or `desired` would be too large.
+    neither of the two accounts for, and InputError when they are damaged or the Allocation would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
     if allocation is not None and objects.allocation is None and objects.class_sets:
@@ -115,17 +123,34 @@ def _class_sets(
             if checked.knows(name, raw, classes):
                 continue
             _account(name, raw, desired, base)
-        write = _over(raw, class_set_object(classes))
+        write = _over(raw, _storable(classes, checked))
         if write is not None:
             changed.append(write)
         elif raw is not None:
             checked.note(name, raw, classes)
+    for name in checked.problems.keys() - desired.namespaces.keys():
+        del checked.problems[name]
     gone = []
     for name, raw in stored.items():
         if name not in desired.namespaces and name != MARKER:
             _account(name, raw, desired, base)
             gone.append(Write(Verb.DELETE, "ClassSet", name, version=_version(raw)))
     return tuple(changed), tuple(gone)
+
+
+def _storable(classes: ClassSet, checked: Checked) -> dict[str, Any]:
+    """The object of a class set, or what stands in for one that is too large: no number of it is given meanwhile."""
+    checked.problems.pop(classes.namespace, None)
+    try:
+        return class_set_object(classes)
+    except InputError as large:
+        reason = f"{large.problems[0].reason}; its pods get what their whole segments get"
+        checked.problems[classes.namespace] = replace(large.problems[0], reason=reason)
+        everything = classes.retired | classes.classes.keys()
+        return class_set_object(replace(
+            classes, classes=MappingProxyType({}), coming=frozenset(), going=frozenset(), pins=MappingProxyType({}),
+            remnants=(), retired=everything,
+        ))
 
 
 def _account(name: str, raw: Raw, desired: Published, base: Base | None) -> None:
