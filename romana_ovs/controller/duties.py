@@ -202,9 +202,8 @@ class Duties:
         elif not self._count_later:
             self._count_later = True
             self._wake_later(self._counted + TENANT_SECONDS - now)
-        part = self.registry.part
-        known = (*unplaced, *(part.problems if part is not None else ()))
-        self.telling.work(Moment(loaded, self.shelf.published, tuple(dict.fromkeys(known)), failing), tenants=tenants)
+        known = tuple(dict.fromkeys((*unplaced, *self.registry.problems)))
+        self.telling.work(Moment(loaded, self.shelf.published, known, failing), tenants=tenants)
 
     def _known(self) -> tuple[Report, ...]:
         """The reports of all nodes; of nodes that are no more reports may stay."""

@@ -36,7 +36,7 @@ def test_a_set_that_is_too_large_gives_way_to_one_without_classes_and_keeps_its_
     assert found["alpha"]["spec"]["classes"] and found["crowded"]["spec"]["classes"] == []
     assert set(found["crowded"]["spec"]["retired"]) == large.retired | large.classes.keys()
     (problem,) = checked.problems.values()
-    assert str(problem).startswith("ClassSet crowded: it would take ")
+    assert str(problem).startswith("Namespace crowded: of its ClassSet, it would take ")
     assert str(problem).endswith("its pods get what their whole segments get")
 
     for number, body in enumerate(found.values()):

@@ -144,8 +144,8 @@ def _storable(classes: ClassSet, checked: Checked) -> dict[str, Any]:
     try:
         return class_set_object(classes)
     except InputError as large:
-        reason = f"{large.problems[0].reason}; its pods get what their whole segments get"
-        checked.problems[classes.namespace] = replace(large.problems[0], reason=reason)
+        reason = f"of its ClassSet, {large.problems[0].reason}; its pods get what their whole segments get"
+        checked.problems[classes.namespace] = Problem(reason, kind="Namespace", name=classes.namespace)
         everything = classes.retired | classes.classes.keys()
         return class_set_object(replace(
             classes, classes=MappingProxyType({}), coming=frozenset(), going=frozenset(), pins=MappingProxyType({}),
