@@ -90,9 +90,11 @@ class Reflector:
         self._begun = False
         query: dict[str, str | int] = {"fieldSelector": self.resource.fields} if self.resource.fields else {}
         if self._version:
-            query |= {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": self._watch_seconds}
+            # One that just broke off is tried for as long as shows that it is well: it may have nothing to say.
+            seconds = int(STEADY_SECONDS) + 1 if self._fickle else self._watch_seconds
+            query |= {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
             query["resourceVersion"] = self._version
-            return Watch(self.resource.path, query, self._watch_seconds + GRACE_SECONDS)
+            return Watch(self.resource.path, query, seconds + GRACE_SECONDS)
         # A listing that twice took longer than its snapshot lives is asked for in one piece.
         if self._expired < 2:
             query["limit"] = PAGE

@@ -269,6 +269,21 @@ def test_a_watch_that_keeps_failing_is_no_better_when_another_begins(sign: bytes
     assert [message for message in made.line(sign, 0) if isinstance(message, Health)] == [Health("namespaces")]
 
 
+def test_a_quiet_watch_is_well_again_soon_after_others_broke_off() -> None:
+    made = listed()
+    for _ in range(2):
+        made.ask()
+        assert list(made.opened()) == []
+        made.failed(TornError("cut"), lasted=0.1)
+    tried = made.ask()
+    assert isinstance(tried, Watch) and STEADY_SECONDS < int(tried.query["timeoutSeconds"]) < 2 * STEADY_SECONDS
+    assert list(made.opened()) == [], "that it begins says nothing yet"
+    assert made.ended(float(tried.query["timeoutSeconds"])) == 0.0
+    usual = made.ask()
+    assert isinstance(usual, Watch) and int(usual.query["timeoutSeconds"]) >= WATCH_SECONDS
+    assert list(made.opened()) == [Health("namespaces")]
+
+
 def test_a_server_that_ends_watches_at_once_is_not_asked_at_once() -> None:
     made = listed()
     assert [made.ended(0.1) for _ in range(3)] == [1, 2, 4]
