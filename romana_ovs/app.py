@@ -70,7 +70,7 @@ class RomanaOvs(runtime.RyuApp):
         self._rest = Rest()
         self._tables = Tables()
         self._due = False
-        self._failure = ""
+        self._failure = self._mute = ""
         self._strangers: Mapping[tuple[str, PodKey], str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
@@ -190,8 +190,18 @@ class RomanaOvs(runtime.RyuApp):
             pause = following if self._attempt() else None
             self._told()
             if self._last is not None:
-                refusing = any(one.state is State.FAILED for one in self.sessions.values())
-                self._origin.tell_statuses(self._last, failing=refusing or bool(self._failures))
+                self._tell_statuses(self._last)
+
+    def _tell_statuses(self, loaded: Loaded) -> None:
+        """Have the cluster told how its objects fare."""
+        refusing = any(one.state is State.FAILED for one in self.sessions.values())
+        before, self._mute = self._mute, ""
+        try:
+            self._origin.tell_statuses(loaded, failing=refusing or bool(self._failures))
+        except Exception as error:  # A mistake of ours there must not keep switches from being programmed.
+            self._mute = f"statuses are not told: internal error: {error!r}"
+            if self._mute != before:
+                LOG.exception("a mistake of ours; statuses are not told")
 
     def _attempt(self) -> bool:
         """Do what is due; returns whether any of it failed."""
@@ -320,6 +330,7 @@ class RomanaOvs(runtime.RyuApp):
             *self._strangers.values(),
             *map(str, self.world.problems),
             *self._failures,
+            *filter(None, [self._mute]),
             *(text for s in self.sessions.values() for text in s.problems),
         ]
         return {

@@ -19,7 +19,7 @@ STUMBLING = """
 import sys
 from romana_ovs import app
 from romana_ovs.cli.main import main
-from romana_ovs.controller import tables
+from romana_ovs.controller import origin, tables
 
 def stumbles(function):
     left = [ZeroDivisionError("stumbled")]
@@ -32,6 +32,7 @@ def stumbles(function):
 tables.compile_node = stumbles(tables.compile_node)
 app.RomanaOvs._follow = stumbles(app.RomanaOvs._follow)
 app.RomanaOvs._finish = stumbles(app.RomanaOvs._finish)
+origin.Alone.tell_statuses = stumbles(origin.Alone.tell_statuses)
 sys.exit(main(["controller", *sys.argv[1:]]))
 """
 
@@ -51,7 +52,8 @@ def test_what_failed_is_done_again_without_anybody_changing_anything() -> None:
         state = controller.until(lambda state: not state["problems"] and not state["pending"], "all is well")
         assert len(ovs.flows("br-int")) == state["nodes"]["node1"]["flows"]["total"]
         log = controller.log
-        assert log.count("ZeroDivisionError: stumbled") == 3
+        assert log.count("ZeroDivisionError: stumbled") == 4
+        assert log.count("a mistake of ours; statuses are not told") == 1
         assert log.count("a mistake of ours; what is programmed stays") == 2
         assert log.count("node node1: its tables cannot be made; what is programmed stays") == 1
 
