@@ -33,7 +33,8 @@ STEADY_SECONDS = 10.0
 ABSENT_SECONDS = 30.0
 """Between two looks for a resource that is not installed."""
 _CONFIRMATIONS = 3
-"""Times in a row that a resource with objects must be missing before they count as gone."""
+"""Times in a row that a resource must be missing before it counts as empty: an API server that has just started may
+not know its definitions yet, and who reads then has no memory of objects either."""
 
 Message = Began | Seen | Listed | Health | Said
 
@@ -205,9 +206,9 @@ class Reflector:
         self._version = self._continue = ""
 
     def _absent(self) -> tuple[tuple[Message, ...], float]:
-        """The resource is not installed: it is empty, but for one that had objects only when that is certain."""
+        """The resource is not installed: when that is certain it is empty."""
         self._missing += 1
-        if self._memory and self._missing < _CONFIRMATIONS:
+        if (self._memory or not self.listed) and self._missing < _CONFIRMATIONS:
             return (), self._backoff.failed()
         self._backoff.succeeded()
         messages = [*self._well()]
