@@ -56,6 +56,7 @@ def prepare(wish: Wish) -> tuple[ApiCluster, Session]:
         state_file=wish.state.resolve() if wish.state is not None else None, follows_api=True,
     )
     session = Session.over(cluster, plan, ports=wish.ports, as_json=wish.as_json, reporter=reporter)
+    cluster.changed = session.catch_up
     return cluster, session
 
 

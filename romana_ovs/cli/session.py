@@ -112,6 +112,13 @@ class Session:
         except RomanaError as error:
             self.complain(str(error))
 
+    def catch_up(self) -> None:
+        """The cluster is described otherwise, maybe of late: the controller may have told of it already."""
+        try:
+            self.edits.catch_up()
+        except RomanaError as error:
+            self.complain(str(error))
+
     def complain(self, text: str) -> None:
         """Tell the user, whatever is being shown."""
         self.screen.print(text, style="red", markup=False)

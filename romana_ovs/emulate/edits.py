@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from romana_ovs.policy.matrix import Matrix, Opening, difference
 
 SHOWN = 20
 """How many openings (and closings) are listed one by one."""
+LATE_SECONDS = 10.0
+"""How much later than the controller we may hear of a change, in seconds."""
 STAYS = "the last valid version stays in force; a policy that never had one allows nothing"
 
 
@@ -51,10 +54,11 @@ class _Pending:
 
 
 class Edits:
-    """Turns the controller's reports into edits; they must come from one thread.
+    """Turns the controller's reports into edits, in whatever threads they come.
 
-    `expected` is the folder as it is now: its cluster and the reference matrix. `settled` says whether all
-    pods run and every switch has all. `clock` is in seconds.
+    `expected` is the cluster as it is described now, and its reference matrix. Who is told of it apart from the
+    controller may be told later: `catch_up` is for every change of it then. `settled` says whether all pods run and
+    every switch has all. `clock` is in seconds.
     """
 
     def __init__(
@@ -69,6 +73,9 @@ class Edits:
         self._clock = clock
         self._before: tuple[Cluster, Matrix] | None = None
         self._pending: _Pending | None = None
+        self._early: tuple[Programmed, float] | None = None
+        """What was programmed without a change that is known, and when: it may be about one that comes."""
+        self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Report from now on. Raises InputError when the folder cannot be read."""
@@ -76,6 +83,23 @@ class Edits:
 
     def take(self, event: Event) -> None:
         """Report the event if it is the end of an edit. Raises InputError when the folder cannot be read."""
+        with self._lock:
+            self._take(event)
+
+    def catch_up(self) -> None:
+        """Report an edit that the controller was quicker to know of. Raises InputError as `take` does."""
+        with self._lock:
+            early, before = self._early, self._before
+            if before is None or early is None or self._expected()[0] is before[0]:
+                return
+            self._early = None
+            if self._clock() - early[1] > LATE_SECONDS:
+                return
+            self._programmed(early[0], before)
+            if self._pending is not None and self._settled():
+                self._tell(self._pending)
+
+    def _take(self, event: Event) -> None:
         if self._before is None:
             return
         if isinstance(event, Refused):
@@ -83,9 +107,11 @@ class Edits:
         elif isinstance(event, Programmed):
             self._programmed(event, self._before)
         elif self._pending is not None and event.generation >= self._pending.programmed.generation and self._settled():
-            edit = Edit(self._pending.opened, self._pending.closed, self._pending.programmed)
-            self._pending = None
-            self._edited(edit)
+            self._tell(self._pending)
+
+    def _tell(self, pending: _Pending) -> None:
+        self._pending = None
+        self._edited(Edit(pending.opened, pending.closed, pending.programmed))
 
     def _programmed(self, event: Programmed, before: tuple[Cluster, Matrix]) -> None:
         """Begin an edit, or add to the one whose pods are starting, or neither: only ports have changed."""
@@ -98,10 +124,12 @@ class Edits:
                 opened = sorted({*self._pending.opened, *opened} - {*closed})
                 closed = sorted({*self._pending.closed, *closed} - {*opened})
                 event = _both(self._pending, event, now)
-            self._pending = _Pending(opened, closed, event, now)
+            self._pending, self._early = _Pending(opened, closed, event, now), None
         elif self._pending is not None:
             self._pending.programmed = _both(self._pending, event, now)
             self._pending.since = now
+        else:
+            self._early = (event, now)
 
 
 def _both(pending: _Pending, event: Programmed, now: float) -> Programmed:

@@ -67,6 +67,42 @@ def test_an_edit_with_new_pods_is_told_once_they_run() -> None:
     assert [edit.lines()[0] for edit in world.told] == ["programmed in 57 ms (flow messages: node1 4, node2 4)"]
 
 
+def test_an_edit_that_the_controller_hears_of_first_is_told_too() -> None:
+    world = World()
+    world.edits.begin()
+    world.edits.take(Programmed(2, 7.0, {"node1": 3}))
+    world.edits.take(State(2))
+    assert world.told == []
+    world.now = 0.5
+    world.change(OPEN)
+    world.edits.catch_up()
+    assert [edit.lines()[0] for edit in world.told] == ["programmed in 7 ms (flow messages: node1 3)"]
+    world.edits.catch_up()
+    assert len(world.told) == 1
+    world.edits.take(Programmed(3, 7.0, {}))
+    world.now = 60.0
+    world.change(NOTHING)
+    world.edits.catch_up()
+    assert len(world.told) == 1, "what was programmed long ago was something else: this is still to come"
+    world.edits.take(Programmed(4, 7.0, {"node2": 2}))
+    world.edits.take(State(4))
+    assert len(world.told) == 2
+
+
+def test_one_that_others_hear_of_first_waits_for_the_controller() -> None:
+    world = World()
+    world.edits.begin()
+    world.change(OPEN)
+    world.edits.catch_up()
+    assert world.told == []
+    world.ready = False
+    world.edits.take(Programmed(2, 7.0, {}))
+    world.edits.catch_up()
+    world.ready = True
+    world.edits.take(State(2))
+    assert len(world.told) == 1
+
+
 def test_json_of_an_edit() -> None:
     edit = Edit([Opening(A, B, "80/tcp")], [], Programmed(2, 7.4, {"node1": 3}))
     assert edit.to_json() == {
