@@ -7,12 +7,15 @@ belongs to nobody once the lock of its run is free, and was ours if it was not t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +42,7 @@ class Watch:
         """A watch over what this process makes and starts from now on."""
         token = secrets.token_hex(3)
         parent = Path(tempfile.gettempdir())
-        _remove_folders_of_the_dead(parent)
+        _remove_what_the_dead_left(parent)
         folder = parent / f"{FOLDER}{os.getpid()}-{token}"
         folder.mkdir(mode=0o755)
         os.environ[TOKEN] = token
@@ -66,27 +69,36 @@ class Watch:
 
     def _processes(self) -> list[str]:
         """Processes that were started with our token in their environment, but for Python's own helpers."""
-        wanted = f"{TOKEN}={self.token}".encode()
         found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                environment = (entry / "environ").read_bytes().split(b"\0")
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            except OSError:
-                continue  # It ended meanwhile, or is not ours to read.
-            if wanted in environment and "multiprocessing.resource_tracker" not in command:
-                found.append(f"process {entry.name}: {command}")
+        for number in _started_by(self.token):
+            with contextlib.suppress(OSError):
+                said = Path(f"/proc/{number}/cmdline").read_bytes()
+                command = said.replace(b"\0", b" ").decode(errors="replace").strip()
+                if "multiprocessing.resource_tracker" not in command:
+                    found.append(f"process {number}: {command}")
         return found
 
 
-def _remove_folders_of_the_dead(parent: Path) -> None:
-    """A session that was killed cannot remove its folder; the next one does."""
+def _remove_what_the_dead_left(parent: Path) -> None:
+    """A session that was killed cannot end its processes and remove its folder; the next one does."""
     for path in parent.glob(f"{FOLDER}*-*"):
-        owner = path.name.removeprefix(FOLDER).split("-")[0]
+        owner, _, token = path.name.removeprefix(FOLDER).partition("-")
         if owner.isdigit() and not Path("/proc", owner).exists():
+            for number in _started_by(token):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _started_by(token: str) -> Iterator[int]:
+    """The processes that have a session's token in their environment."""
+    wanted = f"{TOKEN}={token}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # It may end meanwhile, or not be ours to read.
+            with contextlib.suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
 
 
 def _runs() -> list[str]:

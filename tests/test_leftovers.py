@@ -67,6 +67,23 @@ def test_a_dead_run_and_its_namespace_are_named_but_no_live_one(watch: leftovers
     ]
 
 
+def test_a_killed_session_s_processes_end_with_the_next(watch: leftovers.Watch) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    (watch.folder / f"rt-{ended.pid}-gone").mkdir()
+    (watch.folder / f"rt-{os.getpid()}-here").mkdir()
+    left, other = (
+        subprocess.Popen(["sleep", "60"], env={**os.environ, leftovers.TOKEN: token}) for token in ("gone", "here")
+    )
+    inner = leftovers.Watch.start()
+    assert left.wait(5) == -9
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+    shutil.rmtree(inner.folder)
+    watch.finish()
+
+
 def test_a_killed_session_s_folder_goes_with_the_next(watch: leftovers.Watch) -> None:
     with subprocess.Popen(["true"]) as ended:
         pass
