@@ -477,3 +477,14 @@ def test_a_node_that_only_a_pod_names_is_there_as_long_as_the_pod():
 def test_the_large_cluster_fits_its_plan():
     world, facts = offline(large_cluster(1_000))
     assert world.problems == () and len(facts) == 20
+
+
+def test_a_namespace_that_asks_more_than_is_answered_is_named():
+    peers = tuple(PolicyPeer(pods=Selector.of({"app": f"web-{number}"})) for number in range(2100))
+    asks = replace(policy("asks"), ingress=(PolicyRule(peers=peers),))
+    world = World(DEFAULTS)
+    world.update(cluster(pod("a"), policies=[asks]))
+    (problem,) = world.problems
+    assert str(problem).startswith("Namespace ns: policies ask 2100 questions about labels of its pods, of which 2048")
+    world.update(cluster(pod("a")))
+    assert world.problems == ()

@@ -113,7 +113,7 @@ class World:
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
         return tuple(sorted(
-            [*self._members.problems, *self._refused.values()],
+            [*self._members.problems, *self._refused.values(), *self._rules.problems],
             key=lambda problem: (problem.kind, problem.name, problem.reason),
         ))
 
