@@ -20,11 +20,13 @@ from romana_ovs.controller.aside import Aside
 from romana_ovs.controller.feed import Feed
 from romana_ovs.controller.memory import Memory
 from romana_ovs.controller.origin import Hooks, origin_of
+from romana_ovs.controller.parts import Pledge
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
 from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
+from romana_ovs.controller.survivors import known_pods, marks_of
 from romana_ovs.controller.tables import Tables
 from romana_ovs.controller.wake import Wake
 from romana_ovs.kube.store import Loaded
@@ -32,6 +34,7 @@ from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.registers import ZONE_BASE
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
@@ -63,6 +66,7 @@ class RomanaOvs(runtime.RyuApp):
             runtime.refuse(error)
         self.cluster: Cluster | None = None
         self.ports = Ports(() if self.options.registry_only else self.options.ovsdb)
+        self._watches = {remote: OvsdbWatch(remote, self._ports_changed) for remote in self.ports.remotes}
         self.sessions: dict[int, Session] = {}
         self.progress = Progress()
         self.refused: tuple[str, ...] = ()
@@ -96,8 +100,8 @@ class RomanaOvs(runtime.RyuApp):
             runtime.spawn(self._feed.publish)
         self._patient_until = time.monotonic() + LISTING_SECONDS
         runtime.spawn_after(LISTING_SECONDS, self._compute)
-        for remote in self.ports.remotes:
-            runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
+        for watch in self._watches.values():
+            runtime.spawn(watch.run)
         runtime.spawn(self._origin.run)
         runtime.spawn(self._work)
 
@@ -172,6 +176,8 @@ class RomanaOvs(runtime.RyuApp):
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
+            if session.synced is not None:
+                self._watches[self.ports.remote_of(bridge.node)].note(bridge, session.synced.marks)
             if session.synced is not None and session.synced.pledge is not None:
                 node, pledge = bridge.node, session.synced.pledge
                 self._aside.when_idle(lambda: self._origin.keep(node, pledge))
@@ -242,8 +248,15 @@ class RomanaOvs(runtime.RyuApp):
             lambda: self._tables.make(self.world, nodes, facts), self._memory.saving(self.world, numbers_to_save)
         )
         for node, program in programs.items():
-            zone = ZONE_BASE + (numbers[node] or 0)
-            ready[node].want(Wanted(number, generation, program, zone, pledge(node)))
+            ready[node].want(self._wanted(node, program, number, generation, pledge(node)))
+
+    def _wanted(self, node: str, program: Program, number: int, generation: int, pledge: Pledge | None) -> Wanted:
+        bridge, survivors = self.ports.bridges[node], self._sessions_by_node()[node].survivors
+        lost_at = survivors.lost_at if survivors is not None else None
+        known = frozenset(known_pods(bridge, self.world.address_of).values())
+        zone = ZONE_BASE + (self.world.host_number(node) or 0)
+        marks = marks_of(bridge, self.world.address_of, lost_at)
+        return Wanted(number, generation, program, zone, pledge, known, marks)
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
         """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
@@ -290,7 +303,12 @@ class RomanaOvs(runtime.RyuApp):
         session = self.sessions.get(bridge.dpid)
         if session is None or session.survivors is None:
             return bridge.facts
-        return session.survivors.mark(bridge, self.world.address_of)
+        first, now = not session.survivors.found, time.time()
+        facts = session.survivors.mark(bridge, self.world.address_of, now)
+        left = session.survivors.seconds_left(now)
+        if first and left:
+            runtime.spawn_after(left + 1.0, self._compute)
+        return facts
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:
         found = strangers(cluster, self.world, self.ports.bridges.values())

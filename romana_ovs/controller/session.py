@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from romana_ovs.controller.parts import Pledge
-from romana_ovs.controller.ports import Survivors
+from romana_ovs.controller.survivors import Survivors
 from romana_ovs.controller.wake import Wake
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
+from romana_ovs.switch.bridges import Marks
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
 from romana_ovs.sync.endpoints import endpoints, moves
 from romana_ovs.sync.meters import plan_meters
@@ -32,7 +33,8 @@ class Wanted:
     """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
-    what the registry may be told once the switch has it.
+    what the registry may be told once the switch has it. `known` are addresses whose pods had them before, so that
+    the switch has no connections of others under them; `marks` is to be noted of its bridge once it has it.
     """
 
     number: int
@@ -40,6 +42,8 @@ class Wanted:
     program: Program
     zone: int
     pledge: Pledge | None = None
+    known: frozenset[IPv4Address] = frozenset()
+    marks: Marks = field(default_factory=Marks)
 
 
 class Listener(Protocol):
@@ -150,7 +154,7 @@ class Session:
         todo = self._plan(wanted)
         around = moves(self._actual, todo)
         # Before a pod's first flow its address's old connections go; after its last flow its own do (HAZARDS B13).
-        self._flush(wanted.zone, around.came)
+        self._flush(wanted.zone, tuple(address for address in around.came if address not in wanted.known))
         self.channel.send(todo)
         self._flush(wanted.zone, around.gone)
         self._actual, self._meters = applied(self._actual, todo), wanted.program.meters

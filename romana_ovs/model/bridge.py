@@ -21,13 +21,17 @@ LINK_ID = "romana-link"
 """Interface external_ids key on a plain link: the name of the node at its other end."""
 TUNNEL_ID = "romana-tunnel"
 """Interface external_ids key on the one flow-based tunnel port of a bridge (remote_ip=flow): any value."""
+POD_PROGRAMMED = "romana-programmed"
+"""Interface external_ids key that we write: `namespace/pod address`, once the port's flows were in the switch."""
+CONNECTIONS_LOST = "romana-connections-lost"
+"""Bridge external_ids key that we write: when the switch last lost its connections, in seconds since the epoch."""
 NODE_ID = "romana-node"
 """Bridge external_ids key: the name of the node that the bridge belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodPort:
-    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the conntrack table."""
+    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the bridge's connections."""
 
     ofport: int
     mac: str | None = None
@@ -47,6 +51,7 @@ class BridgeFacts:
     """One node's bridge. `links` maps a neighbouring node to the port of the plain link to it.
 
     `gateway_port` is the OpenFlow number of the node's own port (0xfffe is LOCAL), None without one.
+    `connections_lost`: the switch lost its connections a while ago, and what was open may go on.
     """
 
     node: str
@@ -55,3 +60,4 @@ class BridgeFacts:
     gateway_mac: str = ""
     links: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     tunnel: TunnelPort | None = None
+    connections_lost: bool = False

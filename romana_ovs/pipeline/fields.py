@@ -81,6 +81,10 @@ _DECLARED = (
     Field("ct_label", 128, Shape.HEX),
     Field("ct_nw_src", 32, Shape.IPV4, needs=_IP),
     Field("ct_nw_dst", 32, Shape.IPV4, needs=_IP),
+    # Without ct_nw_proto, and a ct_state that implies an entry, ovs-ofctl drops a match on the ports unsaid.
+    Field("ct_nw_proto", 8, Shape.DECIMAL, maskable=False, needs=_IP),
+    Field("ct_tp_src", 16, Shape.DECIMAL, needs=_IP),
+    Field("ct_tp_dst", 16, Shape.DECIMAL, needs=_IP),
     *(Field(f"reg{number}", 32, Shape.HEX) for number in range(16)),
 )
 

@@ -29,13 +29,15 @@ from romana_ovs.pipeline.actions import (
 from romana_ovs.pipeline.conntrack import NO_WRITE, Commitment, Conntrack, Tracked, Write
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import Flow, Match
-from romana_ovs.pipeline.packet import FRAG_NO, Packet
+from romana_ovs.pipeline.packet import FRAG_NO, ICMP, Packet
 from romana_ovs.pipeline.tables import TABLES
 
 MAX_DEPTH = 64
 """Resubmits inside resubmits that Open vSwitch follows before it drops the packet."""
 
-_CT_FIELDS = ("ct_state", "ct_zone", "ct_mark", "ct_label", "ct_nw_src", "ct_nw_dst")
+_CT_FIELDS = (
+    "ct_state", "ct_zone", "ct_mark", "ct_label", "ct_nw_proto", "ct_nw_src", "ct_nw_dst", "ct_tp_src", "ct_tp_dst",
+)
 
 Fields = dict[str, int]
 """Match fields of a packet on its way, registers and conntrack fields included; absent ones are 0."""
@@ -261,7 +263,10 @@ def _passed(way: _Way, action: Ct) -> tuple[object, ...]:
 def _tracked(result: Tracked) -> Fields:
     known = {"ct_zone": result.zone, "ct_state": result.state, "ct_mark": result.mark, "ct_label": result.label}
     if result.original is not None:
-        known |= {"ct_nw_src": result.original.source, "ct_nw_dst": result.original.target}
+        first = result.original
+        known |= {"ct_nw_proto": first.proto, "ct_nw_src": first.source, "ct_nw_dst": first.target}
+        if first.proto != ICMP:
+            known |= {"ct_tp_src": first.source_port, "ct_tp_dst": first.target_port}
     return known
 
 

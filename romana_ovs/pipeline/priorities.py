@@ -42,6 +42,8 @@ class Track(IntEnum):
     """Into conntrack, or on to the next bridge."""
 
     TRANSIT = 200
+    QUESTION = 150
+    """TCP that one node asks another about: judged by policy alone, as it fits no window of its connection."""
     TRACK = 100
     MISS = 0
 
@@ -49,12 +51,17 @@ class Track(IntEnum):
 class State(IntEnum):
     """The conntrack table of DATAPLANE.md."""
 
+    RELATED_OWN = 730
+    """ICMP errors that the node itself sends about connections to itself."""
+    RELATED_NODE = 720
+    """And about those of its pods: it is a router on every way of theirs."""
     RELATED = 700
-    SURVIVOR = 600
     INVALID = 500
     TURNED = 400
     """A TCP connection opened against a tracked one."""
     REPLY = 300
+    LOST = 250
+    """TCP without SYN, UDP replies: of connections that were lost."""
     STRAY = 200
     ORIGINAL = 150
     DECIDE = 100
@@ -64,8 +71,8 @@ class State(IntEnum):
 class Roles(IntEnum):
     """Who is client and who is server."""
 
-    SURVIVOR = 250
-    PASSED = 200
+    LOST = 250
+    ANSWERED = 240
     KNOWN = 150
     """The client has the identity that its connection is remembered with."""
     FORMER = 140
@@ -126,7 +133,14 @@ class Commit(IntEnum):
     """Remembering what was accepted."""
 
     FRAGMENT = 500
+    QUESTION_OPEN = 460
+    QUESTION = 450
+    CONFIRMED = 420
+    """A reply shows that the direction of an entry was guessed right."""
     REPLY = 400
+    LOOSE_LIMITED = 370
+    LOOSE_ANEW = 360
+    LOOSE = 350
     ORPHAN = 300
     KNOWN = 200
     ANEW = 150
@@ -139,7 +153,9 @@ class Commit(IntEnum):
 class Refuse(IntEnum):
     """Forgetting what is refused."""
 
+    RELATED = 310
     QUESTION = 300
+    LOST = 280
     RENEW = 250
     RETRY = 200
     ASK = 150

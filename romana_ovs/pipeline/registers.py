@@ -53,15 +53,17 @@ EGRESS = Register(
 )
 EXIT = Register("exit", _reg(0, 6, 2), "where the packet leaves", "Locate", "Deliver", _SIDES)
 OWN_NODE = Register("own_node", _reg(0, 8, 1), "the destination is this very node", "Locate", "Egress")
-SURVIVOR = Register("survivor", _reg(0, 9, 1), "the receiver is older than the conntrack table", "Locate", "State")
+SURVIVOR = Register(
+    "survivor", _reg(0, 9, 1), "the receiver is older than the bridge's connections, which were lost", "Locate", "State"
+)
 FORCE = Register("force", _reg(0, 10, 1), "commit anew, turning the entry round", "State", "Commit")
 SETTLED = Register("settled", _reg(0, 11, 1), "the entry stands accepted for the same exit", "State", "Commit")
-PASSED = Register(
-    "passed",
+RELATED = Register(
+    "related",
     _reg(0, 12, 1),
-    "ICMP about a connection that is allowed, or a survivor's reply: no decision",
+    "an ICMP error about a connection: judged by the connection's own addresses and ports, in its direction",
     "State",
-    "Roles",
+    "Commit",
 )
 QUESTION = Register(
     "question",
@@ -69,6 +71,19 @@ QUESTION = Register(
     "between two nodes, about a client's identity: no pod sees it (below, Between nodes)",
     "Classify",
     "Deliver",
+)
+SENDER_SURVIVOR = Register(
+    "sender_survivor", _reg(0, 14, 1), "the same of a sender on this node", "Classify", "State"
+)
+LOST = Register(
+    "lost",
+    _reg(0, 15, 1),
+    "the packet's connection may have been lost with the bridge's others: judged by policy in either direction",
+    "State",
+    "Refuse",
+)
+ANSWERED = Register(
+    "answered", _reg(0, 16, 1), "a TCP reply that its server's node judged when it was asked", "Classify", "Deliver"
 )
 MARKS = _reg(0)
 """All of the above at once."""
@@ -101,7 +116,14 @@ CT_ACCEPTED = Register("ct_accepted", Bits("ct_label", 6, 1), "this bridge accep
 CT_CLIENT = Register(
     "ct_client", Bits("ct_mark", 0, 32), "identity of the connection's original source", "Commit", "Roles"
 )
-CT_LABEL_BITS = Bits("ct_label", 0, 7)
+CT_LOOSE = Register(
+    "ct_loose",
+    Bits("ct_label", 7, 1),
+    "picked up in mid-stream after a loss (nf_conntrack_tcp_loose): which end is the client is a guess",
+    "Commit",
+    "Commit",
+)
+CT_LABEL_BITS = Bits("ct_label", 0, 8)
 """All bits of ct_label that are ours."""
 
 WIRE_ID = Bits("eth_src", 0, 32)
@@ -109,9 +131,10 @@ WIRE_ID = Bits("eth_src", 0, 32)
 WIRE_DIRECTION = Bits("eth_src", 32, 2)
 WIRE_EGRESS = Bits("eth_src", 34, 2)
 WIRE_QUESTION = Bits("eth_src", 36, 1)
-WIRE_REST = Bits("eth_src", 37, 11)
-WIRE_REST_VALUE = 0x050
-"""First byte 0a, upper three bits of the mark byte 0: so the mark byte is never 58."""
+WIRE_ANSWERED = Bits("eth_src", 37, 1)
+WIRE_REST = Bits("eth_src", 38, 10)
+WIRE_REST_VALUE = 0x028
+"""First byte 0a, upper two bits of the mark byte 0: so the mark byte is never 58."""
 
 
 REGISTERS: tuple[Register, ...] = (
@@ -123,8 +146,11 @@ REGISTERS: tuple[Register, ...] = (
     SURVIVOR,
     FORCE,
     SETTLED,
-    PASSED,
+    RELATED,
     QUESTION,
+    SENDER_SURVIVOR,
+    LOST,
+    ANSWERED,
     SENDER_ID,
     SENDER_CLIENT,
     SENDER_SERVER,
@@ -139,7 +165,7 @@ REGISTERS: tuple[Register, ...] = (
     TUNNEL,
     SCRATCH,
 )
-CONNTRACK_BITS: tuple[Register, ...] = (CT_SIDE, CT_EXIT, CT_ACCEPTED, CT_CLIENT)
+CONNTRACK_BITS: tuple[Register, ...] = (CT_SIDE, CT_EXIT, CT_ACCEPTED, CT_LOOSE, CT_CLIENT)
 
 DELIVERY_MAC = 0x0A5800000001
 """The one source MAC of everything that is delivered to a pod or to the node."""

@@ -20,6 +20,7 @@ from romana_ovs.pipeline.registers import (
     DIRECTION,
     EGRESS,
     REGISTERS,
+    WIRE_ANSWERED,
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_ID,
@@ -53,7 +54,7 @@ class Example:
 def document(example: Example) -> str:
     """The whole of docs/pipeline.md."""
     parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _meters()]
-    parts += [_wire(), _QUESTIONS, _cookies()]
+    parts += [_wire(), _QUESTIONS, _LOST, _ERRORS, _cookies()]
     return "\n".join([*parts, _worked(example)])
 
 
@@ -92,11 +93,41 @@ that this node hears of only in a moment. It is remembered with that identity, a
 
 While classes are split, between the step in which pods take their new numbers and the one in which rules come into
 force that tell them from the old ones, a reply judged by the old number is right: it is delivered and asked about at
-once, so that a push that goes on loses nothing. A UDP reply to a pod that is older than its bridge's connections
-(table State, survivors) is delivered and asked about likewise, which gives the bridge its connection back.
+once, so that a push that goes on loses nothing.
 
 What is left to the client's next packet: fragments and SCTP that the server's node refuses by what the client was,
 and everything, should the question itself be lost between the nodes.
+"""
+
+_LOST = """\
+## Connections that were lost
+
+Open vSwitch's userspace datapath loses its connections when it is restarted; the kernel's keeps them. Afterwards no
+packet passes because it is old: it passes if policy admits it now, at both ends. UDP, SCTP and ICMP wait for their
+client (a UDP reply makes its client's node ask, as for a relabelled client). TCP without SYN goes on between ends that
+were there before the loss, for 2 h 15 min after it:
+
+- On one node, and between a pod and outside: where policy admits the segment as its client's, which makes an entry;
+  else where it admits it as a reply, which makes none.
+- Between nodes the segment is an *orphan*. The other node decides it as a client's if it lost its connections too.
+  Where that is refused, or an entry says that it is a reply, it goes back to the sender's node as a *question*, with
+  its ends swapped; that node judges it as its client's and returns it as an *answered* reply, which the client's node
+  judges and delivers.
+- An entry that an orphan made is *loose*: which end is the client is a guess, until the other node's entry confirms it
+  or turns it round. Where policy admits both directions, a server that speaks first may be taken for the client for
+  good: then the connection ends with the permission of that direction.
+
+Which ports were there before is noted in the database (`external_ids:romana-programmed` of an Interface, and
+`romana-connections-lost` of the Bridge), so a restart of the controller at the same time makes no difference, an
+ordinary start has no survivors, and a new pod gets nothing that was meant for the one that had its address before.
+"""
+
+_ERRORS = """## ICMP errors
+
+An error is judged as a packet of the connection that it quotes, in its direction, by the connection's own addresses
+and ports, on both nodes, each its part. It has to come from an end of the connection, or from where a router on its
+way would send it: from outside for connections with outside, or from the node itself for all of its pods. Between
+nodes both must agree which end is the client. What one node alone remembers, as the other refused it, passes nothing.
 """
 
 
@@ -194,7 +225,12 @@ def _wire() -> str:
             WIRE_REST,
             f"always `{WIRE_REST_VALUE:#05x}`: first byte `0a`, so it is a local unicast MAC and never `0a:58`",
         ),
-        (WIRE_QUESTION, "1 for a question about a client's identity, see [below](#clients-that-have-become-others)"),
+        (WIRE_ANSWERED, "1 for the answer of a question about TCP, see [below](#connections-that-were-lost)"),
+        (
+            WIRE_QUESTION,
+            "1 for a question about a client's identity, see [below](#clients-that-have-become-others); of an orphan: "
+            "a reply at most",
+        ),
         (WIRE_EGRESS, "egress mark: " + ", ".join(f"{value} {name}" for name, value in EGRESS.values)),
         (WIRE_DIRECTION, "direction mark: " + ", ".join(f"{value} {name}" for name, value in DIRECTION.values)),
         (WIRE_ID, "identity of the sender: segment (16 bits) and class (16 bits)"),

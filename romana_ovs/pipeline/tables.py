@@ -18,8 +18,13 @@ from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.policy.view import Origin
 
 _L3 = frozenset({"eth_type", "nw_src", "nw_dst"})
+_L3_ABOUT = frozenset({"ct_state", "ct_nw_src", "ct_nw_dst"})
+"""Ends of the connection that an ICMP error is about."""
 _PORTS = frozenset(
-    {"eth_type", "nw_proto", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst"}
+    {
+        "eth_type", "nw_proto", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst",
+        "ct_state", "ct_nw_proto", "ct_tp_dst",
+    }
 )
 
 
@@ -73,16 +78,19 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Track",
         "Transit between trunks passes unchanged; everything else goes through this bridge's conntrack zone.",
-        _names("eth_type", "reg0"),
-        _names("tun_dst"),
-        ("State",),
+        _names("eth_type", "nw_proto", "reg0"),
+        _names("tun_dst", "reg0"),
+        ("State", "Roles", "Deliver"),
         priorities.Track,
     ),
     Table(
         "State",
         "What conntrack and the sender's direction mark say: original, reply, orphan or nothing valid.",
-        _names("eth_type", "nw_src", "nw_proto", "tcp_flags", "ct_state", "ct_label", "ct_nw_src", "ct_nw_dst", "reg0"),
-        _names("reg0"),
+        _names(
+            "eth_type", "nw_src", "nw_proto", "tcp_flags", "ct_state", "ct_label", "ct_nw_src", "ct_nw_dst", "reg0",
+            "reg1",
+        ),
+        _names("reg0", "reg1"),
         ("Roles",),
         priorities.State,
     ),
@@ -92,16 +100,16 @@ TABLES: tuple[Table, ...] = (
         "node was judged by the identity that its client has now.",
         _names("eth_type", "nw_proto", "ct_mark", "reg0", "reg4"),
         _names(
-            "nw_src", "nw_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst", "reg0", "reg1", "reg2", "reg3", "reg7",
-            "reg8", "reg9", "reg10", "reg13",
+            "nw_src", "nw_dst", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst", "reg0", "reg1",
+            "reg2", "reg3", "reg7", "reg8", "reg9", "reg10", "reg13",
         ),
-        ("Egress", "Deliver", "Locate"),
+        ("Egress", "Locate"),
         priorities.Roles,
     ),
     Table(
         "Egress",
         "On the client's node: egress as far as it can be decided here, else marked open.",
-        _L3 | _PORTS | _names("conj_id", "reg0", "reg1", "reg7", "reg8"),
+        _L3 | _L3_ABOUT | _PORTS | _names("conj_id", "reg0", "reg1", "reg7", "reg8"),
         _names("reg0"),
         ("OpenEgress", "Commit", "Refuse"),
         priorities.Egress,
@@ -125,7 +133,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Ingress",
         "On the server's node: what policies, or the isolation level, admit to the server.",
-        _L3 | _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
+        _L3 | _L3_ABOUT | _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
         frozenset(),
         ("Commit", "Refuse"),
         priorities.Ingress,
@@ -133,9 +141,11 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Commit",
         "The connection is remembered with its client's identity, unless it is already.",
-        _names("in_port", "eth_type", "nw_frag", "ct_state", "ct_mark", "ct_label", "reg0", "reg7"),
-        frozenset(),
-        ("Deliver",),
+        _names("in_port", "eth_type", "nw_proto", "nw_frag", "ct_state", "ct_mark", "ct_label", "reg0", "reg7"),
+        _names(
+            "nw_src", "nw_dst", "tcp_src", "tcp_dst", "reg0", "reg1", "reg2", "reg3", "reg13",
+        ),
+        ("Deliver", "Locate"),
         priorities.Commit,
     ),
     Table(

@@ -35,7 +35,7 @@ class Origin:
 class LocalPod:
     """A pod whose port is on this node's bridge; `mac` is `aa:bb:cc:dd:ee:ff`, `ofport` OpenFlow's number.
 
-    `survivor`: it is older than the bridge's conntrack table (the switch process was restarted under it).
+    `survivor`: the bridge lost its connections a while ago, and this pod was there before (`controller.ports`).
     `formerly`: identities that it had until classes were split, as long as the rules in force do not tell them apart.
     """
 
@@ -72,11 +72,15 @@ class Trunk:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The node itself as the bridge sees it: its port, its MAC, and the addresses it originates from."""
+    """The node itself as the bridge sees it: its port, its MAC, and the addresses it originates from.
+
+    `survivor`: the bridge has lost its connections a while ago (`LocalPod`); the node is older than any.
+    """
 
     ofport: int
     mac: str
     addresses: tuple[IPv4Address, ...]
+    survivor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from ipaddress import AddressValueError, IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.model.bridge import (
+    CONNECTIONS_LOST,
     LINK_ID,
     NODE_ID,
     POD_ID,
     POD_MAC,
+    POD_PROGRAMMED,
     TUNNEL_ID,
     BridgeFacts,
     PodPort,
@@ -21,6 +23,8 @@ from romana_ovs.model.bridge import (
 from romana_ovs.model.objects import PodKey
 
 DEFAULT_BRIDGE = "br-int"
+KERNEL_DATAPATH = ("", "system")
+"""Values of datapath_type that mean the kernel's datapath (vswitchd.conf.db(5))."""
 LOCAL_PORT = 0xFFFE
 _POD = re.compile(r"[^/\s]+/[^/\s]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -67,13 +71,23 @@ class BridgeRow:
     fail_mode: str
     controllers: tuple[ControllerRow, ...]
     interfaces: tuple[InterfaceRow, ...]
+    datapath_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What we have noted of a bridge in its database: what its pods' ports were programmed for, and the last loss."""
+
+    programmed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    lost_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
     """A bridge of ours: `facts` for the tables, `warnings` for people, each one sentence that never varies.
 
-    `rows` are the numbers of the pods' Interface rows, which outlive the switch process.
+    `rows` are the numbers of the pods' Interface rows, which outlive the switch process. `marks` are our own notes:
+    that they change is no change of the bridge. `keeps_connections`: over a restart of ovs-vswitchd.
     """
 
     dpid: int
@@ -81,6 +95,8 @@ class Bridge:
     facts: BridgeFacts
     rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
+    keeps_connections: bool = False
+    marks: Marks = field(default_factory=Marks, compare=False)
 
     @property
     def node(self) -> str:
@@ -118,6 +134,7 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
     links: dict[str, int] = {}
     tunnel: TunnelPort | None = None
     rows: dict[PodKey, str] = {}
+    programmed: dict[PodKey, str] = {}
     gateway_mac = ""
     claims: dict[str, str] = {}
     for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
@@ -140,6 +157,7 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
                 pod = PodKey(item.external_ids[POD_ID])
                 pods[pod] = PodPort(item.ofport, _declared_mac(item))
                 rows[pod] = item.row
+                programmed[pod] = item.external_ids.get(POD_PROGRAMMED, "")
             elif LINK_ID in item.external_ids:
                 links[item.external_ids[LINK_ID]] = item.ofport
             else:
@@ -152,7 +170,13 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         MappingProxyType(dict(sorted(links.items()))),
         tunnel,
     )
-    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)))
+    marks = Marks(MappingProxyType(programmed), _seconds(row.external_ids.get(CONNECTIONS_LOST, "")))
+    keeps = row.datapath_type in KERNEL_DATAPATH
+    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)), keeps, marks)
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 def _claim(item: InterfaceRow) -> tuple[str | None, str]:

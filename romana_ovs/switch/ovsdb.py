@@ -7,6 +7,7 @@ database is away the last known rows stand.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,7 +16,8 @@ from typing import Any
 import ovs.db.idl
 import ovs.poller
 
-from romana_ovs.switch.bridges import BridgeRow, ControllerRow, InterfaceRow
+from romana_ovs.model.bridge import CONNECTIONS_LOST, POD_PROGRAMMED
+from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
 
 LOG = logging.getLogger("romana_ovs.ovsdb")
 
@@ -33,6 +35,7 @@ _COLUMNS: Mapping[str, Mapping[str, object]] = {
     "Bridge": {
         "name": _STRING,
         "datapath_id": _OPTIONAL_STRING,
+        "datapath_type": _STRING,
         "external_ids": _MAP,
         "other_config": _MAP,
         "fail_mode": _OPTIONAL_STRING,
@@ -68,18 +71,62 @@ class OvsdbWatch:
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
         self._idl = ovs.db.idl.Idl(remote, helper)
+        self._notes: dict[tuple[str, str], tuple[str, str]] = {}
+        self._writing: ovs.db.idl.Transaction | None = None
+        self._refused = self._noted = False
+        self._woken, self._wakes = os.pipe()
 
     def run(self) -> None:
-        """Never returns. Waits without polling: woken by the connection or by the IDL's own timers."""
+        """Never returns. Waits without polling: woken by the connection, the IDL's own timers, or `note`."""
         known = self._idl.change_seqno
         while True:
             self._idl.run()
             if self._idl.change_seqno != known:
                 known = self._idl.change_seqno
                 self._changed(self.remote, self._rows())
+            self._write()
             poller = ovs.poller.Poller()
             self._idl.wait(poller)
+            poller.fd_wait(self._woken, ovs.poller.POLLIN)
             poller.block()
+            if self._noted:
+                # Only when something is there: a green thread waits in it otherwise, however it was opened.
+                self._noted = False
+                os.read(self._woken, 4096)
+
+    def note(self, bridge: Bridge, marks: Marks) -> None:
+        """Write what is to be noted of a bridge, soon, as far as its database does not say it; never waits."""
+        before = dict(self._notes)
+        for pod, text in marks.programmed.items():
+            if bridge.marks.programmed.get(pod) != text and pod in bridge.rows:
+                self._notes["Interface", bridge.rows[pod]] = (POD_PROGRAMMED, text)
+        if marks.lost_at is not None and marks.lost_at != bridge.marks.lost_at:
+            self._notes["Bridge", bridge.name] = (CONNECTIONS_LOST, str(int(marks.lost_at)))
+        if self._notes != before and not self._noted:
+            self._noted = True
+            os.write(self._wakes, b"x")
+
+    def _write(self) -> None:
+        """One transaction at a time; what fails for good is said once, as flows do not depend on it."""
+        if self._writing is not None:
+            status = self._writing.commit()
+            if status == ovs.db.idl.Transaction.INCOMPLETE:
+                return
+            good = (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED)
+            if status not in good and not self._refused:
+                self._refused = True
+                LOG.warning("%s: nothing can be noted there: %s", self.remote, self._writing.get_error() or status)
+            self._writing = None
+        if not self._notes or not self._idl.has_ever_connected():
+            return
+        txn = self._writing = ovs.db.idl.Transaction(self._idl)
+        notes, self._notes = self._notes, {}
+        for (table, name), (key, text) in notes.items():
+            for uuid, row in self._idl.tables[table].rows.items():
+                if name in (str(uuid), getattr(row, "name", "")):
+                    row.setkey("external_ids", key, text)
+        if txn.commit() != ovs.db.idl.Transaction.INCOMPLETE:
+            self._writing = None
 
     def _rows(self) -> tuple[BridgeRow, ...]:
         interfaces = self._idl.tables["Interface"].rows
@@ -105,6 +152,7 @@ class OvsdbWatch:
             str(_only(row.fail_mode) or ""),
             tuple(ControllerRow(item.target, str(_only(item.connection_mode) or "")) for item in row.controller),
             tuple(self._interface(item) for port in row.ports for item in port.interfaces),
+            row.datapath_type,
         )
 
     def _interface(self, row: Any) -> InterfaceRow:

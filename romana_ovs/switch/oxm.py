@@ -60,8 +60,11 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "ct_zone": (NXM_1, 106),
     "ct_mark": (NXM_1, 107),
     "ct_label": (NXM_1, 108),
+    "ct_nw_proto": (NXM_1, 119),
     "ct_nw_src": (NXM_1, 120),
     "ct_nw_dst": (NXM_1, 121),
+    "ct_tp_src": (NXM_1, 124),
+    "ct_tp_dst": (NXM_1, 125),
     **{f"reg{number}": (NXM_1, number) for number in range(16)},
 }
 _VLAN_VID = (BASIC, 6)

@@ -162,7 +162,7 @@ def _gateway(facts: BridgeFacts, host: int, node: Node | None, plan: Plan) -> Ga
     own = plan.gateway(host)
     known: tuple[IPv4Address, ...] = node.addresses if node is not None else ()
     addresses = (own, *sorted(set(known) - {own}))
-    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(own), addresses)
+    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(own), addresses, facts.connections_lost)
 
 
 def _elsewhere(foreign: tuple[ForeignRoute, ...], host: int) -> tuple[ForeignRoute, ...]:

@@ -27,14 +27,17 @@ from romana_ovs.emulate.system import inside
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import Load
-from romana_ovs.pipeline.registers import SURVIVOR
+from romana_ovs.pipeline.priorities import Commit
+from romana_ovs.pipeline.registers import SENDER_SURVIVOR, SURVIVOR
 from tests.integration import pushing, traffic
 
 PATIENCE = 20.0
 """Seconds to wait for what takes milliseconds on an idle machine."""
 TICK = 0.02
-SURVIVES = Load(SURVIVOR.bits, 1).text({})
-"""The mark of pods that are older than their switch's process, in ovs-ofctl's words."""
+SURVIVES = tuple(f"{Load(register.bits, 1).text({})}," for register in (SURVIVOR, SENDER_SURVIVOR))
+"""The marks of ends that are older than their switch's connections, in ovs-ofctl's words."""
+LOOSE = f"priority={int(Commit.LOOSE_LIMITED)},"
+"""A row that only survivors have."""
 PORTS = ("80/tcp", "81/tcp", "80/udp", "81/udp")
 
 
@@ -157,11 +160,13 @@ class Live:
         def named(found: re.Match[str]) -> str:
             return f"{found[1]}{ports[int(found[2], 0)]}{found[3]}" if int(found[2], 0) in ports else found[0]
 
-        return {
-            re.sub(r"(in_port=|set_field:)(0x[0-9a-f]+|[0-9]+)(,|/0xffff->reg11)", named, text).replace(
-                f"{SURVIVES},", "")
-            for text in self.flows(name)
-        }
+        def plain(text: str) -> str:
+            shown = re.sub(r"(in_port=|set_field:)(0x[0-9a-f]+|[0-9]+)(,|/0xffff->reg11)", named, text)
+            for mark in SURVIVES:
+                shown = shown.replace(mark, "")
+            return shown
+
+        return {plain(text) for text in self.flows(name) if LOOSE not in text}
 
     def hidden_flows(self, name: str) -> str:
         """What `ovs-appctl bridge/dump-flows` shows: hidden flows too."""

@@ -55,7 +55,7 @@ GATEWAY_MAC = "0a:58:0a:00:00:41"
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
 SERVED = (PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80))
 SIGNED = (ORIGINAL, REPLY, ORPHAN)
-QUESTION = 1 << 4
+QUESTION, ANSWERED = 1 << 4, 1 << 5
 """In the byte of marks."""
 
 
@@ -95,7 +95,7 @@ def tables(
         {},
         {},
         (),
-        gateway=Gateway(0xFFFE, GATEWAY_MAC, (PLAN.gateway(1),)),
+        gateway=Gateway(0xFFFE, GATEWAY_MAC, (PLAN.gateway(1),), survivor),
         trunks=(Trunk(9),),
         hosts=(RemoteHost(2, "node2", 9),),
     )
@@ -241,22 +241,68 @@ def test_a_reply_of_a_tracked_connection_passes(net: Net) -> None:
     assert net.tcp("R", "A", (80, 40000), SYN | ACK, mark=REPLY, seq=5000, ack=1001) == "A"
 
 
-def test_a_reply_to_nothing_is_dropped_but_for_survivors(net: Net) -> None:
-    reply = {"mark": REPLY, "seq": 5000, "ack": 1001}
-    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == ""
+def test_a_reply_to_nothing_is_dropped_but_asked_about_for_survivors(net: Net) -> None:
+    reply = {"seq": 5000, "ack": 1001}
+    assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY, **reply) == ""
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
+    assert not net.asked
     net.switch.load(tables(survivor=True))
-    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == "A"
+    assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY, **reply) == ""
+    assert net.asked, "R's node judges it as a packet of A's"
+    assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY | ANSWERED, **reply) == "A"
     assert net.entries() == []
-    assert net.udp("R", "A", (53, 40000), mark=REPLY) == "A"
-    assert net.asked, "a datagram is delivered, and the server's node hears who its client is now"
+    assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
+    assert net.asked, "a datagram is not delivered, but the server's node hears who its client is now"
 
 
-def test_an_invalid_reply_is_dropped_but_for_survivors(net: Net) -> None:
-    reply = {"mark": REPLY, "seq": 5000, "ack": 1001, "broken": True}
-    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == ""
+def test_a_question_is_judged_and_answered_with_the_segment_as_it_was(net: Net) -> None:
+    """R's node holds a segment of B's that is no reply there: as from R to B, it asks."""
+
+    def answer(ports: tuple[int, int]) -> bytes | None:
+        question = frames.tcp(
+            ADDRESS["R"], ADDRESS["B"], ports, ACK | PSH, eth_src=wire_mac("R", QUESTION | ORIGINAL), seq=5001, ack=1001
+        )
+        return next(iter(net.switch.send("trunk", question).get("trunk", [])), None)
+
+    found = answer((40000, 80))
+    assert found is not None
+    assert found[7] & (QUESTION | ANSWERED | 3) == ANSWERED | REPLY
+    assert int.from_bytes(found[8:12], "big") == IDENTITY["B"]
+    assert found[26:34] == ADDRESS["B"].packed + ADDRESS["R"].packed
+    assert found[34:38] == (80).to_bytes(2, "big") + (40000).to_bytes(2, "big")
+    assert answer((40000, 81)) is None
+    assert net.entries() == [], "it fits no window of the connection"
+
+
+@pytest.mark.parametrize("client", ["A", "O"])
+def test_what_was_lost_goes_on_here_and_outside_in_the_direction_that_policy_admits(net: Net, client: str) -> None:
+    ports, back = (40000, 80), (80, 40000)
+    segment = {"data": b"x"}
+    assert net.tcp(client, "B", ports, ACK | PSH, seq=1001, ack=5002, **segment) == "", "no survivors, no loss"
     net.switch.load(tables(survivor=True))
-    assert net.tcp("R", "A", (80, 40000), ACK, **reply) == "A"
+    if client == "A":
+        # As a client of A's the server is refused; what it sends may be a reply.
+        assert net.tcp("B", "A", back, ACK | PSH, seq=5001, ack=1001, **segment) == "A"
+        assert net.entries() == []
+    assert net.tcp(client, "B", ports, ACK | PSH, seq=1001, ack=5002, **segment) == "B"
+    (entry,) = net.entries()
+    assert f"mark={IDENTITY[client]}" in entry
+    assert net.tcp("B", client, back, ACK | PSH, seq=5002, ack=1002, **segment) == client
+    net.switch.load(tables(survivor=True, b_admits=()))
+    assert net.tcp(client, "B", ports, ACK | PSH, seq=1002, ack=5003, **segment) == ""
+    net.switch.flush()
+    assert net.tcp("A", "B", ports, ACK | PSH, seq=1002, ack=5003, **segment) == "", "never by age alone"
+
+
+def test_survivors_hear_no_errors_and_no_datagrams_of_strangers(net: Net) -> None:
+    net.switch.load(tables(survivor=True, b_admits=()))
+    refused = frames.udp(ADDRESS["B"], ADDRESS["R"], (7, 8), eth_src=PLAN.mac(ADDRESS["B"]))
+    error = frames.icmp_error(ADDRESS["R"], refused, eth_src=wire_mac("R", REPLY))
+    assert net.deliver("R", error) == ""
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN) == ""
+    assert net.asked, "it might be a reply: R's node is asked"
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN | QUESTION) == ""
+    assert net.asked
 
 
 def test_invalid_originals_are_dropped_before_any_policy(net: Net) -> None:
@@ -364,8 +410,29 @@ def test_related_errors_pass_in_both_directions_while_the_connection_is_accepted
     refused = frames.icmp_error(ADDRESS["B"], request, eth_src=PLAN.mac(ADDRESS["B"]), code=3)
     assert net.deliver("B", refused) == "R"
     net.switch.load(tables(b_admits=()))
-    assert net.deliver("R", request) == "", "clears the mark"
+    assert net.deliver("B", refused) == "", "judged as a reply, now"
+    net.switch.load(tables())
+    assert net.deliver("B", refused) == "R"
+
+
+def test_an_error_counts_only_in_the_direction_in_which_the_other_node_takes_it(net: Net) -> None:
+    """A colluding pair: R's node refused what A sent, and R sends errors about it, which its node takes for its own."""
+    sent = frames.udp(ADDRESS["A"], ADDRESS["R"], (7100, 7200), eth_src=PLAN.mac(ADDRESS["A"]))
+    assert net.deliver("A", sent) == "R"
+    for mark, heard in ((ORIGINAL, ""), (ORPHAN, ""), (REPLY, "A")):
+        about = frames.icmp_error(ADDRESS["R"], sent, eth_src=wire_mac("R", mark))
+        assert net.deliver("R", about) == heard
+
+
+def test_an_error_is_judged_by_the_port_of_its_connection(net: Net) -> None:
+    request = frames.udp(ADDRESS["R"], ADDRESS["B"], (40000, 53), eth_src=wire_mac("R", ORIGINAL))
+    assert net.deliver("R", request) == "B"
+    refused = frames.icmp_error(ADDRESS["B"], request, eth_src=PLAN.mac(ADDRESS["B"]), code=3)
+    only = PortRange(Protocol.UDP, 54, 54)
+    net.switch.load(tables(b_admits=(replace(admits("R"), ports=(only,)),)))
     assert net.deliver("B", refused) == ""
+    net.switch.load(tables(b_admits=(replace(admits("R"), ports=(only, PortRange(Protocol.UDP, 52, 53))),)))
+    assert net.deliver("B", refused) == "R"
 
 
 def test_a_pod_cannot_report_errors_of_connections_that_are_not_its_own(net: Net) -> None:

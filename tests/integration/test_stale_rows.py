@@ -13,7 +13,7 @@ import pytest
 from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
-from romana_ovs.pipeline.registers import ORIGINAL, REPLY, UNSELECTED
+from romana_ovs.pipeline.registers import ORIGINAL, ORPHAN, REPLY, UNSELECTED
 from romana_ovs.policy.view import ClientGroup, ServerGroup
 from tests.integration.dummy import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
@@ -21,7 +21,7 @@ from tests.pipeline.lab import CLOSED_SERVER, TRUNK_PORT, Lab, LabPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
-QUESTION = 1 << 4
+QUESTION, ANSWERED = 1 << 4, 1 << 5
 """In the byte of marks."""
 
 
@@ -169,13 +169,46 @@ def test_a_question_about_a_refused_reply_is_answered_if_the_client_became_anoth
         assert pair.send(TRUNK_PORT, refused) == [], "nobody here has asked for it"
 
 
-def test_a_survivors_datagram_is_delivered_and_asked_about(ovs: DummyOvs) -> None:
+def test_a_survivors_datagram_is_asked_about_and_not_delivered(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=1))
     answer = wired(pair, "s", udp(pair.lab.ends("s", "c"), 53, 4000), REPLY)
     assert pair.send(TRUNK_PORT, answer) == []
     pair.change(survivor=True)
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1, TRUNK_PORT]
+    ((port, question),) = pair.send(TRUNK_PORT, answer)
+    assert (port, marks(question)) == (TRUNK_PORT, QUESTION | UNSELECTED << 2 | ORIGINAL)
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+
+
+@pytest.mark.parametrize("direction", [REPLY, ORPHAN, ORPHAN | QUESTION])
+def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, direction: int) -> None:
+    """The question that leaves, and the answer that is delivered, on the node that lost its connections."""
+    pair = Pair(ovs, lab(client=1))
+    segment = tcp(pair.lab.ends("s", "c"), 80, 4000, flags=ACK)
+    assert pair.send(TRUNK_PORT, wired(pair, "s", segment, direction)) == []
+    pair.change(survivor=True)
+    ((port, question),) = pair.send(TRUNK_PORT, wired(pair, "s", segment, direction))
+    assert (port, marks(question)) == (TRUNK_PORT, QUESTION | UNSELECTED << 2 | ORIGINAL)
+    assert (question.nw_src, question.tp_src, question.tp_dst) == (segment.nw_dst, 4000, 80)
+    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY | ANSWERED))] == [1]
+    there = segment.reply()
+    ((port, orphan),) = pair.send(1, there)
+    assert (port, marks(orphan) & 3) == (TRUNK_PORT, ORPHAN), "which end is the client is a guess"
+    ((port, again),) = pair.send(1, there)
+    assert marks(again) == marks(orphan)
+    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY))] == [1]
+    ((port, firm),) = pair.send(1, there)
+    assert marks(firm) & 3 == ORIGINAL, "the server's node has confirmed it"
+
+
+def test_the_servers_node_answers_a_question_about_a_segment(ovs: DummyOvs) -> None:
+    pair = Pair(ovs, lab(client=2))
+    question = tcp(pair.lab.ends("c", "s"), 4000, 80, flags=ACK)
+    ((port, answer),) = pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | QUESTION))
+    assert (port, marks(answer) & (ANSWERED | QUESTION | 3)) == (TRUNK_PORT, ANSWERED | REPLY)
+    assert (answer.nw_src, answer.tp_src, answer.tp_dst) == (question.nw_dst, 80, 4000)
+    pair.lab.moved("s", server=CLOSED_SERVER)
+    pair.change()
+    assert pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | QUESTION)) == []
 
 
 def test_the_servers_node_decides_a_question_and_shows_it_to_nobody(ovs: DummyOvs) -> None:

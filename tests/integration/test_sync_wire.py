@@ -42,8 +42,10 @@ def _transport(number: int) -> dict[str, tuple[int, int]]:
 def _matches() -> Iterator[dict[str, tuple[int, int]]]:
     for field in FIELDS.values():
         needs = {name: (value, FIELDS[name].ones) for name, value in field.needs}
-        if field.name in ("ct_nw_src", "ct_nw_dst"):
+        if field.name.startswith(("ct_nw_", "ct_tp_")):
             needs["ct_state"] = ct_state("+trk+rel")
+        if field.name.startswith("ct_tp_"):
+            needs["ct_nw_proto"] = (6, 0xFF)
         sample = {"eth_type": 0x0800, "in_port": 7, "vlan_tci": 0, "arp_op": 2}.get(field.name, 0x5A5A5A & field.ones)
         if field.name not in ("tcp_flags", "ct_state", "nw_frag"):
             yield {**needs, field.name: (sample, field.ones)}

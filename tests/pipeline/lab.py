@@ -134,7 +134,12 @@ class Lab:
             classes={},
             namespaces={},
             policies=(),
-            gateway=Gateway(GATEWAY_PORT, "02:00:00:00:00:01", (PLAN.gateway(node),)),
+            gateway=Gateway(
+                GATEWAY_PORT,
+                "02:00:00:00:00:01",
+                (PLAN.gateway(node),),
+                survivor=any(pod.survivor for pod in self._on(node)),
+            ),
             trunks=(Trunk(TRUNK_PORT, (underlay(other),) if self.tunnels else None),),
             hosts=(way,),
         )

@@ -23,6 +23,7 @@ from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import (
     ACCEPTED,
+    ANSWERED,
     CLIENT_GROUP,
     CLIENT_ID,
     DIRECTION,
@@ -31,6 +32,7 @@ from romana_ovs.pipeline.registers import (
     GATEWAY,
     LOCAL,
     OPEN,
+    ORIGINAL,
     OUT_PORT,
     OWN_NODE,
     QUESTION,
@@ -41,6 +43,7 @@ from romana_ovs.pipeline.registers import (
     TRUNK,
     TUNNEL,
     UNSELECTED,
+    WIRE_ANSWERED,
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_ID,
@@ -187,6 +190,7 @@ def deliveries() -> tuple[Flow, ...]:
         Move(EGRESS.bits, WIRE_EGRESS),
         Move(DIRECTION.bits, WIRE_DIRECTION),
         Move(QUESTION.bits, WIRE_QUESTION),
+        Move(ANSWERED.bits, WIRE_ANSWERED),
         Move(SENDER_ID.bits, WIRE_ID),
         Move(TUNNEL.bits, Bits("tun_dst", 0, 32)),
     )
@@ -195,7 +199,8 @@ def deliveries() -> tuple[Flow, ...]:
         row(rank.QUESTION, [QUESTION.match(1), EXIT.match(LOCAL)], []),
         row(rank.QUESTION, [QUESTION.match(1), EXIT.match(GATEWAY)], []),
         # What a reply was made into goes back by the trunk that it came by, where no other output would send it.
-        row(rank.QUESTION, [QUESTION.match(1), FORWARD, EXIT.match(TRUNK)], [*wire, InPort()]),
+        row(rank.QUESTION, [QUESTION.match(1), DIRECTION.match(ORIGINAL), EXIT.match(TRUNK)], [*wire, InPort()]),
+        row(rank.QUESTION, [ANSWERED.match(1), SIDE.match(LOCAL), EXIT.match(TRUNK)], [*wire, InPort()]),
         row(rank.OUT, [EXIT.match(LOCAL)], [out]),
         row(rank.OUT, [EXIT.match(GATEWAY)], [out]),
         row(rank.OUT, [EXIT.match(TRUNK)], [*wire, out]),

@@ -13,6 +13,7 @@ from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import mac_number
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import (
+    ANSWERED,
     DIRECTION,
     EGRESS,
     GATEWAY,
@@ -23,8 +24,10 @@ from romana_ovs.pipeline.registers import (
     SENDER_CLIENT,
     SENDER_ID,
     SENDER_SERVER,
+    SENDER_SURVIVOR,
     SIDE,
     TRUNK,
+    WIRE_ANSWERED,
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_ID,
@@ -45,7 +48,11 @@ def pod_guard(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
     mac, address = mac_number(pod.mac), int(pod.address)
     asking = (port, UNTAGGED, ("eth_src", mac), ("arp_sha", mac), ("arp_spa", address), ARP_REQUEST)
     marks = loads(
-        (SIDE, LOCAL), (SENDER_ID, pod.identity), (SENDER_CLIENT, member.client), (SENDER_SERVER, member.server)
+        (SIDE, LOCAL),
+        (SENDER_SURVIVOR, int(pod.survivor)),
+        (SENDER_ID, pod.identity),
+        (SENDER_CLIENT, member.client),
+        (SENDER_SERVER, member.server),
     )
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
     return (
@@ -67,6 +74,7 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
         Move(WIRE_DIRECTION, DIRECTION.bits),
         Move(WIRE_EGRESS, EGRESS.bits),
         Move(WIRE_QUESTION, QUESTION.bits),
+        Move(WIRE_ANSWERED, ANSWERED.bits),
         Move(WIRE_ID, SENDER_ID.bits),
         Goto("Locate"),
     ]
@@ -97,8 +105,9 @@ def gateway_guard(
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("gateway"))
     port = (("in_port", gateway.ofport), UNTAGGED)
     own = set(gateway.addresses)
-    node_marks = loads((SIDE, GATEWAY), (SENDER_ID, node_identity(host)))
-    outside_marks = loads((SIDE, GATEWAY), (SENDER_ID, OUTSIDE))
+    side = ((SIDE, GATEWAY), (SENDER_SURVIVOR, int(gateway.survivor)))
+    node_marks = loads(*side, (SENDER_ID, node_identity(host)))
+    outside_marks = loads(*side, (SENDER_ID, OUTSIDE))
     flows = [
         row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("Locate")])
         for address in sorted(own)

@@ -6,6 +6,7 @@ from functools import partial
 from ipaddress import IPv4Network
 
 from romana_ovs.addressing.plan import Plan
+from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, Goto, Load, Move, OutputBits
 from romana_ovs.pipeline.compile.words import IP, feature_origin, loads
@@ -58,15 +59,17 @@ def pod_place(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
     )
 
 
-def gateway_place(gateway: Gateway) -> tuple[Flow, ...]:
+def gateway_place(gateway: Gateway, host: int) -> tuple[Flow, ...]:
     """The node's own addresses, and everything outside by way of the node."""
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("gateway"))
-    way = (*loads((EXIT, GATEWAY), (OUT_PORT, gateway.ofport)), *_to_mac(gateway.mac), Goto("Track"))
+    marks = loads((EXIT, GATEWAY), (SURVIVOR, int(gateway.survivor)), (OUT_PORT, gateway.ofport))
+    way = (*marks, *_to_mac(gateway.mac), Goto("Track"))
+    node = loads((OWN_NODE, 1), (RECEIVER_ID, node_identity(host)))
     own = tuple(
-        row(priorities.Locate.ENDPOINT, [("nw_dst", int(address))], [*loads((OWN_NODE, 1)), *way])
+        row(priorities.Locate.ENDPOINT, [("nw_dst", int(address))], [*node, *way])
         for address in sorted(set(gateway.addresses))
     )
-    return (*own, row(priorities.Locate.OUTSIDE, [IP], way))
+    return (*own, row(priorities.Locate.OUTSIDE, [IP], [*loads((RECEIVER_ID, OUTSIDE)), *way]))
 
 
 def network_place(plan: Plan, host: int) -> tuple[Flow, ...]:

@@ -1,7 +1,8 @@
 """Permissions as flows: plain rows where few, conjunctions where peers times ports would be many.
 
-A permission is peers times ports. Addresses and ports stand in other fields of a reply than of an original, so
-those conditions come twice, each with its direction; identities are those of client and server both ways.
+A permission is peers times ports. Addresses and ports stand in other fields of a reply than of an original, and in
+conntrack's fields for an ICMP error about either, so those conditions come three times, each with what it is for;
+identities are those of client and server always.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from romana_ovs.model.identity import ALL_BITS, IdentityMatch
 from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.actions import Action, Conjunction
 from romana_ovs.pipeline.compile.ports import ALL_PORTS, masks
-from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, identified
+from romana_ovs.pipeline.compile.words import BACKWARD, DIRECT, FORWARD, identified, state
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import FRAG_ANY, FRAG_LATER
 from romana_ovs.pipeline.flow import Flow, FlowKey, Match
-from romana_ovs.pipeline.registers import CLIENT_ID
+from romana_ovs.pipeline.registers import CLIENT_ID, RELATED
 from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, Origin
@@ -28,6 +29,9 @@ from romana_ovs.policy.view import Allow, Origin
 Alternative = tuple[Condition, ...]
 """Conditions that belong together; an empty one is always met."""
 
+ABOUT: Alternative = (RELATED.match(1), state("+trk+rel-inv"))
+"""An ICMP error: its connection's ends and ports are those that conntrack remembers."""
+_KINDS = (FORWARD, BACKWARD, ABOUT[0])
 PEER_AND_PORT = 2
 """Clauses of a conjunction."""
 
@@ -112,7 +116,11 @@ def _peers(allow: Allow, address: str) -> list[Alternative]:
     for cidr in allow.cidrs:
         if cidr.prefixlen == 0:
             return [()]
-        peers += [(FORWARD, _within(address, cidr)), (BACKWARD, _within(other, cidr))]
+        peers += [
+            (FORWARD, DIRECT, _within(address, cidr)),
+            (BACKWARD, DIRECT, _within(other, cidr)),
+            (*ABOUT, _within(f"ct_{address}", cidr)),
+        ]
     return peers
 
 
@@ -141,12 +149,13 @@ def _ports(ports: Sequence[PortRange] | None) -> list[Alternative]:
             continue
         number: Condition = ("nw_proto", protocol.number)
         if any(low <= 1 and high == ALL_PORTS for low, high in ranges):
-            alternatives.append((number,))
+            alternatives += [(number,), (*ABOUT, ("ct_nw_proto", protocol.number))]
             continue
         for low, high in ranges:
             for value, mask in masks(low, high):
                 alternatives.append((FORWARD, number, (f"{protocol.value}_dst", value, mask)))
                 alternatives.append((BACKWARD, number, (f"{protocol.value}_src", value, mask)))
+                alternatives.append((*ABOUT, ("ct_nw_proto", protocol.number), ("ct_tp_dst", value, mask)))
         # No ports in a later fragment: it goes on only with an admitted first one, by way of conntrack.
         alternatives.append((number, ("nw_frag", FRAG_ANY | FRAG_LATER, FRAG_ANY | FRAG_LATER)))
     return alternatives
@@ -163,5 +172,6 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _consistent(peer: Alternative, port: Alternative) -> bool:
-    """Whether one packet can meet both: not an original's address with a reply's port."""
-    return not ((FORWARD in peer and BACKWARD in port) or (BACKWARD in peer and FORWARD in port))
+    """Whether one packet can meet both: not an original's address with a reply's port, for instance."""
+    kinds = [{kind for kind in _KINDS if kind in alternative} for alternative in (peer, port)]
+    return not (kinds[0] and kinds[1]) or kinds[0] == kinds[1]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
-from romana_ovs.pipeline.compile import decide, guard, locate, stale, track
+from romana_ovs.pipeline.compile import decide, guard, locate, lost, related, stale, track
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -96,7 +96,7 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
             raise PipelineError(f"no verdicts for local pod {pod.key}")
         inputs = (pod, member)
         add(("guard", pod.key), inputs, partial(guard.pod_guard, pod, member))
-        add(("errors", pod.key), pod.address, partial(track.own_errors, pod.address))
+        add(("errors", pod.key), pod.address, partial(related.pod_errors, pod.address))
         if not _is_own(view, pod.address):
             add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
@@ -115,6 +115,8 @@ def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
     add("states", (), track.states)
     add("roles", (), track.roles)
     add("stale", (), stale.stale)
+    add("errors", (), related.error_frame)
+    add("lost", zone, lambda: lost.lost(zone))
     add("commits", zone, lambda: track.commits(zone))
     add("refusals", zone, lambda: track.refusals(zone))
     add("deliveries", (), decide.deliveries)
@@ -132,7 +134,9 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
             (gateway, view.host, plan, foreign),
             lambda: guard.gateway_guard(gateway, view.host, plan.network, foreign),
         )
-        add("way out", gateway, lambda: locate.gateway_place(gateway))
+        add("way out", (gateway, view.host), lambda: locate.gateway_place(gateway, view.host))
+        own = (view.host, gateway.addresses)
+        add("node's errors", own, lambda: related.node_errors(*own))
     for trunk in view.trunks:
         add(("trunk", trunk.ofport), trunk, partial(guard.trunk_guard, trunk))
     routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
@@ -153,6 +157,8 @@ def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
         meter = opening_meter(pod.ofport, rate, origin)
         meters[meter.number] = meter
         add(("limit", pod.key), (pod.ofport, meter, zone), partial(track.limited, pod, meter, zone))
+        if pod.survivor:
+            add(("loose limit", pod.key), (pod.ofport, meter, zone), partial(lost.limited, pod.ofport, meter, zone))
     return meters
 
 

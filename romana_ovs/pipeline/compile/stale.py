@@ -23,7 +23,7 @@ from enum import IntEnum
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, CtClear, Goto, Load, Move, Resubmit
 from romana_ovs.pipeline.compile.track import TO_CLIENT
-from romana_ovs.pipeline.compile.words import BACKWARD, IP, feature_origin, load
+from romana_ovs.pipeline.compile.words import BACKWARD, IP, feature_origin, load, swapped
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.packet import ICMP, SCTP, TCP, UDP
@@ -33,12 +33,10 @@ from romana_ovs.pipeline.registers import (
     LOCAL,
     MARKS,
     OPEN,
-    PASSED,
     QUESTION,
     RECEIVER_CLIENT,
     RECEIVER_ID,
     RECEIVER_SERVER,
-    SCRATCH,
     SENDER_CLIENT,
     SENDER_ID,
     SENDER_SERVER,
@@ -58,15 +56,10 @@ def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action
     return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("stale"))
 
 
-def _swapped(one: Bits, other: Bits) -> tuple[Action, ...]:
-    scratch = Bits(SCRATCH.bits.field, 0, one.width)
-    return (Move(one, scratch), Move(other, one), Move(scratch, other))
-
-
-_ADDRESSES = _swapped(Bits("nw_src", 0, 32), Bits("nw_dst", 0, 32))
-_UDP_ENDS = (*_ADDRESSES, *_swapped(Bits("udp_src", 0, 16), Bits("udp_dst", 0, 16)))
-_SCTP_ENDS = (*_ADDRESSES, *_swapped(Bits("sctp_src", 0, 16), Bits("sctp_dst", 0, 16)))
-_ASK = (
+ADDRESSES = swapped(Bits("nw_src", 0, 32), Bits("nw_dst", 0, 32))
+UDP_ENDS = (*ADDRESSES, *swapped(Bits("udp_src", 0, 16), Bits("udp_dst", 0, 16)))
+_SCTP_ENDS = (*ADDRESSES, *swapped(Bits("sctp_src", 0, 16), Bits("sctp_dst", 0, 16)))
+ASK = (
     Move(RECEIVER_ID.bits, SENDER_ID.bits),
     Move(RECEIVER_CLIENT.bits, SENDER_CLIENT.bits),
     Move(RECEIVER_SERVER.bits, SENDER_SERVER.bits),
@@ -86,10 +79,8 @@ def stale() -> tuple[Flow, ...]:
         _row(rank.STALE, [IP, _TCP, *_REPLY], passed),
         _row(rank.STALE, [IP, _SCTP, *_REPLY], passed),
         _row(rank.STALE, [IP, _ICMP, *_REPLY], []),
-        _row(rank.STALE, [IP, _UDP, *_REPLY], [*_UDP_ENDS, *_ASK]),
-        _row(rank.STALE_OTHER, [IP, *_REPLY], [*_ADDRESSES, *_ASK]),
-        # A bridge that lost its connections gets them back, and nothing is lost meanwhile.
-        _row(rank.SURVIVOR, [IP, _UDP, PASSED.match(1), *_REPLY], [Resubmit("Deliver"), *_UDP_ENDS, *_ASK]),
+        _row(rank.STALE, [IP, _UDP, *_REPLY], [*UDP_ENDS, *ASK]),
+        _row(rank.STALE_OTHER, [IP, *_REPLY], [*ADDRESSES, *ASK]),
     )
 
 
@@ -117,10 +108,10 @@ def former_receivers(pairs: Iterable[tuple[int, int]]) -> tuple[Flow, ...]:
     for identity, number in sorted(pairs):
         here = (*_REPLY, QUESTION.match(0), RECEIVER_ID.match(identity), ("ct_mark", number))
         rows += [
-            _row(rank.FORMER, [IP, _UDP, *here], [*judge, *_UDP_ENDS, *_ASK]),
-            _row(rank.FORMER, [IP, _SCTP, *here], [*judge, *_SCTP_ENDS, *_ASK]),
+            _row(rank.FORMER, [IP, _UDP, *here], [*judge, *UDP_ENDS, *ASK]),
+            _row(rank.FORMER, [IP, _SCTP, *here], [*judge, *_SCTP_ENDS, *ASK]),
             _row(rank.FORMER, [IP, _TCP, *here], onward),
             _row(rank.FORMER, [IP, _ICMP, *here], onward),
-            _row(rank.FORMER_OTHER, [IP, *here], [*judge, *_ADDRESSES, *_ASK]),
+            _row(rank.FORMER_OTHER, [IP, *here], [*judge, *ADDRESSES, *ASK]),
         ]
     return tuple(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from ipaddress import IPv4Address
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
@@ -12,7 +11,6 @@ from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit, 
 from romana_ovs.pipeline.compile.words import (
     BACKWARD,
     FORWARD,
-    FROM_ELSEWHERE,
     TO_ELSEWHERE,
     feature_origin,
     flags,
@@ -40,7 +38,6 @@ from romana_ovs.pipeline.registers import (
     OPEN,
     ORIGINAL,
     ORPHAN,
-    PASSED,
     QUESTION,
     RECEIVER_CLIENT,
     RECEIVER_ID,
@@ -53,7 +50,6 @@ from romana_ovs.pipeline.registers import (
     SERVER_ID,
     SETTLED,
     SIDE,
-    SURVIVOR,
     TRUNK,
     UNSELECTED,
 )
@@ -82,36 +78,9 @@ def _on(*actions: Action) -> tuple[Action, ...]:
     return (*actions, Goto("Roles"))
 
 
-_PASSED = _on(load(PASSED, 1), load(DIRECTION, REPLY))
-
-
 def states() -> tuple[Flow, ...]:
     """The conntrack table of DATAPLANE.md, row by row."""
-    return (*_passing(), *_replies(), *_openings(), *_decisions())
-
-
-def own_errors(address: IPv4Address) -> tuple[Flow, ...]:
-    """ICMP errors of the local pod with this address, about connections of its own only.
-
-    What comes by a trunk was held to the same where it was sent; routers stand behind the gateway.
-    """
-    about = (SIDE.match(LOCAL), state("+trk+rel-inv"), CT_ACCEPTED.match(1), ("nw_src", int(address)))
-    return tuple(
-        _row(priorities.State.RELATED, [*about, (end, int(address))], _PASSED) for end in ("ct_nw_src", "ct_nw_dst")
-    )
-
-
-def _passing() -> tuple[Flow, ...]:
-    passed = _PASSED
-    survivor = (SIDE.match(TRUNK), DIRECTION.match(REPLY), QUESTION.match(0), EXIT.match(LOCAL), SURVIVOR.match(1))
-    rank = priorities.State
-    return (
-        _row(rank.RELATED, [FROM_ELSEWHERE, state("+trk+rel-inv"), CT_ACCEPTED.match(1)], passed),
-        _row(rank.SURVIVOR, [*survivor, state("+trk+new")], passed),
-        _row(rank.SURVIVOR, [*survivor, state("+trk+inv")], passed),
-        _row(rank.INVALID, [state("+trk+inv")], []),
-        _row(rank.INVALID, [state("+trk+rel-inv")], []),
-    )
+    return (_row(priorities.State.INVALID, [state("+trk+inv")], []), *_replies(), *_openings(), *_decisions())
 
 
 def _replies() -> tuple[Flow, ...]:
@@ -199,7 +168,6 @@ def roles() -> tuple[Flow, ...]:
         Goto("Egress"),
     )
     return (
-        _row(rank.PASSED, [PASSED.match(1)], [Goto("Deliver")]),
         _row(rank.ROLE, [FORWARD], forward),
         _row(rank.ROLE, [BACKWARD, EXIT.match(LOCAL)], [*TO_CLIENT, Goto("Egress")]),
         _row(rank.ROLE, [BACKWARD, EXIT.match(TRUNK)], [*remembered, ask, Goto("Egress")]),
@@ -207,7 +175,7 @@ def roles() -> tuple[Flow, ...]:
     )
 
 
-_REMEMBERED = (
+REMEMBERED = (
     Move(CLIENT_ID.bits, CT_CLIENT.bits),
     Move(SIDE.bits, CT_SIDE.bits),
     Move(EXIT.bits, CT_EXIT.bits),
@@ -217,7 +185,7 @@ _REMEMBERED = (
 
 def commits(zone: int) -> tuple[Flow, ...]:
     """Accepted originals are remembered with their client; replies and orphans pass as they are."""
-    rank, writes = priorities.Commit, _REMEMBERED
+    rank, writes = priorities.Commit, REMEMBERED
     fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
     return (
         # Later fragments carry no ports: only the way through conntrack ties them to an admitted first one.
@@ -237,7 +205,7 @@ def limited(pod: LocalPod, meter: Meter, zone: int) -> tuple[Flow, ...]:
     entry is accepted), and not what commits anew, which puts an entry in the place of another.
     """
     new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
-    remembered = Ct(zone=zone, table="Deliver", commit=True, writes=_REMEMBERED)
+    remembered = Ct(zone=zone, table="Deliver", commit=True, writes=REMEMBERED)
     actions = (ThroughMeter(meter.number), remembered)
     return (
         flow(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from romana_ovs.model.identity import IdentityMatch
-from romana_ovs.pipeline.actions import Load
+from romana_ovs.pipeline.actions import Action, Bits, Load, Move
 from romana_ovs.pipeline.fields import ETH_IP, ct_state, tcp_flags
-from romana_ovs.pipeline.registers import DIRECTION, EXIT, REPLY, SIDE, TRUNK, Register
+from romana_ovs.pipeline.registers import DIRECTION, EXIT, RELATED, REPLY, SCRATCH, SIDE, TRUNK, Register
 from romana_ovs.pipeline.tables import Condition
 from romana_ovs.policy.view import Origin
 
@@ -13,6 +13,8 @@ IP: Condition = ("eth_type", ETH_IP)
 FORWARD = DIRECTION.match(1, mask=1)
 """Original or orphan: the client sent it (bit 0 of the direction mark)."""
 BACKWARD = DIRECTION.match(REPLY)
+DIRECT = RELATED.match(0)
+"""No ICMP error about something else."""
 FROM_ELSEWHERE = SIDE.match(TRUNK, mask=TRUNK)
 """Came by a trunk or the gateway: not from a local pod."""
 TO_ELSEWHERE = EXIT.match(TRUNK, mask=TRUNK)
@@ -42,6 +44,12 @@ def load(register: Register, value: int) -> Load:
 def loads(*pairs: tuple[Register, int]) -> tuple[Load, ...]:
     """Write several registers; zeros are left out, as registers start at 0."""
     return tuple(load(register, value) for register, value in pairs if value)
+
+
+def swapped(one: Bits, other: Bits) -> tuple[Action, ...]:
+    """Exchange the bits of two fields."""
+    scratch = Bits(SCRATCH.bits.field, 0, one.width)
+    return (Move(one, scratch), Move(other, one), Move(scratch, other))
 
 
 def identified(register: Register, match: IdentityMatch) -> Condition:

@@ -1,0 +1,58 @@
+"""Which pods count as older than their bridge's connections, by what is noted in the database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+
+from romana_ovs.controller.survivors import SURVIVAL_SECONDS, Survivors, known_pods, marks_of, programmed_for
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.objects import PodKey
+from romana_ovs.switch.bridges import Bridge, Marks
+from romana_ovs.sync.endpoints import Endpoint
+
+OLD, NEW = PodKey("a/old"), PodKey("a/new")
+ADDRESS = {OLD: IPv4Address("10.0.64.1"), NEW: IPv4Address("10.0.64.2")}
+NOTED = programmed_for(OLD, ADDRESS[OLD])
+
+
+def bridge(*, keeps: bool = False, lost_at: float | None = None, noted: str = NOTED) -> Bridge:
+    """Two pods, one of which was programmed before."""
+    facts = BridgeFacts("node1", MappingProxyType({OLD: PodPort(1), NEW: PodPort(2)}))
+    marks = Marks(MappingProxyType({OLD: noted, NEW: ""}), lost_at)
+    return Bridge(1, "br-int", facts, {OLD: "row1", NEW: "row2"}, keeps_connections=keeps, marks=marks)
+
+
+def surviving(facts: BridgeFacts) -> set[PodKey]:
+    return {key for key, port in facts.pods.items() if port.survivor}
+
+
+def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() -> None:
+    survivors = Survivors({}, fresh=True)
+    facts = survivors.mark(bridge(), ADDRESS.get, 1000.0)
+    assert surviving(facts) == {OLD} and facts.connections_lost
+    assert marks_of(bridge(), ADDRESS.get, survivors.lost_at).lost_at == 1000.0
+    later = survivors.mark(bridge(), ADDRESS.get, 1000.0 + SURVIVAL_SECONDS)
+    assert surviving(later) == set() and not later.connections_lost
+
+
+def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survivors() -> None:
+    for found in (bridge(noted=""), bridge(keeps=True), bridge(noted="a/old 10.0.64.9"), bridge(noted="a/x 10.0.64.1")):
+        facts = Survivors({}, fresh=True).mark(found, ADDRESS.get, 1000.0)
+        assert surviving(facts) == set() and not facts.connections_lost
+    assert known_pods(bridge(keeps=True), ADDRESS.get) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
+
+
+def test_a_restarted_controller_goes_on_with_what_the_flows_and_the_database_say() -> None:
+    served = {ADDRESS[OLD]: Endpoint(1, survivor=True), ADDRESS[NEW]: Endpoint(2, survivor=False)}
+    for lost_at, expected in ((990.0, {OLD}), (None, set()), (1000.0 - SURVIVAL_SECONDS, set())):
+        facts = Survivors(served, fresh=False).mark(bridge(lost_at=lost_at), ADDRESS.get, 1000.0)
+        assert surviving(facts) == expected
+
+
+def test_a_pod_that_was_taken_out_is_none_any_more() -> None:
+    survivors = Survivors({}, fresh=True)
+    assert surviving(survivors.mark(bridge(), ADDRESS.get, 1.0)) == {OLD}
+    again = replace(bridge(), rows={OLD: "row3", NEW: "row2"})
+    assert surviving(survivors.mark(again, ADDRESS.get, 2.0)) == set()

@@ -1,0 +1,171 @@
+"""Connections that were lost with a switch, in the interpreter: what goes on is what policy admits at both ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.pipeline.packet import ACK, SYN, Packet, icmp_error, sctp, tcp, udp
+from romana_ovs.policy.view import ClientGroup
+from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, Addresses, Lab, LabPod
+
+SHUT = ClientGroup(9, (), open=False)
+OPEN_ONLY = ClientGroup(8, (), open=True)
+LOSSES = [(1,), (2,), (1, 2)]
+
+
+def made(place: str, *, client: ClientGroup | None = None, server_out: ClientGroup | None = None) -> Lab:
+    """Client c, whom nobody may reach, and server s: on one node, over a link, through a tunnel."""
+    return Lab.of(
+        LabPod("c", 1, 1, server=CLOSED_SERVER, client=client),
+        LabPod("s", 1 if place == "node" else 2, 2, client=server_out),
+        tunnels=place == "tunnel",
+    )
+
+
+def lose(lab: Lab, *nodes: int) -> None:
+    """The switches of these nodes lose their connections; the pods there survive it."""
+    for node in nodes:
+        lab.network.switches[f"n{node}"].conntrack.flush()
+    for name, pod in list(lab.pods.items()):
+        lab.moved(name, survivor=pod.node in nodes)
+
+
+def opened(lab: Lab, packet: Packet) -> tuple[Packet, Packet]:
+    """A connection that is open: how its client and its server go on."""
+    assert lab.delivered("c", packet) == ["s"]
+    assert lab.delivered("s", packet.reply()) == ["c"]
+    if packet.nw_proto == 6:
+        assert lab.delivered("c", packet.with_flags(ACK)) == ["s"]
+        return packet.with_flags(ACK), packet.reply().with_flags(ACK)
+    return packet, packet.reply()
+
+
+@pytest.mark.parametrize("place", ["node", "link", "tunnel"])
+@pytest.mark.parametrize("nodes", LOSSES)
+@pytest.mark.parametrize("first", ["c", "s"])
+@pytest.mark.parametrize("server_out", [None, SHUT])
+def test_tcp_goes_on_whoever_speaks_first(place: str, nodes: tuple[int, ...], first: str, server_out) -> None:
+    lab = made(place, server_out=server_out)
+    there, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
+    lose(lab, *nodes)
+    for sender in (first, first, "c", "s", "s", "c"):
+        assert lab.delivered(sender, there if sender == "c" else back) == ["s" if sender == "c" else "c"]
+    for name in ("c", "s"):
+        lab.moved(name, survivor=False)
+    assert lab.delivered("s", back) == ["c"], "the time of survivors is over, the connection is known again"
+    assert lab.delivered("c", there) == ["s"]
+    lab.moved("s", server=CLOSED_SERVER)
+    assert lab.delivered("s", back) == []
+    assert lab.delivered("c", there) == []
+
+
+@pytest.mark.parametrize("place", ["node", "link", "tunnel"])
+@pytest.mark.parametrize("nodes", LOSSES)
+@pytest.mark.parametrize("change", ["egress", "open egress", "ingress", "tenants"])
+def test_what_policy_refuses_now_does_not_go_on(place: str, nodes: tuple[int, ...], change: str) -> None:
+    """The client's egress, the server's ingress, their tenants, an egress rule that does not name the server."""
+    lab = made(place)
+    there, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
+    lose(lab, *nodes)
+    client, server = lab.pods["c"], replace(lab.pods["s"], client=SHUT)
+    if "egress" in change:
+        client = replace(client, client=OPEN_ONLY if change == "open egress" else SHUT)
+    elif change == "ingress":
+        server = replace(server, server=CLOSED_SERVER)
+    lab.change(client, server)
+    if change == "tenants":
+        for node in (1, 2):
+            nobody = [flow for flow in lab.flows(node) if flow.table != "Tenancy" or flow.match == ()]
+            lab.network.switches[f"n{node}"].program(nobody)
+    for sender in ("s", "c", "s", "c"):
+        assert lab.delivered(sender, there if sender == "c" else back) == []
+
+
+@pytest.mark.parametrize("place", ["link", "tunnel"])
+@pytest.mark.parametrize("nodes", LOSSES)
+def test_a_pod_that_came_after_the_loss_gets_nothing_meant_for_another(place: str, nodes: tuple[int, ...]) -> None:
+    lab = made(place)
+    _, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
+    _, push = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
+    lose(lab, *nodes)
+    lab.network.switches["n1"].conntrack.flush(address=int(lab.pods["c"].address))
+    lab.moved("c", survivor=False)
+    for packet in (back, push, icmp_error(lab.ends("s", "c"), udp(lab.ends("c", "s"), 4000, 53))):
+        for _ in range(3):
+            assert lab.delivered("s", packet) == []
+
+
+@pytest.mark.parametrize("nodes", LOSSES)
+def test_nothing_but_tcp_goes_on_before_the_client_speaks(nodes: tuple[int, ...]) -> None:
+    lab = made("link")
+    for packet in (sctp(lab.ends("c", "s"), 4000, 80),):
+        _, back = opened(lab, packet)
+        lose(lab, *nodes)
+        assert lab.delivered("s", back) == []
+        assert lab.delivered("c", packet) == ["s"]
+        assert lab.delivered("s", back) == ["c"]
+
+
+def test_a_push_that_its_client_may_hear_goes_on_after_the_question() -> None:
+    lab = made("link")
+    there, push = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
+    lose(lab, 1)
+    assert lab.delivered("s", push) == [], "it made the client's node ask"
+    assert lab.delivered("s", push) == ["c"]
+    lose(lab, 1)
+    lab.moved("c", client=SHUT)
+    for _ in range(3):
+        assert lab.delivered("s", push) == []
+
+
+@pytest.mark.parametrize("from_outside", [True, False])
+def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None:
+    lab = Lab.of(LabPod("p", 1, 1, server=OPEN_SERVER if from_outside else CLOSED_SERVER))
+    outside = Addresses.of("203.0.113.9", lab.pods["p"].address, eth_src=0x020000000001)
+    inward = tcp(outside, 4000, 80) if from_outside else tcp(outside, 80, 4000)
+    outward = inward.reply()
+    there = lambda: lab.delivered("p", replace(outward, tcp_flags=ACK)) == [f"n1:{GATEWAY_PORT}"]  # noqa: E731
+    back = lambda: lab.arrivals("n1", GATEWAY_PORT, inward.with_flags(ACK)) == ["p"]  # noqa: E731
+    assert not there() and not back()
+    lab.moved("p", survivor=True)
+    order = [back, there] if from_outside else [there, back]
+    assert order[1]() and order[0]() and order[1]() and order[0]()
+
+
+def test_survivors_hear_no_errors_about_what_was_refused() -> None:
+    """ATTACKS, 2: one refused datagram, then errors about it."""
+    lab = Lab.of(
+        LabPod("a", 1, 1, survivor=True),
+        LabPod("v", 2, 2, segment=2, server=CLOSED_SERVER, survivor=True),
+    )
+    probe = udp(lab.ends("a", "v"), 7100, 7200)
+    for lost in ((), (1,), (2,), (1, 2)):
+        for node in lost:
+            lab.network.switches[f"n{node}"].conntrack.flush()
+        for packet in (probe, udp(lab.ends("v", "a"), 7200, 7100)):
+            assert lab.delivered("a", packet) == []
+            assert lab.delivered("a", icmp_error(lab.ends("a", "v"), packet.reply())) == []
+        for flags in (ACK, SYN | ACK, 0x04, 0x01):
+            assert lab.delivered("a", tcp(lab.ends("a", "v"), 7100, 7200, flags=flags)) == []
+
+
+def test_the_node_itself_goes_on_too() -> None:
+    lab = Lab.of(LabPod("p", 1, 1, server=CLOSED_SERVER, survivor=True))
+    node = Addresses.of(PLAN.gateway(1), lab.pods["p"].address, eth_src=0x020000000001)
+    probe = tcp(node, 4000, 80).with_flags(ACK)
+    assert lab.arrivals("n1", GATEWAY_PORT, probe) == ["p"]
+    assert lab.delivered("p", probe.reply()) == [f"n1:{GATEWAY_PORT}"]
+
+
+@pytest.mark.parametrize("nodes", LOSSES)
+@pytest.mark.parametrize("crossing", [True, False])
+def test_a_guess_that_was_wrong_is_put_right(nodes: tuple[int, ...], *, crossing: bool) -> None:
+    """Both directions are admitted and the server speaks first: it goes on, whichever end counts as client."""
+    lab = made("link")
+    lab.moved("c", server=OPEN_SERVER)
+    there, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
+    lose(lab, *nodes)
+    for sender in ("s", "c", "s", "c") if crossing else ("s", "s", "c", "c", "s"):
+        assert lab.delivered(sender, there if sender == "c" else back) == ["s" if sender == "c" else "c"]
