@@ -35,9 +35,9 @@ RULES = Path(__file__).parents[2] / "etc" / "nftables" / "forwarding-node.nft"
 OUTSIDE, OTHER, UPLINK = "198.51.100.2", "198.51.100.3", "up0"
 SETTINGS = "[romana]\nisolation = tenant\ntenant_source = namespace\n"
 PORTS = {Fabric.VXLAN: 4789, Fabric.GENEVE: 6081}
-CLOSED, PUBLIC, FAR, SHUT_FAR, BEYOND, TUNNEL = range(30001, 30007)
-"""Node ports: to a pod that nothing may reach, to one for all outside, to such ones on node2, to outside, to node2's
-tunnel."""
+CLOSED, PUBLIC, UNSELECTED, FAR, SHUT_FAR, BEYOND, TUNNEL = range(30001, 30008)
+"""Node ports: to a pod that nothing may reach, to one for all outside, to one without policy, to such as the first two
+on node2, to outside, to node2's tunnel."""
 MASQUERADED = "meta mark & 0x4000 == 0x4000"
 
 
@@ -142,7 +142,7 @@ def rules(live: Cluster, number: int, **others: str) -> str:
 def proxy(live: Cluster) -> Iterator[None]:
     """What kube-proxy and a CNI plugin bring on node1: node ports, and masquerade of what leaves the cluster or is
     marked for it. Gone after the test, as all rules are."""
-    ends = {CLOSED: "red/closed", PUBLIC: "red/public", FAR: "red/far", SHUT_FAR: "red/shut"}
+    ends = {CLOSED: "red/closed", PUBLIC: "red/public", UNSELECTED: "blue/client", FAR: "red/far", SHUT_FAR: "red/shut"}
     to = "".join(f"tcp dport {port} mark set mark or 0x4000 dnat to {live.pod(key)}:80\n" for port, key in ends.items())
     to += f"tcp dport {BEYOND} mark set mark or 0x4000 dnat to {OUTSIDE}:8080\n"
     to += f"udp dport {TUNNEL} mark set mark or 0x4000 dnat to {underlay_address(1)}:{PORTS[live.fabric]}\n"
@@ -263,6 +263,7 @@ def test_a_node_port_is_not_the_node(live: Cluster, proxy: None, asks: Callable[
     for who in STRANGERS:
         assert asks(who, PUBLIC) == "red/public", "what is open to all outside stays so"
         assert asks(who, CLOSED, SOON) is None
+    assert asks("red/attacker", UNSELECTED) == "blue/client", "outside has no tenant: such a pod needs a policy"
     assert asks("node1", CLOSED) == "red/closed", "the node itself is the node, by its node ports too"
     assert fetch(live.node(1).netns, live.pod("red/closed")) == "red/closed"
 
