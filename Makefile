@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
-SYSTEM := openvswitch-switch mininet iproute2 ethtool iputils-ping procps curl openssl python3-venv
+SYSTEM := openvswitch-switch mininet iproute2 nftables ethtool iputils-ping procps curl openssl python3-venv
 TEST_SECONDS ?= 1500
 # A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
 TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
@@ -99,8 +99,8 @@ root:
 # Where dpkg is missing, other distributions' names are not ours to guess.
 system:
 	@if ! command -v dpkg-query > /dev/null; then \
-		for tool in ovs-vswitchd ovsdb-server mn ip ethtool ping curl openssl; do \
-			command -v "$$tool" > /dev/null || { echo "$$tool is missing: install Open vSwitch, Mininet, iproute2, ethtool, ping, curl and openssl." >&2; exit 1; }; \
+		for tool in ovs-vswitchd ovsdb-server mn ip nft ethtool ping curl openssl; do \
+			command -v "$$tool" > /dev/null || { echo "$$tool is missing: install Open vSwitch, Mininet, iproute2, nftables, ethtool, ping, curl and openssl." >&2; exit 1; }; \
 		done; exit 0; \
 	fi; \
 	missing=$$(for package in $(SYSTEM); do \

@@ -67,3 +67,19 @@ def test_what_the_readme_has_one_type_exists() -> None:
     cli = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     options = {word for words in lines for word in words if word.startswith("--")}
     assert options and all(f"`{option} " in cli for option in options)
+
+
+RULES = (ROOT / "etc" / "nftables" / "forwarding-node.nft").read_text(encoding="utf-8")
+
+
+def test_the_rules_of_forwarding_nodes_are_quoted_whole() -> None:
+    quoted = TEXT.partition("\nThis is all of it:\n\n")[2].partition("\nWhat to know of it:\n")[0]
+    lines = RULES.splitlines()
+    assert quoted.splitlines() == [f"    {line}".rstrip() for line in lines[lines.index("") + 1 :]]
+
+
+def test_what_the_readme_has_of_them_is_as_it_stands_there() -> None:
+    chains = re.findall(r"^ {6}chain .*?^ {6}}$", README, re.MULTILINE | re.DOTALL)
+    assert [chain.split()[1] for chain in chains] == ["tunnels-forwarded", "node-ports"]
+    for chain in chains:
+        assert re.sub("^  ", "", chain, flags=re.MULTILINE) in RULES

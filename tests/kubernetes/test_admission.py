@@ -6,7 +6,6 @@ On a control plane of its own, where labels of pods and of namespaces name tenan
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,51 +13,28 @@ import pytest
 
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
+from tests.kubernetes.guarded import (
+    DENIED,
+    NAMESPACES,
+    ROMANA,
+    bind,
+    guarded,
+    labelled,
+    named,
+    pod,
+    until_denied,
+    until_taken,
+)
 from tests.kubernetes.raw import Client, Object, Refused
 
-NAMESPACES = "/api/v1/namespaces"
 PODS = f"{NAMESPACES}/shop/pods"
-POLICIES = "/apis/romana.io/v1/namespaces/shop/networkpolicies"
-ROMANA = "/apis/romana.io/v1"
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
-FILES = ("crd-networkpolicies.yaml", "crd-tenants.yaml", "rbac.yaml", "admission.yaml", "optional")
-STAND_INS = {"allocations": "Allocation", "classsets": "ClassSet", "nodereports": "NodeReport"}
-"""What only the rules matter of here."""
-SECONDS = 30.0
-DENIED = "denied request: "
-
-
-def definition(plural: str, kind: str) -> Object:
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything},
-               "subresources": {"status": {}}}
-    return {"metadata": {"name": f"{plural}.romana.io"},
-            "spec": {"group": "romana.io", "scope": "Cluster", "versions": [version],
-                     "names": {"kind": kind, "plural": plural, "singular": kind.lower()}}}
+POLICIES = f"{ROMANA}/namespaces/shop/networkpolicies"
 
 
 @pytest.fixture(scope="module")
-def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+def plane() -> Iterator[ControlPlane]:
     """A control plane with all of our rules, those for both kinds of labels too, once they are in force."""
-    with ControlPlane() as plane, Client.of_kubeconfig(plane.kubeconfig) as admin:
-        for plural, kind in STAND_INS.items():
-            admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition(plural, kind))
-        plane.apply(*(manifests_folder() / name for name in FILES))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all")
-        namespace = {"metadata": {"name": "shop", "labels": {"tenants.romana.io/t1": "allowed",
-                                                             "tenants.romana.io/t3": "no", "owner": "t1"}}}
-        admin.create(NAMESPACES, namespace)
-        _grant(admin, "broad", [{"apiGroups": ["", "romana.io"], "resources": ["*"], "verbs": [
-            "get", "list", "create", "update", "patch", "delete"]}])
-        with Client.of_kubeconfig(plane.kubeconfig_for("probe", ["broad"])) as probe:
-            for attempt in (
-                lambda: admin.create(f"{PODS}?dryRun=All", pod("probe", owner="t9")),
-                lambda: probe.patch(f"{NAMESPACES}/shop?dryRun=All", labelled({"tenants.romana.io/t9": "allowed"})),
-                lambda: probe.patch(f"{NAMESPACES}/shop?dryRun=All", labelled({"owner": "t9"})),
-                lambda: probe.create(f"{ROMANA}/allocations?dryRun=All", named("Allocation", "probe")),
-                lambda: probe.create(f"{ROMANA}/nodereports?dryRun=All", named("NodeReport", "probe")),
-            ):
-                _until_denied(attempt)
+    with guarded() as plane:
         yield plane
 
 
@@ -76,49 +52,9 @@ def dev(plane: ControlPlane, root: Client) -> Iterator[Client]:
         yield client
 
 
-def pod(name: str, **labels: str) -> Object:
-    return {"metadata": {"name": name, "labels": labels}, "spec": {"containers": [{"name": "c", "image": "none"}]}}
-
-
 def policy(name: str, **labels: str) -> Object:
     return {"apiVersion": "romana.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name, "labels": labels},
             "spec": {"podSelector": {}}}
-
-
-def named(kind: str, name: str, **fields: object) -> Object:
-    return {"apiVersion": "romana.io/v1", "kind": kind, "metadata": {"name": name}, **fields}
-
-
-def labelled(labels: Object) -> Object:
-    return {"metadata": {"labels": labels}}
-
-
-def _grant(admin: Client, group: str, rules: list[Object]) -> None:
-    admin.create(f"{RBAC}/clusterroles", {"metadata": {"name": group}, "rules": rules})
-    _bind(admin, group, group)
-
-
-def _bind(admin: Client, group: str, role: str) -> None:
-    api = "rbac.authorization.k8s.io"
-    admin.create(f"{RBAC}/clusterrolebindings", {
-        "metadata": {"name": f"{group}-{role}"}, "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
-        "subjects": [{"apiGroup": api, "kind": "Group", "name": group}]})
-
-
-def _until_denied(attempt: Callable[[], Object]) -> None:
-    """Wait for the API server to follow what was just written, a policy or the labels of a namespace.
-
-    It judges by copies that it watches, and has no other word for when they are new.
-    """
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        try:
-            attempt()
-        except Refused as refused:
-            if "ValidatingAdmissionPolicy" in refused.message:
-                return
-        time.sleep(0.05)
-    pytest.fail("the policy is not in force")
 
 
 # tenant_source = pod-label:owner
@@ -162,7 +98,7 @@ def test_what_lost_its_namespace_s_consent_can_still_be_updated_and_removed(root
     pods = f"{NAMESPACES}/closing/pods"
     root.create(pods, pod("old", owner="t1"))
     root.patch(f"{NAMESPACES}/closing", labelled({"tenants.romana.io/t1": None}))
-    _until_denied(lambda: root.create(f"{pods}?dryRun=All", pod("probe", owner="t1")))
+    until_denied(lambda: root.create(f"{pods}?dryRun=All", pod("probe", owner="t1")))
     with pytest.raises(Refused, match="namespace closing may not hold"):
         root.create(pods, pod("new", owner="t1"))
     root.patch(f"{pods}/old/status", {"status": {"phase": "Failed"}})
@@ -173,22 +109,10 @@ def test_without_its_parameter_the_rule_denies_everything(plane: ControlPlane, r
     """HAZARDS E5: it fails closed."""
     root.delete(f"{NAMESPACES}/kube-system/configmaps/romana-tenant-pod-label")
     try:
-        _until_denied(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
+        until_denied(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
     finally:
         plane.apply(manifests_folder() / "optional" / "tenant-pod-label.yaml")
-        _until_taken(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
-
-
-def _until_taken(attempt: Callable[[], Object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            attempt()
-            return
-        except Refused:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
+        until_taken(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
 
 
 # Which namespace may hold whose pods, and (tenant_source = namespace-label:owner) whose a namespace is.
@@ -227,7 +151,7 @@ def test_all_else_of_a_namespace_is_free(dev: Client) -> None:
 
 
 def test_who_assigns_tenants_may(plane: ControlPlane, root: Client) -> None:
-    _bind(root, "assigners", "romana-tenant-assigner")
+    bind(root, "assigners", "romana-tenant-assigner")
     root.create(NAMESPACES, {"metadata": {"name": "given"}})
     with Client.of_kubeconfig(plane.kubeconfig_for("lee", ["assigners"])) as lee:
         labels: Object = {"tenants.romana.io/t1": "allowed", "owner": "t1"}
