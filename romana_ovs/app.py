@@ -18,6 +18,7 @@ from typing import Any
 from romana_ovs import config, runtime
 from romana_ovs.controller.aside import Aside
 from romana_ovs.controller.feed import Feed
+from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
 from romana_ovs.controller.memory import Memory
 from romana_ovs.controller.origin import Hooks, origin_of
 from romana_ovs.controller.ports import Ports
@@ -81,6 +82,7 @@ class RomanaOvs(runtime.RyuApp):
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
         self._memory = Memory(self.options.state_file)
+        self._limits = Limits(settings.tenant_connections, self._told)
         self._origin = origin_of(self.options, settings, self._memory.load(), Hooks(
             loaded=self._loaded, unreadable=self._unreadable, compute=self._compute, look=self._wake.set,
             told=self._told, when_idle=self._aside.when_idle,
@@ -98,6 +100,7 @@ class RomanaOvs(runtime.RyuApp):
         runtime.spawn_after(LISTING_SECONDS, self._compute)
         for remote in self.ports.remotes:
             runtime.spawn(OvsdbWatch(remote, self._ports_changed).run)
+        runtime.spawn(self._limits.run)
         runtime.spawn(self._origin.run)
         runtime.spawn(self._work)
 
@@ -159,6 +162,7 @@ class RomanaOvs(runtime.RyuApp):
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
+        self._limits.look()
         self._compute()
 
     def changed(self, session: Session) -> None:
@@ -238,6 +242,7 @@ class RomanaOvs(runtime.RyuApp):
         numbers = {node: self.world.host_number(node) for node in facts}
         ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
         nodes = [node for node in ready if numbers[node] is not None and node in driven]
+        self._limits.follow({node: self._zones(node, numbers[node] or 0) for node in nodes}, facts)
         programs = self._aside.work(
             lambda: self._tables.make(self.world, nodes, facts), self._memory.saving(self.world, numbers_to_save)
         )
@@ -292,6 +297,11 @@ class RomanaOvs(runtime.RyuApp):
             return bridge.facts
         return session.survivors.mark(bridge, self.world.address_of)
 
+    def _zones(self, node: str, number: int) -> Zones:
+        """The conntrack zones of a node's bridge, with the tenant of each."""
+        place = Place(self.ports.remote_of[node], self.ports.bridges[node].datapath)
+        return Zones(place, {ZONE_BASE + number: COMMON})
+
     def _warn_of_strangers(self, cluster: Cluster) -> None:
         found = strangers(cluster, self.world, self.ports.bridges.values())
         for key in found.keys() - self._strangers.keys():
@@ -327,6 +337,7 @@ class RomanaOvs(runtime.RyuApp):
         problems = [
             *self._origin.troubles,
             *self.ports.warnings,
+            *self._limits.problems,
             *self._strangers.values(),
             *map(str, self.world.problems),
             *self._failures,
@@ -337,7 +348,7 @@ class RomanaOvs(runtime.RyuApp):
             "event": "state",
             "generation": self.progress.generation,
             "pending": self._due or self.world.pending,
-            "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node()),
+            "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node(), self._limits.full),
             "pods": pods_status(cluster, self.world, bridges),
             "problems": problems,
             "refused": list(self.refused),

@@ -24,6 +24,8 @@ class Ports:
         self._rows: dict[str, tuple[BridgeRow, ...]] = {}
         self._warned: frozenset[str] = frozenset()
         self.bridges: Mapping[str, Bridge] = MappingProxyType({})
+        self.remote_of: Mapping[str, str] = MappingProxyType({})
+        """The database that each node's bridge is in."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -41,6 +43,7 @@ class Ports:
         self._rows[remote] = rows
         before = self.bridges
         joined: dict[str, Bridge] = {}
+        remotes: dict[str, str] = {}
         warnings: set[str] = set()
         for source in self.remotes:
             for bridge in bridges(self._rows.get(source, ())):
@@ -51,10 +54,11 @@ class Ports:
                     )
                 else:
                     joined[bridge.node] = bridge
+                    remotes[bridge.node] = source
         for sentence in sorted(warnings - self._warned):
             LOG.warning("%s", sentence)
         self._warned = frozenset(warnings)
-        self.bridges = MappingProxyType(joined)
+        self.bridges, self.remote_of = MappingProxyType(joined), MappingProxyType(remotes)
         return first or joined != dict(before)
 
     def by_dpid(self, dpid: int) -> Bridge | None:

@@ -19,6 +19,7 @@ from romana_ovs.model.bridge import (
     TunnelPort,
 )
 from romana_ovs.model.objects import PodKey
+from romana_ovs.switch.zones import KERNEL
 
 DEFAULT_BRIDGE = "br-int"
 LOCAL_PORT = 0xFFFE
@@ -57,7 +58,7 @@ class ControllerRow:
 
 @dataclass(frozen=True, slots=True)
 class BridgeRow:
-    """One Bridge with its interfaces, and the host's name by its database."""
+    """One Bridge with its interfaces, the host's name by its database, and the type of its datapath."""
 
     name: str
     dpid: int | None
@@ -67,13 +68,15 @@ class BridgeRow:
     fail_mode: str
     controllers: tuple[ControllerRow, ...]
     interfaces: tuple[InterfaceRow, ...]
+    datapath: str = KERNEL
 
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
     """A bridge of ours: `facts` for the tables, `warnings` for people, each one sentence that never varies.
 
-    `rows` are the numbers of the pods' Interface rows, which outlive the switch process.
+    `rows` are the numbers of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
+    datapath.
     """
 
     dpid: int
@@ -81,6 +84,7 @@ class Bridge:
     facts: BridgeFacts
     rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
+    datapath: str = KERNEL
 
     @property
     def node(self) -> str:
@@ -152,7 +156,7 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         MappingProxyType(dict(sorted(links.items()))),
         tunnel,
     )
-    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)))
+    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)), row.datapath)
 
 
 def _claim(item: InterfaceRow) -> tuple[str | None, str]:

@@ -16,6 +16,7 @@ import ovs.db.idl
 import ovs.poller
 
 from romana_ovs.switch.bridges import BridgeRow, ControllerRow, InterfaceRow
+from romana_ovs.switch.zones import KERNEL
 
 LOG = logging.getLogger("romana_ovs.ovsdb")
 
@@ -33,6 +34,7 @@ _COLUMNS: Mapping[str, Mapping[str, object]] = {
     "Bridge": {
         "name": _STRING,
         "datapath_id": _OPTIONAL_STRING,
+        "datapath_type": _STRING,
         "external_ids": _MAP,
         "other_config": _MAP,
         "fail_mode": _OPTIONAL_STRING,
@@ -105,6 +107,7 @@ class OvsdbWatch:
             str(_only(row.fail_mode) or ""),
             tuple(ControllerRow(item.target, str(_only(item.connection_mode) or "")) for item in row.controller),
             tuple(self._interface(item) for port in row.ports for item in port.interfaces),
+            row.datapath_type or KERNEL,
         )
 
     def _interface(self, row: Any) -> InterfaceRow:
