@@ -34,6 +34,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.policy.published import Observed
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
@@ -82,7 +83,7 @@ class RomanaOvs(runtime.RyuApp):
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
         self._memory = Memory(self.options.state_file)
-        self._limits = Limits(settings.tenant_connections, self._told)
+        self._limits = Limits(settings.tenant_connections, self._observed)
         self._origin = origin_of(self.options, settings, self._memory.load(), Hooks(
             loaded=self._loaded, unreadable=self._unreadable, compute=self._compute, look=self._wake.set,
             told=self._told, when_idle=self._aside.when_idle,
@@ -163,7 +164,18 @@ class RomanaOvs(runtime.RyuApp):
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
         self._limits.look()
+        self._observed()
         self._compute()
+
+    def _observed(self) -> None:
+        """Something of a switch beside its tables is known that was not, or is otherwise."""
+        full = self._limits.full
+        seen = {
+            node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
+            for node, session in self._sessions_by_node().items()
+        }
+        self._aside.when_idle(lambda: self._origin.observe(seen))
+        self._told()
 
     def changed(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""

@@ -13,6 +13,7 @@ from typing import Any
 import eventlet
 import pytest
 
+from romana_ovs import runtime
 from romana_ovs.switch import channel, messages
 from romana_ovs.switch.channel import Channel, ConnectionLost
 from romana_ovs.switch.sctp_probe import crc32c, probe_messages, seen_in, tracks_ports
@@ -86,6 +87,9 @@ def test_what_comes_back_is_told_from_other_packets() -> None:
 )
 def test_only_a_connection_that_was_there_proves_anything(seen: dict[bool, bool], expected: bool | None) -> None:
     assert tracks_ports(seen) is expected
+
+
+assert runtime.OFP_VERSION == 6, "Ryu's modules can be imported in its own order alone: runtime comes first"
 
 
 class Switch:
