@@ -156,7 +156,7 @@ class Limits:
             pause = RETRY_SECONDS if self.work() else LOOK_SECONDS
 
     def work(self) -> bool:
-        """Look once at every table; returns whether any could not be looked at."""
+        """Look once at every table; returns whether any could not be looked at, and soon should be again."""
         by_place: dict[Place, dict[str, Zones]] = {place: {} for place in self._tables}
         for node, zones in self._wanted.items():
             by_place.setdefault(zones.place, {})[node] = zones
@@ -169,6 +169,7 @@ class Limits:
         return any(failed)
 
     def _look_at(self, place: Place, own: Mapping[str, Zones]) -> bool:
+        """Look once at one table; returns as `work` does."""
         if place not in self._tables:
             if not self._setting:
                 return False
@@ -184,7 +185,7 @@ class Limits:
                 table.ours = frozenset()
                 return False
             self._fail(table, str(error))
-            return True
+            return not table.trouble
         if table.trouble:
             LOG.info("connections are limited again at %s", place.remote)
         table.trouble, table.failing_since = "", None
