@@ -18,6 +18,7 @@ from typing import Any
 from romana_ovs import config, runtime
 from romana_ovs.controller.aside import Aside
 from romana_ovs.controller.feed import Feed
+from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
 from romana_ovs.controller.memory import Memory
 from romana_ovs.controller.origin import Hooks, origin_of
 from romana_ovs.controller.parts import Pledge
@@ -36,6 +37,7 @@ from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.policy.published import Observed
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
@@ -85,6 +87,7 @@ class RomanaOvs(runtime.RyuApp):
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
         self._memory = Memory(self.options.state_file)
+        self._limits = Limits(settings.tenant_connections, self._observed)
         self._origin = origin_of(self.options, settings, self._memory.load(), Hooks(
             loaded=self._loaded, unreadable=self._unreadable, compute=self._compute, look=self._wake.set,
             told=self._told, when_idle=self._aside.when_idle,
@@ -102,6 +105,7 @@ class RomanaOvs(runtime.RyuApp):
         runtime.spawn_after(LISTING_SECONDS, self._compute)
         for watch in self._watches.values():
             runtime.spawn(watch.run)
+        runtime.spawn(self._limits.run)
         runtime.spawn(self._origin.run)
         runtime.spawn(self._work)
 
@@ -163,7 +167,19 @@ class RomanaOvs(runtime.RyuApp):
 
     def became_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
+        self._limits.look()
+        self._observed()
         self._compute()
+
+    def _observed(self) -> None:
+        """Something of a switch beside its tables is known that was not, or is otherwise."""
+        full = self._limits.full
+        seen = {
+            node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
+            for node, session in self._sessions_by_node().items()
+        }
+        self._aside.when_idle(lambda: self._origin.observe(seen))
+        self._told()
 
     def changed(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""
@@ -177,7 +193,7 @@ class RomanaOvs(runtime.RyuApp):
         if bridge is not None:
             self.progress.sent(bridge.node, sent)
             if session.synced is not None:
-                self._watches[self.ports.remote_of(bridge.node)].note(bridge, session.synced.marks)
+                self._watches[self.ports.remote_of[bridge.node]].note(bridge, session.synced.marks)
             if session.synced is not None and session.synced.pledge is not None:
                 node, pledge = bridge.node, session.synced.pledge
                 self._aside.when_idle(lambda: self._origin.keep(node, pledge))
@@ -244,6 +260,7 @@ class RomanaOvs(runtime.RyuApp):
         numbers = {node: self.world.host_number(node) for node in facts}
         ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
         nodes = [node for node in ready if numbers[node] is not None and node in driven]
+        self._limits.follow({node: self._zones(node, numbers[node] or 0) for node in nodes}, facts)
         programs = self._aside.work(
             lambda: self._tables.make(self.world, nodes, facts), self._memory.saving(self.world, numbers_to_save)
         )
@@ -310,6 +327,11 @@ class RomanaOvs(runtime.RyuApp):
             runtime.spawn_after(left + 1.0, self._compute)
         return facts
 
+    def _zones(self, node: str, number: int) -> Zones:
+        """The conntrack zones of a node's bridge, with the tenant of each."""
+        place = Place(self.ports.remote_of[node], self.ports.bridges[node].datapath)
+        return Zones(place, {ZONE_BASE + number: COMMON})
+
     def _warn_of_strangers(self, cluster: Cluster) -> None:
         found = strangers(cluster, self.world, self.ports.bridges.values())
         for key in found.keys() - self._strangers.keys():
@@ -345,6 +367,7 @@ class RomanaOvs(runtime.RyuApp):
         problems = [
             *self._origin.troubles,
             *self.ports.warnings,
+            *self._limits.problems,
             *self._strangers.values(),
             *map(str, self.world.problems),
             *self._failures,
@@ -355,7 +378,7 @@ class RomanaOvs(runtime.RyuApp):
             "event": "state",
             "generation": self.progress.generation,
             "pending": self._due or self.world.pending,
-            "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node()),
+            "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node(), self._limits.full),
             "pods": pods_status(cluster, self.world, bridges),
             "problems": problems,
             "refused": list(self.refused),

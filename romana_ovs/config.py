@@ -28,6 +28,8 @@ MAX_BITS = 30
 """Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
 MAX_RATE = 1_000_000
 """Connections a second; ten seconds' worth of it still fit a meter's burst size."""
+MAX_CONNECTIONS = 100_000_000
+"""Connections of one tenant on one node; no table is that large."""
 
 T = TypeVar("T")
 
@@ -68,6 +70,12 @@ OPTIONS = (
         "connections a second",
         "How many connections one pod may open towards other nodes and outside, ten "
         "seconds' worth of them at once; 0: no limit.",
+    ),
+    Option(
+        "tenant_connections",
+        "250000",
+        "connections",
+        "How many connections one tenant may have on one node, and at most a fourth of the node's table; 0: no limit.",
     ),
     Option(
         "manifests",
@@ -235,6 +243,7 @@ def _settings(reading: _Reading) -> Settings:
         host_bits=reading.of("host_bits", _bits),
         endpoint_bits=reading.of("endpoint_bits", _bits),
         new_connections=reading.of("new_connections", _rate),
+        tenant_connections=reading.of("tenant_connections", _connections),
     )
 
 
@@ -373,6 +382,10 @@ def _bits(text: str) -> int:
 
 def _rate(text: str) -> int:
     return _whole(text, 0, MAX_RATE, "connections a second")
+
+
+def _connections(text: str) -> int:
+    return _whole(text, 0, MAX_CONNECTIONS, "connections")
 
 
 def _count(text: str) -> int:

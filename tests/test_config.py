@@ -38,6 +38,7 @@ segment_bits = 8
 host_bits = 6
 endpoint_bits = 6
 new_connections = 250
+tenant_connections = 5000
 manifests = /srv/manifests
 nodes = 3
 ovsdb = unix:/run/a.sock, tcp:127.0.0.1:6640
@@ -55,6 +56,7 @@ WANTED = Settings(
     host_bits=6,
     endpoint_bits=6,
     new_connections=250,
+    tenant_connections=5000,
 )
 
 
@@ -129,6 +131,8 @@ def test_the_example_file_names_every_option_with_its_default() -> None:
         ("new_connections = -1", '"-1" is not a number of connections a second from 0 to 1000000'),
         ("new_connections = 1k", "is not a number of connections a second"),
         ("new_connections = 1000001", "is not a number of connections a second"),
+        ("tenant_connections = -1", '"-1" is not a number of connections from 0 to 100000000'),
+        ("tenant_connections = many", "is not a number of connections"),
         ("nodes = 0", "is not a number of nodes"),
         ("ovsdb = /var/run/db.sock", "is no OVSDB remote"),
         ("segment_bit = 6", "[romana] segment_bit: unknown option"),

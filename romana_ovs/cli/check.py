@@ -13,10 +13,13 @@ from romana_ovs.cli.known import saved_state
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.errors import Problem
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, names_sctp
 from romana_ovs.model.settings import TenantSource
 
 HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
+
+SHOWN = 5
+"""Policies that a note names; of further ones the number."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +42,23 @@ def run(args: argparse.Namespace) -> int:
         print(_summary(loaded))
     if loaded.ignored and not args.json:
         print(f"Not acted on: {', '.join(loaded.ignored)}.", file=sys.stderr)
+    if (about := sctp_note(loaded)) and not args.json:
+        print(about, file=sys.stderr)
     return 1 if problems else 0
+
+
+def sctp_note(loaded: Loaded) -> str:
+    """What may stay open although policies name ports of SCTP, empty where none does: no problem of the manifests, as
+    it depends on the switches, which only the controller can ask.
+    """
+    names = sorted(f"{key.namespace}/{key.name}" for key, one in loaded.cluster.policies.items() if names_sctp(one))
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (
+        f"SCTP is named by {', '.join(names[:SHOWN])}{more}: where a switch tracks it by addresses alone (Open vSwitch "
+        "before 3.2, userspace), a server that a client has sent SCTP to can open associations to any of its ports."
+    )
 
 
 def advice(loaded: Loaded) -> Iterator[Problem]:

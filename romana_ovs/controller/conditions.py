@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import TypeVar
 
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
@@ -29,13 +30,20 @@ from romana_ovs.kube.tenancy import tenant_object_name
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.published import Observed
 
 PROGRAMMED, INVALID, READY = "Programmed", "Invalid", "Ready"
+LIMITED, SCTP_OPEN = "Limited", "SCTPPortsOpen"
 """The types of our conditions."""
 TENANT = "Tenant"
 POLICIES = (ROMANA_POLICY, "NetworkPolicy")
 SHOWN = 5
 """Problems of one object that are told; of further ones the number."""
+
+SCTP_SENTENCE = (
+    "Some switch tracks SCTP by addresses alone (Open vSwitch before 3.2, userspace): a server that a client has sent "
+    "SCTP to can open associations to any port of that client for as long as they talk, and a minute longer."
+)
 
 T = TypeVar("T")
 
@@ -59,6 +67,7 @@ class Situation:
     were read when the last round began which every switch has confirmed. `kept` and `problems` are as in Loaded;
     `invalid` are all whose present version means nothing, the kept ones included. `unplaced` are the problems of
     World; `failing` says whether some switch refuses what it is given, or some node's tables cannot be made.
+    `sctp_open` are the policies that name SCTP, where some switch tracks it by addresses alone.
     """
 
     versions: Mapping[ObjectId, Version]
@@ -68,6 +77,7 @@ class Situation:
     invalid: Collection[ObjectId] = ()
     unplaced: tuple[Problem, ...] = ()
     failing: bool = False
+    sctp_open: Collection[ObjectId] = ()
 
 
 def object_of(problem: Problem) -> ObjectId:
@@ -90,7 +100,10 @@ def _conditions(
     key: ObjectId, version: Version, problems: tuple[Problem, ...], now: Situation
 ) -> tuple[Condition, ...]:
     standing = _standing(key, now)
-    return _programmed(standing, _progress(key, version, now)), _invalid(standing, problems)
+    found = (_programmed(standing, _progress(key, version, now)), _invalid(standing, problems))
+    if key in now.sctp_open:
+        return (*found, Condition(SCTP_OPEN, Truth.TRUE, "TrackedByAddresses", sentence(SCTP_SENTENCE)))
+    return found
 
 
 class _Progress(Enum):
@@ -148,6 +161,10 @@ def refused_objects(now: Situation) -> dict[ObjectId, Refused]:
             reason = "NoAddress" if key.kind == "Pod" else "NoNumber"
             note = "; ".join(dict.fromkeys(_discreet(problem.reason, key) for problem in problems))
             found[key] = Refused(version, reason, sentence(f"{note}."))
+    for key in now.sctp_open:
+        # Policies of ours have a condition that says so.
+        if key.kind != ROMANA_POLICY and key not in found and (version := now.versions.get(key)) is not None:
+            found[key] = Refused(version, SCTP_OPEN, sentence(SCTP_SENTENCE))
     return found
 
 
@@ -170,23 +187,27 @@ def tenant_statuses(
     *,
     cluster: Cluster,
     unplaced: Iterable[Problem] = (),
+    full: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[ObjectId, TenantStatus]:
     """The status of every tenant that has ranges or a Tenant object.
 
     `tenants` are the objects there are, by the tenant's true name: the object's name and its version. One that is
-    missing is wanted under `tenant_object_name`. `unplaced` are the problems of World.
+    missing is wanted under `tenant_object_name`. `unplaced` are the problems of World, `full` the nodes where a tenant
+    has as many connections as it may have, by tenant.
     """
     lacking = _lacking(unplaced, cluster)
     used = {use.tenant: use for use in usage.tenants if use.tenant != NO_TENANT}
     found = {}
     for tenant in sorted({*used, *tenants, *(lacking.keys() - {NO_TENANT})}):
         name, version = tenants.get(tenant, (tenant_object_name(tenant), None))
-        found[ObjectId(TENANT, "", name)] = _tenant(tenant, used.get(tenant), lacking.get(tenant, ()), version)
+        found[ObjectId(TENANT, "", name)] = _tenant(
+            tenant, used.get(tenant), lacking.get(tenant, ()), version, full.get(tenant, ())
+        )
     return found
 
 
 def _tenant(
-    tenant: str, use: TenantUse | None, lacking: tuple[Problem, ...], version: Version | None
+    tenant: str, use: TenantUse | None, lacking: tuple[Problem, ...], version: Version | None, full: Sequence[str]
 ) -> TenantStatus:
     if lacking:
         reasons = list(dict.fromkeys(problem.reason for problem in lacking))
@@ -196,16 +217,32 @@ def _tenant(
         ready = Condition(READY, Truth.TRUE, "NoPods", "It gets its ranges with its first pod.")
     else:
         ready = Condition(READY, Truth.TRUE, "Allocated", "All of its pods have addresses.")
+    conditions = (ready, _limited(full)) if full else (ready,)
     if use is None:
-        return TenantStatus(tenant, (ready,), version=version)
+        return TenantStatus(tenant, conditions, version=version)
     return TenantStatus(
         tenant=tenant,
-        conditions=(ready,),
+        conditions=conditions,
         ranges=tuple(str(network) for network in use.ranges),
         tiers=tuple(_tier(segment) for segment in use.segments),
         pods=sum(segment.used for segment in use.segments),
         version=version,
     )
+
+
+def _limited(nodes: Sequence[str]) -> Condition:
+    where = _some([f"On node {nodes[0]}", *(f"on node {node}" for node in nodes[1:])])
+    message = (
+        f"{where} it has as many connections as it may have (tenant_connections): more are refused or get no answer "
+        "until some of them end."
+    )
+    return Condition(LIMITED, Truth.TRUE, "ConnectionLimit", sentence(message))
+
+
+def full_on(seen: Mapping[str, Observed]) -> dict[str, tuple[str, ...]]:
+    """The nodes where a tenant has as many connections as it may have, sorted, by tenant."""
+    tenants = {tenant for observed in seen.values() for tenant in observed.full}
+    return {tenant: tuple(sorted(node for node in seen if tenant in seen[node].full)) for tenant in tenants}
 
 
 def _tier(segment: SegmentUse) -> TierStatus:

@@ -23,7 +23,7 @@ from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Report
+from romana_ovs.policy.published import Observed, Report
 
 PATIENCE_SECONDS = 10.0
 """How long rules and pods wait for the registry before nodes go on without it, failing closed."""
@@ -162,6 +162,11 @@ class Duties:
             self._reported_over = self.shelf.reports
             self._tell(Carry(self._reports, writes))
 
+    def observe(self, seen: Mapping[str, Observed]) -> None:
+        """Have told what has been `seen` of the switches of our nodes."""
+        self.parts.observed = seen
+        self.report()
+
     def _paused(self) -> bool:
         """Whether the last report failed a moment ago, and nothing has been told since that makes it worth trying."""
         news = self._reported_over is not None and self._reported_over is not self.shelf.reports
@@ -203,7 +208,8 @@ class Duties:
             self._count_later = True
             self._wake_later(self._counted + TENANT_SECONDS - now)
         known = tuple(dict.fromkeys((*unplaced, *self.registry.problems)))
-        self.telling.work(Moment(loaded, self.shelf.published, known, failing), tenants=tenants)
+        seen = {report.node: report.observed for report in self._known()}
+        self.telling.work(Moment(loaded, self.shelf.published, known, failing, seen), tenants=tenants)
 
     def _known(self) -> tuple[Report, ...]:
         """The reports of all nodes; of nodes that are no more reports may stay."""

@@ -19,6 +19,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Observed
 from romana_ovs.world import World
 
 State = Mapping[str, Any]
@@ -74,6 +75,9 @@ class Origin(Protocol):
     def programmed(self) -> None:
         """Every switch has all that is known."""
 
+    def observe(self, seen: Mapping[str, Observed]) -> None:
+        """This is what has been `seen` of the switches of nodes."""
+
     def tell_statuses(self, loaded: Loaded, *, failing: bool) -> None:
         """Have the cluster told how its objects fare; to be called often."""
 
@@ -117,6 +121,9 @@ class Alone:
     def programmed(self) -> None:
         """There is nobody to tell."""
 
+    def observe(self, seen: Mapping[str, Observed]) -> None:
+        """The status feed tells it."""
+
     def tell_statuses(self, loaded: Loaded, *, failing: bool) -> None:
         """Manifests have no status."""
 
@@ -148,7 +155,7 @@ class Shared:
         )
         self.run, self.place = self._source.run, self._source.place
         self.follow, self.speak = self._duties.follow, self._duties.speak
-        self.programmed = self._duties.programmed
+        self.programmed, self.observe = self._duties.programmed, self._duties.observe
 
     def _take(self, messages: list[object]) -> None:
         if self._duties.take(messages):

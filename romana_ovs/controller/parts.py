@@ -22,7 +22,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Published, Report
+from romana_ovs.policy.published import Observed, Published, Report
 from romana_ovs.policy.view import NodeView
 from romana_ovs.state import Encoded
 from romana_ovs.world.changes import changed_keys
@@ -57,6 +57,8 @@ class Parts:
         self._pods: Mapping[PodKey, Pod] = NO_PODS
         self._added = 0
         self._policies: dict[str, str] = {}
+        self.observed: Mapping[str, Observed] = MappingProxyType({})
+        """What has been seen of the switches of our nodes."""
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
@@ -167,7 +169,11 @@ class Parts:
         Without `all_of_it` other policies alone are nothing to be told.
         """
         for node, part in self._parts.items():
-            report, there = replace(part.report, policies=self._policies.get(node, "")), stored.get(node)
+            observed, there = self.observed.get(node, Observed()), stored.get(node)
+            if observed.sctp_ports is None and there is not None:
+                # A switch that is not connected now, or not yet, is hardly another one.
+                observed = replace(observed, sctp_ports=there.observed.sctp_ports)
+            report = replace(part.report, policies=self._policies.get(node, ""), observed=observed)
             if there is not None and not all_of_it:
                 report = replace(report, policies=there.policies)
             if there == report and node in versions:

@@ -18,8 +18,9 @@ class Ports:
         self.remotes = remotes
         self._rows: dict[str, tuple[BridgeRow, ...]] = {}
         self._warned: frozenset[str] = frozenset()
-        self._remotes_of: dict[str, str] = {}
         self.bridges: Mapping[str, Bridge] = MappingProxyType({})
+        self.remote_of: Mapping[str, str] = MappingProxyType({})
+        """The database that each node's bridge is in."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -37,7 +38,7 @@ class Ports:
         self._rows[remote] = rows
         before = self.bridges
         joined: dict[str, Bridge] = {}
-        self._remotes_of = {}
+        remotes: dict[str, str] = {}
         warnings: set[str] = set()
         for source in self.remotes:
             for bridge in bridges(self._rows.get(source, ())):
@@ -48,16 +49,12 @@ class Ports:
                     )
                 else:
                     joined[bridge.node] = bridge
-                    self._remotes_of[bridge.node] = source
+                    remotes[bridge.node] = source
         for sentence in sorted(warnings - self._warned):
             LOG.warning("%s", sentence)
         self._warned = frozenset(warnings)
-        self.bridges = MappingProxyType(joined)
+        self.bridges, self.remote_of = MappingProxyType(joined), MappingProxyType(remotes)
         return first or joined != dict(before)
-
-    def remote_of(self, node: str) -> str:
-        """The database that the node's bridge is in. Raises KeyError when the node has none."""
-        return self._remotes_of[node]
 
     def by_dpid(self, dpid: int) -> Bridge | None:
         """The bridge with this datapath id, if a database knows one."""

@@ -67,6 +67,8 @@ class Session:
         self.state = State.DISCONNECTED
         self.problems: tuple[str, ...] = ()
         self.survivors: Survivors | None = None
+        self.sctp_ports: bool | None = None
+        """Whether the switch tracks SCTP by ports; None while that is not known."""
         self.synced: Wanted | None = None
         self._listener = listener
         self._wake = Wake()
@@ -145,6 +147,7 @@ class Session:
         self._actual, self._foreign, self._meters, self.synced = found.ours, found.foreign, found.meters, None
         first = self.survivors is None
         if first:
+            self.sctp_ports = self.channel.sctp_ports()
             self.survivors = Survivors(endpoints(found.ours.values()), fresh=not found.ours)
         self._step(Event.READ)
         if first:

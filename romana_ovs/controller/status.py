@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from romana_ovs.controller.following import Following
@@ -29,9 +29,13 @@ def pods_status(cluster: Cluster, world: Following, bridges: Mapping[str, Bridge
 
 
 def nodes_status(
-    cluster: Cluster, world: Following, bridges: Mapping[str, Bridge], sessions: Mapping[str, Session]
+    cluster: Cluster, world: Following, bridges: Mapping[str, Bridge], sessions: Mapping[str, Session],
+    full: Mapping[str, Sequence[str]],
 ) -> dict[str, dict[str, Any]]:
-    """Every node of the cluster or with a bridge. A change that takes more rounds is not synced yet."""
+    """Every node of the cluster or with a bridge. A change that takes more rounds is not synced yet.
+
+    `full` are, by node, the tenants that have as many connections as they may have.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name in sorted({*cluster.nodes, *bridges}):
         session = sessions.get(name)
@@ -43,6 +47,8 @@ def nodes_status(
             "synced_generation": None if synced is None else synced.generation - int(world.pending),
             "flows": synced.program.counts() if synced is not None else _NO_FLOWS,
             "packet_ins": session.channel.packets_in if session is not None else 0,
+            "sctp_ports": session.sctp_ports if session is not None else None,
+            "full": list(full.get(name, ())),
             "address": str(world.plan.gateway(host)) if host is not None else "",
         }
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Network, collapse_addresses
 
@@ -13,6 +13,7 @@ from romana_ovs.controller.conditions import (
     TENANT,
     Situation,
     differences,
+    full_on,
     policy_statuses,
     refused_objects,
     tenant_statuses,
@@ -24,7 +25,8 @@ from romana_ovs.kube.live import LiveObjects, LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import Problem
-from romana_ovs.policy.published import Published
+from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
+from romana_ovs.policy.published import Observed, Published
 
 Versions = Mapping[ObjectId, Version]
 
@@ -37,6 +39,8 @@ class Moment:
     published: Published | None
     unplaced: tuple[Problem, ...] = ()
     failing: bool = False
+    seen: Mapping[str, Observed] = field(default_factory=dict)
+    """What there is to tell of the switches, by node."""
 
 
 class Telling:
@@ -49,6 +53,7 @@ class Telling:
         self._statuses: dict[ObjectId, Status] | None = None
         self._refused: dict[ObjectId, Refused] = {}
         self._programmed: Versions | None = None
+        self._naming: tuple[Mapping[PolicyKey, Policy], frozenset[ObjectId]] | None = None
 
     def take(self, messages: Iterable[object]) -> None:
         """Take note of the Tenant objects among what the API server has."""
@@ -72,6 +77,7 @@ class Telling:
             invalid=self._store.invalid,
             unplaced=moment.unplaced,
             failing=moment.failing,
+            sctp_open=self._sctp_open(moment),
         )
         statuses: dict[ObjectId, Status] = {**policy_statuses(now)}
         if not tenants:
@@ -82,6 +88,7 @@ class Telling:
                 self._objects(),
                 cluster=moment.loaded.cluster,
                 unplaced=moment.unplaced,
+                full=full_on(moment.seen),
             )
         refused = refused_objects(now)
         if self._statuses is None:
@@ -94,6 +101,16 @@ class Telling:
             if gone:
                 self._tell(SomeRefused(gone))
         self._statuses, self._refused = statuses, refused
+
+    def _sctp_open(self, moment: Moment) -> frozenset[ObjectId]:
+        """The policies that name SCTP, where some switch tracks it by addresses alone."""
+        if all(observed.sctp_ports is not False for observed in moment.seen.values()):
+            return frozenset()
+        policies = moment.loaded.cluster.policies
+        if self._naming is None or self._naming[0] is not policies:
+            found = (ObjectId(key.kind, key.namespace, key.name) for key, one in policies.items() if names_sctp(one))
+            self._naming = (policies, frozenset(found))
+        return self._naming[1]
 
     def _objects(self) -> dict[str, tuple[str, Version]]:
         """The Tenant objects there are, by the tenant's true name: the object's name and version."""

@@ -196,3 +196,9 @@ class PolicyKey:
 
 
 Policy = KubernetesPolicy | RomanaPolicy
+
+
+def names_sctp(policy: Policy) -> bool:
+    """Whether any of a policy's rules names ports of SCTP."""
+    rules = policy.rules if isinstance(policy, RomanaPolicy) else (*policy.ingress, *policy.egress)
+    return any(port.protocol is Protocol.SCTP for rule in rules for port in rule.ports)

@@ -31,6 +31,7 @@ class Settings:
     """One cluster's settings; `tenant_key` is the label key for the two label sources, else empty.
 
     `new_connections` (a second): what one pod may open towards other nodes and outside; 0 is without limit.
+    `tenant_connections`: how many one tenant may have on one node; 0 is without limit.
     """
 
     isolation: Isolation = Isolation.TENANT
@@ -43,3 +44,4 @@ class Settings:
     host_bits: int = 6
     endpoint_bits: int = 6
     new_connections: int = 1000
+    tenant_connections: int = 250_000

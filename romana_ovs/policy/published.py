@@ -99,6 +99,18 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """What has been seen of a node's switch.
+
+    `sctp_ports`: whether it tracks SCTP by ports, None while that is not known. `full`: the tenants that have as many
+    connections as they may have there.
+    """
+
+    sctp_ports: bool | None = None
+    full: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What one node tells the registry.
 
@@ -106,7 +118,7 @@ class Report:
     tables rely on no atom that is leaving in this revision. `wants`: segments that it could give no address of, with
     the number of indexes that it knows of. `foreign`: addresses of its pods that are not from the plan. `contested`:
     addresses claimed by others that it has given to a pod itself. `policies` is the digest of the versions of all
-    policies that its tables are made of.
+    policies that its tables are made of. `observed` is what there is to tell of its switch.
     """
 
     node: str
@@ -116,3 +128,4 @@ class Report:
     foreign: frozenset[IPv4Address] = frozenset()
     contested: frozenset[IPv4Address] = frozenset()
     policies: str = ""
+    observed: Observed = Observed()

@@ -21,10 +21,9 @@ from romana_ovs.model.bridge import (
     TunnelPort,
 )
 from romana_ovs.model.objects import PodKey
+from romana_ovs.switch.zones import KERNEL
 
 DEFAULT_BRIDGE = "br-int"
-KERNEL_DATAPATH = ("", "system")
-"""Values of datapath_type that mean the kernel's datapath (vswitchd.conf.db(5))."""
 LOCAL_PORT = 0xFFFE
 _POD = re.compile(r"[^/\s]+/[^/\s]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -61,7 +60,7 @@ class ControllerRow:
 
 @dataclass(frozen=True, slots=True)
 class BridgeRow:
-    """One Bridge with its interfaces, and the host's name by its database."""
+    """One Bridge with its interfaces, the host's name by its database, and the type of its datapath."""
 
     name: str
     dpid: int | None
@@ -71,7 +70,7 @@ class BridgeRow:
     fail_mode: str
     controllers: tuple[ControllerRow, ...]
     interfaces: tuple[InterfaceRow, ...]
-    datapath_type: str = ""
+    datapath: str = KERNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,8 @@ class Marks:
 class Bridge:
     """A bridge of ours: `facts` for the tables, `warnings` for people, each one sentence that never varies.
 
-    `rows` are the numbers of the pods' Interface rows, which outlive the switch process. `marks` are our own notes:
-    that they change is no change of the bridge. `keeps_connections`: over a restart of ovs-vswitchd.
+    `rows` are the numbers of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
+    datapath. `marks` are our own notes: that they change is no change of the bridge.
     """
 
     dpid: int
@@ -95,13 +94,18 @@ class Bridge:
     facts: BridgeFacts
     rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
-    keeps_connections: bool = False
+    datapath: str = KERNEL
     marks: Marks = field(default_factory=Marks, compare=False)
 
     @property
     def node(self) -> str:
         """The node that it belongs to."""
         return self.facts.node
+
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether its connections outlive ovs-vswitchd: the kernel's do."""
+        return self.datapath == KERNEL
 
 
 def node_name(row: BridgeRow) -> str | None:
@@ -171,8 +175,7 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         tunnel,
     )
     marks = Marks(MappingProxyType(programmed), _seconds(row.external_ids.get(CONNECTIONS_LOST, "")))
-    keeps = row.datapath_type in KERNEL_DATAPATH
-    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)), keeps, marks)
+    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)), row.datapath, marks)
 
 
 def _seconds(text: str) -> float | None:

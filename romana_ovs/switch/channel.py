@@ -21,6 +21,7 @@ from romana_ovs.pipeline.meters import Meter
 from romana_ovs.switch import messages
 from romana_ovs.switch.datapath import GuardedDatapath, error_text
 from romana_ovs.switch.meter_wire import meter_mod, meters_request, read_meters
+from romana_ovs.switch.sctp_probe import PROBE_PACKETS, probe_messages, seen_in, tracks_ports
 from romana_ovs.switch.wire import REPLY_MORE, add_flow, delete_flow, flows_request, read_flows
 from romana_ovs.sync.meters import MeterChange
 from romana_ovs.sync.plan import Change, Plan
@@ -32,6 +33,8 @@ LOG = logging.getLogger("romana_ovs.switch")
 
 ANSWER_SECONDS = 10.0
 """How long a switch may take to answer; a bundle of Open vSwitch expires after 10 s without a message."""
+PROBE_SECONDS = 1.0
+"""How long the packets that ask about SCTP may take to come back: milliseconds, where they come back at all."""
 MAX_ANSWER = 1 << 28
 """Bytes; a switch that describes its flows in more (about two million) is not believed: memory has an end."""
 CHUNK = 1 << 18
@@ -89,6 +92,19 @@ class _Exchange:
                 self.done.send_exception(error)
 
 
+@dataclass(slots=True)
+class _Probe:
+    """The packets that have come back of those that ask about SCTP: see `tracks_ports`."""
+
+    seen: dict[bool, bool] = field(default_factory=dict)
+    done: Signal = field(default_factory=Signal)
+
+    def take(self, same_ports: bool, reply: bool) -> None:
+        self.seen[same_ports] = reply
+        if len(self.seen) > 1 and not self.done.ready():
+            self.done.send(None)
+
+
 class Channel:
     """The one user of a connection's flows; its methods block their green thread, one call at a time."""
 
@@ -98,6 +114,7 @@ class Channel:
         self._bundle = 0
         self._current: _Exchange | None = None
         self._lost = False
+        self._probe: _Probe | None = None
         datapath.receiver = self
 
     @property
@@ -115,6 +132,26 @@ class Channel:
             self._send(messages.set_config(first) + messages.barrier(exchange.last))
             self._await(exchange)
         self._raise(exchange, {})
+
+    def sctp_ports(self) -> bool | None:
+        """Whether the switch tracks SCTP by ports; None when it cannot be found out. Raises SwitchError.
+
+        Asked of the switch itself: the answer depends on its version and on its datapath.
+        """
+        self._probe = probe = _Probe()
+        try:
+            with self._exchange(PROBE_PACKETS) as (exchange, first):
+                self._send(b"".join(probe_messages(first)) + messages.barrier(exchange.last))
+                self._await(exchange)
+            if exchange.errors:
+                LOG.info("switch %016x: SCTP cannot be asked about: %s", self.dpid, exchange.errors[0][1])
+                return None
+            # What the switch sends back need not come before its barrier's reply.
+            with eventlet.Timeout(PROBE_SECONDS, False):
+                probe.done.wait()
+            return tracks_ports(probe.seen)
+        finally:
+            self._probe = None
 
     def read(self) -> ReadBack:
         """Every flow that the switch has, and every meter of ours. Raises SwitchError."""
@@ -201,15 +238,21 @@ class Channel:
         self._lost = True
         if self._current is not None:
             self._current.finish(ConnectionLost("the switch disconnected"))
+        if self._probe is not None and not self._probe.done.ready():
+            self._probe.done.send(None)
 
     def cut(self) -> None:
         """End the connection."""
         self._datapath.cut()
         self.lost()
 
-    def on_packet_in(self) -> None:
-        """Count a packet that came to the controller; none should."""
-        self.packets_in += 1
+    def on_packet_in(self, body: memoryview) -> None:
+        """Count a packet that came to the controller; none should, but those that ask about SCTP."""
+        found = seen_in(body)
+        if found is None:
+            self.packets_in += 1
+        elif self._probe is not None:
+            self._probe.take(*found)
 
     def on_message(self, kind: int, xid: int, body: memoryview) -> None:
         """Take one answer of the switch; those that nobody waits for are dropped."""

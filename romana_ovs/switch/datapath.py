@@ -31,7 +31,7 @@ class Receiver(Protocol):
     def on_message(self, kind: int, xid: int, body: memoryview) -> None:
         """An error, barrier reply, bundle reply or description of flows or meters."""
 
-    def on_packet_in(self) -> None:
+    def on_packet_in(self, body: memoryview) -> None:
         """A packet sent to the controller, which no flow of ours asks for."""
 
 
@@ -130,7 +130,7 @@ class GuardedDatapath(Datapath):
         elif kind in (messages.BARRIER_REPLY, messages.BUNDLE_CONTROL):
             self._to_receiver(kind, xid, body)
         elif kind == messages.PACKET_IN and self.receiver is not None:
-            self.receiver.on_packet_in()
+            self.receiver.on_packet_in(body)
         # Anything else (port status, flow removed, ...) tells us nothing that OVSDB and read-back do not.
 
     def _multipart(self, version: int, xid: int, whole: memoryview, body: memoryview) -> None:

@@ -18,6 +18,7 @@ import ovs.poller
 
 from romana_ovs.model.bridge import CONNECTIONS_LOST, POD_PROGRAMMED
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
+from romana_ovs.switch.zones import KERNEL
 
 LOG = logging.getLogger("romana_ovs.ovsdb")
 
@@ -152,7 +153,7 @@ class OvsdbWatch:
             str(_only(row.fail_mode) or ""),
             tuple(ControllerRow(item.target, str(_only(item.connection_mode) or "")) for item in row.controller),
             tuple(self._interface(item) for port in row.ports for item in port.interfaces),
-            row.datapath_type,
+            row.datapath_type or KERNEL,
         )
 
     def _interface(self, row: Any) -> InterfaceRow:

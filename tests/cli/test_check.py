@@ -37,6 +37,29 @@ def test_the_demonstration_has_no_problems(capsys: pytest.CaptureFixture[str]) -
     assert "5 pods" in capsys.readouterr().out
 
 
+SCTP = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: sigtran}
+spec:
+  podSelector: {}
+  ingress:
+  - ports: [{port: 2905, protocol: SCTP}, {port: 80}]
+"""
+
+
+def test_what_sctp_leaves_open_is_a_note_and_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(SCTP)
+    assert rows(capsys, tmp_path, 0) == []
+    assert main(["check", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("No problems")
+    assert told.err.startswith("SCTP is named by default/sigtran: where a switch tracks it by addresses alone")
+    (tmp_path / "a.yaml").write_text(SCTP.replace("SCTP", "UDP"))
+    assert main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_every_problem_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(POD.format("a", "{}") + "---" + BAD)
     (tmp_path / "b.yaml").write_text("\t[")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -10,6 +11,7 @@ from romana_ovs.addressing.usage import usage_of
 from romana_ovs.controller.conditions import (
     Situation,
     differences,
+    full_on,
     policy_statuses,
     refused_objects,
     tenant_object_name,
@@ -23,6 +25,7 @@ from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Node, Pod
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
+from romana_ovs.policy.published import Observed
 from romana_ovs.world import World
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
@@ -166,6 +169,34 @@ def test_a_tenant_has_its_ranges_and_tiers() -> None:
     assert {tier.segment for tier in shop.tiers} == set(world.registry.segments.values())
     assert shop.ranges and shop.conditions[0].truth is Truth.TRUE
     assert (idle.version, idle.ranges, idle.conditions[0].reason) == (ONE, (), "NoPods")
+
+
+def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
+    cluster, world = world_of(pod("shop", "a"), pod("bank", "b"))
+    full = frozenset({"shop"})
+    seen = {"n2": Observed(full=full), "n1": Observed(full=full), "n3": Observed(sctp_ports=False)}
+    found = tenant_statuses(usage_of(world.registry), {}, cluster=cluster, full=full_on(seen))
+    shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
+    assert [one.type for one in bank] == ["Ready"]
+    assert [one.type for one in shop] == ["Ready", "Limited"]
+    assert (shop[1].truth, shop[1].reason) == (Truth.TRUE, "ConnectionLimit")
+    assert shop[1].message.startswith("On node n1; on node n2 it has as many connections as it may have")
+
+
+def test_policies_that_name_sctp_say_what_stays_open_and_only_where_it_does() -> None:
+    now = Situation({WEB: ONE, PLAIN: ONE}, {WEB: ONE})
+    assert conditions(now).keys() == {"Programmed", "Invalid"}
+    assert refused_objects(now) == {}
+    now = replace(now, sctp_open={WEB, PLAIN, ObjectId("NetworkPolicy", "shop", "gone")})
+    found = conditions(now)["SCTPPortsOpen"]
+    assert (found.truth, found.reason) == (Truth.TRUE, "TrackedByAddresses")
+    assert "can open associations to any port of that client" in found.message
+    told = refused_objects(now)
+    assert {key: one.reason for key, one in told.items()} == {PLAIN: "SCTPPortsOpen"}
+    assert told[PLAIN].note == found.message
+    # What is wrong with it comes first.
+    bad = Problem("must be a number", kind="NetworkPolicy", name="shop/web", field="spec.x")
+    assert refused_objects(replace(now, problems=(bad,), invalid=(PLAIN,)))[PLAIN].reason == "Invalid"
 
 
 def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:

@@ -19,6 +19,7 @@ from romana_ovs.kube.api.wanted import (
 )
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.model.errors import Problem
+from romana_ovs.policy.published import Observed
 from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
 
 P = ObjectId("RomanaNetworkPolicy", "shop", "p")
@@ -373,6 +374,30 @@ def test_an_old_report_of_another_node_does_not_keep_one_process_for_all_from_te
     node = started(server, "n1", "n2")
     node.wait(QUIET)
     assert reason(node) == "Programmed"
+
+
+def test_what_another_process_sees_of_its_switch_comes_to_be_told() -> None:
+    """By way of its report: who is at a limit there, and what stays open of SCTP."""
+    server, registry, one, two = shared()
+    sctp = [{"toPorts": [{"port": 2905, "protocol": "SCTP"}]}]
+    server.put(ROMANA_POLICIES, "p", namespace="shop", spec={"podSelector": {}, "allowIncoming": sctp})
+    put_policy(server, "other")
+    rest(registry, one, two)
+    other = ObjectId("RomanaNetworkPolicy", "shop", "other")
+
+    def types() -> tuple[list[str], ...]:
+        return tuple([each.type for each in statuses(registry)[key].conditions] for key in (SHOP, P, other))
+
+    plain = ["Programmed", "Invalid"]
+    one.duties.observe({"n1": Observed(sctp_ports=True)})
+    rest(registry, one, two)
+    assert types() == (["Ready"], plain, plain)
+    two.duties.observe({"n2": Observed(sctp_ports=False, full=frozenset({"shop"}))})
+    rest(registry, one, two)
+    assert types() == (["Ready", "Limited"], [*plain, "SCTPPortsOpen"], plain)
+    two.duties.observe({"n2": Observed(sctp_ports=True)})
+    rest(registry, one, two)
+    assert types() == (["Ready"], plain, plain)
 
 
 def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:

@@ -14,7 +14,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Report
+from romana_ovs.policy.published import Observed, Report
 from romana_ovs.world import offline_facts
 from tests.controller.server import Process, Server, furnished, put_pod
 
@@ -108,6 +108,25 @@ def test_the_pods_of_other_nodes_are_no_change() -> None:
     put_pod(server, "c", "n2")
     process.settle()
     assert view is not None and process.parts.view(facts["n1"], facts) is view
+
+
+def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> None:
+    server = furnished("a@n1")
+    process = driven(server)
+    process.wait(10)
+    parts = process.parts
+    stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
+    versions = {"n1": "5", "n2": "6"}
+    parts.observed = {"n1": Observed(sctp_ports=False, full=frozenset({"red"}))}
+    [write] = parts.report_writes(stored, versions, all_of_it=False)
+    assert write.body is not None and write.name == "n1"
+    assert (write.body["status"]["sctp"], write.body["status"]["full"]) == ("addresses", ["red"])
+    stored["n1"] = decode_report(write.body)
+    assert list(parts.report_writes(stored, versions)) == []
+    parts.observed = {}
+    [write] = parts.report_writes(stored, versions)
+    assert write.body is not None
+    assert (write.body["status"]["sctp"], write.body["status"]["full"]) == ("addresses", [])
 
 
 def test_reports_are_created_replaced_or_left() -> None:

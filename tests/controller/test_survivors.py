@@ -17,11 +17,11 @@ ADDRESS = {OLD: IPv4Address("10.0.64.1"), NEW: IPv4Address("10.0.64.2")}
 NOTED = programmed_for(OLD, ADDRESS[OLD])
 
 
-def bridge(*, keeps: bool = False, lost_at: float | None = None, noted: str = NOTED) -> Bridge:
+def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str = NOTED) -> Bridge:
     """Two pods, one of which was programmed before."""
     facts = BridgeFacts("node1", MappingProxyType({OLD: PodPort(1), NEW: PodPort(2)}))
     marks = Marks(MappingProxyType({OLD: noted, NEW: ""}), lost_at)
-    return Bridge(1, "br-int", facts, {OLD: "row1", NEW: "row2"}, keeps_connections=keeps, marks=marks)
+    return Bridge(1, "br-int", facts, {OLD: "row1", NEW: "row2"}, datapath=datapath, marks=marks)
 
 
 def surviving(facts: BridgeFacts) -> set[PodKey]:
@@ -38,10 +38,11 @@ def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() ->
 
 
 def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survivors() -> None:
-    for found in (bridge(noted=""), bridge(keeps=True), bridge(noted="a/old 10.0.64.9"), bridge(noted="a/x 10.0.64.1")):
+    others = ("", "a/old 10.0.64.9", "a/x 10.0.64.1")
+    for found in (bridge(datapath="system"), *(bridge(noted=noted) for noted in others)):
         facts = Survivors({}, fresh=True).mark(found, ADDRESS.get, 1000.0)
         assert surviving(facts) == set() and not facts.connections_lost
-    assert known_pods(bridge(keeps=True), ADDRESS.get) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
+    assert known_pods(bridge(datapath="system"), ADDRESS.get) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
 
 
 def test_a_restarted_controller_goes_on_with_what_the_flows_and_the_database_say() -> None:

@@ -103,11 +103,11 @@ class Ovs:
 
     def appctl(self, *words: str) -> str:
         """The output of an ovs-appctl command to the switch process."""
-        return self.run(["ovs-appctl", "-t", f"{self.folder}/vs.ctl", *words])
+        return self.run(["ovs-appctl", "-t", "ovs-vswitchd", *words])
 
     def start_switch(self) -> None:
         """Start ovs-vswitchd, also again after it was killed."""
-        self._daemon("ovs-vswitchd", self.remote, f"--unixctl={self.folder}/vs.ctl", *self.flags, netns=self.netns)
+        self._daemon("ovs-vswitchd", self.remote, *self.flags, netns=self.netns)
 
     def kill_switch(self) -> None:
         """End ovs-vswitchd as a crash would."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -52,6 +53,9 @@ def test_pods_are_programmed_and_no_packet_comes_here(one: tuple[Ovs, Controller
     assert state["pods"]["a/y"]["port"] == 2
     assert state["problems"] == state["refused"] == []
     assert state["packet_ins"] == 0
+    # Userspace's datapath tells SCTP apart by ports from Open vSwitch 3.2 on.
+    newer = tuple(map(int, re.findall(r"\d+", ovs.run(["ovs-vswitchd", "--version"]))[:2])) >= (3, 2)
+    assert state["nodes"]["node1"]["sctp_ports"] is newer
     assert {"in_port=1", "in_port=2"} <= _ofports(ovs)
     assert "NORMAL" not in "".join(ovs.flows("br-int"))
     assert "frags=nx-match" in ovs.ofctl("br-int", "show")

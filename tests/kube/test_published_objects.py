@@ -34,7 +34,7 @@ from romana_ovs.model.errors import InputError
 from romana_ovs.model.identity import identity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Claim, ClassSet, Published, Report, Stage
+from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import Atom
 
 ETCD_LIMIT = 1_500_000
@@ -73,6 +73,7 @@ REPORT = Report(
     wants={SegmentKey("alpha", "default"): 2},
     foreign=frozenset({IPv4Address("10.0.0.9")}),
     contested=frozenset({IPv4Address("10.0.0.10")}),
+    observed=Observed(sctp_ports=False, full=frozenset({"alpha", "t1"})),
 )
 
 
@@ -88,7 +89,9 @@ def objects(published=PUBLISHED):
 def test_there_and_back():
     assert Reader().read(objects()) == (PUBLISHED, ())
     assert published_from_json(plain(published_to_json(PUBLISHED))) == PUBLISHED
-    assert decode_report(plain(report_object(REPORT))) == REPORT
+    for tracked in (True, False, None):
+        report = replace(REPORT, observed=replace(REPORT.observed, sctp_ports=tracked))
+        assert decode_report(plain(report_object(report))) == report
     assert Reader().read(Objects()) == (None, ())
     assert decode_report({"kind": "NodeReport", "metadata": {"name": "n"}}) == Report("n")
 
@@ -225,7 +228,13 @@ def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_tha
     assert reader.read(objects(published)) == (published, ())
 
 
-@pytest.mark.parametrize("change", [{"acknowledged": "8"}, {"wants": [{}]}, {"foreign": ["x"]}, {"contested": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"acknowledged": "8"}, {"wants": [{}]}, {"foreign": ["x"]}, {"contested": {}},
+        {"sctp": "both"}, {"sctp": False}, {"full": [1]},
+    ],
+)
 def test_a_damaged_report_is_refused(change):
     raw = plain(report_object(REPORT))
     raw["status"].update(change)

@@ -12,13 +12,13 @@ from typing import Any
 from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
 from romana_ovs.addressing.runs import Run
 from romana_ovs.kube.published.objects import Fields, Objects, Raw, fields_of, name_of
-from romana_ovs.kube.published.writing import MARKER
+from romana_ovs.kube.published.writing import MARKER, SCTP_TRACKED
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UNKNOWN_CLASS, segment_of
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.published import Claim, ClassSet, Published, Report, Stage
+from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import Atom
 
 Together = tuple[Mapping[str, ClassSet], tuple[Problem, ...]]
@@ -313,7 +313,15 @@ def decode_report(raw: Raw) -> Report:
         foreign=frozenset(fields.addresses("foreign")),
         contested=frozenset(fields.addresses("contested")),
         policies=fields.text("policies", default=""),
+        observed=Observed(_sctp(fields), frozenset(fields.texts("full"))),
     )
+
+
+def _sctp(fields: Fields) -> bool | None:
+    found = {word: truth for truth, word in SCTP_TRACKED.items()}.get(word := fields.text("sctp", default=""))
+    if word and found is None:
+        fields.refuse("sctp", f"one of {', '.join(SCTP_TRACKED.values())} was expected")
+    return found
 
 
 def published_from_json(data: Any) -> Published:

@@ -115,9 +115,13 @@ def marker_object(published: Published) -> dict[str, Any]:
     return _object("ClassSet", MARKER, {"epoch": published.epoch, "revision": published.revision, "complete": True})
 
 
+SCTP_TRACKED = {True: "ports", False: "addresses"}
+"""The words for whether SCTP is tracked by ports."""
+
+
 def report_object(report: Report) -> dict[str, Any]:
     """The NodeReport of `report`: all of it is status."""
-    status = {
+    status: dict[str, Any] = {
         "acknowledged": report.acknowledged,
         "released": report.released,
         "wants": [{"tenant": key.tenant, "tier": key.tier, "indexes": count}
@@ -125,7 +129,10 @@ def report_object(report: Report) -> dict[str, Any]:
         "foreign": [str(address) for address in sorted(report.foreign)],
         "contested": [str(address) for address in sorted(report.contested)],
         "policies": report.policies,
+        "full": sorted(report.observed.full),
     }
+    if report.observed.sctp_ports is not None:
+        status["sctp"] = SCTP_TRACKED[report.observed.sctp_ports]
     return _sized({"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": {"name": report.node},
                    "spec": {}, "status": status})
 

@@ -1,0 +1,139 @@
+"""The control socket of an ovs-vswitchd, with another at its end that says what the test wants."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import eventlet
+import pytest
+
+from romana_ovs.model.errors import SwitchError
+from romana_ovs.switch import vswitchd
+from romana_ovs.switch.vswitchd import NotThere, Vswitchd
+from romana_ovs.switch.zones import ZoneLimits, ZoneUse
+
+Serve = Callable[[bytes], list[tuple[str, list[str]]]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Answers every connection with these bytes; returns the list of what is asked."""
+    listener = socket.socket(socket.AF_UNIX)
+    asked: list[tuple[str, list[str]]] = []
+
+    def start(answer: bytes) -> list[tuple[str, list[str]]]:
+        (tmp_path / "ovs-vswitchd.pid").write_text("17\n")
+        listener.bind(str(tmp_path / "ovs-vswitchd.17.ctl"))
+        listener.listen()
+        threading.Thread(target=run, args=(answer,), daemon=True).start()
+        return asked
+
+    def run(answer: bytes) -> None:
+        try:
+            while True:
+                connection, _ = listener.accept()
+                request = json.loads(connection.recv(65536))
+                asked.append((request["method"], request["params"]))
+                for at in range(0, len(answer), 7):
+                    connection.sendall(answer[at : at + 7])
+                if not answer:
+                    threading.Event().wait(10)
+                connection.close()
+        except OSError:
+            return
+
+    yield start
+    listener.close()
+
+
+def _remote(folder: Path) -> str:
+    return f"unix:{folder}/db.sock"
+
+
+def test_limits_are_read_and_set_in_one_question_each(tmp_path: Path, serve: Serve) -> None:
+    text = "default limit=0\nzone=5,limit=4,count=0\nzone=4097,limit=250000,count=1234\n"
+    asked = serve(json.dumps({"error": None, "id": 0, "result": text}).encode())
+    zones = ZoneLimits(_remote(tmp_path), "netdev")
+    assert zones.read() == {5: ZoneUse(4, 0), 4097: ZoneUse(250_000, 1234)}
+    zones.set({7: 8, 6: 9})
+    zones.remove({9, 8})
+    zones.set_fragments(2000)
+    zones.set({})
+    zones.remove(())
+    assert asked == [
+        ("dpctl/ct-get-limits", ["netdev@ovs-netdev"]),
+        ("dpctl/ct-set-limits", ["netdev@ovs-netdev", "zone=6,limit=9", "zone=7,limit=8"]),
+        ("dpctl/ct-del-limits", ["netdev@ovs-netdev", "zone=8,9"]),
+        ("dpctl/ipf-set-max-nfrags", ["netdev@ovs-netdev", "2000"]),
+    ]
+
+
+def test_the_size_of_the_table_is_the_switch_s_or_the_kernel_s(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = serve(b'{"error":null,"id":0,"result":"3000000\\n"}')
+    assert ZoneLimits(_remote(tmp_path), "netdev").table_size() == 3_000_000
+    monkeypatch.setattr("romana_ovs.switch.zones.KERNEL_TABLE", tmp_path / "max")
+    kernel = ZoneLimits(_remote(tmp_path), "system")
+    assert kernel.table_size() is None
+    (tmp_path / "max").write_text("262144\n")
+    assert kernel.table_size() == 262_144
+    kernel.set_fragments(2000)
+    assert len(asked) == 1
+
+
+def test_a_command_that_is_refused_says_so(tmp_path: Path, serve: Serve) -> None:
+    serve(b'{"error":"\\"dpctl/ct-get-limits\\" is not a valid command\\n","id":0,"result":null}')
+    with pytest.raises(SwitchError, match=r"^dpctl/ct-get-limits: .* is not a valid command$") as caught:
+        ZoneLimits(_remote(tmp_path), "netdev").read()
+    assert not isinstance(caught.value, NotThere)
+
+
+@pytest.mark.parametrize(("answer", "reason"), [(b"{}" * 3, "hung up"), (b"nonsense}", "hung up"), (b"[1]", "hung up")])
+def test_an_answer_that_is_none_is_no_answer(tmp_path: Path, serve: Serve, answer: bytes, reason: str) -> None:
+    serve(answer)
+    with pytest.raises(NotThere, match=reason):
+        Vswitchd(_remote(tmp_path)).ask("version")
+
+
+def test_nobody_else_waits_for_a_process_that_does_not_answer(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(b"")
+    monkeypatch.setattr(vswitchd, "ANSWER_SECONDS", 0.2)
+    ticks: list[float] = []
+
+    def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            eventlet.sleep(0.01)
+
+    other = eventlet.spawn(tick)
+    with pytest.raises(NotThere, match=r"no answer to version within 0\.2 s"):
+        Vswitchd(_remote(tmp_path)).ask("version")
+    other.kill()
+    assert len(ticks) >= 5
+
+
+@pytest.mark.parametrize(
+    ("pidfile", "remote", "reason"),
+    [
+        (None, "", r"ovs-vswitchd\.pid: No such file or directory"),
+        ("", "", r"ovs-vswitchd\.pid: names no process"),
+        ("../../x", "", r"ovs-vswitchd\.pid: names no process"),
+        ("4194304", "", r"ovs-vswitchd\.4194304\.ctl: No such file or directory"),
+        ("17", "tcp:192.0.2.1:6640", r"at tcp:192\.0\.2\.1:6640 has no control socket on this machine$"),
+    ],
+)
+def test_a_process_that_is_not_there_is_told_of_in_a_sentence(
+    tmp_path: Path, pidfile: str | None, remote: str, reason: str
+) -> None:
+    if pidfile is not None:
+        (tmp_path / "ovs-vswitchd.pid").write_text(pidfile)
+    with pytest.raises(NotThere, match=reason):
+        Vswitchd(remote or _remote(tmp_path)).ask("version")
