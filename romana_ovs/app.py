@@ -18,7 +18,7 @@ from typing import Any
 from romana_ovs import config, runtime
 from romana_ovs.controller.aside import Aside
 from romana_ovs.controller.feed import Feed
-from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
+from romana_ovs.controller.limits import Limits, Place, Zones
 from romana_ovs.controller.memory import Memory
 from romana_ovs.controller.origin import Hooks, origin_of
 from romana_ovs.controller.parts import Pledge
@@ -36,7 +36,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import Program
-from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.pipeline.zones import COMMON
 from romana_ovs.policy.published import Observed
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
@@ -260,10 +260,10 @@ class RomanaOvs(runtime.RyuApp):
         numbers = {node: self.world.host_number(node) for node in facts}
         ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
         nodes = [node for node in ready if numbers[node] is not None and node in driven]
-        self._limits.follow({node: self._zones(node, numbers[node] or 0) for node in nodes}, facts)
         programs = self._aside.work(
             lambda: self._tables.make(self.world, nodes, facts), self._memory.saving(self.world, numbers_to_save)
         )
+        self._limits.follow({node: self._zones(node, program) for node, program in programs.items()}, facts)
         for node, program in programs.items():
             ready[node].want(self._wanted(node, program, number, generation, pledge(node)))
 
@@ -271,9 +271,8 @@ class RomanaOvs(runtime.RyuApp):
         bridge, survivors = self.ports.bridges[node], self._sessions_by_node()[node].survivors
         lost_at = survivors.lost_at if survivors is not None else None
         known = frozenset(known_pods(bridge, self.world.address_of).values())
-        zone = ZONE_BASE + (self.world.host_number(node) or 0)
         marks = marks_of(bridge, self.world.address_of, lost_at)
-        return Wanted(number, generation, program, zone, pledge, known, marks)
+        return Wanted(number, generation, program, self.world.host_number(node) or 0, pledge, known, marks)
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
         """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
@@ -327,10 +326,9 @@ class RomanaOvs(runtime.RyuApp):
             runtime.spawn_after(left + 1.0, self._compute)
         return facts
 
-    def _zones(self, node: str, number: int) -> Zones:
+    def _zones(self, node: str, program: Program) -> Zones:
         """The conntrack zones of a node's bridge, with the tenant of each."""
-        place = Place(self.ports.remote_of[node], self.ports.bridges[node].datapath)
-        return Zones(place, {ZONE_BASE + number: COMMON})
+        return Zones(Place(self.ports.remote_of[node], self.ports.bridges[node].datapath), program.zones)
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:
         found = strangers(cluster, self.world, self.ports.bridges.values())

@@ -14,12 +14,11 @@ from types import MappingProxyType
 
 from romana_ovs.controller.wake import Wake
 from romana_ovs.model.errors import SwitchError
+from romana_ovs.pipeline.zones import COMMON
 from romana_ovs.switch.zones import ZoneLimits, ZoneUse
 
 LOG = logging.getLogger("romana_ovs.limits")
 
-COMMON = ""
-"""In the place of a tenant: the zone of connections that are no single tenant's."""
 TENANT_SHARE, COMMON_SHARE = 4, 2
 """One tenant gets a fourth of a table at most, what is no single tenant's half of it, whatever the setting says."""
 LOOK_SECONDS = 10.0

@@ -15,9 +15,10 @@ from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
+from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.switch.bridges import Marks
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
-from romana_ovs.sync.endpoints import endpoints, moves
+from romana_ovs.sync.endpoints import Endpoint, endpoints, moves
 from romana_ovs.sync.meters import plan_meters
 from romana_ovs.sync.plan import Plan, applied, narrowed, plan
 from romana_ovs.sync.session import Event, State, after
@@ -30,7 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
+    """What a switch should have from now on: the tables of round `number`, for the node of this `host` number.
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
     what the registry may be told once the switch has it. `known` are addresses whose pods had them before, so that
@@ -40,7 +41,7 @@ class Wanted:
     number: int
     generation: int
     program: Program
-    zone: int
+    host: int
     pledge: Pledge | None = None
     known: frozenset[IPv4Address] = frozenset()
     marks: Marks = field(default_factory=Marks)
@@ -157,9 +158,9 @@ class Session:
         todo = self._plan(wanted)
         around = moves(self._actual, todo)
         # Before a pod's first flow its address's old connections go; after its last flow its own do (HAZARDS B13).
-        self._flush(wanted.zone, tuple(address for address in around.came if address not in wanted.known))
+        self._flush(wanted, {address: end for address, end in around.came.items() if address not in wanted.known})
         self.channel.send(todo)
-        self._flush(wanted.zone, around.gone)
+        self._flush(wanted, around.gone)
         self._actual, self._meters = applied(self._actual, todo), wanted.program.meters
         self.synced = wanted
         self._failures = 0
@@ -180,11 +181,19 @@ class Session:
                 return plan(*part)
         return plan(wanted.program.flows, self._actual, self._foreign)
 
-    def _flush(self, zone: int, addresses: tuple[IPv4Address, ...]) -> None:
-        if not addresses:
-            return
+    def _flush(self, wanted: Wanted, ends: Mapping[IPv4Address, Endpoint]) -> None:
+        """Forget the connections of these addresses: in their tenant's zone and the common one.
+
+        What a shared tenant's pod has with others is in the zones of these.
+        """
+        by_zone: dict[int, list[IPv4Address]] = {}
+        for address, end in ends.items():
+            own = {zone(wanted.host, end.zone), common_zone(wanted.host)}
+            for number in sorted(own | wanted.program.zones.keys() if end.shared else own):
+                by_zone.setdefault(number, []).append(address)
         try:
-            self.channel.flush_connections(zone, addresses)
+            for number, addresses in by_zone.items():
+                self.channel.flush_connections(number, tuple(addresses))
         except Refused as error:
             # Without it the tables still keep a reused address from inheriting anything (DATAPLANE.md).
             LOG.warning("switch %s cannot forget connections (Open vSwitch before 3.1?): %s", self.name, error)

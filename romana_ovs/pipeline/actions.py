@@ -53,12 +53,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Ct:
-    """Send the packet through conntrack; with `table` it comes back there, tracked.
+    """Send the packet through conntrack, in a zone or in the one that stands in a register; with `table` it comes back
+    there, tracked.
 
     `writes` (Load or Move into ct_mark and ct_label) need `commit`.
     """
 
-    zone: int
+    zone: int | Bits
     table: str | None = None
     commit: bool = False
     force: bool = False
@@ -161,4 +162,44 @@ class ThroughMeter:
         return f"meter:{self.number}"
 
 
-Action = Load | Move | Ct | CtClear | Output | OutputBits | InPort | Resubmit | Conjunction | Goto | ThroughMeter
+@dataclass(frozen=True, slots=True)
+class PushMpls:
+    """Put an MPLS label before the packet (which must be popped again)."""
+
+    eth_type: int = 0x8847
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"push_mpls:{self.eth_type:#06x}"
+
+
+@dataclass(frozen=True, slots=True)
+class PopMpls:
+    """Take an MPLS label off; what is under it is of `eth_type`.
+
+    Open vSwitch looks at what was under a label in a second pass, with a flow of the datapath of its own: what stands
+    before has a datapath flow that does not read the packet any further.
+    """
+
+    eth_type: int
+
+    def text(self, tables: Mapping[str, int]) -> str:
+        """As ovs-ofctl writes it."""
+        return f"pop_mpls:{self.eth_type:#06x}"
+
+
+Action = (
+    Load
+    | Move
+    | Ct
+    | CtClear
+    | Output
+    | OutputBits
+    | InPort
+    | Resubmit
+    | Conjunction
+    | Goto
+    | ThroughMeter
+    | PushMpls
+    | PopMpls
+)

@@ -23,6 +23,8 @@ from romana_ovs.pipeline.actions import (
     Move,
     Output,
     OutputBits,
+    PopMpls,
+    PushMpls,
     Resubmit,
     ThroughMeter,
 )
@@ -222,7 +224,8 @@ class Switch:
         going = self._defragmented(way, action)
         whole = going[0].packet if going else None
         if whole is not None:
-            result = self.conntrack.process(replace(whole, nw_frag=FRAG_NO), action.zone, _commitment(way, action))
+            unbroken, zone = replace(whole, nw_frag=FRAG_NO), _zone(way, action)
+            result = self.conntrack.process(unbroken, zone, _commitment(way, action))
             self.trace.append(Tracking(result, action.commit, action.table))
             for each in going if action.table is not None else ():
                 # Fragments go on with the registers of the one that completed them.
@@ -240,7 +243,7 @@ class Switch:
         packet = way.packet
         if packet.nw_frag == FRAG_NO:
             return [way]
-        key = (action.zone, packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, way.passes)
+        key = (_zone(way, action), packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, way.passes)
         held = self._held.setdefault(key, [])
         held.append(_copied(way))
         if len({each.packet.nw_frag for each in held}) < 2:
@@ -279,6 +282,10 @@ def _without_transport(fields: Fields, packet: Packet) -> Fields:
     return {name: value for name, value in fields.items() if name not in _TRANSPORT or name in own}
 
 
+def _zone(way: _Way, action: Ct) -> int:
+    return way.bits(action.zone) if isinstance(action.zone, Bits) else action.zone
+
+
 def _commitment(way: _Way, action: Ct) -> Commitment | None:
     if not action.commit:
         return None
@@ -300,6 +307,10 @@ def _unlimited(switch: Switch, way: _Way, action: ThroughMeter) -> None:
     """There is no clock here: every meter lets everything pass."""
 
 
+def _second_pass(switch: Switch, way: _Way, action: PushMpls | PopMpls) -> None:
+    """A label that is popped again leaves the packet as it was."""
+
+
 _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Load: Switch._load,
     Move: Switch._move,
@@ -312,4 +323,6 @@ _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Goto: Switch._goto,
     Conjunction: _no_action,
     ThroughMeter: _unlimited,
+    PushMpls: _second_pass,
+    PopMpls: _second_pass,
 }

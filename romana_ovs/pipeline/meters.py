@@ -1,4 +1,6 @@
-"""Meters: how fast a pod may open connections through conntrack, declared once. Source: OpenFlow 1.5.1 section 7.3.4.5.
+"""Meters: how fast a pod may open connections through conntrack, and send ARP requests; declared once.
+
+Source: OpenFlow 1.5.1 section 7.3.4.5.
 
 Meters carry no cookie: that a number is of `METERS` makes a meter ours, and no other is ever touched.
 """
@@ -12,8 +14,12 @@ from types import MappingProxyType
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.policy.view import Origin
 
-METERS = range(0x524F0000, 0x52500000)
-"""Numbers of our meters: the first, plus the OpenFlow port of the pod that the meter is about."""
+METERS = range(0x524F0000, 0x52510000)
+"""Numbers of our meters: the first, plus the OpenFlow port of the pod that the meter is about, plus _ARP for ARP."""
+_ARP = 0x10000
+ARP_RATE, ARP_BURST = 50, 100
+"""ARP requests of a pod a second, and how many of a pod that was quiet. Each target that is asked for is a flow of the
+datapath for ten seconds, and on the kernel's datapath each request is answered by ovs-vswitchd itself."""
 BURST_SECONDS = 10
 """How many seconds' worth of new connections a pod that was quiet may open at once."""
 
@@ -38,9 +44,19 @@ NO_METERS: Mapping[int, Meter] = MappingProxyType({})
 
 def meter_number(ofport: int) -> int:
     """The number of the meter for the pod at this port. Raises PipelineError when no port has such a number."""
-    if not 0 <= ofport < len(METERS):
+    if not 0 <= ofport < _ARP:
         raise PipelineError(f"port {ofport} has no meter")
     return METERS[ofport]
+
+
+def arp_meter_number(ofport: int) -> int:
+    """The number of the meter for the ARP requests of the pod at this port. Raises PipelineError as `meter_number`."""
+    return meter_number(ofport) + _ARP
+
+
+def arp_meter(ofport: int, origin: Origin) -> Meter:
+    """The meter for the ARP requests of the pod at `ofport`."""
+    return Meter(arp_meter_number(ofport), ARP_RATE, ARP_BURST, origin)
 
 
 def opening_meter(ofport: int, rate: int, origin: Origin) -> Meter:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP, TCP_FLAG_BITS
+from romana_ovs.pipeline.registers import MAC_PREFIX, NEXT_HOP_MAC
 
 BROADCAST = 0xFFFFFFFFFFFF
 ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
@@ -35,9 +36,9 @@ class Addresses:
     def of(
         cls, source: str | IPv4Address, target: str | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0
     ) -> Addresses:
-        """From IPv4 addresses; a MAC that is not given is the arithmetic one, `0a:58` + address."""
+        """From IPv4 addresses; a source MAC that is not given is `0a:58` + address, a destination the next hop's."""
         src, dst = int(IPv4Address(source)), int(IPv4Address(target))
-        return cls(eth_src or 0x0A58 << 32 | src, eth_dst or 0x0A58 << 32 | dst, src, dst)
+        return cls(eth_src or MAC_PREFIX << 32 | src, eth_dst or NEXT_HOP_MAC, src, dst)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +138,14 @@ class Packet:
         return self.eth_type == ETH_IP and self.nw_proto == ICMP and self.icmp_type in _ERRORS
 
     def reply(self, *, flags: int = ACK) -> Packet:
-        """The packet that answers this one: ends and ports turned round.
+        """The packet that answers this one: ends and ports turned round, as a pod would send it to its next hop.
 
         An echo request becomes its reply; a TCP SYN becomes SYN+ACK, any other segment has `flags`.
         """
         turned = replace(
             self,
-            eth_src=self.eth_dst,
-            eth_dst=self.eth_src,
+            eth_src=MAC_PREFIX << 32 | self.nw_dst,
+            eth_dst=NEXT_HOP_MAC,
             nw_src=self.nw_dst,
             nw_dst=self.nw_src,
             tp_src=self.tp_dst,

@@ -9,17 +9,54 @@ class Classify(IntEnum):
     """Who sent it."""
 
     REFUSED = 300
-    """A pod asking for its own address; a pod's address arriving from the gateway."""
+    """A pod's address arriving from the gateway."""
     SOURCE = 200
     OUTSIDE = 100
     MISS = 0
 
 
-class Arp(IntEnum):
-    """Arithmetic answers."""
+class NextHop(IntEnum):
+    """Frames to no next hop, bit by bit, so that few datapath flows refuse them all."""
 
-    UNSPECIFIED = 200
+    WRONG = 100
+    MISS = 0
+
+
+class SourceMac(IntEnum):
+    """A pod's frames with another MAC, likewise."""
+
+    WRONG = 100
+    MISS = 0
+
+
+class Arp(IntEnum):
+    """Who asks."""
+
+    UNSPECIFIED = 300
+    POD = 200
+    ASK = 100
+    MISS = 0
+
+
+class ArpOwn(IntEnum):
+    """Asking with another MAC; asking for its own address."""
+
+    WRONG = 200
+    ASK = 100
+    MISS = 0
+
+
+class ArpAnswer(IntEnum):
+    """The answer."""
+
     ANSWER = 100
+    MISS = 0
+
+
+class Compare(IntEnum):
+    """Bits that differ."""
+
+    DIFFERENT = 100
     MISS = 0
 
 
@@ -41,9 +78,15 @@ class Locate(IntEnum):
 class Track(IntEnum):
     """Into conntrack, or on to the next bridge."""
 
-    TRANSIT = 200
-    QUESTION = 150
+    TRANSIT = 300
+    SELF = 250
+    """A pod's packets to itself."""
+    QUESTION = 200
     """TCP that one node asks another about: judged by policy alone, as it fits no window of its connection."""
+    SHARED = 160
+    """Both ends here, or one here: by whose tenant is not shared."""
+    TENANT = 150
+    HERE = 140
     TRACK = 100
     MISS = 0
 
@@ -71,6 +114,8 @@ class State(IntEnum):
 class Roles(IntEnum):
     """Who is client and who is server."""
 
+    FORGED = 300
+    """An ICMP error that a pod sends about a connection of others."""
     LOST = 250
     ANSWERED = 240
     KNOWN = 150

@@ -85,6 +85,12 @@ LOST = Register(
 ANSWERED = Register(
     "answered", _reg(0, 16, 1), "a TCP reply that its server's node judged when it was asked", "Classify", "Deliver"
 )
+DIFFERENT = Register("different", _reg(0, 17, 1), "of the two values that were compared", "Compare", "Commit")
+RECEIVER_ZONE = Register(
+    "receiver_zone", _reg(0, 18, 12), "zone index of a local receiver (zones.py)", "Locate", "Track"
+)
+SENDER_SHARED = Register("sender_shared", _reg(0, 30, 1), "a local sender's tenant is shared", "Classify", "Track")
+RECEIVER_SHARED = Register("receiver_shared", _reg(0, 31, 1), "a local receiver's tenant is shared", "Locate", "Track")
 MARKS = _reg(0)
 """All of the above at once."""
 
@@ -103,8 +109,13 @@ SERVER_GROUP = Register(
     "server_group", _reg(10), "server group of the original destination, if local", "Roles", "Ingress"
 )
 OUT_PORT = Register("out_port", _reg(11, 0, 16), "the port to leave by", "Locate", "Deliver")
+ZONE = Register(
+    "zone", _reg(11, 16, 16), "conntrack zone; before table Track that of a local sender", "Classify", "Refuse"
+)
 TUNNEL = Register("tunnel", _reg(12), "underlay address of the node to tunnel to", "Locate", "Deliver")
-SCRATCH = Register("scratch", _reg(13), "for swapping addresses and ports in a packet", "Arp", "Roles")
+SCRATCH = Register("scratch", _reg(13), "for swapping fields; the second of two that are compared", "Arp", "Commit")
+SENDER_MAC = Register("sender_mac", _reg(14), "last four bytes of the MAC that a local sender has", "Classify", "Arp")
+COMPARED = Register("compared", _reg(15), "the first of two values that are compared", "Arp", "Compare")
 
 CT_SIDE = Register(
     "ct_side", Bits("ct_label", 0, 2), "where the connection's first packet came in", "Commit", "State", _SIDES
@@ -151,6 +162,10 @@ REGISTERS: tuple[Register, ...] = (
     SENDER_SURVIVOR,
     LOST,
     ANSWERED,
+    DIFFERENT,
+    RECEIVER_ZONE,
+    SENDER_SHARED,
+    RECEIVER_SHARED,
     SENDER_ID,
     SENDER_CLIENT,
     SENDER_SERVER,
@@ -162,13 +177,15 @@ REGISTERS: tuple[Register, ...] = (
     SERVER_ID,
     SERVER_GROUP,
     OUT_PORT,
+    ZONE,
     TUNNEL,
     SCRATCH,
+    SENDER_MAC,
+    COMPARED,
 )
 CONNTRACK_BITS: tuple[Register, ...] = (CT_SIDE, CT_EXIT, CT_ACCEPTED, CT_LOOSE, CT_CLIENT)
 
-DELIVERY_MAC = 0x0A5800000001
-"""The one source MAC of everything that is delivered to a pod or to the node."""
+NEXT_HOP_MAC = 0x0A5800000001
+"""The one MAC of every next hop: the answer to all ARP requests, the destination of all frames that come in, and the
+source of all that are delivered to a pod or to the node. So no sender chooses a MAC that flows of the datapath read."""
 MAC_PREFIX = 0x0A58
-ZONE_BASE = 0x1000
-"""Conntrack zone of a bridge: this plus its host number; so never 0 and never another bridge's."""

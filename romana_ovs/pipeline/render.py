@@ -16,9 +16,9 @@ from romana_ovs.pipeline.meters import BURST_SECONDS, METERS
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.registers import (
     CONNTRACK_BITS,
-    DELIVERY_MAC,
     DIRECTION,
     EGRESS,
+    NEXT_HOP_MAC,
     REGISTERS,
     WIRE_ANSWERED,
     WIRE_DIRECTION,
@@ -27,10 +27,10 @@ from romana_ovs.pipeline.registers import (
     WIRE_QUESTION,
     WIRE_REST,
     WIRE_REST_VALUE,
-    ZONE_BASE,
     Register,
 )
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES, Table
+from romana_ovs.pipeline.zones import INDEX_BITS, SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,12 @@ def _conntrack() -> str:
         [
             "## Connection tracking",
             "",
-            f"Each bridge has a zone of its own, shared with no other: `{ZONE_BASE:#x}` plus the number of its host.",
+            "Each tenant with pods on a bridge has a zone there, and what is no single tenant's has one too. In its",
+            f"number the upper {16 - INDEX_BITS} bits are the bridge's (1 plus its host number modulo {SLOTS}), the",
+            f"lower {INDEX_BITS} the first segment of the tenant, or 0. The zone is chosen by the local end, in both",
+            "directions the same: the tenant of the one pod that is here; where both are, the one that is not shared;",
+            "the common zone where neither is here, or both are shared. What a pod sends itself is dropped before it.",
+            "",
             "What a committed entry remembers:",
             "",
             *_register_table(CONNTRACK_BITS),
@@ -241,7 +246,7 @@ def _wire() -> str:
         "On a link or in a tunnel the inner source MAC carries what the sender's node knows:",
     ]
     lines += ["", "| bits | meaning |", "|---|---|", *(f"| `{where}` | {meaning} |" for where, meaning in bits), ""]
-    lines.append(f"On delivery to a pod or node the source MAC becomes `{_mac(DELIVERY_MAC)}`.")
+    lines.append(f"On delivery to a pod or node the source MAC becomes `{_mac(NEXT_HOP_MAC)}`.")
     return "\n".join([*lines, ""])
 
 

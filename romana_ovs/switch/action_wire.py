@@ -19,6 +19,8 @@ from romana_ovs.pipeline.actions import (
     Move,
     Output,
     OutputBits,
+    PopMpls,
+    PushMpls,
     Resubmit,
     ThroughMeter,
 )
@@ -26,7 +28,7 @@ from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.switch.oxm import UNKNOWN, field_bytes, header_of, narrow_port, read_field, wide_port
 
-OUTPUT, SET_FIELD, COPY_FIELD, METER, EXPERIMENTER = 0, 25, 28, 29, 0xFFFF
+OUTPUT, PUSH_MPLS, POP_MPLS, SET_FIELD, COPY_FIELD, METER, EXPERIMENTER = 0, 19, 20, 25, 28, 29, 0xFFFF
 NICIRA = 0x2320
 RESUBMIT_TABLE, OUTPUT_REG, CONJUNCTION, CT, CT_CLEAR = 14, 15, 34, 35, 43
 IN_PORT = 0xFFFFFFF8
@@ -39,11 +41,13 @@ _HEAD = struct.Struct("!HH")
 _OUTPUT = struct.Struct("!HHIH6x")
 _COPY = struct.Struct("!HHHHHH")
 _METER = struct.Struct("!HHI")
+_MPLS = struct.Struct("!HHH2x")
 _NX = struct.Struct("!HHIH")
 _RESUBMIT = struct.Struct("!HHIHHB3x")
 _OUTPUT_REG = struct.Struct("!HHIHHIH6x")
 _CONJUNCTION = struct.Struct("!HHIHBBI")
 _CT = struct.Struct("!HHIHHIHB3xH")
+"""The zone follows its source: 0 for a number, else the header of a field, and then the bits of that."""
 _CT_CLEAR = struct.Struct("!HHIH6x")
 _INSTRUCTION = struct.Struct("!HH4x")
 _GOTO = struct.Struct("!HHB3x")
@@ -114,8 +118,17 @@ def _ct(action: Ct) -> bytes:
     nested = actions_bytes(action.writes)
     flags = (CT_COMMIT if action.commit else 0) | (CT_FORCE if action.force else 0)
     table = NO_TABLE if action.table is None else TABLE_IDS[action.table]
-    head = _CT.pack(EXPERIMENTER, _CT.size + len(nested), NICIRA, CT, flags, 0, action.zone, table, 0)
+    source, zone = 0, action.zone
+    if isinstance(zone, Bits):
+        (source,) = struct.unpack("!I", header_of(zone.field))
+        zone = _spread(zone)
+    head = _CT.pack(EXPERIMENTER, _CT.size + len(nested), NICIRA, CT, flags, source, zone, table, 0)
     return head + nested
+
+
+def _spread(bits: Bits) -> int:
+    """ofs_nbits of nicira-ext.h."""
+    return bits.low << 6 | bits.width - 1
 
 
 def _ct_clear(action: CtClear) -> bytes:
@@ -128,9 +141,8 @@ def _output(action: Output) -> bytes:
 
 def _output_bits(action: OutputBits) -> bytes:
     bits = action.port
-    spread = bits.low << 6 | bits.width - 1
     (header,) = struct.unpack("!I", header_of(bits.field))
-    return _OUTPUT_REG.pack(EXPERIMENTER, _OUTPUT_REG.size, NICIRA, OUTPUT_REG, spread, header, 0)
+    return _OUTPUT_REG.pack(EXPERIMENTER, _OUTPUT_REG.size, NICIRA, OUTPUT_REG, _spread(bits), header, 0)
 
 
 def _in_port(action: InPort) -> bytes:
@@ -148,6 +160,14 @@ def _conjunction(action: Conjunction) -> bytes:
     )
 
 
+def _push_mpls(action: PushMpls) -> bytes:
+    return _MPLS.pack(PUSH_MPLS, _MPLS.size, action.eth_type)
+
+
+def _pop_mpls(action: PopMpls) -> bytes:
+    return _MPLS.pack(POP_MPLS, _MPLS.size, action.eth_type)
+
+
 def _through_meter(action: ThroughMeter) -> bytes:
     return _METER.pack(METER, _METER.size, action.number)
 
@@ -163,6 +183,8 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
     Resubmit: _resubmit,
     Conjunction: _conjunction,
     ThroughMeter: _through_meter,
+    PushMpls: _push_mpls,
+    PopMpls: _pop_mpls,
 }
 
 
@@ -212,6 +234,9 @@ def _read(kind: int, piece: memoryview) -> Readable | None:
         return _read_load(piece)
     if kind == COPY_FIELD:
         return _read_move(piece)
+    if kind in (PUSH_MPLS, POP_MPLS) and len(piece) == _MPLS.size:
+        eth_type = _MPLS.unpack(piece)[2]
+        return PushMpls(eth_type) if kind == PUSH_MPLS else PopMpls(eth_type)
     if kind == METER and len(piece) == _METER.size:
         return ThroughMeter(_METER.unpack(piece)[2])
     if kind == EXPERIMENTER and len(piece) >= 16:
@@ -276,13 +301,15 @@ def _read_ct(piece: memoryview) -> Readable | None:
         return None
     *_, flags, source, zone, table, helper = _CT.unpack_from(piece)
     writes = read_actions(piece[_CT.size :])
-    if source or helper or flags & ~(CT_COMMIT | CT_FORCE):
+    field = _BY_HEADER.get(struct.pack("!I", source)) if source else None
+    if (source and field is None) or helper or flags & ~(CT_COMMIT | CT_FORCE):
         return None
     known = tuple(write for write in writes if isinstance(write, (Load, Move)))
     if len(known) != len(writes):
         return None
     name = None if table == NO_TABLE else table_name(table)
-    return Ct(zone, name, bool(flags & CT_COMMIT), bool(flags & CT_FORCE), known)
+    where = zone if field is None else Bits(field, zone >> 6, (zone & 0x3F) + 1)
+    return Ct(where, name, bool(flags & CT_COMMIT), bool(flags & CT_FORCE), known)
 
 
 def _read_ct_clear(piece: memoryview) -> Readable | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import FieldMatch, Match, canonical
+from romana_ovs.pipeline.packet import VLAN_PRESENT
 
 NXM_0 = 0x0000
 NXM_1 = 0x0001
@@ -165,6 +166,8 @@ def _ours(header: int, value: int, mask: int, size: int) -> tuple[str, int, int]
     # Open vSwitch shows any match on the VLAN word as VLAN_VID to OpenFlow 1.2 and later; none at all is 0.
     if number == _VLAN_VID and value == 0 and mask & _VID_BITS == _VID_BITS:
         return "vlan_tci", 0, FIELDS["vlan_tci"].ones
+    if number == _VLAN_VID and value == 0 and mask & _VID_BITS == VLAN_PRESENT:
+        return "vlan_tci", 0, VLAN_PRESENT
     name = _NAMES.get(number)
     wire = _WIRE[name] if name is not None else None
     if name is None or wire is None or wire.size != size:

@@ -7,13 +7,13 @@ older than the conntrack table, and which connections must be forgotten is a fun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Load
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, SURVIVOR, Register
+from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_SHARED, RECEIVER_ZONE, SURVIVOR, Register
 from romana_ovs.pipeline.tables import TABLES
 from romana_ovs.sync.plan import Plan
 
@@ -23,10 +23,14 @@ _WHOLE = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A local pod as the flows know it: its OpenFlow port, and whether it is older than the conntrack table."""
+    """A local pod as the flows know it: its OpenFlow port, whether it is older than the bridge's connections, the index
+    of its conntrack zone, and whether its tenant is shared.
+    """
 
     port: int
     survivor: bool
+    zone: int = 0
+    shared: bool = False
 
 
 def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
@@ -39,8 +43,12 @@ def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
             continue
         for item in flow.match:
             if item.field == "nw_dst" and item.mask == _WHOLE:
-                survivor = bool(_loaded(flow, SURVIVOR))
-                found[IPv4Address(item.value)] = Endpoint(_loaded(flow, OUT_PORT), survivor)
+                found[IPv4Address(item.value)] = Endpoint(
+                    _loaded(flow, OUT_PORT),
+                    bool(_loaded(flow, SURVIVOR)),
+                    _loaded(flow, RECEIVER_ZONE),
+                    bool(_loaded(flow, RECEIVER_SHARED)),
+                )
     return found
 
 
@@ -50,10 +58,10 @@ def _loaded(flow: Flow, register: Register) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Addresses of pods that come to a switch (or to another port of it), and of those that go from it."""
+    """Pods by address that come to a switch (or to another port or zone of it), and those that go from it."""
 
-    came: tuple[IPv4Address, ...] = ()
-    gone: tuple[IPv4Address, ...] = ()
+    came: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
+    gone: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
 
 
 def moves(before: Mapping[FlowKey, Flow], plan: Plan) -> Moves:
@@ -64,5 +72,9 @@ def moves(before: Mapping[FlowKey, Flow], plan: Plan) -> Moves:
     replaced = (before[flow.key] for flow in plan.modify if flow.key in before)
     old = endpoints((*plan.delete, *replaced))
     new = endpoints((*plan.add, *plan.modify))
-    came = sorted(address for address, end in new.items() if address not in old or old[address].port != end.port)
-    return Moves(tuple(came), tuple(sorted(old.keys() - new.keys())))
+    came = {
+        address: new[address]
+        for address in sorted(new)
+        if address not in old or (old[address].port, old[address].zone) != (new[address].port, new[address].zone)
+    }
+    return Moves(came, {address: old[address] for address in sorted(old.keys() - new.keys())})

@@ -28,7 +28,7 @@ class Frame:
     protocol: int
     payload: bytes
     eth_src: str
-    eth_dst: str = "02:00:00:00:00:99"
+    eth_dst: str = "0a:58:00:00:00:01"
     fragment: int = 0
     """The 16 bits of flags and offset."""
     ident: int = 1

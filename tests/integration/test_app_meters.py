@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.pipeline.meters import METERS
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.meters import ARP_BURST, ARP_RATE, METERS
 from tests.integration.ovs import Ovs, needs_ovs
 from tests.integration.running import NODES, Controller, pod, sent_during
 
@@ -38,7 +39,15 @@ def _add(ovs: Ovs, shown: str) -> None:
 
 
 def _meters(ovs: Ovs) -> list[str]:
-    """What ovs-ofctl shows of all meters, each in a line, sorted."""
+    """What ovs-ofctl shows of all meters but those for ARP, each in a line, sorted."""
+    return sorted(set(_all_meters(ovs)) - set(_arp_meters(ovs)))
+
+
+def _arp_meters(ovs: Ovs) -> list[str]:
+    return [line for line in _all_meters(ovs) if line.endswith(f"rate={ARP_RATE} burst_size={ARP_BURST}")]
+
+
+def _all_meters(ovs: Ovs) -> list[str]:
     shown = ovs.ofctl("br-int", "dump-meters").partition("\n")[2]
     return sorted(" ".join(each.split()).replace("bands= ", "bands=") for each in shown.split("\n\n") if each.strip())
 
@@ -49,7 +58,8 @@ def _ours(port: int, rate: int = RATE) -> str:
 
 def _metered(ovs: Ovs) -> set[int]:
     """The ports whose flows name their own meter."""
-    found = [line for line in ovs.flows("br-int") if "meter:" in line]
+    rank = f"priority={int(priorities.Commit.LIMITED)},"
+    found = [line for line in ovs.flows("br-int") if "meter:" in line and rank in line]
     ports = {METERS.index(int(line.partition("meter:")[2].partition(",")[0])) for line in found}
     assert len(ports) == len(found)
     assert all(any(f"in_port={port} actions=meter:{METERS[port]}," in line for line in found) for port in ports)
@@ -60,6 +70,7 @@ def test_meters_come_and_go_with_ports_and_each_pod_has_its_own(one: tuple[Ovs, 
     ovs, controller = one
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2)])
     assert _metered(ovs) == {1, 2}
+    assert len(_arp_meters(ovs)) == 2
     controller.write("more.yaml", pod("z"))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2), _ours(3)])

@@ -347,14 +347,8 @@ def test_without_a_controller_a_secure_bridge_has_no_flow_at_all() -> None:
 def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     x, y = (controller.state["pods"][key]["address"] for key in ("a/x", "a/y"))
-    zone = int(
-        next(
-            word.partition("zone=")[2].rstrip(")")
-            for line in ovs.flows("br-int")
-            for word in line.replace(" ", ",").split(",")
-            if "zone=" in word
-        )
-    )
+    place = next(line for line in ovs.flows("br-int") if "in_port=1," in line and f"nw_src={x} " in line)
+    zone = int(re.search(r"set_field:0x([0-9a-f]+)0000/0xffff0000->reg11", place)[1], 16)  # type: ignore[index]
     for source, target in ((x, y), (y, x), ("10.9.9.9", "10.9.9.8")):
         ovs.ofctl("br-int", "packet-out", f"in_port=LOCAL,packet={_udp(source, target)},actions=ct(commit,zone={zone})")
         ovs.ofctl(

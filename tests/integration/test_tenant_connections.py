@@ -13,7 +13,7 @@ import pytest
 
 from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
 from romana_ovs.pipeline.packet import ACK, Addresses, Packet, echo, sctp, tcp, udp
-from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.pipeline.zones import common_zone
 from tests.integration.dummy import DummyOvs
 from tests.integration.ovs import Ovs, eventually, needs_ovs
 from tests.integration.running import NODES, Controller, pod
@@ -22,7 +22,7 @@ from tests.integration.wire import frame
 pytestmark = [pytest.mark.root, needs_ovs]
 
 ENDS = Addresses.of(int(IPv4Address("10.0.0.1")), int(IPv4Address("10.0.0.2")))
-ZONE = ZONE_BASE
+ZONE = common_zone(0)
 NEW, KNOWN, INVALID = (f"0a:00:00:00:00:0{number}" for number in (1, 2, 3))
 FLOWS = f"""
 table=0,ip,actions=ct(zone=5,table=1)
@@ -182,8 +182,10 @@ def test_the_controller_limits_what_its_bridges_track_also_after_the_switch_died
         controller.start()
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
         controller.settled()
-        eventually(lambda: _limits(ovs) == {ZONE: (10, 0)}, "the zone has its limit")
-        assert f"zone={ZONE}" in "".join(ovs.flows("br-int"))
+        eventually(lambda: sorted(_limits(ovs).values()) == [(5, 0), (10, 0)], "the zones have their limits")
+        assert _limits(ovs)[ZONE] == (10, 0)
+        (own,) = _limits(ovs).keys() - {ZONE}
+        assert f"set_field:{own << 16:#x}/0xffff0000->reg11" in "".join(ovs.flows("br-int"))
         _open(ovs, ZONE, range(1000, 1012))
         state = controller.until(lambda state: state["nodes"]["node1"]["full"], "it is named")
         assert state["nodes"]["node1"]["full"] == [COMMON]
@@ -191,7 +193,7 @@ def test_the_controller_limits_what_its_bridges_track_also_after_the_switch_died
         ovs.kill_switch()
         controller.until(lambda state: not state["nodes"]["node1"]["connected"], "the death is noticed")
         ovs.start_switch()
-        eventually(lambda: _limits(ovs) == {ZONE: (1_500_000, 0)}, "the zone has its limit again")
+        eventually(lambda: _limits(ovs) == {ZONE: (1_500_000, 0), own: (250_000, 0)}, "the zones have limits again")
         controller.until(lambda state: not state["problems"] and not state["nodes"]["node1"]["full"], "all is well")
         controller.settled()
         assert controller.log.count("are as many as there may be") == 1

@@ -171,7 +171,7 @@ def test_trace_takes_the_same_flows(ovs: DummyOvs, step: tuple[int, Packet]) -> 
         packet = packet.with_flags(SYN)
     ovs.appctl("dpctl/flush-conntrack")
     answer = ovs.appctl("ofproto/trace", "br0", _trace_words(port, packet))
-    pattern = re.compile(r"^ ?(\d+)\. .*?priority (\d+)(?:, cookie (0x[0-9a-f]+))?", re.MULTILINE)
+    pattern = re.compile(r"^ *(\d+)\. .*?priority (\d+)(?:, cookie (0x[0-9a-f]+))?", re.MULTILINE)
     real = [(int(table), int(rank), int(cookie, 16)) for table, rank, cookie in pattern.findall(answer) if cookie]
     model = Switch(LAB.flows(1))
     model.receive(packet, port)

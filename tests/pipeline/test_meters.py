@@ -8,11 +8,11 @@ import pytest
 
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.settings import Settings
-from romana_ovs.pipeline.actions import ThroughMeter
+from romana_ovs.pipeline.actions import PopMpls, PushMpls, Resubmit, ThroughMeter
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.interpret import Visit
-from romana_ovs.pipeline.meters import METERS, meter_number
-from romana_ovs.pipeline.packet import ACK, SYN, Addresses, Packet, echo, tcp, udp
+from romana_ovs.pipeline.meters import METERS, arp_meter_number, meter_number
+from romana_ovs.pipeline.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
 from tests.pipeline.lab import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
 
 
@@ -63,8 +63,9 @@ def test_no_limit_is_no_meter() -> None:
     view = replace(one.view(1), settings=Settings(new_connections=0))
     program = compile_node(view, one.verdicts(1))
     limited = one.program(1)
-    assert not program.meters
-    assert sorted(limited.meters) == [METERS[1], METERS[2]]
+    asking = [arp_meter_number(1), arp_meter_number(2)]
+    assert sorted(program.meters) == asking, "requests for addresses are always metered"
+    assert sorted(limited.meters) == [METERS[1], METERS[2], *asking]
     gone = limited.flows.keys() - program.flows.keys()
     assert program.flows.keys() < limited.flows.keys()
     assert len(gone) == 2
@@ -75,4 +76,16 @@ def test_no_limit_is_no_meter() -> None:
 def test_a_meter_stays_in_our_range(port: int) -> None:
     with pytest.raises(PipelineError, match="no meter"):
         meter_number(port)
-    assert METERS.stop - 1 == meter_number(0xFFFF)
+    assert METERS.stop - 1 == arp_meter_number(0xFFFF)
+    assert meter_number(0xFFFF) < arp_meter_number(0)
+
+
+def test_requests_for_addresses_pass_a_meter_before_anything_reads_their_target() -> None:
+    """On a real switch what stands before the second pass has a datapath flow of its own (test_packets)."""
+    one = lab()
+    assert metered(one, 1, arp_request(one.ends("c", "far"))) == [METERS.index(arp_meter_number(1))]
+    (row,) = [row for row in one.flows(1) if row.table == "Classify" and "arp_spa" in row.match_text()
+              and ("in_port", 1, 0xFFFFFFFF) in row.match]
+    kinds = [type(action) for action in row.actions]
+    assert kinds[0] is ThroughMeter and kinds[-3:] == [PushMpls, PopMpls, Resubmit]
+    assert not any("arp_tpa" in str(action) for action in row.actions)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from romana_ovs.pipeline.listing import loadable, ordered, readable, rows, unmetered
-from romana_ovs.pipeline.meters import METERS
+from romana_ovs.pipeline.meters import METERS, arp_meter_number
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.packet import tcp, udp
-from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE_BASE
+from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE
 from romana_ovs.pipeline.render import Example, Journey, document
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES
 from tests.pipeline.lab import CLOSED_SERVER, Lab, LabPod
@@ -49,11 +49,12 @@ def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_load
     first, second = (program.meters[METERS[port]].text() for port in (2, 3))
     assert first == f"meter={METERS[2]},pktps,burst,stats,bands=type=drop,rate=1000,burst_size=10000"
     lines = loadable(program.flows.values(), program.meters).splitlines()
-    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}"]
+    asking = [f"# {program.meters[arp_meter_number(port)].text()}" for port in (2, 3)]
+    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}", *asking]
     (place,) = [number for number, line in enumerate(lines) if line.endswith(f", first through meter:{METERS[2]}")]
     assert "in_port=2," in lines[place + 1] and " actions=ct(commit," in lines[place + 1]
     listed = rows(program.flows.values(), program.meters)
-    assert {row["origin"]: row["meter"] for row in listed if row["meter"]} == {
+    assert {row["origin"]: row["meter"] for row in listed if row["meter"] and row["table"] == "Commit"} == {
         "Pod test/s": first, "Pod test/closed": second,
     }  # fmt: skip
     for text in (*(line for line in lines if line.startswith("table=")), *(row["actions"] for row in listed)):
@@ -70,12 +71,12 @@ def test_flows_are_listed_by_table_then_priority_and_nothing_depends_on_their_or
 
 def test_rows_name_table_match_actions_and_origin() -> None:
     listed = rows(LAB.flows(1), LAB.program(1).meters)
-    (row,) = [row for row in listed if row["table"] == "Track" and "ct(" in row["actions"]]
+    (row,) = [row for row in listed if row["table"] == "Track" and row["priority"] == 100]
     assert {key: row[key] for key in ("table_id", "priority", "match", "actions", "origin", "meter")} == {
         "table_id": TABLE_IDS["Track"],
         "priority": 100,
         "match": "ip",
-        "actions": f"ct(table={TABLE_IDS['State']},zone={ZONE_BASE + 1})",
+        "actions": f"ct(table={TABLE_IDS['State']},zone={ZONE.bits})",
         "origin": "Pipeline conntrack",
         "meter": "",
     }
@@ -83,8 +84,8 @@ def test_rows_name_table_match_actions_and_origin() -> None:
 
 
 def test_readable_flows_name_their_tables() -> None:
-    (item,) = [item for item in LAB.flows(1) if item.table == "Track" and "ct(" in item.actions_text(TABLE_IDS)]
-    assert readable(item) == f"Track priority=100,ip actions=ct(table=State,zone={ZONE_BASE + 1})"
+    (item,) = [item for item in LAB.flows(1) if item.table == "Track" and item.priority == 100]
+    assert readable(item) == f"Track priority=100,ip actions=ct(table=State,zone={ZONE.bits})"
 
 
 def test_the_page_declares_every_table_register_and_conntrack_bit() -> None:

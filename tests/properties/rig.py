@@ -107,7 +107,7 @@ class Rig:
         """The first packet of a connection."""
         source, destination = connection.source, connection.destination
         ends = Addresses.of(
-            self.address(source), self.address(destination), eth_src=self.mac(source), eth_dst=self.mac(destination)
+            self.address(source), self.address(destination), eth_src=self.mac(source)
         )
         proto = connection.port.protocol
         number = proto.number if isinstance(proto, Protocol) else proto

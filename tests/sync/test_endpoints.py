@@ -40,16 +40,16 @@ def test_local_pods_alone_are_endpoints() -> None:
 def test_who_comes_and_who_goes() -> None:
     before, after = _map(_place(A, 3)), _map(_place(B, 4))
     found = moves(before, plan(after, before))
-    assert (found.came, found.gone) == ((B,), (A,))
+    assert (found.came, found.gone) == ({B: Endpoint(4, False)}, {A: Endpoint(3, False)})
 
 
 def test_another_port_is_another_attachment() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 4))
     found = moves(before, plan(after, before))
-    assert (found.came, found.gone) == ((A,), ())
+    assert (found.came, found.gone) == ({A: Endpoint(4, False)}, {})
 
 
 def test_a_new_identity_interrupts_nothing() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 3, identity=8))
     found = moves(before, plan(after, before))
-    assert (found.came, found.gone) == ((), ())
+    assert (found.came, found.gone) == ({}, {})

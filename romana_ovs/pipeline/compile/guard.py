@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Bits, Goto, InPort, Load, Move
-from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, loads
+from romana_ovs.pipeline.actions import (
+    Action,
+    Bits,
+    Goto,
+    InPort,
+    Load,
+    Move,
+    PopMpls,
+    PushMpls,
+    Resubmit,
+    ThroughMeter,
+)
+from romana_ovs.pipeline.compile.compare import compare
+from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, loads, swapped
 from romana_ovs.pipeline.cookies import Feature
-from romana_ovs.pipeline.fields import mac_number
+from romana_ovs.pipeline.fields import ETH_ARP, mac_number
 from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.meters import arp_meter_number
 from romana_ovs.pipeline.registers import (
     ANSWERED,
+    DIFFERENT,
     DIRECTION,
     EGRESS,
     GATEWAY,
     LOCAL,
     MAC_PREFIX,
+    NEXT_HOP_MAC,
     QUESTION,
-    SCRATCH,
     SENDER_CLIENT,
     SENDER_ID,
+    SENDER_MAC,
     SENDER_SERVER,
+    SENDER_SHARED,
     SENDER_SURVIVOR,
     SIDE,
     TRUNK,
@@ -34,35 +51,70 @@ from romana_ovs.pipeline.registers import (
     WIRE_QUESTION,
     WIRE_REST,
     WIRE_REST_VALUE,
+    ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
+from romana_ovs.pipeline.zones import PodZone, zone
 from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Trunk
 
 ARP_REQUEST: Condition = ("arp_op", 1)
 
 
-def pod_guard(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
-    """What a pod's port may send: its own MAC and address, untagged; ARP for any address but its own."""
+def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> tuple[Flow, ...]:
+    """What a pod's port may send: its own MAC and address, untagged; ARP, metered, for any address but its own.
+
+    A MAC of our making is checked by tables SourceMac and Arp; another one here, at a datapath flow for each wrong one.
+    """
     origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
     port: Condition = ("in_port", pod.ofport)
     mac, address = mac_number(pod.mac), int(pod.address)
-    asking = (port, UNTAGGED, ("eth_src", mac), ("arp_sha", mac), ("arp_spa", address), ARP_REQUEST)
+    ours = mac >> 32 == MAC_PREFIX
     marks = loads(
         (SIDE, LOCAL),
         (SENDER_SURVIVOR, int(pod.survivor)),
         (SENDER_ID, pod.identity),
         (SENDER_CLIENT, member.client),
         (SENDER_SERVER, member.server),
+        (SENDER_SHARED, int(place.shared)),
+        (ZONE, zone(host, place.index)),
     )
+    expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if ours else ()
+    asking = [port, UNTAGGED, ("arp_spa", address), ARP_REQUEST]
+    sending = [port, UNTAGGED, ("nw_src", address)]
+    if not ours:
+        asking += [("eth_src", mac), ("arp_sha", mac)]
+        sending.append(("eth_src", mac))
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
+    asked = (*loads((SIDE, LOCAL)), *expected) if ours else ()
     return (
+        row(priorities.Classify.SOURCE, sending, [*marks, *expected, Goto("SourceMac" if ours else "NextHop")]),
+        # The target of a request is read in a second pass, which the meter stands before.
         row(
             priorities.Classify.SOURCE,
-            [port, UNTAGGED, ("eth_src", mac), ("nw_src", address)],
-            [*marks, Goto("Locate")],
+            asking,
+            [ThroughMeter(arp_meter_number(pod.ofport)), *asked, PushMpls(), PopMpls(ETH_ARP), Resubmit("Arp")],
         ),
-        row(priorities.Classify.SOURCE, asking, [Goto("Arp")]),
-        row(priorities.Classify.REFUSED, [*asking, ("arp_tpa", address)], []),
+    )
+
+
+def mac_frame() -> tuple[Flow, ...]:
+    """Tables SourceMac and NextHop: a row for each bit that may be wrong, and the way on."""
+    row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
+    wrong: list[tuple[IntEnum, list[Condition]]] = []
+    for bit in range(48):
+        one = 1 << bit
+        wrong.append((priorities.NextHop.WRONG, [("eth_dst", ~NEXT_HOP_MAC & one, one)]))
+        if bit >= SENDER_MAC.bits.width:
+            wrong.append((priorities.SourceMac.WRONG, [("eth_src", ~(MAC_PREFIX << 32) & one, one)]))
+            continue
+        wrong += [
+            (priorities.SourceMac.WRONG, [("eth_src", value, one), SENDER_MAC.match(one & ~value, one)])
+            for value in (0, one)
+        ]
+    return (
+        *(row(priority, match, []) for priority, match in wrong),
+        row(priorities.SourceMac.MISS, [], [Goto("NextHop")]),
+        row(priorities.NextHop.MISS, [], [Goto("Locate")]),
     )
 
 
@@ -76,7 +128,7 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
         Move(WIRE_QUESTION, QUESTION.bits),
         Move(WIRE_ANSWERED, ANSWERED.bits),
         Move(WIRE_ID, SENDER_ID.bits),
-        Goto("Locate"),
+        Goto("NextHop"),
     ]
     senders: list[tuple[Condition, ...]] = [()]
     if trunk.tunnel_peers is not None:
@@ -109,7 +161,7 @@ def gateway_guard(
     node_marks = loads(*side, (SENDER_ID, node_identity(host)))
     outside_marks = loads(*side, (SENDER_ID, OUTSIDE))
     flows = [
-        row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("Locate")])
+        row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("NextHop")])
         for address in sorted(own)
     ]
     flows += [
@@ -119,32 +171,35 @@ def gateway_guard(
     flows.append(
         row(priorities.Classify.SOURCE, [*port, ("nw_src", int(network.network_address), int(network.netmask))], [])
     )
-    flows.append(row(priorities.Classify.OUTSIDE, [*port, IP], [*outside_marks, Goto("Locate")]))
+    flows.append(row(priorities.Classify.OUTSIDE, [*port, IP], [*outside_marks, Goto("NextHop")]))
     flows.append(row(priorities.Classify.OUTSIDE, [*port, ARP_REQUEST], [Goto("Arp")]))
-    flows += [
-        row(priorities.Classify.REFUSED, [*port, ARP_REQUEST, ("arp_spa", int(address)), ("arp_tpa", int(address))], [])
-        for address in sorted(own)
-    ]
     return tuple(flows)
 
 
-def arp_answers() -> tuple[Flow, ...]:
+def arp_frame() -> tuple[Flow, ...]:
     """The one answer to every ARP request (RFC 826), but none to one from the unspecified address (RFC 5227)."""
     row = partial(flow, feature=Feature.ARP, origin=feature_origin("arp"))
-    whole = Bits("arp_spa", 0, 32)
+    spa, tpa, source = Bits("arp_spa", 0, 32), Bits("arp_tpa", 0, 32), Bits("eth_src", 0, 48)
+    own = Bits("arp_sha", 0, 48)
+    prefix = [(name, MAC_PREFIX << 32, 0xFFFF << 32) for name in ("eth_src", "arp_sha")]
     answer: list[Action] = [
-        Move(Bits("eth_src", 0, 48), Bits("eth_dst", 0, 48)),
-        Load(Bits("eth_src", 32, 16), MAC_PREFIX),
-        Move(Bits("arp_tpa", 0, 32), Bits("eth_src", 0, 32)),
+        Move(source, Bits("eth_dst", 0, 48)),
+        Load(source, NEXT_HOP_MAC),
         Load(Bits("arp_op", 0, 16), 2),
-        Move(Bits("arp_sha", 0, 48), Bits("arp_tha", 0, 48)),
-        Move(Bits("eth_src", 0, 48), Bits("arp_sha", 0, 48)),
-        Move(whole, SCRATCH.bits),
-        Move(Bits("arp_tpa", 0, 32), whole),
-        Move(SCRATCH.bits, Bits("arp_tpa", 0, 32)),
+        Move(own, Bits("arp_tha", 0, 48)),
+        Load(own, NEXT_HOP_MAC),
+        *swapped(spa, tpa),
         InPort(),
     ]
     return (
         row(priorities.Arp.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], []),
-        row(priorities.Arp.ANSWER, [ARP_REQUEST], answer),
+        row(
+            priorities.Arp.POD,
+            [ARP_REQUEST, SIDE.match(LOCAL), *prefix],
+            [*compare(source, SENDER_MAC.bits), *compare(own, SENDER_MAC.bits, again=True), Goto("ArpOwn")],
+        ),
+        row(priorities.Arp.ASK, [ARP_REQUEST, SIDE.match(0)], [Goto("ArpOwn")]),
+        row(priorities.ArpOwn.WRONG, [ARP_REQUEST, DIFFERENT.match(1)], []),
+        row(priorities.ArpOwn.ASK, [ARP_REQUEST], [*compare(tpa, spa), Goto("ArpAnswer")]),
+        row(priorities.ArpAnswer.ANSWER, [ARP_REQUEST, DIFFERENT.match(1)], answer),
     )

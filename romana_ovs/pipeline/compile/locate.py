@@ -9,50 +9,59 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, Goto, Load, Move, OutputBits
-from romana_ovs.pipeline.compile.words import IP, feature_origin, loads
+from romana_ovs.pipeline.compile.compare import compare
+from romana_ovs.pipeline.compile.words import FROM_ELSEWHERE, IP, TO_ELSEWHERE, feature_origin, load, loads
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import mac_number
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import (
-    DELIVERY_MAC,
+    DIFFERENT,
     EXIT,
     GATEWAY,
     LOCAL,
+    NEXT_HOP_MAC,
     OUT_PORT,
     OWN_NODE,
     RECEIVER_CLIENT,
     RECEIVER_ID,
     RECEIVER_SERVER,
+    RECEIVER_SHARED,
+    RECEIVER_ZONE,
+    SENDER_SHARED,
     SIDE,
     SURVIVOR,
     TRUNK,
     TUNNEL,
+    ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
+from romana_ovs.pipeline.zones import PodZone, common_zone, zone
 from romana_ovs.policy.view import ForeignRoute, Gateway, LocalPod, Membership, Origin, RemoteHost
 
 _SPECIAL = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"))
 
 
 def _to_mac(mac: str) -> tuple[Action, ...]:
-    return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), DELIVERY_MAC))
+    return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), NEXT_HOP_MAC))
 
 
-def pod_place(pod: LocalPod, member: Membership) -> tuple[Flow, ...]:
-    """Where a local pod is, and what is needed to judge packets to it."""
+def pod_place(pod: LocalPod, member: Membership, place: PodZone) -> tuple[Flow, ...]:
+    """Where a local pod is, and what is needed to judge packets to it: whether it sent them itself, too."""
     marks = loads(
         (EXIT, LOCAL),
         (SURVIVOR, int(pod.survivor)),
         (RECEIVER_ID, pod.identity),
         (RECEIVER_CLIENT, member.client),
         (RECEIVER_SERVER, member.server),
+        (RECEIVER_SHARED, int(place.shared)),
+        (RECEIVER_ZONE, place.index),
         (OUT_PORT, pod.ofport),
     )
     return (
         flow(
             priorities.Locate.ENDPOINT,
             [("nw_dst", int(pod.address))],
-            [*marks, *_to_mac(pod.mac), Goto("Track")],
+            [*marks, *_to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("Track")],
             feature=Feature.FORWARDING,
             origin=Origin("Pod", pod.namespace, pod.key.partition("/")[2]),
         ),
@@ -110,21 +119,41 @@ def _way(host: RemoteHost, destination: Condition, priority: priorities.Locate) 
     )
 
 
-def tracking(zone: int) -> tuple[Flow, ...]:
-    """Transit from trunk to trunk unchanged and untracked; all else into the bridge's own zone.
+def tracking(host: int, apart: tuple[int, ...]) -> tuple[Flow, ...]:
+    """Transit from trunk to trunk unchanged and untracked; all else into the zone of its tenant here (zones.py).
 
-    What comes by a trunk never leaves by the gateway, unless it is for this node's own address.
+    What comes by a trunk never leaves by the gateway, unless it is for this node's own address. `apart` are the zone
+    indexes of local tenants that may meet (isolation none); else those that differ are refused, in whatever zone.
     """
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("transit"))
+    here = (IP, SIDE.match(LOCAL), EXIT.match(LOCAL))
     transit: list[Action] = [Move(TUNNEL.bits, Bits("tun_dst", 0, 32)), OutputBits(OUT_PORT.bits)]
-    return (
-        row(priorities.Track.TRANSIT, [SIDE.match(TRUNK), EXIT.match(TRUNK)], transit),
-        row(priorities.Track.TRANSIT, [SIDE.match(TRUNK), EXIT.match(GATEWAY), OWN_NODE.match(0)], []),
-        flow(
-            priorities.Track.TRACK,
-            [IP],
-            [Ct(zone=zone, table="State")],
-            feature=Feature.CONNTRACK,
-            origin=feature_origin("conntrack"),
-        ),
+    rank = priorities.Track
+    both = [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(1)]
+    receivers = (
+        load(ZONE, zone(host, 0)),
+        Move(RECEIVER_ZONE.bits, Bits(ZONE.bits.field, ZONE.bits.low, RECEIVER_ZONE.bits.width)),
     )
+    common = (load(ZONE, common_zone(host)),)
+    rows = [
+        row(rank.TRANSIT, [SIDE.match(TRUNK), EXIT.match(TRUNK)], transit),
+        row(rank.TRANSIT, [SIDE.match(TRUNK), EXIT.match(GATEWAY), OWN_NODE.match(0)], []),
+        row(rank.SELF, [*here, DIFFERENT.match(0)], []),
+        _tracked(rank.SHARED, both, common),
+        _tracked(rank.SHARED, [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(0)], receivers),
+        _tracked(rank.TRACK, [IP], ()),
+        _tracked(rank.HERE, [IP, FROM_ELSEWHERE, EXIT.match(LOCAL)], receivers),
+        _tracked(rank.HERE, [IP, FROM_ELSEWHERE, TO_ELSEWHERE], common),
+    ]
+    if apart:
+        neither = [*here, SENDER_SHARED.match(0), RECEIVER_SHARED.match(0)]
+        rows.append(_tracked(rank.HERE, neither, common))
+        for index in apart:
+            same = [*neither, ZONE.match(zone(host, index)), RECEIVER_ZONE.match(index)]
+            rows.append(_tracked(rank.TENANT, same, ()))
+    return tuple(rows)
+
+
+def _tracked(priority: priorities.Track, match: list[Condition], chosen: tuple[Action, ...]) -> Flow:
+    actions = [*chosen, Ct(zone=ZONE.bits, table="State")]
+    return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("conntrack"))

@@ -23,7 +23,7 @@ from enum import IntEnum
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, CtClear, Goto, Load, Move, Resubmit, ThroughMeter
-from romana_ovs.pipeline.compile.stale import ADDRESSES, ASK, UDP_ENDS
+from romana_ovs.pipeline.compile.stale import ADDRESSES, ASK, TO_NEXT_HOP, UDP_ENDS
 from romana_ovs.pipeline.compile.track import REMEMBERED, TO_CLIENT
 from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, IP, TO_ELSEWHERE, feature_origin, load, state, swapped
 from romana_ovs.pipeline.cookies import Feature
@@ -59,6 +59,7 @@ from romana_ovs.pipeline.registers import (
     SURVIVOR,
     TRUNK,
     UNSELECTED,
+    ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
 
@@ -77,9 +78,9 @@ def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action
     return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("lost connections"))
 
 
-def lost(zone: int) -> tuple[Flow, ...]:
+def lost() -> tuple[Flow, ...]:
     """Every row but those of single pods."""
-    return (*_questions(), *_leaving(), *_arriving(), *_roles(), *_commits(zone), *_refusals())
+    return (*_questions(), *_leaving(), *_arriving(), *_roles(), *_commits(), *_refusals())
 
 
 def _questions() -> tuple[Flow, ...]:
@@ -99,7 +100,7 @@ def _questions() -> tuple[Flow, ...]:
 def _answer(egress: int) -> tuple[Action, ...]:
     """The segment as its server sent it; `egress` tells the client's node whether open egress admits it."""
     marks = LOCAL << SIDE.bits.low | REPLY << DIRECTION.bits.low | egress << EGRESS.bits.low | 1 << ANSWERED.bits.low
-    return (*_TCP_ENDS, *_AS_RECEIVER, Load(MARKS, marks), Resubmit("Locate"))
+    return (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, Load(MARKS, marks), Resubmit("Locate"))
 
 
 def _leaving() -> tuple[Flow, ...]:
@@ -151,7 +152,7 @@ def _roles() -> tuple[Flow, ...]:
     rank = priorities.Roles
     reply = (BACKWARD, LOST.match(1), SIDE.match(TRUNK))
     marks = Load(MARKS, LOCAL << SIDE.bits.low | 1 << QUESTION.bits.low)
-    ask = (*_TCP_ENDS, *_AS_RECEIVER, marks, CtClear(), Resubmit("Locate"))
+    ask = (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, marks, CtClear(), Resubmit("Locate"))
     judge = (*TO_CLIENT, Goto("Egress"))
     decided = load(EGRESS, UNSELECTED)
     return (
@@ -166,19 +167,19 @@ def _roles() -> tuple[Flow, ...]:
     )
 
 
-def _remembered(zone: int, *, force: bool = False) -> Ct:
+def _remembered(*, force: bool = False) -> Ct:
     writes = (*REMEMBERED, Load(CT_LOOSE.bits, 1))
-    return Ct(zone=zone, table="Deliver", commit=True, force=force, writes=writes)
+    return Ct(zone=ZONE.bits, table="Deliver", commit=True, force=force, writes=writes)
 
 
-def _commits(zone: int) -> tuple[Flow, ...]:
+def _commits() -> tuple[Flow, ...]:
     """Orphans that a node admits make loose entries; a reply from the other node's own entry makes them firm."""
     rank, orphan = priorities.Commit, (*_IS_TCP, LOST.match(1), DIRECTION.match(ORPHAN))
-    firm = Ct(zone=zone, table="Deliver", commit=True, writes=(Load(CT_LOOSE.bits, 0),))
+    firm = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=(Load(CT_LOOSE.bits, 0),))
     confirmed = (BACKWARD, SIDE.match(TRUNK), QUESTION.match(0), ANSWERED.match(0))
     return (
-        _row(rank.LOOSE_ANEW, [*orphan, FORCE.match(1)], [_remembered(zone, force=True)]),
-        _row(rank.LOOSE, [*orphan, state("+trk+new")], [_remembered(zone)]),
+        _row(rank.LOOSE_ANEW, [*orphan, FORCE.match(1)], [_remembered(force=True)]),
+        _row(rank.LOOSE, [*orphan, state("+trk+new")], [_remembered()]),
         _row(rank.LOOSE, [*orphan, state("+trk+est")], [Goto("Deliver")]),
         _row(
             rank.CONFIRMED,
@@ -188,10 +189,10 @@ def _commits(zone: int) -> tuple[Flow, ...]:
     )
 
 
-def limited(ofport: int, meter: Meter, zone: int) -> tuple[Flow, ...]:
+def limited(ofport: int, meter: Meter) -> tuple[Flow, ...]:
     """The loose entries of the pod at this port pass its meter, as all its new entries do."""
     new = (*_IS_TCP, ("in_port", ofport), LOST.match(1), DIRECTION.match(ORPHAN), TO_ELSEWHERE, state("+trk+new"))
-    actions = (ThroughMeter(meter.number), _remembered(zone))
+    actions = (ThroughMeter(meter.number), _remembered())
     return (
         flow(
             priorities.Commit.LOOSE_LIMITED, new, actions, feature=Feature.CONNTRACK, origin=meter.origin

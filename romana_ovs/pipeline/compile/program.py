@@ -10,12 +10,13 @@ from types import MappingProxyType
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
-from romana_ovs.pipeline.compile import decide, guard, locate, lost, related, stale, track
+from romana_ovs.model.settings import Isolation
+from romana_ovs.pipeline.compile import compare, decide, guard, locate, lost, related, stale, track
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.pipeline.meters import Meter, opening_meter
-from romana_ovs.pipeline.registers import ZONE_BASE
+from romana_ovs.pipeline.meters import Meter, arp_meter, opening_meter
+from romana_ovs.pipeline.zones import pod_zone, zones
 from romana_ovs.policy.view import NodeView, Origin, Verdicts
 
 Section = tuple[Flow, ...]
@@ -44,10 +45,13 @@ class CompileCache:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name."""
+    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name;
+    `zones` are the conntrack zones that they use, with the tenant of each (zones.py).
+    """
 
     sections: Mapping[Hashable, Section]
     meters: Mapping[int, Meter]
+    zones: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
@@ -94,31 +98,34 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
         member = verdicts.members.get(pod.key)
         if member is None:
             raise PipelineError(f"no verdicts for local pod {pod.key}")
-        inputs = (pod, member)
-        add(("guard", pod.key), inputs, partial(guard.pod_guard, pod, member))
-        add(("errors", pod.key), pod.address, partial(related.pod_errors, pod.address))
+        place = pod_zone(view, pod)
+        inputs = (pod, member, place, view.host)
+        add(("guard", pod.key), inputs, partial(guard.pod_guard, *inputs))
         if not _is_own(view, pod.address):
-            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
+            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place))
     _add_policy(add, view, verdicts, plan)
     meters = _add_limits(add, view)
     kept.forget_all_but(sections)
-    return Program(MappingProxyType(sections), MappingProxyType(meters))
+    return Program(MappingProxyType(sections), MappingProxyType(meters), zones(view))
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
 
 
 def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
-    zone = ZONE_BASE + view.host
-    add("arp", (), guard.arp_answers)
-    add("tracking", zone, lambda: locate.tracking(zone))
+    indexes = {pod_zone(view, pod).index for pod in view.pods}
+    apart = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
+    add("arp", (), guard.arp_frame)
+    add("mac", (), guard.mac_frame)
+    add("compare", (), compare.compare_rows)
+    add("tracking", (view.host, apart), lambda: locate.tracking(view.host, apart))
     add("states", (), track.states)
     add("roles", (), track.roles)
     add("stale", (), stale.stale)
     add("errors", (), related.error_frame)
-    add("lost", zone, lambda: lost.lost(zone))
-    add("commits", zone, lambda: track.commits(zone))
-    add("refusals", zone, lambda: track.refusals(zone))
+    add("lost", (), lost.lost)
+    add("commits", (), track.commits)
+    add("refusals", (), track.refusals)
     add("deliveries", (), decide.deliveries)
     add("network", (plan, view.host), lambda: locate.network_place(plan, view.host))
 
@@ -149,16 +156,20 @@ def _is_own(view: NodeView, address: IPv4Address) -> bool:
 
 
 def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
-    """How many connections a local pod may open; returns the meters that see to it, none when nothing is limited."""
-    rate, zone = view.settings.new_connections, ZONE_BASE + view.host
+    """How many connections a local pod may open and ARP requests it may send; returns the meters that see to it."""
+    rate = view.settings.new_connections
     meters: dict[int, Meter] = {}
-    for pod in view.pods if rate else ():
+    for pod in view.pods:
         origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
+        asking = arp_meter(pod.ofport, origin)
+        meters[asking.number] = asking
+        if not rate:
+            continue
         meter = opening_meter(pod.ofport, rate, origin)
         meters[meter.number] = meter
-        add(("limit", pod.key), (pod.ofport, meter, zone), partial(track.limited, pod, meter, zone))
+        add(("limit", pod.key), (pod.ofport, meter), partial(track.limited, pod, meter))
         if pod.survivor:
-            add(("loose limit", pod.key), (pod.ofport, meter, zone), partial(lost.limited, pod.ofport, meter, zone))
+            add(("loose limit", pod.key), (pod.ofport, meter), partial(lost.limited, pod.ofport, meter))
     return meters
 
 
@@ -174,8 +185,5 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
     for server in verdicts.servers:
         add(("open", server.number), server.open_egress, partial(decide.open_rows, server))
         add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
-    identities = tuple(sorted({pod.identity for pod in view.pods}))
-    add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))
     former = frozenset((pod.identity, number) for pod in view.pods for number in pod.formerly if number != pod.identity)
-    add("known receivers", identities, lambda: stale.known_receivers(identities))
     add("former receivers", former, lambda: stale.former_receivers(former))

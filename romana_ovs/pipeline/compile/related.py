@@ -15,7 +15,8 @@ from ipaddress import IPv4Address
 
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Goto, Move
+from romana_ovs.pipeline.actions import Action, Bits, Goto, Move
+from romana_ovs.pipeline.compile.compare import compare
 from romana_ovs.pipeline.compile.words import IP, feature_origin, load, state
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
@@ -24,6 +25,7 @@ from romana_ovs.pipeline.registers import (
     CT_CLIENT,
     CT_EXIT,
     CT_SIDE,
+    DIFFERENT,
     DIRECTION,
     EGRESS,
     EXIT,
@@ -31,6 +33,7 @@ from romana_ovs.pipeline.registers import (
     LOCAL,
     OPEN,
     ORIGINAL,
+    RECEIVER_ID,
     RELATED,
     REPLY,
     SENDER_ID,
@@ -42,6 +45,8 @@ from romana_ovs.pipeline.tables import Condition, flow
 
 _FROM_SERVER = (state("+trk+rel+rpl-inv"), CT_ACCEPTED.match(1))
 _FROM_CLIENT = (state("+trk+rel-rpl-inv"), CT_ACCEPTED.match(1))
+_CURRENT = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
+"""Whether the client has the identity that its connection is remembered with, as for other replies."""
 
 
 def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action]) -> Flow:
@@ -52,22 +57,20 @@ def _judged(*actions: Action) -> tuple[Action, ...]:
     return (load(RELATED, 1), *actions, Goto("Roles"))
 
 
-def pod_errors(address: IPv4Address) -> tuple[Flow, ...]:
-    """Errors that the local pod with this address sends, about connections of its own."""
-    local = (SIDE.match(LOCAL), ("nw_src", int(address)))
-    rank = priorities.State.RELATED
-    return (
-        _row(rank, [*local, *_FROM_SERVER, ("ct_nw_dst", int(address))], _judged(load(DIRECTION, REPLY))),
-        _row(rank, [*local, *_FROM_CLIENT, ("ct_nw_src", int(address))], _judged(load(DIRECTION, ORIGINAL))),
-    )
-
-
 def error_frame() -> tuple[Flow, ...]:
-    """Errors from other nodes, which held them to the same, and from routers outside; all others are dropped."""
-    rank, trunk, gateway = priorities.State, SIDE.match(TRUNK), SIDE.match(GATEWAY)
+    """Errors from pods here, about connections of their own; from other nodes, which held them to the same; from
+    routers outside. All others are dropped.
+    """
+    rank, local, trunk, gateway = priorities.State, SIDE.match(LOCAL), SIDE.match(TRUNK), SIDE.match(GATEWAY)
+    sender, server, client = (Bits(name, 0, 32) for name in ("nw_src", "ct_nw_dst", "ct_nw_src"))
     remembered = Move(CT_CLIENT.bits, SENDER_ID.bits)
     return (
-        _row(rank.RELATED, [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_EXIT.match(TRUNK)], _judged()),
+        _row(rank.RELATED, [IP, local, *_FROM_SERVER], _judged(load(DIRECTION, REPLY), *compare(sender, server))),
+        _row(rank.RELATED, [IP, local, *_FROM_CLIENT], _judged(load(DIRECTION, ORIGINAL), *compare(sender, client))),
+        _row(priorities.Roles.FORGED, [RELATED.match(1), SIDE.match(LOCAL), DIFFERENT.match(1)], []),
+        _row(
+            rank.RELATED, [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_EXIT.match(TRUNK)], _judged(*_CURRENT)
+        ),
         _row(rank.RELATED, [trunk, DIRECTION.match(ORIGINAL), *_FROM_CLIENT, CT_SIDE.match(TRUNK)], _judged()),
         _row(rank.RELATED, [gateway, *_FROM_SERVER, CT_EXIT.match(GATEWAY)], _judged(load(DIRECTION, REPLY))),
         _row(
@@ -104,7 +107,7 @@ def node_errors(host: int, addresses: tuple[IPv4Address, ...]) -> tuple[Flow, ..
     ]
     for side in (LOCAL, TRUNK):
         # Some pod's identity: whether the server is a pod or another node, that node has seen to.
-        server = (remembered, reply, load(SIDE, TRUNK), load(EGRESS, OPEN))
+        server = (remembered, reply, load(SIDE, TRUNK), load(EGRESS, OPEN), *_CURRENT)
         client = (remembered, original, load(SIDE, TRUNK), load(EGRESS, UNSELECTED))
         rows += [
             _row(rank, [*node, *_FROM_SERVER, CT_EXIT.match(side), EXIT.match(LOCAL)], _judged(*server)),

@@ -28,10 +28,12 @@ from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.packet import ICMP, SCTP, TCP, UDP
 from romana_ovs.pipeline.registers import (
+    DIFFERENT,
     EGRESS,
     EXIT,
     LOCAL,
     MARKS,
+    NEXT_HOP_MAC,
     OPEN,
     QUESTION,
     RECEIVER_CLIENT,
@@ -59,7 +61,9 @@ def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action
 ADDRESSES = swapped(Bits("nw_src", 0, 32), Bits("nw_dst", 0, 32))
 UDP_ENDS = (*ADDRESSES, *swapped(Bits("udp_src", 0, 16), Bits("udp_dst", 0, 16)))
 _SCTP_ENDS = (*ADDRESSES, *swapped(Bits("sctp_src", 0, 16), Bits("sctp_dst", 0, 16)))
+TO_NEXT_HOP = Load(Bits("eth_dst", 0, 48), NEXT_HOP_MAC)
 ASK = (
+    TO_NEXT_HOP,
     Move(RECEIVER_ID.bits, SENDER_ID.bits),
     Move(RECEIVER_CLIENT.bits, SENDER_CLIENT.bits),
     Move(RECEIVER_SERVER.bits, SENDER_SERVER.bits),
@@ -71,28 +75,17 @@ ASK = (
 
 
 def stale() -> tuple[Flow, ...]:
-    """What becomes of a reply whose client is remembered with another identity than it has."""
+    """Replies to a client that has the identity it is remembered with, and what becomes of the others."""
     rank = priorities.Roles
     # What open egress rules say of the client as it is now, the server's node will tell when the client answers.
     passed = (load(QUESTION, 0), load(EGRESS, OPEN), *TO_CLIENT, Goto("Egress"))
     return (
+        _row(rank.KNOWN, [*_REPLY, DIFFERENT.match(0)], [*TO_CLIENT, Goto("Egress")]),
         _row(rank.STALE, [IP, _TCP, *_REPLY], passed),
         _row(rank.STALE, [IP, _SCTP, *_REPLY], passed),
         _row(rank.STALE, [IP, _ICMP, *_REPLY], []),
         _row(rank.STALE, [IP, _UDP, *_REPLY], [*UDP_ENDS, *ASK]),
         _row(rank.STALE_OTHER, [IP, *_REPLY], [*ADDRESSES, *ASK]),
-    )
-
-
-def known_receivers(identities: Iterable[int]) -> tuple[Flow, ...]:
-    """Replies that were judged by what their client is now, for every identity of a local pod."""
-    return tuple(
-        _row(
-            priorities.Roles.KNOWN,
-            [*_REPLY, RECEIVER_ID.match(identity), ("ct_mark", identity)],
-            [*TO_CLIENT, Goto("Egress")],
-        )
-        for identity in sorted(identities)
     )
 
 

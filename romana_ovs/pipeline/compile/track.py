@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import IntEnum
 
-from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move, Resubmit, ThroughMeter
+from romana_ovs.pipeline.compile.compare import compare
 from romana_ovs.pipeline.compile.words import (
     BACKWARD,
     FORWARD,
@@ -29,6 +30,7 @@ from romana_ovs.pipeline.registers import (
     CT_EXIT,
     CT_LABEL_BITS,
     CT_SIDE,
+    DIFFERENT,
     DIRECTION,
     EGRESS,
     EXIT,
@@ -52,6 +54,7 @@ from romana_ovs.pipeline.registers import (
     SIDE,
     TRUNK,
     UNSELECTED,
+    ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.policy.view import LocalPod, Origin
@@ -97,7 +100,8 @@ def _replies() -> tuple[Flow, ...]:
     marked = (SIDE.match(TRUNK), DIRECTION.match(REPLY))
     orphaned = (SIDE.match(TRUNK), DIRECTION.match(ORPHAN))
     asked = (*marked, QUESTION.match(1))
-    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_EXIT.match(TRUNK)], _on()))
+    current = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
+    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_EXIT.match(TRUNK)], _on(*current)))
     rows += [
         _row(rank.STRAY, [*mark, found], []) for mark in (marked, orphaned) for found in (tracked, state("+trk+new"))
     ]
@@ -132,7 +136,7 @@ def _decisions() -> tuple[Flow, ...]:
         _row(
             rank.ORIGINAL,
             [state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_EXIT.match(side), EXIT.match(side)],
-            _on(original, load(SETTLED, 1)),
+            _on(original, load(SETTLED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
         )
         for side in (LOCAL, TRUNK, GATEWAY)
     ]
@@ -183,29 +187,36 @@ REMEMBERED = (
 )
 
 
-def commits(zone: int) -> tuple[Flow, ...]:
+def commits() -> tuple[Flow, ...]:
     """Accepted originals are remembered with their client; replies and orphans pass as they are."""
-    rank, writes = priorities.Commit, REMEMBERED
+    rank = priorities.Commit
+    remembered = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)
     fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
     return (
         # Later fragments carry no ports: only the way through conntrack ties them to an admitted first one.
-        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=zone, table="Deliver")),
+        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=ZONE.bits, table="Deliver")),
         _row(rank.REPLY, [BACKWARD], [Goto("Deliver")]),
         _row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(TRUNK)], [Goto("Deliver")]),
         *(_row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(side)], []) for side in _HERE),
-        _ct_row(rank.ANEW, [FORCE.match(1)], Ct(zone=zone, table="Deliver", commit=True, force=True, writes=writes)),
-        _ct_row(rank.COMMIT, [FORWARD], Ct(zone=zone, table="Deliver", commit=True, writes=writes)),
+        # The entry stands under the client's present identity already: no second pass.
+        _row(
+            rank.KNOWN,
+            [SETTLED.match(1), FORCE.match(0), DIFFERENT.match(0), _IP, ("nw_frag", 0, FRAG_ANY | FRAG_LATER)],
+            [Goto("Deliver")],
+        ),
+        _ct_row(rank.ANEW, [FORCE.match(1)], replace(remembered, force=True)),
+        _ct_row(rank.COMMIT, [FORWARD], remembered),
     )
 
 
-def limited(pod: LocalPod, meter: Meter, zone: int) -> tuple[Flow, ...]:
+def limited(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
     """What `pod` opens towards elsewhere passes its meter before it is remembered: another node may yet drop it.
 
     Only what would make a new entry: not the later packets of a connection that nobody answers (+new too, but its
     entry is accepted), and not what commits anew, which puts an entry in the place of another.
     """
     new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
-    remembered = Ct(zone=zone, table="Deliver", commit=True, writes=REMEMBERED)
+    remembered = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)
     actions = (ThroughMeter(meter.number), remembered)
     return (
         flow(
@@ -214,25 +225,7 @@ def limited(pod: LocalPod, meter: Meter, zone: int) -> tuple[Flow, ...]:
     )
 
 
-def known_clients(host: int, identities: tuple[int, ...]) -> tuple[Flow, ...]:
-    """A local client whose entry already stands under its present identity needs no second pass of conntrack."""
-    return tuple(
-        _row(
-            priorities.Commit.KNOWN,
-            [
-                SETTLED.match(1),
-                FORCE.match(0),
-                ("nw_frag", 0, FRAG_ANY | FRAG_LATER),
-                CLIENT_ID.match(identity),
-                ("ct_mark", identity),
-            ],
-            [Goto("Deliver")],
-        )
-        for identity in sorted({*identities, node_identity(host), OUTSIDE})
-    )
-
-
-def refusals(zone: int) -> tuple[Flow, ...]:
+def refusals() -> tuple[Flow, ...]:
     """A refused original clears the mark of its entry, which stops the replies too.
 
     A refused reply to another node goes there as a question: the client may have become another (`stale`). A refused
@@ -248,7 +241,7 @@ def refusals(zone: int) -> tuple[Flow, ...]:
     refused_reply = (BACKWARD, SIDE.match(LOCAL), EXIT.match(TRUNK), ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
     accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
     forget = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
-    renew = Ct(zone=zone, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
+    renew = Ct(zone=ZONE.bits, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
     return (
         _row(rank.QUESTION, [FORWARD, QUESTION.match(1), SIDE.match(LOCAL)], []),
         _ct_row(rank.RENEW, [*accepted, SIDE.match(TRUNK), QUESTION.match(1)], renew),
@@ -256,5 +249,5 @@ def refusals(zone: int) -> tuple[Flow, ...]:
         *(_row(rank.RETRY, [_IP, SCTP, BACKWARD, SIDE.match(side)], again) for side in _HERE),
         _row(rank.RETRY, [_IP, SCTP, FORWARD], []),
         *(_row(rank.ASK, [protocol, *refused_reply], [load(QUESTION, 1), Goto("Deliver")]) for protocol in (TCP, UDP)),
-        _ct_row(rank.FORGET, accepted, Ct(zone=zone, commit=True, writes=forget)),
+        _ct_row(rank.FORGET, accepted, Ct(zone=ZONE.bits, commit=True, writes=forget)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from romana_ovs.model.identity import IdentityMatch
 from romana_ovs.pipeline.actions import Action, Bits, Load, Move
 from romana_ovs.pipeline.fields import ETH_IP, ct_state, tcp_flags
+from romana_ovs.pipeline.packet import VLAN_PRESENT
 from romana_ovs.pipeline.registers import DIRECTION, EXIT, RELATED, REPLY, SCRATCH, SIDE, TRUNK, Register
 from romana_ovs.pipeline.tables import Condition
 from romana_ovs.policy.view import Origin
@@ -18,7 +19,8 @@ DIRECT = RELATED.match(0)
 FROM_ELSEWHERE = SIDE.match(TRUNK, mask=TRUNK)
 """Came by a trunk or the gateway: not from a local pod."""
 TO_ELSEWHERE = EXIT.match(TRUNK, mask=TRUNK)
-UNTAGGED: Condition = ("vlan_tci", 0)
+UNTAGGED: Condition = ("vlan_tci", 0, VLAN_PRESENT)
+"""One bit, so that what is tagged is refused by few datapath flows."""
 
 
 def feature_origin(name: str) -> Origin:

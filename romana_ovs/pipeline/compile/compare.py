@@ -1,0 +1,56 @@
+"""Whether two fields of a packet are equal: table Compare, which others call.
+
+OpenFlow matches fields with constants only. A row for each pod would say the same of its own values, in every place
+where it is asked; here a pair of rows for each bit serves all. A caller moves both values into registers, resubmits to
+Compare, and reads DIFFERENT. Only for values of which a sender cannot choose many: comparing reads them whole.
+"""
+
+from __future__ import annotations
+
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Action, Bits, Load, Move, Resubmit
+from romana_ovs.pipeline.compile.words import feature_origin, load
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import COMPARED, DIFFERENT, SCRATCH
+from romana_ovs.pipeline.tables import flow
+
+WIDTH = COMPARED.bits.width
+
+
+def compare(one: Bits, other: Bits, *, again: bool = False) -> tuple[Action, ...]:
+    """Set DIFFERENT to whether two fields of 32 bits, or of as many as the narrower has, differ.
+
+    `again`: leave it set where it is, so that it says whether any pair differed.
+    """
+    width = min(one.width, other.width, WIDTH)
+    cleared = (Load(COMPARED.bits, 0), Load(SCRATCH.bits, 0)) if width < WIDTH else ()
+    return (
+        *cleared,
+        Move(_low(one, width), _low(COMPARED.bits, width)),
+        Move(_low(other, width), _low(SCRATCH.bits, width)),
+        *(() if again else (load(DIFFERENT, 0),)),
+        Resubmit("Compare"),
+    )
+
+
+def _low(bits: Bits, width: int) -> Bits:
+    return Bits(bits.field, bits.low, width)
+
+
+def compare_rows() -> tuple[Flow, ...]:
+    """Two rows for each bit: it is set in the one and not in the other."""
+    found = []
+    for bit in range(WIDTH):
+        for one, other in ((0, 1), (1, 0)):
+            match = [COMPARED.match(one << bit, 1 << bit), SCRATCH.match(other << bit, 1 << bit)]
+            found.append(
+                flow(
+                    priorities.Compare.DIFFERENT,
+                    match,
+                    [load(DIFFERENT, 1)],
+                    feature=Feature.SPOOF_GUARD,
+                    origin=feature_origin("compare"),
+                )
+            )
+    return tuple(found)
