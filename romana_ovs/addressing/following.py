@@ -105,6 +105,9 @@ class FollowingRegistry(Registry):
         """
         held = self._endpoints.get(pod)
         ours = held is not None and (held.uid, held.node, held.address) == (uid, node, address)
+        if not ours and (fault := self.fault(address)):
+            # Said at once: nobody is ever going to route it.
+            raise AddressError(fault)
         if not ours and address not in self._granted:
             raise AddressError(f"address {address} is not from here: it waits for the registry to route it")
         return super().claim(pod, uid=uid, node=node, address=address)

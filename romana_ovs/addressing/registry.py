@@ -17,6 +17,7 @@ from romana_ovs.addressing.numbers import Numbers
 from romana_ovs.addressing.plan import Place, Plan
 from romana_ovs.addressing.runs import Run
 from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
@@ -161,7 +162,7 @@ class Registry:
     def claim(self, pod: PodKey, *, uid: str, node: str, address: IPv4Address) -> Endpoint:
         """The endpoint of `pod` with the address it came with: ours if we gave it to this pod, else foreign.
 
-        Raises AddressError when the address is another pod's or a node's: who has it keeps it.
+        Raises AddressError when the address is another pod's or a node's (who has it keeps it), or no pod may have it.
         """
         held = self._endpoints.get(pod)
         if held is not None and (held.uid, held.node, held.address) == (uid, node, address):
@@ -169,14 +170,20 @@ class Registry:
         owner = self._owners.get(int(address))
         if owner is not None and owner != pod:
             raise AddressError(f"address {address} is already that of pod {owner}")
-        node_of = self._node_with(address)
-        if node_of is not None:
-            raise AddressError(f"address {address} is that of {node_of}")
+        if fault := self.fault(address):
+            raise AddressError(fault)
         if held is not None:
             self.release(pod, uid=held.uid)
         endpoint = Endpoint(pod, uid, node, address)
         self._record(endpoint)
         return endpoint
+
+    def fault(self, address: IPv4Address) -> str:
+        """Why no pod may come with `address`, in a sentence, or empty: it is nobody's own, or a node's."""
+        if fault := address_fault(address) or self.plan.address_fault(address):
+            return f"address {fault}"
+        node_of = self._node_with(address)
+        return f"address {address} is that of {node_of}" if node_of is not None else ""
 
     def release(self, pod: PodKey, *, uid: str) -> bool:
         """Whether the endpoint of `pod` is gone now: not when a pod of another uid has taken its place."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv4Address
 from types import MappingProxyType
 
+from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.bridge import (
     LINK_ID,
     NODE_ID,
@@ -172,8 +173,11 @@ def _claim(item: InterfaceRow) -> tuple[str | None, str]:
         return f"pod {ids[POD_ID]}", ""
     if roles[0] == LINK_ID:
         return f"the link to {ids[LINK_ID]}", ""
-    if _tunnel_address(item) is None:
+    address = _tunnel_address(item)
+    if address is None:
         return None, "is a tunnel without an IPv4 address in options:local_ip"
+    if fault := address_fault(address):
+        return None, f"is a tunnel from {fault}"
     return "the tunnel", ""
 
 

@@ -114,7 +114,8 @@ class Events(RuleBasedStateMachine):
         owner = next((end.pod for end in self.registry.endpoints.values() if end.address == address), None)
         result = self.both(lambda registry: registry.claim(pod, uid=uid, node=node, address=address))
         if isinstance(result, str):
-            assert owner not in (None, pod) or address in self.blocked or address in self.plan.node_addresses()
+            nobodys = address in self.blocked or address in self.plan.node_addresses()
+            assert owner not in (None, pod) or nobodys or self.plan.address_fault(address)
             assert self.registry.endpoint(pod) == held
             return
         assert owner in (None, pod) and result.address == address and result.foreign != ours

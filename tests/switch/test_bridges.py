@@ -68,6 +68,8 @@ def test_the_order_of_rows_decides_nothing() -> None:
         (InterfaceRow("p", 1, {"iface-id": "a/x", "attached-mac": "zz"}), "no MAC address"),
         (InterfaceRow("p", 1, {"iface-id": "a/x", "romana-link": "n2"}), "several roles"),
         (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "flow"}), "options:local_ip"),
+        (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "224.0.0.1"}), "is a multicast address"),
+        (InterfaceRow("p", 1, {"romana-tunnel": "0.0.0.0"}, {"local_ip": "flow"}), "is the unspecified address"),
     ],
 )
 def test_what_cannot_be_understood_stays_closed_and_is_told(row: InterfaceRow, why: str) -> None:
