@@ -24,7 +24,7 @@ from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
-from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
+from romana_ovs.controller.status import Stranger, displaced, nodes_status, pods_status, strangers
 from romana_ovs.controller.tables import Tables
 from romana_ovs.controller.wake import Wake
 from romana_ovs.kube.store import Loaded
@@ -71,7 +71,7 @@ class RomanaOvs(runtime.RyuApp):
         self._tables = Tables()
         self._due = False
         self._failure = self._mute = ""
-        self._strangers: Mapping[tuple[str, PodKey], str] = {}
+        self._strangers: Mapping[Stranger, str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
         self._last: Loaded | None = None
@@ -243,7 +243,7 @@ class RomanaOvs(runtime.RyuApp):
         )
         for node, program in programs.items():
             zone = ZONE_BASE + (numbers[node] or 0)
-            ready[node].want(Wanted(number, generation, program, zone, pledge(node)))
+            ready[node].want(Wanted(number, generation, program, zone, pledge(node), self._tables.owners[node]))
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
         """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Protocol
 
 from romana_ovs.controller.parts import Pledge
@@ -16,7 +17,7 @@ from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
-from romana_ovs.sync.endpoints import endpoints, moves
+from romana_ovs.sync.endpoints import Owners, endpoints, moves, renewed
 from romana_ovs.sync.meters import plan_meters
 from romana_ovs.sync.plan import Plan, applied, narrowed, plan
 from romana_ovs.sync.session import Event, State, after
@@ -32,7 +33,7 @@ class Wanted:
     """What a switch should have from now on: the tables of round `number`, and its conntrack zone.
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
-    what the registry may be told once the switch has it.
+    what the registry may be told once the switch has it. `owners` are the pods whose addresses are in the tables.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Wanted:
     program: Program
     zone: int
     pledge: Pledge | None = None
+    owners: Owners = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Listener(Protocol):
@@ -150,7 +152,8 @@ class Session:
         todo = self._plan(wanted)
         around = moves(self._actual, todo)
         # Before a pod's first flow its address's old connections go; after its last flow its own do (HAZARDS B13).
-        self._flush(wanted.zone, around.came)
+        anew = renewed(self.synced.owners, wanted.owners) if self.synced is not None else ()
+        self._flush(wanted.zone, (*around.came, *(one for one in anew if one not in around.came)))
         self.channel.send(todo)
         self._flush(wanted.zone, around.gone)
         self._actual, self._meters = applied(self._actual, todo), wanted.program.meters

@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 
 POD_ID = "iface-id"
 """Interface external_ids key: `namespace/pod` of the pod behind the port."""
+POD_UID = "iface-id-ver"
+"""Interface external_ids key: the UID (metadata.uid) of that pod. OVN has the key for the same (ovn-nb(5)).
+
+A port without it is that of whichever pod has the name.
+"""
 POD_MAC = "attached-mac"
 """Interface external_ids key: the pod's MAC where it is not `0a:58` + address."""
 LINK_ID = "romana-link"
@@ -27,11 +32,15 @@ NODE_ID = "romana-node"
 
 @dataclass(frozen=True, slots=True)
 class PodPort:
-    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the conntrack table."""
+    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the conntrack table.
+
+    `uid` is that of the pod, empty when the port does not say.
+    """
 
     ofport: int
     mac: str | None = None
     survivor: bool = False
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,7 @@ class TunnelPort:
 class BridgeFacts:
     """One node's bridge. `links` maps a neighbouring node to the port of the plain link to it.
 
+    `pods` has the newest port of each pod's name, `older` those before it that are of other UIDs, newest first.
     `gateway_port` is the OpenFlow number of the node's own port (0xfffe is LOCAL), None without one.
     """
 
@@ -55,3 +65,17 @@ class BridgeFacts:
     gateway_mac: str = ""
     links: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     tunnel: TunnelPort | None = None
+    older: Mapping[PodKey, tuple[PodPort, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def ports(self, pod: PodKey) -> tuple[PodPort, ...]:
+        """Every port that claims a pod of this name, newest first."""
+        newest = self.pods.get(pod)
+        return (newest, *self.older.get(pod, ())) if newest is not None else ()
+
+    def port(self, pod: PodKey, uid: str) -> PodPort | None:
+        """The port of the pod of this name and UID: one that says so, or else one that does not say whose it is.
+
+        An empty `uid` is not known: then it is the newest. None when every port is another pod's.
+        """
+        fitting = [port for port in self.ports(pod) if same_uid(port.uid, uid)]
+        return next((port for port in fitting if uid and port.uid == uid), fitting[0] if fitting else None)

@@ -14,12 +14,13 @@ from romana_ovs.model.bridge import (
     NODE_ID,
     POD_ID,
     POD_MAC,
+    POD_UID,
     TUNNEL_ID,
     BridgeFacts,
     PodPort,
     TunnelPort,
 )
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 
 DEFAULT_BRIDGE = "br-int"
 LOCAL_PORT = 0xFFFE
@@ -116,11 +117,12 @@ def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
 def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
     warnings = list(_safety(row))
     pods: dict[PodKey, PodPort] = {}
+    older: dict[PodKey, tuple[PodPort, ...]] = {}
     links: dict[str, int] = {}
     tunnel: TunnelPort | None = None
     rows: dict[PodKey, str] = {}
     gateway_mac = ""
-    claims: dict[str, str] = {}
+    claims: dict[str, dict[str, str]] = {}
     for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
         if item.name == row.name:
             gateway_mac = item.mac
@@ -128,19 +130,23 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         if not item.usable or item.ofport is None:
             continue
         claim, why = _claim(item)
+        uid = item.external_ids.get(POD_UID, "") if POD_ID in item.external_ids else ""
         if claim is None:
             warnings.append(f"bridge {row.name}: port {item.name} {why}, so nothing passes it")
-        elif claim in claims:
+        elif newer := next((name for other, name in claims.get(claim, {}).items() if same_uid(uid, other)), None):
             warnings.append(
-                f"bridge {row.name}: ports {claims[claim]} and {item.name} both claim {claim}; "
+                f"bridge {row.name}: ports {newer} and {item.name} both claim {claim}; "
                 f"nothing passes {item.name}, which is older"
             )
         else:
-            claims[claim] = item.name
+            claims.setdefault(claim, {})[uid] = item.name
             if POD_ID in item.external_ids:
-                pod = PodKey(item.external_ids[POD_ID])
-                pods[pod] = PodPort(item.ofport, _declared_mac(item))
-                rows[pod] = item.row
+                pod, port = PodKey(item.external_ids[POD_ID]), PodPort(item.ofport, _declared_mac(item), uid=uid)
+                if pod in pods:
+                    # Of a pod that had the name before, or has it again and is told late: its UID decides.
+                    older[pod] = (*older.get(pod, ()), port)
+                    continue
+                pods[pod], rows[pod] = port, item.row
             elif LINK_ID in item.external_ids:
                 links[item.external_ids[LINK_ID]] = item.ofport
             else:
@@ -152,6 +158,7 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         gateway_mac,
         MappingProxyType(dict(sorted(links.items()))),
         tunnel,
+        MappingProxyType(dict(sorted(older.items()))),
     )
     return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)))
 

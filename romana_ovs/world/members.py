@@ -10,7 +10,7 @@ from typing import Protocol
 from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, Problem
-from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.objects import Pod, PodKey, same_uid
 from romana_ovs.world.changes import Changes
 
 
@@ -105,7 +105,7 @@ class Members:
 
     def _stays(self, pod: Pod, held: Endpoint) -> bool:
         """Whether `pod` now comes with an address that no pod may have: that is refused, and what it has stays."""
-        if pod.address is None or (held.uid, held.node) != (pod.uid, pod.node):
+        if pod.address is None or not same_uid(held.uid, pod.uid) or held.node != pod.node:
             return False
         return held.address != pod.address and bool(self.registry.fault(pod.address))
 
@@ -186,7 +186,7 @@ def attachable(pod: Pod | None) -> Pod | None:
 
 def _same(pod: Pod, held: Endpoint) -> bool:
     """Whether `held` is what `pod` has. A pod without status may keep only what we gave."""
-    if (held.uid, held.node) != (pod.uid, pod.node):
+    if not same_uid(held.uid, pod.uid) or held.node != pod.node:
         return False
     return not held.foreign if pod.address is None else held.address == pod.address
 
