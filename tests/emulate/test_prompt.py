@@ -56,7 +56,7 @@ def talk(text: str) -> tuple[str, list[tuple[str, ...]]]:
     """What the prompt says to these lines, and the matrices it was asked for."""
     emulation = SimpleNamespace(
         pods=PODS, nodes={"node1": SimpleNamespace(name="node1", netns="n", dump_flows="ovs-ofctl dump-flows unix:x")},
-        node_addresses={"node1": "10.0.0.65"},
+        node_addresses={"node1": "10.0.0.65"}, troubles=("pod x/b cannot be started: why",),
         state=State(1, {"node1": NodeState(True, 1, {"total": 7})},
                     {PodKey("x/a"): PodState("node1", "10.0.0.1", "0a:58:0a:00:00:01", 4)}),
     )
