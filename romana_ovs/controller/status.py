@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from romana_ovs.controller.following import Following
-from romana_ovs.controller.session import Session
 from romana_ovs.model.bridge import PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.switch.bridges import Bridge
+
+if TYPE_CHECKING:  # it brings Ryu along, which what is said of pods and ports does not need
+    from romana_ovs.controller.session import Session
 
 _NO_FLOWS = {"policy": 0, "forwarding": 0, "total": 0}
 

@@ -79,6 +79,11 @@ def test_lists_name_pods_nodes_and_the_way_to_their_flows() -> None:
     assert "node1: ovs-ofctl dump-flows unix:x" in said
 
 
+def test_pods_that_cannot_be_started_are_named() -> None:
+    said, _ = talk("pods\nexit\n")
+    assert said.strip().splitlines()[-1] == "pod x/b cannot be started: why"
+
+
 def test_a_matrix_of_given_ports() -> None:
     assert talk("matrix 80/tcp, 81/udp\nmatrix\n\n\nexit\nmatrix")[1] == [("80/tcp", "81/udp"), ()]
 
