@@ -8,10 +8,13 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from romana_ovs.kube.incarnations import Incarnations
+from romana_ovs.kube.store import Store
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.world import World
+from tests.kube import manifests
 from tests.test_world import DEFAULTS, TINY, cluster, follow, foreign, pod, policy
 from tests.world_parts import look, newest, settled
 
@@ -125,3 +128,21 @@ def test_a_saved_state_remembers_uids():
     parts.restart_node("node1")
     parts.node_looks("node1", newest(parts), None)
     assert parts.nodes["node1"].address_of("ns/a") not in (None, was)
+
+
+def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_fall_together():
+    """Two readings before the world looks: it never saw the folder without the pod."""
+    files = {"a": manifests.pod("a", more="  nodeName: node1\n"), "b": manifests.pod("b", more="  nodeName: node1\n")}
+    store = Store(DEFAULTS, incarnations=Incarnations({}))
+    world = follow(store.apply(manifests.content(**files)).cluster)
+    keys = ("default/a", "default/b")
+    was = [world.address_of(key) for key in keys]
+    store.apply(manifests.content(b=files["b"]))
+    world.update(store.apply(manifests.content(**files)).cluster)
+    is_now = [world.address_of(key) for key in keys]
+    assert is_now[0] not in (None, was[0]) and is_now[1] == was[1]
+    # After a restart they are who they were.
+    again = World(DEFAULTS, json.loads(json.dumps(world.to_json())))
+    known = {key: end.uid for key, end in again.registry.endpoints.items()}
+    again.update(Store(DEFAULTS, incarnations=Incarnations(known)).apply(manifests.content(**files)).cluster)
+    assert [again.address_of(key) for key in keys] == is_now
