@@ -34,7 +34,7 @@ def one() -> Iterator[tuple[Ovs, Controller]]:
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         attach(ovs, "px", "old", 1)
-        controller.until(lambda state: state["pods"]["a/x"]["port"] == 1, "the port is known")
+        controller.until(lambda state: state["pods"].get("a/x", {}).get("port") == 1, "the port is known")
         controller.settled()
         yield ovs, controller
 
@@ -117,7 +117,7 @@ def test_what_an_address_was_connected_with_is_forgotten_when_another_pod_has_it
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
-        controller.until(lambda state: state["pods"]["a/x"]["port"] == 1, "the port is known")
+        controller.until(lambda state: state["pods"].get("a/x", {}).get("port") == 1, "the port is known")
         controller.settled()
         before = ovs.flows("br-int")
         zones = {word.partition("zone=")[2].rstrip(")") for flow in before
