@@ -26,7 +26,7 @@ from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.session import Session, Wanted
-from romana_ovs.controller.status import displaced, nodes_status, pods_status, strangers
+from romana_ovs.controller.status import Stranger, displaced, nodes_status, pods_status, strangers
 from romana_ovs.controller.survivors import known_pods, marks_of
 from romana_ovs.controller.tables import Tables
 from romana_ovs.controller.wake import Wake
@@ -77,7 +77,7 @@ class RomanaOvs(runtime.RyuApp):
         self._tables = Tables()
         self._due = False
         self._failure = self._mute = ""
-        self._strangers: Mapping[tuple[str, PodKey], str] = {}
+        self._strangers: Mapping[Stranger, str] = {}
         self._displaced: Mapping[PodKey, str] = {}
         self._patient_until = 0.0
         self._last: Loaded | None = None
@@ -270,9 +270,16 @@ class RomanaOvs(runtime.RyuApp):
     def _wanted(self, node: str, program: Program, number: int, generation: int, pledge: Pledge | None) -> Wanted:
         bridge, survivors = self.ports.bridges[node], self._sessions_by_node()[node].survivors
         lost_at = survivors.lost_at if survivors is not None else None
-        known = frozenset(known_pods(bridge, self.world.address_of).values())
-        marks = marks_of(bridge, self.world.address_of, lost_at)
-        return Wanted(number, generation, program, self.world.host_number(node) or 0, pledge, known, marks)
+        return Wanted(
+            number,
+            generation,
+            program,
+            self.world.host_number(node) or 0,
+            pledge,
+            self._tables.owners[node],
+            frozenset(known_pods(bridge, self.world).values()),
+            marks_of(bridge, self.world, lost_at),
+        )
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
         """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
@@ -320,7 +327,7 @@ class RomanaOvs(runtime.RyuApp):
         if session is None or session.survivors is None:
             return bridge.facts
         first, now = not session.survivors.found, time.time()
-        facts = session.survivors.mark(bridge, self.world.address_of, now)
+        facts = session.survivors.mark(bridge, self.world, now)
         left = session.survivors.seconds_left(now)
         if first and left:
             runtime.spawn_after(left + 1.0, self._compute)

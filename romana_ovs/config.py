@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from romana_ovs.model.addresses import network_fault
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.model.syntax import key_fault, plain, shown, subdomain_fault, value_fault
@@ -365,9 +366,12 @@ def _network(text: str) -> IPv4Network:
     if "/" not in text:
         raise ValueError(f"{shown(text)} is not a CIDR such as 10.0.0.0/8")
     try:
-        return IPv4Network(text)
+        network = IPv4Network(text)
     except ValueError as error:
         raise ValueError(f"{shown(text)} is not an IPv4 CIDR without host bits, such as 10.0.0.0/8") from error
+    if fault := network_fault(network):
+        raise ValueError(fault)
+    return network
 
 
 def _whole(text: str, low: int, high: int, unit: str) -> int:

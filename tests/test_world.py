@@ -259,6 +259,33 @@ def test_the_first_by_name_keeps_an_address_that_two_came_with():
     assert [problem.name for problem in world.problems] == ["ns/b"]
 
 
+@pytest.mark.parametrize(("address", "whose"), [
+    ("172.16.0.2", "that of a node"),
+    ("10.0.0.65", "that of node node2 on its own bridge"),
+    ("224.0.0.1", "a multicast address, which no pod and no node can have"),
+    ("10.255.255.255", "the last address of the network 10.0.0.0/8, which no pod and no node can have"),
+])
+def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
+    """Whichever comes first, pod or node; pods on their node's network are no subjects and are fine."""
+    on_host = foreign("host", address, node="node2", host_network=True)
+    world = follow(cluster(foreign("thief", address), on_host, pod("b", "node2")))
+    assert world.registry.hosts == {"node1": 0, "node2": 1, "node3": 2}
+    assert world.address_of("ns/thief") is None and world.identity_of("ns/thief") is None
+    assert [str(problem) for problem in world.problems] == [f"Pod ns/thief: address {address} is {whose}"]
+    at = cluster(foreign("thief", "192.168.5.5", uid="2"), pod("b", "node2"), pod("c"))
+    world.update(at)
+    kept, given = world.address_of("ns/thief"), world.address_of("ns/c")
+    assert world.problems == () and kept == IPv4Address("192.168.5.5")
+    world.update(at.with_object(foreign("thief", address, uid="2")).with_object(foreign("c", address)))
+    assert (world.address_of("ns/thief"), world.address_of("ns/c")) == (kept, given)
+    assert [str(problem) for problem in world.problems] == [
+        f"Pod ns/c: address {address} is {whose}; it keeps {given}",
+        f"Pod ns/thief: address {address} is {whose}; it keeps {kept}",
+    ]
+    world.update(at)
+    assert world.problems == () and world.address_of("ns/c") == given
+
+
 def test_one_update_hands_an_address_from_one_pod_to_another():
     world = follow(cluster(foreign("z", "192.168.5.5")))
     world.update(cluster(foreign("a", "192.168.5.5"), foreign("z", "192.168.5.6")))

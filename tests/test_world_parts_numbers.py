@@ -14,8 +14,9 @@ from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import Node, PolicyPeer
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import classes
-from romana_ovs.policy.published import Claim
+from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
+from romana_ovs.world.claims import Claims
 from romana_ovs.world.node import NodePart
 from romana_ovs.world.registry import RegistryPart
 from tests.properties.parts import Parts, tables
@@ -120,6 +121,36 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     parts.change(parts.cluster.without(foreign("a", "192.168.5.9")))
     parts.settle()
     assert parts.messages[-1].foreign == {}
+
+
+@pytest.mark.parametrize(("address", "whose"), [
+    ("172.16.0.2", "that of a node"),
+    ("10.0.0.65", "that of node node2 on its own bridge"),
+    ("127.0.0.1", "a loopback address, which no pod and no node can have"),
+    ("10.0.0.0", "the first address of the network 10.0.0.0/8, which no pod and no node can have"),
+])
+def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
+    parts = settled(foreign("thief", address), pod("a"), pod("b", "node2"))
+    node, given = parts.nodes["node1"], parts.nodes["node1"].address_of("ns/a")
+    assert node.address_of("ns/thief") is None and given is not None
+    assert [str(problem) for problem in node.problems] == [f"Pod ns/thief: address {address} is {whose}"]
+    parts.change(parts.cluster.with_object(foreign("a", address)))
+    parts.settle()
+    assert node.address_of("ns/a") == given
+    assert f"Pod ns/a: address {address} is {whose}; it keeps {given}" in map(str, node.problems)
+    assert parts.messages[-1].foreign == {}
+
+
+def test_an_address_that_was_published_though_nobody_can_have_it_goes():
+    """By an earlier version, which took any address that a pod came with."""
+    parts = settled(foreign("a", "192.168.5.9"))
+    before = parts.messages[-1]
+    bad = IPv4Address("224.0.0.1")
+    claims = Claims(replace(before, foreign={**before.foreign, bad: Claim("node1", granted=True)}), 1)
+    claims.update(
+        {"node1": Report("node1", foreign=frozenset({bad, *before.foreign}))}, before.hosts, nodes=frozenset(), now=2
+    )
+    assert dict(claims.claims) == dict(before.foreign)
 
 
 def test_an_address_that_a_node_has_got_since_is_routed_to_no_pod():

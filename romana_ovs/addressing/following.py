@@ -16,7 +16,7 @@ from romana_ovs.addressing.runs import Run
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 
 Runs = Mapping[str, tuple[Run, ...]]
 Indexes = Mapping[SegmentKey, tuple[int, ...]]
@@ -104,7 +104,10 @@ class FollowingRegistry(Registry):
         A foreign one must have been granted by the registry, or been served before. Raises AddressError until then.
         """
         held = self._endpoints.get(pod)
-        ours = held is not None and (held.uid, held.node, held.address) == (uid, node, address)
+        ours = held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address)
+        if not ours and (fault := self.fault(address)):
+            # Said at once: nobody is ever going to route it.
+            raise AddressError(fault)
         if not ours and address not in self._granted:
             raise AddressError(f"address {address} is not from here: it waits for the registry to route it")
         return super().claim(pod, uid=uid, node=node, address=address)

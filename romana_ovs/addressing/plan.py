@@ -99,6 +99,16 @@ class Plan:
         """Whether the 32-bit number is an address of the network but neither its first nor its last one."""
         return int(self.network.network_address) < value < int(self.network.broadcast_address)
 
+    def address_fault(self, address: IPv4Address) -> str:
+        """Why by this plan nobody can have `address`, in a sentence that begins with it, or empty.
+
+        It says nothing of nodes' own addresses: only whoever numbers the nodes knows which these are.
+        """
+        if address not in self.network or self.usable(int(address)):
+            return ""
+        kind = "first" if address == self.network.network_address else "last"
+        return f"{address} is the {kind} address of the network {self.network}, which no pod and no node can have"
+
     def split(self, address: IPv4Address) -> Place | None:
         """The numbers in `address`, or None when it lies outside the network."""
         if address not in self.network:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +17,10 @@ from romana_ovs.addressing.numbers import Numbers
 from romana_ovs.addressing.plan import Place, Plan
 from romana_ovs.addressing.runs import Run
 from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 
 FORMAT = 1
 """Version of what `to_json` gives."""
@@ -144,12 +145,13 @@ class Registry:
     def attach(self, pod: PodKey, *, uid: str, node: str, segment: SegmentKey) -> Endpoint:
         """The endpoint of `pod`, with an address of `segment`'s range on `node`.
 
-        What this pod (key and uid) has on this node it keeps, even when its segment is another by now. Raises
+        What this pod (key and uid) has on this node it keeps, even when its segment is another by now. An endpoint of
+        which no uid is known is that of whichever pod has the name, and of that one from then on. Raises
         AddressError, and changes nothing for anybody else, when numbers have run out.
         """
         held = self._endpoints.get(pod)
-        if held is not None and held.uid == uid and held.node == node and not held.foreign:
-            return held
+        if held is not None and same_uid(held.uid, uid) and held.node == node and not held.foreign:
+            return self._known(held, uid)
         if held is not None:
             self.release(pod, uid=held.uid)
         host = self.host(node)
@@ -161,22 +163,28 @@ class Registry:
     def claim(self, pod: PodKey, *, uid: str, node: str, address: IPv4Address) -> Endpoint:
         """The endpoint of `pod` with the address it came with: ours if we gave it to this pod, else foreign.
 
-        Raises AddressError when the address is another pod's or a node's: who has it keeps it.
+        Raises AddressError when the address is another pod's or a node's (who has it keeps it), or no pod may have it.
         """
         held = self._endpoints.get(pod)
-        if held is not None and (held.uid, held.node, held.address) == (uid, node, address):
-            return held
+        if held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address):
+            return self._known(held, uid)
         owner = self._owners.get(int(address))
         if owner is not None and owner != pod:
             raise AddressError(f"address {address} is already that of pod {owner}")
-        node_of = self._node_with(address)
-        if node_of is not None:
-            raise AddressError(f"address {address} is that of {node_of}")
+        if fault := self.fault(address):
+            raise AddressError(fault)
         if held is not None:
             self.release(pod, uid=held.uid)
         endpoint = Endpoint(pod, uid, node, address)
         self._record(endpoint)
         return endpoint
+
+    def fault(self, address: IPv4Address) -> str:
+        """Why no pod may come with `address`, in a sentence, or empty: it is nobody's own, or a node's."""
+        if fault := address_fault(address) or self.plan.address_fault(address):
+            return f"address {fault}"
+        node_of = self._node_with(address)
+        return f"address {address} is that of {node_of}" if node_of is not None else ""
 
     def release(self, pod: PodKey, *, uid: str) -> bool:
         """Whether the endpoint of `pod` is gone now: not when a pod of another uid has taken its place."""
@@ -266,6 +274,12 @@ class Registry:
         self._endpoints[endpoint.pod] = endpoint
         self._owners[int(endpoint.address)] = endpoint.pod
         self._on_node[endpoint.node] += 1
+
+    def _known(self, held: Endpoint, uid: str) -> Endpoint:
+        """The endpoint `held`, with the `uid` of its pod, of which none may have been known."""
+        if uid and not held.uid:
+            held = self._endpoints[held.pod] = replace(held, uid=uid)
+        return held
 
     def _take(self, segment: SegmentKey, host: int, node: str) -> IPv4Address:
         share = self._shares.setdefault((segment, host), Numbers())

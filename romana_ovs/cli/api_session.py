@@ -10,10 +10,11 @@ from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.cli.session import Session
 from romana_ovs.config import settings_in
 from romana_ovs.emulate.apicluster import ApiCluster
-from romana_ovs.emulate.emulation import Emulation, Plan, Reporter
+from romana_ovs.emulate.emulation import Emulation, Plan
 from romana_ovs.emulate.fabric import Fabric, underlay_address
 from romana_ovs.emulate.kubelet import Kubelet
 from romana_ovs.emulate.manifests import served_ports
+from romana_ovs.emulate.reporter import Reporter
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.store import DEFAULT_NODES

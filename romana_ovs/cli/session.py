@@ -19,11 +19,12 @@ from romana_ovs.cli.common import warn
 from romana_ovs.cli.drawing import draw_matrix, group_names
 from romana_ovs.emulate.controller import Event, Programmed
 from romana_ovs.emulate.edits import Edit, Edits, refusal_lines
-from romana_ovs.emulate.emulation import Emulation, Plan, Reporter
+from romana_ovs.emulate.emulation import Emulation, Plan
 from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.emulate.manifests import Expectation, Manifests
 from romana_ovs.emulate.probe import Difference, Measurement, measure
 from romana_ovs.emulate.prompt import PROMPT
+from romana_ovs.emulate.reporter import Reporter
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import Protocol
@@ -91,7 +92,9 @@ class Session:
         def progress(step: str) -> None:
             screen.print(f"[dim]{step} ...[/]")
 
-        emulation = Emulation(plan, progress=progress, listener=listener)
+        emulation = Emulation(
+            plan, progress=progress, listener=listener, complain=lambda text: session.complain(text)
+        )
         if reporter is not None:
             emulation.reporter = reporter(emulation)
         source.addresses = emulation.addresses

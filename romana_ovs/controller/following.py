@@ -40,6 +40,9 @@ class Following(Protocol):
     def address_of(self, pod: PodKey) -> IPv4Address | None:
         """The address of `pod`, or None while it has none."""
 
+    def uid_of(self, pod: PodKey) -> str:
+        """The UID of the pod that has the address of `pod`; empty when it is not known, or there is none."""
+
     def mac_of(self, pod: PodKey) -> str | None:
         """The MAC that goes with the address of `pod`, or None while it has none."""
 

@@ -14,6 +14,7 @@ from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
 from romana_ovs.controller.parts import Parts, Pledge
 from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.incarnations import Incarnations
 from romana_ovs.kube.store import Loaded, Store
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
@@ -95,7 +96,8 @@ class Alone:
         if options.manifests is None:
             raise InputError.because("names no folder of manifests", field="[romana] manifests")
         self.world = World(settings, state)
-        store = Store(settings, default_nodes=options.nodes)
+        known = {key: end.uid for key, end in self.world.registry.endpoints.items()}
+        store = Store(settings, default_nodes=options.nodes, incarnations=Incarnations(known))
         self._source = Manifests(options.manifests, store, loaded=hooks.loaded, failed=hooks.unreadable)
         self.run, self.place = self._source.run, self._source.place
 

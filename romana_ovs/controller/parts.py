@@ -190,6 +190,11 @@ class Parts:
         part = self._part_of(pod)
         return part.address_of(pod) if part is not None else None
 
+    def uid_of(self, pod: PodKey) -> str:
+        """The UID of the pod that has the address of `pod` here; empty when it is not known, or there is none."""
+        part = self._part_of(pod)
+        return part.uid_of(pod) if part is not None else ""
+
     def mac_of(self, pod: PodKey) -> str | None:
         """The MAC that goes with the address of `pod`, or None while it has none here."""
         address = self.address_of(pod)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Protocol
 
 from romana_ovs.controller.parts import Pledge
@@ -18,7 +19,7 @@ from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.switch.bridges import Marks
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
-from romana_ovs.sync.endpoints import Endpoint, endpoints, moves
+from romana_ovs.sync.endpoints import Endpoint, Owners, endpoints, moves, renewed
 from romana_ovs.sync.meters import plan_meters
 from romana_ovs.sync.plan import Plan, applied, narrowed, plan
 from romana_ovs.sync.session import Event, State, after
@@ -34,8 +35,9 @@ class Wanted:
     """What a switch should have from now on: the tables of round `number`, for the node of this `host` number.
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
-    what the registry may be told once the switch has it. `known` are addresses whose pods had them before, so that
-    the switch has no connections of others under them; `marks` is to be noted of its bridge once it has it.
+    what the registry may be told once the switch has it. `owners` are the pods whose addresses are in the tables;
+    `known` are addresses whose pods had them before, so that the switch has no connections of others under them;
+    `marks` is to be noted of its bridge once it has it.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Wanted:
     program: Program
     host: int
     pledge: Pledge | None = None
+    owners: Owners = field(default_factory=lambda: MappingProxyType({}))
     known: frozenset[IPv4Address] = frozenset()
     marks: Marks = field(default_factory=Marks)
 
@@ -158,7 +161,10 @@ class Session:
         todo = self._plan(wanted)
         around = moves(self._actual, todo)
         # Before a pod's first flow its address's old connections go; after its last flow its own do (HAZARDS B13).
-        self._flush(wanted, {address: end for address, end in around.came.items() if address not in wanted.known})
+        came = {address: end for address, end in around.came.items() if address not in wanted.known}
+        anew = renewed(self.synced.owners, wanted.owners) if self.synced is not None else ()
+        there = endpoints(wanted.program.flows.values()) if anew else {}
+        self._flush(wanted, came | {address: there[address] for address in anew if address in there})
         self.channel.send(todo)
         self._flush(wanted, around.gone)
         self._actual, self._meters = applied(self._actual, todo), wanted.program.meters

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from romana_ovs.controller.following import Following
-from romana_ovs.controller.session import Session
+from romana_ovs.model.bridge import PodPort
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.switch.bridges import Bridge
+
+if TYPE_CHECKING:  # it brings Ryu along, which what is said of pods and ports does not need
+    from romana_ovs.controller.session import Session
 
 _NO_FLOWS = {"policy": 0, "forwarding": 0, "total": 0}
 
@@ -21,10 +24,11 @@ def pods_status(cluster: Cluster, world: Following, bridges: Mapping[str, Bridge
         address, node = world.address_of(key), world.node_of(key)
         if address is None or node is None:
             continue
-        port = bridges[node].facts.pods.get(key) if node in bridges else None
+        uid = world.uid_of(key)
+        port = bridges[node].facts.port(key, uid) if node in bridges else None
         mac = port.mac if port is not None and port.mac is not None else world.mac_of(key)
         ofport = port.ofport if port is not None else None
-        found[key] = {"node": node, "address": str(address), "mac": mac, "port": ofport}
+        found[key] = {"node": node, "address": str(address), "mac": mac, "port": ofport, "uid": uid}
     return found
 
 
@@ -62,23 +66,37 @@ def displaced(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, s
         for key in bridge.facts.pods
         if (pod := cluster.pods.get(key)) is not None
         and pod.node != node
-        and (pod.node not in bridges or key not in bridges[pod.node].facts.pods)
+        and bridge.facts.port(key, pod.uid) is not None
+        and (pod.node not in bridges or bridges[pod.node].facts.port(key, pod.uid) is None)
     }
 
 
-def strangers(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> dict[tuple[str, PodKey], str]:
-    """A sentence for every port whose pod is unknown, has no address, or belongs elsewhere: nothing passes it."""
-    found: dict[tuple[str, PodKey], str] = {}
+Stranger = tuple[str, PodKey, str]
+"""A port that is nobody's: its node, and the name and the UID of the pod that it claims."""
+
+
+def strangers(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> dict[Stranger, str]:
+    """A sentence for every port whose pod is unknown, has no address, belongs elsewhere or is another of the name:
+    nothing passes it."""
+    found: dict[Stranger, str] = {}
     for bridge in bridges:
         for key in bridge.facts.pods:
-            home = world.node_of(key)
-            if home == bridge.node:
-                continue
-            if home is not None:
-                why = f"which belongs on node {home}"
-            else:
-                why = "which has no address" if key in cluster.pods else "and there is no such pod"
-            found[bridge.node, key] = (
-                f"bridge {bridge.name} of node {bridge.node}: a port claims pod {key}, {why}; nothing passes it"
-            )
+            home, uid = world.node_of(key), world.uid_of(key)
+            right = bridge.facts.port(key, uid) if home == bridge.node else None
+            for port in bridge.facts.ports(key):
+                if port is not right:
+                    pod = f"pod {key}" if not port.uid else f"pod {key} of UID {port.uid}"
+                    found[bridge.node, key, port.uid] = (
+                        f"bridge {bridge.name} of node {bridge.node}: a port claims {pod}, "
+                        f"{_strangeness(cluster, key, home, bridge.node, port, uid)}; nothing passes it"
+                    )
     return found
+
+
+def _strangeness(cluster: Cluster, key: PodKey, home: str | None, node: str, port: PodPort, uid: str) -> str:
+    """Why a port on `node` is not that of the pod `key`, which has its address as `uid` on `home`."""
+    if home is None:
+        return "which has no address" if key in cluster.pods else "and there is no such pod"
+    if not same_uid(port.uid, uid):
+        return f"whose UID is {uid}"
+    return f"which belongs on node {home}" if home != node else "which has another port"

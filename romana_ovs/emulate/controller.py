@@ -44,12 +44,16 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """A pod as the controller placed it; `port` is its OpenFlow port once its interface is there."""
+    """A pod as the controller placed it; `port` is its OpenFlow port once its interface is there.
+
+    `uid` is the one by which the controller knows it, maybe empty.
+    """
 
     node: str
     address: str
     mac: str
     port: int | None = None
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,15 @@ class State:
     pending: bool = False
     """Some of it waits for all switches to confirm what they were told before."""
 
-    def settled(self, nodes: Collection[str]) -> bool:
-        """Whether the switches of `nodes` have what this generation asks for, and every pod of theirs has its port."""
+    def settled(self, nodes: Collection[str], *, failed: Collection[PodKey] = ()) -> bool:
+        """Whether the switches of `nodes` have what this generation asks for, and every pod of theirs has its port.
+
+        Pods that have `failed` to start have none.
+        """
         there = (node for name, node in self.nodes.items() if name in nodes)
         followed = (node.connected and node.synced_generation >= self.generation for node in there)
         return not self.pending and all(followed) and all(
-            pod.port is not None for pod in self.pods.values() if pod.node in nodes
+            pod.port is not None for key, pod in self.pods.items() if pod.node in nodes and key not in failed
         )
 
 
@@ -117,7 +124,7 @@ def _state(event: Mapping[str, Any]) -> State:
             synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
             address=node.get("address") or "",
         ) for name, node in event["nodes"].items()},
-        pods={PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"))
+        pods={PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"), pod.get("uid") or "")
               for key, pod in event["pods"].items()},
         problems=_texts(event.get("problems", ())),
         refused=_texts(event.get("refused", ())),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.emulate.agents import Zygote
@@ -18,8 +17,10 @@ from romana_ovs.emulate.controller import Controller, Event, Options, Programmed
 from romana_ovs.emulate.fabric import Fabric, join
 from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
+from romana_ovs.emulate.reporter import NoReporter, Reporter
 from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.emulate.system import ip_batch, require_machine
+from romana_ovs.emulate.troubles import RETRY_SECONDS, Troubles
 from romana_ovs.model.errors import RomanaError, SetupError
 from romana_ovs.model.objects import PodKey
 
@@ -49,52 +50,26 @@ class Plan:
     follows_api: bool = False
 
 
-class Reporter(Protocol):
-    """Who tells an API server of the nodes and pods of an emulation; its methods are called from several threads."""
-
-    def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
-        """The nodes of `run` are up. Raises SetupError."""
-
-    def ending(self, key: PodKey) -> bool:
-        """Whether a pod is to end, whatever the controller says."""
-
-    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
-        """These pods run, with their ports on their bridges."""
-
-    def close(self) -> None:
-        """The emulation ends. Idempotent."""
-
-
-class NoReporter:
-    """Nobody is told: the cluster comes from a folder."""
-
-    def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
-        """Nothing to do."""
-
-    def ending(self, key: PodKey) -> bool:
-        """No pod ends but by the folder."""
-        return False
-
-    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
 class Emulation:
     """Context manager around an emulated cluster; what `listener` gets is called from another thread."""
 
     def __init__(
         self, plan: Plan, *, progress: Callable[[str], None] = lambda _: None,
-        listener: Callable[[Event], None] = lambda _: None,
+        listener: Callable[[Event], None] = lambda _: None, complain: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Nothing starts yet. `progress` is told each step in a few words, `listener` every event."""
+        """Nothing starts yet.
+
+        `progress` is told each step in a few words, `listener` every event, `complain` once of whatever goes wrong.
+        """
         self.plan = plan
         self.reporter: Reporter = NoReporter()
         self.nodes: Mapping[str, Node] = {}
         self._progress = progress
         self._listener = listener
+        self._complain = complain
+        self._told: frozenset[str] = frozenset()
+        self._retry: threading.Timer | None = None
+        self._unaddressed = Troubles()
         self._changed = threading.Condition()
         self._state = State()
         self._programmed: Programmed | None = None
@@ -152,6 +127,8 @@ class Emulation:
         with self._changed:
             # From here on `refollow`, which others call when they like, has nothing to do.
             self._pods = None
+            if self._retry is not None:
+                self._retry.cancel()
         self.reporter.close()
         if self._run is not None:
             self._run.close()
@@ -168,6 +145,14 @@ class Emulation:
     def pods(self) -> Mapping[PodKey, RunningPod]:
         """The pods that run."""
         return self._pods.running if self._pods is not None else {}
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What of the emulation itself fails at the moment: pods that cannot be started, nodes without address."""
+        pods = self._pods
+        failed = pods.failed.values() if pods is not None else ()
+        ended = [str(self._failure)] if self._failure is not None else []
+        return (*ended, *sorted([*self._unaddressed.reasons.values(), *failed]))
 
     def addresses(self) -> dict[PodKey, IPv4Address]:
         """The pods' addresses, as the controller reported them last."""
@@ -246,7 +231,10 @@ class Emulation:
         """Whether every node is addressed, every pod runs, and every switch has all that is asked for."""
         state, running = self._state, {key: pod.place for key, pod in self.pods.items()}
         known = self.nodes.keys() <= state.nodes.keys() and self.nodes.keys() <= self._addressed.keys()
-        return known and state.settled(self.nodes) and self._places() == running
+        pods = self._pods
+        failed = pods.failed if pods is not None else {}
+        wanted = {key: place for key, place in self._places().items() if key not in failed}
+        return known and state.settled(self.nodes, failed=failed.keys()) and wanted == running
 
     def _missing(self) -> str:
         """What is not there yet, in words."""
@@ -258,7 +246,7 @@ class Emulation:
         portless = sorted(key for key, pod in state.pods.items() if pod.port is None)
         parts: list[tuple[str, Sequence[str]]] = [
             ("not connected", away), ("behind", behind), ("without a port", portless),
-            ("problems", state.problems), ("refused", state.refused),
+            ("problems", state.problems), ("refused", state.refused), ("failing", self.troubles),
         ]
         return "; ".join(f"{words}: {', '.join(names)}" for words, names in parts if names) or "nothing is missing now"
 
@@ -275,6 +263,14 @@ class Emulation:
                 if not self._ending:
                     self._failure = error
                 self._changed.notify_all()
+            self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
+        """Complain of what fails and was not complained of yet."""
+        troubles = frozenset(self.troubles)
+        for sentence in sorted(troubles - self._told):
+            self._complain(sentence)
+        self._told = troubles
 
     def _take(self, event: Event) -> None:
         with self._changed:
@@ -285,6 +281,7 @@ class Emulation:
             elif isinstance(event, Programmed):
                 self._programmed = event
             self._changed.notify_all()
+        self._tell_troubles()
 
     def _follow_pods(self) -> None:
         """Run what the controller reports. One that has just started does not know all yet: no pod ends by that."""
@@ -294,28 +291,51 @@ class Emulation:
         self._listed = self._listed or (nodes.keys() >= self.nodes.keys() and all(
             node.synced_generation >= 0 for node in nodes.values()))
         kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
-        kept = {key: place for key, place in kept.items() if not self.reporter.ending(key)}
+        kept = {key: place for key, place in kept.items() if not self.reporter.ending(key, place.uid)}
         self._pods.follow({**kept, **self._places()}.values())
         ports = {key for key, pod in self._state.pods.items() if pod.port is not None}
         self.reporter.ran({key: pod.place for key, pod in self._pods.running.items() if key in ports})
+        self.reporter.failed(self._pods.failed)
+        self._try_again(bool(self._pods.failed))
+
+    def _try_again(self, wanted: bool) -> None:
+        """See to it that what failed is tried again, even if the controller has nothing more to tell."""
+        if wanted and (self._retry is None or not self._retry.is_alive()):
+            self._retry = threading.Timer(RETRY_SECONDS, self._retry_now)
+            self._retry.daemon = True
+            self._retry.start()
+
+    def _retry_now(self) -> None:
+        with self._changed:
+            self._retry = None
+        self.refollow()
 
     def refollow(self) -> None:
-        """Run what is to run, again: what the reporter says of the pods' end may be another. Raises SetupError."""
+        """Run what is to run, again: what the reporter says of the pods' end may be another, or what failed works."""
         with self._changed:
             self._follow_pods()
             self._changed.notify_all()
+        self._tell_troubles()
 
     def _places(self) -> dict[PodKey, PodPlace]:
-        return {key: PodPlace(key, pod.node, pod.address, pod.mac) for key, pod in self._state.pods.items()
-                if pod.node in self.nodes and not self.reporter.ending(key)}
+        return {key: PodPlace(key, pod.node, pod.address, pod.mac, pod.uid) for key, pod in self._state.pods.items()
+                if pod.node in self.nodes and not self.reporter.ending(key, pod.uid)}
 
     def _address_nodes(self) -> None:
         """Give every node its own address on its bridge, once the controller has numbered it."""
         for name, node in self.nodes.items():
             state = self._state.nodes.get(name)
-            if name not in self._addressed and state is not None and state.address:
+            if name in self._addressed or state is None or not state.address:
+                continue
+            if not self._unaddressed.due(name, state.address):
+                continue
+            try:
+                _address_node(node, IPv4Address(state.address), self.plan)
+            except SetupError as error:
+                self._unaddressed.failed(name, state.address, f"node {name} cannot be given its address: {error}")
+            else:
                 self._addressed[name] = IPv4Address(state.address)
-                _address_node(node, self._addressed[name], self.plan)
+                self._unaddressed.over(name)
 
 
 def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:

@@ -10,13 +10,21 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from romana_ovs.emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
+from romana_ovs.emulate.kubelet_objects import (
+    EMULATED,
+    LEASES,
+    node_lease,
+    node_object,
+    node_status,
+    pod_status,
+    unready,
+)
 from romana_ovs.emulate.nodes import Node
 from romana_ovs.emulate.pods import PodPlace
 from romana_ovs.emulate.runs import Run, is_live
 from romana_ovs.kube.api.client import Api
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, SetupError
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 
 HEARTBEAT_SECONDS = 10.0
 """How often nodes show that they live."""
@@ -31,7 +39,7 @@ Object = Mapping[str, Any]
 
 
 class Kubelet:
-    """Reports for the nodes of one emulation, from any thread; an `emulation.Reporter`.
+    """Reports for the nodes of one emulation, from any thread; a `reporter.Reporter`.
 
     `addresses` are the nodes' InternalIPs, by name, as far as they have any. `complain` is told, once, what the API
     server does not take; `ended` is called when other pods are to end than before.
@@ -51,9 +59,12 @@ class Kubelet:
         self._nodes: tuple[str, ...] = ()
         self._pods: Mapping[PodKey, Object] = {}
         self._running: Mapping[PodKey, PodPlace] = {}
+        self._failed: Mapping[PodKey, str] = {}
         self._registered: list[str] = []
         self._announced: dict[str, str] = {}
         """The address that was reported last, by the uid of the pod."""
+        self._told_why: dict[str, str] = {}
+        """Why a pod cannot be started, as it was reported last, by its uid."""
         self._reporter = threading.Thread(target=self._report, name="kubelet-reports", daemon=True)
 
     def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
@@ -94,10 +105,20 @@ class Kubelet:
             self._running = dict(running)
             self._touch()
 
-    def ending(self, key: PodKey) -> bool:
-        """Whether `key` is to end: the API server only waits for its kubelet."""
+    def failed(self, reasons: Mapping[PodKey, str]) -> None:
+        """These pods, and no others, cannot be started, and why."""
+        with self._changed:
+            if reasons != self._failed:
+                self._failed = dict(reasons)
+                self._touch()
+
+    def ending(self, key: PodKey, uid: str = "") -> bool:
+        """Whether the pod of this UID (empty: whichever has the name) is to end: the API server waits for its kubelet.
+
+        One that is another by now has ended already.
+        """
         pod = self._pods.get(key)
-        return pod is not None and _ends(pod)
+        return pod is not None and same_uid(uid, pod["metadata"]["uid"]) and _ends(pod)
 
     def _touch(self) -> None:
         self._dirty = True
@@ -170,13 +191,16 @@ class Kubelet:
     def _due(self) -> Iterator[Callable[[], None]]:
         """What the API server has yet to be told."""
         for key, pod in self._pods.items():
-            place = self._running.get(key)
+            place, uid = self._running.get(key), pod["metadata"]["uid"]
+            another = place is not None and not same_uid(place.uid, uid)
             if pod["spec"].get("nodeName") not in self._nodes:
                 continue
             if _ends(pod):
                 if place is None:
                     yield partial(self._bury, pod)
-            elif place is not None and not self._told(pod, place):
+            elif key in self._failed and self._told_why.get(uid) != self._failed[key]:
+                yield partial(self._excuse, pod, self._failed[key])
+            elif place is not None and not another and not self._told(pod, place):
                 yield partial(self._announce, pod, place)
 
     def _told(self, pod: Object, place: PodPlace) -> bool:
@@ -184,6 +208,8 @@ class Kubelet:
         status = pod.get("status", {})
         known = status.get("phase") == "Running" and status.get("podIP") == place.address
         finished = status.get("phase") in FINISHED
+        if pod["metadata"]["uid"] in self._told_why and not finished:
+            return False
         return known or finished or self._announced.get(pod["metadata"]["uid"]) == place.address
 
     def _announce(self, pod: Object, place: PodPlace) -> None:
@@ -192,6 +218,16 @@ class Kubelet:
         with suppress(MissingError, ConflictError):  # gone, or another of the same name: the next change tells
             self._api.request("PATCH", f"{_path(pod)}/status", body=body, content_type=MERGE)
         self._announced[pod["metadata"]["uid"]] = place.address
+        self._told_why.pop(pod["metadata"]["uid"], None)
+
+    def _excuse(self, pod: Object, reason: str) -> None:
+        """A pod that cannot be started stays what it is, and is not ready."""
+        uid, phase = pod["metadata"]["uid"], pod.get("status", {}).get("phase")
+        status = {"phase": phase or "Pending", "conditions": [unready(_now(), reason)]}
+        with suppress(MissingError, ConflictError):
+            body = {"metadata": {"uid": uid}, "status": status}
+            self._api.request("PATCH", f"{_path(pod)}/status", body=body, content_type=MERGE)
+        self._told_why[uid] = reason
 
     def _bury(self, pod: Object) -> None:
         """A pod that had to end has: now the API server may forget it."""
@@ -199,6 +235,7 @@ class Kubelet:
         with suppress(MissingError, ConflictError):
             self._api.request("DELETE", _path(pod), body=body)
         self._announced.pop(pod["metadata"]["uid"], None)
+        self._told_why.pop(pod["metadata"]["uid"], None)
 
 
 def _attempt(work: Callable[[], None]) -> ApiError | None:

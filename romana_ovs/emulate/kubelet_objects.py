@@ -76,6 +76,11 @@ def pod_status(pod: Object, *, address: str, host: str | None, now: str) -> dict
     return status
 
 
+def unready(now: str, why: str) -> dict[str, Any]:
+    """The condition Ready of a pod that could not be started."""
+    return {**_condition("Ready", now, reason="StartFailed", message=why), "status": "False"}
+
+
 def _container(container: Object, now: str) -> dict[str, Any]:
     return {
         "name": container["name"],

@@ -105,6 +105,8 @@ class Prompt(cmd.Cmd):
             netns = running[key].netns if key in running else "-"
             rows.append((key, pod.node, pod.address, pod.mac, "-" if pod.port is None else str(pod.port), netns))
         self._table(rows)
+        for sentence in self._emulation.troubles:
+            self._say(sentence)
 
     def do_nodes(self, arg: str) -> None:
         """nodes: the nodes, and how to reach their switches."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from romana_ovs.kube.incarnations import Incarnations
 from romana_ovs.kube.items import Item, Place
 from romana_ovs.kube.workloads import Offspring, Workload, expand
 from romana_ovs.model.cluster import Cluster
@@ -33,13 +34,15 @@ V = TypeVar("V")
 class Parts:
     """The valid items, the fallbacks of invalid policies, and how many nodes there are without a Node.
 
-    `seen` tells on which node the port of a pod is, where that is not the node that the pod was placed on.
+    `seen` tells on which node the port of a pod is, where that is not the node that the pod was placed on. With
+    `incarnations` every pod has a UID.
     """
 
     items: tuple[Item, ...]
     fallbacks: tuple[Policy, ...]
     nodes: int
     seen: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    incarnations: Incarnations | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ def assemble(parts: Parts, before: Cluster) -> Assembled:
     nodes = _nodes(parts)
     gathered = _Pods()
     gathered.gather(parts.items, sorted(nodes))
-    pods = _placed(gathered.pods, sorted(nodes), before, parts.seen)
+    told = parts.incarnations.tell(gathered.pods) if parts.incarnations is not None else gathered.pods
+    pods = _placed(told, sorted(nodes), before, parts.seen)
     problems = gathered.problems + _unbound(pods, nodes, gathered.places)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
     named |= {item.value.namespace for item in parts.items if isinstance(item.value, Workload)}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from romana_ovs.addressing.plan import Plan
 from romana_ovs.kube import kubepolicy, romanapolicy
 from romana_ovs.kube.budget import check_budget
 from romana_ovs.kube.items import Decoded, Item, Manifest, ObjectId, Place
@@ -18,6 +20,7 @@ from romana_ovs.kube.notes import Notes
 from romana_ovs.kube.parse import Document
 from romana_ovs.kube.pods import read_namespace, read_node, read_pod
 from romana_ovs.kube.workloads import WORKLOADS, Owner, read_owners, read_workload
+from romana_ovs.model.errors import AddressError
 from romana_ovs.model.labels import NO_LABELS, Labels
 from romana_ovs.model.objects import Pod, Policy
 from romana_ovs.model.settings import Settings
@@ -156,7 +159,8 @@ class _Decoder:
             read, fallback = self._policy(value, head, notes, romana=romana)
             yield self._item(notes, kind, head.name, head=head, read=read, fallback=fallback)
         else:
-            yield self._item(notes, kind, head.name, head=head, read=_read(value, kind, head, notes))
+            found = _read(value, kind, head, notes, _plan_of(self.settings))
+            yield self._item(notes, kind, head.name, head=head, read=found)
 
     def _repeated(self, notes: Notes, *, but: str | None = None) -> None:
         """Note the keys that the file gives twice inside this object, except below the path `but`."""
@@ -289,9 +293,19 @@ def _served(kind: str, version: str, expected: str) -> str:
     return romanapolicy.TODAY_VERSION if kind == POLICY and version.startswith("romana.io") else expected
 
 
-def _read(value: Mapping[str, object], kind: str, head: _Head, notes: Notes) -> Manifest:
+@lru_cache(maxsize=8)
+def _plan_of(settings: Settings) -> Plan | None:
+    """The address plan, None when the widths do not add up: whoever gives addresses then says so."""
+    try:
+        return Plan.of(settings)
+    except AddressError:
+        return None
+
+
+def _read(value: Mapping[str, object], kind: str, head: _Head, notes: Notes, plan: Plan | None) -> Manifest:
     if kind == "Pod":
-        return read_pod(value, Pod(head.namespace, head.name, labels=head.labels, uid=head.uid), notes)
+        pod = Pod(head.namespace, head.name, labels=head.labels, uid=head.uid)
+        return read_pod(value, pod, notes, plan=plan)
     if kind == "Namespace":
         return read_namespace(head.name, head.labels)
     if kind == "Node":

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from romana_ovs.addressing.plan import Plan
 from romana_ovs.kube.notes import Notes
 from romana_ovs.kube.selectors import MAX_PORT, read_protocol
+from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
 from romana_ovs.model.syntax import port_name_fault, shown, subdomain_fault
@@ -86,8 +88,12 @@ def _port(entry: Mapping[str, object], path: str, notes: Notes) -> ContainerPort
     return ContainerPort(number, protocol, name) if number is not None else None
 
 
-def read_pod(document: Mapping[str, object], pod: Pod, notes: Notes) -> Pod:
-    """`pod` (namespace, name, labels, uid) completed from the spec and status of `document`."""
+def read_pod(document: Mapping[str, object], pod: Pod, notes: Notes, *, plan: Plan | None = None) -> Pod:
+    """`pod` (namespace, name, labels, uid) completed from the spec and status of `document`.
+
+    An address that no pod can have, by itself or by the address `plan`, is wrong. What stands in the status of a
+    pod that has finished, or is on its node's network, is not its own and means nothing.
+    """
     spec = read_pod_spec(document.get("spec"), "spec", notes)
     status = notes.mapping(document.get("status"), "status")
     phase = notes.text(status.get("phase"), "status.phase")
@@ -102,19 +108,35 @@ def read_pod(document: Mapping[str, object], pod: Pod, notes: Notes) -> Pod:
         ports=spec.ports,
         host_network=spec.host_network,
         has_status=bool(status),
-        address=_pod_address(status, notes),
+        address=_pod_address(status, notes, own=not spec.host_network and phase not in _FINISHED, plan=plan),
         finished=phase in _FINISHED,
     )
 
 
-def _pod_address(status: Mapping[str, object], notes: Notes) -> IPv4Address | None:
-    """The pod's IPv4 address: podIP, or the one among podIPs when podIP is of the other family."""
-    found = [_address(status.get("podIP"), "status.podIP", notes)]
-    found += [
-        _address(entry.get("ip"), f"{where}.ip", notes)
+def _pod_address(status: Mapping[str, object], notes: Notes, *, own: bool, plan: Plan | None) -> IPv4Address | None:
+    """The pod's IPv4 address: podIP, or the one among podIPs when podIP is of the other family.
+
+    `own`: it is the pod's own, so it must be one that a pod can have.
+    """
+    texts = [("status.podIP", status.get("podIP"))]
+    texts += [
+        (f"{where}.ip", entry.get("ip"))
         for where, entry in notes.entries_of(status.get("podIPs"), "status.podIPs")
     ]
-    return next((address for address in found if isinstance(address, IPv4Address)), None)
+    found = [(path, _address(text, path, notes)) for path, text in texts]
+    for path, address in found if own else ():
+        if address is not None:
+            _check_own(address, path, notes, plan)
+    return next((address for _, address in found if isinstance(address, IPv4Address)), None)
+
+
+def _check_own(address: IPv4Address | IPv6Address, path: str, notes: Notes, plan: Plan | None = None) -> None:
+    """Note an address that nobody can have as his own."""
+    fault = address_fault(address)
+    if not fault and plan is not None and isinstance(address, IPv4Address):
+        fault = plan.address_fault(address)
+    if fault:
+        notes.wrong(path, fault)
 
 
 def _address(value: object, path: str, notes: Notes) -> IPv4Address | IPv6Address | None:
@@ -134,7 +156,7 @@ def read_namespace(name: str, labels: Labels) -> Namespace:
 
 
 def read_node(document: Mapping[str, object], name: str, labels: Labels, notes: Notes) -> Node:
-    """A node with the IPv4 addresses of its status, InternalIP first."""
+    """A node with the IPv4 addresses of its status, InternalIP first; one that no node can have is wrong."""
     status = notes.mapping(document.get("status"), "status")
     ranked: list[tuple[int, IPv4Address]] = []
     for where, entry in notes.entries_of(status.get("addresses"), "status.addresses"):
@@ -142,6 +164,8 @@ def read_node(document: Mapping[str, object], name: str, labels: Labels, notes: 
         if kind not in ("InternalIP", "ExternalIP"):
             continue
         address = _address(entry.get("address"), f"{where}.address", notes)
+        if address is not None:
+            _check_own(address, f"{where}.address", notes)
         if isinstance(address, IPv4Address):
             ranked.append((0 if kind == "InternalIP" else 1, address))
     ordered = [address for _, address in sorted(ranked, key=lambda pair: pair[0])]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from romana_ovs.kube.assemble import Parts, assemble
 from romana_ovs.kube.folder import Content, FileContent
+from romana_ovs.kube.incarnations import Incarnations
 from romana_ovs.kube.items import Item, ObjectId, Place
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
@@ -60,11 +61,15 @@ class Store:
     """Remembers the valid version of every object from one reading of a folder to the next.
 
     Values that have not changed are the same objects (`is`) in successive clusters, mappings and clusters
-    included. `default_nodes` is how many nodes there are when the folder has no Node.
+    included. `default_nodes` is how many nodes there are when the folder has no Node. With `incarnations` every pod
+    has a UID; without, only those whose manifests give one.
     """
 
-    def __init__(self, settings: Settings, *, default_nodes: int = DEFAULT_NODES) -> None:
+    def __init__(
+        self, settings: Settings, *, default_nodes: int = DEFAULT_NODES, incarnations: Incarnations | None = None
+    ) -> None:
         self.settings = settings
+        self._incarnations = incarnations
         self.default_nodes = default_nodes
         self._held: dict[ObjectId, _Held] = {}
         self._cluster = Cluster(settings=settings)
@@ -87,6 +92,7 @@ class Store:
             fallbacks=tuple(choice.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,
             seen=seen or {},
+            incarnations=self._incarnations,
         )
         built = assemble(parts, self._cluster)
         self._held, self._cluster = choice.held, built.cluster

@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 
 POD_ID = "iface-id"
 """Interface external_ids key: `namespace/pod` of the pod behind the port."""
+POD_UID = "iface-id-ver"
+"""Interface external_ids key: the UID (metadata.uid) of that pod. OVN has the key for the same (ovn-nb(5)).
+
+A port without it is that of whichever pod has the name.
+"""
 POD_MAC = "attached-mac"
 """Interface external_ids key: the pod's MAC where it is not `0a:58` + address."""
 LINK_ID = "romana-link"
@@ -22,7 +27,7 @@ LINK_ID = "romana-link"
 TUNNEL_ID = "romana-tunnel"
 """Interface external_ids key on the one flow-based tunnel port of a bridge (remote_ip=flow): any value."""
 POD_PROGRAMMED = "romana-programmed"
-"""Interface external_ids key that we write: `namespace/pod address`, once the port's flows were in the switch."""
+"""Interface external_ids key that we write: `namespace/pod address UID`, once the port's flows were in the switch."""
 CONNECTIONS_LOST = "romana-connections-lost"
 """Bridge external_ids key that we write: when the switch last lost its connections, in seconds since the epoch."""
 NODE_ID = "romana-node"
@@ -31,11 +36,15 @@ NODE_ID = "romana-node"
 
 @dataclass(frozen=True, slots=True)
 class PodPort:
-    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the bridge's connections."""
+    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the bridge's connections.
+
+    `uid` is that of the pod, empty when the port does not say.
+    """
 
     ofport: int
     mac: str | None = None
     survivor: bool = False
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class TunnelPort:
 class BridgeFacts:
     """One node's bridge. `links` maps a neighbouring node to the port of the plain link to it.
 
+    `pods` has the newest port of each pod's name, `older` those before it that are of other UIDs, newest first.
     `gateway_port` is the OpenFlow number of the node's own port (0xfffe is LOCAL), None without one.
     `connections_lost`: the switch lost its connections a while ago, and what was open may go on.
     """
@@ -61,3 +71,17 @@ class BridgeFacts:
     links: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     tunnel: TunnelPort | None = None
     connections_lost: bool = False
+    older: Mapping[PodKey, tuple[PodPort, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def ports(self, pod: PodKey) -> tuple[PodPort, ...]:
+        """Every port that claims a pod of this name, newest first."""
+        newest = self.pods.get(pod)
+        return (newest, *self.older.get(pod, ())) if newest is not None else ()
+
+    def port(self, pod: PodKey, uid: str) -> PodPort | None:
+        """The port of the pod of this name and UID: one that says so, or else one that does not say whose it is.
+
+        An empty `uid` is not known: then it is the newest. None when every port is another pod's.
+        """
+        fitting = [port for port in self.ports(pod) if same_uid(port.uid, uid)]
+        return next((port for port in fitting if uid and port.uid == uid), fitting[0] if fitting else None)

@@ -70,6 +70,7 @@ class Node:
 class Pod:
     """A pod as far as the network cares.
 
+    `uid` tells it from others of its name, before it and after it; empty where nobody gave it one.
     `node` is empty until it is bound. `address` is what its status carries (another IPAM gave it, or
     ours did earlier); None when status is absent or has none. `has_status` tells the two apart.
     """
@@ -96,6 +97,11 @@ class Pod:
     def networked(self) -> bool:
         """Whether it is an endpoint of ours: running, with an address of its own (or one to be given)."""
         return not self.finished and not self.host_network and not (self.has_status and self.address is None)
+
+
+def same_uid(one: str, other: str) -> bool:
+    """Whether two UIDs may be of one object of a name: they are equal, or one of them is not known (empty)."""
+    return not one or not other or one == other
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class LocalPod:
     ports: tuple[ContainerPort, ...] = ()
     survivor: bool = False
     formerly: tuple[int, ...] = ()
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

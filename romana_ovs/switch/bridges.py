@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import AddressValueError, IPv4Address
 from types import MappingProxyType
 
+from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.bridge import (
     CONNECTIONS_LOST,
     LINK_ID,
@@ -15,12 +16,13 @@ from romana_ovs.model.bridge import (
     POD_ID,
     POD_MAC,
     POD_PROGRAMMED,
+    POD_UID,
     TUNNEL_ID,
     BridgeFacts,
     PodPort,
     TunnelPort,
 )
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.switch.zones import KERNEL
 
 DEFAULT_BRIDGE = "br-int"
@@ -135,12 +137,13 @@ def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
 def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
     warnings = list(_safety(row))
     pods: dict[PodKey, PodPort] = {}
+    older: dict[PodKey, tuple[PodPort, ...]] = {}
     links: dict[str, int] = {}
     tunnel: TunnelPort | None = None
     rows: dict[PodKey, str] = {}
     programmed: dict[PodKey, str] = {}
     gateway_mac = ""
-    claims: dict[str, str] = {}
+    claims: dict[str, dict[str, str]] = {}
     for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
         if item.name == row.name:
             gateway_mac = item.mac
@@ -148,19 +151,23 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         if not item.usable or item.ofport is None:
             continue
         claim, why = _claim(item)
+        uid = item.external_ids.get(POD_UID, "") if POD_ID in item.external_ids else ""
         if claim is None:
             warnings.append(f"bridge {row.name}: port {item.name} {why}, so nothing passes it")
-        elif claim in claims:
+        elif newer := next((name for other, name in claims.get(claim, {}).items() if same_uid(uid, other)), None):
             warnings.append(
-                f"bridge {row.name}: ports {claims[claim]} and {item.name} both claim {claim}; "
+                f"bridge {row.name}: ports {newer} and {item.name} both claim {claim}; "
                 f"nothing passes {item.name}, which is older"
             )
         else:
-            claims[claim] = item.name
+            claims.setdefault(claim, {})[uid] = item.name
             if POD_ID in item.external_ids:
-                pod = PodKey(item.external_ids[POD_ID])
-                pods[pod] = PodPort(item.ofport, _declared_mac(item))
-                rows[pod] = item.row
+                pod, port = PodKey(item.external_ids[POD_ID]), PodPort(item.ofport, _declared_mac(item), uid=uid)
+                if pod in pods:
+                    # Of a pod that had the name before, or has it again and is told late: its UID decides.
+                    older[pod] = (*older.get(pod, ()), port)
+                    continue
+                pods[pod], rows[pod] = port, item.row
                 programmed[pod] = item.external_ids.get(POD_PROGRAMMED, "")
             elif LINK_ID in item.external_ids:
                 links[item.external_ids[LINK_ID]] = item.ofport
@@ -173,6 +180,7 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         gateway_mac,
         MappingProxyType(dict(sorted(links.items()))),
         tunnel,
+        older=MappingProxyType(dict(sorted(older.items()))),
     )
     marks = Marks(MappingProxyType(programmed), _seconds(row.external_ids.get(CONNECTIONS_LOST, "")))
     return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)), row.datapath, marks)
@@ -199,8 +207,11 @@ def _claim(item: InterfaceRow) -> tuple[str | None, str]:
         return f"pod {ids[POD_ID]}", ""
     if roles[0] == LINK_ID:
         return f"the link to {ids[LINK_ID]}", ""
-    if _tunnel_address(item) is None:
+    address = _tunnel_address(item)
+    if address is None:
         return None, "is a tunnel without an IPv4 address in options:local_ip"
+    if fault := address_fault(address):
+        return None, f"is a tunnel from {fault}"
     return "the tunnel", ""
 
 

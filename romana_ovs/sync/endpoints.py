@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Load
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -17,6 +18,8 @@ from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_SHARED
 from romana_ovs.pipeline.tables import TABLES
 from romana_ovs.sync.plan import Plan
 
+Owners = Mapping[IPv4Address, tuple[PodKey, str]]
+"""Of each address the pod that has it: its name and its UID."""
 _PLACES = next(table.name for table in TABLES if table.priorities is priorities.Locate)
 _WHOLE = 0xFFFFFFFF
 
@@ -62,6 +65,14 @@ class Moves:
 
     came: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
     gone: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
+
+
+def renewed(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
+    """The addresses that another pod has now, maybe on the same port; of an unknown UID nothing can be said."""
+    return tuple(sorted(
+        address for address, (key, uid) in after.items()
+        if address in before and (before[address][0] != key or not same_uid(before[address][1], uid))
+    ))
 
 
 def moves(before: Mapping[FlowKey, Flow], plan: Plan) -> Moves:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from romana_ovs.model.addresses import address_fault
 from romana_ovs.policy.published import Claim, Published, Report
 
 
@@ -56,11 +57,13 @@ class Claims:
         for address in self._claims.keys() & nodes:
             # A node has got it since: nobody routes it to a pod any more.
             del self._claims[address], self._since[address]
+        for address in [each for each in self._claims if self._nobodys(each)]:
+            del self._claims[address], self._since[address]
         gateways = self._gateways_of(hosts)
         for name in sorted(reports):
             for address in sorted(reports[name].foreign):
                 taken = address in self._claims or address in gateways or address in nodes
-                if name in hosts and not taken:
+                if name in hosts and not taken and not self._nobodys(address):
                     self._claims[address], self._since[address] = Claim(name, granted=False), now
         for address, claim in self._claims.items():
             # What is contested stays known, so that who contests it can say so.
@@ -74,6 +77,10 @@ class Claims:
         """The node that may give `address` to a pod of its own."""
         place = self._plan.split(address)
         return names.get(place.host) if place is not None else None
+
+    def _nobodys(self, address: IPv4Address) -> bool:
+        """Whether no pod can have `address`, whoever says so."""
+        return bool(address_fault(address) or self._plan.address_fault(address))
 
     def _gateways_of(self, hosts: Mapping[str, int]) -> frozenset[IPv4Address]:
         """The addresses of hosts towards their pods, worked out once for one frozen mapping."""

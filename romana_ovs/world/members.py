@@ -10,7 +10,7 @@ from typing import Protocol
 from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, Problem
-from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.objects import Pod, PodKey, same_uid
 from romana_ovs.world.changes import Changes
 
 
@@ -75,14 +75,11 @@ class Members:
         wanted = [pod for key in sorted(looked_at) if (pod := attachable(cluster.pods.get(key))) is not None]
         self._admit(cluster, wanted)
         claims = [pod for pod in wanted if pod.address is not None]
-        for pod in claims:
-            self._keep(pod, cluster, done)
-        # After the claims: a number whose gateway address a pod came with is passed over.
+        # Before the claims: a pod that comes with a node's own address does not push the node from it.
         again = cluster.nodes.keys() if changes.nodes or self._nodes_refused else set()
         self._number_hosts(again | {pod.node for pod in claims})
-        for pod in wanted:
-            if pod.address is None:
-                self._keep(pod, cluster, done)
+        for pod in (*claims, *(pod for pod in wanted if pod.address is None)):
+            self._keep(pod, cluster, done)
         # A node that only its pods name has a number for as long as it has pods.
         for node in {pod.node for pod in wanted if pod.node not in cluster.nodes}:
             self.registry.forget_host(node)
@@ -101,10 +98,16 @@ class Members:
         wanted = attachable(pod)
         if wanted is None:
             self._refused.pop(key, None)
-        if held is None or (wanted is not None and _same(wanted, held)):
+        if held is None or (wanted is not None and (_same(wanted, held) or self._stays(wanted, held))):
             return
         self.registry.release(key, uid=held.uid)
         self._drop(key, done)
+
+    def _stays(self, pod: Pod, held: Endpoint) -> bool:
+        """Whether `pod` now comes with an address that no pod may have: that is refused, and what it has stays."""
+        if pod.address is None or not same_uid(held.uid, pod.uid) or held.node != pod.node:
+            return False
+        return held.address != pod.address and bool(self.registry.fault(pod.address))
 
     def _drop(self, key: PodKey, done: Outcome) -> None:
         member = self.members.pop(key, None)
@@ -147,15 +150,16 @@ class Members:
         segment = cluster.segment_of(pod)
         try:
             number = self.registry.number(segment)
-            if pod.address is None:
-                endpoint = self.registry.attach(pod.key, uid=pod.uid, node=pod.node, segment=segment)
-            else:
-                endpoint = self.registry.claim(pod.key, uid=pod.uid, node=pod.node, address=pod.address)
+            endpoint = self._endpoint(pod, segment)
         except AddressError as refused:
             self._refused[pod.key] = _pod_problem(pod.key, str(refused))
             self._drop(pod.key, done)
             return
-        self._refused.pop(pod.key, None)
+        if pod.address is None or pod.address == endpoint.address:
+            self._refused.pop(pod.key, None)
+        else:
+            reason = f"{self.registry.fault(pod.address)}; it keeps {endpoint.address}"
+            self._refused[pod.key] = _pod_problem(pod.key, reason)
         member = Member(pod, segment, number, endpoint)
         if self.members.get(pod.key) == member:
             return
@@ -165,6 +169,15 @@ class Members:
         done.members.add(pod.key)
         done.nodes.add(pod.node)
 
+    def _endpoint(self, pod: Pod, segment: SegmentKey) -> Endpoint:
+        """The endpoint of `pod`. Raises AddressError when it can have none."""
+        if pod.address is None:
+            return self.registry.attach(pod.key, uid=pod.uid, node=pod.node, segment=segment)
+        held = self.registry.endpoint(pod.key)
+        if held is not None and self._stays(pod, held):
+            return held
+        return self.registry.claim(pod.key, uid=pod.uid, node=pod.node, address=pod.address)
+
 
 def attachable(pod: Pod | None) -> Pod | None:
     """`pod` when it should have an endpoint: it is on a node, and neither finished nor its node's own."""
@@ -173,7 +186,7 @@ def attachable(pod: Pod | None) -> Pod | None:
 
 def _same(pod: Pod, held: Endpoint) -> bool:
     """Whether `held` is what `pod` has. A pod without status may keep only what we gave."""
-    if (held.uid, held.node) != (pod.uid, pod.node):
+    if not same_uid(held.uid, pod.uid) or held.node != pod.node:
         return False
     return not held.foreign if pod.address is None else held.address == pod.address
 

@@ -233,6 +233,11 @@ class NodePart:
         worn = self._wearing.worn.get(pod)
         return worn.member.endpoint.address if worn is not None else None
 
+    def uid_of(self, pod: PodKey) -> str:
+        """The UID of the pod that has the address of `pod` here; empty when it is not known, or there is none."""
+        worn = self._wearing.worn.get(pod)
+        return worn.member.endpoint.uid if worn is not None else ""
+
     def identity_of(self, pod: PodKey) -> int | None:
         """The identity that `pod` wears now, or None while it has no address here."""
         worn = self._wearing.worn.get(pod)

@@ -69,7 +69,7 @@ class NodeAssembly:
         It is the same object as the last one while it is equal to it.
         """
         memo, cluster, host = self._memo, shared.cluster, shared.hosts[facts.node]
-        shown = memo.value("pods", (pods, facts.pods), lambda: self._show(facts, pods, shared.plan))
+        shown = memo.value("pods", (pods, facts.pods, facts.older), lambda: self._show(facts, pods, shared.plan))
         names, tenants = memo.value("homes", shown, lambda: _homes(shown))
         hosts, trunks = memo.value(
             "routes",
@@ -106,7 +106,8 @@ class NodeAssembly:
     ) -> tuple[LocalPod, ...]:
         residents: dict[PodKey, Resident] = {}
         for key, member, worn in pods:
-            port = facts.pods.get(key)
+            # Not the port of a pod that had the name before, or will have it: its UID is another.
+            port = facts.port(key, member.pod.uid)
             if port is None:
                 continue
             old = self._residents.get(key)
@@ -131,6 +132,7 @@ def _local(member: Member, worn: Worn, port: PodPort, plan: Plan) -> LocalPod:
         ports=pod.ports,
         survivor=port.survivor,
         formerly=worn.formerly,
+        uid=pod.uid,
     )
 
 

@@ -11,7 +11,7 @@ from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import AddressError, InputError, Problem
-from romana_ovs.model.objects import Node, PodKey
+from romana_ovs.model.objects import Node, PodKey, same_uid
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.view import ClassInfo, ForeignRoute, NodeView
 from romana_ovs.world.changes import Changes
@@ -160,6 +160,11 @@ class World:
         member = self._members.members.get(pod)
         return member.endpoint.node if member is not None else None
 
+    def uid_of(self, pod: PodKey) -> str:
+        """The UID of the pod that has the address of `pod`; empty when it is not known, or there is none."""
+        member = self._members.members.get(pod)
+        return member.endpoint.uid if member is not None else ""
+
     def identity_of(self, pod: PodKey) -> int | None:
         """The identity that `pod` wears now, or None while it has no address."""
         return self._identities.worn(pod) if pod in self._members.members else None
@@ -211,6 +216,9 @@ class World:
         member = self._members.members.get(key)
         if member is None:
             return
+        if old is not None and not same_uid(old.endpoint.uid, member.endpoint.uid):
+            # Another pod of the name: it was never anything else.
+            self._identities.forget(key)
         self._identify(key, member)
         self._on_node.setdefault(member.endpoint.node, set()).add(key)
         if member.endpoint.foreign:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import settings
@@ -14,6 +15,7 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.registry import Registry
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
+from romana_ovs.model.objects import same_uid
 
 PLANS = (
     Plan(IPv4Network("10.9.0.0/24"), 4, 2, 2),
@@ -55,7 +57,7 @@ class Events(RuleBasedStateMachine):
     @rule(pod=PODS, uid=UIDS, node=NODES, segment=SEGMENTS)
     def attach(self, pod, uid, node, segment):
         held = self.registry.endpoint(pod)
-        kept = held is not None and (held.uid, held.node) == (uid, node) and not held.foreign
+        kept = held is not None and same_uid(held.uid, uid) and held.node == node and not held.foreign
         before = {key: end for key, end in self.registry.endpoints.items() if key != pod}
         if held is not None and not kept:
             self._freed(held)
@@ -64,7 +66,7 @@ class Events(RuleBasedStateMachine):
         if isinstance(result, str):
             self._exhausted(node, segment)
             return
-        assert not kept or result == held
+        assert not kept or result == replace(held, uid=held.uid or uid)
         if not kept:
             place = self.plan.split(result.address)
             assert place.segment in self.registry.indexes(segment)
@@ -110,15 +112,17 @@ class Events(RuleBasedStateMachine):
     @rule(pod=PODS, uid=UIDS, node=NODES, address=ADDRESSES)
     def claim(self, pod, uid, node, address):
         held = self.registry.endpoint(pod)
-        ours = held is not None and not held.foreign and (held.uid, held.node, held.address) == (uid, node, address)
+        same = held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address)
+        ours = same and not held.foreign
         owner = next((end.pod for end in self.registry.endpoints.values() if end.address == address), None)
         result = self.both(lambda registry: registry.claim(pod, uid=uid, node=node, address=address))
         if isinstance(result, str):
-            assert owner not in (None, pod) or address in self.blocked or address in self.plan.node_addresses()
+            nobodys = address in self.blocked or address in self.plan.node_addresses()
+            assert owner not in (None, pod) or nobodys or self.plan.address_fault(address)
             assert self.registry.endpoint(pod) == held
             return
         assert owner in (None, pod) and result.address == address and result.foreign != ours
-        if held is not None and held != result:
+        if held is not None and not same:
             self._freed(held)
 
     @rule(pod=PODS, uid=UIDS)

@@ -118,7 +118,7 @@ def test_pods_without_a_tenant_are_told(
 
 
 def test_an_address_that_two_pods_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = "status: {phase: Running, podIP: 10.0.0.1}\n"
+    status = "status: {phase: Running, podIP: 10.1.0.1}\n"
     (tmp_path / "a.yaml").write_text(
         POD.format("a", "{}")
         + status
@@ -130,7 +130,30 @@ def test_an_address_that_two_pods_carry(tmp_path: Path, capsys: pytest.CaptureFi
         + status.replace("Running", "Succeeded")
     )
     (row,) = rows(capsys, tmp_path, 1)
-    assert (row["name"], row["problem"]) == ("b", "10.0.0.1 is the address of pod default/a too")
+    assert (row["name"], row["problem"]) == ("b", "10.1.0.1 is the address of pod default/a too")
+
+
+@pytest.mark.parametrize(("address", "problem"), [
+    ("127.0.0.1", "127.0.0.1 is a loopback address, which no pod and no node can have"),
+    ("224.0.0.1", "224.0.0.1 is a multicast address, which no pod and no node can have"),
+    ("10.0.0.0", "10.0.0.0 is the first address of the network 10.0.0.0/8, which no pod and no node can have"),
+    ("172.16.0.2", "address 172.16.0.2 is that of a node"),
+    ("10.0.0.1", "address 10.0.0.1 is that of node n1 on its own bridge"),
+    ("10.0.0.65", "address 10.0.0.65 is that of node n2 on its own bridge"),
+])
+def test_an_address_that_no_pod_may_have(
+    address: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = f"status: {{phase: Running, podIP: {address}}}\n"
+    node = (
+        "{{apiVersion: v1, kind: Node, metadata: {{name: {}}}, "
+        "status: {{addresses: [{{type: InternalIP, address: {}}}]}}}}\n"
+    )
+    (tmp_path / "nodes.yaml").write_text(node.format("n1", "172.16.0.1") + "---\n" + node.format("n2", "172.16.0.2"))
+    on_host = POD.format("host", "{}").replace("spec: {", "spec: {hostNetwork: true, nodeName: n2, ")
+    (tmp_path / "a.yaml").write_text("---\n".join([POD.format("a", "{}") + status, on_host + status]))
+    (row,) = rows(capsys, tmp_path, 1)
+    assert (row["file"], row["kind"], row["name"], row["problem"]) == ("a.yaml", "Pod", "a", problem)
 
 
 def test_pods_for_which_no_address_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

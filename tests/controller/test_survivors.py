@@ -14,7 +14,19 @@ from romana_ovs.sync.endpoints import Endpoint
 
 OLD, NEW = PodKey("a/old"), PodKey("a/new")
 ADDRESS = {OLD: IPv4Address("10.0.64.1"), NEW: IPv4Address("10.0.64.2")}
-NOTED = programmed_for(OLD, ADDRESS[OLD])
+NOTED = programmed_for(OLD, ADDRESS[OLD], "uid-1")
+
+
+class Known:
+    """Pods by name."""
+
+    address_of = staticmethod(ADDRESS.get)
+
+    def uid_of(self, key: PodKey) -> str:
+        return {OLD: "uid-1"}.get(key, "uid-2")
+
+
+PLACES = Known()
 
 
 def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str = NOTED) -> Bridge:
@@ -30,30 +42,30 @@ def surviving(facts: BridgeFacts) -> set[PodKey]:
 
 def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() -> None:
     survivors = Survivors({}, fresh=True)
-    facts = survivors.mark(bridge(), ADDRESS.get, 1000.0)
+    facts = survivors.mark(bridge(), PLACES, 1000.0)
     assert surviving(facts) == {OLD} and facts.connections_lost
-    assert marks_of(bridge(), ADDRESS.get, survivors.lost_at).lost_at == 1000.0
-    later = survivors.mark(bridge(), ADDRESS.get, 1000.0 + SURVIVAL_SECONDS)
+    assert marks_of(bridge(), PLACES, survivors.lost_at).lost_at == 1000.0
+    later = survivors.mark(bridge(), PLACES, 1000.0 + SURVIVAL_SECONDS)
     assert surviving(later) == set() and not later.connections_lost
 
 
 def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survivors() -> None:
-    others = ("", "a/old 10.0.64.9", "a/x 10.0.64.1")
+    others = ("", "a/old 10.0.64.9 uid-1", "a/old 10.0.64.1 uid-9", "a/x 10.0.64.1 uid-1")
     for found in (bridge(datapath="system"), *(bridge(noted=noted) for noted in others)):
-        facts = Survivors({}, fresh=True).mark(found, ADDRESS.get, 1000.0)
+        facts = Survivors({}, fresh=True).mark(found, PLACES, 1000.0)
         assert surviving(facts) == set() and not facts.connections_lost
-    assert known_pods(bridge(datapath="system"), ADDRESS.get) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
+    assert known_pods(bridge(datapath="system"), PLACES) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
 
 
 def test_a_restarted_controller_goes_on_with_what_the_flows_and_the_database_say() -> None:
     served = {ADDRESS[OLD]: Endpoint(1, survivor=True), ADDRESS[NEW]: Endpoint(2, survivor=False)}
     for lost_at, expected in ((990.0, {OLD}), (None, set()), (1000.0 - SURVIVAL_SECONDS, set())):
-        facts = Survivors(served, fresh=False).mark(bridge(lost_at=lost_at), ADDRESS.get, 1000.0)
+        facts = Survivors(served, fresh=False).mark(bridge(lost_at=lost_at), PLACES, 1000.0)
         assert surviving(facts) == expected
 
 
 def test_a_pod_that_was_taken_out_is_none_any_more() -> None:
     survivors = Survivors({}, fresh=True)
-    assert surviving(survivors.mark(bridge(), ADDRESS.get, 1.0)) == {OLD}
+    assert surviving(survivors.mark(bridge(), PLACES, 1.0)) == {OLD}
     again = replace(bridge(), rows={OLD: "row3", NEW: "row2"})
-    assert surviving(survivors.mark(again, ADDRESS.get, 2.0)) == set()
+    assert surviving(survivors.mark(again, PLACES, 2.0)) == set()

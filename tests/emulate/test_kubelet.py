@@ -122,10 +122,10 @@ class Rig:
             self.api.objects.setdefault(f"{PODS}/{pod['metadata']['name']}", pod)
         self.kubelet.take({PodKey(f"shop/{pod['metadata']['name']}"): pod for pod in pods})
 
-    def run(self, *names: str, address: str = "10.0.0.1") -> None:
+    def run(self, *names: str, address: str = "10.0.0.1", uid: str = "") -> None:
         """These pods run."""
         keys = [PodKey(f"shop/{name}") for name in names]
-        self.kubelet.ran({key: PodPlace(key, "n1", address, "") for key in keys})
+        self.kubelet.ran({key: PodPlace(key, "n1", address, "", uid) for key in keys})
 
 
 @pytest.fixture
@@ -254,6 +254,47 @@ def test_another_pod_of_the_same_name_is_not_taken_for_it(rig: Rig) -> None:
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") == 2)
     rig.kubelet.close()
     assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.1" and rig.complaints == []
+
+
+def test_a_new_pod_is_not_said_to_run_at_the_address_of_the_old_one_of_its_name(rig: Rig) -> None:
+    """The controller hears of pods by a watch of its own, which may be later than ours."""
+    rig.start()
+    rig.take(pod("a", uid="new"), pod("b", uid="v"))
+    rig.run("a", uid="old")
+    rig.take(pod("a", uid="new"), pod("b", uid="v"), pod("c", uid="w"))
+    rig.run("a", "c", uid="old")
+    rig.run("a", uid="new", address="10.0.0.2")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
+    rig.kubelet.close()
+    assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.2"
+    assert (rig.api.times("PATCH", f"{PODS}/a/status"), rig.api.times("PATCH", f"{PODS}/c/status")) == (1, 0)
+
+
+def test_only_the_pod_of_its_uid_is_to_end(rig: Rig) -> None:
+    rig.take(pod("a", uid="old", ends=True))
+    assert rig.kubelet.ending(A) and rig.kubelet.ending(A, "old") and not rig.kubelet.ending(A, "new")
+
+
+def test_a_pod_that_cannot_be_started_is_not_ready_and_why(rig: Rig) -> None:
+    rig.start()
+    rig.take(pod("a"), pod("b", uid="v"))
+    for _ in range(2):
+        rig.kubelet.failed({A: "pod shop/a cannot be started: why"})
+        rig.run("b", uid="v")
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
+    rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
+    status = rig.api.objects[f"{PODS}/a"]["status"]
+    (ready,) = status["conditions"]
+    assert (status["phase"], ready["type"], ready["status"]) == ("Pending", "Ready", "False")
+    assert (ready["reason"], ready["message"]) == ("StartFailed", "pod shop/a cannot be started: why")
+    assert rig.api.objects[f"{PODS}/b"]["status"]["phase"] == "Running"
+    rig.take(rig.api.objects[f"{PODS}/a"], rig.api.objects[f"{PODS}/b"])
+    rig.kubelet.failed({})
+    rig.run("a", "b")
+    rig.api.until(lambda: rig.api.objects[f"{PODS}/a"]["status"].get("podIP"))
+    status = rig.api.objects[f"{PODS}/a"]["status"]
+    assert status["phase"] == "Running" and all(each["status"] == "True" for each in status["conditions"])
+    assert rig.api.times("PATCH", f"{PODS}/a/status") == 2
 
 
 def test_a_pod_that_is_to_end_is_buried_when_it_does_not_run_any_more(rig: Rig) -> None:

@@ -56,7 +56,7 @@ def talk(text: str) -> tuple[str, list[tuple[str, ...]]]:
     """What the prompt says to these lines, and the matrices it was asked for."""
     emulation = SimpleNamespace(
         pods=PODS, nodes={"node1": SimpleNamespace(name="node1", netns="n", dump_flows="ovs-ofctl dump-flows unix:x")},
-        node_addresses={"node1": "10.0.0.65"},
+        node_addresses={"node1": "10.0.0.65"}, troubles=("pod x/b cannot be started: why",),
         state=State(1, {"node1": NodeState(True, 1, {"total": 7})},
                     {PodKey("x/a"): PodState("node1", "10.0.0.1", "0a:58:0a:00:00:01", 4)}),
     )
@@ -77,6 +77,11 @@ def test_lists_name_pods_nodes_and_the_way_to_their_flows() -> None:
     assert "rmn-x/a" in said
     assert "node1  10.0.0.65  connected   total 7" in said
     assert "node1: ovs-ofctl dump-flows unix:x" in said
+
+
+def test_pods_that_cannot_be_started_are_named() -> None:
+    said, _ = talk("pods\nexit\n")
+    assert said.strip().splitlines()[-1] == "pod x/b cannot be started: why"
 
 
 def test_a_matrix_of_given_ports() -> None:

@@ -350,9 +350,9 @@ def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Cont
     place = next(line for line in ovs.flows("br-int") if "in_port=1," in line and f"nw_src={x} " in line)
     zone = int(re.search(r"set_field:0x([0-9a-f]+)0000/0xffff0000->reg11", place)[1], 16)  # type: ignore[index]
     for source, target in ((x, y), (y, x), ("10.9.9.9", "10.9.9.8")):
-        ovs.ofctl("br-int", "packet-out", f"in_port=LOCAL,packet={_udp(source, target)},actions=ct(commit,zone={zone})")
+        ovs.ofctl("br-int", "packet-out", f"in_port=LOCAL,packet={udp(source, target)},actions=ct(commit,zone={zone})")
         ovs.ofctl(
-            "br-int", "packet-out", f"in_port=LOCAL,packet={_udp(source, target)},actions=ct(commit,zone={zone + 1})"
+            "br-int", "packet-out", f"in_port=LOCAL,packet={udp(source, target)},actions=ct(commit,zone={zone + 1})"
         )
     assert ovs.appctl("dpctl/dump-conntrack", f"zone={zone}").count("udp") == 3
     ovs.vsctl("del-port", "py")
@@ -361,7 +361,7 @@ def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Cont
     assert ovs.appctl("dpctl/dump-conntrack", f"zone={zone + 1}").count("udp") == 3
 
 
-def _udp(source: str, target: str) -> str:
+def udp(source: str, target: str) -> str:
     """A UDP packet as ovs-ofctl takes it, in hexadecimal."""
     ends = b"".join(IPv4Address(address).packed for address in (source, target))
     words = struct.unpack("!9H", bytes.fromhex("4500001c000000004011") + ends)

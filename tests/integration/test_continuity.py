@@ -246,6 +246,11 @@ def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: Live) -> 
         assert cluster.log().count("a port claims pod a/nobody") == 1, "said once, whatever is computed after it"
         others.unharmed()
         cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/far"), portless=1)
+        stranger = f"a port claims pod a/far of UID {guarded.place.uid}, whose UID is {cluster.pod('a/far').place.uid}"
+        assert any(stranger in problem for problem in cluster.emulation.state.problems)
+        cluster.edit(
+            lambda: node.vsctl("remove", "interface", guarded.port, "external_ids", "iface-id-ver"), portless=1
+        )
         assert any("both claim pod a/far" in problem for problem in cluster.emulation.state.problems)
         claimed = its.report()
         asked = [task["next"] + 10 for task in claimed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,16 +10,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from romana_ovs.emulate import runs
+from romana_ovs.emulate import runs, troubles
 from romana_ovs.emulate.agents import Zygote
 from romana_ovs.emulate.fabric import Fabric, join
 from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs.emulate.pods import PodPlace, Pods
 from romana_ovs.emulate.system import NETNS_FOLDER
+from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from tests.integration import pushing
 
@@ -100,6 +104,65 @@ def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nod
             assert len(agent.streams()) == 2
             assert all(one["last"] < cut + 0.2 for one in agent.streams())
         assert all(one["last"] > cut - 0.5 for one in client.streams()), "the UDP server pushes to a silent client"
+    finally:
+        run.close()
+        zygote.close()
+
+
+def test_a_pod_that_cannot_be_started_keeps_no_other_from_it(
+    run: runs.Run, nodes: dict[str, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes no multicast address; whatever is made of such a pod goes."""
+    zygote = Zygote(run)
+    pods = Pods(run, nodes, zygote, mtu=1500)
+    good = [place(1, "node1"), place(2, "node2"), place(3, "node1")]
+    bad = PodPlace(PodKey("x/bad"), "node1", "224.0.0.1", "0a:58:e0:00:00:01")
+    try:
+        pods.follow([good[0], bad, good[1]])
+        assert {pod.place for pod in pods.running.values()} == set(good[:2])
+        assert list(pods.failed) == [bad.pod]
+        assert pods.failed[bad.pod].startswith("pod x/bad cannot be started: `ip -n")
+        pods.follow([*good, bad])
+        assert {pod.place for pod in pods.running.values()} == set(good)
+        assert not list(NETNS_FOLDER.glob(f"{runs.NETNS_PREFIX}{run.id}-x.bad*"))
+        assert "bad" not in nodes["node1"].vsctl("list-ports", BRIDGE)
+        # Another place is tried at once, the same one after a while.
+        mended = replace(bad, address="10.1.0.9")
+        pods.follow([*good, mended])
+        assert pods.running[bad.pod].place == mended and not pods.failed
+        pods.follow([*good, bad])
+        assert bad.pod in pods.failed and bad.pod not in pods.running
+        monkeypatch.setattr(troubles, "RETRY_SECONDS", 0.0)
+        tried = Mock(side_effect=SetupError("again"))
+        monkeypatch.setattr(pods, "_make", tried)
+        pods.follow([*good, bad])
+        assert tried.call_count == 1 and pods.failed[bad.pod].endswith("again")
+        pods.follow(good)
+        assert not pods.failed
+    finally:
+        run.close()
+        zygote.close()
+
+
+def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: dict[str, Node]) -> None:
+    zygote = Zygote(run)
+    pods = Pods(run, nodes, zygote, mtu=1500)
+    odd = 'a b,c="d\\'
+    try:
+        pods.follow([replace(place(1, "node1"), uid="one"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
+        assert not pods.failed
+        before = pods.running
+        uids = [
+            nodes["node1"].vsctl("--if-exists", "get", "interface", before[PodKey(f"x/p{number}")].port,
+                                 "external_ids:iface-id-ver").strip()
+            for number in (1, 2, 3)
+        ]
+        assert [json.loads(uid) if uid else "" for uid in uids[1:]] == [odd, ""] and uids[0].strip('"') == "one"
+        # Another UID is another pod, though all else is the same.
+        pods.follow([replace(place(1, "node1"), uid="two"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
+        after = pods.running
+        assert [after[key].agent.pid != before[key].agent.pid for key in before] == [True, False, False]
+        assert after[PodKey("x/p1")].port != before[PodKey("x/p1")].port
     finally:
         run.close()
         zygote.close()

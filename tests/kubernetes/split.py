@@ -231,13 +231,13 @@ class Cluster:
             self.pods.follow([running[key].place for key in same])
         told = {key: state for part in self.parts.values() for key, state in part.state.get("pods", {}).items()}
         places = {
-            key: PodPlace(key, told[key]["node"], told[key]["address"], told[key]["mac"])
-            for key in wanted if key in told
+            key: PodPlace(key, told[key]["node"], told[key]["address"], told[key]["mac"], told[key]["uid"])
+            for key in wanted if key in told and told[key]["uid"] == wanted[key]["metadata"]["uid"]
         }
         self._uids = {key: raw["metadata"]["uid"] for key, raw in wanted.items()}
         self.pods.follow({**{key: running[key].place for key in same}, **places}.values())
         for key, raw in wanted.items():
-            if key in told and told[key]["port"] is not None and key in self.pods.running:
+            if key in places and told[key]["port"] is not None and key in self.pods.running:
                 self._report(raw, told[key]["address"])
 
     def _report(self, raw: Object, address: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from romana_ovs.emulate import binaries
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
+from tests.integration.live import eventually
 from tests.integration.test_emulate import Talk
 
 pytestmark = pytest.mark.root
@@ -126,6 +127,45 @@ def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(
     assert talk.end() == 0
     assert shop.kubectl("get", "nodes", "-o", "name") == ""
     assert shop.kubectl("get", "pods", "--namespace=shop", "-o", "name").split() == ["pod/db", "pod/spy", "pod/web"]
+
+
+def test_a_pod_that_is_replaced_at_once_is_another_and_a_wrong_address_is_nobodys(
+    shop: ControlPlane, start: Callable[..., Talk]
+) -> None:
+    talk = start("--nodes", "2")
+    given, uid = addresses(shop), uid_of(shop, "db")
+    shop.kubectl("replace", "--force", "-f", "-", stdin=POD.format(name="db", node="node2"))
+    assert addresses(shop)["db"] not in given.values() and uid_of(shop, "db") != uid
+    talk.ask("web curl db")
+    talk.until("shop/db")
+    for wrong, why in (
+        ("224.0.0.1", "224.0.0.1 is a multicast address"), ("0.0.0.0", "0.0.0.0 is the unspecified address"),
+        ("10.0.0.1", "address 10.0.0.1 is that of node node1 on its own bridge"),
+    ):
+        status = {"status": {"podIP": wrong, "podIPs": [{"ip": wrong}]}}
+        shop.kubectl("patch", "pod", "web", "--namespace=shop", "--subresource=status", "--type=merge",
+                     f"--patch={json.dumps(status)}")
+        eventually(lambda why=why: why in told_of(shop, "web"), "an Event says why")  # type: ignore[misc]
+        # It keeps what it has, and everybody else goes on.
+        talk.ask("web curl db")
+        talk.until("shop/db")
+        talk.ask("spy curl web")
+        talk.until("shop/web")
+    shop.kubectl("apply", "-f", "-", stdin=POD.format(name="late", node="node1"))
+    talk.ask("pods")
+    shop.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/late", "--namespace=shop",
+                 f"--timeout={PATIENCE}")
+    assert talk.end() == 0
+
+
+def uid_of(plane: ControlPlane, name: str) -> str:
+    return plane.kubectl("get", "pod", name, "--namespace=shop", "-o", "jsonpath={.metadata.uid}")
+
+
+def told_of(plane: ControlPlane, name: str) -> str:
+    """The notes of the Events on a pod."""
+    found = json.loads(plane.kubectl("get", "events.events.k8s.io", "--namespace=shop", "-o", "json"))["items"]
+    return "\n".join(one.get("note", "") for one in found if one["regarding"]["name"] == name)
 
 
 def test_what_a_killed_run_left_is_taken_over(shop: ControlPlane, start: Callable[..., Talk]) -> None:

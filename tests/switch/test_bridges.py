@@ -8,8 +8,10 @@ from ipaddress import IPv4Address
 import pytest
 
 from romana_ovs.model.bridge import PodPort, TunnelPort
+from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, bridges
 
+X = PodKey("a/x")
 LOCAL = InterfaceRow("br-int", 0xFFFE, {}, mac="0a:58:0a:00:00:01")
 ROW = BridgeRow("br-int", 5, "host", {"romana-node": "n1"}, {}, "secure", (), (LOCAL,))
 
@@ -55,6 +57,33 @@ def test_the_newest_of_two_claims_counts() -> None:
     assert "nothing passes old" in found.warnings[0]
 
 
+def _uid(port: str, uid: str, seen: int) -> InterfaceRow:
+    ids = {"iface-id": "a/x", **({"iface-id-ver": uid} if uid else {})}
+    return InterfaceRow(port, seen, ids, seen=seen)
+
+
+def test_ports_of_two_pods_of_one_name_are_both_known_and_the_uid_says_whose_they_are() -> None:
+    found = _one(_uid("old", "1", 3), _uid("new", "2", 4))
+    new, old = PodPort(4, uid="2"), PodPort(3, uid="1")
+    assert found.warnings == ()
+    assert (dict(found.facts.pods), dict(found.facts.older)) == ({"a/x": new}, {"a/x": (old,)})
+    port = found.facts.port
+    assert (port(X, "1"), port(X, "2"), port(X, "3"), port(X, "")) == (old, new, None, new)
+    assert port(PodKey("a/y"), "1") is None
+
+
+def test_a_port_without_a_uid_is_that_of_whichever_pod_has_the_name() -> None:
+    facts = _one(_uid("p", "", 3)).facts
+    assert facts.port(X, "1") == facts.port(X, "") == PodPort(3)
+
+
+@pytest.mark.parametrize("uids", [("1", "1"), ("", "1"), ("1", ""), ("", "")])
+def test_of_two_ports_that_may_be_one_pods_the_newer_counts(uids: tuple[str, str]) -> None:
+    found = _one(_uid("old", uids[0], 3), _uid("new", uids[1], 4))
+    assert found.facts.port(X, "1") == PodPort(4, uid=uids[1]) and not found.facts.older
+    assert "ports new and old both claim pod a/x" in found.warnings[0]
+
+
 def test_the_order_of_rows_decides_nothing() -> None:
     rows = (_pod("p", "a/x", 3), _pod("q", "a/x", 4), _pod("r", "a/y", 5))
     assert _one(*rows) == _one(*reversed(rows))
@@ -68,6 +97,8 @@ def test_the_order_of_rows_decides_nothing() -> None:
         (InterfaceRow("p", 1, {"iface-id": "a/x", "attached-mac": "zz"}), "no MAC address"),
         (InterfaceRow("p", 1, {"iface-id": "a/x", "romana-link": "n2"}), "several roles"),
         (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "flow"}), "options:local_ip"),
+        (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "224.0.0.1"}), "is a multicast address"),
+        (InterfaceRow("p", 1, {"romana-tunnel": "0.0.0.0"}, {"local_ip": "flow"}), "is the unspecified address"),
     ],
 )
 def test_what_cannot_be_understood_stays_closed_and_is_told(row: InterfaceRow, why: str) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.actions import Goto, Load
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.pipeline.priorities import Locate
 from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_ID, SURVIVOR, TRUNK
 from romana_ovs.policy.view import Origin
-from romana_ovs.sync.endpoints import Endpoint, endpoints, moves
+from romana_ovs.sync.endpoints import Endpoint, endpoints, moves, renewed
 from romana_ovs.sync.plan import plan
 
-A, B = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+A, B, C = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
 
 
 def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, survivor: int = 0, identity: int = 7) -> Flow:
@@ -47,6 +48,14 @@ def test_another_port_is_another_attachment() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 4))
     found = moves(before, plan(after, before))
     assert (found.came, found.gone) == ({A: Endpoint(4, False)}, {})
+
+
+def test_an_address_that_another_pod_has_now_is_renewed_though_its_port_is_the_same() -> None:
+    a, b = PodKey("ns/a"), PodKey("ns/b")
+    before = {A: (a, "1"), B: (b, ""), C: (a, "1")}
+    assert renewed(before, {A: (a, "1"), B: (b, "2"), C: (a, "")}) == (), "of an unknown UID nothing can be said"
+    assert renewed(before, {A: (a, "2"), B: (a, "1")}) == (A, B)
+    assert renewed({}, before) == () and renewed(before, {}) == ()
 
 
 def test_a_new_identity_interrupts_nothing() -> None:

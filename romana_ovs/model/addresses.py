@@ -1,0 +1,46 @@
+"""Addresses that no pod and no node can have as its own.
+
+Sources: RFC 6890 (special-purpose addresses), RFC 1112 (multicast, class E), RFC 919 (limited broadcast), RFC 4291
+(IPv6). A kubelet refuses most of them as a node's own (validateNodeIP), an API server as that of an endpoint
+(ValidateNonSpecialIP).
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+_KINDS_4 = (
+    ("the unspecified address", IPv4Network("0.0.0.0/32")),
+    ('an address of "this network" (0.0.0.0/8)', IPv4Network("0.0.0.0/8")),
+    ("a loopback address", IPv4Network("127.0.0.0/8")),
+    ("a link-local address", IPv4Network("169.254.0.0/16")),
+    ("a multicast address", IPv4Network("224.0.0.0/4")),
+    ("the broadcast address", IPv4Network("255.255.255.255/32")),
+    ("a reserved address (240.0.0.0/4)", IPv4Network("240.0.0.0/4")),
+)
+_KINDS_6 = (
+    ("the unspecified address", IPv6Network("::/128")),
+    ("the loopback address", IPv6Network("::1/128")),
+    ("a link-local address", IPv6Network("fe80::/10")),
+    ("a multicast address", IPv6Network("ff00::/8")),
+)
+
+
+def address_fault(address: IPv4Address | IPv6Address) -> str:
+    """Why `address` can be nobody's own, in a sentence that begins with it, or empty."""
+    found: str | None
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address_fault(address.ipv4_mapped)
+        found = next((kind for kind, network in _KINDS_6 if address in network), None)
+    else:
+        found = next((kind for kind, network in _KINDS_4 if address in network), None)
+    return f"{address} is {found}, which no pod and no node can have" if found is not None else ""
+
+
+def network_fault(network: IPv4Network) -> str:
+    """Why the addresses of `network` cannot be pods', in a sentence that begins with it, or empty."""
+    found = next((special for _, special in _KINDS_4 if special.overlaps(network)), None)
+    if found is None:
+        return ""
+    return f"{network} holds addresses of {found}, which no pod and no node can have"

@@ -1,0 +1,74 @@
+"""Which port is a pod's, and what is said of those that are nobody's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from romana_ovs.controller.status import displaced, pods_status, strangers
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import Node, Pod, PodKey
+from romana_ovs.switch.bridges import Bridge
+from romana_ovs.world import World
+
+A = PodKey("ns/a")
+
+
+def cluster(uid: str = "1", node: str = "n1") -> Cluster:
+    return Cluster(nodes={name: Node(name) for name in ("n1", "n2")}, pods={A: Pod("ns", "a", node=node, uid=uid)})
+
+
+def world(at: Cluster) -> World:
+    made = World(at.settings)
+    made.update(at)
+    return made
+
+
+def bridge(node: str, *ports: PodPort) -> Bridge:
+    """The bridge of a node with these ports that claim the pod, newest first."""
+    older = {A: ports[1:]} if ports[1:] else {}
+    return Bridge(1, f"br-{node}", BridgeFacts(node, pods={A: ports[0]} if ports else {}, older=older))
+
+
+def test_a_pods_port_is_the_one_of_its_uid() -> None:
+    for ports, expected in (
+        ((PodPort(3, uid="1"),), 3), ((PodPort(4, uid="2"),), None), ((PodPort(5),), 5),
+        ((PodPort(4, uid="2"), PodPort(3, uid="1")), 3),
+    ):
+        at = cluster()
+        (told,) = pods_status(at, world(at), {"n1": bridge("n1", *ports)}).values()
+        assert (told["port"], told["uid"]) == (expected, "1")
+
+
+def test_an_address_is_told_with_the_uid_that_it_was_given_to() -> None:
+    """Whoever asks for a new pod of the name must not take the old one's."""
+    late = world(cluster("1"))
+    (told,) = pods_status(cluster("2"), late, {}).values()
+    assert told["uid"] == "1"
+    before = told["address"]
+    late.update(cluster("2"))
+    (told,) = pods_status(cluster("2"), late, {}).values()
+    assert told["uid"] == "2" and told["address"] != before
+
+
+def test_ports_of_other_pods_of_the_name_are_told() -> None:
+    at = cluster()
+    found = strangers(at, world(at), [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
+    assert list(found.values()) == [
+        "bridge br-n1 of node n1: a port claims pod ns/a of UID 2, whose UID is 1; nothing passes it"
+    ]
+    assert not strangers(at, world(at), [bridge("n1", PodPort(3))])
+    found = strangers(at, world(at), [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))])
+    assert list(found.values()) == [
+        "bridge br-n2 of node n2: a port claims pod ns/a of UID 1, which belongs on node n1; nothing passes it"
+    ]
+
+
+def test_a_pod_is_placed_where_its_own_port_is_only() -> None:
+    bridges = {"n1": bridge("n1"), "n2": bridge("n2", PodPort(3, uid="1"))}
+    assert displaced(cluster("1"), bridges) == {A: "n2"}
+    assert displaced(cluster("2"), bridges) == {}
+    bridges["n1"] = bridge("n1", PodPort(4, uid="2"))
+    assert displaced(cluster("1"), bridges) == {A: "n2"}
+    bridges["n1"] = replace(bridges["n1"], facts=BridgeFacts("n1", pods={A: PodPort(4)}))
+    assert displaced(cluster("1"), bridges) == {}

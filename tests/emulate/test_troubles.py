@@ -1,0 +1,29 @@
+"""What fails is told, and tried again after a while or when it is asked for otherwise."""
+
+from __future__ import annotations
+
+from romana_ovs.emulate.troubles import RETRY_SECONDS, Troubles
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_failed_is_due_again_after_a_while_or_otherwise() -> None:
+    clock = Clock()
+    troubles = Troubles(clock)
+    assert troubles.due("a", 1) and troubles.reasons == {}
+    troubles.failed("a", 1, "why")
+    assert not troubles.due("a", 1) and troubles.due("a", 2) and troubles.due("b", 1)
+    assert troubles.reasons == {"a": "why"}
+    clock.now += RETRY_SECONDS
+    assert troubles.due("a", 1)
+    troubles.failed("a", 1, "why else")
+    assert not troubles.due("a", 1) and troubles.reasons == {"a": "why else"}
+    troubles.over("a")
+    troubles.over("b")
+    assert troubles.due("a", 1) and troubles.reasons == {}
