@@ -27,6 +27,7 @@ IN_CLUSTER = "in-cluster"
 MAX_BITS = 30
 """Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
 MAX_RATE = 1_000_000
+MAX_COST = 10_000_000
 """Connections a second; ten seconds' worth of it still fit a meter's burst size."""
 
 T = TypeVar("T")
@@ -68,6 +69,20 @@ OPTIONS = (
         "connections a second",
         "How many connections one pod may open towards other nodes and outside, ten "
         "seconds' worth of them at once; 0: no limit.",
+    ),
+    Option(
+        "namespace_terms",
+        "10000",
+        "peers and ports",
+        "How many peers and ports the policies of one namespace may have, both directions together: the oldest "
+        "policies count, the others isolate and allow nothing; 0: no limit.",
+    ),
+    Option(
+        "namespace_flows",
+        "25000",
+        "flows",
+        "How many policy flows one node makes for the policies of one namespace; what needs more is left out; 0: no "
+        "limit.",
     ),
     Option(
         "manifests",
@@ -235,6 +250,8 @@ def _settings(reading: _Reading) -> Settings:
         host_bits=reading.of("host_bits", _bits),
         endpoint_bits=reading.of("endpoint_bits", _bits),
         new_connections=reading.of("new_connections", _rate),
+        namespace_terms=reading.of("namespace_terms", _terms),
+        namespace_flows=reading.of("namespace_flows", _flows),
     )
 
 
@@ -373,6 +390,14 @@ def _bits(text: str) -> int:
 
 def _rate(text: str) -> int:
     return _whole(text, 0, MAX_RATE, "connections a second")
+
+
+def _terms(text: str) -> int:
+    return _whole(text, 0, MAX_COST, "peers and ports")
+
+
+def _flows(text: str) -> int:
+    return _whole(text, 0, MAX_COST, "flows")
 
 
 def _count(text: str) -> int:

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from romana_ovs.controller.following import Following
+from romana_ovs.controller.turns import Name, Turns
 from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.errors import Problem
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
+from romana_ovs.policy.view import NodeView, Verdicts
 
 LOG = logging.getLogger("romana_ovs")
+STAYS = "node %s: its tables cannot be made; what is programmed stays"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Tables, and the last round (until the one they were made in) than which nothing in them is older."""
+
+    program: Program
+    current: int
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is remembered of one node. `last` is what its tables were made from, and in which round."""
+
+    resolving: ResolveCache = field(default_factory=ResolveCache)
+    compiling: CompileCache = field(default_factory=CompileCache)
+    turns: Turns = field(default_factory=Turns)
+    last: tuple[NodeView, Verdicts, int] | None = None
 
 
 class Tables:
@@ -19,22 +42,95 @@ class Tables:
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
-        self._caches: dict[str, tuple[ResolveCache, CompileCache]] = {}
+        self._nodes: dict[str, _Node] = {}
+        self._closed: dict[str, tuple[str, ...]] = {}
+        self._over: dict[str, Mapping[str, int]] = {}
+        self._served = ""
 
-    def make(self, world: Following, nodes: Iterable[str], facts: Mapping[str, BridgeFacts]) -> dict[str, Program]:
-        """The tables of those of `nodes` whose tables can be said; the switches of the others keep what they have."""
-        made = {node: self._one(world, facts[node], facts) for node in nodes}
-        return {node: program for node, program in made.items() if program is not None}
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Sentences about the pods and groups that are closed because their tables cannot be made."""
+        return tuple(text for _, texts in sorted(self._closed.items()) for text in texts)
 
-    def _one(self, world: Following, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
-        resolving, compiling = self._caches.setdefault(facts.node, (ResolveCache(), CompileCache()))
+    @property
+    def over(self) -> tuple[Problem, ...]:
+        """The namespaces whose rules would take more flows on some node than it makes for one."""
+        most: dict[str, tuple[int, str]] = {}
+        for node, namespaces in self._over.items():
+            for name, rows in namespaces.items():
+                most[name] = max(most.get(name, (0, "")), (rows, node))
+        return tuple(
+            Problem(
+                f"its policies would take about {rows} flows on node {node}, which is more than the namespace_flows "
+                "that a node makes: on the pods for which they take the most they allow nothing",
+                kind="Namespace", name=name,
+            )
+            for name, (rows, node) in sorted(most.items())
+        )
+
+    @property
+    def put_off(self) -> bool:
+        """Whether some groups wait for a turn of their own."""
+        return any(node.turns.put_off for node in self._nodes.values())
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Forget every node but these."""
+        for node in self._nodes.keys() - set(nodes):
+            del self._nodes[node]
+        self._closed = {node: texts for node, texts in self._closed.items() if node in nodes}
+        self._over = {node: namespaces for node, namespaces in self._over.items() if node in nodes}
+
+    def make(
+        self, world: Following, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts], number: int
+    ) -> Made | None:
+        """The tables of a node in round `number`, but for groups that are put off.
+
+        None while they cannot be said: its switch keeps what it has.
+        """
+        node = self._nodes.setdefault(facts.node, _Node())
         try:
             view = world.view(facts, everywhere)
             if view is None:
                 return None
-            return compile_node(view, resolve(view, resolving), compiling)
+            node.last = (view, resolve(view, node.resolving), number)
+            return self._compiled(facts.node, node)
         except Exception as error:  # A mistake of ours there must not open or close a path, nor end the process.
-            LOG.exception("node %s: its tables cannot be made; what is programmed stays", facts.node)
-            self._caches.pop(facts.node)
-            self.failures[facts.node] = f"node {facts.node}: {error}"
+            LOG.exception(STAYS, facts.node)
+            self._failed(facts.node, error)
             return None
+
+    def turn(self) -> tuple[str, Made | None] | None:
+        """A node whose turn it is, and its tables with one more of the groups that were put off; None without any."""
+        waiting = sorted(name for name, node in self._nodes.items() if node.turns.put_off)
+        if not waiting:
+            return None
+        # The node after the one that was served last.
+        self._served = next((name for name in waiting if name > self._served), waiting[0])
+        node = self._nodes[self._served]
+        try:
+            return self._served, self._compiled(self._served, node, node.turns.next())
+        except Exception as error:  # As above.
+            LOG.exception(STAYS, self._served)
+            self._failed(self._served, error)
+            return self._served, None
+
+    def _compiled(self, name: str, node: _Node, extra: Name | None = None) -> Made | None:
+        if node.last is None:
+            return None
+        view, verdicts, number = node.last
+        program = compile_node(view, node.turns.take(view, verdicts, number, extra=extra), node.compiling)
+        failed = tuple(f"pod {pod} is closed, as its policies are not understood: {why}"
+                       for pod, why in verdicts.failed.items())
+        self._note(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
+        self._over[name] = verdicts.over
+        return Made(program, node.turns.current(number))
+
+    def _note(self, node: str, texts: tuple[str, ...]) -> None:
+        for text in texts:
+            if text not in self._closed.get(node, ()):
+                LOG.error("%s", text)
+        self._closed[node] = texts
+
+    def _failed(self, node: str, error: Exception) -> None:
+        self._nodes.pop(node, None)
+        self.failures[node] = f"node {node}: {error}"

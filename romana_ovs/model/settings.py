@@ -31,6 +31,8 @@ class Settings:
     """One cluster's settings; `tenant_key` is the label key for the two label sources, else empty.
 
     `new_connections` (a second): what one pod may open towards other nodes and outside; 0 is without limit.
+    `namespace_terms` are the peers and ports that the policies of one namespace may have, `namespace_flows` the policy
+    flows that a node makes for them; 0 is without limit.
     """
 
     isolation: Isolation = Isolation.TENANT
@@ -43,3 +45,5 @@ class Settings:
     host_bits: int = 6
     endpoint_bits: int = 6
     new_connections: int = 1000
+    namespace_terms: int = 10_000
+    namespace_flows: int = 25_000

@@ -52,6 +52,7 @@ class Identities:
         self._merged: tuple[Mapping[int, ClassInfo], Mapping[int, ClassInfo]] | None = None
         self.rules = NO_RULES
         self.step = Step.SETTLED
+        self.steps = 0
 
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
@@ -102,6 +103,7 @@ class Identities:
             self._merged = None
             self._moving.update(moved)
             self.step = Step.NUMBERS_KNOWN
+            self.steps += 1
         self.rules = _until_then(self.rules, rules.namespaces)
         return lost
 
@@ -195,6 +197,7 @@ class Identities:
             self._worn.update((pod, self._book.identity_of(pod)) for pod in moved)
             self._moving.clear()
             self.step = Step.NUMBERS_WORN
+            self.steps += 1
             return moved
         if self.step is Step.NUMBERS_WORN:
             moved = frozenset(self._formerly)

@@ -1,4 +1,4 @@
-"""Products of peers and ports: joined by their ports, and never more of them in one flow than a message has room for."""
+"""Products of peers and ports: joined by their ports, never more of them in one flow than a message has room for."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline.compile import decide, guard, locate, stale, track
+from romana_ovs.pipeline.compile.closing import close_pods, closing, sendable
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -32,7 +33,7 @@ class CompileCache:
         found = self.kept.get(name)
         if found is not None and found[0] == inputs:
             return found[1]
-        made = build()
+        made = sendable(build())
         self.kept[name] = (inputs, made)
         return made
 
@@ -44,10 +45,14 @@ class CompileCache:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name."""
+    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name.
+
+    `failures` are sentences about sections that could not be made: they are empty, which admits nothing.
+    """
 
     sections: Mapping[Hashable, Section]
     meters: Mapping[int, Meter]
+    failures: tuple[str, ...] = ()
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
@@ -79,13 +84,15 @@ class Program:
 def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None = None) -> Program:
     """The tables of `view`'s node: a function of `view` and `verdicts` alone, whatever the cache holds.
 
-    Raises PipelineError when a flow breaks its table's declaration (our mistake, not the user's).
+    Raises PipelineError when a flow breaks its table's declaration (our mistake, not the user's); in the rows of a
+    single pod or group that closes it alone.
     """
     kept = cache if cache is not None else CompileCache()
     sections: dict[Hashable, Section] = {}
+    failures: dict[Hashable, str] = {}
 
     def add(name: Hashable, inputs: object, build: Callable[[], Section]) -> None:
-        sections[name] = kept.section(name, inputs, build)
+        sections[name] = closing(name, lambda: kept.section(name, inputs, build), failures)
 
     plan = Plan.of(view.settings)
     _add_fixed(add, view, plan)
@@ -101,8 +108,9 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
             add(("place", pod.key), inputs, partial(locate.pod_place, pod, member))
     _add_policy(add, view, verdicts, plan)
     meters = _add_limits(add, view)
+    close_pods(sections, failures)
     kept.forget_all_but(sections)
-    return Program(MappingProxyType(sections), MappingProxyType(meters))
+    return Program(MappingProxyType(sections), MappingProxyType(meters), tuple(failures.values()))
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
