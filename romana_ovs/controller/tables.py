@@ -122,6 +122,8 @@ class Tables:
         failed = tuple(f"pod {pod} is closed, as its policies are not understood: {why}"
                        for pod, why in verdicts.failed.items())
         self._note(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
+        if verdicts.over.keys() - self._over.get(name, {}).keys():
+            LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
         self._over[name] = verdicts.over
         return Made(program, node.turns.current(number))
 

@@ -18,7 +18,7 @@ MOST_ACTIONS = 2500
 
 
 def closing(name: Hashable, make: Callable[[], Section], failures: MutableMapping[Hashable, str]) -> Section:
-    """The section `name` as `make` returns it; when it raises and is of one only, no rows, and a sentence in `failures`.
+    """The section `name` as `make` returns it; when it raises and is of one only, none and a sentence in `failures`.
 
     Raises what `make` raises of any other section.
     """
