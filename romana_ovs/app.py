@@ -190,7 +190,7 @@ class RomanaOvs(runtime.RyuApp):
         """
         pause: float | None = None
         while True:
-            behind = self._tables.put_off
+            behind = self._next_turns()
             if not self._wake.wait(0.0 if behind else pause) and not behind:
                 self._due = True
             following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
@@ -261,9 +261,15 @@ class RomanaOvs(runtime.RyuApp):
 
     def _turn(self) -> None:
         """Have one of the groups that were put off made, and its node's switch given it."""
-        found = self._aside.work(self._tables.turn) if self._tables.put_off else None
+        nodes = self._next_turns()
+        found = self._aside.work(lambda: self._tables.turn(nodes)) if nodes else None
         if found is not None:
             self._give(*found)
+
+    def _next_turns(self) -> list[str]:
+        """The nodes for which something was put off, and whose switches have all that they were given."""
+        busy = self._tables.busy
+        return [node for node, session in self._ready().items() if node in busy and session.idle]
 
     def _give(self, node: str, made: Made | None) -> None:
         session, host = self._ready().get(node), self.world.host_number(node)
@@ -296,7 +302,7 @@ class RomanaOvs(runtime.RyuApp):
         """When every switch has the last round: tell that all is programmed."""
         waiting = self._waiting()
         behind = [s for s in waiting.values() if s.synced is None or s.synced.number != self.progress.round]
-        if not waiting or self._failures or self.world.pending or behind:
+        if not waiting or self._failures or self.world.pending or behind or self._tables.busy:
             return
         if self.progress.current:
             self._origin.programmed()

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from romana_ovs.controller.following import Following
+from romana_ovs.controller.pace import PIECE, Pace, Rising
 from romana_ovs.controller.turns import Name, Turns
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.errors import Problem
-from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, group_entries
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
 from romana_ovs.policy.view import NodeView, Verdicts
@@ -34,7 +35,13 @@ class _Node:
     resolving: ResolveCache = field(default_factory=ResolveCache)
     compiling: CompileCache = field(default_factory=CompileCache)
     turns: Turns = field(default_factory=Turns)
+    pace: Pace = field(default_factory=Pace)
     last: tuple[NodeView, Verdicts, int] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is put off, or still to come or to go."""
+        return bool(self.turns.put_off) or self.pace.busy
 
 
 class Tables:
@@ -69,9 +76,9 @@ class Tables:
         )
 
     @property
-    def put_off(self) -> bool:
-        """Whether some groups wait for a turn of their own."""
-        return any(node.turns.put_off for node in self._nodes.values())
+    def busy(self) -> frozenset[str]:
+        """The nodes with groups that wait for a turn of their own, or are still to come or to go."""
+        return frozenset(name for name, node in self._nodes.items() if node.busy)
 
     def keep(self, nodes: Collection[str]) -> None:
         """Forget every node but these."""
@@ -99,20 +106,41 @@ class Tables:
             self._failed(facts.node, error)
             return None
 
-    def turn(self) -> tuple[str, Made | None] | None:
-        """A node whose turn it is, and its tables with one more of the groups that were put off; None without any."""
-        waiting = sorted(name for name, node in self._nodes.items() if node.turns.put_off)
+    def turn(self, nodes: Collection[str]) -> tuple[str, Made | None] | None:
+        """One of `nodes` whose turn it is, and its tables with one piece more of what was put off; None without any."""
+        waiting = sorted(name for name, node in self._nodes.items() if node.busy and name in nodes)
         if not waiting:
             return None
         # The node after the one that was served last.
         self._served = next((name for name in waiting if name > self._served), waiting[0])
         node = self._nodes[self._served]
         try:
-            return self._served, self._compiled(self._served, node, node.turns.next())
+            return self._served, self._piece(self._served, node)
         except Exception as error:  # As above.
             LOG.exception(STAYS, self._served)
             self._failed(self._served, error)
             return self._served, None
+
+    def _piece(self, name: str, node: _Node) -> Made | None:
+        """A piece more of the group that is on its way; of the next one, or a piece less of what goes, when none is."""
+        following = node.turns.next() if node.pace.rising is None else None
+        group = node.turns.waiting(following) if following is not None else None
+        if following is not None and group is not None and node.last is not None:
+            rising = Rising(following, group, node.turns.pods_of(following), node.last[2], group_entries(group))
+            if len(rising.rows) <= PIECE or node.turns.stands(following):
+                node.compiling.kept.update(rising.entries)
+                return self._compiled(name, node, following)
+            node.pace.rising = rising
+        node.pace.step()
+        risen = node.pace.rising
+        if risen is not None and not node.turns.awaited(risen.name, risen.pods):
+            node.pace.drop()
+        elif risen is not None and risen.there >= len(risen.rows):
+            # It may be another by now; who changes all the time is to be served too.
+            node.pace.rising = None
+            node.compiling.kept.update(risen.entries)
+            node.turns.adopt(risen.name, risen.group, risen.pods, risen.number)
+        return self._compiled(name, node)
 
     def _compiled(self, name: str, node: _Node, extra: Name | None = None) -> Made | None:
         if node.last is None:
@@ -125,7 +153,7 @@ class Tables:
         if verdicts.over.keys() - self._over.get(name, {}).keys():
             LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
         self._over[name] = verdicts.over
-        return Made(program, node.turns.current(number))
+        return Made(node.pace.shown(program), node.turns.current(number))
 
     def _note(self, node: str, texts: tuple[str, ...]) -> None:
         for text in texts:

@@ -50,6 +50,8 @@ class Turns:
     """One node's turns. `put_off` are the groups that wait for theirs, each with the namespace of its pods."""
 
     put_off: dict[Name, str] = field(default_factory=dict)
+    _wanted: Mapping[Name, Group] = field(default_factory=dict)
+    _should: Mapping[PodKey, Membership] = field(default_factory=dict)
     _made: dict[Name, _Made] = field(default_factory=dict)
     _held: dict[PodKey, _Held] = field(default_factory=dict)
     _served: dict[str, int] = field(default_factory=dict)
@@ -60,7 +62,8 @@ class Turns:
 
         `extra` is a group that has its turn. Nothing is put off while there are no rows yet that could stand.
         """
-        wanted = _by_name(verdicts)
+        wanted = self._wanted = _by_name(verdicts)
+        self._should = verdicts.members
         new = [name for name, group in wanted.items() if not self._stands(name, group)]
         owners = _owners(view, verdicts) if new else {}
         now = self._chosen({name: wanted[name] for name in new}, owners, extra)
@@ -87,6 +90,37 @@ class Turns:
         self._served = {owner: turn for owner, turn in self._served.items() if owner in waiting}
         self._served[self.put_off[name]] = self._turns
         return name
+
+    def waiting(self, name: Name) -> Group | None:
+        """The group of this name that waits for its turn; None when none does any more."""
+        return self._wanted.get(name) if name in self.put_off else None
+
+    def pods_of(self, name: Name) -> frozenset[PodKey]:
+        """The pods that should be in the group of this name."""
+        servers, number = name
+        return frozenset(
+            key for key, groups in self._should.items() if (groups.server if servers else groups.client) == number
+        )
+
+    def awaited(self, name: Name, pods: frozenset[PodKey]) -> bool:
+        """Whether some of `pods`, which once should have been in that group, still wait for theirs."""
+        servers = name[0]
+        return any(
+            (servers, groups.server if servers else groups.client) in self.put_off
+            for key in pods
+            if (groups := self._should.get(key)) is not None
+        )
+
+    def adopt(self, name: Name, group: Group, pods: frozenset[PodKey], number: int) -> None:
+        """The rows of `group`, in which `pods` should have been in round `number`, are there: better than older."""
+        self._made[name] = _Made(group, number)
+        for key in pods & self._held.keys():
+            held = self._held[key]
+            self._held[key] = replace(held, server=group) if name[0] else replace(held, client=group)
+
+    def stands(self, name: Name) -> bool:
+        """Whether there are rows of this name in the tables, maybe of another version."""
+        return name in self._made
 
     def current(self, number: int) -> int:
         """The last round, of those until `number`, than whose tables the rows that stand are no older."""

@@ -17,7 +17,7 @@ from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter, opening_meter
 from romana_ovs.pipeline.registers import ZONE_BASE
-from romana_ovs.policy.view import NodeView, Origin, Verdicts
+from romana_ovs.policy.view import ClientGroup, NodeView, Origin, ServerGroup, Verdicts
 
 Section = tuple[Flow, ...]
 
@@ -170,14 +170,33 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
     add("open egress", view.host, lambda: decide.open_frame(view.host))
     add("tenancy", (verdicts.tenancy, cut_off), lambda: decide.tenancy_rows(verdicts.tenancy, cut_off))
     add("ingress", (), decide.ingress_frame)
-    for client in verdicts.clients:
-        origin = client.accepted[0].origin if client.accepted else feature_origin("egress")
-        add(("client", client.number), client, partial(decide.client_rows, client, origin))
-    for server in verdicts.servers:
-        add(("open", server.number), server.open_egress, partial(decide.open_rows, server))
-        add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
+    groups: tuple[ServerGroup | ClientGroup, ...] = (*verdicts.clients, *verdicts.servers)
+    for group in groups:
+        for part in _group_parts(group):
+            add(*part)
     identities = tuple(sorted({pod.identity for pod in view.pods}))
     add("known clients", (view.host, identities), lambda: track.known_clients(view.host, identities))
     former = frozenset((pod.identity, number) for pod in view.pods for number in pod.formerly if number != pod.identity)
     add("known receivers", identities, lambda: stale.known_receivers(identities))
     add("former receivers", former, lambda: stale.former_receivers(former))
+
+
+def _group_parts(group: ServerGroup | ClientGroup) -> tuple[tuple[Hashable, object, Callable[[], Section]], ...]:
+    """The sections of one group: name, inputs, and how each is made."""
+    if isinstance(group, ClientGroup):
+        origin = group.accepted[0].origin if group.accepted else feature_origin("egress")
+        return ((("client", group.number), group, partial(decide.client_rows, group, origin)),)
+    return (
+        (("open", group.number), group.open_egress, partial(decide.open_rows, group)),
+        (("server", group.number), group.ingress, partial(decide.ingress_rows, group)),
+    )
+
+
+def group_entries(group: ServerGroup | ClientGroup) -> dict[Hashable, tuple[object, Section]]:
+    """The sections of `group` with what they are made from, ready to be put into a cache. Raises PipelineError."""
+    return {name: (inputs, sendable(build())) for name, inputs, build in _group_parts(group)}
+
+
+def is_group(name: Hashable) -> bool:
+    """Whether the section `name` has the rows of a group, and its number beside the kind."""
+    return isinstance(name, tuple) and name[0] in ("client", "open", "server")
