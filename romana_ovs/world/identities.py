@@ -17,13 +17,13 @@ from typing import Any
 
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import UNKNOWN_CLASS, identity
-from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import ClassInfo
 from romana_ovs.world.members import Identified
+from romana_ovs.world.partly import partly
 from romana_ovs.world.remnants import Remnant, Remnants
-from romana_ovs.world.rules import NO_RULES, Atoms, RuleSet, joint_atoms
+from romana_ovs.world.rules import NO_ATOMS, NO_RULES, Atoms, RuleSet, joint_atoms
 
 
 class Step(IntEnum):
@@ -104,7 +104,8 @@ class Identities:
             self._moving.update(moved)
             self.step = Step.NUMBERS_KNOWN
             self.steps += 1
-        self.rules = _until_then(self.rules, rules.namespaces)
+        in_force = self.rules.atoms
+        self.rules = partly(self.rules, rules, lambda name, asked: asked <= in_force.get(name, NO_ATOMS))
         return lost
 
     def _wear_segment(self, pod: PodKey, segment: int) -> None:
@@ -238,9 +239,3 @@ class Identities:
 
 def _remnant(member: Identified) -> Remnant:
     return Remnant(member.number, member.pod.namespace, member.pod.labels)
-
-
-def _until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
-    """`rules` as they are in force, with the namespaces that came since."""
-    labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
-    return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.atoms)
