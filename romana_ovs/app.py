@@ -247,7 +247,7 @@ class RomanaOvs(runtime.RyuApp):
         self._origin.speak()
         self._warn_of_strangers(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
-        nodes = [node for node in self._ready() if node in facts and node in driven]
+        nodes = [node for node in self._programmable() if node in facts and node in driven]
         self._rounds.begin(number, Round(generation, {node: pledge(node) for node in nodes}), nodes)
         self._tables.keep(facts)
         save: Callable[[], None] | None = self._memory.saving(self.world, numbers_to_save)
@@ -269,14 +269,14 @@ class RomanaOvs(runtime.RyuApp):
     def _next_turns(self) -> list[str]:
         """The nodes for which something was put off, and whose switches have all that they were given."""
         busy = self._tables.busy
-        return [node for node, session in self._ready().items() if node in busy and session.idle]
+        return [node for node, session in self._programmable().items() if node in busy and session.idle]
 
     def _give(self, node: str, made: Made | None) -> None:
-        session, host = self._ready().get(node), self.world.host_number(node)
+        session, host = self._programmable().get(node), self.world.host_number(node)
         if made is not None and session is not None and host is not None:
             session.want(self._rounds.wanted(node, made, host))
 
-    def _ready(self) -> dict[str, Session]:
+    def _programmable(self) -> dict[str, Session]:
         """The sessions that may be given tables, by node."""
         return {
             node: one for node, one in self._sessions_by_node().items()
