@@ -20,6 +20,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod
 from romana_ovs.pipeline.listing import loadable
+from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 
 TENANT = "tenant000"
 PORT = 80
@@ -51,6 +52,7 @@ class Bench:
         """Replace all flows in one bundle, and start with no megaflow and no connection."""
         argv = ["ovs-ofctl", "-O", "OpenFlow15", "--bundle", "replace-flows", self.node.management, "-"]
         run(argv, env=self.node.environment, stdin=flows)
+        _introduce((*self.clients, *self.servers), next_hop=flows == self.tables)
         self.forget()
 
     def forget(self) -> None:
@@ -106,7 +108,7 @@ def bench(pods: int, clients: int, servers: int) -> Iterator[Bench]:
 
 
 def _plug(here: Node, places: Sequence[Place]) -> None:
-    """Namespaces, cables and ports; neighbours are known from the start, so that no ARP is in what is measured."""
+    """Namespaces, cables and ports; neighbours are told with the tables, so that no ARP is in what is measured."""
     words: list[str] = []
     for place in places:
         port = f"b{place.ofport}"
@@ -118,15 +120,24 @@ def _plug(here: Node, places: Sequence[Place]) -> None:
         subprocess.run(inside(place.netns, ["ethtool", "-K", "eth0", "tx", "off"]), check=True, capture_output=True)
         lines = ["link set lo up", "link set eth0 addrgenmode none up", f"addr add {place.address}/32 dev eth0"]
         lines += ["route add default dev eth0 scope link"]
-        lines += [
-            f"neigh replace {other.address} lladdr {other.mac} dev eth0 nud permanent"
-            for other in places
-            if other is not place
-        ]
         ip_batch(lines, netns=place.netns)
         words += ["--", "add-port", BRIDGE, port, "--", "set", "interface", port, f"ofport_request={place.ofport}"]
         words += [f"external_ids:{POD_ID}={place.netns}/x"]
     here.vsctl(*words)
+
+
+def _introduce(places: Sequence[Place], *, next_hop: bool) -> None:
+    """Tell each pod the others' MACs: that of all next hops, or their own, by which a NORMAL flow finds them."""
+    for place in places:
+        macs = {other.address: f"{NEXT_HOP_MAC:012x}" if next_hop else other.mac.replace(":", "") for other in places}
+        del macs[place.address]
+        ip_batch(
+            [
+                f"neigh replace {address} lladdr {bytes.fromhex(mac).hex(':')} dev eth0 nud permanent"
+                for address, mac in macs.items()
+            ],
+            netns=place.netns,
+        )
 
 
 @contextmanager

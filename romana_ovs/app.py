@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from romana_ovs import config, runtime
@@ -21,14 +22,14 @@ from romana_ovs.controller.feed import Feed
 from romana_ovs.controller.limits import Limits, Place, Zones
 from romana_ovs.controller.memory import Memory
 from romana_ovs.controller.origin import Hooks, origin_of
-from romana_ovs.controller.parts import Pledge
 from romana_ovs.controller.ports import Ports
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rest import Rest
+from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import Session, Wanted
 from romana_ovs.controller.status import Stranger, displaced, nodes_status, pods_status, strangers
 from romana_ovs.controller.survivors import known_pods, marks_of
-from romana_ovs.controller.tables import Tables
+from romana_ovs.controller.tables import Made, Tables
 from romana_ovs.controller.wake import Wake
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.bridge import BridgeFacts
@@ -75,7 +76,9 @@ class RomanaOvs(runtime.RyuApp):
         self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
         self._rest = Rest()
         self._tables = Tables()
+        self._rounds = Rounds()
         self._due = False
+        self._step = self._step_round = 0
         self._failure = self._mute = ""
         self._strangers: Mapping[Stranger, str] = {}
         self._displaced: Mapping[PodKey, str] = {}
@@ -203,10 +206,14 @@ class RomanaOvs(runtime.RyuApp):
     # The work.
 
     def _work(self) -> None:
-        """Never returns: one round for all changes since the last, and a look at what the switches confirmed."""
+        """Never returns: one round for all changes since the last, and a look at what the switches confirmed.
+
+        In between each group that was put off has its turn.
+        """
         pause: float | None = None
         while True:
-            if not self._wake.wait(pause):
+            behind = self._next_turns()
+            if not self._wake.wait(0.0 if behind else pause) and not behind:
                 self._due = True
             following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
             pause = following if self._attempt() else None
@@ -230,12 +237,15 @@ class RomanaOvs(runtime.RyuApp):
         if self.cluster is None or not self._listed():
             return False
         try:
+            # First, for who changes much and often must not keep the world's steps from being taken.
+            self._advance()
             if self._due:
                 self._due, self._failure = False, ""
                 self._tables.failures.clear()
                 self._round(self.cluster)
             else:
                 self._finish()
+            self._turn()
         except RomanaError as error:
             LOG.error("%s; what is programmed stays", error)
             self._failure = str(error)
@@ -254,54 +264,75 @@ class RomanaOvs(runtime.RyuApp):
         pledge = self._origin.pledging()
         driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
         numbers_to_save = self._aside.work(lambda: self._follow(cluster, driven))
+        if self.world.step != self._step:
+            self._step, self._step_round = self.world.step, number
         self._origin.speak()
         self._warn_of_strangers(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
-        numbers = {node: self.world.host_number(node) for node in facts}
-        ready = {node: one for node, one in self._sessions_by_node().items() if one.ready and node in facts}
-        nodes = [node for node in ready if numbers[node] is not None and node in driven]
-        programs = self._aside.work(
-            lambda: self._tables.make(self.world, nodes, facts), self._memory.saving(self.world, numbers_to_save)
-        )
-        self._limits.follow({node: self._zones(node, program) for node, program in programs.items()}, facts)
-        for node, program in programs.items():
-            ready[node].want(self._wanted(node, program, number, generation, pledge(node)))
+        nodes = [node for node in self._programmable() if node in facts and node in driven]
+        self._rounds.begin(number, Round(generation, {node: pledge(node) for node in nodes}), nodes)
+        self._tables.keep(facts)
+        save: Callable[[], None] | None = self._memory.saving(self.world, numbers_to_save)
+        for node in nodes:
+            # Each is sent as soon as it is known; the first one not before the numbers that it uses are durable.
+            made = self._aside.work(partial(self._tables.make, self.world, facts[node], facts, number), save)
+            save = None
+            self._give(node, made)
+        if save is not None:
+            self._aside.work(save)
 
-    def _wanted(self, node: str, program: Program, number: int, generation: int, pledge: Pledge | None) -> Wanted:
-        bridge, survivors = self.ports.bridges[node], self._sessions_by_node()[node].survivors
+    def _turn(self) -> None:
+        """Have one of the groups that were put off made, and its node's switch given it."""
+        nodes = self._next_turns()
+        found = self._aside.work(lambda: self._tables.turn(nodes)) if nodes else None
+        if found is not None:
+            self._give(*found)
+
+    def _next_turns(self) -> list[str]:
+        """The nodes for which something was put off, and whose switches have all that they were given."""
+        busy = self._tables.busy
+        return [node for node, session in self._programmable().items() if node in busy and session.idle]
+
+    def _give(self, node: str, made: Made | None) -> None:
+        session, host = self._programmable().get(node), self.world.host_number(node)
+        if made is not None and session is not None and host is not None:
+            self._limits.follow({node: self._zones(node, made.program)}, self.ports.bridges)
+            session.want(self._with_marks(self._rounds.wanted(node, made, host), node, session))
+
+    def _with_marks(self, wanted: Wanted, node: str, session: Session) -> Wanted:
+        """With what is known of the node's pods from its database, and what is to be noted there."""
+        bridge, survivors = self.ports.bridges[node], session.survivors
         lost_at = survivors.lost_at if survivors is not None else None
-        return Wanted(
-            number,
-            generation,
-            program,
-            self.world.host_number(node) or 0,
-            pledge,
-            self._tables.owners[node],
-            frozenset(known_pods(bridge, self.world).values()),
-            marks_of(bridge, self.world, lost_at),
-        )
+        known = frozenset(known_pods(bridge, self.world).values())
+        return replace(wanted, known=known, marks=marks_of(bridge, self.world, lost_at))
+
+    def _programmable(self) -> dict[str, Session]:
+        """The sessions that may be given tables, by node."""
+        return {
+            node: one for node, one in self._sessions_by_node().items()
+            if one.ready and self.world.host_number(node) is not None
+        }
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
         """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
         self._origin.follow(cluster, nodes)
         return self._memory.unsaved(self.world)
 
-    def _finish(self) -> None:
-        """When every switch has the last round: take the world's next step, or tell that all is programmed."""
-        waiting = {
-            node: session
-            for node, session in self._sessions_by_node().items()
-            if self.world.host_number(node) is not None
-        }
-        behind = [s for s in waiting.values() if s.synced is None or s.synced.number != self.progress.round]
-        if not waiting or self._failures:
-            return
+    def _advance(self) -> None:
+        """Take the world's next step when every switch has what the last one brought, whatever came since."""
         # A switch that refuses must not keep the others from what the manifests say now: it fails closed by itself.
-        if self.world.pending:
-            if all(session.state is State.FAILED for session in behind) and self._origin.advance():
-                self._compute()
+        waiting = self._awaited().values()
+        behind = [s for s in waiting if s.synced is None or s.synced.number < self._step_round]
+        if not waiting or not self.world.pending or self._failures:
             return
-        if behind:
+        if all(session.state is State.FAILED for session in behind) and self._origin.advance():
+            self._compute()
+
+    def _finish(self) -> None:
+        """When every switch has the last round: tell that all is programmed."""
+        waiting = self._awaited()
+        behind = [s for s in waiting.values() if s.synced is None or s.synced.number != self.progress.round]
+        if not waiting or self._failures or self.world.pending or behind or self._tables.busy:
             return
         if self.progress.current:
             self._origin.programmed()
@@ -310,6 +341,14 @@ class RomanaOvs(runtime.RyuApp):
             self._feed.tell({"event": "programmed", **asdict(done)})
         if self.cluster is not None:
             self._rest.after(len(self.cluster.pods))
+
+    def _awaited(self) -> dict[str, Session]:
+        """The sessions of the nodes that have a number, by node."""
+        return {
+            node: session
+            for node, session in self._sessions_by_node().items()
+            if self.world.host_number(node) is not None
+        }
 
     # What the rounds need.
 
@@ -376,6 +415,8 @@ class RomanaOvs(runtime.RyuApp):
             *self._strangers.values(),
             *map(str, self.world.problems),
             *self._failures,
+            *self._tables.closed,
+            *map(str, self._tables.over),
             *filter(None, [self._mute]),
             *(text for s in self.sessions.values() for text in s.problems),
         ]

@@ -28,6 +28,7 @@ IN_CLUSTER = "in-cluster"
 MAX_BITS = 30
 """Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
 MAX_RATE = 1_000_000
+MAX_COST = 10_000_000
 """Connections a second; ten seconds' worth of it still fit a meter's burst size."""
 MAX_CONNECTIONS = 100_000_000
 """Connections of one tenant on one node; no table is that large."""
@@ -77,6 +78,20 @@ OPTIONS = (
         "250000",
         "connections",
         "How many connections one tenant may have on one node, and at most a fourth of the node's table; 0: no limit.",
+    ),
+    Option(
+        "namespace_terms",
+        "10000",
+        "peers and ports",
+        "How many peers and ports the policies of one namespace may have, both directions together: the oldest "
+        "policies count, the others isolate and allow nothing; 0: no limit.",
+    ),
+    Option(
+        "namespace_flows",
+        "25000",
+        "flows",
+        "How many policy flows one node makes for the policies of one namespace; what needs more is left out; 0: no "
+        "limit.",
     ),
     Option(
         "manifests",
@@ -245,6 +260,8 @@ def _settings(reading: _Reading) -> Settings:
         endpoint_bits=reading.of("endpoint_bits", _bits),
         new_connections=reading.of("new_connections", _rate),
         tenant_connections=reading.of("tenant_connections", _connections),
+        namespace_terms=reading.of("namespace_terms", _terms),
+        namespace_flows=reading.of("namespace_flows", _flows),
     )
 
 
@@ -390,6 +407,14 @@ def _rate(text: str) -> int:
 
 def _connections(text: str) -> int:
     return _whole(text, 0, MAX_CONNECTIONS, "connections")
+
+
+def _terms(text: str) -> int:
+    return _whole(text, 0, MAX_COST, "peers and ports")
+
+
+def _flows(text: str) -> int:
+    return _whole(text, 0, MAX_COST, "flows")
 
 
 def _count(text: str) -> int:

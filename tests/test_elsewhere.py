@@ -248,8 +248,9 @@ def test_of_three_policies_for_one_server_only_those_that_name_a_new_class_send_
     assert came["node3"].size == 0, "no pod of node3 is selected"
     assert {flow.origin.name for flow in came["node2"].add} == {"by-app", "by-rank"}
     assert came["node2"].modify == came["node2"].delete == ()
-    # Each rule: originals by destination port, replies by source port; later fragments, which have none, once.
-    assert len(came["node2"].add) == 2 * 2 + 1
+    # Each rule: originals by destination port, replies by source port, errors by that of their connection; later
+    # fragments, which have none, once.
+    assert len(came["node2"].add) == 2 * 3 + 1
     assert not sent_elsewhere(counter.follow(start), "node1"), "its class stays known"
     assert not sent_elsewhere(counter.follow(start.with_object(newcomer)), "node1")
 

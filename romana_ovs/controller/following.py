@@ -28,6 +28,10 @@ class Following(Protocol):
         """Whether something waits: for switches to confirm, or for the registry."""
 
     @property
+    def step(self) -> int:
+        """Counts the steps of what is pending, where they are this process's to take: switches confirm one by one."""
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
 

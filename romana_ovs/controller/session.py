@@ -92,6 +92,11 @@ class Session:
         """Whether what the switch had is known, so that it may be given something to want."""
         return self.survivors is not None and self.state is not State.DISCONNECTED
 
+    @property
+    def idle(self) -> bool:
+        """Whether its switch has all that it was given."""
+        return self.state is State.SYNCED and self._outstanding() is None
+
     def want(self, wanted: Wanted) -> None:
         """Make the switch have `wanted`, in place of all that was wanted before and is not sent yet."""
         self._wanted = wanted

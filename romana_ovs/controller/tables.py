@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from romana_ovs.controller.following import Following
+from romana_ovs.controller.pace import PIECE, Pace, Rising
+from romana_ovs.controller.turns import Name, Turns
 from romana_ovs.model.bridge import BridgeFacts
-from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
+from romana_ovs.model.errors import Problem
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, group_entries
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
-from romana_ovs.policy.view import LocalPod
+from romana_ovs.policy.view import LocalPod, NodeView, Verdicts
 from romana_ovs.sync.endpoints import Owners
 
 LOG = logging.getLogger("romana_ovs")
+STAYS = "node %s: its tables cannot be made; what is programmed stays"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Tables, the last round (until the one they were made in) than which nothing in them is older, and the pods whose
+    addresses are in them.
+    """
+
+    program: Program
+    current: int
+    owners: Owners
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is remembered of one node. `last` is what its tables were made from, and in which round."""
+
+    resolving: ResolveCache = field(default_factory=ResolveCache)
+    compiling: CompileCache = field(default_factory=CompileCache)
+    turns: Turns = field(default_factory=Turns)
+    pace: Pace = field(default_factory=Pace)
+    last: tuple[NodeView, Verdicts, int] | None = None
+    _pods: tuple[LocalPod, ...] | None = None
+    _owners: Owners = field(default_factory=lambda: MappingProxyType({}))
+
+    def owners(self, pods: tuple[LocalPod, ...]) -> Owners:
+        """The pods by their addresses."""
+        if self._pods is not pods:
+            self._pods = pods
+            self._owners = MappingProxyType({pod.address: (pod.key, pod.uid) for pod in pods})
+        return self._owners
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is put off, or still to come or to go."""
+        return bool(self.turns.put_off) or self.pace.busy
 
 
 class Tables:
@@ -25,28 +66,118 @@ class Tables:
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
-        self.owners: dict[str, Owners] = {}
-        self._pods: dict[str, tuple[LocalPod, ...]] = {}
-        self._caches: dict[str, tuple[ResolveCache, CompileCache]] = {}
+        self._nodes: dict[str, _Node] = {}
+        self._closed: dict[str, tuple[str, ...]] = {}
+        self._over: dict[str, Mapping[str, int]] = {}
+        self._served = ""
 
-    def make(self, world: Following, nodes: Iterable[str], facts: Mapping[str, BridgeFacts]) -> dict[str, Program]:
-        """The tables of those of `nodes` whose tables can be said; the switches of the others keep what they have."""
-        made = {node: self._one(world, facts[node], facts) for node in nodes}
-        return {node: program for node, program in made.items() if program is not None}
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Sentences about the pods and groups that are closed because their tables cannot be made."""
+        return tuple(text for _, texts in sorted(self._closed.items()) for text in texts)
 
-    def _one(self, world: Following, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts]) -> Program | None:
-        resolving, compiling = self._caches.setdefault(facts.node, (ResolveCache(), CompileCache()))
+    @property
+    def over(self) -> tuple[Problem, ...]:
+        """The namespaces whose rules would take more flows on some node than it makes for one."""
+        most: dict[str, tuple[int, str]] = {}
+        for node, namespaces in self._over.items():
+            for name, rows in namespaces.items():
+                most[name] = max(most.get(name, (0, "")), (rows, node))
+        return tuple(
+            Problem(
+                f"its policies would take about {rows} flows on node {node}, which is more than the namespace_flows "
+                "that a node makes: on the pods for which they take the most they allow nothing",
+                kind="Namespace", name=name,
+            )
+            for name, (rows, node) in sorted(most.items())
+        )
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """The nodes with groups that wait for a turn of their own, or are still to come or to go."""
+        return frozenset(name for name, node in self._nodes.items() if node.busy)
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Forget every node but these."""
+        for node in self._nodes.keys() - set(nodes):
+            del self._nodes[node]
+        self._closed = {node: texts for node, texts in self._closed.items() if node in nodes}
+        self._over = {node: namespaces for node, namespaces in self._over.items() if node in nodes}
+
+    def make(
+        self, world: Following, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts], number: int
+    ) -> Made | None:
+        """The tables of a node in round `number`, but for groups that are put off.
+
+        None while they cannot be said: its switch keeps what it has.
+        """
+        node = self._nodes.setdefault(facts.node, _Node())
         try:
             view = world.view(facts, everywhere)
             if view is None:
                 return None
-            program = compile_node(view, resolve(view, resolving), compiling)
+            node.last = (view, resolve(view, node.resolving), number)
+            return self._compiled(facts.node, node)
         except Exception as error:  # A mistake of ours there must not open or close a path, nor end the process.
-            LOG.exception("node %s: its tables cannot be made; what is programmed stays", facts.node)
-            self._caches.pop(facts.node)
-            self.failures[facts.node] = f"node {facts.node}: {error}"
+            LOG.exception(STAYS, facts.node)
+            self._failed(facts.node, error)
             return None
-        if self._pods.get(facts.node) is not view.pods:
-            self._pods[facts.node] = view.pods
-            self.owners[facts.node] = MappingProxyType({pod.address: (pod.key, pod.uid) for pod in view.pods})
-        return program
+
+    def turn(self, nodes: Collection[str]) -> tuple[str, Made | None] | None:
+        """One of `nodes` whose turn it is, and its tables with one piece more of what was put off; None without any."""
+        waiting = sorted(name for name, node in self._nodes.items() if node.busy and name in nodes)
+        if not waiting:
+            return None
+        # The node after the one that was served last.
+        self._served = next((name for name in waiting if name > self._served), waiting[0])
+        node = self._nodes[self._served]
+        try:
+            return self._served, self._piece(self._served, node)
+        except Exception as error:  # As above.
+            LOG.exception(STAYS, self._served)
+            self._failed(self._served, error)
+            return self._served, None
+
+    def _piece(self, name: str, node: _Node) -> Made | None:
+        """A piece more of the group that is on its way; of the next one, or a piece less of what goes, when none is."""
+        following = node.turns.next() if node.pace.rising is None else None
+        group = node.turns.waiting(following) if following is not None else None
+        if following is not None and group is not None and node.last is not None:
+            rising = Rising(following, group, node.turns.pods_of(following), node.last[2], group_entries(group))
+            if len(rising.rows) <= PIECE or node.turns.stands(following):
+                node.compiling.kept.update(rising.entries)
+                return self._compiled(name, node, following)
+            node.pace.rising = rising
+        node.pace.step()
+        risen = node.pace.rising
+        if risen is not None and not node.turns.awaited(risen.name, risen.pods):
+            node.pace.drop()
+        elif risen is not None and risen.there >= len(risen.rows):
+            # It may be another by now; who changes all the time is to be served too.
+            node.pace.rising = None
+            node.compiling.kept.update(risen.entries)
+            node.turns.adopt(risen.name, risen.group, risen.pods, risen.number)
+        return self._compiled(name, node)
+
+    def _compiled(self, name: str, node: _Node, extra: Name | None = None) -> Made | None:
+        if node.last is None:
+            return None
+        view, verdicts, number = node.last
+        program = compile_node(view, node.turns.take(view, verdicts, number, extra=extra), node.compiling)
+        failed = tuple(f"pod {pod} is closed, as its policies are not understood: {why}"
+                       for pod, why in verdicts.failed.items())
+        self._note(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
+        if verdicts.over.keys() - self._over.get(name, {}).keys():
+            LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
+        self._over[name] = verdicts.over
+        return Made(node.pace.shown(program), node.turns.current(number), node.owners(view.pods))
+
+    def _note(self, node: str, texts: tuple[str, ...]) -> None:
+        for text in texts:
+            if text not in self._closed.get(node, ()):
+                LOG.error("%s", text)
+        self._closed[node] = texts
+
+    def _failed(self, node: str, error: Exception) -> None:
+        self._nodes.pop(node, None)
+        self.failures[node] = f"node {node}: {error}"

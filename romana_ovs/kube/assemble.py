@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from romana_ovs.kube.allowance import admitted, too_much
 from romana_ovs.kube.incarnations import Incarnations
 from romana_ovs.kube.items import Item, Place
 from romana_ovs.kube.workloads import Offspring, Workload, expand
@@ -17,14 +18,13 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import (
     NAME_LABEL,
-    KubernetesPolicy,
     Namespace,
     Node,
     Pod,
     PodKey,
     Policy,
-    RomanaPolicy,
 )
+from romana_ovs.model.settings import Settings
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -59,14 +59,13 @@ def assemble(parts: Parts, before: Cluster) -> Assembled:
 
     A pod that is not bound to a node is where its port is seen; else one that was placed in `before` stays.
     """
-    policies: list[Policy] = list(parts.fallbacks)
-    policies += [item.value for item in parts.items if isinstance(item.value, (KubernetesPolicy, RomanaPolicy))]
+    policies, crowded = _policies(parts, before.settings)
     nodes = _nodes(parts)
     gathered = _Pods()
     gathered.gather(parts.items, sorted(nodes))
     told = parts.incarnations.tell(gathered.pods) if parts.incarnations is not None else gathered.pods
     pods = _placed(told, sorted(nodes), before, parts.seen)
-    problems = gathered.problems + _unbound(pods, nodes, gathered.places)
+    problems = crowded + gathered.problems + _unbound(pods, nodes, gathered.places)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
     named |= {item.value.namespace for item in parts.items if isinstance(item.value, Workload)}
     cluster = Cluster(
@@ -91,6 +90,13 @@ def _same(before: Mapping[K, V], now: dict[K, V]) -> Mapping[K, V]:
         else:
             changed = True
     return MappingProxyType(now) if changed else before
+
+
+def _policies(parts: Parts, settings: Settings) -> tuple[list[Policy], list[Problem]]:
+    """What counts of the policies, and a problem for each that its namespace has no room for."""
+    given = [(item.value, item.place) for item in parts.items if isinstance(item.value, Policy)]
+    counted, over = admitted((*parts.fallbacks, *(policy for policy, _ in given)), settings.namespace_terms)
+    return counted, [too_much(place, settings.namespace_terms) for policy, place in given if policy.key in over]
 
 
 def _nodes(parts: Parts) -> dict[str, Node]:

@@ -6,7 +6,7 @@ in which switches would wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from romana_ovs.kube.notes import Notes
 from romana_ovs.model.objects import IpBlock, KubernetesPolicy, Policy, PolicyPeer, PolicyPort
@@ -19,18 +19,24 @@ _RANGE_TERMS = 16
 
 def check_budget(policy: Policy, notes: Notes) -> None:
     """Note that `policy` asks for too much."""
+    for path, total in _directions(policy):
+        if total > MOST_TERMS:
+            reason = f"asks for {total} peers and ports, of which one policy may have {MOST_TERMS}: make several of it"
+            notes.wrong(path, reason)
+
+
+def terms_of(policy: Policy) -> int:
+    """What `policy` asks for in all of its directions; what allows nothing asks for nothing."""
+    return sum(total for _, total in _directions(policy))
+
+
+def _directions(policy: Policy) -> Iterator[tuple[str, int]]:
+    """The path of each list of rules, and how many peers and ports are in it. A rule without any is one."""
     if isinstance(policy, KubernetesPolicy):
         for path, rules in (("spec.ingress", policy.ingress), ("spec.egress", policy.egress)):
-            _check(path, (_peers(rule.peers) + _ports(rule.ports) for rule in rules), notes)
+            yield path, sum(max(1, _peers(rule.peers) + _ports(rule.ports)) for rule in rules)
     else:
-        _check("spec.allowIncoming", (len(rule.sources) + _ports(rule.ports) for rule in policy.rules), notes)
-
-
-def _check(path: str, terms: Iterable[int], notes: Notes) -> None:
-    total = sum(terms)
-    if total > MOST_TERMS:
-        reason = f"asks for {total} peers and ports, of which one policy may have {MOST_TERMS}: make several of it"
-        notes.wrong(path, reason)
+        yield "spec.allowIncoming", sum(max(1, len(rule.sources) + _ports(rule.ports)) for rule in policy.rules)
 
 
 def _peers(peers: Iterable[PolicyPeer]) -> int:

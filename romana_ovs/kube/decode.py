@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from romana_ovs.addressing.plan import Plan
@@ -86,6 +86,7 @@ class _Head:
     labels: Labels = NO_LABELS
     uid: str = ""
     owners: tuple[Owner, ...] = ()
+    created: str = ""
 
 
 class _Decoder:
@@ -192,6 +193,7 @@ class _Decoder:
             labels=labels,
             uid=notes.text(metadata.get("uid"), "metadata.uid"),
             owners=read_owners(metadata, notes),
+            created=created if isinstance(created := metadata.get("creationTimestamp"), str) else "",
         )
 
     def _policy(
@@ -205,6 +207,7 @@ class _Decoder:
             demo = value.get("apiVersion") == romanapolicy.DEMO_VERSION
             notes.mapping(value, "", (*_TOP, "allowIncoming") if demo else _TOP)
             policy = romanapolicy.read_romana_policy(value, head.labels, notes, namespace=head.namespace, name=name)
+            policy = replace(policy, created=head.created)
             romanapolicy.check_tenant(policy, self.settings, notes)
             check_budget(policy, notes)
             fallback = romanapolicy.isolating(policy, self.settings, notes)
@@ -212,6 +215,7 @@ class _Decoder:
         notes.mapping(value, "", _TOP)
         spec = value.get("spec")
         plain_policy = kubepolicy.read_kubernetes_policy(spec, head.namespace, name, notes)
+        plain_policy = replace(plain_policy, created=head.created)
         check_budget(plain_policy, notes)
         fallback = kubepolicy.isolating(plain_policy, spec, notes)
         return plain_policy, fallback if head.namespace else None

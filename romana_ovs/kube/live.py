@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from romana_ovs.kube.allowance import Allowance
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import CLUSTER
 from romana_ovs.kube.bound import Bound
@@ -218,15 +219,18 @@ class _Parts:
         """The pods that run on each node, whether there is such a node or not."""
         self._cluster = Cluster(settings=settings)
         self._tenants = Bound(settings)
+        self._allowance = Allowance(settings.namespace_terms)
 
     @property
     def misplaced(self) -> frozenset[ObjectId]:
-        """The objects that name a tenant which their namespace may not hold."""
-        return self._tenants.misplaced
+        """The objects that name a tenant which their namespace may not hold, and policies that it has no room for."""
+        return self._tenants.misplaced | self._allowance.over
 
     def cluster(self) -> tuple[Cluster, list[Problem]]:
         """The cluster, and what is wrong with how its objects fit."""
         before = self._cluster
+        for key, policy in self._allowance.settle():
+            self._policies.put(key, policy)
         cluster = Cluster(
             settings=before.settings,
             namespaces=self._namespaces.copy(),
@@ -236,7 +240,7 @@ class _Parts:
         )
         if any(getattr(cluster, name) is not getattr(before, name) for name in _MAPPINGS):
             self._cluster = cluster
-        return self._cluster, [*self._tenants.problems, *self._lost()]
+        return self._cluster, [*self._tenants.problems, *self._allowance.problems, *self._lost()]
 
     def exchange(self, old: Manifest | None, new: Manifest | None) -> None:
         """Put `new` where `old` was; either may be None."""
@@ -268,7 +272,7 @@ class _Parts:
             self._name(which.namespace, 1 if value is not None else -1)
             self._bind(which, value is not None)
         elif isinstance(which, Policy):
-            self._policies.put(which.key, value)
+            self._allowance.put(which.key, value if isinstance(value, Policy) else None)
             self._name(which.namespace, 1 if value is not None else -1)
 
     def _declare(self, namespace: Namespace, there: bool) -> None:

@@ -116,3 +116,7 @@ class RefusedError(ApiError):
 
 class FaultyError(ApiError):
     """5xx: the API server failed."""
+
+
+MISTAKES = (RomanaError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a mistake of ours raises where nothing but values are worked out: it is to be about as few as it can be."""

@@ -144,7 +144,10 @@ class PolicyRule:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesPolicy:
-    """A networking.k8s.io/v1 NetworkPolicy; `directions` is policyTypes with its defaults applied."""
+    """A networking.k8s.io/v1 NetworkPolicy; `directions` is policyTypes with its defaults applied.
+
+    `created` is the creationTimestamp (RFC 3339, so that texts sort by time), empty when unknown.
+    """
 
     namespace: str
     name: str
@@ -152,6 +155,7 @@ class KubernetesPolicy:
     directions: frozenset[Direction]
     ingress: tuple[PolicyRule, ...] = ()
     egress: tuple[PolicyRule, ...] = ()
+    created: str = ""
 
     @property
     def key(self) -> PolicyKey:
@@ -174,7 +178,7 @@ class RomanaRule:
 class RomanaPolicy:
     """A romana.io NetworkPolicy: ingress of the pods of its own namespace and tenant.
 
-    `labels` are the policy's own: with tenant_source pod-label:KEY they name its tenant.
+    `labels` are the policy's own: with tenant_source pod-label:KEY they name its tenant. `created` as above.
     """
 
     namespace: str
@@ -182,6 +186,7 @@ class RomanaPolicy:
     labels: Labels
     selector: Selector
     rules: tuple[RomanaRule, ...] = ()
+    created: str = ""
 
     @property
     def key(self) -> PolicyKey:

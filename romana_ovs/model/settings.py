@@ -32,6 +32,8 @@ class Settings:
 
     `new_connections` (a second): what one pod may open towards other nodes and outside; 0 is without limit.
     `tenant_connections`: how many one tenant may have on one node; 0 is without limit.
+    `namespace_terms` are the peers and ports that the policies of one namespace may have, `namespace_flows` the policy
+    flows that a node makes for them; 0 is without limit.
     """
 
     isolation: Isolation = Isolation.TENANT
@@ -45,3 +47,5 @@ class Settings:
     endpoint_bits: int = 6
     new_connections: int = 1000
     tenant_connections: int = 250_000
+    namespace_terms: int = 10_000
+    namespace_flows: int = 25_000

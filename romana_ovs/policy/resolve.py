@@ -7,14 +7,17 @@ Who is selected is decided from a local pod's exact labels (`selection`), who it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from romana_ovs.model.cluster import NO_TENANT, SegmentKey
+from romana_ovs.model.errors import MISTAKES
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, whole_segments
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
 from romana_ovs.policy import groups, peers
+from romana_ovs.policy.budget import bounded
 from romana_ovs.policy.groups import Draft, Drafts, Entry
 from romana_ovs.policy.resolve_cache import PolicyMemo, ProfileMemo, ResolveCache, Share
 from romana_ovs.policy.selection import Profile
@@ -28,6 +31,8 @@ TENANT = "Tenant"
 """Kind of the origin of a tenant pass; its name is the server's tenant."""
 
 Group = TypeVar("Group")
+_CLOSED = Drafts(groups.server_draft((), (), ()), groups.client_draft((), (), leaves_open=False))
+"""The groups of a pod that nothing is admitted to, or from."""
 
 
 def resolve(view: NodeView, cache: ResolveCache | None = None) -> Verdicts:
@@ -39,10 +44,19 @@ def resolve(view: NodeView, cache: ResolveCache | None = None) -> Verdicts:
     profiles = {pod.key: cache.profile(_profile(pod, view, by_address=by_address)) for pod in view.pods}
     cache.keep_profiles({profile.number for profile in profiles.values()})
     drafts: dict[int, Drafts] = {}
+    failed: dict[int, str] = {}
     for profile in profiles.values():
         if profile.number not in drafts:
-            drafts[profile.number] = _drafts(profile, memos, view, cache)
-    return _verdicts({key: drafts[profile.number] for key, profile in profiles.items()}, view, cache)
+            try:
+                drafts[profile.number] = _drafts(profile, memos, view, cache)
+            except MISTAKES as error:  # About some pods it closes these, and nobody else's suffer from it.
+                cache.forget(profile)
+                drafts[profile.number], failed[profile.number] = _CLOSED, repr(error)
+    verdicts = _verdicts({key: drafts[profile.number] for key, profile in profiles.items()}, view, cache)
+    if failed:
+        why = {key: failed[profile.number] for key, profile in profiles.items() if profile.number in failed}
+        verdicts = replace(verdicts, failed=MappingProxyType(why))
+    return bounded(verdicts, view.settings.namespace_flows, cache.charges)
 
 
 def _profile(pod: LocalPod, view: NodeView, *, by_address: bool) -> Profile:

@@ -15,6 +15,7 @@ from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.identity import IdentityMatch, segment_of
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy import peers
+from romana_ovs.policy.budget import ChargeMemo
 from romana_ovs.policy.groups import Digest, Drafts, Entry, entry, grants_name
 from romana_ovs.policy.peers import Area, Territory
 from romana_ovs.policy.rules import NormalPolicy, Scope
@@ -83,6 +84,7 @@ class ResolveCache:
     def __init__(self) -> None:
         self.servers: dict[tuple[bytes, int], ServerGroup] = {}
         self.clients: dict[tuple[bytes, int], ClientGroup] = {}
+        self.charges = ChargeMemo()
         self._policies: dict[int, PolicyMemo] = {}
         self._listed: list[PolicyMemo] = []
         self._profiles: dict[Profile, ProfileMemo] = {}
@@ -142,6 +144,12 @@ class ResolveCache:
             self._next_profile += 1
             self._profiles[profile] = memo
         return memo
+
+    def forget(self, profile: ProfileMemo) -> None:
+        """Forgets what was worked out for `profile`, so that it is worked out anew next time."""
+        profile.of = profile.basis = profile.drafts = None
+        for policy in self._policies.values():
+            policy.shares.pop(profile.number, None)
 
     def keep_profiles(self, used: set[int]) -> None:
         """Forgets every profile whose number is not in `used`."""

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
+from types import MappingProxyType
 
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import IdentityMatch
@@ -197,6 +198,8 @@ class Verdicts:
 
     `tenancy` None: tenants do not separate (isolation none). `cut_off` are identity runs of pods without a
     tenant: they talk with their own node only (their client group, if any, admits nothing outside either).
+    `over`: namespaces whose rules would take more rows than a node makes for one, and how many; `failed`: pods whose
+    policies could not be worked out, and why: nothing is admitted to them, and nothing from them.
     """
 
     members: Mapping[PodKey, Membership]
@@ -204,3 +207,5 @@ class Verdicts:
     clients: tuple[ClientGroup, ...]
     tenancy: tuple[TenantPass, ...] | None
     cut_off: tuple[IdentityMatch, ...] = ()
+    over: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    failed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -27,6 +27,9 @@ from romana_ovs.switch.oxm import match_bytes, read_match
 VERSION = 6
 """OpenFlow 1.5 as a header writes it."""
 
+LONGEST = 0xFFFF
+"""Bytes of a message, its header included."""
+
 ADD, DELETE_STRICT = 0, 4
 NO_BUFFER = ANY_PORT = ANY_GROUP = 0xFFFFFFFF
 ALL_TABLES = 0xFF
@@ -47,8 +50,11 @@ READ_BACK = Origin("Switch")
 
 
 def message(kind: int, xid: int, body: bytes = b"") -> bytes:
-    """One OpenFlow 1.5 message."""
-    return HEADER.pack(VERSION, kind, HEADER.size + len(body), xid) + body
+    """One OpenFlow 1.5 message. Raises SwitchError when it is longer than its header can say."""
+    length = HEADER.size + len(body)
+    if length > LONGEST:
+        raise SwitchError(f"an OpenFlow message of {length} bytes cannot be sent: {LONGEST} are the most")
+    return HEADER.pack(VERSION, kind, length, xid) + body
 
 
 def add_flow(flow: Flow, xid: int) -> bytes:

@@ -17,13 +17,13 @@ from typing import Any
 
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import UNKNOWN_CLASS, identity
-from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import ClassInfo
 from romana_ovs.world.members import Identified
+from romana_ovs.world.partly import partly
 from romana_ovs.world.remnants import Remnant, Remnants
-from romana_ovs.world.rules import NO_RULES, Atoms, RuleSet, joint_atoms
+from romana_ovs.world.rules import NO_ATOMS, NO_RULES, Atoms, RuleSet, joint_atoms
 
 
 class Step(IntEnum):
@@ -52,6 +52,7 @@ class Identities:
         self._merged: tuple[Mapping[int, ClassInfo], Mapping[int, ClassInfo]] | None = None
         self.rules = NO_RULES
         self.step = Step.SETTLED
+        self.steps = 0
 
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
@@ -102,7 +103,9 @@ class Identities:
             self._merged = None
             self._moving.update(moved)
             self.step = Step.NUMBERS_KNOWN
-        self.rules = _until_then(self.rules, rules.namespaces)
+            self.steps += 1
+        in_force = self.rules.atoms
+        self.rules = partly(self.rules, rules, lambda name, asked: asked <= in_force.get(name, NO_ATOMS))
         return lost
 
     def _wear_segment(self, pod: PodKey, segment: int) -> None:
@@ -195,6 +198,7 @@ class Identities:
             self._worn.update((pod, self._book.identity_of(pod)) for pod in moved)
             self._moving.clear()
             self.step = Step.NUMBERS_WORN
+            self.steps += 1
             return moved
         if self.step is Step.NUMBERS_WORN:
             moved = frozenset(self._formerly)
@@ -235,9 +239,3 @@ class Identities:
 
 def _remnant(member: Identified) -> Remnant:
     return Remnant(member.number, member.pod.namespace, member.pod.labels)
-
-
-def _until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
-    """`rules` as they are in force, with the namespaces that came since."""
-    labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
-    return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.atoms)

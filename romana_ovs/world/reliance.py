@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from romana_ovs.model.labels import Labels
 from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.world.partly import partly
 from romana_ovs.world.rules import NO_ATOMS, NO_RULES, RuleSet
 from romana_ovs.world.wearing import class_infos
 
@@ -35,7 +35,6 @@ class Reliance:
         self.released = True
         self.enforced = 0
         self.classes: Mapping[int, ClassInfo] = MappingProxyType({})
-        self._target = NO_RULES
         self._relied: dict[str, frozenset[Atom]] = {}
         self._infos: dict[str, Infos] = {}
         self._stages: dict[str, Stages] = {}
@@ -66,9 +65,13 @@ class Reliance:
             self.enforced += 1
             return
         self.waiting = True
-        if self.rules is not None and target is not self._target:
-            self.rules = until_then(self.rules, target.namespaces)
-        self._target = target
+        if self.rules is not None:
+            before = self.rules
+            self.rules = partly(
+                before, target, lambda name, asked: name not in namespaces or asked <= self._reliable(name)
+            )
+            if self.rules.by_namespace is not before.by_namespace:
+                self.enforced += 1
 
     def _sort(self, namespaces: Namespaces) -> None:
         """What is settled and what is leaving in each namespace, worked out once for a class set."""
@@ -113,9 +116,3 @@ class Reliance:
 def _stages(classes: ClassSet) -> Stages:
     settled = frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.SETTLED)
     return classes, settled, frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.LEAVING)
-
-
-def until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
-    """`rules` as they are in force, with the namespaces that came since."""
-    labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
-    return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.atoms)

@@ -32,6 +32,7 @@ class RuleSet:
     by_namespace: Mapping[str, Listed]
     namespaces: Mapping[str, Labels]
     atoms: Atoms
+    settings: Settings = field(default_factory=Settings)
 
     def concerning(self, namespaces: Iterable[str], tenants: Collection[str]) -> tuple[NormalPolicy, ...]:
         """The policies that may matter to pods of these namespaces and tenants, sorted by key."""
@@ -74,6 +75,7 @@ class Rules:
         self._lists: dict[str, Listed] = {}
         self._atoms: dict[str, frozenset[Atom]] = {}
         self._set = NO_RULES
+        self._settings = Settings()
         self._crowded: dict[str, Problem] = {}
 
     @property
@@ -88,6 +90,7 @@ class Rules:
 
     def update(self, cluster: Cluster, changes: Changes, *, used: Collection[str]) -> None:
         """Follows `cluster`; `used` are the namespaces that its pods are in."""
+        self._settings = cluster.settings
         relabelled = self._follow_namespaces(cluster, changes, used)
         again = set(changes.policies)
         if relabelled:
@@ -158,7 +161,8 @@ class Rules:
                 del self._atoms[name]
             if not here.policies and not asked:
                 del self._per_namespace[name]
-        self._set = RuleSet(MappingProxyType(dict(self._lists)), self._labels, MappingProxyType(dict(self._atoms)))
+        lists, atoms = MappingProxyType(dict(self._lists)), MappingProxyType(dict(self._atoms))
+        self._set = RuleSet(lists, self._labels, atoms, self._settings)
 
     def _fitting(self, name: str, asked: frozenset[Atom]) -> frozenset[Atom]:
         """What of `asked` is answered in a namespace: the same in every process that knows the same policies."""

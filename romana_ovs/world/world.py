@@ -102,6 +102,11 @@ class World:
         """Whether rules or identities wait for the switches to confirm what they were told."""
         return self._identities.step is not Step.SETTLED
 
+    @property
+    def step(self) -> int:
+        """Counts the steps of what is `pending`, the ones that began anew too."""
+        return self._identities.steps
+
     def advance(self) -> None:
         """Takes the next step of what is `pending`: every connected switch has confirmed the views so far."""
         if self.pending:

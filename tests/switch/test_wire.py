@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.actions import (
     Action,
     Bits,
@@ -31,7 +33,7 @@ from romana_ovs.policy.view import Origin
 from romana_ovs.switch.action_wire import Opaque, instructions_bytes, read_instructions
 from romana_ovs.switch.meter_wire import meter_mod, read_meters
 from romana_ovs.switch.oxm import match_bytes, narrow_port, read_match, wide_port
-from romana_ovs.switch.wire import add_flow, delete_flow
+from romana_ovs.switch.wire import LONGEST, add_flow, delete_flow, message
 from romana_ovs.sync.meters import MeterChange
 
 WIDE = ("eth_src", "eth_dst", "ct_label", "reg0", "reg5", "reg15", "ct_mark", "tun_dst")
@@ -160,3 +162,9 @@ def test_deletes_are_strict_and_only_for_our_cookie() -> None:
     cookie, mask, table, command = struct.unpack_from("!QQBB", deletion, 8)
     assert (cookie, mask, table, command) == (OURS, 0xFFFF << 48, TABLE_IDS["Locate"], 4)
     assert struct.unpack_from("!Q", add_flow(flow, 9), 8) == (OURS | 5,)
+
+
+def test_a_message_that_its_header_cannot_describe_is_an_error_with_a_sentence() -> None:
+    assert len(message(1, 1, bytes(LONGEST - 8))) == LONGEST
+    with pytest.raises(SwitchError, match="message of 65536 bytes cannot be sent"):
+        message(1, 1, bytes(LONGEST - 7))

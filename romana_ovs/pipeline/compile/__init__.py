@@ -4,6 +4,6 @@ Each module writes the flows of one concern; `program` puts them together. A sec
 change is the identical tuple as before, so a difference between two programs is cheap.
 """
 
-from romana_ovs.pipeline.compile.program import CompileCache, Program, compile_node
+from romana_ovs.pipeline.compile.program import CompileCache, Program, compile_node, group_entries, is_group
 
-__all__ = ["CompileCache", "Program", "compile_node"]
+__all__ = ["CompileCache", "Program", "compile_node", "group_entries", "is_group"]

@@ -7,7 +7,7 @@ identities are those of client and server always.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -16,24 +16,24 @@ from ipaddress import IPv4Network
 from romana_ovs.model.identity import ALL_BITS, IdentityMatch
 from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.actions import Action, Conjunction
+from romana_ovs.pipeline.compile.conjunctions import Alternative, Pair, Product, fitted, joined
 from romana_ovs.pipeline.compile.ports import ALL_PORTS, masks
 from romana_ovs.pipeline.compile.words import BACKWARD, DIRECT, FORWARD, identified, state
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import FRAG_ANY, FRAG_LATER
-from romana_ovs.pipeline.flow import Flow, FlowKey, Match
+from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import CLIENT_ID, RELATED
 from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, Origin
-
-Alternative = tuple[Condition, ...]
-"""Conditions that belong together; an empty one is always met."""
 
 ABOUT: Alternative = (RELATED.match(1), state("+trk+rel-inv"))
 """An ICMP error: its connection's ends and ports are those that conntrack remembers."""
 _KINDS = (FORWARD, BACKWARD, ABOUT[0])
 PEER_AND_PORT = 2
 """Clauses of a conjunction."""
+_DIRECTIONS = 4
+"""Of peers times ports at least one in so many can be met by one packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +56,68 @@ class Place:
 
 def permissions(place: Place, allows: Sequence[Allow]) -> tuple[Flow, ...]:
     """The flows of all `allows` at `place`; a packet that none of them permits finds no row."""
-    plain: dict[FlowKey, Flow] = {}
-    clauses: dict[Match, list[tuple[Conjunction, Origin, Alternative]]] = {}
-    results: dict[FlowKey, Flow] = {}
-    numbers: set[int] = set()
-    for allow in allows:
-        peers, ports = _peers(allow, place.peer_address), _ports(allow.ports)
-        rows = [pair for pair in ((peer, port) for peer in peers for port in ports) if _consistent(*pair)]
-        if min(len(peers), len(ports)) < PEER_AND_PORT or len(rows) <= len(peers) + len(ports) + 1:
-            for peer, port in rows:
-                item = _row(place.allow, place, (*peer, *port), place.permitted, allow.origin)
-                plain.setdefault(item.key, item)
+    asked = ((allow.ports, _peers(allow, place.peer_address), allow.origin) for allow in allows)
+    plain: dict[Pair, Origin] = {}
+    large: list[Product] = []
+    for product in joined(asked, _ports):
+        rows = _rows(product)
+        if rows is None:
+            large.append(product)
             continue
-        number = _number(place, allow, numbers)
-        result = _row(place.conjunction, place, (("conj_id", number),), place.permitted, allow.origin)
-        results[result.key] = result
-        for clause, alternatives in enumerate((peers, ports), start=1):
-            for alternative in alternatives:
-                probe = _row(place.clause, place, alternative, (), allow.origin)
-                member = (Conjunction(number, clause, PEER_AND_PORT), allow.origin, alternative)
-                clauses.setdefault(probe.match, []).append(member)
-    merged = [
+        for peer, port in rows:
+            plain.setdefault((peer, port), product.peers[peer])
+    conjoined, apart = fitted(large)
+    for pair, origin in apart.items():
+        if _consistent(*pair):
+            plain.setdefault(pair, origin)
+    return (
+        *(_row(place.allow, place, (*peer, *port), place.permitted, why) for (peer, port), why in plain.items()),
+        *_conjunctions(place, conjoined),
+    )
+
+
+def _rows(product: Product) -> list[Pair] | None:
+    """The peers and ports of a product that is best written as plain rows, None for one that is not."""
+    few = min(len(product.peers), len(product.ports)) < PEER_AND_PORT
+    clauses = len(product.peers) + len(product.ports) + 1
+    if not few and len(product.peers) * len(product.ports) > _DIRECTIONS * clauses:
+        return None
+    rows = [pair for pair in ((peer, port) for peer in product.peers for port in product.ports) if _consistent(*pair)]
+    # Two peers on one port stay plain: a third makes a conjunction of them.
+    return rows if few or len(rows) <= clauses + 1 else None
+
+
+def _conjunctions(place: Place, products: Iterable[Product]) -> Iterator[Flow]:
+    numbers: set[int] = set()
+    members: dict[Alternative, list[Conjunction]] = {}
+    origins: dict[Alternative, Origin] = {}
+    for product in products:
+        number = _number(place, product.text, numbers)
+        yield _row(place.conjunction, place, (("conj_id", number),), place.permitted, product.origin)
+        for clause, side in enumerate((product.peers, product.ports), start=1):
+            for alternative, origin in side.items():
+                members.setdefault(alternative, []).append(Conjunction(number, clause, PEER_AND_PORT))
+                origins.setdefault(alternative, origin)
+    for alternative, clauses in members.items():
         # Flows of one match must be one flow: a second would replace the first.
-        _row(place.clause, place, members[0][2], sorted_clauses(members), members[0][1])
-        for members in clauses.values()
-    ]
-    return (*plain.values(), *results.values(), *merged)
+        yield _row(place.clause, place, alternative, sorted_clauses(clauses), origins[alternative])
 
 
-def sorted_clauses(members: Iterable[tuple[Conjunction, Origin, Alternative]]) -> tuple[Conjunction, ...]:
+def sorted_clauses(members: Iterable[Conjunction]) -> tuple[Conjunction, ...]:
     """The clauses of one match in one order, whatever order their rules came in."""
-    return tuple(sorted({member[0] for member in members}, key=lambda item: (item.number, item.clause)))
+    return tuple(sorted(set(members), key=lambda item: (item.number, item.clause)))
 
 
 def _row(priority: IntEnum, place: Place, conditions: Alternative, actions: Sequence[Action], origin: Origin) -> Flow:
     return flow(priority, (*place.base, *conditions), actions, feature=Feature.POLICY, origin=origin)
 
 
-def _number(place: Place, allow: Allow, taken: set[int]) -> int:
-    """A conjunction number that follows from place and permission alone, so that it survives restarts.
+def _number(place: Place, ports: str, taken: set[int]) -> int:
+    """A conjunction number that follows from place and ports alone, so that it survives restarts.
 
-    Identities are left out of it: one more of them is to be one more clause, not all clauses anew.
+    Peers are left out of it: one more of them is to be one more clause, not all clauses anew.
     """
-    text = f"{place.seed} {allow.origin} {[str(cidr) for cidr in allow.cidrs]} {allow.ports}"
+    text = f"{place.seed} {ports}"
     for salt in range(len(taken) + 1):
         digest = blake2b(f"{salt} {text}".encode(), digest_size=4).digest()
         number = int.from_bytes(digest, "big") or 1

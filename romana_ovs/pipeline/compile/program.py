@@ -12,12 +12,13 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.settings import Isolation
 from romana_ovs.pipeline.compile import compare, decide, guard, locate, lost, related, stale, track
+from romana_ovs.pipeline.compile.closing import close_pods, closing, sendable
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter, arp_meter, opening_meter
 from romana_ovs.pipeline.zones import pod_zone, zones
-from romana_ovs.policy.view import NodeView, Origin, Verdicts
+from romana_ovs.policy.view import ClientGroup, NodeView, Origin, ServerGroup, Verdicts
 
 Section = tuple[Flow, ...]
 
@@ -33,7 +34,7 @@ class CompileCache:
         found = self.kept.get(name)
         if found is not None and found[0] == inputs:
             return found[1]
-        made = build()
+        made = sendable(build())
         self.kept[name] = (inputs, made)
         return made
 
@@ -45,12 +46,15 @@ class CompileCache:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name;
-    `zones` are the conntrack zones that they use, with the tenant of each (zones.py).
+    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name.
+
+    `failures` are sentences about sections that could not be made: they are empty, which admits nothing. `zones` are
+    the conntrack zones that the tables use, with the tenant of each (zones.py).
     """
 
     sections: Mapping[Hashable, Section]
     meters: Mapping[int, Meter]
+    failures: tuple[str, ...] = ()
     zones: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -83,13 +87,15 @@ class Program:
 def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None = None) -> Program:
     """The tables of `view`'s node: a function of `view` and `verdicts` alone, whatever the cache holds.
 
-    Raises PipelineError when a flow breaks its table's declaration (our mistake, not the user's).
+    Raises PipelineError when a flow breaks its table's declaration (our mistake, not the user's); in the rows of a
+    single pod or group that closes it alone.
     """
     kept = cache if cache is not None else CompileCache()
     sections: dict[Hashable, Section] = {}
+    failures: dict[Hashable, str] = {}
 
     def add(name: Hashable, inputs: object, build: Callable[[], Section]) -> None:
-        sections[name] = kept.section(name, inputs, build)
+        sections[name] = closing(name, lambda: kept.section(name, inputs, build), failures)
 
     plan = Plan.of(view.settings)
     _add_fixed(add, view, plan)
@@ -105,8 +111,11 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
             add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place))
     _add_policy(add, view, verdicts, plan)
     meters = _add_limits(add, view)
+    close_pods(sections, failures)
     kept.forget_all_but(sections)
-    return Program(MappingProxyType(sections), MappingProxyType(meters), zones(view))
+    return Program(
+        MappingProxyType(sections), MappingProxyType(meters), failures=tuple(failures.values()), zones=zones(view)
+    )
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
@@ -179,11 +188,30 @@ def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> No
     add("open egress", view.host, lambda: decide.open_frame(view.host))
     add("tenancy", (verdicts.tenancy, cut_off), lambda: decide.tenancy_rows(verdicts.tenancy, cut_off))
     add("ingress", (), decide.ingress_frame)
-    for client in verdicts.clients:
-        origin = client.accepted[0].origin if client.accepted else feature_origin("egress")
-        add(("client", client.number), client, partial(decide.client_rows, client, origin))
-    for server in verdicts.servers:
-        add(("open", server.number), server.open_egress, partial(decide.open_rows, server))
-        add(("server", server.number), server.ingress, partial(decide.ingress_rows, server))
+    groups: tuple[ServerGroup | ClientGroup, ...] = (*verdicts.clients, *verdicts.servers)
+    for group in groups:
+        for part in _group_parts(group):
+            add(*part)
     former = frozenset((pod.identity, number) for pod in view.pods for number in pod.formerly if number != pod.identity)
     add("former receivers", former, lambda: stale.former_receivers(former))
+
+
+def _group_parts(group: ServerGroup | ClientGroup) -> tuple[tuple[Hashable, object, Callable[[], Section]], ...]:
+    """The sections of one group: name, inputs, and how each is made."""
+    if isinstance(group, ClientGroup):
+        origin = group.accepted[0].origin if group.accepted else feature_origin("egress")
+        return ((("client", group.number), group, partial(decide.client_rows, group, origin)),)
+    return (
+        (("open", group.number), group.open_egress, partial(decide.open_rows, group)),
+        (("server", group.number), group.ingress, partial(decide.ingress_rows, group)),
+    )
+
+
+def group_entries(group: ServerGroup | ClientGroup) -> dict[Hashable, tuple[object, Section]]:
+    """The sections of `group` with what they are made from, ready to be put into a cache. Raises PipelineError."""
+    return {name: (inputs, sendable(build())) for name, inputs, build in _group_parts(group)}
+
+
+def is_group(name: Hashable) -> bool:
+    """Whether the section `name` has the rows of a group, and its number beside the kind."""
+    return isinstance(name, tuple) and name[0] in ("client", "open", "server")

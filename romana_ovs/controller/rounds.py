@@ -1,0 +1,39 @@
+"""What each round was about, for as long as some switch's tables may be no newer than it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from romana_ovs.controller.parts import Pledge
+from romana_ovs.controller.session import Wanted
+from romana_ovs.controller.tables import Made
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The change of the cluster that it was about, and what may be told of each node that has it, by node."""
+
+    generation: int
+    pledges: Mapping[str, Pledge | None]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """The rounds by number. Tables of which a part was put off count as those of the round that they are wholly of."""
+
+    _known: dict[int, Round] = field(default_factory=dict)
+    _given: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, number: int, about: Round, nodes: Collection[str]) -> None:
+        """A new round for `nodes`; rounds that none of them is at any more are forgotten."""
+        self._known[number] = about
+        self._given = {node: self._given.get(node, number) for node in nodes}
+        oldest = min(self._given.values(), default=number)
+        self._known = {at: known for at, known in self._known.items() if at >= oldest}
+
+    def wanted(self, node: str, made: Made, host: int) -> Wanted:
+        """What the switch of `node`, host number `host`, is given."""
+        self._given[node] = made.current
+        known = self._known.get(made.current, Round(0, {}))
+        return Wanted(made.current, known.generation, made.program, host, known.pledges.get(node), made.owners)

@@ -1,0 +1,37 @@
+"""Groups of thousands of rules in Open vSwitch itself: taken, the same as printed, and meaning what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.model.identity import ALL_BITS, IdentityMatch
+from romana_ovs.pipeline.listing import loadable
+from romana_ovs.pipeline.packet import tcp
+from romana_ovs.policy.view import ServerGroup
+from tests.integration.dummy import LOCAL, DummyOvs, wanted
+from tests.integration.wire import frame
+from tests.pipeline.lab import Lab, LabPod
+from tests.pipeline.test_conjunctions import MANY, crossed
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
+
+
+def test_a_switch_takes_thousands_of_rules_that_share_a_peer_and_a_port() -> None:
+    """Some of the shared rows are written out: by them, and by the conjunctions, exactly what is allowed arrives."""
+    client = LabPod("c", 1, 2)
+    rules = list(crossed(MANY))
+    for at in (0, MANY - 1):
+        mine = frozenset({*rules[at].identities, IdentityMatch(client.identity, ALL_BITS)})
+        rules[at] = replace(rules[at], identities=mine)
+    lab = Lab.of(client, LabPod("s", 1, 1, server=ServerGroup(6, tuple(rules), ())))
+    text = loadable(lab.flows(1), lab.program(1).meters)
+    with DummyOvs((1, 2, LOCAL)) as ovs:
+        ovs.program(text)
+        assert ovs.difference(text) == (set(), set())
+        passed = {
+            port for port in (80, 81, 1000, 1001, 1002, 1000 + 2 * (MANY - 1))
+            if ovs.send(2, frame(tcp(lab.ends("c", "s"), 4000, port)))
+        }
+    assert passed == {80, 1000, 1000 + 2 * (MANY - 1)}

@@ -1,0 +1,67 @@
+"""What cannot be made of one group or pod closes it alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.model.errors import PipelineError
+from romana_ovs.pipeline.compile import compile_node, decide, guard, locate
+from romana_ovs.pipeline.compile.closing import MOST_ACTIONS, sendable
+from romana_ovs.pipeline.interpret import Switch
+from romana_ovs.pipeline.network import Network, Wiring
+from romana_ovs.pipeline.packet import tcp
+from romana_ovs.policy.view import ServerGroup
+from tests.pipeline.lab import Lab, LabPod, allow
+
+BROKEN = ServerGroup(99, (allow(),), ())
+
+
+def lab() -> Lab:
+    return Lab.of(LabPod("c", 1, 1), LabPod("s", 1, 2), LabPod("t", 1, 3, server=BROKEN))
+
+
+def failing(real, about):
+    def make(*args, **kwargs):
+        if about(*args):
+            raise PipelineError("there is no room")
+        return real(*args, **kwargs)
+
+    return make
+
+
+def test_a_group_that_cannot_be_made_is_closed_and_said_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "ingress_rows", failing(decide.ingress_rows, lambda group: group.number == 99))
+    here = lab()
+    program = compile_node(here.view(1), here.verdicts(1))
+    assert program.failures == ("server group 99 is closed, as its flows cannot be made: there is no room",)
+    assert here.delivered("c", tcp(here.ends("c", "s"), 4000, 80)) == ["s"]
+    assert here.delivered("c", tcp(here.ends("c", "t"), 4000, 80)) == []
+
+
+@pytest.mark.parametrize(("module", "name"), [(guard, "pod_guard"), (locate, "pod_place")])
+def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(
+    module, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, failing(getattr(module, name), lambda pod, *_: pod.key == "test/t"))
+    here = lab()
+    assert [text.partition(",")[0] for text in here.program(1).failures] == ["pod test/t is closed"]
+    here.network = Network({f"n{node}": Switch(here.flows(node)) for node in (1, 2)}, Wiring.of(here._facts()))
+    for source, target in (("c", "t"), ("t", "c")):
+        assert here.delivered(source, tcp(here.ends(source, target), 4000, 80)) == []
+    assert here.delivered("c", tcp(here.ends("c", "s"), 4000, 80)) == ["s"]
+
+
+def test_what_all_pods_share_must_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "ingress_frame", failing(decide.ingress_frame, lambda: True))
+    with pytest.raises(PipelineError, match="no room"):
+        lab()
+
+
+def test_a_flow_of_too_many_actions_is_refused_where_it_is_made() -> None:
+    flows = lab().flows(1)
+    assert sendable(flows) is flows
+    large = next(item for item in flows if item.actions)
+    with pytest.raises(PipelineError, match="actions"):
+        sendable((replace(large, actions=large.actions * (MOST_ACTIONS + 1)),))
