@@ -16,6 +16,8 @@ from tests.attacks.report import Outcome, Report
 from tests.attacks.scene import NotHeldError, Scene, scene_of
 
 REPORT = pytest.StashKey[Report]()
+AFTER = "after"
+"""The parameter of tests that says which node's switch died."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,7 +59,8 @@ def name_of(item: pytest.Item) -> str:
     marker = item.get_closest_marker("attack")
     values = item.callspec.params
     words = [marker.args[0]] if marker is not None and marker.args else []
-    words += [getattr(value, "name", str(value)) for name, value in values.items() if name not in ("fabric", "duel")]
+    words[:1] = [f"{word} of {values[AFTER]}" for word in words[:1]] if AFTER in values else words[:1]
+    words += [getattr(one, "name", str(one)) for name, one in values.items() if name not in ("fabric", "duel", AFTER)]
     where = f" ({values['duel'].name})" if "duel" in values else ""
     return f"{values['fabric'].value}: {': '.join(words)}{where}"
 

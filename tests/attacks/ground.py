@@ -23,7 +23,7 @@ PODS = (
     + pod("v1", "node1", "blue") + pod("v2", "node2", "blue")
     + pod("iso1", "node1", "blue", app="iso") + pod("iso2", "node2", "blue", app="iso")
     + pod("pal1", "node1", "blue", app="pal") + pod("pal2", "node2", "blue", app="pal")
-    + pod("foe", "node1", "blue")
+    + pod("foe", "node1", "blue") + pod("spy1", "node1", "blue") + pod("spy2", "node2", "blue")
     + pod("dns", "node1", "kube-system") + pod("kin1", "node1", "kube-system") + pod("kin2", "node2", "kube-system")
 )
 POLICIES = policy("iso", "app: iso", ONE_PORT, namespace="blue")
@@ -52,6 +52,11 @@ POLICY = (
     Duel("closed by policy, same node", "blue/foe", "blue/v1", "blue/iso1", "blue/pal1"),
     Duel("closed by policy, other node", "blue/foe", "blue/v2", "blue/iso2", "blue/pal1"),
 )
+COLLUSION = (
+    Duel("same node", "red/atk", "red/mate1", "blue/spy1", "blue/pal1"),
+    Duel("other node", "red/atk", "red/mate2", "blue/spy2", "blue/pal1"),
+)
+"""The victim is an accomplice, and nobody else's victim: what it sent leaves traces in its switch."""
 SHARED = (
     Duel("from a shared tenant, same node", "kube-system/dns", "kube-system/kin1", "blue/v1", "blue/pal1"),
     Duel("from a shared tenant, other node", "kube-system/dns", "kube-system/kin2", "blue/v2", "blue/pal1"),

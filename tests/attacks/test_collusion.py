@@ -8,7 +8,7 @@ import pytest
 
 from tests.attacks import craft
 from tests.attacks.craft import End
-from tests.attacks.ground import TENANT, Duel
+from tests.attacks.ground import COLLUSION, Duel
 from tests.attacks.scene import Scene, is_of
 from tests.attacks.sets.errors import errors
 from tests.integration.frames import ACK, PSH, SYN
@@ -59,7 +59,7 @@ WAYS = {
 
 
 @pytest.mark.attack("collusion")
-@pytest.mark.parametrize("duel", TENANT, ids=lambda duel: duel.name)
+@pytest.mark.parametrize("duel", COLLUSION, ids=lambda duel: duel.name)
 @pytest.mark.parametrize("way", WAYS)
 def test_neither_hears_the_other(scene: Scene, way: str, duel: Duel) -> None:
     a, b = scene.end(duel.attacker), scene.end(duel.victim)
