@@ -39,6 +39,17 @@ OPEN: tuple[Open, ...] = (
     Open("*: restart of node2: ICMP errors: about nothing (*, other node)", "2: no ICMP error passes without state"),
     Open("*: restart of node2: ICMP errors: about own refused packets (*, other node)",
          "2: no ICMP error passes without state"),
+    *(Open(f"*: ordinary start: ICMP errors: {about} (*, other node)", "2: an ordinary start marks nobody as old",
+           always=False) for about in ("about nothing", "about own refused packets")),
+    *(Open(f"*: connection table: {one}", "3: one pod cannot keep another tenant from opening connections")
+      for one in ("UDP to itself", "TCP to itself, both ends", "* to its own tenant, same node")),
+    Open("*: first fragments without the rest *", "3: one pod's first fragments do not starve another's datagrams"),
+    *(Open(f"*: flood: {one} (*", "4: megaflows do not grow with what a sender can choose")
+      for one in ("destination MACs", "source MACs", "ARP targets", "tags", "ethertypes", "destination addresses",
+                  "identities")),
+    Open("*: flood of what is allowed: destination MACs *", "4: megaflows do not grow with what a sender can choose"),
+    Open("*: SCTP server to other ports of its client: *",
+         "6: where the switch does not track its ports, a server cannot open associations to ports of its clients"),
 )
 
 

@@ -16,7 +16,7 @@ from tests.attacks.scene import Scene, is_of, scene_of
 from tests.integration.live import TICK, Live, eventually, pod
 
 STREAM = 81
-HANG_SECONDS = 15.0
+HANG_SECONDS = 10.0
 """A connection on which neither a byte nor a reset comes for so long hangs; the switch is away for less than one."""
 QUIET = "app: quiet"
 SERVERS = {"blue/quiet1": "blue/far", "blue/quiet2": "blue/near"}
