@@ -17,6 +17,8 @@ from tests.integration.live import Live, eventually, live, pod, policy
 NODES = ("node1", "node2")
 LISTEN = 9000
 """The UDP port on which every pod listens and answers nothing: what arrives there makes no pod say anything."""
+SEND = 9100
+"""The UDP port from which controls are sent to LISTEN: another one, so that what goes back is no reply to them."""
 ONE_PORT = f"{{from: [{{podSelector: {{matchLabels: {{app: pal}}}}}}], ports: [{{port: {LISTEN}, protocol: UDP}}]}}"
 PODS = (
     pod("atk", "node1", "red") + pod("mate1", "node1", "red") + pod("mate2", "node2", "red")

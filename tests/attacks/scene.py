@@ -21,7 +21,7 @@ import pytest
 from romana_ovs.emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import End
-from tests.attacks.ground import LISTEN, Duel
+from tests.attacks.ground import LISTEN, SEND, Duel
 from tests.integration.live import Live
 from tests.integration.scenarios.space import Tap, udp_socket
 
@@ -89,7 +89,7 @@ class Scene:
     def reach(self, source: str, target: str) -> None:
         """Returns when an allowed packet of pod `source` has arrived at pod `target`; fails the test if none does."""
         token = MARK + b"%06d" % next(self._numbers)
-        frame = craft.udp(self.end(source), self.end(target), (LISTEN, LISTEN), token)
+        frame = craft.udp(self.end(source), self.end(target), (SEND, LISTEN), token)
         limit = time.monotonic() + AWAIT_SECONDS
         while time.monotonic() < limit:
             self.put(source, [frame])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tests.attacks import craft
 from tests.attacks.frameset import Aim, FrameSet
-from tests.attacks.ground import POLICY, SHARED, TENANT
+from tests.attacks.ground import LISTEN, POLICY, SEND, SHARED, TENANT
 from tests.integration.frames import ACK, FIN, PSH, RST, SYN
 
 EVERYBODY = TENANT + POLICY + SHARED
@@ -72,9 +72,9 @@ def _dhcp(aim: Aim) -> Iterator[bytes]:
 def _live(aim: Aim) -> Iterator[bytes]:
     """Data and resets on the ports of a connection that the victim has with its friend, as the attacker and as it."""
     for source in (aim.attacker, replace(aim.attacker, address=aim.friend.address), aim.friend):
-        yield craft.udp(source, aim.victim, (9000, 9000))
+        yield craft.udp(source, aim.victim, (SEND, LISTEN))
         for flags in (RST, RST | ACK, ACK, FIN | ACK, SYN):
-            yield craft.tcp(source, aim.victim, (9000, 9000), flags, seq=1, ack=1)
+            yield craft.tcp(source, aim.victim, (SEND, LISTEN), flags, seq=1, ack=1)
 
 
 SETS = (

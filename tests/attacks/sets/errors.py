@@ -8,6 +8,7 @@ from dataclasses import replace
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.frameset import Aim, FrameSet
+from tests.attacks.ground import LISTEN, SEND
 from tests.integration.frames import ACK, SYN
 
 KINDS = ((3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (5, 0), (5, 1), (11, 0), (11, 1), (12, 0))
@@ -25,7 +26,7 @@ def errors(sender: End, target: End, about: bytes) -> Iterator[bytes]:
 def _packets(a: End, b: End) -> Iterator[bytes]:
     """A packet of each protocol from `a` to `b`, and back."""
     for one, two in ((a, b), (b, a)):
-        yield craft.udp(one, two, (9000, 9000))
+        yield craft.udp(one, two, (SEND, LISTEN) if one is a else (LISTEN, SEND))
         yield craft.udp(one, two, (7100, 7200))
         yield craft.tcp(one, two, (40000, 80), SYN)
         yield craft.tcp(one, two, (80, 40000), ACK)
