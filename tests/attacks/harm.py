@@ -99,6 +99,8 @@ def harm_after(scene: Scene, source: str, frames: list[Vary], *, rate: int = RAT
     harm = Harm()
     with flooding(scene, source, frames, rate=rate, seconds=seconds) as process:
         harm.sent = int(process.communicate(timeout=seconds + PATIENCE)[0].split()[-1])
+    scene.forget()
+    scene.taken_in(source)  # A queue that is full yet would harm others by that alone.
     with _connecting(scene) as traffic:
         before = _counts(traffic)
         limit = time.monotonic() + AFTER_SECONDS

@@ -14,6 +14,7 @@ class Outcome(Enum):
     HELD = "held"
     CAME_THROUGH = "came through"
     KNOWN = "came through, as known"
+    NEWS = "held, and is to be removed from the open items"
     NOT_TRIED = "could not be tried"
 
 
@@ -39,7 +40,7 @@ class Report:
         """Writes `N of M held`, and a line for each attack that did not."""
         if not self.outcomes:
             return
-        held = [name for name, outcome in self.outcomes.items() if outcome is Outcome.HELD]
+        held = [name for name, outcome in self.outcomes.items() if outcome in (Outcome.HELD, Outcome.NEWS)]
         terminalreporter.section("attacks")
         terminalreporter.write_line(f"{len(held)} of {len(self.outcomes)} held")
         for name, outcome in self.outcomes.items():
@@ -53,7 +54,7 @@ def _outcome(report: pytest.TestReport, *, came_through: bool) -> Outcome | None
         return Outcome.KNOWN
     if report.failed:
         strict = report.when == "call" and "[XPASS(strict)]" in str(report.longrepr)
-        return Outcome.HELD if strict else Outcome.CAME_THROUGH if came_through else Outcome.NOT_TRIED
+        return Outcome.NEWS if strict else Outcome.CAME_THROUGH if came_through else Outcome.NOT_TRIED
     if report.skipped:
         return Outcome.NOT_TRIED
     return Outcome.HELD if report.when == "call" else None

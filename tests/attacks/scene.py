@@ -31,6 +31,8 @@ AWAIT_SECONDS = 12.0
 AGAIN_SECONDS = 1.0
 """After so long a packet that is awaited is sent again: a busy machine may lose one."""
 MARK = b"sentinel-"
+ASKED = 1 << 20
+"""So many addresses are asked for by ARP in turn, so that each answer is told from the one before."""
 SHOWN_BYTES = 70
 """Of a frame that should not have arrived, in the report."""
 
@@ -90,15 +92,32 @@ class Scene:
         """Returns when an allowed packet of pod `source` has arrived at pod `target`; fails the test if none does."""
         token = MARK + b"%06d" % next(self._numbers)
         frame = craft.udp(self.end(source), self.end(target), (SEND, LISTEN), token)
+        if not self._sent_until(source, frame, target, token):
+            pytest.fail(f"the control never arrived: {source} -> {target}, which is allowed")
+
+    def taken_in(self, source: str) -> None:
+        """Returns when a pod's switch has handled all that the pod sent: it answers an ARP request, the last of it.
+
+        Unlike `reach` this asks nothing of the connection table.
+        """
+        a = self.end(source)
+        asked = IPv4Address(int(self.node("node1").address) + next(self._numbers) % ASKED)
+        request = craft.arp(a, 1, (a.mac, a.address), ("00:00:00:00:00:00", asked))
+        answer = b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x02\x0a\x58" + asked.packed
+        if not self._sent_until(source, request, source, answer):
+            pytest.fail(f"the switch answers no ARP request of {source}")
+
+    def _sent_until(self, source: str, frame: bytes, target: str, token: bytes) -> bool:
+        """Whether a frame with `token` comes to `target` in time, while `source` sends `frame`, again if need be."""
         limit = time.monotonic() + AWAIT_SECONDS
         while time.monotonic() < limit:
             self.put(source, [frame])
             again = time.monotonic() + AGAIN_SECONDS
             while time.monotonic() < again:
                 if self._taps[target].has(token):
-                    return
+                    return True
                 time.sleep(0.001)
-        pytest.fail(f"the control never arrived: {source} -> {target}, which is allowed")
+        return False
 
     def through(self, source: str, ally: str, frames: Iterable[bytes]) -> None:
         """Send frames from a pod; returns when the switches are done with them. `ally`: see above."""
