@@ -20,16 +20,17 @@ FULL = 1400
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a packet. Replace a field to lie about it."""
+    """One end of a packet. Replace a field to lie about it. `hop` is the MAC that packets to it are sent to."""
 
     name: str
     address: IPv4Address
     mac: str
+    hop: str = BROADCAST
 
 
-def nobody(address: str, mac_address: str = "02:00:00:00:00:66") -> End:
+def nobody(address: str, hop: str = "02:00:00:00:00:66") -> End:
     """An end that is no pod."""
-    return End(address, IPv4Address(address), mac_address)
+    return End(address, IPv4Address(address), "02:00:00:00:00:66", hop)
 
 
 def ether(source: str, target: str, kind: int, payload: bytes, tags: tuple[tuple[int, int], ...] = ()) -> bytes:
@@ -73,7 +74,7 @@ def packet(source: IPv4Address, target: IPv4Address, protocol: int, payload: byt
 
 def ip(a: End, b: End, protocol: int, payload: bytes = b"attack", how: Ip = PLAIN) -> bytes:
     """A frame with an IPv4 packet from `a` to `b`."""
-    return ether(a.mac, b.mac, IPV4, packet(a.address, b.address, protocol, payload, how))
+    return ether(a.mac, b.hop, IPV4, packet(a.address, b.address, protocol, payload, how))
 
 
 def udp(a: End, b: End, ports: tuple[int, int] = (7000, 7001), data: bytes = b"attack", how: Ip = PLAIN) -> bytes:

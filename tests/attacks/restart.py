@@ -135,7 +135,7 @@ def pushes(server: End, client: End) -> list[bytes]:
 
 def again(server: End, client: End, segment: bytes) -> bytes:
     """A segment that the client heard, as its server sends it once more."""
-    return craft.ether(server.mac, client.mac, craft.IPV4, segment[14:])
+    return craft.ether(server.mac, client.hop, craft.IPV4, segment[14:])
 
 
 def turned(segment: bytes) -> bytes:

@@ -22,6 +22,7 @@ from romana_ovs.emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.ground import LISTEN, SEND, Duel
+from tests.integration.frames import mac
 from tests.integration.live import Live
 from tests.integration.scenarios.space import Tap, udp_socket
 
@@ -48,6 +49,7 @@ class Scene:
         self.cluster = cluster
         self.fabric = fabric
         self._numbers = itertools.count(1)
+        self._hops: dict[IPv4Address, str] = {}
         self._taps: dict[str, Tap] = {}
         self._netns: dict[str, str] = {}
         self._listeners = contextlib.ExitStack()
@@ -72,12 +74,13 @@ class Scene:
     def end(self, key: str) -> End:
         """A pod as an end of packets."""
         place = self.cluster.pod(key).place
-        return End(key, IPv4Address(place.address), place.mac)
+        address = IPv4Address(place.address)
+        return End(key, address, place.mac, self._hop(address))
 
     def node(self, name: str) -> End:
         """A node's own address and MAC on its bridge."""
         address = self.cluster.emulation.node_addresses[name]
-        return End(name, address, "0a:58:" + ":".join(f"{byte:02x}" for byte in address.packed))
+        return End(name, address, "0a:58:" + text_of(address.packed), self._hop(address))
 
     def put(self, key: str, frames: Iterable[bytes]) -> None:
         """Send frames from a pod, as they are, and wait for nothing."""
@@ -100,12 +103,26 @@ class Scene:
 
         Unlike `reach` this asks nothing of the connection table.
         """
-        a = self.end(source)
-        asked = IPv4Address(int(self.node("node1").address) + next(self._numbers) % ASKED)
-        request = craft.arp(a, 1, (a.mac, a.address), ("00:00:00:00:00:00", asked))
-        answer = b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x02\x0a\x58" + asked.packed
+        first = int(self.cluster.emulation.plan.addresses.network.network_address)
+        self._ask(source, IPv4Address(first + next(self._numbers) % ASKED))
+
+    def _hop(self, address: IPv4Address) -> str:
+        """The MAC that packets to an address are sent to, as pods learn it by ARP."""
+        if address not in self._hops:
+            asking = next(key for key, pod in self.cluster.emulation.pods.items() if pod.place.address != str(address))
+            self._hops[address] = self._ask(asking, address)
+        return self._hops[address]
+
+    def _ask(self, source: str, address: IPv4Address) -> str:
+        """The MAC that the switch answers when a pod asks by ARP for an address; fails the test if it does not."""
+        place = self.cluster.pod(source).place
+        own = IPv4Address(place.address)
+        request = craft.arp(End(source, own, place.mac), 1, (place.mac, own), ("00:00:00:00:00:00", address))
+        answer = address.packed + mac(place.mac) + own.packed
         if not self._sent_until(source, request, source, answer):
-            pytest.fail(f"the switch answers no ARP request of {source}")
+            pytest.fail(f"the switch answers no ARP request of {source} for {address}")
+        frame = next(frame for frame in self._taps[source].drain() if frame[28:42] == answer)
+        return text_of(frame[22:28])
 
     def _sent_until(self, source: str, frame: bytes, target: str, token: bytes) -> bool:
         """Whether a frame with `token` comes to `target` in time, while `source` sends `frame`, again if need be."""
@@ -186,11 +203,16 @@ class Scene:
         with contextlib.closing(Tap(node.netns, uplink)) as tap:
             self.reach(source, target)
             frame = next(frame for frame in tap.drain() if MARK in frame)
-        return ":".join(f"{byte:02x}" for byte in frame[start + 6 : start + 12])
+        return text_of(frame[start + 6 : start + 12])
 
     def megaflows(self, node: str) -> int:
         """How many megaflows a node's datapath has now."""
         return sum(map(int, re.findall(r"flows: (\d+)", self.cluster.node(node).appctl("dpctl/show"))))
+
+
+def text_of(data: bytes) -> str:
+    """Bytes as a MAC address is written, or a part of one."""
+    return ":".join(f"{byte:02x}" for byte in data)
 
 
 def is_of(frame: bytes, source: End) -> bool:

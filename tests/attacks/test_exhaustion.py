@@ -76,7 +76,7 @@ def _echo(aim: Aim) -> list[Vary]:
 
 
 def _outside(aim: Aim) -> Aim:
-    return replace(aim, victim=craft.nobody("203.0.113.5", aim.nodes[0].mac))
+    return replace(aim, victim=craft.nobody("203.0.113.5", aim.nodes[0].hop))
 
 
 FILLS: dict[str, tuple[Duel, Callable[[Aim], list[Vary]]]] = {

@@ -46,7 +46,7 @@ def _arp_targets(aim: Aim) -> list[Vary]:
 
 def _tags(aim: Aim) -> list[Vary]:
     udp = _udp(aim)
-    tagged = craft.ether(aim.attacker.mac, aim.victim.mac, craft.IPV4, udp[14:], ((craft.VLAN, 0),))
+    tagged = craft.ether(aim.attacker.mac, aim.victim.hop, craft.IPV4, udp[14:], ((craft.VLAN, 0),))
     return [Vary(tagged, ((TAG, 0), (TAG + 2, 1)))]
 
 

@@ -18,7 +18,7 @@ def _claims(aim: Aim) -> Iterator[bytes]:
     """Gratuitous and unsolicited: the attacker says that others' addresses are its own."""
     own = aim.attacker.mac
     for other in (*aim.others, *aim.nodes):
-        for to in (BROADCAST, aim.victim.mac):
+        for to in (BROADCAST, aim.victim.hop, aim.victim.mac):
             for operation in (1, 2):
                 yield craft.arp(aim.attacker, operation, (own, other.address), (NONE, other.address), to=to)
                 yield craft.arp(aim.attacker, operation, (own, other.address), (aim.victim.mac, aim.victim.address),
@@ -29,7 +29,7 @@ def _honest(aim: Aim) -> Iterator[bytes]:
     """Requests and replies in the attacker's own name."""
     own, mine = aim.attacker.mac, aim.attacker.address
     for other in (*aim.others, *aim.nodes):
-        for to in (BROADCAST, other.mac):
+        for to in (BROADCAST, other.hop, other.mac):
             for operation in (1, 2):
                 yield craft.arp(aim.attacker, operation, (own, mine), (NONE, other.address), to=to)
                 yield craft.arp(aim.attacker, operation, (own, mine), (other.mac, other.address), to=to)
@@ -39,7 +39,7 @@ def _honest(aim: Aim) -> Iterator[bytes]:
 def _odd(aim: Aim) -> Iterator[bytes]:
     """Other operations, hardware and protocol kinds, sizes, RARP, and packets that end early."""
     ends = (aim.attacker.mac, aim.attacker.address), (aim.victim.mac, aim.victim.address)
-    for to in (BROADCAST, aim.victim.mac):
+    for to in (BROADCAST, aim.victim.hop, aim.victim.mac):
         for operation in (0, *range(3, 26), 255, 0xFFFF):
             yield craft.arp(aim.attacker, operation, *ends, to=to)
         for head in ((0, 0x0800, 6, 4), (6, 0x0800, 6, 4), (1, 0x86DD, 6, 16), (1, 0x0800, 0, 4), (1, 0x0800, 8, 4),

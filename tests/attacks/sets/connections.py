@@ -60,7 +60,7 @@ def _sctp(aim: Aim) -> Iterator[bytes]:
 
 def _dhcp(aim: Aim) -> Iterator[bytes]:
     """Offers and discoveries, to the victim and to everybody."""
-    everybody = replace(craft.nobody("255.255.255.255"), mac=craft.BROADCAST)
+    everybody = craft.nobody("255.255.255.255", craft.BROADCAST)
     for operation in (1, 2):
         body = struct.pack("!BBBBI", operation, 1, 6, 0, 7) + bytes(228) + b"\x63\x82\x53\x63\x35\x01\x02\xff"
         for ports in ((67, 68), (68, 67)):

@@ -29,11 +29,11 @@ def _mapped(end: End, prefix: str) -> bytes:
 def _ways(aim: Aim) -> Iterator[tuple[str, bytes, bytes]]:
     """Destination MAC, source and destination addresses."""
     for sender in (aim.attacker, aim.friend):
-        yield aim.victim.mac, _local(sender), _local(aim.victim)
+        yield aim.victim.hop, _local(sender), _local(aim.victim)
         yield "33:33:00:00:00:01", _local(sender), ALL_NODES
         yield BROADCAST, _local(sender), ALL_NODES
         for prefix in ("::ffff:0:0", "64:ff9b::", "2002::", "fd00::"):
-            yield aim.victim.mac, _mapped(sender, prefix), _mapped(aim.victim, prefix)
+            yield aim.victim.hop, _mapped(sender, prefix), _mapped(aim.victim, prefix)
 
 
 def _neighbours(aim: Aim) -> Iterator[bytes]:

@@ -28,7 +28,7 @@ def _inside(aim: Aim) -> tuple[bytes, ...]:
 
 
 def _wrap(aim: Aim, kind: int, payload: bytes, tags: tuple[tuple[int, int], ...] = ()) -> Iterator[bytes]:
-    for target in (aim.victim.mac, BROADCAST):
+    for target in (aim.victim.hop, BROADCAST):
         yield craft.ether(aim.attacker.mac, target, kind, payload, tags)
 
 
@@ -86,7 +86,7 @@ def _runts(aim: Aim) -> Iterator[bytes]:
     for whole in (craft.udp(aim.attacker, aim.victim, (9000, 9000)), craft.udp(aim.friend, aim.victim, (9000, 9000)),
                   craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN)):
         yield from (whole[:length] for length in range(14, 42))
-        tagged = craft.ether(aim.attacker.mac, aim.victim.mac, IPV4, whole[14:], ((VLAN, 0),))
+        tagged = craft.ether(aim.attacker.mac, aim.victim.hop, IPV4, whole[14:], ((VLAN, 0),))
         yield from (tagged[:length] for length in range(14, 40))
 
 
@@ -96,7 +96,7 @@ def _nested(aim: Aim) -> Iterator[bytes]:
     for kind in (0x6558, 0x88E7, 0x8847, 0x8926):
         yield from _wrap(aim, kind, inner)
         yield from _wrap(aim, kind, bytes(4) + inner)
-        yield craft.ether(aim.attacker.mac, aim.victim.mac, kind, bytes(18) + mac(aim.wire) + inner)
+        yield craft.ether(aim.attacker.mac, aim.victim.hop, kind, bytes(18) + mac(aim.wire) + inner)
 
 
 SETS = (

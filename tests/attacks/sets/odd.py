@@ -28,7 +28,7 @@ def _options(aim: Aim) -> Iterator[bytes]:
                     b"\x07\xff\x04", b"\x83\x00\x00", *routes):
         yield from _each(aim, Ip(options=options))
     for hop in (*aim.nodes, aim.ally):
-        via = replace(hop, mac=aim.victim.mac)
+        via = replace(hop, hop=aim.victim.hop)
         option = b"\x83\x07\x04" + aim.victim.address.packed
         if hop is not aim.ally:
             yield craft.udp(aim.attacker, via, (9000, 9000), how=Ip(options=option))

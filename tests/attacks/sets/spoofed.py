@@ -51,13 +51,13 @@ def _both(aim: Aim) -> Iterator[bytes]:
 
 def _to_macs(aim: Aim) -> Iterator[bytes]:
     for one in (*(other.mac for other in _somebody(aim)), CONSTANT, BROADCAST, "01:00:5e:00:00:01", aim.wire):
-        yield from _each(replace(aim, victim=replace(aim.victim, mac=one)), aim.attacker)
+        yield from _each(replace(aim, victim=replace(aim.victim, hop=one)), aim.attacker)
 
 
 def _special_targets(aim: Aim) -> Iterator[bytes]:
     for other in SPECIAL:
-        for one in (aim.victim.mac, BROADCAST, other.mac):
-            target = replace(other, mac=one)
+        for one in (aim.victim.hop, BROADCAST, other.hop):
+            target = replace(other, hop=one)
             yield craft.udp(aim.attacker, target, (9000, 9000))
             yield craft.icmp(aim.attacker, target, 8)
 

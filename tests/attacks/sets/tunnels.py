@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
 from itertools import count
 
 from romana_ovs.emulate.fabric import TUNNEL_KEY, underlay_address
@@ -27,7 +26,7 @@ def _inner(aim: Aim) -> Iterator[bytes]:
 
 def _targets(aim: Aim) -> Iterator[End]:
     yield from (aim.victim, *aim.nodes)
-    yield from (End("underlay", address, aim.nodes[0].mac) for address in UNDERLAY)
+    yield from (replace(aim.nodes[0], address=address) for address in UNDERLAY)
 
 
 def _encapsulated(aim: Aim) -> Iterator[bytes]:
@@ -54,7 +53,7 @@ def _in_fragments(aim: Aim) -> Iterator[bytes]:
 
 def _nested(aim: Aim) -> Iterator[bytes]:
     """A tunnel in a tunnel."""
-    node = End("underlay", UNDERLAY[1], aim.nodes[1].mac)
+    node = replace(aim.nodes[1], address=UNDERLAY[1])
     for inner in _inner(aim):
         for kind, port in PORTS.items():
             middle = craft.udp(aim.nodes[0], node, (50000, port), craft.tunnelled(inner, kind, TUNNEL_KEY))
@@ -84,7 +83,7 @@ def _multicast(aim: Aim) -> Iterator[bytes]:
     """IGMP and datagrams to groups and broadcast addresses."""
     for address, hardware in (("224.0.0.1", "01:00:5e:00:00:01"), ("224.0.0.251", "01:00:5e:00:00:fb"),
                               ("239.255.255.250", "01:00:5e:7f:ff:fa"), ("255.255.255.255", craft.BROADCAST)):
-        group = End(address, IPv4Address(address), hardware)
+        group = craft.nobody(address, hardware)
         for source in (aim.attacker, aim.friend):
             yield craft.udp(source, group, (9000, 9000))
             yield craft.ip(source, group, 2, b"\x16\0\0\0" + group.address.packed)
