@@ -15,6 +15,8 @@ TEST_SECONDS ?= 1500
 TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 KUBE_ARGS ?=
+ATTACK_SECONDS ?= 2700
+ATTACK_ARGS ?=
 
 # Relative on purpose: pip splits these at blanks, and the checkout's path may have some.
 # The second name is what newer versions of pip ask for.
@@ -22,7 +24,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-kube kube test lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help demo demo-kube kube test attack lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +42,10 @@ test: root lint contracts types docs-check kube-binaries  ## Lint, import contra
 	@echo "== tests"
 	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
 		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(TEST_WORKERS) $(PYTEST_ARGS)
+
+attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on all fabrics: how many held
+	@timeout --foreground --signal=INT --kill-after=60 $(ATTACK_SECONDS) \
+		$(BIN)/python -m pytest -qq --tb=no -rN --attacks=all tests/attacks $(ATTACK_ARGS)
 
 lint: .venv/.installed-test  ## Style and common mistakes
 	@echo "== lint"

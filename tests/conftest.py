@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 # What they assert is told as plainly as what tests assert themselves.
 pytest.register_assert_rewrite("tests.integration", "tests.kubernetes", "tests.conformance", "tests.properties")
+pytest.register_assert_rewrite("tests.attacks")
 
 from tests import leftovers  # noqa: E402
 from tests.apart import Turns, stand_apart  # noqa: E402
@@ -33,9 +34,11 @@ settings.load_profile(os.environ.get("ROMANA_HYPOTHESIS", "quick"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds `--rewrite-goldens` and `--time-limit`."""
+    """Adds `--rewrite-goldens`, `--time-limit` and `--attacks`."""
     parser.addoption("--rewrite-goldens", action="store_true", help="write the expected texts instead of comparing")
     parser.addoption("--time-limit", type=float, default=0, metavar="SECONDS", help="begin no test after this time")
+    parser.addoption(
+        "--attacks", choices=("short", "all"), default="short", help="which of tests/attacks, on one fabric or on all")
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,0 +1,117 @@
+"""One pod sends 20,000 frames a second: the others go on to open connections, and megaflows stay few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.emulate.fabric import Fabric
+from tests.attacks import craft, ground
+from tests.attacks.craft import UDP, Ip
+from tests.attacks.frameset import Aim
+from tests.attacks.ground import TENANT
+from tests.attacks.harm import Vary, harm_of, served
+from tests.attacks.scene import Scene
+from tests.attacks.test_frames import aim_of
+
+pytestmark = [pytest.mark.root, pytest.mark.alone]
+LONG = pytest.mark.long
+ATTACKER = "red/atk"
+DST_MAC, SRC_MAC, TAG, TYPE, IDENT, SUM, SRC, DST = 0, 6, 14, 12, 18, 24, 26, 30
+"""Offsets in a frame."""
+PORTS = 34
+ARP_TARGET = 38
+
+
+def _udp(aim: Aim) -> bytes:
+    return craft.udp(aim.attacker, aim.victim)
+
+
+def _mac(frame: bytes, offset: int) -> list[Vary]:
+    return [Vary(frame, tuple((offset + 2 * word, word) for word in range(3)))]
+
+
+def _bytes_of(frame: bytes, offset: int, length: int) -> bytes:
+    """A frame with zeros there."""
+    return frame[:offset] + bytes(length) + frame[offset + length :]
+
+
+def _arp_targets(aim: Aim) -> list[Vary]:
+    own = aim.attacker.mac, aim.attacker.address
+    frame = craft.arp(aim.attacker, 1, own, ("00:00:00:00:00:00", aim.victim.address))
+    return [Vary(frame, ((ARP_TARGET, 0), (ARP_TARGET + 2, 1)))]
+
+
+def _tags(aim: Aim) -> list[Vary]:
+    udp = _udp(aim)
+    tagged = craft.ether(aim.attacker.mac, aim.victim.hop, craft.IPV4, udp[14:], ((craft.VLAN, 0),))
+    return [Vary(tagged, ((TAG, 0), (TAG + 2, 1)))]
+
+
+def _types(aim: Aim) -> list[Vary]:
+    return [Vary(_udp(aim), ((TYPE, 0),))]
+
+
+def _hops(aim: Aim) -> list[Vary]:
+    """Every TTL with 32 of the values of TOS."""
+    return [Vary(craft.udp(aim.attacker, aim.victim, how=Ip(ttl=ttl, tos=tos)))
+            for ttl in range(256) for tos in range(0, 256, 8)]
+
+
+def _flags(aim: Aim) -> list[Vary]:
+    return [Vary(craft.tcp(aim.attacker, aim.victim, (7000, 80), flags)) for flags in range(256)]
+
+
+def _sources(aim: Aim) -> list[Vary]:
+    return [Vary(_bytes_of(_udp(aim), SRC, 4), ((SRC, 0), (SRC + 2, 1)))]
+
+
+def _targets(aim: Aim) -> list[Vary]:
+    return [Vary(_bytes_of(_udp(aim), DST, 4), ((DST, 0), (DST + 2, 1)))]
+
+
+def _identities(aim: Aim) -> list[Vary]:
+    worn = replace(aim.attacker, mac=aim.wire)
+    return [Vary(craft.udp(worn, aim.victim), ((SRC_MAC + 2, 0), (SRC_MAC + 4, 1)))]
+
+
+def _ports(aim: Aim) -> list[Vary]:
+    frame = craft.ip(aim.attacker, aim.victim, UDP, b"\0\0\0\0\0\x0e\0\0attack")
+    return [Vary(frame, ((PORTS, 0), (PORTS + 2, 1)))]
+
+
+VARIES: dict[str, Callable[[Aim], list[Vary]]] = {
+    "destination MACs": lambda aim: _mac(_udp(aim), DST_MAC), "source MACs": lambda aim: _mac(_udp(aim), SRC_MAC),
+    "ARP targets": _arp_targets, "tags": _tags, "ethertypes": _types, "TTL and TOS": _hops, "TCP flags": _flags,
+    "source addresses": _sources, "destination addresses": _targets, "identities": _identities, "UDP ports": _ports,
+}
+
+
+@pytest.fixture(scope="module")
+def scene(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A ground of its own, for what is left of floods."""
+    with served(tmp_path_factory.mktemp("floods"), fabric) as made:
+        yield made
+
+
+@pytest.mark.attack("flood")
+@pytest.mark.parametrize("duel", [pytest.param(TENANT[0], marks=LONG), TENANT[1]], ids=lambda duel: duel.name)
+@pytest.mark.parametrize(
+    "varies", [pytest.param(one, marks=[] if one == "destination MACs" else [LONG]) for one in VARIES])
+def test_others_are_not_harmed(scene: Scene, varies: str, duel: ground.Duel) -> None:
+    harm = harm_of(scene, ATTACKER, VARIES[varies](aim_of(scene, duel)))
+    harm.megaflows_stay_few()
+    harm.connections_come_about()
+
+
+@LONG
+@pytest.mark.attack("flood of what is allowed")
+@pytest.mark.parametrize("duel", TENANT, ids=lambda duel: duel.name)
+@pytest.mark.parametrize("varies", ["destination MACs", "TTL and TOS"])
+def test_others_are_not_harmed_by_what_arrives(scene: Scene, varies: str, duel: ground.Duel) -> None:
+    """To a pod of the attacker's own tenant."""
+    harm = harm_of(scene, ATTACKER, VARIES[varies](aim_of(scene, duel).at_ally()))
+    harm.megaflows_stay_few()
+    harm.connections_come_about()
