@@ -104,7 +104,7 @@ class State(IntEnum):
     """A TCP connection opened against a tracked one."""
     REPLY = 300
     LOST = 250
-    """TCP without SYN, UDP replies: of connections that were lost."""
+    """TCP without SYN: of connections that were lost."""
     STRAY = 200
     ORIGINAL = 150
     DECIDE = 100

@@ -104,8 +104,8 @@ _LOST = """\
 
 Open vSwitch's userspace datapath loses its connections when it is restarted; the kernel's keeps them. Afterwards no
 packet passes because it is old: it passes if policy admits it now, at both ends. UDP, SCTP and ICMP wait for their
-client (a UDP reply makes its client's node ask, as for a relabelled client). TCP without SYN goes on between ends that
-were there before the loss, for 2 h 15 min after it:
+client. TCP without SYN goes on between ends that were there before the loss, in whichever direction policy admits, for
+2 h 15 min after it:
 
 - On one node, and between a pod and outside: where policy admits the segment as its client's, which makes an entry;
   else where it admits it as a reply, which makes none.

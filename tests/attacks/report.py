@@ -18,7 +18,7 @@ class Outcome(Enum):
     NOT_TRIED = "could not be tried"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Report:
     """A plugin that notes the outcome of every attack of this session, by its name."""
 

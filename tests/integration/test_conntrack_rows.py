@@ -241,7 +241,7 @@ def test_a_reply_of_a_tracked_connection_passes(net: Net) -> None:
     assert net.tcp("R", "A", (80, 40000), SYN | ACK, mark=REPLY, seq=5000, ack=1001) == "A"
 
 
-def test_a_reply_to_nothing_is_dropped_but_asked_about_for_survivors(net: Net) -> None:
+def test_a_reply_to_nothing_is_dropped_and_a_segment_asked_about_for_survivors(net: Net) -> None:
     reply = {"seq": 5000, "ack": 1001}
     assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY, **reply) == ""
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
@@ -252,7 +252,7 @@ def test_a_reply_to_nothing_is_dropped_but_asked_about_for_survivors(net: Net) -
     assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY | ANSWERED, **reply) == "A"
     assert net.entries() == []
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
-    assert net.asked, "a datagram is not delivered, but the server's node hears who its client is now"
+    assert not net.asked, "a datagram waits for its client"
 
 
 def test_a_question_is_judged_and_answered_with_the_segment_as_it_was(net: Net) -> None:

@@ -169,16 +169,6 @@ def test_a_question_about_a_refused_reply_is_answered_if_the_client_became_anoth
         assert pair.send(TRUNK_PORT, refused) == [], "nobody here has asked for it"
 
 
-def test_a_survivors_datagram_is_asked_about_and_not_delivered(ovs: DummyOvs) -> None:
-    pair = Pair(ovs, lab(client=1))
-    answer = wired(pair, "s", udp(pair.lab.ends("s", "c"), 53, 4000), REPLY)
-    assert pair.send(TRUNK_PORT, answer) == []
-    pair.change(survivor=True)
-    ((port, question),) = pair.send(TRUNK_PORT, answer)
-    assert (port, marks(question)) == (TRUNK_PORT, QUESTION | UNSELECTED << 2 | ORIGINAL)
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
-
-
 @pytest.mark.parametrize("direction", [REPLY, ORPHAN, ORPHAN | QUESTION])
 def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, direction: int) -> None:
     """The question that leaves, and the answer that is delivered, on the node that lost its connections."""

@@ -12,8 +12,8 @@ were there before (*survivors*) may go on, and only for a while (`controller.por
   answers do not pass conntrack: a swapped segment fits no window.
 - An entry that an orphan makes is *loose*: which end is the client is a guess. It leaves as an orphan still, and what
   contradicts it turns it round; a reply from the other node's own entry confirms it.
-- A UDP reply makes its client's node ask as for a relabelled client (`stale`): the datagram itself is not delivered.
-- Nothing else goes on: ICMP, SCTP and other protocols wait for the client.
+- Nothing else goes on: UDP, ICMP, SCTP and other protocols wait for the client. Asking for it would make a connection
+  that it never opened: its address may have been another pod's when the server began to push.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from enum import IntEnum
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, CtClear, Goto, Load, Move, Resubmit, ThroughMeter
-from romana_ovs.pipeline.compile.stale import ADDRESSES, ASK, TO_NEXT_HOP, UDP_ENDS
+from romana_ovs.pipeline.compile.stale import ADDRESSES, TO_NEXT_HOP
 from romana_ovs.pipeline.compile.track import REMEMBERED, TO_CLIENT
 from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, IP, TO_ELSEWHERE, feature_origin, load, state, swapped
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.pipeline.packet import TCP, UDP
+from romana_ovs.pipeline.packet import TCP
 from romana_ovs.pipeline.registers import (
     ANSWERED,
     CT_ACCEPTED,
@@ -65,7 +65,6 @@ from romana_ovs.pipeline.tables import Condition, flow
 
 _HERE = (LOCAL, GATEWAY)
 _IS_TCP: tuple[Condition, ...] = (IP, ("nw_proto", TCP))
-_IS_UDP: tuple[Condition, ...] = (IP, ("nw_proto", UDP))
 _TCP_ENDS = (*ADDRESSES, *swapped(Bits("tcp_src", 0, 16), Bits("tcp_dst", 0, 16)))
 _AS_RECEIVER = (
     Move(RECEIVER_ID.bits, SENDER_ID.bits),
@@ -143,7 +142,6 @@ def _arriving() -> tuple[Flow, ...]:
         _row(priorities.State.STRAY, [*at_most_reply, state("+trk+est-rpl")], []),
         _row(rank, [*original, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), Goto("Roles"))),
         _row(rank, [*reply, *unknown], on),
-        _row(rank, [*_IS_UDP, *trunk, DIRECTION.match(REPLY), *unknown], on),
     )
 
 
@@ -156,7 +154,6 @@ def _roles() -> tuple[Flow, ...]:
     judge = (*TO_CLIENT, Goto("Egress"))
     decided = load(EGRESS, UNSELECTED)
     return (
-        _row(rank.LOST, [*_IS_UDP, *reply, EXIT.match(LOCAL)], [*UDP_ENDS, *ASK]),
         _row(rank.LOST, [*_IS_TCP, *reply, ANSWERED.match(0)], ask),
         _row(rank.ANSWERED, [*_IS_TCP, BACKWARD, ANSWERED.match(1), SIDE.match(TRUNK), EXIT.match(LOCAL)], judge),
         _row(
