@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -31,6 +31,7 @@ class Rig:
         self.world = World(cluster.settings)
         self._tunnels = tunnels
         self._attached: dict[PodKey, tuple[str, IPv4Address]] = {}
+        self._lost: frozenset[str] = frozenset()
         self.switches: dict[str, Switch] = {}
         self.update(cluster)
 
@@ -64,13 +65,23 @@ class Rig:
         self._follow_attachments()
 
     def _facts(self) -> dict[str, BridgeFacts]:
-        facts = dict(offline_facts(self.cluster, self.world.registry.hosts))
+        facts = {
+            node: _surviving(own) if node in self._lost else own
+            for node, own in offline_facts(self.cluster, self.world.registry.hosts).items()
+        }
         if not self._tunnels:
             return facts
         return {
             node: replace(own, links={}, tunnel=TunnelPort(TUNNEL_PORT, UNDERLAY + index))
             for index, (node, own) in enumerate(sorted(facts.items()), start=1)
         }
+
+    def lose(self, nodes: Iterable[str]) -> None:
+        """The switches of these nodes lose their connections; all that is there survives it."""
+        self._lost = frozenset(nodes)
+        for node in self._lost & self.switches.keys():
+            self.switches[node].conntrack.flush()
+        self.program()
 
     def _follow_attachments(self) -> None:
         now = {
@@ -124,3 +135,8 @@ class Rig:
         if connection.destination.pod is None:
             place = Place(self.place(connection.source, connection.destination).node, GATEWAY_PORT)
         return self.network.send(place.node, place.port, replace(packet, eth_src=self.mac(connection.destination)))
+
+
+def _surviving(facts: BridgeFacts) -> BridgeFacts:
+    pods = {key: replace(port, survivor=True) for key, port in facts.pods.items()}
+    return replace(facts, pods=pods, connections_lost=True)
