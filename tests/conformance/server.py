@@ -45,9 +45,9 @@ def decoded(found: Manifest) -> Item:
 
 
 def meaning(item: Item, namespace: str = "default", name: str = "tried") -> KubernetesPolicy:
-    """The policy of a valid item, as if it were of this namespace and name."""
+    """The policy of a valid item, as if it were of this namespace and name, whenever it was made."""
     assert isinstance(item.value, KubernetesPolicy), item.problems
-    return replace(item.value, namespace=namespace, name=name)
+    return replace(item.value, namespace=namespace, name=name, created="")
 
 
 def difference(verdict: Verdict, item: Item) -> str:

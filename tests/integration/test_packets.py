@@ -88,7 +88,7 @@ def node_address(live: Live, number: int) -> IPv4Address:
 def identity(live: Live, name: str) -> int:
     """The identity of a pod, as its own node's tables say."""
     shown = node(live, NODE_OF[name]).ofctl("dump-flows", "--no-stats")
-    found = re.search(rf"nw_src={re.escape(str(address(live, name)))} actions=.*set_field:(0x[0-9a-f]+)->reg1", shown)
+    found = re.search(rf"nw_src={re.escape(str(address(live, name)))} actions=.*set_field:(0x[0-9a-f]+)->reg1\b", shown)
     assert found is not None
     return int(found[1], 16)
 

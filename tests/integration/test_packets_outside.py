@@ -199,7 +199,7 @@ def stranger(live: Live) -> Iterator[Tap]:
 def identity(node: Node, address: str) -> int:
     """The identity of a pod, as its own node's tables say."""
     shown = node.ofctl("dump-flows", "--no-stats")
-    found = re.search(rf"nw_src={re.escape(address)} actions=.*set_field:(0x[0-9a-f]+)->reg1", shown)
+    found = re.search(rf"nw_src={re.escape(address)} actions=.*set_field:(0x[0-9a-f]+)->reg1\b", shown)
     assert found is not None
     return int(found[1], 16)
 
