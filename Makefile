@@ -10,7 +10,7 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
 SYSTEM := openvswitch-switch mininet iproute2 nftables ethtool iputils-ping procps curl openssl python3-venv
-TEST_SECONDS ?= 1500
+TEST_SECONDS ?= 3600
 # A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
 TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
