@@ -37,7 +37,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import Program
-from romana_ovs.pipeline.zones import COMMON
+from romana_ovs.pipeline.zones import COMMON, colliding
 from romana_ovs.policy.published import Observed
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
@@ -82,6 +82,7 @@ class RomanaOvs(runtime.RyuApp):
         self._failure = self._mute = ""
         self._strangers: Mapping[Stranger, str] = {}
         self._displaced: Mapping[PodKey, str] = {}
+        self._sharing: Mapping[str, str] = {}
         self._patient_until = 0.0
         self._last: Loaded | None = None
 
@@ -269,6 +270,10 @@ class RomanaOvs(runtime.RyuApp):
         self._origin.speak()
         self._warn_of_strangers(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
+        sharing = self._sharing_zones()
+        for node in sharing.keys() - self._sharing.keys():
+            LOG.error("%s", sharing[node])
+        self._sharing = sharing
         nodes = [node for node in self._programmable() if node in facts and node in driven]
         self._rounds.begin(number, Round(generation, {node: pledge(node) for node in nodes}), nodes)
         self._tables.keep(facts)
@@ -310,7 +315,20 @@ class RomanaOvs(runtime.RyuApp):
         """The sessions that may be given tables, by node."""
         return {
             node: one for node, one in self._sessions_by_node().items()
-            if one.ready and self.world.host_number(node) is not None
+            if one.ready and self.world.host_number(node) is not None and node not in self._sharing
+        }
+
+    def _sharing_zones(self) -> dict[str, str]:
+        """A sentence for each node that is left alone, as another bridge of its ovs-vswitchd has its conntrack zones."""
+        places: dict[str, dict[str, int]] = {}
+        for node in self.ports.bridges:
+            host = self.world.host_number(node)
+            if host is not None:
+                places.setdefault(self.ports.remote_of[node], {})[node] = host
+        return {
+            node: f"node {node} is not programmed: its conntrack zones are those of node {other}, of the same switch"
+            for hosts in places.values()
+            for node, other in colliding(hosts).items()
         }
 
     def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
@@ -347,7 +365,7 @@ class RomanaOvs(runtime.RyuApp):
         return {
             node: session
             for node, session in self._sessions_by_node().items()
-            if self.world.host_number(node) is not None
+            if self.world.host_number(node) is not None and node not in self._sharing
         }
 
     # What the rounds need.
@@ -412,6 +430,7 @@ class RomanaOvs(runtime.RyuApp):
             *self._origin.troubles,
             *self.ports.warnings,
             *self._limits.problems,
+            *self._sharing.values(),
             *self._strangers.values(),
             *map(str, self.world.problems),
             *self._failures,

@@ -43,6 +43,13 @@ def zone(host: int, index: int) -> int:
     return slot(host) << INDEX_BITS | index
 
 
+def colliding(hosts: Mapping[str, int]) -> Mapping[str, str]:
+    """Nodes whose bridges would share zones, each with the first by name that has them; `hosts` are of one vswitchd."""
+    first: dict[int, str] = {}
+    owners = {node: first.setdefault(slot(hosts[node]), node) for node in sorted(hosts)}
+    return MappingProxyType({node: owner for node, owner in owners.items() if owner != node})
+
+
 def common_zone(host: int) -> int:
     """The number of a bridge's common zone."""
     return zone(host, COMMON_INDEX)
