@@ -319,7 +319,7 @@ class RomanaOvs(runtime.RyuApp):
         }
 
     def _sharing_zones(self) -> dict[str, str]:
-        """A sentence for each node that is left alone, as another bridge of its ovs-vswitchd has its conntrack zones."""
+        """A sentence for each node left alone because another bridge of its ovs-vswitchd has its conntrack zones."""
         places: dict[str, dict[str, int]] = {}
         for node in self.ports.bridges:
             host = self.world.host_number(node)
