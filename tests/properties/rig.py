@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
@@ -14,6 +15,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.network import Arrival, Network, Place, Wiring
 from romana_ovs.pipeline.packet import Addresses, Packet, transport
+from romana_ovs.pipeline.zones import pod_zone
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import World, offline_facts
 
@@ -24,13 +26,21 @@ UNDERLAY = IPv4Address("192.0.2.0")
 CLIENT_PORT = 40000
 
 
+class Attached(NamedTuple):
+    """Where a pod is, and the index of its conntrack zone; a pod for which this changes is forgotten on its switch."""
+
+    node: str
+    address: IPv4Address
+    zone: int
+
+
 class Rig:
     """The switches of a cluster, kept over its changes with their connections."""
 
     def __init__(self, cluster: Cluster, *, tunnels: bool = False) -> None:
         self.world = World(cluster.settings)
         self._tunnels = tunnels
-        self._attached: dict[PodKey, tuple[str, IPv4Address]] = {}
+        self.attached: dict[PodKey, Attached] = {}
         self._lost: frozenset[str] = frozenset()
         self.switches: dict[str, Switch] = {}
         self.update(cluster)
@@ -54,15 +64,17 @@ class Rig:
     def program(self) -> None:
         """The tables of the world as it is now, steps that are still pending left out."""
         self.facts = self._facts()
+        attached = {}
         for node, own in self.facts.items():
             view = self.world.view(own, self.facts)
+            attached |= {pod.key: Attached(node, pod.address, pod_zone(view, pod).index) for pod in view.pods}
             flows = compile_node(view, resolve(view)).flows.values()
             if node in self.switches:
                 self.switches[node].program(flows)
             else:
                 self.switches[node] = Switch(flows)
         self.network = Network({node: self.switches[node] for node in self.facts}, Wiring.of(self.facts))
-        self._follow_attachments()
+        self._follow_attachments(attached)
 
     def _facts(self) -> dict[str, BridgeFacts]:
         facts = {
@@ -83,19 +95,12 @@ class Rig:
             self.switches[node].conntrack.flush()
         self.program()
 
-    def _follow_attachments(self) -> None:
-        now = {
-            key: (node, address)
-            for node, own in self.facts.items()
-            for key in own.pods
-            if (address := self.world.address_of(key)) is not None
-        }
-        changed = set(now.items()) ^ set(self._attached.items())
-        for node, address in {place for _, place in changed}:
+    def _follow_attachments(self, now: dict[PodKey, Attached]) -> None:
+        for _, (node, address, _) in set(now.items()) ^ set(self.attached.items()):
             if node in self.switches:
                 self.switches[node].conntrack.flush(address=int(address))
-        self._attached = now
-        self.addresses = {key: address for key, (_, address) in now.items()}
+        self.attached = now
+        self.addresses = {key: pod.address for key, pod in now.items()}
 
     def place(self, end: Endpoint, other: Endpoint) -> Place:
         """Where `end` is attached; outside addresses are behind the gateway of the pod they talk with."""
