@@ -80,6 +80,12 @@ OPTIONS = (
         "How many connections one tenant may have on one node, and at most a fourth of the node's table; 0: no limit.",
     ),
     Option(
+        "fragments",
+        "50",
+        "fragments a second",
+        "How many fragments of IP packets one pod may send, two seconds' worth of them at once; 0: no limit.",
+    ),
+    Option(
         "namespace_terms",
         "10000",
         "peers and ports",
@@ -260,6 +266,7 @@ def _settings(reading: _Reading) -> Settings:
         endpoint_bits=reading.of("endpoint_bits", _bits),
         new_connections=reading.of("new_connections", _rate),
         tenant_connections=reading.of("tenant_connections", _connections),
+        fragments=reading.of("fragments", _fragments),
         namespace_terms=reading.of("namespace_terms", _terms),
         namespace_flows=reading.of("namespace_flows", _flows),
     )
@@ -403,6 +410,10 @@ def _bits(text: str) -> int:
 
 def _rate(text: str) -> int:
     return _whole(text, 0, MAX_RATE, "connections a second")
+
+
+def _fragments(text: str) -> int:
+    return _whole(text, 0, MAX_RATE, "fragments a second")
 
 
 def _connections(text: str) -> int:

@@ -39,6 +39,7 @@ host_bits = 6
 endpoint_bits = 6
 new_connections = 250
 tenant_connections = 5000
+fragments = 20
 manifests = /srv/manifests
 nodes = 3
 ovsdb = unix:/run/a.sock, tcp:127.0.0.1:6640
@@ -57,6 +58,7 @@ WANTED = Settings(
     endpoint_bits=6,
     new_connections=250,
     tenant_connections=5000,
+    fragments=20,
 )
 
 
@@ -135,6 +137,7 @@ def test_the_example_file_names_every_option_with_its_default() -> None:
         ("new_connections = -1", '"-1" is not a number of connections a second from 0 to 1000000'),
         ("new_connections = 1k", "is not a number of connections a second"),
         ("new_connections = 1000001", "is not a number of connections a second"),
+        ("fragments = -1", '"-1" is not a number of fragments a second from 0 to 1000000'),
         ("tenant_connections = -1", '"-1" is not a number of connections from 0 to 100000000'),
         ("tenant_connections = many", "is not a number of connections"),
         ("nodes = 0", "is not a number of nodes"),

@@ -140,6 +140,11 @@ class Plan:
         field = self.hosts - 1 << self.endpoint_bits
         return self._value(0, host, 0), int(self.network.netmask) | field
 
+    def is_on(self, host: int, address: IPv4Address) -> bool:
+        """Whether `address` is of this host's share of the network."""
+        place = self.split(address)
+        return place is not None and place.host == host
+
     def gateway(self, host: int) -> IPv4Address:
         """The node's own address towards its pods."""
         return self.address(NODE_SEGMENT, host, GATEWAY_ENDPOINT)

@@ -21,6 +21,8 @@ LOG = logging.getLogger("romana_ovs.limits")
 
 TENANT_SHARE, COMMON_SHARE = 4, 2
 """One tenant gets a fourth of a table at most, what is no single tenant's half of it, whatever the setting says."""
+MOST_FRAGMENTS = 5000
+"""Fragments that the userspace datapath keeps at a time: as many as it can be told to, where 1,000 are what it does."""
 LOOK_SECONDS = 10.0
 """Between two looks at how many connections there are."""
 RETRY_SECONDS = 1.0
@@ -96,6 +98,7 @@ class _Table:
         if setting and not tenants.keys() <= found.keys():
             # New zones, or a new process.
             self.size = self.zones.table_size()
+            self.zones.set_fragments(MOST_FRAGMENTS)
         limits = limits_of(tenants, setting, self.size)
         wrong = {zone: limit for zone, limit in limits.items() if zone not in found or found[zone].limit != limit}
         self.zones.set(wrong)

@@ -15,17 +15,24 @@ class Classify(IntEnum):
     MISS = 0
 
 
-class NextHop(IntEnum):
-    """Frames to no next hop, bit by bit, so that few datapath flows refuse them all."""
+class SourceMac(IntEnum):
+    """A pod's own MAC, part by part, so that few datapath flows refuse all others."""
 
-    WRONG = 100
+    PART = 100
     MISS = 0
 
 
-class SourceMac(IntEnum):
-    """A pod's frames with another MAC, likewise."""
+class NextHop(IntEnum):
+    """The MAC of all next hops, likewise."""
 
-    WRONG = 100
+    PART = 100
+    MISS = 0
+
+
+class Fragments(IntEnum):
+    """How many pieces of packets a pod may send."""
+
+    LIMITED = 100
     MISS = 0
 
 
@@ -61,17 +68,28 @@ class Compare(IntEnum):
 
 
 class Locate(IntEnum):
-    """Where it goes."""
+    """Where it goes: by prefixes alone."""
 
     ENDPOINT = 400
-    """Local pods, the node's own addresses, foreign addresses elsewhere: exact."""
-    OWN_SHARE = 350
-    """An address of this node's share that no pod has."""
-    HOST = 300
+    """Pods' and the node's own addresses that are not from this node's share of the plan: exact."""
     NETWORK = 200
     SPECIAL = 150
     """Multicast, broadcast, unspecified, loopback."""
     OUTSIDE = 100
+    MISS = 0
+
+
+class LocateHost(IntEnum):
+    """Which node's share of the plan it is."""
+
+    HOST = 300
+    MISS = 0
+
+
+class LocatePod(IntEnum):
+    """Who has an address of this node's share."""
+
+    ENDPOINT = 400
     MISS = 0
 
 

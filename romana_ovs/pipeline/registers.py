@@ -113,9 +113,15 @@ ZONE = Register(
     "zone", _reg(11, 16, 16), "conntrack zone; before table Track that of a local sender", "Classify", "Refuse"
 )
 TUNNEL = Register("tunnel", _reg(12), "underlay address of the node to tunnel to", "Locate", "Deliver")
-SCRATCH = Register("scratch", _reg(13), "for swapping fields; the second of two that are compared", "Arp", "Commit")
+SCRATCH = Register(
+    "scratch",
+    _reg(13),
+    "for swapping fields; the second of two that are compared; which part of a MAC is next",
+    "SourceMac",
+    "Commit",
+)
 SENDER_MAC = Register("sender_mac", _reg(14), "last four bytes of the MAC that a local sender has", "Classify", "Arp")
-COMPARED = Register("compared", _reg(15), "the first of two values that are compared", "Arp", "Compare")
+COMPARED = Register("compared", _reg(15), "the first of two values that are compared", "SourceMac", "Compare")
 
 CT_SIDE = Register(
     "ct_side", Bits("ct_label", 0, 2), "where the connection's first packet came in", "Commit", "State", _SIDES

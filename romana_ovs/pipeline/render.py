@@ -12,7 +12,14 @@ from romana_ovs.pipeline.fields import CT_STATE_BITS
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.interpret import Event, Tracking, Visit
 from romana_ovs.pipeline.listing import ordered, readable
-from romana_ovs.pipeline.meters import BURST_SECONDS, METERS
+from romana_ovs.pipeline.meters import (
+    ARP_RATE,
+    BURST_SECONDS,
+    FRAGMENT_BURST_SECONDS,
+    METERS,
+    arp_meter_number,
+    fragment_meter_number,
+)
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.registers import (
     CONNTRACK_BITS,
@@ -219,6 +226,11 @@ def _meters() -> str:
             f"numbers than `{METERS.start:#x}` to `{METERS.stop - 1:#x}` are none of ours. It lets `new_connections` "
             f"packets a second pass (`romana.conf`), {BURST_SECONDS} seconds' worth of them at once. "
             "`ovs-ofctl -O OpenFlow15 meter-stats BRIDGE` counts what was dropped.",
+            "",
+            f"A second meter of each pod (`{arp_meter_number(0):#x}` plus its port) is for its ARP requests, "
+            f"{ARP_RATE} a second, and a third (`{fragment_meter_number(0):#x}`) for its fragments, `fragments` "
+            f"a second and {FRAGMENT_BURST_SECONDS} seconds' worth of them at once: conntrack keeps pieces until their "
+            "datagram is whole, and has room for so many of all pods.",
             "",
         ]
     )

@@ -17,7 +17,7 @@ from eventlet.event import Event as Signal
 
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.pipeline.meters import Meter
+from romana_ovs.pipeline.meters import Meter, setting_of
 from romana_ovs.switch import messages
 from romana_ovs.switch.datapath import GuardedDatapath, error_text
 from romana_ovs.switch.meter_wire import meter_mod, meters_request, read_meters
@@ -61,7 +61,9 @@ def _named(flow: Flow | Meter | None) -> str:
     if flow is None:
         return "the switch refused"
     if isinstance(flow, Meter):
-        return f"the switch refused the meter {flow.text()} ({flow.origin}), which new_connections = 0 does without"
+        setting = setting_of(flow.number)
+        without = f", which {setting} = 0 does without" if setting else ""
+        return f"the switch refused the meter {flow.text()} ({flow.origin}){without}"
     return f"the switch refused the flow {flow.table} priority={flow.priority} {flow.match_text()} ({flow.origin})"
 
 

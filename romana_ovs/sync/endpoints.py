@@ -20,7 +20,13 @@ from romana_ovs.sync.plan import Plan
 
 Owners = Mapping[IPv4Address, tuple[PodKey, str]]
 """Of each address the pod that has it: its name and its UID."""
-_PLACES = next(table.name for table in TABLES if table.priorities is priorities.Locate)
+_PLACES = {
+    table.name: rank.ENDPOINT
+    for table in TABLES
+    for rank in (priorities.Locate, priorities.LocatePod)
+    if table.priorities is rank
+}
+"""The tables with rows of local pods, and the priority of these."""
 _WHOLE = 0xFFFFFFFF
 
 
@@ -40,9 +46,7 @@ def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
     """The local pods among `flows`, by address."""
     found: dict[IPv4Address, Endpoint] = {}
     for flow in flows:
-        if flow.table != _PLACES or flow.priority != priorities.Locate.ENDPOINT:
-            continue
-        if _loaded(flow, EXIT) != LOCAL:
+        if flow.priority != _PLACES.get(flow.table) or _loaded(flow, EXIT) != LOCAL:
             continue
         for item in flow.match:
             if item.field == "nw_dst" and item.mask == _WHOLE:

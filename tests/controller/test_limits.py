@@ -22,6 +22,7 @@ class FakeZones:
     uses: dict[int, ZoneUse] = field(default_factory=dict)
     calls: list[tuple[str, object]] = field(default_factory=list)
     fault: str = ""
+    fragments: int = 1000
 
     def _ask(self) -> None:
         if self.fault:
@@ -30,6 +31,10 @@ class FakeZones:
     def table_size(self) -> int | None:
         self._ask()
         return self.table
+
+    def set_fragments(self, count: int) -> None:
+        self._ask()
+        self.fragments = count
 
     def read(self) -> dict[int, ZoneUse]:
         self._ask()
@@ -120,8 +125,10 @@ def test_a_process_that_lost_them_gets_them_again_by_its_own_table() -> None:
     watched = Watched(setting=250_000)
     watched.follow({RED: "red"})
     watched.limits.work()
-    watched.zones.uses, watched.zones.table = {}, 4000
+    assert watched.zones.fragments == 5000
+    watched.zones.uses, watched.zones.table, watched.zones.fragments = {}, 4000, 1000
     watched.limits.work()
+    assert watched.zones.fragments == 5000, "a new process keeps as few as ever"
     assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
 
 

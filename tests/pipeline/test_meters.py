@@ -11,7 +11,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import PopMpls, PushMpls, Resubmit, ThroughMeter
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.interpret import Visit
-from romana_ovs.pipeline.meters import METERS, arp_meter_number, meter_number
+from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
 from romana_ovs.pipeline.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
 from tests.pipeline.lab import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
 
@@ -60,15 +60,16 @@ def test_later_packets_of_a_connection_do_not_whether_or_not_it_is_answered() ->
 
 def test_no_limit_is_no_meter() -> None:
     one = lab()
-    view = replace(one.view(1), settings=Settings(new_connections=0))
+    view = replace(one.view(1), settings=Settings(new_connections=0, fragments=0))
     program = compile_node(view, one.verdicts(1))
     limited = one.program(1)
     asking = [arp_meter_number(1), arp_meter_number(2)]
     assert sorted(program.meters) == asking, "requests for addresses are always metered"
-    assert sorted(limited.meters) == [METERS[1], METERS[2], *asking]
+    pieces = [fragment_meter_number(1), fragment_meter_number(2)]
+    assert sorted(limited.meters) == [METERS[1], METERS[2], *asking, *pieces]
     gone = limited.flows.keys() - program.flows.keys()
     assert program.flows.keys() < limited.flows.keys()
-    assert len(gone) == 2
+    assert len(gone) == 4
     assert all(ThroughMeter in map(type, limited.flows[key].actions) for key in gone)
 
 
@@ -76,8 +77,21 @@ def test_no_limit_is_no_meter() -> None:
 def test_a_meter_stays_in_our_range(port: int) -> None:
     with pytest.raises(PipelineError, match="no meter"):
         meter_number(port)
-    assert METERS.stop - 1 == arp_meter_number(0xFFFF)
-    assert meter_number(0xFFFF) < arp_meter_number(0)
+    assert METERS.stop - 1 == fragment_meter_number(0xFFFF)
+    assert meter_number(0xFFFF) < arp_meter_number(0) and arp_meter_number(0xFFFF) < fragment_meter_number(0)
+
+
+def test_a_meter_says_which_setting_does_without_it() -> None:
+    numbers = (meter_number(7), fragment_meter_number(0xFFFF), arp_meter_number(7))
+    assert [setting_of(number) for number in numbers] == ["new_connections", "fragments", ""]
+
+
+def test_every_piece_of_a_packet_passes_another_meter_of_its_pod() -> None:
+    one = lab()
+    for whole in (udp(one.ends("c", "near"), 4000, 53), udp(one.ends("c", "far"), 4000, 53)):
+        for piece in whole.fragments(7):
+            assert metered(one, 1, piece)[0] == METERS.index(fragment_meter_number(1))
+    assert metered(one, 1, udp(one.ends("c", "near"), 4000, 53)) == []
 
 
 def test_requests_for_addresses_pass_a_meter_before_anything_reads_their_target() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from romana_ovs.pipeline.listing import loadable, ordered, readable, rows, unmetered
-from romana_ovs.pipeline.meters import METERS, arp_meter_number
+from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number
 from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.packet import tcp, udp
 from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE
@@ -49,8 +49,9 @@ def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_load
     first, second = (program.meters[METERS[port]].text() for port in (2, 3))
     assert first == f"meter={METERS[2]},pktps,burst,stats,bands=type=drop,rate=1000,burst_size=10000"
     lines = loadable(program.flows.values(), program.meters).splitlines()
-    asking = [f"# {program.meters[arp_meter_number(port)].text()}" for port in (2, 3)]
-    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}", *asking]
+    others = [f"# {program.meters[number(port)].text()}"
+              for number in (arp_meter_number, fragment_meter_number) for port in (2, 3)]
+    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}", *others]
     (place,) = [number for number, line in enumerate(lines) if line.endswith(f", first through meter:{METERS[2]}")]
     assert "in_port=2," in lines[place + 1] and " actions=ct(commit," in lines[place + 1]
     listed = rows(program.flows.values(), program.meters)

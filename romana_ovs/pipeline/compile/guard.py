@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
@@ -21,11 +20,11 @@ from romana_ovs.pipeline.actions import (
     ThroughMeter,
 )
 from romana_ovs.pipeline.compile.compare import compare
-from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, loads, swapped
+from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, load, loads, swapped
 from romana_ovs.pipeline.cookies import Feature
-from romana_ovs.pipeline.fields import ETH_ARP, mac_number
+from romana_ovs.pipeline.fields import ETH_ARP, FRAG_ANY, mac_number
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.pipeline.meters import arp_meter_number
+from romana_ovs.pipeline.meters import Meter, arp_meter_number
 from romana_ovs.pipeline.registers import (
     ANSWERED,
     DIFFERENT,
@@ -36,6 +35,7 @@ from romana_ovs.pipeline.registers import (
     MAC_PREFIX,
     NEXT_HOP_MAC,
     QUESTION,
+    SCRATCH,
     SENDER_CLIENT,
     SENDER_ID,
     SENDER_MAC,
@@ -86,8 +86,9 @@ def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> t
         sending.append(("eth_src", mac))
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
     asked = (*loads((SIDE, LOCAL)), *expected) if ours else ()
+    onward: list[Action] = [*marks, *expected, Goto("SourceMac" if ours else "NextHop")]
     return (
-        row(priorities.Classify.SOURCE, sending, [*marks, *expected, Goto("SourceMac" if ours else "NextHop")]),
+        row(priorities.Classify.SOURCE, sending, onward),
         # The target of a request is read in a second pass, which the meter stands before.
         row(
             priorities.Classify.SOURCE,
@@ -98,23 +99,58 @@ def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> t
 
 
 def mac_frame() -> tuple[Flow, ...]:
-    """Tables SourceMac and NextHop: a row for each bit that may be wrong, and the way on."""
-    row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
-    wrong: list[tuple[IntEnum, list[Condition]]] = []
-    for bit in range(48):
-        one = 1 << bit
-        wrong.append((priorities.NextHop.WRONG, [("eth_dst", ~NEXT_HOP_MAC & one, one)]))
-        if bit >= SENDER_MAC.bits.width:
-            wrong.append((priorities.SourceMac.WRONG, [("eth_src", ~(MAC_PREFIX << 32) & one, one)]))
-            continue
-        wrong += [
-            (priorities.SourceMac.WRONG, [("eth_src", value, one), SENDER_MAC.match(one & ~value, one)])
-            for value in (0, one)
-        ]
+    """Tables SourceMac and NextHop: a MAC part by part, by rows that lead from one to the next; SCRATCH says which.
+
+    A wrong MAC finds no row at its first wrong part, so the datapath needs no more than 15 flows for each part to
+    refuse whatever a sender thinks up. One row for the whole would need a flow for each MAC.
+    """
+    parts = range(0, 48, _PART_BITS)
+    source, hop = priorities.SourceMac.PART, priorities.NextHop.PART
+    flows = []
+    for step, low in enumerate(parts):
+        sender, target = Bits("eth_src", low, _PART_BITS), Bits("eth_dst", low, _PART_BITS)
+        at: list[Condition] = [SCRATCH.match(step)]
+        if low < SENDER_MAC.bits.width:
+            own = compare(sender, Bits(SENDER_MAC.bits.field, low, _PART_BITS))
+            flows.append(_mac_row(source, [*at, DIFFERENT.match(0)], [*own, load(SCRATCH, step + 1), _AGAIN_SOURCE]))
+        else:
+            flows.append(_mac_row(source, [*at, DIFFERENT.match(0), _part(sender, MAC_PREFIX << 32)],
+                                  [load(SCRATCH, step + 1), _AGAIN_SOURCE]))
+        flows.append(_mac_row(hop, [*at, _part(target, NEXT_HOP_MAC)], [load(SCRATCH, step + 1), Resubmit("NextHop")]))
+    last = SCRATCH.match(len(parts))
     return (
-        *(row(priority, match, []) for priority, match in wrong),
-        row(priorities.SourceMac.MISS, [], [Goto("NextHop")]),
-        row(priorities.NextHop.MISS, [], [Goto("Locate")]),
+        *flows,
+        _mac_row(source, [last], [load(SCRATCH, 0), Goto("NextHop")]),
+        _mac_row(hop, [last], [Goto("Fragments")]),
+    )
+
+
+_PART_BITS = 4
+_AGAIN_SOURCE = Resubmit("SourceMac")
+_mac_row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
+
+
+def _part(bits: Bits, mac: int) -> Condition:
+    """That a part of a MAC is that of `mac`."""
+    mask = (1 << bits.width) - 1 << bits.low
+    return (bits.field, mac & mask, mask)
+
+
+def fragments() -> tuple[Flow, ...]:
+    """The way of what is whole, and of all that no pod here sends."""
+    return (_mac_row(priorities.Fragments.MISS, [], [Goto("Locate")]),)
+
+
+def limited_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
+    """The fragments of the pod at this port pass its meter."""
+    return (
+        flow(
+            priorities.Fragments.LIMITED,
+            [IP, ("in_port", ofport), ("nw_frag", FRAG_ANY, FRAG_ANY)],
+            [ThroughMeter(meter.number), Goto("Locate")],
+            feature=Feature.SPOOF_GUARD,
+            origin=meter.origin,
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from functools import partial
 from ipaddress import IPv4Network
 
@@ -45,8 +46,11 @@ def _to_mac(mac: str) -> tuple[Action, ...]:
     return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), NEXT_HOP_MAC))
 
 
-def pod_place(pod: LocalPod, member: Membership, place: PodZone) -> tuple[Flow, ...]:
-    """Where a local pod is, and what is needed to judge packets to it: whether it sent them itself, too."""
+def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, share: bool) -> tuple[Flow, ...]:
+    """Where a local pod is, and what is needed to judge packets to it: whether it sent them itself, too.
+
+    `share`: its address is of this node's share of the plan.
+    """
     marks = loads(
         (EXIT, LOCAL),
         (SURVIVOR, int(pod.survivor)),
@@ -59,7 +63,7 @@ def pod_place(pod: LocalPod, member: Membership, place: PodZone) -> tuple[Flow, 
     )
     return (
         flow(
-            priorities.Locate.ENDPOINT,
+            _endpoint(share=share),
             [("nw_dst", int(pod.address))],
             [*marks, *_to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("Track")],
             feature=Feature.FORWARDING,
@@ -68,26 +72,35 @@ def pod_place(pod: LocalPod, member: Membership, place: PodZone) -> tuple[Flow, 
     )
 
 
-def gateway_place(gateway: Gateway, host: int) -> tuple[Flow, ...]:
+def _endpoint(*, share: bool) -> IntEnum:
+    return priorities.LocatePod.ENDPOINT if share else priorities.Locate.ENDPOINT
+
+
+def gateway_place(gateway: Gateway, plan: Plan, host: int) -> tuple[Flow, ...]:
     """The node's own addresses, and everything outside by way of the node."""
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("gateway"))
     marks = loads((EXIT, GATEWAY), (SURVIVOR, int(gateway.survivor)), (OUT_PORT, gateway.ofport))
     way = (*marks, *_to_mac(gateway.mac), Goto("Track"))
     node = loads((OWN_NODE, 1), (RECEIVER_ID, node_identity(host)))
     own = tuple(
-        row(priorities.Locate.ENDPOINT, [("nw_dst", int(address))], [*node, *way])
+        row(_endpoint(share=plan.is_on(host, address)), [("nw_dst", int(address))], [*node, *way])
         for address in sorted(set(gateway.addresses))
     )
     return (*own, row(priorities.Locate.OUTSIDE, [IP], [*loads((RECEIVER_ID, OUTSIDE)), *way]))
 
 
 def network_place(plan: Plan, host: int) -> tuple[Flow, ...]:
-    """Addresses of the plan that nobody has here, and addresses that no unicast packet goes to: dropped."""
+    """The way to addresses of the plan; addresses that no unicast packet goes to are dropped.
+
+    The host bits are asked for in a table of their own: they are no prefix, and the datapath's flows have all of such a
+    mask that is looked at, also in what goes outside.
+    """
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("network"))
     network = plan.network
+    here = ("nw_dst", int(network.network_address), int(network.netmask))
     return (
-        row(priorities.Locate.OWN_SHARE, [("nw_dst", *plan.host_match(host))], []),
-        row(priorities.Locate.NETWORK, [("nw_dst", int(network.network_address), int(network.netmask))], []),
+        row(priorities.Locate.NETWORK, [here], [Goto("LocateHost")]),
+        row(priorities.LocateHost.HOST, [("nw_dst", *plan.host_match(host))], [Goto("LocatePod")]),
         *(
             row(priorities.Locate.SPECIAL, [("nw_dst", int(block.network_address), int(block.netmask))], [])
             for block in _SPECIAL
@@ -100,7 +113,7 @@ def remote_places(plan: Plan, hosts: tuple[RemoteHost, ...], foreign: tuple[Fore
     flows = []
     by_number = {host.number: host for host in hosts}
     for host in hosts:
-        flows.append(_way(host, ("nw_dst", *plan.host_match(host.number)), priorities.Locate.HOST))
+        flows.append(_way(host, ("nw_dst", *plan.host_match(host.number)), priorities.LocateHost.HOST))
     for route in foreign:
         if route.host in by_number:
             destination: Condition = ("nw_dst", int(route.address))
@@ -108,7 +121,7 @@ def remote_places(plan: Plan, hosts: tuple[RemoteHost, ...], foreign: tuple[Fore
     return tuple(flows)
 
 
-def _way(host: RemoteHost, destination: Condition, priority: priorities.Locate) -> Flow:
+def _way(host: RemoteHost, destination: Condition, priority: IntEnum) -> Flow:
     tunnel = int(host.tunnel) if host.tunnel is not None else 0
     return flow(
         priority,

@@ -16,7 +16,7 @@ from romana_ovs.pipeline.compile.closing import close_pods, closing, sendable
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.pipeline.meters import Meter, arp_meter, opening_meter
+from romana_ovs.pipeline.meters import Meter, arp_meter, fragment_meter, opening_meter
 from romana_ovs.pipeline.zones import pod_zone, zones
 from romana_ovs.policy.view import ClientGroup, NodeView, Origin, ServerGroup, Verdicts
 
@@ -106,9 +106,10 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
             raise PipelineError(f"no verdicts for local pod {pod.key}")
         place = pod_zone(view, pod)
         inputs = (pod, member, place, view.host)
+        share = plan.is_on(view.host, pod.address)
         add(("guard", pod.key), inputs, partial(guard.pod_guard, *inputs))
         if not _is_own(view, pod.address):
-            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place))
+            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place, share=share))
     _add_policy(add, view, verdicts, plan)
     meters = _add_limits(add, view)
     close_pods(sections, failures)
@@ -126,6 +127,7 @@ def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
     apart = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
     add("arp", (), guard.arp_frame)
     add("mac", (), guard.mac_frame)
+    add("fragments", (), guard.fragments)
     add("compare", (), compare.compare_rows)
     add("tracking", (view.host, apart), lambda: locate.tracking(view.host, apart))
     add("states", (), track.states)
@@ -150,7 +152,7 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
             (gateway, view.host, plan, foreign),
             lambda: guard.gateway_guard(gateway, view.host, plan.network, foreign),
         )
-        add("way out", (gateway, view.host), lambda: locate.gateway_place(gateway, view.host))
+        add("way out", (gateway, plan, view.host), lambda: locate.gateway_place(gateway, plan, view.host))
         own = (view.host, gateway.addresses)
         add("node's errors", own, lambda: related.node_errors(*own))
     for trunk in view.trunks:
@@ -165,13 +167,17 @@ def _is_own(view: NodeView, address: IPv4Address) -> bool:
 
 
 def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
-    """How many connections a local pod may open and ARP requests it may send; returns the meters that see to it."""
-    rate = view.settings.new_connections
+    """How many connections a local pod may open, and ARP requests and fragments it may send; returns the meters."""
+    rate, pieces = view.settings.new_connections, view.settings.fragments
     meters: dict[int, Meter] = {}
     for pod in view.pods:
         origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
         asking = arp_meter(pod.ofport, origin)
         meters[asking.number] = asking
+        if pieces:
+            sending = fragment_meter(pod.ofport, pieces, origin)
+            meters[sending.number] = sending
+            add(("fragments", pod.key), (pod.ofport, sending), partial(guard.limited_fragments, pod.ofport, sending))
         if not rate:
             continue
         meter = opening_meter(pod.ofport, rate, origin)
