@@ -24,12 +24,7 @@ class Open:
 
 
 OPEN: tuple[Open, ...] = (
-    # The victim's own egress is open, so what comes may be the reply of a connection that was lost.
-    *(Open(f"*: restart of *: {one}* (closed by policy, *", "2: goes on in whichever direction policy admits",
-           always=False) for one in ("connections: ", "ICMP errors: about own refused packets")),
-    Open("*: first fragments without the rest *", "3: one pod's first fragments do not starve another's datagrams"),
-    *(Open(f"*: flood: {one} (*", "4: megaflows do not grow with what a sender can choose")
-      for one in ("ethertypes", "destination addresses", "identities")),
+    Open("*: flood: ethertypes (*", "4: megaflows do not grow with what a sender can choose"),
     Open("*: SCTP server to other ports of its client: *",
          "6: where the switch does not track its ports, a server cannot open associations to ports of its clients"),
 )

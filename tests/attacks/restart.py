@@ -33,8 +33,21 @@ BUSY = frozenset({"blue/talk1", "blue/talk2", "blue/near", "blue/far"})
 PODS = (
     pod("talk1", "node1", "blue") + pod("talk2", "node2", "blue") + pod("near", "node1", "blue")
     + pod("far", "node2", "blue") + pod("quiet1", "node1", "blue", app="quiet")
-    + pod("quiet2", "node2", "blue", app="quiet")
+    + pod("quiet2", "node2", "blue", app="quiet") + pod("sealed1", "node1", "blue", app="sealed")
+    + pod("sealed2", "node2", "blue", app="sealed")
 )
+SEALED = f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: sealed, namespace: blue}}
+spec:
+  podSelector: {{matchLabels: {{app: sealed}}}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{ground.ONE_PORT}]
+  egress: [{{to: [{{podSelector: {{matchLabels: {{app: pal}}}}}}]}}]
+"""
+"""Pods that may not open connections to the attacker either: what it sends them can be no reply, lost or not."""
 SHUT = f"""
 ---
 apiVersion: networking.k8s.io/v1
@@ -71,7 +84,7 @@ class Restarted:
 def restarted(folder: Path, fabric: Fabric, node: str) -> Iterator[Restarted]:
     """Connections of all kinds are open, then policies shut some and pods change, then `node`'s switch dies."""
     with (
-        ground.cluster(folder, fabric, more=PODS) as cluster, outside(cluster.node("node1")) as host,
+        ground.cluster(folder, fabric, more=PODS + SEALED) as cluster, outside(cluster.node("node1")) as host,
         scene_of(cluster, fabric) as scene,
     ):
         for key in ("blue/near", "blue/far"):

@@ -12,7 +12,7 @@ import pytest
 
 from romana_ovs.emulate.fabric import Fabric
 from tests.attacks.frameset import FrameSet
-from tests.attacks.ground import POLICY, TENANT, Duel
+from tests.attacks.ground import TENANT, Duel
 from tests.attacks.restart import BUSY, HEIRS, SERVERS, STREAMS, Restarted, again, pushes, restarted, turned
 from tests.attacks.scene import NotHeldError
 from tests.attacks.sets import SETS
@@ -24,7 +24,11 @@ LONG = pytest.mark.long
 NODES = [pytest.param("node1", marks=LONG), "node2"]
 GROUPS = ("plain", "connections", "ICMP errors")
 KEPT = tuple(one for one in SETS if one.name.partition(":")[0] in GROUPS)
-DUELS = TENANT + POLICY
+DUELS = (
+    *TENANT,
+    Duel("closed by policy both ways, same node", "blue/foe", "blue/v1", "blue/sealed1", "blue/pal1"),
+    Duel("closed by policy both ways, other node", "blue/foe", "blue/v2", "blue/sealed2", "blue/pal1"),
+)
 QUIET = tuple(Duel(f"{client} of {server}", server, "blue/v1" if client[-1] == "1" else "blue/v2", client, "blue/pal1")
               for client, server in SERVERS.items())
 HEIR = tuple(Duel(f"blue/heir{node[-1]}", server, "blue/v1" if node == "node1" else "blue/v2", f"blue/heir{node[-1]}",
