@@ -46,7 +46,7 @@ class Arp(IntEnum):
 
 
 class ArpOwn(IntEnum):
-    """Asking with another MAC; asking for its own address."""
+    """Asking as another; asking for its own address."""
 
     WRONG = 200
     ASK = 100

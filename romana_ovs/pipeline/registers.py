@@ -120,7 +120,13 @@ SCRATCH = Register(
     "SourceMac",
     "Commit",
 )
-SENDER_MAC = Register("sender_mac", _reg(14), "last four bytes of the MAC that a local sender has", "Classify", "Arp")
+SENDER_MAC = Register(
+    "sender_mac",
+    _reg(14),
+    "last four bytes of the MAC that a local sender has, which are its address",
+    "Classify",
+    "Arp",
+)
 COMPARED = Register("compared", _reg(15), "the first of two values that are compared", "SourceMac", "Compare")
 
 CT_SIDE = Register(

@@ -85,7 +85,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Arp",
-        "A pod has to ask with its own MAC. Nothing is flooded, and nobody else sees the request.",
+        "A pod has to ask with its own MAC and address. Nothing is flooded, and nobody else sees the request.",
         _names("eth_type", "eth_src", "arp_op", "arp_spa", "arp_sha", "reg0"),
         _names("reg0", "reg13", "reg15"),
         ("ArpOwn", "Compare"),

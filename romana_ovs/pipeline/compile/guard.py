@@ -63,12 +63,13 @@ ARP_REQUEST: Condition = ("arp_op", 1)
 def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> tuple[Flow, ...]:
     """What a pod's port may send: its own MAC and address, untagged; ARP, metered, for any address but its own.
 
-    A MAC of our making is checked by tables SourceMac and Arp; another one here, at a datapath flow for each wrong one.
+    A MAC that is made from the address is checked by tables SourceMac and Arp, and so is the sender of an ARP request;
+    with another MAC both are checked here, at a datapath flow for each wrong one.
     """
     origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
     port: Condition = ("in_port", pod.ofport)
     mac, address = mac_number(pod.mac), int(pod.address)
-    ours = mac >> 32 == MAC_PREFIX
+    ours = mac == MAC_PREFIX << 32 | address
     marks = loads(
         (SIDE, LOCAL),
         (SENDER_SURVIVOR, int(pod.survivor)),
@@ -79,17 +80,17 @@ def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> t
         (ZONE, zone(host, place.index)),
     )
     expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if ours else ()
-    asking = [port, UNTAGGED, ("arp_spa", address), ARP_REQUEST]
+    asking = [port, UNTAGGED, ARP_REQUEST]
     sending = [port, UNTAGGED, ("nw_src", address)]
     if not ours:
-        asking += [("eth_src", mac), ("arp_sha", mac)]
+        asking += [("eth_src", mac), ("arp_sha", mac), ("arp_spa", address)]
         sending.append(("eth_src", mac))
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
     asked = (*loads((SIDE, LOCAL)), *expected) if ours else ()
     onward: list[Action] = [*marks, *expected, Goto("SourceMac" if ours else "NextHop")]
     return (
         row(priorities.Classify.SOURCE, sending, onward),
-        # The target of a request is read in a second pass, which the meter stands before.
+        # Who asks for whom is read in a second pass, which the meter stands before.
         row(
             priorities.Classify.SOURCE,
             asking,
@@ -232,7 +233,12 @@ def arp_frame() -> tuple[Flow, ...]:
         row(
             priorities.Arp.POD,
             [ARP_REQUEST, SIDE.match(LOCAL), *prefix],
-            [*compare(source, SENDER_MAC.bits), *compare(own, SENDER_MAC.bits, again=True), Goto("ArpOwn")],
+            [
+                *compare(source, SENDER_MAC.bits),
+                *compare(own, SENDER_MAC.bits, again=True),
+                *compare(spa, SENDER_MAC.bits, again=True),
+                Goto("ArpOwn"),
+            ],
         ),
         row(priorities.Arp.ASK, [ARP_REQUEST, SIDE.match(0)], [Goto("ArpOwn")]),
         row(priorities.ArpOwn.WRONG, [ARP_REQUEST, DIFFERENT.match(1)], []),
