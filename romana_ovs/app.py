@@ -391,7 +391,7 @@ class RomanaOvs(runtime.RyuApp):
         return facts
 
     def _zones(self, node: str, program: Program) -> Zones:
-        """The conntrack zones of a node's bridge, with the tenant of each."""
+        """The conntrack zones of a node's bridge, and whose each is."""
         return Zones(Place(self.ports.remote_of[node], self.ports.bridges[node].datapath), program.zones)
 
     def _warn_of_strangers(self, cluster: Cluster) -> None:

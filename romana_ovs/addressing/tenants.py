@@ -81,8 +81,7 @@ class Tenants:
         room = max(0, self.most_tiers - self._tiers[tenant])
         missing = sorted(tier for tier in tiers if SegmentKey(tenant, tier) not in self._indexes)[:room]
         if tenant not in self._runs:
-            usual = max(1, min(USUAL_RUN, self._plan.segments // SMALLEST_SHARE))
-            self._add_run(tenant, max(usual, _power_of_two(len(missing))))
+            self._add_run(tenant, max(usual_run(self._plan), _power_of_two(len(missing))))
         for tier in missing:
             if not self._add_index(SegmentKey(tenant, tier)):
                 return
@@ -189,6 +188,11 @@ class Tenants:
         self._runs[tenant] = tuple(sorted(runs))
         self._frozen_runs = None
         return True
+
+
+def usual_run(plan: Plan) -> int:
+    """Segment indexes in the first run of a tenant with few tiers: a power of two."""
+    return max(1, min(USUAL_RUN, plan.segments // SMALLEST_SHARE))
 
 
 def named(segment: SegmentKey) -> str:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from romana_ovs.controller.wake import Wake
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.pipeline.zones import COMMON
+from romana_ovs.pipeline.zones import COMMON, Share
 from romana_ovs.switch.zones import ZoneLimits, ZoneUse
 
 LOG = logging.getLogger("romana_ovs.limits")
@@ -43,19 +43,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The conntrack zones of one bridge: the tenant of each, or COMMON."""
+    """The conntrack zones of one bridge, and whose each is."""
 
     place: Place
-    tenants: Mapping[int, str]
+    shares: Mapping[int, Share]
 
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """A zone that is at its limit: of which node, of which tenant (or COMMON)."""
+    """A zone that is at its limit: of which node, of which tenant (or COMMON), and whether it is one of several."""
 
     node: str
     tenant: str
     limit: int
+    partly: bool = False
 
     def __str__(self) -> str:
         """One sentence."""
@@ -64,18 +65,20 @@ class Full:
                 f"node {self.node}: the connections that are no single tenant's are as many as there may be "
                 f"({self.limit}): more are refused or get no answer until some of them end"
             )
+        limit = f"{self.limit}, {'a part of ' if self.partly else ''}tenant_connections"
         return (
-            f"node {self.node}: tenant {self.tenant} has as many connections as it may have there ({self.limit}, "
-            f"tenant_connections): more are refused or get no answer until some of them end"
+            f"node {self.node}: tenant {self.tenant} has as many connections as it may have there ({limit}): "
+            f"more are refused or get no answer until some of them end"
         )
 
 
-def limits_of(tenants: Mapping[int, str], setting: int, table: int | None) -> dict[int, int]:
+def limits_of(shares: Mapping[int, Share], setting: int, table: int | None) -> dict[int, int]:
     """The limit of each zone that gets one: none does with the `setting` 0, nor COMMON in a table of unknown size."""
     found = {}
-    for zone, tenant in tenants.items() if setting else ():
-        if tenant != COMMON:
-            found[zone] = setting if table is None else max(1, min(setting, table // TENANT_SHARE))
+    for zone, share in shares.items() if setting else ():
+        if share.tenant != COMMON:
+            whole = setting if table is None else min(setting, table // TENANT_SHARE)
+            found[zone] = max(1, whole // share.part)
         elif table is not None:
             found[zone] = max(1, table // COMMON_SHARE)
     return found
@@ -92,19 +95,21 @@ class _Table:
     trouble: str = ""
     failing_since: float | None = None
 
-    def work(self, tenants: Mapping[int, str], nodes: Mapping[int, str], setting: int) -> None:
+    def work(self, shares: Mapping[int, Share], nodes: Mapping[int, str], setting: int) -> None:
         """Look once: put right what is not as it should be, and see which zones are full. Raises SwitchError."""
-        found = self.zones.read()
-        if setting and not tenants.keys() <= found.keys():
+        found = self.zones.read(shares.keys() | self.ours)
+        if setting and not shares.keys() <= found.keys():
             # New zones, or a new process.
             self.size = self.zones.table_size()
             self.zones.set_fragments(MOST_FRAGMENTS)
-        limits = limits_of(tenants, setting, self.size)
+        limits = limits_of(shares, setting, self.size)
         wrong = {zone: limit for zone, limit in limits.items() if zone not in found or found[zone].limit != limit}
         self.zones.set(wrong)
         self.zones.remove((self.ours - limits.keys()) & found.keys())
         self.ours = frozenset(limits)
-        now = {zone: Full(nodes[zone], tenants[zone], limit) for zone, limit in limits.items()}
+        now = {
+            zone: Full(nodes[zone], shares[zone].tenant, limit, shares[zone].part > 1) for zone, limit in limits.items()
+        }
         self._judge({zone: full for zone, full in now.items() if self._at_limit(zone, full.limit, found)})
 
     def _at_limit(self, zone: int, limit: int, found: Mapping[int, ZoneUse]) -> bool:
@@ -177,10 +182,10 @@ class Limits:
                 return False
             self._tables[place] = _Table(self._zones_at(place.remote, place.datapath))
         table = self._tables[place]
-        tenants = {zone: tenant for zones in own.values() for zone, tenant in zones.tenants.items()}
-        nodes = {zone: node for node, zones in own.items() for zone in zones.tenants}
+        shares = {zone: share for zones in own.values() for zone, share in zones.shares.items()}
+        nodes = {zone: node for node, zones in own.items() for zone in zones.shares}
         try:
-            table.work(tenants, nodes, self._setting)
+            table.work(shares, nodes, self._setting)
         except SwitchError as error:
             if not own:
                 # The bridges are gone, and their switch with them.
@@ -213,4 +218,4 @@ class Limits:
         for table in self._tables.values():
             for full in table.full.values():
                 found.setdefault(full.node, []).append(full.tenant)
-        return MappingProxyType({node: tuple(sorted(tenants)) for node, tenants in sorted(found.items())})
+        return MappingProxyType({node: tuple(sorted(set(tenants))) for node, tenants in sorted(found.items())})

@@ -195,12 +195,14 @@ class Session:
     def _flush(self, wanted: Wanted, ends: Mapping[IPv4Address, Endpoint]) -> None:
         """Forget the connections of these addresses: in their tenant's zone and the common one.
 
-        What a shared tenant's pod has with others is in the zones of these.
+        What a shared tenant's pod has with others is in the zones of these, which may be thousands, and each question
+        costs the switch a look at its whole table: so it is asked about all zones at once. What other bridges of the
+        switch, or the host, remember of the address goes with it: that was about the same pod, and had to pass here.
         """
-        by_zone: dict[int, list[IPv4Address]] = {}
+        by_zone: dict[int | None, list[IPv4Address]] = {}
         for address, end in ends.items():
-            own = {zone(wanted.host, end.zone), common_zone(wanted.host)}
-            for number in sorted(own | wanted.program.zones.keys() if end.shared else own):
+            own = sorted({zone(wanted.host, end.zone), common_zone(wanted.host)})
+            for number in (None,) if end.shared else own:
                 by_zone.setdefault(number, []).append(address)
         try:
             for number, addresses in by_zone.items():

@@ -101,6 +101,11 @@ class Track(IntEnum):
     """A pod's packets to itself."""
     QUESTION = 200
     """TCP that one node asks another about: judged by policy alone, as it fits no window of its connection."""
+    RESERVED = 190
+    """An end elsewhere with an address in the plan's network that is not from the plan."""
+    FIRST_BLOCK = 175
+    REMOTE = 170
+    """A shared tenant's pod here and an end on another node: by whose tenant is there."""
     SHARED = 160
     """Both ends here, or one here: by whose tenant is not shared."""
     TENANT = 150

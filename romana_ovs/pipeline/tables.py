@@ -134,8 +134,8 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Track",
-        "Transit between trunks passes unchanged; everything else goes through the conntrack zone of its tenant here.",
-        _names("eth_type", "nw_proto", "reg0", "reg11"),
+        "Transit between trunks passes unchanged; everything else goes through the conntrack zone of its tenant.",
+        _names("eth_type", "nw_src", "nw_dst", "nw_proto", "reg0", "reg11"),
         _names("tun_dst", "reg0", "reg11"),
         ("State", "Roles", "Deliver"),
         priorities.Track,

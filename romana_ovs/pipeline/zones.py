@@ -1,22 +1,30 @@
-"""Conntrack zones: one for each tenant with pods on a bridge, and a common one, so that limits are a tenant's own.
+"""Conntrack zones: one for each tenant with connections on a bridge, and a common one, so that limits are its own.
 
-A zone is chosen by the local end, the same in both directions: the tenant of the one local pod; where both ends are
-local, the tenant of the one that is not shared; the common zone where no end is a pod here or both are shared. So what
-one tenant fills is its own. Zones are never shared between bridges of one ovs-vswitchd, whose table is one: pods could
-bypass all policy (DATAPLANE.md). A number follows from the bridge's host number and the tenant's first range of
-segments, so that it survives restarts.
+A zone is chosen by the ends, the same in both directions: the tenant of the one local pod; where both ends are local,
+the tenant of the one that is not shared; where a shared tenant's pod has to do with an address of the plan on another
+node, the tenant whose address that is (compile/shared.py); the common zone where no end is a pod here, or both are and
+both are shared, and for the nodes' own addresses of the plan. So what one tenant fills is its own. Zones are never
+shared between bridges of one ovs-vswitchd, whose table is one: pods could bypass all policy (DATAPLANE.md). A number
+follows from the bridge's host number and the tenant's first range of segments, so that it survives restarts.
+
+What an address on another node tells is its segment, not its tenant. Tenants own aligned runs of segments, mostly of
+one size (`usual_run`): each such block has one index. A tenant with more has a zone for each; together they may have
+what one tenant may.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.tenants import usual_run
+from romana_ovs.model.identity import ALL_BITS, CLASS_WIDTH, IdentityMatch, segment_of, whole_segments
 from romana_ovs.policy.view import LocalPod, NodeView
 
 INDEX_BITS = 12
-"""Bits of a zone's number that tell tenants apart. With more segment bits, tenants may come to share a zone."""
+"""Bits of a zone's number that tell tenants apart. With 15 segment bits, tenants may come to share a zone."""
 SLOTS = 14
 """Bridges of one ovs-vswitchd whose zones are apart: those whose host numbers differ by less than this, at least."""
 COMMON = ""
@@ -55,18 +63,83 @@ def common_zone(host: int) -> int:
     return zone(host, COMMON_INDEX)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Whose a zone is: a tenant's (several with commas between them, or COMMON), and which part of what it may have."""
+
+    tenant: str
+    part: int = 1
+    """1 is all of it, 2 half of it, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How segments make indexes of zones: a block of neighbours has one.
+
+    `bits` of a segment's number count inside its block; the lowest `lost` of them have no room in an index. The first
+    block is none: segment 0 is the nodes', and what is left of it is given out in pieces, at the very last.
+    """
+
+    bits: int
+    lost: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Blocks:
+        """Those of a plan."""
+        bits = usual_run(plan).bit_length() - 1
+        return cls(bits, min(bits, max(0, plan.segment_bits - INDEX_BITS)))
+
+    @property
+    def size(self) -> int:
+        """Segments in a block."""
+        return 1 << self.bits
+
+    def index(self, segment: int) -> int:
+        """The index of the zone of a segment."""
+        first = segment >> self.bits << self.bits
+        return (first or segment) >> self.lost & (1 << INDEX_BITS) - 1
+
+    def indexes(self, runs: Iterable[IdentityMatch]) -> Iterator[int]:
+        """The indexes of all segments of these runs; some may come twice."""
+        for run in runs:
+            base, size = segment_of(run.value), (ALL_BITS & ~run.mask) + 1 >> CLASS_WIDTH
+            for segment in range(base, base + size, self.size if base >= self.size else 1):
+                yield self.index(segment)
+
+    def home(self, runs: Iterable[IdentityMatch]) -> int:
+        """The index of the zone that the local pods of the tenant with these runs have: its first own one."""
+        return next((index for index in self.indexes(runs) if index != COMMON_INDEX), COMMON_INDEX)
+
+
 def pod_zone(view: NodeView, pod: LocalPod) -> PodZone:
     """Where the connections of a local pod are."""
     tenant = pod.segment.tenant
-    runs = view.tenants.get(tenant)
-    segment = (runs[0].value if runs else pod.identity) >> 16
-    return PodZone(segment & (1 << INDEX_BITS) - 1, tenant in view.settings.shared_tenants)
+    runs = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
+    return PodZone(Blocks.of(Plan.of(view.settings)).home(runs), tenant in view.settings.shared_tenants)
 
 
-def zones(view: NodeView) -> Mapping[int, str]:
-    """Every zone of a node's bridge with its tenant, or COMMON; tenants that share one are named together."""
-    tenants: dict[int, set[str]] = {}
-    for pod in view.pods:
-        tenants.setdefault(pod_zone(view, pod).index, set()).add(pod.segment.tenant)
-    named = {zone(view.host, index): ", ".join(sorted(names)) for index, names in sorted(tenants.items())}
-    return MappingProxyType({**named, common_zone(view.host): COMMON})
+def zones(view: NodeView) -> Mapping[int, Share]:
+    """Every zone of a node's bridge, by number, and whose it is.
+
+    They are those of tenants with pods here and, where a shared tenant has one, those of all tenants: their pods
+    elsewhere may have connections with it.
+
+    A tenant with several zones may have half of what it may have in the first one, which its pods here use, and the
+    other half in equal parts in the others.
+    """
+    blocks = Blocks.of(Plan.of(view.settings))
+    local = {pod.segment.tenant: pod_zone(view, pod) for pod in view.pods}
+    found: dict[int, dict[str, int]] = {}
+    for tenant, place in local.items():
+        found.setdefault(place.index, {})[tenant] = 1
+    for tenant, runs in view.tenants.items() if any(place.shared for place in local.values()) else ():
+        home = blocks.home(runs)
+        others = set(blocks.indexes(runs)) - {home, COMMON_INDEX}
+        found.setdefault(home, {})[tenant] = 2 if others else 1
+        for index in others:
+            found.setdefault(index, {})[tenant] = 2 * len(others)
+    named = {
+        zone(view.host, index): Share(", ".join(sorted(parts)), min(parts.values()))
+        for index, parts in sorted(found.items())
+    }
+    return MappingProxyType({**named, common_zone(view.host): Share(COMMON)})

@@ -227,8 +227,8 @@ class Channel:
             self._await(exchange)
         self._raise(exchange, sent)
 
-    def flush_connections(self, zone: int, addresses: Iterable[IPv4Address]) -> None:
-        """Forget every connection in `zone` from or to `addresses`. Raises SwitchError."""
+    def flush_connections(self, zone: int | None, addresses: Iterable[IPv4Address]) -> None:
+        """Forget every connection in `zone` (None: in all zones) from or to `addresses`. Raises SwitchError."""
         with self._exchange(1) as (exchange, first):
             parts = [messages.flush_connections(zone, address, first) for address in addresses]
             self._send_parts([*parts, messages.barrier(exchange.last)])

@@ -52,17 +52,17 @@ def bundled(bundle: int, inner: bytes, xid: int) -> bytes:
     return message(BUNDLE_ADD, xid, _BUNDLE_ADD.pack(bundle, ATOMIC_ORDERED) + inner)
 
 
-def flush_connections(zone: int, address: IPv4Address, xid: int) -> bytes:
-    """Two messages that forget every connection in `zone` from and to `address`."""
+def flush_connections(zone: int | None, address: IPv4Address, xid: int) -> bytes:
+    """Two messages that forget every connection in `zone` (None: in all zones) from and to `address`."""
     return b"".join(
         message(EXPERIMENTER, xid, _EXPERIMENT.pack(NICIRA, CT_FLUSH) + bytes(8) + _flush_body(zone, address, end))
         for end in (_TUPLE_SOURCE, _TUPLE_DESTINATION)
     )
 
 
-def _flush_body(zone: int, address: IPv4Address, end: int) -> bytes:
+def _flush_body(zone: int | None, address: IPv4Address, end: int) -> bytes:
     mapped = bytes(10) + b"\xff\xff" + address.packed
     one = _PROPERTY.pack(end, _PROPERTY.size + len(mapped)) + mapped
     nested = bytes(4) + one + bytes(-len(one) % 8)
     original = _PROPERTY.pack(_CT_ORIGINAL, _PROPERTY.size + len(nested)) + nested
-    return original + _PROPERTY.pack(_CT_ZONE, 8) + struct.pack("!H2x", zone)
+    return original + (_PROPERTY.pack(_CT_ZONE, 8) + struct.pack("!H2x", zone) if zone is not None else b"")

@@ -8,10 +8,16 @@ import pytest
 
 from romana_ovs.controller.limits import COMMON, Limits, Place, Zones, limits_of
 from romana_ovs.model.errors import SwitchError
+from romana_ovs.pipeline.zones import Share
 from romana_ovs.switch.zones import ZoneUse
 
 PLACE = Place("unix:/a/db.sock", "netdev")
 RED, BLUE, REST = 0x2001, 0x2002, 0x1001
+
+
+def shares(tenants: dict[int, str]) -> dict[int, Share]:
+    """Zones that are each all of a tenant's."""
+    return {zone: Share(tenant) for zone, tenant in tenants.items()}
 
 
 @dataclass
@@ -36,7 +42,7 @@ class FakeZones:
         self._ask()
         self.fragments = count
 
-    def read(self) -> dict[int, ZoneUse]:
+    def read(self, zones: object = ()) -> dict[int, ZoneUse]:
         self._ask()
         return dict(self.uses)
 
@@ -82,7 +88,7 @@ class Watched:
         self.news += 1
 
     def follow(self, tenants: dict[int, str], node: str = "n1", place: Place = PLACE) -> None:
-        self.limits.follow({node: Zones(place, tenants)}, [node])
+        self.limits.follow({node: Zones(place, shares(tenants))}, [node])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,13 @@ class Watched:
     ],
 )
 def test_limits_fit_the_table(setting: int, table: int | None, expected: dict[int, int]) -> None:
-    assert limits_of({RED: "red", BLUE: "blue", REST: COMMON}, setting, table) == expected
+    assert limits_of(shares({RED: "red", BLUE: "blue", REST: COMMON}), setting, table) == expected
+
+
+def test_several_zones_of_one_tenant_share_what_it_may_have() -> None:
+    zones = {RED: Share("red", 2), BLUE: Share("red", 4), BLUE + 1: Share("red", 4), REST: Share(COMMON)}
+    assert limits_of(zones, 1000, 100) == {RED: 12, BLUE: 6, BLUE + 1: 6, REST: 50}
+    assert sum(limits_of(zones, 1000, None).values()) == 1000
 
 
 def test_zones_get_limits_as_they_come_and_lose_them_as_they_go() -> None:
@@ -189,7 +201,9 @@ def test_bridges_of_one_switch_share_its_table_and_another_s_has_none_of_it() ->
     both = {PLACE: FakeZones(), Place("unix:/b/db.sock", "netdev"): FakeZones(table=400)}
     limits = Limits(1000, lambda: None, zones_at=lambda remote, kind: both[Place(remote, kind)])  # type: ignore[arg-type,return-value]
     one, two = both
-    wanted = {"n1": Zones(one, {1: "red"}), "n2": Zones(one, {2: "red"}), "n3": Zones(two, {3: "red"})}
+    wanted = {
+        "n1": Zones(one, shares({1: "red"})), "n2": Zones(one, shares({2: "red"})), "n3": Zones(two, shares({3: "red"}))
+    }
     limits.follow(wanted, wanted)
     limits.work()
     assert both[one].calls == [("set", {1: 1000, 2: 1000})]

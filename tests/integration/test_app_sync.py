@@ -361,6 +361,25 @@ def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Cont
     assert ovs.appctl("dpctl/dump-conntrack", f"zone={zone + 1}").count("udp") == 3
 
 
+def test_connections_of_a_shared_tenants_pod_are_forgotten_in_every_zone(one: tuple[Ovs, Controller]) -> None:
+    """They may be in any tenant's."""
+    ovs, controller = one
+    controller.after_change(lambda: controller.write("shared.yaml", pod("d", "kube-system")))
+    ovs.port("br-int", "pd", iface_id="kube-system/d", ofport=3)
+    controller.until(lambda state: state["pods"]["kube-system/d"]["port"] == 3, "the port is known")
+    controller.settled()
+    d, x = (controller.state["pods"][key]["address"] for key in ("kube-system/d", "a/x"))
+    zones = (0x1004, 0x1008, 0x17FC)
+    for source, target in ((d, "10.9.9.9"), ("10.9.9.9", d), ("10.9.9.9", x)):
+        for zone in zones:
+            packet = f"in_port=LOCAL,packet={udp(source, target)},actions=ct(commit,zone={zone})"
+            ovs.ofctl("br-int", "packet-out", packet)
+    assert ovs.appctl("dpctl/dump-conntrack").count(d) == 2 * 2 * len(zones)
+    ovs.vsctl("del-port", "pd")
+    eventually(lambda: d not in ovs.appctl("dpctl/dump-conntrack"), "they are forgotten")
+    assert ovs.appctl("dpctl/dump-conntrack").count(f"dst={x},") == len(zones), "and nobody else's"
+
+
 def udp(source: str, target: str) -> str:
     """A UDP packet as ovs-ofctl takes it, in hexadecimal."""
     ends = b"".join(IPv4Address(address).packed for address in (source, target))

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
+from romana_ovs.emulate.fabric import Fabric
+from romana_ovs.emulate.system import inside, run
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.packet import ACK, Addresses, Packet, echo, sctp, tcp, udp
-from romana_ovs.pipeline.zones import common_zone
+from romana_ovs.pipeline.tables import TABLE_IDS
+from romana_ovs.pipeline.zones import Share, common_zone
+from romana_ovs.policy.view import RemoteHost
 from tests.integration.dummy import DummyOvs
+from tests.integration.dummy_switch import dummy_switch
+from tests.integration.frames import udp as udp_frame
+from tests.integration.live import Live, live
+from tests.integration.live import pod as live_pod
 from tests.integration.ovs import Ovs, eventually, needs_ovs
 from tests.integration.running import NODES, Controller, pod
 from tests.integration.wire import frame
+from tests.pipeline.lab import PLAN, TRUNK_PORT, Lab, LabPod
 
 pytestmark = [pytest.mark.root, needs_ovs]
 
@@ -145,7 +160,7 @@ def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> Non
         ovs.bridge("br-int")
         news: list[int] = []
         limits = Limits(10, lambda: news.append(1))
-        zones = Zones(Place(ovs.remote, "netdev"), {ZONE: COMMON, 0x2001: "red", 0x2002: "blue"})
+        zones = Zones(Place(ovs.remote, "netdev"), {ZONE: Share(COMMON), 0x2001: Share("red"), 0x2002: Share("blue")})
         limits.follow({"node1": zones}, ["node1"])
         assert not limits.work()
         assert _limits(ovs) == {ZONE: (1_500_000, 0), 0x2001: (10, 0), 0x2002: (10, 0)}
@@ -161,7 +176,7 @@ def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> Non
         limits.work()
         assert limits.problems == ()
         assert len(news) == 2
-        limits.follow({"node1": Zones(zones.place, {ZONE: COMMON, 0x2002: "blue"})}, ["node1"])
+        limits.follow({"node1": Zones(zones.place, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"])
         limits.work()
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2002: (10, 5)}
         # A table that is smaller than the setting fits: another process, with all to be done again.
@@ -198,6 +213,106 @@ def test_the_controller_limits_what_its_bridges_track_also_after_the_switch_died
         controller.settled()
         assert controller.log.count("are as many as there may be") == 1
         assert controller.log.count("can open connections again") == 1
+
+
+def test_thousands_of_zones_are_limited_and_read_in_one_question_each() -> None:
+    """As many as a node with a pod of a shared tenant has at most, each tenant elsewhere having its own."""
+    with Ovs() as ovs:
+        ovs.bridge("br-int")
+        limits = Limits(10, lambda: None)
+        shares = {ZONE: Share(COMMON), **{ZONE + index: Share(f"t{index}") for index in range(1, 4096)}}
+        limits.follow({"node1": Zones(Place(ovs.remote, "netdev"), shares)}, ["node1"])
+        assert not limits.work()
+        assert not limits.work()
+        assert limits.problems == ()
+        found = _limits(ovs)
+        assert len(found) == 4096 and set(found.values()) == {(10, 0), (1_500_000, 0)}
+        _open(ovs, ZONE + 4095, range(1000, 1012))
+        assert not limits.work()
+        assert dict(limits.full) == {"node1": ("t4095",)}
+
+
+def test_datapath_flows_of_a_name_server_are_as_many_for_many_clients_as_for_few() -> None:
+    """Its zones take one for each tenant on each node, and no more for more pods."""
+    shared, segments, remote = 4, (8, 12), (2, 3)
+    clients = [LabPod(f"c{segment}", 2, 3, segment=segment) for segment in segments]
+    lab = Lab.of(LabPod("s", 1, 1, segment=shared), *clients, shared=frozenset({str(shared)}))
+    ways = tuple(RemoteHost(number, f"n{number}", TRUNK_PORT) for number in remote)
+    flows = compile_node(replace(lab.view(1), hosts=ways), lab.verdicts(1)).flows.values()
+    server = lab.pods["s"]
+    with dummy_switch({"server": 1, "trunk": TRUNK_PORT}) as switch:
+        switch.load([unmetered(flow).text(TABLE_IDS) for flow in flows])
+
+        def served(ends: range) -> int:
+            """The datapath's flows once so many pods of each tenant on each node were answered."""
+            for client, host, end in product(clients, remote, ends):
+                address = PLAN.address(client.segment, host, end)
+                wire = f"{0x0A01 << 32 | client.identity:012x}"
+                mac = ":".join(wire[at : at + 2] for at in range(0, 12, 2))
+                asked = switch.send("trunk", udp_frame(address, server.address, (4000, 53), eth_src=mac))
+                own = PLAN.mac(server.address)
+                answered = switch.send("server", udp_frame(server.address, address, (53, 4000), eth_src=own))
+                assert list(asked) == ["server"] and list(answered) == ["trunk"]
+            return len(switch.run("ovs-appctl", "dpctl/dump-flows").splitlines())
+
+        served(range(3, 5))
+        few = served(range(5, 6))
+        assert served(range(6, 16)) == few
+
+
+LIMIT, TRIED = 40, 120
+OPENING = """
+import json, socket, sys
+address, count = json.loads(sys.argv[1])
+held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+for one in held:
+    one.settimeout(0.02)
+    one.sendto(b"x", (address, 80))
+    try:
+        one.recv(100)
+    except TimeoutError:
+        pass
+"""
+"""Datagrams to a server from as many ports, each of which is a connection of its own. Each waits a little for its
+answer, so that no queue of the switch's is ever full."""
+
+
+@pytest.mark.parametrize("fabric", Fabric)
+def test_one_tenant_elsewhere_does_not_use_up_what_all_have_with_a_shared_tenant(
+    fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Pods of tenant red on node2 open all that they can at the name server on node1; blue's still reach it."""
+    conf = tmp_path_factory.mktemp("c") / "romana.conf"
+    conf.write_text(f"[romana]\ntenant_connections = {LIMIT}\n")
+    pods = live_pod("dns", "node1", "kube-system") + "".join(
+        live_pod(name, "node2", namespace) for namespace in ("red", "blue") for name in ("one", "two"))
+    folder = tmp_path_factory.mktemp("m")
+    with live(folder, ("node1", "node2"), fabric=fabric, manifests={"pods": pods}, settings=(conf,)) as cluster:
+        server, node = cluster.pod("kube-system/dns"), cluster.node("node1")
+
+        def counts() -> list[tuple[int, int]]:
+            shown = node.appctl("dpctl/ct-get-limits")
+            return sorted((int(n), int(c)) for n, c in re.findall(r"zone=\d+,limit=(\d+),count=(\d+)", shown))
+
+        # The shared tenant, red, blue; the common zone has half of the table.
+        eventually(lambda: [n for n, _ in counts()] == [LIMIT] * 3 + [1_500_000], "all tenants have limits")
+        for name in ("one", "two"):
+            red = cluster.pod(f"red/{name}")
+            order = json.dumps([server.place.address, TRIED])
+            run(inside(red.netns, [sys.executable, "-c", OPENING, order]))
+        assert counts()[:3] == [(LIMIT, 0), (LIMIT, 0), (LIMIT, LIMIT)], "red has all that it may have, and it is red's"
+        assert not _connects(cluster, "red/one"), "red opens no more"
+        assert _connects(cluster, "blue/one") and _connects(cluster, "blue/two")
+        told = "node node1: tenant red has as many connections as it may have there"
+        cluster.await_state(lambda state: any(text.startswith(told) for text in state.problems), "red is named")
+        assert not any("tenant blue" in text or "kube-system" in text for text in cluster.emulation.state.problems)
+
+
+def _connects(cluster: Live, client: str) -> bool:
+    """Whether a pod opens a TCP connection to the name server and is answered on it."""
+    address = cluster.pod("kube-system/dns").place.address
+    (answer,) = cluster.pod(client).agent.probe([(address, 80, "tcp", "kube-system/dns")])
+    return answer.open
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from romana_ovs.pipeline.packet import Addresses, Packet
 from romana_ovs.policy.view import (
     Allow,
     ClientGroup,
+    ForeignRoute,
     Gateway,
     LocalPod,
     Membership,
@@ -94,14 +95,17 @@ class Lab:
 
     pods: dict[str, LabPod]
     tunnels: bool = False
+    shared: frozenset[str] = frozenset()
+    """Tenants that everyone may connect to."""
+    foreign: tuple[ForeignRoute, ...] = ()
     network: Network = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         self.network = Network({f"n{node}": Switch(self.flows(node)) for node in (1, 2)}, Wiring.of(self._facts()))
 
     @classmethod
-    def of(cls, *pods: LabPod, tunnels: bool = False) -> Lab:
-        return cls({pod.name: pod for pod in pods}, tunnels)
+    def of(cls, *pods: LabPod, tunnels: bool = False, shared: frozenset[str] = frozenset()) -> Lab:
+        return cls({pod.name: pod for pod in pods}, tunnels, shared)
 
     def change(self, *pods: LabPod) -> None:
         """New pods, or known ones otherwise; switches are programmed anew and keep their connections."""
@@ -125,7 +129,7 @@ class Lab:
         other = 3 - node
         way = RemoteHost(other, f"n{other}", TRUNK_PORT, underlay(other) if self.tunnels else None)
         return NodeView(
-            settings=Settings(),
+            settings=Settings(shared_tenants=self.shared),
             node=f"n{node}",
             host=node,
             pods=tuple(sorted((pod.local() for pod in self._on(node)), key=lambda pod: pod.key)),
@@ -142,6 +146,7 @@ class Lab:
             ),
             trunks=(Trunk(TRUNK_PORT, (underlay(other),) if self.tunnels else None),),
             hosts=(way,),
+            foreign=tuple(route for route in self.foreign if route.host != node),
         )
 
     def verdicts(self, node: int) -> Verdicts:
@@ -156,7 +161,10 @@ class Lab:
             },
             servers=tuple(servers.values()),
             clients=tuple(clients.values()),
-            tenancy=tuple(TenantPass(run, run, Origin("Isolation")) for run in runs.values()),
+            tenancy=tuple(
+                TenantPass(run, None if str(segment) in self.shared else run, Origin("Isolation"))
+                for segment, run in runs.items()
+            ),
         )
 
     def _facts(self) -> Mapping[str, BridgeFacts]:

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
-from romana_ovs.pipeline.zones import COMMON, SLOTS, colliding, common_zone, zone, zones
-from tests.pipeline.lab import Lab, LabPod
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.tenants import Tenants
+from romana_ovs.model.identity import whole_segments
+from romana_ovs.pipeline.actions import Load, Move
+from romana_ovs.pipeline.compile.shared import shared_zones
+from romana_ovs.pipeline.fields import ETH_IP
+from romana_ovs.pipeline.interpret import FlowTable
+from romana_ovs.pipeline.packet import ACK, Packet, icmp_error, tcp, udp
+from romana_ovs.pipeline.registers import (
+    EXIT,
+    LOCAL,
+    RECEIVER_SHARED,
+    RECEIVER_ZONE,
+    SENDER_SHARED,
+    SIDE,
+    TRUNK,
+    ZONE,
+    Register,
+)
+from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, common_zone, zone, zones
+from romana_ovs.policy.view import ForeignRoute
+from tests.pipeline.lab import PLAN, Lab, LabPod
+
+FABRICS = pytest.mark.parametrize("tunnels", [False, True], ids=["link", "tunnel"])
+SHARED, RED, BLUE = 4, 8, 12
+"""Segments, each the first of a tenant's block."""
 
 
 def test_zones_are_neither_the_hosts_nor_the_probes_and_those_of_near_hosts_are_apart() -> None:
@@ -14,7 +43,178 @@ def test_zones_are_neither_the_hosts_nor_the_probes_and_those_of_near_hosts_are_
 
 def test_each_local_tenant_has_a_zone_and_the_rest_a_common_one() -> None:
     lab = Lab.of(LabPod("a", 1, 1), LabPod("b", 1, 2, segment=2), LabPod("far", 2, 3, segment=3))
-    assert zones(lab.view(1)) == {zone(1, 1): "1", zone(1, 2): "2", common_zone(1): COMMON}
+    known = {str(segment): (whole_segments(segment, 1),) for segment in (1, 2, 3)}
+    view = replace(lab.view(1), tenants=known)
+    assert zones(view) == {zone(1, 1): Share("1"), zone(1, 2): Share("2"), common_zone(1): Share(COMMON)}
+
+
+def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
+    lab = _meeting()
+    runs = {
+        "4": (whole_segments(SHARED, 4),),
+        "8": (whole_segments(RED, 4),),
+        "12": (whole_segments(BLUE, 4), whole_segments(32, 8)),
+        "odd": (whole_segments(1, 1), whole_segments(2, 2)),
+    }
+    here = zones(replace(lab.view(1), tenants=runs))
+    assert here == {
+        zone(1, SHARED): Share("4"),
+        zone(1, RED): Share("8"),
+        zone(1, BLUE): Share("12", 2),
+        zone(1, 32): Share("12", 4),
+        zone(1, 36): Share("12", 4),
+        zone(1, 1): Share("odd", 2),
+        zone(1, 2): Share("odd", 4),
+        zone(1, 3): Share("odd", 4),
+        common_zone(1): Share(COMMON),
+    }
+    without = Lab.of(*(pod for pod in lab.pods.values() if pod.name in ("r2", "b2"))).view(2)
+    there = zones(replace(without, tenants=runs))
+    assert there == {zone(2, RED): Share("8"), zone(2, BLUE): Share("12"), common_zone(2): Share(COMMON)}
+
+
+def test_a_tenant_keeps_its_zone_when_it_gets_what_is_left_of_the_first_block() -> None:
+    blocks = Blocks.of(PLAN)
+    assert blocks.home((whole_segments(64, 4),)) == blocks.home((whole_segments(64, 4), whole_segments(128, 4))) == 64
+    assert blocks.home((whole_segments(0, 1),)) == 0
+
+
+def _plan(segment_bits: int) -> Plan:
+    width = segment_bits + 6
+    return Plan(IPv4Network((int(IPv4Address("10.0.0.0")), 32 - width)), segment_bits, 3, 3)
+
+
+@pytest.mark.parametrize("segment_bits", range(1, 15))
+def test_no_two_tenants_share_a_zone_whatever_the_plan(segment_bits: int) -> None:
+    """As long as the registry has whole blocks to give; what comes after them may be in the common zone."""
+    plan = _plan(segment_bits)
+    tenants, blocks = Tenants(plan), Blocks.of(plan)
+    owners: dict[int, set[str]] = {}
+    for number in range(min(plan.segments // blocks.size - 1, 3000)):
+        tenants.admit(f"t{number}", ["default"])
+    assert tenants.runs
+    for tenant, runs in tenants.runs.items():
+        matches = [whole_segments(run.base, run.size) for run in runs]
+        for index in blocks.indexes(matches):
+            owners.setdefault(index, set()).add(tenant)
+    assert [found for found in owners.values() if len(found) > 1] == []
+    assert 0 not in owners
+
+
+SAMPLES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 63, 64, 1023, 2048, 4095, 4096, 4099, 8191, 16383, 20000, 32767)
+
+
+@pytest.mark.parametrize("segment_bits", range(1, 16))
+def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: int) -> None:
+    plan, host = _plan(segment_bits), 3
+    blocks, table = Blocks.of(plan), FlowTable(shared_zones(plan, host, ()))
+    for segment in (segment for segment in SAMPLES if segment < plan.segments):
+        expected = zone(host, blocks.index(segment))
+        for address in (plan.address(segment, 5, 3), plan.address(segment, 2, 4)):
+            arriving = _chosen(table, "nw_src", address, (SIDE, TRUNK), (EXIT, LOCAL), (RECEIVER_SHARED, 1))
+            leaving = _chosen(table, "nw_dst", address, (SIDE, LOCAL), (EXIT, TRUNK), (SENDER_SHARED, 1))
+            assert (arriving, leaving) == (expected, expected), f"segment {segment}"
+        run = (whole_segments(segment >> blocks.bits << blocks.bits, blocks.size),)
+        assert blocks.index(segment) in set(blocks.indexes(run))
+
+
+def _chosen(table: FlowTable, end: str, address: IPv4Address, *marks: tuple[Register, int]) -> int | None:
+    """The zone that a row of table Track chooses; None without a row. The registers have what other rows put there."""
+    fields = {"eth_type": ETH_IP, end: int(address), "reg11": 0x7FFF_0042}
+    for register, value in (*marks, (RECEIVER_ZONE, 0xABC)):
+        fields[register.bits.field] = fields.get(register.bits.field, 0) | value << register.bits.low
+    found = table.lookup(fields)
+    for action in found.actions if found is not None else ():
+        if isinstance(action, (Load, Move)):
+            value = action.value if isinstance(action, Load) else (
+                fields[action.source.field] >> action.source.low & (1 << action.source.width) - 1
+            )
+            mask = (1 << action.to.width) - 1 << action.to.low
+            fields[action.to.field] = fields[action.to.field] & ~mask | value << action.to.low
+    assert fields["reg11"] & 0xFFFF == 0x42, "the port to leave by is as it was"
+    return fields["reg11"] >> ZONE.bits.low if found is not None else None
+
+
+def _meeting(*, tunnels: bool = False) -> Lab:
+    """Shared s on node 1, red and blue on both nodes, a shared k on node 2; r3 is of another segment of red."""
+    return Lab.of(
+        LabPod("s", 1, 1, segment=SHARED), LabPod("k", 2, 2, segment=SHARED),
+        LabPod("r1", 1, 3, segment=RED), LabPod("r2", 2, 4, segment=RED),
+        LabPod("b1", 1, 5, segment=BLUE), LabPod("b2", 2, 6, segment=BLUE),
+        LabPod("r3", 2, 7, segment=RED + 3),
+        tunnels=tunnels, shared=frozenset({str(SHARED)}),
+    )
+
+
+def _zones_of(lab: Lab, node: int) -> list[int]:
+    """The zones that a node has entries in, sorted."""
+    return sorted({entry.original.zone for entry in lab.network.switches[f"n{node}"].conntrack.entries()})
+
+
+@FABRICS
+@pytest.mark.parametrize("client", ["r2", "r3", "b2", "k"])
+@pytest.mark.parametrize("opens", [tcp, udp])
+def test_what_comes_from_another_node_is_its_own_tenants(tunnels: bool, client: str, opens) -> None:
+    lab = _meeting(tunnels=tunnels)
+    packet: Packet = opens(lab.ends(client, "s"), 4000, 53)
+    assert lab.delivered(client, packet) == ["s"]
+    assert lab.delivered("s", packet.reply()) == [client]
+    if opens is tcp:
+        packet = packet.with_flags(ACK)
+    assert lab.delivered(client, packet) == ["s"]
+    assert lab.delivered("s", packet.reply()) == [client]
+    own = Blocks.of(PLAN).index(lab.pods[client].segment)
+    assert own == {"r2": RED, "r3": RED, "b2": BLUE, "k": SHARED}[client]
+    assert _zones_of(lab, 1) == [zone(1, own)]
+    assert lab.delivered(client, icmp_error(lab.ends(client, "s"), packet.reply())) == ["s"]
+    assert lab.delivered("s", icmp_error(lab.ends("s", client), packet)) == [client]
+    assert lab.delivered("b1", icmp_error(lab.ends("b1", "s"), packet.reply())) == [], "an error of somebody else"
+
+
+@FABRICS
+def test_what_a_shared_tenants_pod_begins_is_there_too_and_what_is_here_is_as_it_was(tunnels: bool) -> None:
+    lab = _meeting(tunnels=tunnels)
+    packet = udp(lab.ends("s", "k"), 4000, 53)
+    assert lab.delivered("s", packet) == ["k"]
+    assert lab.delivered("k", packet.reply()) == ["s"]
+    assert _zones_of(lab, 1) == [zone(1, SHARED)]
+    for client in ("r1", "b1"):
+        assert lab.delivered(client, udp(lab.ends(client, "s"), 4000, 53)) == ["s"]
+    assert _zones_of(lab, 1) == [zone(1, SHARED), zone(1, RED), zone(1, BLUE)]
+    assert lab.delivered("r2", udp(lab.ends("r2", "r1"), 4000, 53)) == ["r1"]
+    assert _zones_of(lab, 2) == [zone(2, SHARED), zone(2, RED)]
+
+
+@FABRICS
+def test_an_address_that_is_not_from_the_plan_counts_for_the_shared_tenant(tunnels: bool) -> None:
+    """It shows the segment of blue, whose zone its pod must not fill."""
+    lab = _meeting(tunnels=tunnels)
+    lab.foreign = (ForeignRoute(lab.pods["b2"].address, 2),)
+    lab.change()
+    packet = udp(lab.ends("b2", "s"), 4000, 53)
+    assert lab.delivered("b2", packet) == ["s"]
+    assert lab.delivered("s", packet.reply()) == ["b2"]
+    assert lab.delivered("b2", packet) == ["s"]
+    assert _zones_of(lab, 1) == [zone(1, SHARED)]
+
+
+def test_the_nodes_own_addresses_are_nobodys() -> None:
+    table = FlowTable(shared_zones(PLAN, 1, ()))
+    node = PLAN.gateway(2)
+    assert _chosen(table, "nw_src", node, (SIDE, TRUNK), (EXIT, LOCAL), (RECEIVER_SHARED, 1)) == common_zone(1)
+    assert _chosen(table, "nw_dst", node, (SIDE, LOCAL), (EXIT, TRUNK), (SENDER_SHARED, 1)) == common_zone(1)
+    outside = IPv4Address("192.168.7.7")
+    assert _chosen(table, "nw_src", outside, (SIDE, TRUNK), (EXIT, LOCAL), (RECEIVER_SHARED, 1)) is None
+    assert _chosen(table, "nw_dst", outside, (SIDE, LOCAL), (EXIT, TRUNK), (SENDER_SHARED, 1)) is None
+
+
+def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:
+    lab, many = _meeting(), {f"t{base}": (whole_segments(base, 4),) for base in range(4, 4096, 4)}
+    own = len(lab.program(1).flows)
+    view = replace(lab.view(1), tenants=many)
+    assert len(zones(view)) == len(many) + 1
+    assert len(Lab.of(*lab.pods.values()).program(1).flows) == own
+    assert len(shared_zones(PLAN, 1, ())) == 4
 
 
 def test_a_bridge_that_would_share_zones_is_named_with_the_one_that_has_them() -> None:

@@ -73,6 +73,23 @@ def test_limits_are_read_and_set_in_one_question_each(tmp_path: Path, serve: Ser
     ]
 
 
+def test_the_kernel_is_asked_about_some_hundred_zones_at_a_time(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is one message of a page; and of a zone without a limit it says that it is 0."""
+    text = "default limit=0\nzone=5,limit=4,count=3\nzone=6,limit=0,count=0\n"
+    asked = serve(json.dumps({"error": None, "id": 0, "result": text}).encode())
+    kernel = ZoneLimits(_remote(tmp_path), "system")
+    assert kernel.read(range(1, 301)) == {5: ZoneUse(4, 3)}
+    parts = (range(1, 251), range(251, 301))
+    assert asked == [
+        ("dpctl/ct-get-limits", ["system@ovs-system", "zone=" + ",".join(map(str, part))]) for part in parts
+    ]
+    monkeypatch.setattr("romana_ovs.switch.zones.MOST_SET", 2)
+    kernel.set({1: 7, 2: 7, 3: 8})
+    assert [words[1:] for _, words in asked[2:]] == [["zone=1,limit=7", "zone=2,limit=7"], ["zone=3,limit=8"]]
+
+
 def test_the_size_of_the_table_is_the_switch_s_or_the_kernel_s(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

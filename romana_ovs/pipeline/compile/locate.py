@@ -133,7 +133,8 @@ def _way(host: RemoteHost, destination: Condition, priority: IntEnum) -> Flow:
 
 
 def tracking(host: int, apart: tuple[int, ...]) -> tuple[Flow, ...]:
-    """Transit from trunk to trunk unchanged and untracked; all else into the zone of its tenant here (zones.py).
+    """Transit from trunk to trunk unchanged and untracked; all else into the zone of its tenant here (zones.py),
+    but for what shared tenants' pods have to do with other nodes (shared.py).
 
     What comes by a trunk never leaves by the gateway, unless it is for this node's own address. `apart` are the zone
     indexes of local tenants that may meet (isolation none); else those that differ are refused, in whatever zone.

@@ -11,13 +11,13 @@ from types import MappingProxyType
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.settings import Isolation
-from romana_ovs.pipeline.compile import compare, decide, guard, locate, lost, related, stale, track
+from romana_ovs.pipeline.compile import compare, decide, guard, locate, lost, related, shared, stale, track
 from romana_ovs.pipeline.compile.closing import close_pods, closing, sendable
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter, arp_meter, fragment_meter, opening_meter
-from romana_ovs.pipeline.zones import pod_zone, zones
+from romana_ovs.pipeline.zones import Share, pod_zone, zones
 from romana_ovs.policy.view import ClientGroup, NodeView, Origin, ServerGroup, Verdicts
 
 Section = tuple[Flow, ...]
@@ -49,13 +49,13 @@ class Program:
     """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name.
 
     `failures` are sentences about sections that could not be made: they are empty, which admits nothing. `zones` are
-    the conntrack zones that the tables use, with the tenant of each (zones.py).
+    the conntrack zones that the tables use, and whose each is (zones.py).
     """
 
     sections: Mapping[Hashable, Section]
     meters: Mapping[int, Meter]
     failures: tuple[str, ...] = ()
-    zones: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    zones: Mapping[int, Share] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
@@ -123,13 +123,17 @@ _Add = Callable[[Hashable, object, Callable[[], Section]], None]
 
 
 def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
-    indexes = {pod_zone(view, pod).index for pod in view.pods}
+    places = {pod_zone(view, pod) for pod in view.pods}
+    indexes = {place.index for place in places}
     apart = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
     add("arp", (), guard.arp_frame)
     add("mac", (), guard.mac_frame)
     add("fragments", (), guard.fragments)
     add("compare", (), compare.compare_rows)
     add("tracking", (view.host, apart), lambda: locate.tracking(view.host, apart))
+    inside = (route.address for route in view.foreign if route.address in plan.network)
+    reserved = tuple(inside) if any(place.shared for place in places) else ()
+    add("shared", (plan, view.host, reserved), lambda: shared.shared_zones(plan, view.host, reserved))
     add("states", (), track.states)
     add("roles", (), track.roles)
     add("stale", (), stale.stale)
