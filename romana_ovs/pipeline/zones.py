@@ -21,6 +21,7 @@ from types import MappingProxyType
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.tenants import usual_run
 from romana_ovs.model.identity import ALL_BITS, CLASS_WIDTH, IdentityMatch, segment_of, whole_segments
+from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import LocalPod, NodeView
 
 INDEX_BITS = 12
@@ -111,28 +112,35 @@ class Blocks:
         return next((index for index in self.indexes(runs) if index != COMMON_INDEX), COMMON_INDEX)
 
 
-def pod_zone(view: NodeView, pod: LocalPod) -> PodZone:
-    """Where the connections of a local pod are."""
-    tenant = pod.segment.tenant
-    runs = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
-    return PodZone(Blocks.of(Plan.of(view.settings)).home(runs), tenant in view.settings.shared_tenants)
+@dataclass(frozen=True, slots=True)
+class NodeZones:
+    """The zones of a node's bridge: that of each local pod, and of each zone, by number, whose it is."""
+
+    pods: Mapping[PodKey, PodZone]
+    shares: Mapping[int, Share]
 
 
-def zones(view: NodeView) -> Mapping[int, Share]:
-    """Every zone of a node's bridge, by number, and whose it is.
+def zone_inputs(view: NodeView) -> object:
+    """What `node_zones` depends on; as long as this is equal, so is that."""
+    pods = tuple((pod.key, pod.segment.tenant, segment_of(pod.identity)) for pod in view.pods)
+    return pods, view.tenants, view.settings, view.host
 
-    They are those of tenants with pods here and, where a shared tenant has one, those of all tenants: their pods
+
+def node_zones(view: NodeView) -> NodeZones:
+    """Where the connections of local pods are, and every zone of the bridge.
+
+    The zones are those of tenants with pods here and, where a shared tenant has one, those of all tenants: their pods
     elsewhere may have connections with it.
 
     A tenant with several zones may have half of what it may have in the first one, which its pods here use, and the
     other half in equal parts in the others.
     """
     blocks = Blocks.of(Plan.of(view.settings))
-    local = {pod.segment.tenant: pod_zone(view, pod) for pod in view.pods}
+    pods = {pod.key: _pod_zone(view, pod, blocks) for pod in view.pods}
     found: dict[int, dict[str, int]] = {}
-    for tenant, place in local.items():
-        found.setdefault(place.index, {})[tenant] = 1
-    for tenant, runs in view.tenants.items() if any(place.shared for place in local.values()) else ():
+    for pod in view.pods:
+        found.setdefault(pods[pod.key].index, {})[pod.segment.tenant] = 1
+    for tenant, runs in view.tenants.items() if any(place.shared for place in pods.values()) else ():
         home = blocks.home(runs)
         others = set(blocks.indexes(runs)) - {home, COMMON_INDEX}
         found.setdefault(home, {})[tenant] = 2 if others else 1
@@ -142,4 +150,11 @@ def zones(view: NodeView) -> Mapping[int, Share]:
         zone(view.host, index): Share(", ".join(sorted(parts)), min(parts.values()))
         for index, parts in sorted(found.items())
     }
-    return MappingProxyType({**named, common_zone(view.host): Share(COMMON)})
+    shares = {**named, common_zone(view.host): Share(COMMON)}
+    return NodeZones(MappingProxyType(pods), MappingProxyType(shares))
+
+
+def _pod_zone(view: NodeView, pod: LocalPod, blocks: Blocks) -> PodZone:
+    tenant = pod.segment.tenant
+    runs = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
+    return PodZone(blocks.home(runs), tenant in view.settings.shared_tenants)

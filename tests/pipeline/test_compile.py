@@ -195,7 +195,7 @@ def test_unchanged_sections_are_identical_between_compiles() -> None:
     before = {name: entry[1] for name, entry in cache.kept.items()}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache, pods=2)
     changed = {name for name, entry in cache.kept.items() if before.get(name) is not entry[1]}
-    assert changed == {(kind, "d/2") for kind in ("guard", "place", "limit", "fragments")}
+    assert changed == {(kind, "d/2") for kind in ("guard", "place", "limits", "meters")} | {"zones"}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache)
     assert ("guard", "d/2") not in cache.kept
 

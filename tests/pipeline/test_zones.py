@@ -26,7 +26,7 @@ from romana_ovs.pipeline.registers import (
     ZONE,
     Register,
 )
-from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, common_zone, zone, zones
+from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, common_zone, node_zones, zone
 from romana_ovs.policy.view import ForeignRoute
 from tests.pipeline.lab import PLAN, Lab, LabPod
 
@@ -45,7 +45,7 @@ def test_each_local_tenant_has_a_zone_and_the_rest_a_common_one() -> None:
     lab = Lab.of(LabPod("a", 1, 1), LabPod("b", 1, 2, segment=2), LabPod("far", 2, 3, segment=3))
     known = {str(segment): (whole_segments(segment, 1),) for segment in (1, 2, 3)}
     view = replace(lab.view(1), tenants=known)
-    assert zones(view) == {zone(1, 1): Share("1"), zone(1, 2): Share("2"), common_zone(1): Share(COMMON)}
+    assert node_zones(view).shares == {zone(1, 1): Share("1"), zone(1, 2): Share("2"), common_zone(1): Share(COMMON)}
 
 
 def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
@@ -56,7 +56,7 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
         "12": (whole_segments(BLUE, 4), whole_segments(32, 8)),
         "odd": (whole_segments(1, 1), whole_segments(2, 2)),
     }
-    here = zones(replace(lab.view(1), tenants=runs))
+    here = node_zones(replace(lab.view(1), tenants=runs)).shares
     assert here == {
         zone(1, SHARED): Share("4"),
         zone(1, RED): Share("8"),
@@ -69,7 +69,7 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
         common_zone(1): Share(COMMON),
     }
     without = Lab.of(*(pod for pod in lab.pods.values() if pod.name in ("r2", "b2"))).view(2)
-    there = zones(replace(without, tenants=runs))
+    there = node_zones(replace(without, tenants=runs)).shares
     assert there == {zone(2, RED): Share("8"), zone(2, BLUE): Share("12"), common_zone(2): Share(COMMON)}
 
 
@@ -212,7 +212,7 @@ def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:
     lab, many = _meeting(), {f"t{base}": (whole_segments(base, 4),) for base in range(4, 4096, 4)}
     own = len(lab.program(1).flows)
     view = replace(lab.view(1), tenants=many)
-    assert len(zones(view)) == len(many) + 1
+    assert len(node_zones(view).shares) == len(many) + 1
     assert len(Lab.of(*lab.pods.values()).program(1).flows) == own
     assert len(shared_zones(PLAN, 1, ())) == 4
 

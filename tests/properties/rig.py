@@ -15,7 +15,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.network import Arrival, Network, Place, Wiring
 from romana_ovs.pipeline.packet import Addresses, Packet, transport
-from romana_ovs.pipeline.zones import pod_zone
+from romana_ovs.pipeline.zones import node_zones
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import World, offline_facts
 
@@ -67,7 +67,8 @@ class Rig:
         attached = {}
         for node, own in self.facts.items():
             view = self.world.view(own, self.facts)
-            attached |= {pod.key: Attached(node, pod.address, pod_zone(view, pod).index) for pod in view.pods}
+            used = node_zones(view).pods
+            attached |= {pod.key: Attached(node, pod.address, used[pod.key].index) for pod in view.pods}
             flows = compile_node(view, resolve(view)).flows.values()
             if node in self.switches:
                 self.switches[node].program(flows)

@@ -9,7 +9,7 @@ from romana_ovs.pipeline.flow import Flow
 
 Section = tuple[Flow, ...]
 
-_OF_PODS = ("guard", "place", "limit", "loose limit", "fragments")
+_OF_PODS = ("guard", "place", "limits")
 """Sections of one pod, without all of which nobody reaches it and it reaches nobody."""
 _OF_GROUPS = ("open", "server", "client")
 """Sections of one group, without which it admits nothing: a packet that finds no row is refused."""

@@ -46,10 +46,12 @@ def _to_mac(mac: str) -> tuple[Action, ...]:
     return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), NEXT_HOP_MAC))
 
 
-def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, share: bool) -> tuple[Flow, ...]:
+def pod_place(
+    pod: LocalPod, member: Membership, place: PodZone, *, plan: Plan, host: int
+) -> tuple[Flow, ...]:
     """Where a local pod is, and what is needed to judge packets to it: whether it sent them itself, too.
 
-    `share`: its address is of this node's share of the plan.
+    An address of the share that `host` has of the plan is found in table LocatePod, another one in Locate.
     """
     marks = loads(
         (EXIT, LOCAL),
@@ -63,7 +65,7 @@ def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, share: bool)
     )
     return (
         flow(
-            _endpoint(share=share),
+            _endpoint(share=plan.is_on(host, pod.address)),
             [("nw_dst", int(pod.address))],
             [*marks, *_to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("Track")],
             feature=Feature.FORWARDING,

@@ -7,41 +7,62 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
+from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
 from romana_ovs.pipeline.compile import compare, decide, guard, locate, lost, related, shared, stale, track
 from romana_ovs.pipeline.compile.closing import close_pods, closing, sendable
+from romana_ovs.pipeline.compile.limits import PodMeters, limit_rows, pod_meters
 from romana_ovs.pipeline.compile.words import feature_origin
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.pipeline.meters import Meter, arp_meter, fragment_meter, opening_meter
-from romana_ovs.pipeline.zones import Share, pod_zone, zones
-from romana_ovs.policy.view import ClientGroup, NodeView, Origin, ServerGroup, Verdicts
+from romana_ovs.pipeline.meters import Meter
+from romana_ovs.pipeline.zones import NodeZones, Share, node_zones, zone_inputs
+from romana_ovs.policy.view import ClientGroup, NodeView, ServerGroup, Verdicts
 
 Section = tuple[Flow, ...]
 
 
+Value = TypeVar("Value")
+
+
 @dataclass(slots=True)
 class CompileCache:
-    """The sections of the last program and what each was made from; one for each bridge."""
+    """The parts of the last program, sections and others, and what each was made from; one for each bridge."""
 
-    kept: dict[Hashable, tuple[object, Section]] = field(default_factory=dict)
+    kept: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
+    _used: set[Hashable] = field(default_factory=set)
 
-    def section(self, name: Hashable, inputs: object, build: Callable[[], Section]) -> Section:
-        """The section `name`: the identical tuple as long as `inputs` are equal, else what `build` returns."""
+    def same(self, name: Hashable, inputs: object) -> Any:
+        """The part `name` if it was made from `inputs`, else None."""
         found = self.kept.get(name)
-        if found is not None and found[0] == inputs:
-            return found[1]
-        made = sendable(build())
+        if found is None or found[0] != inputs:
+            return None
+        self._used.add(name)
+        return found[1]
+
+    def part(self, name: Hashable, inputs: object, build: Callable[[], Value]) -> Value:
+        """The part `name`: the identical object as long as `inputs` are equal, else what `build` returns."""
+        found: Value | None = self.same(name, inputs)
+        if found is not None:
+            return found
+        made = build()
         self.kept[name] = (inputs, made)
+        self._used.add(name)
         return made
 
-    def forget_all_but(self, names: Mapping[Hashable, Section]) -> None:
-        """Drop what the present program has no section for."""
-        for name in self.kept.keys() - names.keys():
+    def section(self, name: Hashable, inputs: object, build: Callable[[], Section]) -> Section:
+        """The section `name`, likewise. Raises PipelineError when one of its flows has no room in a message."""
+        return self.part(name, inputs, lambda: sendable(build()))
+
+    def forget_unused(self) -> None:
+        """Drop what nobody has asked for since this was called last."""
+        for name in self.kept.keys() - self._used:
             del self.kept[name]
+        self._used.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,35 +116,43 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
     failures: dict[Hashable, str] = {}
 
     def add(name: Hashable, inputs: object, build: Callable[[], Section]) -> None:
-        sections[name] = closing(name, lambda: kept.section(name, inputs, build), failures)
+        found = kept.same(name, inputs)
+        if found is None:
+            found = closing(name, lambda: kept.section(name, inputs, build), failures)
+        sections[name] = found
 
     plan = Plan.of(view.settings)
-    _add_fixed(add, view, plan)
+    used = kept.part("zones", zone_inputs(view), lambda: node_zones(view))
+    _add_fixed(add, view, plan, used)
     _add_node(add, view, plan)
+    meters = _pod_meters(view, kept)
     for pod in view.pods:
         member = verdicts.members.get(pod.key)
         if member is None:
             raise PipelineError(f"no verdicts for local pod {pod.key}")
-        place = pod_zone(view, pod)
+        place = used.pods[pod.key]
         inputs = (pod, member, place, view.host)
-        share = plan.is_on(view.host, pod.address)
         add(("guard", pod.key), inputs, partial(guard.pod_guard, *inputs))
         if not _is_own(view, pod.address):
-            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place, share=share))
+            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place, plan=plan, host=view.host))
+        own = meters[pod.key]
+        add(("limits", pod.key), (own, pod.survivor), partial(limit_rows, pod, own))
     _add_policy(add, view, verdicts, plan)
-    meters = _add_limits(add, view)
     close_pods(sections, failures)
-    kept.forget_all_but(sections)
+    kept.forget_unused()
     return Program(
-        MappingProxyType(sections), MappingProxyType(meters), failures=tuple(failures.values()), zones=zones(view)
+        MappingProxyType(sections),
+        MappingProxyType({meter.number: meter for own in meters.values() for meter in own.present()}),
+        failures=tuple(failures.values()),
+        zones=used.shares,
     )
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
 
 
-def _add_fixed(add: _Add, view: NodeView, plan: Plan) -> None:
-    places = {pod_zone(view, pod) for pod in view.pods}
+def _add_fixed(add: _Add, view: NodeView, plan: Plan, used: NodeZones) -> None:
+    places = set(used.pods.values())
     indexes = {place.index for place in places}
     apart = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
     add("arp", (), guard.arp_frame)
@@ -170,26 +199,12 @@ def _is_own(view: NodeView, address: IPv4Address) -> bool:
     return view.gateway is not None and address in view.gateway.addresses
 
 
-def _add_limits(add: _Add, view: NodeView) -> dict[int, Meter]:
-    """How many connections a local pod may open, and ARP requests and fragments it may send; returns the meters."""
-    rate, pieces = view.settings.new_connections, view.settings.fragments
-    meters: dict[int, Meter] = {}
-    for pod in view.pods:
-        origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
-        asking = arp_meter(pod.ofport, origin)
-        meters[asking.number] = asking
-        if pieces:
-            sending = fragment_meter(pod.ofport, pieces, origin)
-            meters[sending.number] = sending
-            add(("fragments", pod.key), (pod.ofport, sending), partial(guard.limited_fragments, pod.ofport, sending))
-        if not rate:
-            continue
-        meter = opening_meter(pod.ofport, rate, origin)
-        meters[meter.number] = meter
-        add(("limit", pod.key), (pod.ofport, meter), partial(track.limited, pod, meter))
-        if pod.survivor:
-            add(("loose limit", pod.key), (pod.ofport, meter), partial(lost.limited, pod.ofport, meter))
-    return meters
+def _pod_meters(view: NodeView, kept: CompileCache) -> dict[PodKey, PodMeters]:
+    rates = (view.settings.new_connections, view.settings.fragments)
+    return {
+        pod.key: kept.part(("meters", pod.key), (pod.key, pod.ofport, rates), partial(pod_meters, pod, view.settings))
+        for pod in view.pods
+    }
 
 
 def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:
