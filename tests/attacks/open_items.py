@@ -29,7 +29,7 @@ OPEN: tuple[Open, ...] = (
            always=False) for one in ("connections: ", "ICMP errors: about own refused packets")),
     Open("*: first fragments without the rest *", "3: one pod's first fragments do not starve another's datagrams"),
     *(Open(f"*: flood: {one} (*", "4: megaflows do not grow with what a sender can choose")
-      for one in ("ethertypes", "destination addresses", "identities")),
+      for one in ("destination addresses", "identities")),
     Open("*: SCTP server to other ports of its client: *",
          "6: where the switch does not track its ports, a server cannot open associations to ports of its clients"),
 )

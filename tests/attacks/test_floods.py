@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -101,7 +102,9 @@ def scene(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize(
     "varies", [pytest.param(one, marks=[] if one == "destination MACs" else [LONG]) for one in VARIES])
 def test_others_are_not_harmed(scene: Scene, varies: str, duel: ground.Duel) -> None:
-    harm = harm_of(scene, ATTACKER, VARIES[varies](aim_of(scene, duel)))
+    # Tags get past what drops ethertypes, where the kernel keeps them beside the frame.
+    with scene.unfiltered(ATTACKER) if varies == "tags" else contextlib.nullcontext():
+        harm = harm_of(scene, ATTACKER, VARIES[varies](aim_of(scene, duel)))
     harm.megaflows_stay_few()
     harm.connections_come_about()
 
