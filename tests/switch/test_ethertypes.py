@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.system import ip_batch, within
+from romana_ovs.emulate.system import inside, ip_batch, within
 from romana_ovs.switch import ethertypes
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
 from tests.integration.live import eventually
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.root
 POD, NODE, PORT = f"rmn-types-{os.getpid()}-pod", f"rmn-types-{os.getpid()}-node", "port"
 MACS = b"\x02\0\0\0\0\1" b"\x02\0\0\0\0\2"
 IPV4, ARP, IPV6, VLAN, QINQ, MPLS = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x8847
+RULES = Path(__file__).parents[2] / "etc" / "nftables" / "pod-ports.nft"
 BATCH = 100
 """Frames between two that are awaited: few enough for the queue of a cable."""
 
@@ -141,6 +143,34 @@ def test_a_tag_beside_a_frame_is_not_seen_but_the_type_behind_it_is(redirected: 
     assert len(passed(redirected, [REFUSED[name] for name in ONE_TAG])) == len(ONE_TAG)
     inside = [struct.pack("!HH", 5, kind) + bytes(46) for kind in (IPV6, VLAN, 0x88B5, 0x26)]
     assert passed(redirected, [frame(tag, body) for tag in (VLAN, QINQ) for body in inside]) == []
+
+
+@pytest.fixture
+def bridged(cable: None) -> Iterator[Tap]:
+    """What gets past PORT to a bridge, which takes frames where the kernel's datapath of Open vSwitch does."""
+    ip_batch(["link add bridge type bridge", "link add out type veth peer name wire",
+              *(f"link set {name} addrgenmode none up" for name in ("bridge", "out", "wire")),
+              f"link set {PORT} master bridge", "link set out master bridge"], netns=NODE)
+    # Where the kernel has these, they drop what is no whole packet.
+    for name in ("iptables", "ip6tables"):
+        run(NODE, "sysctl", "-w", f"net.bridge.bridge-nf-call-{name}=0")
+    with contextlib.closing(Tap(NODE, "wire")) as wire:
+        yield wire
+
+
+@pytest.mark.parametrize("way", ["straight", "redirected"])
+def test_the_rules_for_the_kernels_datapath(bridged: Tap, way: str, request: pytest.FixtureRequest) -> None:
+    pod, _ = request.getfixturevalue("ends" if way == "straight" else "redirected")
+    ends = pod, bridged
+    others = [one for one in REFUSED.values() if len(one) > 14 or way == "straight"]
+    assert len(passed(ends, others)) == len(others)
+    text, count = re.subn(r"devices = {.*?}", f'devices = {{ "{PORT}" }}', RULES.read_text())
+    assert count == 1
+    for _ in range(2):
+        done = subprocess.run(inside(NODE, ["nft", "-f", "-"]), input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert passed(ends, others) == []
+    assert passed(ends, [frame(ARP)]) == [frame(ARP)]
 
 
 def test_it_can_be_attached_again_and_taken_off(ends: tuple[Tap, Tap]) -> None:
