@@ -11,6 +11,7 @@ from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube import budget
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import atoms
+from romana_ovs.switch import ethertypes
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ def test_what_it_points_to_exists() -> None:
     assert len(links) > 4
     for link in links:
         path, _, anchor = link.partition("#")
-        target = ROOT / "docs" / path
+        target = ROOT / "docs" / (path or "security.md")
         assert target.is_file(), link
         headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
         assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
@@ -52,3 +53,11 @@ def test_what_it_points_to_exists() -> None:
 def test_it_is_pointed_to() -> None:
     assert "(docs/security.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert "(security.md)" in (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+
+
+def test_what_is_said_of_ports_of_pods_is_so() -> None:
+    chapter = TEXT.partition("\n## Ports of pods\n")[2].partition("\n## ")[0]
+    assert len(ethertypes.PROGRAM) == 12 and "twelve instructions" in chapter
+    assert f"`python -m {ethertypes.__name__} DEVICE ...`" in chapter
+    assert f"python -m {ethertypes.__name__} " in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ethertypes.__name__ in (ROOT / "etc" / "nftables" / "pod-ports.nft").read_text(encoding="utf-8")

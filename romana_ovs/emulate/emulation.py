@@ -148,9 +148,9 @@ class Emulation:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What of the emulation itself fails at the moment: pods that cannot be started, nodes without address."""
+        """What of the emulation itself fails: pods that cannot be started or filtered, nodes without address."""
         pods = self._pods
-        failed = pods.failed.values() if pods is not None else ()
+        failed = [*pods.failed.values(), *filter(None, [pods.unfiltered])] if pods is not None else []
         ended = [str(self._failure)] if self._failure is not None else []
         return (*ended, *sorted([*self._unaddressed.reasons.values(), *failed]))
 

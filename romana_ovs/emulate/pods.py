@@ -14,11 +14,12 @@ from itertools import count
 from romana_ovs.emulate.agents import Agent, Zygote
 from romana_ovs.emulate.nodes import BRIDGE, VSCTL_SECONDS, Node
 from romana_ovs.emulate.runs import Run
-from romana_ovs.emulate.system import ip_batch
+from romana_ovs.emulate.system import ip_batch, within
 from romana_ovs.emulate.troubles import Troubles
 from romana_ovs.model.bridge import POD_ID, POD_UID
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
 
 INTERFACE = "eth0"
 HUNG_SECONDS = VSCTL_SECONDS / 2
@@ -60,6 +61,7 @@ class Pods:
         self._running: dict[PodKey, RunningPod] = {}
         self._served: tuple[str, ...] = ()
         self._troubles = Troubles()
+        self._unfiltered = ""
 
     @property
     def running(self) -> Mapping[PodKey, RunningPod]:
@@ -70,6 +72,11 @@ class Pods:
     def failed(self) -> Mapping[PodKey, str]:
         """The pods that were to run and could not be started, and why. They are tried again after a while."""
         return {PodKey(str(key)): reason for key, reason in self._troubles.reasons.items()}
+
+    @property
+    def unfiltered(self) -> str:
+        """Why ports of pods take frames of every ethertype, the first time that one had to; else nothing."""
+        return self._unfiltered
 
     def serve(self, ports: Sequence[str]) -> None:
         """Have every pod, those to come too, serve exactly `ports` (`80/tcp`). Raises SetupError once all were told."""
@@ -160,7 +167,15 @@ class Pods:
             agent.serve(self._served)
         for node, group in _by_node(started, self._nodes):
             ip_batch((f"link set {pod.port} addrgenmode none mtu {self._mtu} up" for pod in group), netns=node.netns)
+            self._filter(node, [pod.port for pod in group])
             node.vsctl(*_joined(_port_words(pod) for pod in group))
+
+    def _filter(self, node: Node, ports: Sequence[str]) -> None:
+        """Drop what is neither IPv4 nor ARP before the switch, where that can be done: its tables do it too."""
+        try:
+            within(node.netns, lambda: filter_ports(ports))
+        except NotFiltered as error:
+            self._unfiltered = self._unfiltered or f"frames of any ethertype get to the switches: {error}"
 
 
 def _inside_lines(place: PodPlace, mtu: int) -> list[str]:

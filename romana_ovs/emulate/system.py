@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+from romana_ovs.emulate.agent.zygote import enter
 from romana_ovs.model.errors import SetupError
 
 NETNS_FOLDER = Path("/run/netns")
@@ -69,3 +71,19 @@ def ip_batch(lines: Iterable[str], *, netns: str | None = None, held: IO[str] | 
 def inside(netns: str, argv: Sequence[str]) -> list[str]:
     """The command that runs `argv` in the named network namespace; it execs, so the pid stays."""
     return ["nsenter", f"--net={NETNS_FOLDER / netns}", "--", *argv]
+
+
+def within(netns: str, work: Callable[[], None]) -> None:
+    """Do `work` inside the named network namespace, in a thread of its own.
+
+    Raises what it raises, and SetupError when the namespace is not there.
+    """
+    def moved() -> None:
+        try:
+            enter(str(NETNS_FOLDER / netns))
+        except OSError as error:
+            raise SetupError(f"the network namespace {netns} cannot be entered: {error.strerror}") from error
+        work()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(moved).result()

@@ -39,6 +39,7 @@ class FrameSet:
 
     `works`: every one of these frames arrives when it is aimed at the ally, so it is not dropped for being odd.
     `admits`: whether a frame may arrive at the victim (by default none may). `short`: `make test` has it too.
+    `to_tables`: the kernel would drop them before the switch, by their ethertypes; that is taken off meanwhile.
     """
 
     name: str
@@ -47,3 +48,4 @@ class FrameSet:
     admits: Callable[[bytes], bool] = nothing
     duels: tuple[Duel, ...] = TENANT + POLICY
     short: bool = False
+    to_tables: bool = False

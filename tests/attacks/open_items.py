@@ -13,20 +13,15 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Attacks by a pattern of their names (fnmatch), and why they are expected to come through.
-
-    `always`: they do every time; otherwise one that holds is no news.
-    """
+    """Attacks by a pattern of their names (fnmatch), and why they are expected to come through."""
 
     pattern: str
     sentence: str
-    always: bool = True
 
 
 OPEN: tuple[Open, ...] = (
-    Open("*: flood: ethertypes (*", "4: megaflows do not grow with what a sender can choose"),
     Open("*: SCTP server to other ports of its client: *",
-         "6: where the switch does not track its ports, a server cannot open associations to ports of its clients"),
+         "6: where the switch does not track SCTP ports (before 3.2) docs, check and conditions say what is open"),
 )
 
 

@@ -24,7 +24,7 @@ from tests.attacks.craft import End
 from tests.attacks.ground import LISTEN, SEND, Duel
 from tests.integration.frames import mac
 from tests.integration.live import Live
-from tests.integration.scenarios.space import Tap, udp_socket
+from tests.integration.scenarios.space import Tap, udp_socket, unfiltered
 
 BATCH = 24
 """Frames between two awaited packets: few enough for every socket's buffer on the way."""
@@ -90,6 +90,11 @@ class Scene:
     def tap(self, key: str) -> Tap:
         """The raw socket of a pod."""
         return self._taps[key]
+
+    def unfiltered(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """While what a pod sends comes to its switch whatever its ethertype is."""
+        pod = self.cluster.pod(key)
+        return unfiltered(self.cluster.node(pod.place.node), pod.port)
 
     def reach(self, source: str, target: str) -> None:
         """Returns when an allowed packet of pod `source` has arrived at pod `target`; fails the test if none does."""

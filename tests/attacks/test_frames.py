@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.attacks.frameset import Aim, FrameSet
@@ -34,7 +36,8 @@ def test_nothing_arrives(scene: Scene, frames: FrameSet, duel: Duel) -> None:
     aim = aim_of(scene, duel)
     made = list(frames.frames(aim))
     assert made
-    scene.attack(duel, made)
+    with scene.unfiltered(duel.attacker) if frames.to_tables else contextlib.nullcontext():
+        scene.attack(duel, made)
     scene.nobody_heard(duel, but=frames.admits)
     if frames.works:
         _arrive_at_the_ally(scene, duel, list(frames.frames(aim.at_ally())))

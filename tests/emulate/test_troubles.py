@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
+from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.emulate.emulation import Emulation, Plan
 from romana_ovs.emulate.troubles import RETRY_SECONDS, Troubles
+from romana_ovs.model.settings import Settings
 
 
 class Clock:
@@ -27,3 +33,15 @@ def test_what_failed_is_due_again_after_a_while_or_otherwise() -> None:
     troubles.over("a")
     troubles.over("b")
     assert troubles.due("a", 1) and troubles.reasons == {}
+
+
+def test_that_ports_are_not_filtered_is_told_once() -> None:
+    said: list[str] = []
+    emulation = Emulation(Plan(Path(), ("node1",), None, AddressPlan.of(Settings())), complain=said.append)
+    emulation._pods = SimpleNamespace(failed={}, unfiltered="")  # type: ignore[assignment]
+    emulation._tell_troubles()
+    assert said == []
+    emulation._pods.unfiltered = "why"  # type: ignore[misc]
+    emulation._tell_troubles()
+    emulation._tell_troubles()
+    assert said == ["why"] and emulation.troubles == ("why",)

@@ -24,6 +24,7 @@ from romana_ovs.emulate.pods import PodPlace, Pods
 from romana_ovs.emulate.system import NETNS_FOLDER
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.switch import ethertypes
 from tests.integration import pushing
 
 pytestmark = pytest.mark.root
@@ -163,6 +164,43 @@ def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: d
         after = pods.running
         assert [after[key].agent.pid != before[key].agent.pid for key in before] == [True, False, False]
         assert after[PodKey("x/p1")].port != before[PodKey("x/p1")].port
+    finally:
+        run.close()
+        zygote.close()
+
+
+def test_ports_of_pods_are_filtered_and_no_others(run: runs.Run, nodes: dict[str, Node]) -> None:
+    join(run, list(nodes.values()), Fabric.LINK)
+    zygote = Zygote(run)
+    pods = Pods(run, nodes, zygote, mtu=1500)
+    try:
+        pods.follow([place(1, "node1"), place(2, "node1"), place(3, "node2")])
+        pods.follow([place(1, "node1"), place(2, "node1"), place(3, "node2"), place(4, "node1")])
+        assert pods.unfiltered == ""
+        for node in nodes.values():
+            links = json.loads(node.execute(["ip", "-j", "link", "show"]).stdout)
+            found = {link["ifname"] for link in links if "xdp" in link}
+            assert found == {pod.port for pod in pods.running.values() if pod.place.node == node.name}
+    finally:
+        run.close()
+        zygote.close()
+
+
+def test_pods_run_where_ports_cannot_be_filtered(
+    run: runs.Run, nodes: dict[str, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zygote = Zygote(run)
+    pods = Pods(run, nodes, zygote, mtu=1500)
+    monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.none")
+    places = [place(1, "node1"), place(2, "node2")]
+    try:
+        pods.follow(places)
+        assert {pod.place for pod in pods.running.values()} == set(places) and not pods.failed
+        said = pods.unfiltered
+        assert said.startswith("frames of any ethertype get to the switches: ") and "libbpf.so.none" in said
+        monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.other")
+        pods.follow([*places, place(3, "node1")])
+        assert len(pods.running) == 3 and pods.unfiltered == said
     finally:
         run.close()
         zygote.close()

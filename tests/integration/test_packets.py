@@ -18,7 +18,7 @@ from tests.integration import frames
 from tests.integration.frames import Frame, mac
 from tests.integration.ovs import eventually
 from tests.integration.scenarios.live import Live
-from tests.integration.scenarios.space import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket
+from tests.integration.scenarios.space import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket, unfiltered
 
 CONSTANT_MAC = mac("0a:58:00:00:00:01")
 NEXT_HOP = "0a:58:00:00:00:01"
@@ -189,6 +189,12 @@ OPEN_PODS = ("near", "far", "third", "half", "far-half")
 
 
 def test_nothing_forged_reaches_anybody(live: Live, taps: dict[str, Tap]) -> None:
+    """By the tables alone: many of these frames the kernel would drop before the switch."""
+    with unfiltered(node(live, 1), pod(live, "evil").port):
+        nothing_forged_arrives(live, taps)
+
+
+def nothing_forged_arrives(live: Live, taps: dict[str, Tap]) -> None:
     evil, near = address(live, "evil"), address(live, "near")
     arrived: list[tuple[str, str]] = []
     not_counted: list[str] = []
@@ -207,6 +213,29 @@ def test_nothing_forged_reaches_anybody(live: Live, taps: dict[str, Tap]) -> Non
     assert arrived == []
     assert not [name for name, tap in taps.items() if tap.has(b"forged")]
     assert not_counted == [], "dropped, but not as packets of this port"
+
+
+def kinds_seen(live: Live, name: str) -> set[str]:
+    """The ethertypes of which frames came from a pod to the switch, by its megaflows."""
+    shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
+    lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
+    return {kind for line in lines for kind in re.findall(r"eth_type\((0x[0-9a-f]+)\)", line)}
+
+
+def test_other_ethertypes_do_not_get_to_the_switch(live: Live, taps: dict[str, Tap]) -> None:
+    kinds = ("tagged ARP", "RARP", "IPv6", "spanning tree", "an unknown type")
+    others = [frame for name, frame in forgeries(live).items() if name in kinds]
+    assert len(others) == len(kinds)
+    here = node(live, 1)
+    with unfiltered(here, pod(live, "evil").port):
+        for frame in others:
+            taps["evil"].send(frame)
+        eventually(lambda: {"0x8100", "0x8035", "0x86dd", "0x88b5"} <= kinds_seen(live, "evil"), "they come")
+    here.appctl("revalidator/purge")
+    for frame in others * TIMES:
+        taps["evil"].send(frame)
+    send_marker(live, taps, OPEN_PODS, b"honest and alone")
+    assert kinds_seen(live, "evil") == {"0x0800"}
 
 
 def test_delivered_frames_have_the_constant_source_mac(live: Live, taps: dict[str, Tap]) -> None:

@@ -48,6 +48,7 @@ TCPServer(("10.0.64.0", 80), SimpleHTTPRequestHandler).serve_forever()
 """
 
 AFTERWARDS = """
+for port in db-port web-port; do ip link show $port | grep -w xdp; done
 for i in $(seq 100); do ip netns exec web ping -c 1 -W 1 10.0.64.0 > ping && break; done
 grep ' 0% packet loss' ping
 ip netns exec db python3 -c "$SERVER" > http 2>&1 &
@@ -70,6 +71,9 @@ def home() -> Iterator[Path]:
             start = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
             path.write_text(f"{start}{code}\nsys.exit(main())\n")
             path.chmod(0o755)
+        python = folder / "bin" / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} "$@"\n')
+        python.chmod(0o755)
         yield folder
 
 

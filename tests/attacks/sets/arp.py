@@ -55,5 +55,5 @@ def _odd(aim: Aim) -> Iterator[bytes]:
 SETS = (
     FrameSet("ARP: others' addresses claimed", _claims, short=True),
     FrameSet("ARP: requests, replies and probes in the own name", _honest),
-    FrameSet("ARP: odd, cut short, RARP", _odd),
+    FrameSet("ARP: odd, cut short, RARP", _odd, to_tables=True),
 )

@@ -61,7 +61,7 @@ def _extensions(aim: Aim) -> Iterator[bytes]:
 
 
 SETS = (
-    FrameSet("IPv6: neighbours, routers, echo, listeners", _neighbours, short=True),
-    FrameSet("IPv6: transport", _transport),
-    FrameSet("IPv6: extension headers", _extensions),
+    FrameSet("IPv6: neighbours, routers, echo, listeners", _neighbours, short=True, to_tables=True),
+    FrameSet("IPv6: transport", _transport, to_tables=True),
+    FrameSet("IPv6: extension headers", _extensions, to_tables=True),
 )

@@ -100,12 +100,12 @@ def _nested(aim: Aim) -> Iterator[bytes]:
 
 
 SETS = (
-    FrameSet("layer 2: one tag", _tags, short=True),
-    FrameSet("layer 2: QinQ and three tags", _stacks, short=True),
-    FrameSet("layer 2: MPLS", _mpls),
-    FrameSet("layer 2: LLC and SNAP", _llc, short=True),
-    FrameSet("layer 2: ethertypes", _ethertypes),
-    FrameSet("layer 2: reserved multicast", _multicast),
-    FrameSet("layer 2: runts", _runts),
-    FrameSet("layer 2: a frame in a frame", _nested),
+    FrameSet("layer 2: one tag", _tags, short=True, to_tables=True),
+    FrameSet("layer 2: QinQ and three tags", _stacks, short=True, to_tables=True),
+    FrameSet("layer 2: MPLS", _mpls, to_tables=True),
+    FrameSet("layer 2: LLC and SNAP", _llc, short=True, to_tables=True),
+    FrameSet("layer 2: ethertypes", _ethertypes, to_tables=True),
+    FrameSet("layer 2: reserved multicast", _multicast, to_tables=True),
+    FrameSet("layer 2: runts", _runts, to_tables=True),
+    FrameSet("layer 2: a frame in a frame", _nested, to_tables=True),
 )

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
+from romana_ovs.emulate import system
 from romana_ovs.emulate.agent.zygote import enter
+from romana_ovs.emulate.nodes import Node
 from romana_ovs.emulate.system import NETNS_FOLDER, inside
+from romana_ovs.switch.ethertypes import filter_ports
 from tests.integration.frames import checksum
 
 ETH_P_ALL = 0x0003
@@ -49,6 +52,17 @@ def within(netns: str, make: Callable[[], T]) -> T:
 def run(netns: str, *argv: str) -> subprocess.CompletedProcess[str]:
     """The outcome of a command in a network namespace."""
     return subprocess.run(inside(netns, argv), capture_output=True, text=True, check=False, timeout=60)
+
+
+@contextlib.contextmanager
+def unfiltered(node: Node, port: str) -> Iterator[None]:
+    """While frames of any ethertype come from a pod's port to its switch, which has to refuse them by itself."""
+    assert "xdp" in run(node.netns, "ip", "link", "show", port).stdout, "nothing drops them before"
+    assert run(node.netns, "ip", "link", "set", port, "xdp", "off").returncode == 0
+    try:
+        yield
+    finally:
+        system.within(node.netns, lambda: filter_ports([port]))
 
 
 def udp_socket(netns: str, address: str = "", port: int = 0) -> socket.socket:
