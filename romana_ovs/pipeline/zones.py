@@ -3,7 +3,7 @@
 A zone is chosen by the local end, the same in both directions: the tenant of the one local pod; where both ends are
 local, the tenant of the one that is not shared; the common zone where no end is a pod here or both are shared. So what
 one tenant fills is its own. Zones are never shared between bridges of one ovs-vswitchd, whose table is one: pods could
-bypass all policy (DATAPLANE.md). A number follows from the bridge's host number and the tenant's first range of
+bypass all policy (docs/dataplane.md). A number follows from the bridge's host number and the tenant's first range of
 segments, so that it survives restarts.
 """
 
