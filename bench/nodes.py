@@ -57,7 +57,7 @@ def tier_cluster(pods: int) -> Cluster:
 def dns_cluster(pods: int) -> Cluster:
     """`large_cluster` with cluster DNS on the first node, and in every tenant a policy letting out to it.
 
-    So the tables of the first node hold something of every tenant (DATAPLANE.md, "What grows with what").
+    So the tables of the first node hold something of every tenant (docs/dataplane.md, "What grows with what").
     """
     base = large_cluster(pods)
     home = min(base.nodes)

@@ -1,6 +1,6 @@
 """Gives `eventlet.wsgi` the name `ALREADY_HANDLED`, without which Ryu 4.34 cannot be imported.
 
-eventlet dropped the name in 0.30.3 (its issue 733), and `ryu.app.wsgi` still imports it. The file
+eventlet dropped the name in 0.30.3 (eventlet/eventlet#733), and `ryu.app.wsgi` still imports it. The file
 `romana-ovs-ryu.pth`, installed with the package, calls `install` as every interpreter of the environment
 starts, so that plain `ryu-manager` works too. Interpreters that never see eventlet must not pay for that:
 nothing but `sys` is imported here, and the name is added when somebody imports `eventlet.wsgi`.

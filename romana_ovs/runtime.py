@@ -49,7 +49,7 @@ SWITCH_SECONDS = 0.0005
 Green threads make several system calls for each message, and would wait for so long after each of them.
 """
 UNANSWERED_ECHOES = 2
-"""A switch that leaves this many echo requests unanswered is given up (HAZARDS D5)."""
+"""A switch that leaves this many echo requests unanswered is given up (docs/hazards.md D5)."""
 APP = "romana_ovs.app"
 END_SECONDS = 1.5
 
@@ -149,8 +149,8 @@ def spawn_after(seconds: float, function: Callable[[], None]) -> Any:
 def aside(function: Callable[[], T], beside: Callable[[], None] | None = None) -> T:
     """What `function` returns (or raises), worked out in a thread of the system's while green threads go on.
 
-    For what takes long and waits for nothing: switches want their echoes answered meanwhile (HAZARDS D10). `beside` is
-    done at the same time in another thread; what it raises is raised, when both have ended.
+    For what takes long and waits for nothing: switches want their echoes answered meanwhile (docs/hazards.md D10).
+    `beside` is done at the same time in another thread; what it raises is raised, when both have ended.
     """
     other = eventlet.spawn(tpool.execute, beside) if beside is not None else None
     try:
@@ -162,7 +162,7 @@ def aside(function: Callable[[], T], beside: Callable[[], None] | None = None) -
 
 
 def fail() -> None:
-    """End this process at once with a non-zero status, so that whoever supervises it starts another (HAZARDS D11)."""
+    """End this process at once with a non-zero status: whoever supervises it starts another (docs/hazards.md D11)."""
     logging.shutdown()
     os._exit(1)
 

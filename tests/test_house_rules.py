@@ -200,3 +200,43 @@ def test_what_a_rule_allows(tmp_path: Path) -> None:
     )
     module = _module(path, name="fine.py")
     assert [offence for check, _ in RULES.values() for offence in check(module)] == []
+
+
+TEXTS = (".py", ".md", ".cfg", ".toml", ".yaml", ".conf", ".nft", ".go", ".mod", ".txt", ".in", "Makefile", "run")
+"""Ends of the names of files that may cite something."""
+_PAGE = re.compile(r"(?<![\w:/.-])[\w./-]*\w\.md\b")
+_TRACKER = re.compile(r"\bissues? \d|\bHAZARDS [A-E]\d|\bshared/[A-Z]")
+BUILT = {".git", ".venv", ".hypothesis", ".pytest_cache", ".mypy_cache", ".ruff_cache", "build", "dist"}
+
+
+def _outside(path: Path) -> Iterator[str]:
+    """Places of a text that cite a page which is not in the repository, or a tracker."""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        pages = [page for page in _PAGE.findall(line) if not _is_here(page, path)]
+        for cited in (*pages, *_TRACKER.findall(line)):
+            yield f"{path}:{number}: {cited}"
+
+
+def _is_here(page: str, path: Path) -> bool:
+    return any((folder / page).is_file() for folder in (ROOT, ROOT / "docs", path.parent))
+
+
+def _texts(folder: Path = ROOT) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name not in BUILT and not path.is_symlink():
+            yield from _texts(path)
+        elif path.is_file() and path.name.endswith(TEXTS):
+            yield path
+
+
+def test_nothing_cites_what_is_not_in_the_repository() -> None:
+    texts = list(_texts())
+    assert len(texts) > 500
+    assert [cited for path in texts for cited in _outside(path)] == []
+
+
+def test_a_citation_of_something_outside_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "some.py"
+    page = "." + "md"
+    path.write_text(f"# docs/cli.md and README.md\n# as NOTES{page} says\n# {'issue'} 8\n# see docs/none{page}\n")
+    assert [line.split(":")[1] for line in _outside(path)] == ["2", "3", "4"]

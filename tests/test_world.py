@@ -94,7 +94,7 @@ def test_an_unrelated_pod_elsewhere_leaves_the_very_same_view():
 
 
 def test_a_repeated_list_of_equal_objects_changes_nothing():
-    """HAZARDS C5."""
+    """docs/hazards.md C5."""
     world = follow(cluster(pod("a"), pod("b", "node2"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))]))
     at = cluster(pod("a"), pod("b", "node2"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))])
     first, revision = views(world, at), world.revision
@@ -303,7 +303,7 @@ def test_an_address_that_we_gave_is_still_ours_when_it_comes_back_in_status():
     assert afresh.registry.endpoint("ns/a").foreign
 
 
-# Running out (HAZARDS E9)
+# Running out (docs/hazards.md E9)
 
 
 def test_a_tenant_that_runs_out_hurts_nobody_else_and_recovers():

@@ -29,7 +29,7 @@ def shown(world, *ports):
 
 
 def test_with_the_watch_late_a_new_pod_gets_nothing_of_the_old_ones():
-    """NODES.md 0: its port is there before its object; it got the old one's address and identity."""
+    """Its port is there before its object: it once got the old one's address and identity."""
     world = follow(cluster(OLD, policies=[ASKS]))
     was = world.address_of("ns/a")
     assert shown(world, PodPort(3, uid="old")) == [(3, "old", was)]

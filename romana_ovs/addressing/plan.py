@@ -1,4 +1,4 @@
-"""The address plan: what the bits of a pod address mean (DESIGN.md section 3).
+"""The address plan: what the bits of a pod address mean (docs/design.md section 3).
 
 An address is `network prefix | segment index | host | endpoint`. Segment index 0 belongs to the nodes
 themselves; the first and the last address of the network are never used.

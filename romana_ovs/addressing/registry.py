@@ -1,4 +1,4 @@
-"""The allocator: who has which number and address (DESIGN.md section 3).
+"""The allocator: who has which number and address (docs/design.md section 3).
 
 Stateful, but free of I/O, clocks and chance: the same calls in the same order give the same numbers, and
 `to_json` and `from_json` at any point between two calls change nothing.

@@ -1,7 +1,7 @@
 """Which segment indexes each tenant and each of its tiers owns. Nothing here is ever taken back.
 
 A tenant owns aligned runs of indexes, a segment one or more indexes in its tenant's runs. The first one
-is the segment's number for good: identities are made of it (DATAPLANE.md, "Identity").
+is the segment's number for good: identities are made of it (docs/dataplane.md, "Identity").
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Step:
     closed: Sequence[Opening]
 
     def to_json(self) -> dict[str, object]:
-        """As DESIGN.md section 8 writes it."""
+        """As docs/design.md section 8 writes it."""
         return {
             "name": self.name, "matrix": self.matrix.to_json(),
             "opened": [one.to_json() for one in self.opened], "closed": [one.to_json() for one in self.closed],

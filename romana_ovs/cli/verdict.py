@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(decision: Decision) -> dict[str, object]:
-    """As DESIGN.md section 8 writes it: `allowed`, `reason`, and `rules` of `kind`, `namespace`, `name`, `rule`."""
+    """As docs/design.md section 8 has it: `allowed`, `reason`, and `rules` of `kind`, `namespace`, `name`, `rule`."""
     rules = [reference._asdict() for reference in decision.rules]
     return {"allowed": decision.allowed, "reason": decision.reason, "rules": rules}
 

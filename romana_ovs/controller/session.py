@@ -165,7 +165,8 @@ class Session:
     def _send(self, wanted: Wanted) -> None:
         todo = self._plan(wanted)
         around = moves(self._actual, todo)
-        # Before a pod's first flow its address's old connections go; after its last flow its own do (HAZARDS B13).
+        # Before a pod's first flow its address's old connections go; after its last flow its own do
+        # (docs/hazards.md B13).
         came = {address: end for address, end in around.came.items() if address not in wanted.known}
         anew = renewed(self.synced.owners, wanted.owners) if self.synced is not None else ()
         there = endpoints(wanted.program.flows.values()) if anew else {}
@@ -208,7 +209,7 @@ class Session:
             for number, addresses in by_zone.items():
                 self.channel.flush_connections(number, tuple(addresses))
         except Refused as error:
-            # Without it the tables still keep a reused address from inheriting anything (DATAPLANE.md).
+            # Without it the tables still keep a reused address from inheriting anything (docs/dataplane.md).
             LOG.warning("switch %s cannot forget connections (Open vSwitch before 3.1?): %s", self.name, error)
 
     def _fail(self, problems: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ class Difference:
     detail: str
 
     def to_json(self) -> dict[str, object]:
-        """As DESIGN.md section 8 writes it, with `detail` added."""
+        """As docs/design.md section 8 writes it, with `detail` added."""
         return {**self.opening.to_json(), "expected": self.expected, "measured": self.measured, "detail": self.detail}
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """Romana's NetworkPolicy: the demonstration's form `romana.io/demo/v1` and today's `romana.io/v1`.
 
-Source: the write-up of the first demonstration; DESIGN.md section 5 for the meaning.
+Source: the write-up of the first demonstration; docs/design.md section 5 for the meaning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Workloads, and the pods that they stand for.
 
 Sources: Kubernetes core/v1 ReplicationController, apps/v1 ReplicaSet, Deployment, StatefulSet and
-DaemonSet, batch/v1 Job; DESIGN.md section 8 for the pods' names.
+DaemonSet, batch/v1 Job; docs/design.md section 8 for the pods' names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is known of one node's bridge, as values: its pod ports, gateway and ways to other nodes.
 
-`switch/` learns it from OVSDB (DESIGN.md section 8 names the external_ids); offline commands make it up
+`switch/` learns it from OVSDB (docs/design.md section 8 names the external_ids); offline commands make it up
 in a fixed way.
 """
 

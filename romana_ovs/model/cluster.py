@@ -74,7 +74,7 @@ class Cluster:
         return namespace
 
     def tenant_of_policy(self, policy: RomanaPolicy) -> str:
-        """The tenant that a Romana policy speaks for (DESIGN.md section 5), or `NO_TENANT`."""
+        """The tenant that a Romana policy speaks for (docs/design.md section 5), or `NO_TENANT`."""
         if self.settings.tenant_source is TenantSource.POD_LABEL:
             return policy.labels.get(self.settings.tenant_key, NO_TENANT)
         return self.tenant_of_namespace(policy.namespace)

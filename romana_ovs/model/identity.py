@@ -1,4 +1,4 @@
-"""Identities: what policy sees of a pod, one 32-bit number (DATAPLANE.md, "Identity").
+"""Identities: what policy sees of a pod, one 32-bit number (docs/dataplane.md, "Identity").
 
 Layout: `segment (16 bits) | class (16 bits)`. Classes count from 1, so an identity is never 0 and a
 non-zero conntrack mark always says "accepted". Segment 0xffff is reserved for what is not a pod.

@@ -1,7 +1,7 @@
 """The objects of a cluster, reduced to what decides about packets.
 
 Sources: Kubernetes core/v1 Pod, Namespace and Node; networking.k8s.io/v1 NetworkPolicy;
-Romana's NetworkPolicy (DESIGN.md section 5).
+Romana's NetworkPolicy (docs/design.md section 5).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings that shape a cluster's meaning; `config.py` reads them from files.
 
-The defaults are those of DESIGN.md section 8 and are part of the stable interface.
+The defaults are those of docs/design.md section 8 and are part of the stable interface.
 """
 
 from __future__ import annotations

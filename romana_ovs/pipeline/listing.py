@@ -18,7 +18,7 @@ from romana_ovs.pipeline.tables import TABLE_IDS
 
 
 class FlowRow(TypedDict):
-    """One flow as JSON shows it (DESIGN.md section 8); `match` and `actions` in ovs-ofctl's words.
+    """One flow as JSON shows it (docs/design.md section 8); `match` and `actions` in ovs-ofctl's words.
 
     `meter` is empty, or what `ovs-ofctl add-meter` takes to make the meter that a switch has before these actions.
     """

@@ -115,7 +115,7 @@ class Track(IntEnum):
 
 
 class State(IntEnum):
-    """The conntrack table of DATAPLANE.md."""
+    """The conntrack table of docs/dataplane.md."""
 
     RELATED_OWN = 730
     """ICMP errors that the node itself sends about connections to itself."""

@@ -38,7 +38,7 @@ SIDE = Register("side", _reg(0, 0, 2), "where the packet came in", "Classify", "
 DIRECTION = Register(
     "direction",
     _reg(0, 2, 2),
-    "of the packet in its connection (DATAPLANE.md, direction mark)",
+    "of the packet in its connection (docs/dataplane.md, direction mark)",
     "Classify",
     "Deliver",
     (("original", ORIGINAL), ("reply", REPLY), ("orphan", ORPHAN)),

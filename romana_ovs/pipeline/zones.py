@@ -4,8 +4,8 @@ A zone is chosen by the ends, the same in both directions: the tenant of the one
 the tenant of the one that is not shared; where a shared tenant's pod has to do with an address of the plan on another
 node, the tenant whose address that is (compile/shared.py); the common zone where no end is a pod here, or both are and
 both are shared, and for the nodes' own addresses of the plan. So what one tenant fills is its own. Zones are never
-shared between bridges of one ovs-vswitchd, whose table is one: pods could bypass all policy (DATAPLANE.md). A number
-follows from the bridge's host number and the tenant's first range of segments, so that it survives restarts.
+shared between bridges of one ovs-vswitchd, whose table is one: pods could bypass all policy (docs/dataplane.md). A
+number follows from the bridge's host number and the tenant's first range of segments, so that it survives restarts.
 
 What an address on another node tells is its segment, not its tenant. Tenants own aligned runs of segments, mostly of
 one size (`usual_run`): each such block has one index. A tenant with more has a zone for each; together they may have

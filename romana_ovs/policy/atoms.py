@@ -103,7 +103,7 @@ def atoms_by_namespace(
     """The questions asked in each namespace: of `namespaces` (all of them), and of those that scopes name.
 
     With `settings` those are left out whose answer cannot matter, because tenants keep the servers that
-    a policy selects and the pods of the namespace apart (DESIGN.md section 5, step 5).
+    a policy selects and the pods of the namespace apart (docs/design.md section 5, step 5).
     """
     found: dict[str, set[Atom]] = {name: set() for name in namespaces}
     matching: dict[Selector, tuple[str, ...]] = {}

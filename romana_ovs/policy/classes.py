@@ -1,6 +1,6 @@
 """Classes of pods: what policies can tell apart inside a segment, as numbers that rarely change.
 
-A class is one (segment, namespace, answer to every atom asked there); see DATAPLANE.md, "Identity".
+A class is one (segment, namespace, answer to every atom asked there); see docs/dataplane.md, "Identity".
 `ClassBook` is the one stateful thing in this package: it must remember which numbers it gave, but does no
 I/O, and equal calls in equal order give equal numbers.
 """

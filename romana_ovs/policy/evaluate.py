@@ -1,6 +1,6 @@
 """What is allowed, as plain code over cluster objects: the reference meaning of everything that we compile.
 
-Written from DESIGN.md section 5 and the text of the Kubernetes API, which is quoted beside the checks:
+Written from docs/design.md section 5 and the text of the Kubernetes API, which is quoted beside the checks:
   [types] the field comments of networking.k8s.io/v1 NetworkPolicy
   [docs]  https://kubernetes.io/docs/concepts/services-networking/network-policies/
 It knows nothing of normal forms, identities or OpenFlow. Fragments and replies are not its business: a

@@ -12,7 +12,7 @@ from romana_ovs.model.objects import PolicyKey
 NODE = "Node"
 TENANT = "Tenant"
 ISOLATION = "Isolation"
-"""Kinds of `RuleRef` for the steps of DESIGN.md section 5 that no policy object stands for."""
+"""Kinds of `RuleRef` for the steps of docs/design.md section 5 that no policy object stands for."""
 
 
 class RuleRef(NamedTuple):

@@ -28,7 +28,7 @@ class Opening(NamedTuple):
     port: str
 
     def to_json(self) -> dict[str, str]:
-        """As DESIGN.md section 8 writes it: `from`, `to`, `port`."""
+        """As docs/design.md section 8 writes it: `from`, `to`, `port`."""
         return {"from": self.source, "to": self.destination, "port": self.port}
 
 
@@ -71,7 +71,7 @@ class Matrix:
                     yield Opening(source, destination, port)
 
     def to_json(self) -> dict[str, object]:
-        """As DESIGN.md section 8 writes it: `pods`, `ports` and `allowed` pairs by port, sorted."""
+        """As docs/design.md section 8 writes it: `pods`, `ports` and `allowed` pairs by port, sorted."""
         allowed = {
             port: [[source, destination] for source, found in self.reach[port].items() for destination in found]
             for port in self.ports

@@ -1,6 +1,6 @@
 """Brings every kind of policy to the one form of `rules`.
 
-Sources: Kubernetes networking.k8s.io/v1 NetworkPolicy; DESIGN.md section 5 for Romana's own.
+Sources: Kubernetes networking.k8s.io/v1 NetworkPolicy; docs/design.md section 5 for Romana's own.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class InterfaceRow:
 
     @property
     def usable(self) -> bool:
-        """Whether it has a port number; a device that is missing or still starting has none (HAZARDS B7)."""
+        """Whether it has a port number; a device that is missing or still starting has none (docs/hazards.md B7)."""
         return self.ofport is not None and self.ofport > 0
 
 

@@ -1,7 +1,7 @@
 """Messages from the network checked before anything parses them.
 
 Ryu 4.34 and its forks loop forever, growing without bound, on a hello element, action, instruction, bucket or
-multipart body of length zero (HAZARDS D12). So only what a controller of ours ever needs is let through to
+multipart body of length zero (docs/hazards.md D12). So only what a controller of ours ever needs is let through to
 Ryu, and that only with every length checked; the rest is refused or never parsed.
 """
 

@@ -18,7 +18,7 @@ BUNDLE_CONTROL, BUNDLE_ADD = 33, 34
 OPEN, COMMIT, DISCARD = 0, 4, 6
 ATOMIC_ORDERED = 3
 FRAGMENTS_NX_MATCH = 3
-"""ofp_config_flags as Open vSwitch extends them: `set-frags nx-match` (DATAPLANE.md, fragments)."""
+"""ofp_config_flags as Open vSwitch extends them: `set-frags nx-match` (docs/dataplane.md, fragments)."""
 
 NICIRA = 0x2320
 CT_FLUSH = 32

@@ -2,7 +2,7 @@
 
 Written here rather than with Ryu's OFPMatch for three reasons: Open vSwitch wants prerequisites before the
 fields that need them while Ryu sorts by class and number; what the switch echoes must come back as the very
-value that was sent; and bytes from a network are read with every length checked (HAZARDS D12).
+value that was sent; and bytes from a network are read with every length checked (docs/hazards.md D12).
 Sources: OpenFlow 1.5.1 section 7.2.3, ovs-fields(7).
 """
 

@@ -66,7 +66,7 @@ def add_flow(flow: Flow, xid: int) -> bytes:
 
 
 def delete_flow(flow: Flow, xid: int) -> bytes:
-    """The flow-mod that removes exactly `flow`, and only if its cookie is one of ours (HAZARDS B6)."""
+    """The flow-mod that removes exactly `flow`, and only if its cookie is one of ours (docs/hazards.md B6)."""
     head = _MOD.pack(
         OURS,
         OURS_MASK,

@@ -1,7 +1,7 @@
 """Which identity each pod wears, and which rules are in force: new numbers are made known before they are used.
 
 A rule that is the first to ask something splits classes. Then nothing that was allowed may stop meanwhile, so
-the change takes three steps (DATAPLANE.md, "Identity"), and the switches confirm each before the next:
+the change takes three steps (docs/dataplane.md, "Identity"), and the switches confirm each before the next:
 1. every node learns the new numbers, under the rules in force until now;
 2. the pods take them;
 3. the new rules come into force, and the old numbers go.

@@ -1,7 +1,7 @@
 """How nodes reach each other: along one tree of plain links, or straight through a tunnel.
 
 Packets in transit are forwarded without a look at who sent them, so the links in use must form no circle
-(DATAPLANE.md, "Between nodes"). They form the tree that a breadth-first walk finds from the smallest node
+(docs/dataplane.md, "Between nodes"). They form the tree that a breadth-first walk finds from the smallest node
 name of each connected part, neighbours in order of their names; every other link is not a trunk.
 """
 

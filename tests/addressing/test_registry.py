@@ -60,7 +60,7 @@ def test_a_further_run_beside_the_first_makes_one_range(registry):
 
 
 def test_exhaustion_is_told_with_the_arithmetic_and_stays_with_its_tenant(registry):
-    """HAZARDS E9."""
+    """docs/hazards.md E9."""
     other = SegmentKey("b", "web")
     attach(registry, "other", other)
     count = 0

@@ -1,8 +1,8 @@
-"""Attacks that come through, and are known to: each with the sentence of the issue that asks for their end.
+"""Attacks that come through, and are known to: each with the property that it breaks (docs/security.md tells users).
 
-The first words are the number of that sentence in the issue's list. An attack that is named here and holds after all
-fails the tests, so that its line is removed. Nothing but NotHeldError (a frame that arrived, a victim that was hurt)
-counts as coming through: when the test itself goes wrong, it fails as ever.
+An attack that is named here and holds after all fails the tests, so that its line is removed. Nothing but NotHeldError
+(a frame that arrived, a victim that was hurt) counts as coming through: when the test itself goes wrong, it fails as
+ever.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Open:
 
 OPEN: tuple[Open, ...] = (
     Open("*: SCTP server to other ports of its client: *",
-         "6: where the switch does not track SCTP ports (before 3.2) docs, check and conditions say what is open"),
+         "where the switch does not track SCTP ports (before 3.2) docs, check and conditions say what is open"),
 )
 
 

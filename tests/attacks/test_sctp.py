@@ -1,4 +1,7 @@
-"""SCTP: whom a client asked once gets no way to other ports of it (issue 8, 6; Open vSwitch 3.2 tracks its ports)."""
+"""SCTP: a server that a client asked once gets no way to other ports of that client.
+
+It does where the switch tracks SCTP without ports, before Open vSwitch 3.2 (docs/kubernetes.md, SCTP).
+"""
 
 from __future__ import annotations
 

@@ -91,14 +91,14 @@ def test_the_known_differences(admin: Client, name: str) -> None:
 
 @pytest.mark.parametrize("whole", ["", "0.0.0.0/0", "::/0"], ids=["cidr", "except-of-ipv4", "except-of-ipv6"])
 def test_every_way_to_write_a_range(admin: Client, whole: str) -> None:
-    """HAZARDS C13."""
+    """docs/hazards.md C13."""
     for text in CIDRS:
         _agree(admin, _with_cidr(whole, text) if whole else _with_cidr(text))
 
 
 @pytest.mark.parametrize("field", ["port", "endPort", "protocol", "key", "operator", "values", "policyTypes"])
 def test_every_value_in_its_place(admin: Client, field: str) -> None:
-    """HAZARDS C13: port, endPort and the others."""
+    """docs/hazards.md C13: port, endPort and the others."""
     for value in (*FITTING.get(field, TEXTS), *PORTS, *OTHERS):
         expression = {"key": "a", "operator": "In", "values": ["b"]}
         spec = {"podSelector": {"matchExpressions": [expression]}, "ingress": [{"ports": [{"port": 80}]}]}

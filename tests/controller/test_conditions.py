@@ -60,7 +60,7 @@ def test_only_policies_of_ours_have_a_status() -> None:
 def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
     programmed: dict | None, failing: bool, truth: Truth, reason: str
 ) -> None:
-    """HAZARDS C14."""
+    """docs/hazards.md C14."""
     found = conditions(Situation({WEB: TWO}, programmed, failing=failing))
     assert (found["Programmed"].truth, found["Programmed"].reason) == (truth, reason)
     assert found["Invalid"].truth is Truth.FALSE
@@ -92,7 +92,7 @@ def test_a_doubt_is_told_without_calling_the_object_invalid() -> None:
 
 
 def test_when_the_error_is_cleared_so_are_condition_and_refusal() -> None:
-    """HAZARDS C14."""
+    """docs/hazards.md C14."""
     before = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     now = Situation({WEB: TWO}, {WEB: TWO})
     assert conditions(now)["Invalid"] == Condition("Invalid", Truth.FALSE, "Valid")
@@ -133,7 +133,7 @@ def pod(namespace: str, name: str, **fields: object) -> Pod:
 
 
 def test_an_event_never_names_another_tenants_pod() -> None:
-    """HAZARDS E13."""
+    """docs/hazards.md E13."""
     address = IPv4Address("192.0.2.7")
     cluster, world = world_of(
         pod("secret", "vault", address=address, has_status=True),
@@ -200,7 +200,7 @@ def test_policies_that_name_sctp_say_what_stays_open_and_only_where_it_does() ->
 
 
 def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
-    """HAZARDS E9."""
+    """docs/hazards.md E9."""
     cluster, world = world_of(
         pod("shop", "a"), *(pod("late", f"p{number}") for number in range(40)),
         network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,

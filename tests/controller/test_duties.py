@@ -89,7 +89,7 @@ def test_one_report_is_on_its_way_at_a_time() -> None:
 
 
 def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() -> None:
-    """HAZARDS C14: writes are bounded on the nodes' side too."""
+    """docs/hazards.md C14: writes are bounded on the nodes' side too."""
     server = furnished("a@n1")
     put_policy(server, source="a")
     node = started(server, "n1")
@@ -325,7 +325,7 @@ def rest(*processes: Process) -> None:
 
 
 def test_a_policy_is_programmed_when_every_node_reports_it() -> None:
-    """HAZARDS C14: aggregated, after every node's barrier."""
+    """docs/hazards.md C14: aggregated, after every node's barrier."""
     server, registry, one, two = shared()
     assert reason(registry) == "Programmed"
     two.deaf = True

@@ -1,4 +1,4 @@
-"""A tenant whose ranges are full, with a registry: it alone has trouble, which ends as it came (HAZARDS E9).
+"""A tenant whose ranges are full, with a registry: it alone has trouble, which ends as it came (docs/hazards.md E9).
 
 The same of one process that gives everything is in tests/test_world.py, of the registry's arithmetic in
 tests/addressing/test_registry.py.
@@ -140,7 +140,7 @@ def newcomer(server: Server, *processes: Process) -> bool:
 
 
 def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_numbers() -> None:
-    """HAZARDS E10."""
+    """docs/hazards.md E10."""
     server, registry, node = started()
     put(server, "shop", "p")
     ask(server)

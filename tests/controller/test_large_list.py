@@ -123,7 +123,7 @@ def most(pid: int) -> float:
 def test_listing_a_large_cluster_twice_keeps_no_switch_waiting(
     large: tuple[Large, FaultServer], tmp_path: Path
 ) -> None:
-    """HAZARDS C9 and C10 (and D10): pages, one of them expired; every pod decoded anew; echoes answered meanwhile."""
+    """docs/hazards.md C9, C10 and D10: pages, one expired; every pod decoded anew; echoes answered meanwhile."""
     answers, server = large
     with Quiet("large", Path(kubeconfig(tmp_path, server.url).kubeconfig), []) as controller:
         controller.start()

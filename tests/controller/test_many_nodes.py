@@ -1,4 +1,4 @@
-"""Many nodes are one status: what is written of objects does not grow with how many there are (HAZARDS C14)."""
+"""Many nodes are one status: what is written of objects does not grow with how many there are (docs/hazards.md C14)."""
 
 from __future__ import annotations
 

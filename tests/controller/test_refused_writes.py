@@ -40,7 +40,7 @@ class Rig:
 
 
 def test_a_refused_report_is_tried_again_after_a_pause() -> None:
-    """HAZARDS C3 and C8."""
+    """docs/hazards.md C3 and C8."""
     rig = Rig(registers=False)
     rig.round()
     (first,) = rig.carries
@@ -54,7 +54,7 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
 
 
 def test_refused_numbers_are_tried_again_after_a_pause() -> None:
-    """HAZARDS C3 and C8."""
+    """docs/hazards.md C3 and C8."""
     rig = Rig(registers=True)
     rig.duties.take([Leadership(leads=True, epoch=1, holder="me")])
     rig.round()

@@ -1,4 +1,4 @@
-"""Port numbers are reused and given anew under 200 pods: every flow stays with the right one (HAZARDS B8)."""
+"""Port numbers are reused and given anew under 200 pods: every flow stays with the right one (docs/hazards.md B8)."""
 
 from __future__ import annotations
 

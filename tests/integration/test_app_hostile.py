@@ -1,4 +1,4 @@
-"""Whoever reaches the listener cannot hang, grow or end the controller (HAZARDS D12)."""
+"""Whoever reaches the listener cannot hang, grow or end the controller (docs/hazards.md D12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meters of a real switch under the controller: without cookie, and apart from bundles (HAZARDS B5)."""
+"""Meters of a real switch under the controller: without cookie, and apart from bundles (docs/hazards.md B5)."""
 
 from __future__ import annotations
 

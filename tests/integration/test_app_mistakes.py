@@ -1,6 +1,6 @@
 """A mistake of ours: it is logged, what is programmed stays, what it was about is done again, or the process ends.
 
-HAZARDS C8 (and D4): a handler that raises must not lose what it was told of.
+docs/hazards.md C8 (and D4): a handler that raises must not lose what it was told of.
 """
 
 from __future__ import annotations

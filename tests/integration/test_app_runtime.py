@@ -1,4 +1,7 @@
-"""How the process ends: never quietly, never as if all were well (HAZARDS D11). And that nothing stalls it (D10)."""
+"""How the process ends: never quietly, never as if all were well; and that nothing stalls it.
+
+See docs/hazards.md D10 and D11.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ print(len(gaps), max(gaps))
 
 @pytest.mark.alone
 def test_a_computation_of_seconds_aside_keeps_no_green_thread_waiting() -> None:
-    """HAZARDS D10: echoes are answered by green threads, which do not wait for who computes."""
+    """docs/hazards.md D10: echoes are answered by green threads, which do not wait for who computes."""
     done = _python(BUSY)
     assert done.returncode == 0, done.stderr
     count, longest = done.stdout.split()

@@ -428,7 +428,7 @@ def test_plain_ryu_manager_runs_the_same_application() -> None:
 
 @pytest.mark.alone
 def test_it_ends_soon_and_cleanly_and_not_at_all_quietly(one: tuple[Ovs, Controller]) -> None:
-    """HAZARDS D11."""
+    """docs/hazards.md D11."""
     _, controller = one
     start = time.monotonic()
     assert controller.stop() == 0

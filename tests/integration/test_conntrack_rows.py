@@ -1,4 +1,4 @@
-"""Each row of the conntrack table of DATAPLANE.md, with packets, on a real Open vSwitch.
+"""Each row of the conntrack table of docs/dataplane.md, with packets, on a real Open vSwitch.
 
 The bridge is node 1 with pods A and B; R is a pod of node 2 behind a plain link; O is outside, behind the node.
 B admits R and O on TCP 80, UDP 53 and SCTP 80; A admits nobody, unless a test says otherwise.
@@ -476,7 +476,7 @@ def test_sctp_is_decided_on_its_ports_always(net: Net) -> None:
 
     assert sctp("A", "B", (40000, 80), 1) == "B"
     assert sctp("B", "A", (80, 40000), 2) == "A"
-    assert sctp("A", "B", (40000, 81), 1) == "", "one allowed association opens no other port (HAZARDS A9)"
+    assert sctp("A", "B", (40000, 81), 1) == "", "one allowed association opens no other port (docs/hazards.md A9)"
     assert sctp("B", "A", (80, 40000), 2) == "A", "and the refused one does not cut the allowed one"
     assert sctp("B", "A", (40000, 80), 1) == "", "A admits nobody"
     net.switch.load(tables(a_admits=(admits("B"),)))
@@ -484,7 +484,7 @@ def test_sctp_is_decided_on_its_ports_always(net: Net) -> None:
 
 
 def test_a_flush_is_no_revocation_and_no_permission(net: Net) -> None:
-    """HAZARDS B11: server data after a flush must not turn the connection round."""
+    """docs/hazards.md B11: server data after a flush must not turn the connection round."""
     net.handshake("A", "B", (40000, 80))
     net.switch.load(tables(b_admits=()))
     net.switch.flush()
@@ -493,7 +493,7 @@ def test_a_flush_is_no_revocation_and_no_permission(net: Net) -> None:
 
 
 def test_one_way_datagrams_stop_when_the_permission_goes(net: Net) -> None:
-    """HAZARDS A21."""
+    """docs/hazards.md A21."""
     for _ in range(4):
         assert net.udp("A", "B", (40000, 53)) == "B"
     net.switch.load(tables(b_admits=()))

@@ -1,4 +1,4 @@
-"""One pod cannot fill the table of connections that all pods of its node share (HAZARDS B16)."""
+"""One pod cannot fill the table of connections that all pods of its node share (docs/hazards.md B16)."""
 
 from __future__ import annotations
 

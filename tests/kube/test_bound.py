@@ -155,7 +155,7 @@ def after(store: LiveStore, resource: Resource, one: Update) -> Loaded:
 
 
 def test_labels_of_the_namespace_decide_whose_pods_an_api_server_has() -> None:
-    """HAZARDS E1 and E5."""
+    """docs/hazards.md E1 and E5."""
     store, loaded = started(BY_OWNER)
     pod, policy = loaded.cluster.pods[POD], loaded.cluster.policies
     assert loaded.cluster.tenant_of(pod) == NO_TENANT

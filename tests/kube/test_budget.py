@@ -1,4 +1,4 @@
-"""What one policy may ask for (HAZARDS E10)."""
+"""What one policy may ask for (docs/hazards.md E10)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ HOSTILE: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("shape", HOSTILE)
 def test_whatever_a_policy_spends_its_budget_on_its_tables_take_a_moment(shape: str) -> None:
-    """HAZARDS E10 and B19: peers and ports add up and never multiply, and nobody's policy keeps others waiting."""
+    """docs/hazards.md E10 and B19: peers and ports add up and never multiply; no policy keeps others waiting."""
     item = decoded(ingress=HOSTILE[shape])
     assert isinstance(item.value, KubernetesPolicy), item.problems
     policy = replace(item.value, namespace="ns")

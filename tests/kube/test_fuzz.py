@@ -156,7 +156,7 @@ def test_the_manifests_themselves_are_valid() -> None:
 
 @given(st.lists(damaged(), min_size=1, max_size=3), st.sampled_from([Settings(), BY_OWNER]))
 def test_damage_is_told_and_never_raised(values: list[object], settings: Settings) -> None:
-    """HAZARDS E10 and E11: nothing crashes, and every message is one plain line."""
+    """docs/hazards.md E10 and E11: nothing crashes, and every message is one plain line."""
     decoded = [decode(Document(number, value), "a.yaml", settings) for number, value in enumerate(values, 1)]
     for one in decoded:
         for item in one.items:

@@ -76,7 +76,7 @@ def after(store: LiveStore, *messages: object) -> Loaded:
 
 
 def test_there_is_no_cluster_before_every_resource_is_listed() -> None:
-    """HAZARDS C7: so nothing is deleted before."""
+    """docs/hazards.md C7: so nothing is deleted before."""
     store = LiveStore(Settings())
     messages = everything(pods=[pod("a")])
     for number, message in enumerate(messages[:-1]):
@@ -104,7 +104,7 @@ def test_what_does_not_change_stays_the_same_object() -> None:
 
 
 def test_nothing_new_is_no_news() -> None:
-    """HAZARDS C5 and C14: listings of what is known, and new versions that say the same, cause no computation."""
+    """docs/hazards.md C5 and C14: listings of what is known, and versions that say the same, cause no computation."""
     policies = [update(POLICIES, "p", spec=GOOD), update(POLICIES, "q", spec=BAD)]
     store, _ = started(pods=[pod("a")], policies=policies)
     assert store.apply(seen(PODS, pod("a", 7)), seen(POLICIES, replace(policies[0], version="8"), policies[1])) is None
@@ -178,7 +178,7 @@ def test_the_valid_version_of_another_object_of_that_name_is_not_kept() -> None:
 
 
 def test_a_pod_of_the_same_name_with_another_uid_is_another_pod() -> None:
-    """HAZARDS C6."""
+    """docs/hazards.md C6."""
     store, before = started(pods=[pod("a", ip="10.0.0.1", uid="one")])
     now = after(store, seen(PODS, pod("a", 2, ip="10.0.0.1", uid="two")))
     assert [one.uid for one in now.cluster.pods.values()] == ["two"]
@@ -251,7 +251,7 @@ def test_fields_of_metadata_that_are_newer_than_we_are_do_no_harm() -> None:
 
 
 def test_an_unknown_field_of_a_policy_does_not_widen_it() -> None:
-    """HAZARDS C13; every other place for one is in tests/kube/test_newer.py."""
+    """docs/hazards.md C13; every other place for one is in tests/kube/test_newer.py."""
     spec = {"podSelector": {}, "ingress": [{"onlyOnSundays": True}]}
     _, loaded = started(policies=[update(POLICIES, "p", spec=spec)])
     found = loaded.cluster.policies[P]

@@ -218,7 +218,7 @@ def from_folder(server: Server) -> Loaded:
 def test_any_telling_comes_to_what_a_folder_of_the_same_objects_says(
     versions: Callable[[int], str], data: st.DataObject, changes: list[Step]
 ) -> None:
-    """HAZARDS C5 and C7: whatever versions look like, and in whatever order kinds, pieces and listings come."""
+    """docs/hazards.md C5 and C7: whatever versions look like, and in whatever order kinds, pieces and listings come."""
     server = Server(versions)
     # A folder without a Node has two; an API server without one has none.
     for change in [*changes, Step(NODES, ("", "n1"), {"metadata": {"labels": {}}})]:

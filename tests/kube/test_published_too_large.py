@@ -28,7 +28,7 @@ def written(writes) -> dict:
 
 
 def test_a_set_that_is_too_large_gives_way_to_one_without_classes_and_keeps_its_numbers():
-    """HAZARDS E10."""
+    """docs/hazards.md E10."""
     checked, large = Checked(), crowded(3000)
     desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
     found = written(next_writes(desired, None, Objects(), checked))

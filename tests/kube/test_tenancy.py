@@ -49,7 +49,7 @@ def test_a_pod_of_no_tenant_or_of_an_allowed_one_stays_as_it_is(labels: dict[str
 
 @pytest.mark.parametrize("tenant", ["t2", "t3", "t4"])
 def test_a_pod_of_another_tenant_has_none(tenant: str) -> None:
-    """HAZARDS E1: without admission too."""
+    """docs/hazards.md E1: without admission too."""
     found, reason = bound_pod(pod(owner=tenant), OURS, BY_OWNER)
     assert reason == (f'label "owner" names tenant "{tenant}", but namespace shop has no label '
                       f"tenants.romana.io/{tenant}=allowed")
@@ -102,7 +102,7 @@ def test_a_bound_pod_is_in_a_tenant_of_its_namespace_or_in_none(
 def test_a_pod_that_its_namespace_may_not_hold_reaches_no_pod_and_no_pod_reaches_it(
     cluster: Cluster, data: st.DataObject,
 ) -> None:
-    """HAZARDS E1 and E5."""
+    """docs/hazards.md E1 and E5."""
     settings = replace(cluster.settings, tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
     pods = [each for each in cluster.pods.values() if each.networked and each.labels.get("owner")]
     assume(pods)

@@ -75,7 +75,7 @@ def test_a_pod_is_of_a_tenant_that_its_namespace_may_hold(root: Client) -> None:
 def test_a_pod_stays_with_its_tenant(
     root: Client, place: str, before: str | None, after: str | None, was: str,
 ) -> None:
-    """HAZARDS E1 and E2."""
+    """docs/hazards.md E1 and E2."""
     name = f"stays-{secrets.token_hex(4)}"
     root.create(PODS, pod(name, **({"owner": before} if before else {})))
     with pytest.raises(Refused, match=f"{DENIED}the tenant of a pod never changes: label owner is {was}"):
@@ -106,7 +106,7 @@ def test_what_lost_its_namespace_s_consent_can_still_be_updated_and_removed(root
 
 
 def test_without_its_parameter_the_rule_denies_everything(plane: ControlPlane, root: Client) -> None:
-    """HAZARDS E5: it fails closed."""
+    """docs/hazards.md E5: it fails closed."""
     root.delete(f"{NAMESPACES}/kube-system/configmaps/romana-tenant-pod-label")
     try:
         until_denied(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
@@ -128,7 +128,7 @@ OF_OWNER = "label owner says whose a namespace is; changing it needs the verb as
 def test_whoever_may_edit_a_namespace_does_not_thereby_choose_tenants(
     root: Client, dev: Client, place: str, change: Object, reason: str,
 ) -> None:
-    """HAZARDS E1."""
+    """docs/hazards.md E1."""
     now = root.get(f"{NAMESPACES}/shop")
     labels = {key: value for key, value in {**now["metadata"]["labels"], **change}.items() if value is not None}
     with pytest.raises(Refused, match=f"{DENIED}.*{reason}"):

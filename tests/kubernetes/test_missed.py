@@ -75,7 +75,7 @@ def forgetful() -> Iterator[ControlPlane]:
 def test_a_watch_from_before_all_that_is_remembered_lists_once_and_finds_every_difference(
     forgetful: ControlPlane
 ) -> None:
-    """HAZARDS C2 and C6: policies that went meanwhile, and a pod and a policy that were made anew under their names."""
+    """docs/hazards.md C2 and C6: policies that went meanwhile, a pod and a policy made anew under their names."""
     with Client.of_kubeconfig(forgetful.kubeconfig) as admin:
         _miss(forgetful, admin, "default")
 
@@ -118,7 +118,7 @@ def _miss(plane: ControlPlane, admin: Client, namespace: str) -> None:
 def test_without_admission_a_tenant_is_still_not_for_whoever_makes_pods_to_choose(
     control_plane: ControlPlane, admin: Client, namespace: str
 ) -> None:
-    """HAZARDS E1, E2 and E5: nothing here refuses such labels (it is not applied), so the controller closes them."""
+    """docs/hazards.md E1, E2 and E5: admission is not applied here, so the controller closes such labels."""
     web = PodKey(f"{namespace}/web")
     objects = {ObjectId("Pod", namespace, "web"), ObjectId("RomanaNetworkPolicy", namespace, "p")}
     with child(lambda message: made[0].heard(message)) as process:

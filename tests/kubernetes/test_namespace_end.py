@@ -50,7 +50,7 @@ def ending(admin: Client) -> Object | None:
 
 
 def test_policies_stay_as_long_as_pods_that_are_ending_and_nobody_waits_for_us(plane: ControlPlane) -> None:
-    """HAZARDS A29 and C15: a pod that takes its time, in a namespace that is deleted while no controller of ours runs.
+    """docs/hazards.md A29 and C15: a slow pod, in a namespace that is deleted while no controller of ours runs.
 
     That pods go first is the server's doing (Kubernetes 1.33 and later): docs/kubernetes.md says what that means.
     """

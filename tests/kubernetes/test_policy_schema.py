@@ -227,7 +227,7 @@ def stricter(spec: object) -> bool:
 @settings(max_examples=300 if settings.get_current_profile_name() == "quick" else 3000)
 @given(SPEC)
 def test_whatever_the_server_takes_the_decoder_reads_and_it_means_the_same(admin: Client, spec: object) -> None:
-    """HAZARDS C13: also where the server drops what it does not know."""
+    """docs/hazards.md C13: also where the server drops what it does not know."""
     body = policy(spec)
     stored, sent = offered(admin, body), decoded(body)
     if isinstance(stored, Refused):

@@ -1,4 +1,4 @@
-"""What each of our service accounts may do on a cluster is all of this, and nothing more (HAZARDS E12).
+"""What each of our service accounts may do on a cluster is all of this, and nothing more (docs/hazards.md E12).
 
 That a node asks for its own pods only is in tests/kubernetes/test_split.py: RBAC cannot say it.
 """
@@ -56,7 +56,7 @@ def test_the_rules_are_these(
 
 
 def test_what_would_be_too_much_is_denied(account: tuple[str, Client]) -> None:
-    """HAZARDS C15 too: who may write nothing in a namespace but statuses and Events leaves no finalizer there."""
+    """docs/hazards.md C15: who may write nothing in a namespace but statuses and Events leaves no finalizer there."""
     name, client = account
     asked = NOBODY
     if name == "romana-node":
@@ -68,7 +68,7 @@ def test_what_would_be_too_much_is_denied(account: tuple[str, Client]) -> None:
 
 
 def test_tenants_write_policies_and_see_no_tenants(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
-    """HAZARDS E13: what has everybody's addresses is for nobody who only has rights in a namespace."""
+    """docs/hazards.md E13: what has everybody's addresses is for nobody who only has rights in a namespace."""
     roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
     admin.create(roles, {
         "metadata": {"name": "edit"},
@@ -84,7 +84,7 @@ def test_tenants_write_policies_and_see_no_tenants(control_plane: ControlPlane, 
 
 @pytest.mark.parametrize("role", ["view", "edit", "admin"])
 def test_what_people_get_with_the_rights_of_a_namespace_is_policies_alone(admin: Client, role: str) -> None:
-    """HAZARDS E13: what of ours Kubernetes adds to the roles that it has for people (aggregation)."""
+    """docs/hazards.md E13: what of ours Kubernetes adds to the roles that it has for people (aggregation)."""
     selector = f"labelSelector=rbac.authorization.k8s.io%2Faggregate-to-{role}%3Dtrue"
     found = admin.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles?{selector}")["items"]
     rules = [rule for one in found for rule in one.get("rules") or () if {"romana.io", "*"} & {*rule["apiGroups"]}]

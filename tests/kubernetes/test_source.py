@@ -152,7 +152,7 @@ def test_a_node_is_told_of_its_own_pods_only(control_plane: ControlPlane, admin:
 def test_every_page_of_a_long_list_comes(
     control_plane: ControlPlane, admin: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HAZARDS C9."""
+    """docs/hazards.md C9."""
     monkeypatch.setattr("romana_ovs.kube.api.reflector.PAGE", 3)
     for number in range(10):
         admin.create(pods_path(namespace), pod(f"p{number}"))
@@ -170,7 +170,7 @@ def test_every_page_of_a_long_list_comes(
 def test_what_the_schema_lets_through_but_nobody_can_mean(
     control_plane: ControlPlane, admin: Client, namespace: str
 ) -> None:
-    """It isolates what it selects, allows nothing, and says why; an edit keeps what was valid. HAZARDS E5."""
+    """It isolates what it selects, allows nothing, and says why; an edit keeps what was valid. docs/hazards.md E5."""
     path, key = policies_path(namespace), PolicyKey("NetworkPolicy", namespace, "p")
     blocks = [{"ipBlock": {"cidr": f"10.77.{number >> 8}.{number & 255}/32"}} for number in range(MOST_TERMS + 1)]
     good = {"podSelector": {}, "ingress": [{"from": blocks[:1]}]}
@@ -193,7 +193,7 @@ def test_what_the_schema_lets_through_but_nobody_can_mean(
 def test_a_policy_as_large_as_the_server_takes(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
     """1 MiB of one policy: it is more than we do for one policy, and what comes behind it does not wait for long.
 
-    HAZARDS E10.
+    docs/hazards.md E10.
     """
     blocks = [{"ipBlock": {"cidr": f"10.77.{number >> 8}.{number & 255}/32"}} for number in range(22_000)]
     assert len(json.dumps(blocks, separators=(",", ":"))) > 800_000
@@ -334,7 +334,7 @@ def test_silence_is_no_fault_but_standing_still_is(fragile: ControlPlane, monkey
 
 
 def test_tokens_that_change(control_plane: ControlPlane, admin: Client, namespace: str, tmp_path: Path) -> None:
-    """Nobody, then somebody who may not, then somebody who may: each by the token file alone. HAZARDS C11."""
+    """Nobody, then somebody who may not, then somebody who may: each by the token file alone. docs/hazards.md C11."""
     admin.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "one"}})
     token = tmp_path / "token"
     token.write_text("no token")

@@ -95,7 +95,7 @@ def only_from(app: str, target: str, *ports: int) -> dict:
 
 
 def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: Cluster, ns: str, audit: Path) -> None:
-    """HAZARDS E12: its own pods only."""
+    """docs/hazards.md E12: its own pods only."""
     other = cluster.namespace(f"{ns}-b")
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
     pods += [cluster.pod(other, "stranger", "n2")]
@@ -228,7 +228,7 @@ def _mentions(state: dict, words: str) -> bool:
 
 
 def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: str) -> None:
-    """HAZARDS C14."""
+    """docs/hazards.md C14."""
     cluster.pod(ns, "a", "n1")
     spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
     path = cluster.policy(ns, "p", spec, "romana.io")
@@ -258,7 +258,7 @@ def numbers(cluster: Cluster) -> dict:
 
 
 def test_a_restart_sends_nothing_and_changes_no_number(cluster: Cluster, ns: str) -> None:
-    """HAZARDS C5: what is listed anew and is as it was sends no flow-mod."""
+    """docs/hazards.md C5: what is listed anew and is as it was sends no flow-mod."""
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
     cluster.policy(ns, "p", only_from("p0", "p1", 80))
     cluster.settled(*pods)
@@ -309,7 +309,7 @@ def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> 
 
 
 def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> None:
-    """HAZARDS C6: its address, its connections."""
+    """docs/hazards.md C6: its address, its connections."""
     client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
     cluster.policy(ns, "p", {**only_from("nobody", "c"), "podSelector": {}})
     cluster.policy(ns, "q", only_from("c", "s"))
@@ -355,7 +355,7 @@ def leads(part: Part) -> bool:
 
 
 def test_of_two_registries_one_leads_and_nothing_is_given_twice(cluster: Cluster, ns: str, own: ControlPlane) -> None:
-    """HAZARDS C12."""
+    """docs/hazards.md C12."""
     first, account = cluster.parts["registry"], own.kubeconfig_for_service_account("kube-system", "romana-registry")
     with published(cluster) as allocations, Part("second", account, ["--registry"]) as second:
         cluster.parts["second"] = second
@@ -413,7 +413,7 @@ def consistent(history: list[dict]) -> None:
 def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str) -> None:
     """What schemas let through: an edit without meaning, and a policy of a mebibyte that asks for too much.
 
-    HAZARDS E5, E10 and C14.
+    docs/hazards.md E5, E10 and C14.
     """
     other = cluster.namespace(f"{ns}-b")
     pods = [cluster.pod(name, app, node) for name in (ns, other) for app, node in (("a", "n1"), ("b", "n2"))]
@@ -452,7 +452,7 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str)
 
 @pytest.mark.alone
 def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> None:
-    """Its process stands still; then a registry beside it lists some thousand pods (HAZARDS D10).
+    """Its process stands still; then a registry beside it lists some thousand pods (docs/hazards.md D10).
 
     What one process for all answers while it lists 10,000 is measured by `make bench`.
     """

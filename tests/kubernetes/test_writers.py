@@ -180,7 +180,7 @@ def test_the_end_of_the_controller_gives_the_lease_back(writer: Callable[..., Wr
 def test_a_leader_that_was_stopped_beyond_its_lease_writes_nothing_more(
     writer: Callable[..., Writer], policies: Policies
 ) -> None:
-    """HAZARDS C12: SIGSTOP."""
+    """docs/hazards.md C12: SIGSTOP."""
     version = policies.make()
     first = writer("a")
     first.led()
@@ -206,7 +206,7 @@ def test_a_leader_that_was_stopped_beyond_its_lease_writes_nothing_more(
 def test_a_write_that_was_checked_and_then_delayed_is_refused_by_its_version(
     registry: Path, policies: Policies
 ) -> None:
-    """The status as read before the other leader wrote: what no check of a clock can prevent. HAZARDS C12."""
+    """The status as read before the other leader wrote: what no check of a clock can prevent. docs/hazards.md C12."""
     policies.make()
     old = policies.get()["metadata"]
     api = Api(ApiSource(str(registry)))
@@ -284,7 +284,7 @@ def test_a_status_is_written_with_the_rights_of_the_registry(
 
 
 def test_our_own_write_is_no_change_of_the_object(writer: Callable[..., Writer], policies: Policies) -> None:
-    """HAZARDS C14: it causes no computation."""
+    """docs/hazards.md C14: it causes no computation."""
     version = policies.make()
     before = policies.get()
     child = writer()
@@ -320,7 +320,7 @@ def test_a_thousand_changes_are_bounded_writes_and_the_last_one_stands(
 
 
 def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Writer], policies: Policies) -> None:
-    """Every status is made from a version that labels were written over: 409, read again, written. HAZARDS C14."""
+    """A status made from a version that labels were written over: 409, read again, written. docs/hazards.md C14."""
     version = policies.make()
     child = writer()
     child.send(AllStatuses({policies.id(): status(version)}))
@@ -364,7 +364,7 @@ def _tenant(admin: Client, name: str) -> dict[str, Any]:
 def test_a_refused_object_has_one_event_that_kubectl_shows(
     writer: Callable[..., Writer], policies: Policies, control_plane: ControlPlane, admin: Client
 ) -> None:
-    """HAZARDS E11: escape sequences come out as text."""
+    """docs/hazards.md E11: escape sequences come out as text."""
     version = policies.make()
     note = 'spec.x: must be a number, not "\x1b[31m\n"}'
     refused = AllRefused({policies.id(): Refused(version, "InvalidEdit", note)})

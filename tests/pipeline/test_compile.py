@@ -61,7 +61,7 @@ def compiled(*allows: Allow, cache: CompileCache | None = None, pods: int = 1) -
 
 @given(st.integers(0, 65535), st.integers(0, 65535), st.sampled_from(Protocol))
 def test_ranges_become_exact_masks(one: int, other: int, protocol: Protocol) -> None:
-    """HAZARDS A7, for every protocol: the union of the masks is the range, 30 at most."""
+    """docs/hazards.md A7, for every protocol: the union of the masks is the range, 30 at most."""
     low, high = sorted((one, other))
     found = list(masks(low, high))
     assert len(found) <= 30
@@ -131,7 +131,7 @@ def clause_rows(tables: dict[str, list[Flow]]) -> dict[tuple, tuple]:
 
 
 def test_large_rules_grow_by_sum_not_by_product() -> None:
-    """HAZARDS B19: sources + ports + a constant."""
+    """docs/hazards.md B19: sources + ports + a constant."""
     rows = compiled(Allow(ORIGIN, SOURCES, ports=PORTS))["Ingress"]
     port_rows = 3 * len(PORTS) + 1
     assert len(rows) == len(SOURCES) + port_rows + 2
@@ -140,7 +140,7 @@ def test_large_rules_grow_by_sum_not_by_product() -> None:
 
 
 def test_clauses_of_one_match_are_one_flow() -> None:
-    """HAZARDS B17: a shared clause serves both policies, and losing one leaves the other."""
+    """docs/hazards.md B17: a shared clause serves both policies, and losing one leaves the other."""
     first = Allow(ORIGIN, SOURCES, ports=PORTS)
     second = Allow(OTHER, SOURCES, ports=(*PORTS, PortRange(Protocol.UDP, 53, 53)))
     both, alone = clause_rows(compiled(first, second)), clause_rows(compiled(first))
@@ -153,7 +153,7 @@ def test_clauses_of_one_match_are_one_flow() -> None:
 
 
 def test_conjunctions_and_plain_flows_share_no_priority() -> None:
-    """HAZARDS B18."""
+    """docs/hazards.md B18."""
     tables = compiled(Allow(ORIGIN, SOURCES, ports=PORTS), Allow(OTHER, ports=PORTS))
     for rows in tables.values():
         kinds: dict[int, set[bool]] = {}
@@ -164,7 +164,7 @@ def test_conjunctions_and_plain_flows_share_no_priority() -> None:
 
 
 def test_order_of_permissions_changes_nothing() -> None:
-    """HAZARDS A17 and B19: a re-ordered policy sends no flow-mod."""
+    """docs/hazards.md A17 and B19: a re-ordered policy sends no flow-mod."""
     allows = [
         Allow(ORIGIN, SOURCES, ports=PORTS),
         Allow(OTHER, SOURCES, ports=(*PORTS, PortRange(Protocol.UDP, 53, 53))),
@@ -178,7 +178,7 @@ def test_order_of_permissions_changes_nothing() -> None:
 
 
 def test_an_empty_permission_admits_nothing() -> None:
-    """HAZARDS A12: no peers left is no row, never a row without peers."""
+    """docs/hazards.md A12: no peers left is no row, never a row without peers."""
     rows = compiled(Allow(ORIGIN, identities=frozenset(), ports=PORTS), Allow(OTHER, ports=()))["Ingress"]
     assert [row.priority for row in rows] == [priorities.Ingress.MISS]
 

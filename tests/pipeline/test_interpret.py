@@ -178,7 +178,7 @@ def test_a_conjunction_needs_all_its_clauses() -> None:
 
 
 def test_conjunctions_that_share_a_clause_are_told_apart() -> None:
-    """B17: two rules with a common source are one flow with two clauses; neither loses the other."""
+    """docs/hazards.md B17: two rules with a common source are one flow with two clauses; neither loses the other."""
     shared = clause(10, IP | {"nw_src": A.nw_src}, (7, PEERS), (8, PEERS))
     flows = [shared, clause(10, TCP_TO_80, (7, PORTS)), *conjunction(7, 8)]
     other = clause(10, IP | {"nw_proto": 17, "udp_dst": 53}, (8, PORTS))
@@ -188,7 +188,7 @@ def test_conjunctions_that_share_a_clause_are_told_apart() -> None:
 
 
 def test_clauses_of_different_priorities_never_join() -> None:
-    """B18: each level of priority is looked at alone."""
+    """docs/hazards.md B18: each level of priority is looked at alone."""
     flows = [clause(11, IP | {"nw_src": A.nw_src}, (7, PEERS)), clause(10, TCP_TO_80, (7, PORTS)), *conjunction(7)]
     assert out(flows, tcp(A, 1, 80)) == []
 
@@ -244,7 +244,7 @@ def test_registers_survive_conntrack() -> None:
 
 @pytest.mark.parametrize("packet", [tcp(A, 1, 80), udp(A, 1, 53), echo(A, 3), sctp(A, 5, 6), transport(47, A, 0, 0)])
 def test_a_connection_is_new_until_it_is_answered(packet: Packet) -> None:
-    """A21: one-way datagrams never become established."""
+    """docs/hazards.md A21: one-way datagrams never become established."""
     switch = Switch(STATEFUL)
     assert [sent.port for _ in range(4) for sent in switch.receive(packet, 1)] == [2, 2, 2, 2]
     assert [sent.port for sent in switch.receive(packet.reply(), 1)] == [4]
@@ -253,7 +253,7 @@ def test_a_connection_is_new_until_it_is_answered(packet: Packet) -> None:
 
 
 def test_tcp_in_mid_stream_without_an_entry_is_new_and_syn_ack_is_invalid() -> None:
-    """B11, B12: what would recommit a flushed connection turned round is for the tables to drop."""
+    """docs/hazards.md B11, B12: what would recommit a flushed connection turned round is for the tables to drop."""
     switch = Switch(STATEFUL)
     assert [sent.port for sent in switch.receive(tcp(A, 1, 80, flags=SYN | ACK), 1)] == [5]
     assert [sent.port for sent in switch.receive(tcp(A, 1, 80, flags=ACK), 1)] == [2]
@@ -261,7 +261,7 @@ def test_tcp_in_mid_stream_without_an_entry_is_new_and_syn_ack_is_invalid() -> N
 
 
 def test_out_of_window_is_invalid_and_has_no_other_state() -> None:
-    """B12: +inv comes alone with +trk, so that a match on -new takes it too."""
+    """docs/hazards.md B12: +inv comes alone with +trk, so that a match on -new takes it too."""
     switch = Switch(STATEFUL)
     for packet in (tcp(A, 1, 80), tcp(A, 1, 80).reply()):
         switch.receive(packet, 1)
@@ -271,7 +271,7 @@ def test_out_of_window_is_invalid_and_has_no_other_state() -> None:
 
 
 def test_sctp_of_other_ports_belongs_to_the_first_association() -> None:
-    """A9: before Open vSwitch 3.2 ports of SCTP do not count."""
+    """docs/hazards.md A9: before Open vSwitch 3.2 ports of SCTP do not count."""
     assert _second_association(sctp_ports=False) == [3]
     assert _second_association(sctp_ports=True) == [2]
 
@@ -284,7 +284,7 @@ def _second_association(*, sctp_ports: bool) -> list[int]:
 
 
 def test_an_icmp_error_is_related_to_its_connection_and_carries_its_mark() -> None:
-    """A19: a router in the middle reports about a tracked packet."""
+    """docs/hazards.md A19: a router in the middle reports about a tracked packet."""
     related = rule("State", 20, IP | {"ct_state": ct_state("+rel+rpl"), "ct_mark": 9}, Output(8))
     switch = Switch([*STATEFUL, related])
     packet = tcp(A, 1, 80)
@@ -329,7 +329,7 @@ def test_zones_do_not_see_each_other_and_flushing_takes_what_it_is_told() -> Non
 
 
 def test_fragments_wait_for_each_other_in_any_order() -> None:
-    """A22: nothing goes on before the datagram is whole; then both do, only the first with ports."""
+    """docs/hazards.md A22: nothing goes on before the datagram is whole; then both do, only the first with ports."""
     port = Bits("reg1", 0, 16)
     switch = Switch(tracking(on("+new", Load(port, 1), Output(2))))
     first, later = udp(A, 1, 53).fragments()
@@ -352,7 +352,7 @@ def test_a_later_fragment_without_its_first_is_held_at_the_second_pass() -> None
 
 @given(st.integers(1, 65535), st.integers(1, 65535), st.sampled_from((6, 17, 132)))
 def test_masks_of_a_port_range_take_exactly_its_ports(one: int, other: int, proto: int) -> None:
-    """A7: both ends included, neighbours not, every protocol."""
+    """docs/hazards.md A7: both ends included, neighbours not, every protocol."""
     low, high = sorted((one, other))
     name = {6: "tcp_dst", 17: "udp_dst", 132: "sctp_dst"}[proto]
     flows = [rule("Classify", 5, IP | {"nw_proto": proto, name: pair}, Output(2)) for pair in masks(low, high)]

@@ -98,7 +98,7 @@ def test_revocation_cuts_both_directions_at_once(lab: Lab) -> None:
 
 
 def test_udp_is_revoked_without_any_reply(lab: Lab) -> None:
-    """A21."""
+    """docs/hazards.md A21."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     for _ in range(3):
         assert lab.delivered("c", packet) == ["s"]
@@ -108,7 +108,7 @@ def test_udp_is_revoked_without_any_reply(lab: Lab) -> None:
 
 
 def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: Lab) -> None:
-    """A9: an allowed association to /80 opens nothing else between the two."""
+    """docs/hazards.md A9: an allowed association to /80 opens nothing else between the two."""
     packet = sctp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     for port in (79, 81):
@@ -119,7 +119,7 @@ def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: Lab) -> No
 
 
 def test_an_entry_of_sctp_hides_no_connection_of_other_ports(lab: Lab) -> None:
-    """A9: the server opens an association of its own, which conntrack takes for replies of the first."""
+    """docs/hazards.md A9: the server opens an association of its own, which conntrack takes for replies."""
     opened(lab, sctp(lab.ends("c", "s"), 4000, 80))
     back = sctp(lab.ends("s", "c"), 5000, 7000)
     assert lab.delivered("s", back) == []
@@ -140,7 +140,7 @@ def test_a_connection_may_be_opened_from_the_other_end_of_a_refused_one(lab: Lab
 
 
 def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: Lab) -> None:
-    """A19."""
+    """docs/hazards.md A19."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     error = icmp_error(lab.ends("s", "c"), packet)
     assert lab.delivered("s", error) == [], "no connection yet"
@@ -153,7 +153,7 @@ def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: Lab) -> Non
 
 
 def test_a_router_in_the_middle_may_report(lab: Lab) -> None:
-    """A19: frag-needed from the node itself."""
+    """docs/hazards.md A19: frag-needed from the node itself."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     node = Addresses.of(PLAN.gateway(1), lab.pods["c"].address, eth_src=0x020000000001)
@@ -161,7 +161,7 @@ def test_a_router_in_the_middle_may_report(lab: Lab) -> None:
 
 
 def test_a_flushed_connection_is_never_turned_round(lab: Lab) -> None:
-    """B11: the server's data after a flush must not make the client's denied packets replies."""
+    """docs/hazards.md B11: the server's data after a flush must not make the client's denied packets replies."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     lab.moved("s", server=CLOSED_SERVER)
@@ -193,7 +193,7 @@ def test_a_reused_address_inherits_no_replies(lab: Lab) -> None:
 
 
 def test_invalid_segments_never_reach_policy(lab: Lab) -> None:
-    """B12."""
+    """docs/hazards.md B12."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     assert lab.delivered("c", replace(packet.with_flags(ACK), in_window=False)) == []
@@ -222,7 +222,7 @@ def test_two_that_probe_each_other_with_fixed_ports_get_nothing(lab: Lab) -> Non
 
 
 def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: Lab) -> None:
-    """A22."""
+    """docs/hazards.md A22."""
     first, later = udp(lab.ends("c", "s"), 4000, 53).fragments(1)
     assert lab.delivered("c", first) + lab.delivered("c", later) == ["s", "s"]
     back = [packet.reply() for packet in udp(lab.ends("c", "s"), 4000, 53).fragments(2)]
@@ -232,7 +232,7 @@ def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: Lab) ->
 
 
 def test_later_fragments_of_refused_replies_do_not_slip_through(lab: Lab) -> None:
-    """A22: the first fragment's port is refused, and another port of the same peers is not."""
+    """docs/hazards.md A22: the first fragment's port is refused, and another port of the same peers is not."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     opened(lab, packet)
     lab.moved("s", server=ServerGroup(6, (allow(lab.pods["c"], ports=[PortRange(Protocol.UDP, 54, 54)]),), ()))
@@ -286,7 +286,7 @@ def test_a_packet_between_other_nodes_passes_unchanged_and_untracked() -> None:
 
 
 def test_arp_has_one_answer_even_for_isolated_pods(lab: Lab) -> None:
-    """A23."""
+    """docs/hazards.md A23."""
     (answer,) = lab.network.send("n1", 1, arp_request(lab.ends("c", "y")))
     assert tuple(answer.place) == ("n1", 1)
     packet = answer.packet
@@ -309,7 +309,7 @@ def test_arp_has_one_answer_even_for_isolated_pods(lab: Lab) -> None:
     ids=str,
 )
 def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: Lab, change: dict[str, object]) -> None:
-    """A23: duplicate address detection gets no answer, and nobody asks or answers for another."""
+    """docs/hazards.md A23: duplicate address detection gets no answer, and nobody asks or answers for another."""
     known = {"own": int(lab.pods["c"].address), "x": int(lab.pods["x"].address)}
     values = {name: known.get(value, value) for name, value in change.items()}  # type: ignore[call-overload]
     packet = replace(arp_request(lab.ends("c", "y")), **values)
@@ -317,7 +317,7 @@ def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: Lab, change: dict
 
 
 def test_other_icmp_and_protocols_follow_allows_without_ports(lab: Lab) -> None:
-    """A23: an allow with ports covers only those; one without covers everything."""
+    """docs/hazards.md A23: an allow with ports covers only those; one without covers everything."""
     for packet in (echo(lab.ends("c", "s")), transport(47, lab.ends("c", "s"), 0, 0)):
         assert lab.delivered("c", packet) == []
         lab.moved("s", server=OPEN_SERVER)

@@ -124,7 +124,7 @@ def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None
 
 
 def test_survivors_hear_no_errors_about_what_was_refused() -> None:
-    """ATTACKS, 2: one refused datagram, then errors about it."""
+    """One refused datagram, then errors about it (docs/dataplane.md, "ICMP errors")."""
     lab = Lab.of(
         LabPod("a", 1, 1, survivor=True),
         LabPod("v", 2, 2, segment=2, server=CLOSED_SERVER, survivor=True),

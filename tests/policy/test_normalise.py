@@ -1,4 +1,4 @@
-"""The normal form by example (HAZARDS A7, A8, A10, A11, A13 to A16)."""
+"""The normal form by example (docs/hazards.md A7, A8, A10, A11, A13 to A16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Verdicts by example: groups, peers compressed to segments and tenants, ports, tenancy (HAZARDS A6, A12, A14, B19)."""
+"""Verdicts by example: groups, peers compressed to segments and tenants, ports, tenancy.
+
+See docs/hazards.md A6, A12, A14, B19.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Reading:
         return cls(views, {node: resolve(view, known.get(node)) for node, view in views.items()})
 
     def admits(self, connection: Connection) -> bool:
-        """Whether the connection passes both nodes (DATAPLANE.md), step by step; not for a node and its own pods."""
+        """Whether both nodes pass the connection (docs/dataplane.md), step by step; not for a node and its own pods."""
         source, destination = self._local(connection.source), self._local(connection.destination)
         mark = "unselected"
         if source is not None:

@@ -89,7 +89,7 @@ def followed(changes: Iterable[Told]) -> tuple[Cluster, dict[str, frozenset[Flow
 
 
 def test_every_order_of_changes_comes_to_the_same_tables() -> None:
-    """HAZARDS C7: a namespace, a pod, policies and a tenant, in every order of arrival."""
+    """docs/hazards.md C7: a namespace, a pod, policies and a tenant, in every order of arrival."""
     before = followed(())
     first, *others = map(followed, permutations(CHANGES))
     assert len(others) == 119 and first != before

@@ -1,4 +1,4 @@
-"""Messages that no switch sends are refused before anything parses them (HAZARDS D12)."""
+"""Messages that no switch sends are refused before anything parses them (docs/hazards.md D12)."""
 
 from __future__ import annotations
 

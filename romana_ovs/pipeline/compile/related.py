@@ -4,7 +4,7 @@ An error is judged exactly as a packet of its connection in the same direction w
 own addresses and ports (`permissions.ABOUT`): each node decides its own part. Conntrack relates an error to whatever it
 quotes, whoever sends it, so it is also held to come from an end of its connection, or from where a router on the way
 would send it. Between nodes both must take it for the same direction: an entry that only the sending node made, of
-what the other refused, says the opposite there (ATTACKS: two pods talked by errors about each other's datagrams).
+what the other refused, says the opposite there (docs/dataplane.md, "ICMP errors": two refused pods talked that way).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What conntrack and the direction mark say: tables State, Roles, Commit and Refuse (DATAPLANE.md)."""
+"""What conntrack and the direction mark say: tables State, Roles, Commit and Refuse (docs/dataplane.md)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _on(*actions: Action) -> tuple[Action, ...]:
 
 
 def states() -> tuple[Flow, ...]:
-    """The conntrack table of DATAPLANE.md, row by row."""
+    """The conntrack table of docs/dataplane.md, row by row."""
     return (_row(priorities.State.INVALID, [state("+trk+inv")], []), *_replies(), *_openings(), *_decisions())
 
 

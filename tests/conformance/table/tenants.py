@@ -53,7 +53,7 @@ CASES: tuple[Case, ...] = (
              expect={"80/tcp": ALL.closed("x/* z/*", "x/*")}, tenants={"80/tcp": APART.closed("x/*", "x/*")}),
         hazard="E4",
     ),
-    case(  # HAZARDS E2 too: whoever writes labels gains nothing in another tenant.
+    case(  # docs/hazards.md E2 too: whoever writes labels gains nothing in another tenant.
         "labels-choose-no-tenant",
         step("pods and a namespace say that they are somebody else's", namespace("y", tenant="x", owner="x"),
              pod("y/a", labels={"pod": "a", "tenant": "x", "owner": "x"}),

@@ -50,7 +50,7 @@ SERVED = 20
 
 
 def test_a_fleet_that_restarts_at_once_stays_under_its_budget() -> None:
-    """HAZARDS C3: 500 agents begin together, at a server that is away first and then overwhelmed."""
+    """docs/hazards.md C3: 500 agents begin together, at a server that is away first and then overwhelmed."""
     backoffs = [Backoff(Random(number).random) for number in range(AGENTS)]
     coming = [(0.0, number) for number in range(AGENTS)]
     asked: Counter[int] = Counter()

@@ -99,7 +99,7 @@ def test_connections_are_used_again(server: FaultServer, api: Api) -> None:
 def test_every_refusal_is_an_error_of_its_kind(
     server: FaultServer, api: Api, status: int, kind: type[ApiError], streamed: bool
 ) -> None:
-    """And the server's words are on one line, plain (HAZARDS E11)."""
+    """And the server's words are on one line, plain (docs/hazards.md E11)."""
     server.then(lambda exchange: exchange.answer(status, {"kind": "Status", "message": "so\nit \x1b[1mis"}))
     with pytest.raises(kind) as caught:
         list(api.stream("/w", deadline=5)) if streamed else api.request("GET", "/w")
@@ -225,7 +225,7 @@ def test_a_silent_stream_is_given_up(server: FaultServer, api: Api) -> None:
 
 
 def test_a_token_file_is_read_again_when_it_is_another(server: FaultServer, tmp_path: Path) -> None:
-    """HAZARDS C11: as kubelet writes it anew, long before the hour is over."""
+    """docs/hazards.md C11: as kubelet writes it anew, long before the hour is over."""
     token = tmp_path / "token"
     token.write_text("first\n")
     api = Api(kubeconfig(tmp_path, server.url, tokenFile="token"))
@@ -245,7 +245,7 @@ def test_a_token_file_is_read_again_when_it_is_another(server: FaultServer, tmp_
 
 
 def test_a_plugin_is_asked_again_after_401(server: FaultServer, tmp_path: Path) -> None:
-    """HAZARDS C11."""
+    """docs/hazards.md C11."""
     count, plugin = tmp_path / "count", tmp_path / "plugin"
     status = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t%s"}}'
     plugin.write_text(f"#!/bin/sh\necho >> '{count}'\nprintf '{status}' $(wc -l < '{count}')\n")

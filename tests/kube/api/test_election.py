@@ -226,7 +226,7 @@ TIGHT = Timing(lease=15, renew=14, retry=2, request=12)
 def test_never_two_may_write_whatever_is_lost_late_doubled_or_stopped(
     electors: list, fates: list[Fate], end: float | None
 ) -> None:
-    """HAZARDS C12: wall clocks jump, writes hang, are late or doubled, processes stand still."""
+    """docs/hazards.md C12: wall clocks jump, writes hang, are late or doubled, processes stand still."""
     coming = iter(fates)
     world = World(lambda: next(coming, Fate()), TIGHT)
     for number, (clock, pauses, begins) in enumerate(electors):

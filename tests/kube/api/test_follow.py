@@ -107,7 +107,7 @@ def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
 
 
 def test_an_expired_watch_lists_anew(server: FaultServer, follower: Follower, told: Told) -> None:
-    """HAZARDS C2, from the wire."""
+    """docs/hazards.md C2, from the wire."""
     server.then(
         page("a", "b"), watch(EXPIRED), page("b", "c", version="v20"), refuse(410), page("c", version="v30"), watch()
     )
@@ -128,7 +128,7 @@ def test_a_listing_that_expires_in_the_middle(server: FaultServer, follower: Fol
 
 
 def test_a_server_that_asks_for_patience_gets_it(server: FaultServer, follower: Follower, told: Told) -> None:
-    """HAZARDS C3: Retry-After."""
+    """docs/hazards.md C3: Retry-After."""
     server.then(refuse(429, Retry_After=20), refuse(429, Retry_After=1), page("a"))
     assert follower.step() >= 20
     assert told == []
@@ -139,7 +139,7 @@ def test_a_server_that_asks_for_patience_gets_it(server: FaultServer, follower: 
 
 
 def test_a_server_that_refuses_is_asked_less_and_less(server: FaultServer, follower: Follower, told: Told) -> None:
-    """HAZARDS C3."""
+    """docs/hazards.md C3."""
     server.then(*[refuse(401) for _ in range(12)])
     waits = [follower.step() for _ in range(12)]
     assert sum(waits) > 100 and max(waits) <= 30
@@ -156,7 +156,7 @@ def test_an_answer_of_something_else_is_trouble_and_deletes_nothing(
 
 
 def test_a_mistake_of_ours_does_not_end_the_thread(server: FaultServer, tmp_path: Path) -> None:
-    """HAZARDS C8: what the event was about is listed anew."""
+    """docs/hazards.md C8: what the event was about is listed anew."""
     told: Told = Told()
     api = Api(kubeconfig(tmp_path, server.url))
     again = threading.Event()

@@ -82,7 +82,7 @@ def hang(exchange: Exchange) -> None:
 
 @pytest.mark.alone
 def test_a_hung_renewal_costs_the_right_to_write_in_time(server: FaultServer, told: Told, elector: Elector) -> None:
-    """HAZARDS C12: a PUT that hangs."""
+    """docs/hazards.md C12: a PUT that hangs."""
     server.then(absent, store, hang, *[hang] * 10)
     told.until(Leadership(True, 0, "me"))
     began = time.monotonic()

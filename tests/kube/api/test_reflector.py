@@ -87,7 +87,7 @@ def watched_from(made: Reflector) -> object:
 
 
 def test_a_list_comes_in_pages_and_then_a_watch_goes_on_from_it() -> None:
-    """HAZARDS C4 and C9: pages, and bookmarks asked for."""
+    """docs/hazards.md C4 and C9: pages, and bookmarks asked for."""
     made = reflector()
     assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE})
     first = list(made.page(page(thing("a", "3"), thing("b", "4"), rest="more"), 1.5))
@@ -139,7 +139,7 @@ def test_an_update_holds_what_counts() -> None:
 
 
 def test_bookmarks_keep_a_quiet_watch_fresh() -> None:
-    """HAZARDS C4: an hour in which nothing happened is no reason to list anew."""
+    """docs/hazards.md C4: an hour in which nothing happened is no reason to list anew."""
     made = listed()
     for version in ("60", "120", "3600"):
         bookmark = {"kind": "Namespace", "metadata": {"resourceVersion": version, "creationTimestamp": None}}
@@ -151,7 +151,7 @@ def test_bookmarks_keep_a_quiet_watch_fresh() -> None:
 
 
 def test_versions_that_are_no_numbers_are_as_good() -> None:
-    """HAZARDS C5."""
+    """docs/hazards.md C5."""
     made = listed(thing("a", "zz-9"), version="zz-10")
     assert watched_from(made) == "zz-10"
     assert seen(made.line(event("ADDED", thing("b", "aa-1")), 0)) == [("b", "aa-1", True)]
@@ -167,7 +167,7 @@ def test_an_event_from_before_is_no_news() -> None:
 
 
 def test_an_expired_version_is_listed_anew_and_only_what_differs_is_told() -> None:
-    """HAZARDS C2 and C6: `c` is another object of its name by now."""
+    """docs/hazards.md C2 and C6: `c` is another object of its name by now."""
     made = listed(thing("a", "3"), thing("b", "4"), thing("c", "5"), thing("d", "6"))
     status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     with pytest.raises(ExpiredError) as caught:
@@ -185,7 +185,7 @@ def test_an_expired_version_is_listed_anew_and_only_what_differs_is_told() -> No
 
 
 def test_a_loop_of_expired_versions_slows_down() -> None:
-    """HAZARDS C2."""
+    """docs/hazards.md C2."""
     made = reflector()
     waits = []
     for _ in range(6):
@@ -195,7 +195,7 @@ def test_a_loop_of_expired_versions_slows_down() -> None:
 
 
 def test_a_listing_that_expires_begins_again_and_at_last_comes_in_one_piece() -> None:
-    """HAZARDS C9: 410 between two pages."""
+    """docs/hazards.md C9: 410 between two pages."""
     made = reflector()
     for _ in range(2):
         assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE})
@@ -218,7 +218,7 @@ def test_a_page_that_fails_is_asked_for_again() -> None:
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("listing", [True, False])
 def test_no_error_is_tried_again_at_once_or_loses_anything(kind: type[ApiError], listing: bool) -> None:
-    """HAZARDS C3."""
+    """docs/hazards.md C3."""
     made = reflector() if listing else listed(thing("a", "3"))
     told, waits = [], []
     for _ in range(8):

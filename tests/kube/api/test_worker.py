@@ -1,6 +1,6 @@
 """The threads that write bear whatever happens to them: nothing that is wanted is lost, and nobody is asked in a hurry.
 
-HAZARDS C8: a handler that raises must cost neither the thread nor what it was about.
+docs/hazards.md C8: a handler that raises must cost neither the thread nor what it was about.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_a_mistake_of_ours_is_logged_and_tried_again_after_a_pause(
 
 
 def test_trouble_is_told_once_and_waited_out(started: Callable[[Job], Worker], told: list[object]) -> None:
-    """HAZARDS C3: what is wanted in a hurry is not written in a hurry."""
+    """docs/hazards.md C3: what is wanted in a hurry is not written in a hurry."""
     job = Job(BusyError("429", status=429, retry_after=PAUSE), FaultyError("500", status=500))
     worker = started(job)
     for number in range(20):

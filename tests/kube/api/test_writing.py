@@ -155,7 +155,7 @@ def test_what_is_not_known_yet_replaces_nothing_that_was_said_of_the_same_genera
 
 
 def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins() -> None:
-    """HAZARDS C14."""
+    """docs/hazards.md C14."""
     server = listed(WEB)
     for number in range(1000):
         server.book.want({WEB: policy(programmed=bool(number % 2), message=str(number))})
@@ -166,7 +166,7 @@ def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins()
 
 
 def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_them() -> None:
-    """HAZARDS C14."""
+    """docs/hazards.md C14."""
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(1000)]
     server = listed(*keys)
     server.book.want_all({key: policy() for key in keys})
@@ -194,7 +194,7 @@ def test_one_restless_object_does_not_keep_the_others_from_their_turn() -> None:
 
 
 def test_a_conflict_is_read_and_tried_again() -> None:
-    """HAZARDS C14: 409."""
+    """docs/hazards.md C14: 409."""
     server = listed(WEB)
     server.book.want({WEB: policy()})
     server.book.learn_all(server.objects)
@@ -428,7 +428,7 @@ NASTY = st.text(st.characters(codec="utf-8"), max_size=3000)
 
 @given(NASTY)
 def test_no_text_breaks_out_of_its_line(text: str) -> None:
-    """HAZARDS E11."""
+    """docs/hazards.md E11."""
     line = sentence(text)
     assert len(line.encode()) <= SENTENCE and line.isascii() and (not line or line.isprintable())
 
@@ -441,7 +441,7 @@ def test_what_a_message_repeats_is_escaped_once() -> None:
 
 @given(NASTY)
 def test_an_event_is_what_the_api_server_takes(text: str) -> None:
-    """HAZARDS E11: whatever stands in its note."""
+    """docs/hazards.md E11: whatever stands in its note."""
     key = ObjectId("RomanaNetworkPolicy", "shop", "a." * 120 + "b")
     task = Post(key, refused(text), event_name(key, refused(text)))
     body = event_body(task, "host_1", wall())
