@@ -14,6 +14,7 @@ from typing import TypedDict, cast
 from romana_ovs.pipeline.actions import ThroughMeter
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import NO_METERS, Meter
+from romana_ovs.pipeline.symbols import symbols
 from romana_ovs.pipeline.tables import TABLE_IDS
 
 
@@ -77,17 +78,29 @@ _METERS_HEAD = (
 
 
 def loadable(flows: Iterable[Flow], meters: Mapping[int, Meter] = NO_METERS) -> str:
-    """Text that `ovs-ofctl -O OpenFlow15 add-flows FILE` accepts: tables, origins and meters stand in comments."""
+    """Text that `ovs-ofctl -O OpenFlow15 add-flows FILE` accepts.
+
+    Tables, origins, meters and the names of what is in registers stand in comments.
+    """
     lines = [*_METERS_HEAD, *(f"# {meters[number].text()}" for number in sorted(meters))] if meters else []
     for table, held in groupby(ordered(flows), key=lambda item: item.table):
         lines += ["", f"# Table {TABLE_IDS[table]}: {table}"] if lines else [f"# Table {TABLE_IDS[table]}: {table}"]
         for (origin, meter), group in groupby(held, key=lambda item: (str(item.origin), _meter_of(item))):
             lines.append(f"# {origin}" if meter is None else f"# {origin}, first through meter:{meter}")
-            lines += [unmetered(item).text(TABLE_IDS) for item in group]
+            lines += [_with_symbols(unmetered(item).text(TABLE_IDS), item) for item in group]
     return "\n".join([*lines, ""])
 
 
 def readable(item: Flow) -> str:
-    """One flow with the names of tables, such as `Track priority=100,ip actions=ct(table=State,zone=4097)`."""
+    """One flow with the names of tables, such as `Track priority=100,ip actions=ct(table=State,zone=4097)`.
+
+    The names of what is in registers stand behind it, after a `#`.
+    """
     match = item.match_text()
-    return f"{item.table} priority={item.priority}{',' + match if match else ''} actions={item.actions_text(_NAMES)}"
+    head = f"{item.table} priority={item.priority}{',' + match if match else ''}"
+    return _with_symbols(f"{head} actions={item.actions_text(_NAMES)}", item)
+
+
+def _with_symbols(text: str, item: Flow) -> str:
+    named = symbols(item)
+    return f"{text} # {named}" if named else text

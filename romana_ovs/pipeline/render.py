@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -36,6 +36,7 @@ from romana_ovs.pipeline.registers import (
     WIRE_REST_VALUE,
     Register,
 )
+from romana_ovs.pipeline.symbols import matches, writes
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES, Table
 from romana_ovs.pipeline.zones import INDEX_BITS, SLOTS
 
@@ -60,7 +61,7 @@ class Example:
 
 def document(example: Example) -> str:
     """The whole of docs/pipeline.md."""
-    parts = [_INTRODUCTION, _overview(), *map(_table, TABLES), _registers(), _conntrack(), _meters()]
+    parts = [_INTRODUCTION, _overview(), *_tables(example), _registers(), _conntrack(), _meters()]
     parts += [_wire(), _QUESTIONS, _LOST, _ERRORS, _cookies()]
     return "\n".join([*parts, _worked(example)])
 
@@ -71,6 +72,9 @@ _INTRODUCTION = """\
 Rendered from the declarations in `romana_ovs/pipeline/` (`tables.py`, `registers.py`, `priorities.py`,
 `cookies.py`) and from the demonstration's own compiled tables. Do not edit: `make docs` writes it, and the
 tests fail when it is stale.
+
+Behind a flow stands after `#` what it matches and writes of registers, by name. A table lists the parts of
+registers that flows of the demonstration use there.
 
 A packet enters the first table and goes forward. One that no flow takes is dropped; there is no NORMAL
 action and nothing is sent to the controller.
@@ -151,7 +155,15 @@ def _led(table: Table) -> str:
     return ", ".join(table.leads_to) or "out, or nowhere"
 
 
-def _table(table: Table) -> str:
+def _tables(example: Example) -> list[str]:
+    """A section for each table, with the parts of registers that flows of the example use there."""
+    flows = [item for own in example.flows.values() for item in own]
+    return [_table(table, [item for item in flows if item.table == table.name]) for table in TABLES]
+
+
+def _table(table: Table, flows: Sequence[Flow]) -> str:
+    read = {register.name for item in flows for register, _ in matches(item)}
+    written = {register.name for item in flows for register, _ in writes(item)}
     bands = ", ".join(f"`{item.name}` {item.value}" for item in sorted(table.priorities, reverse=True))
     return "\n".join(
         [
@@ -159,8 +171,8 @@ def _table(table: Table) -> str:
             "",
             f"{table.purpose}",
             "",
-            f"- matches: {_fields(table.matches)}",
-            f"- writes: {_fields(table.writes)}",
+            f"- matches: {_fields(table.matches, read)}",
+            f"- writes: {_fields(table.writes, written)}",
             f"- leads to: {_led(table)}",
             f"- priorities: {bands}",
             "",
@@ -168,13 +180,15 @@ def _table(table: Table) -> str:
     )
 
 
-def _fields(names: frozenset[str]) -> str:
+def _fields(names: frozenset[str], used: Collection[str]) -> str:
+    """The names of fields, registers behind the others and each with the names of its bits that are `used`."""
     order = sorted(names, key=lambda name: (name.startswith("reg"), len(name) if name.startswith("reg") else 0, name))
-    return ", ".join(f"`{name}`{_meanings(name)}" for name in order) or "nothing"
+    return ", ".join(f"`{name}`{_meanings(name, used)}" for name in order) or "nothing"
 
 
-def _meanings(name: str) -> str:
-    held = [register.name for register in REGISTERS if register.bits.field == name]
+def _meanings(name: str, used: Collection[str]) -> str:
+    declared = [register.name for register in REGISTERS if register.bits.field == name]
+    held = [each for each in declared if each in used or len(declared) == 1]
     return f" ({', '.join(held)})" if held else ""
 
 

@@ -1,0 +1,72 @@
+"""Names the bits of registers, and of conntrack's mark and label, that flows match and write: for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from romana_ovs.pipeline.actions import Action, Bits, Ct, Load, Move
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, Register
+
+_DECLARED: dict[str, tuple[Register, ...]] = {}
+for _register in (*REGISTERS, *CONNTRACK_BITS):
+    _DECLARED[_register.bits.field] = (*_DECLARED.get(_register.bits.field, ()), _register)
+
+
+def symbols(item: Flow) -> str:
+    """What a flow matches and writes of registers, by name: `side=local exit=trunk -> direction=original`.
+
+    Empty for a flow without any. Numbers of more than 16 bits are in hexadecimal; `client_id=sender_id` is a move.
+    """
+    matched = " ".join(f"{register.name}={text}" for register, text in matches(item))
+    written = " ".join(f"{register.name}={text}" for register, text in writes(item))
+    if not written:
+        return matched
+    return f"{matched} -> {written}" if matched else f"-> {written}"
+
+
+def matches(item: Flow) -> Iterator[tuple[Register, str]]:
+    """The registers that a flow matches, each with the value as text."""
+    for one in item.match:
+        for register in _DECLARED.get(one.field, ()):
+            ones = (1 << register.bits.width) - 1
+            mask, value = one.mask >> register.bits.low & ones, one.value >> register.bits.low & ones
+            if mask == ones:
+                yield register, _value(register, value)
+            elif mask:
+                yield register, f"{value:#x}/{mask:#x}"
+
+
+def writes(item: Flow) -> Iterator[tuple[Register, str]]:
+    """The registers that a flow writes, each with the value as text, or the name of what is moved there."""
+    for action in item.actions:
+        yield from _written(action)
+
+
+def _written(action: Action) -> Iterator[tuple[Register, str]]:
+    if isinstance(action, Ct):
+        for each in action.writes:
+            yield from _written(each)
+    elif isinstance(action, Move):
+        for register in _DECLARED.get(action.to.field, ()):
+            if register.bits == action.to:
+                yield register, _named(action.source)
+    elif isinstance(action, Load):
+        for register in _DECLARED.get(action.to.field, ()):
+            if _overlaps(register.bits, action.to):
+                shifted = action.value << action.to.low >> register.bits.low
+                yield register, _value(register, shifted & (1 << register.bits.width) - 1)
+
+
+def _overlaps(one: Bits, other: Bits) -> bool:
+    return one.low < other.low + other.width and other.low < one.low + one.width
+
+
+def _named(bits: Bits) -> str:
+    """The register that has exactly these bits, or the bits."""
+    return next((register.name for register in _DECLARED.get(bits.field, ()) if register.bits == bits), str(bits))
+
+
+def _value(register: Register, value: int) -> str:
+    names = {number: name for name, number in register.values}
+    return names.get(value) or (f"{value:#x}" if register.bits.width > 16 else str(value))

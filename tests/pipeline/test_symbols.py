@@ -1,0 +1,44 @@
+"""Registers by name beside flows."""
+
+from __future__ import annotations
+
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Ct, Goto, Load, Move
+from romana_ovs.pipeline.compile.track import REMEMBERED
+from romana_ovs.pipeline.compile.words import FORWARD, feature_origin, load
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.listing import loadable
+from romana_ovs.pipeline.registers import CLIENT_ID, DIRECTION, EXIT, MARKS, RECEIVER_ID, REPLY, SENDER_ID, SIDE, TRUNK, ZONE
+from romana_ovs.pipeline.symbols import matches, symbols, writes
+from romana_ovs.pipeline.tables import flow
+from tests.pipeline.lab import Lab, LabPod
+
+
+def _roles(*match: tuple[str, int, int], actions: tuple[object, ...] = ()) -> Flow:
+    return flow(priorities.Roles.ROLE, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("test"))  # type: ignore[arg-type]
+
+
+def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_with_its_mask() -> None:
+    moved = (Move(SENDER_ID.bits, CLIENT_ID.bits), load(DIRECTION, REPLY), Goto("Egress"))
+    item = _roles(SIDE.match(TRUNK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
+    assert symbols(item) == "side=trunk direction=0x1/0x1 receiver_id=0x40001 -> client_id=sender_id direction=reply"
+
+
+def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_written() -> None:
+    assert ("exit", "0") in [(one.name, text) for one, text in writes(_roles(actions=(Load(MARKS, 1),)))]
+    commit = flow(
+        priorities.Commit.COMMIT, [("eth_type", 0x0800), EXIT.match(TRUNK)],
+        [Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)], feature=Feature.CONNTRACK,
+        origin=feature_origin("test"),
+    )
+    assert symbols(commit) == "exit=trunk -> ct_client=client_id ct_side=side ct_exit=exit ct_accepted=1"
+
+
+def test_every_register_that_a_flow_matches_has_a_name_and_names_are_comments() -> None:
+    lab = Lab.of(LabPod("c", 1, 1), LabPod("s", 2, 2))
+    for item in lab.flows(1):
+        declared = {field.field for field in item.match if field.field.startswith(("reg", "ct_mark", "ct_label"))}
+        assert declared == {register.bits.field for register, _ in matches(item)}
+    lines = [line for line in loadable(lab.flows(1)).splitlines() if " # " in line and line.startswith("table=")]
+    assert any(line.endswith("# side=local exit=local different=0") for line in lines)
