@@ -9,7 +9,18 @@ from romana_ovs.pipeline.compile.words import FORWARD, feature_origin, load
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.listing import loadable
-from romana_ovs.pipeline.registers import CLIENT_ID, DIRECTION, EXIT, MARKS, RECEIVER_ID, REPLY, SENDER_ID, SIDE, TRUNK, ZONE
+from romana_ovs.pipeline.registers import (
+    CLIENT_ID,
+    DIRECTION,
+    EXIT,
+    MARKS,
+    RECEIVER_ID,
+    REPLY,
+    SENDER_ID,
+    SIDE,
+    TRUNK,
+    ZONE,
+)
 from romana_ovs.pipeline.symbols import matches, symbols, writes
 from romana_ovs.pipeline.tables import flow
 from tests.pipeline.lab import Lab, LabPod
