@@ -5,7 +5,8 @@ invalid in NEWDIR keeps its last valid version, as live. With `--json`:
 
 `{"ports": [...], "opened": [{"from", "to", "port"}], "closed": [{"from", "to", "port"}],
 "nodes": {NAME: {"added", "removed", "changed", "before", "after"}}}`: pods as `namespace/name`, ports as `80/tcp`;
-the five numbers of a node are flows. Exits 1 when anything differs, 0 when nothing does.
+the five numbers of a node are flows. The text has a line for each pair of workloads, with `--all` for each pair of
+pods. Exits 1 when anything differs, 0 when nothing does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from romana_ovs.cli.common import add_folder, print_json, warn
 from romana_ovs.cli.known import saved_state
 from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compiled, settled
+from romana_ovs.cli.workloads import summary, workloads
 from romana_ovs.config import load_settings
 from romana_ovs.kube.folder import FolderReader
 from romana_ovs.kube.store import Store
@@ -29,6 +31,7 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
+from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import CompileCache
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.matrix import Opening, container_ports, difference, reachability
@@ -85,6 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `diff` takes."""
     add_folder(parser)
     parser.add_argument("new", metavar="NEWDIR", type=Path, help="the same folder as it would be after the change")
+    parser.add_argument("--all", action="store_true", help="every pair of pods and port, not pairs of workloads")
     parser.add_argument("--ports", metavar="PORTS", help="these ports instead of those the containers of both declare")
 
 
@@ -96,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(change.to_json())
     else:
-        print("\n".join(_lines(change)))
+        print("\n".join(_lines(change, workloads(before, after) if not args.all else None)))
     return 0 if change.nothing else 1
 
 
@@ -180,12 +184,18 @@ def _cost(old: Tables, new: Tables) -> Cost:
     return Cost(len(new.keys() - old.keys()), len(old.keys() - new.keys()), changed, len(old), len(new))
 
 
-def _lines(change: Change) -> list[str]:
+def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
+    """The text; with `names` of pods, a line for each pair of these."""
     if change.nothing:
         return ["Nothing differs: the same paths are open, and no node gets or loses a flow."]
     lines = []
     for verb, openings in (("opens", change.opened), ("closes", change.closed)):
-        lines += [f"{verb}  {one.source} -> {one.destination}  {one.port}" for one in openings]
+        told = summary(openings, names) if names is not None else [
+            f"{one.source} -> {one.destination}  {one.port}" for one in openings
+        ]
+        lines += [f"{verb}  {text}" for text in told]
+    if len(lines) < len(change.opened) + len(change.closed):
+        lines.append(f"{len(change.opened)} paths open and {len(change.closed)} close; --all lists each.")
     if not (change.opened or change.closed):
         asked = ", ".join(str(port) for port in change.ports) or "no port (name some with --ports)"
         lines.append(f"No path opens or closes, on {asked}.")

@@ -130,3 +130,23 @@ def test_ports_of_pods_and_links_that_stay_do_not_change() -> None:
     assert {key: port.ofport for key, port in found["n"].pods.items()} == {keys[0]: 3, keys[1]: 1}
     assert found["n"].links == {"k": 0x7001, "m": 0x7000}
     assert found["k"] is after["k"]
+
+
+def test_replicas_are_one_line_and_all_of_them_can_be_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    webs = tuple(pod(f"web-{number}", app="web") for number in range(3))
+    old, new = manifest(tmp_path / "old", *webs, *PODS[1:]), manifest(tmp_path / "new", *webs, *PODS[1:], POLICY)
+    words = ["diff", str(old), str(new), "--ports", "80/tcp,81/tcp"]
+    assert main(words) == 1
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "closes  x/c -> x/b  80/tcp, 81/tcp  (2 paths)",
+        "closes  x/web-* (3 pods) -> x/b  81/tcp  (3 paths)",
+        "0 paths open and 5 close; --all lists each.",
+    ]
+    assert main([*words, "--all"]) == 1
+    assert capsys.readouterr().out.splitlines()[:5] == [
+        "closes  x/c -> x/b  80/tcp",
+        "closes  x/c -> x/b  81/tcp",
+        *(f"closes  x/web-{number} -> x/b  81/tcp" for number in range(3)),
+    ]

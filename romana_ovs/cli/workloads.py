@@ -1,0 +1,48 @@
+"""Groups pods that are alike for people who read about many: replicas of one workload are one line."""
+
+from __future__ import annotations
+
+import os.path
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.policy.matrix import Opening
+
+_OWN_LABELS = frozenset({
+    "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index", "controller-revision-hash",
+    "pod-template-generation", "pod-template-hash", "statefulset.kubernetes.io/pod-name",
+})
+"""Labels by which workload controllers tell replicas or versions of one workload apart."""
+
+
+def workloads(*clusters: Cluster) -> Mapping[PodKey, str]:
+    """A name for each pod: its own, or `shop/web-* (3 pods)` where others of its namespace have the same labels."""
+    pods: dict[PodKey, Pod] = {}
+    for cluster in clusters:
+        pods |= cluster.pods
+    alike: dict[tuple[str, frozenset[tuple[str, str]]], list[PodKey]] = defaultdict(list)
+    for key, pod in pods.items():
+        labels = frozenset((name, value) for name, value in pod.labels.items() if name not in _OWN_LABELS)
+        alike[pod.namespace, labels].append(key)
+    return {key: name for keys in alike.values() for name in [_name(keys)] for key in keys}
+
+
+def _name(keys: list[PodKey]) -> str:
+    return keys[0] if len(keys) == 1 else f"{os.path.commonprefix(keys)}* ({len(keys)} pods)"
+
+
+def summary(openings: Iterable[Opening], names: Mapping[PodKey, str]) -> list[str]:
+    """A line for each pair of workloads, with all ports and how many openings that are: `a -> b-* (2 pods)  80/tcp`."""
+    found: dict[tuple[str, str], list[Opening]] = defaultdict(list)
+    for one in openings:
+        found[names[one.source], names[one.destination]].append(one)
+    return [
+        f"{source} -> {target}  {_ports(held)}" + (f"  ({len(held)} paths)" if len(held) > 1 else "")
+        for (source, target), held in found.items()
+    ]
+
+
+def _ports(openings: list[Opening]) -> str:
+    return ", ".join(dict.fromkeys(one.port for one in openings))
