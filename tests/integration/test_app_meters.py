@@ -39,11 +39,12 @@ def _add(ovs: Ovs, shown: str) -> None:
 
 
 def _meters(ovs: Ovs) -> list[str]:
-    """What ovs-ofctl shows of all meters but those for ARP, each in a line, sorted."""
-    return sorted(set(_all_meters(ovs)) - set(_arp_meters(ovs)))
+    """What ovs-ofctl shows of all meters but those for ARP and fragments, each in a line, sorted."""
+    return sorted(set(_all_meters(ovs)) - set(_fixed_meters(ovs)))
 
 
-def _arp_meters(ovs: Ovs) -> list[str]:
+def _fixed_meters(ovs: Ovs) -> list[str]:
+    """Those for ARP and fragments, which have the same rate here."""
     return [line for line in _all_meters(ovs) if line.endswith(f"rate={ARP_RATE} burst_size={ARP_BURST}")]
 
 
@@ -70,7 +71,7 @@ def test_meters_come_and_go_with_ports_and_each_pod_has_its_own(one: tuple[Ovs, 
     ovs, controller = one
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2)])
     assert _metered(ovs) == {1, 2}
-    assert len(_arp_meters(ovs)) == 2
+    assert len(_fixed_meters(ovs)) == 4
     controller.write("more.yaml", pod("z"))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2), _ours(3)])
