@@ -23,6 +23,8 @@ PODS = tuple(f"t{number % 10}/p{number}" for number in range(200))
 CHURN = 40
 """Ports that are taken out and put in again in one round."""
 ROUNDS = 4
+ROWS = 4
+"""Flows by the port of a pod: its own address, ARP from it, its fragments, and what it opens."""
 BRIDGE = "br-int"
 CLASSIFIED = re.compile(r"in_port=(\d+),.*nw_src=([0-9.]+)")
 
@@ -98,9 +100,8 @@ def _right(ovs: Ovs, controller: Controller, truth: Mapping[str, int]) -> None:
     # Survivors have a row more, for what they open as orphans.
     loose = f"priority={int(priorities.Commit.LOOSE_LIMITED)},"
     named = re.findall(r"in_port=(\d+)", "\n".join(line for line in flows if loose not in line))
-    # Its own address, ARP from it, and what it opens.
-    assert {number: named.count(str(number)) for number in truth.values()} == dict.fromkeys(truth.values(), 3)
-    assert len(named) == 3 * len(truth)
+    assert {number: named.count(str(number)) for number in truth.values()} == dict.fromkeys(truth.values(), ROWS)
+    assert len(named) == ROWS * len(truth)
     pods = {found["address"] for found in controller.state["pods"].values()}
     places = re.findall(r"nw_dst=([0-9.]+) actions=.*set_field:(0x[0-9a-f]+)/0xffff->reg11", "\n".join(flows))
     assert {(int(number, 16), address) for address, number in places if address in pods} == expected

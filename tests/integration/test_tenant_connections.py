@@ -235,7 +235,7 @@ def test_thousands_of_zones_are_limited_and_read_in_one_question_each() -> None:
 def test_datapath_flows_of_a_name_server_are_as_many_for_many_clients_as_for_few() -> None:
     """Its zones take one for each tenant on each node, and no more for more pods."""
     shared, segments, remote = 4, (8, 12), (2, 3)
-    clients = [LabPod(f"c{segment}", 2, 3, segment=segment) for segment in segments]
+    clients = [LabPod(f"c{segment}", 2, segment, segment=segment) for segment in segments]
     lab = Lab.of(LabPod("s", 1, 1, segment=shared), *clients, shared=frozenset({str(shared)}))
     ways = tuple(RemoteHost(number, f"n{number}", TRUNK_PORT) for number in remote)
     flows = compile_node(replace(lab.view(1), hosts=ways), lab.verdicts(1)).flows.values()
