@@ -24,7 +24,7 @@ Send = Callable[[object], None]
 
 
 class Follower:
-    """Follows one resource for ever. `pause` waits for so many seconds (tests have it return at once)."""
+    """Follows one resource until it is stopped. `pause` waits for so many seconds (tests have it return at once)."""
 
     def __init__(
         self,
@@ -33,14 +33,15 @@ class Follower:
         settings: Settings,
         send: Send,
         *,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
         silent: float = SILENT_SECONDS,
     ) -> None:
         self._api = api
         self._resource = resource
         self._settings = settings
         self._send = send
-        self._pause = pause
+        self._stopped = threading.Event()
+        self._pause = pause or self._stopped.wait
         self._silent = silent
         self._reflector = self._fresh()
 
@@ -48,8 +49,12 @@ class Follower:
         """Follow, in a thread of its own that ends with the process."""
         threading.Thread(target=self._run, name=f"follow {self._resource}", daemon=True).start()
 
+    def stop(self) -> None:
+        """Ask for nothing more. Its thread ends with the request under way, which for a watch may be minutes."""
+        self._stopped.set()
+
     def _run(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
                 self._pause(self.step())
             except Exception:  # A mistake of ours must not end the thread: everything would look quiet for ever.
