@@ -176,7 +176,7 @@ def _proxy(configuration: Any) -> str:
 
     if not configuration.proxy or should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
         return ""
-    return configuration.proxy
+    return str(configuration.proxy)
 
 
 def _reason(error: Exception) -> str:
