@@ -30,7 +30,6 @@ from romana_ovs.kube.api.wanted import (
     Leadership,
     PolicyStatus,
     Refused,
-    Resign,
     SomeStatuses,
     TenantStatus,
     TierStatus,
@@ -84,6 +83,11 @@ class Writer(Child):
     def led(self) -> Leadership:
         """The first time that it leads."""
         return self.until(lambda said: isinstance(said, Leadership) and said.leads)
+
+    def resign(self) -> None:
+        """Have it end in order, as with its controller: it gives the lease back."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -159,7 +163,7 @@ def test_one_of_two_leads_and_hands_over_in_order(writer: Callable[..., Writer],
     second = writer("b")
     second.until(lambda said: isinstance(said, Leadership) and said.holder == "a")
     began = time.monotonic()
-    first.send(Resign())
+    first.resign()
     first.until(lambda said: isinstance(said, Leadership) and said.ended)
     assert second.led() == Leadership(True, 1, "b")
     assert time.monotonic() - began < SHORT.lease, "the lease was given back, not run out"
@@ -377,7 +381,7 @@ def test_a_refused_object_has_one_event_that_kubectl_shows(
     assert "InvalidEdit" in described and "must be a number" in described
     listed = control_plane.kubectl("get", "events", "-n", policies.namespace)
     assert "networkpolicy/web" in listed and "Warning" in listed
-    child.send(Resign())
+    child.resign()
     child.until(lambda said: isinstance(said, Leadership) and said.ended)
     # Another process, which knows nothing of that: it goes on with the same Event.
     another = writer("b")

@@ -114,10 +114,6 @@ class Said:
     text: str
 
 
-FromProcess = Began | Seen | Listed | Health | Said
-"""What this module has the process say; other parts of it have messages of their own."""
-
-
 def frame(message: object) -> bytes:
     """`message` as it goes through a pipe."""
     body = io.BytesIO()

@@ -100,11 +100,6 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class Resign:
-    """Finish what is being written, then give the lease back. Answered by a Leadership that has `ended`."""
-
-
-@dataclass(frozen=True, slots=True)
 class AllStatuses:
     """All statuses that are wanted from now on."""
 
@@ -130,13 +125,6 @@ class SomeRefused:
     """Objects that are refused otherwise than before; None: not any more."""
 
     changed: Mapping[ObjectId, Refused | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outbid:
-    """What is published carries `epoch`, so the leader's must become higher before it writes."""
-
-    epoch: int
 
 
 # The process to the controller.
