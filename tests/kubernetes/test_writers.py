@@ -18,9 +18,9 @@ from romana_ovs.controller.conditions import tenant_object_name
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.messages import Health, Said, Start
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.api.status_book import WRITES_A_SECOND, WRITES_AT_ONCE
 from romana_ovs.kube.api.wanted import (
     AllRefused,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from romana_ovs.kube.api.backoff import Backoff
 from romana_ovs.kube.api.client import SILENT_SECONDS, Api
+from romana_ovs.kube.api.component import Surroundings
 from romana_ovs.kube.api.objects import decoder
 from romana_ovs.kube.api.reflector import ListPage, Reflector, Watch
 from romana_ovs.kube.api.resources import Resource
@@ -94,3 +95,27 @@ class Follower:
     def _fresh(self) -> Reflector:
         decode = decoder(self._resource, self._settings)
         return Reflector(self._resource, decode, Backoff(random.random), jitter=random.random())
+
+
+class Followers:
+    """The Part of the Kubernetes process that lists and watches."""
+
+    wants: tuple[type, ...] = ()
+
+    def __init__(self, around: Surroundings) -> None:
+        self._followers = [
+            Follower(around.api, resource, around.start.settings, around.send) for resource in around.start.resources
+        ]
+
+    def start(self) -> None:
+        """Follow every resource."""
+        for follower in self._followers:
+            follower.start()
+
+    def take(self, message: object) -> None:
+        """There is none that it wants."""
+
+    def end(self) -> None:
+        """Ask for nothing more."""
+        for follower in self._followers:
+            follower.stop()

@@ -17,8 +17,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.resources import Resource
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.items import Manifest, ObjectId
 from romana_ovs.model.errors import Problem, RomanaError
 from romana_ovs.model.labels import Labels

@@ -6,8 +6,6 @@ Everything here is pickled: mappings must be plain dicts.
 from __future__ import annotations
 
 import json
-import socket
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -89,8 +87,8 @@ class Refused:
 class Lead:
     """Take part in the election for the Lease `namespace`/`name`, as `me`; write nothing before it is won.
 
-    `me` is a `unique_name` of the controller, the same for every Kubernetes process that it starts: one that follows
-    another, which has ended, goes on as the leader that the other was.
+    `me` is a name of the controller that nobody else has, the same for every Kubernetes process that it starts: one
+    that follows another, which has ended, goes on as the leader that the other was.
     """
 
     me: str
@@ -141,11 +139,6 @@ class Leadership:
     epoch: int
     holder: str
     ended: bool = False
-
-
-def unique_name() -> str:
-    """A name for this process that no other has or will have; it begins with the machine's."""
-    return f"{socket.gethostname()}_{uuid.uuid4()}"
 
 
 def sentence(text: str, limit: int = SENTENCE) -> str:

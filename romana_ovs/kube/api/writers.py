@@ -7,8 +7,8 @@ It begins with the message Lead. Whoever else writes what only the leader may wr
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
+from romana_ovs.kube.api.component import Surroundings
 from romana_ovs.kube.api.events import Events
 from romana_ovs.kube.api.lease import Elector, LeaseName, clock
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
@@ -21,9 +21,6 @@ from romana_ovs.kube.api.wanted import (
     SomeStatuses,
 )
 from romana_ovs.kube.api.worker import Worker
-
-if TYPE_CHECKING:
-    from romana_ovs.kube.api.process import Surroundings
 
 END_SECONDS = 6.0
 """How long writes that are under way, and giving the lease back, may hold up an orderly end."""
