@@ -59,15 +59,12 @@ types: .venv/.installed-test  ## Type annotations
 	@echo "== types"
 	@$(BIN)/mypy --no-error-summary
 
-# Until the generator has landed there is nothing to be stale.
-DOCS := $(if $(wildcard romana_ovs/cli/docs.py),$(BIN)/python -m romana_ovs.cli.docs,echo no generated docs yet:)
-
 docs: .venv/.installed  ## Write the docs that are rendered from code
-	@$(DOCS)
+	@$(BIN)/python -m romana_ovs.cli.docs
 
 docs-check: .venv/.installed
 	@echo "== generated docs"
-	@$(DOCS) --check
+	@$(BIN)/python -m romana_ovs.cli.docs --check
 
 goldens: .venv/.installed-test  ## Rewrite the expected texts under tests/; review the difference
 	@$(BIN)/python -m pytest -q -m "not root" --rewrite-goldens $(PYTEST_ARGS)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distutils.command.build import build
 from pathlib import Path
 
 from setuptools import Command, setup
+from setuptools.command.build import build
 
 PTH = "romana-ovs-ryu.pth"
 

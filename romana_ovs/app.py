@@ -54,7 +54,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 config.register(runtime.CONF)
 
 
-class RomanaOvs(runtime.RyuApp):
+class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     """Keeps every connected bridge as its origin, a folder or an API server, wants it."""
 
     OFP_VERSIONS = (runtime.OFP_VERSION,)

@@ -244,14 +244,6 @@ def _unknown(names: Iterable[str], path: Path) -> list[Problem]:
     return [Problem("unknown option", file=str(path), field=_field(plain(name))) for name in unknown]
 
 
-def settings_of(values: Mapping[str, str], source: str = "") -> Settings:
-    """The Settings that option texts give, defaults for absent ones. Raises InputError naming `source`."""
-    reading = _Reading(values, source)
-    settings = _settings(reading)
-    reading.finish()
-    return settings
-
-
 def _settings(reading: _Reading) -> Settings:
     source, key = reading.of("tenant_source", _tenant_source)
     return Settings(

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.integration", "tests.kubernetes", "tests.conformance", "tests.properties")
 pytest.register_assert_rewrite("tests.attacks")
 
-from tests import leftovers  # noqa: E402
+from tests import bounds, leftovers  # noqa: E402
 from tests.apart import Turns, stand_apart  # noqa: E402
 from tests.kubernetes.fixtures import admin, control_plane, namespace  # noqa: E402
+from tests.workers import Workers, death_of_another, shared_folder  # noqa: E402
 
 __all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
 
@@ -27,6 +28,7 @@ DEADLINE = pytest.StashKey[float]()
 TURNS = pytest.StashKey[Turns]()
 
 # The machine may be slow and shared: time per example says nothing. CI asks the same questions every time.
+# Who takes the long profile has time: `-o faulthandler_timeout=0`.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", _COMMON, max_examples=40, derandomize=bool(os.environ.get("CI")))
 settings.register_profile("long", _COMMON, max_examples=3000)
@@ -41,12 +43,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--attacks", choices=("short", "all"), default="short", help="which of tests/attacks, on one fabric or on all")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Bounds the memory of whoever runs tests, and looks after workers and after the time that each test takes."""
+    bounds.limit_memory()
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Workers(), "romana-workers")
+        if settings.get_current_profile_name() == "quick":
+            config.pluginmanager.register(bounds.Durations(), "romana-durations")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Notes when the session has to stop."""
-    if hasattr(session.config, "workerinput"):
-        # Workers have folders of their own inside the one of the run.
-        session.config.stash[TURNS] = Turns(Path(session.config.getoption("basetemp")).parent)
+    if (folder := shared_folder(session.config)) is not None:
+        session.config.stash[TURNS] = Turns(folder)
     limit = session.config.getoption("--time-limit")
     session.config.stash[DEADLINE] = time.monotonic() + limit if limit else float("inf")
 
@@ -61,15 +71,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Stops in good order at the time limit: everything is torn down, and the closing line says how far it came."""
+    """Stops in good order at the time limit, and when another worker has died: everything is torn down, and the closing
+    line says how far it came."""
     if time.monotonic() > item.config.stash[DEADLINE]:
         item.session.shouldfail = "the time limit is reached"
+    elif death := death_of_another(item.config):
+        item.session.shouldfail = death
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the integration tests as `root`, and skips those marked so where they cannot run (never in CI)."""
     lacking = _lacking()
     for item in items:
+        bounds.check_marker(item)
         if INTEGRATION in item.path.parents:
             item.add_marker("root")
         if lacking and not os.environ.get("CI") and item.get_closest_marker("root"):

@@ -74,6 +74,7 @@ def test_the_measurements_run_and_are_written_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.slow("the shortest measurements that mean something, with a control plane of their own")
 @needs_ovs
 @pytest.mark.skipif(binaries.find() is None, reason="needs Kubernetes built")
 def test_an_api_servers_cluster_is_followed_and_measured(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from romana_ovs.config import (
     load_settings,
     register,
     settings_from,
-    settings_of,
 )
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
@@ -97,18 +96,18 @@ def test_a_folder_and_the_controller_read_the_same(write: Callable[[str], Path])
 def test_defaults(tmp_path: Path) -> None:
     assert load_settings(tmp_path) == Settings()
     assert load_settings(tmp_path / "missing") == Settings()
-    assert settings_of({}) == Settings()
     (tmp_path / "empty.conf").write_text("")
     conf = parsed(tmp_path / "empty.conf")
     assert (settings_from(conf), controller_options_from(conf)) == (Settings(), ControllerOptions())
 
 
-def test_the_example_file_names_every_option_with_its_default() -> None:
+def test_the_example_file_names_every_option_with_its_default(tmp_path: Path) -> None:
     text = (ETC / "romana-ovs.conf").read_text()
     shown = dict(re.findall(r"^# (\w+) =[ ]?(.*)$", text, re.MULTILINE))
     assert shown == {option.name: option.default for option in OPTIONS}
     uncommented = re.sub(r"^# (\w+ =)", r"\1", text, flags=re.MULTILINE)
-    assert settings_of(dict(re.findall(r"^(\w+) =[ ]?(.*)$", uncommented, re.MULTILINE))) == Settings()
+    (tmp_path / "romana.conf").write_text(uncommented)
+    assert load_settings(tmp_path) == Settings()
     assert settings_from(parsed(ETC / "romana-ovs.conf")) == Settings()
 
 

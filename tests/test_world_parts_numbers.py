@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from romana_ovs.kube.published import published_to_json
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import EVERYTHING, Selector
@@ -213,8 +214,8 @@ def test_states_are_plain_json():
     for node in parts.nodes.values():
         saved = node.to_json()
         assert json.loads(json.dumps(saved)) == saved
-        numbers = node.numbers_to_json()
-        again = NodePart(node.node, DEFAULTS, saved, json.loads(json.dumps(numbers)))
+        numbers = json.loads(json.dumps(published_to_json(node.published)))
+        again = NodePart(node.node, DEFAULTS, saved, numbers)
         again.update(parts.cluster, None)
         assert again.to_json() == saved and again.published == node.published
 

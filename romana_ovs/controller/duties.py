@@ -7,7 +7,9 @@ All of it goes by way of the API server, also inside one process: what is not st
 
 from __future__ import annotations
 
+import socket
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +18,7 @@ from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, Regist
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.controller.telling import Moment, Telling, digest
 from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.api.wanted import Lead, Leadership, unique_name
+from romana_ovs.kube.api.wanted import Lead, Leadership
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.store import Loaded
@@ -50,7 +52,7 @@ class Duties:
     ) -> None:
         self.parts = parts
         self.shelf = Shelf()
-        self._me = unique_name()
+        self._me = _unique_name()
         self.registry = RegistryDuty(settings, self.shelf, self._me, clock) if registers else None
         self.telling = Telling(store, tell)
         self._store = store
@@ -245,3 +247,8 @@ class Duties:
             "leads": self.registry is not None and self.registry.leads,
             "revision": published.revision if published is not None else 0,
         }
+
+
+def _unique_name() -> str:
+    """A name for this process that no other has or will have; it begins with the machine's."""
+    return f"{socket.gethostname()}_{uuid.uuid4()}"

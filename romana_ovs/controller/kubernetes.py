@@ -22,9 +22,9 @@ from eventlet.hubs import trampoline
 from eventlet.queue import LightQueue
 
 from romana_ovs.controller.shelf import RESOURCES as NUMBERS
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded
 from romana_ovs.model.errors import RomanaError

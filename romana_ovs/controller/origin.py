@@ -13,7 +13,7 @@ from romana_ovs.controller.following import Following
 from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
 from romana_ovs.controller.parts import Parts, Pledge
-from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.incarnations import Incarnations
 from romana_ovs.kube.store import Loaded, Store
 from romana_ovs.model.cluster import Cluster

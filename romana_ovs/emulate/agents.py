@@ -53,7 +53,8 @@ class Agent:
 
     def serve(self, ports: Sequence[str]) -> Mapping[str, str]:
         """Serve exactly `ports` (`80/tcp`); the reasons of those that could not be had. Raises SetupError."""
-        return self._ask({"op": "serve", "ports": list(ports)})["failed"]
+        failed: Mapping[str, str] = self._ask({"op": "serve", "ports": list(ports)})["failed"]
+        return failed
 
     def probe(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> list[Answer]:
         """What each target answered, asked in parallel, in the order given. Raises SetupError."""
@@ -74,7 +75,8 @@ class Agent:
 
     def streams(self) -> list[dict[str, Any]]:
         """All streams that end here: role, protocol, peer, received (bytes), last (monotonic s), error."""
-        return self._ask({"op": "streams"})["streams"]
+        streams: list[dict[str, Any]] = self._ask({"op": "streams"})["streams"]
+        return streams
 
     def hush(self) -> None:
         """End all streams of this pod."""

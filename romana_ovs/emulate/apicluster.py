@@ -27,7 +27,7 @@ Object = Mapping[str, Any]
 
 
 class ApiCluster(Expectation):
-    """Follows an API server in threads that end with the process, from `start` on.
+    """Follows an API server in threads of its own, from `start` until `stop` or the end of the process.
 
     `changed` is called, from those threads, after every change of the cluster.
     """
@@ -41,6 +41,10 @@ class ApiCluster(Expectation):
         self._pods_changed: Callable[[Mapping[PodKey, Object]], None] = lambda _: None
         self._store = LiveStore(settings)
         self._ledger = Ledger([str(PODS)])
+        self._followers = [
+            *(Follower(api, resource, settings, self._take) for resource in CLUSTER),
+            Follower(api, replace(PODS, decoded=False), settings, self._take_pods),
+        ]
         self._pods: dict[PodKey, Object] = {}
         self._loaded: Loaded | None = None
         self._troubles: dict[str, str] = {}
@@ -62,13 +66,17 @@ class ApiCluster(Expectation):
             raise SetupError("the cluster lacks our definitions: kubectl apply -f etc/kubernetes") from error
         except ApiError as error:
             raise SetupError(f"the API server cannot be asked: {error}") from error
-        for resource in CLUSTER:
-            Follower(self.api, resource, self.settings, self._take).start()
-        Follower(self.api, replace(PODS, decoded=False), self.settings, self._take_pods).start()
+        for follower in self._followers:
+            follower.start()
         with self._news:
             if not self._news.wait_for(lambda: self._loaded is not None and self._ledger.listed, LISTING_SECONDS):
                 said = "; ".join(self._troubles.values()) or "no answer"
                 raise SetupError(f"the API server of {self.name} does not list what it has: {said}")
+
+    def stop(self) -> None:
+        """Ask the API server for nothing more: it may be about to end."""
+        for follower in self._followers:
+            follower.stop()
 
     def follow_pods(self, take: Callable[[Mapping[PodKey, Object]], None]) -> None:
         """Have `take` called with every pod as the API server has it (metadata, spec, status): now, and whenever one

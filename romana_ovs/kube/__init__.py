@@ -1,1 +1,1 @@
-"""EDGE IN: a folder of manifests (later: the API server) becomes objects of the model."""
+"""EDGE IN: a folder of manifests or an API server becomes objects of the model; also what is written to the latter."""

@@ -37,6 +37,14 @@ class Version(NamedTuple):
     generation: int = 0
 
 
+def older(one: str, other: str) -> bool:
+    """Whether resourceVersion `one` is certainly older than `other`.
+
+    Those of one resource compare as numbers where they are numbers (KEP-5504); nothing is known of any others.
+    """
+    return one.isdecimal() and other.isdecimal() and (len(one), one) < (len(other), other)
+
+
 class Place(NamedTuple):
     """Where an object stands: file, document (from 1), the path to it inside (of a List), kind and name."""
 

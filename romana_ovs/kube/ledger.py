@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.items import ObjectId, older
 
 
 class Change(NamedTuple):
@@ -87,11 +87,3 @@ def _complete(known: _Known, resource: str) -> Iterator[Change]:
     for key in gone:
         del known.objects[key]
         yield Change(resource, key, None, anew=False)
-
-
-def older(one: str, other: str) -> bool:
-    """Whether resourceVersion `one` is certainly older than `other`.
-
-    Those of one resource compare as numbers where they are numbers (KEP-5504); nothing is known of any others.
-    """
-    return one.isdecimal() and other.isdecimal() and (len(one), one) < (len(other), other)

@@ -28,12 +28,6 @@ ALLOWED = "allowed"
 """The only value of such a label that means anything, so that `no` or `false` does not allow."""
 
 
-def allowed_tenants(namespace_labels: Mapping[str, str]) -> frozenset[str]:
-    """The tenants whose pods a namespace with these labels may hold, where pods' labels name tenants."""
-    found = {key.removeprefix(PREFIX): value for key, value in namespace_labels.items() if key.startswith(PREFIX)}
-    return frozenset(tenant for tenant, value in found.items() if value == ALLOWED)
-
-
 def bound_pod(pod: Pod, namespace_labels: Mapping[str, str], settings: Settings) -> tuple[Pod | None, str]:
     """(the pod as it counts, why it is not as it stands): `pod` itself and "" where its namespace may hold it.
 

@@ -51,7 +51,7 @@ class _Inotify:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             reason = os.strerror(ctypes.get_errno())
             raise SetupError(f"cannot watch folders: {reason} (see fs.inotify.max_user_instances)")

@@ -27,7 +27,7 @@ class SegmentKey(NamedTuple):
     tier: str
 
 
-def _frozen(items: Mapping | None = None) -> Mapping:
+def _frozen(items: Mapping[Any, Any] | None = None) -> Mapping[Any, Any]:
     return MappingProxyType(dict(items or {}))
 
 

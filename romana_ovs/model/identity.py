@@ -1,20 +1,18 @@
 """Identities: what policy sees of a pod, one 32-bit number (docs/dataplane.md, "Identity").
 
 Layout: `segment (16 bits) | class (16 bits)`. Classes count from 1, so an identity is never 0 and a
-non-zero conntrack mark always says "accepted". Segment 0xffff is reserved for what is not a pod.
+non-zero conntrack mark always says "accepted". Segment 0 holds the nodes' own addresses, segment 0xffff is
+reserved for what is not a pod.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-SEGMENT_WIDTH = 16
 CLASS_WIDTH = 16
 ALL_BITS = 0xFFFFFFFF
 CLASS_MASK = (1 << CLASS_WIDTH) - 1
 
-FIRST_SEGMENT = 1
-"""Segment 0 holds the nodes' own addresses and is never a pod's."""
 RESERVED_SEGMENT = 0xFFFF
 OUTSIDE = 0xFFFFFFFF
 """The identity of an address that is no pod of the cluster and no known node."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from romana_ovs.pipeline.actions import Action, Goto
+from romana_ovs.pipeline.actions import Action
 from romana_ovs.pipeline.fields import FIELDS, Field, written
 from romana_ovs.policy.view import Origin
 
@@ -65,10 +65,6 @@ class Flow:
         match = self.match_text()
         head = f"table={tables[self.table]}, cookie={self.cookie:#x}, priority={self.priority}"
         return f"{head}{',' + match if match else ''} actions={self.actions_text(tables)}"
-
-    def goes_to(self) -> str | None:
-        """The table it goes on in, if any."""
-        return next((action.table for action in self.actions if isinstance(action, Goto)), None)
 
 
 _SHORT = {

@@ -32,7 +32,6 @@ LOCAL, TRUNK, GATEWAY = 1, 2, 3
 _SIDES = (("local", LOCAL), ("trunk", TRUNK), ("gateway", GATEWAY))
 ORIGINAL, REPLY, ORPHAN = 1, 2, 3
 UNSELECTED, ACCEPTED, OPEN = 1, 2, 3
-COMMIT_ANEW = 1
 
 SIDE = Register("side", _reg(0, 0, 2), "where the packet came in", "Classify", "Deliver", _SIDES)
 DIRECTION = Register(

@@ -11,6 +11,7 @@ from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import CLASS_MASK, identity, segment_of
@@ -161,7 +162,7 @@ class ClassBook:
         for found in [found for found in self._classes.values() if not found.members]:
             self._drop(found)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """All that must survive a restart for every pod to get its number again (`ClassBook.from_json`).
 
         Pods are named only where the rule "lowest number that fits" would not find their class.
@@ -182,7 +183,7 @@ class ClassBook:
         return MappingProxyType(self._next)
 
     @classmethod
-    def from_json(cls, data: Mapping) -> ClassBook:
+    def from_json(cls, data: Mapping[str, Any]) -> ClassBook:
         """The book that `to_json` described. Raises InputError naming the field that is wrong."""
         return cls.of(ClassRecord.from_json(data))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import is_
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.identity import IdentityMatch, segment_of
@@ -90,7 +90,7 @@ class ResolveCache:
         self._profiles: dict[Profile, ProfileMemo] = {}
         self._next_profile = 0
         self._settings = Settings()
-        self._surroundings: tuple[Mapping, ...] = ()
+        self._surroundings: tuple[Mapping[Any, Any], ...] = ()
         self._classes: Mapping[int, ClassInfo] = {}
         self._territories: dict[str, Territory] = {}
         self._areas: dict[AreaName, Area] = {}

@@ -49,10 +49,11 @@ class _UnixSocket:
         return getattr(self._inner, name)
 
 
-class GuardedDatapath(Datapath):
+class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
     """One connection. `receiver` is None until the application knows the switch."""
 
     receiver: Receiver | None = None
+    xid: int
 
     def __init__(self, socket: Any, address: Any) -> None:
         local = socket.family == sockets.AF_UNIX
@@ -61,7 +62,7 @@ class GuardedDatapath(Datapath):
 
     def next_xid(self) -> int:
         """A transaction number that no other message of this connection uses at the moment."""
-        self.xid: int = (self.xid + 1) & self.ofproto.MAX_XID
+        self.xid = (self.xid + 1) & self.ofproto.MAX_XID
         return self.xid
 
     def cut(self) -> None:

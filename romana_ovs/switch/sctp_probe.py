@@ -121,7 +121,7 @@ def _chunk(kind: int, source_port: int, destination_port: int) -> bytes:
 
 
 def _internet_checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

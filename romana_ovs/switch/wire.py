@@ -129,7 +129,7 @@ def _with_limits(actions: tuple[Readable, ...], limits: tuple[int, int, int, int
 def _after_counters(entry: memoryview, at: int) -> int:
     if at + _OXS.size > len(entry):
         raise SwitchError("a flow's counters from the switch are cut short")
-    _, length = _OXS.unpack_from(entry, at)
+    length: int = _OXS.unpack_from(entry, at)[1]
     end = at + length + -length % 8
     if length < _OXS.size or end > len(entry):
         raise SwitchError(f"a flow's counters from the switch have the impossible length {length}")

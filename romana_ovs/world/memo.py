@@ -20,7 +20,8 @@ class Memo:
         if held is None:
             result = work_out()
         elif held[0] == depends_on:
-            return held[1]
+            before: Value = held[1]
+            return before
         else:
             result = work_out()
             if held[1] == result:

@@ -14,7 +14,7 @@ from typing import Any
 from romana_ovs.addressing.following import FollowingRegistry
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.registry import Endpoint
-from romana_ovs.kube.published import Encoder, published_from_json
+from romana_ovs.kube.published import published_from_json
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import InputError, Problem
@@ -49,11 +49,10 @@ class Promise:
 class NodePart:
     """Follows what one node sees of a cluster, and makes its view.
 
-    After `update`, save `numbers_to_json` when `published` is another, then `to_json` when `changes` moved: both are
-    durable before anything uses them (classes alone may be saved late: a node that restarts without the newest ones
-    is told them again). Then take the `promise` and program the `view`; when the switch
-    has confirmed it, hand the promise to `confirmed` and store the `report`. The first report must be stored before
-    the first `update` with published numbers: from then on the registry waits for this node.
+    After an `update` that moved `changes`, save `to_json` and what is `published` in one write: both are durable
+    before anything uses them. Then take the `promise` and program the `view`; when the switch has confirmed it, hand
+    the promise to `confirmed` and store the `report`. The first report must be stored before the first `update` with
+    published numbers: from then on the registry waits for this node.
 
     Rules in force are not saved. After a restart in the midst of a step there is no view until the newest rules may
     come into force, or patience is over; until then the switch keeps what it has.
@@ -93,7 +92,6 @@ class NodePart:
         self._wearing = Wearing()
         self._assembly = NodeAssembly()
         self._memo = Memo()
-        self._encoder = Encoder()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state.get("format") != FORMAT or not isinstance(state.get("addresses"), Mapping):
@@ -242,10 +240,6 @@ class NodePart:
         """The identity that `pod` wears now, or None while it has no address here."""
         worn = self._wearing.worn.get(pod)
         return worn.identity if worn is not None else None
-
-    def numbers_to_json(self) -> dict[str, Any] | None:
-        """The published numbers in plain values of JSON; None without any."""
-        return self._encoder.encode(self.published) if self.published is not None else None
 
     def to_json(self) -> dict[str, Any]:
         """All of this node's own that must survive a restart, in plain values of JSON."""

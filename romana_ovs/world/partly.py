@@ -12,6 +12,7 @@ from types import MappingProxyType
 from romana_ovs.model.labels import Labels
 from romana_ovs.policy.classes import atoms_by_namespace
 from romana_ovs.policy.rules import NormalPolicy
+from romana_ovs.policy.view import Atom
 from romana_ovs.world.rules import NO_ATOMS, Atoms, Listed, RuleSet, joint_atoms
 
 _Policies = dict[tuple[str, str, str], NormalPolicy]
@@ -23,7 +24,7 @@ def until_then(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
     return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.atoms, rules.settings)
 
 
-def partly(rules: RuleSet, target: RuleSet, answered: Callable[[str, frozenset], bool]) -> RuleSet:
+def partly(rules: RuleSet, target: RuleSet, answered: Callable[[str, frozenset[Atom]], bool]) -> RuleSet:
     """`rules`, which are in force, with those of `target` for whose policies' namespace nothing has to be waited for.
 
     `answered` says whether these atoms may be relied on in a namespace. While a namespace that was there has other

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.tenants import Tenants, named
@@ -32,6 +32,9 @@ from romana_ovs.world.members import Identified, attachable
 from romana_ovs.world.published_classes import PublishedClasses
 from romana_ovs.world.rules import Rules, RuleSet
 from romana_ovs.world.stages import Stages
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 NOBODY: Mapping[str, Report] = MappingProxyType({})
 
@@ -313,13 +316,13 @@ def _looks(placed: Placed) -> tuple[str, int, Labels]:
     return placed.pod.node, placed.number, placed.pod.labels
 
 
-def _add(counter: Counter, key: object, sign: int) -> None:
+def _add(counter: Counter[Key], key: Key, sign: int) -> None:
     counter[key] += sign
     if not counter[key]:
         del counter[key]
 
 
-def _same(old: Mapping, new: Mapping) -> Mapping:
+def _same(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> Mapping[Key, Value]:
     return old if old == new else new
 
 

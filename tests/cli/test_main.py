@@ -131,7 +131,7 @@ def test_outputs_that_are_closed_or_full(redirections: str, code: int, told: str
 
 
 def test_only_what_is_needed_is_imported_and_that_quickly() -> None:
-    heavy = ("ryu", "ovs", "eventlet", "pyroute2", "rich")
+    heavy = ("ryu", "ovs", "eventlet", "rich")
     program = (
         "import sys; from romana_ovs.cli.main import main; code = main(sys.argv[1:]);"
         f"loaded = [name for name in {heavy} if name in sys.modules];"

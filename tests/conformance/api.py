@@ -153,3 +153,4 @@ def api_cluster(plane: ControlPlane, folder: Path, mode: str) -> Iterator[ApiSer
                 yield made
         finally:
             made.clear()
+            cluster.stop()  # The control plane ends next: its followers would ask for it in vain, for ever.

@@ -17,7 +17,10 @@ from tests.conformance.offline import MODES
 from tests.conformance.table import CASES
 from tests.conformance.words import Case, Way
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow("the first of each mode runs the whole table: 140 clusters, one after the other"),
+]
 HERE = [case for case in CASES if not case.lacking(Way.API)]
 
 

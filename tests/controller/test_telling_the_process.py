@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import eventlet
 
 from romana_ovs.controller.kubernetes import Kubernetes
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import FrameReader
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
 
 PIECE = 4096

@@ -52,10 +52,10 @@ from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import BridgeRow, bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
 from romana_ovs.world import World
-from romana_ovs.world.joined import joined_state
 from romana_ovs.world.node import NodePart
 from tests.integration.ovs import RawSwitch
 from tests.integration.running import Controller
+from tests.joined_state import joined_state
 from tests.kubernetes.raw import Client, Object, Refused
 
 PATIENCE = 60.0

@@ -10,11 +10,11 @@ import pytest
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Answer, Api
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.follow import Follower
 from romana_ovs.kube.api.messages import Health, Seen, Start
 from romana_ovs.kube.api.reflector import ListPage
 from romana_ovs.kube.api.resources import CLUSTER, PODS, POLICIES
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded

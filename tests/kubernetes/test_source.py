@@ -22,10 +22,10 @@ from romana_ovs.emulate import binaries
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.follow import Follower
 from romana_ovs.kube.api.messages import Health, Listed, Said, Seen, Start
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, Resource, pods_of
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.budget import MOST_TERMS
 from romana_ovs.kube.live import LiveStore
 from romana_ovs.kube.store import Loaded

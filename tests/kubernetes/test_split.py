@@ -20,10 +20,10 @@ import pytest
 from bench.echo import EchoProbe
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.messages import Seen, Start
 from romana_ovs.kube.api.resources import ALLOCATIONS
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node

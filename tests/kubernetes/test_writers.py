@@ -18,9 +18,9 @@ from romana_ovs.controller.conditions import tenant_object_name
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.messages import Health, Said, Start
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.api.status_book import WRITES_A_SECOND, WRITES_AT_ONCE
 from romana_ovs.kube.api.wanted import (
     AllRefused,
@@ -30,7 +30,6 @@ from romana_ovs.kube.api.wanted import (
     Leadership,
     PolicyStatus,
     Refused,
-    Resign,
     SomeStatuses,
     TenantStatus,
     TierStatus,
@@ -84,6 +83,11 @@ class Writer(Child):
     def led(self) -> Leadership:
         """The first time that it leads."""
         return self.until(lambda said: isinstance(said, Leadership) and said.leads)
+
+    def resign(self) -> None:
+        """Have it end in order, as with its controller: it gives the lease back."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -159,7 +163,7 @@ def test_one_of_two_leads_and_hands_over_in_order(writer: Callable[..., Writer],
     second = writer("b")
     second.until(lambda said: isinstance(said, Leadership) and said.holder == "a")
     began = time.monotonic()
-    first.send(Resign())
+    first.resign()
     first.until(lambda said: isinstance(said, Leadership) and said.ended)
     assert second.led() == Leadership(True, 1, "b")
     assert time.monotonic() - began < SHORT.lease, "the lease was given back, not run out"
@@ -377,7 +381,7 @@ def test_a_refused_object_has_one_event_that_kubectl_shows(
     assert "InvalidEdit" in described and "must be a number" in described
     listed = control_plane.kubectl("get", "events", "-n", policies.namespace)
     assert "networkpolicy/web" in listed and "Warning" in listed
-    child.send(Resign())
+    child.resign()
     child.until(lambda said: isinstance(said, Leadership) and said.ended)
     # Another process, which knows nothing of that: it goes on with the same Event.
     another = writer("b")

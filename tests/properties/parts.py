@@ -16,6 +16,7 @@ from romana_ovs.kube.published import (
     class_set_object,
     decode_report,
     marker_object,
+    published_to_json,
     report_object,
 )
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
@@ -26,9 +27,9 @@ from romana_ovs.pipeline.network import Network, Wiring
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import World, offline_facts
-from romana_ovs.world.joined import joined_state
 from romana_ovs.world.node import NodePart, Promise
 from romana_ovs.world.registry import RegistryPart
+from tests.joined_state import joined_state
 from tests.properties.rig import Rig
 
 TUNNEL_PORT = 0x7FFF
@@ -138,7 +139,8 @@ class Parts:
     def restart_node(self, name: str) -> None:
         """A node's process begins again from its state file."""
         node = self.nodes[name]
-        saved = json.loads(json.dumps([node.to_json(), node.numbers_to_json()]))
+        numbers = published_to_json(node.published) if node.published is not None else None
+        saved = json.loads(json.dumps([node.to_json(), numbers]))
         self.nodes[name] = NodePart(name, self.settings, *saved)
 
     def restart_registry(self, away: frozenset[str] = frozenset()) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
@@ -146,6 +147,7 @@ def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, t
         assert _answered(rig, connection, packet.reply()) == answered, f"reply of {connection}"
 
 
+@pytest.mark.slow("120 histories of a cluster, with packets before and after each change: what it finds is rare")
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
 @profile(120)
 def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
@@ -160,6 +162,7 @@ def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, clust
             _one_more_packet_each_way(rig, reference, connection, seen)
 
 
+@pytest.mark.slow("120 histories of a cluster, with packets before and after each change: what it finds is rare")
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
 @profile(120)
 def test_a_change_of_labels_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:

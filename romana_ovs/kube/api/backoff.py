@@ -31,7 +31,7 @@ class Backoff:
     def failed(self, retry_after: float | None = None) -> float:
         """Seconds to wait after this failure; `retry_after` is what the server asked for."""
         # Far beyond the limit the power would be no number any more.
-        wait = min(self._most, self._first * 2 ** min(self.failures, 30))
+        wait = min(self._most, self._first * 2.0 ** min(self.failures, 30))
         self.failures += 1
         # Between half of it and all of it, so that a fleet spreads; above what is asked, for the same reason.
         wait *= 1 - _SPREAD * self._random()

@@ -7,16 +7,14 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from romana_ovs.kube.api.component import Surroundings
 from romana_ovs.kube.api.messages import Seen
 from romana_ovs.kube.api.objects import decoder, head_of
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, Resource
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError
-
-if TYPE_CHECKING:
-    from romana_ovs.kube.api.process import Surroundings
 
 LOG = logging.getLogger("romana_ovs.carry")
 

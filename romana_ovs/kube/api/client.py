@@ -20,21 +20,11 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from romana_ovs import __version__
-from romana_ovs.kube.api.credentials import Access, ApiSource, read_access
+from romana_ovs.kube.api.answers import UNAUTHORIZED, parsed, refusal, told
+from romana_ovs.kube.api.credentials import Access, read_access
 from romana_ovs.kube.api.pulse import ANSWER_SECONDS, QUIET_SECONDS, Pulse
-from romana_ovs.model.errors import (
-    ApiError,
-    BusyError,
-    ConflictError,
-    CredentialsError,
-    DeniedError,
-    ExpiredError,
-    FaultyError,
-    MissingError,
-    RefusedError,
-    TornError,
-    UnreachableError,
-)
+from romana_ovs.kube.api.source import ApiSource
+from romana_ovs.model.errors import ApiError, CredentialsError, TornError, UnreachableError
 
 LOG = logging.getLogger("romana_ovs.api")
 
@@ -47,8 +37,6 @@ CREDENTIALS_SECONDS = 30.0
 SILENT_SECONDS = 90.0
 """A stream without one byte for so long is dead, whatever else its server does: bookmarks come about once a minute."""
 _PIECE = 1 << 16
-_SENTENCE = 300
-"""Longest piece of the server's own words that is repeated."""
 _LONGEST_LINE = 64 << 20
 """Bytes; etcd takes no object above 1.5 MiB."""
 
@@ -61,15 +49,6 @@ _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 ]
-_UNKNOWN = 401
-_KINDS: Mapping[int, type[ApiError]] = {
-    _UNKNOWN: DeniedError,
-    403: DeniedError,
-    404: MissingError,
-    409: ConflictError,
-    410: ExpiredError,
-    429: BusyError,
-}
 
 Query = Mapping[str, str | int]
 
@@ -211,40 +190,10 @@ class Api:
             self._lock.release()
 
     def _refusal(self, answer: Answer, asked: str) -> ApiError:
-        if answer.status == _UNKNOWN:
+        if answer.status == UNAUTHORIZED:
             self._forget()
-        return refusal(answer.status, answer.data, asked=asked, after=answer.headers.get("retry-after", ""))
-
-
-def refusal(status: int, data: bytes, *, asked: str, after: str = "") -> ApiError:
-    """The error that an answer with this status and body is; `after` is its Retry-After header."""
-    kind = _KINDS.get(status, FaultyError if status >= 500 else RefusedError)
-    said = _said(data)
-    return kind(f"{asked}: {status}{f', {said}' if said else ''}", status=status, retry_after=_seconds(after))
-
-
-def parsed(data: bytes) -> Any:
-    """JSON text as plain values. Raises TornError when it is none."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TornError(f"an answer is no JSON: {error}") from error
-
-
-def told(text: str) -> str:
-    """Words of a server as a message may repeat them: short, on one line, nothing that is not plain text."""
-    line = " ".join(text[: 2 * _SENTENCE].split()).encode("unicode_escape").decode()
-    return line if len(line) <= _SENTENCE else line[:_SENTENCE] + "..."
-
-
-def _said(data: bytes) -> str:
-    """The message of a Status object, or the text as it is."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return told(data[: 2 * _SENTENCE].decode(errors="replace"))
-    message = value.get("message") if isinstance(value, dict) else None
-    return told(message) if isinstance(message, str) else ""
+        after = _seconds(answer.headers.get("retry-after", ""))
+        return refusal(answer.status, answer.data, asked=asked, after=after)
 
 
 def _seconds(after: str) -> float | None:

@@ -11,12 +11,12 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import CredentialsError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -25,22 +25,6 @@ _FILES = ("tokenFile", "client-certificate", "client-key", "certificate-authorit
 
 Stamp = tuple[object, ...]
 """What changes when the content of any of some files does."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiSource:
-    """Which API server is meant: a kubeconfig file (several joined by `:`) and a context in it.
-
-    No file means the account of the pod that we run in, no context the file's current one.
-    """
-
-    kubeconfig: str = ""
-    context: str = ""
-
-    def __str__(self) -> str:
-        if not self.kubeconfig:
-            return "the account of this pod"
-        return f"{self.kubeconfig}, context {self.context}" if self.context else self.kubeconfig
 
 
 class Access:
@@ -176,7 +160,7 @@ def _proxy(configuration: Any) -> str:
 
     if not configuration.proxy or should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
         return ""
-    return configuration.proxy
+    return str(configuration.proxy)
 
 
 def _reason(error: Exception) -> str:

@@ -59,8 +59,6 @@ class Event(Enum):
     """No answer, or one that decides nothing: what we wrote may be there or not."""
     EXPIRED = "expired"
     """Our own count has run out."""
-    OUTBID = "outbid"
-    """Something published carries a higher epoch than ours."""
     STOP = "stop"
 
 
@@ -90,7 +88,6 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.CONFLICT: State.LOOKING,
         Event.FAILED: State.UNSURE,
         Event.EXPIRED: State.LOOKING,
-        Event.OUTBID: State.CLAIMING,
         Event.STOP: State.RELEASING,
     },
     State.UNSURE: {
@@ -99,7 +96,6 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.THEIRS: State.WAITING,
         Event.FAILED: State.UNSURE,
         Event.EXPIRED: State.LOOKING,
-        Event.OUTBID: State.LOOKING,
         Event.STOP: State.RELEASING,
     },
     State.RELEASING: {Event.WON: State.ENDED, Event.CONFLICT: State.ENDED, Event.FAILED: State.ENDED},
@@ -182,11 +178,11 @@ Ask = Read | Write
 
 @dataclass(frozen=True, slots=True)
 class Mandate:
-    """The right to write what is published, until `until`; `epoch` grows with every change of hands.
+    """The right to write what only the leader writes, until `until`; `epoch` grows with every change of hands.
 
-    A published object carries the epoch it was written under. Who comes to power writes that object first, with its
-    own epoch and the resourceVersion that it read, and everyone writes with the resourceVersion: so a write that an
-    earlier leader sends late, having been stopped between check and sending, meets another version and is refused.
+    What is published is written with the resourceVersion that its writer has read, and who comes to power writes the
+    Allocation first: so a write that an earlier leader sends late, having been stopped between check and sending,
+    meets another version and is refused.
     """
 
     epoch: int
@@ -201,8 +197,7 @@ class Mandate:
 class Election:
     """Where we (`me`) stand. `since` is when `record` was first seen as it is, None when no lease was seen then.
 
-    `until` is when our count runs out, `due` when the next request is to be made. `above` is an epoch that ours must
-    exceed.
+    `until` is when our count runs out, `due` when the next request is to be made.
     """
 
     me: str
@@ -212,7 +207,6 @@ class Election:
     since: float = _NEVER
     until: float = _NEVER
     due: float = _NEVER
-    above: int = -1
     gone: Record | None = None
     """The last record of a lease that somebody deleted: its holder may not know yet."""
 
@@ -269,18 +263,6 @@ def failed(election: Election, now: float, *, chance: float, patience: float | N
     return _moved(election, Event.FAILED, due=due)
 
 
-def outbid(election: Election, epoch: int, now: float) -> Election:
-    """What is published carries `epoch`: ours must be higher, and nothing is written until it is.
-
-    This happens when somebody deleted the Lease, and its count with it. Who has really lost the lease finds out by
-    its own next request.
-    """
-    election = replace(election, above=max(election.above, epoch))
-    if election.state not in HOLDING or election.record is None or election.record.transitions > epoch:
-        return election
-    return _moved(election, Event.OUTBID, due=now)
-
-
 def stopped(election: Election, now: float) -> Election:
     """An orderly end: what is ours is given back at once. All writers must have stopped before."""
     return election if election.state in (State.RELEASING, State.ENDED) else _moved(election, Event.STOP, due=now)
@@ -323,6 +305,4 @@ def _next_record(election: Election) -> Record:
     if election.state is State.RELEASING:
         return replace(old, holder="", seconds=1.0)
     transitions = old.transitions if old.holder == election.me else old.transitions + 1
-    if transitions <= election.above:
-        transitions = election.above + 1
     return Record(election.me, transitions, election.timing.lease, old.version)

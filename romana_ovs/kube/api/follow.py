@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from romana_ovs.kube.api.backoff import Backoff
 from romana_ovs.kube.api.client import SILENT_SECONDS, Api
+from romana_ovs.kube.api.component import Surroundings
 from romana_ovs.kube.api.objects import decoder
 from romana_ovs.kube.api.reflector import ListPage, Reflector, Watch
 from romana_ovs.kube.api.resources import Resource
@@ -24,7 +25,7 @@ Send = Callable[[object], None]
 
 
 class Follower:
-    """Follows one resource for ever. `pause` waits for so many seconds (tests have it return at once)."""
+    """Follows one resource until it is stopped. `pause` waits for so many seconds (tests have it return at once)."""
 
     def __init__(
         self,
@@ -33,14 +34,15 @@ class Follower:
         settings: Settings,
         send: Send,
         *,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], object] | None = None,
         silent: float = SILENT_SECONDS,
     ) -> None:
         self._api = api
         self._resource = resource
         self._settings = settings
         self._send = send
-        self._pause = pause
+        self._stopped = threading.Event()
+        self._pause = pause or self._stopped.wait
         self._silent = silent
         self._reflector = self._fresh()
 
@@ -48,8 +50,12 @@ class Follower:
         """Follow, in a thread of its own that ends with the process."""
         threading.Thread(target=self._run, name=f"follow {self._resource}", daemon=True).start()
 
+    def stop(self) -> None:
+        """Ask for nothing more. Its thread ends with the request under way, which for a watch may be minutes."""
+        self._stopped.set()
+
     def _run(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
                 self._pause(self.step())
             except Exception:  # A mistake of ours must not end the thread: everything would look quiet for ever.
@@ -89,3 +95,27 @@ class Follower:
     def _fresh(self) -> Reflector:
         decode = decoder(self._resource, self._settings)
         return Reflector(self._resource, decode, Backoff(random.random), jitter=random.random())
+
+
+class Followers:
+    """The Part of the Kubernetes process that lists and watches."""
+
+    wants: tuple[type, ...] = ()
+
+    def __init__(self, around: Surroundings) -> None:
+        self._followers = [
+            Follower(around.api, resource, around.start.settings, around.send) for resource in around.start.resources
+        ]
+
+    def start(self) -> None:
+        """Follow every resource."""
+        for follower in self._followers:
+            follower.start()
+
+    def take(self, message: object) -> None:
+        """There is none that it wants."""
+
+    def end(self) -> None:
+        """Ask for nothing more."""
+        for follower in self._followers:
+            follower.stop()

@@ -69,12 +69,6 @@ class Fence:
         """The right is another one now."""
         self._mandate = mandate
 
-    @property
-    def epoch(self) -> int | None:
-        """The epoch to write under, None when nothing may be written."""
-        mandate = self._mandate
-        return mandate.epoch if mandate is not None and mandate.may_write(self._now()) else None
-
     def may_write(self, *, needs: float = 0.0) -> bool:
         """Whether a write that takes up to `needs` seconds may begin now. To be asked before every single one."""
         mandate = self._mandate
@@ -115,19 +109,12 @@ class Elector:
         self._stamp = datetime.fromtimestamp(0, UTC)
         self._acquired = ""
         self._stop = False
-        self._above: int | None = None
         self._wake = threading.Event()
         self._grumble = Grumble(LOG, str(lease), told)
 
     def stop(self) -> None:
         """End `run` soon, giving the lease back. All writers must have stopped before."""
         self._stop = True
-        self._wake.set()
-
-    def outbid(self, epoch: int) -> None:
-        """What is published carries `epoch`: nothing is written until ours is higher."""
-        self._above = epoch
-        self.fence.set(None)
         self._wake.set()
 
     def run(self) -> None:
@@ -148,9 +135,6 @@ class Elector:
         self._told(Leadership(False, 0, "", ended=True))
 
     def _take_orders(self, now: float) -> None:
-        above, self._above = self._above, None
-        if above is not None:
-            self._election = election.outbid(self._election, above, now)
         if self._stop:
             self.fence.set(None)
             self._election = election.stopped(self._election, now)
@@ -232,7 +216,7 @@ class Elector:
     def _publish(self) -> None:
         """Tell the fence, and whoever listens, where we stand."""
         held = self._election.mandate(self._machine.now())
-        mandate = held if self._above is None and not self._stop else None
+        mandate = held if not self._stop else None
         self.fence.set(mandate)
         record = self._election.record
         holder = record.holder if record is not None else ""

@@ -17,8 +17,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.resources import Resource
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.items import Manifest, ObjectId
 from romana_ovs.model.errors import Problem, RomanaError
 from romana_ovs.model.labels import Labels
@@ -112,10 +112,6 @@ class Said:
     level: int
     logger: str
     text: str
-
-
-FromProcess = Began | Seen | Listed | Health | Said
-"""What this module has the process say; other parts of it have messages of their own."""
 
 
 def frame(message: object) -> bytes:

@@ -13,13 +13,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from romana_ovs.kube.api.carry import Carrier
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.follow import Follower
-from romana_ovs.kube.api.lease import Fence
+from romana_ovs.kube.api.component import Part, Surroundings
+from romana_ovs.kube.api.follow import Followers
 from romana_ovs.kube.api.messages import FrameReader, Said, Start, frame
 from romana_ovs.kube.api.writers import Writers
 
@@ -27,57 +25,6 @@ LOG = logging.getLogger("romana_ovs.kube")
 
 _PIECE = 1 << 16
 _CLEAN_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a part has to work with. `send` takes any message for the controller, from any thread.
-
-    `fence` says whether we lead: Writers keeps it, and whoever writes what only the leader may write asks it.
-    """
-
-    api: Api
-    start: Start
-    send: Callable[[object], None]
-    fence: Fence = field(default_factory=Fence)
-
-
-class Part(Protocol):
-    """One job of the process. `wants` are the kinds of messages that are for it."""
-
-    wants: tuple[type, ...]
-
-    def start(self) -> None:
-        """Begin; returns at once."""
-
-    def take(self, message: object) -> None:
-        """A message from the controller, of a kind that it wants; returns at once."""
-
-    def end(self) -> None:
-        """Nobody asks any more: come to an orderly end, within a few seconds."""
-
-
-class Followers:
-    """The part that lists and watches."""
-
-    wants: tuple[type, ...] = ()
-
-    def __init__(self, around: Surroundings) -> None:
-        self._followers = [
-            Follower(around.api, resource, around.start.settings, around.send) for resource in around.start.resources
-        ]
-
-    def start(self) -> None:
-        """Follow every resource."""
-        for follower in self._followers:
-            follower.start()
-
-    def take(self, message: object) -> None:
-        """There is none that it wants."""
-
-    def end(self) -> None:
-        """There is nothing to end."""
-
 
 PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Carrier, Writers)
 

@@ -6,8 +6,6 @@ Everything here is pickled: mappings must be plain dicts.
 from __future__ import annotations
 
 import json
-import socket
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -89,19 +87,14 @@ class Refused:
 class Lead:
     """Take part in the election for the Lease `namespace`/`name`, as `me`; write nothing before it is won.
 
-    `me` is a `unique_name` of the controller, the same for every Kubernetes process that it starts: one that follows
-    another, which has ended, goes on as the leader that the other was.
+    `me` is a name of the controller that nobody else has, the same for every Kubernetes process that it starts: one
+    that follows another, which has ended, goes on as the leader that the other was.
     """
 
     me: str
     namespace: str = "kube-system"
     name: str = "romana-ovs"
     timing: Timing = Timing()
-
-
-@dataclass(frozen=True, slots=True)
-class Resign:
-    """Finish what is being written, then give the lease back. Answered by a Leadership that has `ended`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +125,6 @@ class SomeRefused:
     changed: Mapping[ObjectId, Refused | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Outbid:
-    """What is published carries `epoch`, so the leader's must become higher before it writes."""
-
-    epoch: int
-
-
 # The process to the controller.
 
 
@@ -153,11 +139,6 @@ class Leadership:
     epoch: int
     holder: str
     ended: bool = False
-
-
-def unique_name() -> str:
-    """A name for this process that no other has or will have; it begins with the machine's."""
-    return f"{socket.gethostname()}_{uuid.uuid4()}"
 
 
 def sentence(text: str, limit: int = SENTENCE) -> str:

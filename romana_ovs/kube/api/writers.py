@@ -1,14 +1,14 @@
 """The part of the Kubernetes process that writes: leadership, statuses, Events.
 
 It begins with the message Lead. Whoever else writes what only the leader may write (the published numbers) asks
-`Surroundings.fence` before every write, and may have its `epoch` in what it writes.
+`Surroundings.fence` before every write.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
+from romana_ovs.kube.api.component import Surroundings
 from romana_ovs.kube.api.events import Events
 from romana_ovs.kube.api.lease import Elector, LeaseName, clock
 from romana_ovs.kube.api.statuses import RESOURCES, Statuses
@@ -17,15 +17,10 @@ from romana_ovs.kube.api.wanted import (
     AllStatuses,
     Lead,
     Leadership,
-    Outbid,
-    Resign,
     SomeRefused,
     SomeStatuses,
 )
 from romana_ovs.kube.api.worker import Worker
-
-if TYPE_CHECKING:
-    from romana_ovs.kube.api.process import Surroundings
 
 END_SECONDS = 6.0
 """How long writes that are under way, and giving the lease back, may hold up an orderly end."""
@@ -36,7 +31,7 @@ _EVENTS = (AllRefused, SomeRefused)
 class Writers:
     """A Part of the Kubernetes process. `around.fence` says no until a Lead is won."""
 
-    wants: tuple[type, ...] = (Lead, Resign, Outbid, *_STATUSES, *_EVENTS)
+    wants: tuple[type, ...] = (Lead, *_STATUSES, *_EVENTS)
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -56,11 +51,6 @@ class Writers:
         """What is wanted before the election begins is kept for then."""
         if isinstance(message, Lead):
             self._lead(message)
-        elif isinstance(message, Resign):
-            threading.Thread(target=self.end, name="resign", daemon=True).start()
-        elif isinstance(message, Outbid):
-            if self._elector is not None:
-                self._elector.outbid(message.epoch)
         elif isinstance(message, _STATUSES):
             for worker in self._statuses:
                 worker.take(message)

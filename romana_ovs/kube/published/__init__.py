@@ -12,7 +12,6 @@ from romana_ovs.kube.published.reading import Base, Reader, decode_report, publi
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
     MARKER,
-    Encoder,
     PublishedText,
     allocation_object,
     class_set_object,
@@ -26,7 +25,6 @@ __all__ = [
     "MARKER",
     "Base",
     "Checked",
-    "Encoder",
     "Objects",
     "PublishedText",
     "Reader",

@@ -149,25 +149,10 @@ def _sized(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-class Encoder:
-    """Writes published numbers down again and again; class sets that did not change cost next to nothing."""
-
-    def __init__(self) -> None:
-        self._sets: dict[str, tuple[ClassSet, dict[str, Any]]] = {}
-
-    def encode(self, published: Published) -> dict[str, Any]:
-        """`published` in plain values of JSON: its objects."""
-        self._sets = {name: self._class_set(name, classes) for name, classes in published.namespaces.items()}
-        return {"allocation": allocation_object(published), "classSets": [raw for _, raw in self._sets.values()]}
-
-    def _class_set(self, name: str, classes: ClassSet) -> tuple[ClassSet, dict[str, Any]]:
-        held = self._sets.get(name)
-        return held if held is not None and held[0] is classes else (classes, class_set_object(classes))
-
-
 def published_to_json(published: Published) -> dict[str, Any]:
     """`published` in plain values of JSON: its objects."""
-    return Encoder().encode(published)
+    sets = [class_set_object(classes) for classes in published.namespaces.values()]
+    return {"allocation": allocation_object(published), "classSets": sets}
 
 
 class PublishedText:

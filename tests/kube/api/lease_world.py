@@ -131,7 +131,7 @@ class World:
         writers = self.writers()
         assert len(writers) <= 1, (self.now, [node.name for node in writers])
         if writers:
-            entry = (writers[0].elector.fence.epoch, writers[0].name)
+            entry = (writers[0].told[-1][1].epoch, writers[0].name)
             if not self.epochs or self.epochs[-1] != entry:
                 assert not self.epochs or entry[0] > self.epochs[-1][0], (self.now, self.epochs, entry)
                 self.epochs.append(entry)

@@ -19,7 +19,7 @@ import yaml
 
 from romana_ovs.kube.api import client
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.credentials import ApiSource
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import (
     ApiError,
     BusyError,

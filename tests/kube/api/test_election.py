@@ -42,7 +42,7 @@ def test_leading_begins_with_a_write_that_succeeded() -> None:
                 assert (state, event) == (State.CLAIMING, Event.WON)
 
 
-@pytest.mark.parametrize("event", [Event.CONFLICT, Event.EXPIRED, Event.OUTBID, Event.STOP])
+@pytest.mark.parametrize("event", [Event.CONFLICT, Event.EXPIRED, Event.STOP])
 def test_what_ends_the_right_to_write(event: Event) -> None:
     assert after(State.LEADING, event) not in HOLDING
 
@@ -158,16 +158,6 @@ def test_a_renewal_without_answer_is_looked_for_before_the_next() -> None:
     state = election.saw(state, Record("me", 0, 15, "2"), 5, chance=0)
     assert state.until == 10, "reading renews nothing"
     assert asked(state, 5)[1] == Write(5, 5, Record("me", 0, 15, "2"))
-
-
-def test_a_published_epoch_is_outbid_before_anything_is_written() -> None:
-    state = election.outbid(leading(), 41, 1)
-    assert state.mandate(1) is None
-    state, write = asked(state, 1)
-    assert write.record == Record("me", 42, 15, "1")
-    state = election.wrote(state, write, Record("me", 42, 15, "2"), 1, chance=0)
-    assert state.mandate(1).epoch == 42
-    assert election.outbid(state, 41, 2) == state
 
 
 def test_patience_is_obeyed_within_reason() -> None:

@@ -180,3 +180,16 @@ def test_a_mistake_of_ours_does_not_end_the_thread(server: FaultServer, tmp_path
     Follower(api, NAMESPACES, Settings(), send, pause=pause).start()
     assert again.wait(10)
     assert told.names == ["a"] and waits[0] >= 1
+
+
+def test_who_is_stopped_asks_for_nothing_more(server: FaultServer, tmp_path: Path) -> None:
+    """Also while it waits to ask a server again that refuses: its thread ends at once."""
+    others, refused = set(threading.enumerate()), threading.Event()
+    follower = Follower(Api(kubeconfig(tmp_path, server.url)), NAMESPACES, Settings(), lambda _: refused.set())
+    follower.start()
+    (thread,) = [one for one in threading.enumerate() if one not in others and one.name == "follow namespaces"]
+    assert refused.wait(10)
+    follower.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(server.requests) <= 2

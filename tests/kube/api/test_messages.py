@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import (
     Began,
     FrameError,
@@ -24,6 +23,7 @@ from romana_ovs.kube.api.messages import (
     frame,
 )
 from romana_ovs.kube.api.resources import CLUSTER
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.items import ObjectId
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.kube.api.credentials import ApiSource
 from romana_ovs.kube.api.messages import Health, Listed, Said, Start, frame
 from romana_ovs.kube.api.resources import NAMESPACES, NODES
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
 from tests.kube.api.child import COMMAND, SECONDS, Child
 from tests.kube.api.child import child as running_child

@@ -1,4 +1,7 @@
-"""From a registry and its nodes to one process for all: a state that `World` goes on from, every number as it was."""
+"""From a registry and its nodes to one process for all: a state that `World` goes on from, every number as it was.
+
+So tests compare what a registry and its nodes have come to with what one process would do.
+"""
 
 from __future__ import annotations
 
