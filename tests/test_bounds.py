@@ -88,7 +88,7 @@ def test_long_tests_say_why(tmp_path: Path) -> None:
     )
     text = "import pytest, time\n\n{}\ndef test_long(): time.sleep({})\n"
     for marker, seconds, told, code in (
-        ("", 0.15, True, 0), ("", 0.3, True, 1), ("@pytest.mark.slow('because')", 0.3, False, 0),
+        ("", 0.15, True, 0), ("", 0.6, True, 1), ("@pytest.mark.slow('because')", 0.3, False, 0),
     ):
         done = run(tmp_path, long=text.format(marker, seconds))
         assert (done.returncode, "test_long (call)" in done.stdout) == (code, told), done.stdout
