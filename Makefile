@@ -13,6 +13,8 @@ SYSTEM := openvswitch-switch mininet iproute2 nftables ethtool iputils-ping proc
 TEST_SECONDS ?= 3600
 # A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
 TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Without what measures time, which keeps everybody else waiting. Nothing takes long to start: single tests are handed out.
+UNIT_TESTS := -m "not root and not apiserver and not alone and not slow and not sessions" --numprocesses=2 --dist=load
 PYTEST_ARGS ?=
 KUBE_ARGS ?=
 ATTACK_SECONDS ?= 2700
@@ -24,7 +26,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-kube kube test attack lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help demo demo-kube kube test unit attack lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +44,9 @@ test: root lint contracts types docs-check kube-binaries  ## Lint, import contra
 	@echo "== tests"
 	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
 		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(TEST_WORKERS) $(PYTEST_ARGS)
+
+unit: .venv/.installed-test  ## The fast lane: tests that need neither root nor an API server, a minute and a half
+	@ROMANA_HYPOTHESIS=brief $(BIN)/python -m pytest -q $(UNIT_TESTS) $(PYTEST_ARGS)
 
 attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on all fabrics: how many held
 	@timeout --foreground --signal=INT --kill-after=60 $(ATTACK_SECONDS) \

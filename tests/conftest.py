@@ -17,6 +17,7 @@ pytest.register_assert_rewrite("tests.attacks")
 
 from tests import bounds, leftovers  # noqa: E402
 from tests.apart import Turns, stand_apart  # noqa: E402
+from tests.examples import PROFILE, USUAL, examples  # noqa: E402
 from tests.kubernetes.fixtures import admin, control_plane, namespace  # noqa: E402
 from tests.workers import Workers, death_of_another, shared_folder  # noqa: E402
 
@@ -24,15 +25,16 @@ __all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
 
 GOLDENS = Path(__file__).parent / "goldens"
 INTEGRATION = Path(__file__).parent / "integration"
+API_SERVER = Path(__file__).parent / "kubernetes"
 DEADLINE = pytest.StashKey[float]()
 TURNS = pytest.StashKey[Turns]()
 
 # The machine may be slow and shared: time per example says nothing. CI asks the same questions every time.
-# Who takes the long profile has time: `-o faulthandler_timeout=0`.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", _COMMON, max_examples=40, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("quick", _COMMON, max_examples=USUAL, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("brief", _COMMON, max_examples=examples(USUAL))
 settings.register_profile("long", _COMMON, max_examples=3000)
-settings.load_profile(os.environ.get("ROMANA_HYPOTHESIS", "quick"))
+settings.load_profile(PROFILE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     bounds.limit_memory()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Workers(), "romana-workers")
-        if settings.get_current_profile_name() == "quick":
+        if PROFILE != "long":
             config.pluginmanager.register(bounds.Durations(), "romana-durations")
 
 
@@ -80,12 +82,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the integration tests as `root`, and skips those marked so where they cannot run (never in CI)."""
+    """Marks what needs root or an API server, and skips those marked `root` where they cannot run (never in CI)."""
     lacking = _lacking()
     for item in items:
         bounds.check_marker(item)
         if INTEGRATION in item.path.parents:
             item.add_marker("root")
+        if API_SERVER in item.path.parents or "control_plane" in getattr(item, "fixturenames", ()):
+            item.add_marker("apiserver")
         if lacking and not os.environ.get("CI") and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=lacking))
 

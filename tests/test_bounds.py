@@ -16,6 +16,7 @@ import pytest
 
 from tests.bounds import MEMORY_BYTES
 
+pytestmark = pytest.mark.sessions
 ROOT = Path(__file__).parents[1]
 WORKERS = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
 DIES = """

@@ -20,9 +20,12 @@ SOURCES = (*DECLARED, "romana_ovs", "etc")
 MODES = {"wheel": (), "editable": ("--editable",)}
 STARTUP_MICROSECONDS = 1000
 
-pytestmark = pytest.mark.skipif(
-    not importlib.util.find_spec("wheel"), reason="needs the wheel package (`make test` installs it)"
-)
+pytestmark = [
+    pytest.mark.sessions,
+    pytest.mark.skipif(
+        not importlib.util.find_spec("wheel"), reason="needs the wheel package (`make test` installs it)"
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=MODES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,6 +17,7 @@ from romana_ovs.model.objects import Node
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.world import World, offline_facts
+from tests.examples import examples
 from tests.strategies import clusters
 
 
@@ -30,7 +32,7 @@ def settled(world):
     return world
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=2, max_size=5))
 def test_a_followed_world_is_what_a_restart_makes_of_its_state(history):
     world = World(history[0].settings)
@@ -46,7 +48,7 @@ def test_a_followed_world_is_what_a_restart_makes_of_its_state(history):
         assert again.problems == world.problems
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=3))
 def test_what_a_view_leaves_out_changes_no_verdict(history):
     world = World(history[0].settings)
@@ -68,7 +70,7 @@ def test_what_a_view_leaves_out_changes_no_verdict(history):
         }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=3))
 def test_every_pod_has_an_address_or_a_problem(history):
     world = World(history[0].settings)
@@ -102,7 +104,7 @@ def wirings(draw):
     return facts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(wirings())
 def test_every_packet_arrives_and_none_goes_in_circles(facts):
     nodes = {name: Node(name) for name in facts}
@@ -134,7 +136,7 @@ def trunk_peers(view, facts):
     return next(trunk.tunnel_peers for trunk in view.trunks if trunk.ofport == port)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(wirings())
 def test_links_in_use_form_no_circle_and_leave_nobody_out(facts):
     world = World(Cluster().settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import pytest
 
 from romana_ovs.model.identity import segment_of

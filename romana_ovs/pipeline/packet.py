@@ -34,7 +34,7 @@ class Addresses:
 
     @classmethod
     def of(
-        cls, source: str | IPv4Address, target: str | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0
+        cls, source: str | int | IPv4Address, target: str | int | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0
     ) -> Addresses:
         """From IPv4 addresses; a source MAC that is not given is `0a:58` + address, a destination the next hop's."""
         src, dst = int(IPv4Address(source)), int(IPv4Address(target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 from collections import defaultdict
 from dataclasses import replace
@@ -16,6 +17,7 @@ from romana_ovs.addressing.registry import Registry
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import same_uid
+from tests.examples import examples
 
 PLANS = (
     Plan(IPv4Network("10.9.0.0/24"), 4, 2, 2),
@@ -187,4 +189,4 @@ class Events(RuleBasedStateMachine):
 
 
 TestEvents = Events.TestCase
-TestEvents.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestEvents.settings = settings(max_examples=examples(60), stateful_step_count=60, deadline=None)

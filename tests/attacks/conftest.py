@@ -5,6 +5,7 @@ A test marked `attack` is one attack for each of its parameters. Its name is mad
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from collections.abc import Iterator
 
 import pytest

@@ -15,6 +15,7 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 BURST = 20
 """Frames between two looks at the clock."""
@@ -44,7 +45,7 @@ class Template:
         return self.frame
 
 
-def template(one: dict) -> Template:
+def template(one: dict[str, Any]) -> Template:
     """A frame of the order."""
     frame = bytearray.fromhex(one["hex"])
     value = struct.unpack_from("!H", frame, one["checksum"])[0] if one["checksum"] else 0

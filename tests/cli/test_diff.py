@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ PODS = (pod("a", app="web"), pod("b", app="db"), pod("c", app="other", ports=(81
 POLICY = policy("p", {"app": "db"}, {"app": "web"}, 80)
 
 
-def _diff(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict]:
+def _diff(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any]]:
     code = main(["diff", *map(str, words), "--json"])
     return code, json.loads(capsys.readouterr().out)
 
@@ -26,7 +27,7 @@ def _cost(**changes: int) -> dict[str, int]:
     return {"added": 0, "removed": 0, "changed": 0, **changes}
 
 
-def _brief(answer: dict) -> dict[str, dict[str, int]]:
+def _brief(answer: dict[str, Any]) -> dict[str, dict[str, int]]:
     return {name: {key: cost[key] for key in ("added", "removed", "changed")} for name, cost in answer["nodes"].items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_a_nodes_address_of_the_plan_means_the_node(folder: Path, capsys: pytest
     ],
 )  # fmt: skip
 def test_json(
-    folder: Path, source: str, destination: str, port: str, expected: dict, capsys: pytest.CaptureFixture[str]
+    folder: Path, source: str, destination: str, port: str, expected: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main([*words(folder, source, destination, port), "--json"])
     assert json.loads(capsys.readouterr().out) == expected

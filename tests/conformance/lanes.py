@@ -6,6 +6,7 @@ paths from one to the other. What an ipBlock or a selector of all namespaces hol
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import socket
 import time
 from collections import defaultdict

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+
+import pytest
 
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.conntrack import Conntrack
 from romana_ovs.pipeline.packet import ACK, TCP, Packet
 from romana_ovs.policy.matrix import Opening
-from tests.conformance.offline import Folder, end_of, endpoints, every_case, every_mode, expected
+from tests.conformance.offline import Folder, end_of, endpoints, every_mode, expected
 from tests.conformance.states import BASE_STATE, resolved, states
+from tests.conformance.table import CASES
 from tests.conformance.words import Case, Step
+from tests.examples import some
 from tests.properties.rig import Rig
 
 
@@ -97,7 +102,7 @@ def _going_on(packet: Packet) -> Packet:
 
 
 @every_mode
-@every_case
+@pytest.mark.parametrize("case", some(CASES), ids=lambda case: case.name)
 def test_every_packet_goes_where_the_table_says(case: Case, mode: str) -> None:
     folder = Folder(mode)
     tables = Tables(Rig(folder.read(resolved(BASE_STATE, IPv4Address))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import copy
 import json
 from collections.abc import Collection, Iterable, Mapping

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
@@ -58,7 +60,7 @@ def test_only_policies_of_ours_have_a_status() -> None:
     ],
 )
 def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
-    programmed: dict | None, failing: bool, truth: Truth, reason: str
+    programmed: dict[str, Any] | None, failing: bool, truth: Truth, reason: str
 ) -> None:
     """docs/hazards.md C14."""
     found = conditions(Situation({WEB: TWO}, programmed, failing=failing))

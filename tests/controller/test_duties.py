@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from ipaddress import IPv4Address
 from typing import TypeVar
 

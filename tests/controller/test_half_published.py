@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
+from typing import Any
+
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
@@ -11,7 +14,7 @@ from romana_ovs.world.registry import RegistryPart
 from tests.test_world import cluster, pod
 
 
-def told(value: dict, version: int) -> Seen:
+def told(value: dict[str, Any], version: int) -> Seen:
     kind, name = value["kind"], value["metadata"]["name"]
     resource = {"Allocation": ALLOCATIONS, "ClassSet": CLASS_SETS}[kind]
     raw = {**value, "metadata": {"name": name, "resourceVersion": str(version)}}

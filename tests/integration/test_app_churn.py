@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def full() -> Iterator[tuple[Ovs, Controller, Ports]]:
 def _settled(controller: Controller, ports: Ports) -> Mapping[str, int]:
     """The pods' port numbers, once the controller knows them and the switch has what that needs."""
 
-    def known(state: dict) -> bool:
+    def known(state: dict[str, Any]) -> bool:
         truth = ports.numbers()
         return truth == {each: found["port"] for each, found in state["pods"].items() if found["port"] is not None}
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ WEIGHT = {"blocks": 900, "ranges": 60}
 """What a large policy of the attacks has; some four thousand rows for each group of pods that it selects."""
 
 
-def large(name: str, edit: int = 0, selected: str = "{}", labels: int = 0) -> dict:
+def large(name: str, edit: int = 0, selected: str = "{}", labels: int = 0) -> dict[str, Any]:
     blocks = [{"ipBlock": {"cidr": f"203.{at >> 8}.{at & 255}.{edit % 256}/32"}} for at in range(WEIGHT["blocks"])]
     asked = [{"podSelector": {"matchLabels": {f"k{edit % 40}-{at}": "1"}}} for at in range(labels)]
     ports = [{"port": 1 + 200 * at + edit % 50, "endPort": 150 + 200 * at} for at in range(WEIGHT["ranges"])]
@@ -35,7 +36,7 @@ def large(name: str, edit: int = 0, selected: str = "{}", labels: int = 0) -> di
     }
 
 
-def small(name: str, edit: int, *, asks: bool) -> dict:
+def small(name: str, edit: int, *, asks: bool) -> dict[str, Any]:
     """A policy of one rule, which asks something new of each pod's labels when it `asks`."""
     key = f"k{edit}" if asks else "app"
     peers = [{"podSelector": {"matchLabels": {key: "red-a"}}}]
@@ -46,7 +47,7 @@ def small(name: str, edit: int, *, asks: bool) -> dict:
     }
 
 
-def deny(name: str) -> dict:
+def deny(name: str) -> dict[str, Any]:
     return {
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": "blue"},

@@ -30,6 +30,7 @@ from romana_ovs.pipeline.packet import (
     udp,
 )
 from romana_ovs.policy.view import Origin
+from tests.examples import examples
 from tests.integration.dummy import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
 
@@ -162,7 +163,7 @@ UDP_AB = _marked(udp(A, 4000, 80), 1)
 @example([Step(COMMIT, _marked(sctp(A, 4000, 80), 2)), Step(LOOK, sctp(B, 81, 4001)), Step(LOOK, sctp(A, 4000, 81))])
 @given(steps=_steps())
 @settings(
-    max_examples=250,
+    max_examples=examples(250),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

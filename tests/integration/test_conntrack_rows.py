@@ -6,6 +6,7 @@ B admits R and O on TCP 80, UDP 53 and SCTP 80; A admits nobody, unless a test s
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network

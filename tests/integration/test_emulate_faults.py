@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import contextlib
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +82,7 @@ class Gaps:
             "the stream goes on",
         )
 
-    def _looked(self) -> list[dict]:
+    def _looked(self) -> list[dict[str, Any]]:
         found = []
         for end in self.ends:
             [stream] = end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def _matches() -> Iterator[dict[str, tuple[int, int]]]:
     yield {}
 
 
-def _actions() -> Iterator[tuple]:
+def _actions() -> Iterator[tuple[Any, ...]]:
     for register in REGISTERS:
         yield (Load(register.bits, (1 << register.bits.width) - 1), Goto("Deliver"))
         yield (Load(register.bits, 0),)
@@ -98,7 +99,7 @@ def _actions() -> Iterator[tuple]:
     yield ()
 
 
-def _ip_actions() -> Iterator[tuple]:
+def _ip_actions() -> Iterator[tuple[Any, ...]]:
     writes = tuple(Load(bit.bits, 1) for bit in CONNTRACK_BITS)
     yield (Ct(0x1001, "Roles"),)
     yield (Ct(0x1001),)

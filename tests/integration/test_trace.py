@@ -21,6 +21,7 @@ from romana_ovs.pipeline.packet import ACK, FIN, SYN, Addresses, Packet, arp_req
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import ClientGroup, ServerGroup
+from tests.examples import examples
 from tests.integration.dummy import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
 from tests.pipeline.lab import CLOSED_SERVER, OPEN_SERVER, PLAN, TRUNK_PORT, Lab, LabPod, allow
@@ -114,7 +115,7 @@ def any_packets(draw: st.DrawFn) -> tuple[int, Packet]:
 
 @given(steps=st.lists(any_packets(), min_size=1, max_size=12))
 @settings(
-    max_examples=150,
+    max_examples=examples(150),
     deadline=None,
     derandomize=True,
     phases=[Phase.generate, Phase.shrink],
@@ -162,7 +163,7 @@ def _compare(ovs: DummyOvs, steps: list[tuple[int, Packet]]) -> None:
 
 @given(step=plain_packets())
 @settings(
-    max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate],
+    max_examples=examples(60), deadline=None, derandomize=True, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 def test_trace_takes_the_same_flows(ovs: DummyOvs, step: tuple[int, Packet]) -> None:

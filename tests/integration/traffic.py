@@ -11,6 +11,7 @@ A line on standard input asks for a report, one JSON line with a list in the ord
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import asyncio
 import contextlib
 import functools

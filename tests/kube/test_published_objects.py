@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import copy
 import json
 from contextlib import suppress
@@ -36,6 +37,7 @@ from romana_ovs.model.labels import Labels
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import Atom
+from tests.examples import examples
 
 ETCD_LIMIT = 1_500_000
 WEB, EXISTS = Atom("app", frozenset({"web"})), Atom("app")
@@ -249,7 +251,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.data())
 def test_nothing_that_stands_in_an_object_crashes_a_reader(data):
     """Some field is anything at all: it is read, or refused in our own words."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from romana_ovs.kube.published import (
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.published import Published
 from romana_ovs.world.registry import RegistryPart
+from tests.examples import examples
 from tests.strategies import clusters
 
 
@@ -61,7 +64,7 @@ class Store:
         self.given.look(self.objects)
         return True
 
-    def _allocations(self) -> dict:
+    def _allocations(self) -> dict[str, Any]:
         return {"cluster": self.objects.allocation} if self.objects.allocation is not None else {}
 
 
@@ -145,7 +148,7 @@ class Process:
         raise AssertionError("it is never done")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(data=st.data(), history=st.lists(clusters(), min_size=1, max_size=3))
 def test_two_registries_never_give_one_number_twice(data: st.DataObject, history: list[Cluster]) -> None:
     store = Store()
@@ -167,7 +170,7 @@ def test_two_registries_never_give_one_number_twice(data: st.DataObject, history
     assert found == published and not problems
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data(), history=st.lists(clusters(), min_size=2, max_size=4))
 def test_no_class_set_is_lost_to_who_hears_of_the_allocation_before_or_after_it(
     data: st.DataObject, history: list[Cluster]
@@ -190,7 +193,7 @@ def test_no_class_set_is_lost_to_who_hears_of_the_allocation_before_or_after_it(
     assert process.part is not None and reader.read(store.objects) == (process.part.published, ())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(clusters())
 def test_a_restart_changes_nothing(cluster: Cluster) -> None:
     store = Store()
@@ -200,7 +203,7 @@ def test_a_restart_changes_nothing(cluster: Cluster) -> None:
         assert getattr(first, name) == getattr(second, name), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(clusters())
 def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -> None:
     part = RegistryPart(cluster.settings, None, writer="a")
@@ -213,7 +216,7 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
     assert set(kinds[1:-1]) <= {("ClassSet", False)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=4))
 def test_what_is_remembered_of_class_sets_is_what_would_be_made_anew(history: list[Cluster]) -> None:
     history = [replace(each, settings=history[0].settings) for each in history]

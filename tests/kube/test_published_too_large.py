@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 from dataclasses import replace
+from typing import Any
 
 from romana_ovs.kube.published import Base, Checked, Objects, next_writes
 from romana_ovs.model.identity import identity
@@ -23,7 +25,7 @@ def crowded(many: int):
     )
 
 
-def written(writes) -> dict:
+def written(writes) -> dict[str, Any]:
     return {write.name: json.loads(json.dumps(write.body)) for write in writes}
 
 

@@ -5,6 +5,7 @@ On a control plane of its own, where labels of pods and of namespaces name tenan
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -23,6 +23,7 @@ from romana_ovs.kube.parse import Document
 from romana_ovs.model.labels import EVERYTHING, NO_LABELS
 from romana_ovs.model.objects import RomanaPolicy
 from romana_ovs.model.settings import Settings
+from tests.examples import PROFILE, examples
 from tests.kubernetes.raw import Client, Object, Refused
 
 ROOT = Path(__file__).parents[2]
@@ -202,10 +203,10 @@ def listed(entries: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
 
 
 def labels() -> st.SearchStrategy[object]:
-    return mostly(st.dictionaries(KEYS, VALUES, max_size=2), JUNK)  # type: ignore[arg-type]
+    return mostly(st.dictionaries(KEYS, VALUES, max_size=2), JUNK)
 
 
-JUNK = st.sampled_from([None, True, 5, 1.5, "text", [], {}, [None], [[]], [{}], {"a": {}}])
+JUNK: st.SearchStrategy[object] = st.sampled_from([None, True, 5, 1.5, "text", [], {}, [None], [[]], [{}], {"a": {}}])
 KEYS = one(["tier", "app", "a.b/c", "A_b", "x" * 63, "x" * 253 + "/a"],
            ["", "a b", "a/b/c", "-a", LONG, "x" * 254 + "/a", "a\n"])
 VALUES = one(["web", "", "A.b_c", "x" * 63], ["a b", "-", "\u00e4", LONG, "a\n", None, 5, True])
@@ -234,7 +235,7 @@ def stricter(spec: object) -> bool:
     return any(form in text for form in ("null", '"from": []', '"toPorts": []', "{}]", '[{}, {"', '"toPorts": {'))
 
 
-@settings(max_examples=300 if settings.get_current_profile_name() == "quick" else 3000)
+@settings(max_examples=3000 if PROFILE == "long" else examples(300))
 @given(SPEC)
 def test_whatever_the_server_takes_the_decoder_reads_and_it_means_the_same(admin: Client, spec: object) -> None:
     """docs/hazards.md C13: also where the server drops what it does not know."""

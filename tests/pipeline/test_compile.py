@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,7 +96,7 @@ def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
         ([], [Resubmit("Commit"), ThroughMeter(1)], "must come first"),
     ],
 )
-def test_a_flow_off_its_tables_declaration_is_refused(match: list, actions: list, reason: str) -> None:
+def test_a_flow_off_its_tables_declaration_is_refused(match: list[Any], actions: list[Any], reason: str) -> None:
     with pytest.raises(PipelineError, match=reason):
         flow(priorities.Ingress.ALLOW, match, actions, feature=Feature.POLICY, origin=ORIGIN)
 
@@ -125,7 +126,7 @@ def test_cookies_are_ours_and_lead_back() -> None:
     assert cookie(Feature.POLICY, ORIGIN) >> MAGIC_SHIFT == MAGIC != 0xFFFF
 
 
-def clause_rows(tables: dict[str, list[Flow]]) -> dict[tuple, tuple]:
+def clause_rows(tables: dict[str, list[Flow]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """Clause rows of table Ingress: actions by match."""
     return {row.match: row.actions for row in tables["Ingress"] if row.priority == priorities.Ingress.CLAUSE}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -219,6 +220,6 @@ def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None
         ),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_by_field(change: dict, field: str) -> None:
+def test_a_file_that_cannot_be_meant_is_refused_by_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
         ClassBook.from_json({**ClassBook().to_json(), **change})

@@ -15,6 +15,7 @@ from romana_ovs.policy.atoms import holds
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import Atom
 from tests import strategies
+from tests.examples import examples
 
 NAMESPACES = ("a", "b")
 ATOMS = (
@@ -120,7 +121,7 @@ class Book(RuleBasedStateMachine):
             assert classes[number].truths == {atom: holds(atom, labels) for atom in self.asked[namespace]}
 
 
-Book.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+Book.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=25, deadline=None)
 TestBook = Book.TestCase
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -162,7 +163,7 @@ SELF, OTHER, OUTSIDE = "a/web", "b/web", "203.0.113.1"
         ([rule(PolicyPeer(), pods(app="web"))], [SELF]),
     ],
 )
-def test_a11_nil_is_not_empty(rules: list, expected: list[str]) -> None:
+def test_a11_nil_is_not_empty(rules: list[Any], expected: list[str]) -> None:
     """podSelector {} is all pods of its own namespace, ingress [] none, [{}] everyone, from [{}] nobody."""
     found = cluster(WEB, DB, pod("b/web", app="web"), policy("a/db", Selector.of({"app": "db"}), ingress=rules))
     assert [source for source in (SELF, OTHER, OUTSIDE) if passes(found, source, "a/db")] == expected
@@ -226,7 +227,7 @@ def test_a15_ip_block_matches_pod_addresses(peer: PolicyPeer, expected: bool) ->
         ([INGRESS, EGRESS], "80/tcp", "81/tcp"),
     ],
 )
-def test_a16_policy_types_decide_over_rules(directions: list, incoming: str, outgoing: str) -> None:
+def test_a16_policy_types_decide_over_rules(directions: list[Any], incoming: str, outgoing: str) -> None:
     """Listed directions isolate, with or without rules; rules of a direction that is not listed count for nothing."""
     rules = {"ingress": [rule(ports="80/tcp")], "egress": [rule(ports="81/tcp")]}
     found = cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), directions=directions, **rules))

@@ -12,6 +12,7 @@ from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import RomanaRule
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy.evaluate import RuleRef, allowed, decide
+from tests.examples import examples
 from tests.policy.cases import (
     ANY,
     EGRESS,
@@ -322,7 +323,7 @@ def test_what_is_no_port_is_refused(text: str) -> None:
         PortRef.parse(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_reason_and_answer_agree(data: st.DataObject) -> None:
     found = data.draw(clusters())

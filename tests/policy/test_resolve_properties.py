@@ -15,6 +15,7 @@ from romana_ovs.policy.evaluate import Reference
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import NormalPolicy
 from tests import strategies
+from tests.examples import examples
 from tests.policy.verdict_reading import Reading, node_views, normal_policies, numbers_of, register
 
 
@@ -36,7 +37,7 @@ def decided_by_policy(cluster: Cluster, connection: Connection) -> bool:
     return not nodes or nodes[0] != pods[0].node
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.data(), cluster=strategies.clusters())
 def test_verdicts_agree_with_the_reference(data: st.DataObject, cluster: Cluster) -> None:
     reading = read(cluster)
@@ -46,7 +47,7 @@ def test_verdicts_agree_with_the_reference(data: st.DataObject, cluster: Cluster
             assert reading.admits(connection) == reference.allowed(connection), str(connection)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(data=st.data(), first=strategies.clusters())
 def test_a_cache_and_a_history_change_no_answer(data: st.DataObject, first: Cluster) -> None:
     book = ClassBook()
@@ -99,7 +100,7 @@ def carried_over(new: Cluster, policies: tuple[NormalPolicy, ...]) -> tuple[Norm
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(data=st.data(), cluster=strategies.clusters())
 def test_an_identity_that_the_tables_do_not_know_gains_nothing(data: st.DataObject, cluster: Cluster) -> None:
     whole = read(cluster)
@@ -110,7 +111,7 @@ def test_an_identity_that_the_tables_do_not_know_gains_nothing(data: st.DataObje
             assert whole.admits(connection), str(connection)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(data=st.data(), cluster=strategies.clusters())
 def test_pods_that_bring_no_new_class_change_nothing_on_other_nodes(data: st.DataObject, cluster: Cluster) -> None:
     twin = data.draw(st.sampled_from(sorted(cluster.pods.values(), key=lambda pod: pod.key)))
@@ -127,7 +128,7 @@ def test_pods_that_bring_no_new_class_change_nothing_on_other_nodes(data: st.Dat
         assert after[node].classes is before[node].classes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(cluster=strategies.clusters())
 def test_the_order_of_policies_and_of_rules_of_the_book_is_no_part_of_the_answer(cluster: Cluster) -> None:
     for view in read(cluster).views.values():

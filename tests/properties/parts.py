@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import os
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -19,6 +20,7 @@ from romana_ovs.pipeline.network import Arrival
 from romana_ovs.pipeline.packet import ACK, TCP, Addresses, Packet, arp_request
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.evaluate import Reference
+from tests.examples import examples
 from tests.properties.rig import CLIENT_PORT, GATEWAY_PORT, Attached, Rig
 from tests.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs
 
@@ -35,7 +37,7 @@ def profile(quick: int) -> settings:
     """
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
     return settings(
-        max_examples=LONG or quick,
+        max_examples=LONG or examples(quick),
         derandomize=not LONG,
         deadline=None,
         phases=[*phases, Phase.shrink] if LONG else phases,

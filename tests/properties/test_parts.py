@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import os
 from dataclasses import fields, replace
 
@@ -25,6 +26,7 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import Reference
+from tests.examples import examples
 from tests.properties.parts import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
 from tests.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
 
@@ -35,7 +37,7 @@ LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
 def profile(quick: int) -> settings:
     """The settings of a property: `quick` examples in `make test`."""
     return settings(
-        max_examples=LONG or quick,
+        max_examples=LONG or examples(quick),
         derandomize=not LONG,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

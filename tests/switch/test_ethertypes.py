@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import contextlib
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +78,7 @@ def filtered(*devices: str) -> None:
     within(NODE, lambda: filter_ports(devices or (PORT,)))
 
 
-def shown() -> dict:
+def shown() -> dict[str, Any]:
     return json.loads(run(NODE, "ip", "-j", "-d", "link", "show", PORT).stdout)[0]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from ipaddress import IPv4Address
+from typing import Any
 
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.actions import Goto, Load
@@ -29,7 +31,7 @@ def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, survivor: int
     return Flow("Locate", Locate.ENDPOINT, match, actions, OURS, Origin("Pod"))
 
 
-def _map(*flows: Flow) -> dict:
+def _map(*flows: Flow) -> dict[str, Any]:
     return {flow.key: flow for flow in flows}
 
 

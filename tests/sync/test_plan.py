@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 from tests.conformance.words import (
     ALL,
     EVERY,

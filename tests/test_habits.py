@@ -1,0 +1,47 @@
+"""What is run by hand, before a commit and in CI is the same, and documents say so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def targets() -> dict[str, set[str]]:
+    """What each target of the Makefile needs first."""
+    rules = re.findall(r"^([a-z-]+):([^=\n#]*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return {name: set(needs.split()) for name, needs in rules}
+
+
+def test_a_commit_checks_what_ci_checks_before_its_tests() -> None:
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    assert {repository["repo"] for repository in config["repos"]} == {"local"}, "the same versions as in the lock"
+    commands = {hook["entry"]: hook.get("stages", config["default_stages"]) for hook in hooks}
+    prepared = {"root", "kube-binaries"}
+    assert {f"make {name}" for name in targets()["test"] - prepared} == {
+        command for command, stages in commands.items() if stages == ["pre-commit"]
+    }
+    assert commands["make unit"] == ["pre-push"]
+
+
+def test_the_fast_lane_needs_no_root_and_is_named_where_people_look() -> None:
+    assert "root" not in targets()["unit"] and "kube-binaries" not in targets()["unit"]
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert "make unit" in (ROOT / page).read_text()
+    assert "_ryu_shim.py" in (ROOT / "README.md").read_text(), "what the .pth does to an environment"
+
+
+UNTYPED = 101
+"""Files of tests that mypy still passes over, by `# mypy: ignore-errors`: this number only ever gets smaller."""
+
+
+def test_no_more_files_are_left_out_by_mypy() -> None:
+    left_out = re.compile("^# mypy: ignore-errors$", re.MULTILINE)
+    assert not [path for path in (ROOT / "romana_ovs").rglob("*.py") if left_out.search(path.read_text())]
+    tests = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+    assert sum(left_out.search(path.read_text()) is not None for path in tests) <= UNTYPED
