@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.pipeline.flow import FieldMatch, Flow, FlowKey
 from romana_ovs.sync.meters import MeterPlan
 
 
@@ -98,11 +98,16 @@ def narrowed(before: Sections, after: Sections) -> tuple[dict[FlowKey, Flow], di
     desired: dict[FlowKey, Flow] = {}
     for flow in (flow for section in come for flow in section):
         desired.setdefault(flow.key, flow)
-    places = {(key.table, key.priority) for key in (*actual, *desired)}
+    places = {_place(key) for key in (*actual, *desired)}
     for name, section in after.items():
         if before.get(name) is not section:
             continue
         for flow in section:
-            if (flow.table, flow.priority) in places and (flow.key in actual or flow.key in desired):
+            if _place(flow) in places and (flow.key in actual or flow.key in desired):
                 return None
     return desired, actual
+
+
+def _place(item: Flow | FlowKey) -> tuple[str, int, FieldMatch | None]:
+    """What equal keys have in common, and few others: a whole key takes longer to compare than most changes have."""
+    return item.table, item.priority, item.match[-1] if item.match else None
