@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -18,7 +19,10 @@ _OWN_LABELS = frozenset({
 
 
 def workloads(*clusters: Cluster) -> Mapping[PodKey, str]:
-    """A name for each pod: its own, or `shop/web-* (3 pods)` where others of its namespace have the same labels."""
+    """A name for each pod: its own, or `shop/web-* (3 pods)` where others of its namespace have the same labels.
+
+    Pods that are alike and whose common beginning others have too are named by the first of them.
+    """
     pods: dict[PodKey, Pod] = {}
     for cluster in clusters:
         pods |= cluster.pods
@@ -26,11 +30,20 @@ def workloads(*clusters: Cluster) -> Mapping[PodKey, str]:
     for key, pod in pods.items():
         labels = frozenset((name, value) for name, value in pod.labels.items() if name not in _OWN_LABELS)
         alike[pod.namespace, labels].append(key)
-    return {key: name for keys in alike.values() for name in [_name(keys)] for key in keys}
+    ordered = sorted(pods)
+    return {key: name for keys in alike.values() for name in [_name(sorted(keys), ordered)] for key in keys}
 
 
-def _name(keys: list[PodKey]) -> str:
-    return keys[0] if len(keys) == 1 else f"{os.path.commonprefix(keys)}* ({len(keys)} pods)"
+def _name(keys: list[PodKey], ordered: list[PodKey]) -> str:
+    """A name for the pods `keys`, of all pods `ordered`; both are sorted."""
+    if len(keys) == 1:
+        return keys[0]
+    prefix = os.path.commonprefix(keys)
+    begin = bisect_left(ordered, prefix)
+    # All that begin so stand together: one more than ours is somebody else's.
+    if any(key.startswith(prefix) for key in ordered[begin + len(keys) : begin + len(keys) + 1]):
+        return f"{keys[0]} and {len(keys) - 1} alike"
+    return f"{prefix}* ({len(keys)} pods)"
 
 
 def summary(openings: Iterable[Opening], names: Mapping[PodKey, str]) -> list[str]:

@@ -98,15 +98,18 @@ class _Table:
     def work(self, shares: Mapping[int, Share], nodes: Mapping[int, str], setting: int) -> None:
         """Look once: put right what is not as it should be, and see which zones are full. Raises SwitchError."""
         found = self.zones.read(shares.keys() | self.ours)
-        if setting and not shares.keys() <= found.keys():
-            # New zones, or a new process.
+        # New zones, or a new process.
+        anew = bool(setting) and not shares.keys() <= found.keys()
+        if anew:
             self.size = self.zones.table_size()
-            self.zones.set_fragments(MOST_FRAGMENTS)
         limits = limits_of(shares, setting, self.size)
         wrong = {zone: limit for zone, limit in limits.items() if zone not in found or found[zone].limit != limit}
         self.zones.set(wrong)
         self.zones.remove((self.ours - limits.keys()) & found.keys())
         self.ours = frozenset(limits)
+        if anew:
+            # Last: a switch that takes no such number has its limits all the same.
+            self.zones.set_fragments(MOST_FRAGMENTS)
         now = {
             zone: Full(nodes[zone], shares[zone].tenant, limit, shares[zone].part > 1) for zone, limit in limits.items()
         }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from romana_ovs.pipeline.actions import Action, Bits, Ct, Load, Move
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, Register
 
-_DECLARED: dict[str, tuple[Register, ...]] = {}
-for _register in (*REGISTERS, *CONNTRACK_BITS):
-    _DECLARED[_register.bits.field] = (*_DECLARED.get(_register.bits.field, ()), _register)
+_ALL = (*REGISTERS, *CONNTRACK_BITS)
+_DECLARED: Mapping[str, tuple[Register, ...]] = MappingProxyType({
+    field: tuple(register for register in _ALL if register.bits.field == field)
+    for field in {register.bits.field for register in _ALL}
+})
+"""The registers that are bits of each field."""
 
 
 def symbols(item: Flow) -> str:

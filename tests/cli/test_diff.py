@@ -10,8 +10,11 @@ import pytest
 
 from romana_ovs.cli.diff import continued
 from romana_ovs.cli.main import main
+from romana_ovs.cli.workloads import workloads
 from romana_ovs.model.bridge import BridgeFacts, PodPort
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import Pod, PodKey
 from tests.cli.folders import manifest, node, pod, policy
 
 PODS = (pod("a", app="web"), pod("b", app="db"), pod("c", app="other", ports=(81,)))
@@ -151,3 +154,19 @@ def test_replicas_are_one_line_and_all_of_them_can_be_listed(
         "closes  x/c -> x/b  81/tcp",
         *(f"closes  x/web-{number} -> x/b  81/tcp" for number in range(3)),
     ]
+
+
+def test_pods_whose_names_others_share_the_beginning_of_are_named_by_the_first() -> None:
+    """Else two workloads would be one line."""
+    named = {"web-1": "a", "web-2": "b", "web-3": "a", "web-4": "b", "db-0": "c", "db-1": "c", "x": "d"}
+    pods = {PodKey(f"x/{name}"): _labelled(name, app) for name, app in named.items()}
+    found = workloads(Cluster(pods=pods))
+    assert {str(key): name for key, name in found.items()} == {
+        "x/web-1": "x/web-1 and 1 alike", "x/web-3": "x/web-1 and 1 alike",
+        "x/web-2": "x/web-2 and 1 alike", "x/web-4": "x/web-2 and 1 alike",
+        "x/db-0": "x/db-* (2 pods)", "x/db-1": "x/db-* (2 pods)", "x/x": "x/x",
+    }
+
+
+def _labelled(name: str, app: str) -> Pod:
+    return Pod(namespace="x", name=name, labels=Labels({"app": app, "pod-template-hash": name}))

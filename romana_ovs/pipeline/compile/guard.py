@@ -58,6 +58,8 @@ from romana_ovs.pipeline.zones import PodZone, zone
 from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Trunk
 
 ARP_REQUEST: Condition = ("arp_op", 1)
+PART_BITS = 4
+"""Bits of a MAC that one row compares: fewer make more rows, more make more flows of the datapath for wrong MACs."""
 
 
 def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> tuple[Flow, ...]:
@@ -105,30 +107,27 @@ def mac_frame() -> tuple[Flow, ...]:
     A wrong MAC finds no row at its first wrong part, so the datapath needs no more than 15 flows for each part to
     refuse whatever a sender thinks up. One row for the whole would need a flow for each MAC.
     """
-    parts = range(0, 48, _PART_BITS)
+    row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
     source, hop = priorities.SourceMac.PART, priorities.NextHop.PART
+    parts = range(0, 48, PART_BITS)
     flows = []
     for step, low in enumerate(parts):
-        sender, target = Bits("eth_src", low, _PART_BITS), Bits("eth_dst", low, _PART_BITS)
-        at: list[Condition] = [SCRATCH.match(step)]
+        sender, target = Bits("eth_src", low, PART_BITS), Bits("eth_dst", low, PART_BITS)
+        at, onward = SCRATCH.match(step), load(SCRATCH, step + 1)
+        own: tuple[Action, ...] = ()
+        right: list[Condition] = [at, DIFFERENT.match(0)]
         if low < SENDER_MAC.bits.width:
-            own = compare(sender, Bits(SENDER_MAC.bits.field, low, _PART_BITS))
-            flows.append(_mac_row(source, [*at, DIFFERENT.match(0)], [*own, load(SCRATCH, step + 1), _AGAIN_SOURCE]))
+            own = compare(sender, Bits(SENDER_MAC.bits.field, low, PART_BITS))
         else:
-            flows.append(_mac_row(source, [*at, DIFFERENT.match(0), _part(sender, MAC_PREFIX << 32)],
-                                  [load(SCRATCH, step + 1), _AGAIN_SOURCE]))
-        flows.append(_mac_row(hop, [*at, _part(target, NEXT_HOP_MAC)], [load(SCRATCH, step + 1), Resubmit("NextHop")]))
+            right.append(_part(sender, MAC_PREFIX << 32))
+        flows.append(row(source, right, [*own, onward, Resubmit("SourceMac")]))
+        flows.append(row(hop, [at, _part(target, NEXT_HOP_MAC)], [onward, Resubmit("NextHop")]))
     last = SCRATCH.match(len(parts))
     return (
         *flows,
-        _mac_row(source, [last], [load(SCRATCH, 0), Goto("NextHop")]),
-        _mac_row(hop, [last], [Goto("Fragments")]),
+        row(source, [last, DIFFERENT.match(0)], [load(SCRATCH, 0), Goto("NextHop")]),
+        row(hop, [last], [Goto("Fragments")]),
     )
-
-
-_PART_BITS = 4
-_AGAIN_SOURCE = Resubmit("SourceMac")
-_mac_row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
 
 
 def _part(bits: Bits, mac: int) -> Condition:
@@ -139,7 +138,8 @@ def _part(bits: Bits, mac: int) -> Condition:
 
 def fragments() -> tuple[Flow, ...]:
     """The way of what is whole, and of all that no pod here sends."""
-    return (_mac_row(priorities.Fragments.MISS, [], [Goto("Locate")]),)
+    origin = feature_origin("fragments")
+    return (flow(priorities.Fragments.MISS, [], [Goto("Locate")], feature=Feature.SPOOF_GUARD, origin=origin),)
 
 
 def limited_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
