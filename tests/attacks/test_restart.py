@@ -11,13 +11,16 @@ from collections.abc import Iterator
 import pytest
 
 from romana_ovs.emulate.fabric import Fabric
+from romana_ovs.pipeline.registers import NEXT_HOP_MAC
+from tests.attacks import craft
 from tests.attacks.frameset import FrameSet
-from tests.attacks.ground import TENANT, Duel
+from tests.attacks.ground import POLICY, TENANT, Duel
 from tests.attacks.restart import BUSY, HEIRS, SERVERS, STREAMS, Restarted, again, pushes, restarted, turned
 from tests.attacks.scene import NotHeldError
 from tests.attacks.sets import SETS
 from tests.attacks.sets.errors import errors
 from tests.attacks.test_frames import aim_of
+from tests.integration.frames import ACK, SYN
 
 pytestmark = pytest.mark.root
 LONG = pytest.mark.long
@@ -85,3 +88,28 @@ def test_an_heir_of_an_address_hears_nothing_that_is_meant_for_another(
 def test_strangers_are_not_taken_for_old_friends(after: Restarted, frames: FrameSet, duel: Duel) -> None:
     after.scene.attack(duel, frames.frames(aim_of(after.scene, duel)))
     after.scene.nobody_heard(duel, busy=BUSY)
+
+
+@LONG
+@pytest.mark.attack("restart, egress open")
+@pytest.mark.parametrize("duel", POLICY, ids=lambda duel: duel.name)
+@pytest.mark.parametrize("frames", [one for one in KEPT if not one.name.startswith("ICMP errors")],
+                         ids=lambda frames: frames.name)
+def test_who_may_ask_hears_at_most_what_may_be_an_answer(after: Restarted, frames: FrameSet, duel: Duel) -> None:
+    """The victim may open connections to the attacker: TCP that opens nothing may be of a lost one, all else not.
+
+    Its kernel resets such segments, and so has connections of its own, with answers and errors about them.
+    """
+    after.scene.attack(duel, frames.frames(aim_of(after.scene, duel)))
+    after.scene.nobody_heard(duel, busy=BUSY, but=_of_a_connection)
+
+
+def _of_a_connection(frame: bytes) -> bool:
+    """Whether it is a TCP segment that opens nothing (RFC 9293), or the bridge's own ARP answer.
+
+    That one comes when the victim's kernel resets what it does not know.
+    """
+    if frame[12:14] == b"\x08\x06":
+        return frame[6:12] == NEXT_HOP_MAC.to_bytes(6, "big")
+    head = (frame[14] & 0xF) * 4
+    return frame[12:14] == b"\x08\x00" and frame[23] == craft.TCP and frame[14 + head + 13] & (SYN | ACK) != SYN

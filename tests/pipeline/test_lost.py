@@ -45,6 +45,22 @@ def opened(lab: Lab, packet: Packet) -> tuple[Packet, Packet]:
 
 @pytest.mark.parametrize("place", ["node", "link", "tunnel"])
 @pytest.mark.parametrize("nodes", LOSSES)
+def test_a_handshake_that_was_lost_begins_again_and_its_answer_alone_goes_nowhere(
+    place: str, nodes: tuple[int, ...]
+) -> None:
+    lab = made(place)
+    opening = tcp(lab.ends("c", "s"), 4000, 80)
+    assert lab.delivered("c", opening) == ["s"]
+    lose(lab, *nodes)
+    lost = place != "node" or 1 in nodes
+    for _ in range(2):
+        assert lab.delivered("s", opening.reply().with_flags(SYN | ACK)) == ([] if lost else ["c"])
+    assert lab.delivered("c", opening) == ["s"], "the client tries again"
+    assert lab.delivered("s", opening.reply().with_flags(SYN | ACK)) == ["c"]
+
+
+@pytest.mark.parametrize("place", ["node", "link", "tunnel"])
+@pytest.mark.parametrize("nodes", LOSSES)
 @pytest.mark.parametrize("first", ["c", "s"])
 @pytest.mark.parametrize("server_out", [None, SHUT])
 def test_tcp_goes_on_whoever_speaks_first(place: str, nodes: tuple[int, ...], first: str, server_out) -> None:

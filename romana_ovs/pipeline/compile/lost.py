@@ -25,7 +25,17 @@ from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, CtClear, Goto, Load, Move, Resubmit, ThroughMeter
 from romana_ovs.pipeline.compile.stale import ADDRESSES, TO_NEXT_HOP
 from romana_ovs.pipeline.compile.track import REMEMBERED, TO_CLIENT
-from romana_ovs.pipeline.compile.words import BACKWARD, FORWARD, IP, TO_ELSEWHERE, feature_origin, load, state, swapped
+from romana_ovs.pipeline.compile.words import (
+    BACKWARD,
+    FORWARD,
+    IP,
+    TO_ELSEWHERE,
+    feature_origin,
+    flags,
+    load,
+    state,
+    swapped,
+)
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import Meter
@@ -65,6 +75,8 @@ from romana_ovs.pipeline.tables import Condition, flow
 
 _HERE = (LOCAL, GATEWAY)
 _IS_TCP: tuple[Condition, ...] = (IP, ("nw_proto", TCP))
+_GOING_ON: tuple[Condition, ...] = (*_IS_TCP, flags("-syn"))
+"""Not what opens a connection, nor the answer to that: who opens one tries again, and then there is an entry."""
 _TCP_ENDS = (*ADDRESSES, *swapped(Bits("tcp_src", 0, 16), Bits("tcp_dst", 0, 16)))
 _AS_RECEIVER = (
     Move(RECEIVER_ID.bits, SENDER_ID.bits),
@@ -107,7 +119,7 @@ def _leaving() -> tuple[Flow, ...]:
     rank, survivor = priorities.State.LOST, SENDER_SURVIVOR.match(1)
     rows = []
     for side in _HERE:
-        sent = (*_IS_TCP, SIDE.match(side))
+        sent = (*_GOING_ON, SIDE.match(side))
         orphan = (load(DIRECTION, ORPHAN), load(LOST, 1), Goto("Roles"))
         loose = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
         rows += [
@@ -126,9 +138,9 @@ def _arriving() -> tuple[Flow, ...]:
     """From another node, by what its node says of it and by what is known here."""
     rank, trunk = priorities.State.LOST, (SIDE.match(TRUNK), QUESTION.match(0))
     orphan, reply, original = (
-        (*_IS_TCP, *trunk, DIRECTION.match(direction)) for direction in (ORPHAN, REPLY, ORIGINAL)
+        (*_GOING_ON, *trunk, DIRECTION.match(direction)) for direction in (ORPHAN, REPLY, ORIGINAL)
     )
-    at_most_reply = (*_IS_TCP, SIDE.match(TRUNK), QUESTION.match(1), DIRECTION.match(ORPHAN))
+    doubtful = (SIDE.match(TRUNK), QUESTION.match(1), DIRECTION.match(ORPHAN))
     replied = (state("+trk+rpl"), CT_ACCEPTED.match(1), CT_EXIT.match(TRUNK))
     guessed = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
     unknown = (SURVIVOR.match(1), state("+trk+new"))
@@ -138,8 +150,8 @@ def _arriving() -> tuple[Flow, ...]:
         *(_row(rank, [*orphan, *found], on) for found in (unknown, guessed)),
         _row(rank, [*orphan, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), *on)),
         _row(rank, [*orphan, *replied, CT_LOOSE.match(0)], as_reply),
-        *(_row(rank, [*at_most_reply, *found], as_reply) for found in (unknown, guessed, replied)),
-        _row(priorities.State.STRAY, [*at_most_reply, state("+trk+est-rpl")], []),
+        *(_row(rank, [*_GOING_ON, *doubtful, *found], as_reply) for found in (unknown, guessed, replied)),
+        _row(priorities.State.STRAY, [*_IS_TCP, *doubtful, state("+trk+est-rpl")], []),
         _row(rank, [*original, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), Goto("Roles"))),
         _row(rank, [*reply, *unknown], on),
     )
