@@ -37,7 +37,8 @@ DUELS = (
 def test_only_the_port_that_asked_hears_the_server(scene: Scene, way: str, duel: Duel) -> None:
     scene.cluster.emulation.forget_sctp()
     server, client = scene.end(duel.attacker), scene.end(duel.victim)
-    scene.through(duel.victim, duel.friend, [craft.sctp(client, server, (ASKED_FROM, SERVED), INIT)])
+    # By way of the server's node: it knows the association before the server answers.
+    scene.through(duel.victim, duel.attacker, [craft.sctp(client, server, (ASKED_FROM, SERVED), INIT)])
     scene.passes(duel, [craft.sctp(server, client, (SERVED, ASKED_FROM), INIT_ACK)])
     source, kinds = WAYS[way]
     scene.attack(duel, [craft.sctp(server, client, (source, OTHER), kind) for kind in kinds for _ in range(3)])
