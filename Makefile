@@ -26,7 +26,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-kube kube test unit attack lint contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help demo demo-kube kube test unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,10 @@ attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on 
 lint: .venv/.installed-test  ## Style and common mistakes
 	@echo "== lint"
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo 'Run `make format`.'; exit 1; }
+
+format: .venv/.installed-test  ## Format the code
+	@$(BIN)/ruff format .
 
 contracts: .venv/.installed-test  ## Which part may import which
 	@echo "== import contracts"

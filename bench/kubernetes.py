@@ -57,7 +57,10 @@ class Controller:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.kubernetes", "serve", module, str(path), str(listen)],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 env={**os.environ, STARTED: str(time.monotonic()), REPORT: str(self.report)},
             )
 

@@ -144,9 +144,11 @@ def measure(pods: int, rounds: int = 15) -> Mapping[str, float]:
         policy = replace(into_tier(some.namespace, 1), name=f"extra{index}")
         noted("policy added", follower.cluster.with_object(policy))
         noted("policy removed", follower.cluster.without(policy))
-        finer = replace(policy, selector=Selector.of({"app": f"app{index % 7}"}), ingress=(
-            PolicyRule(peers=(PolicyPeer(pods=Selector.of({"app": f"app{(index + 1) % 7}"})),)),
-        ))
+        finer = replace(
+            policy,
+            selector=Selector.of({"app": f"app{index % 7}"}),
+            ingress=(PolicyRule(peers=(PolicyPeer(pods=Selector.of({"app": f"app{(index + 1) % 7}"})),)),),
+        )
         noted("policy that splits classes added", follower.cluster.with_object(finer))
         noted("policy that splits classes removed", follower.cluster.without(finer))
     idle = [milliseconds(follower.look) for _ in range(rounds)]

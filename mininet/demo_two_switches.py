@@ -73,14 +73,17 @@ def start_controller(folder: Path, scratch: Path, port: int) -> subprocess.Popen
     """The controller's process, driving the Open vSwitch that the environment names."""
     rundir = os.environ.get("OVS_RUNDIR", "/var/run/openvswitch")
     config = scratch / "romana.conf"
-    config.write_text(f"[romana]\nmanifests = {folder}\nnodes = {NODES}\novsdb = unix:{rundir}/db.sock\n"
-                      f"status_socket = {scratch}/status.sock\n")
+    config.write_text(
+        f"[romana]\nmanifests = {folder}\nnodes = {NODES}\novsdb = unix:{rundir}/db.sock\n"
+        f"status_socket = {scratch}/status.sock\n"
+    )
     files = [path for path in (folder / "romana.conf", config) if path.is_file()]
     options = [word for path in files for word in ("--config-file", str(path))]
     with (scratch / "controller.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "romana_ovs", "controller", *options, "--ofp-tcp-listen-port", str(port)],
-            stdout=log, stderr=log,
+            stdout=log,
+            stderr=log,
         )
 
 
@@ -111,15 +114,22 @@ def settle(path: Path, count: int) -> dict[str, dict[str, Any]]:
 
 def measure(hosts: dict[str, Any], addresses: dict[str, str]) -> Matrix:
     """Who fetches from whom by HTTP, all pairs at once."""
-    servers = [host.popen([sys.executable, "-m", "http.server", str(PORT.port)], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) for host in hosts.values()]
+    servers = [
+        host.popen(
+            [sys.executable, "-m", "http.server", str(PORT.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for host in hosts.values()
+    ]
     try:
         for host, server in zip(hosts.values(), servers, strict=True):
             await_server(host, server)
         asked = {
             Opening(source, destination, str(PORT)): hosts[source].popen(
-                ["curl", "-s", "-o", "/dev/null", "-m", str(CURL_SECONDS), f"http://{address}/"])
-            for source in addresses for destination, address in addresses.items() if source != destination
+                ["curl", "-s", "-o", "/dev/null", "-m", str(CURL_SECONDS), f"http://{address}/"]
+            )
+            for source in addresses
+            for destination, address in addresses.items()
+            if source != destination
         }
         opened = [opening for opening, process in asked.items() if process.wait() == 0]
     finally:

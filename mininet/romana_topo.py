@@ -83,8 +83,9 @@ class RomanaTopo(Topo):
     def build(self, nodes: int = 2, pods: int = 4, names: tuple[str, ...] = ()) -> None:
         """`names` (`namespace/name`) are the pods, in place of `default/pod1` and so on."""
         listed = names or tuple(f"{NAMESPACE}/pod{number}" for number in range(1, pods + 1))
-        switches = [self.addSwitch(f"node{number}", cls=RomanaSwitch, dpid=f"{number:016x}")
-                    for number in range(1, nodes + 1)]
+        switches = [
+            self.addSwitch(f"node{number}", cls=RomanaSwitch, dpid=f"{number:016x}") for number in range(1, nodes + 1)
+        ]
         for left, right in zip(switches, switches[1:], strict=False):
             self.addLink(left, right)
         for number, pod in enumerate(sorted(listed)):

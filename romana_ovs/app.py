@@ -92,10 +92,19 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         settings = config.settings_from(runtime.CONF)
         self._memory = Memory(self.options.state_file)
         self._limits = Limits(settings.tenant_connections, self._observed)
-        self._origin = origin_of(self.options, settings, self._memory.load(), Hooks(
-            loaded=self._loaded, unreadable=self._unreadable, compute=self._compute, look=self._wake.set,
-            told=self._told, when_idle=self._aside.when_idle,
-        ))
+        self._origin = origin_of(
+            self.options,
+            settings,
+            self._memory.load(),
+            Hooks(
+                loaded=self._loaded,
+                unreadable=self._unreadable,
+                compute=self._compute,
+                look=self._wake.set,
+                told=self._told,
+                when_idle=self._aside.when_idle,
+            ),
+        )
         self.world = self._origin.world
 
     def start(self) -> None:
@@ -314,7 +323,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def _programmable(self) -> dict[str, Session]:
         """The sessions that may be given tables, by node."""
         return {
-            node: one for node, one in self._sessions_by_node().items()
+            node: one
+            for node, one in self._sessions_by_node().items()
             if one.ready and self.world.host_number(node) is not None and node not in self._sharing
         }
 
@@ -450,4 +460,3 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
             **self._origin.status(),
         }
-

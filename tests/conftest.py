@@ -42,7 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-goldens", action="store_true", help="write the expected texts instead of comparing")
     parser.addoption("--time-limit", type=float, default=0, metavar="SECONDS", help="begin no test after this time")
     parser.addoption(
-        "--attacks", choices=("short", "all"), default="short", help="which of tests/attacks, on one fabric or on all")
+        "--attacks", choices=("short", "all"), default="short", help="which of tests/attacks, on one fabric or on all"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -42,9 +42,25 @@ def run(folder: Path, *arguments: str, **files: str) -> subprocess.CompletedProc
         (folder / f"test_{name}.py").write_text(text)
     ours = {"PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", str(ROOT / "setup.cfg"), f"--rootdir={folder}", "-p", "tests.conftest",
-         "-p", "no:cacheprovider", *arguments, str(folder)],
-        cwd=ROOT, text=True, capture_output=True, timeout=120, check=False,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-c",
+            str(ROOT / "setup.cfg"),
+            f"--rootdir={folder}",
+            "-p",
+            "tests.conftest",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+            str(folder),
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
         env={**{key: value for key, value in os.environ.items() if key not in ours}, "TMPDIR": str(folder)},
     )
 
@@ -89,7 +105,9 @@ def test_long_tests_say_why(tmp_path: Path) -> None:
     )
     text = "import pytest, time\n\n{}\ndef test_long(): time.sleep({})\n"
     for marker, seconds, told, code in (
-        ("", 0.15, True, 0), ("", 0.6, True, 1), ("@pytest.mark.slow('because')", 0.3, False, 0),
+        ("", 0.15, True, 0),
+        ("", 0.6, True, 1),
+        ("@pytest.mark.slow('because')", 0.3, False, 0),
     ):
         done = run(tmp_path, long=text.format(marker, seconds))
         assert (done.returncode, "test_long (call)" in done.stdout) == (code, told), done.stdout

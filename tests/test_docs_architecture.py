@@ -36,8 +36,9 @@ def defined(path: str) -> frozenset[str]:
 def test_the_functions_on_the_way_of_an_event_exist() -> None:
     rows = ROW.findall(ARCHITECTURE)
     assert len(rows) > 35
-    missing = [(path, name) for path, names in rows for name in re.findall(r"`([\w.]+)`", names)
-               if name not in defined(path)]
+    missing = [
+        (path, name) for path, names in rows for name in re.findall(r"`([\w.]+)`", names) if name not in defined(path)
+    ]
     assert missing == []
 
 
@@ -45,8 +46,9 @@ def test_the_threads_exist() -> None:
     chapter = ARCHITECTURE.partition("**Green threads of the controller**")[2].partition("**Native threads")[0]
     rows = re.findall(r"^\| (.*?) \| `([\w/]+\.py)`", chapter, re.MULTILINE)
     assert len(rows) > 4
-    assert [(name, path) for names, path in rows for name in re.findall(r"`([\w.]+)`", names)
-            if name not in defined(path)] == []
+    assert [
+        (name, path) for names, path in rows for name in re.findall(r"`([\w.]+)`", names) if name not in defined(path)
+    ] == []
 
 
 def test_every_package_has_its_row() -> None:

@@ -89,8 +89,15 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_examples_print_what_the_page_says(session: list[Example], shell: Path) -> None:
     for example in session:
         done = subprocess.run(
-            ["bash", "-c", example.line], cwd=shell, input="".join(f"{line}\n" for line in example.typed),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", timeout=SECONDS, check=False,
+            ["bash", "-c", example.line],
+            cwd=shell,
+            input="".join(f"{line}\n" for line in example.typed),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
         )
         said = [line.rstrip() for line in done.stdout.strip("\n").split("\n")] if done.stdout.strip("\n") else []
         as_told = matches(example.output, said)
@@ -133,8 +140,12 @@ def test_every_command_has_a_chapter_with_all_its_options_and_an_example() -> No
 def test_the_keys_of_json_are_those_that_the_page_names(shell: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     for words in (
-        ("matrix", "shop"), ("flows", "shop", "--node", "node1"), ("check", "broken"), ("diff", "shop", "shop-new"),
-        ("ipam", "shop", "--pods"), ("verdict", "shop", "--from", "shop/web-0", "--to", "shop/db", "--port", "80"),
+        ("matrix", "shop"),
+        ("flows", "shop", "--node", "node1"),
+        ("check", "broken"),
+        ("diff", "shop", "shop-new"),
+        ("ipam", "shop", "--pods"),
+        ("verdict", "shop", "--from", "shop/web-0", "--to", "shop/db", "--port", "80"),
     ):
         done = subprocess.run(["romana-ovs", *words, "--json"], cwd=shell, capture_output=True, text=True, check=False)
         chapter = text.partition(f"\n## `romana-ovs {words[0]}")[2].partition("\n## ")[0]

@@ -52,6 +52,10 @@ def test_the_conformance_table_has_what_is_said_to_be_in_it() -> None:
 
 def test_numbers_that_are_cited_are_there() -> None:
     places = [*ROOT.glob("romana_ovs/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/*.md")]
-    cited = {number for path in places for numbers in CITED.findall(path.read_text(encoding="utf-8"))
-             for number in re.findall(r"[A-E]\d+", numbers)}
+    cited = {
+        number
+        for path in places
+        for numbers in CITED.findall(path.read_text(encoding="utf-8"))
+        for number in re.findall(r"[A-E]\d+", numbers)
+    }
     assert cited - ITEMS.keys() == set()

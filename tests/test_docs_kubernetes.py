@@ -59,8 +59,11 @@ def test_figures_and_names_are_those_of_the_code() -> None:
 
 def test_what_the_readme_has_one_type_exists() -> None:
     chapter = README.partition("\n## On Kubernetes\n")[2].partition("\n## ")[0]
-    lines = [line.split("#")[0].split() for block in re.findall(r"```\n(.*?)```", chapter, re.DOTALL)
-             for line in block.splitlines()]
+    lines = [
+        line.split("#")[0].split()
+        for block in re.findall(r"```\n(.*?)```", chapter, re.DOTALL)
+        for line in block.splitlines()
+    ]
     targets = {words[1] for words in lines if words[0] == "make"}
     assert targets and all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
     assert [words[-1] for words in lines if words[0] == "kubectl"] == ["etc/kubernetes"]

@@ -158,8 +158,17 @@ def test_a_pod_relabelled_as_others_are_already_costs_other_nodes_nothing(one, s
 def test_pods_that_are_no_endpoints_cost_nobody_anything_whatever_their_labels(one, some, host, node, addressed):
     counter, model = one
     address = node_address(node) if host else IPv4Address("192.168.9.9") if addressed else None
-    silent = Pod(model.namespace, NEW, labels=some, node=node, address=address, uid="new", has_status=host or addressed,
-                 host_network=host, finished=not host)
+    silent = Pod(
+        model.namespace,
+        NEW,
+        labels=some,
+        node=node,
+        address=address,
+        uid="new",
+        has_status=host or addressed,
+        host_network=host,
+        finished=not host,
+    )
     start = counter.cluster
     assert not sent_elsewhere(counter.follow(start.with_object(silent)))
     assert not sent_elsewhere(counter.follow(start.with_object(replace(silent, labels=Labels({"app": "changed"})))))
@@ -216,8 +225,13 @@ def _names(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
     normal = normalise(policy, cluster)
 
     def within(scope: Scope) -> bool:
-        return selects(scope, pod.labels, namespace=pod.namespace,
-                       namespace_labels=cluster.namespace_labels(pod.namespace), tenant=cluster.tenant_of(pod))
+        return selects(
+            scope,
+            pod.labels,
+            namespace=pod.namespace,
+            namespace_labels=cluster.namespace_labels(pod.namespace),
+            tenant=cluster.tenant_of(pod),
+        )
 
     incoming = [rule for rule in normal.rules if rule.direction is Direction.INGRESS]
     ingress = any(within(scope) for rule in incoming for scope in rule.scopes)

@@ -53,9 +53,7 @@ def cluster(*pods, settings=DEFAULTS, policies=(), nodes=NODES, namespaces=("ns"
 def policy(name, peer=None, *, selector=EVERYTHING, namespace="ns", egress=False):
     rules = (PolicyRule(peers=(peer,)),) if peer is not None else ()
     direction = Direction.EGRESS if egress else Direction.INGRESS
-    return KubernetesPolicy(
-        namespace, name, selector, frozenset({direction}), **{direction.value.lower(): rules}
-    )
+    return KubernetesPolicy(namespace, name, selector, frozenset({direction}), **{direction.value.lower(): rules})
 
 
 def follow(start):
@@ -257,12 +255,15 @@ def test_the_first_by_name_keeps_an_address_that_two_came_with():
     assert [problem.name for problem in world.problems] == ["ns/b"]
 
 
-@pytest.mark.parametrize(("address", "whose"), [
-    ("172.16.0.2", "that of a node"),
-    ("10.0.0.65", "that of node node2 on its own bridge"),
-    ("224.0.0.1", "a multicast address, which no pod and no node can have"),
-    ("10.255.255.255", "the last address of the network 10.0.0.0/8, which no pod and no node can have"),
-])
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("172.16.0.2", "that of a node"),
+        ("10.0.0.65", "that of node node2 on its own bridge"),
+        ("224.0.0.1", "a multicast address, which no pod and no node can have"),
+        ("10.255.255.255", "the last address of the network 10.0.0.0/8, which no pod and no node can have"),
+    ],
+)
 def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
     """Whichever comes first, pod or node; pods on their node's network are no subjects and are fine."""
     on_host = foreign("host", address, node="node2", host_network=True)
@@ -367,10 +368,15 @@ def test_a_node_hears_of_policies_that_concern_its_pods_and_no_others():
     at = cluster(pod("a"), pod("b", "node2", namespace="other"), policies=listed)
     world, facts = offline(at)
     assert [each.key.name for each in world.view(facts["node1"], facts).policies] == [
-        "here", "out-by-name", "out-by-selector",
+        "here",
+        "out-by-name",
+        "out-by-selector",
     ]
     assert [each.key.name for each in world.view(facts["node2"], facts).policies] == [
-        "elsewhere", "out-by-name", "out-by-selector", "out-to-itself",
+        "elsewhere",
+        "out-by-name",
+        "out-by-selector",
+        "out-to-itself",
     ]
     assert world.view(facts["node3"], facts).policies == ()
 

@@ -77,6 +77,8 @@ def test_offline_ports_are_numbered_in_order_and_links_stay_when_pods_come():
     assert facts["node1"].pods == {"ns/a": PodPort(1), "ns/b": PodPort(2)}
     assert facts["node3"].pods == {"ns/c": PodPort(1)}
     assert [dict(facts[name].links) for name in NODES] == [
-        {"node2": 0x7001}, {"node1": 0x7000, "node3": 0x7002}, {"node2": 0x7001},
+        {"node2": 0x7001},
+        {"node1": 0x7000, "node3": 0x7002},
+        {"node2": 0x7001},
     ]
     assert isinstance(facts, MappingProxyType) and facts["node1"].gateway_port == 0xFFFE

@@ -16,9 +16,10 @@ from tests.test_world import DEFAULTS, cluster, pod, policy
 
 NOBODY_ANSWERS = {"red": ClassSet("red"), "blue": ClassSet("blue")}
 
-PODS = tuple(
-    pod(f"p{at}", labels={f"k{at}": "1", "app": "x"}, namespace="red") for at in range(12)
-) + (pod("b", namespace="blue", labels={"app": "b", "new": "1"}), pod("c", namespace="blue", labels={"app": "c"}))
+PODS = tuple(pod(f"p{at}", labels={f"k{at}": "1", "app": "x"}, namespace="red") for at in range(12)) + (
+    pod("b", namespace="blue", labels={"app": "b", "new": "1"}),
+    pod("c", namespace="blue", labels={"app": "c"}),
+)
 
 
 def asking(at: int):
@@ -71,9 +72,13 @@ def test_what_asks_something_itself_waits_with_all_of_its_namespace() -> None:
 def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
     world = started()
     now = at_rest(asking(1), policy("deny", namespace="blue"))
-    relabelled = replace(now, namespaces={
-        **now.namespaces, "red": replace(now.namespaces["red"], labels=type(now.namespaces["red"].labels)({"a": "b"})),
-    })
+    relabelled = replace(
+        now,
+        namespaces={
+            **now.namespaces,
+            "red": replace(now.namespaces["red"], labels=type(now.namespaces["red"].labels)({"a": "b"})),
+        },
+    )
     world.update(relabelled)
     assert world.pending and in_force(world, relabelled) == set()
 

@@ -125,12 +125,15 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
     assert parts.messages[-1].foreign == {}
 
 
-@pytest.mark.parametrize(("address", "whose"), [
-    ("172.16.0.2", "that of a node"),
-    ("10.0.0.65", "that of node node2 on its own bridge"),
-    ("127.0.0.1", "a loopback address, which no pod and no node can have"),
-    ("10.0.0.0", "the first address of the network 10.0.0.0/8, which no pod and no node can have"),
-])
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("172.16.0.2", "that of a node"),
+        ("10.0.0.65", "that of node node2 on its own bridge"),
+        ("127.0.0.1", "a loopback address, which no pod and no node can have"),
+        ("10.0.0.0", "the first address of the network 10.0.0.0/8, which no pod and no node can have"),
+    ],
+)
 def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
     parts = settled(foreign("thief", address), pod("a"), pod("b", "node2"))
     node, given = parts.nodes["node1"], parts.nodes["node1"].address_of("ns/a")

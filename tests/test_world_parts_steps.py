@@ -164,8 +164,12 @@ def test_a_node_whose_pod_wears_what_is_not_true_acknowledges_nothing():
     had = node.report.acknowledged
     (classes,) = parts.messages[-1].namespaces.values()
     (number,) = classes.classes
-    answering = replace(classes, atoms={APP: Stage.WORN}, classes={number: frozenset(), number + 1: frozenset({APP})},
-                        coming=frozenset({number + 1}))
+    answering = replace(
+        classes,
+        atoms={APP: Stage.WORN},
+        classes={number: frozenset(), number + 1: frozenset({APP})},
+        coming=frozenset({number + 1}),
+    )
     node.update(parts.cluster, replace(node.published, revision=had + 1, namespaces={"ns": answering}))
     assert node.identity_of("ns/a") == number and node.promise.acknowledged == 0 and node.waiting
     node.update(parts.cluster, None, patience_over=True)
@@ -242,11 +246,14 @@ def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
 
 
 @pytest.mark.parametrize("new_term", [False, True])
-@pytest.mark.parametrize("became", [
-    (pod("a", labels={"app": "db", "z": "1"}),),
-    (pod("a", "node2", uid="2", labels={"app": "web", "z": "1"}),),
-    (),
-])
+@pytest.mark.parametrize(
+    "became",
+    [
+        (pod("a", labels={"app": "db", "z": "1"}),),
+        (pod("a", "node2", uid="2", labels={"app": "web", "z": "1"}),),
+        (),
+    ],
+)
 def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was_before(became, new_term):
     stays = pod("b", "node2", labels={"app": "web"}), pod("server", "node3")
     parts = settled(pod("a", labels={"app": "web", "z": "1"}), *stays, policies=[WEB])

@@ -56,9 +56,7 @@ def test_what_a_view_leaves_out_changes_no_verdict(history):
         world.update(cluster)
         settled(world)
     policies = tuple(normalise(policy, cluster) for _, policy in sorted(cluster.policies.items()))
-    tenants = {
-        tenant: tuple(whole_segments(*run) for run in runs) for tenant, runs in world.registry.tenants.items()
-    }
+    tenants = {tenant: tuple(whole_segments(*run) for run in runs) for tenant, runs in world.registry.tenants.items()}
     for view in views_of(world, cluster).values():
         assert resolve(replace(view, policies=policies)) == resolve(view)
         more, less = resolve(replace(view, policies=policies, tenants=tenants)), resolve(view)

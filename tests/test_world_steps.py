@@ -67,7 +67,9 @@ def test_while_a_split_is_pending_newer_rules_and_pods_are_followed():
     exists = Atom("app", None)
     assert [each.key.name for each in view.policies] == ["q"]
     assert {key: view.classes[world.identity_of(key)].truths for key in ("ns/client", "ns/plain", "ns/new")} == {
-        "ns/client": {exists: True}, "ns/plain": {exists: False}, "ns/new": {exists: True},
+        "ns/client": {exists: True},
+        "ns/plain": {exists: False},
+        "ns/new": {exists: True},
     }
 
 

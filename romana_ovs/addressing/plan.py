@@ -156,7 +156,7 @@ class Plan:
     def mac(self, address: IPv4Address) -> str:
         """The MAC that goes with an address, of the plan or not: `0a:58` and its 32 bits."""
         text = f"{MAC_PREFIX | int(address):012x}"
-        return ":".join(text[at:at + 2] for at in range(0, 12, 2))
+        return ":".join(text[at : at + 2] for at in range(0, 12, 2))
 
     def _value(self, segment: int, host: int, endpoint: int) -> int:
         numbers = (segment << self.host_bits | host) << self.endpoint_bits | endpoint

@@ -91,9 +91,7 @@ def _taken(registry: Registry, endpoints: Iterable[Endpoint]) -> Counter[int]:
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 
 
-def _tenant(
-    tenant: str, registry: Registry, taken: Mapping[int, int], used: Mapping[SegmentKey, int]
-) -> TenantUse:
+def _tenant(tenant: str, registry: Registry, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
     plan, runs = registry.plan, registry.tenants[tenant]
     share = len(registry.hosts) << plan.endpoint_bits
     segments = []

@@ -44,17 +44,24 @@ def prepare(wish: Wish) -> tuple[ApiCluster, Session]:
 
     def reporter(emulation: Emulation) -> Reporter:
         kubelet = Kubelet(
-            cluster.api, addresses=_addresses(names, wish.fabric), complain=lambda text: session.complain(text),
+            cluster.api,
+            addresses=_addresses(names, wish.fabric),
+            complain=lambda text: session.complain(text),
             ended=emulation.refollow,
         )
         cluster.follow_pods(kubelet.take)
         return kubelet
 
     plan = Plan(
-        source=wish.kubeconfig.resolve(), nodes=names, count=None, addresses=AddressPlan.of(settings),
-        fabric=wish.fabric, ports=served_ports(cluster.read().cluster, wish.ports),
+        source=wish.kubeconfig.resolve(),
+        nodes=names,
+        count=None,
+        addresses=AddressPlan.of(settings),
+        fabric=wish.fabric,
+        ports=served_ports(cluster.read().cluster, wish.ports),
         settings=(wish.settings.resolve(),) if wish.settings is not None else (),
-        state_file=wish.state.resolve() if wish.state is not None else None, follows_api=True,
+        state_file=wish.state.resolve() if wish.state is not None else None,
+        follows_api=True,
     )
     session = Session.over(cluster, plan, ports=wish.ports, as_json=wish.as_json, reporter=reporter)
     cluster.changed = session.catch_up

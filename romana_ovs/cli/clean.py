@@ -22,9 +22,16 @@ def run(args: argparse.Namespace) -> int:
         raise SetupError("clean needs root (it removes network namespaces and ends processes): run it with sudo")
     removed = runs.clean(runs.RUNS_FOLDER)
     if args.json:
-        print(json.dumps({"removed": [
-            {"run": one.run, "processes": one.processes, "namespaces": list(one.namespaces)} for one in removed
-        ]}))
+        print(
+            json.dumps(
+                {
+                    "removed": [
+                        {"run": one.run, "processes": one.processes, "namespaces": list(one.namespaces)}
+                        for one in removed
+                    ]
+                }
+            )
+        )
     elif not removed:
         print("Nothing to remove.")
     else:

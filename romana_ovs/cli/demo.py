@@ -35,13 +35,23 @@ CUT_LIMIT_MS = 1000.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `demo` takes."""
-    parser.add_argument("--nodes", type=int, metavar="N", default=NODES,
-                        help=f"how many nodes there are (default {NODES}: frontend and backend are then apart)")
-    parser.add_argument("--kubernetes", action="store_true",
-                        help="with a real Kubernetes API server, where kubectl makes what is shown")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        metavar="N",
+        default=NODES,
+        help=f"how many nodes there are (default {NODES}: frontend and backend are then apart)",
+    )
+    parser.add_argument(
+        "--kubernetes", action="store_true", help="with a real Kubernetes API server, where kubectl makes what is shown"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, with a prompt")
-    parser.add_argument("--fabric", choices=[fabric.value for fabric in Fabric], default=Fabric.LINK.value,
-                        help="how nodes are joined (default link)")
+    parser.add_argument(
+        "--fabric",
+        choices=[fabric.value for fabric in Fabric],
+        default=Fabric.LINK.value,
+        help="how nodes are joined (default link)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,8 +96,10 @@ class Step:
     def to_json(self) -> dict[str, object]:
         """As docs/design.md section 8 writes it."""
         return {
-            "name": self.name, "matrix": self.matrix.to_json(),
-            "opened": [one.to_json() for one in self.opened], "closed": [one.to_json() for one in self.closed],
+            "name": self.name,
+            "matrix": self.matrix.to_json(),
+            "opened": [one.to_json() for one in self.opened],
+            "closed": [one.to_json() for one in self.closed],
         }
 
 
@@ -123,14 +135,16 @@ class Demo:
         packets = emulation.state.packet_ins - packets
         if packets:
             self.faults.append(f"{packets} packets were sent to the controller, should be none")
-        self.figures.update({
-            "flows": {name: dict(node.flows) for name, node in sorted(emulation.state.nodes.items())},
-            "applied_milliseconds": round(applied.milliseconds, 1),
-            "removed_milliseconds": round(removed.milliseconds, 1),
-            "flow_mods": {"applied": dict(applied.sent), "removed": dict(removed.sent)},
-            "cut_milliseconds": {"client": _rounded(cut.client), "server": _rounded(cut.server)},
-            "packets_to_controller": packets,
-        })
+        self.figures.update(
+            {
+                "flows": {name: dict(node.flows) for name, node in sorted(emulation.state.nodes.items())},
+                "applied_milliseconds": round(applied.milliseconds, 1),
+                "removed_milliseconds": round(removed.milliseconds, 1),
+                "flow_mods": {"applied": dict(applied.sent), "removed": dict(removed.sent)},
+                "cut_milliseconds": {"client": _rounded(cut.client), "server": _rounded(cut.server)},
+                "packets_to_controller": packets,
+            }
+        )
 
     def _step(self, letter: str, title: str, claims: Callable[[Step], Iterator[str]]) -> None:
         """Measure, compare with the reference and with what the step claims, draw."""
@@ -201,8 +215,10 @@ class Demo:
             return removed, connection.await_cut(changed)
 
     def _judge_cut(self, cut: Cut) -> None:
-        words = {end: "never" if ms is None else f"after {ms:.0f} ms" for end, ms in
-                 (("the client's", cut.server), ("the server's", cut.client))}
+        words = {
+            end: "never" if ms is None else f"after {ms:.0f} ms"
+            for end, ms in (("the client's", cut.server), ("the server's", cut.client))
+        }
         said = ", ".join(f"{end} data stopped {when}" for end, when in words.items())
         self.screen.print(f"  the open connection: {said}", soft_wrap=True)
         if not cut.within(CUT_LIMIT_MS):
@@ -222,7 +238,9 @@ def _conclude(demo: Demo, *, as_json: bool) -> None:
     demo.screen.print(
         f"\nFlows per node: {counts}. {demo.stage.change} to programmed: {figures['applied_milliseconds']} ms applied, "
         f"{figures['removed_milliseconds']} ms removed. Packets sent to the controller: "
-        f"{figures['packets_to_controller']}.", style="bold", soft_wrap=True,
+        f"{figures['packets_to_controller']}.",
+        style="bold",
+        soft_wrap=True,
     )
     if not demo.faults:
         demo.screen.print("Every step is as it must be.", style="green")

@@ -190,9 +190,11 @@ def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
         return ["Nothing differs: the same paths are open, and no node gets or loses a flow."]
     lines = []
     for verb, openings in (("opens", change.opened), ("closes", change.closed)):
-        told = summary(openings, names) if names is not None else [
-            f"{one.source} -> {one.destination}  {one.port}" for one in openings
-        ]
+        told = (
+            summary(openings, names)
+            if names is not None
+            else [f"{one.source} -> {one.destination}  {one.port}" for one in openings]
+        )
         lines += [f"{verb}  {text}" for text in told]
     if len(lines) < len(change.opened) + len(change.closed):
         lines.append(f"{len(change.opened)} paths open and {len(change.closed)} close; --all lists each.")

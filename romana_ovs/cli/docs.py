@@ -81,10 +81,12 @@ def matrix_picture(demo: Path) -> str:
     return picture(*_around_policy(demo))
 
 
-PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType({
-    Path("docs") / "pipeline.md": pipeline_page,
-    Path("docs") / "matrix.svg": matrix_picture,
-})
+PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType(
+    {
+        Path("docs") / "pipeline.md": pipeline_page,
+        Path("docs") / "matrix.svg": matrix_picture,
+    }
+)
 """What is rendered, and by what: functions of the folder of the demonstration."""
 
 

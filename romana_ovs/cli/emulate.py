@@ -20,15 +20,28 @@ HELP = "run a folder of manifests on an emulated cluster of real Open vSwitch br
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `emulate` takes."""
-    parser.add_argument("folder", metavar="DIR", type=Path, nargs="?",
-                        help="the folder of manifests; edits of it apply live")
-    parser.add_argument("--kubeconfig", type=Path, metavar="FILE",
-                        help="in place of DIR: emulated nodes for the cluster of this API server")
-    parser.add_argument("--config-file", type=Path, metavar="FILE",
-                        help="with --kubeconfig: the settings (for a folder they are in DIR/romana.conf)")
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, nargs="?", help="the folder of manifests; edits of it apply live"
+    )
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="in place of DIR: emulated nodes for the cluster of this API server",
+    )
+    parser.add_argument(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="with --kubeconfig: the settings (for a folder they are in DIR/romana.conf)",
+    )
     parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes there are (default 2)")
-    parser.add_argument("--fabric", choices=[fabric.value for fabric in Fabric], default=Fabric.LINK.value,
-                        help="how nodes are joined (default link)")
+    parser.add_argument(
+        "--fabric",
+        choices=[fabric.value for fabric in Fabric],
+        default=Fabric.LINK.value,
+        help="how nodes are joined (default link)",
+    )
     parser.add_argument("--probe", metavar="PORTS", help="measure these ports (80/tcp,81/udp,...) and end")
     parser.add_argument("--state", type=Path, metavar="FILE", help="keep addresses and numbers in this file")
 
@@ -51,13 +64,19 @@ def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
     if args.folder is not None:
         if args.config_file is not None:
             raise InputError.because(f"--config-file goes with --kubeconfig; DIR has its settings in {FILE_NAME}")
-        return Session.prepare(args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state,
-                               as_json=args.json)
+        return Session.prepare(
+            args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
+        )
     from romana_ovs.cli import api_session  # a client of Kubernetes takes long to import, and folders need none
 
     wish = api_session.Wish(
-        kubeconfig=args.kubeconfig, nodes=args.nodes or DEFAULT_NODES, fabric=Fabric(args.fabric),
-        settings=args.config_file, state=args.state, ports=ports, as_json=args.json,
+        kubeconfig=args.kubeconfig,
+        nodes=args.nodes or DEFAULT_NODES,
+        fabric=Fabric(args.fabric),
+        settings=args.config_file,
+        state=args.state,
+        ports=ports,
+        as_json=args.json,
     )
     return api_session.prepare(wish)[1]
 
@@ -69,10 +88,15 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
         expected, measured = session.measure(ports)
     differences = measured.differences(expected)
     if as_json:
-        print(json.dumps({
-            "expected": expected.to_json(), "measured": measured.matrix.to_json(),
-            "differences": [one.to_json() for one in differences],
-        }))
+        print(
+            json.dumps(
+                {
+                    "expected": expected.to_json(),
+                    "measured": measured.matrix.to_json(),
+                    "differences": [one.to_json() for one in differences],
+                }
+            )
+        )
     else:
         draw(session, expected, measured.matrix, differences)
     return 1 if differences else 0

@@ -25,9 +25,7 @@ def settled(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, M
     return world, facts
 
 
-def compiled(
-    world: World, facts: Mapping[str, BridgeFacts], node: str, cache: CompileCache | None = None
-) -> Program:
+def compiled(world: World, facts: Mapping[str, BridgeFacts], node: str, cache: CompileCache | None = None) -> Program:
     """The tables of `node`. Raises InputError, naming the nodes there are, when it is none of them."""
     if node not in facts:
         known = ", ".join(sorted(facts)) or "none"

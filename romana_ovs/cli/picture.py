@@ -47,8 +47,14 @@ def picture(before: Cluster, after: Cluster, out: Path | None = None) -> str:
     first, second = (reachability(cluster, {}, ports) for cluster in (before, after))
     opened, closed = difference(first, second)
     console = Console(
-        file=io.StringIO(), record=True, force_terminal=True, width=WIDTH, height=HEIGHT,
-        color_system="truecolor", no_color=False, legacy_windows=False,
+        file=io.StringIO(),
+        record=True,
+        force_terminal=True,
+        width=WIDTH,
+        height=HEIGHT,
+        color_system="truecolor",
+        no_color=False,
+        legacy_windows=False,
     )
     draw_matrix(second, console=console, opened=opened, closed=closed)
     console.print()  # Rich forgets the clipping of the last line.

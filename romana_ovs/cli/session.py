@@ -47,6 +47,7 @@ def parse_ports(text: str) -> tuple[PortRef, ...]:
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into an orderly end, as Ctrl-C is one."""
+
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
@@ -69,8 +70,14 @@ class Session:
 
     @classmethod
     def prepare(
-        cls, folder: Path, nodes: int | None, fabric: Fabric, *, ports: Sequence[PortRef] = (),
-        state: Path | None = None, as_json: bool = False,
+        cls,
+        folder: Path,
+        nodes: int | None,
+        fabric: Fabric,
+        *,
+        ports: Sequence[PortRef] = (),
+        state: Path | None = None,
+        as_json: bool = False,
     ) -> Session:
         """A session for a folder. Raises InputError when the folder cannot be used."""
         manifests = Manifests(folder, nodes)
@@ -79,7 +86,12 @@ class Session:
 
     @classmethod
     def over(
-        cls, source: Expectation, plan: Plan, *, ports: Sequence[PortRef] = (), as_json: bool = False,
+        cls,
+        source: Expectation,
+        plan: Plan,
+        *,
+        ports: Sequence[PortRef] = (),
+        as_json: bool = False,
         reporter: Callable[[Emulation], Reporter] | None = None,
     ) -> Session:
         """A session for any source, emulated by `plan`; who reports of it is made by `reporter`."""
@@ -92,14 +104,13 @@ class Session:
         def progress(step: str) -> None:
             screen.print(f"[dim]{step} ...[/]")
 
-        emulation = Emulation(
-            plan, progress=progress, listener=listener, complain=lambda text: session.complain(text)
-        )
+        emulation = Emulation(plan, progress=progress, listener=listener, complain=lambda text: session.complain(text))
         if reporter is not None:
             emulation.reporter = reporter(emulation)
         source.addresses = emulation.addresses
         edits = Edits(
-            source.cluster_and_matrix, settled=lambda: emulation.settled,
+            source.cluster_and_matrix,
+            settled=lambda: emulation.settled,
             edited=lambda edit: _show_edit(edit, as_json=as_json),
             refused=lambda problems: _show_refusal(problems, as_json=as_json),
         )
@@ -132,8 +143,11 @@ class Session:
         for pod in everyone.pods:
             if pod not in running:
                 self.screen.print(f"{pod} does not run, so it is not measured", style="yellow", markup=False)
-        expected = Matrix.of(running, everyone.ports, (
-            one for one in everyone.openings() if one.source in running and one.destination in running))
+        expected = Matrix.of(
+            running,
+            everyone.ports,
+            (one for one in everyone.openings() if one.source in running and one.destination in running),
+        )
         forget = self.emulation.forget_sctp
         return expected, measure(running, everyone.ports, expected=expected, forget_sctp=forget)
 
@@ -142,16 +156,24 @@ def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state:
     cluster = manifests.first.cluster
     settings = manifests.folder / "romana.conf"
     return Plan(
-        source=manifests.folder.resolve(), nodes=tuple(sorted(cluster.nodes)), count=manifests.count,
-        addresses=AddressPlan.of(cluster.settings), fabric=fabric, ports=manifests.served(ports),
-        settings=(settings.resolve(),) if settings.is_file() else (), state_file=state.resolve() if state else None,
+        source=manifests.folder.resolve(),
+        nodes=tuple(sorted(cluster.nodes)),
+        count=manifests.count,
+        addresses=AddressPlan.of(cluster.settings),
+        fabric=fabric,
+        ports=manifests.served(ports),
+        settings=(settings.resolve(),) if settings.is_file() else (),
+        state_file=state.resolve() if state else None,
     )
 
 
 def show_matrix(session: Session, asked: Sequence[str]) -> None:
     """Measure and draw for the prompt: the ports asked for, else those of the containers. Raises InputError."""
-    ports = parse_ports(",".join(asked)) if asked else tuple(
-        PortRef.parse(port) for port in session.source.expected().ports)
+    ports = (
+        parse_ports(",".join(asked))
+        if asked
+        else tuple(PortRef.parse(port) for port in session.source.expected().ports)
+    )
     session.emulation.serve(session.source.served(ports))
     expected, measured = session.measure(ports)
     draw(session, expected, measured.matrix, measured.differences(expected))

@@ -11,10 +11,16 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.policy.matrix import Opening
 
-_OWN_LABELS = frozenset({
-    "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index", "controller-revision-hash",
-    "pod-template-generation", "pod-template-hash", "statefulset.kubernetes.io/pod-name",
-})
+_OWN_LABELS = frozenset(
+    {
+        "apps.kubernetes.io/pod-index",
+        "batch.kubernetes.io/job-completion-index",
+        "controller-revision-hash",
+        "pod-template-generation",
+        "pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+    }
+)
 """Labels by which workload controllers tell replicas or versions of one workload apart."""
 
 

@@ -46,8 +46,15 @@ class Duties:
     """
 
     def __init__(
-        self, settings: Settings, parts: Parts, store: LiveStore, *, registers: bool, tell: Tell,
-        later: Callable[[float], None], wake_later: Callable[[float], None],
+        self,
+        settings: Settings,
+        parts: Parts,
+        store: LiveStore,
+        *,
+        registers: bool,
+        tell: Tell,
+        later: Callable[[float], None],
+        wake_later: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts = parts

@@ -97,7 +97,10 @@ class Kubernetes:
     def _serve(self) -> None:
         """One process, from its start to its end."""
         with subprocess.Popen(
-            [sys.executable, "-m", PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(),
+            [sys.executable, "-m", PROCESS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(),
             start_new_session=True,
         ) as process:
             if process.stdin is None or process.stdout is None:

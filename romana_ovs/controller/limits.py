@@ -135,7 +135,11 @@ class Limits:
     """
 
     def __init__(
-        self, setting: int, told: Callable[[], None], *, clock: Callable[[], float] = time.monotonic,
+        self,
+        setting: int,
+        told: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
         zones_at: Callable[[str, str], ZoneLimits] = ZoneLimits,
     ) -> None:
         self._setting = setting

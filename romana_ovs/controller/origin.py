@@ -151,7 +151,11 @@ class Shared:
             resources=resources_of(options.node),
         )
         self._duties = Duties(
-            settings, self.world, self._source.store, registers=options.node is None, tell=self._source.tell,
+            settings,
+            self.world,
+            self._source.store,
+            registers=options.node is None,
+            tell=self._source.tell,
             later=lambda seconds: runtime.spawn_after(seconds, hooks.compute),
             wake_later=lambda seconds: runtime.spawn_after(seconds, hooks.look),
         )

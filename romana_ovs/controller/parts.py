@@ -116,9 +116,7 @@ class Parts:
         own = self._split(cluster.pods)
         for node, part in self._parts.items():
             published = self.published if node in self.stored else None
-            part.update(
-                replace(cluster, pods=own.get(node, NO_PODS)), published, patience_over=self.patience_over
-            )
+            part.update(replace(cluster, pods=own.get(node, NO_PODS)), published, patience_over=self.patience_over)
 
     def _split(self, pods: Mapping[PodKey, Pod]) -> Mapping[str, Mapping[PodKey, Pod]]:
         """The pods of each driven node: the same mapping as before where nothing changed."""
@@ -224,7 +222,8 @@ class Parts:
         newest = self._newest()
         parts = {node: part.to_json() for node, part in self._parts.items()}
         return {
-            "format": FORMAT, "parts": parts,
+            "format": FORMAT,
+            "parts": parts,
             "published": Encoded(self._text.of(newest)) if newest is not None else None,
         }
 

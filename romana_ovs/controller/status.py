@@ -33,7 +33,10 @@ def pods_status(cluster: Cluster, world: Following, bridges: Mapping[str, Bridge
 
 
 def nodes_status(
-    cluster: Cluster, world: Following, bridges: Mapping[str, Bridge], sessions: Mapping[str, Session],
+    cluster: Cluster,
+    world: Following,
+    bridges: Mapping[str, Bridge],
+    sessions: Mapping[str, Session],
     full: Mapping[str, Sequence[str]],
 ) -> dict[str, dict[str, Any]]:
     """Every node of the cluster or with a bridge. A change that takes more rounds is not synced yet.

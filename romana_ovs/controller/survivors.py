@@ -22,6 +22,7 @@ from romana_ovs.sync.endpoints import Endpoint
 SURVIVAL_SECONDS = 8100.0
 """How long TCP may go on after a loss: past two hours, when Linux's keepalive makes the most silent end speak."""
 
+
 class Places(Protocol):
     """What is known of pods by name."""
 
@@ -94,12 +95,14 @@ def programmed_for(pod: PodKey, address: IPv4Address, uid: str) -> str:
 def known_pods(bridge: Bridge, places: Places) -> Mapping[PodKey, IPv4Address]:
     """The pods whose ports were programmed before, with the addresses that they still have."""
     noted = bridge.marks.programmed
-    return MappingProxyType({
-        pod: address
-        for pod in noted
-        if (address := places.address_of(pod)) is not None
-        and noted[pod] == programmed_for(pod, address, places.uid_of(pod))
-    })
+    return MappingProxyType(
+        {
+            pod: address
+            for pod in noted
+            if (address := places.address_of(pod)) is not None
+            and noted[pod] == programmed_for(pod, address, places.uid_of(pod))
+        }
+    )
 
 
 def marks_of(bridge: Bridge, places: Places, lost_at: float | None) -> Marks:

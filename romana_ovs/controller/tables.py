@@ -87,7 +87,8 @@ class Tables:
             Problem(
                 f"its policies would take about {rows} flows on node {node}, which is more than the namespace_flows "
                 "that a node makes: on the pods for which they take the most they allow nothing",
-                kind="Namespace", name=name,
+                kind="Namespace",
+                name=name,
             )
             for name, (rows, node) in sorted(most.items())
         )
@@ -164,8 +165,9 @@ class Tables:
             return None
         view, verdicts, number = node.last
         program = compile_node(view, node.turns.take(view, verdicts, number, extra=extra), node.compiling)
-        failed = tuple(f"pod {pod} is closed, as its policies are not understood: {why}"
-                       for pod, why in verdicts.failed.items())
+        failed = tuple(
+            f"pod {pod} is closed, as its policies are not understood: {why}" for pod, why in verdicts.failed.items()
+        )
         self._note(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
         if verdicts.over.keys() - self._over.get(name, {}).keys():
             LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])

@@ -80,11 +80,14 @@ class Turns:
         """The group whose turn it is: of the namespace that had one longest ago, the one whose rows are oldest."""
         if not self.put_off:
             return None
-        name = min(self.put_off, key=lambda each: (
-            self._served.get(self.put_off[each], 0),
-            self._made[each].current if each in self._made else 0,
-            each,
-        ))
+        name = min(
+            self.put_off,
+            key=lambda each: (
+                self._served.get(self.put_off[each], 0),
+                self._made[each].current if each in self._made else 0,
+                each,
+            ),
+        )
         self._turns += 1
         waiting = set(self.put_off.values())
         self._served = {owner: turn for owner, turn in self._served.items() if owner in waiting}
@@ -149,7 +152,8 @@ class Turns:
     ) -> Verdicts:
         """The verdicts in which what is put off is as it was."""
         usable = {
-            name for name, made in self._made.items()
+            name
+            for name, made in self._made.items()
             # A number that others have now says what it said, or it is no longer what the pod had.
             if name not in wanted or (name in before and before[name].group == made.group)
         }
@@ -218,4 +222,3 @@ def _owners(view: NodeView, verdicts: Verdicts) -> dict[Name, str]:
         for name in () if groups is None else ((True, groups.server), (False, groups.client)):
             found[name] = min(found.get(name, pod.namespace), pod.namespace)
     return found
-

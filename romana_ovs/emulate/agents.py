@@ -137,8 +137,13 @@ class Zygote:
         argv = [sys.executable, "-m", "romana_ovs.emulate.agent.zygote", str(theirs.fileno()), str(run.folder)]
         with theirs, (run.folder / "zygote.log").open("wb") as log:
             self._process = subprocess.Popen(
-                argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=child_environment(),
+                argv,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=child_environment(),
             )
         run.record(self._process.pid)
         self._run = run

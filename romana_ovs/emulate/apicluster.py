@@ -131,4 +131,3 @@ class ApiCluster(Expectation):
                 self._news.notify_all()
         if changes:
             self._pods_changed(pods)
-

@@ -151,8 +151,13 @@ def _build(module: Path, folder: Path, progress: Progress) -> None:
     progress(f"Building Kubernetes {version} with Go, once for this machine (about ten minutes on two cores)")
     process = subprocess.Popen(
         ["go", "build", "-v", "-trimpath", "-ldflags", _stamp(version), "-o", f"{folder}{os.sep}", *PACKAGES.values()],
-        cwd=module, env={**os.environ, "GOWORK": "off"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        cwd=module,
+        env={**os.environ, "GOWORK": "off"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     )
     try:
         words = _follow(process, progress)

@@ -76,8 +76,10 @@ class State:
         """
         there = (node for name, node in self.nodes.items() if name in nodes)
         followed = (node.connected and node.synced_generation >= self.generation for node in there)
-        return not self.pending and all(followed) and all(
-            pod.port is not None for key, pod in self.pods.items() if pod.node in nodes and key not in failed
+        return (
+            not self.pending
+            and all(followed)
+            and all(pod.port is not None for key, pod in self.pods.items() if pod.node in nodes and key not in failed)
         )
 
 
@@ -119,13 +121,19 @@ def parse_event(line: str | bytes) -> Event | None:
 def _state(event: Mapping[str, Any]) -> State:
     return State(
         generation=event["generation"],
-        nodes={name: NodeState(
-            connected=bool(node.get("connected")), flows=node.get("flows") or {},
-            synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
-            address=node.get("address") or "",
-        ) for name, node in event["nodes"].items()},
-        pods={PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"), pod.get("uid") or "")
-              for key, pod in event["pods"].items()},
+        nodes={
+            name: NodeState(
+                connected=bool(node.get("connected")),
+                flows=node.get("flows") or {},
+                synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
+                address=node.get("address") or "",
+            )
+            for name, node in event["nodes"].items()
+        },
+        pods={
+            PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"), pod.get("uid") or "")
+            for key, pod in event["pods"].items()
+        },
         problems=_texts(event.get("problems", ())),
         refused=_texts(event.get("refused", ())),
         packet_ins=event.get("packet_ins", 0),
@@ -177,8 +185,12 @@ class Controller:
             argv += ["--config-file", str(path)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*argv, "--ofp-listen-host", str(self.socket)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=child_environment(),
+                [*argv, "--ofp-listen-host", str(self.socket)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=child_environment(),
             )
         self._run.record(self._process.pid)
 

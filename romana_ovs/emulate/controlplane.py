@@ -48,8 +48,14 @@ class ControlPlane:
     """A control plane, running between `__enter__` and `__exit__`; its parts may be ended and started in between."""
 
     def __init__(
-        self, *, address: str = LOOPBACK, controllers: bool = False, binaries: Binaries | None = None,
-        progress: Progress = lambda text: None, options: Sequence[str] = (), niceness: int = NICENESS,
+        self,
+        *,
+        address: str = LOOPBACK,
+        controllers: bool = False,
+        binaries: Binaries | None = None,
+        progress: Progress = lambda text: None,
+        options: Sequence[str] = (),
+        niceness: int = NICENESS,
     ) -> None:
         """Nothing is started yet.
 
@@ -86,7 +92,10 @@ class ControlPlane:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """End everything and remove all of it."""
         self.close()
@@ -168,14 +177,28 @@ class ControlPlane:
         return done.stdout
 
     def try_kubectl(
-        self, *arguments: str, stdin: str = "", kubeconfig: Path | None = None,
+        self,
+        *arguments: str,
+        stdin: str = "",
+        kubeconfig: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """The outcome of a kubectl command that may fail. It keeps nothing outside the run folder."""
-        environment = {**os.environ, "KUBECONFIG": str(kubeconfig or self.kubeconfig), "HOME": str(self.folder),
-                       "KUBECACHEDIR": str(self.folder / "kubectl"), "KUBERC": "off"}
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig or self.kubeconfig),
+            "HOME": str(self.folder),
+            "KUBECACHEDIR": str(self.folder / "kubectl"),
+            "KUBERC": "off",
+        }
         return subprocess.run(
-            [str(self.kubectl_path), *arguments], input=stdin, capture_output=True, text=True, check=False,
-            env=environment, timeout=COMMAND_SECONDS, start_new_session=True,
+            [str(self.kubectl_path), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=COMMAND_SECONDS,
+            start_new_session=True,
         )
 
     def apply(self, *paths: Path) -> None:
@@ -240,24 +263,36 @@ class ControlPlane:
         pki = self.folder / "pki"
         return [
             f"--etcd-servers={_etcd_url(self.folder)}",
-            f"--bind-address={self._address}", f"--advertise-address={self._address}", f"--secure-port={self._port}",
-            f"--tls-cert-file={self._serving.certificate}", f"--tls-private-key-file={self._serving.key}",
+            f"--bind-address={self._address}",
+            f"--advertise-address={self._address}",
+            f"--secure-port={self._port}",
+            f"--tls-cert-file={self._serving.certificate}",
+            f"--tls-private-key-file={self._serving.key}",
             f"--client-ca-file={self.authority}",
-            "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
             # Without a controller manager there are no service accounts that this could mount.
             *([] if self._controllers else ["--disable-admission-plugins=ServiceAccount"]),
-            f"--service-account-issuer={ISSUER}", f"--service-account-key-file={pki / 'accounts.pub'}",
+            f"--service-account-issuer={ISSUER}",
+            f"--service-account-key-file={pki / 'accounts.pub'}",
             f"--service-account-signing-key-file={pki / 'accounts.key'}",
-            f"--service-cluster-ip-range={SERVICE_RANGE}", "--allow-privileged",
-            "--endpoint-reconciler-type=none", "--profiling=false", *self._options,
+            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            "--allow-privileged",
+            "--endpoint-reconciler-type=none",
+            "--profiling=false",
+            *self._options,
         ]
 
     def _start_controllers(self) -> None:
         shared = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]
-        self._daemons["kube-controller-manager"].start([
-            *shared, "--use-service-account-credentials", f"--root-ca-file={self.authority}",
-            f"--service-account-private-key-file={self.folder / 'pki' / 'accounts.key'}",
-        ])
+        self._daemons["kube-controller-manager"].start(
+            [
+                *shared,
+                "--use-service-account-credentials",
+                f"--root-ca-file={self.authority}",
+                f"--service-account-private-key-file={self.folder / 'pki' / 'accounts.key'}",
+            ]
+        )
         self._daemons["kube-scheduler"].start(shared)
         self._await_account()
 
@@ -291,9 +326,16 @@ def _etcd_arguments(folder: Path) -> list[str]:
     """etcd on sockets inside the folder, so that nobody else reaches it; what it holds may be lost in a crash."""
     peers = f"unix://{folder}/etcd-peers.sock"
     return [
-        f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync", "--max-wals=1", "--max-snapshots=1", "--log-level=warn",
-        f"--listen-client-urls={_etcd_url(folder)}", f"--advertise-client-urls={_etcd_url(folder)}",
-        f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}", f"--initial-cluster=default={peers}",
+        f"--data-dir={folder / 'etcd'}",
+        "--unsafe-no-fsync",
+        "--max-wals=1",
+        "--max-snapshots=1",
+        "--log-level=warn",
+        f"--listen-client-urls={_etcd_url(folder)}",
+        f"--advertise-client-urls={_etcd_url(folder)}",
+        f"--listen-peer-urls={peers}",
+        f"--initial-advertise-peer-urls={peers}",
+        f"--initial-cluster=default={peers}",
     ]
 
 

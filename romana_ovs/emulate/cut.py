@@ -45,8 +45,10 @@ class OpenConnection:
             last = [_last(self.client, "client"), _last(self.server, "server")]
             silent = [now - heard > SILENCE_SECONDS for heard in last]
             if (all(silent) and now - changed > SILENCE_SECONDS) or now > deadline:
-                ends = [max(0.0, heard - changed) * 1000 if quiet else None
-                        for heard, quiet in zip(last, silent, strict=True)]
+                ends = [
+                    max(0.0, heard - changed) * 1000 if quiet else None
+                    for heard, quiet in zip(last, silent, strict=True)
+                ]
                 return Cut(*ends)
             time.sleep(POLL_SECONDS)
 

@@ -39,8 +39,12 @@ class Daemon:
         """Start it, out of reach of the terminal's Ctrl-C: whoever started it ends it."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self._run.folder, start_new_session=True,
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._run.folder,
+                start_new_session=True,
             )
         self._run.record(self._process.pid)
 

@@ -29,8 +29,10 @@ class Edit:
     def to_json(self) -> dict[str, object]:
         """As JSON values; `milliseconds` from the file's change to the last switch's barrier."""
         return {
-            "opened": [one.to_json() for one in self.opened], "closed": [one.to_json() for one in self.closed],
-            "milliseconds": self.programmed.milliseconds, "sent": dict(self.programmed.sent),
+            "opened": [one.to_json() for one in self.opened],
+            "closed": [one.to_json() for one in self.closed],
+            "milliseconds": self.programmed.milliseconds,
+            "sent": dict(self.programmed.sent),
         }
 
     def lines(self) -> list[str]:
@@ -62,8 +64,12 @@ class Edits:
     """
 
     def __init__(
-        self, expected: Callable[[], tuple[Cluster, Matrix]], *, settled: Callable[[], bool],
-        edited: Callable[[Edit], None], refused: Callable[[Sequence[str]], None],
+        self,
+        expected: Callable[[], tuple[Cluster, Matrix]],
+        *,
+        settled: Callable[[], bool],
+        edited: Callable[[Edit], None],
+        refused: Callable[[Sequence[str]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._expected = expected

@@ -54,8 +54,12 @@ class Emulation:
     """Context manager around an emulated cluster; what `listener` gets is called from another thread."""
 
     def __init__(
-        self, plan: Plan, *, progress: Callable[[str], None] = lambda _: None,
-        listener: Callable[[Event], None] = lambda _: None, complain: Callable[[str], None] = lambda _: None,
+        self,
+        plan: Plan,
+        *,
+        progress: Callable[[str], None] = lambda _: None,
+        listener: Callable[[Event], None] = lambda _: None,
+        complain: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Nothing starts yet.
 
@@ -210,6 +214,7 @@ class Emulation:
 
     def programmed_after(self, generation: int, seconds: float = SETTLE_SECONDS) -> Programmed:
         """The report that a change later than `generation` is in every switch. Raises SetupError after `seconds`."""
+
         def done() -> bool:
             return self._programmed is not None and self._programmed.generation > generation
 
@@ -245,8 +250,12 @@ class Emulation:
         behind = sorted(name for name, node in state.nodes.items() if node.synced_generation < state.generation)
         portless = sorted(key for key, pod in state.pods.items() if pod.port is None)
         parts: list[tuple[str, Sequence[str]]] = [
-            ("not connected", away), ("behind", behind), ("without a port", portless),
-            ("problems", state.problems), ("refused", state.refused), ("failing", self.troubles),
+            ("not connected", away),
+            ("behind", behind),
+            ("without a port", portless),
+            ("problems", state.problems),
+            ("refused", state.refused),
+            ("failing", self.troubles),
         ]
         return "; ".join(f"{words}: {', '.join(names)}" for words, names in parts if names) or "nothing is missing now"
 
@@ -288,8 +297,9 @@ class Emulation:
         if self._pods is None:
             return
         nodes = self._state.nodes
-        self._listed = self._listed or (nodes.keys() >= self.nodes.keys() and all(
-            node.synced_generation >= 0 for node in nodes.values()))
+        self._listed = self._listed or (
+            nodes.keys() >= self.nodes.keys() and all(node.synced_generation >= 0 for node in nodes.values())
+        )
         kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
         kept = {key: place for key, place in kept.items() if not self.reporter.ending(key, place.uid)}
         self._pods.follow({**kept, **self._places()}.values())
@@ -318,8 +328,11 @@ class Emulation:
         self._tell_troubles()
 
     def _places(self) -> dict[PodKey, PodPlace]:
-        return {key: PodPlace(key, pod.node, pod.address, pod.mac, pod.uid) for key, pod in self._state.pods.items()
-                if pod.node in self.nodes and not self.reporter.ending(key, pod.uid)}
+        return {
+            key: PodPlace(key, pod.node, pod.address, pod.mac, pod.uid)
+            for key, pod in self._state.pods.items()
+            if pod.node in self.nodes and not self.reporter.ending(key, pod.uid)
+        }
 
     def _address_nodes(self) -> None:
         """Give every node its own address on its bridge, once the controller has numbered it."""
@@ -341,11 +354,22 @@ class Emulation:
 def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
     """Put the node itself on its bridge's own port, all pods on-link."""
     mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in address.packed)
-    node.vsctl("set", "bridge", BRIDGE, f'other_config:hwaddr="{mac}"',
-               "--", "set", "interface", BRIDGE, f"mtu_request={plan.fabric.mtu}")
-    ip_batch([
-        f"addr flush dev {BRIDGE}",
-        f"link set {BRIDGE} addrgenmode none up",
-        f"addr add {address}/{plan.addresses.network.prefixlen} dev {BRIDGE}",
-    ], netns=node.netns)
-
+    node.vsctl(
+        "set",
+        "bridge",
+        BRIDGE,
+        f'other_config:hwaddr="{mac}"',
+        "--",
+        "set",
+        "interface",
+        BRIDGE,
+        f"mtu_request={plan.fabric.mtu}",
+    )
+    ip_batch(
+        [
+            f"addr flush dev {BRIDGE}",
+            f"link set {BRIDGE} addrgenmode none up",
+            f"addr add {address}/{plan.addresses.network.prefixlen} dev {BRIDGE}",
+        ],
+        netns=node.netns,
+    )

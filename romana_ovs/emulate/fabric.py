@@ -76,20 +76,37 @@ def hash_of(name: str) -> str:
 
 def _tunnels(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
     switch = emulation.netns("underlay")
-    emulation.make([
-        f"netns add {switch}",
-        *(f"link add u{index} netns {switch} type veth peer name eth0 netns {node.netns}"
-          for index, node in enumerate(nodes)),
-    ])
-    ip_batch([
-        "link add underlay type bridge", "link set underlay up",
-        *(f"link set u{index} master underlay up" for index in range(len(nodes))),
-    ], netns=switch)
+    emulation.make(
+        [
+            f"netns add {switch}",
+            *(
+                f"link add u{index} netns {switch} type veth peer name eth0 netns {node.netns}"
+                for index, node in enumerate(nodes)
+            ),
+        ]
+    )
+    ip_batch(
+        [
+            "link add underlay type bridge",
+            "link set underlay up",
+            *(f"link set u{index} master underlay up" for index in range(len(nodes))),
+        ],
+        netns=switch,
+    )
     for index, node in enumerate(nodes):
         _uplink(node, underlay_address(index))
         node.vsctl(
-            "add-port", BRIDGE, TUNNEL_PORT, "--", "set", "interface", TUNNEL_PORT, f"type={fabric.value}",
-            "options:remote_ip=flow", f"options:local_ip={underlay_address(index)}", f"options:key={TUNNEL_KEY}",
+            "add-port",
+            BRIDGE,
+            TUNNEL_PORT,
+            "--",
+            "set",
+            "interface",
+            TUNNEL_PORT,
+            f"type={fabric.value}",
+            "options:remote_ip=flow",
+            f"options:local_ip={underlay_address(index)}",
+            f"options:key={TUNNEL_KEY}",
             f"external_ids:{TUNNEL_ID}=yes",
         )
     _acquaint(nodes)
@@ -99,9 +116,19 @@ def _uplink(node: Node, address: IPv4Address) -> None:
     """Give the node its underlay address, on a bridge that Open vSwitch itself can route tunnels to."""
     ip_batch(["link set eth0 up"], netns=node.netns)
     node.vsctl(
-        "add-br", UNDERLAY_BRIDGE, "--", "set", "bridge", UNDERLAY_BRIDGE, "datapath_type=netdev",
-        "fail_mode=standalone", f'other_config:hwaddr="{_uplink_mac(address)}"',
-        "--", "add-port", UNDERLAY_BRIDGE, "eth0",
+        "add-br",
+        UNDERLAY_BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        UNDERLAY_BRIDGE,
+        "datapath_type=netdev",
+        "fail_mode=standalone",
+        f'other_config:hwaddr="{_uplink_mac(address)}"',
+        "--",
+        "add-port",
+        UNDERLAY_BRIDGE,
+        "eth0",
     )
     lines = [f"addr add {address}/{UNDERLAY_BITS} dev {UNDERLAY_BRIDGE}", f"link set {UNDERLAY_BRIDGE} up"]
     ip_batch(lines, netns=node.netns)

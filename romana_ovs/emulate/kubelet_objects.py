@@ -41,9 +41,16 @@ def node_status(name: str, address: str | None, now: str) -> dict[str, Any]:
         "allocatable": CAPACITY,
         "conditions": [{**ready, "lastHeartbeatTime": now}],
         "nodeInfo": {
-            "architecture": "", "bootID": "", "containerRuntimeVersion": "romana-ovs://", "kernelVersion": "",
-            "kubeProxyVersion": "", "kubeletVersion": f"romana-ovs {__version__}", "machineID": "",
-            "operatingSystem": "linux", "osImage": "", "systemUUID": "",
+            "architecture": "",
+            "bootID": "",
+            "containerRuntimeVersion": "romana-ovs://",
+            "kernelVersion": "",
+            "kubeProxyVersion": "",
+            "kubeletVersion": f"romana-ovs {__version__}",
+            "machineID": "",
+            "operatingSystem": "linux",
+            "osImage": "",
+            "systemUUID": "",
         },
     }
 
@@ -66,9 +73,7 @@ def pod_status(pod: Object, *, address: str, host: str | None, now: str) -> dict
         "podIP": address,
         "podIPs": [{"ip": address}],
         "startTime": now,
-        "conditions": [
-            _condition(kind, now) for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-        ],
+        "conditions": [_condition(kind, now) for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")],
         "containerStatuses": [_container(container, now) for container in spec.get("containers", ())],
     }
     if host is not None:

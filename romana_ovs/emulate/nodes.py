@@ -87,8 +87,16 @@ class Node:
 
     def _daemon(self, program: str, *arguments: str, before: Sequence[str] = ()) -> None:
         pidfile = self.folder / f"{program}.pid"
-        argv = [*before, program, *arguments, f"--pidfile={pidfile}", "--detach", "--no-chdir",
-                f"--log-file={self.folder}/{program}.log", "-vconsole:off"]
+        argv = [
+            *before,
+            program,
+            *arguments,
+            f"--pidfile={pidfile}",
+            "--detach",
+            "--no-chdir",
+            f"--log-file={self.folder}/{program}.log",
+            "-vconsole:off",
+        ]
         run(inside(self.netns, argv), env=self.environment)
         self.run.record(int(pidfile.read_text()))
 
@@ -119,8 +127,10 @@ def _deaf_to_ports() -> list[str]:
     ARP and more for the node's own addresses: pods would reach their node, and be reached, past the bridge.
     """
     bridges = ("lo", BRIDGE, UNDERLAY_BRIDGE)
-    return [*(f"rule add pref {number} iif {name} lookup local" for number, name in enumerate(bridges, start=1)),
-            "rule del pref 0"]
+    return [
+        *(f"rule add pref {number} iif {name} lookup local" for number, name in enumerate(bridges, start=1)),
+        "rule del pref 0",
+    ]
 
 
 def bridge_commands(node: str, target: str) -> list[str]:
@@ -131,12 +141,28 @@ def bridge_commands(node: str, target: str) -> list[str]:
     which is set once the node has an address: the switch would leave and come back as another.
     """
     return [
-        "add-br", BRIDGE,
-        "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail_mode=secure", "protocols=OpenFlow15",
-        "other_config:disable-in-band=true", f"other_config:datapath-id={datapath_id(node)}",
+        "add-br",
+        BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        BRIDGE,
+        "datapath_type=netdev",
+        "fail_mode=secure",
+        "protocols=OpenFlow15",
+        "other_config:disable-in-band=true",
+        f"other_config:datapath-id={datapath_id(node)}",
         f"external_ids:{NODE_ID}={node}",
-        "--", "set-controller", BRIDGE, target,
-        "--", "set", "controller", BRIDGE, "connection_mode=out-of-band", f"max_backoff={BACKOFF_MS}",
+        "--",
+        "set-controller",
+        BRIDGE,
+        target,
+        "--",
+        "set",
+        "controller",
+        BRIDGE,
+        "connection_mode=out-of-band",
+        f"max_backoff={BACKOFF_MS}",
     ]
 
 

@@ -49,7 +49,12 @@ class Authority:
         return self._issue(f"client-{distinct}", "clientAuth", {"CN": user}, organisations=groups)
 
     def _issue(
-        self, name: str, usage: str, common: dict[str, str], *, organisations: Sequence[str] = (),
+        self,
+        name: str,
+        usage: str,
+        common: dict[str, str],
+        *,
+        organisations: Sequence[str] = (),
         subject_alternatives: str = "",
     ) -> Pair:
         """A pair signed by this authority; the subject goes through a file, so that no name needs quoting."""
@@ -58,19 +63,49 @@ class Authority:
         subject = [f"{number}.O = {_quoted(one)}" for number, one in enumerate(organisations)]
         subject += [f"{key} = {_quoted(value)}" for key, value in common.items()]
         alternatives = [f"subjectAltName = {subject_alternatives}"] if subject_alternatives else []
-        config.write_text("\n".join([
-            "[req]", "prompt = no", "string_mask = utf8only", "utf8 = yes", "distinguished_name = subject",
-            "[subject]", *subject,
-            "[extensions]", "basicConstraints = critical,CA:FALSE", "keyUsage = critical,digitalSignature",
-            f"extendedKeyUsage = {usage}", *alternatives, "",
-        ]))
+        config.write_text(
+            "\n".join(
+                [
+                    "[req]",
+                    "prompt = no",
+                    "string_mask = utf8only",
+                    "utf8 = yes",
+                    "distinguished_name = subject",
+                    "[subject]",
+                    *subject,
+                    "[extensions]",
+                    "basicConstraints = critical,CA:FALSE",
+                    "keyUsage = critical,digitalSignature",
+                    f"extendedKeyUsage = {usage}",
+                    *alternatives,
+                    "",
+                ]
+            )
+        )
         make_key(pair.key)
         run(["openssl", "req", "-new", "-config", str(config), "-key", str(pair.key), "-out", str(request)])
-        run([
-            "openssl", "x509", "-req", "-in", str(request), "-days", str(DAYS), "-out", str(pair.certificate),
-            "-CA", str(self.pair.certificate), "-CAkey", str(self.pair.key), "-CAcreateserial",
-            "-extfile", str(config), "-extensions", "extensions",
-        ])
+        run(
+            [
+                "openssl",
+                "x509",
+                "-req",
+                "-in",
+                str(request),
+                "-days",
+                str(DAYS),
+                "-out",
+                str(pair.certificate),
+                "-CA",
+                str(self.pair.certificate),
+                "-CAkey",
+                str(self.pair.key),
+                "-CAcreateserial",
+                "-extfile",
+                str(config),
+                "-extensions",
+                "extensions",
+            ]
+        )
         return pair
 
 
@@ -80,14 +115,39 @@ def make_authority(folder: Path) -> Authority:
     authority = Authority(folder)
     make_key(authority.pair.key)
     config = folder / "ca.cnf"
-    config.write_text("\n".join([
-        "[req]", "prompt = no", "distinguished_name = subject", "x509_extensions = extensions",
-        "[subject]", "CN = romana-ovs emulated control plane",
-        "[extensions]", "basicConstraints = critical,CA:TRUE", "keyUsage = critical,keyCertSign,digitalSignature",
-        "subjectKeyIdentifier = hash", "",
-    ]))
-    run(["openssl", "req", "-x509", "-new", "-config", str(config), "-key", str(authority.pair.key),
-         "-days", str(DAYS), "-out", str(authority.pair.certificate)])
+    config.write_text(
+        "\n".join(
+            [
+                "[req]",
+                "prompt = no",
+                "distinguished_name = subject",
+                "x509_extensions = extensions",
+                "[subject]",
+                "CN = romana-ovs emulated control plane",
+                "[extensions]",
+                "basicConstraints = critical,CA:TRUE",
+                "keyUsage = critical,keyCertSign,digitalSignature",
+                "subjectKeyIdentifier = hash",
+                "",
+            ]
+        )
+    )
+    run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-new",
+            "-config",
+            str(config),
+            "-key",
+            str(authority.pair.key),
+            "-days",
+            str(DAYS),
+            "-out",
+            str(authority.pair.certificate),
+        ]
+    )
     return authority
 
 
@@ -107,17 +167,30 @@ def write_kubeconfig(path: Path, url: str, authority: Authority, credentials: Pa
     Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
     """
     name = "romana-ovs"
-    user = {"token": credentials} if isinstance(credentials, str) else {
-        "client-certificate-data": _base64(credentials.certificate), "client-key-data": _base64(credentials.key),
-    }
+    user = (
+        {"token": credentials}
+        if isinstance(credentials, str)
+        else {
+            "client-certificate-data": _base64(credentials.certificate),
+            "client-key-data": _base64(credentials.key),
+        }
+    )
     cluster = {"server": url, "certificate-authority-data": _base64(authority.pair.certificate)}
     path.touch(mode=0o600)
-    path.write_text(json.dumps({
-        "apiVersion": "v1", "kind": "Config", "current-context": name,
-        "clusters": [{"name": name, "cluster": cluster}],
-        "users": [{"name": name, "user": user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-    }, indent=2) + "\n")
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": name,
+                "clusters": [{"name": name, "cluster": cluster}],
+                "users": [{"name": name, "user": user}],
+                "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            },
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 def _base64(path: Path) -> str:

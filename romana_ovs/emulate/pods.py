@@ -103,8 +103,7 @@ class Pods:
         self._stop(gone)
         for key in self.failed.keys() - wanted.keys():
             self._troubles.over(key)
-        new = [place for key, place in wanted.items()
-               if key not in self._running and self._troubles.due(key, place)]
+        new = [place for key, place in wanted.items() if key not in self._running and self._troubles.due(key, place)]
         again = [place for place in new if place.pod in self.failed]
         self._start([place for place in new if place not in again])
         for place in again:
@@ -138,8 +137,10 @@ class Pods:
 
     def _start_together(self, places: Sequence[PodPlace]) -> None:
         """Start pods; raises SetupError, and leaves nothing of any of them, when one cannot be."""
-        names = [(place, f"{self._run.netns(place.pod)}-{number}", _port_name(place.pod, number))
-                 for place, number in zip(places, self._numbers, strict=False)]
+        names = [
+            (place, f"{self._run.netns(place.pod)}-{number}", _port_name(place.pod, number))
+            for place, number in zip(places, self._numbers, strict=False)
+        ]
         started: list[RunningPod] = []
         try:
             self._make(names, started)
@@ -154,11 +155,15 @@ class Pods:
 
     def _make(self, names: Sequence[tuple[PodPlace, str, str]], started: list[RunningPod]) -> None:
         """Make namespaces, cables and processes of pods, which are then `started`, and at last their ports."""
-        self._run.make(line for place, netns, port in names for line in (
-            f"netns add {netns}",
-            f"link add {port} netns {self._nodes[place.node].netns} type veth"
-            f" peer name {INTERFACE} address {place.mac} netns {netns}",
-        ))
+        self._run.make(
+            line
+            for place, netns, port in names
+            for line in (
+                f"netns add {netns}",
+                f"link add {port} netns {self._nodes[place.node].netns} type veth"
+                f" peer name {INTERFACE} address {place.mac} netns {netns}",
+            )
+        )
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(lambda name: ip_batch(_inside_lines(name[0], self._mtu), netns=name[1]), names))
         for place, netns, port in names:
@@ -212,7 +217,7 @@ def _joined(commands: Iterable[list[str]]) -> list[str]:
 def _port_name(pod: PodKey, number: int) -> str:
     """An interface name that shows the pod's own name as far as it fits."""
     suffix = f"-{number}"
-    stem = re.sub("[^a-z0-9-]", "-", pod.partition("/")[2])[:PORT_NAME_LENGTH - len(suffix)]
+    stem = re.sub("[^a-z0-9-]", "-", pod.partition("/")[2])[: PORT_NAME_LENGTH - len(suffix)]
     return stem + suffix
 
 

@@ -32,7 +32,8 @@ class Difference:
         found, wanted = ("open", "closed") if self.measured else ("closed", "open")
         at = self.opening
         return f"{at.source} -> {at.destination} {at.port} is {found}, should be {wanted}" + (
-            f" ({self.detail})" if self.detail else "")
+            f" ({self.detail})" if self.detail else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +46,28 @@ class Measurement:
     def differences(self, expected: Matrix) -> list[Difference]:
         """Every pair and port on which this and the expectation disagree, sorted."""
         here, there = set(self.matrix.openings()), set(expected.openings())
-        return [
-            Difference(one, one in there, one in here, self.details.get(one, "")) for one in sorted(here ^ there)
-        ]
+        return [Difference(one, one in there, one in here, self.details.get(one, "")) for one in sorted(here ^ there)]
 
 
 def measure(
-    pods: Mapping[PodKey, RunningPod], ports: Sequence[str], *, expected: Matrix | None = None,
-    forget_sctp: Callable[[], None] = lambda: None, seconds: float = PROBE_SECONDS,
+    pods: Mapping[PodKey, RunningPod],
+    ports: Sequence[str],
+    *,
+    expected: Matrix | None = None,
+    forget_sctp: Callable[[], None] = lambda: None,
+    seconds: float = PROBE_SECONDS,
 ) -> Measurement:
     """The measured matrix of `pods` (all serving `ports`) by real connections, every pair by every port.
 
     What `expected` has open gets the second chance that `look` gives. Raises SetupError.
     """
-    paths = [Opening(source, destination, port) for source in pods for destination in pods if source != destination
-             for port in ports]
+    paths = [
+        Opening(source, destination, port)
+        for source in pods
+        for destination in pods
+        if source != destination
+        for port in ports
+    ]
     hoped = frozenset(expected.openings()) if expected is not None else frozenset()
     answers = look(pods, paths, hoped=hoped, forget_sctp=forget_sctp, seconds=seconds)
     matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
@@ -67,8 +75,12 @@ def measure(
 
 
 def look(
-    pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], *, hoped: AbstractSet[Opening] = frozenset(),
-    forget_sctp: Callable[[], None] = lambda: None, seconds: float = PROBE_SECONDS,
+    pods: Mapping[PodKey, RunningPod],
+    paths: Sequence[Opening],
+    *,
+    hoped: AbstractSet[Opening] = frozenset(),
+    forget_sctp: Callable[[], None] = lambda: None,
+    seconds: float = PROBE_SECONDS,
 ) -> dict[Opening, Answer]:
     """What each path answered.
 
@@ -120,7 +132,8 @@ def ask(
         agent = pods[source].agent
         begun.append((mine, agent, agent.probe_begin([_target(pods, path) for path in mine], seconds=seconds)))
     return {
-        path: answer for mine, agent, number in begun
+        path: answer
+        for mine, agent, number in begun
         for path, answer in zip(mine, agent.probe_end(number, seconds=seconds), strict=True)
     }
 

@@ -43,8 +43,12 @@ class Prompt(cmd.Cmd):
     """The prompt; `show_matrix` measures and draws the ports it is given (empty: the usual ones)."""
 
     def __init__(
-        self, emulation: Emulation, *, show_matrix: Callable[[tuple[str, ...]], None],
-        stdin: IO[str] = sys.stdin, stdout: IO[str] = sys.stdout,
+        self,
+        emulation: Emulation,
+        *,
+        show_matrix: Callable[[tuple[str, ...]], None],
+        stdin: IO[str] = sys.stdin,
+        stdout: IO[str] = sys.stdout,
     ) -> None:
         super().__init__(stdin=stdin, stdout=stdout)
         self._emulation = emulation

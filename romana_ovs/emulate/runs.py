@@ -87,7 +87,7 @@ class Run:
 
 def short(name: str) -> str:
     """`name`, or where it is too long for paths of sockets (unix(7): 107 bytes), its beginning and a hash of it."""
-    return name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def start_run(runs: Path = RUNS_FOLDER) -> Run:

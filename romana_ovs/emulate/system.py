@@ -34,7 +34,11 @@ def require_machine() -> None:
 
 
 def run(
-    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = None, held: IO[str] | None = None,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    held: IO[str] | None = None,
 ) -> str:
     """The standard output of a command that must succeed.
 
@@ -43,8 +47,14 @@ def run(
     """
     try:
         done = subprocess.run(
-            argv, env={**os.environ, **(env or {})}, input=stdin or "", capture_output=True, text=True,
-            timeout=COMMAND_SECONDS, check=False, start_new_session=True,
+            argv,
+            env={**os.environ, **(env or {})},
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+            start_new_session=True,
             pass_fds=() if held is None else (held.fileno(),),
         )
     except FileNotFoundError as error:
@@ -78,6 +88,7 @@ def within(netns: str, work: Callable[[], None]) -> None:
 
     Raises what it raises, and SetupError when the namespace is not there.
     """
+
     def moved() -> None:
         try:
             enter(str(NETNS_FOLDER / netns))

@@ -85,8 +85,10 @@ def admitted(policies: Iterable[Policy], most: int) -> tuple[list[Policy], froze
 
 def too_much(place: Place, most: int) -> Problem:
     """The problem of a policy that stands at `place` and has no room."""
-    reason = (f"the policies of its namespace ask for more than {most} peers and ports (namespace_terms), and older "
-              "ones than this have the room: it isolates what it selects and allows nothing")
+    reason = (
+        f"the policies of its namespace ask for more than {most} peers and ports (namespace_terms), and older "
+        "ones than this have the room: it isolates what it selects and allows nothing"
+    )
     return place.problem("spec", reason)
 
 

@@ -120,8 +120,7 @@ def _pod_address(status: Mapping[str, object], notes: Notes, *, own: bool, plan:
     """
     texts = [("status.podIP", status.get("podIP"))]
     texts += [
-        (f"{where}.ip", entry.get("ip"))
-        for where, entry in notes.entries_of(status.get("podIPs"), "status.podIPs")
+        (f"{where}.ip", entry.get("ip")) for where, entry in notes.entries_of(status.get("podIPs"), "status.podIPs")
     ]
     found = [(path, _address(text, path, notes)) for path, text in texts]
     for path, address in found if own else ():

@@ -74,9 +74,7 @@ class Store:
         self._held: dict[ObjectId, _Held] = {}
         self._cluster = Cluster(settings=settings)
 
-    def apply(
-        self, content: Content, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None
-    ) -> Loaded:
+    def apply(self, content: Content, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None) -> Loaded:
         """The cluster that `content` describes now, with all problems found.
 
         `nodes` asks for that many nodes; raises InputError, with nothing changed, when the folder has

@@ -66,8 +66,10 @@ def _fault(labels: Mapping[str, str], namespace_labels: Mapping[str, str], setti
     tenant = labels.get(settings.tenant_key, "")
     if not tenant or namespace_labels.get(PREFIX + tenant) == ALLOWED:
         return ""
-    return (f"label {shown(settings.tenant_key)} names tenant {shown(tenant)}, but namespace {namespace} has no label "
-            f"{PREFIX}{tenant}={ALLOWED}")
+    return (
+        f"label {shown(settings.tenant_key)} names tenant {shown(tenant)}, but namespace {namespace} has no label "
+        f"{PREFIX}{tenant}={ALLOWED}"
+    )
 
 
 def tenant_object_name(tenant: str) -> str:

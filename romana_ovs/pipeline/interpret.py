@@ -38,7 +38,15 @@ MAX_DEPTH = 64
 """Resubmits inside resubmits that Open vSwitch follows before it drops the packet."""
 
 _CT_FIELDS = (
-    "ct_state", "ct_zone", "ct_mark", "ct_label", "ct_nw_proto", "ct_nw_src", "ct_nw_dst", "ct_tp_src", "ct_tp_dst",
+    "ct_state",
+    "ct_zone",
+    "ct_mark",
+    "ct_label",
+    "ct_nw_proto",
+    "ct_nw_src",
+    "ct_nw_dst",
+    "ct_tp_src",
+    "ct_tp_dst",
 )
 
 Fields = dict[str, int]

@@ -71,9 +71,7 @@ QUESTION = Register(
     "Classify",
     "Deliver",
 )
-SENDER_SURVIVOR = Register(
-    "sender_survivor", _reg(0, 14, 1), "the same of a sender on this node", "Classify", "State"
-)
+SENDER_SURVIVOR = Register("sender_survivor", _reg(0, 14, 1), "the same of a sender on this node", "Classify", "State")
 LOST = Register(
     "lost",
     _reg(0, 15, 1),

@@ -10,10 +10,12 @@ from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, Register
 
 _ALL = (*REGISTERS, *CONNTRACK_BITS)
-_DECLARED: Mapping[str, tuple[Register, ...]] = MappingProxyType({
-    field: tuple(register for register in _ALL if register.bits.field == field)
-    for field in {register.bits.field for register in _ALL}
-})
+_DECLARED: Mapping[str, tuple[Register, ...]] = MappingProxyType(
+    {
+        field: tuple(register for register in _ALL if register.bits.field == field)
+        for field in {register.bits.field for register in _ALL}
+    }
+)
 """The registers that are bits of each field."""
 
 

@@ -131,9 +131,7 @@ def namespace_tenant(name: str, labels: Mapping[str, str], settings: Settings) -
     return name
 
 
-def _may_meet(
-    server: str | None, client: str, *, namespaces: Mapping[str, Labels], settings: Settings | None
-) -> bool:
+def _may_meet(server: str | None, client: str, *, namespaces: Mapping[str, Labels], settings: Settings | None) -> bool:
     if settings is None or settings.isolation is Isolation.NONE or server is None or server == client:
         return True
     tenants = [namespace_tenant(name, namespaces.get(name, NO_LABELS), settings) for name in (server, client)]

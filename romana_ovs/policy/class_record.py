@@ -90,9 +90,7 @@ def _entries(data: Any) -> tuple[ClassEntry, ...]:
 
 
 def _atoms_out(atoms: Iterable[Atom]) -> list[list[Any]]:
-    return [
-        [atom.key, None if atom.values is None else sorted(atom.values)] for atom in sorted(atoms, key=atom_order)
-    ]
+    return [[atom.key, None if atom.values is None else sorted(atom.values)] for atom in sorted(atoms, key=atom_order)]
 
 
 def _atoms_in(data: Any, place: str) -> frozenset[Atom]:

@@ -161,9 +161,7 @@ class Reference:
     def _by_policies(self, source: Party, destination: Party, port: PortRef) -> Decision:
         """Steps 6 and 7."""
         egress = Side(tuple(each.key for each in source.egress), tuple(self._egress(source, destination, port)))
-        ingress = Side(
-            tuple(each.key for each in destination.ingress), tuple(self._ingress(source, destination, port))
-        )
+        ingress = Side(tuple(each.key for each in destination.ingress), tuple(self._ingress(source, destination, port)))
         if egress.refuses or ingress.refuses:
             refusing = [key for side in (egress, ingress) if side.refuses for key in side.selecting]
             why = explain.refusals(egress, ingress, (source.name, destination.name))
@@ -187,9 +185,7 @@ class Reference:
         admitted = self._isolation_lets(source, destination)
         level = self.cluster.settings.isolation.value
         shared = self._shared(destination) and level != Isolation.NONE.value
-        why = explain.isolation(
-            level, destination.name, segment=destination.segment, admitted=admitted, shared=shared
-        )
+        why = explain.isolation(level, destination.name, segment=destination.segment, admitted=admitted, shared=shared)
         return Decision(admitted, why, (RuleRef(explain.ISOLATION, "", level),))
 
     def _isolation_lets(self, source: Party, destination: Party) -> bool:
@@ -334,8 +330,10 @@ def _tenants_apart(source: Party, destination: Party) -> Decision:
     without = [party.name for party in (source, destination) if party.pod is not None and not party.segment.tenant]
     rule = (RuleRef(explain.TENANT, "", destination.segment.tenant or source.segment.tenant),)
     if without:
-        verb = "belong to no tenant and talk with their own nodes" if len(without) > 1 else (
-            "belongs to no tenant and talks with its own node"
+        verb = (
+            "belong to no tenant and talk with their own nodes"
+            if len(without) > 1
+            else ("belongs to no tenant and talks with its own node")
         )
         return Decision(False, f"{explain.listing(without)} {verb} only", rule)
     tenants = f"{source.segment.tenant} and {destination.segment.tenant}"

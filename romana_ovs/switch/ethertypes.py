@@ -46,8 +46,13 @@ class NotFiltered(SetupError):
 class Instruction(ctypes.Structure):
     """One instruction of BPF (`struct bpf_insn`)."""
 
-    _fields_ = (("code", ctypes.c_uint8), ("to", ctypes.c_uint8, 4), ("of", ctypes.c_uint8, 4),
-                ("offset", ctypes.c_int16), ("value", ctypes.c_int32))
+    _fields_ = (
+        ("code", ctypes.c_uint8),
+        ("to", ctypes.c_uint8, 4),
+        ("of", ctypes.c_uint8, 4),
+        ("offset", ctypes.c_int16),
+        ("value", ctypes.c_int32),
+    )
 
 
 _LOAD_32, _LOAD_16, _SET, _COPY, _ADD, _BIG_ENDIAN, _EXIT = 0x61, 0x69, 0xB7, 0xBF, 0x07, 0xDC, 0x95
@@ -78,8 +83,13 @@ PROGRAM = (
 class _LoadOptions(ctypes.Structure):
     """The beginning of `struct bpf_prog_load_opts`; libbpf takes the rest for zeros."""
 
-    _fields_ = (("size", ctypes.c_size_t), ("attempts", ctypes.c_int), ("attach_type", ctypes.c_int),
-                ("btf", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("attach_type", ctypes.c_int),
+        ("btf", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
 
 
 def filter_ports(devices: Sequence[str]) -> None:
@@ -113,7 +123,8 @@ def _loaded(library: ctypes.CDLL) -> Iterator[int]:
     code = (Instruction * len(PROGRAM))(*PROGRAM)
     options = _LoadOptions(ctypes.sizeof(_LoadOptions), 0, 0, 0, _XDP_HAS_FRAGS)
     program = library.bpf_prog_load(
-        _PROG_TYPE_XDP, PROGRAM_NAME, _LICENSE, code, ctypes.c_size_t(len(PROGRAM)), ctypes.byref(options))
+        _PROG_TYPE_XDP, PROGRAM_NAME, _LICENSE, code, ctypes.c_size_t(len(PROGRAM)), ctypes.byref(options)
+    )
     if program < 0:
         raise NotFiltered(f"ethertypes cannot be filtered: the kernel takes no BPF program: {os.strerror(-program)}")
     try:
@@ -137,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command `python -m romana_ovs.switch.ethertypes DEVICE ...`: 0, or 2 with a sentence on standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m romana_ovs.switch.ethertypes",
-        description="Drop what comes in at these network devices, ports of pods, and is neither IPv4 nor ARP.")
+        description="Drop what comes in at these network devices, ports of pods, and is neither IPv4 nor ARP.",
+    )
     parser.add_argument("devices", nargs="+", metavar="DEVICE")
     try:
         filter_ports(parser.parse_args(argv).devices)

@@ -34,7 +34,7 @@ _NAT, _NAT_SOURCE, _NAT_IPV4 = 36, 1, 1
 _SCTP = 132
 _INIT, _INIT_ACK = 1, 2
 _TAG, _WINDOW = 0x524F4D41, 0x10000
-_ETHERNET = bytes.fromhex("0a5800000002" "0a5800000001" "0800")
+_ETHERNET = bytes.fromhex("0a58000000020a58000000010800")
 _PACKET_IN_HEAD = 16
 """Bytes of a packet-in before its match: buffer, length, reason, table, cookie."""
 
@@ -89,9 +89,7 @@ def _packet_out(packet: bytes, actions: bytes, xid: int) -> bytes:
 
 def _ct(flags: int, nested: bytes) -> bytes:
     length = 24 + len(nested)
-    return struct.pack(
-        "!HHIHHIHB3xH", EXPERIMENTER, length, NICIRA, CT, flags, 0, PROBE_ZONE, NO_TABLE, 0
-    ) + nested
+    return struct.pack("!HHIHHIHB3xH", EXPERIMENTER, length, NICIRA, CT, flags, 0, PROBE_ZONE, NO_TABLE, 0) + nested
 
 
 def _nat(flags: int, address: IPv4Address | None) -> bytes:

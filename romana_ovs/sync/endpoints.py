@@ -73,10 +73,13 @@ class Moves:
 
 def renewed(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
     """The addresses that another pod has now, maybe on the same port; of an unknown UID nothing can be said."""
-    return tuple(sorted(
-        address for address, (key, uid) in after.items()
-        if address in before and (before[address][0] != key or not same_uid(before[address][1], uid))
-    ))
+    return tuple(
+        sorted(
+            address
+            for address, (key, uid) in after.items()
+            if address in before and (before[address][0] != key or not same_uid(before[address][1], uid))
+        )
+    )
 
 
 def moves(before: Mapping[FlowKey, Flow], plan: Plan) -> Moves:

@@ -43,7 +43,12 @@ class HostNumbers:
         return tuple(self._refused.values())
 
     def update(
-        self, nodes: Collection[str], used: Collection[str], *, usable: Callable[[int], bool], acknowledged: float,
+        self,
+        nodes: Collection[str],
+        used: Collection[str],
+        *,
+        usable: Callable[[int], bool],
+        acknowledged: float,
         now: int,
     ) -> None:
         """Gives each of `nodes` a number, and takes those of others that are not `used` by pods any more.

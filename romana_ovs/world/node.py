@@ -177,7 +177,8 @@ class NodePart:
         alive = [pod for pod in self._pods.values() if attachable(pod) is not None]
         held = {pod.key: self.registry.endpoint(pod.key) for pod in alive}
         foreign = [
-            pod.address for pod in alive
+            pod.address
+            for pod in alive
             if pod.address is not None and ((end := held[pod.key]) is None or end.foreign or end.address != pod.address)
         ]
         return Report(
@@ -192,9 +193,7 @@ class NodePart:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
-        others = [
-            problem for problem in self._members.problems if problem.kind != "Node" or problem.name == self.node
-        ]
+        others = [problem for problem in self._members.problems if problem.kind != "Node" or problem.name == self.node]
         return (self._refused, *others) if self._refused is not None else tuple(others)
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts] | None = None) -> NodeView | None:
@@ -315,6 +314,7 @@ def _numbers(published: Published) -> tuple[Any, ...]:
 
 
 def _routes(published: Published) -> tuple[ForeignRoute, ...]:
-    granted = ((address, published.hosts.get(claim.node)) for address, claim in published.foreign.items()
-               if claim.granted)
+    granted = (
+        (address, published.hosts.get(claim.node)) for address, claim in published.foreign.items() if claim.granted
+    )
     return tuple(ForeignRoute(address, host) for address, host in sorted(granted) if host is not None)

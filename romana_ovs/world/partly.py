@@ -34,7 +34,8 @@ def partly(rules: RuleSet, target: RuleSet, answered: Callable[[str, frozenset[A
     if any(label != waiting.namespaces[name] for name, label in target.namespaces.items()):
         return waiting
     names = [
-        name for name in {**rules.by_namespace, **target.by_namespace}
+        name
+        for name in {**rules.by_namespace, **target.by_namespace}
         if rules.by_namespace.get(name) is not target.by_namespace.get(name)
     ]
     old, new = _policies(rules, names), _policies(target, names)

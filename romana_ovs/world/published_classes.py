@@ -45,9 +45,7 @@ class PublishedClasses:
         self._born: dict[int, int] = {}
         self._leaving: dict[int, tuple[str, int]] = {}
         self._going = {number: (name, now) for name, each in before.namespaces.items() for number in each.going}
-        self._retired = {
-            number: (name, now) for name, each in before.namespaces.items() for number in each.retired
-        }
+        self._retired = {number: (name, now) for name, each in before.namespaces.items() for number in each.retired}
         self._known = frozenset(number for each in before.namespaces.values() for number in each.classes)
         self._classes: Mapping[int, ClassInfo] = MappingProxyType({})
         self._answers: dict[str, Answers] = {}
@@ -99,8 +97,11 @@ class PublishedClasses:
             name, yes = self._classes[number].namespace, self._answers[self._classes[number].namespace][number]
             self._identities.renumber(number)
             heir = next(
-                each for each, info in self._book.classes.items()
-                if each not in self._classes and info.namespace == name and segment_of(each) == segment_of(number)
+                each
+                for each, info in self._book.classes.items()
+                if each not in self._classes
+                and info.namespace == name
+                and segment_of(each) == segment_of(number)
                 and yes == _yes(info)
             )
             self._leaving[number] = (name, heir)

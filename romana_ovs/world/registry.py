@@ -156,7 +156,9 @@ class RegistryPart:
         released = min((report.released for report in known.values()), default=math.inf)
         absent = self._absent({name: report for name, report in known.items() if name in away})
         self._stages.advance(
-            acknowledged=reached, released=released, now=now,
+            acknowledged=reached,
+            released=released,
+            now=now,
             held_up=lambda name: (first and absent.anything) or self._held_up(name, absent),
         )
         self._stages.follow(self._rules.rule_set.atoms, classed=self._classes.namespaces, now=now)

@@ -57,8 +57,10 @@ class Reliance:
         self._show(namespaces)
 
     def _choose(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
-        ready = not patient or (self._blank and self.rules is None) or all(
-            asked <= self._reliable(name) for name, asked in target.atoms.items() if name in namespaces
+        ready = (
+            not patient
+            or (self._blank and self.rules is None)
+            or all(asked <= self._reliable(name) for name, asked in target.atoms.items() if name in namespaces)
         )
         if ready:
             self.rules, self.waiting = target, False

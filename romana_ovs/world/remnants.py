@@ -94,9 +94,7 @@ class Remnants:
         self.changes += 1
         self._held.pop(remnant.key, None)
         self._held[remnant.key] = remnant
-        self._book.assign(
-            remnant.key, segment=remnant.segment, namespace=remnant.namespace, labels=remnant.labels
-        )
+        self._book.assign(remnant.key, segment=remnant.segment, namespace=remnant.namespace, labels=remnant.labels)
 
     def _drop(self, key: PodKey) -> None:
         self.changes += 1

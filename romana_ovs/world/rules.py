@@ -170,8 +170,10 @@ class Rules:
         fitting = Room().take(asked)
         if fitting == asked:
             return asked
-        reason = (f"policies ask {len(asked)} questions about labels of its pods, of which {len(fitting)} have room: "
-                  "the rules that ask the others admit nobody by them")
+        reason = (
+            f"policies ask {len(asked)} questions about labels of its pods, of which {len(fitting)} have room: "
+            "the rules that ask the others admit nobody by them"
+        )
         self._crowded[name] = Problem(reason, kind="Namespace", name=name)
         return fitting
 

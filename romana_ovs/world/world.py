@@ -92,8 +92,10 @@ class World:
             self._identities.forget_unclaimed()
         for node in done.nodes:
             self._residents.pop(node, None)
-        if done.members or classes is not self._identities.classes or before != (
-            self.registry.freed, self.registry.hosts, self.registry.segments
+        if (
+            done.members
+            or classes is not self._identities.classes
+            or before != (self.registry.freed, self.registry.hosts, self.registry.segments)
         ):
             self.revision += 1
 
@@ -117,10 +119,12 @@ class World:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
-        return tuple(sorted(
-            [*self._members.problems, *self._refused.values(), *self._rules.problems],
-            key=lambda problem: (problem.kind, problem.name, problem.reason),
-        ))
+        return tuple(
+            sorted(
+                [*self._members.problems, *self._refused.values(), *self._rules.problems],
+                key=lambda problem: (problem.kind, problem.name, problem.reason),
+            )
+        )
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView:
         """What the node of `facts` must know; `all_facts` are those of every bridge that is known, by node.
@@ -241,6 +245,7 @@ class World:
 
     def _foreign_routes(self, hosts: Mapping[str, int], nodes: Mapping[str, Node]) -> tuple[ForeignRoute, ...]:
         """The ways to addresses that are not from the plan; none to one that a node has got since."""
+
         def work_out() -> tuple[ForeignRoute, ...]:
             blocked = self.registry.blocked
             ends = sorted(self._foreign.values(), key=lambda end: end.address)

@@ -150,9 +150,18 @@ def test_addresses_of_nodes_are_nobody_elses(registry):
     assert registry.claim("ns/x", uid="x", node="n1", address=blocked).foreign
 
 
-@pytest.mark.parametrize("text", [
-    "0.0.0.0", "0.0.0.9", "127.0.0.1", "169.254.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.0.0.0",
+        "0.0.0.9",
+        "127.0.0.1",
+        "169.254.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+    ],
+)
 def test_an_address_that_nobody_can_have_is_not_claimed(registry, text):
     for address in (IPv4Address(text), TINY.network.network_address, TINY.network.broadcast_address):
         with pytest.raises(AddressError, match=f"address {address} is .* which no pod and no node can have"):

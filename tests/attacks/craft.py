@@ -64,10 +64,22 @@ def packet(source: IPv4Address, target: IPv4Address, protocol: int, payload: byt
     options = how.options + bytes(-len(how.options) % 4)
     words = 5 + len(options) // 4 if how.words is None else how.words
     total = 20 + len(options) + len(payload) if how.total is None else how.total
-    head = struct.pack(
-        "!BBHHHBBH4s4s", how.version << 4 | words, how.tos, total, how.ident, how.fragment, how.ttl, protocol, 0,
-        source.packed, target.packed,
-    ) + options
+    head = (
+        struct.pack(
+            "!BBHHHBBH4s4s",
+            how.version << 4 | words,
+            how.tos,
+            total,
+            how.ident,
+            how.fragment,
+            how.ttl,
+            protocol,
+            0,
+            source.packed,
+            target.packed,
+        )
+        + options
+    )
     value = checksum(head) ^ (0x5555 if how.broken else 0)
     return head[:10] + struct.pack("!H", value) + head[12:] + payload
 
@@ -83,12 +95,19 @@ def udp(a: End, b: End, ports: tuple[int, int] = (7000, 7001), data: bytes = b"a
 
 
 def tcp(
-    a: End, b: End, ports: tuple[int, int], flags: int, *, data: bytes = b"", seq: int = 1000, ack: int = 0,
-    broken: bool = False, how: Ip = PLAIN,
+    a: End,
+    b: End,
+    ports: tuple[int, int],
+    flags: int,
+    *,
+    data: bytes = b"",
+    seq: int = 1000,
+    ack: int = 0,
+    broken: bool = False,
+    how: Ip = PLAIN,
 ) -> bytes:
     """A TCP segment."""
-    made = frames.tcp(
-        a.address, b.address, ports, flags, eth_src=a.mac, seq=seq, ack=ack, data=data, broken=broken)
+    made = frames.tcp(a.address, b.address, ports, flags, eth_src=a.mac, seq=seq, ack=ack, data=data, broken=broken)
     return ip(a, b, TCP, made[34:], how)
 
 
@@ -122,8 +141,14 @@ def fragment(frame: bytes, start: int, piece: bytes, *, ident: int = 4711, more:
 
 
 def arp(
-    a: End, operation: int, sender: tuple[str, IPv4Address], target: tuple[str, IPv4Address], *, to: str = BROADCAST,
-    head: tuple[int, int, int, int] = (1, IPV4, 6, 4), kind: int = ARP,
+    a: End,
+    operation: int,
+    sender: tuple[str, IPv4Address],
+    target: tuple[str, IPv4Address],
+    *,
+    to: str = BROADCAST,
+    head: tuple[int, int, int, int] = (1, IPV4, 6, 4),
+    kind: int = ARP,
 ) -> bytes:
     """An ARP packet; `sender` and `target` are hardware and protocol address, `head` says their kinds and sizes."""
     body = struct.pack("!HHBBH", *head, operation)

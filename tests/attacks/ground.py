@@ -21,12 +21,21 @@ SEND = 9100
 """The UDP port from which controls are sent to LISTEN: another one, so that what goes back is no reply to them."""
 ONE_PORT = f"{{from: [{{podSelector: {{matchLabels: {{app: pal}}}}}}], ports: [{{port: {LISTEN}, protocol: UDP}}]}}"
 PODS = (
-    pod("atk", "node1", "red") + pod("mate1", "node1", "red") + pod("mate2", "node2", "red")
-    + pod("v1", "node1", "blue") + pod("v2", "node2", "blue")
-    + pod("iso1", "node1", "blue", app="iso") + pod("iso2", "node2", "blue", app="iso")
-    + pod("pal1", "node1", "blue", app="pal") + pod("pal2", "node2", "blue", app="pal")
-    + pod("foe", "node1", "blue") + pod("spy1", "node1", "blue") + pod("spy2", "node2", "blue")
-    + pod("dns", "node1", "kube-system") + pod("kin1", "node1", "kube-system") + pod("kin2", "node2", "kube-system")
+    pod("atk", "node1", "red")
+    + pod("mate1", "node1", "red")
+    + pod("mate2", "node2", "red")
+    + pod("v1", "node1", "blue")
+    + pod("v2", "node2", "blue")
+    + pod("iso1", "node1", "blue", app="iso")
+    + pod("iso2", "node2", "blue", app="iso")
+    + pod("pal1", "node1", "blue", app="pal")
+    + pod("pal2", "node2", "blue", app="pal")
+    + pod("foe", "node1", "blue")
+    + pod("spy1", "node1", "blue")
+    + pod("spy2", "node2", "blue")
+    + pod("dns", "node1", "kube-system")
+    + pod("kin1", "node1", "kube-system")
+    + pod("kin2", "node2", "kube-system")
 )
 POLICIES = policy("iso", "app: iso", ONE_PORT, namespace="blue")
 

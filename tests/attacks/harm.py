@@ -125,11 +125,18 @@ def flooding(
 ) -> Iterator[subprocess.Popen[str]]:
     """The process that floods; it ends by itself, and in the end anyway."""
     words = 1 + max((word for one in frames for _, word in one.places), default=-1)
-    order = {"rate": rate, "seconds": seconds, "words": words, "frames": [
-        {"hex": one.frame.hex(), "places": one.places, "checksum": one.checksum} for one in frames]}
+    order = {
+        "rate": rate,
+        "seconds": seconds,
+        "words": words,
+        "frames": [{"hex": one.frame.hex(), "places": one.places, "checksum": one.checksum} for one in frames],
+    }
     process = subprocess.Popen(
-        inside(scene.cluster.pod(source).netns, [sys.executable, flood.__file__]), stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True)
+        inside(scene.cluster.pod(source).netns, [sys.executable, flood.__file__]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdin is not None
         process.stdin.write(json.dumps(order) + "\n")
@@ -150,5 +157,8 @@ def _connecting(scene: Scene) -> Iterator[dict[str, Traffic]]:
 
 def _counts(traffic: dict[str, Traffic]) -> Counts:
     """The counts of what was begun until now, once all of it has its outcome."""
-    return {f"{source} -> {target}": (one["good"], one["oldest"]) for source, running in traffic.items()
-            for (_, target, _), one in zip(OTHERS[source], running.decided(), strict=True)}
+    return {
+        f"{source} -> {target}": (one["good"], one["oldest"])
+        for source, running in traffic.items()
+        for (_, target, _), one in zip(OTHERS[source], running.decided(), strict=True)
+    }

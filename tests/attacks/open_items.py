@@ -20,8 +20,10 @@ class Open:
 
 
 OPEN: tuple[Open, ...] = (
-    Open("*: SCTP server to other ports of its client: *",
-         "where the switch does not track SCTP ports (before 3.2) docs, check and conditions say what is open"),
+    Open(
+        "*: SCTP server to other ports of its client: *",
+        "where the switch does not track SCTP ports (before 3.2) docs, check and conditions say what is open",
+    ),
 )
 
 

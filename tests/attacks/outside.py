@@ -24,8 +24,9 @@ def outside(node: Node) -> Iterator[str]:
     host = node.run.netns("outside")
     ip_batch([f"netns add {host}", f"link add up0 netns {node.netns} type veth peer name eth0 netns {host}"])
     # An emulated node hears its bridges only, so it is told to hear this card too.
-    ip_batch(["rule add pref 9 iif up0 lookup local", "addr add 203.0.113.1/24 dev up0", "link set up0 up"],
-             netns=node.netns)
+    ip_batch(
+        ["rule add pref 9 iif up0 lookup local", "addr add 203.0.113.1/24 dev up0", "link set up0 up"], netns=node.netns
+    )
     ip_batch([f"addr add {ADDRESS}/24 dev eth0", "link set eth0 up", "route add default via 203.0.113.1"], netns=host)
     assert run(node.netns, "sysctl", "-w", "net.ipv4.ip_forward=1").returncode == 0
     listener = within(host, lambda: socket.create_server((ADDRESS, PORT)))

@@ -24,16 +24,22 @@ SERVERS = {"blue/quiet1": "blue/far", "blue/quiet2": "blue/near"}
 HEIRS = {"node1": ("192.0.2.61", "blue/far"), "node2": ("192.0.2.62", "blue/near")}
 """An address on each node that a pod has and then another, and a server on the other node that knows it."""
 STREAMS = {
-    "inside node1": ("blue/talk1", "blue/near"), "inside node2": ("blue/talk2", "blue/far"),
-    "from node1 to node2": ("blue/talk1", "blue/far"), "from node2 to node1": ("blue/talk2", "blue/near"),
+    "inside node1": ("blue/talk1", "blue/near"),
+    "inside node2": ("blue/talk2", "blue/far"),
+    "from node1 to node2": ("blue/talk1", "blue/far"),
+    "from node2 to node1": ("blue/talk2", "blue/near"),
     "from node1 to outside": ("blue/talk1", "outside"),
 }
 BUSY = frozenset({"blue/talk1", "blue/talk2", "blue/near", "blue/far"})
 """Pods that have connections of their own, so that they hear something."""
 PODS = (
-    pod("talk1", "node1", "blue") + pod("talk2", "node2", "blue") + pod("near", "node1", "blue")
-    + pod("far", "node2", "blue") + pod("quiet1", "node1", "blue", app="quiet")
-    + pod("quiet2", "node2", "blue", app="quiet") + pod("sealed1", "node1", "blue", app="sealed")
+    pod("talk1", "node1", "blue")
+    + pod("talk2", "node2", "blue")
+    + pod("near", "node1", "blue")
+    + pod("far", "node2", "blue")
+    + pod("quiet1", "node1", "blue", app="quiet")
+    + pod("quiet2", "node2", "blue", app="quiet")
+    + pod("sealed1", "node1", "blue", app="sealed")
     + pod("sealed2", "node2", "blue", app="sealed")
 )
 SEALED = f"""
@@ -84,7 +90,8 @@ class Restarted:
 def restarted(folder: Path, fabric: Fabric, node: str) -> Iterator[Restarted]:
     """Connections of all kinds are open, then policies shut some and pods change, then `node`'s switch dies."""
     with (
-        ground.cluster(folder, fabric, more=PODS + SEALED) as cluster, outside(cluster.node("node1")) as host,
+        ground.cluster(folder, fabric, more=PODS + SEALED) as cluster,
+        outside(cluster.node("node1")) as host,
         scene_of(cluster, fabric) as scene,
     ):
         for key in ("blue/near", "blue/far"):
@@ -175,8 +182,11 @@ def _restart(cluster: Live, node: str) -> None:
 
 def _received(cluster: Live, host: str) -> dict[tuple[str, str], float]:
     """What each end of each stream has received, in bytes; infinite where it has ended. By stream and role."""
-    address = {server: host if server == "outside" else cluster.pod(server).place.address
-               for pair in STREAMS.values() for server in pair}
+    address = {
+        server: host if server == "outside" else cluster.pod(server).place.address
+        for pair in STREAMS.values()
+        for server in pair
+    }
     found = {}
     for name, (client, server) in STREAMS.items():
         ends = [("client", client, server)] + [("server", server, client)] * (server != "outside")

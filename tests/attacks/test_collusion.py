@@ -24,9 +24,13 @@ def _udp(a: End, b: End) -> tuple[Frames, Frames]:
 
 def _tcp(a: End, b: End) -> tuple[Frames, Frames]:
     """Both open at once, and go on as if each had heard the other (RFC 9293, 3.5)."""
+
     def half(one: End, two: End, ports: tuple[int, int]) -> Frames:
-        return [craft.tcp(one, two, ports, SYN, seq=1000), craft.tcp(one, two, ports, SYN | ACK, seq=1000, ack=1001),
-                craft.tcp(one, two, ports, PSH | ACK, seq=1001, ack=1001, data=b"attack")]
+        return [
+            craft.tcp(one, two, ports, SYN, seq=1000),
+            craft.tcp(one, two, ports, SYN | ACK, seq=1000, ack=1001),
+            craft.tcp(one, two, ports, PSH | ACK, seq=1001, ack=1001, data=b"attack"),
+        ]
 
     return half(a, b, (7101, 7201)), half(b, a, (7201, 7101))
 
@@ -34,7 +38,8 @@ def _tcp(a: End, b: End) -> tuple[Frames, Frames]:
 def _sctp(a: End, b: End) -> tuple[Frames, Frames]:
     kinds = (1, 2, 10, 11, 0)
     return [craft.sctp(a, b, (7102, 7202), kind) for kind in kinds], [
-        craft.sctp(b, a, (7202, 7102), kind) for kind in kinds]
+        craft.sctp(b, a, (7202, 7102), kind) for kind in kinds
+    ]
 
 
 def _echo(a: End, b: End) -> tuple[Frames, Frames]:
@@ -43,18 +48,26 @@ def _echo(a: End, b: End) -> tuple[Frames, Frames]:
 
 def _errors_about(make: Callable[[End, End], tuple[Frames, Frames]]) -> Callable[[End, End], tuple[Frames, Frames]]:
     """Each first sends its refused packets; then errors about the other's, which it knows although it heard none."""
+
     def both(a: End, b: End) -> tuple[Frames, Frames]:
         one, two = make(a, b)
-        return ([*one, *(error for about in two for error in errors(a, b, about))],
-                [*two, *(error for about in one for error in errors(b, a, about))])
+        return (
+            [*one, *(error for about in two for error in errors(a, b, about))],
+            [*two, *(error for about in one for error in errors(b, a, about))],
+        )
 
     return both
 
 
 WAYS = {
-    "UDP": _udp, "TCP, both open": _tcp, "SCTP": _sctp, "echo": _echo,
-    "ICMP errors about UDP": _errors_about(_udp), "ICMP errors about TCP": _errors_about(_tcp),
-    "ICMP errors about SCTP": _errors_about(_sctp), "ICMP errors about echo": _errors_about(_echo),
+    "UDP": _udp,
+    "TCP, both open": _tcp,
+    "SCTP": _sctp,
+    "echo": _echo,
+    "ICMP errors about UDP": _errors_about(_udp),
+    "ICMP errors about TCP": _errors_about(_tcp),
+    "ICMP errors about SCTP": _errors_about(_sctp),
+    "ICMP errors about echo": _errors_about(_echo),
 }
 
 

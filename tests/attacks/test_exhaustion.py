@@ -80,13 +80,15 @@ def _outside(aim: Aim) -> Aim:
 
 
 FILLS: dict[str, tuple[Duel, Callable[[Aim], list[Vary]]]] = {
-    "UDP to itself": (TENANT[0], _udp_to_itself), "TCP to itself, both ends": (TENANT[0], _tcp_to_itself),
+    "UDP to itself": (TENANT[0], _udp_to_itself),
+    "TCP to itself, both ends": (TENANT[0], _tcp_to_itself),
     "UDP to its own tenant, same node": (TENANT[0], lambda aim: _udp(aim.at_ally())),
     "UDP to its own tenant, other node": (TENANT[1], lambda aim: _udp(aim.at_ally())),
     "SYN to its own tenant, same node": (TENANT[0], lambda aim: _syn(aim.at_ally())),
     "SYN to its own tenant, other node": (TENANT[1], lambda aim: _syn(aim.at_ally())),
     "echo to its own tenant, same node": (TENANT[0], lambda aim: _echo(aim.at_ally())),
-    "UDP refused, same node": (TENANT[0], _udp), "UDP refused, other node": (TENANT[1], _udp),
+    "UDP refused, same node": (TENANT[0], _udp),
+    "UDP refused, other node": (TENANT[1], _udp),
     "UDP to outside": (TENANT[0], lambda aim: _udp(_outside(aim))),
     "UDP to its node": (TENANT[0], lambda aim: _udp(replace(aim, victim=aim.nodes[0]))),
 }
@@ -114,8 +116,7 @@ def small(scene: Scene) -> Iterator[None]:
 
 @pytest.mark.attack("connection table")
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    "fills", [pytest.param(one, marks=[] if one == "UDP to itself" else [LONG]) for one in FILLS])
+@pytest.mark.parametrize("fills", [pytest.param(one, marks=[] if one == "UDP to itself" else [LONG]) for one in FILLS])
 def test_other_tenants_go_on_to_connect(scene: Scene, fills: str) -> None:
     duel, make = FILLS[fills]
     frames = make(aim_of(scene, duel))
@@ -131,10 +132,12 @@ def test_others_datagrams_in_fragments_arrive(scene: Scene, duel: Duel) -> None:
     a, b = scene.end(duel.friend), scene.end(duel.victim)
     eventually(lambda: _let_go(scene, duel), "the switches have let go of older fragments", 2 * FORGET_SECONDS)
     assert _arrive(scene, duel, a, b) == DATAGRAMS, "at rest all arrive"
-    whole = craft.udp(scene.end(duel.attacker), scene.end(duel.ally), (7000, 7001), b"f" * (FULL - 8),
-                      how=Ip(ident=0, fragment=MORE))
-    with flooding(scene, duel.attacker, [Vary(whole, ((FRAGMENT_IDENT, 0),), IP_SUM)], rate=RATE,
-                  seconds=FIRSTS_SECONDS) as process:
+    whole = craft.udp(
+        scene.end(duel.attacker), scene.end(duel.ally), (7000, 7001), b"f" * (FULL - 8), how=Ip(ident=0, fragment=MORE)
+    )
+    with flooding(
+        scene, duel.attacker, [Vary(whole, ((FRAGMENT_IDENT, 0),), IP_SUM)], rate=RATE, seconds=FIRSTS_SECONDS
+    ) as process:
         process.wait()
     arrived = _arrive(scene, duel, a, b)
     if arrived < SHARE * DATAGRAMS:

@@ -68,8 +68,11 @@ def _types(aim: Aim) -> list[Vary]:
 
 def _hops(aim: Aim) -> list[Vary]:
     """Every TTL with 32 of the values of TOS."""
-    return [Vary(craft.udp(aim.attacker, aim.victim, how=Ip(ttl=ttl, tos=tos)))
-            for ttl in range(256) for tos in range(0, 256, 8)]
+    return [
+        Vary(craft.udp(aim.attacker, aim.victim, how=Ip(ttl=ttl, tos=tos)))
+        for ttl in range(256)
+        for tos in range(0, 256, 8)
+    ]
 
 
 def _flags(aim: Aim) -> list[Vary]:
@@ -94,8 +97,11 @@ def _plan_addresses(aim: Aim) -> list[Vary]:
 def _share_addresses(aim: Aim) -> list[Vary]:
     """Targets in the share of the victim's node: all that differ from the victim in no bit of the host."""
     frame, own = _udp(aim), int(aim.victim.address)
-    return [Vary(frame[:DST] + (own & ~0xFFF03F | segment << 12 | endpoint).to_bytes(4, "big") + frame[DST + 4 :])
-            for segment in range(0, 4096, 8) for endpoint in range(0, 64, 4)]
+    return [
+        Vary(frame[:DST] + (own & ~0xFFF03F | segment << 12 | endpoint).to_bytes(4, "big") + frame[DST + 4 :])
+        for segment in range(0, 4096, 8)
+        for endpoint in range(0, 64, 4)
+    ]
 
 
 def _arp_senders(aim: Aim) -> list[Vary]:
@@ -145,13 +151,27 @@ def _ports(aim: Aim) -> list[Vary]:
 
 
 VARIES: dict[str, Callable[[Aim], list[Vary]]] = {
-    "destination MACs": lambda aim: _mac(_udp(aim), DST_MAC), "source MACs": lambda aim: _mac(_udp(aim), SRC_MAC),
-    "ARP targets": _arp_targets, "tags": _tags, BESIDE: _ipv4_tags, "ethertypes": _types,
-    "TTL and TOS": _hops, "TCP flags": _flags,
-    "source addresses": _sources, "destination addresses": _targets, "identities": _identities, "UDP ports": _ports,
-    "addresses of the plan": _plan_addresses, "addresses of one node": _share_addresses,
-    "ARP senders": _arp_senders, "ARP hardware addresses": _arp_hardware, "ARP operations": _arp_operations,
-    "IP protocols": _protocols, "ICMP types and codes": _icmp, "fragments": _pieces, "IPv6": _ipv6,
+    "destination MACs": lambda aim: _mac(_udp(aim), DST_MAC),
+    "source MACs": lambda aim: _mac(_udp(aim), SRC_MAC),
+    "ARP targets": _arp_targets,
+    "tags": _tags,
+    BESIDE: _ipv4_tags,
+    "ethertypes": _types,
+    "TTL and TOS": _hops,
+    "TCP flags": _flags,
+    "source addresses": _sources,
+    "destination addresses": _targets,
+    "identities": _identities,
+    "UDP ports": _ports,
+    "addresses of the plan": _plan_addresses,
+    "addresses of one node": _share_addresses,
+    "ARP senders": _arp_senders,
+    "ARP hardware addresses": _arp_hardware,
+    "ARP operations": _arp_operations,
+    "IP protocols": _protocols,
+    "ICMP types and codes": _icmp,
+    "fragments": _pieces,
+    "IPv6": _ipv6,
 }
 
 
@@ -165,7 +185,8 @@ def scene(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.attack("flood")
 @pytest.mark.parametrize("duel", [pytest.param(TENANT[0], marks=LONG), TENANT[1]], ids=lambda duel: duel.name)
 @pytest.mark.parametrize(
-    "varies", [pytest.param(one, marks=[] if one == "destination MACs" else [LONG]) for one in VARIES])
+    "varies", [pytest.param(one, marks=[] if one == "destination MACs" else [LONG]) for one in VARIES]
+)
 def test_others_are_not_harmed(scene: Scene, varies: str, duel: ground.Duel) -> None:
     with scene.unfiltered(ATTACKER) if varies == BESIDE else contextlib.nullcontext():
         harm = harm_of(scene, ATTACKER, VARIES[varies](aim_of(scene, duel)))

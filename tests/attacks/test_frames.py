@@ -27,7 +27,9 @@ def aim_of(scene: Scene, duel: Duel) -> Aim:
 def _attacks() -> list[object]:
     return [
         pytest.param(one, duel, id=f"{one.name}-{duel.name}", marks=[] if one.short else [pytest.mark.long])
-        for duel in DUELS for one in SETS if duel in one.duels
+        for duel in DUELS
+        for one in SETS
+        if duel in one.duels
     ]
 
 

@@ -32,18 +32,24 @@ DUELS = (
     Duel("closed by policy both ways, same node", "blue/foe", "blue/v1", "blue/sealed1", "blue/pal1"),
     Duel("closed by policy both ways, other node", "blue/foe", "blue/v2", "blue/sealed2", "blue/pal1"),
 )
-QUIET = tuple(Duel(f"{client} of {server}", server, "blue/v1" if client[-1] == "1" else "blue/v2", client, "blue/pal1")
-              for client, server in SERVERS.items())
-HEIR = tuple(Duel(f"blue/heir{node[-1]}", server, "blue/v1" if node == "node1" else "blue/v2", f"blue/heir{node[-1]}",
-                  "blue/pal1") for node, (_, server) in HEIRS.items())
+QUIET = tuple(
+    Duel(f"{client} of {server}", server, "blue/v1" if client[-1] == "1" else "blue/v2", client, "blue/pal1")
+    for client, server in SERVERS.items()
+)
+HEIR = tuple(
+    Duel(
+        f"blue/heir{node[-1]}", server, "blue/v1" if node == "node1" else "blue/v2", f"blue/heir{node[-1]}", "blue/pal1"
+    )
+    for node, (_, server) in HEIRS.items()
+)
 NUMBER = 30
 """How often a server pushes."""
 
 
 @pytest.fixture(scope="module", params=NODES)
-def after(request: pytest.FixtureRequest, fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
-    Restarted
-]:
+def after(
+    request: pytest.FixtureRequest, fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Restarted]:
     """The cluster after the death of one node's switch."""
     with restarted(tmp_path_factory.mktemp("restart"), fabric, request.param) as made:
         yield made
@@ -63,8 +69,11 @@ def test_a_client_that_is_shut_hears_nothing_of_its_old_server(after: Restarted,
     server, client = after.scene.end(duel.attacker), after.scene.end(duel.victim)
     segment = again(server, client, after.segments[duel.victim])
     about = [*pushes(client, server), turned(segment)]
-    frames = {"UDP and echo": pushes(server, client), "TCP": [segment],
-              "ICMP errors": [error for one in about for error in errors(server, client, one)]}[way]
+    frames = {
+        "UDP and echo": pushes(server, client),
+        "TCP": [segment],
+        "ICMP errors": [error for one in about for error in errors(server, client, one)],
+    }[way]
     after.scene.attack(duel, frames * NUMBER if way != "ICMP errors" else frames)
     after.scene.hears_nothing_of(duel.victim, server)
 
@@ -72,12 +81,12 @@ def test_a_client_that_is_shut_hears_nothing_of_its_old_server(after: Restarted,
 @pytest.mark.attack("restart")
 @pytest.mark.parametrize("duel", HEIR, ids=lambda duel: duel.name)
 @pytest.mark.parametrize("way", ["UDP and echo", "ICMP errors"])
-def test_an_heir_of_an_address_hears_nothing_that_is_meant_for_another(
-    after: Restarted, way: str, duel: Duel
-) -> None:
+def test_an_heir_of_an_address_hears_nothing_that_is_meant_for_another(after: Restarted, way: str, duel: Duel) -> None:
     server, client = after.scene.end(duel.attacker), after.scene.end(duel.victim)
-    frames = {"UDP and echo": pushes(server, client) * NUMBER,
-              "ICMP errors": [error for one in pushes(client, server) for error in errors(server, client, one)]}[way]
+    frames = {
+        "UDP and echo": pushes(server, client) * NUMBER,
+        "ICMP errors": [error for one in pushes(client, server) for error in errors(server, client, one)],
+    }[way]
     after.scene.attack(duel, frames)
     after.scene.hears_nothing_of(duel.victim, server)
 
@@ -93,8 +102,9 @@ def test_strangers_are_not_taken_for_old_friends(after: Restarted, frames: Frame
 @LONG
 @pytest.mark.attack("restart, egress open")
 @pytest.mark.parametrize("duel", POLICY, ids=lambda duel: duel.name)
-@pytest.mark.parametrize("frames", [one for one in KEPT if not one.name.startswith("ICMP errors")],
-                         ids=lambda frames: frames.name)
+@pytest.mark.parametrize(
+    "frames", [one for one in KEPT if not one.name.startswith("ICMP errors")], ids=lambda frames: frames.name
+)
 def test_who_may_ask_hears_at_most_what_may_be_an_answer(after: Restarted, frames: FrameSet, duel: Duel) -> None:
     """The victim may open connections to the attacker: TCP that opens nothing may be of a lost one, all else not.
 

@@ -62,8 +62,11 @@ def test_a_server_that_pushes_is_heard_no_more(scene: Scene, way: str, duel: Due
         scene.through(duel.victim, duel.attacker, [asked])
         scene.passes(duel, [pushed] * PUSHES)
         scene.passes(duel, told)
-    frames = {"UDP": [pushed] * PUSHES, "ICMP errors about UDP": told * 2,
-              "ICMP errors while UDP goes on": [each for one in told * 2 for each in (pushed, one)]}[way]
+    frames = {
+        "UDP": [pushed] * PUSHES,
+        "ICMP errors about UDP": told * 2,
+        "ICMP errors while UDP goes on": [each for one in told * 2 for each in (pushed, one)],
+    }[way]
     scene.attack(duel, frames)
     scene.hears_nothing_of(duel.victim, server)
 

@@ -133,14 +133,17 @@ def test_an_address_that_two_pods_carry(tmp_path: Path, capsys: pytest.CaptureFi
     assert (row["name"], row["problem"]) == ("b", "10.1.0.1 is the address of pod default/a too")
 
 
-@pytest.mark.parametrize(("address", "problem"), [
-    ("127.0.0.1", "127.0.0.1 is a loopback address, which no pod and no node can have"),
-    ("224.0.0.1", "224.0.0.1 is a multicast address, which no pod and no node can have"),
-    ("10.0.0.0", "10.0.0.0 is the first address of the network 10.0.0.0/8, which no pod and no node can have"),
-    ("172.16.0.2", "address 172.16.0.2 is that of a node"),
-    ("10.0.0.1", "address 10.0.0.1 is that of node n1 on its own bridge"),
-    ("10.0.0.65", "address 10.0.0.65 is that of node n2 on its own bridge"),
-])
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("127.0.0.1", "127.0.0.1 is a loopback address, which no pod and no node can have"),
+        ("224.0.0.1", "224.0.0.1 is a multicast address, which no pod and no node can have"),
+        ("10.0.0.0", "10.0.0.0 is the first address of the network 10.0.0.0/8, which no pod and no node can have"),
+        ("172.16.0.2", "address 172.16.0.2 is that of a node"),
+        ("10.0.0.1", "address 10.0.0.1 is that of node n1 on its own bridge"),
+        ("10.0.0.65", "address 10.0.0.65 is that of node n2 on its own bridge"),
+    ],
+)
 def test_an_address_that_no_pod_may_have(
     address: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,9 +175,15 @@ def test_pods_for_which_no_address_is_left(tmp_path: Path, capsys: pytest.Captur
     assert "network 10.0.0.0/28 leaves 32 - 28 = 4 bits" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [
-    ["check"], ["matrix"], ["verdict", "--from", "a/b", "--to", "a/c", "--port", "80"], ["flows", "--node", "node1"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check"],
+        ["matrix"],
+        ["verdict", "--from", "a/b", "--to", "a/c", "--port", "80"],
+        ["flows", "--node", "node1"],
+    ],
+)
 def test_a_state_file_that_is_not_there_is_told_by_every_command_that_reads_one(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,8 @@ def test_dead_runs_go_and_live_ones_stay(
         (tmp_path / name).mkdir()
     assert main(["clean"]) == 0
     assert capsys.readouterr().out == "".join(
-        f"Removed run {name}: 0 processes, 0 network namespaces.\n" for name in ("dead", "gone"))
+        f"Removed run {name}: 0 processes, 0 network namespaces.\n" for name in ("dead", "gone")
+    )
     (tmp_path / "dead").mkdir()
     assert main(["clean", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": [{"run": "dead", "processes": 0, "namespaces": []}]}

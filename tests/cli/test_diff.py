@@ -162,9 +162,13 @@ def test_pods_whose_names_others_share_the_beginning_of_are_named_by_the_first()
     pods = {PodKey(f"x/{name}"): _labelled(name, app) for name, app in named.items()}
     found = workloads(Cluster(pods=pods))
     assert {str(key): name for key, name in found.items()} == {
-        "x/web-1": "x/web-1 and 1 alike", "x/web-3": "x/web-1 and 1 alike",
-        "x/web-2": "x/web-2 and 1 alike", "x/web-4": "x/web-2 and 1 alike",
-        "x/db-0": "x/db-* (2 pods)", "x/db-1": "x/db-* (2 pods)", "x/x": "x/x",
+        "x/web-1": "x/web-1 and 1 alike",
+        "x/web-3": "x/web-1 and 1 alike",
+        "x/web-2": "x/web-2 and 1 alike",
+        "x/web-4": "x/web-2 and 1 alike",
+        "x/db-0": "x/db-* (2 pods)",
+        "x/db-1": "x/db-* (2 pods)",
+        "x/x": "x/x",
     }
 
 

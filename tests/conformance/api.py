@@ -134,8 +134,9 @@ def _told(cluster: Cluster, wanted: Iterable[Manifest]) -> bool:
             policies.add((key.namespace, key.name))
         elif not _labels(manifest).items() <= getattr(cluster.namespaces.get(key.name), "labels", {}).items():
             return False
-    return (pods == {key: dict(pod.labels) for key, pod in cluster.pods.items()}
-            and policies == {(policy.namespace, policy.name) for policy in cluster.policies.values()})
+    return pods == {key: dict(pod.labels) for key, pod in cluster.pods.items()} and policies == {
+        (policy.namespace, policy.name) for policy in cluster.policies.values()
+    }
 
 
 @contextmanager

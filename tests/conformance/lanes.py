@@ -94,6 +94,7 @@ def _forget_verdicts(emulation: Emulation) -> None:
 
 def objects_of(emulation: Emulation | None, turns: Sequence[Turn | None]) -> list[Manifest]:
     """All manifests of a round; a lane without a turn has the base. Without an emulation no address may be asked."""
+
     def address(name: str, lane: int) -> IPv4Address:
         assert emulation is not None
         return _address(emulation, lane_name(name, lane))
@@ -137,8 +138,13 @@ def _look_at(emulation: Emulation, turns: Sequence[Turn | None], mode: str) -> d
 
 
 def _paths(step: Step, pods: Sequence[str]) -> list[Opening]:
-    return [Opening(PodKey(source), PodKey(destination), port)
-            for port in step.ports for source in pods for destination in pods if source != destination]
+    return [
+        Opening(PodKey(source), PodKey(destination), port)
+        for port in step.ports
+        for source in pods
+        for destination in pods
+        if source != destination
+    ]
 
 
 def _in_lane(path: Opening, lane: int) -> Opening:
@@ -149,13 +155,19 @@ def _in_lane(path: Opening, lane: int) -> Opening:
 def _claims(emulation: Emulation, turns: Sequence[Turn | None]) -> list[tuple[int, str]]:
     """The claims that do not hold; nothing outside of the cluster is there to be asked."""
     asked = [
-        (lane, claim) for lane, turn in enumerate(turns) if turn is not None for claim in turn.step.claims
+        (lane, claim)
+        for lane, turn in enumerate(turns)
+        if turn is not None
+        for claim in turn.step.claims
         if all(end in emulation.nodes or "/" in end for end in (claim.source, claim.destination))
     ]
     with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
         opened = list(pool.map(lambda one: _connects(emulation, one[1], one[0]), asked))
-    return [(lane, f"{claim} does not hold") for (lane, claim), is_open in zip(asked, opened, strict=True)
-            if is_open != claim.open]
+    return [
+        (lane, f"{claim} does not hold")
+        for (lane, claim), is_open in zip(asked, opened, strict=True)
+        if is_open != claim.open
+    ]
 
 
 def _connects(emulation: Emulation, claim: Claim, lane: int) -> bool:

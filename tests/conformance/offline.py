@@ -47,7 +47,9 @@ def expected(step: Step, pods: Iterable[str], mode: str) -> set[Opening]:
     known = list(pods)
     return {
         Opening(PodKey(source), PodKey(destination), port)
-        for port in step.ports for source in known for destination in known
+        for port in step.ports
+        for source in known
+        for destination in known
         if source != destination and step.allows(source, destination, port, tenants=mode == "tenants")
     }
 

@@ -14,15 +14,82 @@ from tests.conformance.words import Manifest
 Path = tuple[str | int, ...]
 
 CIDRS = (
-    "10.0.0.0/8", "0.0.0.0/0", "10.0.0.1/8", "10.1.0.0/16", "10.0.0.0/33", "10.0.0.0", "010.0.0.0/8", "10.0.0.0/08",
-    "10.0/8", "10.0.0.0/-1", "10.0.0.0/8 ", "fd00::/8", "fd00::1/8", "FD00::/8", "fe80::1%eth0/64", "::/0", "/8",
-    "::ffff:10.0.0.0/104", "::/129", "x/8", "10.0.0.0/+8", "10.0.0.0/255.0.0.0", "1.2.3.4/32", "",
+    "10.0.0.0/8",
+    "0.0.0.0/0",
+    "10.0.0.1/8",
+    "10.1.0.0/16",
+    "10.0.0.0/33",
+    "10.0.0.0",
+    "010.0.0.0/8",
+    "10.0.0.0/08",
+    "10.0/8",
+    "10.0.0.0/-1",
+    "10.0.0.0/8 ",
+    "fd00::/8",
+    "fd00::1/8",
+    "FD00::/8",
+    "fe80::1%eth0/64",
+    "::/0",
+    "/8",
+    "::ffff:10.0.0.0/104",
+    "::/129",
+    "x/8",
+    "10.0.0.0/+8",
+    "10.0.0.0/255.0.0.0",
+    "1.2.3.4/32",
+    "",
 )
-PORTS = (0, 1, 80, 81, 65535, 65536, -1, 2**31, 2**40, 80.0, 80.5, 1e3, True, "http", "80", "HTTP", "a--b", "-a",
-         "a" * 15, "a" * 16, "")
-TEXTS = ("", "x", "a b", "a.b", "a_b", "-a", "a" * 63, "a" * 64, "example.com/a", "/a", "a/b/c", "a/", "\u00e9",
-         "TCP", "UDP", "SCTP", "tcp", "ICMP", "In", "NotIn", "Exists", "DoesNotExist", "in", "Ingress", "Egress",
-         "ingress")
+PORTS = (
+    0,
+    1,
+    80,
+    81,
+    65535,
+    65536,
+    -1,
+    2**31,
+    2**40,
+    80.0,
+    80.5,
+    1e3,
+    True,
+    "http",
+    "80",
+    "HTTP",
+    "a--b",
+    "-a",
+    "a" * 15,
+    "a" * 16,
+    "",
+)
+TEXTS = (
+    "",
+    "x",
+    "a b",
+    "a.b",
+    "a_b",
+    "-a",
+    "a" * 63,
+    "a" * 64,
+    "example.com/a",
+    "/a",
+    "a/b/c",
+    "a/",
+    "\u00e9",
+    "TCP",
+    "UDP",
+    "SCTP",
+    "tcp",
+    "ICMP",
+    "In",
+    "NotIn",
+    "Exists",
+    "DoesNotExist",
+    "in",
+    "Ingress",
+    "Egress",
+    "ingress",
+)
 OTHERS: tuple[object, ...] = (
     None, True, {}, [], [{}], [None], ["Ingress"], ["Ingress", "Egress"], ["Ingress"] * 3, ["a", "b"], ["a", ""],
     ["a b"], {"matchLabels": {}}, {"matchLabels": {"a": None}}, {"matchLabels": {"a": "b c"}}, {"a": "b"},
@@ -40,9 +107,27 @@ OTHERS: tuple[object, ...] = (
 """What stands in a manifest now and then, right or wrong, in the place for it or in another."""
 ODD_VALUES: tuple[object, ...] = (*CIDRS, *PORTS, *TEXTS, *OTHERS)
 FITTING: Mapping[str, tuple[object, ...]] = {"cidr": CIDRS, "except": CIDRS, "port": PORTS, "endPort": PORTS}
-ODD_FIELDS = ("podSelector", "namespaceSelector", "ipBlock", "ports", "from", "to", "port", "protocol", "endPort",
-              "values", "cidr", "except", "ingress", "egress", "policyTypes", "matchLabels", "matchExpressions",
-              "allow", "Ports")
+ODD_FIELDS = (
+    "podSelector",
+    "namespaceSelector",
+    "ipBlock",
+    "ports",
+    "from",
+    "to",
+    "port",
+    "protocol",
+    "endPort",
+    "values",
+    "cidr",
+    "except",
+    "ingress",
+    "egress",
+    "policyTypes",
+    "matchLabels",
+    "matchExpressions",
+    "allow",
+    "Ports",
+)
 
 
 def encoded(policy: KubernetesPolicy) -> dict[str, object]:
@@ -62,10 +147,20 @@ def manifest(spec: object, name: str = "tried", namespace: str = "default") -> M
 
 
 def _selector(selector: Selector) -> dict[str, object]:
-    return {"matchExpressions": [
-        {"key": each.key, "operator": each.operator.value, **({"values": sorted(each.values)} if each.values else {})}
-        for each in selector.requirements
-    ]} if selector.requirements else {}
+    return (
+        {
+            "matchExpressions": [
+                {
+                    "key": each.key,
+                    "operator": each.operator.value,
+                    **({"values": sorted(each.values)} if each.values else {}),
+                }
+                for each in selector.requirements
+            ]
+        }
+        if selector.requirements
+        else {}
+    )
 
 
 def _rule(rule: PolicyRule, side: str) -> dict[str, object]:

@@ -66,6 +66,7 @@ def endpoints(state: State) -> list[str]:
 
 def resolved(state: State, address: Callable[[str], IPv4Address], lane: int = 0) -> list[Manifest]:
     """The manifests of a state with addresses put in; `address` knows pods (`x/b`) and nodes (`node1`)."""
+
     def put_in(found: re.Match[str]) -> str:
         name, width = found.groups()
         if name == "lane":

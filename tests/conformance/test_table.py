@@ -59,7 +59,8 @@ def test_the_rule_of_tenants_is_what_cases_write_out() -> None:
         written += len(step.tenants)
         ruled = expected(replace(step, tenants={}), pods, "tenants")
         assert {path for path in ruled if path.port in step.tenants} == {
-            path for path in expected(step, pods, "tenants") if path.port in step.tenants}
+            path for path in expected(step, pods, "tenants") if path.port in step.tenants
+        }
     assert written > 10
 
 
@@ -92,16 +93,25 @@ def test_every_upstream_test_has_its_case() -> None:
     folder = _upstream_folder()
     if folder is None:
         pytest.skip("needs the source of k8s.io/kubernetes in the Go module cache: `make kube` puts it there")
-    titles = [title for name in ("network_policy.go", "network_policy_api.go")
-              for title in _upstream_titles((folder / name).read_text())]
+    titles = [
+        title
+        for name in ("network_policy.go", "network_policy_api.go")
+        for title in _upstream_titles((folder / name).read_text())
+    ]
     ours = [case.upstream for case in CASES if case.upstream]
     assert len(titles) > 45 and len(set(ours)) == len(ours)
     assert set(titles) == {*ours, *UPSTREAM_ELSEWHERE}
 
 
 def test_a_lane_renames_namespaces_wherever_they_are_asked_for() -> None:
-    made = in_lane(policy("x/p", where("kubernetes.io/metadata.name", "NotIn", "x", "y"), ingress=[
-        {"from": [{"namespaceSelector": named("y"), "podSelector": labels(pod="x")}]}]), 2)
+    made = in_lane(
+        policy(
+            "x/p",
+            where("kubernetes.io/metadata.name", "NotIn", "x", "y"),
+            ingress=[{"from": [{"namespaceSelector": named("y"), "podSelector": labels(pod="x")}]}],
+        ),
+        2,
+    )
     assert key_of(made).namespace == "x-2"
     assert made["spec"]["podSelector"]["matchExpressions"][0]["values"] == ["x-2", "y-2"]
     assert made["spec"]["ingress"][0]["from"][0] == {"namespaceSelector": named("y-2"), "podSelector": labels(pod="x")}

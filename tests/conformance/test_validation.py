@@ -54,8 +54,10 @@ SHAPES: dict[str, tuple[object, bool]] = {
     "an exception outside": (_with_cidr("10.0.0.0/8", "11.0.0.0/16"), False),
     "an exception of the other family": (_with_cidr("fd00::/8", "10.0.0.0/16"), False),
     "In without values": ({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, False),
-    "Exists with values": ({"podSelector": {"matchExpressions": [
-        {"key": "a", "operator": "Exists", "values": ["b"]}]}}, False),
+    "Exists with values": (
+        {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}},
+        False,
+    ),
 }
 """Specs, and whether both take them."""
 

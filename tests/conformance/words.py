@@ -32,7 +32,6 @@ class Way(Enum):
     API = "packets, objects from the API server"
 
 
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """One exception: pairs that fit the patterns (`*`, `x/*`, `x/a`) are open, or closed."""
@@ -167,7 +166,10 @@ def case(
 
 
 def step(
-    does: str, *changes: Change, expect: Mapping[str, Reach], claims: Sequence[Claim] = (),
+    does: str,
+    *changes: Change,
+    expect: Mapping[str, Reach],
+    claims: Sequence[Claim] = (),
     tenants: Mapping[str, Reach] | None = None,
 ) -> Step:
     """A step; keys of `expect` and `tenants` may be several ports, separated by blanks."""
@@ -252,8 +254,10 @@ def policy(key: str, selector: Manifest = EVERY, **spec: object) -> Manifest:
     namespace, name = key.split("/")
     fields = {"policyTypes" if field == "types" else field: value for field, value in spec.items()}
     return {
-        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": namespace}, "spec": {"podSelector": selector, **fields},
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"podSelector": selector, **fields},
     }
 
 
@@ -273,8 +277,13 @@ def no_namespace(name: str) -> Gone:
 
 
 def pod(
-    key: str, *, node: str = "", labels: Mapping[str, str] | None = None, ports: Sequence[Manifest] | None = None,
-    status: Manifest | None = None, **spec: object,
+    key: str,
+    *,
+    node: str = "",
+    labels: Mapping[str, str] | None = None,
+    ports: Sequence[Manifest] | None = None,
+    status: Manifest | None = None,
+    **spec: object,
 ) -> Manifest:
     """A pod. Without `labels` it has its own name as `pod`, without `ports` those that all pods of the base have.
 
@@ -284,7 +293,9 @@ def pod(
     metadata = {"name": name, "namespace": namespace, "labels": {"pod": name} if labels is None else dict(labels)}
     container = {"name": "serve", "image": "serve", "ports": list(BASE_PORTS if ports is None else ports)}
     return {
-        "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
         "spec": {"nodeName": node or BASE_NODES.get(key, "node1"), "containers": [container], **spec},
         **({"status": status} if status else {}),
     }
@@ -305,8 +316,15 @@ BASE_PORTS = tuple(
     for number, protocol in (each.split("/") for each in ALL_PORTS.split())
 )
 BASE_NODES = {
-    "x/a": "node1", "x/b": "node1", "x/c": "node2", "y/a": "node2", "y/b": "node3", "y/c": "node1", "z/a": "node3",
-    "z/b": "node3", "z/c": "node2",
+    "x/a": "node1",
+    "x/b": "node1",
+    "x/c": "node2",
+    "y/a": "node2",
+    "y/b": "node3",
+    "y/c": "node1",
+    "z/a": "node3",
+    "z/b": "node3",
+    "z/c": "node2",
 }
 """Where the nine pods of the base are: every namespace has two pods on one node, and one elsewhere."""
 BASE = tuple(namespace(name) for name in "xyz") + tuple(pod(key, node=node) for key, node in BASE_NODES.items())

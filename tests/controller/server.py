@@ -50,10 +50,21 @@ class Server:
         held = self._objects[str(resource)].get((namespace, name))
         same = held is not None and held.get("spec") == parts.get("spec")
         metadata = held["metadata"] if held is not None else {"uid": f"uid-{next(self._versions)}"}
-        self._store(resource, (namespace, name), {**parts, "kind": resource.kind, "metadata": {
-            **metadata, "name": name, "namespace": namespace, "labels": dict(labels or {}),
-            "generation": metadata.get("generation", 0) + (0 if same else 1),
-        }})
+        self._store(
+            resource,
+            (namespace, name),
+            {
+                **parts,
+                "kind": resource.kind,
+                "metadata": {
+                    **metadata,
+                    "name": name,
+                    "namespace": namespace,
+                    "labels": dict(labels or {}),
+                    "generation": metadata.get("generation", 0) + (0 if same else 1),
+                },
+            },
+        )
 
     def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
         """Delete an object."""
@@ -72,11 +83,17 @@ class Server:
 
     def listings(self) -> list[object]:
         """What a process tells first."""
-        return [message for resource in EVERYTHING for message in (
-            Began(str(resource)),
-            Seen(str(resource), tuple(self._update(resource, one) for one in self._objects[str(resource)].values())),
-            Listed(str(resource)),
-        )]
+        return [
+            message
+            for resource in EVERYTHING
+            for message in (
+                Began(str(resource)),
+                Seen(
+                    str(resource), tuple(self._update(resource, one) for one in self._objects[str(resource)].values())
+                ),
+                Listed(str(resource)),
+            )
+        ]
 
     def carry(self, job: Carry, *, leads: bool) -> Carried:
         """Do what the Kubernetes process does with a job."""
@@ -155,7 +172,11 @@ class Process:
         self.parts = Parts(self.server.settings)
         self.store = LiveStore(self.server.settings)
         self.duties = Duties(
-            self.server.settings, self.parts, self.store, registers=self.registers, tell=self._tell,
+            self.server.settings,
+            self.parts,
+            self.store,
+            registers=self.registers,
+            tell=self._tell,
             later=lambda seconds: self.timers.append(Timer(self.now + seconds, seconds, "compute")),
             wake_later=lambda seconds: self.timers.append(Timer(self.now + seconds, seconds, "look")),
             clock=lambda: self.now,
@@ -260,14 +281,27 @@ def furnished(*pods: str, settings: Settings | None = None) -> Server:
 def put_pod(server: Server, name: str, node: str, *, ip: str = "", **labels: str) -> None:
     """A pod in the namespace shop; `ip` is what its kubelet has reported."""
     status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]} if ip else {"phase": "Pending"}
-    server.put(PODS, name, namespace="shop", labels={"app": name, **labels}, status=status, spec={
-        "nodeName": node, "containers": [{"name": "c", "image": "i"}],
-    })
+    server.put(
+        PODS,
+        name,
+        namespace="shop",
+        labels={"app": name, **labels},
+        status=status,
+        spec={
+            "nodeName": node,
+            "containers": [{"name": "c", "image": "i"}],
+        },
+    )
 
 
 def put_policy(server: Server, name: str = "p", *, to: str = "a", source: str = "b", port: int = 80) -> None:
     """A policy of ours in the namespace shop: pods with `app=source` reach those with `app=to`."""
-    server.put(ROMANA_POLICIES, name, namespace="shop", spec={
-        "podSelector": {"matchLabels": {"app": to}},
-        "allowIncoming": [{"from": [{"pods": {"matchLabels": {"app": source}}}], "toPorts": [{"port": port}]}],
-    })
+    server.put(
+        ROMANA_POLICIES,
+        name,
+        namespace="shop",
+        spec={
+            "podSelector": {"matchLabels": {"app": to}},
+            "allowIncoming": [{"from": [{"pods": {"matchLabels": {"app": source}}}], "toPorts": [{"port": port}]}],
+        },
+    )

@@ -159,12 +159,8 @@ def test_arithmetic_in_a_message_is_no_pod() -> None:
 
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
-    cluster, world = world_of(
-        pod("shop", "a", labels=Labels({"tier": "web"})), pod("shop", "b"), tier_labels=("tier",)
-    )
-    found = tenant_statuses(
-        usage_of(world.registry), {"idle": ("idle", ONE)}, cluster=cluster, unplaced=world.problems
-    )
+    cluster, world = world_of(pod("shop", "a", labels=Labels({"tier": "web"})), pod("shop", "b"), tier_labels=("tier",))
+    found = tenant_statuses(usage_of(world.registry), {"idle": ("idle", ONE)}, cluster=cluster, unplaced=world.problems)
     shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}

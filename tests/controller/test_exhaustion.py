@@ -25,9 +25,16 @@ CROWD = 70
 
 
 def put(server: Server, namespace: str, name: str) -> None:
-    server.put(PODS, name, namespace=namespace, status={"phase": "Pending"}, spec={
-        "nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
-    })
+    server.put(
+        PODS,
+        name,
+        namespace=namespace,
+        status={"phase": "Pending"},
+        spec={
+            "nodeName": "n1",
+            "containers": [{"name": "c", "image": "i"}],
+        },
+    )
 
 
 def started(settings: Settings = TINY) -> tuple[Server, Process, Process]:
@@ -96,7 +103,7 @@ def test_a_full_tenant_has_a_condition_and_others_have_addresses_until_it_is_men
     for name in crowd[: CROWD - len(served)]:
         server.remove(PODS, name, "shop")
     rest(registry, node)
-    kept = crowd[CROWD - len(served):]
+    kept = crowd[CROWD - len(served) :]
     assert addressed(node, "shop", *kept) == kept and node.parts.problems == ()
     assert reasons(registry) == {"shop": "Allocated", "other": "Allocated"}
 
@@ -117,15 +124,27 @@ def test_a_tenant_whose_pods_are_in_ever_other_tiers_leaves_ranges_for_others() 
     """With one pod at a time: what tier it is in is its own choice, and no tier's number is ever taken back."""
     server, registry, node = started(replace(TINY, network=IPv4Network("10.9.0.0/22"), segment_bits=6))
     for number in range(80):
-        server.put(PODS, "p", namespace="shop", labels={"tier": f"t{number}"}, status={"phase": "Pending"},
-                   spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+        server.put(
+            PODS,
+            "p",
+            namespace="shop",
+            labels={"tier": f"t{number}"},
+            status={"phase": "Pending"},
+            spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+        )
         settle([registry, node])
         assert bool(addressed(node, "shop", "p")) is (number < MOST_TIERS)
         server.remove(PODS, "p", "shop")
         settle([registry, node])
     assert newcomer(server, registry, node)
-    server.put(PODS, "p", namespace="shop", labels={"tier": "t1"}, status={"phase": "Pending"},
-               spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+    server.put(
+        PODS,
+        "p",
+        namespace="shop",
+        labels={"tier": "t1"},
+        status={"phase": "Pending"},
+        spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+    )
     rest(registry, node)
     assert addressed(node, "shop", "p") == ["p"], "what it has it keeps"
 
@@ -176,8 +195,14 @@ def test_the_labels_of_a_pod_that_is_gone_keep_nobody_else_from_numbers() -> Non
     peer = {"podSelector": {"matchLabels": {"k": "large"}}}
     server.put(POLICIES, "p", namespace="shop", spec={"podSelector": {}, "ingress": [{"from": [peer]}]})
     rest(registry, node)
-    server.put(PODS, "large", namespace="shop", labels={"k": "large", **{f"l{at}": "x" * 63 for at in range(18_000)}},
-               status={"phase": "Pending"}, spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]})
+    server.put(
+        PODS,
+        "large",
+        namespace="shop",
+        labels={"k": "large", **{f"l{at}": "x" * 63 for at in range(18_000)}},
+        status={"phase": "Pending"},
+        spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+    )
     rest(registry, node)
     server.remove(PODS, "large", "shop")
     rest(registry, node)

@@ -62,7 +62,10 @@ def test_a_state_that_is_not_to_be_had_is_told_later(tmp_path: Path) -> None:
     """While the world is worked on there is none; who connects then gets the next one, and events before it."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path / "socket")],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     told = ["{'event': 'refused'}", "{'n': 1}", "{'n': 1}", "{'n': 2}", "0o600"]
     assert done.stdout.splitlines() == told, done.stderr
@@ -114,6 +117,9 @@ def test_a_client_that_does_not_read_is_hung_up_on(tmp_path: Path, limits: tuple
     """Else its connection, and all that it was to be sent, would be kept for as long as it likes to be there."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", DEAF, str(tmp_path / "socket"), *limits],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout == "closed\n", done.stderr

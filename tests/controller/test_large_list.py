@@ -31,7 +31,7 @@ PADDING = ",".join(f'{{"name":"SETTING_{number}","value":"of a container, {numbe
 POD = (
     '{"metadata":{"name":"p%(number)d","namespace":"shop","uid":"u%(number)d","resourceVersion":"%(version)d",'
     '"labels":{"app":"web","tier":"t%(tier)d"}},"spec":{"nodeName":"n%(node)d","containers":[{"name":"c","image":"i",'
-    '"ports":[{"containerPort":80,"name":"http"}],"env":[' + PADDING + ']}]},'
+    '"ports":[{"containerPort":80,"name":"http"}],"env":[' + PADDING + "]}]},"
     '"status":{"phase":"Pending"}}'
 )
 EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n'

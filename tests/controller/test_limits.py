@@ -203,7 +203,9 @@ def test_bridges_of_one_switch_share_its_table_and_another_s_has_none_of_it() ->
     limits = Limits(1000, lambda: None, zones_at=lambda remote, kind: both[Place(remote, kind)])  # type: ignore[arg-type,return-value]
     one, two = both
     wanted = {
-        "n1": Zones(one, shares({1: "red"})), "n2": Zones(one, shares({2: "red"})), "n3": Zones(two, shares({3: "red"}))
+        "n1": Zones(one, shares({1: "red"})),
+        "n2": Zones(one, shares({2: "red"})),
+        "n3": Zones(two, shares({3: "red"})),
     }
     limits.follow(wanted, wanted)
     limits.work()

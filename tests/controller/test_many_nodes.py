@@ -57,6 +57,11 @@ def test_the_reports_of_a_thousand_nodes_are_a_few_statuses() -> None:
                 assert said(registry)[-1][0] != "Programmed", f"{name} is not the last one"
         rest(registry)
     assert said(registry) == [
-        ("Starting", 1), ("Programmed", 1), ("Pending", 2), ("Programmed", 2), ("Pending", 3), ("Programmed", 3),
+        ("Starting", 1),
+        ("Programmed", 1),
+        ("Pending", 2),
+        ("Programmed", 2),
+        ("Pending", 3),
+        ("Programmed", 3),
     ]
     assert {write.kind for write in server.writes} <= {"Allocation", "ClassSet"}, "reports are the nodes' own"

@@ -26,8 +26,14 @@ class Rig:
         self.later: list[float] = []
         settings = self.at.settings
         self.duties = Duties(
-            settings, Parts(settings), LiveStore(settings), registers=registers, tell=self.told.append,
-            later=self.later.append, wake_later=lambda _: None, clock=lambda: self.now,
+            settings,
+            Parts(settings),
+            LiveStore(settings),
+            registers=registers,
+            tell=self.told.append,
+            later=self.later.append,
+            wake_later=lambda _: None,
+            clock=lambda: self.now,
         )
         self.duties.take([message for each in RESOURCES for message in (Began(str(each)), Listed(str(each)))])
 

@@ -32,8 +32,13 @@ class Node:
     def __post_init__(self) -> None:
         self.parts = Parts(Settings())
         self.duties = Duties(
-            Settings(), self.parts, LiveStore(Settings()), registers=False, tell=self._tell,
-            later=lambda seconds: self.alarms.append(self.now + seconds), wake_later=lambda seconds: None,
+            Settings(),
+            self.parts,
+            LiveStore(Settings()),
+            registers=False,
+            tell=self._tell,
+            later=lambda seconds: self.alarms.append(self.now + seconds),
+            wake_later=lambda seconds: None,
             clock=lambda: self.now,
         )
         for resource in RESOURCES:

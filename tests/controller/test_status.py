@@ -32,7 +32,9 @@ def bridge(node: str, *ports: PodPort) -> Bridge:
 
 def test_a_pods_port_is_the_one_of_its_uid() -> None:
     for ports, expected in (
-        ((PodPort(3, uid="1"),), 3), ((PodPort(4, uid="2"),), None), ((PodPort(5),), 5),
+        ((PodPort(3, uid="1"),), 3),
+        ((PodPort(4, uid="2"),), None),
+        ((PodPort(5),), 5),
         ((PodPort(4, uid="2"), PodPort(3, uid="1")), 3),
     ):
         at = cluster()

@@ -31,10 +31,12 @@ def view(*names: str) -> NodeView:
 def verdicts(members: dict[str, ServerGroup], clients: dict[str, ClientGroup] | None = None) -> Verdicts:
     clients = clients or {}
     return Verdicts(
-        members=MappingProxyType({
-            PodKey(name): Membership(group.number, clients[name].number if name in clients else 0)
-            for name, group in members.items()
-        }),
+        members=MappingProxyType(
+            {
+                PodKey(name): Membership(group.number, clients[name].number if name in clients else 0)
+                for name, group in members.items()
+            }
+        ),
         servers=tuple({group.number: group for group in members.values()}.values()),
         clients=tuple({group.number: group for group in clients.values()}.values()),
         tenancy=None,
@@ -79,9 +81,12 @@ def test_a_pod_that_never_had_groups_is_admitted_nothing_until_then() -> None:
     turns = started()
     standing = turns.take(
         view(*NAMES, "red/n"),
-        verdicts({"red/a": SMALL_RED, "blue/b": SMALL_BLUE, "red/n": server(3, LARGE)}, {
-            "red/n": ClientGroup(7, server(3, LARGE, 9).ingress, open=True),
-        }),
+        verdicts(
+            {"red/a": SMALL_RED, "blue/b": SMALL_BLUE, "red/n": server(3, LARGE)},
+            {
+                "red/n": ClientGroup(7, server(3, LARGE, 9).ingress, open=True),
+            },
+        ),
         2,
     )
     assert numbers(standing)["red/n"] == 3 and standing.members[PodKey("red/n")].client == 7
@@ -91,9 +96,9 @@ def test_a_pod_that_never_had_groups_is_admitted_nothing_until_then() -> None:
 def test_another_pod_of_the_name_inherits_nothing() -> None:
     turns = started()
     here = view(*NAMES)
-    moved = replace(here, pods=tuple(
-        replace(pod, address=pod.address + 9) if pod.namespace == "red" else pod for pod in here.pods
-    ))
+    moved = replace(
+        here, pods=tuple(replace(pod, address=pod.address + 9) if pod.namespace == "red" else pod for pod in here.pods)
+    )
     standing = turns.take(moved, verdicts({"red/a": server(3, LARGE), "blue/b": SMALL_BLUE}), 2)
     assert numbers(standing)["red/a"] == 3 and ServerGroup(3, (), ()) in standing.servers
 

@@ -77,7 +77,8 @@ def test_two_builds_at_once_are_one(calls: Path) -> None:
 def test_a_build_that_is_ended_leaves_nothing_half(calls: Path, tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "romana_ovs.emulate.binaries"]
     process = subprocess.Popen(
-        command, env={**os.environ, "GO_HANGS": "1"}, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        command, env={**os.environ, "GO_HANGS": "1"}, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("Building Kubernetes")
     while not calls.read_text():
@@ -98,8 +99,9 @@ def test_what_go_says_is_told(calls: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert binaries.find() is None
 
 
-def test_without_go_a_sentence_says_what_to_do(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_go_a_sentence_says_what_to_do(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bin" / "go").unlink()
     with pytest.raises(SetupError, match="a Kubernetes control plane needs .* install Go .* or set KUBEBUILDER_ASSETS"):
         binaries.obtain(lambda text: None)

@@ -14,8 +14,16 @@ POD = {"node": "node1", "address": "10.0.0.2", "mac": "0a:58:0a:00:00:02", "port
 
 
 def state(**changes: object) -> State:
-    event = {"event": "state", "generation": 4, "nodes": {"node1": NODE}, "pods": {"x/a": POD}, "problems": [],
-             "refused": [], "packet_ins": 0, **changes}
+    event = {
+        "event": "state",
+        "generation": 4,
+        "nodes": {"node1": NODE},
+        "pods": {"x/a": POD},
+        "problems": [],
+        "refused": [],
+        "packet_ins": 0,
+        **changes,
+    }
     found = parse_event(json.dumps(event))
     assert isinstance(found, State)
     return found

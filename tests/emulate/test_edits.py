@@ -24,8 +24,13 @@ class World:
         self.folder = (Cluster(), NOTHING)
         self.told: list[Edit] = []
         self.refused: list[Sequence[str]] = []
-        self.edits = Edits(lambda: self.folder, settled=lambda: self.ready, edited=self.told.append,
-                           refused=self.refused.append, clock=lambda: self.now)
+        self.edits = Edits(
+            lambda: self.folder,
+            settled=lambda: self.ready,
+            edited=self.told.append,
+            refused=self.refused.append,
+            clock=lambda: self.now,
+        )
 
     def change(self, matrix: Matrix) -> None:
         self.folder = (Cluster(), matrix)
@@ -106,7 +111,9 @@ def test_one_that_others_hear_of_first_waits_for_the_controller() -> None:
 def test_json_of_an_edit() -> None:
     edit = Edit([Opening(A, B, "80/tcp")], [], Programmed(2, 7.4, {"node1": 3}))
     assert edit.to_json() == {
-        "opened": [{"from": "x/a", "to": "x/b", "port": "80/tcp"}], "closed": [], "milliseconds": 7.4,
+        "opened": [{"from": "x/a", "to": "x/b", "port": "80/tcp"}],
+        "closed": [],
+        "milliseconds": 7.4,
         "sent": {"node1": 3},
     }
 
@@ -121,4 +128,6 @@ def test_long_lists_are_cut_and_say_so() -> None:
 
 def test_a_refusal_says_that_the_version_before_stays() -> None:
     assert refusal_lines(["a.yaml: bad"]) == [
-        "refused: a.yaml: bad", "the last valid version stays in force; a policy that never had one allows nothing"]
+        "refused: a.yaml: bad",
+        "the last valid version stays in force; a policy that never had one allows nothing",
+    ]

@@ -102,7 +102,10 @@ class Rig:
         self.complaints: list[str] = []
         self.ended = 0
         self.kubelet = Kubelet(
-            api, addresses={"n1": "192.0.2.1"}, complain=self._complain, ended=self._end,  # type: ignore[arg-type]
+            api,  # type: ignore[arg-type]
+            addresses={"n1": "192.0.2.1"},
+            complain=self._complain,
+            ended=self._end,
         )
 
     def _complain(self, text: str) -> None:
@@ -151,7 +154,8 @@ def test_nodes_are_registered_ready_with_their_address_and_a_lease(rig: Rig) -> 
     first, second = (rig.api.objects[f"{NODES}/{name}"] for name in ("n1", "n2"))
     assert first["metadata"]["labels"][EMULATED] == "ab12"
     assert {each["type"]: each["address"] for each in first["status"]["addresses"]} == {
-        "InternalIP": "192.0.2.1", "Hostname": "n1",
+        "InternalIP": "192.0.2.1",
+        "Hostname": "n1",
     }
     assert [each["type"] for each in second["status"]["addresses"]] == ["Hostname"]
     [ready] = [each for each in first["status"]["conditions"] if each["type"] == "Ready"]
@@ -344,7 +348,9 @@ def test_the_end_does_not_wait_for_what_fails(rig: Rig) -> None:
 
 def test_objects_are_of_plain_values() -> None:
     made = [
-        node_object("n", "r"), node_status("n", None, "t"), node_lease("n", "t"),
+        node_object("n", "r"),
+        node_status("n", None, "t"),
+        node_lease("n", "t"),
         pod_status(pod("a"), address="10.0.0.1", host=None, now="t"),
     ]
     assert json.loads(json.dumps(made)) == made

@@ -34,8 +34,11 @@ class Listener:
 
 
 def _pod(name: str, phase: str) -> dict[str, Any]:
-    return {"metadata": {"namespace": "x", "name": name, "uid": name}, "spec": {"nodeName": "node1"},
-            "status": {"phase": phase}}
+    return {
+        "metadata": {"namespace": "x", "name": name, "uid": name},
+        "spec": {"nodeName": "node1"},
+        "status": {"phase": phase},
+    }
 
 
 def test_a_pod_that_has_finished_is_not_said_to_run() -> None:

@@ -44,10 +44,21 @@ def test_full_names_and_unique_short_names_resolve() -> None:
         resolve(PODS, "z")
 
 
-@pytest.mark.parametrize(("word", "there"), [
-    ("x/a", "10.0.0.1"), ("b", "10.0.0.2"), ("b:81", "10.0.0.2:81"), ("http://y/c:80/x", "http://10.0.0.4:80/x"),
-    ("c", "c"), ("abc", "abc"), ("fx/a", "fx/a"), ("x/ab", "x/ab"), ("-c", "-c"), ("10.0.0.9", "10.0.0.9"),
-])
+@pytest.mark.parametrize(
+    ("word", "there"),
+    [
+        ("x/a", "10.0.0.1"),
+        ("b", "10.0.0.2"),
+        ("b:81", "10.0.0.2:81"),
+        ("http://y/c:80/x", "http://10.0.0.4:80/x"),
+        ("c", "c"),
+        ("abc", "abc"),
+        ("fx/a", "fx/a"),
+        ("x/ab", "x/ab"),
+        ("-c", "-c"),
+        ("10.0.0.9", "10.0.0.9"),
+    ],
+)
 def test_names_in_commands_become_addresses(word: str, there: str) -> None:
     assert with_addresses(word, PODS) == there
 
@@ -55,10 +66,15 @@ def test_names_in_commands_become_addresses(word: str, there: str) -> None:
 def talk(text: str) -> tuple[str, list[tuple[str, ...]]]:
     """What the prompt says to these lines, and the matrices it was asked for."""
     emulation = SimpleNamespace(
-        pods=PODS, nodes={"node1": SimpleNamespace(name="node1", netns="n", dump_flows="ovs-ofctl dump-flows unix:x")},
-        node_addresses={"node1": "10.0.0.65"}, troubles=("pod x/b cannot be started: why",),
-        state=State(1, {"node1": NodeState(True, 1, {"total": 7})},
-                    {PodKey("x/a"): PodState("node1", "10.0.0.1", "0a:58:0a:00:00:01", 4)}),
+        pods=PODS,
+        nodes={"node1": SimpleNamespace(name="node1", netns="n", dump_flows="ovs-ofctl dump-flows unix:x")},
+        node_addresses={"node1": "10.0.0.65"},
+        troubles=("pod x/b cannot be started: why",),
+        state=State(
+            1,
+            {"node1": NodeState(True, 1, {"total": 7})},
+            {PodKey("x/a"): PodState("node1", "10.0.0.1", "0a:58:0a:00:00:01", 4)},
+        ),
     )
     shown: list[tuple[str, ...]] = []
     out = io.StringIO()

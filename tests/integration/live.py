@@ -100,11 +100,13 @@ class Live:
 
     def sent_since(self, count: int, *, portless: int = 0) -> Mapping[str, int]:
         """The flow-mods that each node was sent after the first `count` events, once all is settled and told."""
+
         def told() -> bool:
             state = self.emulation.state
             done = [event for event in self.heard[count:] if isinstance(event, Programmed)]
-            followed = all(node.connected and node.synced_generation >= state.generation
-                           for node in state.nodes.values())
+            followed = all(
+                node.connected and node.synced_generation >= state.generation for node in state.nodes.values()
+            )
             missing = [pod.port for pod in state.pods.values()].count(None)
             whole = self.emulation.settled if portless == 0 else missing == portless
             return followed and whole and bool(done) and done[-1].generation >= state.generation
@@ -385,5 +387,5 @@ metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   podSelector: {{matchLabels: {{{selected}}}}}
   policyTypes: [Ingress]
-  ingress: [{', '.join(ingress)}]
+  ingress: [{", ".join(ingress)}]
 """

@@ -30,7 +30,8 @@ def large(name: str, edit: int = 0, selected: str = "{}", labels: int = 0) -> di
     asked = [{"podSelector": {"matchLabels": {f"k{edit % 40}-{at}": "1"}}} for at in range(labels)]
     ports = [{"port": 1 + 200 * at + edit % 50, "endPort": 150 + 200 * at} for at in range(WEIGHT["ranges"])]
     return {
-        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": "red"},
         "spec": {"podSelector": json.loads(selected), "ingress": [{"from": blocks + asked, "ports": ports}]},
     }
@@ -41,7 +42,8 @@ def small(name: str, edit: int, *, asks: bool) -> dict[str, Any]:
     key = f"k{edit}" if asks else "app"
     peers = [{"podSelector": {"matchLabels": {key: "red-a"}}}]
     return {
-        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": "red"},
         "spec": {"podSelector": {}, "ingress": [{"from": peers, "ports": [{"port": 1 + edit % 60_000}]}]},
     }
@@ -49,7 +51,8 @@ def small(name: str, edit: int, *, asks: bool) -> dict[str, Any]:
 
 def deny(name: str) -> dict[str, Any]:
     return {
-        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
         "metadata": {"name": name, "namespace": "blue"},
         "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"]},
     }
@@ -154,8 +157,11 @@ def test_a_deny_all_is_in_force_soon_whatever_another_namespace_does(
         for at in range(VICTIMS):
             taken.append(in_force_within(ovs, controller, at))
             time.sleep(0.7)
-    for file in [*controller.manifests.glob("deny-*"), *controller.manifests.glob("large-*"),
-                 *controller.manifests.glob("small*")]:
+    for file in [
+        *controller.manifests.glob("deny-*"),
+        *controller.manifests.glob("large-*"),
+        *controller.manifests.glob("small*"),
+    ]:
         file.unlink()
     controller.until(lambda state: not state["refused"], "the policies are gone")
     controller.settled(2)

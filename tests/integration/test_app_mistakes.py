@@ -75,14 +75,21 @@ aside.when_idle(lambda: print("the third", flush=True))
 """
 
 
-@pytest.mark.parametrize(("first", "status", "said"), [
-    ("lambda: print('the first', flush=True)", 0, "the first\nthe second\nthe third\n"),
-    ("lambda: 1 / 0", 1, ""),
-])
+@pytest.mark.parametrize(
+    ("first", "status", "said"),
+    [
+        ("lambda: print('the first', flush=True)", 0, "the first\nthe second\nthe third\n"),
+        ("lambda: 1 / 0", 1, ""),
+    ],
+)
 def test_what_had_to_wait_is_done_or_the_process_ends(first: str, status: int, said: str) -> None:
     """Objects that were told of while something was worked out aside: nobody tells of them again."""
     done = subprocess.run(
-        [sys.executable, "-c", HELD.format(first=first)], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", HELD.format(first=first)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=30,
     )
     assert (done.returncode, done.stdout) == (status, said), done.stderr

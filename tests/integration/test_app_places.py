@@ -33,8 +33,10 @@ def test_pods_that_no_manifest_binds_are_where_their_ports_are(ports_first: bool
             controller.until(lambda state: len(state["pods"]) == len(names), "the pods are known")
             attach()
         controller.until(
-            lambda state: [each["node"] for each in state["pods"].values()] == ["node2"] * len(names)
-            and [each["port"] for each in state["pods"].values()] == [1, 2, 3],
+            lambda state: (
+                [each["node"] for each in state["pods"].values()] == ["node2"] * len(names)
+                and [each["port"] for each in state["pods"].values()] == [1, 2, 3]
+            ),
             "all pods are on the node of the bridge",
         )
         controller.settled()

@@ -129,7 +129,10 @@ def test_a_registry_alone_listens_for_no_switch(tmp_path: Path) -> None:
     """So that it may stand beside a node's controller: an address that is nobody's is no trouble to it."""
     words = ["controller", "--registry", "--kubeconfig", str(tmp_path / "none"), "--ofp-listen-host", "192.0.2.1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "romana_ovs", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "romana_ovs", *words],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:

@@ -451,5 +451,3 @@ def test_a_switch_that_hangs_is_given_up_and_has_everything_once_it_goes_on(one:
     controller.settled()
     assert any("tp_dst=86" in line for line in ovs.flows("br-int"))
     assert not any("tp_dst=80" in line for line in ovs.flows("br-int"))
-
-

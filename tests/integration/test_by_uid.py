@@ -43,8 +43,17 @@ def one() -> Iterator[tuple[Ovs, Controller]]:
 def attach(ovs: Ovs, name: str, uid: str, ofport: int) -> None:
     """A port of a/x, of this UID from the transaction on that makes it."""
     ovs.vsctl(
-        "add-port", "br-int", name, "--", "set", "interface", name, "type=internal", f"ofport_request={ofport}",
-        "external_ids:iface-id=a/x", f"external_ids:iface-id-ver={uid}",
+        "add-port",
+        "br-int",
+        name,
+        "--",
+        "set",
+        "interface",
+        name,
+        "type=internal",
+        f"ofport_request={ofport}",
+        "external_ids:iface-id=a/x",
+        f"external_ids:iface-id-ver={uid}",
     )
 
 
@@ -59,10 +68,26 @@ def test_with_the_watch_late_a_new_pod_of_an_old_name_gets_nothing_of_the_old_on
     ovs, controller = one
     was = controller.state["pods"]["a/x"]
     assert was["uid"] == "old" and serves(ovs, 1, was["address"])
-    ovs.vsctl("del-port", "px", "--", "add-port", "br-int", "px2", "--", "set", "interface", "px2", "type=internal",
-              "ofport_request=5", "external_ids:iface-id=a/x", "external_ids:iface-id-ver=new")
-    controller.until(lambda state: any("pod a/x of UID new, whose UID is old" in text for text in state["problems"]),
-                     "the stranger is told")
+    ovs.vsctl(
+        "del-port",
+        "px",
+        "--",
+        "add-port",
+        "br-int",
+        "px2",
+        "--",
+        "set",
+        "interface",
+        "px2",
+        "type=internal",
+        "ofport_request=5",
+        "external_ids:iface-id=a/x",
+        "external_ids:iface-id-ver=new",
+    )
+    controller.until(
+        lambda state: any("pod a/x of UID new, whose UID is old" in text for text in state["problems"]),
+        "the stranger is told",
+    )
     controller.settled()
     assert not any(was["address"] in flow or "in_port=5" in flow for flow in ovs.flows("br-int"))
     assert controller.state["pods"]["a/x"]["port"] is None
@@ -169,13 +194,14 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: Live) -> None:
 def port_uid(cluster: Live, key: str) -> str:
     running = cluster.pod(key)
     node = cluster.node(running.place.node)
-    return str(json.loads(node.vsctl("--format=json", "--columns=external_ids", "list", "interface", running.port))
-               ["data"][0][0][1][1][1])
+    return str(
+        json.loads(node.vsctl("--format=json", "--columns=external_ids", "list", "interface", running.port))["data"][0][
+            0
+        ][1][1][1]
+    )
 
 
-def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(
-    cluster: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(cluster: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     cluster.emulation._complain = said.append
     lines = emulated._inside_lines

@@ -37,6 +37,7 @@ from tests.integration.frames import ACK, PSH, SYN
 
 pytestmark = pytest.mark.root
 
+
 @pytest.fixture(scope="module")
 def switch() -> Iterator[DummySwitch]:
     """One switch for the module."""

@@ -33,14 +33,28 @@ from tests.integration.live import (
 pytestmark = pytest.mark.root
 
 PODS = (
-    pod("client", "node1") + pod("near", "node1") + pod("far", "node2") + pod("guarded", "node2")
-    + pod("stranger", "node1", "b") + pod("host", "node2", "b")
+    pod("client", "node1")
+    + pod("near", "node1")
+    + pod("far", "node2")
+    + pod("guarded", "node2")
+    + pod("stranger", "node1", "b")
+    + pod("host", "node2", "b")
 )
 GUARD = policy("guard", "app: guarded", "{from: [{podSelector: {matchLabels: {app: near}}}]}")
-ALLOWED = (("udp", "a/far", 80), ("udp", "a/near", 80), ("connect", "a/far", 80), ("stream", "a/far", 81),
-           ("stream", "a/near", 81))
-DENIED = (("udp", "a/far", 80), ("udp", "a/near", 80), ("udp", "a/guarded", 81), ("connect", "a/far", 80),
-          ("connect", "a/near", 80))
+ALLOWED = (
+    ("udp", "a/far", 80),
+    ("udp", "a/near", 80),
+    ("connect", "a/far", 80),
+    ("stream", "a/far", 81),
+    ("stream", "a/near", 81),
+)
+DENIED = (
+    ("udp", "a/far", 80),
+    ("udp", "a/near", 80),
+    ("udp", "a/guarded", 81),
+    ("connect", "a/far", 80),
+    ("connect", "a/near", 80),
+)
 SINK = 9
 
 
@@ -121,7 +135,8 @@ def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(
         traffic.flowing()
         past = time.monotonic() - begun
         assert all(shown.age >= elsewhere[text].age + 0.5 * past for text, shown in cluster.flows(alive).items()), (
-            "the other node is sent nothing")
+            "the other node is sent nothing"
+        )
         report = traffic.report()
         assert [task["lost"] for task in report[3:]] == [[]] * len(report[3:]), "established streams go on"
         assert sum(task["good"] for task in denied.report()) == 0
@@ -179,18 +194,26 @@ def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: Live, fin
 @pytest.mark.alone  # It compares when changes of two switches are seen, to the millisecond.
 def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: Live) -> None:
     cluster.edit(lambda: cluster.write("naming", policy("naming", "app: far", NOT_NEAR)))
-    old = {found for name in ("node1", "node2") for text in cluster.flows(name)
-           for found in re.findall(r"set_field:(0x\w+)->reg1,", text)}
+    old = {
+        found
+        for name in ("node1", "node2")
+        for text in cluster.flows(name)
+        for found in re.findall(r"set_field:(0x\w+)->reg1,", text)
+    }
     owners = {cluster.pod(key).place.address for key in ("a/client", "a/far", "a/guarded")}
     with watched(cluster) as changes:
         cluster.edit(lambda: cluster.write("finer", policy("finer", "app: guarded", FRESH)))
         rule = f"cookie={cookie(Feature.POLICY, Origin('NetworkPolicy', 'a', 'finer', 'ingress[0]')):#x}"
         eventually(lambda: any(rule in change.text for change in changes()), "the rule comes into force")
     seen = changes()
-    known = {identity: change.when for change in reversed(seen)
-             for identity in re.findall(r"[ ,]reg7=(\w+),", change.text)}
-    worn = [(found[2], change.when) for change in seen
-            if (found := re.search(r"nw_src=([0-9.]+) .*set_field:(0x\w+)->reg1,", change.text)) and found[1] in owners]
+    known = {
+        identity: change.when for change in reversed(seen) for identity in re.findall(r"[ ,]reg7=(\w+),", change.text)
+    }
+    worn = [
+        (found[2], change.when)
+        for change in seen
+        if (found := re.search(r"nw_src=([0-9.]+) .*set_field:(0x\w+)->reg1,", change.text)) and found[1] in owners
+    ]
     new = [(identity, when) for identity, when in worn if identity not in old]
     assert new, "pods take new numbers, which rows of the first rule name"
     assert all(known[identity] < when for identity, when in new)
@@ -255,8 +278,10 @@ def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: Live) -> 
         assert any("both claim pod a/far" in problem for problem in cluster.emulation.state.problems)
         claimed = its.report()
         asked = [task["next"] + 10 for task in claimed]
-        eventually(lambda: [task["next"] >= least for task, least in zip(its.report(), asked, strict=True)]
-                   == [True, True], "it has asked")
+        eventually(
+            lambda: [task["next"] >= least for task, least in zip(its.report(), asked, strict=True)] == [True, True],
+            "it has asked",
+        )
         others.flowing()  # By the same switches, and later: what was asked before has come through, or never will.
         assert [task["settled"] for task in its.report()] == [task["settled"] for task in claimed]
         cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/guarded"))

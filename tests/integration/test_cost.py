@@ -19,13 +19,18 @@ PODS = (
     pod("web", "node1", tier="front")
     + pod("db", "node2", tier="back").replace("{containerPort: 80}", "{containerPort: 80, name: web}")
     + pod("front", "node3", tier="front")
-    + pod("dns", "node2", "kube-system") + pod("other", "node2", "b")
+    + pod("dns", "node2", "kube-system")
+    + pod("other", "node2", "b")
 )
 POLICIES = (
     policy("db", "app: db", "{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}")
     + policy("named", "app: db", "{from: [{podSelector: {matchLabels: {rank: '1'}}}], ports: [{port: web}]}")
-    + policy("dns", "app: dns", "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}",
-             namespace="kube-system")
+    + policy(
+        "dns",
+        "app: dns",
+        "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}",
+        namespace="kube-system",
+    )
 )
 
 
@@ -37,9 +42,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 NAMED_PORT = pod("guest", "node1").replace("{containerPort: 80}", "{containerPort: 81, name: web}")
-HOST = pod("guest", "node1", app="web").replace("containers:", "hostNetwork: true, containers:") + """
+HOST = (
+    pod("guest", "node1", app="web").replace("containers:", "hostNetwork: true, containers:")
+    + """
 status: {phase: Running, podIP: 192.0.2.1}
 """
+)
 FINISHED = pod("guest", "node1", app="web") + "status: {phase: Succeeded}\n"
 GUESTS = {
     "no labels but those that others have": pod("guest", "node1", app="web"),
@@ -117,8 +125,12 @@ def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(clu
     spaces = [lambda word=word: cluster.write("space", NAMESPACE % word) for word in ("yes", "no")]
     with attempts(cluster, "a/guest", ("connect", "a/db", 80), ("connect", "kube-system/dns", 81)) as guest:
         eventually(lambda: guest.report()[0]["good"] > 5, "allowed by its label")
-        for task, change, counted in ((0, labels[0], "lost"), (1, spaces[0], "good"),
-                                      (1, spaces[1], "lost"), (0, labels[1], "good")):
+        for task, change, counted in (
+            (0, labels[0], "lost"),
+            (1, spaces[0], "good"),
+            (1, spaces[1], "lost"),
+            (0, labels[1], "good"),
+        ):
             cluster.edit(change)
             decided(guest, task, counted)
     assert cluster.pod("a/guest").place == place, "it is the same pod as before"

@@ -20,13 +20,17 @@ from romana_ovs.emulate.system import NETNS_FOLDER
 
 pytestmark = pytest.mark.root
 
-NINE_PODS = "".join(f"""
+NINE_PODS = "".join(
+    f"""
 ---
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: {namespace}, labels: {{pod: {name}}}}}
 spec: {{containers: [{{name: c, image: i, ports: [{{containerPort: 80}}, {{containerPort: 81}}]}}]}}
-""" for namespace in "xyz" for name in "abc")
+"""
+    for namespace in "xyz"
+    for name in "abc"
+)
 
 INGRESS = """
 apiVersion: networking.k8s.io/v1
@@ -59,8 +63,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def emulate(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "romana_ovs", "emulate", str(folder), *options],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "romana_ovs", "emulate", str(folder), *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("options", [("--nodes", "3"), ("--nodes", "3", "--fabric", "vxlan")])
@@ -89,8 +98,10 @@ class Talk:
         self.process = process
         self.lines: Queue[str] = Queue()
         self.said: list[str] = []
-        self.threads = [threading.Thread(target=self._read, args=(stream,), daemon=True)
-                        for stream in (process.stdout, process.stderr)]
+        self.threads = [
+            threading.Thread(target=self._read, args=(stream,), daemon=True)
+            for stream in (process.stdout, process.stderr)
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -232,7 +243,8 @@ def run_of(pid: int, run: str) -> bool:
 
 def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path) -> None:
     for words, folder, options in (
-        ("holds no pod", tmp_path, ()), ("is not a port", tmp_path, ("--probe", "http")),
+        ("holds no pod", tmp_path, ()),
+        ("is not a port", tmp_path, ("--probe", "http")),
         ("no port is given", tmp_path, ("--probe", "")),
         ("must be at least 1", tmp_path, ("--nodes", "0")),
     ):

@@ -97,8 +97,11 @@ def test_a_killed_switch_gets_every_flow_back_and_opens_nothing_meanwhile(sessio
     pods = emulation.pods
     node = emulation.nodes[pods[BACKEND].place.node]
     before = flow_count(emulation, node.name)
-    closed = [Opening(FRONTEND, BACKEND, "81/tcp"), Opening(BACKEND, FRONTEND, "80/tcp"),
-              Opening(PodKey("default/nginx-default-0"), BACKEND, "80/tcp")]
+    closed = [
+        Opening(FRONTEND, BACKEND, "81/tcp"),
+        Opening(BACKEND, FRONTEND, "80/tcp"),
+        Opening(PodKey("default/nginx-default-0"), BACKEND, "80/tcp"),
+    ]
     pid = node.switch_pid()
     os.kill(pid, signal.SIGKILL)
     while not ended(pid):
@@ -165,7 +168,8 @@ def test_nodes_reach_their_own_pods_and_no_others(session: Session) -> None:
     with contextlib.ExitStack() as stack:
         others = {
             name: stack.enter_context(Attempt(node.netns, address))
-            for name, node in emulation.nodes.items() if name != pods[BACKEND].place.node
+            for name, node in emulation.nodes.items()
+            if name != pods[BACKEND].place.node
         }
         for name in others:
             probed = [pod for pod in pods.values() if pod.place.node == name]

@@ -155,8 +155,9 @@ def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: d
         assert not pods.failed
         before = pods.running
         uids = [
-            nodes["node1"].vsctl("--if-exists", "get", "interface", before[PodKey(f"x/p{number}")].port,
-                                 "external_ids:iface-id-ver").strip()
+            nodes["node1"]
+            .vsctl("--if-exists", "get", "interface", before[PodKey(f"x/p{number}")].port, "external_ids:iface-id-ver")
+            .strip()
             for number in (1, 2, 3)
         ]
         assert [json.loads(uid) if uid else "" for uid in uids[1:]] == [odd, ""] and uids[0].strip('"') == "one"
@@ -281,11 +282,15 @@ def probe(pods: Pods, ports: list[str]) -> dict[tuple[str, str, str], object]:
     begun = []
     for key, pod in running.items():
         others = [(other, port) for other in running if other != key for port in ports]
-        targets = [(running[other].place.address, int(port.split("/")[0]), port.split("/")[1], other)
-                   for other, port in others]
+        targets = [
+            (running[other].place.address, int(port.split("/")[0]), port.split("/")[1], other) for other, port in others
+        ]
         begun.append((key, others, pod.agent, pod.agent.probe_begin(targets)))
-    return {(key, other, port): answer for key, others, agent, number in begun
-            for (other, port), answer in zip(others, agent.probe_end(number), strict=True)}
+    return {
+        (key, other, port): answer
+        for key, others, agent, number in begun
+        for (other, port), answer in zip(others, agent.probe_end(number), strict=True)
+    }
 
 
 def load_switching(node: Node, fabric: Fabric, others: list[Node]) -> None:

@@ -66,10 +66,19 @@ spec: {{podSelector: {{matchLabels: {{pod: {name}}}}}, {spec}}}
 
 EVERYBODY = "ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]"
 MANIFESTS = (
-    pod("red/attacker", "node1") + pod("red/cut", "node1") + pod("red/closed", "node1") + pod("red/public", "node1")
-    + pod("red/far", "node2") + pod("red/shut", "node2") + pod("blue/client", "node1") + pod("blue/victim", "node2")
-    + policy("red/closed", "policyTypes: [Ingress]") + policy("red/shut", "policyTypes: [Ingress]")
-    + policy("red/public", EVERYBODY) + policy("red/far", EVERYBODY) + policy("red/cut", "policyTypes: [Egress]")
+    pod("red/attacker", "node1")
+    + pod("red/cut", "node1")
+    + pod("red/closed", "node1")
+    + pod("red/public", "node1")
+    + pod("red/far", "node2")
+    + pod("red/shut", "node2")
+    + pod("blue/client", "node1")
+    + pod("blue/victim", "node2")
+    + policy("red/closed", "policyTypes: [Ingress]")
+    + policy("red/shut", "policyTypes: [Ingress]")
+    + policy("red/public", EVERYBODY)
+    + policy("red/far", EVERYBODY)
+    + policy("red/cut", "policyTypes: [Egress]")
 )
 
 
@@ -96,8 +105,9 @@ class Cluster(Live):
 
 @pytest.fixture(scope="module", params=PORTS, ids=lambda fabric: fabric.value)
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("forwarding"), request.param, ports=("80/tcp",), settings=SETTINGS,
-                 manifests=MANIFESTS) as running:
+    with Cluster(
+        tmp_path_factory.mktemp("forwarding"), request.param, ports=("80/tcp",), settings=SETTINGS, manifests=MANIFESTS
+    ) as running:
         for node in running.emulation.nodes.values():
             # Neither what comes by the tunnel nor what goes to a pod has to come back by where it would go.
             for name in ("ip_forward=1", "conf.all.rp_filter=0", "conf.default.rp_filter=0"):
@@ -112,25 +122,42 @@ def outside(live: Cluster) -> str:
     host = node.run.netns("outside")
     ip_batch([f"netns add {host}", f"link add {UPLINK} netns {node.netns} type veth peer name eth0 netns {host}"])
     # An emulated node hears its bridges only, so it is told to hear this card too.
-    ip_batch([f"rule add pref 9 iif {UPLINK} lookup local", f"addr add 198.51.100.1/24 dev {UPLINK}",
-              f"link set {UPLINK} up"], netns=node.netns)
-    ip_batch([f"addr add {OUTSIDE}/24 dev eth0", f"addr add {OTHER}/24 dev eth0", "link set lo up",
-              "link set eth0 up", "route add 10.0.0.0/8 via 198.51.100.1"], netns=host)
+    ip_batch(
+        [
+            f"rule add pref 9 iif {UPLINK} lookup local",
+            f"addr add 198.51.100.1/24 dev {UPLINK}",
+            f"link set {UPLINK} up",
+        ],
+        netns=node.netns,
+    )
+    ip_batch(
+        [
+            f"addr add {OUTSIDE}/24 dev eth0",
+            f"addr add {OTHER}/24 dev eth0",
+            "link set lo up",
+            "link set eth0 up",
+            "route add 10.0.0.0/8 via 198.51.100.1",
+        ],
+        netns=host,
+    )
     return host
 
 
 def nft(node: Node, text: str) -> None:
-    done = subprocess.run(inside(node.netns, ["nft", "-f", "-"]), input=text, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        inside(node.netns, ["nft", "-f", "-"]), input=text, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def rules(live: Cluster, number: int, **others: str) -> str:
     """The file as an operator writes it for a node of this cluster."""
     defined = {
-        "NODE": live.own(number), "HOST_MASK": str(IPv4Address(Plan.of(Settings()).host_match(0)[1])),
+        "NODE": live.own(number),
+        "HOST_MASK": str(IPv4Address(Plan.of(Settings()).host_match(0)[1])),
         "HEARD": f'{{ "lo", "{BRIDGE}", "{UNDERLAY_BRIDGE}", "{UPLINK}" }}',
-        "NODES": f"{{ {underlay_address(0)}, {underlay_address(1)}, {OTHER} }}", **others,
+        "NODES": f"{{ {underlay_address(0)}, {underlay_address(1)}, {OTHER} }}",
+        **others,
     }
     text = RULES.read_text()
     for name, value in defined.items():
@@ -147,7 +174,9 @@ def proxy(live: Cluster) -> Iterator[None]:
     to = "".join(f"tcp dport {port} mark set mark or 0x4000 dnat to {live.pod(key)}:80\n" for port, key in ends.items())
     to += f"tcp dport {BEYOND} mark set mark or 0x4000 dnat to {OUTSIDE}:8080\n"
     to += f"udp dport {TUNNEL} mark set mark or 0x4000 dnat to {underlay_address(1)}:{PORTS[live.fabric]}\n"
-    nft(live.node(1), f"""
+    nft(
+        live.node(1),
+        f"""
 table ip kube-proxy {{
   chain services {{ {to} }}
   chain prerouting {{ type nat hook prerouting priority dstnat; fib daddr type local jump services; }}
@@ -157,7 +186,8 @@ table ip kube-proxy {{
     ip saddr 10.0.0.0/8 ip daddr != 10.0.0.0/8 masquerade
   }}
 }}
-""")
+""",
+    )
     yield
     for number in (1, 2):
         assert run(live.node(number).netns, "nft", "flush", "ruleset").returncode == 0
@@ -178,14 +208,20 @@ def forged(live: Cluster, text: bytes) -> bytes:
     return header + frames.udp(client, victim, (6000, 81), eth_src=wire, data=text)
 
 
-WAYS = {"to the node": lambda live: (str(underlay_address(1)), PORTS[live.fabric]),
-        "by a node port": lambda live: (live.own(1), TUNNEL)}
+WAYS = {
+    "to the node": lambda live: (str(underlay_address(1)), PORTS[live.fabric]),
+    "by a node port": lambda live: (live.own(1), TUNNEL),
+}
 
 
 @pytest.mark.parametrize("lacking", ["", "tunnels-forwarded", "tunnels-translated"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_pod_forges_no_identity_by_way_of_its_node(
-    live: Cluster, outside: str, proxy: None, way: str, lacking: str,
+    live: Cluster,
+    outside: str,
+    proxy: None,
+    way: str,
+    lacking: str,
 ) -> None:
     """Either of two chains does it: one is for what the other does not see."""
     with contextlib.closing(Tap(live.netns("blue/victim"))) as victim:
@@ -220,8 +256,10 @@ def test_only_known_nodes_send_to_the_tunnel_port(live: Cluster, outside: str, p
     here, port = "198.51.100.1", PORTS[live.fabric]
     node = live.node(1).netns
     with (
-        udp_socket(node, here, port) as tunnel, udp_socket(node, here, 9) as other,
-        udp_socket(outside, OUTSIDE) as stranger, udp_socket(outside, OTHER) as known,
+        udp_socket(node, here, port) as tunnel,
+        udp_socket(node, here, 9) as other,
+        udp_socket(outside, OUTSIDE) as stranger,
+        udp_socket(outside, OTHER) as known,
         udp_socket(live.netns("red/attacker")) as attacker,
     ):
         for sender in (stranger, attacker, known):
@@ -279,7 +317,9 @@ def test_a_pod_sees_the_second_address(live: Cluster, proxy: None, asks: Callabl
 
 
 def test_node_ports_of_pods_elsewhere_are_as_before(
-    live: Cluster, proxy: None, asks: Callable[..., str | None],
+    live: Cluster,
+    proxy: None,
+    asks: Callable[..., str | None],
 ) -> None:
     """The other node grants this one nothing."""
     for stage in ("without rules", "with rules"):
@@ -291,11 +331,16 @@ def test_node_ports_of_pods_elsewhere_are_as_before(
 
 
 def test_what_is_masqueraded_without_a_mark_does_not_pass(
-    live: Cluster, proxy: None, asks: Callable[..., str | None],
+    live: Cluster,
+    proxy: None,
+    asks: Callable[..., str | None],
 ) -> None:
-    nft(live.node(1), "flush chain ip kube-proxy postrouting\nadd rule ip kube-proxy postrouting masquerade\n"
+    nft(
+        live.node(1),
+        "flush chain ip kube-proxy postrouting\nadd rule ip kube-proxy postrouting masquerade\n"
         "flush chain ip kube-proxy services\n"
-        f"add rule ip kube-proxy services tcp dport {CLOSED} dnat to {live.pod('red/closed')}:80\n")
+        f"add rule ip kube-proxy services tcp dport {CLOSED} dnat to {live.pod('red/closed')}:80\n",
+    )
     for who in STRANGERS:
         assert asks(who, CLOSED) == "red/closed", f"without rules {who} passes for the node"
     nft(live.node(1), rules(live, 1))
@@ -305,7 +350,10 @@ def test_what_is_masqueraded_without_a_mark_does_not_pass(
 
 
 def test_what_is_only_forwarded_keeps_its_source(
-    live: Cluster, outside: str, proxy: None, asks: Callable[..., str | None],
+    live: Cluster,
+    outside: str,
+    proxy: None,
+    asks: Callable[..., str | None],
 ) -> None:
     """Policies about addresses go on to see whom they mean."""
     nft(live.node(1), rules(live, 1))
@@ -332,7 +380,8 @@ def test_nothing_passes_beside_the_bridge(live: Cluster, outside: str, proxy: No
         return frames.Frame(source, target, 17, packet, pod.place.mac, shown[0]["address"]).bytes()
 
     with (
-        contextlib.closing(Tap(outside)) as wire, contextlib.closing(Tap(live.netns("red/cut"))) as cut,
+        contextlib.closing(Tap(outside)) as wire,
+        contextlib.closing(Tap(live.netns("red/cut"))) as cut,
         udp_socket(live.netns("red/attacker")) as honest,
     ):
         cut.send(sent(b"without rules"))

@@ -32,7 +32,8 @@ def test_a_switch_takes_thousands_of_rules_that_share_a_peer_and_a_port() -> Non
         ovs.program(text)
         assert ovs.difference(text) == (set(), set())
         passed = {
-            port for port in (80, 81, 1000, 1001, 1002, 1000 + 2 * (MANY - 1))
+            port
+            for port in (80, 81, 1000, 1001, 1002, 1000 + 2 * (MANY - 1))
             if ovs.send(2, frame(tcp(lab.ends("c", "s"), 4000, port)))
         }
     assert passed == {80, 1000, 1000 + 2 * (MANY - 1)}

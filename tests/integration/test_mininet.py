@@ -64,8 +64,15 @@ def apart(rundir: Path, *argv: str, stdin: str = "") -> subprocess.CompletedProc
     """Run a command in a namespace of its own, with an Open vSwitch of its own."""
     folders = dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), str(rundir))
     env = {**os.environ, "PYTHONPATH": str(ROOT), **folders}
-    return subprocess.run(["unshare", "--net", "sh", "-c", START, "sh", *argv], env=env, input=stdin,
-                          capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        ["unshare", "--net", "sh", "-c", START, "sh", *argv],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("with_policy", [False, True])
@@ -87,29 +94,47 @@ def test_two_switches_give_the_verdicts_of_the_demonstration(tmp_path: Path, run
 
 def check_zones(flows: str, tracked: str) -> None:
     """One process, one conntrack table: the two bridges must share no zone in it, nor use the host's, which is 0."""
-    loaded = {bridge: re.findall(rf"^{bridge} .*set_field:(0x[0-9a-f]+)/0xffff0000->reg11", flows, re.MULTILINE)
-              for bridge in ("node1", "node2")}
+    loaded = {
+        bridge: re.findall(rf"^{bridge} .*set_field:(0x[0-9a-f]+)/0xffff0000->reg11", flows, re.MULTILINE)
+        for bridge in ("node1", "node2")
+    }
     numbers = {bridge: {int(value, 0) >> 16 for value in values} for bridge, values in loaded.items()}
     assert all(numbers.values())
     assert not numbers["node1"] & numbers["node2"]
     assert 0 not in numbers["node1"] | numbers["node2"]
     assert not re.search(r"\bct\((?![^)]*zone=)", flows), "every use of conntrack names its zone"
     assert {int(zone, 0) for zone in re.findall(r"zone=(\w+)", tracked)} <= {
-        *numbers["node1"], *numbers["node2"], PROBE_ZONE}
+        *numbers["node1"],
+        *numbers["node2"],
+        PROBE_ZONE,
+    }
 
 
 def test_mn_makes_bridges_that_name_their_pods_and_links(rundir: Path) -> None:
-    asked = ("sh ovs-vsctl get bridge node1 fail_mode datapath_type protocols external_ids:romana-node\n"
-             "sh ovs-vsctl get interface node1-eth1 external_ids\n"
-             "sh ovs-vsctl get interface node2-eth2 external_ids\n"
-             "sh ovs-ofctl -O OpenFlow15 dump-flows node1\n"
-             "pod1 ethtool -k pod1-eth0 | grep tx-checksumming\n"
-             'py pod1.become("10.0.64.0", "0a:58:0a:00:40:00")\n'
-             "pod1 ip -br addr show dev pod1-eth0\n")
-    done = apart(rundir, "mn", "--custom", "mininet/romana_topo.py", "--topo", "romana,2,4", "--controller", "none",
-                 "--switch", "romana", stdin=asked)
+    asked = (
+        "sh ovs-vsctl get bridge node1 fail_mode datapath_type protocols external_ids:romana-node\n"
+        "sh ovs-vsctl get interface node1-eth1 external_ids\n"
+        "sh ovs-vsctl get interface node2-eth2 external_ids\n"
+        "sh ovs-ofctl -O OpenFlow15 dump-flows node1\n"
+        "pod1 ethtool -k pod1-eth0 | grep tx-checksumming\n"
+        'py pod1.become("10.0.64.0", "0a:58:0a:00:40:00")\n'
+        "pod1 ip -br addr show dev pod1-eth0\n"
+    )
+    done = apart(
+        rundir,
+        "mn",
+        "--custom",
+        "mininet/romana_topo.py",
+        "--topo",
+        "romana,2,4",
+        "--controller",
+        "none",
+        "--switch",
+        "romana",
+        stdin=asked,
+    )
     said = done.stdout + done.stderr
-    assert 'secure\nnetdev\n[OpenFlow15]\nnode1' in said, said
+    assert "secure\nnetdev\n[OpenFlow15]\nnode1" in said, said
     assert "{romana-link=node2}" in said
     assert '{iface-id="default/pod2"}' in said
     assert "tx-checksumming: off" in said

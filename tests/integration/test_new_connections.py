@@ -105,9 +105,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     conf = tmp_path_factory.mktemp("c") / "romana.conf"
     conf.write_text(f"[romana]\nnew_connections = {LIMIT}\n")
     pods = pod("flood", "node1") + pod("far", "node2") + pod("calm", "node1", "b") + pod("host", "node2", "b")
-    with live(
-        tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": pods}, settings=(conf,)
-    ) as running:
+    with live(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": pods}, settings=(conf,)) as running:
         yield running
 
 

@@ -31,12 +31,15 @@ BIG = 8000
 
 SETTINGS = "[romana]\nisolation = none\ntenant_source = namespace\n"
 NODE_OF = {"evil": 1, "near": 1, "far": 2, "third": 3, "shut": 1, "half": 1, "far-half": 2}
-PODS = "---".join(f"""
+PODS = "---".join(
+    f"""
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: p, labels: {{pod: {name}, kind: {name.split("-")[-1]}}}}}
 spec: {{nodeName: node{node}, containers: [{{name: c, image: i}}]}}
-""" for name, node in NODE_OF.items())
+"""
+    for name, node in NODE_OF.items()
+)
 POLICIES = """
 ---
 apiVersion: networking.k8s.io/v1
@@ -54,8 +57,9 @@ spec: {podSelector: {matchLabels: {kind: half}}, ingress: [{ports: [{port: 81, p
 @pytest.fixture(scope="module", params=[Fabric.LINK, Fabric.VXLAN], ids=lambda fabric: fabric.value)
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     ports = ("80/tcp", "80/udp", "81/udp")
-    with Live(tmp_path_factory.mktemp("packets"), request.param, ports=ports, settings=SETTINGS,
-              manifests=PODS + POLICIES) as running:
+    with Live(
+        tmp_path_factory.mktemp("packets"), request.param, ports=ports, settings=SETTINGS, manifests=PODS + POLICIES
+    ) as running:
         yield running
 
 
@@ -98,12 +102,22 @@ def dropped(live: Live, name: str) -> int:
     """How many packets the switch has dropped of those that came in at a pod's port, by its megaflows."""
     shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
     lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
-    return sum(int(found[1]) for line in lines if line.endswith("actions:drop")
-               and (found := re.search(r"packets:(\d+)", line)))
+    return sum(
+        int(found[1])
+        for line in lines
+        if line.endswith("actions:drop") and (found := re.search(r"packets:(\d+)", line))
+    )
 
 
-def datagram(source: IPv4Address, destination: IPv4Address, eth_src: str, eth_dst: str = NEXT_HOP, *,
-             ports: tuple[int, int] = (5353, 80), fragment: int = 0) -> bytes:
+def datagram(
+    source: IPv4Address,
+    destination: IPv4Address,
+    eth_src: str,
+    eth_dst: str = NEXT_HOP,
+    *,
+    ports: tuple[int, int] = (5353, 80),
+    fragment: int = 0,
+) -> bytes:
     payload = frames.udp_payload(source, destination, ports, b"forged" * 230)
     if fragment & 0x1FFF:
         payload = b"forged" * 230
@@ -114,8 +128,9 @@ def tagged(frame: bytes, tci: int) -> bytes:
     return frame[:12] + struct.pack("!HH", 0x8100, tci) + frame[12:]
 
 
-def plain_arp(sender: IPv4Address, target: IPv4Address, eth_src: str, operation: int = 1,
-              sender_mac: str | None = None) -> bytes:
+def plain_arp(
+    sender: IPv4Address, target: IPv4Address, eth_src: str, operation: int = 1, sender_mac: str | None = None
+) -> bytes:
     return frames.arp(sender, target, eth_src=eth_src, operation=operation, sender_mac=sender_mac) + b"forged-arp" * 2
 
 
@@ -292,15 +307,18 @@ def arp_answers(tap: Tap, request: bytes, behind: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("asker", ["a pod", "its node"])
-def test_arp_has_one_answer_and_leaves_address_detection_alone(
-    live: Live, taps: dict[str, Tap], asker: str
-) -> None:
+def test_arp_has_one_answer_and_leaves_address_detection_alone(live: Live, taps: dict[str, Tap], asker: str) -> None:
     with contextlib.closing(Tap(node(live, 1).netns, BRIDGE)) as gateway:
         me, tap = (address(live, "evil"), taps["evil"]) if asker == "a pod" else (node_address(live, 1), gateway)
         here = "0a:58:" + ":".join(f"{byte:02x}" for byte in me.packed)
         behind = frames.arp(me, NOBODY, eth_src=here)
-        for asked in (address(live, "near"), address(live, "shut"), address(live, "far"), node_address(live, 2),
-                      IPv4Address("203.0.113.77")):
+        for asked in (
+            address(live, "near"),
+            address(live, "shut"),
+            address(live, "far"),
+            node_address(live, 2),
+            IPv4Address("203.0.113.77"),
+        ):
             answers = arp_answers(tap, frames.arp(me, asked, eth_src=here), behind)
             assert len(answers) == 1
             body = answers[0][14:42]
@@ -319,8 +337,9 @@ def test_neighbours_resolve_again_under_deny_all(live: Live) -> None:
     for one in (shut, pod(live, "near")):
         assert run(one.netns, "ip", "neigh", "flush", "all").returncode == 0
     with Attempt(shut.netns, str(near)) as closed:
-        eventually(lambda: NEXT_HOP in run(shut.netns, "ip", "neigh", "show", str(near)).stdout,
-                   "the neighbour is known")
+        eventually(
+            lambda: NEXT_HOP in run(shut.netns, "ip", "neigh", "show", str(near)).stdout, "the neighbour is known"
+        )
         assert fetch(node(live, 1).netns, str(address(live, "shut"))) == "p/shut"
         assert closed.unanswered
 

@@ -27,12 +27,15 @@ IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 """Of ip(7); Python names them only in later versions."""
 TUNNEL_PORT = 4789
 SETTINGS = "[romana]\nisolation = none\ntenant_source = namespace\n"
-PODS = "---".join(f"""
+PODS = "---".join(
+    f"""
 apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: p, labels: {{pod: {name}}}}}
 spec: {{nodeName: {node}, containers: [{{name: c, image: i}}]}}
-""" for name, node in (("plain", "node1"), ("asked", "node1"), ("asks", "node1"), ("cut", "node1"), ("far", "node2")))
+"""
+    for name, node in (("plain", "node1"), ("asked", "node1"), ("asks", "node1"), ("cut", "node1"), ("far", "node2"))
+)
 POLICIES = f"""
 ---
 apiVersion: networking.k8s.io/v1
@@ -64,8 +67,13 @@ spec: {{podSelector: {{matchLabels: {{pod: cut}}}}, policyTypes: [Egress]}}
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with Live(tmp_path_factory.mktemp("outside"), Fabric.VXLAN, ports=("81/tcp", "81/udp"), settings=SETTINGS,
-              manifests=PODS + POLICIES) as running:
+    with Live(
+        tmp_path_factory.mktemp("outside"),
+        Fabric.VXLAN,
+        ports=("81/tcp", "81/udp"),
+        settings=SETTINGS,
+        manifests=PODS + POLICIES,
+    ) as running:
         yield running
 
 
@@ -74,18 +82,44 @@ def outside(live: Live) -> str:
     """The namespace of a host behind node1, and behind a router whose link to it takes `SMALL_MTU` bytes."""
     node = live.emulation.nodes["node1"]
     router, host = node.run.netns("router"), node.run.netns("outside")
-    ip_batch([
-        f"netns add {router}", f"netns add {host}",
-        f"link add up0 netns {node.netns} type veth peer name eth0 netns {router}",
-        f"link add down0 netns {router} mtu {SMALL_MTU} type veth peer name eth0 netns {host}",
-    ])
+    ip_batch(
+        [
+            f"netns add {router}",
+            f"netns add {host}",
+            f"link add up0 netns {node.netns} type veth peer name eth0 netns {router}",
+            f"link add down0 netns {router} mtu {SMALL_MTU} type veth peer name eth0 netns {host}",
+        ]
+    )
     # An emulated node hears its bridges only, so it is told to hear this card too.
-    ip_batch(["rule add pref 9 iif up0 lookup local", "addr add 198.51.100.1/24 dev up0", "link set up0 up",
-              "route add 203.0.113.0/24 via 198.51.100.2"], netns=node.netns)
-    ip_batch(["addr add 198.51.100.2/24 dev eth0", "link set eth0 up", "addr add 203.0.113.1/24 dev down0",
-              "link set down0 up", "route add 10.0.0.0/8 via 198.51.100.1"], netns=router)
-    ip_batch([f"addr add {OUTSIDE}/24 dev eth0", f"addr add {EXCEPTED}/24 dev eth0", "link set lo up",
-              "link set eth0 up", "route add default via 203.0.113.1"], netns=host)
+    ip_batch(
+        [
+            "rule add pref 9 iif up0 lookup local",
+            "addr add 198.51.100.1/24 dev up0",
+            "link set up0 up",
+            "route add 203.0.113.0/24 via 198.51.100.2",
+        ],
+        netns=node.netns,
+    )
+    ip_batch(
+        [
+            "addr add 198.51.100.2/24 dev eth0",
+            "link set eth0 up",
+            "addr add 203.0.113.1/24 dev down0",
+            "link set down0 up",
+            "route add 10.0.0.0/8 via 198.51.100.1",
+        ],
+        netns=router,
+    )
+    ip_batch(
+        [
+            f"addr add {OUTSIDE}/24 dev eth0",
+            f"addr add {EXCEPTED}/24 dev eth0",
+            "link set lo up",
+            "link set eth0 up",
+            "route add default via 203.0.113.1",
+        ],
+        netns=host,
+    )
     for netns in (node.netns, router):
         assert run(netns, "sysctl", "-w", "net.ipv4.ip_forward=1").returncode == 0
     return host

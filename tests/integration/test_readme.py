@@ -100,10 +100,24 @@ def test_pods_by_hand_reach_each_other_until_the_policy_comes(home: Path) -> Non
     folders = dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), str(home))
     path = f"{home / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c",
-         START + commands.replace(ping, "") + AFTERWARDS],
-        env={**os.environ, **folders, "PATH": path, "SERVER": SERVER}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
+        [
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "bash",
+            "-c",
+            START + commands.replace(ping, "") + AFTERWARDS,
+        ],
+        env={**os.environ, **folders, "PATH": path, "SERVER": SERVER},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     assert "port 80 is open\n" in done.stdout

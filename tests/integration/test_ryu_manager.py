@@ -90,25 +90,32 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def make_bridge(machine: Machine, port: int) -> None:
-    machine.ovs.vsctl(*(
-        "add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=secure"
-        " protocols=OpenFlow15 external_ids:romana-node=node1 --"
-        f" set-controller br-int tcp:127.0.0.1:{port} --"
-        " set controller br-int connection_mode=out-of-band"
-    ).split())
+    machine.ovs.vsctl(
+        *(
+            "add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=secure"
+            " protocols=OpenFlow15 external_ids:romana-node=node1 --"
+            f" set-controller br-int tcp:127.0.0.1:{port} --"
+            " set controller br-int connection_mode=out-of-band"
+        ).split()
+    )
 
 
 def attach(machine: Machine, key: str, address: str) -> None:
     """A network namespace as pod `key`, with the address that `ipam` told."""
     name = key.partition("/")[2]
     space, mac = machine.pod(name), "0a:58:" + ":".join(f"{int(byte):02x}" for byte in address.split("."))
-    ip_batch([f"netns add {space}", f"link add {name}-port netns {machine.netns} type veth"
-              f" peer name eth0 netns {space} address {mac}"])
+    ip_batch(
+        [
+            f"netns add {space}",
+            f"link add {name}-port netns {machine.netns} type veth peer name eth0 netns {space} address {mac}",
+        ]
+    )
     ip_batch([f"address add {address}/32 dev eth0", "link set eth0 up", "route add default dev eth0"], netns=space)
     run(argv_inside(space, ["ethtool", "-K", "eth0", "tx", "off"]))
     ip_batch([f"link set {name}-port up"], netns=machine.netns)
-    machine.ovs.vsctl("add-port", "br-int", f"{name}-port", "--", "set", "interface", f"{name}-port",
-                      f"external_ids:iface-id={key}")
+    machine.ovs.vsctl(
+        "add-port", "br-int", f"{name}-port", "--", "set", "interface", f"{name}-port", f"external_ids:iface-id={key}"
+    )
 
 
 def addresses(machine: Machine) -> dict[str, str]:
@@ -120,6 +127,7 @@ def addresses(machine: Machine) -> dict[str, str]:
 
 def free_port(machine: Machine) -> int:
     """A TCP port of the machine that nobody listens on."""
+
     def find() -> int:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             return int(probe.getsockname()[1])
@@ -131,13 +139,29 @@ def free_port(machine: Machine) -> int:
 def controller(machine: Machine, program: Sequence[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The running application. Ends it by SIGKILL if the test has not ended it."""
     conf = machine.folder / "romana-ovs.conf"
-    conf.write_text(f"[romana]\nmanifests = {machine.folder}/manifests\nstate_file = {machine.folder}/state\n"
-                    f"ovsdb = {machine.ovs.remote}\n")
-    argv = [*program, "--config-file", str(conf), "--ofp-listen-host", "127.0.0.1",
-            "--ofp-tcp-listen-port", str(port), "romana_ovs.app"]
+    conf.write_text(
+        f"[romana]\nmanifests = {machine.folder}/manifests\nstate_file = {machine.folder}/state\n"
+        f"ovsdb = {machine.ovs.remote}\n"
+    )
+    argv = [
+        *program,
+        "--config-file",
+        str(conf),
+        "--ofp-listen-host",
+        "127.0.0.1",
+        "--ofp-tcp-listen-port",
+        str(port),
+        "romana_ovs.app",
+    ]
     with (machine.folder / "log").open("ab") as log:
-        process = subprocess.Popen(argv_inside(machine.netns, argv), env=machine.environment(), cwd=machine.folder,
-                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            argv_inside(machine.netns, argv),
+            env=machine.environment(),
+            cwd=machine.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     machine.run.record(process.pid)
     try:
         yield process

@@ -37,11 +37,22 @@ def test_a_fresh_start_on_geneve_measures_the_same(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(checks.manifests_of(ON_GENEVE))
     (tmp_path / "romana.conf").write_text(checks.settings_of(ON_GENEVE))
     command = ["emulate", str(tmp_path), "--nodes", "3", "--fabric", "geneve", "--json"]
-    done = subprocess.run([sys.executable, "-m", "romana_ovs", *command, "--probe", ",".join(checks.PORTS)],
-                          capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "romana_ovs", *command, "--probe", ",".join(checks.PORTS)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     result = json.loads(done.stdout)
     assert result["measured"] == result["expected"]
     measured = result["measured"]["allowed"]
-    checks.check_claims(ON_GENEVE, Matrix.of(result["measured"]["pods"], checks.PORTS, [
-        Opening(source, destination, port) for port in checks.PORTS for source, destination in measured[port]]))
+    checks.check_claims(
+        ON_GENEVE,
+        Matrix.of(
+            result["measured"]["pods"],
+            checks.PORTS,
+            [Opening(source, destination, port) for port in checks.PORTS for source, destination in measured[port]],
+        ),
+    )

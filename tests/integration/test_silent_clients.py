@@ -186,7 +186,8 @@ def test_tcp_is_cut_by_the_first_acknowledgement_and_goes_on_where_it_may(cluste
         relabel(cluster, "b")
         told = time.monotonic()
         heard = lambda name: next(  # noqa: E731
-            one["last"] for one in client.streams() if one["peer"].startswith(f"{ends[name]}:"))
+            one["last"] for one in client.streams() if one["peer"].startswith(f"{ends[name]}:")
+        )
         eventually(lambda: heard("server") > told + QUIET, "the allowed one goes on")
         assert heard("other") < told + QUIET
     finally:

@@ -90,9 +90,17 @@ def test_at_its_limit_a_zone_passes_packets_and_forgets_them(dummy: DummyOvs) ->
 
 
 IDLE = {
-    "udp or sctp, unanswered": 60, "udp or sctp, answered": 30, "icmp, unanswered": 60, "icmp, answered": 30,
-    "syn": 30, "syn and ack": 30, "established": 86400, "one end has finished": 900, "both have": 45,
-    "closed": 30, "reset": 30,
+    "udp or sctp, unanswered": 60,
+    "udp or sctp, answered": 30,
+    "icmp, unanswered": 60,
+    "icmp, answered": 30,
+    "syn": 30,
+    "syn and ack": 30,
+    "established": 86400,
+    "one end has finished": 900,
+    "both have": 45,
+    "closed": 30,
+    "reset": 30,
 }
 """Seconds, on userspace's datapath of Open vSwitch 3.1; docs/cli.md says them too."""
 
@@ -114,8 +122,12 @@ def _idle_times(ovs: DummyOvs) -> dict[str, int]:
         found[f"{name}, answered"] = _idle(ovs)
     syn = tcp(ENDS, 1000, 80)
     steps = (
-        ("syn", 1, 0x02), ("syn and ack", 2, 0x12), ("established", 1, ACK), ("one end has finished", 1, 0x11),
-        ("both have", 2, 0x11), ("closed", 1, ACK),
+        ("syn", 1, 0x02),
+        ("syn and ack", 2, 0x12),
+        ("established", 1, ACK),
+        ("one end has finished", 1, 0x11),
+        ("both have", 2, 0x11),
+        ("closed", 1, ACK),
     )
     for last, path in ((None, steps), ("reset", (*steps[:3], ("reset", 2, 0x14)))):
         ovs.appctl("dpctl/flush-conntrack")
@@ -135,12 +147,25 @@ def test_idle_times_of_a_zone_can_be_set(dummy: DummyOvs) -> None:
     database = f"--db=unix:{dummy.directory}/db.sock"
     row = ("--id=@dp", "create", "Datapath", 'datapath_version=""', "--", "set", "Open_vSwitch", ".")
     dummy.run("ovs-vsctl", database, "--", *row, "datapaths:dummy=@dp")
-    policy = {"udp_first": 7, "udp_multiple": 9, "icmp_first": 4, "icmp_reply": 5, "tcp_syn_sent": 6,
-              "tcp_established": 3600, "tcp_fin_wait": 13}
+    policy = {
+        "udp_first": 7,
+        "udp_multiple": 9,
+        "icmp_first": 4,
+        "icmp_reply": 5,
+        "tcp_syn_sent": 6,
+        "tcp_established": 3600,
+        "tcp_fin_wait": 13,
+    }
     dummy.run("ovs-vsctl", database, "add-zone-tp", "dummy", "zone=5", *(f"{k}={v}" for k, v in policy.items()))
     assert _idle_times(dummy) == {
-        **IDLE, "udp or sctp, unanswered": 7, "udp or sctp, answered": 9, "icmp, unanswered": 4, "icmp, answered": 5,
-        "syn": 6, "established": 3600, "one end has finished": 13,
+        **IDLE,
+        "udp or sctp, unanswered": 7,
+        "udp or sctp, answered": 9,
+        "icmp, unanswered": 4,
+        "icmp, answered": 5,
+        "syn": 6,
+        "established": 3600,
+        "one end has finished": 13,
     }
 
 
@@ -286,7 +311,8 @@ def test_one_tenant_elsewhere_does_not_use_up_what_all_have_with_a_shared_tenant
     conf = tmp_path_factory.mktemp("c") / "romana.conf"
     conf.write_text(f"[romana]\ntenant_connections = {LIMIT}\n")
     pods = live_pod("dns", "node1", "kube-system") + "".join(
-        live_pod(name, "node2", namespace) for namespace in ("red", "blue") for name in ("one", "two"))
+        live_pod(name, "node2", namespace) for namespace in ("red", "blue") for name in ("one", "two")
+    )
     folder = tmp_path_factory.mktemp("m")
     with live(folder, ("node1", "node2"), fabric=fabric, manifests={"pods": pods}, settings=(conf,)) as cluster:
         server, node = cluster.pod("kube-system/dns"), cluster.node("node1")

@@ -60,8 +60,12 @@ class Udp(asyncio.DatagramProtocol):
         oldest = min((number for number, when in self.asked.items() if when >= due), default=self.next)
         settled = self.next - len(self.asked)
         return {
-            "good": self.answered, "lost": lost, "last": self.last, "settled": settled,
-            "next": self.next, "oldest": oldest,
+            "good": self.answered,
+            "lost": lost,
+            "last": self.last,
+            "settled": settled,
+            "next": self.next,
+            "oldest": oldest,
         }
 
 
@@ -165,8 +169,9 @@ KINDS = {"udp": Udp, "connect": Connect, "stream": Stream, "sink": Sink}
 async def main(tasks: list[dict[str, object]]) -> None:
     """Do the tasks and answer lines until standard input ends."""
     doing = [KINDS[str(task["kind"])]() for task in tasks]
-    running = [asyncio.create_task(each.run(task["address"], task["port"]))
-               for each, task in zip(doing, tasks, strict=True)]
+    running = [
+        asyncio.create_task(each.run(task["address"], task["port"])) for each, task in zip(doing, tasks, strict=True)
+    ]
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while await reader.readline():

@@ -44,8 +44,9 @@ def test_a_pod_with_an_address_that_no_pod_can_have_is_refused(address: str, pla
     assert (f"status.{place}", f"{text} is {kind}, which no pod and no node can have") in told
 
 
-@pytest.mark.parametrize("address", ["1.0.0.1", "10.0.0.2", "10.255.255.254", "169.253.0.1", "223.255.255.255",
-                                     "fd00::1", "2001:db8::1"])
+@pytest.mark.parametrize(
+    "address", ["1.0.0.1", "10.0.0.2", "10.255.255.254", "169.253.0.1", "223.255.255.255", "fd00::1", "2001:db8::1"]
+)
 def test_other_addresses_are_taken(address: str) -> None:
     assert manifests.item(manifests.pod("a") + f"status: {{phase: Running, podIP: '{address}'}}\n").value is not None
 

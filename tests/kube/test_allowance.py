@@ -98,21 +98,31 @@ def test_a_folder_names_what_has_no_room(tmp_path: Path) -> None:
     assert [problem.name for problem in loaded.problems] == ["a"]
     assert "namespace_terms" in loaded.problems[0].reason and loaded.problems[0].document
     assert {key.name: bool(each.ingress) for key, each in loaded.cluster.policies.items()} == {
-        "a": False, "b": True, "c": True,
+        "a": False,
+        "b": True,
+        "c": True,
     }
 
 
 def test_what_a_real_user_has_stays_far_below() -> None:
     blocks = [{"ipBlock": {"cidr": f"198.{at >> 8}.{at & 255}.0/24"}} for at in range(250)]
     ordinary = {
-        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}, {"namespaceSelector": {}}],
-                     "ports": [{"port": 80}, {"port": 443}, {"port": "metrics"}]}],
+        "ingress": [
+            {
+                "from": [{"podSelector": {"matchLabels": {"app": "a"}}}, {"namespaceSelector": {}}],
+                "ports": [{"port": 80}, {"port": 443}, {"port": "metrics"}],
+            }
+        ],
         "egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]}],
     }
     specs = [ordinary] * 300 + [{"egress": [{"to": blocks, "ports": [{"port": 443}]}]}] * 5
     read = [
-        decode_served({"metadata": {"name": f"p{at}", "namespace": "red"}, "spec": {"podSelector": {}, **spec}},
-                      POLICY, POLICY_VERSION, Settings()).value
+        decode_served(
+            {"metadata": {"name": f"p{at}", "namespace": "red"}, "spec": {"podSelector": {}, **spec}},
+            POLICY,
+            POLICY_VERSION,
+            Settings(),
+        ).value
         for at, spec in enumerate(specs)
     ]
     assert admitted(read, Settings().namespace_terms)[1] == frozenset()

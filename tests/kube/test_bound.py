@@ -131,15 +131,23 @@ def namespace(labels: Labels) -> Update:
 
 def started(settings: Settings, *more: Update) -> tuple[LiveStore, Loaded]:
 
-
     here = {str(NODES): [update(NODES, "n", {})], str(NAMESPACES): list(more)}
     here[str(PODS)] = [update(PODS, "web", dict(T1), spec={"nodeName": "n", "containers": [{"name": "c"}]})]
-    here[str(ROMANA_POLICIES)] = [update(ROMANA_POLICIES, "p", dict(T1), spec={
-        "podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}],
-    })]
+    here[str(ROMANA_POLICIES)] = [
+        update(
+            ROMANA_POLICIES,
+            "p",
+            dict(T1),
+            spec={
+                "podSelector": {},
+                "allowIncoming": [{"toPorts": [{"port": 80}]}],
+            },
+        )
+    ]
     store = LiveStore(settings)
     messages = [
-        message for name in map(str, CLUSTER)
+        message
+        for name in map(str, CLUSTER)
         for message in (Began(name), Seen(name, tuple(here.get(name, ()))), Listed(name))
     ]
     loaded = store.apply(*messages)
@@ -148,7 +156,6 @@ def started(settings: Settings, *more: Update) -> tuple[LiveStore, Loaded]:
 
 
 def after(store: LiveStore, resource: Resource, one: Update) -> Loaded:
-
 
     loaded = store.apply(Seen(str(resource), (one,)))
     assert loaded is not None

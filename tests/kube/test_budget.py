@@ -161,11 +161,20 @@ def test_a_name_that_stands_for_thousands_of_ports_makes_no_rule_as_many_times_a
 
 
 def test_ports_without_a_name_or_under_their_own_are_all_there() -> None:
-    ports = [{"containerPort": 1 + at} for at in range(100)] + [
-        {"containerPort": 1000 + at, "name": f"p{at}"} for at in range(100)
-    ] + [{"containerPort": 53, "name": "dns", "protocol": protocol} for protocol in ("TCP", "UDP")]
-    value = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "ports": ports[:-2]},
-                                                               {"name": "d", "ports": ports[-2:-1]},
-                                                               {"name": "e", "ports": ports[-1:]}]}}
+    ports = (
+        [{"containerPort": 1 + at} for at in range(100)]
+        + [{"containerPort": 1000 + at, "name": f"p{at}"} for at in range(100)]
+        + [{"containerPort": 53, "name": "dns", "protocol": protocol} for protocol in ("TCP", "UDP")]
+    )
+    value = {
+        "metadata": {"name": "a"},
+        "spec": {
+            "containers": [
+                {"name": "c", "ports": ports[:-2]},
+                {"name": "d", "ports": ports[-2:-1]},
+                {"name": "e", "ports": ports[-1:]},
+            ]
+        },
+    }
     item = decode_served(value, "Pod", "v1", Settings())
     assert isinstance(item.value, Pod) and len(item.value.ports) == 202 and item.problems == ()

@@ -17,13 +17,20 @@ from tests.kube.test_fuzz import MANIFESTS, put, spots
 
 POLICIES: dict[str, Any] = {
     str(each["apiVersion"]): each
-    for each in MANIFESTS if each["kind"] == "NetworkPolicy" and "allowIncoming" not in each
+    for each in MANIFESTS
+    if each["kind"] == "NetworkPolicy" and "allowIncoming" not in each
 }
 FREE = "matchLabels"
 """Where every key is somebody's own."""
 NEW: dict[str, object] = {
-    "protocol": "QUIC", "operator": "Matches", "policyTypes": ["Ingress", "Mirror"], "port": {"name": "http"},
-    "cidr": "@internal", "except": ["@internal"], "endPort": "last", "values": [{"text": "v"}],
+    "protocol": "QUIC",
+    "operator": "Matches",
+    "policyTypes": ["Ingress", "Mirror"],
+    "port": {"name": "http"},
+    "cidr": "@internal",
+    "except": ["@internal"],
+    "endPort": "last",
+    "values": [{"text": "v"}],
 }
 """Values of fields that there are today, as a later version may have them."""
 

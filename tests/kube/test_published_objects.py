@@ -137,18 +137,35 @@ TENANTS = objects().allocation["spec"]["tenants"]
         ({"tenants": [{"name": "t", "runs": [[3, 2]]}]}, "spec.tenants[0].runs"),
         ({"tenants": [{"name": "t", "runs": [[0, 1]]}]}, "spec.tenants[0].runs"),
         ({"tenants": [{"name": "t", "runs": [[1]]}]}, "spec.tenants[0].runs[0]"),
-        ({"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [2]}]}]},
-         "spec.tenants[0].tiers[0].indexes"),
-        ({"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1, 1]}]}]},
-         "spec.tenants[0].tiers[0].indexes"),
-        ({"tenants": [{"name": "t", "runs": [[2, 2]],
-                       "tiers": [{"name": "x", "indexes": [2]}, {"name": "y", "indexes": [2]}]}]},
-         "spec.tenants[0].tiers[1].indexes"),
-        ({"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1], "nextClass": 0}]}]},
-         "spec.tenants[0].tiers[0].nextClass"),
+        (
+            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [2]}]}]},
+            "spec.tenants[0].tiers[0].indexes",
+        ),
+        (
+            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1, 1]}]}]},
+            "spec.tenants[0].tiers[0].indexes",
+        ),
+        (
+            {
+                "tenants": [
+                    {
+                        "name": "t",
+                        "runs": [[2, 2]],
+                        "tiers": [{"name": "x", "indexes": [2]}, {"name": "y", "indexes": [2]}],
+                    }
+                ]
+            },
+            "spec.tenants[0].tiers[1].indexes",
+        ),
+        (
+            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1], "nextClass": 0}]}]},
+            "spec.tenants[0].tiers[0].nextClass",
+        ),
         ({"foreign": [{"node": "n", "granted": ["1.2.3"]}]}, "spec.foreign[0].granted[0]"),
-        ({"foreign": [{"node": "n", "granted": ["1.2.3.4"]}, {"node": "m", "claimed": ["1.2.3.4"]}]},
-         "spec.foreign[1].claimed"),
+        (
+            {"foreign": [{"node": "n", "granted": ["1.2.3.4"]}, {"node": "m", "claimed": ["1.2.3.4"]}]},
+            "spec.foreign[1].claimed",
+        ),
     ],
 )
 def test_a_damaged_allocation_is_refused_by_field_and_nobody_begins_from_it(change, field):
@@ -193,8 +210,13 @@ def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change, field):
 
 def test_objects_of_another_kind_name_or_form_are_refused():
     whole = objects()
-    for raw in ({}, {"kind": "ClassSet", "metadata": {"name": "alpha"}}, {"kind": "Pod", "spec": {}}, "text",
-                {**whole.class_sets["alpha"], "metadata": {"name": "beta"}}):
+    for raw in (
+        {},
+        {"kind": "ClassSet", "metadata": {"name": "alpha"}},
+        {"kind": "Pod", "spec": {}},
+        "text",
+        {**whole.class_sets["alpha"], "metadata": {"name": "beta"}},
+    ):
         found, problems = Reader().read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
         assert found.namespaces == {} and len(problems) == 1
     for raw in ({"kind": "Pod", "spec": {}}, {"kind": "Allocation"}, {"kind": "Allocation", "spec": []}):
@@ -233,8 +255,13 @@ def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_tha
 @pytest.mark.parametrize(
     "change",
     [
-        {"acknowledged": "8"}, {"wants": [{}]}, {"foreign": ["x"]}, {"contested": {}},
-        {"sctp": "both"}, {"sctp": False}, {"full": [1]},
+        {"acknowledged": "8"},
+        {"wants": [{}]},
+        {"foreign": ["x"]},
+        {"contested": {}},
+        {"sctp": "both"},
+        {"sctp": False},
+        {"full": [1]},
     ],
 )
 def test_a_damaged_report_is_refused(change):
@@ -305,9 +332,13 @@ def test_large_clusters_fit():
 
 def test_long_names_and_labels_leave_the_classes_their_room():
     remnants = tuple((1, Labels({"app": f"{at:04}" + "x" * 59, "tier": "y" * 63})) for at in range(1024))
-    raw = class_set_object(replace(
-        ALPHA, remnants=remnants, pins={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
-    ))
+    raw = class_set_object(
+        replace(
+            ALPHA,
+            remnants=remnants,
+            pins={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
+        )
+    )
     assert len(json.dumps(raw)) < 400_000 and 500 < len(raw["spec"]["pins"]) < 2000
     kept = [one["labels"]["app"][:4] for one in raw["spec"]["remnants"]]
     assert len(kept) > 400 and kept == [f"{at:04}" for at in range(1024 - len(kept), 1024)]

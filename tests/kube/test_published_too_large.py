@@ -20,8 +20,14 @@ def crowded(many: int):
     """As many classes as this, no two of which answer alike, and numbers that are not to be given again yet."""
     classes = {identity(1, number): frozenset(ATOMS[number % 2000 :: 7]) for number in range(1, many + 1)}
     return replace(
-        ALPHA, namespace="crowded", atoms=dict.fromkeys(ATOMS, Stage.SETTLED), classes=classes, pins={}, remnants=(),
-        coming=frozenset({identity(1, 1)}), retired=frozenset({identity(1, 9000)}),
+        ALPHA,
+        namespace="crowded",
+        atoms=dict.fromkeys(ATOMS, Stage.SETTLED),
+        classes=classes,
+        pins={},
+        remnants=(),
+        coming=frozenset({identity(1, 1)}),
+        retired=frozenset({identity(1, 9000)}),
     )
 
 

@@ -31,8 +31,9 @@ OURS = {"tenants.romana.io/t1": "allowed", "tenants.romana.io/t2": "no", "tenant
 
 
 def pod(**labels: str) -> Pod:
-    return Pod("shop", "web", Labels({"app": "web", **labels}), node="node1", address=IPv4Address("10.0.0.1"),
-               has_status=True)
+    return Pod(
+        "shop", "web", Labels({"app": "web", **labels}), node="node1", address=IPv4Address("10.0.0.1"), has_status=True
+    )
 
 
 @pytest.mark.parametrize("labels", [{}, {"owner": ""}, {"owner": "t1"}])
@@ -47,8 +48,9 @@ def test_a_pod_of_no_tenant_or_of_an_allowed_one_stays_as_it_is(labels: dict[str
 def test_a_pod_of_another_tenant_has_none(tenant: str) -> None:
     """docs/hazards.md E1: without admission too."""
     found, reason = bound_pod(pod(owner=tenant), OURS, BY_OWNER)
-    assert reason == (f'label "owner" names tenant "{tenant}", but namespace shop has no label '
-                      f"tenants.romana.io/{tenant}=allowed")
+    assert reason == (
+        f'label "owner" names tenant "{tenant}", but namespace shop has no label tenants.romana.io/{tenant}=allowed'
+    )
     assert found is not None
     assert Cluster(settings=BY_OWNER).tenant_of(found) == NO_TENANT
     assert found.labels["app"] == "web"
@@ -81,7 +83,10 @@ def test_where_labels_of_pods_name_no_tenant_nothing_is_asked(source: TenantSour
 
 @given(strategies.labels(), st.sampled_from(["", "t1", "t2"]), st.sampled_from([{}, OURS]), st.sampled_from(Isolation))
 def test_a_bound_pod_is_in_a_tenant_of_its_namespace_or_in_none(
-    some: Labels, tenant: str, namespace: dict[str, str], isolation: Isolation,
+    some: Labels,
+    tenant: str,
+    namespace: dict[str, str],
+    isolation: Isolation,
 ) -> None:
     settings = Settings(isolation=isolation, tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
     found, reason = bound_pod(Pod("shop", "web", Labels({**some, "owner": tenant})), namespace, settings)
@@ -96,7 +101,8 @@ def test_a_bound_pod_is_in_a_tenant_of_its_namespace_or_in_none(
 
 @given(strategies.clusters(), st.data())
 def test_a_pod_that_its_namespace_may_not_hold_reaches_no_pod_and_no_pod_reaches_it(
-    cluster: Cluster, data: st.DataObject,
+    cluster: Cluster,
+    data: st.DataObject,
 ) -> None:
     """docs/hazards.md E1 and E5."""
     settings = replace(cluster.settings, tenant_source=TenantSource.POD_LABEL, tenant_key="owner")

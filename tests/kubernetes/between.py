@@ -1,8 +1,8 @@
 """A proxy between a controller and a real API server that can be told to spoil what goes through it.
 
-    with between(plane) as proxy:
-        controller asks proxy.url
-        with proxy.spoilt(Fault(refuse(403))): ...
+with between(plane) as proxy:
+    controller asks proxy.url
+    with proxy.spoilt(Fault(refuse(403))): ...
 """
 
 from __future__ import annotations

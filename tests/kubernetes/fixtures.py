@@ -64,6 +64,12 @@ def remove_namespace(admin: Client, name: str) -> None:
         for resource in admin.get(group)["resources"]:
             if resource["namespaced"] and "deletecollection" in resource["verbs"]:
                 admin.delete(f"{group}/namespaces/{name}/{resource['name']}?gracePeriodSeconds=0")
-    admin.put(f"{NAMESPACES}/{name}/finalize", {
-        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []},
-    })
+    admin.put(
+        f"{NAMESPACES}/{name}/finalize",
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name},
+            "spec": {"finalizers": []},
+        },
+    )

@@ -38,11 +38,24 @@ def guarded(*, controllers: bool = False) -> Iterator[ControlPlane]:
             admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition(plural, kind))
         plane.apply(*(manifests_folder() / name for name in FILES))
         plane.kubectl("wait", "--for=condition=Established", "crd", "--all")
-        namespace = {"metadata": {"name": "shop", "labels": {"tenants.romana.io/t1": "allowed",
-                                                             "tenants.romana.io/t3": "no", "owner": "t1"}}}
+        namespace = {
+            "metadata": {
+                "name": "shop",
+                "labels": {"tenants.romana.io/t1": "allowed", "tenants.romana.io/t3": "no", "owner": "t1"},
+            }
+        }
         admin.create(NAMESPACES, namespace)
-        grant(admin, "broad", [{"apiGroups": ["", "romana.io"], "resources": ["*"], "verbs": [
-            "get", "list", "create", "update", "patch", "delete"]}])
+        grant(
+            admin,
+            "broad",
+            [
+                {
+                    "apiGroups": ["", "romana.io"],
+                    "resources": ["*"],
+                    "verbs": ["get", "list", "create", "update", "patch", "delete"],
+                }
+            ],
+        )
         with Client.of_kubeconfig(plane.kubeconfig_for("probe", ["broad"])) as probe:
             for attempt in _refused(admin, probe):
                 until_denied(attempt)
@@ -66,17 +79,32 @@ def _refused(admin: Client, probe: Client) -> tuple[Callable[[], Object], ...]:
 def definition(plural: str, kind: str) -> Object:
     """A CustomResourceDefinition of our group that takes any fields."""
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything},
-               "subresources": {"status": {}}}
-    return {"metadata": {"name": f"{plural}.romana.io"},
-            "spec": {"group": "romana.io", "scope": "Cluster", "versions": [version],
-                     "names": {"kind": kind, "plural": plural, "singular": kind.lower()}}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": anything},
+        "subresources": {"status": {}},
+    }
+    return {
+        "metadata": {"name": f"{plural}.romana.io"},
+        "spec": {
+            "group": "romana.io",
+            "scope": "Cluster",
+            "versions": [version],
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+        },
+    }
 
 
 def pod(name: str, **labels: str) -> Object:
     """A Pod with these labels, left alone by the cluster's own scheduler."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
-            "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "none"}]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "none"}]},
+    }
 
 
 def named(kind: str, name: str, **fields: object) -> Object:
@@ -98,9 +126,14 @@ def grant(admin: Client, group: str, rules: list[Object]) -> None:
 def bind(admin: Client, group: str, role: str) -> None:
     """Give a group of users a ClusterRole."""
     api = "rbac.authorization.k8s.io"
-    admin.create(f"{RBAC}/clusterrolebindings", {
-        "metadata": {"name": f"{group}-{role}"}, "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
-        "subjects": [{"apiGroup": api, "kind": "Group", "name": group}]})
+    admin.create(
+        f"{RBAC}/clusterrolebindings",
+        {
+            "metadata": {"name": f"{group}-{role}"},
+            "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": api, "kind": "Group", "name": group}],
+        },
+    )
 
 
 def until_denied(attempt: Callable[[], Object]) -> None:

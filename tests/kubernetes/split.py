@@ -91,9 +91,10 @@ class Part(Controller):
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 words = path.read_text().rpartition(")")[2].split()
-                if int(words[1]) == self.process.pid and b"romana_ovs.kube.api.process" in (
-                    path.parent / "cmdline"
-                ).read_bytes():
+                if (
+                    int(words[1]) == self.process.pid
+                    and b"romana_ovs.kube.api.process" in (path.parent / "cmdline").read_bytes()
+                ):
                     return int(path.parent.name)
         raise AssertionError(f"{self.name} has no Kubernetes process")
 
@@ -111,8 +112,10 @@ class Part(Controller):
         """Whether its switches have all that it knows of."""
         state = self.state
         mine = [state.get("nodes", {}).get(name, {}) for name in self.nodes]
-        return bool(state) and not state["pending"] and all(
-            node.get("state") == "synced" and node["synced_generation"] == state["generation"] for node in mine
+        return (
+            bool(state)
+            and not state["pending"]
+            and all(node.get("state") == "synced" and node["synced_generation"] == state["generation"] for node in mine)
         )
 
 
@@ -137,13 +140,18 @@ class Cluster:
 
     def pod(self, namespace: str, name: str, node: str, **labels: str) -> PodKey:
         """A new pod on a node; it runs once its controller has an address for it and somebody waits."""
-        self.admin.create(f"/api/v1/namespaces/{namespace}/pods", {
-            "metadata": {"name": name, "labels": {"app": name, **labels}},
-            "spec": {
-                "nodeName": node, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80}]}],
+        self.admin.create(
+            f"/api/v1/namespaces/{namespace}/pods",
+            {
+                "metadata": {"name": name, "labels": {"app": name, **labels}},
+                "spec": {
+                    "nodeName": node,
+                    "automountServiceAccountToken": False,
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80}]}],
+                },
             },
-        })
+        )
         return PodKey(f"{namespace}/{name}")
 
     def delete_pod(self, key: PodKey) -> None:
@@ -223,7 +231,8 @@ class Cluster:
         if listed is None:
             return  # All goes on as it is.
         wanted = {
-            PodKey(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"): raw for raw in listed
+            PodKey(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"): raw
+            for raw in listed
             if raw["spec"].get("nodeName") in self.nodes and "deletionTimestamp" not in raw["metadata"]
         }
         running = self.pods.running
@@ -233,7 +242,8 @@ class Cluster:
         told = {key: state for part in self.parts.values() for key, state in part.state.get("pods", {}).items()}
         places = {
             key: PodPlace(key, told[key]["node"], told[key]["address"], told[key]["mac"], told[key]["uid"])
-            for key in wanted if key in told and told[key]["uid"] == wanted[key]["metadata"]["uid"]
+            for key in wanted
+            if key in told and told[key]["uid"] == wanted[key]["metadata"]["uid"]
         }
         self._uids = {key: raw["metadata"]["uid"] for key, raw in wanted.items()}
         self.pods.follow({**{key: running[key].place for key in same}, **places}.values())
@@ -263,7 +273,8 @@ class Cluster:
     def _words(self) -> str:
         return "\n".join(
             f"--- {name}: problems {part.state.get('problems')} pending {part.state.get('pending')} "
-            f"nodes {part.state.get('nodes')}\n{part.log[-1500:]}" for name, part in self.parts.items()
+            f"nodes {part.state.get('nodes')}\n{part.log[-1500:]}"
+            for name, part in self.parts.items()
         )
 
     def settled(self, *keys: PodKey, but: Sequence[str] = ()) -> None:
@@ -274,7 +285,9 @@ class Cluster:
             loaded, policies = self._read()
             pods = {key: pod for key, pod in loaded.cluster.pods.items() if pod.node in nodes}
             there = {
-                key for part in self.parts.values() for key, pod in part.state.get("pods", {}).items()
+                key
+                for part in self.parts.values()
+                for key, pod in part.state.get("pods", {}).items()
                 if pod["node"] in nodes and pod["port"] is not None and key in self.pods.running
             }
             told = all(self.report(node).get("policies") == policies for node in nodes)
@@ -359,7 +372,8 @@ class Cluster:
         pods: dict[PodKey, RunningPod] = {key: self.pods.running[key] for key in keys}
         measured = measure(pods, PORTS, expected=expected)
         return [
-            str(one) for one in measured.differences(expected)
+            str(one)
+            for one in measured.differences(expected)
             if one.opening.source in pods and one.opening.destination in pods
         ]
 

@@ -54,8 +54,12 @@ def dev(plane: ControlPlane, root: Client) -> Iterator[Client]:
 
 
 def policy(name: str, **labels: str) -> Object:
-    return {"apiVersion": "romana.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name, "labels": labels},
-            "spec": {"podSelector": {}}}
+    return {
+        "apiVersion": "romana.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"podSelector": {}},
+    }
 
 
 # tenant_source = pod-label:owner
@@ -71,10 +75,16 @@ def test_a_pod_is_of_a_tenant_that_its_namespace_may_hold(root: Client) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "/status"])
-@pytest.mark.parametrize(("before", "after", "was"), [
-    ("t1", "t2", "t1"), ("t1", None, "t1"), ("t1", "", "t1"), (None, "t1", "absent"), (None, "t2", "absent")])
+@pytest.mark.parametrize(
+    ("before", "after", "was"),
+    [("t1", "t2", "t1"), ("t1", None, "t1"), ("t1", "", "t1"), (None, "t1", "absent"), (None, "t2", "absent")],
+)
 def test_a_pod_stays_with_its_tenant(
-    root: Client, place: str, before: str | None, after: str | None, was: str,
+    root: Client,
+    place: str,
+    before: str | None,
+    after: str | None,
+    was: str,
 ) -> None:
     """docs/hazards.md E1 and E2."""
     name = f"stays-{secrets.token_hex(4)}"
@@ -123,11 +133,22 @@ OF_OWNER = "label owner says whose a namespace is; changing it needs the verb as
 
 
 @pytest.mark.parametrize("place", ["", "/status", "/finalize"])
-@pytest.mark.parametrize(("change", "reason"), [
-    ({"tenants.romana.io/t2": "allowed"}, OF_TENANTS), ({"tenants.romana.io/t3": "allowed"}, OF_TENANTS),
-    ({"tenants.romana.io/t1": None}, OF_TENANTS), ({"owner": "t2"}, OF_OWNER), ({"owner": None}, OF_OWNER)])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tenants.romana.io/t2": "allowed"}, OF_TENANTS),
+        ({"tenants.romana.io/t3": "allowed"}, OF_TENANTS),
+        ({"tenants.romana.io/t1": None}, OF_TENANTS),
+        ({"owner": "t2"}, OF_OWNER),
+        ({"owner": None}, OF_OWNER),
+    ],
+)
 def test_whoever_may_edit_a_namespace_does_not_thereby_choose_tenants(
-    root: Client, dev: Client, place: str, change: Object, reason: str,
+    root: Client,
+    dev: Client,
+    place: str,
+    change: Object,
+    reason: str,
 ) -> None:
     """docs/hazards.md E1."""
     now = root.get(f"{NAMESPACES}/shop")
@@ -137,8 +158,9 @@ def test_whoever_may_edit_a_namespace_does_not_thereby_choose_tenants(
     assert root.get(f"{NAMESPACES}/shop")["metadata"]["labels"] == now["metadata"]["labels"]
 
 
-@pytest.mark.parametrize(("labels", "reason"), [
-    ({"tenants.romana.io/t1": "allowed"}, OF_TENANTS), ({"owner": "t1"}, OF_OWNER)])
+@pytest.mark.parametrize(
+    ("labels", "reason"), [({"tenants.romana.io/t1": "allowed"}, OF_TENANTS), ({"owner": "t1"}, OF_OWNER)]
+)
 def test_nor_by_making_one(dev: Client, labels: Object, reason: str) -> None:
     with pytest.raises(Refused, match=f"{DENIED}.*{reason}"):
         dev.create(NAMESPACES, {"metadata": {"name": "fresh", "labels": labels}})
@@ -187,7 +209,10 @@ REGISTRY = "only the registry of romana-ovs writes this, not dev"
 
 @pytest.mark.parametrize("name", ["romana-registry", "romana-controller"])
 def test_the_registry_writes_numbers_and_statuses(
-    root: Client, dev: Client, accounts: Callable[[str], Client], name: str,
+    root: Client,
+    dev: Client,
+    accounts: Callable[[str], Client],
+    name: str,
 ) -> None:
     registry = accounts(name)
     registry.create(f"{ROMANA}/tenants", named("Tenant", f"of-{name}", spec={"tenant": f"of-{name}"}))

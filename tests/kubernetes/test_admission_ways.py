@@ -94,7 +94,8 @@ def offered(client: Client, kinds: set[str], stem: str) -> dict[str, str]:
             paths[f"{version['groupVersion']}/"] = f"/apis/{version['groupVersion']}"
     return {
         prefix + resource["name"]: " ".join(sorted(resource["verbs"]))
-        for prefix, path in paths.items() for resource in client.get(path)["resources"]
+        for prefix, path in paths.items()
+        for resource in client.get(path)["resources"]
         if resource["kind"] in kinds or f"{resource['name']}/".startswith(f"{stem}/")
     }
 
@@ -110,13 +111,21 @@ def test_every_way_to_a_namespace_is_tried(root: Client) -> None:
     assert offered(root, {"Namespace"}, "namespaces") == NAMESPACE_TRIED
 
 
-@pytest.mark.parametrize(("name", "resources"), [
-    ("tenant-pod-label.romana.io", TRIED), ("tenant-namespace-label.romana.io", NAMESPACE_TRIED),
-    ("namespaces.romana.io", NAMESPACE_TRIED)])
+@pytest.mark.parametrize(
+    ("name", "resources"),
+    [
+        ("tenant-pod-label.romana.io", TRIED),
+        ("tenant-namespace-label.romana.io", NAMESPACE_TRIED),
+        ("namespaces.romana.io", NAMESPACE_TRIED),
+    ],
+)
 def test_the_rules_are_about_all_that_writes(root: Client, name: str, resources: dict[str, str]) -> None:
     [rule, *_] = root.get(f"{POLICY}/{name}")["spec"]["matchConstraints"]["resourceRules"]
-    matched = {each for each in resources if each in rule["resources"]
-               or "/" in each and f"{each.split('/')[0]}/*" in rule["resources"]}
+    matched = {
+        each
+        for each in resources
+        if each in rule["resources"] or "/" in each and f"{each.split('/')[0]}/*" in rule["resources"]
+    }
     assert matched == resources.keys()
     assert set(rule["operations"]) == {"CREATE", "UPDATE"}
 
@@ -173,7 +182,11 @@ def outcome(client: Client, path: str, change: Callable[..., None], at: str) -> 
 @pytest.mark.parametrize("at", [*RELABEL, *KEEP])
 @pytest.mark.parametrize("change", REQUESTS)
 def test_no_request_gives_a_pod_another_tenant(
-    root: Client, admin: Client, namespace: str, change: Callable[..., None], at: str,
+    root: Client,
+    admin: Client,
+    namespace: str,
+    change: Callable[..., None],
+    at: str,
 ) -> None:
     said, owner = outcome(root, f"{NAMESPACES}/both/pods", change, at)
     assert owner == "t1"
@@ -185,11 +198,25 @@ def test_no_request_gives_a_pod_another_tenant(
         assert free[1] == "t1"
 
 
-@pytest.mark.parametrize("words", [
-    ["label", "--overwrite", "pod/NAME", "owner=t2"], ["label", "pod/NAME", "owner-"],
-    ["apply", "--server-side", "--force-conflicts", "-f", "-"], ["apply", "-f", "-"], ["replace", "-f", "-"],
-    ["patch", "pod/NAME", "--subresource=status", "--type=merge", "-p", '{"metadata": {"labels": {"owner": "t2"}}}'],
-], ids=lambda words: " ".join(words[:2]))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["label", "--overwrite", "pod/NAME", "owner=t2"],
+        ["label", "pod/NAME", "owner-"],
+        ["apply", "--server-side", "--force-conflicts", "-f", "-"],
+        ["apply", "-f", "-"],
+        ["replace", "-f", "-"],
+        [
+            "patch",
+            "pod/NAME",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            '{"metadata": {"labels": {"owner": "t2"}}}',
+        ],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
 def test_kubectl_gives_no_pod_another_tenant(plane: ControlPlane, root: Client, words: list[str]) -> None:
     name = f"pod-{secrets.token_hex(4)}"
     root.create(f"{NAMESPACES}/both/pods", pod(name, owner="t1"))
@@ -206,8 +233,9 @@ def test_kubectl_gives_no_pod_another_tenant(plane: ControlPlane, root: Client, 
 def test_applying_makes_no_pod_of_a_tenant_that_the_namespace_may_not_hold(root: Client) -> None:
     body = pod("applied", owner="t2")
     with pytest.raises(Refused, match=f"{DENIED}namespace shop may not hold pods of tenant t2"):
-        root.request("PATCH", f"{NAMESPACES}/shop/pods/applied?fieldManager=somebody", body,
-                     kind="application/apply-patch+yaml")
+        root.request(
+            "PATCH", f"{NAMESPACES}/shop/pods/applied?fieldManager=somebody", body, kind="application/apply-patch+yaml"
+        )
 
 
 def test_a_pod_that_ends_keeps_its_tenant_until_its_finalizer_is_gone(root: Client) -> None:
@@ -231,8 +259,9 @@ def test_an_eviction_ends_a_pod_and_changes_none(root: Client) -> None:
     root.create(path, pod("evicted", owner="t1"))
     eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evicted"}}
     with pytest.raises(Refused, match=f"{STAYS}no Eviction may have label owner"):
-        root.create(f"{path}/evicted/eviction",
-                    {**eviction, "metadata": {"name": "evicted", "labels": {"owner": "t2"}}})
+        root.create(
+            f"{path}/evicted/eviction", {**eviction, "metadata": {"name": "evicted", "labels": {"owner": "t2"}}}
+        )
     assert root.get(f"{path}/evicted")["metadata"]["labels"] == {"owner": "t1"}
     root.create(f"{path}/evicted/eviction", eviction)
     with pytest.raises(Refused, match="^404"):
@@ -249,8 +278,13 @@ def test_a_template_makes_no_pods_of_a_tenant_that_the_namespace_may_not_hold(ro
     for name, owner in (("theirs", "t2"), ("ours", "t1")):
         labels = {"app": name, "owner": owner}
         template = {"metadata": {"labels": labels}, "spec": pod("x")["spec"]}
-        root.create(sets, {"metadata": {"name": name}, "spec": {
-            "replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template}})
+        root.create(
+            sets,
+            {
+                "metadata": {"name": name},
+                "spec": {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template},
+            },
+        )
     until(lambda: root.get(f"{sets}/ours")["status"]["replicas"] == 1, "there is a pod of the namespace's own tenant")
 
     def reasons() -> list[str]:
@@ -277,8 +311,10 @@ ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
 
 
 def binding(name: str, labels: Object | None = None, node: str = "node1") -> Object:
-    return {"metadata": {"name": name, "labels": labels or {}, "annotations": {"seen": "yes"}},
-            "target": {"kind": "Node", "name": node}}
+    return {
+        "metadata": {"name": name, "labels": labels or {}, "annotations": {"seen": "yes"}},
+        "target": {"kind": "Node", "name": node},
+    }
 
 
 @pytest.fixture
@@ -310,7 +346,12 @@ def binder(plane: ControlPlane, root: Client) -> Iterator[Client]:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("owner", ["t2", "t1", ""])
 def test_a_binding_names_no_tenant(
-    root: Client, admin: Client, namespace: str, bound: Callable[..., Object], place: str, owner: str,
+    root: Client,
+    admin: Client,
+    namespace: str,
+    bound: Callable[..., Object],
+    place: str,
+    owner: str,
 ) -> None:
     """Kubernetes puts its labels into the pod, over those that are there."""
     with pytest.raises(Refused, match=f"{STAYS}no Binding may have label owner"):
@@ -329,10 +370,16 @@ def test_who_may_only_bind_relabels_nothing(binder: Client, bound: Callable[...,
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("resource", "verb"), [
-    ("pods", "update"), ("pods", "patch"), ("pods/status", "update"), ("pods/status", "patch")])
+@pytest.mark.parametrize(
+    ("resource", "verb"), [("pods", "update"), ("pods", "patch"), ("pods/status", "update"), ("pods/status", "patch")]
+)
 def test_who_may_relabel_pods_may_do_it_by_a_binding(
-    plane: ControlPlane, root: Client, binder: Client, bound: Callable[..., Object], place: str, resource: str,
+    plane: ControlPlane,
+    root: Client,
+    binder: Client,
+    bound: Callable[..., Object],
+    place: str,
+    resource: str,
     verb: str,
 ) -> None:
     group = f"{resource}-{verb}-{place.split('/')[0]}".replace("/", "-")
@@ -342,7 +389,9 @@ def test_who_may_relabel_pods_may_do_it_by_a_binding(
 
 
 def test_the_scheduler_of_the_cluster_binds_as_before(
-    plane: ControlPlane, root: Client, bound: Callable[..., Object],
+    plane: ControlPlane,
+    root: Client,
+    bound: Callable[..., Object],
 ) -> None:
     bind(root, "schedulers", "system:kube-scheduler")
     with Client.of_kubeconfig(plane.kubeconfig_for("another-scheduler", ["schedulers"])) as scheduler:
@@ -352,7 +401,9 @@ def test_the_scheduler_of_the_cluster_binds_as_before(
 
 
 def test_the_api_server_s_own_labels_of_the_node_s_place_pass(
-    root: Client, binder: Client, bound: Callable[..., Object],
+    root: Client,
+    binder: Client,
+    bound: Callable[..., Object],
 ) -> None:
     """It puts them into the Binding before it asks our policies."""
     name = f"node-{secrets.token_hex(4)}"
@@ -367,7 +418,14 @@ def test_the_api_server_s_own_labels_of_the_node_s_place_pass(
 
 def test_the_status_of_a_policy_takes_no_label(root: Client) -> None:
     path = "/apis/romana.io/v1/namespaces/shop/networkpolicies"
-    root.create(path, {"apiVersion": "romana.io/v1", "kind": "NetworkPolicy", "spec": {"podSelector": {}},
-                       "metadata": {"name": "mine", "labels": {"owner": "t1"}}})
+    root.create(
+        path,
+        {
+            "apiVersion": "romana.io/v1",
+            "kind": "NetworkPolicy",
+            "spec": {"podSelector": {}},
+            "metadata": {"name": "mine", "labels": {"owner": "t1"}},
+        },
+    )
     root.request("PATCH", f"{path}/mine/status", labelled({"owner": "t2"}), kind=MERGE)
     assert root.get(f"{path}/mine")["metadata"]["labels"] == {"owner": "t1"}

@@ -31,7 +31,9 @@ def test_rbac_judges_whoever_has_credentials(control_plane: ControlPlane, namesp
 
 
 def test_a_service_account_s_token_is_of_that_account_and_bound_to_its_node(
-    control_plane: ControlPlane, admin: Client, namespace: str,
+    control_plane: ControlPlane,
+    admin: Client,
+    namespace: str,
 ) -> None:
     admin.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "robot"}})
     admin.create("/api/v1/nodes", {"metadata": {"name": namespace}})
@@ -66,7 +68,8 @@ def test_a_killed_api_server_comes_back_with_its_data_at_the_same_place(control_
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_the_end(
-    control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch,
+    control_plane: ControlPlane,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free = controlplane._free_port
     with socket.create_server((controlplane.LOOPBACK, 0)) as taken:
@@ -79,7 +82,9 @@ def test_a_port_that_somebody_took_meanwhile_is_not_the_end(
 
 
 def test_what_ends_at_once_is_told_with_its_last_words(
-    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    control_plane: ControlPlane,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for program in binaries.NEEDED:
         ending = "echo etcd has a bad day; exit 1" if program == "etcd" else "exec sleep 60"
@@ -90,8 +95,10 @@ def test_what_ends_at_once_is_told_with_its_last_words(
     with pytest.raises(SetupError, match="etcd ended at once; its log ends:\netcd has a bad day"), plane:
         pass
     assert not plane.folder.exists()
-    with pytest.raises(SetupError, match="has no kube-controller-manager: put it there, or unset"), \
-            ControlPlane(controllers=True):
+    with (
+        pytest.raises(SetupError, match="has no kube-controller-manager: put it there, or unset"),
+        ControlPlane(controllers=True),
+    ):
         pass
 
 
@@ -100,8 +107,10 @@ def test_with_controllers_pods_are_scheduled(control_plane: ControlPlane) -> Non
     assert found is not None
     if not (found.folder / "kube-scheduler").exists() and not os.environ.get("CI"):
         pytest.skip(f"{found.folder}, as envtest leaves it, has no controller manager and no scheduler")
-    pod = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "web", "image": "none"}],
-                                                 "tolerations": [{"operator": "Exists"}]}}
+    pod = {
+        "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "web", "image": "none"}], "tolerations": [{"operator": "Exists"}]},
+    }
     with ControlPlane(controllers=True) as plane, Client.of_kubeconfig(plane.kubeconfig) as admin:
         admin.create("/api/v1/nodes", NODE)
         admin.create("/api/v1/namespaces/default/pods", pod)

@@ -87,8 +87,9 @@ def start(plane: ControlPlane) -> Iterator[Callable[..., Talk]]:
 
 def addresses(plane: ControlPlane) -> dict[str, str]:
     """Where each pod of the shop runs, once all do."""
-    plane.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pods", "--all", "--namespace=shop",
-                  f"--timeout={PATIENCE}")
+    plane.kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Running", "pods", "--all", "--namespace=shop", f"--timeout={PATIENCE}"
+    )
     pods = json.loads(plane.kubectl("get", "pods", "--namespace=shop", "-o", "json"))["items"]
     return {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}
 
@@ -97,9 +98,7 @@ def await_programmed(plane: ControlPlane) -> None:
     plane.kubectl("wait", "--for=condition=Programmed", "rnp/only-web", "--namespace=shop", f"--timeout={PATIENCE}")
 
 
-def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(
-    shop: ControlPlane, start: Callable[..., Talk]
-) -> None:
+def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(shop: ControlPlane, start: Callable[..., Talk]) -> None:
     talk = start("--nodes", "2")
     given = addresses(shop)
     assert len({IPv4Address(one) for one in given.values()}) == 3
@@ -139,12 +138,20 @@ def test_a_pod_that_is_replaced_at_once_is_another_and_a_wrong_address_is_nobody
     talk.ask("web curl db")
     talk.until("shop/db")
     for wrong, why in (
-        ("224.0.0.1", "224.0.0.1 is a multicast address"), ("0.0.0.0", "0.0.0.0 is the unspecified address"),
+        ("224.0.0.1", "224.0.0.1 is a multicast address"),
+        ("0.0.0.0", "0.0.0.0 is the unspecified address"),
         ("10.0.0.1", "address 10.0.0.1 is that of node node1 on its own bridge"),
     ):
         status = {"status": {"podIP": wrong, "podIPs": [{"ip": wrong}]}}
-        shop.kubectl("patch", "pod", "web", "--namespace=shop", "--subresource=status", "--type=merge",
-                     f"--patch={json.dumps(status)}")
+        shop.kubectl(
+            "patch",
+            "pod",
+            "web",
+            "--namespace=shop",
+            "--subresource=status",
+            "--type=merge",
+            f"--patch={json.dumps(status)}",
+        )
         eventually(lambda why=why: why in told_of(shop, "web"), "an Event says why")  # type: ignore[misc]
         # It keeps what it has, and everybody else goes on.
         talk.ask("web curl db")
@@ -153,8 +160,9 @@ def test_a_pod_that_is_replaced_at_once_is_another_and_a_wrong_address_is_nobody
         talk.until("shop/web")
     shop.kubectl("apply", "-f", "-", stdin=POD.format(name="late", node="node1"))
     talk.ask("pods")
-    shop.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/late", "--namespace=shop",
-                 f"--timeout={PATIENCE}")
+    shop.kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Running", "pod/late", "--namespace=shop", f"--timeout={PATIENCE}"
+    )
     assert talk.end() == 0
 
 
@@ -193,7 +201,12 @@ def test_a_node_of_somebody_else_is_not_taken(plane: ControlPlane) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "romana_ovs", "emulate", "--kubeconfig", str(plane.kubeconfig)],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False, cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            cwd=ROOT,
         )
         assert done.returncode == 2 and "the cluster has a node node2 already, and no emulated one" in done.stderr
         assert plane.kubectl("get", "nodes", "-o", "name").split() == ["node/node2"]
@@ -205,7 +218,12 @@ def test_the_demonstration_on_an_api_server(control_plane: ControlPlane) -> None
     """The same steps as on a folder, which tests/integration/test_demo.py tells in full."""
     done = subprocess.run(
         [sys.executable, "-m", "romana_ovs", "demo", "--kubernetes", "--json"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False, cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -58,9 +58,15 @@ class Scene:
         """Have the policy be for this port only."""
         ports = [{"port": port}, {"port": port, "protocol": "UDP"}]
         rule = {"from": [{"podSelector": {"matchLabels": {"app": "c"}}}], "ports": ports}
-        self.cluster.policy(self.namespace, "p", {
-            "podSelector": {"matchLabels": {"app": "s"}}, "policyTypes": ["Ingress"], "ingress": [rule],
-        })
+        self.cluster.policy(
+            self.namespace,
+            "p",
+            {
+                "podSelector": {"matchLabels": {"app": "s"}},
+                "policyTypes": ["Ingress"],
+                "ingress": [rule],
+            },
+        )
 
     def settled(self) -> None:
         """Returns when this node has all that there is."""

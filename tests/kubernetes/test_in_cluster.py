@@ -70,7 +70,9 @@ def part(plane: ControlPlane, volume: Volume) -> Iterator[Part]:
     place = urlsplit(plane.url)
     with Part("registry", Path("in-cluster"), ["--registry"]) as made:
         made.environment = {
-            **os.environ, "KUBERNETES_SERVICE_HOST": str(place.hostname), "KUBERNETES_SERVICE_PORT": str(place.port),
+            **os.environ,
+            "KUBERNETES_SERVICE_HOST": str(place.hostname),
+            "KUBERNETES_SERVICE_PORT": str(place.port),
         }
         yield made
 

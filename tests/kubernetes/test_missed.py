@@ -74,7 +74,7 @@ def forgetful() -> Iterator[ControlPlane]:
 
 
 def test_a_watch_from_before_all_that_is_remembered_lists_once_and_finds_every_difference(
-    forgetful: ControlPlane
+    forgetful: ControlPlane,
 ) -> None:
     """docs/hazards.md C2 and C6: policies that went meanwhile, a pod and a policy made anew under their names."""
     with Client.of_kubeconfig(forgetful.kubeconfig) as admin:

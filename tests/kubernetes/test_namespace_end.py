@@ -58,15 +58,27 @@ def test_policies_stay_as_long_as_pods_that_are_ending_and_nobody_waits_for_us(p
         admin.create("/api/v1/namespaces", {"metadata": {"name": "shop"}})
         awaited(lambda: admin.get(f"{SHOP}/serviceaccounts")["items"], "pods can be made")
         admin.create("/api/v1/nodes", {"metadata": {"name": "n1"}})
-        admin.create(pods_path("shop"), {"metadata": {"name": "web"}, "spec": {
-            "nodeName": "n1", "terminationGracePeriodSeconds": GRACE, "automountServiceAccountToken": False,
-            "tolerations": [{"operator": "Exists"}], "containers": [{"name": "c", "image": "x"}]}})
+        admin.create(
+            pods_path("shop"),
+            {
+                "metadata": {"name": "web"},
+                "spec": {
+                    "nodeName": "n1",
+                    "terminationGracePeriodSeconds": GRACE,
+                    "automountServiceAccountToken": False,
+                    "tolerations": [{"operator": "Exists"}],
+                    "containers": [{"name": "c", "image": "x"}],
+                },
+            },
+        )
         admin.patch(f"{pods_path('shop')}/web/status", {"status": {"phase": "Running"}})
         admin.create(policies_path("shop"), policy("deny", {"podSelector": {}}))
         ours = admin.create(policies_path("shop", "romana.io"), romana_policy("deny", {"podSelector": {}}))
         # As after a registry that has told how it fares: nothing of what it writes is to hold the object back.
-        admin.patch(f"{policies_path('shop', 'romana.io')}/deny/status", {"status": {
-            "observedGeneration": ours["metadata"]["generation"]}})
+        admin.patch(
+            f"{policies_path('shop', 'romana.io')}/deny/status",
+            {"status": {"observedGeneration": ours["metadata"]["generation"]}},
+        )
         admin.delete(SHOP)
         awaited(lambda: ending(admin), "it waits for the pod")
         # A controller that starts now still knows what isolates the pod.

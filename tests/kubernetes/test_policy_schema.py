@@ -28,14 +28,14 @@ from tests.kubernetes.raw import Client, Object, Refused
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = [
-    path for folder in ("docs/examples", "etc/demo", "tests/integration/scenarios")
+    path
+    for folder in ("docs/examples", "etc/demo", "tests/integration/scenarios")
     for path in sorted((ROOT / folder).rglob("*.yaml"))
     if re.search(r"^apiVersion: romana.io/.*\nkind: NetworkPolicy", path.read_text(), re.MULTILINE)
 ]
 POLICIES = "/apis/romana.io/v1/namespaces/default/networkpolicies"
 WEB = {"matchLabels": {"tier": "web"}}
 LONG = "x" * 64
-
 
 
 def allowing(*rules: object) -> Object:
@@ -154,9 +154,18 @@ def test_kubectl_shows_what_an_operator_asks(control_plane: ControlPlane, admin:
     policies = f"/apis/romana.io/v1/namespaces/{namespace}/networkpolicies"
     admin.create(policies, policy({"podSelector": WEB}))
     condition = {"status": "True", "reason": "Applied", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    admin.patch(f"{policies}/p/status", {"status": {"observedGeneration": 1, "conditions": [
-        {**condition, "type": "Programmed", "message": "every switch follows it"},
-        {**condition, "type": "Invalid", "status": "False", "message": "it is valid"}]}})
+    admin.patch(
+        f"{policies}/p/status",
+        {
+            "status": {
+                "observedGeneration": 1,
+                "conditions": [
+                    {**condition, "type": "Programmed", "message": "every switch follows it"},
+                    {**condition, "type": "Invalid", "status": "False", "message": "it is valid"},
+                ],
+            }
+        },
+    )
     head, row = control_plane.kubectl("get", "networkpolicies.romana.io", "-n", namespace).splitlines()
     assert head.split() == ["NAME", "PODS", "PROGRAMMED", "INVALID", "AGE"]
     assert row.split()[:4] == ["p", '{"matchLabels":{"tier":"web"}}', "True", "False"]
@@ -189,7 +198,9 @@ def one(right: Iterable[object], wrong: Iterable[object]) -> st.SearchStrategy[o
 
 
 def record(
-    known: Mapping[str, st.SearchStrategy[object]], *misspelt: str, needs: str = "",
+    known: Mapping[str, st.SearchStrategy[object]],
+    *misspelt: str,
+    needs: str = "",
 ) -> st.SearchStrategy[object]:
     """Objects with any of the known fields, sometimes one misspelt or `needs` missing, seldom something else."""
     optional = {name: values for name, values in known.items() if name != needs}
@@ -207,19 +218,31 @@ def labels() -> st.SearchStrategy[object]:
 
 
 JUNK: st.SearchStrategy[object] = st.sampled_from([None, True, 5, 1.5, "text", [], {}, [None], [[]], [{}], {"a": {}}])
-KEYS = one(["tier", "app", "a.b/c", "A_b", "x" * 63, "x" * 253 + "/a"],
-           ["", "a b", "a/b/c", "-a", LONG, "x" * 254 + "/a", "a\n"])
+KEYS = one(
+    ["tier", "app", "a.b/c", "A_b", "x" * 63, "x" * 253 + "/a"],
+    ["", "a b", "a/b/c", "-a", LONG, "x" * 254 + "/a", "a\n"],
+)
 VALUES = one(["web", "", "A.b_c", "x" * 63], ["a b", "-", "\u00e4", LONG, "a\n", None, 5, True])
 EXPRESSION = mostly(
     st.one_of(
         st.fixed_dictionaries({"key": KEYS, "operator": st.sampled_from(["In", "NotIn"]), "values": listed(VALUES)}),
-        st.fixed_dictionaries({"key": KEYS, "operator": st.sampled_from(["Exists", "DoesNotExist"])})),
-    record({"key": KEYS, "operator": st.sampled_from(["In", "NotIn", "Exists", "in", ""]), "values": listed(VALUES)},
-           "value", "op"))
+        st.fixed_dictionaries({"key": KEYS, "operator": st.sampled_from(["Exists", "DoesNotExist"])}),
+    ),
+    record(
+        {"key": KEYS, "operator": st.sampled_from(["In", "NotIn", "Exists", "in", ""]), "values": listed(VALUES)},
+        "value",
+        "op",
+    ),
+)
 SELECTOR = record({"matchLabels": labels(), "matchExpressions": listed(EXPRESSION)}, "matchLabel", "tier")
-PORT = record({
-    "port": one([80, 1, 65535, "http", "a-1"], [0, -1, 65536, 2**40, "80", "a--b", "A", "", "x" * 16, 1.0, None]),
-    "protocol": one(["TCP", "UDP", "SCTP"], ["tcp", "ICMP", "", None])}, "endPort", "prt")
+PORT = record(
+    {
+        "port": one([80, 1, 65535, "http", "a-1"], [0, -1, 65536, 2**40, "80", "a--b", "A", "", "x" * 16, 1.0, None]),
+        "protocol": one(["TCP", "UDP", "SCTP"], ["tcp", "ICMP", "", None]),
+    },
+    "endPort",
+    "prt",
+)
 SOURCE = record({"pods": SELECTOR}, "podSelector", needs="pods")
 RULE = record({"toPorts": listed(PORT), "from": listed(SOURCE)}, "ports", "form")
 SPEC = record({"podSelector": SELECTOR, "allowIncoming": listed(RULE)}, "podselector", "ingress", needs="podSelector")
@@ -258,7 +281,9 @@ def test_whatever_the_server_takes_the_decoder_reads_and_it_means_the_same(admin
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_convert_writes_and_examples_have_is_taken(
-    admin: Client, path: Path, capsys: pytest.CaptureFixture[str],
+    admin: Client,
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every policy of romana.io in this project's own manifests, in today's form."""
     assert main(["convert", str(path)]) == 0

@@ -43,7 +43,10 @@ def account(request: pytest.FixtureRequest, control_plane: ControlPlane) -> Iter
 
 
 def test_the_rules_are_these(
-    account: tuple[str, Client], control_plane: ControlPlane, admin: Client, namespace: str,
+    account: tuple[str, Client],
+    control_plane: ControlPlane,
+    admin: Client,
+    namespace: str,
     golden: Callable[[str, str], None],
 ) -> None:
     """A snapshot, less what every service account may do; a change of it wants to be looked at."""
@@ -70,10 +73,14 @@ def test_what_would_be_too_much_is_denied(account: tuple[str, Client]) -> None:
 def test_tenants_write_policies_and_see_no_tenants(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
     """docs/hazards.md E13: what has everybody's addresses is for nobody who only has rights in a namespace."""
     roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
-    admin.create(roles, {
-        "metadata": {"name": "edit"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "romana-policy-editor"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "dev"}]})
+    admin.create(
+        roles,
+        {
+            "metadata": {"name": "edit"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "romana-policy-editor"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "dev"}],
+        },
+    )
     with Client.of_kubeconfig(control_plane.kubeconfig_for("dev")) as dev:
         for verb in ("create", "update", "delete", "watch"):
             assert _may(dev, f"{verb} networkpolicies.romana.io", namespace)
@@ -98,7 +105,9 @@ def _rules(client: Client, namespace: str = "kube-system") -> set[str]:
     return {
         " ".join(filter(None, (verb, f"{resource}.{group}".rstrip("."), *_names(rule))))
         for rule in review["status"]["resourceRules"]
-        for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
     }
 
 
@@ -111,7 +120,13 @@ def _may(client: Client, wish: str, namespace: str = "kube-system") -> bool:
     verb, what, *name = wish.split()
     full, _, subresource = what.partition("/")
     resource, _, group = full.partition(".")
-    attributes = {"verb": verb, "resource": resource, "group": group, "subresource": subresource,
-                  "namespace": namespace, "name": "".join(name)}
+    attributes = {
+        "verb": verb,
+        "resource": resource,
+        "group": group,
+        "subresource": subresource,
+        "namespace": namespace,
+        "name": "".join(name),
+    }
     review = client.create(f"{AUTHORIZATION}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": attributes}})
     return bool(review["status"]["allowed"])

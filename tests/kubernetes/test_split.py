@@ -102,8 +102,11 @@ def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: Cluster, ns: str,
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
     pods += [cluster.pod(other, "stranger", "n2")]
     cluster.policy(ns, "one", only_from("p0", "p1", 80))
-    egress = {"policyTypes": ["Egress"], "podSelector": {"matchLabels": {"app": "p3"}},
-              "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "p5"}}}]}]}
+    egress = {
+        "policyTypes": ["Egress"],
+        "podSelector": {"matchLabels": {"app": "p3"}},
+        "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "p5"}}}]}],
+    }
     cluster.policy(ns, "two", egress)
     cluster.settled(*pods)
     assert cluster.verdicts(*pods) == []
@@ -139,12 +142,28 @@ def test_a_new_question_interrupts_nothing_between_processes(cluster: Cluster, n
     try:
         traffic.flowing()
         for number, label in enumerate(("c", "o", "c")):
-            cluster.policy(ns, "p", {**only_from("c", "s"), "ingress": [
-                {"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]},
-                {"from": [{"podSelector": {"matchExpressions": [
-                    {"key": f"new-{number}", "operator": "DoesNotExist"}, {"key": "app", "operator": "In",
-                                                                           "values": [label]}]}}]},
-            ]})
+            cluster.policy(
+                ns,
+                "p",
+                {
+                    **only_from("c", "s"),
+                    "ingress": [
+                        {"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]},
+                        {
+                            "from": [
+                                {
+                                    "podSelector": {
+                                        "matchExpressions": [
+                                            {"key": f"new-{number}", "operator": "DoesNotExist"},
+                                            {"key": "app", "operator": "In", "values": [label]},
+                                        ]
+                                    }
+                                }
+                            ]
+                        },
+                    ],
+                },
+            )
             cluster.settled()
             assert cluster.verdicts(client, server, other) == []
         traffic.unharmed()
@@ -179,9 +198,7 @@ def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: Cluster, n
         cluster.settled()
         newcomer = cluster.pod(cluster.namespace(f"{ns}-new"), "late", "n2")
         said = f"Pod {newcomer}: tenant '{ns}-new', tier 'default' has no range yet: it waits for the registry"
-        cluster.until(
-            lambda: said in cluster.parts["n2"].state["problems"], "it says so"
-        )
+        cluster.until(lambda: said in cluster.parts["n2"].state["problems"], "it says so")
         assert newcomer not in cluster.pods.running
         cluster.start("registry")
         cluster.settled(newcomer)
@@ -425,8 +442,10 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str)
     cluster.settled(*pods)
     flows = {node: cluster.flows(node) for node in NODES}
     rules = [
-        {"toPorts": [{"port": rule * 64 + number + 1} for number in range(64)],
-         "from": [{"pods": {"matchLabels": {"x": f"{rule}-{number}"}}} for number in range(64)]}
+        {
+            "toPorts": [{"port": rule * 64 + number + 1} for number in range(64)],
+            "from": [{"pods": {"matchLabels": {"x": f"{rule}-{number}"}}} for number in range(64)],
+        }
         for rule in range(64)
     ]
     cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": rules}, "romana.io")
@@ -444,7 +463,10 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str)
     # It was never valid: what it selects is isolated, and everything else is as it was.
     near, far = pods[:2], pods[2:]
     assert (cluster.opens(*far, "80/tcp"), cluster.opens(*near, "80/tcp"), cluster.opens(*near, "81/tcp")) == (
-        False, True, False)
+        False,
+        True,
+        False,
+    )
     cluster.admin.delete(f"/apis/networking.k8s.io/v1/namespaces/{other}/networkpolicies/huge")
     cluster.settled(*pods)
     assert {node: cluster.flows(node) for node in NODES} == flows
@@ -473,12 +495,21 @@ def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> N
     assert echo.longest < LONGEST_ECHO
     registry.stop()
     path = f"/api/v1/namespaces/{ns}/pods"
-    spec = {"nodeName": "elsewhere", "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "c", "image": "x"}]}
+    spec = {
+        "nodeName": "elsewhere",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "x"}],
+    }
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: cluster.admin.create(
-            path, {"metadata": {"name": f"far-{number}", "labels": {"app": f"a{number % 50}"}}, "spec": spec}
-        ), range(MANY)))
+        list(
+            pool.map(
+                lambda number: cluster.admin.create(
+                    path, {"metadata": {"name": f"far-{number}", "labels": {"app": f"a{number % 50}"}}, "spec": spec}
+                ),
+                range(MANY),
+            )
+        )
     try:
         with EchoProbe(Path(node.openflow)) as echo:
             registry.start()

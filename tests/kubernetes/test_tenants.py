@@ -12,12 +12,24 @@ from tests.kubernetes.raw import Client, Object, Refused
 
 TENANTS = "/apis/romana.io/v1/tenants"
 STATUS: Object = {
-    "observedGeneration": 1, "pods": 5, "ranges": ["10.0.0.0/16", "10.2.0.0/16"],
-    "tiers": [{"name": "backend", "segment": 3, "ranges": ["10.0.1.0/24"], "pods": 3},
-              {"name": "frontend", "segment": 4}],
+    "observedGeneration": 1,
+    "pods": 5,
+    "ranges": ["10.0.0.0/16", "10.2.0.0/16"],
+    "tiers": [
+        {"name": "backend", "segment": 3, "ranges": ["10.0.1.0/24"], "pods": 3},
+        {"name": "frontend", "segment": 4},
+    ],
     "tierNames": ["backend", "frontend"],
-    "conditions": [{"type": "Ready", "status": "True", "reason": "Allocated", "message": "every pod has an address",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Allocated",
+            "message": "every pod has an address",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+    ],
+}
 
 
 @pytest.fixture
@@ -42,19 +54,32 @@ def test_an_administrator_may_make_one_beforehand(control_plane: ControlPlane, a
     shown = control_plane.kubectl("get", "tenants", "try1", encoded, "-o", "wide").splitlines()
     assert shown[0].split() == ["NAME", "TENANT", "RANGES", "TIERS", "PODS", "READY", "MESSAGE", "AGE"]
     assert shown[1].split()[:6] == [
-        "try1", "try1", '["10.0.0.0/16","10.2.0.0/16"]', '["backend","frontend"]', "5", "True"]
+        "try1",
+        "try1",
+        '["10.0.0.0/16","10.2.0.0/16"]',
+        '["backend","frontend"]',
+        "5",
+        "True",
+    ]
     assert shown[2].split()[:2] == [encoded, "Try_2"]
 
 
-@pytest.mark.parametrize(("name", "true_name", "reason"), [
-    ("try1", "try2", "the object has the name of its tenant"),
-    ("try1", "", "at least 1 chars"),
-    ("try1", "a b", "should match"),
-    ("try1", "x" * 64, "may not be more than 63"),
-    ("try1", None, "spec.tenant: Required value"),
-])
+@pytest.mark.parametrize(
+    ("name", "true_name", "reason"),
+    [
+        ("try1", "try2", "the object has the name of its tenant"),
+        ("try1", "", "at least 1 chars"),
+        ("try1", "a b", "should match"),
+        ("try1", "x" * 64, "may not be more than 63"),
+        ("try1", None, "spec.tenant: Required value"),
+    ],
+)
 def test_what_cannot_be_a_tenant_is_refused(
-    admin: Client, tenants: str, name: str, true_name: object, reason: str,
+    admin: Client,
+    tenants: str,
+    name: str,
+    true_name: object,
+    reason: str,
 ) -> None:
     with pytest.raises(Refused, match=reason):
         admin.create(tenants, tenant(name, true_name))

@@ -446,5 +446,3 @@ def _grant(admin: Client, name: str, rules: list[dict[str, Any]], *, user: str =
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user or name}],
     })  # fmt: skip
-
-

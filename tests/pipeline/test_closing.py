@@ -42,9 +42,7 @@ def test_a_group_that_cannot_be_made_is_closed_and_said_and_others_go_on(monkeyp
 
 
 @pytest.mark.parametrize(("module", "name"), [(guard, "pod_guard"), (locate, "pod_place")])
-def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(
-    module, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(module, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, failing(getattr(module, name), lambda pod, *_: pod.key == "test/t"))
     here = lab()
     assert [text.partition(",")[0] for text in here.program(1).failures] == ["pod test/t is closed"]

@@ -67,7 +67,8 @@ def crossed(count: int) -> list[Allow]:
     """Every policy has one peer and one port of its own, and one of each that all have."""
     return [
         Allow(
-            Origin("NetworkPolicy", "red", f"p{at}"), frozenset({peer(1), peer(2 + at)}),
+            Origin("NetworkPolicy", "red", f"p{at}"),
+            frozenset({peer(1), peer(2 + at)}),
             ports=tcp_port(80, 1000 + 2 * at),
         )
         for at in range(count)
@@ -79,8 +80,10 @@ def blocks(count: int) -> list[Allow]:
     shared = IPv4Network("192.0.2.0/24")
     return [
         Allow(
-            Origin("NetworkPolicy", "red", f"p{at}"), frozenset(),
-            (shared, IPv4Network((0x0B000000 + (at << 8), 24))), tcp_port(80, 1000 + 2 * at),
+            Origin("NetworkPolicy", "red", f"p{at}"),
+            frozenset(),
+            (shared, IPv4Network((0x0B000000 + (at << 8), 24))),
+            tcp_port(80, 1000 + 2 * at),
         )
         for at in range(count)
     ]

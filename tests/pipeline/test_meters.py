@@ -98,8 +98,11 @@ def test_requests_for_addresses_pass_a_meter_before_anything_reads_who_asks_for_
     """On a real switch what stands before the second pass has a datapath flow of its own (test_packets)."""
     one = lab()
     assert metered(one, 1, arp_request(one.ends("c", "far"))) == [METERS.index(arp_meter_number(1))]
-    (row,) = [row for row in one.flows(1) if row.table == "Classify" and row.match_text().startswith("arp,")
-              and ("in_port", 1, 0xFFFFFFFF) in row.match]
+    (row,) = [
+        row
+        for row in one.flows(1)
+        if row.table == "Classify" and row.match_text().startswith("arp,") and ("in_port", 1, 0xFFFFFFFF) in row.match
+    ]
     kinds = [type(action) for action in row.actions]
     assert kinds[0] is ThroughMeter and kinds[-3:] == [PushMpls, PopMpls, Resubmit]
     assert not any(name in str(row) for name in ("arp_spa", "arp_tpa", "arp_sha"))

@@ -49,8 +49,11 @@ def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_load
     first, second = (program.meters[METERS[port]].text() for port in (2, 3))
     assert first == f"meter={METERS[2]},pktps,burst,stats,bands=type=drop,rate=1000,burst_size=10000"
     lines = loadable(program.flows.values(), program.meters).splitlines()
-    others = [f"# {program.meters[number(port)].text()}"
-              for number in (arp_meter_number, fragment_meter_number) for port in (2, 3)]
+    others = [
+        f"# {program.meters[number(port)].text()}"
+        for number in (arp_meter_number, fragment_meter_number)
+        for port in (2, 3)
+    ]
     assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}", *others]
     (place,) = [number for number, line in enumerate(lines) if line.endswith(f", first through meter:{METERS[2]}")]
     assert "in_port=2," in lines[place + 1] and " actions=ct(commit," in lines[place + 1]

@@ -39,8 +39,10 @@ def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_w
 def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_written() -> None:
     assert ("exit", "0") in [(one.name, text) for one, text in writes(_roles(actions=(Load(MARKS, 1),)))]
     commit = flow(
-        priorities.Commit.COMMIT, [("eth_type", 0x0800), EXIT.match(TRUNK)],
-        [Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)], feature=Feature.CONNTRACK,
+        priorities.Commit.COMMIT,
+        [("eth_type", 0x0800), EXIT.match(TRUNK)],
+        [Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)],
+        feature=Feature.CONNTRACK,
         origin=feature_origin("test"),
     )
     assert symbols(commit) == "exit=trunk -> ct_client=client_id ct_side=side ct_exit=exit ct_accepted=1"

@@ -127,8 +127,10 @@ def _chosen(table: FlowTable, end: str, address: IPv4Address, *marks: tuple[Regi
     found = table.lookup(fields)
     for action in found.actions if found is not None else ():
         if isinstance(action, (Load, Move)):
-            value = action.value if isinstance(action, Load) else (
-                fields[action.source.field] >> action.source.low & (1 << action.source.width) - 1
+            value = (
+                action.value
+                if isinstance(action, Load)
+                else (fields[action.source.field] >> action.source.low & (1 << action.source.width) - 1)
             )
             mask = (1 << action.to.width) - 1 << action.to.low
             fields[action.to.field] = fields[action.to.field] & ~mask | value << action.to.low
@@ -139,11 +141,15 @@ def _chosen(table: FlowTable, end: str, address: IPv4Address, *marks: tuple[Regi
 def _meeting(*, tunnels: bool = False) -> Lab:
     """Shared s on node 1, red and blue on both nodes, a shared k on node 2; r3 is of another segment of red."""
     return Lab.of(
-        LabPod("s", 1, 1, segment=SHARED), LabPod("k", 2, 2, segment=SHARED),
-        LabPod("r1", 1, 3, segment=RED), LabPod("r2", 2, 4, segment=RED),
-        LabPod("b1", 1, 5, segment=BLUE), LabPod("b2", 2, 6, segment=BLUE),
+        LabPod("s", 1, 1, segment=SHARED),
+        LabPod("k", 2, 2, segment=SHARED),
+        LabPod("r1", 1, 3, segment=RED),
+        LabPod("r2", 2, 4, segment=RED),
+        LabPod("b1", 1, 5, segment=BLUE),
+        LabPod("b2", 2, 6, segment=BLUE),
         LabPod("r3", 2, 7, segment=RED + 3),
-        tunnels=tunnels, shared=frozenset({str(SHARED)}),
+        tunnels=tunnels,
+        shared=frozenset({str(SHARED)}),
     )
 
 

@@ -114,7 +114,9 @@ def test_a_new_question_moves_those_who_answer_yes_and_only_if_some_say_no() -> 
     assert book.require({"a": frozenset({IS_WEB, HAS_APP})}) == {"a/two"}
     assert book.require({"a": frozenset({IS_WEB, HAS_APP, Atom("name")})}) == frozenset(), "all agree"
     assert {number: info.truths[HAS_APP] for number, info in book.classes.items()} == {
-        identity(1, 1): False, identity(1, 2): True, identity(1, 3): True,
+        identity(1, 1): False,
+        identity(1, 2): True,
+        identity(1, 3): True,
     }
 
 

@@ -19,8 +19,12 @@ from tests.examples import examples
 
 NAMESPACES = ("a", "b")
 ATOMS = (
-    Atom("app"), Atom("app", frozenset({"web"})), Atom("app", frozenset({"web", "db"})),
-    Atom("tier", frozenset({"front"})), Atom("env"), Atom("owner", frozenset({"t1"})),
+    Atom("app"),
+    Atom("app", frozenset({"web"})),
+    Atom("app", frozenset({"web", "db"})),
+    Atom("tier", frozenset({"front"})),
+    Atom("env"),
+    Atom("owner", frozenset({"t1"})),
 )
 
 pods = st.sampled_from([PodKey(f"a/p{number}") for number in range(6)])

@@ -111,16 +111,26 @@ def test_remaining_networks_are_exact(cidr: IPv4Network, excepts: list[IPv4Netwo
         ((PolicyPort(end=80),), ()),
         ((PolicyPort(port="http", end=80),), ()),
         ((PolicyPort(port="http"), PolicyPort(port=80)), (PortRange(TCP, 80, 80), NamedPort(TCP, "http"))),
-        ((PolicyPort(port=81), PolicyPort(port=80), PolicyPort(UDP, 80)),
-         (PortRange(TCP, 80, 81), PortRange(UDP, 80, 80))),
+        (
+            (PolicyPort(port=81), PolicyPort(port=80), PolicyPort(UDP, 80)),
+            (PortRange(TCP, 80, 81), PortRange(UDP, 80, 80)),
+        ),
     ],
 )
 def test_ports(ports: tuple[PolicyPort, ...], expected: tuple[PortRange | NamedPort, ...] | None) -> None:
     assert only_rule(ports=ports).ports == expected
 
 
-@given(st.lists(st.builds(lambda p, low, size: PortRange(p, low, low + size), st.sampled_from(Protocol),
-                          st.integers(0, 30), st.integers(0, 9))))
+@given(
+    st.lists(
+        st.builds(
+            lambda p, low, size: PortRange(p, low, low + size),
+            st.sampled_from(Protocol),
+            st.integers(0, 30),
+            st.integers(0, 9),
+        )
+    )
+)
 def test_merged_ports_are_the_same_ports_apart_from_each_other(ports: list[PortRange]) -> None:
     def covered(ranges: list[PortRange]) -> set[tuple[Protocol, int]]:
         return {(each.protocol, port) for each in ranges for port in range(each.low, each.high + 1)}

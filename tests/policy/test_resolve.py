@@ -54,7 +54,11 @@ IN, OUT = Direction.INGRESS, Direction.EGRESS
 WEB = Selector.of({"app": "web"})
 IS_WEB = Atom("app", frozenset({"web"}))
 TIERS = (
-    ("a", "front", 16), ("a", "back", 17), ("a", "default", 18), ("b", "front", 32), ("kube-system", "default", 48),
+    ("a", "front", 16),
+    ("a", "back", 17),
+    ("a", "default", 18),
+    ("b", "front", 32),
+    ("kube-system", "default", 48),
 )
 
 
@@ -66,13 +70,26 @@ def pod(name: str, *, ports: tuple[ContainerPort, ...] = (), tenant: str = "", *
     namespace = name.partition("/")[0]
     segment = SegmentKey(tenant or namespace, tier_of(labels, ("tier",)))
     return LocalPod(
-        PodKey(name), namespace, Labels(labels), segment, identity(segments().get(segment, 99), 1),
-        IPv4Address("10.1.0.1"), mac="0a:58:0a:01:00:01", ofport=1, ports=ports,
+        PodKey(name),
+        namespace,
+        Labels(labels),
+        segment,
+        identity(segments().get(segment, 99), 1),
+        IPv4Address("10.1.0.1"),
+        mac="0a:58:0a:01:00:01",
+        ofport=1,
+        ports=ports,
     )
 
 
-def policy(name: str, *rules: PolicyRule, egress: tuple[PolicyRule, ...] = (), on: Selector = EVERYTHING,
-           directions: frozenset[Direction] = frozenset({IN}), settings: Settings | None = None):
+def policy(
+    name: str,
+    *rules: PolicyRule,
+    egress: tuple[PolicyRule, ...] = (),
+    on: Selector = EVERYTHING,
+    directions: frozenset[Direction] = frozenset({IN}),
+    settings: Settings | None = None,
+):
     namespace, _, short = name.partition("/")
     found = KubernetesPolicy(namespace, short, on, directions, rules, egress)
     return normalise(found, Cluster(settings=settings or Settings()))
@@ -85,9 +102,14 @@ def view(*pods: LocalPod, policies: tuple[Any, ...] = (), settings: Settings | N
         for position, truth in ((1, False), (2, True))
     }
     made = NodeView(
-        settings=settings or Settings(), node="n", host=1, pods=pods,
+        settings=settings or Settings(),
+        node="n",
+        host=1,
+        pods=pods,
         tenants={"a": (whole_segments(16, 4),), "b": (whole_segments(32, 1),), "kube-system": (whole_segments(48, 1),)},
-        segments=segments(), classes=classes, policies=policies,
+        segments=segments(),
+        classes=classes,
+        policies=policies,
         namespaces={name: Labels({NAME_LABEL: name}) for name in ("a", "b", "kube-system")},
     )
     return replace(made, **changes)
@@ -315,5 +337,6 @@ def test_pods_without_a_tenant_are_cut_off_and_nobody_reaches_them() -> None:
 def test_two_policies_that_allow_the_same_stay_two_reasons() -> None:
     found = resolve(view(pod("a/x"), policies=(policy("a/p", from_pods(WEB)), policy("a/q", from_pods(WEB)))))
     assert [str(allow.origin) for allow in server(found, "a/x").ingress] == [
-        "NetworkPolicy a/p ingress[0]", "NetworkPolicy a/q ingress[0]",
+        "NetworkPolicy a/p ingress[0]",
+        "NetworkPolicy a/q ingress[0]",
     ]

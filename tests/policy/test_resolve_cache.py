@@ -83,8 +83,18 @@ def other_settings(old: NodeView) -> NodeView:
 
 
 CHANGES = [
-    with_class, with_other_truth, without_class, with_label_on_namespace, with_segment, with_run, relabelled,
-    readdressed, one_pod_less, policy_replaced, policy_removed, other_settings,
+    with_class,
+    with_other_truth,
+    without_class,
+    with_label_on_namespace,
+    with_segment,
+    with_run,
+    relabelled,
+    readdressed,
+    one_pod_less,
+    policy_replaced,
+    policy_removed,
+    other_settings,
 ]
 
 

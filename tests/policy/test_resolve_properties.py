@@ -95,9 +95,7 @@ def changes(draw: st.DrawFn, cluster: Cluster) -> Cluster:
 def carried_over(new: Cluster, policies: tuple[NormalPolicy, ...]) -> tuple[NormalPolicy, ...]:
     """The normal policies of `new`: the same objects wherever they are equal, as a caller that remembers gives them."""
     known = {policy.key: policy for policy in policies}
-    return tuple(
-        known[policy.key] if known.get(policy.key) == policy else policy for policy in normal_policies(new)
-    )
+    return tuple(known[policy.key] if known.get(policy.key) == policy else policy for policy in normal_policies(new))
 
 
 @settings(max_examples=examples(80), deadline=None)

@@ -69,16 +69,29 @@ def node_views(
     for host, node in enumerate(sorted(cluster.nodes), start=1):
         pods = [
             LocalPod(
-                key=key, namespace=pod.namespace, labels=pod.labels, segment=cluster.segment_of(pod),
-                identity=book.identity_of(key), address=addresses[key], mac="0a:58:00:00:00:00", ofport=port,
+                key=key,
+                namespace=pod.namespace,
+                labels=pod.labels,
+                segment=cluster.segment_of(pod),
+                identity=book.identity_of(key),
+                address=addresses[key],
+                mac="0a:58:00:00:00:00",
+                ofport=port,
                 ports=pod.ports,
             )
             for port, (key, pod) in enumerate(sorted(cluster.pods.items()), start=1)
             if pod.networked and pod.node == node
         ]
         views[node] = NodeView(
-            settings=cluster.settings, node=node, host=host, pods=tuple(pods), tenants=numbers.tenants,
-            segments=numbers.segments, classes=book.classes, namespaces=namespaces, policies=policies,
+            settings=cluster.settings,
+            node=node,
+            host=host,
+            pods=tuple(pods),
+            tenants=numbers.tenants,
+            segments=numbers.segments,
+            classes=book.classes,
+            namespaces=namespaces,
+            policies=policies,
         )
     return views
 
@@ -142,9 +155,13 @@ class Reading:
         if any(run.covers(pod.identity) for run in verdicts.cut_off):
             return False
         is_pod = identity < 0x80000000
-        if verdicts.tenancy is not None and is_pod and not any(
-            each.server.covers(pod.identity) and (each.client is None or each.client.covers(identity))
-            for each in verdicts.tenancy
+        if (
+            verdicts.tenancy is not None
+            and is_pod
+            and not any(
+                each.server.covers(pod.identity) and (each.client is None or each.client.covers(identity))
+                for each in verdicts.tenancy
+            )
         ):
             return False
         return any(allows(allow, identity, address, port) for allow in group.ingress)

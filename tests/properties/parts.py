@@ -104,7 +104,12 @@ class Parts:
             self.messages.append(published)
 
     def node_looks(
-        self, name: str, version: int, message: int | None, *, early: frozenset[str] | None = None,
+        self,
+        name: str,
+        version: int,
+        message: int | None,
+        *,
+        early: frozenset[str] | None = None,
         patience_over: bool = False,
     ) -> None:
         """A node sees a version of the cluster, not older than the last, and maybe a message, newer or older.

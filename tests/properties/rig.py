@@ -124,9 +124,7 @@ class Rig:
     def opening(self, connection: Connection) -> Packet:
         """The first packet of a connection."""
         source, destination = connection.source, connection.destination
-        ends = Addresses.of(
-            self.address(source), self.address(destination), eth_src=self.mac(source)
-        )
+        ends = Addresses.of(self.address(source), self.address(destination), eth_src=self.mac(source))
         proto = connection.port.protocol
         number = proto.number if isinstance(proto, Protocol) else proto
         return transport(number, ends, CLIENT_PORT, connection.port.port or 0)

@@ -48,8 +48,13 @@ def policy(name: str, version: int = 1, *, there: bool = True, peer: object) -> 
 BLUE = {"namespaceSelector": {"matchLabels": {"team": "blue"}}, "podSelector": {"matchLabels": {"app": "web"}}}
 WEB = {"podSelector": {"matchLabels": {"app": "web"}}}
 BEFORE = (
-    told(NODES, "n1"), told(NODES, "n2"), told(NAMESPACES, "shop"),
-    pod("a", app="web"), pod("b", app="db"), pod("c", app="other"), pod("d", app="db"),
+    told(NODES, "n1"),
+    told(NODES, "n2"),
+    told(NAMESPACES, "shop"),
+    pod("a", app="web"),
+    pod("b", app="db"),
+    pod("c", app="other"),
+    pod("d", app="db"),
     policy("goes", peer=WEB),
     told(ROMANA_POLICIES, "stays", spec={"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}),
 )
@@ -72,7 +77,9 @@ def followed(changes: Iterable[Told]) -> tuple[Cluster, dict[str, frozenset[Flow
     """The cluster, and the tables of a world that has followed `changes` one by one."""
     store, world = LiveStore(SETTINGS), World(SETTINGS)
     listings = [
-        message for resource in CLUSTER for message in (
+        message
+        for resource in CLUSTER
+        for message in (
             Began(str(resource)),
             Seen(str(resource), tuple(update for each, update in BEFORE if each is resource)),
             Listed(str(resource)),

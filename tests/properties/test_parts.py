@@ -57,9 +57,7 @@ def histories(draw: st.DrawFn) -> list[Cluster]:
 
 @st.composite
 def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
-    kind = draw(
-        st.sampled_from(("policies", "labels", "labels", "gone", "moved", "replaced", "ended", "new", "other"))
-    )
+    kind = draw(st.sampled_from(("policies", "labels", "labels", "gone", "moved", "replaced", "ended", "new", "other")))
     if kind == "policies" or not at.pods:
         return replace(at, policies=draw(policies(tuple(at.namespaces))))
     if kind == "other":

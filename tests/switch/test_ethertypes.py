@@ -26,7 +26,7 @@ from tests.integration.scenarios.space import Tap, run, udp_socket
 
 pytestmark = pytest.mark.root
 POD, NODE, PORT = f"rmn-types-{os.getpid()}-pod", f"rmn-types-{os.getpid()}-node", "port"
-MACS = b"\x02\0\0\0\0\1" b"\x02\0\0\0\0\2"
+MACS = b"\x02\0\0\0\0\1\x02\0\0\0\0\2"
 IPV4, ARP, IPV6, VLAN, QINQ, MPLS = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x8847
 RULES = Path(__file__).parents[2] / "etc" / "nftables" / "pod-ports.nft"
 BATCH = 100
@@ -84,13 +84,19 @@ def shown() -> dict[str, Any]:
 
 WRAPPED = struct.pack("!HH", 5, IPV4) + bytes(46)
 REFUSED = {
-    "IPv6": frame(IPV6), "VLAN": frame(VLAN, WRAPPED), "priority tag": frame(VLAN, b"\0\0" + WRAPPED[2:]),
-    "802.1ad": frame(QINQ, WRAPPED), "two tags": frame(QINQ, struct.pack("!HH", 5, VLAN) + WRAPPED),
-    "tagged ARP": frame(VLAN, struct.pack("!HH", 5, ARP) + bytes(46)), "MPLS": frame(MPLS, bytes(54)),
+    "IPv6": frame(IPV6),
+    "VLAN": frame(VLAN, WRAPPED),
+    "priority tag": frame(VLAN, b"\0\0" + WRAPPED[2:]),
+    "802.1ad": frame(QINQ, WRAPPED),
+    "two tags": frame(QINQ, struct.pack("!HH", 5, VLAN) + WRAPPED),
+    "tagged ARP": frame(VLAN, struct.pack("!HH", 5, ARP) + bytes(46)),
+    "MPLS": frame(MPLS, bytes(54)),
     "LLC": frame(0x26, b"\x42\x42\x03" + bytes(47)),
     "SNAP with IPv4": frame(58, b"\xaa\xaa\x03\0\0\0\x08\0" + bytes(50)),
-    "nothing but a header": frame(0x88B5, b""), "the type in the wrong order": frame(0x0008),
-    "a type that is IPv4 in its first byte": frame(0x08FF), "as large as can be": frame(0x88B5, bytes(1500)),
+    "nothing but a header": frame(0x88B5, b""),
+    "the type in the wrong order": frame(0x0008),
+    "a type that is IPv4 in its first byte": frame(0x08FF),
+    "as large as can be": frame(0x88B5, bytes(1500)),
 }
 ONE_TAG = ("VLAN", "priority tag", "802.1ad", "tagged ARP")
 
@@ -121,8 +127,14 @@ def test_frames_of_every_length_pass(ends: tuple[Tap, Tap]) -> None:
 @pytest.fixture
 def redirected(ends: tuple[Tap, Tap]) -> Iterator[tuple[Tap, Tap]]:
     """The same where tc in the pod redirects to eth0 what another interface sends, as root in a pod can have it."""
-    ip_batch(["link add one type veth peer name two", "link set one addrgenmode none up",
-              "link set two addrgenmode none up"], netns=POD)
+    ip_batch(
+        [
+            "link add one type veth peer name two",
+            "link set one addrgenmode none up",
+            "link set two addrgenmode none up",
+        ],
+        netns=POD,
+    )
     redirect = "filter add dev two ingress protocol all u32 match u32 0 0 action mirred egress redirect dev eth0"
     for words in ("qdisc add dev two clsact", redirect):
         done = run(POD, "tc", *words.split())
@@ -150,9 +162,16 @@ def test_a_tag_beside_a_frame_is_not_seen_but_the_type_behind_it_is(redirected: 
 @pytest.fixture
 def bridged(cable: None) -> Iterator[Tap]:
     """What gets past PORT to a bridge, which takes frames where the kernel's datapath of Open vSwitch does."""
-    ip_batch(["link add bridge type bridge", "link add out type veth peer name wire",
-              *(f"link set {name} addrgenmode none up" for name in ("bridge", "out", "wire")),
-              f"link set {PORT} master bridge", "link set out master bridge"], netns=NODE)
+    ip_batch(
+        [
+            "link add bridge type bridge",
+            "link add out type veth peer name wire",
+            *(f"link set {name} addrgenmode none up" for name in ("bridge", "out", "wire")),
+            f"link set {PORT} master bridge",
+            "link set out master bridge",
+        ],
+        netns=NODE,
+    )
     # Where the kernel has these, they drop what is no whole packet.
     for name in ("iptables", "ip6tables"):
         run(NODE, "sysctl", "-w", f"net.bridge.bridge-nf-call-{name}=0")
@@ -233,8 +252,9 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(*words: str, who: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     argv = ["nsenter", f"--net=/run/netns/{NODE}", "--", *who, sys.executable, "-m", "romana_ovs.switch.ethertypes"]
-    return subprocess.run([*argv, *words], capture_output=True, text=True, check=False,
-                          cwd=Path(ethertypes.__file__).parents[2])
+    return subprocess.run(
+        [*argv, *words], capture_output=True, text=True, check=False, cwd=Path(ethertypes.__file__).parents[2]
+    )
 
 
 def test_the_command(ends: tuple[Tap, Tap]) -> None:
@@ -249,6 +269,7 @@ def test_the_command(ends: tuple[Tap, Tap]) -> None:
 def test_the_command_of_a_user_who_may_not(cable: None) -> None:
     done = command(PORT, who=("setpriv", "--bounding-set=-all", "--inh-caps=-all"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("romana-ovs: ethertypes cannot be filtered: "
-                           "the kernel takes no BPF program: Operation not permitted\n")
+    assert done.stderr == (
+        "romana-ovs: ethertypes cannot be filtered: the kernel takes no BPF program: Operation not permitted\n"
+    )
     assert "xdp" not in shown()

@@ -55,7 +55,9 @@ def test_the_packets_are_valid_for_a_tracker_that_checks_them() -> None:
         # An INIT has no verification tag, its answer has the one that the INIT asked for (RFC 9260, 8.5.1).
         assert tag == (first[50:54] if kind == 2 else bytes(4))
     assert [packet[26:34].hex() for packet in (first, answer, other)] == [
-        "c0000201c0000203", "c0000203c0000202", "c0000203c0000202"
+        "c0000201c0000203",
+        "c0000203c0000202",
+        "c0000203c0000202",
     ]
     assert first[34:38] == answer[36:38] + answer[34:36]
     assert not {other[34:36], other[36:38]} & {first[34:36], first[36:38]}

@@ -62,8 +62,13 @@ class PodAgent:
             return {"failed": self._serve(request["ports"])}
         if operation == "probe":
             targets = [Target(*target) for target in request["targets"]]
-            Batch(self._loop, self._sctp, targets, seconds=request["seconds"],
-                  finished=lambda results: self._send({"id": number, "results": results}))
+            Batch(
+                self._loop,
+                self._sctp,
+                targets,
+                seconds=request["seconds"],
+                finished=lambda results: self._send({"id": number, "results": results}),
+            )
             return None
         if operation == "stream":
             self._streams.open(request["address"], request["port"], request["protocol"], push=request["push"])

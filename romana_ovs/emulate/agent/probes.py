@@ -164,7 +164,12 @@ class Batch:
     """All questions of one request, asked in parallel; `finished` gets one result for each, in order."""
 
     def __init__(
-        self, loop: Loop, endpoint: SctpEndpoint, targets: Sequence[Target], *, seconds: float,
+        self,
+        loop: Loop,
+        endpoint: SctpEndpoint,
+        targets: Sequence[Target],
+        *,
+        seconds: float,
         finished: Callable[[list[dict[str, object]]], None],
     ) -> None:
         self._targets = targets
@@ -193,9 +198,7 @@ class Batch:
         self._left -= 1
         if self._left == 0:
             self._limit.cancel()
-            self._finished([
-                _result(target, probe) for target, probe in zip(self._targets, self._probes, strict=True)
-            ])
+            self._finished([_result(target, probe) for target, probe in zip(self._targets, self._probes, strict=True)])
 
 
 def _result(target: Target, probe: _Probe) -> dict[str, object]:

@@ -77,18 +77,18 @@ def decode(packet: bytes) -> Message | None:
     kind, _, length, initiate, *_ = _CHUNK.unpack_from(packet, _HEADER.size)
     if kind not in (INIT, INIT_ACK):
         return None
-    return Message(source, destination, tag, kind, initiate, _cookie(packet[_HEADER.size:][_CHUNK.size:length]))
+    return Message(source, destination, tag, kind, initiate, _cookie(packet[_HEADER.size :][_CHUNK.size : length]))
 
 
 def payload(datagram: bytes) -> bytes:
     """What follows the IPv4 header, of a datagram as a raw socket delivers it."""
-    return datagram[(datagram[0] & 0xF) * 4:]
+    return datagram[(datagram[0] & 0xF) * 4 :]
 
 
 def _cookie(parameters: bytes) -> bytes:
     while len(parameters) >= _PARAMETER.size:
         kind, length = _PARAMETER.unpack_from(parameters)
         if kind == _COOKIE:
-            return parameters[_PARAMETER.size:length]
-        parameters = parameters[max(4, length + -length % 4):]
+            return parameters[_PARAMETER.size : length]
+        parameters = parameters[max(4, length + -length % 4) :]
     return b""

@@ -85,7 +85,7 @@ class HttpConnection:
 
     def _write(self) -> None:
         try:
-            self._answer = self._answer[self._connection.send(self._answer):]
+            self._answer = self._answer[self._connection.send(self._answer) :]
         except BlockingIOError:
             return
         except OSError:

@@ -38,8 +38,12 @@ class Stream:
     def report(self) -> dict[str, object]:
         """Its state as JSON values: bytes received, and seconds of CLOCK_MONOTONIC of the last (0: none yet)."""
         return {
-            "role": self.role, "protocol": self.protocol, "peer": self.peer,
-            "received": self.received, "last": self.last, "error": self.error,
+            "role": self.role,
+            "protocol": self.protocol,
+            "peer": self.peer,
+            "received": self.received,
+            "last": self.last,
+            "error": self.error,
         }
 
 

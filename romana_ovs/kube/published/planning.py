@@ -147,10 +147,17 @@ def _storable(classes: ClassSet, checked: Checked) -> dict[str, Any]:
         reason = f"of its ClassSet, {large.problems[0].reason}; its pods get what their whole segments get"
         checked.problems[classes.namespace] = Problem(reason, kind="Namespace", name=classes.namespace)
         everything = classes.retired | classes.classes.keys()
-        return class_set_object(replace(
-            classes, classes=MappingProxyType({}), coming=frozenset(), going=frozenset(), pins=MappingProxyType({}),
-            remnants=(), retired=everything,
-        ))
+        return class_set_object(
+            replace(
+                classes,
+                classes=MappingProxyType({}),
+                coming=frozenset(),
+                going=frozenset(),
+                pins=MappingProxyType({}),
+                remnants=(),
+                retired=everything,
+            )
+        )
 
 
 def _account(name: str, raw: Raw, desired: Published, base: Base | None) -> None:

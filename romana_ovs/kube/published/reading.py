@@ -183,9 +183,9 @@ def _plan(fields: Fields) -> Plan:
         fields.refuse("", str(bad))
 
 
-def _tenants(fields: Fields, plan: Plan) -> tuple[
-    Mapping[str, tuple[Run, ...]], Mapping[SegmentKey, tuple[int, ...]], Mapping[int, int]
-]:
+def _tenants(
+    fields: Fields, plan: Plan
+) -> tuple[Mapping[str, tuple[Run, ...]], Mapping[SegmentKey, tuple[int, ...]], Mapping[int, int]]:
     """Runs by tenant, indexes by segment, and the next class by segment number. Nothing stands in there twice."""
     runs: dict[str, tuple[Run, ...]] = {}
     indexes: dict[SegmentKey, tuple[int, ...]] = {}

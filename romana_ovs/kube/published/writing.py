@@ -26,6 +26,7 @@ MOST_PINS = 2000
 PIN_TEXT, REMNANT_TEXT = 200_000, 100_000
 """Characters of pins and of remnants in one ClassSet: who names and labels pods must not leave the rest no room."""
 
+
 def allocation_object(published: Published) -> dict[str, Any]:
     """The Allocation of `published`. Raises InputError when it would be larger than the API server takes."""
     plan = published.plan
@@ -124,8 +125,9 @@ def report_object(report: Report) -> dict[str, Any]:
     status: dict[str, Any] = {
         "acknowledged": report.acknowledged,
         "released": report.released,
-        "wants": [{"tenant": key.tenant, "tier": key.tier, "indexes": count}
-                  for key, count in sorted(report.wants.items())],
+        "wants": [
+            {"tenant": key.tenant, "tier": key.tier, "indexes": count} for key, count in sorted(report.wants.items())
+        ],
         "foreign": [str(address) for address in sorted(report.foreign)],
         "contested": [str(address) for address in sorted(report.contested)],
         "policies": report.policies,
@@ -133,8 +135,15 @@ def report_object(report: Report) -> dict[str, Any]:
     }
     if report.observed.sctp_ports is not None:
         status["sctp"] = SCTP_TRACKED[report.observed.sctp_ports]
-    return _sized({"apiVersion": API_VERSION, "kind": "NodeReport", "metadata": {"name": report.node},
-                   "spec": {}, "status": status})
+    return _sized(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "NodeReport",
+            "metadata": {"name": report.node},
+            "spec": {},
+            "status": status,
+        }
+    )
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

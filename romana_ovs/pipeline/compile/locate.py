@@ -46,9 +46,7 @@ def _to_mac(mac: str) -> tuple[Action, ...]:
     return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), NEXT_HOP_MAC))
 
 
-def pod_place(
-    pod: LocalPod, member: Membership, place: PodZone, *, plan: Plan, host: int
-) -> tuple[Flow, ...]:
+def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, plan: Plan, host: int) -> tuple[Flow, ...]:
     """Where a local pod is, and what is needed to judge packets to it: whether it sent them itself, too.
 
     An address of the share that `host` has of the plan is found in table LocatePod, another one in Locate.

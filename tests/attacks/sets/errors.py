@@ -43,8 +43,12 @@ def _nobodys(aim: Aim) -> Iterator[bytes]:
 
 def _friends(aim: Aim) -> Iterator[bytes]:
     """About the live connection of friend and victim, as the attacker, as the friend, as their node."""
-    for sender in (aim.attacker, replace(aim.attacker, address=aim.friend.address), aim.friend,
-                   replace(aim.attacker, address=aim.nodes[0].address)):
+    for sender in (
+        aim.attacker,
+        replace(aim.attacker, address=aim.friend.address),
+        aim.friend,
+        replace(aim.attacker, address=aim.nodes[0].address),
+    ):
         for about in _packets(aim.friend, aim.victim):
             yield from errors(sender, aim.victim, about)
 

@@ -13,18 +13,51 @@ from tests.integration.frames import SYN, mac
 
 TPIDS = (0x8100, 0x88A8, 0x9100)
 ETHERTYPES = (
-    0x0000, 0x0027, 0x0600, 0x0801, 0x0842, 0x22F3, 0x6003, 0x6558, 0x809B, 0x8137, 0x880B, 0x8863, 0x8864, 0x888E,
-    0x88B5, 0x88CC, 0x88E5, 0x88F7, 0x8902, 0x8906, 0x894F, 0xFFFF,
+    0x0000,
+    0x0027,
+    0x0600,
+    0x0801,
+    0x0842,
+    0x22F3,
+    0x6003,
+    0x6558,
+    0x809B,
+    0x8137,
+    0x880B,
+    0x8863,
+    0x8864,
+    0x888E,
+    0x88B5,
+    0x88CC,
+    0x88E5,
+    0x88F7,
+    0x8902,
+    0x8906,
+    0x894F,
+    0xFFFF,
 )
-RESERVED = ("01:80:c2:00:00:00", "01:80:c2:00:00:03", "01:80:c2:00:00:0e", "01:00:0c:cc:cc:cc", "33:33:00:00:00:01",
-            "01:00:5e:00:00:fb", BROADCAST)
+RESERVED = (
+    "01:80:c2:00:00:00",
+    "01:80:c2:00:00:03",
+    "01:80:c2:00:00:0e",
+    "01:00:0c:cc:cc:cc",
+    "33:33:00:00:00:01",
+    "01:00:5e:00:00:fb",
+    BROADCAST,
+)
 
 
 def _inside(aim: Aim) -> tuple[bytes, ...]:
     """The packets that are wrapped, from their IP header on."""
-    return tuple(frame[14:] for frame in (
-        craft.udp(aim.attacker, aim.victim, (9000, 9000)), craft.udp(aim.friend, aim.victim, (9000, 9000)),
-        craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN), craft.icmp(aim.attacker, aim.victim, 8)))
+    return tuple(
+        frame[14:]
+        for frame in (
+            craft.udp(aim.attacker, aim.victim, (9000, 9000)),
+            craft.udp(aim.friend, aim.victim, (9000, 9000)),
+            craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN),
+            craft.icmp(aim.attacker, aim.victim, 8),
+        )
+    )
 
 
 def _wrap(aim: Aim, kind: int, payload: bytes, tags: tuple[tuple[int, int], ...] = ()) -> Iterator[bytes]:
@@ -61,8 +94,15 @@ def _mpls(aim: Aim) -> Iterator[bytes]:
 def _llc(aim: Aim) -> Iterator[bytes]:
     """802.3 frames: LLC, SNAP with IPv4 and ARP inside, raw 802.3; the length right, short and long."""
     for inside in _inside(aim):
-        for head in (b"\xaa\xaa\x03\0\0\0\x08\0", b"\xaa\xaa\x03\0\0\xf8\x08\0", b"\x42\x42\x03", b"\x06\x06\x03",
-                     b"\xff\xff", b"\xaa\xaa\x03\0\0\0\x08\x06", b"\xaa\xaa\x03\x01\0\x0c\x20\0"):
+        for head in (
+            b"\xaa\xaa\x03\0\0\0\x08\0",
+            b"\xaa\xaa\x03\0\0\xf8\x08\0",
+            b"\x42\x42\x03",
+            b"\x06\x06\x03",
+            b"\xff\xff",
+            b"\xaa\xaa\x03\0\0\0\x08\x06",
+            b"\xaa\xaa\x03\x01\0\x0c\x20\0",
+        ):
             payload = head + inside
             for length in (len(payload), 3, 1500):
                 yield from _wrap(aim, length, payload)
@@ -83,8 +123,11 @@ def _multicast(aim: Aim) -> Iterator[bytes]:
 
 def _runts(aim: Aim) -> Iterator[bytes]:
     """Frames that end anywhere in their headers."""
-    for whole in (craft.udp(aim.attacker, aim.victim, (9000, 9000)), craft.udp(aim.friend, aim.victim, (9000, 9000)),
-                  craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN)):
+    for whole in (
+        craft.udp(aim.attacker, aim.victim, (9000, 9000)),
+        craft.udp(aim.friend, aim.victim, (9000, 9000)),
+        craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN),
+    ):
         yield from (whole[:length] for length in range(14, 42))
         tagged = craft.ether(aim.attacker.mac, aim.victim.hop, IPV4, whole[14:], ((VLAN, 0),))
         yield from (tagged[:length] for length in range(14, 40))

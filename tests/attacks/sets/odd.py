@@ -24,8 +24,16 @@ def _options(aim: Aim) -> Iterator[bytes]:
     """No-ops, record route, timestamps, router alert, source routes by the nodes and by the ally."""
     hops = b"".join(end.address.packed for end in (*aim.nodes, aim.ally))
     routes = [bytes([kind, 3 + len(hops), pointer]) + hops for kind in (131, 137, 7) for pointer in (4, 8, 40)]
-    for options in (b"\x01" * 4, b"\x01" * 40, b"\x44\x0c\x05\x01" + bytes(8), b"\x94\x04\0\0", b"\x82\x0b" + bytes(9),
-                    b"\x07\xff\x04", b"\x83\x00\x00", *routes):
+    for options in (
+        b"\x01" * 4,
+        b"\x01" * 40,
+        b"\x44\x0c\x05\x01" + bytes(8),
+        b"\x94\x04\0\0",
+        b"\x82\x0b" + bytes(9),
+        b"\x07\xff\x04",
+        b"\x83\x00\x00",
+        *routes,
+    ):
         yield from _each(aim, Ip(options=options))
     for hop in (*aim.nodes, aim.ally):
         via = replace(hop, hop=aim.victim.hop)
@@ -42,9 +50,15 @@ def _hops(aim: Aim) -> Iterator[bytes]:
 
 def _headers(aim: Aim) -> Iterator[bytes]:
     """Wrong version, header length, total length, checksum; the reserved flag."""
-    for how in (*(Ip(version=version) for version in (0, 3, 5, 6, 15)), *(Ip(words=words) for words in (0, 4, 6, 15)),
-                *(Ip(total=total) for total in (0, 19, 20, 21, 27, 1500, 65535)), Ip(broken=True), Ip(fragment=0x8000),
-                Ip(fragment=0x4000), Ip(fragment=0xC000)):
+    for how in (
+        *(Ip(version=version) for version in (0, 3, 5, 6, 15)),
+        *(Ip(words=words) for words in (0, 4, 6, 15)),
+        *(Ip(total=total) for total in (0, 19, 20, 21, 27, 1500, 65535)),
+        Ip(broken=True),
+        Ip(fragment=0x8000),
+        Ip(fragment=0x4000),
+        Ip(fragment=0xC000),
+    ):
         yield from _each(aim, how)
 
 
@@ -115,8 +129,11 @@ def _joined_to_a_friends(aim: Aim) -> Iterator[bytes]:
 
 
 _FRAGMENTS: tuple[tuple[str, Callable[[Aim], Iterator[bytes]], bool], ...] = (
-    ("in order", _in_order, True), ("the last first", _last_first, True), ("tiny", _tiny, False),
-    ("overlapping, teardrop, ping of death", _teardrop, False), ("later ones alone", _only_later, False),
+    ("in order", _in_order, True),
+    ("the last first", _last_first, True),
+    ("tiny", _tiny, False),
+    ("overlapping, teardrop, ping of death", _teardrop, False),
+    ("later ones alone", _only_later, False),
     ("joined to a friend's", _joined_to_a_friends, False),
 )
 SETS = (

@@ -60,6 +60,9 @@ def _split_headers(aim: Aim) -> Iterator[bytes]:
 
 SETS = tuple(
     FrameSet(f"one port open: {name}", frames, admits=to_the_port, duels=ONE_PORT_OPEN, short=True)
-    for name, frames in (("other ports and protocols", _others), ("fragments", _fragments),
-                         ("headers split over fragments", _split_headers))
+    for name, frames in (
+        ("other ports and protocols", _others),
+        ("fragments", _fragments),
+        ("headers split over fragments", _split_headers),
+    )
 )

@@ -12,9 +12,22 @@ from tests.attacks.frameset import Aim, FrameSet
 from tests.integration.frames import ACK, SYN
 
 OUTSIDE = nobody("203.0.113.5")
-SPECIAL = tuple(nobody(text) for text in (
-    "0.0.0.0", "255.255.255.255", "127.0.0.1", "127.0.0.53", "224.0.0.1", "10.0.0.0", "10.255.255.255", "169.254.1.1",
-    "172.31.0.1", "172.31.0.2", "198.51.100.7"))
+SPECIAL = tuple(
+    nobody(text)
+    for text in (
+        "0.0.0.0",
+        "255.255.255.255",
+        "127.0.0.1",
+        "127.0.0.53",
+        "224.0.0.1",
+        "10.0.0.0",
+        "10.255.255.255",
+        "169.254.1.1",
+        "172.31.0.1",
+        "172.31.0.2",
+        "198.51.100.7",
+    )
+)
 CONSTANT = "0a:58:00:00:00:01"
 """The source MAC of everything that a switch of ours delivers."""
 
@@ -60,7 +73,6 @@ def _special_targets(aim: Aim) -> Iterator[bytes]:
             target = replace(other, hop=one)
             yield craft.udp(aim.attacker, target, (9000, 9000))
             yield craft.icmp(aim.attacker, target, 8)
-
 
 
 def _marks(aim: Aim, source: End) -> Iterator[bytes]:

@@ -46,8 +46,9 @@ def _in_fragments(aim: Aim) -> Iterator[bytes]:
     for target in _targets(aim):
         for inner in _inner(aim):
             for kind, port in PORTS.items():
-                whole = craft.udp(aim.attacker, target, (50000, port),
-                                  craft.tunnelled(inner + bytes(1600), kind, TUNNEL_KEY))
+                whole = craft.udp(
+                    aim.attacker, target, (50000, port), craft.tunnelled(inner + bytes(1600), kind, TUNNEL_KEY)
+                )
                 yield from craft.fragments(whole, (1208,), ident=next(idents))
 
 
@@ -71,9 +72,16 @@ def _protocols(aim: Aim) -> Iterator[bytes]:
         "erspan": struct.pack("!HHII", 0x1000, 0x88BE, 1, 0) + inner,
         "pptp": struct.pack("!HHHH", 0x2001, 0x880B, len(inner), 1) + inner,
     }
-    payloads = [(4, inner[14:]), (41, inner[14:]), *((47, each) for each in gre.values()), (50, bytes(8) + inner[14:]),
-                (51, struct.pack("!BBHII", 4, 4, 0, 1, 1) + bytes(12) + inner[14:]), (2, b"\x16\0\0\0" + bytes(4)),
-                (97, b"\x30\0" + inner), (115, bytes(4) + inner)]
+    payloads = [
+        (4, inner[14:]),
+        (41, inner[14:]),
+        *((47, each) for each in gre.values()),
+        (50, bytes(8) + inner[14:]),
+        (51, struct.pack("!BBHII", 4, 4, 0, 1, 1) + bytes(12) + inner[14:]),
+        (2, b"\x16\0\0\0" + bytes(4)),
+        (97, b"\x30\0" + inner),
+        (115, bytes(4) + inner),
+    ]
     for target in _targets(aim):
         for protocol, payload in payloads:
             yield craft.ip(aim.attacker, target, protocol, payload)
@@ -81,8 +89,12 @@ def _protocols(aim: Aim) -> Iterator[bytes]:
 
 def _multicast(aim: Aim) -> Iterator[bytes]:
     """IGMP and datagrams to groups and broadcast addresses."""
-    for address, hardware in (("224.0.0.1", "01:00:5e:00:00:01"), ("224.0.0.251", "01:00:5e:00:00:fb"),
-                              ("239.255.255.250", "01:00:5e:7f:ff:fa"), ("255.255.255.255", craft.BROADCAST)):
+    for address, hardware in (
+        ("224.0.0.1", "01:00:5e:00:00:01"),
+        ("224.0.0.251", "01:00:5e:00:00:fb"),
+        ("239.255.255.250", "01:00:5e:7f:ff:fa"),
+        ("255.255.255.255", craft.BROADCAST),
+    ):
         group = craft.nobody(address, hardware)
         for source in (aim.attacker, aim.friend):
             yield craft.udp(source, group, (9000, 9000))

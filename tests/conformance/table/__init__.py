@@ -17,8 +17,14 @@ from tests.conformance.table import (
 from tests.conformance.words import Case
 
 CASES: tuple[Case, ...] = (
-    *upstream_ingress.CASES, *upstream_egress.CASES, *upstream_protocols.CASES, *peers.CASES, *ports.CASES,
-    *unions.CASES, *pods.CASES, *tenants.CASES,
+    *upstream_ingress.CASES,
+    *upstream_egress.CASES,
+    *upstream_protocols.CASES,
+    *peers.CASES,
+    *ports.CASES,
+    *unions.CASES,
+    *pods.CASES,
+    *tenants.CASES,
 )
 
 ELSEWHERE: Mapping[str, str] = {

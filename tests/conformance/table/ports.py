@@ -68,11 +68,17 @@ def _entry_cases() -> tuple[Case, ...]:
     return tuple(
         case(
             f"ports-{name}",
-            step("x/a takes them", policy("x/in", A, ingress=[into(ports=entries)]),
-                 expect=_reach(entries, found, ALL.closed("*", "x/a"))),
-            step("x/a may send to them", no_policy("x/in"),
-                 policy("x/out", A, types=["Egress"], egress=[out(ports=entries)]),
-                 expect=_reach(entries, found, ALL.closed("x/a", "*"))),
+            step(
+                "x/a takes them",
+                policy("x/in", A, ingress=[into(ports=entries)]),
+                expect=_reach(entries, found, ALL.closed("*", "x/a")),
+            ),
+            step(
+                "x/a may send to them",
+                no_policy("x/in"),
+                policy("x/out", A, types=["Egress"], egress=[out(ports=entries)]),
+                expect=_reach(entries, found, ALL.closed("x/a", "*")),
+            ),
             hazard="A7" if name.startswith("range") else "A6" if "name" in name else "A10",
         )
         for name, (entries, found) in ENTRIES.items()
@@ -87,33 +93,52 @@ WEB = labels(kind="web")
 NAMED = (
     case(
         "a-name-means-each-pods-own-port",
-        step("x/one calls 80 web, x/two 81, and the client another",
-             _web("x/one", container_port("web", 80)), _web("x/two", container_port("web", 81)),
-             pod("y/user", node="node2", ports=[container_port("web", 7)]),
-             policy("x/in", WEB, ingress=[into(ports=[port("web")])]),
-             expect={"80/tcp": ALL.closed("*", "x/two"), "81/tcp": ALL.closed("*", "x/one"),
-                     "80/udp": ALL.closed("*", "x/one x/two")}),
-        step("y may send to web alone",
-             policy("y/out", types=["Egress"], egress=[out(ports=[port("web")])]),
-             expect={"80/tcp": ALL.closed("*", "x/two").closed("y/*", "*").open("y/*", "x/one"),
-                     "81/tcp": ALL.closed("*", "x/one").closed("y/*", "*").open("y/*", "x/two")}),
+        step(
+            "x/one calls 80 web, x/two 81, and the client another",
+            _web("x/one", container_port("web", 80)),
+            _web("x/two", container_port("web", 81)),
+            pod("y/user", node="node2", ports=[container_port("web", 7)]),
+            policy("x/in", WEB, ingress=[into(ports=[port("web")])]),
+            expect={
+                "80/tcp": ALL.closed("*", "x/two"),
+                "81/tcp": ALL.closed("*", "x/one"),
+                "80/udp": ALL.closed("*", "x/one x/two"),
+            },
+        ),
+        step(
+            "y may send to web alone",
+            policy("y/out", types=["Egress"], egress=[out(ports=[port("web")])]),
+            expect={
+                "80/tcp": ALL.closed("*", "x/two").closed("y/*", "*").open("y/*", "x/one"),
+                "81/tcp": ALL.closed("*", "x/one").closed("y/*", "*").open("y/*", "x/two"),
+            },
+        ),
         hazard="A6",
     ),
     case(
         "a-name-in-two-protocols",
-        step("x/one calls 80 of TCP and 81 of UDP the same",
-             _web("x/one", container_port("web", 80)), _web("x/two", container_port("web", 81, "UDP")),
-             policy("x/in", WEB, ingress=[into(ports=[port("web", "UDP")])]),
-             expect={"81/udp": ALL.closed("*", "x/one"), "80/tcp 81/tcp 80/udp": ALL.closed("*", "x/one x/two")}),
+        step(
+            "x/one calls 80 of TCP and 81 of UDP the same",
+            _web("x/one", container_port("web", 80)),
+            _web("x/two", container_port("web", 81, "UDP")),
+            policy("x/in", WEB, ingress=[into(ports=[port("web", "UDP")])]),
+            expect={"81/udp": ALL.closed("*", "x/one"), "80/tcp 81/tcp 80/udp": ALL.closed("*", "x/one x/two")},
+        ),
         hazard="A6",
     ),
     case(
         "a-name-that-moves",
-        step("x/one calls 80 web", _web("x/one", container_port("web", 80)),
-             policy("x/in", WEB, ingress=[into(ports=[port("web")])]),
-             expect={"80/tcp": ALL, "81/tcp": ALL.closed("*", "x/one")}),
-        step("it is replaced by one that calls 81 so", _web("x/one", container_port("web", 81)),
-             expect={"81/tcp": ALL, "80/tcp": ALL.closed("*", "x/one")}),
+        step(
+            "x/one calls 80 web",
+            _web("x/one", container_port("web", 80)),
+            policy("x/in", WEB, ingress=[into(ports=[port("web")])]),
+            expect={"80/tcp": ALL, "81/tcp": ALL.closed("*", "x/one")},
+        ),
+        step(
+            "it is replaced by one that calls 81 so",
+            _web("x/one", container_port("web", 81)),
+            expect={"81/tcp": ALL, "80/tcp": ALL.closed("*", "x/one")},
+        ),
         step("and by one that calls nothing so", _web("x/one"), expect={"80/tcp 81/tcp": ALL.closed("*", "x/one")}),
         hazard="A6",
     ),
@@ -122,10 +147,16 @@ NAMED = (
 SCTP = (
     case(
         "an-sctp-association-opens-no-other-port",
-        step("x/a takes SCTP at 80 alone", policy("x/in", A, ingress=[into(ports=[port(80, "SCTP")])]),
-             expect={"80/sctp": ALL, "81/sctp": ALL.closed("*", "x/a")}),
-        step("and then at 81 alone", policy("x/in", A, ingress=[into(ports=[port(81, "SCTP")])]),
-             expect={"81/sctp": ALL, "80/sctp": ALL.closed("*", "x/a")}),
+        step(
+            "x/a takes SCTP at 80 alone",
+            policy("x/in", A, ingress=[into(ports=[port(80, "SCTP")])]),
+            expect={"80/sctp": ALL, "81/sctp": ALL.closed("*", "x/a")},
+        ),
+        step(
+            "and then at 81 alone",
+            policy("x/in", A, ingress=[into(ports=[port(81, "SCTP")])]),
+            expect={"81/sctp": ALL, "80/sctp": ALL.closed("*", "x/a")},
+        ),
         hazard="A9",
     ),
 )

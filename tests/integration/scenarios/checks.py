@@ -19,14 +19,15 @@ FOLDER = Path(__file__).parent
 PORTS = ("80/tcp", "81/tcp", "443/tcp", "81/udp", "80/sctp", "81/sctp")
 PROBE_SECONDS = 30
 """The longest that measuring nine pods by six ports may take."""
-SCENARIOS = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.yaml")
-                   if path.name != "pods.yaml")
+SCENARIOS = sorted(
+    str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.yaml") if path.name != "pods.yaml"
+)
 _CLAIM = re.compile(r"^# (open|closed): (.+)$", re.MULTILINE)
 
 
 def scenarios_of(fabric: Fabric) -> list[str]:
     """Those that run on a fabric: they take turns, so each fabric has some of each kind."""
-    return SCENARIOS[(Fabric.LINK, Fabric.VXLAN).index(fabric)::2]
+    return SCENARIOS[(Fabric.LINK, Fabric.VXLAN).index(fabric) :: 2]
 
 
 def settings_of(scenario: str) -> str:

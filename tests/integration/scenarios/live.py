@@ -30,7 +30,13 @@ class Live:
     """
 
     def __init__(
-        self, folder: Path, fabric: Fabric, *, ports: tuple[str, ...], settings: str, manifests: str,
+        self,
+        folder: Path,
+        fabric: Fabric,
+        *,
+        ports: tuple[str, ...],
+        settings: str,
+        manifests: str,
         warned: bool = False,
     ) -> None:
         self._folder = folder
@@ -43,8 +49,13 @@ class Live:
         self._changed = threading.Condition()
         self._programmed = -1
         plan = Plan(
-            source=folder, nodes=tuple(sorted(cluster.nodes)), count=NODES, addresses=AddressPlan.of(cluster.settings),
-            fabric=fabric, ports=ports, settings=(folder / "romana.conf",),
+            source=folder,
+            nodes=tuple(sorted(cluster.nodes)),
+            count=NODES,
+            addresses=AddressPlan.of(cluster.settings),
+            fabric=fabric,
+            ports=ports,
+            settings=(folder / "romana.conf",),
         )
         self.emulation = Emulation(plan, listener=self._hear)
 
@@ -129,6 +140,8 @@ class Live:
         with self._changed:
             came = self._changed.wait_for(done, PATIENCE)
         state = emulation.state
-        assert came, (f"{complaint}: generation {state.generation}, programmed {self._programmed}, "
-                      f"problems {state.problems}, refused {state.refused}\n{emulation.controller.last_words()}")
+        assert came, (
+            f"{complaint}: generation {state.generation}, programmed {self._programmed}, "
+            f"problems {state.problems}, refused {state.refused}\n{emulation.controller.last_words()}"
+        )
         assert self._warned or not state.refused, state.refused

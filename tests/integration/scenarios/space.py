@@ -67,6 +67,7 @@ def unfiltered(node: Node, port: str) -> Iterator[None]:
 
 def udp_socket(netns: str, address: str = "", port: int = 0) -> socket.socket:
     """A UDP socket in a network namespace, bound when a port is given."""
+
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.settimeout(PATIENCE)

@@ -112,9 +112,7 @@ def test_every_refusal_is_an_error_of_its_kind(
 @pytest.mark.parametrize(
     ("header", "seconds"), [("7", 7.0), ("soon", None), ("9" * 400, 21600.0), (formatdate(0, usegmt=True), 0.0)]
 )
-def test_the_server_says_when_to_come_again(
-    server: FaultServer, api: Api, header: str, seconds: float | None
-) -> None:
+def test_the_server_says_when_to_come_again(server: FaultServer, api: Api, header: str, seconds: float | None) -> None:
     server.then(lambda exchange: exchange.answer(429, b"slow down", Retry_After=header))
     with pytest.raises(BusyError, match="429, slow down") as caught:
         api.request("GET", "/x")
@@ -269,8 +267,9 @@ def test_a_plugin_that_does_not_answer_is_told_of(
     monkeypatch.setattr(client, "CREDENTIALS_SECONDS", 0.1)
     plugin, go = tmp_path / "plugin", tmp_path / "go"
     token = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "late"}}
-    plugin.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nuntil [ -e {go} ]; do sleep 0.02; done\n"
-                      f"echo '{json.dumps(token)}'\n")
+    plugin.write_text(
+        f"#!/bin/sh\ntouch {tmp_path}/asked\nuntil [ -e {go} ]; do sleep 0.02; done\necho '{json.dumps(token)}'\n"
+    )
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     exec_ = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
     api = Api(kubeconfig(tmp_path, server.url, exec=exec_))

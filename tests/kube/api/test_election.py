@@ -185,9 +185,7 @@ def test_a_conflict_that_lasts_makes_no_storm() -> None:
 
 # Electors in virtual time.
 
-DELAYS = st.one_of(
-    st.floats(0, 0.2), st.floats(0, 0.2), st.floats(0, 12), st.floats(0, 40), st.just(LOST)
-)
+DELAYS = st.one_of(st.floats(0, 0.2), st.floats(0, 0.2), st.floats(0, 12), st.floats(0, 40), st.just(LOST))
 FATES = st.builds(Fate, DELAYS, DELAYS, st.one_of(st.none(), st.none(), st.floats(0, 40)))
 JUMPS = st.sampled_from([0.0, 0.0, -3600.0, 86400.0, -1e8])
 
