@@ -17,7 +17,7 @@ TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")) + [*TOP]
 ROW = re.compile(r"^\| `((?:\w+/)*\w+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
 PATH = re.compile(r"`((?:romana_ovs|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
-_PACKAGES = "cli|emulate|controller|world|kube|switch|sync|pipeline|policy|addressing|model"
+_PACKAGES = "cli|emulate|controller|world|kube|switch|sync|simulator|pipeline|policy|addressing|model"
 MODULE = re.compile(rf"`((?:{_PACKAGES})/[\w/]+\.py)`")
 
 

@@ -20,10 +20,11 @@ from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
-from romana_ovs.pipeline.interpret import Switch
-from romana_ovs.pipeline.network import Network, Wiring
-from romana_ovs.pipeline.packet import ACK, Addresses, Packet, tcp
 from romana_ovs.pipeline.render import Example, Journey, document
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.network import Network, Wiring
+from romana_ovs.simulator.packet import ACK, Addresses, Packet, tcp
+from romana_ovs.simulator.trace import trace
 from romana_ovs.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,7 @@ class _Tour:
         arrivals = self._network.send(*self._places[sender], packet)
         names = [self._names.get((one.place.node, one.place.port), str(one.place)) for one in arrivals]
         outcome = f"It arrives at {names[0]}." if names else "It arrives nowhere."
-        return Journey(title, tuple(self._network.hops), outcome)
+        return Journey(title, (*trace(self._network.hops), outcome))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ class Field:
 
 ETH_IP = 0x0800
 ETH_ARP = 0x0806
+ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
+"""IP protocol numbers (IANA)."""
+VLAN_PRESENT = 0x1000
+"""The bit of vlan_tci that is set in every tagged frame (ovs-fields(7))."""
 _IP = (("eth_type", ETH_IP),)
 _ARP = (("eth_type", ETH_ARP),)
 
@@ -61,15 +65,15 @@ _DECLARED = (
     Field("nw_dst", 32, Shape.IPV4, needs=_IP),
     Field("nw_proto", 8, Shape.DECIMAL, maskable=False, needs=_IP),
     Field("nw_frag", 2, Shape.FRAGMENT, needs=_IP),
-    Field("icmp_type", 8, Shape.DECIMAL, maskable=False, needs=_transport(1)),
-    Field("icmp_code", 8, Shape.DECIMAL, maskable=False, needs=_transport(1)),
-    Field("tcp_src", 16, Shape.DECIMAL, needs=_transport(6)),
-    Field("tcp_dst", 16, Shape.DECIMAL, needs=_transport(6)),
-    Field("tcp_flags", 12, Shape.TCP_FLAGS, needs=_transport(6)),
-    Field("udp_src", 16, Shape.DECIMAL, needs=_transport(17)),
-    Field("udp_dst", 16, Shape.DECIMAL, needs=_transport(17)),
-    Field("sctp_src", 16, Shape.DECIMAL, needs=_transport(132)),
-    Field("sctp_dst", 16, Shape.DECIMAL, needs=_transport(132)),
+    Field("icmp_type", 8, Shape.DECIMAL, maskable=False, needs=_transport(ICMP)),
+    Field("icmp_code", 8, Shape.DECIMAL, maskable=False, needs=_transport(ICMP)),
+    Field("tcp_src", 16, Shape.DECIMAL, needs=_transport(TCP)),
+    Field("tcp_dst", 16, Shape.DECIMAL, needs=_transport(TCP)),
+    Field("tcp_flags", 12, Shape.TCP_FLAGS, needs=_transport(TCP)),
+    Field("udp_src", 16, Shape.DECIMAL, needs=_transport(UDP)),
+    Field("udp_dst", 16, Shape.DECIMAL, needs=_transport(UDP)),
+    Field("sctp_src", 16, Shape.DECIMAL, needs=_transport(SCTP)),
+    Field("sctp_dst", 16, Shape.DECIMAL, needs=_transport(SCTP)),
     Field("arp_op", 16, Shape.DECIMAL, maskable=False, needs=_ARP),
     Field("arp_spa", 32, Shape.IPV4, needs=_ARP),
     Field("arp_tpa", 32, Shape.IPV4, needs=_ARP),

@@ -6,11 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from romana_ovs.pipeline.conntrack import Tracked
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, MAGIC, MAGIC_SHIFT, Feature
-from romana_ovs.pipeline.fields import CT_STATE_BITS
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.pipeline.interpret import Event, Tracking, Visit
 from romana_ovs.pipeline.listing import ordered, readable
 from romana_ovs.pipeline.meters import (
     ARP_RATE,
@@ -20,7 +17,6 @@ from romana_ovs.pipeline.meters import (
     arp_meter_number,
     fragment_meter_number,
 )
-from romana_ovs.pipeline.network import Hop
 from romana_ovs.pipeline.registers import (
     CONNTRACK_BITS,
     DIRECTION,
@@ -43,11 +39,10 @@ from romana_ovs.pipeline.zones import INDEX_BITS, SLOTS
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A packet followed through the interpreted switches of an example, and what to call it."""
+    """A packet followed through the simulated switches of an example, as lines of text (`simulator/trace.py`)."""
 
     title: str
-    hops: tuple[Hop, ...]
-    outcome: str
+    steps: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +311,7 @@ def _worked(example: Example) -> str:
         ]
         parts += [*_listed(flows), "```", ""]
     for journey in example.journeys:
-        parts += [f"### {journey.title}", "", *_steps(journey), ""]
+        parts += [f"### {journey.title}", "", *journey.steps, ""]
     return "\n".join(parts)
 
 
@@ -325,28 +320,3 @@ def _listed(flows: Sequence[Flow]) -> list[str]:
     for origin, group in groupby(ordered(flows), key=lambda item: str(item.origin)):
         lines += [f"# {origin}", *map(readable, group)]
     return lines
-
-
-def _steps(journey: Journey) -> list[str]:
-    lines: list[str] = []
-    for hop in journey.hops:
-        lines += [f"On {hop.place.node}, in by port {hop.place.port}:", ""]
-        lines += [f"{number}. {_told(event)}" for number, event in enumerate(hop.events, start=1)]
-        lines.append("")
-    return [*lines, journey.outcome]
-
-
-def _told(event: Event) -> str:
-    if isinstance(event, Visit):
-        if event.flow is None:
-            return f"{event.table}: no flow takes it, so it is dropped."
-        return f"`{readable(event.flow)}` ({event.flow.origin})"
-    if isinstance(event, Tracking):
-        doing = "remembered by" if event.committed else "looked up in"
-        return f"{doing} conntrack: {_tracked(event.result)}" + (f"; on in {event.back}" if event.back else "")
-    return f"out of port {event.port}, source MAC `{_mac(event.packet.eth_src)}`"
-
-
-def _tracked(result: Tracked) -> str:
-    state = "".join(f"+{word}" for word, bit in CT_STATE_BITS.items() if result.state & bit)
-    return f"`{state}`, zone {result.zone:#x}, mark {result.mark:#x}"

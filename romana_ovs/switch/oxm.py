@@ -12,9 +12,8 @@ import struct
 from dataclasses import dataclass
 
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.pipeline.fields import FIELDS
+from romana_ovs.pipeline.fields import FIELDS, VLAN_PRESENT
 from romana_ovs.pipeline.flow import FieldMatch, Match, canonical
-from romana_ovs.pipeline.packet import VLAN_PRESENT
 
 NXM_0 = 0x0000
 NXM_1 = 0x0001

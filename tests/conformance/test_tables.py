@@ -10,9 +10,10 @@ import pytest
 
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.objects import PodKey, Protocol
-from romana_ovs.pipeline.conntrack import Conntrack
-from romana_ovs.pipeline.packet import ACK, TCP, Packet
+from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.matrix import Opening
+from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.packet import ACK, Packet
 from tests.conformance.offline import Folder, end_of, endpoints, every_mode, expected
 from tests.conformance.states import BASE_STATE, resolved, states
 from tests.conformance.table import CASES

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from romana_ovs.pipeline.actions import Bits, Ct, Load, Move, Output
 from romana_ovs.pipeline.fields import ETH_IP
 from romana_ovs.pipeline.flow import Flow, canonical
-from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.listing import loadable
-from romana_ovs.pipeline.packet import (
+from romana_ovs.policy.view import Origin
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.packet import (
     ACK,
     FIN,
     RST,
@@ -29,7 +30,6 @@ from romana_ovs.pipeline.packet import (
     transport,
     udp,
 )
-from romana_ovs.policy.view import Origin
 from tests.examples import examples
 from tests.integration.dummy import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of

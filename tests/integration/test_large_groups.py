@@ -9,8 +9,8 @@ import pytest
 
 from romana_ovs.model.identity import ALL_BITS, IdentityMatch
 from romana_ovs.pipeline.listing import loadable
-from romana_ovs.pipeline.packet import tcp
 from romana_ovs.policy.view import ServerGroup
+from romana_ovs.simulator.packet import tcp
 from tests.integration.dummy import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
 from tests.pipeline.lab import Lab, LabPod

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from romana_ovs.pipeline.interpret import Switch
 from romana_ovs.pipeline.listing import loadable
-from romana_ovs.pipeline.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
 from romana_ovs.pipeline.registers import ORIGINAL, ORPHAN, REPLY, UNSELECTED
 from romana_ovs.policy.view import ClientGroup, ServerGroup
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
 from tests.integration.dummy import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
 from tests.pipeline.lab import CLOSED_SERVER, TRUNK_PORT, Lab, LabPod, allow

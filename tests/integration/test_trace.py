@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.fields import FIELDS, written
-from romana_ovs.pipeline.interpret import Switch, Visit
 from romana_ovs.pipeline.listing import loadable
-from romana_ovs.pipeline.packet import ACK, FIN, SYN, Addresses, Packet, arp_request, echo, icmp_error, tcp, transport
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import ClientGroup, ServerGroup
+from romana_ovs.simulator.interpret import Switch, Visit
+from romana_ovs.simulator.packet import ACK, FIN, SYN, Addresses, Packet, arp_request, echo, icmp_error, tcp, transport
 from tests.examples import examples
 from tests.integration.dummy import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame, packet_of

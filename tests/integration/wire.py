@@ -6,8 +6,8 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
-from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP
-from romana_ovs.pipeline.packet import FRAG_FIRST, FRAG_LATER, ICMP, SCTP, TCP, UDP, Packet
+from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP, ICMP, SCTP, TCP, UDP
+from romana_ovs.simulator.packet import FRAG_FIRST, FRAG_LATER, Packet
 
 MARKER = bytes.fromhex("02000000000202000000000188b5") + bytes(46)
 """A frame of the local experimental type, sent after another one to see that that one is done."""

@@ -17,9 +17,6 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import Program, compile_node
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.pipeline.interpret import Switch
-from romana_ovs.pipeline.network import Network, Wiring
-from romana_ovs.pipeline.packet import Addresses, Packet
 from romana_ovs.policy.view import (
     Allow,
     ClientGroup,
@@ -35,6 +32,9 @@ from romana_ovs.policy.view import (
     Trunk,
     Verdicts,
 )
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.network import Network, Wiring
+from romana_ovs.simulator.packet import Addresses, Packet
 
 PLAN = Plan.of(Settings())
 GATEWAY_PORT = 0xFFFE

@@ -10,10 +10,10 @@ import pytest
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline.compile import compile_node, decide, guard, locate
 from romana_ovs.pipeline.compile.closing import MOST_ACTIONS, sendable
-from romana_ovs.pipeline.interpret import Switch
-from romana_ovs.pipeline.network import Network, Wiring
-from romana_ovs.pipeline.packet import tcp
 from romana_ovs.policy.view import ServerGroup
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.network import Network, Wiring
+from romana_ovs.simulator.packet import tcp
 from tests.pipeline.lab import Lab, LabPod, allow
 
 BROKEN = ServerGroup(99, (allow(),), ())

@@ -17,9 +17,9 @@ from romana_ovs.pipeline.compile import conjunctions
 from romana_ovs.pipeline.compile.conjunctions import MOST_CLAUSES, Product, fitted
 from romana_ovs.pipeline.compile.decide import client_rows, ingress_rows, open_rows
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.pipeline.packet import tcp
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, ClientGroup, Origin, ServerGroup
+from romana_ovs.simulator.packet import tcp
 from romana_ovs.switch.messages import bundled
 from romana_ovs.switch.wire import add_flow
 from tests.pipeline.lab import Lab, LabPod

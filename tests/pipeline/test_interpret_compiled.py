@@ -10,8 +10,11 @@ import pytest
 
 from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.compile import compile_node
-from romana_ovs.pipeline.interpret import Sent, Switch
-from romana_ovs.pipeline.packet import (
+from romana_ovs.pipeline.registers import NEXT_HOP_MAC
+from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Trunk
+from romana_ovs.simulator.interpret import Sent, Switch
+from romana_ovs.simulator.packet import (
     ACK,
     ARP_REPLY,
     BROADCAST,
@@ -28,9 +31,6 @@ from romana_ovs.pipeline.packet import (
     transport,
     udp,
 )
-from romana_ovs.pipeline.registers import NEXT_HOP_MAC
-from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Trunk
 from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, RULE, TRUNK_PORT, Lab, LabPod, allow
 
 TCP80, UDP53, SCTP80 = (

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from romana_ovs.pipeline.packet import ACK, SYN, Packet, echo, icmp_error, sctp, tcp, udp
 from romana_ovs.policy.view import ClientGroup
+from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, icmp_error, sctp, tcp, udp
 from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, Addresses, Lab, LabPod
 
 SHUT = ClientGroup(9, (), open=False)

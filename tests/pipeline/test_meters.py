@@ -10,9 +10,9 @@ from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import PopMpls, PushMpls, Resubmit, ThroughMeter
 from romana_ovs.pipeline.compile import compile_node
-from romana_ovs.pipeline.interpret import Visit
 from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
-from romana_ovs.pipeline.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
+from romana_ovs.simulator.interpret import Visit
+from romana_ovs.simulator.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
 from tests.pipeline.lab import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
 
 

@@ -6,25 +6,25 @@ import re
 
 from romana_ovs.pipeline.listing import loadable, ordered, readable, rows, unmetered
 from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number
-from romana_ovs.pipeline.network import Hop
-from romana_ovs.pipeline.packet import tcp, udp
 from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE
 from romana_ovs.pipeline.render import Example, Journey, document
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES
+from romana_ovs.simulator.packet import tcp, udp
+from romana_ovs.simulator.trace import trace
 from tests.pipeline.lab import CLOSED_SERVER, Lab, LabPod
 
 LAB = Lab.of(LabPod("c", 1, 1), LabPod("s", 2, 2), LabPod("closed", 2, 3, server=CLOSED_SERVER))
 
 
-def _journey(target: str) -> tuple[Hop, ...]:
+def _journey(target: str) -> list[str]:
     LAB.delivered("c", tcp(LAB.ends("c", target), 4000, 80))
-    return tuple(LAB.network.hops)
+    return trace(LAB.network.hops)
 
 
 def _page() -> str:
     journeys = (
-        Journey("From c to s", _journey("s"), "It arrives."),
-        Journey("To closed", _journey("closed"), "Dropped."),
+        Journey("From c to s", (*_journey("s"), "It arrives.")),
+        Journey("To closed", (*_journey("closed"), "Dropped.")),
     )
     return document(Example("Two nodes.", {"n1": LAB.flows(1)}, journeys))
 
@@ -116,5 +116,5 @@ def test_a_table_where_no_flow_takes_the_packet_says_so() -> None:
     LAB.delivered("c", udp(LAB.ends("c", "c"), 1, 2))
     stray = udp(LAB.ends("s", "c"), 1, 2)
     LAB.arrivals("n1", 55, stray)
-    page = document(Example("x", {}, (Journey("astray", tuple(LAB.network.hops), "end"),)))
+    page = document(Example("x", {}, (Journey("astray", tuple(trace(LAB.network.hops))),)))
     assert "1. Classify: no flow takes it, so it is dropped." in page

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from romana_ovs.pipeline.packet import ACK, Packet, echo, sctp, tcp, transport, udp
 from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup
+from romana_ovs.simulator.packet import ACK, Packet, echo, sctp, tcp, transport, udp
 from tests.pipeline.lab import CLOSED_SERVER, Lab, LabPod, allow
 
 CLIENT = LabPod("c", 1, 1, server=CLOSED_SERVER)

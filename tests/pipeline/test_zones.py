@@ -14,8 +14,6 @@ from romana_ovs.model.identity import whole_segments
 from romana_ovs.pipeline.actions import Load, Move
 from romana_ovs.pipeline.compile.shared import shared_zones
 from romana_ovs.pipeline.fields import ETH_IP
-from romana_ovs.pipeline.interpret import FlowTable
-from romana_ovs.pipeline.packet import ACK, Packet, icmp_error, tcp, udp
 from romana_ovs.pipeline.registers import (
     EXIT,
     LOCAL,
@@ -29,6 +27,8 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, common_zone, node_zones, zone
 from romana_ovs.policy.view import ForeignRoute
+from romana_ovs.simulator.interpret import FlowTable
+from romana_ovs.simulator.packet import ACK, Packet, icmp_error, tcp, udp
 from tests.pipeline.lab import PLAN, Lab, LabPod
 
 FABRICS = pytest.mark.parametrize("tunnels", [False, True], ids=["link", "tunnel"])

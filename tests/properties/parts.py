@@ -23,10 +23,10 @@ from romana_ovs.kube.published import (
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.pipeline.compile import compile_node
-from romana_ovs.pipeline.interpret import Switch
-from romana_ovs.pipeline.network import Network, Wiring
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.world import World, offline_facts
 from romana_ovs.world.node import NodePart, Promise
 from romana_ovs.world.registry import RegistryPart

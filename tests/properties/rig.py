@@ -13,11 +13,11 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, Endpoint
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.compile import compile_node
-from romana_ovs.pipeline.interpret import Switch
-from romana_ovs.pipeline.network import Arrival, Network, Place, Wiring
-from romana_ovs.pipeline.packet import Addresses, Packet, transport
 from romana_ovs.pipeline.zones import node_zones
 from romana_ovs.policy.resolve import resolve
+from romana_ovs.simulator.interpret import Switch
+from romana_ovs.simulator.network import Arrival, Network, Place, Wiring
+from romana_ovs.simulator.packet import Addresses, Packet, transport
 from romana_ovs.world import World, offline_facts
 
 GATEWAY_PORT = 0xFFFE

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, PortRef
 from romana_ovs.model.objects import Protocol
-from romana_ovs.pipeline.packet import ACK, TCP, Addresses, Packet, icmp_error
+from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.evaluate import Reference
+from romana_ovs.simulator.packet import ACK, Addresses, Packet, icmp_error
 from tests.properties.rig import CLIENT_PORT, Rig
 from tests.properties.test_agree import _delivered, _going_on, _opens_itself, _other_policies, connections, profile
 from tests.strategies import clusters

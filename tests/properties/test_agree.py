@@ -16,10 +16,11 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import ICMP, Connection, Endpoint, PortRef
 from romana_ovs.model.objects import KubernetesPolicy, Protocol
 from romana_ovs.model.settings import Isolation, Settings
-from romana_ovs.pipeline.network import Arrival
-from romana_ovs.pipeline.packet import ACK, TCP, Addresses, Packet, arp_request
+from romana_ovs.pipeline.fields import TCP
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.evaluate import Reference
+from romana_ovs.simulator.network import Arrival
+from romana_ovs.simulator.packet import ACK, Addresses, Packet, arp_request
 from tests.examples import examples
 from tests.properties.rig import CLIENT_PORT, GATEWAY_PORT, Attached, Rig
 from tests.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs

@@ -37,9 +37,9 @@ from romana_ovs.pipeline.compile.words import (
     swapped,
 )
 from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import TCP
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.pipeline.packet import TCP
 from romana_ovs.pipeline.registers import (
     ANSWERED,
     CT_ACCEPTED,

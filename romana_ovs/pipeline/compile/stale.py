@@ -25,8 +25,8 @@ from romana_ovs.pipeline.actions import Action, Bits, CtClear, Goto, Load, Move,
 from romana_ovs.pipeline.compile.track import TO_CLIENT
 from romana_ovs.pipeline.compile.words import BACKWARD, IP, feature_origin, load, swapped
 from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import ICMP, SCTP, TCP, UDP
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.pipeline.packet import ICMP, SCTP, TCP, UDP
 from romana_ovs.pipeline.registers import (
     DIFFERENT,
     EGRESS,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from romana_ovs.model.identity import IdentityMatch
 from romana_ovs.pipeline.actions import Action, Bits, Load, Move
-from romana_ovs.pipeline.fields import ETH_IP, ct_state, tcp_flags
-from romana_ovs.pipeline.packet import VLAN_PRESENT
+from romana_ovs.pipeline.fields import ETH_IP, VLAN_PRESENT, ct_state, tcp_flags
 from romana_ovs.pipeline.registers import DIRECTION, EXIT, RELATED, REPLY, SCRATCH, SIDE, TRUNK, Register
 from romana_ovs.pipeline.tables import Condition
 from romana_ovs.policy.view import Origin

@@ -27,12 +27,13 @@ from romana_ovs.pipeline.actions import (
     Resubmit,
 )
 from romana_ovs.pipeline.compile.ports import masks
-from romana_ovs.pipeline.conntrack import Conntrack
 from romana_ovs.pipeline.fields import ETH_IP, FIELDS, ct_state
 from romana_ovs.pipeline.flow import Flow, canonical
-from romana_ovs.pipeline.interpret import Sent, Switch, Tracking, Visit
-from romana_ovs.pipeline.network import Arrival, Network, Place, Wiring
-from romana_ovs.pipeline.packet import (
+from romana_ovs.policy.view import Origin
+from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.interpret import Sent, Switch, Tracking, Visit
+from romana_ovs.simulator.network import Arrival, Network, Place, Wiring
+from romana_ovs.simulator.packet import (
     ACK,
     SYN,
     Addresses,
@@ -45,7 +46,6 @@ from romana_ovs.pipeline.packet import (
     transport,
     udp,
 )
-from romana_ovs.policy.view import Origin
 
 A = Addresses.of("10.0.0.1", "10.0.0.2")
 Conditions = dict[str, int | tuple[int, int]]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.errors import PipelineError
-from romana_ovs.pipeline.interpret import Event, Switch
-from romana_ovs.pipeline.packet import Packet
+from romana_ovs.simulator.interpret import Event, Switch
+from romana_ovs.simulator.packet import Packet
 
 MAX_HOPS = 32
 """Bridges that one packet may pass before it counts as going in circles."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
 
-from romana_ovs.pipeline.fields import CT_STATE_BITS, ETH_IP, TCP_FLAG_BITS
-from romana_ovs.pipeline.packet import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, ICMP, RST, SCTP, SYN, TCP, UDP, Packet
+from romana_ovs.pipeline.fields import CT_STATE_BITS, ETH_IP, ICMP, SCTP, TCP, TCP_FLAG_BITS, UDP
+from romana_ovs.simulator.packet import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, RST, SYN, Packet
 
 NEW, EST, REL, RPL, INV, TRK = (CT_STATE_BITS[word] for word in ("new", "est", "rel", "rpl", "inv", "trk"))
 _NEEDS_ACK = TCP_FLAG_BITS["fin"] | TCP_FLAG_BITS["psh"] | TCP_FLAG_BITS["urg"]

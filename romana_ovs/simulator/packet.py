@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP, TCP_FLAG_BITS
+from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP, ICMP, SCTP, TCP, TCP_FLAG_BITS, UDP, VLAN_PRESENT
 from romana_ovs.pipeline.registers import MAC_PREFIX, NEXT_HOP_MAC
 
 BROADCAST = 0xFFFFFFFFFFFF
-ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
 ARP_REQUEST, ARP_REPLY = 1, 2
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST = 0, 3, 8
 FRAG_NO, FRAG_FIRST, FRAG_LATER = 0, 1, 3
 """Values of nw_frag (ovs-fields(7))."""
 SYN, ACK, RST, FIN = (TCP_FLAG_BITS[word] for word in ("syn", "ack", "rst", "fin"))
-VLAN_PRESENT = 0x1000
-"""The bit of vlan_tci that is set in every tagged frame (ovs-fields(7))."""
 
 _PORT_FIELDS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
 _ERRORS = frozenset({UNREACHABLE, 4, 5, 11, 12})

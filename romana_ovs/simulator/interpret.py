@@ -28,11 +28,11 @@ from romana_ovs.pipeline.actions import (
     Resubmit,
     ThroughMeter,
 )
-from romana_ovs.pipeline.conntrack import NO_WRITE, Commitment, Conntrack, Tracked, Write
-from romana_ovs.pipeline.fields import FIELDS
+from romana_ovs.pipeline.fields import FIELDS, ICMP
 from romana_ovs.pipeline.flow import Flow, Match
-from romana_ovs.pipeline.packet import FRAG_NO, ICMP, Packet
 from romana_ovs.pipeline.tables import TABLES
+from romana_ovs.simulator.conntrack import NO_WRITE, Commitment, Conntrack, Tracked, Write
+from romana_ovs.simulator.packet import FRAG_NO, Packet
 
 MAX_DEPTH = 64
 """Resubmits inside resubmits that Open vSwitch follows before it drops the packet."""
