@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.timed import Clock, Spent, Timed, since
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 
 # After `bench.timed`, which makes Ryu and eventlet fit each other.
@@ -33,7 +33,7 @@ class Driven(Timed):
             self._ready.wait()
         type(self).scenario(self)
 
-    def _loaded(self, loaded: Loaded, noticed: float) -> None:
+    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
         """What the (empty) folder holds is nothing to us."""
 
     def became_ready(self, session: Any) -> None:
@@ -47,7 +47,7 @@ class Driven(Timed):
         rung = self.bell.rung = Event()
         spent = Clock.spent = Spent()
         start = time.perf_counter()
-        super()._loaded(Loaded(cluster), time.monotonic())
+        super()._loaded(ClusterSnapshot(cluster), time.monotonic())
         with eventlet.Timeout(PATIENCE_SECONDS):
             rung.wait()
         spent.total = since(start)

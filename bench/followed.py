@@ -1,4 +1,4 @@
-"""The real Ryu application on an API server, with a clock beside it. Loaded by Ryu (`bench.kubernetes`).
+"""The real Ryu application on an API server, with a clock beside it. ClusterSnapshot by Ryu (`bench.kubernetes`).
 
 It writes a line of JSON about its start once its first tables are programmed, and one about each change after that.
 """
@@ -16,9 +16,9 @@ from bench.timed import Bell, Timed
 from romana_ovs.controller.origin import Shared
 from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.session import Session
+from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import Seen
-from romana_ovs.kube.api.wanted import Leadership
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS
 
@@ -95,7 +95,7 @@ class Followed(Timed):
         generation = self.progress.generation
         self._waiting += [Change(key.kind, f"{key.namespace}/{key.name}", at, came, generation) for key, at in seen]
 
-    def _loaded(self, loaded: Loaded, noticed: float) -> None:
+    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
         self._note("listed")
         super()._loaded(loaded, noticed)
 

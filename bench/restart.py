@@ -20,7 +20,7 @@ from bench.timed import Clock, Timed, configuration, serve
 from bench.world import large_cluster
 from romana_ovs.controller.session import Session
 from romana_ovs.emulate.controller import controller_socket
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 
 # After `bench.timed`, which makes Ryu and eventlet fit each other.
@@ -38,7 +38,7 @@ class Restarted(Timed):
 
     read_at = rounded_at = ready_at = 0.0
 
-    def _loaded(self, loaded: Loaded, noticed: float) -> None:
+    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
         self.read_at = self.read_at or time.monotonic()
         super()._loaded(loaded, noticed)
 

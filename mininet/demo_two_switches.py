@@ -22,7 +22,7 @@ from mininet.log import setLogLevel
 from mininet.net import Mininet
 
 from romana_ovs.config import load_settings
-from romana_ovs.kube.load import load
+from romana_ovs.kube.manifests.load import load
 from romana_ovs.model.connection import PortRef
 from romana_ovs.policy.matrix import Matrix, Opening, reachability
 

@@ -31,7 +31,7 @@ from romana_ovs.controller.status import Stranger, displaced, nodes_status, pods
 from romana_ovs.controller.survivors import known_pods, marks_of
 from romana_ovs.controller.tables import Made, Tables
 from romana_ovs.controller.wake import Wake
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, RomanaError
@@ -84,7 +84,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._displaced: Mapping[PodKey, str] = {}
         self._sharing: Mapping[str, str] = {}
         self._patient_until = 0.0
-        self._last: Loaded | None = None
+        self._last: ClusterSnapshot | None = None
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
@@ -146,7 +146,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             LOG.info("switch %s: connected", session.name)
             runtime.spawn_one(session.run)
 
-    def _loaded(self, loaded: Loaded, noticed: float) -> None:
+    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
         """The manifests have been read."""
         self._last = loaded
         self._refuse(tuple(str(problem) for problem in loaded.problems))
@@ -231,7 +231,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             if self._last is not None:
                 self._tell_statuses(self._last)
 
-    def _tell_statuses(self, loaded: Loaded) -> None:
+    def _tell_statuses(self, loaded: ClusterSnapshot) -> None:
         """Have the cluster told how its objects fare."""
         refusing = any(one.state is State.FAILED for one in self.sessions.values())
         before, self._mute = self._mute, ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.controller import duties, feed
 from romana_ovs.controller.registry import AWAY_SECONDS
-from romana_ovs.kube import budget
+from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import atoms
 from romana_ovs.switch import ethertypes
@@ -28,8 +28,8 @@ def test_figures_are_those_of_the_code() -> None:
     settings = Settings()
     rate = f"`new_connections`, {settings.new_connections:,} a second"
     assert limit("connections that one pod opens").startswith(rate)
-    assert limit("peers and ports of one policy").startswith(f"{budget.MOST_TERMS:,}")
-    assert f"counts as {budget._RANGE_TERMS}" in LIMITS
+    assert limit("peers and ports of one policy").startswith(f"{limits.MOST_TERMS:,}")
+    assert f"counts as {limits._RANGE_TERMS}" in LIMITS
     assert limit("questions about labels") == f"{atoms.MOST_ATOMS:,}, and {atoms.MOST_TEXT:,} characters"
     assert limit("a node that acknowledges nothing") == f"{AWAY_SECONDS:.0f} seconds"
     assert limit("a policy that asks something new") == f"{duties.PATIENCE_SECONDS:.0f} seconds"

@@ -17,7 +17,7 @@ from romana_ovs.emulate.manifests import served_ports
 from romana_ovs.emulate.reporter import Reporter
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.store import DEFAULT_NODES
+from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from romana_ovs.cli.common import add_folder, load, print_json
 from romana_ovs.cli.known import saved_state
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey, names_sctp
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def sctp_note(loaded: Loaded) -> str:
+def sctp_note(loaded: ClusterSnapshot) -> str:
     """What may stay open although policies name ports of SCTP, empty where none does: no problem of the manifests, as
     it depends on the switches, which only the controller can ask.
     """
@@ -61,13 +61,13 @@ def sctp_note(loaded: Loaded) -> str:
     )
 
 
-def advice(loaded: Loaded) -> Iterator[Problem]:
+def advice(loaded: ClusterSnapshot) -> Iterator[Problem]:
     """What is valid and yet hardly meant: pods without a tenant, addresses that two pods carry."""
     yield from dict.fromkeys(_tenantless(loaded))
     yield from _shared_addresses(loaded)
 
 
-def _tenantless(loaded: Loaded) -> Iterator[Problem]:
+def _tenantless(loaded: ClusterSnapshot) -> Iterator[Problem]:
     settings = loaded.cluster.settings
     missing = f"label {settings.tenant_key}"
     if settings.tenant_source is TenantSource.NAMESPACE_LABEL:
@@ -79,7 +79,7 @@ def _tenantless(loaded: Loaded) -> Iterator[Problem]:
             yield place.problem(field, f"no tenant: {missing} is absent, so it talks with its own node only")
 
 
-def _shared_addresses(loaded: Loaded) -> Iterator[Problem]:
+def _shared_addresses(loaded: ClusterSnapshot) -> Iterator[Problem]:
     holders: dict[object, list[PodKey]] = defaultdict(list)
     for key, pod in loaded.cluster.pods.items():
         if pod.networked and pod.address is not None:
@@ -89,7 +89,7 @@ def _shared_addresses(loaded: Loaded) -> Iterator[Problem]:
             yield loaded.places[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
 
 
-def unplaced(loaded: Loaded, state: Mapping[str, Any] | None) -> Iterator[Problem]:
+def unplaced(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterator[Problem]:
     """The pods and nodes for which the address plan has no number left, `state` (of `saved_state`) considered.
 
     Raises AddressError when the plan itself cannot fit.
@@ -132,7 +132,7 @@ def _print_table(problems: list[Problem]) -> None:
     Console(highlight=False, soft_wrap=False).print(table)
 
 
-def _summary(loaded: Loaded) -> str:
+def _summary(loaded: ClusterSnapshot) -> str:
     cluster = loaded.cluster
     counts = (
         (len(cluster.pods), "pod", "pods"),

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from romana_ovs.config import load_settings
-from romana_ovs.kube.load import load as load_manifests
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.manifests.load import load as load_manifests
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError
 
 
@@ -27,7 +27,7 @@ def node_count(text: str) -> int:
     return int(text)
 
 
-def load(path: Path, *, nodes: int | None = None) -> Loaded:
+def load(path: Path, *, nodes: int | None = None) -> ClusterSnapshot:
     """The manifests at `path` with the settings of its `romana.conf`, which are `cluster.settings`.
 
     Raises InputError when nothing there can be used.
@@ -35,14 +35,14 @@ def load(path: Path, *, nodes: int | None = None) -> Loaded:
     return load_manifests(path, load_settings(path), nodes=nodes)
 
 
-def load_folder(args: argparse.Namespace) -> Loaded:
+def load_folder(args: argparse.Namespace) -> ClusterSnapshot:
     """The manifests that `args` (of `add_folder`) name; each problem is printed to stderr as a warning."""
     loaded = load(args.dir, nodes=args.nodes)
     warn(loaded)
     return loaded
 
 
-def warn(loaded: Loaded) -> None:
+def warn(loaded: ClusterSnapshot) -> None:
     """Print the problems of manifests, and the kinds that are not acted on, to stderr."""
     for problem in loaded.problems:
         print(f"warning: {problem}", file=sys.stderr)

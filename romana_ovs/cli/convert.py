@@ -12,10 +12,10 @@ import yaml
 
 from romana_ovs.cli.common import print_json, read_argument
 from romana_ovs.cli.crd import policy_definition
-from romana_ovs.kube.decode import decode
-from romana_ovs.kube.folder import parse_bytes
-from romana_ovs.kube.parse import Document
-from romana_ovs.kube.romanapolicy import DEMO_VERSION, TODAY_VERSION
+from romana_ovs.kube.decode.decoder import decode
+from romana_ovs.kube.decode.objects import Document
+from romana_ovs.kube.decode.romanapolicy import DEMO_VERSION, TODAY_VERSION
+from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Settings
 

@@ -18,7 +18,7 @@ from romana_ovs.cli.session import Session, parse_ports
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.emulate.kube import manifests_folder
-from romana_ovs.kube.tenancy import ALLOWED, PREFIX
+from romana_ovs.kube.admission.tenancy import ALLOWED, PREFIX
 from romana_ovs.model.objects import PolicyKey
 
 PORTS = parse_ports("80/tcp,81/tcp,80/udp")

@@ -25,8 +25,8 @@ from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compiled, settled
 from romana_ovs.cli.workloads import summary, workloads
 from romana_ovs.config import load_settings
-from romana_ovs.kube.folder import FolderReader
-from romana_ovs.kube.store import Store
+from romana_ovs.kube.manifests.folder import FolderReader
+from romana_ovs.kube.manifests.store import Store
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from romana_ovs.cli.offline import compiled, settled
 from romana_ovs.cli.picture import picture
 from romana_ovs.config import load_settings
-from romana_ovs.kube.folder import FolderReader
-from romana_ovs.kube.store import Store
+from romana_ovs.kube.manifests.folder import FolderReader
+from romana_ovs.kube.manifests.store import Store
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError

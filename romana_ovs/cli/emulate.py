@@ -11,7 +11,7 @@ from romana_ovs.cli.session import Session, draw, ended_by_signals, parse_ports,
 from romana_ovs.config import FILE_NAME
 from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.emulate.prompt import Prompt
-from romana_ovs.kube.store import DEFAULT_NODES
+from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
 

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
-from romana_ovs.kube.api.wanted import (
+from romana_ovs.kube.admission.tenancy import tenant_object_name
+from romana_ovs.kube.api.desired import (
     Condition,
     PolicyStatus,
     Refused,
@@ -24,9 +25,8 @@ from romana_ovs.kube.api.wanted import (
     Truth,
     sentence,
 )
-from romana_ovs.kube.decode import ROMANA_POLICY
-from romana_ovs.kube.items import ObjectId, Version
-from romana_ovs.kube.tenancy import tenant_object_name
+from romana_ovs.kube.decode.decoder import ROMANA_POLICY
+from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
@@ -64,9 +64,10 @@ class Situation:
     """What is known at one moment of the objects of the API server.
 
     `versions` are those that were read last, of all objects that may be told about. `programmed` are those that
-    were read when the last round began which every switch has confirmed. `kept` and `problems` are as in Loaded;
-    `invalid` are all whose present version means nothing, the kept ones included. `unplaced` are the problems of
-    World; `failing` says whether some switch refuses what it is given, or some node's tables cannot be made.
+    were read when the last round began which every switch has confirmed. `kept` and `problems` are as in
+    ClusterSnapshot; `invalid` are all whose present version means nothing, the kept ones included. `unplaced` are the
+    problems of World; `failing` says whether some switch refuses what it is given, or some node's tables cannot be
+    made.
     `sctp_open` are the policies that name SCTP, where some switch tracks it by addresses alone.
     """
 

@@ -17,11 +17,11 @@ from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryDuty
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.controller.telling import Moment, Telling, digest
-from romana_ovs.kube.api.carry import Carried, Carry
-from romana_ovs.kube.api.wanted import Lead, Leadership
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.api.desired import Lead, Leadership
+from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
@@ -49,7 +49,7 @@ class Duties:
         self,
         settings: Settings,
         parts: Parts,
-        store: LiveStore,
+        store: ClusterCache,
         *,
         registers: bool,
         tell: Tell,
@@ -197,7 +197,7 @@ class Duties:
         if not self._elsewhere():
             self.telling.programmed(self._store.policies)
 
-    def tell_statuses(self, loaded: Loaded, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
+    def tell_statuses(self, loaded: ClusterSnapshot, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
         """Have the API server told what it should say of its objects; to be called often, it keeps to a pace."""
         if self.registry is None or not self.registry.leads:
             return

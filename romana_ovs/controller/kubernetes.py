@@ -25,8 +25,8 @@ from romana_ovs.controller.shelf import RESOURCES as NUMBERS
 from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.live import LiveStore
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import RomanaError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
@@ -52,7 +52,7 @@ class Kubernetes:
         source: ApiSource,
         settings: Settings,
         *,
-        loaded: Callable[[Loaded, float], None],
+        loaded: Callable[[ClusterSnapshot, float], None],
         health: Callable[[], None] = lambda: None,
         other: Callable[[list[object]], None] = lambda _: None,
         started: Callable[[], None] = lambda: None,
@@ -60,7 +60,7 @@ class Kubernetes:
         name: str = "",
     ) -> None:
         self._start = Start(source, settings, resources, name)
-        self.store = LiveStore(settings)
+        self.store = ClusterCache(settings)
         self._loaded = loaded
         self._health = health
         self._other = other

@@ -10,9 +10,10 @@ from pathlib import Path
 from eventlet import tpool
 from eventlet.hubs import trampoline
 
-from romana_ovs.kube.folder import Content, FolderReader
-from romana_ovs.kube.store import Loaded, Store
-from romana_ovs.kube.watch import FolderWatch
+from romana_ovs.kube.manifests.folder import Content, FolderReader
+from romana_ovs.kube.manifests.inotify import FolderWatch
+from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 
@@ -30,7 +31,7 @@ class Manifests:
         path: Path,
         store: Store,
         *,
-        loaded: Callable[[Loaded, float], None],
+        loaded: Callable[[ClusterSnapshot, float], None],
         failed: Callable[[InputError], None],
     ) -> None:
         self._path = path

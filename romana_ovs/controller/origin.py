@@ -14,8 +14,9 @@ from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
 from romana_ovs.controller.parts import Parts, Pledge
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.incarnations import Incarnations
-from romana_ovs.kube.store import Loaded, Store
+from romana_ovs.kube.manifests.pod_uids import PodUids
+from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import PodKey
@@ -33,7 +34,7 @@ class Hooks:
     to be told of is another. `when_idle` does a job once nothing is worked out aside.
     """
 
-    loaded: Callable[[Loaded, float], None]
+    loaded: Callable[[ClusterSnapshot, float], None]
     unreadable: Callable[[InputError], None]
     compute: Callable[[], None]
     look: Callable[[], None]
@@ -79,7 +80,7 @@ class Origin(Protocol):
     def observe(self, seen: Mapping[str, Observed]) -> None:
         """This is what has been `seen` of the switches of nodes."""
 
-    def tell_statuses(self, loaded: Loaded, *, failing: bool) -> None:
+    def tell_statuses(self, loaded: ClusterSnapshot, *, failing: bool) -> None:
         """Have the cluster told how its objects fare; to be called often."""
 
     def status(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class Alone:
             raise InputError.because("names no folder of manifests", field="[romana] manifests")
         self.world = World(settings, state)
         known = {key: end.uid for key, end in self.world.registry.endpoints.items()}
-        store = Store(settings, default_nodes=options.nodes, incarnations=Incarnations(known))
+        store = Store(settings, default_nodes=options.nodes, incarnations=PodUids(known))
         self._source = Manifests(options.manifests, store, loaded=hooks.loaded, failed=hooks.unreadable)
         self.run, self.place = self._source.run, self._source.place
 
@@ -126,7 +127,7 @@ class Alone:
     def observe(self, seen: Mapping[str, Observed]) -> None:
         """The status feed tells it."""
 
-    def tell_statuses(self, loaded: Loaded, *, failing: bool) -> None:
+    def tell_statuses(self, loaded: ClusterSnapshot, *, failing: bool) -> None:
         """Manifests have no status."""
 
     def status(self) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class Shared:
         """The registry takes the steps."""
         return False
 
-    def tell_statuses(self, loaded: Loaded, *, failing: bool) -> None:
+    def tell_statuses(self, loaded: ClusterSnapshot, *, failing: bool) -> None:
         """Of all objects; what the registry is just seeing to is nothing to be told of."""
         unplaced: tuple[Problem, ...] = () if self.world.pending else self.world.problems
         self._duties.tell_statuses(loaded, unplaced=unplaced, failing=failing)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from romana_ovs.controller.shelf import Shelf
-from romana_ovs.kube.api.carry import Carried, Carry
 from romana_ovs.kube.api.resources import NODE_REPORTS
+from romana_ovs.kube.api.write_executor import Carried, Carry
 from romana_ovs.kube.published import Base, Checked, Superseded, Verb, Write, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem, RomanaError

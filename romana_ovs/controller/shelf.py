@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
-from romana_ovs.kube.live import LiveObjects
+from romana_ovs.kube.cache.raw_cache import RawCache
 from romana_ovs.kube.published import ALLOCATION, MARKER, Objects, Reader, decode_report
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.policy.published import Published, Report
@@ -22,7 +22,7 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        self._objects = LiveObjects(map(str, RESOURCES))
+        self._objects = RawCache(map(str, RESOURCES))
         self._reader = Reader()
         self._reports: dict[str, tuple[object, Report]] = {}
         self._stale = False

@@ -18,11 +18,12 @@ from romana_ovs.controller.conditions import (
     refused_objects,
     tenant_statuses,
 )
+from romana_ovs.kube.api.desired import AllRefused, AllStatuses, Refused, SomeRefused, SomeStatuses, Status
 from romana_ovs.kube.api.resources import TENANTS
-from romana_ovs.kube.api.wanted import AllRefused, AllStatuses, Refused, SomeRefused, SomeStatuses, Status
-from romana_ovs.kube.items import ObjectId, Version
-from romana_ovs.kube.live import LiveObjects, LiveStore
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.cache.raw_cache import RawCache
+from romana_ovs.kube.decode.objects import ObjectId, Version
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
@@ -35,7 +36,7 @@ Versions = Mapping[ObjectId, Version]
 class Moment:
     """What is known at one moment, beside what the API server has: `unplaced` and `failing` are as in Situation."""
 
-    loaded: Loaded
+    loaded: ClusterSnapshot
     published: Published | None
     unplaced: tuple[Problem, ...] = ()
     failing: bool = False
@@ -46,10 +47,10 @@ class Moment:
 class Telling:
     """Remembers what was told, so that only differences are sent; `tell` sends a message to the Kubernetes process."""
 
-    def __init__(self, store: LiveStore, tell: Callable[[object], None]) -> None:
+    def __init__(self, store: ClusterCache, tell: Callable[[object], None]) -> None:
         self._store = store
         self._tell = tell
-        self._tenants = LiveObjects([str(TENANTS)])
+        self._tenants = RawCache([str(TENANTS)])
         self._statuses: dict[ObjectId, Status] | None = None
         self._refused: dict[ObjectId, Refused] = {}
         self._programmed: Versions | None = None

@@ -9,12 +9,12 @@ from typing import Any
 
 from romana_ovs.emulate.manifests import Expectation
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.follow import Follower
+from romana_ovs.kube.api.list_watch import Follower
 from romana_ovs.kube.api.messages import Health
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLUSTER, NODES, PODS
-from romana_ovs.kube.ledger import Ledger
-from romana_ovs.kube.live import LiveStore
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.cache.object_tracker import ObjectTracker
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import ApiError, MissingError, SetupError
 from romana_ovs.model.objects import PodKey
@@ -39,14 +39,14 @@ class ApiCluster(Expectation):
         self.settings = settings
         self.changed: Callable[[], None] = lambda: None
         self._pods_changed: Callable[[Mapping[PodKey, Object]], None] = lambda _: None
-        self._store = LiveStore(settings)
-        self._ledger = Ledger([str(PODS)])
+        self._store = ClusterCache(settings)
+        self._ledger = ObjectTracker([str(PODS)])
         self._followers = [
             *(Follower(api, resource, settings, self._take) for resource in CLUSTER),
             Follower(api, replace(PODS, decoded=False), settings, self._take_pods),
         ]
         self._pods: dict[PodKey, Object] = {}
-        self._loaded: Loaded | None = None
+        self._loaded: ClusterSnapshot | None = None
         self._troubles: dict[str, str] = {}
         self._news = threading.Condition(threading.RLock())
         self._telling = threading.Lock()
@@ -94,7 +94,7 @@ class ApiCluster(Expectation):
                 raise SetupError(f"the API server does not tell within {seconds:.0f} s what it was asked to do")
             return self.read().cluster
 
-    def read(self) -> Loaded:
+    def read(self) -> ClusterSnapshot:
         """The cluster as the API server last told it."""
         with self._news:
             if self._loaded is None:

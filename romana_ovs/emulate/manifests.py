@@ -8,8 +8,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from romana_ovs.config import load_settings
-from romana_ovs.kube.folder import FolderReader
-from romana_ovs.kube.store import DEFAULT_NODES, Loaded, Store
+from romana_ovs.kube.manifests.folder import FolderReader
+from romana_ovs.kube.manifests.store import DEFAULT_NODES, Store
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
@@ -38,7 +39,7 @@ class Expectation:
     def __init__(self, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict) -> None:
         self.addresses = addresses
 
-    def read(self) -> Loaded:
+    def read(self) -> ClusterSnapshot:
         """The cluster as it is now: the same object as before while nothing changed. Raises InputError."""
         raise NotImplementedError
 
@@ -75,7 +76,7 @@ class Manifests(Expectation):
             raise InputError.because("holds no pod that could run", file=str(folder))
         self.count = nodes if nodes is not None else None if self._names_nodes() else DEFAULT_NODES
 
-    def read(self) -> Loaded:
+    def read(self) -> ClusterSnapshot:
         """The folder as it is now. Raises InputError when it cannot be read."""
         with self._lock:
             return self._store.apply(self._reader.read(), nodes=self._asked)

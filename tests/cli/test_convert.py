@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from romana_ovs.cli.convert import today
 from romana_ovs.cli.main import main
-from romana_ovs.kube.decode import decode
-from romana_ovs.kube.parse import Document
+from romana_ovs.kube.decode.decoder import decode
+from romana_ovs.kube.decode.objects import Document
 from romana_ovs.model.settings import Settings
 
 POLICY = Path(__file__).parent.parent.parent / "etc" / "demo" / "policy"

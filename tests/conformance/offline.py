@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.kube.folder import Content, read_bytes
-from romana_ovs.kube.store import Store
+from romana_ovs.kube.manifests.folder import Content, read_bytes
+from romana_ovs.kube.manifests.store import Store
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Endpoint
 from romana_ovs.model.objects import PodKey

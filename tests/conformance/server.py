@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from romana_ovs.kube.folder import read_bytes
-from romana_ovs.kube.items import Item
+from romana_ovs.kube.decode.objects import Item
+from romana_ovs.kube.manifests.folder import read_bytes
 from romana_ovs.model.objects import KubernetesPolicy
 from romana_ovs.model.settings import Settings
 from tests.conformance.specs import manifest

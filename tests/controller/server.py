@@ -13,14 +13,14 @@ from typing import Any
 from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.shelf import RESOURCES as NUMBERS
-from romana_ovs.kube.api.carry import Carried, Carry
+from romana_ovs.kube.api.desired import Lead, Leadership
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, TENANTS, Resource
-from romana_ovs.kube.api.wanted import Lead, Leadership
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
 
@@ -159,7 +159,7 @@ class Process:
     registers: bool = True
     deaf: bool = False
     now: float = 1000.0
-    loaded: Loaded | None = None
+    loaded: ClusterSnapshot | None = None
     leads: bool = False
     due: bool = False
     unplaced: tuple[Problem, ...] = ()
@@ -170,7 +170,7 @@ class Process:
 
     def __post_init__(self) -> None:
         self.parts = Parts(self.server.settings)
-        self.store = LiveStore(self.server.settings)
+        self.store = ClusterCache(self.server.settings)
         self.duties = Duties(
             self.server.settings,
             self.parts,
@@ -225,7 +225,7 @@ class Process:
             self._round(self.loaded)
         self.duties.tell_statuses(self.loaded, unplaced=self.unplaced, failing=False)
 
-    def _round(self, loaded: Loaded) -> None:
+    def _round(self, loaded: ClusterSnapshot) -> None:
         policies = self.duties.policies()
         self.duties.follow(loaded.cluster, self.nodes)
         self.duties.speak()

@@ -19,8 +19,8 @@ from romana_ovs.controller.conditions import (
     tenant_object_name,
     tenant_statuses,
 )
-from romana_ovs.kube.api.wanted import Condition, Truth
-from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.api.desired import Condition, Truth
+from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels

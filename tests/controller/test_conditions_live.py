@@ -1,4 +1,4 @@
-"""From what an API server tells to what it is told in return, through LiveStore."""
+"""From what an API server tells to what it is told in return, through ClusterCache."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from romana_ovs.controller.conditions import Situation, policy_statuses, refused_objects
+from romana_ovs.kube.api.desired import Truth
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
-from romana_ovs.kube.api.wanted import Truth
-from romana_ovs.kube.items import ObjectId, Version
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.settings import Settings, TenantSource
-from tests.kube.test_live import everything, gone, pod, seen, started, update
+from tests.kube.cache.test_cluster_cache import everything, gone, pod, seen, started, update
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 GOOD: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
@@ -79,7 +79,7 @@ def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
 
 def test_a_pod_that_its_namespace_may_not_hold_is_told_what_becomes_of_it() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
-    store = LiveStore(settings)
+    store = ClusterCache(settings)
     loaded = store.apply(*everything(pods=[pod("web", labels={"owner": "t1"})]))
     assert loaded is not None
     [refused] = refused_objects(Situation(store.versions, problems=loaded.problems, invalid=store.invalid)).values()

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from romana_ovs.controller.duties import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
 from romana_ovs.controller.registry import TROUBLE_SECONDS
-from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
-from romana_ovs.kube.api.wanted import (
+from romana_ovs.kube.api.desired import (
     AllRefused,
     AllStatuses,
     PolicyStatus,
@@ -18,7 +17,8 @@ from romana_ovs.kube.api.wanted import (
     Status,
     TenantStatus,
 )
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import Problem
 from romana_ovs.policy.published import Observed
 from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle

@@ -12,9 +12,9 @@ from ipaddress import IPv4Network
 
 from romana_ovs.addressing.tenants import MOST_TIERS
 from romana_ovs.controller.duties import TENANT_SECONDS
+from romana_ovs.kube.api.desired import AllStatuses, SomeStatuses, TenantStatus
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
-from romana_ovs.kube.api.wanted import AllStatuses, SomeStatuses, TenantStatus
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from tests.controller.server import Process, Server, furnished, settle

@@ -8,7 +8,7 @@ from typing import Any
 from romana_ovs.controller.shelf import Shelf
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.kube.published import MARKER, allocation_object, class_set_object, marker_object
 from romana_ovs.world.registry import RegistryPart
 from tests.test_world import cluster, pod

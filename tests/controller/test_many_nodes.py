@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from romana_ovs.controller.duties import STATUS_SECONDS
+from romana_ovs.kube.api.desired import AllStatuses, PolicyStatus, SomeStatuses, Truth
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES
-from romana_ovs.kube.api.wanted import AllStatuses, PolicyStatus, SomeStatuses, Truth
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.decode.objects import ObjectId
 from tests.controller.server import Process, Server, put_policy
 
 MANY = 1000

@@ -7,11 +7,11 @@ from romana_ovs.controller.duties import Duties
 from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.controller.shelf import RESOURCES
-from romana_ovs.kube.api.carry import Carried, Carry
+from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import Began, Listed
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
-from romana_ovs.kube.api.wanted import Leadership
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from tests.controller.server import Process, furnished, put_pod
 from tests.test_world import cluster, pod
 
@@ -28,7 +28,7 @@ class Rig:
         self.duties = Duties(
             settings,
             Parts(settings),
-            LiveStore(settings),
+            ClusterCache(settings),
             registers=registers,
             tell=self.told.append,
             later=self.later.append,

@@ -9,11 +9,11 @@ from typing import Any
 from romana_ovs.controller.duties import REPORT_SECONDS, Duties
 from romana_ovs.controller.parts import Parts, Pledge
 from romana_ovs.controller.shelf import RESOURCES
-from romana_ovs.kube.api.carry import Carried, Carry
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.resources import NODE_REPORTS
-from romana_ovs.kube.items import ObjectId
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model import objects
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.settings import Settings
@@ -34,7 +34,7 @@ class Node:
         self.duties = Duties(
             Settings(),
             self.parts,
-            LiveStore(Settings()),
+            ClusterCache(Settings()),
             registers=False,
             tell=self._tell,
             later=lambda seconds: self.alarms.append(self.now + seconds),

@@ -12,7 +12,7 @@ import pytest
 from romana_ovs.emulate import apicluster
 from romana_ovs.emulate.apicluster import ApiCluster
 from romana_ovs.kube.api.messages import Began, Health, Listed, Seen, Update
-from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import ApiError, MissingError, SetupError, UnreachableError

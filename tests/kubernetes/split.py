@@ -38,11 +38,11 @@ from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
 from romana_ovs.emulate.probe import ask, measure
 from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.kube.api.messages import Began, Listed, Seen
-from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import published_from_json
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
@@ -188,13 +188,13 @@ class Cluster:
                 self.admin.delete(f"{group}/namespaces/{place['namespace']}/{name}/{place['name']}")
         self.settled()
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> ClusterSnapshot:
         """What a whole-cluster controller makes of what the API server has now."""
         return self._read()[0]
 
-    def _read(self) -> tuple[Loaded, str]:
+    def _read(self) -> tuple[ClusterSnapshot, str]:
         """The same, with the digest of its policies that nodes report when they have all of them."""
-        store, found = LiveStore(Settings()), None
+        store, found = ClusterCache(Settings()), None
         for resource in CLUSTER:
             decode, name = decoder(resource, Settings()), str(resource)
             heads = [(item, head_of(item, resource)) for item in self.admin.get(resource.path)["items"]]

@@ -16,7 +16,7 @@ from romana_ovs.emulate.probe import ask
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Opening
 from tests.integration.live import Traffic
-from tests.kube.api.test_follow import EXPIRED, refuse, watch
+from tests.kube.api.test_list_watch import EXPIRED, refuse, watch
 from tests.kubernetes.between import Between, Fault, between
 from tests.kubernetes.fixtures import needed_binaries
 from tests.kubernetes.split import Cluster, split_cluster
@@ -181,7 +181,7 @@ def test_a_server_that_forgets_is_listed_anew(scene: Scene, name: str) -> None:
 def test_a_server_that_stands_still_for_a_while(scene: Scene) -> None:
     """Nothing is said and nothing happens, and when it goes on, so do the same watches.
 
-    That a longer standstill is noticed is shown in tests/kube/api/test_pulse.py and tests/kubernetes/test_source.py.
+    That a longer standstill is noticed is shown in tests/kube/api/test_liveness.py and tests/kubernetes/test_source.py.
     """
     flows, said = scene.flows(), len(scene.part.log)
     allowed = scene.traffic(scene.client)

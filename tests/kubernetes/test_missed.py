@@ -11,19 +11,19 @@ import pytest
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Answer, Api
-from romana_ovs.kube.api.follow import Follower
+from romana_ovs.kube.api.list_watch import Follower
 from romana_ovs.kube.api.messages import Health, Seen, Start
 from romana_ovs.kube.api.reflector import ListPage
 from romana_ovs.kube.api.resources import CLUSTER, PODS, POLICIES
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.items import ObjectId
-from romana_ovs.kube.live import LiveStore
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.decode.objects import ObjectId
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.objects import KubernetesPolicy, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
 from tests.kube.api.child import child
-from tests.kube.manifests import BY_OWNER
+from tests.kube.builders import BY_OWNER
 from tests.kubernetes.fixtures import needed_binaries
 from tests.kubernetes.raw import Client
 from tests.kubernetes.test_source import Source, pod, pods_path, policies_path, policy, romana_policy
@@ -47,8 +47,8 @@ class Watcher:
 
     def __init__(self, plane: ControlPlane) -> None:
         self.api = Counted(ApiSource(str(plane.kubeconfig)))
-        self.store = LiveStore(Settings(), map(str, (POLICIES, PODS)))
-        self.loaded: list[Loaded] = []
+        self.store = ClusterCache(Settings(), map(str, (POLICIES, PODS)))
+        self.loaded: list[ClusterSnapshot] = []
         self.told: list[object] = []
         self.followers = [
             Follower(self.api, resource, Settings(), self._heard, silent=1.0) for resource in (POLICIES, PODS)
@@ -123,7 +123,7 @@ def test_without_admission_a_tenant_is_still_not_for_whoever_makes_pods_to_choos
     web = PodKey(f"{namespace}/web")
     objects = {ObjectId("Pod", namespace, "web"), ObjectId("RomanaNetworkPolicy", namespace, "p")}
     with child(lambda message: made[0].heard(message)) as process:
-        made = [Source(process, LiveStore(BY_OWNER))]
+        made = [Source(process, ClusterCache(BY_OWNER))]
         process.send(Start(ApiSource(str(control_plane.kubeconfig)), BY_OWNER, CLUSTER))
         opening = romana_policy("p", {"podSelector": {}, "allowIncoming": [{}]})
         opening["metadata"]["labels"] = {"owner": "t1"}

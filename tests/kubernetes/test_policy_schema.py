@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from romana_ovs.cli.main import main
 from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.kube.decode import decode
-from romana_ovs.kube.items import Item
-from romana_ovs.kube.parse import Document
+from romana_ovs.kube.decode.decoder import decode
+from romana_ovs.kube.decode.objects import Document, Item
 from romana_ovs.model.labels import EVERYTHING, NO_LABELS
 from romana_ovs.model.objects import RomanaPolicy
 from romana_ovs.model.settings import Settings

@@ -22,13 +22,13 @@ from romana_ovs.emulate import binaries
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.follow import Follower
+from romana_ovs.kube.api.list_watch import Follower
 from romana_ovs.kube.api.messages import Health, Listed, Said, Seen, Start
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.budget import MOST_TERMS
-from romana_ovs.kube.live import LiveStore
-from romana_ovs.kube.store import Loaded
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.decode.limits import MOST_TERMS
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import DeniedError, UnreachableError
 from romana_ovs.model.labels import EVERYTHING
@@ -43,10 +43,10 @@ NODES_PATH = "/api/v1/nodes"
 class Source:
     """The process, and the cluster by what it tells."""
 
-    def __init__(self, process: Child, store: LiveStore) -> None:
+    def __init__(self, process: Child, store: ClusterCache) -> None:
         self.process = process
         self.store = store
-        self.loaded: list[Loaded] = []
+        self.loaded: list[ClusterSnapshot] = []
 
     def heard(self, message: object) -> None:
         """Take one message."""
@@ -57,7 +57,7 @@ class Source:
     def cluster(self) -> Cluster:
         return self.loaded[-1].cluster
 
-    def until(self, wanted: Callable[[Loaded], bool]) -> Loaded:
+    def until(self, wanted: Callable[[ClusterSnapshot], bool]) -> ClusterSnapshot:
         """What is loaded when this holds."""
         if not self.loaded or not wanted(self.loaded[-1]):
             self.process.until(lambda _: bool(self.loaded) and wanted(self.loaded[-1]), anew=True)
@@ -69,7 +69,7 @@ def source(kubeconfig: Path, resources: tuple[Resource, ...] = CLUSTER) -> Itera
     """A running process that follows this API server."""
     made: list[Source] = []
     with child(lambda message: made[0].heard(message)) as process:
-        made.append(Source(process, LiveStore(Settings(), map(str, resources))))
+        made.append(Source(process, ClusterCache(Settings(), map(str, resources))))
         process.send(Start(ApiSource(str(kubeconfig)), Settings(), resources))
         yield made[0]
 
@@ -231,7 +231,7 @@ def fragile(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 def test_a_definition_that_goes_and_comes_back(fragile: ControlPlane) -> None:
     path, name = policies_path("default", "romana.io"), str(ROMANA_POLICIES)
     told: list[object] = []
-    store = LiveStore(Settings(), [name])
+    store = ClusterCache(Settings(), [name])
     clusters: list[list[str]] = [[]]
 
     def send(message: object) -> None:

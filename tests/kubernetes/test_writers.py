@@ -19,11 +19,7 @@ from romana_ovs.controller.conditions import tenant_object_name
 from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.election import Timing
-from romana_ovs.kube.api.messages import Health, Said, Start
-from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.api.status_book import WRITES_A_SECOND, WRITES_AT_ONCE
-from romana_ovs.kube.api.wanted import (
+from romana_ovs.kube.api.desired import (
     AllRefused,
     AllStatuses,
     Condition,
@@ -36,8 +32,12 @@ from romana_ovs.kube.api.wanted import (
     TierStatus,
     Truth,
 )
-from romana_ovs.kube.decode import decode_served
-from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.api.election import Timing
+from romana_ovs.kube.api.messages import Health, Said, Start
+from romana_ovs.kube.api.source import ApiSource
+from romana_ovs.kube.api.status_queue import WRITES_A_SECOND, WRITES_AT_ONCE
+from romana_ovs.kube.decode.decoder import decode_served
+from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.settings import Settings
 from tests.kube.api.child import Child
 from tests.kubernetes.raw import Client

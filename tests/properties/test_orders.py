@@ -1,6 +1,6 @@
 """Changes of different kinds have no order among each other: whichever comes first, the tables in the end are the same.
 
-That each kind comes in pieces, twice, late or again from the start is in tests/kube/test_live_properties.py.
+That each kind comes in pieces, twice, late or again from the start: tests/kube/cache/test_cluster_cache_properties.py.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from itertools import permutations
 
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.objects import decoder, head_of
+from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
-from romana_ovs.kube.live import LiveStore
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
@@ -75,7 +75,7 @@ def tables(cluster: Cluster, world: World) -> dict[str, frozenset[Flow]]:
 
 def followed(changes: Iterable[Told]) -> tuple[Cluster, dict[str, frozenset[Flow]]]:
     """The cluster, and the tables of a world that has followed `changes` one by one."""
-    store, world = LiveStore(SETTINGS), World(SETTINGS)
+    store, world = ClusterCache(SETTINGS), World(SETTINGS)
     listings = [
         message
         for resource in CLUSTER

@@ -1,1 +1,1 @@
-"""The Kubernetes API server as a source, in a process of its own: with threads, without eventlet."""
+"""Talks to a Kubernetes API server, in a process of its own: with threads, without eventlet."""

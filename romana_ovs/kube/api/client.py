@@ -20,9 +20,9 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from romana_ovs import __version__
-from romana_ovs.kube.api.answers import UNAUTHORIZED, parsed, refusal, told
 from romana_ovs.kube.api.credentials import Access, read_access
-from romana_ovs.kube.api.pulse import ANSWER_SECONDS, QUIET_SECONDS, Pulse
+from romana_ovs.kube.api.liveness import ANSWER_SECONDS, QUIET_SECONDS, Pulse
+from romana_ovs.kube.api.responses import UNAUTHORIZED, parsed, refusal, told
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import ApiError, CredentialsError, TornError, UnreachableError
 

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.event_book import EventBook, Look, Post, Renew, Task
+from romana_ovs.kube.api.desired import AllRefused, SomeRefused, sentence
+from romana_ovs.kube.api.event_queue import EventBook, Look, Post, Renew, Task
 from romana_ovs.kube.api.lease import Fence, clock, micro_time, wall
 from romana_ovs.kube.api.resources import NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS
-from romana_ovs.kube.api.wanted import AllRefused, SomeRefused, sentence
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import ConflictError, DeniedError, MissingError, RefusedError
 
 LOG = logging.getLogger("romana_ovs.events")

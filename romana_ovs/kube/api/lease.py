@@ -17,9 +17,9 @@ from typing import Any
 
 from romana_ovs.kube.api import election
 from romana_ovs.kube.api.client import Api
+from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Ask, Election, Mandate, Read, Record, State, Timing, Write
-from romana_ovs.kube.api.grumble import Grumble
-from romana_ovs.kube.api.wanted import Leadership
+from romana_ovs.kube.api.health_log import Grumble
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, TornError
 
 LOG = logging.getLogger("romana_ovs.lease")

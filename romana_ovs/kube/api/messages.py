@@ -19,7 +19,7 @@ from typing import Any
 
 from romana_ovs.kube.api.resources import Resource
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.items import Manifest, ObjectId
+from romana_ovs.kube.decode.objects import Manifest, ObjectId
 from romana_ovs.model.errors import Problem, RomanaError
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod, Policy

@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from romana_ovs.kube.api.carry import Carrier
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.component import Part, Surroundings
-from romana_ovs.kube.api.follow import Followers
+from romana_ovs.kube.api.leader_tasks import Writers
+from romana_ovs.kube.api.list_watch import Followers
 from romana_ovs.kube.api.messages import FrameReader, Said, Start, frame
-from romana_ovs.kube.api.writers import Writers
+from romana_ovs.kube.api.write_executor import Carrier
 
 LOG = logging.getLogger("romana_ovs.kube")
 

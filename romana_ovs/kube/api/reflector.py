@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from romana_ovs.kube.api.answers import parsed, refusal, told
 from romana_ovs.kube.api.backoff import Backoff
 from romana_ovs.kube.api.messages import Began, Health, Listed, Said, Seen, Update
-from romana_ovs.kube.api.objects import Decode, head_of
+from romana_ovs.kube.api.object_decoder import Decode, head_of
 from romana_ovs.kube.api.resources import Resource
-from romana_ovs.kube.items import ObjectId, older
+from romana_ovs.kube.api.responses import parsed, refusal, told
+from romana_ovs.kube.decode.objects import ObjectId, older
 from romana_ovs.model.errors import ApiError, BusyError, ExpiredError, MissingError, RefusedError, TornError
 
 PAGE = 500

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from romana_ovs.kube.decode import POLICY, POLICY_VERSION, ROMANA_POLICY
-from romana_ovs.kube.romanapolicy import TODAY_VERSION
+from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, ROMANA_POLICY
+from romana_ovs.kube.decode.romanapolicy import TODAY_VERSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterator
 
 from romana_ovs.kube.api.client import Api
+from romana_ovs.kube.api.desired import AllStatuses, SomeStatuses
 from romana_ovs.kube.api.lease import Fence, clock, wall
 from romana_ovs.kube.api.resources import ROMANA_POLICIES, TENANTS, Resource
-from romana_ovs.kube.api.status_book import Known, Look, Make, Patch, StatusBook, Task
-from romana_ovs.kube.api.wanted import AllStatuses, SomeStatuses
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.api.status_queue import Known, Look, Make, Patch, StatusBook, Task
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, RefusedError
 
 LOG = logging.getLogger("romana_ovs.statuses")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from romana_ovs.kube.api.backoff import Backoff
-from romana_ovs.kube.api.grumble import Grumble
+from romana_ovs.kube.api.health_log import Grumble
 from romana_ovs.kube.api.lease import clock
 from romana_ovs.model.errors import ApiError
 

@@ -15,9 +15,9 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from romana_ovs.kube.api.client import Answer
+from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.lease import Elector, LeaseName, Machine
-from romana_ovs.kube.api.wanted import Leadership
 from romana_ovs.model.errors import ConflictError, MissingError, UnreachableError
 
 LOST = 1e6

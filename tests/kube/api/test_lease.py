@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.kube.api.client import Api
+from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.lease import Elector, LeaseName
 from romana_ovs.kube.api.messages import Health
-from romana_ovs.kube.api.wanted import Leadership
 from tests.kube.api.faults import Exchange, FaultServer, fault_server
 from tests.kube.api.test_client import kubeconfig
 

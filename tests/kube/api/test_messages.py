@@ -24,7 +24,7 @@ from romana_ovs.kube.api.messages import (
 )
 from romana_ovs.kube.api.resources import CLUSTER
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod, Protocol

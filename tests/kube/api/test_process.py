@@ -22,7 +22,7 @@ from tests.kube.api.child import COMMAND, SECONDS, Child
 from tests.kube.api.child import child as running_child
 from tests.kube.api.faults import Exchange, FaultServer, fault_server
 from tests.kube.api.test_client import kubeconfig
-from tests.kube.api.test_follow import page, watch
+from tests.kube.api.test_list_watch import page, watch
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from romana_ovs.kube.api.backoff import Backoff
 from romana_ovs.kube.api.messages import LONGEST_FRAME, Began, Health, Listed, Said, Seen, Update, frame
-from romana_ovs.kube.api.objects import decoder
+from romana_ovs.kube.api.object_decoder import decoder
 from romana_ovs.kube.api.reflector import (
     ABSENT_SECONDS,
     GRACE_SECONDS,
@@ -24,7 +24,7 @@ from romana_ovs.kube.api.reflector import (
     Watch,
 )
 from romana_ovs.kube.api.resources import NAMESPACES, PODS, ROMANA_POLICIES, TENANTS, Resource, pods_of
-from romana_ovs.kube.items import ObjectId
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import (
     ApiError,
     BusyError,
@@ -386,7 +386,7 @@ def test_an_object_that_we_choke_on_costs_no_other(monkeypatch: pytest.MonkeyPat
     def choke(value: dict[str, dict[str, str]], *_: object) -> object:
         raise RecursionError(value["metadata"]["name"])
 
-    monkeypatch.setattr("romana_ovs.kube.api.objects.decode_served", choke)
+    monkeypatch.setattr("romana_ovs.kube.api.object_decoder.decode_served", choke)
     made = reflector(ROMANA_POLICIES)
     policy = {"metadata": {"name": "p", "namespace": "shop", "uid": "u", "resourceVersion": "3"}}
     messages = list(made.page(page(policy), 0))
@@ -403,5 +403,5 @@ def test_a_pod_without_a_change_is_not_decoded_again(monkeypatch: pytest.MonkeyP
     pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "3"}, "spec": {}}
     list(made.page(page(pod), 0))
     made.failed(ExpiredError("410"), lasted=0)
-    monkeypatch.setattr("romana_ovs.kube.api.objects.decode_served", None)
+    monkeypatch.setattr("romana_ovs.kube.api.object_decoder.decode_served", None)
     assert seen(made.page(page(pod), 0)) == []

@@ -15,13 +15,13 @@ import pytest
 
 from romana_ovs.kube.api import worker as worker_module
 from romana_ovs.kube.api.client import Answer
+from romana_ovs.kube.api.desired import AllRefused, Refused
 from romana_ovs.kube.api.election import Mandate
 from romana_ovs.kube.api.events import Events
 from romana_ovs.kube.api.lease import Fence
 from romana_ovs.kube.api.messages import Health
-from romana_ovs.kube.api.wanted import AllRefused, Refused
 from romana_ovs.kube.api.worker import Worker
-from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.errors import BusyError, FaultyError
 
 SECONDS = 20.0

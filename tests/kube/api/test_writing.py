@@ -13,13 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.api import event_book, status_book
-from romana_ovs.kube.api.bucket import Bucket
-from romana_ovs.kube.api.event_book import EventBook, Post, Renew, event_name
-from romana_ovs.kube.api.events import event_body
-from romana_ovs.kube.api.lease import wall
-from romana_ovs.kube.api.status_book import COUNT_SECONDS, Known, Make, Patch, StatusBook, rendered
-from romana_ovs.kube.api.wanted import (
+from romana_ovs.kube.api import event_queue, status_queue
+from romana_ovs.kube.api.desired import (
     SENTENCE,
     AllStatuses,
     Condition,
@@ -30,7 +25,12 @@ from romana_ovs.kube.api.wanted import (
     Truth,
     sentence,
 )
-from romana_ovs.kube.items import ObjectId, Version
+from romana_ovs.kube.api.event_queue import EventBook, Post, Renew, event_name
+from romana_ovs.kube.api.events import event_body
+from romana_ovs.kube.api.lease import wall
+from romana_ovs.kube.api.status_queue import COUNT_SECONDS, Known, Make, Patch, StatusBook, rendered
+from romana_ovs.kube.api.token_bucket import Bucket
+from romana_ovs.kube.decode.objects import ObjectId, Version
 
 AT, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:07Z"
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
@@ -164,7 +164,7 @@ def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins()
         server.drain(number / 1000)
     server.drain(60)
     assert server.objects[WEB].status["conditions"][0]["message"] == "999"
-    assert len(server.done) <= status_book.WRITES_AT_ONCE + status_book.WRITES_A_SECOND + 2
+    assert len(server.done) <= status_queue.WRITES_AT_ONCE + status_queue.WRITES_A_SECOND + 2
 
 
 def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_them() -> None:
@@ -174,10 +174,10 @@ def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_t
     server.book.want_all({key: policy() for key in keys})
     server.book.learn_all(server.objects)
     server.drain(0)
-    assert len(server.done) == status_book.WRITES_AT_ONCE
+    assert len(server.done) == status_queue.WRITES_AT_ONCE
     for tenth in range(1, 101):
         server.drain(tenth / 10)
-        assert len(server.done) <= status_book.WRITES_AT_ONCE + status_book.WRITES_A_SECOND * tenth / 10
+        assert len(server.done) <= status_queue.WRITES_AT_ONCE + status_queue.WRITES_A_SECOND * tenth / 10
     for second in range(11, 60):
         server.drain(float(second))
     assert {patch.id for patch in server.patches} == set(keys)
@@ -399,13 +399,13 @@ def test_an_object_that_is_edited_over_and_over_has_few_events() -> None:
         book.want({WEB: refused(f"bad {number}")})
         done += run_events(book, (number + 1) / 10, number / 10)
         book.want({WEB: None})
-    assert len(done) <= 100 / event_book.QUIET_SECONDS + 1
+    assert len(done) <= 100 / event_queue.QUIET_SECONDS + 1
 
 
 def test_a_flood_of_refusals_is_bounded() -> None:
     book = EventBook()
     book.want_all({ObjectId("Pod", "shop", f"p{number}"): refused() for number in range(5000)})
-    assert len(run_events(book, 10)) <= event_book.WRITES_AT_ONCE + 10 * event_book.WRITES_A_SECOND + 1
+    assert len(run_events(book, 10)) <= event_queue.WRITES_AT_ONCE + 10 * event_queue.WRITES_A_SECOND + 1
 
 
 def test_after_a_restart_the_event_that_is_there_goes_on() -> None:

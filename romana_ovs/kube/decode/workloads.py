@@ -1,0 +1,207 @@
+"""Workloads, and the pods that they stand for.
+
+Sources: Kubernetes core/v1 ReplicationController, apps/v1 ReplicaSet, Deployment, StatefulSet and
+DaemonSet, batch/v1 Job; docs/design.md section 8 for the pods' names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from romana_ovs.kube.decode.labels import read_labels
+from romana_ovs.kube.decode.pods import PodSpec, read_pod_spec
+from romana_ovs.kube.decode.selectors import read_selector
+from romana_ovs.kube.decode.validation import Validator
+from romana_ovs.model.labels import Labels, Selector
+from romana_ovs.model.objects import Pod
+from romana_ovs.model.syntax import shown
+
+WORKLOADS = {
+    "ReplicationController": "v1",
+    "ReplicaSet": "apps/v1",
+    "Deployment": "apps/v1",
+    "StatefulSet": "apps/v1",
+    "DaemonSet": "apps/v1",
+    "Job": "batch/v1",
+}
+"""apiVersion of each kind that is expanded into pods."""
+
+MAX_REPLICAS = 100_000
+"""Most pods of one workload: beyond it a manifest is a slip of the finger."""
+
+_MADE = "[bcdfghjklmnpqrstvwxz2456789]"
+"""Characters of the suffixes that Kubernetes makes up (k8s.io/apimachinery util/rand)."""
+_SUFFIXES = {
+    "ReplicationController": f"{_MADE}{{5}}",
+    "ReplicaSet": f"{_MADE}{{5}}",
+    "Deployment": f"{_MADE}{{1,10}}-{_MADE}{{5}}",
+    "StatefulSet": "[0-9]+",
+    "DaemonSet": f"{_MADE}{{5}}",
+    "Job": f"([0-9]+-)?{_MADE}{{5}}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One entry of ownerReferences: an object of the same namespace."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A workload, reduced to the pods it wants; `count` is None for one pod on each node (DaemonSet)."""
+
+    kind: str
+    namespace: str
+    name: str
+    count: int | None
+    labels: Labels
+    spec: PodSpec
+    owners: tuple[Owner, ...] = ()
+
+
+def read_owners(metadata: Mapping[str, object], notes: Validator) -> tuple[Owner, ...]:
+    """The objects that own the one whose `metadata` this is."""
+    path = "metadata.ownerReferences"
+    return tuple(
+        Owner(notes.text(entry.get("kind"), f"{where}.kind"), notes.text(entry.get("name"), f"{where}.name"))
+        for where, entry in notes.entries_of(metadata.get("ownerReferences"), path)
+    )
+
+
+def read_workload(
+    document: Mapping[str, object], kind: str, notes: Validator, *, namespace: str, name: str
+) -> Workload:
+    """The workload in `document`, as far as it can be read."""
+    spec = notes.mapping(document.get("spec"), "spec")
+    template = notes.mapping(spec.get("template"), "spec.template")
+    if not template and not notes.concerns("spec"):
+        notes.wrong("spec.template", "is required")
+    metadata = notes.mapping(template.get("metadata"), "spec.template.metadata")
+    labels = read_labels(metadata.get("labels"), "spec.template.metadata.labels", notes)
+    if template:
+        _check_selector(spec, kind, labels, notes)
+    return Workload(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        count=_count(document, spec, kind, notes),
+        labels=labels,
+        spec=read_pod_spec(template.get("spec"), "spec.template.spec", notes) if template else PodSpec(),
+        owners=read_owners(notes.mapping(document.get("metadata"), "metadata"), notes),
+    )
+
+
+def _count(document: Mapping[str, object], spec: Mapping[str, object], kind: str, notes: Validator) -> int | None:
+    if kind == "DaemonSet":
+        return None
+    if kind != "Job":
+        count = notes.whole(spec.get("replicas"), "spec.replicas", low=0, high=MAX_REPLICAS)
+        return 1 if count is None else count
+    parallel = notes.whole(spec.get("parallelism"), "spec.parallelism", low=0, high=MAX_REPLICAS)
+    completions = notes.whole(spec.get("completions"), "spec.completions", low=0, high=2**31 - 1)
+    if notes.flag(spec.get("suspend"), "spec.suspend") or _is_over(document, notes):
+        return 0
+    wanted = 1 if parallel is None else parallel
+    return wanted if completions is None else min(wanted, completions)
+
+
+def _is_over(document: Mapping[str, object], notes: Validator) -> bool:
+    """Whether a Job's status says that it is complete or has failed."""
+    status = notes.mapping(document.get("status"), "status")
+    return any(
+        entry.get("type") in ("Complete", "Failed") and entry.get("status") == "True"
+        for _, entry in notes.entries_of(status.get("conditions"), "status.conditions")
+    )
+
+
+def _check_selector(spec: Mapping[str, object], kind: str, labels: Labels, notes: Validator) -> None:
+    """Note a selector that misses the workload's own pods; what selects them does not concern the network."""
+    value = spec.get("selector")
+    if value is None:
+        if kind not in ("ReplicationController", "Job"):
+            notes.doubtful("spec.selector", "is required")
+        return
+    plain_labels = kind == "ReplicationController"
+    selector = (
+        Selector.of(read_labels(value, "spec.selector", notes))
+        if plain_labels
+        else read_selector(value, "spec.selector", notes)
+    )
+    # A Job's selector is the controller's own, with a label that only its pods get.
+    if kind != "Job" and not selector.matches(labels):
+        notes.doubtful("spec.selector", "does not match the labels of spec.template")
+
+
+def expand(workload: Workload, nodes: Iterable[str]) -> Iterator[Pod]:
+    """The pods of `workload`: `<name>-0` on, or `<name>-<node>` on each of `nodes` for a DaemonSet."""
+    if workload.count is None:
+        for node in nodes:
+            yield _pod(workload, node, node)
+        return
+    for number in range(workload.count):
+        yield _pod(workload, str(number), workload.spec.node)
+
+
+def _pod(workload: Workload, suffix: str, node: str) -> Pod:
+    return Pod(
+        namespace=workload.namespace,
+        name=f"{workload.name}-{suffix}",
+        labels=workload.labels,
+        node=node,
+        ports=workload.spec.ports,
+        host_network=workload.spec.host_network,
+    )
+
+
+class Offspring:
+    """Tells which workloads already have their pods (or the workload that they own) among the manifests."""
+
+    def __init__(self, pods: Iterable[tuple[Pod, tuple[Owner, ...]]], workloads: Iterable[Workload]) -> None:
+        self._owned: set[tuple[str, Owner]] = set()
+        self._orphans: dict[str, list[Pod]] = defaultdict(list)
+        for pod, owners in pods:
+            for owner in owners:
+                self._owned.add((pod.namespace, owner))
+                deployment = _deployment_of(owner, pod.labels)
+                if deployment is not None:
+                    self._owned.add((pod.namespace, deployment))
+            if not owners:
+                self._orphans[pod.namespace].append(pod)
+        for workload in workloads:
+            for owner in workload.owners:
+                self._owned.add((workload.namespace, owner))
+
+    def has(self, workload: Workload, nodes: Iterable[str]) -> bool:
+        """Whether pods of `workload` are there: owned by it, or named and labelled as it would make them."""
+        if (workload.namespace, Owner(workload.kind, workload.name)) in self._owned:
+            return True
+        orphans = self._orphans.get(workload.namespace)
+        if not orphans:
+            return False
+        name = re.escape(workload.name)
+        made = re.compile(rf"{name}-(?:[0-9]+|{_SUFFIXES[workload.kind]})\Z")
+        own = {f"{workload.name}-{node}" for node in nodes} if workload.count is None else frozenset()
+        return any((made.match(pod.name) or pod.name in own) and _wears(pod, workload.labels) for pod in orphans)
+
+
+def _deployment_of(owner: Owner, labels: Labels) -> Owner | None:
+    """The Deployment behind a ReplicaSet that it named: its name, a dash, the pods' template hash."""
+    digest = labels.get("pod-template-hash")
+    if owner.kind == "ReplicaSet" and digest and owner.name.endswith(f"-{digest}"):
+        return Owner("Deployment", owner.name.removesuffix(f"-{digest}"))
+    return None
+
+
+def _wears(pod: Pod, labels: Labels) -> bool:
+    return all(pod.labels.get(key) == value for key, value in labels.items())
+
+
+def named(workload: Workload) -> str:
+    """The workload as messages name it."""
+    return f"{workload.kind} {shown(workload.name)}"

@@ -1,0 +1,1 @@
+"""Reads a folder of manifests as a cluster, and follows its changes."""

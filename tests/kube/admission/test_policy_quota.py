@@ -1,0 +1,128 @@
+"""What the policies of a namespace may ask for together: the oldest count, the others isolate and are named."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.kube.admission.policy_quota import PolicyQuota, admitted
+from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
+from romana_ovs.kube.decode.limits import MOST_TERMS, terms_of
+from romana_ovs.kube.manifests.load import load
+from romana_ovs.model.labels import EVERYTHING
+from romana_ovs.model.objects import Direction, KubernetesPolicy, PolicyPeer, PolicyRule
+from romana_ovs.model.settings import Settings
+
+BOTH = frozenset(Direction)
+
+
+def policy(name: str, terms: int, created: str = "", namespace: str = "red") -> KubernetesPolicy:
+    peers = tuple(PolicyPeer(pods=EVERYTHING) for _ in range(terms))
+    rules = (PolicyRule(peers=peers),) if terms else ()
+    return KubernetesPolicy(namespace, name, EVERYTHING, BOTH, ingress=rules, created=created)
+
+
+def counting(policies: list[KubernetesPolicy], most: int) -> set[str]:
+    counted, over = admitted(policies, most)
+    assert [each.key for each in counted] == [each.key for each in policies]
+    for given_, now in zip(policies, counted, strict=True):
+        assert now == given_ if given_.key not in over else (now.directions, terms_of(now)) == (BOTH, 0)
+    return {each.name for each in policies if each.key not in over}
+
+
+def test_the_oldest_count_and_what_is_beyond_isolates() -> None:
+    old, new = policy("z", 6, "2026-01-01T00:00:00Z"), policy("a", 6, "2026-02-01T00:00:00Z")
+    assert counting([new, old], 10) == {"z"}
+    assert counting([new, old], 12) == {"a", "z"}
+    assert counting([new, old], 0) == {"a", "z"}
+
+
+def test_without_timestamps_names_decide_and_a_smaller_one_may_still_fit() -> None:
+    assert counting([policy("c", 3), policy("b", 8), policy("a", 4)], 10) == {"a", "c"}
+
+
+def test_each_namespace_has_its_own() -> None:
+    assert counting([policy("a", 6), policy("b", 6), policy("c", 6, namespace="blue")], 10) == {"a", "c"}
+
+
+def test_a_rule_without_peers_or_ports_costs_something_and_no_rule_costs_nothing() -> None:
+    assert terms_of(KubernetesPolicy("n", "p", EVERYTHING, BOTH, egress=(PolicyRule(),) * 7)) == 7
+    assert terms_of(policy("p", 0)) == 0
+
+
+_edits = st.lists(
+    st.tuples(st.sampled_from("abcde"), st.sampled_from(("red", "blue")), st.none() | st.integers(0, 9)), max_size=30
+)
+
+
+@given(_edits, st.integers(1, 4))
+def test_edits_one_by_one_come_to_what_a_listing_comes_to(edits: list[Any], step: int) -> None:
+    allowance, given_, counted = PolicyQuota(12), {}, {}
+    for at, (name, namespace, terms) in enumerate(edits):
+        one = policy(name, terms or 0, created=str(at % 3), namespace=namespace)
+        if terms is None:
+            given_.pop(one.key, None)
+        else:
+            given_[one.key] = one
+        allowance.put(one.key, given_.get(one.key))
+        if at % step == 0 or at == len(edits) - 1:
+            for key, value in allowance.settle():
+                counted[key] = value
+    expected, over = admitted(given_.values(), 12)
+    assert {key: value for key, value in counted.items() if value is not None} == {each.key: each for each in expected}
+    assert {(key.namespace, key.name) for key in over} == {(each.namespace, each.name) for each in allowance.over}
+    assert len(allowance.problems) == len(over)
+
+
+MANIFEST = """
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: red, creationTimestamp: {created}}}
+spec: {{podSelector: {{}}, ingress: [{{from: [{peers}]}}]}}
+"""
+
+
+def test_a_folder_names_what_has_no_room(tmp_path: Path) -> None:
+    peers = ", ".join(f"{{ipBlock: {{cidr: 10.{at >> 8}.{at & 255}.0/24}}}}" for at in range(MOST_TERMS - 1))
+    text = "".join(
+        MANIFEST.format(name=name, created=created, peers=peers)
+        for name, created in (("a", '"2026-03-01T00:00:00Z"'), ("b", '"2026-01-01T00:00:00Z"'), ("c", "2026-02-01"))
+    )
+    (tmp_path / "p.yaml").write_text(text)
+    loaded = load(tmp_path, Settings())
+    assert [problem.name for problem in loaded.problems] == ["a"]
+    assert "namespace_terms" in loaded.problems[0].reason and loaded.problems[0].document
+    assert {key.name: bool(each.ingress) for key, each in loaded.cluster.policies.items()} == {
+        "a": False,
+        "b": True,
+        "c": True,
+    }
+
+
+def test_what_a_real_user_has_stays_far_below() -> None:
+    blocks = [{"ipBlock": {"cidr": f"198.{at >> 8}.{at & 255}.0/24"}} for at in range(250)]
+    ordinary = {
+        "ingress": [
+            {
+                "from": [{"podSelector": {"matchLabels": {"app": "a"}}}, {"namespaceSelector": {}}],
+                "ports": [{"port": 80}, {"port": 443}, {"port": "metrics"}],
+            }
+        ],
+        "egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]}],
+    }
+    specs = [ordinary] * 300 + [{"egress": [{"to": blocks, "ports": [{"port": 443}]}]}] * 5
+    read = [
+        decode_served(
+            {"metadata": {"name": f"p{at}", "namespace": "red"}, "spec": {"podSelector": {}, **spec}},
+            POLICY,
+            POLICY_VERSION,
+            Settings(),
+        ).value
+        for at, spec in enumerate(specs)
+    ]
+    assert admitted(read, Settings().namespace_terms)[1] == frozenset()

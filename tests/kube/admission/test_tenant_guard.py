@@ -1,0 +1,236 @@
+"""What counts of pods and policies in namespaces that may, or may not, hold their tenants; and when that changes."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from romana_ovs.kube.admission.tenant_guard import TenantGuard
+from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, Resource
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.decode.objects import Manifest, ObjectId
+from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.cluster import NO_TENANT
+from romana_ovs.model.labels import EVERYTHING, Labels
+from romana_ovs.model.objects import KubernetesPolicy, Node, Pod, PodKey, PolicyKey, RomanaPolicy, RomanaRule
+from romana_ovs.model.settings import Isolation, Settings, TenantSource
+from tests.kube.builders import BY_OWNER
+
+ALLOWED = Labels({"tenants.romana.io/t1": "allowed"})
+OTHER = Labels({"tenants.romana.io/t2": "allowed"})
+NONE = Labels({})
+T1 = Labels({"owner": "t1"})
+WEB = Pod("shop", "web", T1, node="n")
+OPEN = RomanaPolicy("shop", "p", T1, EVERYTHING, (RomanaRule(),))
+SOURCES = [
+    Settings(tenant_source=TenantSource.NAMESPACE),
+    Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="o"),
+]
+
+
+def without_tenant(pod: Pod) -> Pod:
+    return replace(pod, labels=Labels({**pod.labels, "owner": ""}))
+
+
+def counted(
+    bound: TenantGuard, given: Manifest | None, labels: Labels, before: Manifest | None = None
+) -> Manifest | None:
+    return bound.exchange(before, given, labels)[1]
+
+
+def test_what_its_namespace_may_hold_counts_as_it_stands() -> None:
+    bound = TenantGuard(BY_OWNER)
+    for given in (WEB, OPEN, KubernetesPolicy("shop", "k", EVERYTHING, frozenset()), Node("n")):
+        assert counted(bound, given, ALLOWED) is given
+    assert bound.problems == () and bound.misplaced == frozenset()
+
+
+def test_a_pod_of_another_tenant_counts_without_one_and_is_told() -> None:
+    bound = TenantGuard(BY_OWNER)
+    assert counted(bound, WEB, OTHER) == without_tenant(WEB)
+    assert bound.misplaced == {ObjectId("Pod", "shop", "web")}
+    assert [str(problem) for problem in bound.problems] == [
+        'Pod shop/web: metadata.labels: label "owner" names tenant "t1", but namespace shop has no label '
+        "tenants.romana.io/t1=allowed"
+    ]
+
+
+def test_a_policy_for_another_tenant_isolates() -> None:
+    bound = TenantGuard(BY_OWNER)
+    found = counted(bound, OPEN, OTHER)
+    assert isinstance(found, KubernetesPolicy)
+    assert (found.selector, found.ingress) == (EVERYTHING, ())
+    assert bound.misplaced == {ObjectId("RomanaNetworkPolicy", "shop", "p")}
+
+
+def test_where_tenants_do_not_separate_the_pod_does_not_count_at_all() -> None:
+    bound = TenantGuard(replace(BY_OWNER, isolation=Isolation.NONE))
+    assert counted(bound, WEB, NONE) is None
+    assert len(bound.problems) == 1
+    assert list(bound.relabelled("shop", ALLOWED)) == [(None, WEB)]
+    assert bound.problems == ()
+
+
+def test_what_went_before_is_what_counted_not_what_was_given() -> None:
+    bound = TenantGuard(BY_OWNER)
+    counted(bound, WEB, NONE)
+    edited = replace(WEB, node="m")
+    assert bound.exchange(WEB, edited, NONE) == (without_tenant(WEB), without_tenant(edited))
+    assert bound.exchange(edited, None, NONE) == (without_tenant(edited), None)
+    assert bound.problems == () and list(bound.relabelled("shop", ALLOWED)) == []
+
+
+def test_a_relabelled_pod_takes_its_fault_along() -> None:
+    bound = TenantGuard(BY_OWNER)
+    counted(bound, WEB, OTHER)
+    mended = replace(WEB, labels=Labels({"owner": "t2"}))
+    assert bound.exchange(WEB, mended, OTHER) == (without_tenant(WEB), mended)
+    assert bound.problems == ()
+
+
+def test_a_namespace_that_is_relabelled_back_and_forth() -> None:
+    bound = TenantGuard(BY_OWNER)
+    isolating = counted(bound, OPEN, NONE)
+    counted(bound, WEB, NONE)
+    elsewhere = replace(WEB, namespace="other")
+    counted(bound, elsewhere, NONE)
+    forth = [(isolating, OPEN), (without_tenant(WEB), WEB)]
+    assert list(bound.relabelled("shop", ALLOWED)) == forth
+    assert bound.misplaced == {ObjectId("Pod", "other", "web")}
+    assert list(bound.relabelled("shop", ALLOWED)) == [], "nothing is other than it was"
+    assert list(bound.relabelled("shop", OTHER)) == [(new, old) for old, new in forth]
+    assert len(bound.problems) == 3
+
+
+@pytest.mark.parametrize("settings", SOURCES)
+def test_with_other_sources_of_tenants_everything_passes(settings: Settings) -> None:
+    bound = TenantGuard(settings)
+    assert bound.exchange(OPEN, WEB, NONE) == (OPEN, WEB)
+    assert list(bound.relabelled("shop", ALLOWED)) == [] and bound.problems == ()
+
+
+# The same by way of what an API server tells.
+
+POD, POLICY = PodKey("shop/web"), PolicyKey("RomanaNetworkPolicy", "shop", "p")
+
+
+def update(resource: Resource, name: str, labels: dict[str, str], **parts: Any) -> Update:
+    namespaced = {"namespace": "shop"} if resource in (PODS, ROMANA_POLICIES) else {}
+    value = {"metadata": {"name": name, "uid": "u", "resourceVersion": "1", "labels": labels, **namespaced}, **parts}
+    head = head_of(value, resource)
+    assert head is not None
+    return decoder(resource, BY_OWNER)(value, head)
+
+
+def namespace(labels: Labels) -> Update:
+    return update(NAMESPACES, "shop", dict(labels))
+
+
+def started(settings: Settings, *more: Update) -> tuple[ClusterCache, ClusterSnapshot]:
+
+    here = {str(NODES): [update(NODES, "n", {})], str(NAMESPACES): list(more)}
+    here[str(PODS)] = [update(PODS, "web", dict(T1), spec={"nodeName": "n", "containers": [{"name": "c"}]})]
+    here[str(ROMANA_POLICIES)] = [
+        update(
+            ROMANA_POLICIES,
+            "p",
+            dict(T1),
+            spec={
+                "podSelector": {},
+                "allowIncoming": [{"toPorts": [{"port": 80}]}],
+            },
+        )
+    ]
+    store = ClusterCache(settings)
+    messages = [
+        message
+        for name in map(str, CLUSTER)
+        for message in (Began(name), Seen(name, tuple(here.get(name, ()))), Listed(name))
+    ]
+    loaded = store.apply(*messages)
+    assert loaded is not None
+    return store, loaded
+
+
+def after(store: ClusterCache, resource: Resource, one: Update) -> ClusterSnapshot:
+
+    loaded = store.apply(Seen(str(resource), (one,)))
+    assert loaded is not None
+    return loaded
+
+
+def test_labels_of_the_namespace_decide_whose_pods_an_api_server_has() -> None:
+    """docs/hazards.md E1 and E5."""
+    store, loaded = started(BY_OWNER)
+    pod, policy = loaded.cluster.pods[POD], loaded.cluster.policies
+    assert loaded.cluster.tenant_of(pod) == NO_TENANT
+    assert POLICY not in policy and len(policy) == 1
+    assert len(loaded.problems) == 2 and loaded.kept == ()
+    assert store.invalid == {ObjectId("Pod", "shop", "web"), ObjectId("RomanaNetworkPolicy", "shop", "p")}
+    now = after(store, NAMESPACES, namespace(ALLOWED))
+    assert now.cluster.tenant_of(now.cluster.pods[POD]) == "t1"
+    assert list(now.cluster.policies) == [POLICY]
+    assert now.problems == () and store.invalid == frozenset()
+    back = after(store, NAMESPACES, replace(namespace(NONE), version="2"))
+    assert dict(back.cluster.pods) == dict(loaded.cluster.pods)
+    assert dict(back.cluster.policies) == dict(loaded.cluster.policies)
+    assert back.problems == loaded.problems
+    again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="3"))
+    gone = after(store, NAMESPACES, replace(namespace(ALLOWED), there=False, value=None, version="4"))
+    assert again.problems == () and gone.problems == loaded.problems
+
+
+def test_with_no_isolation_such_a_pod_comes_and_goes_with_the_label() -> None:
+    store, loaded = started(replace(BY_OWNER, isolation=Isolation.NONE), namespace(ALLOWED))
+    assert list(loaded.cluster.pods) == [POD]
+    assert not after(store, NAMESPACES, namespace(NONE)).cluster.pods
+    assert list(after(store, NAMESPACES, namespace(ALLOWED)).cluster.pods) == [POD]
+
+
+@pytest.mark.parametrize("settings", SOURCES)
+def test_other_sources_of_tenants_ask_no_label(settings: Settings) -> None:
+    _, loaded = started(settings)
+    assert list(loaded.cluster.pods) == [POD] and list(loaded.cluster.policies) == [POLICY]
+    assert loaded.problems == ()
+
+
+# A policy that named no tenant is stood in for by one that names none either: another kind, of another key.
+
+
+def policy(labels: Labels, *, version: int, uid: str = "u") -> Update:
+    spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
+    return replace(update(ROMANA_POLICIES, "p", dict(labels), spec=spec), version=str(version), uid=uid)
+
+
+def test_a_policy_that_names_its_tenant_at_last_leaves_nothing_behind() -> None:
+    store, _ = started(BY_OWNER, namespace(ALLOWED))
+    gone = after(store, ROMANA_POLICIES, replace(policy(T1, version=2), there=False, value=None))
+    assert not gone.cluster.policies
+    nameless = after(store, ROMANA_POLICIES, policy(NONE, version=3))
+    assert [key.kind for key in nameless.cluster.policies] == ["NetworkPolicy"], "what isolates in its place"
+    assert list(after(store, ROMANA_POLICIES, policy(T1, version=4)).cluster.policies) == [POLICY]
+    assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), there=False, value=None)).cluster.policies
+
+
+def test_a_policy_that_was_replaced_by_an_invalid_one_does_not_come_back_with_a_label_of_its_namespace() -> None:
+    store, loaded = started(BY_OWNER, namespace(ALLOWED))
+    assert list(loaded.cluster.policies) == [POLICY]
+    other = after(store, ROMANA_POLICIES, policy(NONE, version=2, uid="another")).cluster.policies
+    assert POLICY not in other and len(other) == 1
+    store.apply(Seen(str(NAMESPACES), (replace(namespace(NONE), version="3"),)))
+    again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="4"))
+    assert dict(again.cluster.policies) == dict(other)
+
+
+def test_no_account_is_kept_of_a_namespace_that_holds_nothing_any_more() -> None:
+    bound = TenantGuard(BY_OWNER)
+    for number in range(100):
+        one = replace(WEB, namespace=f"ci-{number}")
+        counted(bound, one, NONE)
+        assert bound.exchange(one, None, NONE) == (without_tenant(one), None)
+    assert not bound._held

@@ -1,0 +1,68 @@
+"""Manifests as text, decoded as a folder's files are."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+from romana_ovs.kube.decode.objects import Item
+from romana_ovs.kube.manifests.folder import Content, FileContent, read_bytes
+from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.settings import Settings, TenantSource
+
+BY_OWNER = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
+
+
+def file(text: str, name: str = "a.yaml", settings: Settings | None = None) -> FileContent:
+    """What a file of this text holds."""
+    return read_bytes(name, dedent(text).encode(), settings or Settings())
+
+
+def item(text: str, settings: Settings | None = None) -> Item:
+    """The only object of a document."""
+    (found,) = file(text, settings=settings).items
+    return found
+
+
+def content(**files: str) -> Content:
+    """A folder with these files, each of which is called NAME.yaml."""
+    return Content("folder", tuple(file(text, f"{name}.yaml") for name, text in sorted(files.items())))
+
+
+def loaded(settings: Settings | None = None, nodes: int | None = None, **files: str) -> ClusterSnapshot:
+    """The cluster of a folder with these files, read for the first time."""
+    settings = settings or Settings()
+    read = tuple(file(text, f"{name}.yaml", settings) for name, text in sorted(files.items()))
+    return Store(settings).apply(Content("folder", read), nodes=nodes)
+
+
+def policy(spec: str, name: str = "p") -> str:
+    """A Kubernetes policy whose spec is this text."""
+    body = "\n".join("  " + line for line in dedent(spec).strip().splitlines())
+    return f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {name}\nspec:\n{body}\n"
+
+
+def pod(name: str, labels: str = "{}", more: str = "", **metadata: str) -> str:
+    """A pod with one container; `more` are lines of its spec."""
+    extra = "".join(f"  {key}: {value}\n" for key, value in metadata.items())
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {labels}\n{extra}"
+        f"spec:\n  containers:\n  - name: c\n    image: nginx\n{more}"
+    )
+
+
+def workload(kind: str, name: str, more: str = "", labels: str = "{app: w}", metadata: str = "") -> str:
+    """A workload whose pods carry `labels`; `more` are lines of its spec."""
+    version = {"ReplicationController": "v1", "Job": "batch/v1"}.get(kind, "apps/v1")
+    selector = {"ReplicationController": f"  selector: {labels}\n", "Job": ""}.get(
+        kind, f"  selector: {{matchLabels: {labels}}}\n"
+    )
+    return (
+        f"apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {name}\n{metadata}spec:\n{more}{selector}"
+        f"  template:\n    metadata: {{labels: {labels}}}\n    spec: {{containers: [{{name: c, image: nginx}}]}}\n"
+    )
+
+
+def join(*documents: str) -> str:
+    """Several documents as one file."""
+    return "---\n".join(documents)

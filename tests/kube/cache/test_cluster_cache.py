@@ -1,0 +1,308 @@
+"""The cluster as an API server tells it."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import gc
+import json
+import time
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.cache.raw_cache import RawCache
+from romana_ovs.kube.decode.objects import ObjectId
+from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.labels import EVERYTHING, Labels
+from romana_ovs.model.objects import NAME_LABEL, Direction, KubernetesPolicy, Namespace, PodKey, PolicyKey
+from romana_ovs.model.settings import Settings
+
+GOOD: dict[str, Any] = {"podSelector": {}, "ingress": [{}]}
+OTHER: dict[str, Any] = {"podSelector": {}, "ingress": []}
+BAD: dict[str, Any] = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
+P = PolicyKey("NetworkPolicy", "shop", "p")
+
+
+def update(resource: Resource, name: str, version: int = 1, *, uid: str = "u", **parts: Any) -> Update:
+    """An object as its decoder has it; `labels` and `namespace` belong to its metadata."""
+    metadata = {"name": name, "uid": uid, "resourceVersion": str(version), "labels": parts.pop("labels", {})}
+    if resource in (PODS, POLICIES, ROMANA_POLICIES):
+        metadata["namespace"] = parts.pop("namespace", "shop")
+    value = {"metadata": metadata, **parts}
+    head = head_of(value, resource)
+    assert head is not None
+    return decoder(resource, Settings())(value, head)
+
+
+def pod(name: str, version: int = 1, *, node: str = "n", ip: str = "", phase: str = "Running", **more: Any) -> Update:
+    spec: dict[str, Any] = {"nodeName": node, "containers": [{"name": "c"}], "hostNetwork": more.pop("host", False)}
+    status = {"phase": phase, **({"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {})}
+    return update(PODS, name, version, spec=spec, status=status, **more)
+
+
+def gone(one: Update, version: int) -> Update:
+    return Update(one.id, one.uid, str(version), there=False)
+
+
+def seen(resource: Resource, *updates: Update) -> Seen:
+    return Seen(str(resource), updates)
+
+
+def listing(resource: Resource, *updates: Update, kept: tuple[ObjectId, ...] = ()) -> list[object]:
+    return [Began(str(resource)), Seen(str(resource), updates, kept), Listed(str(resource))]
+
+
+def everything(**objects: list[Update]) -> list[object]:
+    """A listing of every resource; those that are not given are empty, but for a node."""
+    objects.setdefault("nodes", [update(NODES, "n")])
+    names = {"pods": PODS, "namespaces": NAMESPACES, "nodes": NODES, "policies": POLICIES, "romana": ROMANA_POLICIES}
+    return [message for name, one in names.items() for message in listing(one, *objects.get(name, []))]
+
+
+def started(**objects: list[Update]) -> tuple[ClusterCache, ClusterSnapshot]:
+    store = ClusterCache(Settings())
+    loaded = store.apply(*everything(**objects))
+    assert loaded is not None
+    return store, loaded
+
+
+def after(store: ClusterCache, *messages: object) -> ClusterSnapshot:
+    loaded = store.apply(*messages)
+    assert loaded is not None
+    return loaded
+
+
+def test_there_is_no_cluster_before_every_resource_is_listed() -> None:
+    """docs/hazards.md C7: so nothing is deleted before."""
+    store = ClusterCache(Settings())
+    messages = everything(pods=[pod("a")])
+    for number, message in enumerate(messages[:-1]):
+        assert store.apply(message) is None, number
+        assert not store.listed and store.missing
+    loaded = after(store, messages[-1])
+    assert store.listed and store.missing == ()
+    assert list(loaded.cluster.pods) == ["shop/a"]
+
+
+def test_an_empty_cluster_is_one_too() -> None:
+    _, loaded = started(nodes=[])
+    assert not loaded.cluster.pods and not loaded.cluster.nodes
+
+
+def test_what_does_not_change_stays_the_same_object() -> None:
+    pods = [pod("a", ip="10.0.0.1"), pod("b", ip="10.0.0.2")]
+    store, before = started(pods=pods, policies=[update(POLICIES, "p", spec=GOOD)])
+    now = after(store, seen(PODS, pod("b", 2, ip="10.0.0.2", labels={"x": "y"})))
+    old, new = before.cluster, now.cluster
+    assert new.pods is not old.pods and new.pods[PodKey("shop/a")] is old.pods[PodKey("shop/a")]
+    assert (new.policies, new.nodes, new.namespaces) == (old.policies, old.nodes, old.namespaces)
+    assert new.policies is old.policies and new.nodes is old.nodes and new.namespaces is old.namespaces
+    assert old.pods[PodKey("shop/b")].labels == Labels()
+
+
+def test_nothing_new_is_no_news() -> None:
+    """docs/hazards.md C5 and C14: listings of what is known, and versions that say the same, cause no computation."""
+    policies = [update(POLICIES, "p", spec=GOOD), update(POLICIES, "q", spec=BAD)]
+    store, _ = started(pods=[pod("a")], policies=policies)
+    assert store.apply(seen(PODS, pod("a", 7)), seen(POLICIES, replace(policies[0], version="8"), policies[1])) is None
+    assert store.apply(*listing(PODS, pod("a", 7))) is None
+    assert store.apply(seen(PODS, pod("b", 8), gone(pod("b"), 9))) is None
+    assert store.apply(seen(PODS, gone(pod("never"), 9))) is None
+    assert store.apply("something else", seen(TENANTS, update(TENANTS, "t"))) is None
+
+
+def test_a_pod_that_goes_leaves() -> None:
+    store, _ = started(pods=[pod("a"), pod("b")])
+    assert list(after(store, seen(PODS, gone(pod("a"), 3))).cluster.pods) == ["shop/b"]
+
+
+def test_what_a_later_listing_lacks_is_gone_when_it_is_complete() -> None:
+    store, _ = started(pods=[pod("a"), pod("b"), pod("c")])
+    assert store.apply(Began("pods"), seen(PODS, pod("c", 9))) is None
+    assert store.apply(Seen("pods", kept=(pod("a").id,))) is None
+    assert sorted(after(store, Listed("pods")).cluster.pods) == ["shop/a", "shop/c"]
+
+
+def test_a_listing_that_breaks_off_deletes_nothing() -> None:
+    store, _ = started(pods=[pod("a"), pod("b")])
+    assert store.apply(Began("pods"), seen(PODS, pod("b"))) is None
+    assert store.apply(*listing(PODS, pod("a"), pod("b"))) is None
+
+
+def test_an_older_version_after_a_newer_one_is_ignored() -> None:
+    store, _ = started(pods=[pod("a", 10, labels={"v": "new"})])
+    assert store.apply(seen(PODS, pod("a", 9, labels={"v": "old"}))) is None
+    assert store.apply(seen(PODS, gone(pod("a"), 9))) is None
+    now = after(store, seen(PODS, pod("a", 100, labels={"v": "newer"})))
+    assert now.cluster.pods[PodKey("shop/a")].labels["v"] == "newer"
+
+
+def test_a_listing_counts_even_when_its_versions_are_older() -> None:
+    store, _ = started(pods=[pod("a", 10, labels={"v": "new"})])
+    now = after(store, *listing(PODS, pod("a", 3, labels={"v": "restored"})))
+    assert now.cluster.pods[PodKey("shop/a")].labels["v"] == "restored"
+
+
+def test_an_invalid_edit_keeps_the_last_valid_version() -> None:
+    store, before = started(policies=[update(POLICIES, "p", spec=GOOD)])
+    now = after(store, seen(POLICIES, update(POLICIES, "p", 2, spec=BAD)))
+    assert now.cluster is before.cluster
+    assert [str(key) for key in now.kept] == ["NetworkPolicy shop/p"]
+    [problem] = map(str, now.problems)
+    assert problem.startswith("NetworkPolicy shop/p: spec.ingress[0].from[0].ipBlock.cidr: ")
+    assert store.apply(*listing(POLICIES, update(POLICIES, "p", 3, spec=BAD))) is None
+    mended = after(store, seen(POLICIES, update(POLICIES, "p", 4, spec=OTHER)))
+    assert (mended.kept, mended.problems) == ((), ())
+    assert mended.cluster.policies[P] != before.cluster.policies[P]
+
+
+def test_a_policy_that_was_never_valid_isolates_until_it_is() -> None:
+    store, loaded = started(policies=[update(POLICIES, "p", spec=BAD)])
+    found = loaded.cluster.policies[P]
+    assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector == EVERYTHING
+    assert found.directions == frozenset({Direction.INGRESS})
+    assert len(loaded.problems) == 1 and loaded.kept == ()
+    mended = after(store, seen(POLICIES, update(POLICIES, "p", 2, spec=GOOD)))
+    assert mended.problems == () and mended.cluster.policies[P] != found
+    assert dict(after(store, seen(POLICIES, gone(update(POLICIES, "p"), 3))).cluster.policies) == {}
+
+
+def test_the_valid_version_of_another_object_of_that_name_is_not_kept() -> None:
+    store, before = started(policies=[update(POLICIES, "p", spec=GOOD)])
+    now = after(store, seen(POLICIES, update(POLICIES, "p", 2, uid="other", spec=BAD)))
+    found = now.cluster.policies[P]
+    assert isinstance(found, KubernetesPolicy) and found.ingress == () and now.kept == ()
+
+
+def test_a_pod_of_the_same_name_with_another_uid_is_another_pod() -> None:
+    """docs/hazards.md C6."""
+    store, before = started(pods=[pod("a", ip="10.0.0.1", uid="one")])
+    now = after(store, seen(PODS, pod("a", 2, ip="10.0.0.1", uid="two")))
+    assert [one.uid for one in now.cluster.pods.values()] == ["two"]
+    assert before.cluster.pods[PodKey("shop/a")].uid == "one"
+
+
+@pytest.mark.parametrize(
+    ("one", "networked"),
+    [
+        (pod("a", phase="Pending"), True),
+        (pod("a", phase="Running"), True),
+        (pod("a", ip="10.0.0.1"), True),
+        (pod("a", phase="Pending", node=""), False),
+        (update(PODS, "a", spec={"containers": [{"name": "c"}]}), False),
+        (pod("a", phase="Succeeded", ip="10.0.0.1"), False),
+        (pod("a", phase="Failed"), False),
+        (pod("a", host=True, ip="172.16.0.1"), False),
+        (pod("a", host=True), False),
+    ],
+)
+def test_which_pods_are_of_our_network(one: Update, networked: bool) -> None:
+    _, loaded = started(pods=[one])
+    [found] = loaded.cluster.pods.values()
+    assert found.networked is networked
+    assert not (found.networked and not found.node)
+
+
+def test_a_pod_that_gets_the_address_that_we_gave_it_and_loses_it_again() -> None:
+    store, loaded = started(pods=[pod("a", phase="Pending")])
+    key = PodKey("shop/a")
+    assert loaded.cluster.pods[key].address is None
+    now = after(store, seen(PODS, pod("a", 2, ip="10.0.0.1")))
+    assert now.cluster.pods[key].address == IPv4Address("10.0.0.1")
+    assert after(store, seen(PODS, pod("a", 3))).cluster.pods[key].address is None
+
+
+def test_a_namespace_that_is_named_exists_with_the_label_of_its_name() -> None:
+    bare = Namespace("shop", Labels({NAME_LABEL: "shop"}))
+    store, loaded = started(pods=[pod("a"), pod("b")])
+    assert dict(loaded.cluster.namespaces) == {"shop": bare}
+    declared = update(NAMESPACES, "shop", labels={"team": "x"})
+    now = after(store, seen(NAMESPACES, declared))
+    assert now.cluster.namespaces["shop"].labels["team"] == "x"
+    assert after(store, seen(NAMESPACES, gone(declared, 2))).cluster.namespaces["shop"] == bare
+    assert store.apply(seen(PODS, gone(pod("a"), 3))) is not None
+    assert dict(after(store, seen(PODS, gone(pod("b"), 3))).cluster.namespaces) == {}
+
+
+def test_a_node_that_there_is_none_of_is_told() -> None:
+    store, loaded = started(pods=[pod("a", node="far"), pod("b", node="far", phase="Failed"), pod("c")])
+    assert [str(problem) for problem in loaded.problems] == ["Pod shop/a: spec.nodeName: there is no node far"]
+    far = update(NODES, "far")
+    assert after(store, seen(NODES, far)).problems == ()
+    assert len(after(store, seen(NODES, gone(far, 2))).problems) == 1
+    assert after(store, seen(PODS, gone(pod("a"), 2))).problems == ()
+
+
+def test_an_invalid_object_that_is_no_policy_is_absent() -> None:
+    broken = update(PODS, "a", spec={"nodeName": "n", "containers": [{"ports": [{"containerPort": 0}]}]})
+    store, loaded = started(pods=[broken])
+    assert not loaded.cluster.pods and len(loaded.problems) == 1
+    assert after(store, seen(PODS, gone(broken, 2))).problems == ()
+
+
+def test_fields_of_metadata_that_are_newer_than_we_are_do_no_harm() -> None:
+    value = {"metadata": {"name": "p", "namespace": "shop", "brandNew": 1}, "spec": GOOD}
+    head = head_of(value, POLICIES)
+    assert head is not None
+    assert decoder(POLICIES, Settings())(value, head).problems == ()
+
+
+def test_an_unknown_field_of_a_policy_does_not_widen_it() -> None:
+    """docs/hazards.md C13; every other place for one is in tests/kube/decode/test_newer.py."""
+    spec = {"podSelector": {}, "ingress": [{"onlyOnSundays": True}]}
+    _, loaded = started(policies=[update(POLICIES, "p", spec=spec)])
+    found = loaded.cluster.policies[P]
+    assert isinstance(found, KubernetesPolicy) and found.ingress == () and len(loaded.problems) == 1
+
+
+@pytest.mark.alone
+def test_one_change_among_many_pods_is_quick() -> None:
+    store, _ = started(pods=[pod(f"p{number}", ip="10.0.0.1") for number in range(10_000)])
+    edits = [seen(PODS, pod("p77", 2 + number, ip="10.0.0.1", labels={"v": str(number)})) for number in range(50)]
+    seconds = []
+    for edit in edits:
+        begin = time.thread_time()
+        assert store.apply(edit) is not None
+        seconds.append(time.thread_time() - begin)
+    assert sorted(seconds)[len(seconds) // 2] < 0.002
+
+
+def test_objects_that_are_not_decoded() -> None:
+    name = str(TENANTS)
+    objects = RawCache([name])
+    one, two = update(TENANTS, "a", spec={"tenant": "A"}), update(TENANTS, "b")
+    assert objects.apply(Began(name), seen(TENANTS, one, two)) == {name} and not objects.listed
+    assert objects.apply(Listed(name)) == {name} and objects.listed
+    before = objects.of(name)
+    assert dict(before) == {"a": one, "b": two}
+    assert objects.of(name) is before
+    assert objects.apply(seen(PODS, pod("x")), seen(TENANTS, gone(two, 5))) == {name}
+    assert dict(objects.of(name)) == {"a": one} and objects.of(name)["a"] is one
+    assert objects.apply(*listing(CLUSTER[0])) == frozenset()
+    assert json.dumps(one.raw)
+
+
+def test_many_policies_cost_as_much_as_they_are_many() -> None:
+    """Whoever may write policies must not hold up who listens to switches, at every start and relisting."""
+    one = update(POLICIES, "p", spec=GOOD)
+
+    def seconds(count: int) -> float:
+        store = ClusterCache(Settings())
+        told = tuple(replace(one, id=one.id._replace(name=f"p{number}")) for number in range(count))
+        gc.collect()
+        gc.disable()  # What it costs depends on all that other tests have left in this process.
+        try:
+            began = time.process_time()
+            store.apply(*listing(POLICIES, *told))
+            assert len(store.policies) == count and store.policies is store.policies
+            return time.process_time() - began
+        finally:
+            gc.enable()
+
+    assert seconds(8000) < 60 * min(seconds(500) for _ in range(3)), "sixteen times as many"

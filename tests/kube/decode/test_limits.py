@@ -1,0 +1,180 @@
+"""What one policy may ask for (docs/hazards.md E10)."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
+from romana_ovs.kube.decode.limits import MOST_TERMS
+from romana_ovs.kube.decode.objects import Item
+from romana_ovs.kube.decode.romanapolicy import TODAY_VERSION
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.labels import Selector
+from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, Pod, RomanaPolicy
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.flow import Flow, FlowKey
+from romana_ovs.policy.normalise import remaining
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.world import World, offline_facts
+from tests.test_world import cluster, pod
+
+SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
+
+
+def decoded(version: str = POLICY_VERSION, **spec: Any) -> Item:
+    value = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"podSelector": SELECTOR, **spec}}
+    return decode_served(value, POLICY, version, Settings())
+
+
+def blocks(count: int) -> list[dict[str, Any]]:
+    return [{"ipBlock": {"cidr": f"203.{number >> 8}.{number & 255}.0/24"}} for number in range(count)]
+
+
+def test_a_policy_may_use_all_of_its_budget_in_each_direction() -> None:
+    egress = [{"to": blocks(MOST_TERMS - 1), "ports": [{"port": 1}]}]
+    assert decoded(ingress=[{"from": blocks(MOST_TERMS)}], egress=egress).problems == ()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{"from": blocks(MOST_TERMS + 1)}],
+        [{"from": blocks(MOST_TERMS // 2)}, {"from": blocks(MOST_TERMS // 2), "ports": [{"port": 1}]}],
+        [{"from": [{"podSelector": {}}] * (MOST_TERMS + 1)}],
+        [{"ports": [{"port": 1 + 3 * number, "endPort": 2 + 3 * number} for number in range(1000)]}],
+        [{"ports": [{"port": f"name-{number}"} for number in range(1000)]}],
+        [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [f"10.{n}.0.1/32" for n in range(200)]}}]}],
+    ],
+)
+def test_a_policy_that_asks_for_more_isolates_what_it_selects_and_says_why(rules: list[Any]) -> None:
+    item = decoded(ingress=rules)
+    [problem] = item.problems
+    assert str(problem).startswith("NetworkPolicy n/p: spec.ingress: asks for ")
+    assert "make several of it" in problem.reason and item.value is None
+    found = item.fallback
+    assert isinstance(found, KubernetesPolicy)
+    assert (found.selector, found.directions, found.ingress) == (
+        Selector.of({"app": "web"}),
+        frozenset({Direction.INGRESS}),
+        (),
+    )
+
+
+def test_a_policy_of_romana_has_a_budget_too() -> None:
+    sources = [{"pods": {"matchLabels": {"a": str(number)}}} for number in range(MOST_TERMS + 1)]
+    item = decoded(TODAY_VERSION, allowIncoming=[{"from": sources}])
+    [problem] = item.problems
+    assert problem.field == "spec.allowIncoming" and isinstance(item.fallback, RomanaPolicy)
+
+
+def networks(low: int) -> st.SearchStrategy[IPv4Network]:
+    return st.builds(
+        lambda bits, width: IPv4Network((0x0A000000 | bits, width), strict=False),
+        st.integers(0, 255),
+        st.integers(low, 32),
+    )
+
+
+@given(networks(24), st.lists(networks(25), max_size=6))
+def test_what_remains_of_a_block_is_every_address_that_is_in_no_exception(
+    cidr: IPv4Network, holes: list[IPv4Network]
+) -> None:
+    found = remaining(IpBlock(cidr, tuple(holes)))
+    expected = set(cidr) - {address for hole in holes for address in hole}
+    assert {address for network in found for address in network} == expected
+    assert list(found) == sorted(found)
+    assert sum(network.num_addresses for network in found) == len(expected)
+
+
+def test_many_exceptions_take_no_longer_than_as_many_blocks() -> None:
+    holes = tuple(IPv4Network((number << 8, 32)) for number in range(10_000))
+    begin = time.thread_time()
+    found = remaining(IpBlock(IPv4Network("0.0.0.0/0"), holes))
+    assert time.thread_time() - begin < 10
+    assert sum(network.num_addresses for network in found) == (1 << 32) - len(holes)
+
+
+HALF = MOST_TERMS // 2
+PORTS = [{"port": 1 + 2 * number} for number in range(HALF)]
+HOSTILE: dict[str, list[Any]] = {
+    "addresses by ports": [{"from": blocks(HALF), "ports": PORTS}],
+    "labels by ports": [
+        {"from": [{"podSelector": {"matchLabels": {"x": str(number)}}} for number in range(HALF)], "ports": PORTS}
+    ],
+    "as many questions": [
+        {"from": [{"podSelector": {"matchExpressions": [{"key": f"k{number}", "operator": "DoesNotExist"}]}}]}
+        for number in range(MOST_TERMS)
+    ],
+    "as many rules": [
+        {"from": [{"podSelector": {"matchLabels": {"x": str(number)}}}], "ports": [{"port": 1 + number}]}
+        for number in range(HALF)
+    ],
+}
+"""The rules of policies that use up all that one may ask for."""
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_whatever_a_policy_spends_its_budget_on_its_tables_take_a_moment(shape: str) -> None:
+    """docs/hazards.md E10 and B19: peers and ports add up and never multiply; no policy keeps others waiting."""
+    item = decoded(ingress=HOSTILE[shape])
+    assert isinstance(item.value, KubernetesPolicy), item.problems
+    policy = replace(item.value, namespace="ns")
+    pods = [pod(f"p{number}", labels={"app": "web", "x": str(number)}) for number in range(20)]
+    bare = compiled(cluster(*pods))
+    begin = time.thread_time()
+    flows = compiled(cluster(*pods, policies=[policy]))
+    assert time.thread_time() - begin < 3, "half a second, on a machine that has nothing else to do"
+    assert len(flows) < len(bare) + 2 * MOST_TERMS + 100
+
+
+def compiled(at: Cluster) -> Mapping[FlowKey, Flow]:
+    """The tables of the node of all pods."""
+    world = World(at.settings)
+    world.update(at)
+    while world.pending:
+        world.advance()
+    facts = offline_facts(at, at.nodes)
+    view = world.view(facts["node1"], facts)
+    return compile_node(view, resolve(view)).flows
+
+
+def test_a_name_that_stands_for_thousands_of_ports_makes_no_rule_as_many_times_as_large() -> None:
+    """A pod of an API server may have twenty thousand containers, and a rule for each of its peers."""
+    containers = [{"name": f"c{at}", "ports": [{"name": "x", "containerPort": 1 + at}]} for at in range(20_000)]
+    value = {"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "node1", "containers": containers}}
+    item = decode_served(value, "Pod", "v1", Settings())
+    assert isinstance(item.value, Pod)
+    assert [port.number for port in item.value.ports] == list(range(1, 17))
+    assert [str(problem) for problem in item.problems] == [
+        'Pod n/a: spec.containers: port name "x" stands for more than 16 ports: the first ones count'
+    ]
+
+
+def test_ports_without_a_name_or_under_their_own_are_all_there() -> None:
+    ports = (
+        [{"containerPort": 1 + at} for at in range(100)]
+        + [{"containerPort": 1000 + at, "name": f"p{at}"} for at in range(100)]
+        + [{"containerPort": 53, "name": "dns", "protocol": protocol} for protocol in ("TCP", "UDP")]
+    )
+    value = {
+        "metadata": {"name": "a"},
+        "spec": {
+            "containers": [
+                {"name": "c", "ports": ports[:-2]},
+                {"name": "d", "ports": ports[-2:-1]},
+                {"name": "e", "ports": ports[-1:]},
+            ]
+        },
+    }
+    item = decode_served(value, "Pod", "v1", Settings())
+    assert isinstance(item.value, Pod) and len(item.value.ports) == 202 and item.problems == ()

@@ -1,0 +1,132 @@
+"""Pods, namespaces, nodes, lists and what is none of ours."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
+from tests.kube.builders import file, item, loaded, pod
+
+
+def test_a_pod() -> None:
+    found = item(
+        """
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: a, namespace: x, uid: u-1, labels: {app: web, empty: }}
+        spec:
+          nodeName: n1
+          initContainers:
+          - {name: setup, ports: [{containerPort: 1}]}
+          - {name: sidecar, restartPolicy: Always, ports: [{containerPort: 9, name: metrics}]}
+          containers:
+          - name: c
+            ports: [{containerPort: 80, name: http}, {containerPort: 53, protocol: UDP}]
+          - name: d
+            ports: [{containerPort: 81, name: http}]
+        """
+    )
+    assert found.problems == ()
+    assert found.value == Pod(
+        namespace="x",
+        name="a",
+        labels=Labels({"app": "web", "empty": ""}),
+        node="n1",
+        uid="u-1",
+        ports=(
+            ContainerPort(80, Protocol.TCP, "http"),
+            ContainerPort(53, Protocol.UDP),
+            ContainerPort(81, Protocol.TCP, "http"),
+            ContainerPort(9, Protocol.TCP, "metrics"),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "address", "networked"),
+    [
+        ("{}", None, True),
+        ("{phase: Running, podIP: 10.1.2.3}", "10.1.2.3", True),
+        ("{phase: Running, podIP: 'fd00::1', podIPs: [{ip: 'fd00::1'}, {ip: 10.1.2.3}]}", "10.1.2.3", True),
+        ("{phase: Running, podIP: 'fd00::1'}", None, False),
+        ("{phase: Pending}", None, False),
+        ("{phase: Succeeded, podIP: 10.1.2.3}", "10.1.2.3", False),
+        ("{phase: Failed}", None, False),
+    ],
+)
+def test_status_decides_where_there_is_one(status: str, address: str | None, networked: bool) -> None:
+    found = item(pod("a") + f"status: {status}\n").value
+    assert isinstance(found, Pod)
+    assert found.address == (IPv4Address(address) if address else None)
+    assert found.networked is networked
+
+
+def test_host_network() -> None:
+    found = item(pod("a", more="  hostNetwork: true\n")).value
+    assert isinstance(found, Pod)
+    assert found.host_network and not found.networked
+
+
+def test_every_namespace_has_the_label_of_its_own_name() -> None:
+    found = item(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b, kubernetes.io/metadata.name: y}}}"
+    )
+    assert found.value == Namespace("x", Labels({"a": "b", NAME_LABEL: "x"}))
+
+
+def test_a_node_has_its_internal_address_first() -> None:
+    found = item(
+        """
+        apiVersion: v1
+        kind: Node
+        metadata: {name: n1, labels: {zone: a}}
+        status:
+          addresses:
+          - {type: Hostname, address: n1}
+          - {type: ExternalIP, address: 192.0.2.1}
+          - {type: InternalIP, address: 10.0.0.1}
+          - {type: InternalIP, address: "fd00::1"}
+        """
+    )
+    assert found.value == Node("n1", Labels({"zone": "a"}), (IPv4Address("10.0.0.1"), IPv4Address("192.0.2.1")))
+
+
+def test_lists_of_any_kind() -> None:
+    found = loaded(
+        a="""
+        apiVersion: v1
+        kind: List
+        items:
+        - {apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c}]}}
+        - apiVersion: v1
+          kind: PodList
+          metadata: {resourceVersion: "7"}
+          items:
+          - {metadata: {name: b}, spec: {containers: [{name: c}]}}
+        - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicyList, items: [{metadata: {name: p}, spec: {}}]}
+        - {apiVersion: v1, kind: List, items: }
+        """
+    )
+    assert found.problems == ()
+    assert list(found.cluster.pods) == ["default/a", "default/b"]
+    assert [key.name for key in found.cluster.policies] == ["p"]
+
+
+def test_other_kinds_are_named_once() -> None:
+    found = loaded(
+        a="apiVersion: v1\nkind: Service\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
+        b="apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n---\napiVersion: romana.io/v1\nkind: Tenant\n---\n",
+    )
+    assert found.ignored == ("Service", "NetworkPolicy.projectcalico.org", "Tenant.romana.io")
+    assert found.problems == ()
+    assert not found.cluster.policies
+
+
+def test_json_and_yaml_mean_the_same() -> None:
+    text = '{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]}}'
+    assert file(text, "a.json").items[0].value == file(text, "a.yaml").items[0].value
+    two = file(text + "\n" + text.replace('"a"', '"b"'), "a.json")
+    assert [one.place.document for one in two.items] == [1, 2]

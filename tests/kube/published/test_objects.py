@@ -1,0 +1,378 @@
+"""Published numbers and reports as objects: there and back, damaged, foreign, and large."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import copy
+import json
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.runs import Run
+from romana_ovs.kube.published import (
+    MARKER,
+    Base,
+    Objects,
+    Reader,
+    allocation_object,
+    class_set_object,
+    decode_report,
+    marker_object,
+    published_from_json,
+    published_to_json,
+    report_object,
+)
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import InputError
+from romana_ovs.model.identity import identity
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
+from romana_ovs.policy.view import Atom
+from tests.examples import examples
+
+ETCD_LIMIT = 1_500_000
+WEB, EXISTS = Atom("app", frozenset({"web"})), Atom("app")
+ONE, TWO = identity(1, 1), identity(1, 2)
+
+ALPHA = ClassSet(
+    namespace="alpha",
+    atoms={EXISTS: Stage.LEAVING, WEB: Stage.SETTLED},
+    classes={ONE: frozenset(), TWO: frozenset({WEB, EXISTS})},
+    coming=frozenset({TWO}),
+    pins={"alpha/a": TWO},
+    remnants=((1, Labels({"app": "web"})),),
+    retired=frozenset({identity(1, 9)}),
+    epoch=3,
+    revision=7,
+)
+PUBLISHED = Published(
+    plan=Plan.of(Settings()),
+    epoch=3,
+    writer="a",
+    revision=8,
+    runs={"": (Run(8, 4),), "alpha": (Run(4, 4),), "t1": (Run(1, 1), Run(2, 2))},
+    indexes={SegmentKey("alpha", "default"): (4, 7), SegmentKey("t1", "x/y"): (1,)},
+    next_class={1: 10, 4: 2},
+    hosts={"node1": 0, "node2": 2},
+    host_line=(4, 3),
+    retired_hosts=frozenset({1}),
+    foreign={IPv4Address("10.0.0.9"): Claim("node1", granted=True), IPv4Address("1.2.3.4"): Claim("x", granted=False)},
+    namespaces={"alpha": ALPHA},
+)
+REPORT = Report(
+    node="node1",
+    acknowledged=8,
+    released=7,
+    wants={SegmentKey("alpha", "default"): 2},
+    foreign=frozenset({IPv4Address("10.0.0.9")}),
+    contested=frozenset({IPv4Address("10.0.0.10")}),
+    observed=Observed(sctp_ports=False, full=frozenset({"alpha", "t1"})),
+)
+
+
+def plain(value):
+    return json.loads(json.dumps(value))
+
+
+def objects(published=PUBLISHED):
+    sets = {name: class_set_object(each) for name, each in published.namespaces.items()}
+    return Objects(plain(allocation_object(published)), plain({**sets, MARKER: marker_object(published)}))
+
+
+def test_there_and_back():
+    assert Reader().read(objects()) == (PUBLISHED, ())
+    assert published_from_json(plain(published_to_json(PUBLISHED))) == PUBLISHED
+    for tracked in (True, False, None):
+        report = replace(REPORT, observed=replace(REPORT.observed, sctp_ports=tracked))
+        assert decode_report(plain(report_object(report))) == report
+    assert Reader().read(Objects()) == (None, ())
+    assert decode_report({"kind": "NodeReport", "metadata": {"name": "n"}}) == Report("n")
+
+
+def test_what_is_published_is_as_of_the_marker():
+    before = objects(replace(PUBLISHED, revision=5))
+    both = Objects(objects().allocation, {**objects().class_sets, MARKER: before.class_sets[MARKER]})
+    assert Reader().read(both)[0].revision == 5
+    unmarked = {name: raw for name, raw in both.class_sets.items() if name != MARKER}
+    assert Reader().read(Objects(both.allocation, unmarked))[0].revision == 0
+    assert Base.of(both).published.revision == 8 and Base.of(both).versions == {"alpha": (3, 7)}
+    assert Base.of(Objects()) is None
+
+
+def allocation_with(**change):
+    raw = copy.deepcopy(objects().allocation)
+    raw["spec"].update(change)
+    return raw
+
+
+TENANTS = objects().allocation["spec"]["tenants"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"epoch": "3"}, "spec.epoch"),
+        ({"revision": -1}, "spec.revision"),
+        ({"revision": True}, "spec.revision"),
+        ({"plan": {"network": "10.0.0.0/8"}}, "spec.plan.segmentBits"),
+        ({"plan": {"network": "ten", "segmentBits": 12, "hostBits": 6, "endpointBits": 6}}, "spec.plan"),
+        ({"plan": {"network": "10.0.0.0/8", "segmentBits": 12, "hostBits": 6, "endpointBits": 7}}, "spec.plan"),
+        ({"hosts": {"a": 1, "b": 1}}, "spec.hosts"),
+        ({"hosts": {"a": 64}}, "spec.hosts.a"),
+        ({"hosts": []}, "spec.hosts"),
+        ({"hostLine": []}, "spec.hostLine"),
+        ({"hostLine": [4, 2]}, "spec.hostLine"),
+        ({"hostLine": [2]}, "spec.hostLine"),
+        ({"tenants": [*TENANTS, TENANTS[0]]}, "spec.tenants[3].name"),
+        ({"tenants": [{"name": "t", "runs": [[4, 4]]}, *TENANTS]}, "spec.tenants[2].runs"),
+        ({"tenants": [{"name": "t", "runs": [[3, 2]]}]}, "spec.tenants[0].runs"),
+        ({"tenants": [{"name": "t", "runs": [[0, 1]]}]}, "spec.tenants[0].runs"),
+        ({"tenants": [{"name": "t", "runs": [[1]]}]}, "spec.tenants[0].runs[0]"),
+        (
+            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [2]}]}]},
+            "spec.tenants[0].tiers[0].indexes",
+        ),
+        (
+            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1, 1]}]}]},
+            "spec.tenants[0].tiers[0].indexes",
+        ),
+        (
+            {
+                "tenants": [
+                    {
+                        "name": "t",
+                        "runs": [[2, 2]],
+                        "tiers": [{"name": "x", "indexes": [2]}, {"name": "y", "indexes": [2]}],
+                    }
+                ]
+            },
+            "spec.tenants[0].tiers[1].indexes",
+        ),
+        (
+            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1], "nextClass": 0}]}]},
+            "spec.tenants[0].tiers[0].nextClass",
+        ),
+        ({"foreign": [{"node": "n", "granted": ["1.2.3"]}]}, "spec.foreign[0].granted[0]"),
+        (
+            {"foreign": [{"node": "n", "granted": ["1.2.3.4"]}, {"node": "m", "claimed": ["1.2.3.4"]}]},
+            "spec.foreign[1].claimed",
+        ),
+    ],
+)
+def test_a_damaged_allocation_is_refused_by_field_and_nobody_begins_from_it(change, field):
+    damaged = Objects(allocation_with(**change), objects().class_sets)
+    for read in (Reader().read, Base.of):
+        with pytest.raises(InputError) as refused:
+            read(damaged)
+        (problem,) = refused.value.problems
+        assert (problem.kind, problem.name, problem.field) == ("Allocation", "cluster", field)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"atoms": [{"key": "a", "stage": "Old"}]}, "spec.atoms[0].stage"),
+        ({"atoms": [{"key": "a", "stage": "New"}] * 2, "classes": [], "pins": {}}, "spec.atoms"),
+        ({"atoms": [{"key": "a", "values": "b", "stage": "New"}]}, "spec.atoms[0].values"),
+        ({"classes": [{"id": ONE, "holds": "0"}] * 2}, "spec.classes[1].id"),
+        ({"classes": [{"id": 1, "holds": "0"}]}, "spec.classes[0].id"),
+        ({"classes": [{"id": 0x10000, "holds": "0"}]}, "spec.classes[0].id"),
+        ({"classes": [{"id": 0xFFFF0001, "holds": "0"}]}, "spec.classes[0].id"),
+        ({"classes": [{"id": ONE, "holds": "4"}]}, "spec.classes[0].holds"),
+        ({"classes": [{"id": ONE, "holds": "-1"}]}, "spec.classes[0].holds"),
+        ({"classes": [{"id": ONE, "holds": "web"}]}, "spec.classes[0].holds"),
+        ({"pins": {"a": ONE + 7}}, "spec.pins"),
+        ({"retired": [ONE]}, "spec.retired"),
+        ({"remnants": [{"segment": 0, "labels": {}}]}, "spec.remnants[0].segment"),
+        ({"remnants": [{"segment": 1, "labels": {"a": 1}}]}, "spec.remnants[0].labels.a"),
+        ({"revision": None}, "spec.revision"),
+    ],
+)
+def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change, field):
+    whole, reader = objects(), Reader()
+    damaged = copy.deepcopy(whole.class_sets)
+    damaged["alpha"]["spec"].update(change)
+    published, problems = Reader().read(replace(whole, class_sets=damaged))
+    assert [(each.kind, each.name, each.field) for each in problems] == [("ClassSet", "alpha", field)]
+    assert published == replace(PUBLISHED, namespaces={})
+    reader.read(whole)
+    assert reader.read(replace(whole, class_sets=damaged)) == (PUBLISHED, problems)
+
+
+def test_objects_of_another_kind_name_or_form_are_refused():
+    whole = objects()
+    for raw in (
+        {},
+        {"kind": "ClassSet", "metadata": {"name": "alpha"}},
+        {"kind": "Pod", "spec": {}},
+        "text",
+        {**whole.class_sets["alpha"], "metadata": {"name": "beta"}},
+    ):
+        found, problems = Reader().read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
+        assert found.namespaces == {} and len(problems) == 1
+    for raw in ({"kind": "Pod", "spec": {}}, {"kind": "Allocation"}, {"kind": "Allocation", "spec": []}):
+        with pytest.raises(InputError):
+            Reader().read(Objects(raw))
+
+
+def test_a_class_that_two_sets_give_counts_where_it_was_written_last():
+    late = replace(ALPHA, namespace="beta", pins={}, remnants=(), retired=frozenset(), epoch=4, revision=2)
+    both = objects(replace(PUBLISHED, namespaces={"alpha": ALPHA, "beta": late}))
+    found, problems = Reader().read(both)
+    assert found.namespaces == {"beta": late}
+    (problem,) = problems
+    assert str(problem) == "ClassSet alpha: spec.classes: class 0x10001 is that of namespace beta"
+
+
+def test_a_class_of_a_segment_that_was_not_given_is_left_out():
+    strange = replace(ALPHA, classes={identity(7, 1): frozenset()}, coming=frozenset(), pins={})
+    found, problems = Reader().read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
+    assert found.namespaces == {} and "does not know" in problems[0].reason
+
+
+def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_that_comes():
+    later = replace(ALPHA, classes={**ALPHA.classes, identity(7, 1): frozenset()}, revision=ALPHA.revision + 1)
+    new = objects(replace(PUBLISHED, namespaces={"alpha": later}))
+    reader = Reader()
+    reader.read(objects())
+    for _ in range(2):
+        found, problems = reader.read(Objects(objects().allocation, plain(new.class_sets)))
+        assert found.namespaces == {"alpha": ALPHA} and "does not know" in problems[0].reason
+    indexes = {**PUBLISHED.indexes, SegmentKey("alpha", "new"): (7,), SegmentKey("alpha", "default"): (4,)}
+    published = replace(PUBLISHED, indexes=indexes, namespaces={"alpha": later})
+    assert reader.read(objects(published)) == (published, ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"acknowledged": "8"},
+        {"wants": [{}]},
+        {"foreign": ["x"]},
+        {"contested": {}},
+        {"sctp": "both"},
+        {"sctp": False},
+        {"full": [1]},
+    ],
+)
+def test_a_damaged_report_is_refused(change):
+    raw = plain(report_object(REPORT))
+    raw["status"].update(change)
+    with pytest.raises(InputError, match="NodeReport node1: status"):
+        decode_report(raw)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-2, 2**33), st.text(max_size=3), st.sampled_from(["1.2.3.4", "a"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(st.data())
+def test_nothing_that_stands_in_an_object_crashes_a_reader(data):
+    """Some field is anything at all: it is read, or refused in our own words."""
+    raw = plain({"allocation": objects().allocation, "sets": objects().class_sets, "report": report_object(REPORT)})
+    places = [(raw, "allocation"), (raw, "report"), *((raw["sets"], name) for name in raw["sets"])]
+    at, key = data.draw(st.sampled_from(places))
+    while isinstance(at[key], (dict, list)) and at[key] and data.draw(st.integers(0, 4)):
+        at = at[key]
+        key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+    at[key] = data.draw(VALUES)
+    for read in (
+        lambda: decode_report(raw["report"]),
+        lambda: Reader().read(Objects(raw["allocation"], raw["sets"])),
+        lambda: Base.of(Objects(raw["allocation"], raw["sets"])),
+        lambda: published_from_json({"allocation": raw["allocation"], "classSets": list(raw["sets"].values())}),
+    ):
+        with suppress(InputError):
+            read()
+
+
+def large():
+    """250 tenants of 4 tiers, 1,000 nodes, 10,000 namespaces with two classes each."""
+    plan = Plan.of(Settings(segment_bits=12, host_bits=10, endpoint_bits=2))
+    runs = {f"tenant-{number:03}": (Run(4 + 4 * number, 4),) for number in range(250)}
+    indexes = {SegmentKey(name, f"tier{at}"): (run.base + at,) for name, (run,) in runs.items() for at in range(4)}
+    sets = {}
+    for number in range(10_000):
+        name, segment = f"namespace-{number:05}", 4 + number % 1000
+        classes = {identity(segment, 1 + number // 1000 * 2 + at): frozenset([WEB] * at) for at in (0, 1)}
+        sets[name] = ClassSet(name, {WEB: Stage.SETTLED}, classes, epoch=1, revision=number)
+    hosts = {f"node-{number:04}.example.org": number for number in range(1000)}
+    next_class = {found[0]: 21 for found in indexes.values()}
+    return Published(plan, 1, "registry-1", 9, runs, indexes, next_class, hosts, (1000,), namespaces=sets)
+
+
+def test_large_clusters_fit():
+    published = large()
+    assert len(json.dumps(allocation_object(published))) < ETCD_LIMIT / 5
+    assert all(len(json.dumps(class_set_object(each))) < 1000 for each in published.namespaces.values())
+    asked = [Atom("key", frozenset({f"value-{at:03}"})) for at in range(200)]
+    crowded = replace(
+        ALPHA,
+        atoms=dict.fromkeys(asked, Stage.SETTLED),
+        classes={identity(1, 1 + at): frozenset({asked[at % 200]}) for at in range(5000)},
+        coming=frozenset(),
+        pins={f"alpha/pod-{at:05}": ONE for at in range(20_000)},
+    )
+    raw = class_set_object(crowded)
+    assert len(json.dumps(raw)) < ETCD_LIMIT and len(raw["spec"]["pins"]) == 2000
+
+
+def test_long_names_and_labels_leave_the_classes_their_room():
+    remnants = tuple((1, Labels({"app": f"{at:04}" + "x" * 59, "tier": "y" * 63})) for at in range(1024))
+    raw = class_set_object(
+        replace(
+            ALPHA,
+            remnants=remnants,
+            pins={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
+        )
+    )
+    assert len(json.dumps(raw)) < 400_000 and 500 < len(raw["spec"]["pins"]) < 2000
+    kept = [one["labels"]["app"][:4] for one in raw["spec"]["remnants"]]
+    assert len(kept) > 400 and kept == [f"{at:04}" for at in range(1024 - len(kept), 1024)]
+
+
+def test_what_does_not_fit_is_said_before_it_is_sent():
+    most = {IPv4Address(10 * 2**24 + at): Claim("node1", granted=True) for at in range(100_000)}
+    with pytest.raises(InputError, match="Allocation cluster: it would take .* bytes"):
+        allocation_object(replace(PUBLISHED, foreign=most))
+
+
+@pytest.mark.parametrize("name", ["allocations", "classsets", "nodereports"])
+def test_the_schema_names_every_field_that_is_written(name):
+    crd = yaml.safe_load((Path(__file__).parents[3] / "etc" / "kubernetes" / f"crd-{name}.yaml").read_text())
+    (version,) = crd["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    written = {
+        "allocations": [allocation_object(PUBLISHED)],
+        "classsets": [class_set_object(ALPHA), marker_object(PUBLISHED)],
+        "nodereports": [report_object(REPORT)],
+    }[name]
+    for raw in written:
+        assert raw["kind"] == crd["spec"]["names"]["kind"] and raw["apiVersion"] == "romana.io/v1"
+        for part in ("spec", "status"):
+            _known(raw.get(part, {}), schema["properties"].get(part, {}), part)
+
+
+def _known(value, schema, place):
+    """Structural schemas drop what they do not name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+            assert found is not None, f"{place}.{key}"
+            _known(inner, found, f"{place}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            _known(inner, schema["items"], place)

@@ -1,0 +1,64 @@
+"""A namespace whose classes no object holds is alone in that: everybody else's numbers go on."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import json
+from dataclasses import replace
+from typing import Any
+
+from romana_ovs.kube.published import Base, Checked, Objects, next_writes
+from romana_ovs.model.identity import identity
+from romana_ovs.policy.published import Stage
+from romana_ovs.policy.view import Atom
+from tests.kube.published.test_objects import ALPHA, ETCD_LIMIT, PUBLISHED
+
+ATOMS = [Atom(f"key-{number:04}") for number in range(2000)]
+
+
+def crowded(many: int):
+    """As many classes as this, no two of which answer alike, and numbers that are not to be given again yet."""
+    classes = {identity(1, number): frozenset(ATOMS[number % 2000 :: 7]) for number in range(1, many + 1)}
+    return replace(
+        ALPHA,
+        namespace="crowded",
+        atoms=dict.fromkeys(ATOMS, Stage.SETTLED),
+        classes=classes,
+        pins={},
+        remnants=(),
+        coming=frozenset({identity(1, 1)}),
+        retired=frozenset({identity(1, 9000)}),
+    )
+
+
+def written(writes) -> dict[str, Any]:
+    return {write.name: json.loads(json.dumps(write.body)) for write in writes}
+
+
+def test_a_set_that_is_too_large_gives_way_to_one_without_classes_and_keeps_its_numbers():
+    """docs/hazards.md E10."""
+    checked, large = Checked(), crowded(3000)
+    desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
+    found = written(next_writes(desired, None, Objects(), checked))
+    assert all(len(json.dumps(body)) < ETCD_LIMIT for body in found.values())
+    assert found["alpha"]["spec"]["classes"] and found["crowded"]["spec"]["classes"] == []
+    assert set(found["crowded"]["spec"]["retired"]) == large.retired | large.classes.keys()
+    (problem,) = checked.problems.values()
+    assert str(problem).startswith("Namespace crowded: of its ClassSet, it would take ")
+    assert str(problem).endswith("its pods get what their whole segments get")
+
+    for number, body in enumerate(found.values()):
+        body["metadata"]["resourceVersion"] = str(number)
+    objects = Objects(found.pop("cluster"), found)
+    assert next_writes(desired, None, objects, checked) == () and checked.problems, "it is as it is to be"
+    begun = Base.of(objects)
+    assert begun.published is not None
+    (again,) = (each for each in begun.published.namespaces.values() if each.namespace == "crowded")
+    assert again.retired == large.retired | large.classes.keys(), "also the next registry gives none of them"
+
+    fewer = replace(desired, namespaces={"alpha": ALPHA, "crowded": crowded(100)})
+    assert len(written(next_writes(fewer, None, objects, checked))["crowded"]["spec"]["classes"]) == 100
+    assert checked.problems == {}
+    next_writes(desired, None, objects, checked)
+    next_writes(replace(desired, namespaces={"alpha": ALPHA}), None, objects, checked)
+    assert checked.problems == {}, "a namespace that is gone has none"
