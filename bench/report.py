@@ -257,10 +257,10 @@ other programs share the cores the first row swings by more than what is measure
 of the switch process, swings less. A connection is made, carries a byte there and one back, and is reset.
 
 An established packet takes two look-ups in the datapath, both hits in its exact-match cache, one `ct` and one
-rewritten source MAC, whatever the number of flows: `Classify` and `Locate` are one megaflow that ends in conntrack,
-and all the rest, up to the port, is another. There is no second `ct`. The third set of tables is the least that knows
-connections at all: one `ct`, then NORMAL. What it loses against NORMAL is what tracking costs in the userspace
-datapath, which verifies every segment's TCP checksum and looks the packet up a second time: where the ratio is below
+rewritten source MAC, whatever the number of flows: `SpoofGuard` to `ConntrackZone` are one megaflow that ends in
+conntrack, and all the rest, up to the port, is another. There is no second `ct`. The third set of tables is the least
+that knows connections at all: one `ct`, then NORMAL. What it loses against NORMAL is what tracking costs in the
+userspace datapath, which verifies every TCP checksum and looks the packet up a second time: where the ratio is below
 the aim, that is where the rest goes, and no table can be without it that lets replies through and cuts them when a
 permission goes.
 """

@@ -92,7 +92,7 @@ def loadable(flows: Iterable[Flow], meters: Mapping[int, Meter] = NO_METERS) -> 
 
 
 def readable(item: Flow) -> str:
-    """One flow with the names of tables, such as `Track priority=100,ip actions=ct(table=State,zone=4097)`.
+    """One flow with the names of tables: `ConntrackZone priority=100,ip actions=ct(table=ConntrackState,zone=4097)`.
 
     The names of what is in registers stand behind it, after a `#`.
     """

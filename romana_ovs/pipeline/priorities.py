@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 
-class Classify(IntEnum):
+class SpoofGuard(IntEnum):
     """Who sent it."""
 
     REFUSED = 300
@@ -22,7 +22,7 @@ class SourceMac(IntEnum):
     MISS = 0
 
 
-class NextHop(IntEnum):
+class DestinationMac(IntEnum):
     """The MAC of all next hops, likewise."""
 
     PART = 100
@@ -36,7 +36,7 @@ class Fragments(IntEnum):
     MISS = 0
 
 
-class Arp(IntEnum):
+class ArpSpoofGuard(IntEnum):
     """Who asks."""
 
     UNSPECIFIED = 300
@@ -45,7 +45,7 @@ class Arp(IntEnum):
     MISS = 0
 
 
-class ArpOwn(IntEnum):
+class ArpSelf(IntEnum):
     """Asking as another; asking for its own address."""
 
     WRONG = 200
@@ -53,7 +53,7 @@ class ArpOwn(IntEnum):
     MISS = 0
 
 
-class ArpAnswer(IntEnum):
+class ArpResponder(IntEnum):
     """The answer."""
 
     ANSWER = 100
@@ -67,7 +67,7 @@ class Compare(IntEnum):
     MISS = 0
 
 
-class Locate(IntEnum):
+class L3Forward(IntEnum):
     """Where it goes: by prefixes alone."""
 
     ENDPOINT = 400
@@ -79,21 +79,21 @@ class Locate(IntEnum):
     MISS = 0
 
 
-class LocateHost(IntEnum):
+class L3ForwardNode(IntEnum):
     """Which node's share of the plan it is."""
 
     HOST = 300
     MISS = 0
 
 
-class LocatePod(IntEnum):
+class L3ForwardLocal(IntEnum):
     """Who has an address of this node's share."""
 
     ENDPOINT = 400
     MISS = 0
 
 
-class Track(IntEnum):
+class ConntrackZone(IntEnum):
     """Into conntrack, or on to the next bridge."""
 
     TRANSIT = 300
@@ -114,7 +114,7 @@ class Track(IntEnum):
     MISS = 0
 
 
-class State(IntEnum):
+class ConntrackState(IntEnum):
     """The conntrack table of docs/dataplane.md."""
 
     RELATED_OWN = 730
@@ -134,7 +134,7 @@ class State(IntEnum):
     MISS = 0
 
 
-class Roles(IntEnum):
+class ClientServer(IntEnum):
     """Who is client and who is server."""
 
     FORGED = 300
@@ -197,7 +197,7 @@ class Ingress(IntEnum):
     MISS = 0
 
 
-class Commit(IntEnum):
+class ConntrackCommit(IntEnum):
     """Remembering what was accepted."""
 
     FRAGMENT = 500
@@ -218,7 +218,7 @@ class Commit(IntEnum):
     MISS = 0
 
 
-class Refuse(IntEnum):
+class ConntrackRevoke(IntEnum):
     """Forgetting what is refused."""
 
     RELATED = 310
@@ -231,7 +231,7 @@ class Refuse(IntEnum):
     MISS = 0
 
 
-class Deliver(IntEnum):
+class Output(IntEnum):
     """Out of the bridge."""
 
     QUESTION = 200

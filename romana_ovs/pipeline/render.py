@@ -80,8 +80,8 @@ _QUESTIONS = """\
 ## Clients that have become others
 
 The server's node judges replies by the identity that the client had when it last sent. A client that was relabelled,
-or that a rule has come to tell from others, may never send again. So the client's node compares, in table Roles, the
-identity that its entry remembers with the one that the client has. Where they differ:
+or that a rule has come to tell from others, may never send again. So the client's node compares, in table ClientServer,
+the identity that its entry remembers with the one that the client has. Where they differ:
 
 - A datagram (UDP, and every protocol without ports but ICMP) is not delivered. It goes back as a *question*: with its
   ends swapped, as an original of the client as it is now, through the tables of both nodes. Both remember the client
@@ -238,8 +238,9 @@ def _meters() -> str:
             "## Meters",
             "",
             "A local pod's packets that would make a new entry in its node's conntrack table for a connection that "
-            "leaves the node pass a meter first (`LIMITED` in table [Commit](#commit)), because another node may yet "
-            "drop them. Later packets of a connection pass none, whether or not somebody answers.",
+            "leaves the node pass a meter first (`LIMITED` in table "
+            "[ConntrackCommit](#conntrackcommit)), because another node may yet drop them. "
+            "Later packets of a connection pass none, whether or not somebody answers.",
             "",
             f"The meter of a pod has the number `{METERS.start:#x}` plus the pod's OpenFlow port; meters of other "
             f"numbers than `{METERS.start:#x}` to `{METERS.stop - 1:#x}` are none of ours. It lets `new_connections` "

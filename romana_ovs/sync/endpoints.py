@@ -23,7 +23,7 @@ Owners = Mapping[IPv4Address, tuple[PodKey, str]]
 _PLACES = {
     table.name: rank.ENDPOINT
     for table in TABLES
-    for rank in (priorities.Locate, priorities.LocatePod)
+    for rank in (priorities.L3Forward, priorities.L3ForwardLocal)
     if table.priorities is rank
 }
 """The tables with rows of local pods, and the priority of these."""

@@ -29,7 +29,7 @@ from romana_ovs.emulate.system import inside
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import Load
-from romana_ovs.pipeline.priorities import Commit
+from romana_ovs.pipeline.priorities import ConntrackCommit
 from romana_ovs.pipeline.registers import SENDER_SURVIVOR, SURVIVOR
 from tests.integration import pushing, traffic
 
@@ -38,7 +38,7 @@ PATIENCE = 20.0
 TICK = 0.02
 SURVIVES = tuple(f"{Load(register.bits, 1).text({})}," for register in (SURVIVOR, SENDER_SURVIVOR))
 """The marks of ends that are older than their switch's connections, in ovs-ofctl's words."""
-LOOSE = f"priority={int(Commit.LOOSE_LIMITED)},"
+LOOSE = f"priority={int(ConntrackCommit.LOOSE_LIMITED)},"
 """A row that only survivors have."""
 PORTS = ("80/tcp", "81/tcp", "80/udp", "81/udp")
 

@@ -99,7 +99,7 @@ def _right(ovs: Ovs, controller: Controller, truth: Mapping[str, int]) -> None:
     classified = (CLASSIFIED.search(line) for line in flows)
     assert {(int(found[1]), found[2]) for found in classified if found} == expected
     # Survivors have a row more, for what they open as orphans.
-    loose = f"priority={int(priorities.Commit.LOOSE_LIMITED)},"
+    loose = f"priority={int(priorities.ConntrackCommit.LOOSE_LIMITED)},"
     named = re.findall(r"in_port=(\d+)", "\n".join(line for line in flows if loose not in line))
     assert {number: named.count(str(number)) for number in truth.values()} == dict.fromkeys(truth.values(), ROWS)
     assert len(named) == ROWS * len(truth)

@@ -84,7 +84,7 @@ def in_force_within(ovs: Ovs, controller: Controller, at: int) -> float:
     address = controller.state["pods"][f"blue/{name}"]["address"]
 
     def said() -> str:
-        found = ovs.ofctl(bridge, "dump-flows", f"table={TABLE_IDS['LocatePod']},ip,nw_dst={address}")
+        found = ovs.ofctl(bridge, "dump-flows", f"table={TABLE_IDS['L3ForwardLocal']},ip,nw_dst={address}")
         return "".join(re.findall(r"actions=.*", found))
 
     before = said()

@@ -107,7 +107,9 @@ def test_flows_come_back_after_the_switch_process_dies(one: tuple[Ovs, Controlle
     ovs.start_switch()
     controller.settled()
     # What differs is that the newest pod too is now older than the bridge's connections (compile/lost.py).
-    after = [line for line in ovs.flows("br-int") if f"priority={priorities.Commit.LOOSE_LIMITED}," not in line]
+    after = [
+        line for line in ovs.flows("br-int") if f"priority={priorities.ConntrackCommit.LOOSE_LIMITED}," not in line
+    ]
     assert [line.partition(" actions=")[0] for line in after] == [line.partition(" actions=")[0] for line in before]
     newest = controller.state["pods"]["a/z"]["address"]
     assert any(f"nw_dst={newest} " in line for line in after if line not in before)

@@ -57,22 +57,24 @@ def _state(new: int) -> dict[str, tuple[int, int]]:
 
 
 FLOWS = (
-    _flow("Classify", _from(LOOK), Ct(ZONE, "Deliver")),
-    _flow("Classify", _from(COMMIT), Ct(ZONE, "Deliver", commit=True, writes=MARK)),
-    _flow("Classify", _from(FORCE), Ct(ZONE, "Deliver", commit=True, force=True, writes=MARK)),
-    _flow("Classify", _from(TWICE), Ct(ZONE, "Track")),
+    _flow("SpoofGuard", _from(LOOK), Ct(ZONE, "Output")),
+    _flow("SpoofGuard", _from(COMMIT), Ct(ZONE, "Output", commit=True, writes=MARK)),
+    _flow("SpoofGuard", _from(FORCE), Ct(ZONE, "Output", commit=True, force=True, writes=MARK)),
+    _flow("SpoofGuard", _from(TWICE), Ct(ZONE, "ConntrackZone")),
     _flow(
-        "Track",
+        "ConntrackZone",
         {"ct_state": (0x21, 0x21), "eth_type": (ETH_IP, 0xFFFF)},
         Ct(ZONE, commit=True, writes=MARK),
         Load(Bits("eth_dst", 40, 8), 2),
         Output(OUT),
     ),
     _flow(
-        "Track", {"ct_state": (0x20, 0x21), "eth_type": (ETH_IP, 0xFFFF)}, Ct(ZONE, "Deliver", commit=True, force=True)
+        "ConntrackZone",
+        {"ct_state": (0x20, 0x21), "eth_type": (ETH_IP, 0xFFFF)},
+        Ct(ZONE, "Output", commit=True, force=True),
     ),
     _flow(
-        "Deliver",
+        "Output",
         {},
         Move(Bits("ct_state", 0, 32), Bits("eth_dst", 0, 32)),
         Move(Bits("ct_label", 0, 8), Bits("eth_dst", 32, 8)),

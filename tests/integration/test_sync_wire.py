@@ -78,7 +78,7 @@ def _matches() -> Iterator[dict[str, tuple[int, int]]]:
 
 def _actions() -> Iterator[tuple[Any, ...]]:
     for register in REGISTERS:
-        yield (Load(register.bits, (1 << register.bits.width) - 1), Goto("Deliver"))
+        yield (Load(register.bits, (1 << register.bits.width) - 1), Goto("Output"))
         yield (Load(register.bits, 0),)
     for name in ("eth_src", "eth_dst", "tun_dst"):
         width = FIELDS[name].width
@@ -91,26 +91,26 @@ def _actions() -> Iterator[tuple[Any, ...]]:
     yield (OutputBits(OUT_PORT.bits),)
     yield (OutputBits(Bits("reg3", 16, 16)),)
     yield (InPort(),)
-    yield (Resubmit("Roles"), Goto("Deliver"))
-    yield (CtClear(), Resubmit("Classify"))
+    yield (Resubmit("ClientServer"), Goto("Output"))
+    yield (CtClear(), Resubmit("SpoofGuard"))
     yield (Conjunction(0xFFFFFFFE, 1, 3),)
     yield (Conjunction(7, 1, 2), Conjunction(9, 2, 2))
-    yield (Goto("Deliver"),)
+    yield (Goto("Output"),)
     yield ()
 
 
 def _ip_actions() -> Iterator[tuple[Any, ...]]:
     writes = tuple(Load(bit.bits, 1) for bit in CONNTRACK_BITS)
-    yield (Ct(0x1001, "Roles"),)
+    yield (Ct(0x1001, "ClientServer"),)
     yield (Ct(0x1001),)
-    yield (Ct(0x1001, "Deliver", True, False, (Load(Bits("ct_mark", 0, 32), 0xFFFF0001),)),)
+    yield (Ct(0x1001, "Output", True, False, (Load(Bits("ct_mark", 0, 32), 0xFFFF0001),)),)
     yield (Ct(0xFFFF, None, True, True, (*writes, Move(Bits("reg7", 0, 32), Bits("ct_mark", 0, 32)))), Output(2))
-    yield (Ct(1, "Deliver", True, False, (Move(Bits("reg0", 0, 2), Bits("ct_label", 2, 2)),)),)
+    yield (Ct(1, "Output", True, False, (Move(Bits("reg0", 0, 2), Bits("ct_label", 2, 2)),)),)
 
 
 def corpus() -> list[Flow]:
     """Flows that between them use every field, mask and action that we have."""
-    flows = [Flow("Roles", 100, canonical(match), (Output(1),), OURS | 1, WHY) for match in _matches()]
+    flows = [Flow("ClientServer", 100, canonical(match), (Output(1),), OURS | 1, WHY) for match in _matches()]
     flows += [
         Flow("Egress", 1000 + number, (), actions, OURS | number, WHY) for number, actions in enumerate(_actions())
     ]
@@ -125,7 +125,7 @@ def corpus() -> list[Flow]:
         Move(Bits("arp_tpa", 0, 32), Bits("arp_spa", 0, 32)),
         InPort(),
     )
-    flows.append(Flow("Arp", 5, canonical(ARP), arp, OURS, WHY))
+    flows.append(Flow("ArpSpoofGuard", 5, canonical(ARP), arp, OURS, WHY))
     return flows
 
 
@@ -189,7 +189,7 @@ def test_unknown_content_under_our_cookie_is_kept_and_can_be_deleted(switch: tup
     ovs.ofctl("br0", "add-flows", "-", stdin="\n".join(lines))
     ours = by_key(raw.read())
     assert len(ours) == len(lines)
-    assert Flow("Locate", 4, (), (Output(1),), OURS | 1, WHY) not in ours.values()
+    assert Flow("L3Forward", 4, (), (Output(1),), OURS | 1, WHY) not in ours.values()
     raw.send(b"".join(delete_flow(flow, 1) for flow in ours.values()))
     assert raw.barrier() == []
     assert raw.read() == []

@@ -89,11 +89,11 @@ def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
         ([("conj_id", 1, 0xFF)], [], "no valid match"),
         ([("tcp_dst", 80), ("udp_dst", 80)], [], "can never match"),
         ([], [Load(Bits("reg1", 0, 32), 1)], "does not write reg1"),
-        ([], [Goto("Classify")], "does not lead to Classify"),
-        ([], [Goto("Commit"), Goto("Refuse")], "must be last"),
-        ([], [Conjunction(1, 1, 2), Goto("Commit")], "no other actions"),
-        ([], [ThroughMeter(1), Goto("Commit"), ThroughMeter(1)], "must be last"),
-        ([], [Resubmit("Commit"), ThroughMeter(1)], "must come first"),
+        ([], [Goto("SpoofGuard")], "does not lead to SpoofGuard"),
+        ([], [Goto("ConntrackCommit"), Goto("ConntrackRevoke")], "must be last"),
+        ([], [Conjunction(1, 1, 2), Goto("ConntrackCommit")], "no other actions"),
+        ([], [ThroughMeter(1), Goto("ConntrackCommit"), ThroughMeter(1)], "must be last"),
+        ([], [Resubmit("ConntrackCommit"), ThroughMeter(1)], "must come first"),
     ],
 )
 def test_a_flow_off_its_tables_declaration_is_refused(match: list[Any], actions: list[Any], reason: str) -> None:
@@ -107,7 +107,7 @@ def test_loads_and_moves_must_fit() -> None:
         (Move(Bits("reg1", 0, 32), Bits("reg0", 0, 2)), "differ in width"),
     ):
         with pytest.raises(PipelineError, match=reason):
-            flow(priorities.State.REPLY, [], [action], feature=Feature.CONNTRACK, origin=ORIGIN)
+            flow(priorities.ConntrackState.REPLY, [], [action], feature=Feature.CONNTRACK, origin=ORIGIN)
 
 
 def test_registers_do_not_overlap_and_tables_lead_to_tables() -> None:

@@ -101,7 +101,7 @@ def test_requests_for_addresses_pass_a_meter_before_anything_reads_who_asks_for_
     (row,) = [
         row
         for row in one.flows(1)
-        if row.table == "Classify" and row.match_text().startswith("arp,") and ("in_port", 1, 0xFFFFFFFF) in row.match
+        if row.table == "SpoofGuard" and row.match_text().startswith("arp,") and ("in_port", 1, 0xFFFFFFFF) in row.match
     ]
     kinds = [type(action) for action in row.actions]
     assert kinds[0] is ThroughMeter and kinds[-3:] == [PushMpls, PopMpls, Resubmit]

@@ -58,7 +58,7 @@ def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_load
     (place,) = [number for number, line in enumerate(lines) if line.endswith(f", first through meter:{METERS[2]}")]
     assert "in_port=2," in lines[place + 1] and " actions=ct(commit," in lines[place + 1]
     listed = rows(program.flows.values(), program.meters)
-    assert {row["origin"]: row["meter"] for row in listed if row["meter"] and row["table"] == "Commit"} == {
+    assert {row["origin"]: row["meter"] for row in listed if row["meter"] and row["table"] == "ConntrackCommit"} == {
         "Pod test/s": first, "Pod test/closed": second,
     }  # fmt: skip
     for text in (*(line for line in lines if line.startswith("table=")), *(row["actions"] for row in listed)):
@@ -75,12 +75,12 @@ def test_flows_are_listed_by_table_then_priority_and_nothing_depends_on_their_or
 
 def test_rows_name_table_match_actions_and_origin() -> None:
     listed = rows(LAB.flows(1), LAB.program(1).meters)
-    (row,) = [row for row in listed if row["table"] == "Track" and row["priority"] == 100]
+    (row,) = [row for row in listed if row["table"] == "ConntrackZone" and row["priority"] == 100]
     assert {key: row[key] for key in ("table_id", "priority", "match", "actions", "origin", "meter")} == {
-        "table_id": TABLE_IDS["Track"],
+        "table_id": TABLE_IDS["ConntrackZone"],
         "priority": 100,
         "match": "ip",
-        "actions": f"ct(table={TABLE_IDS['State']},zone={ZONE.bits})",
+        "actions": f"ct(table={TABLE_IDS['ConntrackState']},zone={ZONE.bits})",
         "origin": "Pipeline conntrack",
         "meter": "",
     }
@@ -88,8 +88,8 @@ def test_rows_name_table_match_actions_and_origin() -> None:
 
 
 def test_readable_flows_name_their_tables() -> None:
-    (item,) = [item for item in LAB.flows(1) if item.table == "Track" and item.priority == 100]
-    assert readable(item) == f"Track priority=100,ip actions=ct(table=State,zone={ZONE.bits})"
+    (item,) = [item for item in LAB.flows(1) if item.table == "ConntrackZone" and item.priority == 100]
+    assert readable(item) == f"ConntrackZone priority=100,ip actions=ct(table=ConntrackState,zone={ZONE.bits})"
 
 
 def test_the_page_declares_every_table_register_and_conntrack_bit() -> None:
@@ -117,4 +117,4 @@ def test_a_table_where_no_flow_takes_the_packet_says_so() -> None:
     stray = udp(LAB.ends("s", "c"), 1, 2)
     LAB.arrivals("n1", 55, stray)
     page = document(Example("x", {}, (Journey("astray", tuple(trace(LAB.network.hops))),)))
-    assert "1. Classify: no flow takes it, so it is dropped." in page
+    assert "1. SpoofGuard: no flow takes it, so it is dropped." in page

@@ -27,7 +27,7 @@ from tests.pipeline.lab import Lab, LabPod
 
 
 def _roles(*match: tuple[str, int, int], actions: tuple[object, ...] = ()) -> Flow:
-    return flow(priorities.Roles.ROLE, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("test"))  # type: ignore[arg-type]
+    return flow(priorities.ClientServer.ROLE, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("test"))  # type: ignore[arg-type]
 
 
 def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_with_its_mask() -> None:
@@ -39,9 +39,9 @@ def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_w
 def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_written() -> None:
     assert ("exit", "0") in [(one.name, text) for one, text in writes(_roles(actions=(Load(MARKS, 1),)))]
     commit = flow(
-        priorities.Commit.COMMIT,
+        priorities.ConntrackCommit.COMMIT,
         [("eth_type", 0x0800), EXIT.match(TRUNK)],
-        [Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)],
+        [Ct(zone=ZONE.bits, table="Output", commit=True, writes=REMEMBERED)],
         feature=Feature.CONNTRACK,
         origin=feature_origin("test"),
     )

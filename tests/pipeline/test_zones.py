@@ -120,7 +120,7 @@ def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: in
 
 
 def _chosen(table: FlowTable, end: str, address: IPv4Address, *marks: tuple[Register, int]) -> int | None:
-    """The zone that a row of table Track chooses; None without a row. The registers have what other rows put there."""
+    """The zone that a row of ConntrackZone chooses, or None; registers have what other rows put there."""
     fields = {"eth_type": ETH_IP, end: int(address), "reg11": 0x7FFF_0042}
     for register, value in (*marks, (RECEIVER_ZONE, 0xABC)):
         fields[register.bits.field] = fields.get(register.bits.field, 0) | value << register.bits.low

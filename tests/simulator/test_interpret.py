@@ -65,30 +65,30 @@ def out(flows: Iterable[Flow], packet: Packet, in_port: int = 1) -> list[int]:
 
 
 def test_the_highest_priority_wins_whatever_the_order() -> None:
-    low, high = rule("Classify", 1, {}, Output(2)), rule("Classify", 9, {"nw_dst": A.nw_dst} | IP, Output(3))
+    low, high = rule("SpoofGuard", 1, {}, Output(2)), rule("SpoofGuard", 9, {"nw_dst": A.nw_dst} | IP, Output(3))
     for flows in ([low, high], [high, low]):
         assert out(flows, udp(A, 1, 2)) == [3]
         assert out(flows, arp_request(A)) == [2]
 
 
 def test_a_packet_that_no_flow_takes_is_dropped_and_the_trace_says_where() -> None:
-    switch = Switch([rule("Classify", 1, {}, Goto("Locate"))])
+    switch = Switch([rule("SpoofGuard", 1, {}, Goto("L3Forward"))])
     assert switch.receive(udp(A, 1, 2), 1) == []
     assert [(event.table, event.flow is None) for event in switch.trace if isinstance(event, Visit)] == [
-        ("Classify", False),
-        ("Locate", True),
+        ("SpoofGuard", False),
+        ("L3Forward", True),
     ]
 
 
 def test_masks_match_bits_and_nothing_else() -> None:
-    flows = [rule("Classify", 5, IP | {"nw_src": (0x0A000000, 0xFF0000FF)}, Output(2))]
+    flows = [rule("SpoofGuard", 5, IP | {"nw_src": (0x0A000000, 0xFF0000FF)}, Output(2))]
     assert out(flows, udp(Addresses.of("10.9.9.0", "1.2.3.4"), 1, 2)) == [2]
     assert out(flows, udp(Addresses.of("10.9.9.1", "1.2.3.4"), 1, 2)) == []
 
 
 def test_two_flows_of_one_priority_that_differ_are_an_error_and_equal_ones_are_not() -> None:
-    first = rule("Classify", 5, IP | {"nw_src": A.nw_src}, Output(2))
-    other = rule("Classify", 5, IP | {"nw_dst": A.nw_dst}, Output(3))
+    first = rule("SpoofGuard", 5, IP | {"nw_src": A.nw_src}, Output(2))
+    other = rule("SpoofGuard", 5, IP | {"nw_dst": A.nw_dst}, Output(3))
     with pytest.raises(PipelineError, match="one priority"):
         out([first, other], udp(A, 1, 2))
     assert out([first, replace(other, actions=first.actions)], udp(A, 1, 2)) == [2]
@@ -96,56 +96,56 @@ def test_two_flows_of_one_priority_that_differ_are_an_error_and_equal_ones_are_n
 
 def test_the_same_flow_twice_is_refused_when_the_switch_is_programmed() -> None:
     with pytest.raises(PipelineError, match="same flow twice"):
-        Switch([rule("Classify", 5, IP, Output(2)), rule("Classify", 5, IP, Output(3))])
+        Switch([rule("SpoofGuard", 5, IP, Output(2)), rule("SpoofGuard", 5, IP, Output(3))])
 
 
 def test_registers_start_at_zero_and_move_and_load_touch_only_their_bits() -> None:
     flows = [
         rule(
-            "Classify", 5, IP, Load(Bits("reg0", 4, 4), 0xA), Move(Bits("nw_src", 0, 4), Bits("reg0", 0, 4)),
-            Move(Bits("reg0", 0, 16), Bits("reg1", 8, 16)), Goto("Locate"),
+            "SpoofGuard", 5, IP, Load(Bits("reg0", 4, 4), 0xA), Move(Bits("nw_src", 0, 4), Bits("reg0", 0, 4)),
+            Move(Bits("reg0", 0, 16), Bits("reg1", 8, 16)), Goto("L3Forward"),
         ),
-        rule("Locate", 5, {"reg0": 0xA1, "reg1": 0xA100, "reg2": 0}, Output(7)),
+        rule("L3Forward", 5, {"reg0": 0xA1, "reg1": 0xA100, "reg2": 0}, Output(7)),
     ]  # fmt: skip
     assert out(flows, udp(A, 1, 2)) == [7]
 
 
 def test_output_never_goes_back_where_the_packet_came_from_but_in_port_does() -> None:
-    flows = [rule("Classify", 5, {}, Output(1), Output(2), InPort())]
+    flows = [rule("SpoofGuard", 5, {}, Output(1), Output(2), InPort())]
     assert out(flows, arp_request(A), in_port=1) == [2, 1]
     assert out(flows, arp_request(A), in_port=2) == [1, 2]
 
 
 def test_output_to_register_bits_reaches_the_local_port() -> None:
     bits = Bits("reg11", 0, 16)
-    flows = [rule("Classify", 5, {}, Load(bits, LOCAL_PORT), OutputBits(bits))]
+    flows = [rule("SpoofGuard", 5, {}, Load(bits, LOCAL_PORT), OutputBits(bits))]
     assert out(flows, arp_request(A)) == [LOCAL_PORT]
 
 
 def test_what_was_sent_is_the_packet_as_it_was_at_that_action() -> None:
     source = Bits("eth_src", 0, 48)
-    switch = Switch([rule("Classify", 5, {}, Load(source, 1), Output(2), Load(source, 2), Output(3))])
+    switch = Switch([rule("SpoofGuard", 5, {}, Load(source, 1), Output(2), Load(source, 2), Output(3))])
     assert [sent.packet.eth_src for sent in switch.receive(udp(A, 1, 2), 1)] == [1, 2]
 
 
 def test_resubmit_keeps_registers_and_goes_on_with_the_rest() -> None:
     flows = [
-        rule("Classify", 5, {}, Resubmit("Arp"), Output(3), Goto("Locate")),
-        rule("Arp", 5, {}, Load(Bits("reg1", 0, 32), 4), Output(2)),
-        rule("Locate", 5, {"reg1": 4}, Output(4)),
+        rule("SpoofGuard", 5, {}, Resubmit("ArpSpoofGuard"), Output(3), Goto("L3Forward")),
+        rule("ArpSpoofGuard", 5, {}, Load(Bits("reg1", 0, 32), 4), Output(2)),
+        rule("L3Forward", 5, {"reg1": 4}, Output(4)),
     ]
     assert out(flows, udp(A, 1, 2)) == [2, 3, 4]
 
 
 def test_a_circle_of_resubmits_is_an_error() -> None:
     with pytest.raises(PipelineError, match="circles"):
-        out([rule("Classify", 5, {}, Resubmit("Classify"))], udp(A, 1, 2))
+        out([rule("SpoofGuard", 5, {}, Resubmit("SpoofGuard"))], udp(A, 1, 2))
 
 
 def test_arp_fields_can_be_matched_and_rewritten() -> None:
     flows = [
         rule(
-            "Classify", 5, {"eth_type": 0x0806, "arp_op": 1, "arp_tpa": A.nw_dst}, Load(Bits("arp_op", 0, 16), 2),
+            "SpoofGuard", 5, {"eth_type": 0x0806, "arp_op": 1, "arp_tpa": A.nw_dst}, Load(Bits("arp_op", 0, 16), 2),
             Move(Bits("arp_sha", 0, 48), Bits("arp_tha", 0, 48)), InPort(),
         )
     ]  # fmt: skip
@@ -158,11 +158,11 @@ PEERS, PORTS = 1, 2
 
 
 def clause(priority: int, match: Conditions, *members: tuple[int, int]) -> Flow:
-    return rule("Classify", priority, match, *(Conjunction(number, part, 2) for number, part in members))
+    return rule("SpoofGuard", priority, match, *(Conjunction(number, part, 2) for number, part in members))
 
 
 def conjunction(*numbers: int) -> list[Flow]:
-    return [rule("Classify", 20, {"conj_id": number}, Output(number)) for number in numbers]
+    return [rule("SpoofGuard", 20, {"conj_id": number}, Output(number)) for number in numbers]
 
 
 TCP_TO_80: Conditions = IP | {"nw_proto": 6, "tcp_dst": 80}
@@ -170,7 +170,7 @@ TCP_TO_80: Conditions = IP | {"nw_proto": 6, "tcp_dst": 80}
 
 def test_a_conjunction_needs_all_its_clauses() -> None:
     peer, port = clause(10, IP | {"nw_src": A.nw_src}, (7, PEERS)), clause(10, TCP_TO_80, (7, PORTS))
-    miss = rule("Classify", 0, {}, Output(99))
+    miss = rule("SpoofGuard", 0, {}, Output(99))
     flows = [peer, port, *conjunction(7), miss]
     assert out(flows, tcp(A, 1, 80)) == [7]
     assert out(flows, tcp(A, 1, 81)) == [99]
@@ -197,7 +197,7 @@ def test_clauses_of_different_priorities_never_join() -> None:
 def test_a_plain_flow_beside_clauses_of_its_priority_is_an_error() -> None:
     flows = [
         clause(10, IP | {"nw_src": A.nw_src}, (7, PEERS)),
-        rule("Classify", 10, TCP_TO_80, Output(1)),
+        rule("SpoofGuard", 10, TCP_TO_80, Output(1)),
     ]
     with pytest.raises(PipelineError, match="share a priority"):
         out(flows, tcp(A, 1, 80))
@@ -205,19 +205,19 @@ def test_a_plain_flow_beside_clauses_of_its_priority_is_an_error() -> None:
 
 def test_a_plain_flow_above_the_clauses_comes_first_and_one_below_them_last() -> None:
     flows = [clause(10, IP | {"nw_src": A.nw_src}, (7, PEERS)), clause(10, TCP_TO_80, (7, PORTS)), *conjunction(7)]
-    assert out([*flows, rule("Classify", 15, IP, Output(50))], tcp(A, 1, 80)) == [50]
-    assert out([*flows, rule("Classify", 5, IP, Output(50))], tcp(A, 1, 80)) == [7]
+    assert out([*flows, rule("SpoofGuard", 15, IP, Output(50))], tcp(A, 1, 80)) == [50]
+    assert out([*flows, rule("SpoofGuard", 5, IP, Output(50))], tcp(A, 1, 80)) == [7]
 
 
 # Conntrack.
 
 
 def tracking(*rows: Flow) -> list[Flow]:
-    return [rule("Classify", 1, IP, Ct(zone=1, table="State")), *rows]
+    return [rule("SpoofGuard", 1, IP, Ct(zone=1, table="ConntrackState")), *rows]
 
 
 def on(text: str, *actions: Action, priority: int = 5, **more: int) -> Flow:
-    return rule("State", priority, IP | {"ct_state": ct_state(text)} | more, *actions)
+    return rule("ConntrackState", priority, IP | {"ct_state": ct_state(text)} | more, *actions)
 
 
 COMMIT = Ct(zone=1, commit=True, writes=(Load(Bits("ct_mark", 0, 32), 9),))
@@ -228,17 +228,17 @@ STATEFUL = tracking(
 
 def test_the_rest_of_the_list_goes_on_without_conntrack_fields() -> None:
     flows = [
-        rule("Classify", 1, IP, Ct(zone=1, table="State"), Goto("Locate")),
-        rule("State", 1, {"ct_state": ct_state("+trk+new")}, Output(2)),
-        rule("Locate", 1, {"ct_state": 0}, Output(3)),
+        rule("SpoofGuard", 1, IP, Ct(zone=1, table="ConntrackState"), Goto("L3Forward")),
+        rule("ConntrackState", 1, {"ct_state": ct_state("+trk+new")}, Output(2)),
+        rule("L3Forward", 1, {"ct_state": 0}, Output(3)),
     ]
     assert out(flows, udp(A, 1, 2)) == [2, 3]
 
 
 def test_registers_survive_conntrack() -> None:
     flows = [
-        rule("Classify", 1, IP, Load(Bits("reg3", 0, 8), 5), Ct(zone=1, table="State")),
-        rule("State", 1, {"reg3": 5, "ct_zone": 1}, Output(2)),
+        rule("SpoofGuard", 1, IP, Load(Bits("reg3", 0, 8), 5), Ct(zone=1, table="ConntrackState")),
+        rule("ConntrackState", 1, {"reg3": 5, "ct_zone": 1}, Output(2)),
     ]
     assert out(flows, udp(A, 1, 2)) == [2]
 
@@ -286,7 +286,7 @@ def _second_association(*, sctp_ports: bool) -> list[int]:
 
 def test_an_icmp_error_is_related_to_its_connection_and_carries_its_mark() -> None:
     """docs/hazards.md A19: a router in the middle reports about a tracked packet."""
-    related = rule("State", 20, IP | {"ct_state": ct_state("+rel+rpl"), "ct_mark": 9}, Output(8))
+    related = rule("ConntrackState", 20, IP | {"ct_state": ct_state("+rel+rpl"), "ct_mark": 9}, Output(8))
     switch = Switch([*STATEFUL, related])
     packet = tcp(A, 1, 80)
     from_router = Addresses.of("10.0.7.7", "10.0.0.1")
@@ -317,8 +317,8 @@ def test_a_second_commit_changes_the_mark_in_place() -> None:
 
 def test_zones_do_not_see_each_other_and_flushing_takes_what_it_is_told() -> None:
     shared = Conntrack()
-    first = Switch([rule("Classify", 1, IP, Ct(zone=1, commit=True))], conntrack=shared)
-    second = Switch([rule("Classify", 1, IP, Ct(zone=2, commit=True))], conntrack=shared)
+    first = Switch([rule("SpoofGuard", 1, IP, Ct(zone=1, commit=True))], conntrack=shared)
+    second = Switch([rule("SpoofGuard", 1, IP, Ct(zone=2, commit=True))], conntrack=shared)
     for switch in (first, second):
         switch.receive(udp(A, 1, 2), 1)
         switch.receive(udp(Addresses.of("10.0.0.7", "10.0.0.8"), 1, 2), 1)
@@ -341,9 +341,9 @@ def test_fragments_wait_for_each_other_in_any_order() -> None:
 
 def test_a_later_fragment_without_its_first_is_held_at_the_second_pass() -> None:
     flows = tracking(
-        rule("State", 5, IP | {"nw_proto": 17, "udp_dst": 53}, Ct(zone=1, commit=True, table="Deliver")),
-        rule("State", 5, IP | {"nw_frag": (2, 2)}, Ct(zone=1, commit=True, table="Deliver")),
-        rule("Deliver", 1, {}, Output(2)),
+        rule("ConntrackState", 5, IP | {"nw_proto": 17, "udp_dst": 53}, Ct(zone=1, commit=True, table="Output")),
+        rule("ConntrackState", 5, IP | {"nw_frag": (2, 2)}, Ct(zone=1, commit=True, table="Output")),
+        rule("Output", 1, {}, Output(2)),
     )
     for port, leaving in ((53, 2), (54, 0)):
         switch = Switch(flows)
@@ -356,7 +356,7 @@ def test_masks_of_a_port_range_take_exactly_its_ports(one: int, other: int, prot
     """docs/hazards.md A7: both ends included, neighbours not, every protocol."""
     low, high = sorted((one, other))
     name = {6: "tcp_dst", 17: "udp_dst", 132: "sctp_dst"}[proto]
-    flows = [rule("Classify", 5, IP | {"nw_proto": proto, name: pair}, Output(2)) for pair in masks(low, high)]
+    flows = [rule("SpoofGuard", 5, IP | {"nw_proto": proto, name: pair}, Output(2)) for pair in masks(low, high)]
     switch = Switch(flows)
     for port in {low, high, low - 1, high + 1, (low + high) // 2} & set(range(65536)):
         sent = switch.receive(transport(proto, A, 1, port), 1)
@@ -365,7 +365,7 @@ def test_masks_of_a_port_range_take_exactly_its_ports(one: int, other: int, prot
 
 # Networks.
 def forwarding(port: int, *actions: Action) -> Switch:
-    return Switch([rule("Classify", 5, {"in_port": port}, *actions)])
+    return Switch([rule("SpoofGuard", 5, {"in_port": port}, *actions)])
 
 
 def facts(node: str, address: str, **links: int) -> BridgeFacts:
@@ -382,7 +382,7 @@ def test_a_packet_crosses_links_and_arrives() -> None:
 
 def test_a_tunnel_delivers_by_its_outer_destination_and_shows_its_outer_source() -> None:
     wiring = Wiring.of({"n1": facts("n1", "1.1.1.1"), "n2": facts("n2", "2.2.2.2")})
-    known = rule("Classify", 5, {"in_port": 9, "tun_src": 0x01010101}, Output(2))
+    known = rule("SpoofGuard", 5, {"in_port": 9, "tun_src": 0x01010101}, Output(2))
     for target, arrivals in ((0x02020202, [Place("n2", 2)]), (0x03030303, [])):
         sender = forwarding(1, Load(Bits("tun_dst", 0, 32), target), Output(9))
         found = Network({"n1": sender, "n2": Switch([known])}, wiring).send("n1", 1, udp(A, 1, 2))

@@ -157,10 +157,10 @@ def test_fields_and_actions_of_others_are_kept_whole() -> None:
 
 
 def test_deletes_are_strict_and_only_for_our_cookie() -> None:
-    flow = Flow("Locate", 7, (), (Output(1),), OURS | 5, Origin("Test"))
+    flow = Flow("L3Forward", 7, (), (Output(1),), OURS | 5, Origin("Test"))
     deletion = delete_flow(flow, 9)
     cookie, mask, table, command = struct.unpack_from("!QQBB", deletion, 8)
-    assert (cookie, mask, table, command) == (OURS, 0xFFFF << 48, TABLE_IDS["Locate"], 4)
+    assert (cookie, mask, table, command) == (OURS, 0xFFFF << 48, TABLE_IDS["L3Forward"], 4)
     assert struct.unpack_from("!Q", add_flow(flow, 9), 8) == (OURS | 5,)
 
 

@@ -10,7 +10,7 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.actions import Goto, Load
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.flow import Flow, canonical
-from romana_ovs.pipeline.priorities import Locate
+from romana_ovs.pipeline.priorities import L3Forward
 from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_ID, SURVIVOR, TRUNK
 from romana_ovs.policy.view import Origin
 from romana_ovs.sync.endpoints import Endpoint, endpoints, moves, renewed
@@ -25,10 +25,10 @@ def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, survivor: int
         *([Load(SURVIVOR.bits, 1)] if survivor else []),
         Load(RECEIVER_ID.bits, identity),
         Load(OUT_PORT.bits, port),
-        Goto("Track"),
+        Goto("ConntrackZone"),
     )
     match = canonical({"eth_type": (0x800, 0xFFFF), "nw_dst": (int(address), 0xFFFFFFFF)})
-    return Flow("Locate", Locate.ENDPOINT, match, actions, OURS, Origin("Pod"))
+    return Flow("L3Forward", L3Forward.ENDPOINT, match, actions, OURS, Origin("Pod"))
 
 
 def _map(*flows: Flow) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _map(*flows: Flow) -> dict[str, Any]:
 
 
 def test_local_pods_alone_are_endpoints() -> None:
-    flows = [_place(A, 3, survivor=1), _place(B, 4, exit_=TRUNK), Flow("Arp", 400, (), (), OURS, Origin("x"))]
+    flows = [_place(A, 3, survivor=1), _place(B, 4, exit_=TRUNK), Flow("ArpSpoofGuard", 400, (), (), OURS, Origin("x"))]
     assert endpoints(flows) == {A: Endpoint(3, True)}
 
 

@@ -22,7 +22,7 @@ def _flow(table: str, priority: int, register: int, port: int, cookie: int) -> F
 
 flows = st.builds(
     _flow,
-    st.sampled_from(["Locate", "Roles"]),
+    st.sampled_from(["L3Forward", "ClientServer"]),
     st.integers(1, 3),
     st.integers(0, 3),
     st.integers(0, 2),
@@ -92,8 +92,11 @@ def test_comparing_changed_sections_equals_comparing_all(
 
 
 def test_a_replaced_section_is_compared_alone() -> None:
-    same = (_flow("Locate", 1, 1, 1, 0),)
-    old, new = (_flow("Roles", 1, 1, 1, 0),), (_flow("Roles", 1, 1, 2, 0), _flow("Roles", 2, 2, 0, 0))
+    same = (_flow("L3Forward", 1, 1, 1, 0),)
+    old, new = (
+        (_flow("ClientServer", 1, 1, 1, 0),),
+        (_flow("ClientServer", 1, 1, 2, 0), _flow("ClientServer", 2, 2, 0, 0)),
+    )
     part = narrowed({"a": same, "b": old}, {"a": same, "b": new})
     assert part is not None
     assert len(part[0]) == 2
@@ -103,17 +106,17 @@ def test_a_replaced_section_is_compared_alone() -> None:
 
 
 def test_a_key_shared_with_an_unchanged_section_needs_all() -> None:
-    flow = _flow("Locate", 1, 1, 1, 0)
+    flow = _flow("L3Forward", 1, 1, 1, 0)
     kept = (flow,)
     assert narrowed({"a": kept, "b": (flow,)}, {"a": kept}) is None
 
 
 def test_an_equal_flow_with_another_cookie_is_replaced() -> None:
-    old, new = _flow("Locate", 1, 1, 1, 0), _flow("Locate", 1, 1, 1, 1)
+    old, new = _flow("L3Forward", 1, 1, 1, 0), _flow("L3Forward", 1, 1, 1, 1)
     assert plan({new.key: new}, {old.key: old}).modify == (new,)
 
 
 def test_origin_is_no_difference() -> None:
-    old = Flow("Locate", 1, (), (Goto("Track"),), OURS, Origin("Switch"))
-    new = Flow("Locate", 1, (), (Goto("Track"),), OURS, Origin("Policy"))
+    old = Flow("L3Forward", 1, (), (Goto("ConntrackZone"),), OURS, Origin("Switch"))
+    new = Flow("L3Forward", 1, (), (Goto("ConntrackZone"),), OURS, Origin("Policy"))
     assert plan({new.key: new}, {old.key: old}).size == 0

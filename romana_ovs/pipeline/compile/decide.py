@@ -1,4 +1,4 @@
-"""Who may reach whom: tables Egress, OpenEgress, Tenancy, Ingress, and the way out (Deliver)."""
+"""Who may reach whom: tables Egress, OpenEgress, Tenancy, Ingress, and the way out (Output)."""
 
 from __future__ import annotations
 
@@ -62,12 +62,16 @@ def egress_frame(plan: Plan, host: int, cut_off: tuple[IdentityMatch, ...]) -> t
     node_net = plan.node_addresses()
     to_nodes = ("nw_dst", int(node_net.network_address), int(node_net.netmask))
     accepted = load(EGRESS, ACCEPTED)
-    refuse = [Goto("Refuse")]
+    refuse = [Goto("ConntrackRevoke")]
     return (
         row(rank.ELSEWHERE, [FORWARD, FROM_ELSEWHERE], [Goto("OpenEgress")]),
         row(rank.ELSEWHERE, [BACKWARD, TO_ELSEWHERE], [Goto("OpenEgress")]),
-        row(rank.OWN_NODE, [FORWARD, OWN_NODE.match(1)], [accepted, Goto("Commit")]),
-        row(rank.OWN_NODE, [BACKWARD, SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host))], [Goto("Commit")]),
+        row(rank.OWN_NODE, [FORWARD, OWN_NODE.match(1)], [accepted, Goto("ConntrackCommit")]),
+        row(
+            rank.OWN_NODE,
+            [BACKWARD, SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host))],
+            [Goto("ConntrackCommit")],
+        ),
         *(row(rank.CUT_OFF, [identified(CLIENT_ID, run)], refuse) for run in cut_off),
         row(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("OpenEgress")]),
         row(rank.NOT_A_POD, [FORWARD, EXIT.match(GATEWAY)], refuse),
@@ -107,7 +111,7 @@ def open_frame(host: int) -> tuple[Flow, ...]:
     rank = priorities.OpenEgress
     row = partial(flow, feature=Feature.POLICY, origin=feature_origin("egress"))
     node = CLIENT_ID.match(node_identity(host))
-    done = [Goto("Commit")]
+    done = [Goto("ConntrackCommit")]
     return (
         row(rank.ELSEWHERE, [FORWARD, TO_ELSEWHERE], done),
         row(rank.ELSEWHERE, [BACKWARD, FROM_ELSEWHERE], done),
@@ -116,7 +120,7 @@ def open_frame(host: int) -> tuple[Flow, ...]:
         row(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")]),
         row(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")]),
         row(rank.NOT_ADMITTED, [BACKWARD, EXIT.match(TRUNK)], [load(EGRESS, UNSELECTED), Goto("Tenancy")]),
-        row(rank.MISS, [], [Goto("Refuse")]),
+        row(rank.MISS, [], [Goto("ConntrackRevoke")]),
     )
 
 
@@ -129,7 +133,9 @@ def open_rows(group: ServerGroup) -> tuple[Flow, ...]:
 def ingress_rows(group: ServerGroup) -> tuple[Flow, ...]:
     """What one server group admits."""
     rank = priorities.Ingress
-    return permissions(_server_place(group, rank.ALLOW, rank.CONJUNCTION, rank.CLAUSE, "Commit"), group.ingress)
+    return permissions(
+        _server_place(group, rank.ALLOW, rank.CONJUNCTION, rank.CLAUSE, "ConntrackCommit"), group.ingress
+    )
 
 
 def _server_place(group: ServerGroup, allow: IntEnum, conjunction: IntEnum, clause: IntEnum, then: str) -> Place:
@@ -167,17 +173,23 @@ def tenancy_rows(passes: tuple[TenantPass, ...] | None, cut_off: tuple[IdentityM
         )
     }
     return (
-        *(row(rank.REFUSED, [identified(SERVER_ID, run)], [Goto("Refuse")]) for run in cut_off),
+        *(row(rank.REFUSED, [identified(SERVER_ID, run)], [Goto("ConntrackRevoke")]) for run in cut_off),
         row(rank.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward),
         *rows.values(),
-        row(rank.MISS, [], [Goto("Refuse")]),
+        row(rank.MISS, [], [Goto("ConntrackRevoke")]),
     )
 
 
 def ingress_frame() -> tuple[Flow, ...]:
     """What nothing admits is refused."""
     return (
-        flow(priorities.Ingress.MISS, [], [Goto("Refuse")], feature=Feature.POLICY, origin=feature_origin("ingress")),
+        flow(
+            priorities.Ingress.MISS,
+            [],
+            [Goto("ConntrackRevoke")],
+            feature=Feature.POLICY,
+            origin=feature_origin("ingress"),
+        ),
     )
 
 
@@ -194,7 +206,7 @@ def deliveries() -> tuple[Flow, ...]:
         Move(SENDER_ID.bits, WIRE_ID),
         Move(TUNNEL.bits, Bits("tun_dst", 0, 32)),
     )
-    rank = priorities.Deliver
+    rank = priorities.Output
     return (
         row(rank.QUESTION, [QUESTION.match(1), EXIT.match(LOCAL)], []),
         row(rank.QUESTION, [QUESTION.match(1), EXIT.match(GATEWAY)], []),

@@ -1,4 +1,4 @@
-"""Who may send: tables Classify and Arp."""
+"""Who may send: tables SpoofGuard and ArpSpoofGuard."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ PART_BITS = 4
 def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> tuple[Flow, ...]:
     """What a pod's port may send: its own MAC and address, untagged; ARP, metered, for any address but its own.
 
-    A MAC that is made from the address is checked by tables SourceMac and Arp, and so is the sender of an ARP request;
-    with another MAC both are checked here, at a datapath flow for each wrong one.
+    A MAC that is made from the address is checked by tables SourceMac and ArpSpoofGuard, and so is the sender of
+    an ARP request; with another MAC both are checked here, at a datapath flow for each wrong one.
     """
     origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
     port: Condition = ("in_port", pod.ofport)
@@ -89,26 +89,32 @@ def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> t
         sending.append(("eth_src", mac))
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
     asked = (*loads((SIDE, LOCAL)), *expected) if ours else ()
-    onward: list[Action] = [*marks, *expected, Goto("SourceMac" if ours else "NextHop")]
+    onward: list[Action] = [*marks, *expected, Goto("SourceMac" if ours else "DestinationMac")]
     return (
-        row(priorities.Classify.SOURCE, sending, onward),
+        row(priorities.SpoofGuard.SOURCE, sending, onward),
         # Who asks for whom is read in a second pass, which the meter stands before.
         row(
-            priorities.Classify.SOURCE,
+            priorities.SpoofGuard.SOURCE,
             asking,
-            [ThroughMeter(arp_meter_number(pod.ofport)), *asked, PushMpls(), PopMpls(ETH_ARP), Resubmit("Arp")],
+            [
+                ThroughMeter(arp_meter_number(pod.ofport)),
+                *asked,
+                PushMpls(),
+                PopMpls(ETH_ARP),
+                Resubmit("ArpSpoofGuard"),
+            ],
         ),
     )
 
 
 def mac_frame() -> tuple[Flow, ...]:
-    """Tables SourceMac and NextHop: a MAC part by part, by rows that lead from one to the next; SCRATCH says which.
+    """Rows of SourceMac and DestinationMac that compare a MAC part by part; SCRATCH says which part is next.
 
     A wrong MAC finds no row at its first wrong part, so the datapath needs no more than 15 flows for each part to
     refuse whatever a sender thinks up. One row for the whole would need a flow for each MAC.
     """
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
-    source, hop = priorities.SourceMac.PART, priorities.NextHop.PART
+    source, hop = priorities.SourceMac.PART, priorities.DestinationMac.PART
     parts = range(0, 48, PART_BITS)
     flows = []
     for step, low in enumerate(parts):
@@ -121,11 +127,11 @@ def mac_frame() -> tuple[Flow, ...]:
         else:
             right.append(_part(sender, MAC_PREFIX << 32))
         flows.append(row(source, right, [*own, onward, Resubmit("SourceMac")]))
-        flows.append(row(hop, [at, _part(target, NEXT_HOP_MAC)], [onward, Resubmit("NextHop")]))
+        flows.append(row(hop, [at, _part(target, NEXT_HOP_MAC)], [onward, Resubmit("DestinationMac")]))
     last = SCRATCH.match(len(parts))
     return (
         *flows,
-        row(source, [last, DIFFERENT.match(0)], [load(SCRATCH, 0), Goto("NextHop")]),
+        row(source, [last, DIFFERENT.match(0)], [load(SCRATCH, 0), Goto("DestinationMac")]),
         row(hop, [last], [Goto("Fragments")]),
     )
 
@@ -139,7 +145,7 @@ def _part(bits: Bits, mac: int) -> Condition:
 def fragments() -> tuple[Flow, ...]:
     """The way of what is whole, and of all that no pod here sends."""
     origin = feature_origin("fragments")
-    return (flow(priorities.Fragments.MISS, [], [Goto("Locate")], feature=Feature.SPOOF_GUARD, origin=origin),)
+    return (flow(priorities.Fragments.MISS, [], [Goto("L3Forward")], feature=Feature.SPOOF_GUARD, origin=origin),)
 
 
 def limited_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
@@ -148,7 +154,7 @@ def limited_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
         flow(
             priorities.Fragments.LIMITED,
             [IP, ("in_port", ofport), ("nw_frag", FRAG_ANY, FRAG_ANY)],
-            [ThroughMeter(meter.number), Goto("Locate")],
+            [ThroughMeter(meter.number), Goto("L3Forward")],
             feature=Feature.SPOOF_GUARD,
             origin=meter.origin,
         ),
@@ -165,7 +171,7 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
         Move(WIRE_QUESTION, QUESTION.bits),
         Move(WIRE_ANSWERED, ANSWERED.bits),
         Move(WIRE_ID, SENDER_ID.bits),
-        Goto("NextHop"),
+        Goto("DestinationMac"),
     ]
     senders: list[tuple[Condition, ...]] = [()]
     if trunk.tunnel_peers is not None:
@@ -174,7 +180,7 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
         senders = [(("tun_src", int(block.network_address), int(block.netmask)),) for block in blocks]
     return tuple(
         flow(
-            priorities.Classify.SOURCE,
+            priorities.SpoofGuard.SOURCE,
             [("in_port", trunk.ofport), *sender, UNTAGGED, IP, rest],
             actions,
             feature=Feature.SPOOF_GUARD,
@@ -198,18 +204,18 @@ def gateway_guard(
     node_marks = loads(*side, (SENDER_ID, node_identity(host)))
     outside_marks = loads(*side, (SENDER_ID, OUTSIDE))
     flows = [
-        row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("NextHop")])
+        row(priorities.SpoofGuard.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("DestinationMac")])
         for address in sorted(own)
     ]
     flows += [
-        row(priorities.Classify.REFUSED, [*port, ("nw_src", int(address))], [])
+        row(priorities.SpoofGuard.REFUSED, [*port, ("nw_src", int(address))], [])
         for address in sorted(set(foreign) - own)
     ]
     flows.append(
-        row(priorities.Classify.SOURCE, [*port, ("nw_src", int(network.network_address), int(network.netmask))], [])
+        row(priorities.SpoofGuard.SOURCE, [*port, ("nw_src", int(network.network_address), int(network.netmask))], [])
     )
-    flows.append(row(priorities.Classify.OUTSIDE, [*port, IP], [*outside_marks, Goto("NextHop")]))
-    flows.append(row(priorities.Classify.OUTSIDE, [*port, ARP_REQUEST], [Goto("Arp")]))
+    flows.append(row(priorities.SpoofGuard.OUTSIDE, [*port, IP], [*outside_marks, Goto("DestinationMac")]))
+    flows.append(row(priorities.SpoofGuard.OUTSIDE, [*port, ARP_REQUEST], [Goto("ArpSpoofGuard")]))
     return tuple(flows)
 
 
@@ -229,19 +235,19 @@ def arp_frame() -> tuple[Flow, ...]:
         InPort(),
     ]
     return (
-        row(priorities.Arp.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], []),
+        row(priorities.ArpSpoofGuard.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], []),
         row(
-            priorities.Arp.POD,
+            priorities.ArpSpoofGuard.POD,
             [ARP_REQUEST, SIDE.match(LOCAL), *prefix],
             [
                 *compare(source, SENDER_MAC.bits),
                 *compare(own, SENDER_MAC.bits, again=True),
                 *compare(spa, SENDER_MAC.bits, again=True),
-                Goto("ArpOwn"),
+                Goto("ArpSelf"),
             ],
         ),
-        row(priorities.Arp.ASK, [ARP_REQUEST, SIDE.match(0)], [Goto("ArpOwn")]),
-        row(priorities.ArpOwn.WRONG, [ARP_REQUEST, DIFFERENT.match(1)], []),
-        row(priorities.ArpOwn.ASK, [ARP_REQUEST], [*compare(tpa, spa), Goto("ArpAnswer")]),
-        row(priorities.ArpAnswer.ANSWER, [ARP_REQUEST, DIFFERENT.match(1)], answer),
+        row(priorities.ArpSpoofGuard.ASK, [ARP_REQUEST, SIDE.match(0)], [Goto("ArpSelf")]),
+        row(priorities.ArpSelf.WRONG, [ARP_REQUEST, DIFFERENT.match(1)], []),
+        row(priorities.ArpSelf.ASK, [ARP_REQUEST], [*compare(tpa, spa), Goto("ArpResponder")]),
+        row(priorities.ArpResponder.ANSWER, [ARP_REQUEST, DIFFERENT.match(1)], answer),
     )

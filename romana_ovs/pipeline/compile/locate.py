@@ -1,4 +1,4 @@
-"""Where packets go: tables Locate and Track."""
+"""Where packets go: tables L3Forward and ConntrackZone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _to_mac(mac: str) -> tuple[Action, ...]:
 def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, plan: Plan, host: int) -> tuple[Flow, ...]:
     """Where a local pod is, and what is needed to judge packets to it: whether it sent them itself, too.
 
-    An address of the share that `host` has of the plan is found in table LocatePod, another one in Locate.
+    An address of the share that `host` has of the plan is found in table L3ForwardLocal, another one in L3Forward.
     """
     marks = loads(
         (EXIT, LOCAL),
@@ -65,7 +65,7 @@ def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, plan: Plan, 
         flow(
             _endpoint(share=plan.is_on(host, pod.address)),
             [("nw_dst", int(pod.address))],
-            [*marks, *_to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("Track")],
+            [*marks, *_to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("ConntrackZone")],
             feature=Feature.FORWARDING,
             origin=Origin("Pod", pod.namespace, pod.key.partition("/")[2]),
         ),
@@ -73,20 +73,20 @@ def pod_place(pod: LocalPod, member: Membership, place: PodZone, *, plan: Plan, 
 
 
 def _endpoint(*, share: bool) -> IntEnum:
-    return priorities.LocatePod.ENDPOINT if share else priorities.Locate.ENDPOINT
+    return priorities.L3ForwardLocal.ENDPOINT if share else priorities.L3Forward.ENDPOINT
 
 
 def gateway_place(gateway: Gateway, plan: Plan, host: int) -> tuple[Flow, ...]:
     """The node's own addresses, and everything outside by way of the node."""
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("gateway"))
     marks = loads((EXIT, GATEWAY), (SURVIVOR, int(gateway.survivor)), (OUT_PORT, gateway.ofport))
-    way = (*marks, *_to_mac(gateway.mac), Goto("Track"))
+    way = (*marks, *_to_mac(gateway.mac), Goto("ConntrackZone"))
     node = loads((OWN_NODE, 1), (RECEIVER_ID, node_identity(host)))
     own = tuple(
         row(_endpoint(share=plan.is_on(host, address)), [("nw_dst", int(address))], [*node, *way])
         for address in sorted(set(gateway.addresses))
     )
-    return (*own, row(priorities.Locate.OUTSIDE, [IP], [*loads((RECEIVER_ID, OUTSIDE)), *way]))
+    return (*own, row(priorities.L3Forward.OUTSIDE, [IP], [*loads((RECEIVER_ID, OUTSIDE)), *way]))
 
 
 def network_place(plan: Plan, host: int) -> tuple[Flow, ...]:
@@ -99,10 +99,10 @@ def network_place(plan: Plan, host: int) -> tuple[Flow, ...]:
     network = plan.network
     here = ("nw_dst", int(network.network_address), int(network.netmask))
     return (
-        row(priorities.Locate.NETWORK, [here], [Goto("LocateHost")]),
-        row(priorities.LocateHost.HOST, [("nw_dst", *plan.host_match(host))], [Goto("LocatePod")]),
+        row(priorities.L3Forward.NETWORK, [here], [Goto("L3ForwardNode")]),
+        row(priorities.L3ForwardNode.HOST, [("nw_dst", *plan.host_match(host))], [Goto("L3ForwardLocal")]),
         *(
-            row(priorities.Locate.SPECIAL, [("nw_dst", int(block.network_address), int(block.netmask))], [])
+            row(priorities.L3Forward.SPECIAL, [("nw_dst", int(block.network_address), int(block.netmask))], [])
             for block in _SPECIAL
         ),
     )
@@ -113,11 +113,11 @@ def remote_places(plan: Plan, hosts: tuple[RemoteHost, ...], foreign: tuple[Fore
     flows = []
     by_number = {host.number: host for host in hosts}
     for host in hosts:
-        flows.append(_way(host, ("nw_dst", *plan.host_match(host.number)), priorities.LocateHost.HOST))
+        flows.append(_way(host, ("nw_dst", *plan.host_match(host.number)), priorities.L3ForwardNode.HOST))
     for route in foreign:
         if route.host in by_number:
             destination: Condition = ("nw_dst", int(route.address))
-            flows.append(_way(by_number[route.host], destination, priorities.Locate.ENDPOINT))
+            flows.append(_way(by_number[route.host], destination, priorities.L3Forward.ENDPOINT))
     return tuple(flows)
 
 
@@ -126,7 +126,7 @@ def _way(host: RemoteHost, destination: Condition, priority: IntEnum) -> Flow:
     return flow(
         priority,
         [destination],
-        [*loads((EXIT, TRUNK), (OUT_PORT, host.ofport), (TUNNEL, tunnel)), Goto("Track")],
+        [*loads((EXIT, TRUNK), (OUT_PORT, host.ofport), (TUNNEL, tunnel)), Goto("ConntrackZone")],
         feature=Feature.FORWARDING,
         origin=Origin("Node", name=host.name),
     )
@@ -142,7 +142,7 @@ def tracking(host: int, apart: tuple[int, ...]) -> tuple[Flow, ...]:
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("transit"))
     here = (IP, SIDE.match(LOCAL), EXIT.match(LOCAL))
     transit: list[Action] = [Move(TUNNEL.bits, Bits("tun_dst", 0, 32)), OutputBits(OUT_PORT.bits)]
-    rank = priorities.Track
+    rank = priorities.ConntrackZone
     both = [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(1)]
     receivers = (
         load(ZONE, zone(host, 0)),
@@ -168,6 +168,6 @@ def tracking(host: int, apart: tuple[int, ...]) -> tuple[Flow, ...]:
     return tuple(rows)
 
 
-def _tracked(priority: priorities.Track, match: list[Condition], chosen: tuple[Action, ...]) -> Flow:
-    actions = [*chosen, Ct(zone=ZONE.bits, table="State")]
+def _tracked(priority: priorities.ConntrackZone, match: list[Condition], chosen: tuple[Action, ...]) -> Flow:
+    actions = [*chosen, Ct(zone=ZONE.bits, table="ConntrackState")]
     return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("conntrack"))

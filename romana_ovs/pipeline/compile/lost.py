@@ -95,14 +95,14 @@ def lost() -> tuple[Flow, ...]:
 
 
 def _questions() -> tuple[Flow, ...]:
-    """TCP questions and their answers pass table Track by; table Commit makes the answer of an admitted question."""
+    """TCP questions and their answers bypass conntrack; table ConntrackCommit answers admitted questions."""
     question = (*_IS_TCP, QUESTION.match(1))
-    track, commit = priorities.Track.QUESTION, priorities.Commit
+    track, commit = priorities.ConntrackZone.QUESTION, priorities.ConntrackCommit
     return (
-        _row(track, [*question, SIDE.match(LOCAL)], [load(DIRECTION, ORIGINAL), Goto("Roles")]),
-        _row(track, [*question, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL)], [Goto("Roles")]),
-        _row(track, [*_IS_TCP, ANSWERED.match(1), SIDE.match(LOCAL)], [Goto("Deliver")]),
-        _row(commit.QUESTION, [*question, FORWARD, SIDE.match(LOCAL)], [Goto("Deliver")]),
+        _row(track, [*question, SIDE.match(LOCAL)], [load(DIRECTION, ORIGINAL), Goto("ClientServer")]),
+        _row(track, [*question, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL)], [Goto("ClientServer")]),
+        _row(track, [*_IS_TCP, ANSWERED.match(1), SIDE.match(LOCAL)], [Goto("Output")]),
+        _row(commit.QUESTION, [*question, FORWARD, SIDE.match(LOCAL)], [Goto("Output")]),
         _row(commit.QUESTION, [*question, FORWARD, SIDE.match(TRUNK)], _answer(UNSELECTED)),
         _row(commit.QUESTION_OPEN, [*question, FORWARD, SIDE.match(TRUNK), EGRESS.match(OPEN)], _answer(OPEN)),
     )
@@ -111,16 +111,16 @@ def _questions() -> tuple[Flow, ...]:
 def _answer(egress: int) -> tuple[Action, ...]:
     """The segment as its server sent it; `egress` tells the client's node whether open egress admits it."""
     marks = LOCAL << SIDE.bits.low | REPLY << DIRECTION.bits.low | egress << EGRESS.bits.low | 1 << ANSWERED.bits.low
-    return (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, Load(MARKS, marks), Resubmit("Locate"))
+    return (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, Load(MARKS, marks), Resubmit("L3Forward"))
 
 
 def _leaving() -> tuple[Flow, ...]:
     """From a survivor here, or the node."""
-    rank, survivor = priorities.State.LOST, SENDER_SURVIVOR.match(1)
+    rank, survivor = priorities.ConntrackState.LOST, SENDER_SURVIVOR.match(1)
     rows = []
     for side in _HERE:
         sent = (*_GOING_ON, SIDE.match(side))
-        orphan = (load(DIRECTION, ORPHAN), load(LOST, 1), Goto("Roles"))
+        orphan = (load(DIRECTION, ORPHAN), load(LOST, 1), Goto("ClientServer"))
         loose = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
         rows += [
             _row(rank, [*sent, survivor, EXIT.match(TRUNK), state("+trk+new")], orphan),
@@ -128,7 +128,7 @@ def _leaving() -> tuple[Flow, ...]:
             _row(
                 rank,
                 [*sent, survivor, SURVIVOR.match(1), state("+trk+new")],
-                [load(DIRECTION, ORIGINAL), load(LOST, 1), Goto("Roles")],
+                [load(DIRECTION, ORIGINAL), load(LOST, 1), Goto("ClientServer")],
             ),
         ]
     return tuple(rows)
@@ -136,7 +136,7 @@ def _leaving() -> tuple[Flow, ...]:
 
 def _arriving() -> tuple[Flow, ...]:
     """From another node, by what its node says of it and by what is known here."""
-    rank, trunk = priorities.State.LOST, (SIDE.match(TRUNK), QUESTION.match(0))
+    rank, trunk = priorities.ConntrackState.LOST, (SIDE.match(TRUNK), QUESTION.match(0))
     orphan, reply, original = (
         (*_GOING_ON, *trunk, DIRECTION.match(direction)) for direction in (ORPHAN, REPLY, ORIGINAL)
     )
@@ -144,25 +144,25 @@ def _arriving() -> tuple[Flow, ...]:
     replied = (state("+trk+rpl"), CT_ACCEPTED.match(1), CT_EXIT.match(TRUNK))
     guessed = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
     unknown = (SURVIVOR.match(1), state("+trk+new"))
-    on = (load(LOST, 1), Goto("Roles"))
+    on = (load(LOST, 1), Goto("ClientServer"))
     as_reply = (load(DIRECTION, REPLY), load(QUESTION, 0), *on)
     return (
         *(_row(rank, [*orphan, *found], on) for found in (unknown, guessed)),
         _row(rank, [*orphan, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), *on)),
         _row(rank, [*orphan, *replied, CT_LOOSE.match(0)], as_reply),
         *(_row(rank, [*_GOING_ON, *doubtful, *found], as_reply) for found in (unknown, guessed, replied)),
-        _row(priorities.State.STRAY, [*_IS_TCP, *doubtful, state("+trk+est-rpl")], []),
-        _row(rank, [*original, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), Goto("Roles"))),
+        _row(priorities.ConntrackState.STRAY, [*_IS_TCP, *doubtful, state("+trk+est-rpl")], []),
+        _row(rank, [*original, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), Goto("ClientServer"))),
         _row(rank, [*reply, *unknown], on),
     )
 
 
 def _roles() -> tuple[Flow, ...]:
     """Replies of lost connections are asked about, unless they answer a question or both ends are here."""
-    rank = priorities.Roles
+    rank = priorities.ClientServer
     reply = (BACKWARD, LOST.match(1), SIDE.match(TRUNK))
     marks = Load(MARKS, LOCAL << SIDE.bits.low | 1 << QUESTION.bits.low)
-    ask = (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, marks, CtClear(), Resubmit("Locate"))
+    ask = (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, marks, CtClear(), Resubmit("L3Forward"))
     judge = (*TO_CLIENT, Goto("Egress"))
     decided = load(EGRESS, UNSELECTED)
     return (
@@ -178,18 +178,18 @@ def _roles() -> tuple[Flow, ...]:
 
 def _remembered(*, force: bool = False) -> Ct:
     writes = (*REMEMBERED, Load(CT_LOOSE.bits, 1))
-    return Ct(zone=ZONE.bits, table="Deliver", commit=True, force=force, writes=writes)
+    return Ct(zone=ZONE.bits, table="Output", commit=True, force=force, writes=writes)
 
 
 def _commits() -> tuple[Flow, ...]:
     """Orphans that a node admits make loose entries; a reply from the other node's own entry makes them firm."""
-    rank, orphan = priorities.Commit, (*_IS_TCP, LOST.match(1), DIRECTION.match(ORPHAN))
-    firm = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=(Load(CT_LOOSE.bits, 0),))
+    rank, orphan = priorities.ConntrackCommit, (*_IS_TCP, LOST.match(1), DIRECTION.match(ORPHAN))
+    firm = Ct(zone=ZONE.bits, table="Output", commit=True, writes=(Load(CT_LOOSE.bits, 0),))
     confirmed = (BACKWARD, SIDE.match(TRUNK), QUESTION.match(0), ANSWERED.match(0))
     return (
         _row(rank.LOOSE_ANEW, [*orphan, FORCE.match(1)], [_remembered(force=True)]),
         _row(rank.LOOSE, [*orphan, state("+trk+new")], [_remembered()]),
-        _row(rank.LOOSE, [*orphan, state("+trk+est")], [Goto("Deliver")]),
+        _row(rank.LOOSE, [*orphan, state("+trk+est")], [Goto("Output")]),
         _row(
             rank.CONFIRMED,
             [*_IS_TCP, *confirmed, state("+trk+rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1)],
@@ -202,17 +202,19 @@ def limited(ofport: int, meter: Meter) -> tuple[Flow, ...]:
     """The loose entries of the pod at this port pass its meter, as all its new entries do."""
     new = (*_IS_TCP, ("in_port", ofport), LOST.match(1), DIRECTION.match(ORPHAN), TO_ELSEWHERE, state("+trk+new"))
     actions = (ThroughMeter(meter.number), _remembered())
-    return (flow(priorities.Commit.LOOSE_LIMITED, new, actions, feature=Feature.CONNTRACK, origin=meter.origin),)
+    return (
+        flow(priorities.ConntrackCommit.LOOSE_LIMITED, new, actions, feature=Feature.CONNTRACK, origin=meter.origin),
+    )
 
 
 def _refusals() -> tuple[Flow, ...]:
     """What is refused as a packet of a client may be a reply."""
-    rank = priorities.Refuse.LOST
-    turned = (load(DIRECTION, REPLY), Resubmit("Roles"))
+    rank = priorities.ConntrackRevoke.LOST
+    turned = (load(DIRECTION, REPLY), Resubmit("ClientServer"))
     orphan = (IP, LOST.match(1), DIRECTION.match(ORPHAN))
     return (
         _row(rank, [IP, LOST.match(1), DIRECTION.match(ORIGINAL)], turned),
         _row(rank, [IP, LOST.match(1), BACKWARD], []),
         _row(rank, [*orphan, SIDE.match(TRUNK)], turned),
-        *(_row(rank, [*orphan, SIDE.match(side)], [load(QUESTION, 1), Goto("Deliver")]) for side in _HERE),
+        *(_row(rank, [*orphan, SIDE.match(side)], [load(QUESTION, 1), Goto("Output")]) for side in _HERE),
     )

@@ -1,4 +1,4 @@
-"""ICMP errors about connections: rows of tables State, Commit and Refuse.
+"""ICMP errors about connections: rows of tables ConntrackState, ConntrackCommit and ConntrackRevoke.
 
 An error is judged exactly as a packet of its connection in the same direction would be, now, and by the connection's
 own addresses and ports (`permissions.ABOUT`): each node decides its own part. Conntrack relates an error to whatever it
@@ -54,20 +54,20 @@ def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action
 
 
 def _judged(*actions: Action) -> tuple[Action, ...]:
-    return (load(RELATED, 1), *actions, Goto("Roles"))
+    return (load(RELATED, 1), *actions, Goto("ClientServer"))
 
 
 def error_frame() -> tuple[Flow, ...]:
     """Errors from pods here, about connections of their own; from other nodes, which held them to the same; from
     routers outside. All others are dropped.
     """
-    rank, local, trunk, gateway = priorities.State, SIDE.match(LOCAL), SIDE.match(TRUNK), SIDE.match(GATEWAY)
+    rank, local, trunk, gateway = priorities.ConntrackState, SIDE.match(LOCAL), SIDE.match(TRUNK), SIDE.match(GATEWAY)
     sender, server, client = (Bits(name, 0, 32) for name in ("nw_src", "ct_nw_dst", "ct_nw_src"))
     remembered = Move(CT_CLIENT.bits, SENDER_ID.bits)
     return (
         _row(rank.RELATED, [IP, local, *_FROM_SERVER], _judged(load(DIRECTION, REPLY), *compare(sender, server))),
         _row(rank.RELATED, [IP, local, *_FROM_CLIENT], _judged(load(DIRECTION, ORIGINAL), *compare(sender, client))),
-        _row(priorities.Roles.FORGED, [RELATED.match(1), SIDE.match(LOCAL), DIFFERENT.match(1)], []),
+        _row(priorities.ClientServer.FORGED, [RELATED.match(1), SIDE.match(LOCAL), DIFFERENT.match(1)], []),
         _row(rank.RELATED, [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_EXIT.match(TRUNK)], _judged(*_CURRENT)),
         _row(rank.RELATED, [trunk, DIRECTION.match(ORIGINAL), *_FROM_CLIENT, CT_SIDE.match(TRUNK)], _judged()),
         _row(rank.RELATED, [gateway, *_FROM_SERVER, CT_EXIT.match(GATEWAY)], _judged(load(DIRECTION, REPLY))),
@@ -77,8 +77,8 @@ def error_frame() -> tuple[Flow, ...]:
             _judged(remembered, load(DIRECTION, ORIGINAL)),
         ),
         _row(rank.INVALID, [state("+trk+rel-inv")], []),
-        _row(priorities.Commit.REPLY, [RELATED.match(1)], [Goto("Deliver")]),
-        _row(priorities.Refuse.RELATED, [IP, RELATED.match(1)], []),
+        _row(priorities.ConntrackCommit.REPLY, [RELATED.match(1)], [Goto("Output")]),
+        _row(priorities.ConntrackRevoke.RELATED, [IP, RELATED.match(1)], []),
     )
 
 
@@ -88,12 +88,12 @@ def node_errors(host: int, addresses: tuple[IPv4Address, ...]) -> tuple[Flow, ..
     Of a connection between two pods only the part of the pod that hears of it is judged, as if the error came by a
     trunk: the node is on no other side of it, and what the other pod's node has to say is not asked.
     """
-    rank, node = priorities.State.RELATED_NODE, (SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host)))
+    rank, node = priorities.ConntrackState.RELATED_NODE, (SIDE.match(GATEWAY), SENDER_ID.match(node_identity(host)))
     remembered = Move(CT_CLIENT.bits, SENDER_ID.bits)
     reply, original = load(DIRECTION, REPLY), load(DIRECTION, ORIGINAL)
     to_own = tuple(
         _row(
-            priorities.State.RELATED_OWN,
+            priorities.ConntrackState.RELATED_OWN,
             [*node, *_FROM_SERVER, CT_EXIT.match(GATEWAY), ("ct_nw_dst", int(address))],
             _judged(reply),
         )

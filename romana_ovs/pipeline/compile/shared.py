@@ -1,4 +1,4 @@
-"""Conntrack zones of connections between a shared tenant's pods here and pods on other nodes: rows of table Track.
+"""Conntrack zones of connections between a shared tenant's pods here and pods on other nodes.
 
 All tenants may connect to them, and in one zone one tenant would fill up what all have. So the zone is that of the
 tenant elsewhere, by the segment in its address: its own node sees to it that it is no other's. However many tenants
@@ -43,8 +43,8 @@ def shared_zones(plan: Plan, host: int, reserved: tuple[IPv4Address, ...]) -> tu
     return (
         *_by_segment(plan, host, arriving, "nw_src"),
         *_by_segment(plan, host, leaving, "nw_dst"),
-        *(_row(priorities.Track.RESERVED, [*arriving, ("nw_src", int(one))], own) for one in reserved),
-        *(_row(priorities.Track.RESERVED, [*leaving, ("nw_dst", int(one))], ()) for one in reserved),
+        *(_row(priorities.ConntrackZone.RESERVED, [*arriving, ("nw_src", int(one))], own) for one in reserved),
+        *(_row(priorities.ConntrackZone.RESERVED, [*leaving, ("nw_dst", int(one))], ()) for one in reserved),
     )
 
 
@@ -59,11 +59,11 @@ def _by_segment(plan: Plan, host: int, match: tuple[Condition, ...], other: str)
         return base, Move(Bits(other, low + first, end - first), to)
 
     whole = moved(blocks.bits, min(plan.segment_bits, blocks.lost + INDEX_BITS))
-    rows = [_row(priorities.Track.REMOTE, [*match, _within(other, plan.network)], whole)]
+    rows = [_row(priorities.ConntrackZone.REMOTE, [*match, _within(other, plan.network)], whole)]
     if blocks.bits > blocks.lost:
         first = plan.run_cidr(NODE_SEGMENT, blocks.size)
         pieces = moved(blocks.lost, blocks.bits)
-        rows.append(_row(priorities.Track.FIRST_BLOCK, [*match, _within(other, first)], pieces))
+        rows.append(_row(priorities.ConntrackZone.FIRST_BLOCK, [*match, _within(other, first)], pieces))
     return tuple(rows)
 
 
@@ -72,5 +72,5 @@ def _within(name: str, network: IPv4Network) -> Condition:
 
 
 def _row(priority: IntEnum, match: list[Condition], chosen: tuple[Action, ...]) -> Flow:
-    actions = (*chosen, Ct(zone=ZONE.bits, table="State"))
+    actions = (*chosen, Ct(zone=ZONE.bits, table="ConntrackState"))
     return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("conntrack"))

@@ -1,4 +1,4 @@
-"""Replies from another node to a client that is no longer what that node takes it for: rows of table Roles.
+"""Replies from another node to a client that is no longer what that node takes it for: rows of table ClientServer.
 
 D, the server's node, judges replies by the client's identity as of the client's last packet. The client's own node S
 has both: the identity that its entry remembers, which went to D with that packet, and the present one. Where they
@@ -11,8 +11,8 @@ judged right.
 - TCP is passed on: the client acknowledges within a round trip, and that is a packet with its present identity. A
   segment turned round would fit no window. SCTP likewise.
 - ICMP is dropped until the client asks again: an answer without a request is nothing that has to go on.
-- What D refuses of TCP and UDP comes to S as a question too (table Refuse), since D may have judged by what the client
-  no longer is. If so, the same happens as with other replies; if not, table Deliver drops it.
+- What D refuses of TCP and UDP comes to S as a question too (table ConntrackRevoke), since D may have judged by what
+  the client no longer is. If so, the same happens as with other replies; if not, table Output drops it.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ ASK = (
     Load(MARKS, LOCAL << SIDE.bits.low | 1 << QUESTION.bits.low),
     # Conntrack would take the packet for the one that it has seen already.
     CtClear(),
-    Resubmit("Locate"),
+    Resubmit("L3Forward"),
 )
 
 
 def stale() -> tuple[Flow, ...]:
     """Replies to a client that has the identity it is remembered with, and what becomes of the others."""
-    rank = priorities.Roles
+    rank = priorities.ClientServer
     # What open egress rules say of the client as it is now, the server's node will tell when the client answers.
     passed = (load(QUESTION, 0), load(EGRESS, OPEN), *TO_CLIENT, Goto("Egress"))
     return (
@@ -94,7 +94,7 @@ def former_receivers(pairs: Iterable[tuple[int, int]]) -> tuple[Flow, ...]:
 
     So D is asked as well, before rules come into force that do.
     """
-    rank = priorities.Roles
+    rank = priorities.ClientServer
     judge: tuple[Action, ...] = (*TO_CLIENT, Resubmit("Egress"))
     onward: tuple[Action, ...] = (*TO_CLIENT, Goto("Egress"))
     rows: list[Flow] = []

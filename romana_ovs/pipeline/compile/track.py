@@ -1,4 +1,4 @@
-"""What conntrack and the direction mark say: tables State, Roles, Commit and Refuse (docs/dataplane.md)."""
+"""Rows of ConntrackState, ClientServer, ConntrackCommit and ConntrackRevoke (docs/dataplane.md)."""
 
 from __future__ import annotations
 
@@ -78,17 +78,17 @@ def _ct_row(priority: IntEnum, match: Sequence[Condition], ct: Ct) -> Flow:
 
 
 def _on(*actions: Action) -> tuple[Action, ...]:
-    return (*actions, Goto("Roles"))
+    return (*actions, Goto("ClientServer"))
 
 
 def states() -> tuple[Flow, ...]:
     """The conntrack table of docs/dataplane.md, row by row."""
-    return (_row(priorities.State.INVALID, [state("+trk+inv")], []), *_replies(), *_openings(), *_decisions())
+    return (_row(priorities.ConntrackState.INVALID, [state("+trk+inv")], []), *_replies(), *_openings(), *_decisions())
 
 
 def _replies() -> tuple[Flow, ...]:
     """Accepted replies, from the side the connection left by only; others of TCP are strays."""
-    rank, tracked = priorities.State, state("+trk+rpl")
+    rank, tracked = priorities.ConntrackState, state("+trk+rpl")
     rows = [
         _row(
             rank.REPLY,
@@ -114,7 +114,7 @@ def _replies() -> tuple[Flow, ...]:
 
 def _openings() -> tuple[Flow, ...]:
     """TCP that opens a connection, and TCP in the middle of one that nobody here knows."""
-    rank, opening = priorities.State, flags("+syn-ack")
+    rank, opening = priorities.ConntrackState, flags("+syn-ack")
     turned = state("+trk+rpl")
     rows = [
         _row(rank.TURNED, [opening, SIDE.match(TRUNK), DIRECTION.match(ORIGINAL), turned], _on(load(FORCE, 1))),
@@ -131,7 +131,7 @@ def _openings() -> tuple[Flow, ...]:
 
 def _decisions() -> tuple[Flow, ...]:
     """What is to be decided as a packet of the connection's client."""
-    rank, original = priorities.State, load(DIRECTION, ORIGINAL)
+    rank, original = priorities.ConntrackState, load(DIRECTION, ORIGINAL)
     rows = [
         _row(
             rank.ORIGINAL,
@@ -160,7 +160,7 @@ TO_CLIENT = (
 
 def roles() -> tuple[Flow, ...]:
     """Who is client and who server; a local client's present identity counts, else the remembered one."""
-    rank = priorities.Roles
+    rank = priorities.ClientServer
     remembered = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
     # Only its own node knows what egress policies say of a client now: OpenEgress looks whether they would do if open.
     ask, decided = load(EGRESS, OPEN), load(EGRESS, UNSELECTED)
@@ -189,20 +189,20 @@ REMEMBERED = (
 
 def commits() -> tuple[Flow, ...]:
     """Accepted originals are remembered with their client; replies and orphans pass as they are."""
-    rank = priorities.Commit
-    remembered = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)
+    rank = priorities.ConntrackCommit
+    remembered = Ct(zone=ZONE.bits, table="Output", commit=True, writes=REMEMBERED)
     fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
     return (
         # Later fragments carry no ports: only the way through conntrack ties them to an admitted first one.
-        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=ZONE.bits, table="Deliver")),
-        _row(rank.REPLY, [BACKWARD], [Goto("Deliver")]),
-        _row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(TRUNK)], [Goto("Deliver")]),
+        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=ZONE.bits, table="Output")),
+        _row(rank.REPLY, [BACKWARD], [Goto("Output")]),
+        _row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(TRUNK)], [Goto("Output")]),
         *(_row(rank.ORPHAN, [DIRECTION.match(ORPHAN), EXIT.match(side)], []) for side in _HERE),
         # The entry stands under the client's present identity already: no second pass.
         _row(
             rank.KNOWN,
             [SETTLED.match(1), FORCE.match(0), DIFFERENT.match(0), _IP, ("nw_frag", 0, FRAG_ANY | FRAG_LATER)],
-            [Goto("Deliver")],
+            [Goto("Output")],
         ),
         _ct_row(rank.ANEW, [FORCE.match(1)], replace(remembered, force=True)),
         _ct_row(rank.COMMIT, [FORWARD], remembered),
@@ -216,9 +216,11 @@ def limited(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
     entry is accepted), and not what commits anew, which puts an entry in the place of another.
     """
     new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
-    remembered = Ct(zone=ZONE.bits, table="Deliver", commit=True, writes=REMEMBERED)
+    remembered = Ct(zone=ZONE.bits, table="Output", commit=True, writes=REMEMBERED)
     actions = (ThroughMeter(meter.number), remembered)
-    return (flow(priorities.Commit.LIMITED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin),)
+    return (
+        flow(priorities.ConntrackCommit.LIMITED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin),
+    )
 
 
 def refusals() -> tuple[Flow, ...]:
@@ -232,8 +234,8 @@ def refusals() -> tuple[Flow, ...]:
     so it is never cleared, and what is no reply by its ports is decided again as an original. But its client is
     remembered as it is now, so that the replies are judged like what was refused.
     """
-    rank = priorities.Refuse
-    again = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("Roles"))
+    rank = priorities.ConntrackRevoke
+    again = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("ClientServer"))
     refused_reply = (BACKWARD, SIDE.match(LOCAL), EXIT.match(TRUNK), ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
     accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
     forget = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
@@ -244,6 +246,6 @@ def refusals() -> tuple[Flow, ...]:
         _ct_row(rank.RENEW, [*accepted, SIDE.match(TRUNK), SCTP], renew),
         *(_row(rank.RETRY, [_IP, SCTP, BACKWARD, SIDE.match(side)], again) for side in _HERE),
         _row(rank.RETRY, [_IP, SCTP, FORWARD], []),
-        *(_row(rank.ASK, [protocol, *refused_reply], [load(QUESTION, 1), Goto("Deliver")]) for protocol in (TCP, UDP)),
+        *(_row(rank.ASK, [protocol, *refused_reply], [load(QUESTION, 1), Goto("Output")]) for protocol in (TCP, UDP)),
         _ct_row(rank.FORGET, accepted, Ct(zone=ZONE.bits, commit=True, writes=forget)),
     )
