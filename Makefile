@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
-DECLARED := setup.cfg setup.py pyproject.toml romana-ovs-ryu.pth constraints.txt
+DECLARED := setup.cfg setup.py pyproject.toml $(wildcard packaging/emulate/*.*) romana-ovs-ryu.pth constraints.txt
 SYSTEM := openvswitch-switch mininet iproute2 nftables ethtool iputils-ping procps curl openssl python3-venv
 TEST_SECONDS ?= 3600
 # A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
@@ -38,7 +38,7 @@ demo-kube: root .venv/.installed kube-binaries  ## The same on a real Kubernetes
 	@exec $(BIN)/romana-ovs demo --kubernetes
 
 kube: .venv/.installed  ## A real Kubernetes API server to try things on (KUBE_ARGS=--controllers: with controllers too)
-	@exec $(BIN)/python -m romana_ovs.emulate.kube $(KUBE_ARGS)
+	@exec $(BIN)/python -m romana_ovs_emulate.kube $(KUBE_ARGS)
 
 test: root lint contracts types docs-check kube-binaries  ## Lint, import contracts, types, generated docs, tests
 	@echo "== tests"
@@ -69,11 +69,11 @@ types: .venv/.installed-test  ## Type annotations
 	@$(BIN)/mypy --no-error-summary
 
 docs: .venv/.installed  ## Write the docs that are rendered from code
-	@$(BIN)/python -m romana_ovs.cli.docs
+	@$(BIN)/python -m romana_ovs_emulate.docs
 
 docs-check: .venv/.installed
 	@echo "== generated docs"
-	@$(BIN)/python -m romana_ovs.cli.docs --check
+	@$(BIN)/python -m romana_ovs_emulate.docs --check
 
 goldens: .venv/.installed-test  ## Rewrite the expected texts under tests/; review the difference
 	@$(BIN)/python -m pytest -q -m "not root" --rewrite-goldens $(PYTEST_ARGS)
@@ -98,12 +98,12 @@ lock: .venv/.installed  ## Newest versions into the lock files
 		{ printf '# %s\n' $(LOCK_HEADER); sed '/^# WARNING/,$$d' "$$file"; } > .venv/lock/new; cp .venv/lock/new "$$file"; done
 
 clean:  ## Remove the environment and everything that was built
-	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv build packaging/emulate/build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Built once per machine, which takes minutes: apart from the tests, whose time is limited.
 kube-binaries: .venv/.installed
-	@$(BIN)/python -m romana_ovs.emulate.binaries
+	@$(BIN)/python -m romana_ovs_emulate.binaries
 
 root:
 	@[[ $$EUID -eq 0 ]] || { echo "make $(MAKECMDGOALS): needs root for Open vSwitch and network namespaces; run it as root (sudo make $(MAKECMDGOALS))." >&2; exit 1; }
@@ -131,7 +131,7 @@ system:
 	@echo "Installing Python packages into .venv (a minute or so the first time)"
 	@$(BIN)/python -c pass 2> /dev/null || $(PYTHON) -m venv --clear --system-site-packages .venv
 	@$(BIN)/pip install --quiet --use-pep517 --requirement requirements.lock
-	@$(BIN)/pip install --quiet --editable .
+	@$(BIN)/pip install --quiet --editable . --editable packaging/emulate
 	@touch $@
 
 .venv/.installed-test: .venv/.installed requirements-test.lock

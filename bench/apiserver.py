@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.objects import Object, everything
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import JSON, Api
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, ROMANA_POLICIES, TENANTS
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import BusyError, MissingError
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 
 CONNECTIONS = 8
 KINDS_SECONDS = 0.2

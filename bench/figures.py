@@ -16,8 +16,8 @@ from typing import Any
 
 from bench.report import SECTIONS, results
 from bench.world import ROOT, SIZES
-from romana_ovs.emulate.system import require_machine
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.system import require_machine
 
 RESULTS = ROOT / "bench" / "results.md"
 CHILD_SECONDS = 240

@@ -28,12 +28,12 @@ from bench.objects import pod_object, pods_path, policies_path, policy_object
 from bench.switch import folder, node, plug
 from bench.timed import serve
 from bench.world import ROOT, into_tier, large_cluster
-from romana_ovs.emulate.controller import controller_socket
-from romana_ovs.emulate.nodes import Node
-from romana_ovs.emulate.runs import Run
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PolicyPeer, PolicyRule
+from romana_ovs_emulate.controller import controller_socket
+from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.runs import Run
 
 SPARE = 10
 """Ports of pods that come and go on the node."""

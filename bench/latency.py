@@ -19,11 +19,11 @@ from bench.driven import Driven
 from bench.switch import folder, node, plug
 from bench.timed import Spent, configuration, serve
 from bench.world import into_tier, large_cluster, milliseconds
-from romana_ovs.emulate.controller import controller_socket
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Pod
 from romana_ovs.state import StateFile
+from romana_ovs_emulate.controller import controller_socket
 
 EXTRA = "extra"
 """Name of the pod that comes and goes."""

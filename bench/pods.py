@@ -13,14 +13,14 @@ from typing import Any
 from bench.flows import Node as CompiledNode
 from bench.switch import node
 from bench.world import ROOT, large_cluster
-from romana_ovs.emulate.nodes import BRIDGE, Node
-from romana_ovs.emulate.system import inside, ip_batch, run
 from romana_ovs.model.bridge import POD_ID
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
+from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.system import inside, ip_batch, run
 
 TENANT = "tenant000"
 PORT = 80

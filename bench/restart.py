@@ -19,9 +19,9 @@ from bench.switch import folder, node, plug
 from bench.timed import Clock, Timed, configuration, serve
 from bench.world import large_cluster
 from romana_ovs.controller.session import Session
-from romana_ovs.emulate.controller import controller_socket
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
+from romana_ovs_emulate.controller import controller_socket
 
 # After `bench.timed`, which makes Ryu and eventlet fit each other.
 import eventlet  # isort: skip

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from romana_ovs.emulate.controller import controller_socket
-from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
-from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.model.bridge import POD_ID, TUNNEL_ID
+from romana_ovs_emulate.controller import controller_socket
+from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs_emulate.runs import Run, start_run
 
 TUNNEL_ADDRESS = "172.16.0.1"
 

@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from bench.pods import PORT, Bench, Place, ask, bench, serving
-from romana_ovs.emulate.system import inside, run
+from romana_ovs_emulate.system import inside, run
 
 NORMAL = "priority=0,actions=NORMAL"
 TRACKED = "\n".join(

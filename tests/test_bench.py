@@ -14,8 +14,8 @@ from bench.markdown import table
 from bench.nodes import dns_cluster, facts_of, tier_cluster
 from bench.report import results
 from bench.world import PODS_PER_NODE, SIZES, large_cluster
-from romana_ovs.emulate import binaries
 from romana_ovs.model.settings import Isolation
+from romana_ovs_emulate import binaries
 from tests.integration.ovs import needs_ovs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,8 +16,8 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")) + [*TOP]
 ROW = re.compile(r"^\| `((?:\w+/)*\w+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
-PATH = re.compile(r"`((?:romana_ovs|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
-_PACKAGES = "cli|emulate|controller|world|kube|switch|sync|simulator|pipeline|policy|addressing|model"
+PATH = re.compile(r"`((?:romana_ovs|romana_ovs_emulate|packaging|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
+_PACKAGES = "cli|controller|world|kube|switch|sync|simulator|pipeline|policy|addressing|model"
 MODULE = re.compile(rf"`((?:{_PACKAGES})/[\w/]+\.py)`")
 
 
@@ -53,6 +53,7 @@ def test_the_threads_exist() -> None:
 
 def test_every_package_has_its_row() -> None:
     packages = {f"romana_ovs/{path.parent.name}" for path in (ROOT / "romana_ovs").glob("*/__init__.py")}
+    packages.add("romana_ovs_emulate")
     assert [name for name in sorted(packages) if f"| `{name}` |" not in ARCHITECTURE] == []
 
 

@@ -42,6 +42,6 @@ UNTYPED = 102
 
 def test_no_more_files_are_left_out_by_mypy() -> None:
     left_out = re.compile("^# mypy: ignore-errors$", re.MULTILINE)
-    assert not [path for path in (ROOT / "romana_ovs").rglob("*.py") if left_out.search(path.read_text())]
+    assert not [path for path in ROOT.glob("romana_ovs*/**/*.py") if left_out.search(path.read_text())]
     tests = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
     assert sum(left_out.search(path.read_text()) is not None for path in tests) <= UNTYPED

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "romana_ovs"
+PACKAGES = (ROOT / "romana_ovs", ROOT / "romana_ovs_emulate")
 PURE = ("model", "addressing", "policy", "pipeline", "simulator", "sync")
 DECLARATIONS = {f"romana_ovs/pipeline/{name}.py" for name in ("tables", "registers", "priorities", "cookies", "fields")}
 MODULE_LINES = 500
@@ -52,7 +52,7 @@ def _module(path: Path, *, name: str | None = None) -> Module:
     return Module(name or str(path.relative_to(ROOT)), text, ast.parse(text))
 
 
-MODULES = [_module(path) for path in sorted(PACKAGE.rglob("*.py"))]
+MODULES = [_module(path) for package in PACKAGES for path in sorted(package.rglob("*.py"))]
 PURE_MODULES = [module for module in MODULES if module.path.split("/")[1] in PURE]
 
 

@@ -1,4 +1,4 @@
-"""What an installation contains, and that plain ryu-manager starts in it."""
+"""What an installation of each distribution contains, and that plain ryu-manager starts in it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
+from romana_ovs import __version__
+
 ROOT = Path(__file__).parents[1]
-DECLARED = ("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "romana-ovs-ryu.pth")
-SOURCES = (*DECLARED, "romana_ovs", "etc")
+DECLARED = ("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "romana-ovs-ryu.pth")
+SOURCES = (*DECLARED, "packaging", "romana_ovs", "romana_ovs_emulate", "etc")
+EMULATE = Path("packaging", "emulate")
 MODES = {"wheel": (), "editable": ("--editable",)}
 STARTUP_MICROSECONDS = 1000
 
@@ -30,22 +34,36 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=MODES)
 def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the package installed in one of the ways, and its dependencies lent by ours.
+    """An environment with `romana-ovs` installed in one of the ways, and its dependencies lent by ours."""
+    return _environment(tmp_path_factory.mktemp(request.param), MODES[request.param])
 
-    Lent as a mere folder on the path: `.pth` files in it are not read, so the one that works is the installed one.
+
+@pytest.fixture(scope="module", params=MODES)
+def emulating(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise with both distributions."""
+    return _environment(tmp_path_factory.mktemp(request.param), MODES[request.param], emulate=True)
+
+
+def _environment(folder: Path, mode: Sequence[str], *, emulate: bool = False) -> Path:
+    """An environment in `folder`, with a copy of the sources beside it.
+
+    Dependencies are lent as a mere folder on the path: `.pth` files in it are not read, so the one that works is the
+    installed one.
     """
-    folder = tmp_path_factory.mktemp(request.param)
     for name in SOURCES:
         source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, folder / name)
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("build", "__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
     home = folder / "env"
     _run(sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(home))
     lent = [sysconfig.get_path("purelib"), str(Path(pytest.__file__).parents[1])]
     (_site_packages(home) / "lent.pth").write_text("\n".join(lent) + "\n")
     _run(
         *(sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet", "--no-deps"),
-        *("--no-build-isolation", *MODES[request.param], str(folder)),
+        *("--no-build-isolation", *mode, str(folder)),
+        *((*mode, str(folder / EMULATE)) if emulate else ()),
     )
     return home
 
@@ -92,6 +110,31 @@ def test_the_command_is_there(environment: Path) -> None:
     assert re.search(r"\d+\.\d+\.\d+", _run(str(environment / "bin" / "romana-ovs"), "--version"))
 
 
+def test_a_node_needs_no_emulator(environment: Path) -> None:
+    command = str(environment / "bin" / "romana-ovs")
+    example = str(ROOT / "docs" / "examples" / "shop")
+    assert not list(_site_packages(environment).glob("*romana_ovs_emulate*"))
+    for words in (["controller", "--help"], ["check", example], ["flows", example, "--node", "node1"]):
+        assert _run(command, *words)
+    with pytest.raises(AssertionError, match=re.escape("demo needs the package romana-ovs-emulate: pip install")):
+        _run(command, "demo", "--help")
+
+
+def test_both_distributions_together_emulate(emulating: Path) -> None:
+    command = str(emulating / "bin" / "romana-ovs")
+    for name in ("demo", "emulate", "clean"):
+        assert f"usage: romana-ovs {name}" in _run(command, name, "--help")
+    place = "import romana_ovs_emulate.cli.demo as demo; print(demo.demo_folder())"
+    assert (Path(_run(str(emulating / "bin" / "python"), "-c", place).strip()) / "policy" / "policy1.yaml").is_file()
+
+
+def test_the_two_distributions_have_one_version() -> None:
+    declared = ConfigParser()
+    declared.read(ROOT / EMULATE / "setup.cfg")
+    assert declared["metadata"]["version"] == "attr: romana_ovs.__version__"
+    assert f"romana-ovs=={__version__}" in declared["options"]["install_requires"].split()
+
+
 def test_other_projects_see_the_types(environment: Path) -> None:
     """PEP 561."""
     found = _run(str(environment / "bin" / "python"), "-c", "import romana_ovs; print(romana_ovs.__path__[0])")
@@ -110,9 +153,9 @@ def test_nothing_is_declared_that_is_not_imported() -> None:
         assert re.search(rf"^\s*(import|from) {modules.get(name, name)}\b", sources, re.MULTILINE), name
 
 
-def test_a_wheel_brings_everything_of_etc(environment: Path) -> None:
-    share = environment / "share" / "romana-ovs"
-    if (_site_packages(environment) / "romana_ovs").is_dir():
+def test_wheels_bring_everything_of_etc(emulating: Path) -> None:
+    share = emulating / "share" / "romana-ovs"
+    if (_site_packages(emulating) / "romana_ovs").is_dir():
         assert _files(share) == _files(ROOT / "etc")
     else:
         assert not share.exists(), "an editable install uses the files of the checkout"

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from romana_ovs.emulate.installed import installed
+from romana_ovs.data_files import data_file
 
 
 def policy_definition() -> dict[str, Any]:
     """The CustomResourceDefinition of `networkpolicies.romana.io`. Raises SetupError when the installation lacks it."""
-    found: dict[str, Any] = yaml.safe_load(installed("kubernetes/crd-networkpolicies.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load(data_file("kubernetes/crd-networkpolicies.yaml").read_text())
     return found

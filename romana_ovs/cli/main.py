@@ -13,12 +13,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 from romana_ovs import __version__
-from romana_ovs.model.errors import InputError, RomanaError
+from romana_ovs.model.errors import InputError, RomanaError, SetupError
 
 OK, PROBLEMS, UNUSABLE = 0, 1, 2
 INTERRUPTED = 130
@@ -26,11 +25,17 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 """128 + SIGPIPE: whoever read our output has gone."""
 
+EMULATOR = "romana_ovs_emulate"
+"""The package of the commands that emulate a cluster; imported only when one of them is asked for."""
+
 _OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class Subcommand(NamedTuple):
-    """A subcommand: its name, the module that implements it, and one line about it."""
+    """A subcommand: its name, the module that implements it, and one line about it.
+
+    A module of `EMULATOR` belongs to a second distribution, which production nodes do not carry.
+    """
 
     name: str
     module: str
@@ -38,8 +43,8 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = (
-    Subcommand("demo", "romana_ovs.cli.demo", "the demonstration, measured on emulated nodes step by step"),
-    Subcommand("emulate", "romana_ovs.cli.emulate", "run a folder of manifests on emulated nodes"),
+    Subcommand("demo", f"{EMULATOR}.cli.demo", "the demonstration, measured on emulated nodes step by step"),
+    Subcommand("emulate", f"{EMULATOR}.cli.emulate", "run a folder of manifests on emulated nodes"),
     Subcommand("matrix", "romana_ovs.cli.matrix", "who may connect to whom"),
     Subcommand("verdict", "romana_ovs.cli.verdict", "whether one connection is allowed, and by which rule"),
     Subcommand("flows", "romana_ovs.cli.flows", "the compiled tables of one node"),
@@ -47,7 +52,7 @@ SUBCOMMANDS = (
     Subcommand("diff", "romana_ovs.cli.diff", "what a change would open and close"),
     Subcommand("convert", "romana_ovs.cli.convert", "old forms of objects as today's"),
     Subcommand("ipam", "romana_ovs.cli.ipam", "address ranges, their use, what is left"),
-    Subcommand("clean", "romana_ovs.cli.clean", "remove what a killed run left behind"),
+    Subcommand("clean", f"{EMULATOR}.cli.clean", "remove what a killed run left behind"),
     Subcommand("controller", "romana_ovs.cli.controller", "the Ryu application"),
 )
 
@@ -103,10 +108,9 @@ def _give_up_output() -> None:
 
 def _run(words: list[str]) -> int:
     name = next((word for word in words if not word.startswith("-")), "")
-    present = [command for command in SUBCOMMANDS if _exists(command.module)]
-    chosen = next((command for command in present if command.name == name), None)
-    module = importlib.import_module(chosen.module) if chosen is not None else None
-    parser = _parser(present, chosen, module)
+    chosen = next((command for command in SUBCOMMANDS if command.name == name), None)
+    module = _module(chosen) if chosen is not None else None
+    parser = _parser(chosen, module)
     if module is not None and getattr(module, "PASSES_OPTIONS", False):
         args, rest = parser.parse_known_args(words)
         args.rest = rest
@@ -118,7 +122,19 @@ def _run(words: list[str]) -> int:
     return int(module.run(args))
 
 
-def _parser(present: Sequence[Subcommand], chosen: Subcommand | None, module: ModuleType | None) -> _Parser:
+def _module(command: Subcommand) -> ModuleType:
+    """The module of a subcommand. Raises SetupError when it belongs to the emulator, and that is not installed."""
+    try:
+        return importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if error.name != EMULATOR:
+            raise
+        raise SetupError(
+            f"{command.name} needs the package romana-ovs-emulate: pip install 'romana-ovs[emulate]'"
+        ) from error
+
+
+def _parser(chosen: Subcommand | None, module: ModuleType | None) -> _Parser:
     """The parser of all subcommands' names; only the chosen one knows its arguments."""
     parser = _Parser(
         prog="romana-ovs",
@@ -127,7 +143,7 @@ def _parser(present: Sequence[Subcommand], chosen: Subcommand | None, module: Mo
     )
     parser.add_argument("--version", action="version", version=f"romana-ovs {__version__}")
     commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", title="subcommands")
-    for command in present:
+    for command in SUBCOMMANDS:
         passes = module is not None and command is chosen and getattr(module, "PASSES_OPTIONS", False)
         sub = commands.add_parser(
             command.name,
@@ -139,10 +155,6 @@ def _parser(present: Sequence[Subcommand], chosen: Subcommand | None, module: Mo
         if module is not None and command is chosen:
             module.arguments(sub)
     return parser
-
-
-def _exists(module: str) -> bool:
-    return find_spec(module) is not None
 
 
 def _complain(error: RomanaError) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks.ground import cluster as cluster_of
 from tests.attacks.open_items import known
 from tests.attacks.report import Outcome, Report

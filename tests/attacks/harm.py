@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.system import inside
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.system import inside
 from tests.attacks import flood, ground
 from tests.attacks.scene import NotHeldError, Scene, scene_of
 from tests.integration.live import PATIENCE, Traffic, attempts, eventually

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from romana_ovs.emulate.nodes import Node
-from romana_ovs.emulate.system import ip_batch
+from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.system import ip_batch
 from tests.integration.scenarios.space import run, within
 
 ADDRESS = "203.0.113.5"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft, ground
 from tests.attacks.craft import End
 from tests.attacks.outside import PORT, outside

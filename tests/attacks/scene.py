@@ -18,7 +18,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.ground import LISTEN, SEND, Duel

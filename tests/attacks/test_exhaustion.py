@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import FULL, MORE, UDP, Ip
 from tests.attacks.frameset import Aim

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft, ground
 from tests.attacks.craft import UDP, Ip
 from tests.attacks.frameset import Aim

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.frameset import FrameSet
 from tests.attacks.ground import POLICY, TENANT, Duel

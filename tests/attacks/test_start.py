@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.attacks.frameset import FrameSet
 from tests.attacks.ground import NODES, PODS, POLICIES, POLICY, TENANT, Duel
 from tests.attacks.scene import Scene, scene_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.cli.main import main
-from romana_ovs.emulate import runs
+from romana_ovs_emulate import runs
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

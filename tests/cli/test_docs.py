@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.cli import docs
+from romana_ovs_emulate import docs
 
 PRINT = """import sys
-from romana_ovs.cli import docs
+from romana_ovs_emulate import docs
 sys.stdout.buffer.write(docs.{page}(docs.ROOT / docs.DEMO).encode())"""
 
 

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -47,16 +47,35 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     module = Fake("tests_fake_subcommand")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(frame, "SUBCOMMANDS", (Subcommand("fake", module.__name__, "a fake"),))
-    monkeypatch.setattr(frame, "_exists", lambda name: name == module.__name__)
+
     return module
 
 
 def test_the_subcommands() -> None:
     assert " ".join(command.name for command in SUBCOMMANDS) == ORDER
     for command in SUBCOMMANDS:
-        if find_spec(command.module) is not None:
-            module = __import__(command.module, fromlist=["HELP"])
-            assert isinstance(module.HELP, str) and callable(module.arguments) and callable(module.run)
+        module = import_module(command.module)
+        assert isinstance(module.HELP, str) and callable(module.arguments) and callable(module.run)
+
+
+@pytest.mark.parametrize("name", ["demo", "emulate", "clean"])
+def test_a_command_without_its_package(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in [each for each in sys.modules if each.split(".")[0] == "romana_ovs_emulate"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
+    assert main([name, "--help"]) == 2
+    hint = f"romana-ovs: {name} needs the package romana-ovs-emulate: pip install 'romana-ovs[emulate]'\n"
+    assert capsys.readouterr().err == hint
+
+
+class _Missing:
+    """An importer for which the emulator is not installed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "romana_ovs_emulate":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def test_the_answer_is_the_exit_code(fake: Fake) -> None:

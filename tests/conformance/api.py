@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from romana_ovs.cli.api_session import Wish, prepare
-from romana_ovs.cli.session import Session
-from romana_ovs.emulate.apicluster import ApiCluster
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.emulation import Emulation
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
+from romana_ovs_emulate.apicluster import ApiCluster
+from romana_ovs_emulate.cli.api_session import Wish, prepare
+from romana_ovs_emulate.cli.session import Session
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.emulation import Emulation
 from tests.conformance.folder import settings_of
 from tests.conformance.lanes import LANES, objects_of
 from tests.conformance.offline import NODES

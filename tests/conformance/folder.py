@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from romana_ovs.emulate.emulation import Emulation
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.emulation import Emulation
+from romana_ovs_emulate.fabric import Fabric
 from tests.conformance.lanes import LANES, objects_of
 from tests.conformance.offline import MODES
 from tests.conformance.states import lane_name, text_of

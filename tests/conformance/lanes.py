@@ -17,10 +17,10 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
-from romana_ovs.emulate.emulation import Emulation
-from romana_ovs.emulate.probe import look
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Opening
+from romana_ovs_emulate.emulation import Emulation
+from romana_ovs_emulate.probe import look
 from tests.conformance.offline import expected
 from tests.conformance.states import BASE_STATE, State, endpoints, in_lane, lane_name, resolved, states
 from tests.conformance.words import Case, Claim, Manifest, Step

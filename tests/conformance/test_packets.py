@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from romana_ovs.emulate import binaries
+from romana_ovs_emulate import binaries
 from tests.conformance.folder import folder_cluster
 from tests.conformance.lanes import asked_of, run_table
 from tests.conformance.offline import MODES

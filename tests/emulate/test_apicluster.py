@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.emulate import apicluster
-from romana_ovs.emulate.apicluster import ApiCluster
 from romana_ovs.kube.api.messages import Began, Health, Listed, Seen, Update
 from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
@@ -18,6 +16,8 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import ApiError, MissingError, SetupError, UnreachableError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate import apicluster
+from romana_ovs_emulate.apicluster import ApiCluster
 
 A = PodKey("shop/a")
 

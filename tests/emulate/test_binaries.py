@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate import binaries
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate import binaries
 
 GO = """#!{python}
 import os, signal, sys, time
@@ -75,7 +75,7 @@ def test_two_builds_at_once_are_one(calls: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_build_that_is_ended_leaves_nothing_half(calls: Path, tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "romana_ovs.emulate.binaries"]
+    command = [sys.executable, "-m", "romana_ovs_emulate.binaries"]
     process = subprocess.Popen(
         command, env={**os.environ, "GO_HANGS": "1"}, stdout=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from romana_ovs.emulate.controller import Programmed, Refused, State, parse_event
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.controller import Programmed, Refused, State, parse_event
 
 NODE = {"connected": True, "flows": {"policy": 3, "forwarding": 9, "total": 12}, "synced_generation": 4}
 POD = {"node": "node1", "address": "10.0.0.2", "mac": "0a:58:0a:00:00:02", "port": 3}

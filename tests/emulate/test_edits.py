@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from romana_ovs.emulate.controller import Programmed, Refused, State
-from romana_ovs.emulate.edits import Edit, Edits, refusal_lines
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs_emulate.controller import Programmed, Refused, State
+from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
 
 A, B = PodKey("x/a"), PodKey("x/b")
 NOTHING = Matrix.of((A, B), ("80/tcp",), ())

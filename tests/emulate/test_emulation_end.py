@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
-from romana_ovs.emulate.emulation import Emulation, Plan
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.emulation import Emulation, Plan
 
 
 class PodsThatMayNotChange:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.emulate import kubelet as kubelets
-from romana_ovs.emulate.kubelet import Kubelet
-from romana_ovs.emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
-from romana_ovs.emulate.pods import PodPlace
-from romana_ovs.emulate.runs import start_run
 from romana_ovs.kube.api.client import Answer
 from romana_ovs.model.errors import ApiError, ConflictError, FaultyError, MissingError, SetupError
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate import kubelet as kubelets
+from romana_ovs_emulate.kubelet import Kubelet
+from romana_ovs_emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
+from romana_ovs_emulate.pods import PodPlace
+from romana_ovs_emulate.runs import start_run
 
 NODES = "/api/v1/nodes"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{LEASES}/leases"

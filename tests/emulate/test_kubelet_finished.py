@@ -6,9 +6,9 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from romana_ovs.emulate.kubelet import Kubelet
-from romana_ovs.emulate.pods import PodPlace
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.kubelet import Kubelet
+from romana_ovs_emulate.pods import PodPlace
 
 PATIENCE = 30.0
 

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from romana_ovs.emulate.controller import NodeState, PodState, State
-from romana_ovs.emulate.emulation import Emulation
-from romana_ovs.emulate.pods import PodPlace, RunningPod
-from romana_ovs.emulate.prompt import Prompt, resolve, with_addresses
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.controller import NodeState, PodState, State
+from romana_ovs_emulate.emulation import Emulation
+from romana_ovs_emulate.pods import PodPlace, RunningPod
+from romana_ovs_emulate.prompt import Prompt, resolve, with_addresses
 
 
 class Asked:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate import runs
+from romana_ovs_emulate import runs
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_long_names_are_shortened_and_stay_apart() -> None:
 OWNER = """
 import os, sys
 from pathlib import Path
-from romana_ovs.emulate import runs, system
+from romana_ovs_emulate import runs, system
 run = runs.start_run(Path(sys.argv[1]))
 os.environ["PATH"] = sys.argv[2]
 print(run.folder, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.emulate.agent import sctp
+from romana_ovs_emulate.agent import sctp
 
 PORTS = st.integers(0, 0xFFFF)
 TAGS = st.integers(0, 0xFFFFFFFF)

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
-from romana_ovs.emulate.emulation import Emulation, Plan
-from romana_ovs.emulate.troubles import RETRY_SECONDS, Troubles
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.emulation import Emulation, Plan
+from romana_ovs_emulate.troubles import RETRY_SECONDS, Troubles
 
 
 class Clock:

@@ -20,17 +20,17 @@ from typing import Any
 import pytest
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
-from romana_ovs.emulate.controller import Event, Programmed, State
-from romana_ovs.emulate.emulation import Emulation, Plan
-from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.nodes import BRIDGE, Node
-from romana_ovs.emulate.pods import RunningPod
-from romana_ovs.emulate.system import inside
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import Load
 from romana_ovs.pipeline.priorities import ConntrackCommit
 from romana_ovs.pipeline.registers import SENDER_SURVIVOR, SURVIVOR
+from romana_ovs_emulate.controller import Event, Programmed, State
+from romana_ovs_emulate.emulation import Emulation, Plan
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.pods import RunningPod
+from romana_ovs_emulate.system import inside
 from tests.integration import pushing, traffic
 
 PATIENCE = 20.0

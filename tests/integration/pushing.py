@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from romana_ovs.emulate.agent.streams import PIECE
-from romana_ovs.emulate.nodes import Node
-from romana_ovs.emulate.pods import RunningPod
+from romana_ovs_emulate.agent.streams import PIECE
+from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.pods import RunningPod
 from tests.integration.ovs import eventually
 
 PIECE_BYTES = len(PIECE)

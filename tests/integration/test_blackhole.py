@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.system import inside, ip_batch
 from romana_ovs.kube.api import client
 from romana_ovs.kube.api.client import Api
 from romana_ovs.model.errors import TornError
+from romana_ovs_emulate.system import inside, ip_batch
 from tests.kube.api.test_client import kubeconfig
 
 SERVER = """

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate import pods as emulated
-from romana_ovs.emulate import troubles
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate import pods as emulated
+from romana_ovs_emulate import troubles
 from tests.integration.live import Live, attempts, eventually, live, pod, policy
 from tests.integration.ovs import Ovs, needs_ovs
 from tests.integration.running import NODES, Controller

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.manifests import Manifests
-from romana_ovs.emulate.nodes import bridge_commands
-from romana_ovs.emulate.probe import measure
 from romana_ovs.model.connection import PortRef
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
+from romana_ovs_emulate.manifests import Manifests
+from romana_ovs_emulate.nodes import bridge_commands
+from romana_ovs_emulate.probe import measure
 from tests.integration.live import (
     PORTS,
     Live,

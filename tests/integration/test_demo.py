@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from romana_ovs.cli import demo
 from romana_ovs.cli.main import main
+from romana_ovs_emulate.cli import demo
 
 pytestmark = pytest.mark.root
 

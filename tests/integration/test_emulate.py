@@ -15,8 +15,8 @@ from queue import Empty, Queue
 
 import pytest
 
-from romana_ovs.emulate.runs import NETNS_PREFIX, RUNS_FOLDER
-from romana_ovs.emulate.system import NETNS_FOLDER
+from romana_ovs_emulate.runs import NETNS_PREFIX, RUNS_FOLDER
+from romana_ovs_emulate.system import NETNS_FOLDER
 
 pytestmark = pytest.mark.root
 

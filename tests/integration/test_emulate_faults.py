@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
-from romana_ovs.cli.session import Session
-from romana_ovs.emulate.cut import open_connection
-from romana_ovs.emulate.emulation import Emulation
-from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.probe import ask
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline import priorities
 from romana_ovs.policy.matrix import Opening
+from romana_ovs_emulate.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
+from romana_ovs_emulate.cli.session import Session
+from romana_ovs_emulate.cut import open_connection
+from romana_ovs_emulate.emulation import Emulation
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.probe import ask
 from tests.integration import pushing
 from tests.integration.ovs import eventually
 from tests.integration.scenarios.space import Attempt, fetch

@@ -17,15 +17,15 @@ from unittest.mock import Mock
 
 import pytest
 
-from romana_ovs.emulate import runs, troubles
-from romana_ovs.emulate.agents import Zygote
-from romana_ovs.emulate.fabric import Fabric, join
-from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
-from romana_ovs.emulate.pods import PodPlace, Pods
-from romana_ovs.emulate.system import NETNS_FOLDER
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch import ethertypes
+from romana_ovs_emulate import runs, troubles
+from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.fabric import Fabric, join
+from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs_emulate.pods import PodPlace, Pods
+from romana_ovs_emulate.system import NETNS_FOLDER
 from tests.integration import pushing
 
 pytestmark = pytest.mark.root
@@ -230,10 +230,10 @@ def test_a_killed_switch_comes_back_with_its_ports(run: runs.Run, nodes: dict[st
 CHILD = """
 import sys, time
 from pathlib import Path
-from romana_ovs.emulate import runs
-from romana_ovs.emulate.agents import Zygote
-from romana_ovs.emulate.nodes import start_node
-from romana_ovs.emulate.pods import Pods, PodPlace
+from romana_ovs_emulate import runs
+from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.nodes import start_node
+from romana_ovs_emulate.pods import Pods, PodPlace
 run = runs.start_run(Path(sys.argv[2]))
 node = start_node(run, "node1", controller=run.folder / "c")
 zygote = Zygote(run) if sys.argv[1] == "zygote" else None

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.emulate.fabric import TUNNEL_KEY, UNDERLAY_BRIDGE, Fabric, underlay_address
-from romana_ovs.emulate.nodes import BRIDGE, Node
-from romana_ovs.emulate.system import inside, ip_batch
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.fabric import TUNNEL_KEY, UNDERLAY_BRIDGE, Fabric, underlay_address
+from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.system import inside, ip_batch
 from tests.integration import frames
 from tests.integration.ovs import eventually
 from tests.integration.scenarios.live import Live

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.system import OVS_SCHEMA
 from romana_ovs.switch.sctp_probe import PROBE_ZONE
+from romana_ovs_emulate.system import OVS_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.system import inside, run
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.meters import BURST_SECONDS
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.simulator.packet import Addresses, tcp, udp
+from romana_ovs_emulate.system import inside, run
 from tests.integration.dummy import LOCAL, DummyOvs, wanted
 from tests.integration.live import Live, eventually, flowing, live, pod, sink
 from tests.integration.wire import frame

@@ -11,10 +11,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.nodes import BRIDGE, Node
-from romana_ovs.emulate.pods import RunningPod
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.pods import RunningPod
 from tests.integration import frames
 from tests.integration.frames import Frame, mac
 from tests.integration.ovs import eventually

@@ -11,10 +11,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.emulate.fabric import TUNNEL_KEY, Fabric
-from romana_ovs.emulate.nodes import BRIDGE, Node
-from romana_ovs.emulate.system import ip_batch
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric
+from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.system import ip_batch
 from tests.integration import frames
 from tests.integration.frames import Frame
 from tests.integration.ovs import eventually

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.config import FILE_NAME, load_settings
-from romana_ovs.emulate.system import OVS_SCHEMA
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.system import OVS_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

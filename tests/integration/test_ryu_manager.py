@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.runs import Run, start_run
-from romana_ovs.emulate.system import inside as argv_inside
-from romana_ovs.emulate.system import ip_batch, run
+from romana_ovs_emulate.runs import Run, start_run
+from romana_ovs_emulate.system import inside as argv_inside
+from romana_ovs_emulate.system import ip_batch, run
 from tests.integration.ovs import PATIENCE, Ovs, eventually
 from tests.integration.scenarios.space import Attempt, Echo, Page, fetch, pings, within
 

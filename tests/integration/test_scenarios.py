@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
 from tests.integration.scenarios.live import Live
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
 from tests.integration.scenarios.live import Live
 

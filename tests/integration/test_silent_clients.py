@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from romana_ovs.emulate.fabric import Fabric
+from romana_ovs_emulate.fabric import Fabric
 from tests.integration.live import Live, eventually, live, pod, policy
 from tests.integration.scenarios.space import udp_socket
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
-from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.system import inside, run
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.pipeline.zones import Share, common_zone
 from romana_ovs.policy.view import RemoteHost
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, echo, sctp, tcp, udp
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.system import inside, run
 from tests.integration.dummy import DummyOvs
 from tests.integration.dummy_switch import dummy_switch
 from tests.integration.frames import udp as udp_frame

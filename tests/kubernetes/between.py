@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
-from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs_emulate.controlplane import ControlPlane
 from tests.kube.api.faults import Exchange, Request, Step, fault_server
 
 SECONDS = 60.0

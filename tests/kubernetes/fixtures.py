@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate import binaries
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs_emulate import binaries
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kubernetes.raw import Client
 
 NAMESPACES = "/api/v1/namespaces"
@@ -23,7 +23,7 @@ def needed_binaries() -> binaries.Binaries:
     """The programs of a control plane; skips the test where there are none, which in CI is a failure."""
     found = binaries.find()
     if found is None:
-        reason = binaries.lacking() or "needs Kubernetes built: run `python -m romana_ovs.emulate.binaries` once"
+        reason = binaries.lacking() or "needs Kubernetes built: run `python -m romana_ovs_emulate.binaries` once"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kubernetes.fixtures import needed_binaries
 from tests.kubernetes.raw import Client, Object, Refused
 

@@ -29,14 +29,6 @@ import pytest
 from urllib3.exceptions import HTTPError
 
 from romana_ovs.controller.telling import digest
-from romana_ovs.emulate.agents import Zygote
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.fabric import Fabric, join, underlay_address
-from romana_ovs.emulate.kubelet_objects import node_object, node_status, pod_status
-from romana_ovs.emulate.nodes import BRIDGE, Node, start_node
-from romana_ovs.emulate.pods import PodPlace, Pods, RunningPod
-from romana_ovs.emulate.probe import ask, measure
-from romana_ovs.emulate.runs import Run, start_run
 from romana_ovs.kube.api.messages import Began, Listed, Seen
 from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER
@@ -54,6 +46,14 @@ from romana_ovs.switch.bridges import BridgeRow, bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
 from romana_ovs.world import World
 from romana_ovs.world.node import NodePart
+from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.fabric import Fabric, join, underlay_address
+from romana_ovs_emulate.kubelet_objects import node_object, node_status, pod_status
+from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs_emulate.pods import PodPlace, Pods, RunningPod
+from romana_ovs_emulate.probe import ask, measure
+from romana_ovs_emulate.runs import Run, start_run
 from tests.integration.ovs import RawSwitch
 from tests.integration.running import Controller
 from tests.joined_state import joined_state

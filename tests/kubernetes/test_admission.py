@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kubernetes.guarded import (
     DENIED,
     NAMESPACES,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate import binaries, controlplane, runs
-from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate import binaries, controlplane, runs
+from romana_ovs_emulate.controlplane import ControlPlane
 from tests.kubernetes.raw import Client, Refused
 
 NODE = {"metadata": {"name": "node1"}, "status": {"allocatable": {"pods": "10"}}}
@@ -144,7 +144,7 @@ def test_what_a_killed_one_leaves_goes_with_the_next_run(control_plane: ControlP
 
 
 def _kube() -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "romana_ovs.emulate.kube"]
+    argv = [sys.executable, "-m", "romana_ovs_emulate.kube"]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.emulate import binaries
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
+from romana_ovs_emulate import binaries
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.integration.live import eventually
 from tests.integration.test_emulate import Talk
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
-from romana_ovs.emulate.probe import ask
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Opening
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
+from romana_ovs_emulate.probe import ask
 from tests.integration.live import Traffic
 from tests.kube.api.test_list_watch import EXPIRED, refuse, watch
 from tests.kubernetes.between import Between, Fault, between

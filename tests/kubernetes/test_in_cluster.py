@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.credentials import ACCOUNT
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.integration.live import eventually
 from tests.kubernetes.fixtures import needed_binaries
 from tests.kubernetes.raw import Client

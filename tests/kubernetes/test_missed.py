@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Answer, Api
 from romana_ovs.kube.api.list_watch import Follower
 from romana_ovs.kube.api.messages import Health, Seen, Start
@@ -22,6 +20,8 @@ from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.objects import KubernetesPolicy, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kube.api.child import child
 from tests.kube.builders import BY_OWNER
 from tests.kubernetes.fixtures import needed_binaries

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from romana_ovs.emulate import binaries
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.model.objects import PodKey, PolicyKey
+from romana_ovs_emulate import binaries
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kubernetes.fixtures import needed_binaries
 from tests.kubernetes.raw import Client, Object, Refused
 from tests.kubernetes.test_source import pods_path, policies_path, policy, romana_policy, source

@@ -16,12 +16,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.cli.main import main
-from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.kube.decode.decoder import decode
 from romana_ovs.kube.decode.objects import Document, Item
 from romana_ovs.model.labels import EVERYTHING, NO_LABELS
 from romana_ovs.model.objects import RomanaPolicy
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.controlplane import ControlPlane
 from tests.examples import PROFILE, examples
 from tests.kubernetes.raw import Client, Object, Refused
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
+from romana_ovs_emulate.controlplane import ControlPlane
 from tests.kubernetes.raw import Client, Object
 
 ACCOUNTS = ("romana-node", "romana-registry", "romana-controller")

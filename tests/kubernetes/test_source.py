@@ -18,9 +18,6 @@ from typing import Any
 import pytest
 import yaml
 
-from romana_ovs.emulate import binaries
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.list_watch import Follower
 from romana_ovs.kube.api.messages import Health, Listed, Said, Seen, Start
@@ -34,6 +31,9 @@ from romana_ovs.model.errors import DeniedError, UnreachableError
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import KubernetesPolicy, Pod, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate import binaries
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kube.api.child import SECONDS, Child, child
 from tests.kubernetes.raw import Client
 

@@ -20,8 +20,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from bench.echo import EchoProbe
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.messages import Seen, Start
 from romana_ovs.kube.api.resources import ALLOCATIONS
@@ -31,6 +29,8 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.sync.plan import plan
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.integration.live import Traffic
 from tests.kube.api.child import child
 from tests.kubernetes.fixtures import needed_binaries

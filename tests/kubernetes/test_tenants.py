@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.emulate.controlplane import ControlPlane
 from romana_ovs.kube.admission.tenancy import tenant_object_name
+from romana_ovs_emulate.controlplane import ControlPlane
 from tests.kubernetes.raw import Client, Object, Refused
 
 TENANTS = "/apis/romana.io/v1/tenants"

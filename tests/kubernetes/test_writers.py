@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 
 from romana_ovs.controller.conditions import tenant_object_name
-from romana_ovs.emulate.controlplane import ControlPlane
-from romana_ovs.emulate.kube import manifests_folder
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.desired import (
     AllRefused,
@@ -39,6 +37,8 @@ from romana_ovs.kube.api.status_queue import WRITES_A_SECOND, WRITES_AT_ONCE
 from romana_ovs.kube.decode.decoder import decode_served
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
 from tests.kube.api.child import Child
 from tests.kubernetes.raw import Client
 from tests.kubernetes.raw import Refused as Denied

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.emulate.system import inside, ip_batch, within
 from romana_ovs.switch import ethertypes
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
+from romana_ovs_emulate.system import inside, ip_batch, within
 from tests.integration.live import eventually
 from tests.integration.scenarios.space import Tap, run, udp_socket
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
-from romana_ovs.emulate.fabric import TUNNEL_KEY, underlay_address
+from romana_ovs_emulate.fabric import TUNNEL_KEY, underlay_address
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.frameset import Aim, FrameSet

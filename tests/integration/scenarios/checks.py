@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from romana_ovs.emulate.fabric import Fabric
 from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios.live import Live
 
 FOLDER = Path(__file__).parent

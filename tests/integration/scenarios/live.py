@@ -7,14 +7,14 @@ from pathlib import Path
 from types import TracebackType
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
-from romana_ovs.emulate.controller import Event, Programmed
-from romana_ovs.emulate.emulation import Emulation, Plan
-from romana_ovs.emulate.fabric import Fabric
-from romana_ovs.emulate.manifests import Manifests
-from romana_ovs.emulate.probe import Measurement, measure
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix
+from romana_ovs_emulate.controller import Event, Programmed
+from romana_ovs_emulate.emulation import Emulation, Plan
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.manifests import Manifests
+from romana_ovs_emulate.probe import Measurement, measure
 
 NODES = 3
 LOOK = 0.6

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from romana_ovs.emulate import system
-from romana_ovs.emulate.agent.zygote import enter
-from romana_ovs.emulate.nodes import Node
-from romana_ovs.emulate.system import NETNS_FOLDER, inside
 from romana_ovs.switch.ethertypes import filter_ports
+from romana_ovs_emulate import system
+from romana_ovs_emulate.netns import enter
+from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.system import NETNS_FOLDER, inside
 from tests.integration.frames import checksum
 
 ETH_P_ALL = 0x0003

@@ -1,1 +1,0 @@
-"""An emulated cluster on this machine: nodes, pods, servers, probes, prompt."""

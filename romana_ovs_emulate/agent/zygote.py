@@ -1,0 +1,94 @@
+"""The small process that forks one agent for each pod, and removes the run should its parent die.
+
+Run as `python -m romana_ovs_emulate.agent.zygote FD FOLDER`: FD is a SOCK_SEQPACKET socket to the parent,
+FOLDER the run's. Each packet asks for one agent: `{"pod": ..., "netns": path}` with its control socket as
+ancillary data; the answer is `{"pid": n}` or `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from romana_ovs_emulate.agent.pod import PodAgent
+from romana_ovs_emulate.netns import enter
+
+PR_SET_PDEATHSIG = 1
+SIOCETHTOOL = 0x8946
+ETHTOOL_STXCSUM = 0x17
+POD_INTERFACE = "eth0"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Serve requests until the parent is gone, then remove what it left."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    folder = Path(sys.argv[2])
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(requests, 65536, 1)
+        if not packet:
+            break
+        requests.send(json.dumps(_fork(requests, json.loads(packet), descriptors[0])).encode())
+    requests.close()
+    _bury(folder)
+
+
+def checksums_off(interface: str) -> None:
+    """Switch TX checksum offload off: the userspace datapath does not fill checksums in. Raises OSError."""
+    value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0))
+    request = struct.pack("16sP16x", interface.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCETHTOOL, request)
+
+
+def _fork(requests: socket.socket, request: dict[str, str], descriptor: int) -> dict[str, object]:
+    """Fork the agent of a pod; `{"pid": ...}` or `{"error": ...}` in the parent, never returns in the child."""
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        requests.close()
+        os.close(ready)
+        _become_pod(request, descriptor, tell)
+    os.close(descriptor)
+    os.close(tell)
+    with os.fdopen(ready) as pipe:
+        error = pipe.read()
+    return {"error": error} if error else {"pid": pid}
+
+
+def _become_pod(request: dict[str, str], descriptor: int, tell: int) -> None:
+    """Be the agent of a pod, to the end of this process. Closing `tell` says that it is up."""
+    code = 1
+    try:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        enter(request["netns"])
+        checksums_off(POD_INTERFACE)
+        agent = PodAgent(request["pod"], socket.socket(fileno=descriptor))
+        os.close(tell)
+        agent.run()
+        code = 0
+    except OSError as error:
+        os.write(tell, str(error).encode())
+    finally:
+        os._exit(code)
+
+
+def _bury(folder: Path) -> None:
+    """Remove the run if its owner died without doing so."""
+    from romana_ovs_emulate.runs import remove_if_dead
+
+    remove_if_dead(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The parent's end of the processes inside pods: asking them to serve, to probe and to stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romana_ovs.model.errors import SetupError
+from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.runs import Run
+from romana_ovs_emulate.system import NETNS_FOLDER
+
+ANSWER_SECONDS = 10.0
+"""How long an agent may take for anything but probes, in seconds."""
+PROBE_SECONDS = 1.5
+"""How long a probe waits for an answer before its path counts as closed, in seconds."""
+PROBE_MARGIN_SECONDS = 20.0
+"""How much longer than that a loaded machine may take to report, in seconds."""
+
+Target = tuple[str, int, str, str]
+"""Whom a probe asks: address, port, protocol, and the name that should answer (empty: any)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one probe saw: whether the right pod answered, who did, how fast, and why not."""
+
+    open: bool
+    name: str | None
+    milliseconds: float
+    detail: str
+
+
+class Agent:
+    """One pod's process. Requests of several threads take turns."""
+
+    def __init__(self, pod: PodKey, control: socket.socket, pid: int) -> None:
+        self.pod = pod
+        self.pid = pid
+        self._control = control
+        self._rest = b""
+        self._number = 0
+        self._lock = threading.Lock()
+        self._answers: dict[int, dict[str, Any]] = {}
+
+    def serve(self, ports: Sequence[str]) -> Mapping[str, str]:
+        """Serve exactly `ports` (`80/tcp`); the reasons of those that could not be had. Raises SetupError."""
+        failed: Mapping[str, str] = self._ask({"op": "serve", "ports": list(ports)})["failed"]
+        return failed
+
+    def probe(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> list[Answer]:
+        """What each target answered, asked in parallel, in the order given. Raises SetupError."""
+        return self.probe_end(self.probe_begin(targets, seconds=seconds), seconds=seconds)
+
+    def probe_begin(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> int:
+        """Start `probe`; the number that `probe_end` takes. Raises SetupError."""
+        return self._begin({"op": "probe", "targets": targets, "seconds": seconds})
+
+    def probe_end(self, number: int, *, seconds: float = PROBE_SECONDS) -> list[Answer]:
+        """The answers of the probes that `probe_begin` started. Raises SetupError."""
+        found = self._end(number, seconds + PROBE_MARGIN_SECONDS)
+        return [Answer(**result) for result in found["results"]]
+
+    def stream(self, address: str, port: int, protocol: str = "tcp", *, push: bool = True) -> None:
+        """Open a stream to a server of another pod; with `push` this end sends too. Raises SetupError."""
+        self._ask({"op": "stream", "address": address, "port": port, "protocol": protocol, "push": push})
+
+    def streams(self) -> list[dict[str, Any]]:
+        """All streams that end here: role, protocol, peer, received (bytes), last (monotonic s), error."""
+        streams: list[dict[str, Any]] = self._ask({"op": "streams"})["streams"]
+        return streams
+
+    def hush(self) -> None:
+        """End all streams of this pod."""
+        self._ask({"op": "hush"})
+
+    def close(self) -> None:
+        """End the pod's process."""
+        with self._lock:
+            self._control.close()
+
+    def _ask(self, request: dict[str, object]) -> dict[str, Any]:
+        return self._end(self._begin(request), ANSWER_SECONDS)
+
+    def _begin(self, request: dict[str, object]) -> int:
+        with self._lock:
+            self._number += 1
+            number = self._number
+            try:
+                self._control.settimeout(ANSWER_SECONDS)
+                self._control.sendall(json.dumps({"id": number, **request}).encode() + b"\n")
+            except OSError as error:
+                raise SetupError(f"the process of pod {self.pod} is gone: {error}") from error
+            return number
+
+    def _end(self, number: int, seconds: float) -> dict[str, Any]:
+        """The answer to request `number`; what arrives for others meanwhile is kept for them."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            while number not in self._answers:
+                self._receive(deadline)
+            answer = self._answers.pop(number)
+        if "error" in answer:
+            raise SetupError(f"pod {self.pod}: {answer['error']}")
+        return answer
+
+    def _receive(self, deadline: float) -> None:
+        try:
+            self._control.settimeout(max(0.001, deadline - time.monotonic()))
+            data = self._control.recv(1 << 20)
+        except TimeoutError as error:
+            raise SetupError(f"the process of pod {self.pod} does not answer") from error
+        except OSError as error:
+            raise SetupError(f"the process of pod {self.pod} is gone: {error}") from error
+        if not data:
+            raise SetupError(f"the process of pod {self.pod} is gone")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            answer = json.loads(line)
+            self._answers[answer["id"]] = answer
+
+
+class Zygote:
+    """The process that forks agents. It outlives us only to remove our run, should we be killed."""
+
+    def __init__(self, run: Run) -> None:
+        """Starts it; raises SetupError when it cannot."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        argv = [sys.executable, "-m", "romana_ovs_emulate.agent.zygote", str(theirs.fileno()), str(run.folder)]
+        with theirs, (run.folder / "zygote.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                argv,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=child_environment(),
+            )
+        run.record(self._process.pid)
+        self._run = run
+        self._requests = ours
+        self._lock = threading.Lock()
+
+    def fork(self, pod: PodKey, netns: str) -> Agent:
+        """The agent of a pod, running in the named network namespace. Raises SetupError."""
+        ours, theirs = socket.socketpair()
+        request = json.dumps({"pod": pod, "netns": str(NETNS_FOLDER / netns)}).encode()
+        try:
+            with theirs, self._lock:
+                socket.send_fds(self._requests, [request], [theirs.fileno()])
+                answer = json.loads(self._requests.recv(65536) or b'{"error": "the process that forks pods is gone"}')
+        except OSError as error:
+            ours.close()
+            raise SetupError(f"the process that forks pods is gone: {error}") from error
+        if "error" in answer:
+            ours.close()
+            raise SetupError(f"pod {pod}: its process cannot run: {answer['error']}")
+        self._run.record(answer["pid"])
+        return Agent(pod, ours, answer["pid"])
+
+    def close(self) -> None:
+        """End it; call after `Run.close`, so that it finds nothing left to remove."""
+        self._requests.close()
+        self._process.wait()
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment, with this very package found first by a Python child."""
+    here = str(Path(__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))}

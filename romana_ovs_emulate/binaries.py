@@ -1,0 +1,211 @@
+"""The programs of a Kubernetes control plane: found, or built once per machine from etc/kubernetes/binaries/go.mod.
+
+`python -m romana_ovs_emulate.binaries` builds what is missing, where that can be done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from romana_ovs.data_files import data_file
+from romana_ovs.model.errors import SetupError
+
+PACKAGES = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+}
+"""Each program and the Go package that it is built from."""
+NEEDED = ("etcd", "kube-apiserver", "kubectl")
+"""What a folder of binaries must hold: what envtest, whose convention KUBEBUILDER_ASSETS is, puts there."""
+ASSETS = "KUBEBUILDER_ASSETS"
+PROGRESS_SECONDS = 15.0
+"""How often a build says how far it is, in seconds."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """A folder with the programs of a control plane, at least those of NEEDED."""
+
+    folder: Path
+
+    def path(self, program: str) -> Path:
+        """Where `program` is. Raises SetupError when this folder, somebody else's, lacks it."""
+        path = self.folder / program
+        if not os.access(path, os.X_OK):
+            raise SetupError(f"{self.folder} has no {program}: put it there, or unset {ASSETS} to have it built")
+        return path
+
+
+def find() -> Binaries | None:
+    """The programs as far as they are there: those of KUBEBUILDER_ASSETS if set, else those built before, else None.
+
+    Raises SetupError when KUBEBUILDER_ASSETS names a folder that lacks one of NEEDED.
+    """
+    given = os.environ.get(ASSETS)
+    if given:
+        binaries = Binaries(Path(given))
+        for program in NEEDED:
+            if not os.access(binaries.folder / program, os.X_OK):
+                raise SetupError(f"{ASSETS} is {given}, but there is no {program} in it that can be run")
+        return binaries
+    folder = _cache() / _key(_module())
+    return Binaries(folder) if folder.is_dir() else None
+
+
+def lacking() -> str:
+    """Why there can be no control plane here, as a sentence; empty when the programs are there or can be built."""
+    if find() is not None or shutil.which("go") is not None:
+        return ""
+    return f"needs the programs of Kubernetes: install Go to have them built, or set {ASSETS} to a folder of them"
+
+
+def obtain(progress: Progress) -> Binaries:
+    """The programs, built first where there are none (minutes; two builds never collide, a killed one leaves nothing).
+
+    Raises SetupError where that cannot be done.
+    """
+    found = find()
+    if found is not None:
+        return found
+    if reason := lacking():
+        raise SetupError(f"a Kubernetes control plane {reason}")
+    module, cache = _module(), _cache()
+    target = cache / _key(module)
+    with _building(cache, progress):
+        if not target.is_dir():
+            aside = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
+            try:
+                _build(module, aside, progress)
+                aside.chmod(0o755)
+                aside.rename(target)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    return Binaries(target)
+
+
+def _module() -> Path:
+    """The folder of go.mod and go.sum."""
+    return data_file("kubernetes/binaries")
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "romana-ovs" / "kubernetes"
+
+
+def _version(module: Path) -> str:
+    """The version of Kubernetes that a module asks for, such as `1.37.2`."""
+    found = re.search(r"^\s*k8s\.io/kubernetes v(\d+\.\d+\.\d+)\b", (module / "go.mod").read_text(), re.MULTILINE)
+    if found is None:
+        raise SetupError(f"{module / 'go.mod'} does not ask for k8s.io/kubernetes")
+    return found[1]
+
+
+def _key(module: Path) -> str:
+    """The name of the folder in the cache: other sources are other programs."""
+    text = b"".join((module / name).read_bytes() for name in ("go.mod", "go.sum"))
+    return f"{_version(module)}-{platform.machine()}-{hashlib.sha256(text).hexdigest()[:12]}"
+
+
+@contextlib.contextmanager
+def _building(cache: Path, progress: Progress) -> Iterator[None]:
+    """Be the only build in this cache, and remove what killed ones left."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file: IO[str] = (cache / ".lock").open("w")
+    except OSError as error:
+        raise SetupError(f"the folder {cache} cannot be used: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("Another build of Kubernetes is under way; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        for left in cache.glob(".building-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def _build(module: Path, folder: Path, progress: Progress) -> None:
+    """Build every program into `folder`. Go keeps what it compiled: a second attempt goes on where one ended."""
+    version = _version(module)
+    progress(f"Building Kubernetes {version} with Go, once for this machine (about ten minutes on two cores)")
+    process = subprocess.Popen(
+        ["go", "build", "-v", "-trimpath", "-ldflags", _stamp(version), "-o", f"{folder}{os.sep}", *PACKAGES.values()],
+        cwd=module,
+        env={**os.environ, "GOWORK": "off"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    try:
+        words = _follow(process, progress)
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if code != 0:
+        raise SetupError(f"Kubernetes cannot be built with Go: {'; '.join(words)}")
+    # Go names a program by the last part of its package's path that is no version.
+    (folder / "server").rename(folder / "etcd")
+
+
+def _follow(process: subprocess.Popen[str], progress: Progress) -> list[str]:
+    """Say now and then how many packages are compiled; the last lines, which tell what is wrong when it fails."""
+    last: list[str] = []
+    compiled, told = 0, time.monotonic()
+    for line in process.stderr or ():
+        last = [*last, line.strip()][-6:]
+        compiled += not line.startswith(("go:", "#"))
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            progress(f"  {compiled} packages compiled, {last[-1]}")
+    return last
+
+
+def _stamp(version: str) -> str:
+    """What the linker is told, so that the programs know their version (they refuse to guess it)."""
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())])
+
+
+def main() -> int:
+    """0 after building what can be built; where nothing can be, that is said, and an error only in CI."""
+    try:
+        if (reason := lacking()) and not os.environ.get("CI"):
+            print(f"The tests on a Kubernetes API server will be skipped: that {reason}.")
+        else:
+            obtain(lambda text: print(text, flush=True))
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

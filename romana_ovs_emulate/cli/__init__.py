@@ -1,0 +1,1 @@
+"""The subcommands of `romana-ovs` that emulate a cluster, one module each."""

@@ -1,0 +1,40 @@
+"""`romana-ovs clean`: removes what a killed run of ours left behind, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate import runs
+
+HELP = "remove what a killed run left behind, and nothing else"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds nothing: runs that still live are never touched, so there is nothing to choose."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after removing what dead runs left. Raises SetupError without root."""
+    if os.geteuid() != 0:
+        raise SetupError("clean needs root (it removes network namespaces and ends processes): run it with sudo")
+    removed = runs.clean(runs.RUNS_FOLDER)
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "removed": [
+                        {"run": one.run, "processes": one.processes, "namespaces": list(one.namespaces)}
+                        for one in removed
+                    ]
+                }
+            )
+        )
+    elif not removed:
+        print("Nothing to remove.")
+    else:
+        for one in removed:
+            print(f"Removed run {one.run}: {one.processes} processes, {len(one.namespaces)} network namespaces.")
+    return 0

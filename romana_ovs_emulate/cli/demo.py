@@ -1,0 +1,253 @@
+"""`romana-ovs demo`: the first public demonstration, again, on real bridges with real servers, measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from romana_ovs.cli.drawing import draw_matrix
+from romana_ovs.data_files import data_file
+from romana_ovs.model.errors import InputError, SetupError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.matrix import Matrix, Opening, difference
+from romana_ovs_emulate.cli.demo_stage import PORTS, Stage, folder_stage, kubernetes_stage
+from romana_ovs_emulate.cli.session import Session, ended_by_signals, show_matrix
+from romana_ovs_emulate.controller import Programmed
+from romana_ovs_emulate.cut import Cut, open_connection
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.prompt import Prompt
+
+HELP = "the demonstration of tenants, tiers and a policy, measured with real servers on an emulated cluster"
+FRONTEND = PodKey("default/nginx-frontend")
+BACKEND = PodKey("default/nginx-backend")
+POLICY_PORT = "80/tcp"
+NODES = 3
+"""With two, round-robin placement puts frontend and backend on one node; the rules shall be seen across nodes."""
+CUT_LIMIT_MS = 1000.0
+"""An open connection must be cut in both directions within this time of the change, in milliseconds."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `demo` takes."""
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        metavar="N",
+        default=NODES,
+        help=f"how many nodes there are (default {NODES}: frontend and backend are then apart)",
+    )
+    parser.add_argument(
+        "--kubernetes", action="store_true", help="with a real Kubernetes API server, where kubectl makes what is shown"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the cluster up, with a prompt")
+    parser.add_argument(
+        "--fabric",
+        choices=[fabric.value for fabric in Fabric],
+        default=Fabric.LINK.value,
+        help="how nodes are joined (default link)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 1 when anything measured is not as it must be. Raises InputError and SetupError."""
+    if args.nodes < 1:
+        raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
+    stage_of = kubernetes_stage if args.kubernetes else folder_stage
+    with ended_by_signals(), stage_of(demo_folder(), args.nodes, Fabric(args.fabric)) as stage:
+        began = time.monotonic()
+        with stage.session.emulation as emulation:
+            stage.settle()
+            screen = Console(quiet=args.json, highlight=False)
+            demo = Demo(stage, screen)
+            demo.play(time.monotonic() - began)
+            _conclude(demo, as_json=args.json)
+            if args.keep and not args.json:
+                told = f"\nThe cluster stays up. {stage.stays} (help, exit)"
+                screen.print(told, markup=False, soft_wrap=True)
+                stage.session.edits.begin()
+                Prompt(emulation, show_matrix=lambda asked: show_matrix(stage.session, asked)).run()
+    return 1 if demo.faults else 0
+
+
+def demo_folder() -> Path:
+    """The folder of the demonstration's manifests. Raises SetupError when it is missing."""
+    return data_file("demo")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what was measured, and what opened and closed since the step before."""
+
+    name: str
+    matrix: Matrix
+    opened: Sequence[Opening]
+    closed: Sequence[Opening]
+
+    def to_json(self) -> dict[str, object]:
+        """As docs/design.md section 8 writes it."""
+        return {
+            "name": self.name,
+            "matrix": self.matrix.to_json(),
+            "opened": [one.to_json() for one in self.opened],
+            "closed": [one.to_json() for one in self.closed],
+        }
+
+
+@dataclass(slots=True)
+class Demo:
+    """The steps on a running cluster; `faults` are sentences about what is not as it must be."""
+
+    stage: Stage
+    screen: Console
+    steps: list[Step] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def session(self) -> Session:
+        """The session of the stage."""
+        return self.stage.session
+
+    def play(self, start_seconds: float) -> None:
+        """All four steps. Raises SetupError when the cluster itself fails."""
+        emulation = self.session.emulation
+        self.figures["start_seconds"] = round(start_seconds, 2)
+        packets = emulation.state.packet_ins
+        if not {FRONTEND, BACKEND} <= emulation.pods.keys():
+            raise SetupError(f"the demonstration needs the pods {FRONTEND} and {BACKEND}")
+        self._step("a", "Tenants are apart: t2 cannot reach t1, nor t1 t2", self._tenants_apart)
+        self._step("b", "Tiers are apart: t1's frontend cannot reach t1's backend", self._tiers_apart)
+        applied = self._change(self.stage.apply)
+        self._step("c", "The policy is applied: frontend reaches backend on TCP 80, nothing else opens", self._one_path)
+        removed, cut = self._remove()
+        self._step("d", "The policy is removed: the path closes, an open connection is cut", self._closed_again)
+        self._judge_cut(cut)
+        packets = emulation.state.packet_ins - packets
+        if packets:
+            self.faults.append(f"{packets} packets were sent to the controller, should be none")
+        self.figures.update(
+            {
+                "flows": {name: dict(node.flows) for name, node in sorted(emulation.state.nodes.items())},
+                "applied_milliseconds": round(applied.milliseconds, 1),
+                "removed_milliseconds": round(removed.milliseconds, 1),
+                "flow_mods": {"applied": dict(applied.sent), "removed": dict(removed.sent)},
+                "cut_milliseconds": {"client": _rounded(cut.client), "server": _rounded(cut.server)},
+                "packets_to_controller": packets,
+            }
+        )
+
+    def _step(self, letter: str, title: str, claims: Callable[[Step], Iterator[str]]) -> None:
+        """Measure, compare with the reference and with what the step claims, draw."""
+        expected, measured = self.session.measure(PORTS)
+        before = self.steps[-1].matrix if self.steps else Matrix.of(measured.matrix.pods, measured.matrix.ports, ())
+        opened, closed = difference(before, measured.matrix)
+        step = Step(f"{letter}: {title}", measured.matrix, opened, closed)
+        faults = [f"{one}" for one in measured.differences(expected)] + list(claims(step))
+        self.screen.print(f"\n({letter}) {title}", style="bold", markup=False, soft_wrap=True)
+        changes = (opened, closed) if self.steps else ((), ())
+        draw_matrix(measured.matrix, console=self.screen, opened=changes[0], closed=changes[1])
+        for word, openings in zip(("opened", "closed"), changes, strict=True):
+            for one in openings:
+                self.screen.print(f"  {word}: {_listed([one])}", markup=False, soft_wrap=True)
+        if self.steps and not opened and not closed:
+            self.screen.print("  nothing opened or closed since the step before")
+        for fault in faults:
+            self.screen.print(f"  WRONG: {fault}", style="bold red", markup=False, soft_wrap=True)
+        self.steps.append(step)
+        self.faults += [f"step {letter}: {fault}" for fault in faults]
+
+    def _tenant(self, pod: PodKey) -> str:
+        cluster = self.session.source.read().cluster
+        return cluster.tenant_of(cluster.pods[pod])
+
+    def _tenants_apart(self, step: Step) -> Iterator[str]:
+        tenants = {pod: self._tenant(pod) for pod in step.matrix.pods}
+        if len(set(tenants.values())) < 2:
+            yield "there are not two tenants"
+        openings = list(step.matrix.openings())
+        for one in openings:
+            if tenants[one.source] != tenants[one.destination]:
+                yield f"{one.source} of {tenants[one.source]} reaches {one.destination} on {one.port}"
+        if not openings:
+            yield "nobody reaches anybody, so the measurement proves nothing"
+
+    def _tiers_apart(self, step: Step) -> Iterator[str]:
+        for port in step.matrix.ports:
+            if step.matrix.allows(FRONTEND, BACKEND, port):
+                yield f"{FRONTEND} reaches {BACKEND} on {port}"
+
+    def _one_path(self, step: Step) -> Iterator[str]:
+        wanted = Opening(FRONTEND, BACKEND, POLICY_PORT)
+        if list(step.opened) != [wanted]:
+            yield f"opened {_listed(step.opened)}, should be {_listed([wanted])}"
+        if step.closed:
+            yield f"closed {_listed(step.closed)}, should be nothing"
+
+    def _closed_again(self, step: Step) -> Iterator[str]:
+        wanted = Opening(FRONTEND, BACKEND, POLICY_PORT)
+        if list(step.closed) != [wanted]:
+            yield f"closed {_listed(step.closed)}, should be {_listed([wanted])}"
+        if step.opened:
+            yield f"opened {_listed(step.opened)}, should be nothing"
+
+    def _change(self, edit: Callable[[], None]) -> Programmed:
+        """Make an edit and wait until every switch has it."""
+        generation = self.session.emulation.state.generation
+        edit()
+        return self.session.emulation.programmed_after(generation)
+
+    def _remove(self) -> tuple[Programmed, Cut]:
+        """Remove the policy while a connection that it allows pushes data both ways."""
+        pods = self.session.emulation.pods
+        with open_connection(pods[FRONTEND], pods[BACKEND], 80, "tcp") as connection:
+            changed = time.monotonic()
+            removed = self._change(self.stage.remove)
+            return removed, connection.await_cut(changed)
+
+    def _judge_cut(self, cut: Cut) -> None:
+        words = {
+            end: "never" if ms is None else f"after {ms:.0f} ms"
+            for end, ms in (("the client's", cut.server), ("the server's", cut.client))
+        }
+        said = ", ".join(f"{end} data stopped {when}" for end, when in words.items())
+        self.screen.print(f"  the open connection: {said}", soft_wrap=True)
+        if not cut.within(CUT_LIMIT_MS):
+            self.faults.append(f"step d: the open connection was not cut within {CUT_LIMIT_MS:.0f} ms: {said}")
+
+
+def _conclude(demo: Demo, *, as_json: bool) -> None:
+    """The figures and the verdict, or everything as JSON."""
+    if as_json:
+        steps = [step.to_json() for step in demo.steps]
+        print(json.dumps({"steps": steps, "figures": demo.figures, "faults": demo.faults}))
+        return
+    figures = demo.figures
+    flows = figures["flows"]
+    total = flows.items() if isinstance(flows, dict) else ()
+    counts = ", ".join(f"{name} {kinds.get('total')}" for name, kinds in total)
+    demo.screen.print(
+        f"\nFlows per node: {counts}. {demo.stage.change} to programmed: {figures['applied_milliseconds']} ms applied, "
+        f"{figures['removed_milliseconds']} ms removed. Packets sent to the controller: "
+        f"{figures['packets_to_controller']}.",
+        style="bold",
+        soft_wrap=True,
+    )
+    if not demo.faults:
+        demo.screen.print("Every step is as it must be.", style="green")
+    for fault in demo.faults:
+        print(f"WRONG: {fault}", file=sys.stderr)
+
+
+def _listed(openings: Sequence[Opening]) -> str:
+    return ", ".join(f"{one.source} -> {one.destination} {one.port}" for one in openings) or "nothing"
+
+
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 1)

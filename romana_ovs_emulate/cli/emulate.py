@@ -1,0 +1,117 @@
+"""`romana-ovs emulate`: a folder of manifests, or an API server's cluster, on emulated nodes of real bridges."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from romana_ovs.config import FILE_NAME
+from romana_ovs.kube.manifests.store import DEFAULT_NODES
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.errors import InputError
+from romana_ovs_emulate.cli.session import Session, draw, ended_by_signals, parse_ports, show_matrix
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.prompt import Prompt
+
+HELP = "run a folder of manifests on an emulated cluster of real Open vSwitch bridges"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `emulate` takes."""
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, nargs="?", help="the folder of manifests; edits of it apply live"
+    )
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="in place of DIR: emulated nodes for the cluster of this API server",
+    )
+    parser.add_argument(
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="with --kubeconfig: the settings (for a folder they are in DIR/romana.conf)",
+    )
+    parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes there are (default 2)")
+    parser.add_argument(
+        "--fabric",
+        choices=[fabric.value for fabric in Fabric],
+        default=Fabric.LINK.value,
+        help="how nodes are joined (default link)",
+    )
+    parser.add_argument("--probe", metavar="PORTS", help="measure these ports (80/tcp,81/udp,...) and end")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keep addresses and numbers in this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 1 when a probe finds a difference. Raises InputError and SetupError."""
+    ports = parse_ports(args.probe) if args.probe is not None else ()
+    if args.nodes is not None and args.nodes < 1:
+        raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
+    session = _session(args, ports)
+    with ended_by_signals():
+        if ports:
+            return _probe(session, ports, as_json=args.json)
+        return _stay(session)
+
+
+def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
+    if (args.folder is None) is (args.kubeconfig is None):
+        raise InputError.because("name either a folder of manifests or, by --kubeconfig, an API server")
+    if args.folder is not None:
+        if args.config_file is not None:
+            raise InputError.because(f"--config-file goes with --kubeconfig; DIR has its settings in {FILE_NAME}")
+        return Session.prepare(
+            args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
+        )
+    from romana_ovs_emulate.cli import api_session  # a client of Kubernetes takes long to import, and folders need none
+
+    wish = api_session.Wish(
+        kubeconfig=args.kubeconfig,
+        nodes=args.nodes or DEFAULT_NODES,
+        fabric=Fabric(args.fabric),
+        settings=args.config_file,
+        state=args.state,
+        ports=ports,
+        as_json=args.json,
+    )
+    return api_session.prepare(wish)[1]
+
+
+def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
+    with session.emulation as emulation:
+        emulation.settle()
+        session.screen.print("[dim]measuring ...[/]")
+        expected, measured = session.measure(ports)
+    differences = measured.differences(expected)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "expected": expected.to_json(),
+                    "measured": measured.matrix.to_json(),
+                    "differences": [one.to_json() for one in differences],
+                }
+            )
+        )
+    else:
+        draw(session, expected, measured.matrix, differences)
+    return 1 if differences else 0
+
+
+def _stay(session: Session) -> int:
+    """Run the prompt until the user leaves."""
+    with session.emulation as emulation:
+        state = emulation.settle()
+        session.edits.begin()
+        pods, nodes = len(emulation.pods), len(emulation.nodes)
+        session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are refused.")
+        for node in emulation.nodes.values():
+            session.screen.print(f"{node.name}: {node.dump_flows}", markup=False, soft_wrap=True)
+        said = f"Edit {session.source.edited} and see; help tells what can be typed."
+        session.screen.print(said, markup=False, soft_wrap=True)
+        Prompt(emulation, show_matrix=lambda asked: show_matrix(session, asked)).run()
+    return 0

@@ -1,0 +1,224 @@
+"""What `emulate` and `demo` have in common: a described cluster, its emulation, and what is shown of the two."""
+
+from __future__ import annotations
+
+import json
+import readline
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.cli.common import warn
+from romana_ovs.cli.drawing import draw_matrix, group_names
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.errors import InputError, RomanaError
+from romana_ovs.model.objects import Protocol
+from romana_ovs.policy.matrix import Matrix
+from romana_ovs_emulate.controller import Event, Programmed
+from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
+from romana_ovs_emulate.emulation import Emulation, Plan
+from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.manifests import Expectation, Manifests
+from romana_ovs_emulate.probe import Difference, Measurement, measure
+from romana_ovs_emulate.prompt import PROMPT
+from romana_ovs_emulate.reporter import Reporter
+
+SHOWN_DIFFERENCES = 50
+
+
+def parse_ports(text: str) -> tuple[PortRef, ...]:
+    """The ports of `80/tcp,81/udp`. Raises InputError."""
+    ports = tuple(dict.fromkeys(PortRef.parse(word) for word in text.split(",") if word.strip()))
+    for port in ports:
+        if not isinstance(port.protocol, Protocol):
+            raise InputError.because(f"{port} cannot be probed: only tcp, udp and sctp ports can")
+    if not ports:
+        raise InputError.because("no port is given: write them as 80/tcp,81/udp")
+    return ports
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an orderly end, as Ctrl-C is one."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A cluster that is described somewhere and its emulation, not yet started (`emulation` is the context manager)."""
+
+    source: Expectation
+    emulation: Emulation
+    edits: Edits
+    screen: Console
+
+    @classmethod
+    def prepare(
+        cls,
+        folder: Path,
+        nodes: int | None,
+        fabric: Fabric,
+        *,
+        ports: Sequence[PortRef] = (),
+        state: Path | None = None,
+        as_json: bool = False,
+    ) -> Session:
+        """A session for a folder. Raises InputError when the folder cannot be used."""
+        manifests = Manifests(folder, nodes)
+        warn(manifests.first)
+        return cls.over(manifests, _plan(manifests, fabric, ports, state), ports=ports, as_json=as_json)
+
+    @classmethod
+    def over(
+        cls,
+        source: Expectation,
+        plan: Plan,
+        *,
+        ports: Sequence[PortRef] = (),
+        as_json: bool = False,
+        reporter: Callable[[Emulation], Reporter] | None = None,
+    ) -> Session:
+        """A session for any source, emulated by `plan`; who reports of it is made by `reporter`."""
+        screen = Console(stderr=True, highlight=False)
+        session: Session
+
+        def listener(event: Event) -> None:
+            session.hear(event, ports)
+
+        def progress(step: str) -> None:
+            screen.print(f"[dim]{step} ...[/]")
+
+        emulation = Emulation(plan, progress=progress, listener=listener, complain=lambda text: session.complain(text))
+        if reporter is not None:
+            emulation.reporter = reporter(emulation)
+        source.addresses = emulation.addresses
+        edits = Edits(
+            source.cluster_and_matrix,
+            settled=lambda: emulation.settled,
+            edited=lambda edit: _show_edit(edit, as_json=as_json),
+            refused=lambda problems: _show_refusal(problems, as_json=as_json),
+        )
+        session = cls(source, emulation, edits, screen)
+        return session
+
+    def hear(self, event: Event, ports: Sequence[PortRef]) -> None:
+        """Follow an event: new ports are served, edits are told."""
+        try:
+            if isinstance(event, Programmed):
+                self.emulation.serve(self.source.served(ports))
+            self.edits.take(event)
+        except RomanaError as error:
+            self.complain(str(error))
+
+    def catch_up(self) -> None:
+        """The cluster is described otherwise, maybe of late: the controller may have told of it already."""
+        try:
+            self.edits.catch_up()
+        except RomanaError as error:
+            self.complain(str(error))
+
+    def complain(self, text: str) -> None:
+        """Tell the user, whatever is being shown."""
+        self.screen.print(text, style="red", markup=False)
+
+    def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:
+        """(expected, measured) of every pair of pods that run by `ports`; says which do not. Raises SetupError."""
+        everyone, running = self.source.expected(ports), self.emulation.pods
+        for pod in everyone.pods:
+            if pod not in running:
+                self.screen.print(f"{pod} does not run, so it is not measured", style="yellow", markup=False)
+        expected = Matrix.of(
+            running,
+            everyone.ports,
+            (one for one in everyone.openings() if one.source in running and one.destination in running),
+        )
+        forget = self.emulation.forget_sctp
+        return expected, measure(running, everyone.ports, expected=expected, forget_sctp=forget)
+
+
+def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state: Path | None) -> Plan:
+    cluster = manifests.first.cluster
+    settings = manifests.folder / "romana.conf"
+    return Plan(
+        source=manifests.folder.resolve(),
+        nodes=tuple(sorted(cluster.nodes)),
+        count=manifests.count,
+        addresses=AddressPlan.of(cluster.settings),
+        fabric=fabric,
+        ports=manifests.served(ports),
+        settings=(settings.resolve(),) if settings.is_file() else (),
+        state_file=state.resolve() if state else None,
+    )
+
+
+def show_matrix(session: Session, asked: Sequence[str]) -> None:
+    """Measure and draw for the prompt: the ports asked for, else those of the containers. Raises InputError."""
+    ports = (
+        parse_ports(",".join(asked))
+        if asked
+        else tuple(PortRef.parse(port) for port in session.source.expected().ports)
+    )
+    session.emulation.serve(session.source.served(ports))
+    expected, measured = session.measure(ports)
+    draw(session, expected, measured.matrix, measured.differences(expected))
+
+
+def draw(session: Session, expected: Matrix, measured: Matrix, differences: Sequence[Difference]) -> None:
+    """Draw what was measured, and what was expected where the two differ."""
+    console = Console(highlight=False)
+    groups = group_names(session.source.read().cluster)
+    console.print("Measured with real packets:", style="bold")
+    draw_matrix(measured, console=console, groups=groups)
+    if not differences:
+        console.print("\nThis is exactly what the reference evaluation expects.", style="green")
+        return
+    console.print("\nExpected by the reference evaluation:", style="bold")
+    draw_matrix(expected, console=console, groups=groups)
+    console.print(f"\n{len(differences)} differences:", style="bold red")
+    for one in differences[:SHOWN_DIFFERENCES]:
+        console.print(f"  {one}", markup=False, soft_wrap=True)
+    if len(differences) > SHOWN_DIFFERENCES:
+        console.print(f"  and {len(differences) - SHOWN_DIFFERENCES} more; --json has all of them")
+
+
+def _show_edit(edit: Edit, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "edit", **edit.to_json()}), flush=True)
+        return
+    _interrupt(edit.lines(), style="cyan")
+
+
+def _show_refusal(problems: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "refused", "problems": list(problems)}), flush=True)
+        return
+    _interrupt(refusal_lines(problems), style="yellow")
+
+
+def _interrupt(lines: Sequence[str], *, style: str) -> None:
+    """Print lines in the middle of a prompt, and the prompt again."""
+    screen = Console(highlight=False)
+    prompting = sys.stdin.isatty() and screen.is_terminal
+    if prompting:
+        screen.print()
+    for line in lines:
+        screen.print(line, style=style, markup=False, soft_wrap=True)
+    if prompting:
+        sys.stdout.write(f"{PROMPT}{readline.get_line_buffer()}")
+    sys.stdout.flush()

@@ -1,0 +1,255 @@
+"""The controller as a child process, and what it reports over its status socket.
+
+The socket carries one JSON object a line: `state` (the whole of what is known now), `programmed` (every switch
+has what a change of the manifests asked for) and `refused` (a change that is not followed).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from romana_ovs.model.errors import SetupError
+from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.agents import child_environment
+from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.runs import Run
+
+CONNECT_SECONDS = 20.0
+"""How long the controller may take to offer its status socket, in seconds."""
+RETRY_SECONDS = 0.02
+"""How often to try it until then: a socket that does not exist yet cannot be waited for."""
+END_SECONDS = 5.0
+LOG_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as the controller sees it; `flows` counts them by kind, `address` (maybe empty) is its own."""
+
+    connected: bool = False
+    synced_generation: int = -1
+    flows: Mapping[str, int] = field(default_factory=dict)
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A pod as the controller placed it; `port` is its OpenFlow port once its interface is there.
+
+    `uid` is the one by which the controller knows it, maybe empty.
+    """
+
+    node: str
+    address: str
+    mac: str
+    port: int | None = None
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the controller reports at one moment."""
+
+    generation: int = -1
+    nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    pods: Mapping[PodKey, PodState] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    packet_ins: int = 0
+    pending: bool = False
+    """Some of it waits for all switches to confirm what they were told before."""
+
+    def settled(self, nodes: Collection[str], *, failed: Collection[PodKey] = ()) -> bool:
+        """Whether the switches of `nodes` have what this generation asks for, and every pod of theirs has its port.
+
+        Pods that have `failed` to start have none.
+        """
+        there = (node for name, node in self.nodes.items() if name in nodes)
+        followed = (node.connected and node.synced_generation >= self.generation for node in there)
+        return (
+            not self.pending
+            and all(followed)
+            and all(pod.port is not None for key, pod in self.pods.items() if pod.node in nodes and key not in failed)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Programmed:
+    """A change is in every switch: how long that took from the file's change, and what was sent to each node."""
+
+    generation: int
+    milliseconds: float
+    sent: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A change is not followed; the version before it stays."""
+
+    problems: tuple[str, ...]
+
+
+Event = State | Programmed | Refused
+
+
+def parse_event(line: str | bytes) -> Event | None:
+    """The event in one line, or None for a kind that this version does not know. Raises SetupError."""
+    try:
+        event = json.loads(line)
+        kind = event["event"]
+        if kind == "state":
+            return _state(event)
+        if kind == "programmed":
+            return Programmed(event["generation"], event["milliseconds"], event.get("sent", {}))
+        if kind == "refused":
+            return Refused(_texts(event["problems"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SetupError(f"the controller reported something unreadable: {error!r} in {line!r}") from error
+    return None
+
+
+def _state(event: Mapping[str, Any]) -> State:
+    return State(
+        generation=event["generation"],
+        nodes={
+            name: NodeState(
+                connected=bool(node.get("connected")),
+                flows=node.get("flows") or {},
+                synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
+                address=node.get("address") or "",
+            )
+            for name, node in event["nodes"].items()
+        },
+        pods={
+            PodKey(key): PodState(pod["node"], pod["address"], pod["mac"], pod.get("port"), pod.get("uid") or "")
+            for key, pod in event["pods"].items()
+        },
+        problems=_texts(event.get("problems", ())),
+        refused=_texts(event.get("refused", ())),
+        packet_ins=event.get("packet_ins", 0),
+        pending=event.get("pending", False),
+    )
+
+
+def _texts(problems: Iterable[object]) -> tuple[str, ...]:
+    return tuple(one if isinstance(one, str) else json.dumps(one) for one in problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the controller is started with; `settings` are further configuration files.
+
+    `source` is the setting that names where its cluster comes from. `nodes` None: the source names them.
+    """
+
+    source: Mapping[str, Path]
+    nodes: int | None
+    state_file: Path
+    settings: Sequence[Path] = ()
+
+
+class Controller:
+    """The controller's process. `start` and `stop` may alternate; the data plane goes on meanwhile."""
+
+    def __init__(self, run: Run, nodes: Sequence[Node], options: Options) -> None:
+        self.socket = controller_socket(run)
+        self._run = run
+        self._status = run.folder / "status.sock"
+        self._log = run.folder / "controller.log"
+        self._config = run.folder / "controller.conf"
+        self._settings = options.settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._config.write_text(_config(nodes, options, self._status))
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None while it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Start it; it is ready when its events say so."""
+        for path in (self.socket, self._status):
+            path.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "romana_ovs", "controller"]
+        for path in (*self._settings, self._config):
+            argv += ["--config-file", str(path)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*argv, "--ofp-listen-host", str(self.socket)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=child_environment(),
+            )
+        self._run.record(self._process.pid)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it (SIGKILL: without letting it notice). Idempotent."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def events(self) -> Iterator[Event]:
+        """What it reports, until it ends. Raises SetupError, with its last words, when it never reports."""
+        with self._connect() as status, status.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
+            for line in lines:
+                event = parse_event(line)
+                if event is not None:
+                    yield event
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        try:
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        except FileNotFoundError:
+            return ""
+
+    def _connect(self) -> socket.socket:
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            status = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                status.connect(str(self._status))
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                status.close()
+                words = f"its log ends:\n{self.last_words()}"
+                if self.pid is None:
+                    raise SetupError(f"the controller ended at once; {words}") from error
+                if time.monotonic() > deadline:
+                    raise SetupError(f"the controller reports nothing for {CONNECT_SECONDS:.0f} s; {words}") from error
+                time.sleep(RETRY_SECONDS)
+            else:
+                return status
+
+
+def controller_socket(run: Run) -> Path:
+    """Where the controller of a run listens for its switches."""
+    return run.folder / "controller.sock"
+
+
+def _config(nodes: Sequence[Node], options: Options, status: Path) -> str:
+    """The configuration file that the emulator adds to the user's own."""
+    values = {
+        **options.source,
+        **({"nodes": options.nodes} if options.nodes is not None else {}),
+        "ovsdb": ",".join(node.ovsdb for node in nodes),
+        "state_file": options.state_file,
+        "status_socket": status,
+    }
+    return "[romana]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())

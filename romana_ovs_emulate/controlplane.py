@@ -1,0 +1,344 @@
+"""A real Kubernetes control plane as private processes on this machine: etcd, API server, and what else is asked for.
+
+    with ControlPlane() as plane:
+        plane.kubectl("get", "nodes")
+
+Everything lies in a run folder (romana_ovs_emulate/runs.py), so two never collide, and what a killed process leaves
+is removed by the next run or by `romana-ovs clean`. Only loopback, or the address that is given, is listened on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.binaries import Binaries, Progress, obtain
+from romana_ovs_emulate.daemon import Daemon
+from romana_ovs_emulate.pki import Pair, make_authority, make_key, public_key, write_kubeconfig
+from romana_ovs_emulate.runs import RUNS_FOLDER, Run, start_run
+
+LOOPBACK = "127.0.0.1"
+SERVICE_RANGE = "10.96.0.0/16"
+SERVICE_ADDRESS = "10.96.0.1"
+"""Where pods would reach the API server: the first address of SERVICE_RANGE."""
+ISSUER = "https://kubernetes.default.svc"
+READY_SECONDS = 60.0
+"""How long the API server may take to be ready, on a loaded machine, in seconds."""
+RETRY_SECONDS = 0.05
+NICENESS = 5
+"""An API server that starts takes all the machine gives; it must not keep the switches beside it from forwarding."""
+ATTEMPTS = 3
+"""How often another port is tried, when somebody took the free one first."""
+REQUEST_SECONDS = 10.0
+COMMAND_SECONDS = 120.0
+MASTERS = "system:masters"
+
+
+class ControlPlane:
+    """A control plane, running between `__enter__` and `__exit__`; its parts may be ended and started in between."""
+
+    def __init__(
+        self,
+        *,
+        address: str = LOOPBACK,
+        controllers: bool = False,
+        binaries: Binaries | None = None,
+        progress: Progress = lambda text: None,
+        options: Sequence[str] = (),
+        niceness: int = NICENESS,
+    ) -> None:
+        """Nothing is started yet.
+
+        `address` is what the API server listens on, `controllers` asks for kube-controller-manager and
+        kube-scheduler too. Without controllers nothing makes service accounts, so pods do without. `options` are
+        further ones for the API server. `niceness` is how much all of it gives way to others.
+        """
+        self._address = address
+        self._controllers = controllers
+        self._binaries = binaries
+        self._progress = progress
+        self._options = tuple(options)
+        self._niceness = niceness
+        self._run: Run | None = None
+        self._daemons: dict[str, Daemon] = {}
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        """Start everything; returns when it is ready. Raises SetupError, with the last words of what failed."""
+        self._binaries = self._binaries or obtain(self._progress)
+        programs = {name: self._binaries.path(name) for name in (*_PARTS, *(_CONTROLLERS if self._controllers else ()))}
+        self._run = start_run(_runs_folder())
+        try:
+            self._authority = make_authority(self.folder / "pki")
+            self._prepare_keys()
+            self._daemons = {name: Daemon(self._run, path, niceness=self._niceness) for name, path in programs.items()}
+            self._daemons["etcd"].start(_etcd_arguments(self.folder))
+            self._start_anywhere()
+            if self._controllers:
+                self._start_controllers()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End everything and remove all of it."""
+        self.close()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder; only its owner may look inside."""
+        if self._run is None:
+            raise SetupError("the control plane is not started")
+        return self._run.folder
+
+    @property
+    def url(self) -> str:
+        """Where the API server listens; it stays the same when it is started again."""
+        return f"https://{self._address}:{self._port}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that signed the API server's, as a PEM file."""
+        return self._authority.pair.certificate
+
+    @property
+    def admin(self) -> Pair:
+        """Key and certificate of a user who may do everything."""
+        return self._admin
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig of that user."""
+        return self.folder / "admin.kubeconfig"
+
+    @property
+    def kubectl_path(self) -> Path:
+        """The kubectl of the same version. Raises SetupError when there is none."""
+        return (self._binaries or obtain(self._progress)).path("kubectl")
+
+    def daemon(self, program: str) -> Daemon:
+        """The process of `etcd`, `kube-apiserver`, ...: for tests of faults. Raises KeyError for what does not run."""
+        return self._daemons[program]
+
+    def close(self) -> None:
+        """End everything and remove all of it. Idempotent."""
+        for daemon in reversed(self._daemons.values()):
+            daemon.kill()
+        if self._run is not None:
+            self._run.close()
+
+    def stop_api_server(self) -> None:
+        """End the API server in good order: open watches are closed."""
+        self._daemons["kube-apiserver"].stop()
+
+    def kill_api_server(self) -> None:
+        """End the API server at once, as a crash does."""
+        self._daemons["kube-apiserver"].kill()
+
+    def start_api_server(self) -> None:
+        """Start the API server again, with the same data and port; returns when it is ready. Raises SetupError."""
+        self._daemons["kube-apiserver"].start(self._api_server_arguments())
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Return when the API server says that it is ready. Raises SetupError when it ended, or does not in time."""
+        deadline = time.monotonic() + READY_SECONDS
+        server = self._daemons["kube-apiserver"]
+        while not self._is_ready():
+            for daemon in (self._daemons["etcd"], server):
+                if not daemon.running:
+                    raise SetupError(f"{daemon.name} ended at once; its log ends:\n{daemon.last_words()}")
+            if time.monotonic() > deadline:
+                words = server.last_words()
+                raise SetupError(f"{server.name} is not ready after {READY_SECONDS:.0f} s; its log ends:\n{words}")
+            time.sleep(RETRY_SECONDS)
+
+    def kubectl(self, *arguments: str, stdin: str = "", kubeconfig: Path | None = None) -> str:
+        """The output of a kubectl command, the admin's unless `kubeconfig` is given. Raises SetupError."""
+        done = self.try_kubectl(*arguments, stdin=stdin, kubeconfig=kubeconfig)
+        if done.returncode != 0:
+            raise SetupError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def try_kubectl(
+        self,
+        *arguments: str,
+        stdin: str = "",
+        kubeconfig: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """The outcome of a kubectl command that may fail. It keeps nothing outside the run folder."""
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig or self.kubeconfig),
+            "HOME": str(self.folder),
+            "KUBECACHEDIR": str(self.folder / "kubectl"),
+            "KUBERC": "off",
+        }
+        return subprocess.run(
+            [str(self.kubectl_path), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=COMMAND_SECONDS,
+            start_new_session=True,
+        )
+
+    def apply(self, *paths: Path) -> None:
+        """`kubectl apply` files and folders; returns when every definition in them is served. Raises SetupError."""
+        files = [word for path in paths for word in ("-f", str(path))]
+        made = self.kubectl("apply", "-o", "name", *files).split()
+        definitions = [name for name in made if name.startswith("customresourcedefinition.")]
+        if definitions:
+            self.kubectl("wait", "--for=condition=Established", f"--timeout={READY_SECONDS:.0f}s", *definitions)
+
+    def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
+        """A kubeconfig of that user in those groups, by client certificate. Raises SetupError."""
+        pair = self._authority.client(user, groups)
+        path = self.folder / "pki" / f"{pair.certificate.stem}.kubeconfig"
+        write_kubeconfig(path, self.url, self._authority, pair)
+        return path
+
+    def kubeconfig_for_service_account(self, namespace: str, name: str, *, node: str = "") -> Path:
+        """A kubeconfig with a token of that service account (which exists), bound to the Node `node` when given.
+
+        Raises SetupError. Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
+        """
+        bound = ["--bound-object-kind=Node", f"--bound-object-name={node}"] if node else []
+        token = self.kubectl("create", "token", name, f"--namespace={namespace}", *bound).strip()
+        path = self.folder / "pki" / f"account-{namespace}-{name}-{node}.kubeconfig"
+        write_kubeconfig(path, self.url, self._authority, token)
+        return path
+
+    def _prepare_keys(self) -> None:
+        hosts = ["localhost", LOOPBACK, self._address, SERVICE_ADDRESS, "kubernetes.default.svc"]
+        self._serving = self._authority.server("kube-apiserver", list(dict.fromkeys(hosts)))
+        self._admin = self._authority.client("admin", [MASTERS])
+        make_key(self.folder / "pki" / "accounts.key")
+        public_key(self.folder / "pki" / "accounts.key", self.folder / "pki" / "accounts.pub")
+
+    def _start_anywhere(self) -> None:
+        """Start the API server on a free port; another if somebody took that one meanwhile."""
+        for attempt in range(1, ATTEMPTS + 1):
+            self._port = _free_port(self._address)
+            write_kubeconfig(self.kubeconfig, self.url, self._authority, self._admin)
+            try:
+                self.start_api_server()
+                return
+            except SetupError as error:
+                if "address already in use" not in str(error) or attempt == ATTEMPTS:
+                    raise
+
+    def _is_ready(self) -> bool:
+        """Whether it says so, and has made the namespace that much of a cluster is put into."""
+        return self._answers("/readyz") and self._answers("/api/v1/namespaces/kube-system")
+
+    def _answers(self, path: str) -> bool:
+        context = ssl.create_default_context(cafile=self.authority)
+        context.load_cert_chain(self._admin.certificate, self._admin.key)
+        connection = http.client.HTTPSConnection(self._address, self._port, timeout=REQUEST_SECONDS, context=context)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", path)
+            return connection.getresponse().status == http.client.OK
+        return False
+
+    def _api_server_arguments(self) -> list[str]:
+        pki = self.folder / "pki"
+        return [
+            f"--etcd-servers={_etcd_url(self.folder)}",
+            f"--bind-address={self._address}",
+            f"--advertise-address={self._address}",
+            f"--secure-port={self._port}",
+            f"--tls-cert-file={self._serving.certificate}",
+            f"--tls-private-key-file={self._serving.key}",
+            f"--client-ca-file={self.authority}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            # Without a controller manager there are no service accounts that this could mount.
+            *([] if self._controllers else ["--disable-admission-plugins=ServiceAccount"]),
+            f"--service-account-issuer={ISSUER}",
+            f"--service-account-key-file={pki / 'accounts.pub'}",
+            f"--service-account-signing-key-file={pki / 'accounts.key'}",
+            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            "--allow-privileged",
+            "--endpoint-reconciler-type=none",
+            "--profiling=false",
+            *self._options,
+        ]
+
+    def _start_controllers(self) -> None:
+        shared = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]
+        self._daemons["kube-controller-manager"].start(
+            [
+                *shared,
+                "--use-service-account-credentials",
+                f"--root-ca-file={self.authority}",
+                f"--service-account-private-key-file={self.folder / 'pki' / 'accounts.key'}",
+            ]
+        )
+        self._daemons["kube-scheduler"].start(shared)
+        self._await_account()
+
+    def _await_account(self) -> None:
+        """Wait until pods can be made in the namespace `default`: the controller manager has made its account."""
+        deadline = time.monotonic() + READY_SECONDS
+        manager = self._daemons["kube-controller-manager"]
+        while self.try_kubectl("get", "serviceaccount", "default").returncode != 0:
+            if not manager.running or time.monotonic() > deadline:
+                raise SetupError(f"{manager.name} does not work; its log ends:\n{manager.last_words()}")
+            time.sleep(RETRY_SECONDS)
+
+
+_PARTS = ("etcd", "kube-apiserver")
+_CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+
+
+def _runs_folder() -> Path:
+    """Where runs are: root's place, or one of the user's own, as none of this needs root."""
+    if os.geteuid() == 0:
+        return RUNS_FOLDER
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "romana-ovs" if runtime else Path.home() / ".cache" / "romana-ovs" / "runs"
+
+
+def _etcd_url(folder: Path) -> str:
+    return f"unix://{folder}/etcd.sock"
+
+
+def _etcd_arguments(folder: Path) -> list[str]:
+    """etcd on sockets inside the folder, so that nobody else reaches it; what it holds may be lost in a crash."""
+    peers = f"unix://{folder}/etcd-peers.sock"
+    return [
+        f"--data-dir={folder / 'etcd'}",
+        "--unsafe-no-fsync",
+        "--max-wals=1",
+        "--max-snapshots=1",
+        "--log-level=warn",
+        f"--listen-client-urls={_etcd_url(folder)}",
+        f"--advertise-client-urls={_etcd_url(folder)}",
+        f"--listen-peer-urls={peers}",
+        f"--initial-advertise-peer-urls={peers}",
+        f"--initial-cluster=default={peers}",
+    ]
+
+
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+        return int(server.getsockname()[1])

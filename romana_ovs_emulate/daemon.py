@@ -1,0 +1,76 @@
+"""A program that runs beside us until it is ended, with a log in the run folder."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from romana_ovs_emulate.runs import Run
+
+END_SECONDS = 10.0
+"""How long it may take to end in good order, in seconds."""
+LOG_LINES = 12
+
+
+class Daemon:
+    """One program of a run. `start` and `stop` (or `kill`) may alternate."""
+
+    def __init__(self, run: Run, program: Path, *, niceness: int = 0) -> None:
+        """Nothing is started yet; `niceness` is how much the program gives way to others (nice(1))."""
+        self.name = program.name
+        self.log = run.folder / f"{program.name}.log"
+        self._command = ["nice", "-n", str(niceness), str(program)] if niceness else [str(program)]
+        self._run = run
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None while it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.pid is not None
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start it, out of reach of the terminal's Ctrl-C: whoever started it ends it."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._run.folder,
+                start_new_session=True,
+            )
+        self._run.record(self._process.pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal (SIGSTOP, SIGCONT, ...); nothing when it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it in good order, or at once when that takes too long. Idempotent."""
+        self.signal(signal.SIGTERM)
+        if self._process is not None:
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        """End it at once. Idempotent."""
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        except FileNotFoundError:
+            return ""

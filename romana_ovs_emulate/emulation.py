@@ -1,0 +1,375 @@
+"""A whole emulated cluster: nodes, fabric, controller, and the kubelet that follows it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from types import TracebackType
+
+from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.model.errors import RomanaError, SetupError
+from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.controller import Controller, Event, Options, Programmed, State, controller_socket
+from romana_ovs_emulate.fabric import Fabric, join
+from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs_emulate.pods import PodPlace, Pods, RunningPod
+from romana_ovs_emulate.reporter import NoReporter, Reporter
+from romana_ovs_emulate.runs import Run, start_run
+from romana_ovs_emulate.system import ip_batch, require_machine
+from romana_ovs_emulate.troubles import RETRY_SECONDS, Troubles
+
+SETTLE_SECONDS = 60.0
+"""How long a cluster may take until every switch has what the manifests ask for, in seconds."""
+PARALLEL = 4
+"""How many nodes start at once; more only compete for the processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to emulate. `ports` (`80/tcp`) are served in every pod; `addresses` is the plan of all addresses.
+
+    `source` is a folder of manifests or, with `follows_api`, the kubeconfig of an API server. `count` is what the
+    controller is told as number of nodes, None when the source names them. `state_file` None: a fresh one that goes
+    with the run.
+    """
+
+    source: Path
+    nodes: tuple[str, ...]
+    count: int | None
+    addresses: AddressPlan
+    fabric: Fabric = Fabric.LINK
+    ports: tuple[str, ...] = ()
+    settings: tuple[Path, ...] = ()
+    state_file: Path | None = None
+    follows_api: bool = False
+
+
+class Emulation:
+    """Context manager around an emulated cluster; what `listener` gets is called from another thread."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        progress: Callable[[str], None] = lambda _: None,
+        listener: Callable[[Event], None] = lambda _: None,
+        complain: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Nothing starts yet.
+
+        `progress` is told each step in a few words, `listener` every event, `complain` once of whatever goes wrong.
+        """
+        self.plan = plan
+        self.reporter: Reporter = NoReporter()
+        self.nodes: Mapping[str, Node] = {}
+        self._progress = progress
+        self._listener = listener
+        self._complain = complain
+        self._told: frozenset[str] = frozenset()
+        self._retry: threading.Timer | None = None
+        self._unaddressed = Troubles()
+        self._changed = threading.Condition()
+        self._state = State()
+        self._programmed: Programmed | None = None
+        self._listed = False
+        self._failure: RomanaError | None = None
+        self._addressed: dict[str, IPv4Address] = {}
+        self._ending = False
+        self._follower: threading.Thread | None = None
+        self._run: Run | None = None
+        self._zygote: Zygote | None = None
+        self._pods: Pods | None = None
+        self._controller: Controller | None = None
+
+    def __enter__(self) -> Emulation:
+        """Start everything; returns once nodes are up and the controller starts. Raises SetupError."""
+        require_machine()
+        self._progress("clearing what dead runs left")
+        self._run = start_run()
+        try:
+            self._start(self._run)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, run: Run) -> None:
+        plan = self.plan
+        self._zygote = Zygote(run)
+        self._progress(f"starting {len(plan.nodes)} nodes, each with an Open vSwitch of its own")
+        with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
+            nodes = list(pool.map(lambda name: start_node(run, name, controller=controller_socket(run)), plan.nodes))
+        self.nodes = {node.name: node for node in nodes}
+        self._progress(f"joining them by {plan.fabric.value}")
+        join(run, nodes, plan.fabric)
+        self._pods = Pods(run, self.nodes, self._zygote, mtu=plan.fabric.mtu)
+        self._pods.serve(plan.ports)
+        source = "kubeconfig" if plan.follows_api else "manifests"
+        options = Options({source: plan.source}, plan.count, plan.state_file or run.folder / "state", plan.settings)
+        self._controller = Controller(run, nodes, options)
+        self.reporter.start(run, self.nodes)
+        self.start_controller()
+
+    def close(self) -> None:
+        """End and remove everything. Idempotent."""
+        self._ending = True
+        if self._controller is not None:
+            self._controller.stop()
+        if self._follower is not None:
+            self._follower.join()
+        with self._changed:
+            # From here on `refollow`, which others call when they like, has nothing to do.
+            self._pods = None
+            if self._retry is not None:
+                self._retry.cancel()
+        self.reporter.close()
+        if self._run is not None:
+            self._run.close()
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+
+    @property
+    def state(self) -> State:
+        """What the controller reported last."""
+        return self._state
+
+    @property
+    def pods(self) -> Mapping[PodKey, RunningPod]:
+        """The pods that run."""
+        return self._pods.running if self._pods is not None else {}
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What of the emulation itself fails: pods that cannot be started or filtered, nodes without address."""
+        pods = self._pods
+        failed = [*pods.failed.values(), *filter(None, [pods.unfiltered])] if pods is not None else []
+        ended = [str(self._failure)] if self._failure is not None else []
+        return (*ended, *sorted([*self._unaddressed.reasons.values(), *failed]))
+
+    def addresses(self) -> dict[PodKey, IPv4Address]:
+        """The pods' addresses, as the controller reported them last."""
+        return {key: IPv4Address(pod.address) for key, pod in self._state.pods.items()}
+
+    @property
+    def node_addresses(self) -> Mapping[str, IPv4Address]:
+        """Every node's own address on its bridge, as far as it has been numbered."""
+        return dict(self._addressed)
+
+    @property
+    def controller(self) -> Controller:
+        """The controller's process. Raises SetupError before the start."""
+        if self._controller is None:
+            raise SetupError("the emulated cluster is not started")
+        return self._controller
+
+    def start_controller(self) -> None:
+        """Start the controller (again, after `stop_controller`)."""
+        self._progress("starting the controller")
+        self._state = State()
+        self._programmed = None
+        self._listed = False
+        self._failure = None
+        self._ending = False
+        self.controller.start()
+        self._follower = threading.Thread(target=self._follow, name="kubelet", daemon=True)
+        self._follower.start()
+
+    def stop_controller(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the controller (SIGKILL: without letting it notice) and nothing else: the data plane goes on."""
+        self._ending = True
+        self.controller.stop(number)
+        if self._follower is not None:
+            self._follower.join()
+
+    def serve(self, ports: Iterable[str]) -> None:
+        """Have all pods serve exactly `ports`. Raises SetupError."""
+        with self._changed:
+            if self._pods is not None:
+                self._pods.serve(tuple(ports))
+
+    def forget_sctp(self) -> None:
+        """Make every node's switch forget the SCTP associations that it tracks. Raises SetupError."""
+        for node in self.nodes.values():
+            node.ofctl("ct-flush", "ct_nw_proto=132")
+
+    def settle(self, seconds: float = SETTLE_SECONDS, *, pods: int = 0) -> State:
+        """The state once every pod runs, and at least `pods` of them, and every switch has all of it.
+
+        Raises SetupError after `seconds`.
+        """
+        self._await(lambda: self.settled and len(self.pods) >= pods, seconds, "the cluster does not settle")
+        return self._state
+
+    def programmed_after(self, generation: int, seconds: float = SETTLE_SECONDS) -> Programmed:
+        """The report that a change later than `generation` is in every switch. Raises SetupError after `seconds`."""
+
+        def done() -> bool:
+            return self._programmed is not None and self._programmed.generation > generation
+
+        self._await(done, seconds, "the change does not reach the switches")
+        if self._programmed is None:
+            raise SetupError("the change does not reach the switches")
+        return self._programmed
+
+    def _await(self, condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+        with self._changed:
+            came = self._changed.wait_for(lambda: self._failure is not None or condition(), seconds)
+            if self._failure is not None:
+                raise self._failure
+            if not came:
+                raise SetupError(f"{complaint} within {seconds:.0f} s: {self._missing()}")
+
+    @property
+    def settled(self) -> bool:
+        """Whether every node is addressed, every pod runs, and every switch has all that is asked for."""
+        state, running = self._state, {key: pod.place for key, pod in self.pods.items()}
+        known = self.nodes.keys() <= state.nodes.keys() and self.nodes.keys() <= self._addressed.keys()
+        pods = self._pods
+        failed = pods.failed if pods is not None else {}
+        wanted = {key: place for key, place in self._places().items() if key not in failed}
+        return known and state.settled(self.nodes, failed=failed.keys()) and wanted == running
+
+    def _missing(self) -> str:
+        """What is not there yet, in words."""
+        state = self._state
+        if state.generation < 0:
+            return f"the controller reports nothing; its log ends:\n{self.controller.last_words()}"
+        away = sorted(name for name, node in state.nodes.items() if not node.connected)
+        behind = sorted(name for name, node in state.nodes.items() if node.synced_generation < state.generation)
+        portless = sorted(key for key, pod in state.pods.items() if pod.port is None)
+        parts: list[tuple[str, Sequence[str]]] = [
+            ("not connected", away),
+            ("behind", behind),
+            ("without a port", portless),
+            ("problems", state.problems),
+            ("refused", state.refused),
+            ("failing", self.troubles),
+        ]
+        return "; ".join(f"{words}: {', '.join(names)}" for words, names in parts if names) or "nothing is missing now"
+
+    def _follow(self) -> None:
+        """Be the kubelet of every node: follow what the controller reports, until it ends."""
+        try:
+            for event in self.controller.events():
+                self._take(event)
+                self._listener(event)
+            if not self._ending:
+                raise SetupError(f"the controller ended; its log ends:\n{self.controller.last_words()}")
+        except RomanaError as error:
+            with self._changed:
+                if not self._ending:
+                    self._failure = error
+                self._changed.notify_all()
+            self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
+        """Complain of what fails and was not complained of yet."""
+        troubles = frozenset(self.troubles)
+        for sentence in sorted(troubles - self._told):
+            self._complain(sentence)
+        self._told = troubles
+
+    def _take(self, event: Event) -> None:
+        with self._changed:
+            if isinstance(event, State):
+                self._state = event
+                self._address_nodes()
+                self._follow_pods()
+            elif isinstance(event, Programmed):
+                self._programmed = event
+            self._changed.notify_all()
+        self._tell_troubles()
+
+    def _follow_pods(self) -> None:
+        """Run what the controller reports. One that has just started does not know all yet: no pod ends by that."""
+        if self._pods is None:
+            return
+        nodes = self._state.nodes
+        self._listed = self._listed or (
+            nodes.keys() >= self.nodes.keys() and all(node.synced_generation >= 0 for node in nodes.values())
+        )
+        kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
+        kept = {key: place for key, place in kept.items() if not self.reporter.ending(key, place.uid)}
+        self._pods.follow({**kept, **self._places()}.values())
+        ports = {key for key, pod in self._state.pods.items() if pod.port is not None}
+        self.reporter.ran({key: pod.place for key, pod in self._pods.running.items() if key in ports})
+        self.reporter.failed(self._pods.failed)
+        self._try_again(bool(self._pods.failed))
+
+    def _try_again(self, wanted: bool) -> None:
+        """See to it that what failed is tried again, even if the controller has nothing more to tell."""
+        if wanted and (self._retry is None or not self._retry.is_alive()):
+            self._retry = threading.Timer(RETRY_SECONDS, self._retry_now)
+            self._retry.daemon = True
+            self._retry.start()
+
+    def _retry_now(self) -> None:
+        with self._changed:
+            self._retry = None
+        self.refollow()
+
+    def refollow(self) -> None:
+        """Run what is to run, again: what the reporter says of the pods' end may be another, or what failed works."""
+        with self._changed:
+            self._follow_pods()
+            self._changed.notify_all()
+        self._tell_troubles()
+
+    def _places(self) -> dict[PodKey, PodPlace]:
+        return {
+            key: PodPlace(key, pod.node, pod.address, pod.mac, pod.uid)
+            for key, pod in self._state.pods.items()
+            if pod.node in self.nodes and not self.reporter.ending(key, pod.uid)
+        }
+
+    def _address_nodes(self) -> None:
+        """Give every node its own address on its bridge, once the controller has numbered it."""
+        for name, node in self.nodes.items():
+            state = self._state.nodes.get(name)
+            if name in self._addressed or state is None or not state.address:
+                continue
+            if not self._unaddressed.due(name, state.address):
+                continue
+            try:
+                _address_node(node, IPv4Address(state.address), self.plan)
+            except SetupError as error:
+                self._unaddressed.failed(name, state.address, f"node {name} cannot be given its address: {error}")
+            else:
+                self._addressed[name] = IPv4Address(state.address)
+                self._unaddressed.over(name)
+
+
+def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
+    """Put the node itself on its bridge's own port, all pods on-link."""
+    mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in address.packed)
+    node.vsctl(
+        "set",
+        "bridge",
+        BRIDGE,
+        f'other_config:hwaddr="{mac}"',
+        "--",
+        "set",
+        "interface",
+        BRIDGE,
+        f"mtu_request={plan.fabric.mtu}",
+    )
+    ip_batch(
+        [
+            f"addr flush dev {BRIDGE}",
+            f"link set {BRIDGE} addrgenmode none up",
+            f"addr add {address}/{plan.addresses.network.prefixlen} dev {BRIDGE}",
+        ],
+        netns=node.netns,
+    )

@@ -1,0 +1,147 @@
+"""How emulated nodes are joined: plain links in a line, or tunnels over an underlay of their own.
+
+Tunnels of the userspace datapath need the underlay address on another bridge of the same Open vSwitch
+instance (docs.openvswitch.org, "Userspace tunneling"): `br-phy`, which stands for the node's network card.
+The underlay's switch is a Linux bridge in a namespace of its own; it stands for the data centre.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from enum import Enum
+from ipaddress import IPv4Address
+
+from romana_ovs.model.bridge import LINK_ID, TUNNEL_ID
+from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node
+from romana_ovs_emulate.runs import Run
+from romana_ovs_emulate.system import ip_batch
+
+UNDERLAY = IPv4Address("172.31.0.0")
+UNDERLAY_BITS = 16
+TUNNEL_PORT = "tunnel"
+TUNNEL_KEY = 7
+"""The virtual network number of our tunnels; any one number does, both ends only have to agree."""
+PLAIN_MTU = 1500
+TUNNEL_MTU = 1450
+"""What is left of 1500 bytes for a pod behind VXLAN (50 bytes) or Geneve without options (50 bytes)."""
+
+
+class Fabric(Enum):
+    """How nodes are joined."""
+
+    LINK = "link"
+    VXLAN = "vxlan"
+    GENEVE = "geneve"
+
+    @property
+    def mtu(self) -> int:
+        """The MTU of pods on it, in bytes."""
+        return PLAIN_MTU if self is Fabric.LINK else TUNNEL_MTU
+
+
+def join(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
+    """Join running nodes. Raises SetupError."""
+    if fabric is Fabric.LINK:
+        for left, right in zip(nodes, nodes[1:], strict=False):
+            _link(left, right)
+    else:
+        _tunnels(emulation, nodes, fabric)
+
+
+def underlay_address(index: int) -> IPv4Address:
+    """The address that the node at `index` (from 0) tunnels from."""
+    return UNDERLAY + index + 1
+
+
+def _link(left: Node, right: Node) -> None:
+    """A cable between two bridges; each end names the node at its other end."""
+    ends = ((left, _link_name(right)), (right, _link_name(left)))
+    (_, here), (_, there) = ends
+    ip_batch([f"link add {here} netns {left.netns} type veth peer name {there} netns {right.netns}"])
+    for (node, port), other in zip(ends, (right, left), strict=True):
+        ip_batch([f"link set {port} up"], netns=node.netns)
+        node.vsctl("add-port", BRIDGE, port, "--", "set", "interface", port, f"external_ids:{LINK_ID}={other.name}")
+
+
+def _link_name(other: Node) -> str:
+    """The name of the interface that leads to `other`: at most 15 characters, unique inside a node."""
+    return f"to-{other.name}" if len(other.name) <= 12 else f"to-{hash_of(other.name)}"
+
+
+def hash_of(name: str) -> str:
+    """Eight hexadecimal digits that stand for a name, the same in every run (for interface names)."""
+    return f"{zlib.crc32(name.encode()):08x}"
+
+
+def _tunnels(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
+    switch = emulation.netns("underlay")
+    emulation.make(
+        [
+            f"netns add {switch}",
+            *(
+                f"link add u{index} netns {switch} type veth peer name eth0 netns {node.netns}"
+                for index, node in enumerate(nodes)
+            ),
+        ]
+    )
+    ip_batch(
+        [
+            "link add underlay type bridge",
+            "link set underlay up",
+            *(f"link set u{index} master underlay up" for index in range(len(nodes))),
+        ],
+        netns=switch,
+    )
+    for index, node in enumerate(nodes):
+        _uplink(node, underlay_address(index))
+        node.vsctl(
+            "add-port",
+            BRIDGE,
+            TUNNEL_PORT,
+            "--",
+            "set",
+            "interface",
+            TUNNEL_PORT,
+            f"type={fabric.value}",
+            "options:remote_ip=flow",
+            f"options:local_ip={underlay_address(index)}",
+            f"options:key={TUNNEL_KEY}",
+            f"external_ids:{TUNNEL_ID}=yes",
+        )
+    _acquaint(nodes)
+
+
+def _uplink(node: Node, address: IPv4Address) -> None:
+    """Give the node its underlay address, on a bridge that Open vSwitch itself can route tunnels to."""
+    ip_batch(["link set eth0 up"], netns=node.netns)
+    node.vsctl(
+        "add-br",
+        UNDERLAY_BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        UNDERLAY_BRIDGE,
+        "datapath_type=netdev",
+        "fail_mode=standalone",
+        f'other_config:hwaddr="{_uplink_mac(address)}"',
+        "--",
+        "add-port",
+        UNDERLAY_BRIDGE,
+        "eth0",
+    )
+    lines = [f"addr add {address}/{UNDERLAY_BITS} dev {UNDERLAY_BRIDGE}", f"link set {UNDERLAY_BRIDGE} up"]
+    ip_batch(lines, netns=node.netns)
+
+
+def _acquaint(nodes: Sequence[Node]) -> None:
+    """Tell every node the others' underlay MACs, so that no first packet is lost to an ARP query."""
+    for index, node in enumerate(nodes):
+        for other in range(len(nodes)):
+            if other != index:
+                address = underlay_address(other)
+                node.appctl("tnl/neigh/set", UNDERLAY_BRIDGE, str(address), _uplink_mac(address))
+
+
+def _uplink_mac(address: IPv4Address) -> str:
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + address.packed)

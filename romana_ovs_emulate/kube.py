@@ -1,0 +1,68 @@
+"""`make kube`: a control plane with what etc/kubernetes holds, until Ctrl-C (`python -m romana_ovs_emulate.kube`)."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from romana_ovs.data_files import data_file
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.controlplane import LOOPBACK, ControlPlane
+
+INTERRUPTED = 130
+
+
+def manifests_folder() -> Path:
+    """Our manifests for Kubernetes. Raises SetupError when the installation lacks them."""
+    return data_file("kubernetes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until a signal ends it: 0, or 2 after a sentence about what is missing."""
+    parser = argparse.ArgumentParser(prog="make kube", description="A Kubernetes control plane to try things on.")
+    parser.add_argument("--controllers", action="store_true", help="kube-controller-manager and kube-scheduler too")
+    parser.add_argument("--address", default=LOOPBACK, help="what the API server listens on (default %(default)s)")
+    args = parser.parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        _stay(ControlPlane(address=args.address, controllers=args.controllers, progress=_say))
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _stay(plane: ControlPlane) -> None:
+    began = time.monotonic()
+    _say("Starting etcd and kube-apiserver ...")
+    with plane:
+        folder = manifests_folder()
+        plane.apply(folder)
+        _say(f"Kubernetes is ready after {time.monotonic() - began:.1f} s at {plane.url}, with what is in {folder}.")
+        _say(f"Its kubeconfig: {plane.kubeconfig}")
+        _say(f"Try: {plane.kubectl_path} --kubeconfig {plane.kubeconfig} get crd")
+        _say("Ctrl-C ends it and removes everything.")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            _say("Ending.")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

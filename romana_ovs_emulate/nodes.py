@@ -1,0 +1,171 @@
+"""Emulated nodes: one private Open vSwitch instance each, in a network namespace of its own.
+
+The OpenFlow channel crosses namespaces over a unix socket. Open vSwitch connects only to sockets in its own
+run directory ("due to possibility for remote exploit"), but follows a symbolic link in there, whether the
+controller is given as `unix:<rundir>/controller.sock` or as `unix:controller.sock` (seen on 3.1.0). So each
+node's run directory holds a link to the one socket on which the controller listens; the link may dangle
+until the controller is up. Nothing of a node is in the machine's own namespace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from romana_ovs.model.bridge import NODE_ID
+from romana_ovs_emulate.runs import Run, short
+from romana_ovs_emulate.system import OVS_SCHEMA, inside, ip_batch, run
+
+BRIDGE = "br-int"
+UNDERLAY_BRIDGE = "br-phy"
+"""The bridge on which a node has its underlay address, where the fabric has tunnels."""
+VSCTL_SECONDS = 20
+NICENESS = -5
+"""The priority of an emulated node's switch, as nice(1) counts."""
+BACKOFF_MS = 1000
+"""The longest that a bridge waits before it tries the controller again, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One emulated node; `start_node` makes it."""
+
+    name: str
+    netns: str
+    folder: Path
+    run: Run
+
+    @property
+    def ovsdb(self) -> str:
+        """Where its Open vSwitch database listens, as Open vSwitch writes connections."""
+        return f"unix:{self.folder}/db.sock"
+
+    @property
+    def management(self) -> str:
+        """Where `ovs-ofctl` reaches its bridge."""
+        return f"unix:{self.folder}/{BRIDGE}.mgmt"
+
+    @property
+    def dump_flows(self) -> str:
+        """The exact command line that shows its flows."""
+        return f"ovs-ofctl -O OpenFlow15 dump-flows {self.management}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that keeps Open vSwitch's programs inside this node's folder."""
+        folder = str(self.folder)
+        return {"OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder}
+
+    def vsctl(self, *arguments: str) -> str:
+        """The output of `ovs-vsctl` on this node, which waits for the switch to follow. Raises SetupError."""
+        return run(["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={VSCTL_SECONDS}", *arguments], env=self.environment)
+
+    def ofctl(self, command: str, *arguments: str, stdin: str | None = None) -> str:
+        """The output of an `ovs-ofctl` command on its bridge. Raises SetupError."""
+        argv = ["ovs-ofctl", "-O", "OpenFlow15", command, self.management, *arguments]
+        return run(argv, env=self.environment, stdin=stdin)
+
+    def appctl(self, *arguments: str) -> str:
+        """The output of an `ovs-appctl` command to its switch process. Raises SetupError."""
+        return run(["ovs-appctl", "-t", "ovs-vswitchd", *arguments], env=self.environment)
+
+    def execute(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """The outcome of a command in the node's namespace, with its output as text."""
+        return subprocess.run(inside(self.netns, argv), capture_output=True, text=True, check=False)
+
+    def switch_pid(self) -> int:
+        """The process id of its ovs-vswitchd. Raises FileNotFoundError when it never started."""
+        return int((self.folder / "ovs-vswitchd.pid").read_text())
+
+    def start_switch(self) -> None:
+        """Start ovs-vswitchd (again, after it was killed); returns when it serves. Raises SetupError."""
+        # On a real node the kernel forwards, which nothing that runs beside it keeps waiting.
+        self._daemon("ovs-vswitchd", self.ovsdb, before=("nice", "-n", str(NICENESS)))
+
+    def _daemon(self, program: str, *arguments: str, before: Sequence[str] = ()) -> None:
+        pidfile = self.folder / f"{program}.pid"
+        argv = [
+            *before,
+            program,
+            *arguments,
+            f"--pidfile={pidfile}",
+            "--detach",
+            "--no-chdir",
+            f"--log-file={self.folder}/{program}.log",
+            "-vconsole:off",
+        ]
+        run(inside(self.netns, argv), env=self.environment)
+        self.run.record(int(pidfile.read_text()))
+
+
+def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
+    """A running node with its empty bridge, secure and out-of-band from the transaction that creates it.
+
+    `controller` is the socket that the controller listens on, now or later. Raises SetupError.
+    """
+    node = Node(name, emulation.netns(name), emulation.folder / short(name), emulation)
+    node.folder.mkdir()
+    (node.folder / "controller.sock").symlink_to(controller)
+    emulation.make([f"netns add {node.netns}"])
+    ip_batch(["link set lo up", *_deaf_to_ports()], netns=node.netns)
+    database = str(node.folder / "conf.db")
+    run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])
+    node._daemon("ovsdb-server", database, f"--remote=p{node.ovsdb}")
+    node.vsctl("--no-wait", "init")
+    node.start_switch()
+    node.vsctl(*bridge_commands(name, f"unix:{node.folder}/controller.sock"))
+    return node
+
+
+def _deaf_to_ports() -> list[str]:
+    """The `ip` commands that make the node hear its bridges only, never their ports.
+
+    The userspace datapath reads what comes in at a port beside the kernel, which gets it too and would answer
+    ARP and more for the node's own addresses: pods would reach their node, and be reached, past the bridge.
+    """
+    bridges = ("lo", BRIDGE, UNDERLAY_BRIDGE)
+    return [
+        *(f"rule add pref {number} iif {name} lookup local" for number, name in enumerate(bridges, start=1)),
+        "rule del pref 0",
+    ]
+
+
+def bridge_commands(node: str, target: str) -> list[str]:
+    """The `ovs-vsctl` words that make a node's bridge in one transaction.
+
+    Secure, so that it never forwards by itself, and out-of-band, so that no hidden flows
+    stand before ours (vswitchd.conf.db(5)). The datapath id is given, as otherwise it follows the bridge's MAC,
+    which is set once the node has an address: the switch would leave and come back as another.
+    """
+    return [
+        "add-br",
+        BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        BRIDGE,
+        "datapath_type=netdev",
+        "fail_mode=secure",
+        "protocols=OpenFlow15",
+        "other_config:disable-in-band=true",
+        f"other_config:datapath-id={datapath_id(node)}",
+        f"external_ids:{NODE_ID}={node}",
+        "--",
+        "set-controller",
+        BRIDGE,
+        target,
+        "--",
+        "set",
+        "controller",
+        BRIDGE,
+        "connection_mode=out-of-band",
+        f"max_backoff={BACKOFF_MS}",
+    ]
+
+
+def datapath_id(node: str) -> str:
+    """The datapath id of a node's bridge: 16 hexadecimal digits, the same in every run."""
+    return hashlib.sha256(node.encode()).hexdigest()[:16]

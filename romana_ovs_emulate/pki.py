@@ -1,0 +1,207 @@
+"""Keys, certificates and kubeconfigs of an emulated control plane: short-lived, in a folder that nobody else reads.
+
+Source: https://kubernetes.io/docs/setup/best-practices/certificates/
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from romana_ovs_emulate.system import run
+
+DAYS = 7
+"""How long certificates are good for. An emulated control plane rarely lives a day."""
+CURVE = "prime256v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A key and its certificate, both as PEM files."""
+
+    key: Path
+    certificate: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority in `folder` (mode 0700); `make_authority` makes it."""
+
+    folder: Path
+
+    @property
+    def pair(self) -> Pair:
+        """Its own key and certificate."""
+        return Pair(self.folder / "ca.key", self.folder / "ca.crt")
+
+    def server(self, name: str, hosts: Sequence[str]) -> Pair:
+        """A server's key and certificate for `hosts`, DNS names or IP addresses. Raises SetupError."""
+        kinds = (f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
+        return self._issue(name, "serverAuth", {"CN": name}, subject_alternatives=",".join(kinds))
+
+    def client(self, user: str, groups: Sequence[str] = ()) -> Pair:
+        """The key and certificate of a user and its groups, as Kubernetes reads them (CN and O). Raises SetupError."""
+        distinct = hashlib.sha256("\0".join((user, *groups)).encode()).hexdigest()[:16]
+        return self._issue(f"client-{distinct}", "clientAuth", {"CN": user}, organisations=groups)
+
+    def _issue(
+        self,
+        name: str,
+        usage: str,
+        common: dict[str, str],
+        *,
+        organisations: Sequence[str] = (),
+        subject_alternatives: str = "",
+    ) -> Pair:
+        """A pair signed by this authority; the subject goes through a file, so that no name needs quoting."""
+        pair = Pair(self.folder / f"{name}.key", self.folder / f"{name}.crt")
+        config, request = self.folder / f"{name}.cnf", self.folder / f"{name}.csr"
+        subject = [f"{number}.O = {_quoted(one)}" for number, one in enumerate(organisations)]
+        subject += [f"{key} = {_quoted(value)}" for key, value in common.items()]
+        alternatives = [f"subjectAltName = {subject_alternatives}"] if subject_alternatives else []
+        config.write_text(
+            "\n".join(
+                [
+                    "[req]",
+                    "prompt = no",
+                    "string_mask = utf8only",
+                    "utf8 = yes",
+                    "distinguished_name = subject",
+                    "[subject]",
+                    *subject,
+                    "[extensions]",
+                    "basicConstraints = critical,CA:FALSE",
+                    "keyUsage = critical,digitalSignature",
+                    f"extendedKeyUsage = {usage}",
+                    *alternatives,
+                    "",
+                ]
+            )
+        )
+        make_key(pair.key)
+        run(["openssl", "req", "-new", "-config", str(config), "-key", str(pair.key), "-out", str(request)])
+        run(
+            [
+                "openssl",
+                "x509",
+                "-req",
+                "-in",
+                str(request),
+                "-days",
+                str(DAYS),
+                "-out",
+                str(pair.certificate),
+                "-CA",
+                str(self.pair.certificate),
+                "-CAkey",
+                str(self.pair.key),
+                "-CAcreateserial",
+                "-extfile",
+                str(config),
+                "-extensions",
+                "extensions",
+            ]
+        )
+        return pair
+
+
+def make_authority(folder: Path) -> Authority:
+    """A new authority in a new folder. Raises SetupError."""
+    folder.mkdir(mode=0o700)
+    authority = Authority(folder)
+    make_key(authority.pair.key)
+    config = folder / "ca.cnf"
+    config.write_text(
+        "\n".join(
+            [
+                "[req]",
+                "prompt = no",
+                "distinguished_name = subject",
+                "x509_extensions = extensions",
+                "[subject]",
+                "CN = romana-ovs emulated control plane",
+                "[extensions]",
+                "basicConstraints = critical,CA:TRUE",
+                "keyUsage = critical,keyCertSign,digitalSignature",
+                "subjectKeyIdentifier = hash",
+                "",
+            ]
+        )
+    )
+    run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-new",
+            "-config",
+            str(config),
+            "-key",
+            str(authority.pair.key),
+            "-days",
+            str(DAYS),
+            "-out",
+            str(authority.pair.certificate),
+        ]
+    )
+    return authority
+
+
+def make_key(path: Path) -> None:
+    """Write a new private key. Raises SetupError."""
+    run(["openssl", "ecparam", "-name", CURVE, "-genkey", "-noout", "-out", str(path)])
+
+
+def public_key(private: Path, path: Path) -> None:
+    """Write the public half of a key. Raises SetupError."""
+    run(["openssl", "pkey", "-in", str(private), "-pubout", "-out", str(path)])
+
+
+def write_kubeconfig(path: Path, url: str, authority: Authority, credentials: Pair | str) -> None:
+    """Write a kubeconfig that stands alone (mode 0600), with a certificate or a bearer token as credentials.
+
+    Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
+    """
+    name = "romana-ovs"
+    user = (
+        {"token": credentials}
+        if isinstance(credentials, str)
+        else {
+            "client-certificate-data": _base64(credentials.certificate),
+            "client-key-data": _base64(credentials.key),
+        }
+    )
+    cluster = {"server": url, "certificate-authority-data": _base64(authority.pair.certificate)}
+    path.touch(mode=0o600)
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": name,
+                "clusters": [{"name": name, "cluster": cluster}],
+                "users": [{"name": name, "user": user}],
+                "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _quoted(text: str) -> str:
+    """`text` as a value in openssl's configuration (config(5))."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{escaped}"'

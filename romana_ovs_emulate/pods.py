@@ -1,0 +1,226 @@
+"""Pods as the kubelet of an emulated node makes them: namespace, cable, address, servers, bridge port."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+
+from romana_ovs.model.bridge import POD_ID, POD_UID
+from romana_ovs.model.errors import SetupError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
+from romana_ovs_emulate.agents import Agent, Zygote
+from romana_ovs_emulate.nodes import BRIDGE, VSCTL_SECONDS, Node
+from romana_ovs_emulate.runs import Run
+from romana_ovs_emulate.system import ip_batch, within
+from romana_ovs_emulate.troubles import Troubles
+
+INTERFACE = "eth0"
+HUNG_SECONDS = VSCTL_SECONDS / 2
+"""From then on what failed has hung, as a switch that is away: it would with each of the pods, one after the other."""
+PORT_NAME_LENGTH = 15
+"""The longest interface name that Linux takes (IFNAMSIZ less the final zero)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlace:
+    """What the controller says of a pod: its node's name, IPv4 address, MAC, and UID (empty when it has none)."""
+
+    pod: PodKey
+    node: str
+    address: str
+    mac: str
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPod:
+    """A pod that runs here: where, in which namespace, behind which bridge port, and its process."""
+
+    place: PodPlace
+    netns: str
+    port: str
+    agent: Agent
+
+
+class Pods:
+    """All running pods of one emulation. Not for use by several threads at once."""
+
+    def __init__(self, run: Run, nodes: Mapping[str, Node], zygote: Zygote, *, mtu: int) -> None:
+        self._run = run
+        self._nodes = nodes
+        self._zygote = zygote
+        self._mtu = mtu
+        self._numbers = count(1)
+        self._running: dict[PodKey, RunningPod] = {}
+        self._served: tuple[str, ...] = ()
+        self._troubles = Troubles()
+        self._unfiltered = ""
+
+    @property
+    def running(self) -> Mapping[PodKey, RunningPod]:
+        """The pods that run now."""
+        return dict(self._running)
+
+    @property
+    def failed(self) -> Mapping[PodKey, str]:
+        """The pods that were to run and could not be started, and why. They are tried again after a while."""
+        return {PodKey(str(key)): reason for key, reason in self._troubles.reasons.items()}
+
+    @property
+    def unfiltered(self) -> str:
+        """Why ports of pods take frames of every ethertype, the first time that one had to; else nothing."""
+        return self._unfiltered
+
+    def serve(self, ports: Sequence[str]) -> None:
+        """Have every pod, those to come too, serve exactly `ports` (`80/tcp`). Raises SetupError once all were told."""
+        if tuple(ports) == self._served:
+            return
+        self._served = tuple(ports)
+        deaf = []
+        for pod in self._running.values():
+            try:
+                pod.agent.serve(ports)
+            except SetupError as error:
+                deaf.append(str(error))
+        if deaf:
+            raise SetupError("; ".join(deaf))
+
+    def follow(self, places: Iterable[PodPlace]) -> bool:
+        """Run exactly these pods: new ones start, others end; whether anything changed.
+
+        A pod whose UID, node, address or MAC changed is another pod of the same name. One that cannot be started is
+        among the `failed`, and keeps no other from it.
+        """
+        wanted = {place.pod: place for place in places}
+        gone = [pod for key, pod in self._running.items() if wanted.get(key) != pod.place]
+        self._stop(gone)
+        for key in self.failed.keys() - wanted.keys():
+            self._troubles.over(key)
+        new = [place for key, place in wanted.items() if key not in self._running and self._troubles.due(key, place)]
+        again = [place for place in new if place.pod in self.failed]
+        self._start([place for place in new if place not in again])
+        for place in again:
+            self._start([place])
+        return bool(gone or new)
+
+    def _stop(self, pods: Sequence[RunningPod]) -> None:
+        """What cannot be removed any more is let be: without its namespace a pod's port leads nowhere."""
+        for node, group in _by_node(pods, self._nodes):
+            with suppress(SetupError):
+                node.vsctl(*_joined(["--if-exists", "del-port", BRIDGE, pod.port] for pod in group))
+        for pod in pods:
+            pod.agent.close()
+            del self._running[pod.place.pod]
+        _remove([pod.netns for pod in pods])
+
+    def _start(self, places: Sequence[PodPlace]) -> None:
+        """Start pods together, or, where that fails, each by itself."""
+        if not places:
+            return
+        began = time.monotonic()
+        try:
+            self._start_together(places)
+        except SetupError as error:
+            if len(places) > 1 and time.monotonic() - began < HUNG_SECONDS:
+                for place in places:
+                    self._start([place])
+                return
+            for place in places:
+                self._troubles.failed(place.pod, place, f"pod {place.pod} cannot be started: {error}")
+
+    def _start_together(self, places: Sequence[PodPlace]) -> None:
+        """Start pods; raises SetupError, and leaves nothing of any of them, when one cannot be."""
+        names = [
+            (place, f"{self._run.netns(place.pod)}-{number}", _port_name(place.pod, number))
+            for place, number in zip(places, self._numbers, strict=False)
+        ]
+        started: list[RunningPod] = []
+        try:
+            self._make(names, started)
+        except SetupError:
+            self._running.update({pod.place.pod: pod for pod in started})
+            self._stop(started)
+            _remove([netns for _, netns, _ in names])
+            raise
+        self._running.update({pod.place.pod: pod for pod in started})
+        for place in places:
+            self._troubles.over(place.pod)
+
+    def _make(self, names: Sequence[tuple[PodPlace, str, str]], started: list[RunningPod]) -> None:
+        """Make namespaces, cables and processes of pods, which are then `started`, and at last their ports."""
+        self._run.make(
+            line
+            for place, netns, port in names
+            for line in (
+                f"netns add {netns}",
+                f"link add {port} netns {self._nodes[place.node].netns} type veth"
+                f" peer name {INTERFACE} address {place.mac} netns {netns}",
+            )
+        )
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(lambda name: ip_batch(_inside_lines(name[0], self._mtu), netns=name[1]), names))
+        for place, netns, port in names:
+            agent = self._zygote.fork(place.pod, netns)
+            started.append(RunningPod(place, netns, port, agent))
+            agent.serve(self._served)
+        for node, group in _by_node(started, self._nodes):
+            ip_batch((f"link set {pod.port} addrgenmode none mtu {self._mtu} up" for pod in group), netns=node.netns)
+            self._filter(node, [pod.port for pod in group])
+            node.vsctl(*_joined(_port_words(pod) for pod in group))
+
+    def _filter(self, node: Node, ports: Sequence[str]) -> None:
+        """Drop what is neither IPv4 nor ARP before the switch, where that can be done: its tables do it too."""
+        try:
+            within(node.netns, lambda: filter_ports(ports))
+        except NotFiltered as error:
+            self._unfiltered = self._unfiltered or f"frames of any ethertype get to the switches: {error}"
+
+
+def _inside_lines(place: PodPlace, mtu: int) -> list[str]:
+    """The `ip` commands inside a pod's namespace. Every address is on-link: the switch answers all ARP."""
+    return [
+        "link set lo up",
+        f"link set {INTERFACE} addrgenmode none mtu {mtu} up",
+        f"addr add {place.address}/32 dev {INTERFACE}",
+        f"route add default dev {INTERFACE} scope link src {place.address}",
+    ]
+
+
+def _remove(namespaces: Sequence[str]) -> None:
+    """Remove network namespaces, those of them that there are."""
+    try:
+        ip_batch(f"netns del {netns}" for netns in namespaces)
+    except SetupError:
+        for netns in namespaces:
+            with suppress(SetupError):
+                ip_batch([f"netns del {netns}"])
+
+
+def _port_words(pod: RunningPod) -> list[str]:
+    words = ["add-port", BRIDGE, pod.port, "--", "set", "interface", pod.port, f"external_ids:{POD_ID}={pod.place.pod}"]
+    # Quoted: a UID is any text, and ovs-vsctl would take some of it for more keys.
+    return [*words, f"external_ids:{POD_UID}={json.dumps(pod.place.uid)}"] if pod.place.uid else words
+
+
+def _joined(commands: Iterable[list[str]]) -> list[str]:
+    """`ovs-vsctl` commands as one transaction."""
+    return [word for command in commands for word in ("--", *command)]
+
+
+def _port_name(pod: PodKey, number: int) -> str:
+    """An interface name that shows the pod's own name as far as it fits."""
+    suffix = f"-{number}"
+    stem = re.sub("[^a-z0-9-]", "-", pod.partition("/")[2])[: PORT_NAME_LENGTH - len(suffix)]
+    return stem + suffix
+
+
+def _by_node(pods: Sequence[RunningPod], nodes: Mapping[str, Node]) -> Iterable[tuple[Node, list[RunningPod]]]:
+    for name in sorted({pod.place.node for pod in pods}):
+        yield nodes[name], [pod for pod in pods if pod.place.node == name]

@@ -1,0 +1,261 @@
+"""Run folders: who owns what on this machine, so that runs never collide and dead ones can be removed.
+
+A run is a folder named by its id. Its owner holds a lock on the file `lock` in it for as long as it lives
+(the kernel releases it however the owner dies). Commands that make namespaces for it hold the lock too, so that
+a run counts as dead only when nothing more of it can come. Everything a run makes carries the id: its network
+namespaces are `rmn-<id>-...`, its interfaces live inside those, its processes are written down with
+their start times. So a dead run can be removed completely, and nothing else ever is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import select
+import shutil
+import signal
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.system import NETNS_FOLDER, ip_batch
+
+RUNS_FOLDER = Path("/run/romana-ovs")
+NETNS_PREFIX = "rmn-"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NAME_LENGTH = 60
+"""The longest name of a node or pod that goes into paths as it is."""
+STRAGGLER_SECONDS = 5.0
+"""How long a command that a killed owner had just started may take to end, in seconds; it takes some milliseconds."""
+END_SECONDS = 2.0
+"""How long processes may take to end on SIGTERM before SIGKILL, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A process of a run: its id and its start time in clock ticks since boot (proc(5), field 22)."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was removed of one dead run: its id, how many processes, which namespaces."""
+
+    run: str
+    processes: int
+    namespaces: tuple[str, ...]
+
+
+class Run:
+    """A live run: its folder and its lock. Made by `start_run`, ended by `close`."""
+
+    def __init__(self, folder: Path, lock: IO[str]) -> None:
+        self.folder = folder
+        self.id = folder.name
+        self._lock = lock
+
+    def netns(self, name: str) -> str:
+        """The name of this run's network namespace for `name` (a node, or a pod as `ns/pod`)."""
+        return f"{NETNS_PREFIX}{self.id}-{short(name.replace('/', '.'))}"
+
+    def make(self, lines: Iterable[str]) -> None:
+        """Run `ip` commands that make namespaces of this run. Raises SetupError as `ip_batch` does."""
+        ip_batch(lines, held=self._lock)
+
+    def record(self, pid: int) -> None:
+        """Write down a process of this run, for whoever has to clean up after us."""
+        started = _start_time(pid)
+        if started is not None:
+            with (self.folder / "processes").open("a") as file:
+                file.write(f"{pid} {started}\n")
+
+    def close(self) -> None:
+        """End every process of this run, remove its namespaces and folder, release the lock. Idempotent."""
+        if not self._lock.closed:
+            with _register(self.folder.parent):
+                _remove(self.folder)
+                self._lock.close()
+
+
+def short(name: str) -> str:
+    """`name`, or where it is too long for paths of sockets (unix(7): 107 bytes), its beginning and a hash of it."""
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
+
+
+def start_run(runs: Path = RUNS_FOLDER) -> Run:
+    """A new run with a free id, after removing what dead runs left. Raises SetupError when it cannot."""
+    with _register(runs):
+        _remove_dead(runs)
+        while True:
+            folder = runs / secrets.token_hex(2)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                break
+        lock = (folder / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / "boot").write_text(_boot())
+        (folder / "owner").write_text(f"{os.getpid()} {_start_time(os.getpid())}\n")
+    return Run(folder, lock)
+
+
+def clean(runs: Path = RUNS_FOLDER) -> list[Removed]:
+    """Remove what dead runs left behind, and nothing else; what was removed, one entry for each run."""
+    if not runs.is_dir():
+        return []
+    with _register(runs):
+        return _remove_dead(runs)
+
+
+def is_live(name: str, runs: Path = RUNS_FOLDER) -> bool:
+    """Whether a run of this id goes on, on this machine."""
+    return bool(name) and Path(name).name == name and (runs / name).is_dir() and _is_live(runs / name)
+
+
+def remove_if_dead(folder: Path) -> None:
+    """Remove one run if its owner is gone; nothing when it lives or was removed already."""
+    with _register(folder.parent):
+        if folder.is_dir() and _is_dead(folder):
+            _remove(folder)
+
+
+@contextlib.contextmanager
+def _register(runs: Path) -> Iterator[None]:
+    """Hold the one lock under which run folders are made and removed."""
+    try:
+        runs.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file = (runs / ".register").open("w")
+    except OSError as error:
+        raise SetupError(f"the folder {runs} cannot be used: {error.strerror}") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_dead(runs: Path) -> list[Removed]:
+    return [_remove(path) for path in sorted(runs.iterdir()) if path.is_dir() and _is_dead(path)]
+
+
+def _is_dead(folder: Path) -> bool:
+    """Whether nobody holds the run's lock; waits for commands that hold it although their owner is gone."""
+    deadline = time.monotonic() + STRAGGLER_SECONDS
+    while _is_live(folder):
+        if _owner_lives(folder) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)  # flock(2) has no time limit
+    return True
+
+
+def _owner_lives(folder: Path) -> bool:
+    """Whether the process that began the run is there; also when that is not known (yet)."""
+    try:
+        pid, started = (folder / "owner").read_text().split()
+    except (FileNotFoundError, ValueError):
+        return True
+    return str(_start_time(int(pid))) == started
+
+
+def _is_live(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _remove(folder: Path) -> Removed:
+    """Remove everything of one run but its lock's holder."""
+    prefix = f"{NETNS_PREFIX}{folder.name}-"
+    names = sorted(path.name for path in NETNS_FOLDER.glob(f"{prefix}*"))
+    processes = _recorded(folder) | _inside(names)
+    _end(processes)
+    ip_batch(f"netns del {name}" for name in names)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Removed(folder.name, len(processes), tuple(names))
+
+
+def _recorded(folder: Path) -> set[Recorded]:
+    """Those of the run's recorded processes that still are the same processes, but for ourselves."""
+    try:
+        boot = (folder / "boot").read_text()
+        lines = (folder / "processes").read_text().splitlines()
+    except FileNotFoundError:
+        return set()
+    if boot != _boot():
+        return set()
+    pairs = [line.split() for line in lines]
+    listed = {Recorded(*map(int, pair)) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()}
+    return {one for one in listed if one.pid != os.getpid() and _start_time(one.pid) == one.started}
+
+
+def _inside(names: Iterable[str]) -> set[Recorded]:
+    """The processes whose network namespace is one of the named ones: what was started in pods and nodes."""
+    wanted = set()
+    for name in names:
+        with contextlib.suppress(OSError):
+            found = (NETNS_FOLDER / name).stat()
+            wanted.add((found.st_dev, found.st_ino))
+    own = Path("/proc/self/ns/net").stat()
+    wanted.discard((own.st_dev, own.st_ino))
+    result = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                at = (entry / "ns/net").stat()
+                started = _start_time(int(entry.name))
+                if (at.st_dev, at.st_ino) in wanted and started is not None:
+                    result.add(Recorded(int(entry.name), started))
+    return result
+
+
+def _end(processes: set[Recorded]) -> None:
+    """End processes: SIGTERM, then SIGKILL for those that stay; returns when they are gone."""
+    for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS)):
+        handles = []
+        for one in processes:
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(one.pid)
+                if _start_time(one.pid) == one.started:
+                    handles.append(handle)
+                    signal.pidfd_send_signal(handle, number)
+                else:
+                    os.close(handle)
+        _await_end(handles, seconds)
+
+
+def _await_end(handles: list[int], seconds: float) -> None:
+    """Wait until every pidfd is readable (its process ended), at most `seconds`; closes them."""
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    waiting = set(handles)
+    deadline = time.monotonic() + seconds
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for handle, _ in poll.poll(left * 1000):
+            poll.unregister(handle)
+            waiting.discard(handle)
+    for handle in handles:
+        os.close(handle)
+
+
+def _start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot, or None when it does not exist (or is a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _boot() -> str:
+    return BOOT_ID.read_text().strip()

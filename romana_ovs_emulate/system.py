@@ -1,0 +1,100 @@
+"""What the emulator asks of this machine: programs, root, `ip` batches, namespaces of processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.netns import enter
+
+NETNS_FOLDER = Path("/run/netns")
+"""Where iproute2 keeps named network namespaces (ip-netns(8))."""
+OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+PROGRAMS = ("ip", "nsenter", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
+COMMAND_SECONDS = 30
+"""How long one command may take before it counts as hung, in seconds."""
+
+
+def require_machine() -> None:
+    """Return when an emulated cluster can run here; raise SetupError with the one thing that is missing."""
+    if os.geteuid() != 0:
+        raise SetupError("an emulated cluster needs root (network namespaces, Open vSwitch): run it with sudo")
+    for program in PROGRAMS:
+        if shutil.which(program) is None:
+            package = "openvswitch-switch" if program.startswith("ovs") else "iproute2 and util-linux"
+            raise SetupError(f"an emulated cluster needs the program {program}: install {package}")
+    if not OVS_SCHEMA.exists():
+        raise SetupError(f"an emulated cluster needs {OVS_SCHEMA}: install openvswitch-switch")
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    held: IO[str] | None = None,
+) -> str:
+    """The standard output of a command that must succeed.
+
+    `env` is added to our own environment; the file `held` stays open for as long as the command runs.
+    Raises SetupError with the command and its last words.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **(env or {})},
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+            start_new_session=True,
+            pass_fds=() if held is None else (held.fileno(),),
+        )
+    except FileNotFoundError as error:
+        raise SetupError(f"the program {argv[0]} is missing") from error
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"`{' '.join(argv)}` did not end within {COMMAND_SECONDS} s") from error
+    if done.returncode != 0:
+        words = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").replace("\n", "; ")
+        raise SetupError(f"`{' '.join(argv)}` failed: {words}")
+    return done.stdout
+
+
+def ip_batch(lines: Iterable[str], *, netns: str | None = None, held: IO[str] | None = None) -> None:
+    """Run `ip` commands in one process, inside the named namespace when given; nothing for no lines.
+
+    The file `held` stays open meanwhile, whatever becomes of us. Raises SetupError at the first that fails
+    (ip-batch stops there).
+    """
+    text = "".join(f"{line}\n" for line in lines)
+    if text:
+        run(["ip", *(["-n", netns] if netns else []), "-batch", "-"], stdin=text, held=held)
+
+
+def inside(netns: str, argv: Sequence[str]) -> list[str]:
+    """The command that runs `argv` in the named network namespace; it execs, so the pid stays."""
+    return ["nsenter", f"--net={NETNS_FOLDER / netns}", "--", *argv]
+
+
+def within(netns: str, work: Callable[[], None]) -> None:
+    """Do `work` inside the named network namespace, in a thread of its own.
+
+    Raises what it raises, and SetupError when the namespace is not there.
+    """
+
+    def moved() -> None:
+        try:
+            enter(str(NETNS_FOLDER / netns))
+        except OSError as error:
+            raise SetupError(f"the network namespace {netns} cannot be entered: {error.strerror}") from error
+        work()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(moved).result()
