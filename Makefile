@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
-DECLARED := setup.cfg setup.py pyproject.toml $(wildcard packaging/emulate/*.*) romana-ovs-ryu.pth constraints.txt
+DECLARED := setup.cfg setup.py pyproject.toml $(wildcard distributions/emulate/*.*) romana-ovs-ryu.pth constraints.txt
 SYSTEM := openvswitch-switch mininet iproute2 nftables ethtool iputils-ping procps curl openssl python3-venv
 TEST_SECONDS ?= 3600
 # A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
@@ -98,7 +98,7 @@ lock: .venv/.installed  ## Newest versions into the lock files
 		{ printf '# %s\n' $(LOCK_HEADER); sed '/^# WARNING/,$$d' "$$file"; } > .venv/lock/new; cp .venv/lock/new "$$file"; done
 
 clean:  ## Remove the environment and everything that was built
-	@rm -rf .venv build packaging/emulate/build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv build distributions/emulate/build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Built once per machine, which takes minutes: apart from the tests, whose time is limited.
@@ -131,7 +131,7 @@ system:
 	@echo "Installing Python packages into .venv (a minute or so the first time)"
 	@$(BIN)/python -c pass 2> /dev/null || $(PYTHON) -m venv --clear --system-site-packages .venv
 	@$(BIN)/pip install --quiet --use-pep517 --requirement requirements.lock
-	@$(BIN)/pip install --quiet --editable . --editable packaging/emulate
+	@$(BIN)/pip install --quiet --editable . --editable distributions/emulate
 	@touch $@
 
 .venv/.installed-test: .venv/.installed requirements-test.lock

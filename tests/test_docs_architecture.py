@@ -16,7 +16,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")) + [*TOP]
 ROW = re.compile(r"^\| `((?:\w+/)*\w+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
-PATH = re.compile(r"`((?:romana_ovs|romana_ovs_emulate|packaging|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
+PATH = re.compile(r"`((?:romana_ovs|romana_ovs_emulate|distributions|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
 _PACKAGES = "cli|controller|world|kube|switch|sync|simulator|pipeline|policy|addressing|model"
 MODULE = re.compile(rf"`((?:{_PACKAGES})/[\w/]+\.py)`")
 

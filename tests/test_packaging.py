@@ -19,8 +19,8 @@ from romana_ovs import __version__
 
 ROOT = Path(__file__).parents[1]
 DECLARED = ("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "romana-ovs-ryu.pth")
-SOURCES = (*DECLARED, "packaging", "romana_ovs", "romana_ovs_emulate", "etc")
-EMULATE = Path("packaging", "emulate")
+SOURCES = (*DECLARED, "distributions", "romana_ovs", "romana_ovs_emulate", "etc")
+EMULATE = Path("distributions", "emulate")
 MODES = {"wheel": (), "editable": ("--editable",)}
 STARTUP_MICROSECONDS = 1000
 
@@ -126,6 +126,8 @@ def test_both_distributions_together_emulate(emulating: Path) -> None:
         assert f"usage: romana-ovs {name}" in _run(command, name, "--help")
     place = "import romana_ovs_emulate.cli.demo as demo; print(demo.demo_folder())"
     assert (Path(_run(str(emulating / "bin" / "python"), "-c", place).strip()) / "policy" / "policy1.yaml").is_file()
+    beside = "import importlib.util; print(importlib.util.find_spec('distributions'))"
+    assert _run(str(emulating / "bin" / "python"), "-c", beside).strip() == "None", "the whole checkout is on the path"
 
 
 def test_the_two_distributions_have_one_version() -> None:
