@@ -21,7 +21,7 @@ def joined_state(published: Published, nodes: Iterable[NodePart]) -> dict[str, A
     remnants = [
         [segment, name, dict(sorted(labels.items()))]
         for name, classes in published.namespaces.items()
-        for segment, labels in classes.remnants
+        for segment, labels in classes.tombstones
     ]
     return {
         "format": FORMAT,
@@ -32,7 +32,7 @@ def joined_state(published: Published, nodes: Iterable[NodePart]) -> dict[str, A
             "runs": {tenant: [list(run) for run in runs] for tenant, runs in published.runs.items()},
             "segments": [[*key, *indexes] for key, indexes in published.indexes.items()],
             "hosts": dict(published.hosts),
-            "host_numbers": [*published.host_line, *sorted(published.retired_hosts)],
+            "host_numbers": [*published.free_hosts, *sorted(published.retired_hosts)],
             "leaving": [],
             "shares": _all("shares", own),
             "blocked": sorted({value for each in own for value in each["blocked"]}),

@@ -44,7 +44,7 @@ def test_a_node_without_numbers_programs_nothing():
     at = cluster(pod("a"))
     node.update(at, None)
     assert node.view(tunnelled(at, ["node1"])["node1"]) is None
-    assert node.report.acknowledged == 0 and node.report.wants == {}
+    assert node.report.acknowledged == 0 and node.report.exhausted == {}
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"addresses": []}, {"node": "node2"}, {"worn": [["ns/a"]]}])

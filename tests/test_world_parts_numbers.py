@@ -68,14 +68,14 @@ def test_a_full_segment_grows_when_its_node_asks_and_nobody_else_is_given_anythi
     parts.registry_looks(0)
     look(parts, "node1")
     node, segment = parts.nodes["node1"], SegmentKey("ns", "default")
-    assert node.report.wants == {segment: 1} and "waits for the registry" in str(node.problems[-1])
+    assert node.report.exhausted == {segment: 1} and "waits for the registry" in str(node.problems[-1])
     liar = replace(parts.nodes["node1"].report, node="node2")
     look(parts, "node2")
     parts.reports["node2"] = liar
     parts.registry_looks(0)
     assert len(parts.messages[-1].indexes[segment]) == 1
     parts.settle()
-    assert len(parts.messages[-1].indexes[segment]) == 2 and node.problems == () and node.report.wants == {}
+    assert len(parts.messages[-1].indexes[segment]) == 2 and node.problems == () and node.report.exhausted == {}
     assert all(node.address_of(each.key) is not None for each in crowd)
 
 
@@ -172,7 +172,7 @@ def test_only_the_node_that_may_give_an_address_can_contest_it():
     parts = Parts(cluster(foreign("b", "192.168.5.9", node="node2")))
     for name in ("node1", "node2"):
         look(parts, name, numbers=False)
-    parts.reports["node1"] = replace(parts.reports["node1"], contested=frozenset({IPv4Address("192.168.5.9")}))
+    parts.reports["node1"] = replace(parts.reports["node1"], conflicting=frozenset({IPv4Address("192.168.5.9")}))
     parts.node_programs("node2")
     parts.report_arrives("node2")
     for _ in range(2):
@@ -195,7 +195,7 @@ def test_an_address_of_the_plan_that_a_pod_has_is_not_granted_to_who_comes_with_
     parts.settle()
     assert parts.nodes["node1"].address_of("ns/thief") is None
     assert "waits for the registry" in str(parts.nodes["node1"].problems[0])
-    assert parts.nodes["node2"].report.contested == {address}
+    assert parts.nodes["node2"].report.conflicting == {address}
     assert parts.view("node3").foreign == ()
     parts.change(parts.cluster.without(pod("owner")))
     parts.settle()

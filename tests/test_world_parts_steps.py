@@ -32,7 +32,7 @@ def test_a_pod_of_a_new_combination_gets_what_its_segment_gets_until_the_registr
     look(parts, "node1")
     number = parts.nodes["node1"].identity_of("ns/b")
     assert parts.messages[-1].namespaces["ns"].classes[number] == {APP}
-    assert number in parts.messages[-1].namespaces["ns"].coming
+    assert number in parts.messages[-1].namespaces["ns"].pending
 
 
 def test_a_relabelled_pod_stays_what_it_was_until_every_node_knows_its_class():
@@ -72,7 +72,7 @@ def test_a_pod_that_was_relabelled_to_a_tier_that_nobody_knows_stays_and_then_is
     parts.change(parts.cluster.with_object(pod("a", labels={"tier": "back"})))
     look(parts, "node1", numbers=False)
     assert parts.view("node1").pods == before
-    assert parts.nodes["node1"].report.wants == {SegmentKey("ns", "back"): 0}
+    assert parts.nodes["node1"].report.exhausted == {SegmentKey("ns", "back"): 0}
     look(parts, "node1", numbers=False, patience_over=True)
     assert parts.view("node1").pods == ()
     parts.settle()
@@ -93,7 +93,7 @@ def test_a_rule_that_asks_something_new_waits_until_its_answer_may_be_relied_on_
             look(parts, name)
         seen.append((stages(parts)[APP], in_force(parts, "node3"), parts.nodes["node3"].waiting))
         confirm(parts, *parts.nodes)
-    assert seen == [(Stage.NEW, [], True), (Stage.WORN, [], True), (Stage.SETTLED, ["not-web"], False)]
+    assert seen == [(Stage.INTRODUCED, [], True), (Stage.ADOPTED, [], True), (Stage.ACTIVE, ["not-web"], False)]
 
 
 def test_rules_come_into_force_without_the_registry_when_patience_is_over_and_admit_no_unknown_class():
@@ -111,7 +111,7 @@ def test_rules_come_into_force_without_the_registry_when_patience_is_over_and_ad
 def test_answers_that_may_not_be_relied_on_yet_are_not_shown_even_when_patience_is_over():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
     parts.change(parts.cluster.with_object(NOT_WEB))
-    for expected in (Stage.NEW, Stage.WORN):
+    for expected in (Stage.INTRODUCED, Stage.ADOPTED):
         parts.registry_looks(newest(parts))
         assert stages(parts) == {APP: expected}
         for name in parts.nodes:
@@ -129,14 +129,14 @@ def test_who_still_goes_by_a_question_that_is_leaving_may_and_it_goes_when_nobod
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"), policies=[WEB])
     parts.change(parts.cluster.without(WEB))
     parts.registry_looks(newest(parts))
-    assert stages(parts) == {APP: Stage.LEAVING}
+    assert stages(parts) == {APP: Stage.RETIRING}
     for name in parts.nodes:
         hear(parts, name)
     confirm(parts, *parts.nodes)
     assert in_force(parts, "node3") == ["web-only"]
     assert any(info.truths == {APP: True} for info in parts.view("node3").classes.values())
     parts.registry_looks(newest(parts))
-    assert stages(parts) == {APP: Stage.LEAVING}
+    assert stages(parts) == {APP: Stage.RETIRING}
     for name in parts.nodes:
         look(parts, name)
     confirm(parts, *parts.nodes)
@@ -153,7 +153,7 @@ def test_a_question_that_is_leaving_is_not_relied_on_anew_and_comes_back_at_once
     look(parts, "node3")
     assert in_force(parts, "node3") == [] and parts.nodes["node3"].waiting
     parts.registry_looks(newest(parts))
-    assert stages(parts) == {APP: Stage.SETTLED}
+    assert stages(parts) == {APP: Stage.ACTIVE}
     look(parts, "node3")
     assert in_force(parts, "node3") == ["not-web"]
 
@@ -166,15 +166,15 @@ def test_a_node_whose_pod_wears_what_is_not_true_acknowledges_nothing():
     (number,) = classes.classes
     answering = replace(
         classes,
-        atoms={APP: Stage.WORN},
+        requirements={APP: Stage.ADOPTED},
         classes={number: frozenset(), number + 1: frozenset({APP})},
-        coming=frozenset({number + 1}),
+        pending=frozenset({number + 1}),
     )
     node.update(parts.cluster, replace(node.published, revision=had + 1, namespaces={"ns": answering}))
     assert node.identity_of("ns/a") == number and node.promise.acknowledged == 0 and node.waiting
     node.update(parts.cluster, None, patience_over=True)
     assert node.identity_of("ns/a") == number + 1 and node.promise.acknowledged == had + 1 and not node.waiting
-    known = replace(answering, coming=frozenset())
+    known = replace(answering, pending=frozenset())
     node.update(parts.cluster, replace(node.published, revision=had + 2, namespaces={"ns": known}))
     assert node.identity_of("ns/a") == number + 1 and node.promise.acknowledged == had + 2
 
@@ -194,8 +194,8 @@ def three_steps(parts, *here, away):
 def test_a_node_that_is_away_is_not_waited_for():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
     parts.change(parts.cluster.with_object(NOT_WEB))
-    assert three_steps(parts, "node1", "node3", away=()) == {APP: Stage.NEW}
-    assert three_steps(parts, "node1", "node3", away=["node2"]) == {APP: Stage.SETTLED}
+    assert three_steps(parts, "node1", "node3", away=()) == {APP: Stage.INTRODUCED}
+    assert three_steps(parts, "node1", "node3", away=["node2"]) == {APP: Stage.ACTIVE}
 
 
 def test_a_class_that_a_pod_of_a_node_that_is_away_may_belie_gets_another_number():
@@ -204,7 +204,7 @@ def test_a_class_that_a_pod_of_a_node_that_is_away_may_belie_gets_another_number
     assert old == parts.nodes["node2"].identity_of("ns/b")
     parts.change(parts.cluster.with_object(NOT_WEB))
     seen = []
-    while stages(parts).get(APP) is not Stage.SETTLED:
+    while stages(parts).get(APP) is not Stage.ACTIVE:
         parts.registry_looks(newest(parts), away=frozenset({"node1"}))
         for name in ("node2", "node3"):
             look(parts, name)
@@ -213,12 +213,12 @@ def test_a_class_that_a_pod_of_a_node_that_is_away_may_belie_gets_another_number
         assert parts.nodes["node2"].identity_of("ns/b") in listed
         confirm(parts, "node2", "node3")
     assert seen == [
-        (Stage.NEW, True, True),
-        (Stage.WORN, True, True),
-        (Stage.WORN, True, True),
-        (Stage.WORN, True, False),
-        (Stage.WORN, False, False),
-        (Stage.SETTLED, False, False),
+        (Stage.INTRODUCED, True, True),
+        (Stage.ADOPTED, True, True),
+        (Stage.ADOPTED, True, True),
+        (Stage.ADOPTED, True, False),
+        (Stage.ADOPTED, False, False),
+        (Stage.ACTIVE, False, False),
     ]
     assert parts.nodes["node1"].identity_of("ns/a") == old and in_force(parts, "node3") == ["not-web"]
     assert old in parts.messages[-1].namespaces["ns"].retired
@@ -240,7 +240,7 @@ def test_a_registry_that_restarts_while_a_class_gets_another_number_goes_on():
                 look(parts, name)
             assert parts.nodes["node2"].identity_of("ns/b") in parts.view("node3").classes
             confirm(parts, "node2", "node3")
-        assert stages(parts) == {APP: Stage.SETTLED}
+        assert stages(parts) == {APP: Stage.ACTIVE}
         assert old not in parts.messages[-1].namespaces["ns"].classes
         parts.settle()
 
@@ -282,7 +282,7 @@ def test_a_class_that_goes_while_it_is_about_to_get_another_number_just_goes(mon
     look(parts, "node3")
     confirm(parts, "node2", "node3")
     parts.registry_looks(newest(parts), away)
-    assert stages(parts) == {APP: Stage.WORN}
+    assert stages(parts) == {APP: Stage.ADOPTED}
     parts.change(cluster(pod("a", labels={"app": "web"}), policies=[NOT_WEB]))
     look(parts, "node2")
     look(parts, "node3")
@@ -294,6 +294,6 @@ def test_a_class_that_goes_while_it_is_about_to_get_another_number_just_goes(mon
 def test_a_question_does_not_leave_before_a_node_that_is_away_comes_back_or_is_deleted():
     parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), policies=[WEB])
     parts.change(parts.cluster.without(WEB))
-    assert three_steps(parts, "node1", "node2", away=["node3"]) == {APP: Stage.LEAVING}
+    assert three_steps(parts, "node1", "node2", away=["node3"]) == {APP: Stage.RETIRING}
     parts.change(parts.cluster.without(parts.cluster.nodes["node3"]))
     assert three_steps(parts, "node1", "node2", away=["node3"]) == {}

@@ -40,7 +40,7 @@ def confirm(parts, *names):
 
 
 def stages(parts, namespace="ns"):
-    return dict(parts.messages[-1].namespaces[namespace].atoms)
+    return dict(parts.messages[-1].namespaces[namespace].requirements)
 
 
 def in_force(parts, name):

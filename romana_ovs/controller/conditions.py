@@ -242,8 +242,8 @@ def _limited(nodes: Sequence[str]) -> Condition:
 
 def full_on(seen: Mapping[str, Observed]) -> dict[str, tuple[str, ...]]:
     """The nodes where a tenant has as many connections as it may have, sorted, by tenant."""
-    tenants = {tenant for observed in seen.values() for tenant in observed.full}
-    return {tenant: tuple(sorted(node for node in seen if tenant in seen[node].full)) for tenant in tenants}
+    tenants = {tenant for observed in seen.values() for tenant in observed.tenants_at_limit}
+    return {tenant: tuple(sorted(node for node in seen if tenant in seen[node].tenants_at_limit)) for tenant in tenants}
 
 
 def _tier(segment: SegmentUse) -> TierStatus:

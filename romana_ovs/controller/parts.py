@@ -104,7 +104,7 @@ class Parts:
     @property
     def waiting(self) -> bool:
         """Whether pods or rules wait for the registry, however long."""
-        return any(part.waiting or part.report.wants for part in self._parts.values())
+        return any(part.waiting or part.report.exhausted for part in self._parts.values())
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -49,7 +49,7 @@ class Claims:
         contested = {
             address
             for name, report in reports.items()
-            for address in report.contested
+            for address in report.conflicting
             if self._owner(address, names) == name
         }
         for address in [each for each, claim in self._claims.items() if not _still(each, claim, reports, hosts)]:

@@ -16,7 +16,7 @@ class HostNumbers:
     def __init__(self, published: Published, now: int) -> None:
         """Those that were `published`; what is retired has been since revision `now`."""
         self._plan = published.plan
-        self._numbers = Numbers(published.host_line[0], published.host_line[1:])
+        self._numbers = Numbers(published.free_hosts[0], published.free_hosts[1:])
         self._hosts = dict(published.hosts)
         self._retired = dict.fromkeys(published.retired_hosts, now)
         self._frozen: Mapping[str, int] = MappingProxyType(dict(sorted(self._hosts.items())))
@@ -29,7 +29,7 @@ class HostNumbers:
 
     @property
     def line(self) -> tuple[int, ...]:
-        """The line in which free numbers wait, as `Published.host_line`."""
+        """The line in which free numbers wait, as `Published.free_hosts`."""
         return tuple(self._numbers.to_json())
 
     @property

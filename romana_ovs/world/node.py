@@ -185,9 +185,9 @@ class NodePart:
             node=self.node,
             acknowledged=self._confirmed,
             released=self._released,
-            wants=MappingProxyType(dict(sorted(self._wants(alive).items()))),
+            exhausted=MappingProxyType(dict(sorted(self._wants(alive).items()))),
             foreign=frozenset(foreign),
-            contested=self.registry.contested(),
+            conflicting=self.registry.contested(),
         )
 
     @property

@@ -34,17 +34,17 @@ class PublishedClasses:
         saved = [
             [segment, name, dict(labels)]
             for name, classes in before.namespaces.items()
-            for segment, labels in classes.remnants
+            for segment, labels in classes.tombstones
         ]
         self._remnants = Remnants(self._book, saved)
         self._identities = Identities(self._book, self._remnants)
         self._published: Mapping[str, ClassSet] = before.namespaces
         self._coming: dict[int, tuple[str, float]] = {
-            number: (name, now) for name, each in before.namespaces.items() for number in each.coming
+            number: (name, now) for name, each in before.namespaces.items() for number in each.pending
         }
         self._born: dict[int, int] = {}
         self._leaving: dict[int, tuple[str, int]] = {}
-        self._going = {number: (name, now) for name, each in before.namespaces.items() for number in each.going}
+        self._going = {number: (name, now) for name, each in before.namespaces.items() for number in each.retiring}
         self._retired = {number: (name, now) for name, each in before.namespaces.items() for number in each.retired}
         self._known = frozenset(number for each in before.namespaces.values() for number in each.classes)
         self._classes: Mapping[int, ClassInfo] = MappingProxyType({})
@@ -205,16 +205,16 @@ class PublishedClasses:
     def _made(self, name: str, stages: Stages, *, epoch: int, now: int) -> ClassSet | None:
         """The class set of a namespace: the same object while nothing in it changed, None when there is nothing."""
         old, atoms, classes = self._published.get(name), stages.of(name), self._answers.get(name, {})
-        fresh = old is not None and any(stage is Stage.NEW for stage in atoms.values())
+        fresh = old is not None and any(stage is Stage.INTRODUCED for stage in atoms.values())
         pinned = _kept(old, classes) if fresh and old is not None else self._pins.get(name, {})
         new = ClassSet(
             namespace=name,
-            atoms=MappingProxyType({atom: atoms[atom] for atom in sorted(atoms, key=atom_order)}),
+            requirements=MappingProxyType({atom: atoms[atom] for atom in sorted(atoms, key=atom_order)}),
             classes=MappingProxyType(dict(sorted(classes.items()))),
-            coming=frozenset(number for number in classes if number in self._coming),
-            going=frozenset(number for number in classes if number in self._going),
-            pins=MappingProxyType(dict(sorted(pinned.items()))),
-            remnants=self._left.get(name, ()),
+            pending=frozenset(number for number in classes if number in self._coming),
+            retiring=frozenset(number for number in classes if number in self._going),
+            overrides=MappingProxyType(dict(sorted(pinned.items()))),
+            tombstones=self._left.get(name, ()),
             retired=frozenset(number for number, (home, _) in self._retired.items() if home == name),
             epoch=old.epoch if old is not None else epoch,
             revision=old.revision if old is not None else now,
@@ -233,17 +233,19 @@ def _yes(info: ClassInfo) -> frozenset[Atom]:
 
 def _kept(old: ClassSet, classes: Answers) -> dict[PodKey, int]:
     """While pods do not go by what is new, they are pinned as they were."""
-    return {pod: number for pod, number in old.pins.items() if number in classes}
+    return {pod: number for pod, number in old.overrides.items() if number in classes}
 
 
 def record_of(before: Published) -> ClassRecord:
     """The book of classes that was published `before`, as it is written down."""
     entries = tuple(
-        ClassEntry(number, name, yes, frozenset(classes.atoms) - yes)
+        ClassEntry(number, name, yes, frozenset(classes.requirements) - yes)
         for name, classes in before.namespaces.items()
         for number, yes in classes.classes.items()
-        if number not in classes.going
+        if number not in classes.retiring
     )
-    pins = {pod: number for classes in before.namespaces.values() for pod, number in classes.pins.items()}
-    asked = {name: frozenset(classes.atoms) for name, classes in before.namespaces.items() if classes.atoms}
+    pins = {pod: number for classes in before.namespaces.values() for pod, number in classes.overrides.items()}
+    asked = {
+        name: frozenset(classes.requirements) for name, classes in before.namespaces.items() if classes.requirements
+    }
     return ClassRecord(asked, dict(before.next_class), entries, pins)

@@ -84,7 +84,7 @@ class RegistryPart:
         self._hosts = HostNumbers(before, now)
         self._claims = Claims(before, now)
         self._classes = PublishedClasses(before, now)
-        self._stages = Stages({name: each.atoms for name, each in before.namespaces.items()}, now)
+        self._stages = Stages({name: each.requirements for name, each in before.namespaces.items()}, now)
         self._rules = Rules()
         self._cluster: Cluster | None = None
         self._placed: dict[PodKey, Placed] = {}
@@ -234,7 +234,7 @@ class RegistryPart:
         """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
         short = []
         for name in sorted(reports):
-            for segment, known in sorted(reports[name].wants.items()):
+            for segment, known in sorted(reports[name].exhausted.items()):
                 asks = known and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == known
                 if asks and not self._tenants.grow(segment):
                     why = f"{named(segment)} gets no further range for node {name}: {self._tenants.exhausted()}"
@@ -299,7 +299,7 @@ class RegistryPart:
             indexes=_same(last.indexes, self._tenants.all_indexes),
             next_class=_same(last.next_class, self._classes.next),
             hosts=self._hosts.hosts,
-            host_line=self._hosts.line,
+            free_hosts=self._hosts.line,
             retired_hosts=self._hosts.retired,
             foreign=self._claims.claims,
             namespaces=self._classes.published,

@@ -116,5 +116,5 @@ class Reliance:
 
 
 def _stages(classes: ClassSet) -> Stages:
-    settled = frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.SETTLED)
-    return classes, settled, frozenset(atom for atom, stage in classes.atoms.items() if stage is Stage.LEAVING)
+    settled = frozenset(atom for atom, stage in classes.requirements.items() if stage is Stage.ACTIVE)
+    return classes, settled, frozenset(atom for atom, stage in classes.requirements.items() if stage is Stage.RETIRING)

@@ -16,7 +16,7 @@ from romana_ovs.policy.published import Stage
 from romana_ovs.policy.view import Atom
 from romana_ovs.world.rules import NO_ATOMS, Atoms
 
-ON_THE_WAY = frozenset({Stage.NEW, Stage.WORN})
+ON_THE_WAY = frozenset({Stage.INTRODUCED, Stage.ADOPTED})
 
 
 class State(NamedTuple):
@@ -67,7 +67,7 @@ class Stages:
     def worn(self, namespace: str) -> Mapping[Atom, int]:
         """The atoms of a namespace that pods may be late to wear, with the revisions in which they were asked first."""
         states = self._states.get(namespace, {})
-        return {atom: state.asked for atom, state in states.items() if state.stage is Stage.WORN}
+        return {atom: state.asked for atom, state in states.items() if state.stage is Stage.ADOPTED}
 
     def advance(
         self, *, acknowledged: float, released: float, now: int, held_up: Callable[[str], bool] = lambda name: False
@@ -80,11 +80,11 @@ class Stages:
         for name in sorted(self._unsettled):
             states = self._states[name]
             for atom, (stage, since, _) in list(states.items()):
-                if stage is Stage.NEW and since <= acknowledged:
-                    self._step(states, atom, Stage.WORN, now)
-                elif stage is Stage.WORN and since <= acknowledged and not held_up(name):
-                    self._step(states, atom, Stage.SETTLED, now)
-                elif stage is Stage.LEAVING and since <= released:
+                if stage is Stage.INTRODUCED and since <= acknowledged:
+                    self._step(states, atom, Stage.ADOPTED, now)
+                elif stage is Stage.ADOPTED and since <= acknowledged and not held_up(name):
+                    self._step(states, atom, Stage.ACTIVE, now)
+                elif stage is Stage.RETIRING and since <= released:
                     self._end(states, atom)
             self._settle(name)
 
@@ -94,7 +94,7 @@ class Stages:
             late, self._late = self._late, set()
             for name, atoms in asked.items():
                 if atoms != self._asked.get(name, NO_ATOMS) or name in self._unsettled or name in late:
-                    self._ask(name, atoms, Stage.NEW if name in classed else Stage.SETTLED, now)
+                    self._ask(name, atoms, Stage.INTRODUCED if name in classed else Stage.ACTIVE, now)
             self._asked, self._may_leave = asked, True
         if self._may_leave and not self._on_the_way():
             for name in list(self._states):
@@ -115,8 +115,8 @@ class Stages:
         for atom in fitting:
             self._step(states, atom, first, now)
         for atom in atoms & states.keys():
-            if states[atom].stage is Stage.LEAVING:
-                self._step(states, atom, Stage.SETTLED, now)
+            if states[atom].stage is Stage.RETIRING:
+                self._step(states, atom, Stage.ACTIVE, now)
         self._settle(name)
 
     def _let_go(self, name: str, asked: frozenset[Atom], now: int, *, at_once: bool) -> None:
@@ -126,8 +126,8 @@ class Stages:
         for atom in states.keys() - asked:
             if at_once:
                 self._end(states, atom)
-            elif states[atom].stage is Stage.SETTLED:
-                self._step(states, atom, Stage.LEAVING, now)
+            elif states[atom].stage is Stage.ACTIVE:
+                self._step(states, atom, Stage.RETIRING, now)
         self._settle(name)
 
     def _step(self, states: dict[Atom, State], atom: Atom, stage: Stage, now: int) -> None:
@@ -148,4 +148,4 @@ class Stages:
             self._unsettled.discard(name)
 
     def _has_steps(self, name: str) -> bool:
-        return any(state.stage is not Stage.SETTLED for state in self._states[name].values())
+        return any(state.stage is not Stage.ACTIVE for state in self._states[name].values())

@@ -23,13 +23,13 @@ class Finder:
 
     def __init__(self, classes: ClassSet) -> None:
         self.classes = classes
-        self._asked = frozenset(atom for atom, stage in classes.atoms.items() if stage is not Stage.NEW)
+        self._asked = frozenset(atom for atom, stage in classes.requirements.items() if stage is not Stage.INTRODUCED)
         self._known: dict[tuple[int, frozenset[Atom]], list[int]] = {}
         self._coming: dict[tuple[int, frozenset[Atom]], int] = {}
         for number, yes in sorted(classes.classes.items()):
-            if number in classes.going:
+            if number in classes.retiring:
                 continue
-            if number in classes.coming:
+            if number in classes.pending:
                 self._coming.setdefault((segment_of(number), yes), number)
             else:
                 self._known.setdefault((segment_of(number), yes & self._asked), []).append(number)
@@ -38,7 +38,7 @@ class Finder:
         """The identity that fits and that every node knows: the pinned one, or else the lowest."""
         yes = frozenset(atom for atom in self._asked if holds(atom, labels))
         fitting = self._known.get((segment, yes), [])
-        pinned = self.classes.pins.get(pod)
+        pinned = self.classes.overrides.get(pod)
         return pinned if pinned in fitting else fitting[0] if fitting else None
 
     def honest(self, number: int, labels: Labels) -> bool:
@@ -53,7 +53,7 @@ class Finder:
         found = self.known(pod, segment, labels)
         if found is not None:
             return found
-        yes = frozenset(atom for atom in self.classes.atoms if holds(atom, labels))
+        yes = frozenset(atom for atom in self.classes.requirements if holds(atom, labels))
         return self._coming.get((segment, yes))
 
 

@@ -172,7 +172,11 @@ def test_a_tenant_has_its_ranges_and_tiers() -> None:
 def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
     cluster, world = world_of(pod("shop", "a"), pod("bank", "b"))
     full = frozenset({"shop"})
-    seen = {"n2": Observed(full=full), "n1": Observed(full=full), "n3": Observed(sctp_ports=False)}
+    seen = {
+        "n2": Observed(tenants_at_limit=full),
+        "n1": Observed(tenants_at_limit=full),
+        "n3": Observed(sctp_ports=False),
+    }
     found = tenant_statuses(usage_of(world.registry), {}, cluster=cluster, full=full_on(seen))
     shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]

@@ -86,7 +86,7 @@ def test_one_report_is_on_its_way_at_a_time() -> None:
         node.look()
         assert len(node.asked) == 1
     node.settle()
-    assert [want["tier"] for want in server.of(NODE_REPORTS, "n1")["status"]["wants"]] == ["db", "web"]
+    assert [want["tier"] for want in server.of(NODE_REPORTS, "n1")["status"]["exhaustedSegments"]] == ["db", "web"]
 
 
 def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() -> None:
@@ -103,7 +103,7 @@ def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() 
     assert node.timers, "the rest is told later"
     node.wait(QUIET)
     assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")] * 2
-    assert server.of(NODE_REPORTS, "n1")["status"]["policies"] == node.duties.policies() != ""
+    assert server.of(NODE_REPORTS, "n1")["status"]["policiesDigest"] == node.duties.policies() != ""
 
 
 def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
@@ -125,9 +125,9 @@ def test_a_report_over_another_version_is_written_again() -> None:
     node = Process(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
-    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledged": 99})
+    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledgedRevision": 99})
     node.settle()
-    assert server.of(NODE_REPORTS, "n1")["status"]["acknowledged"] == 0
+    assert server.of(NODE_REPORTS, "n1")["status"]["acknowledgedRevision"] == 0
 
 
 def test_a_new_process_reports_again_although_the_old_one_never_answered() -> None:
@@ -370,7 +370,7 @@ def test_the_report_of_a_node_that_is_no_more_holds_up_nobody() -> None:
 
 def test_an_old_report_of_another_node_does_not_keep_one_process_for_all_from_telling() -> None:
     server = furnished("a@n1")
-    server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledged": 7, "policies": "of long ago"})
+    server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledgedRevision": 7, "policiesDigest": "of long ago"})
     put_policy(server, source="a")
     node = started(server, "n1", "n2")
     node.wait(QUIET)
@@ -393,7 +393,7 @@ def test_what_another_process_sees_of_its_switch_comes_to_be_told() -> None:
     one.duties.observe({"n1": Observed(sctp_ports=True)})
     rest(registry, one, two)
     assert types() == (["Ready"], plain, plain)
-    two.duties.observe({"n2": Observed(sctp_ports=False, full=frozenset({"shop"}))})
+    two.duties.observe({"n2": Observed(sctp_ports=False, tenants_at_limit=frozenset({"shop"}))})
     rest(registry, one, two)
     assert types() == (["Ready", "Limited"], [*plain, "SCTPPortsOpen"], plain)
     two.duties.observe({"n2": Observed(sctp_ports=True)})

@@ -171,7 +171,7 @@ def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_num
     assert not node.parts.pending, "what has no room is nothing to wait for"
     server.remove(POLICIES, "asks", "shop")
     rest(registry, node)
-    assert registry.duties.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["atoms"]
+    assert registry.duties.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["requirements"]
 
 
 def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_numbers() -> None:
@@ -183,8 +183,8 @@ def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_n
         rest(registry, node)
     node.deaf = False
     assert newcomer(server, registry, node)
-    asked = server.of(CLASS_SETS, "shop")["spec"]["atoms"]
-    assert {atom["stage"] for atom in asked} == {"Settled"}
+    asked = server.of(CLASS_SETS, "shop")["spec"]["requirements"]
+    assert {atom["stage"] for atom in asked} == {"Active"}
     assert {atom["key"][-5:] for atom in asked} == {str(70_000 + number) for number in range(len(asked))}
 
 

@@ -32,7 +32,7 @@ def rest(process: Process) -> None:
 
 
 def reported(server: Server, node: str, policies: str) -> None:
-    server.put(NODE_REPORTS, node, spec={}, status={"acknowledged": 0, "policies": policies})
+    server.put(NODE_REPORTS, node, spec={}, status={"acknowledgedRevision": 0, "policiesDigest": policies})
 
 
 def test_the_reports_of_a_thousand_nodes_are_a_few_statuses() -> None:

@@ -119,16 +119,19 @@ def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> No
     parts = process.parts
     stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
     versions = {"n1": "5", "n2": "6"}
-    parts.observed = {"n1": Observed(sctp_ports=False, full=frozenset({"red"}))}
+    parts.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
     [write] = parts.report_writes(stored, versions, all_of_it=False)
     assert write.body is not None and write.name == "n1"
-    assert (write.body["status"]["sctp"], write.body["status"]["full"]) == ("addresses", ["red"])
+    assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == (
+        "Addresses",
+        ["red"],
+    )
     stored["n1"] = decode_report(write.body)
     assert list(parts.report_writes(stored, versions)) == []
     parts.observed = {}
     [write] = parts.report_writes(stored, versions)
     assert write.body is not None
-    assert (write.body["status"]["sctp"], write.body["status"]["full"]) == ("addresses", [])
+    assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == ("Addresses", [])
 
 
 def test_reports_are_created_replaced_or_left() -> None:

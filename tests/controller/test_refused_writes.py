@@ -93,13 +93,13 @@ def test_a_report_that_comes_too_late_is_not_sent_again_and_again() -> None:
     node.start()
     node.look()
     server.watching.clear()
-    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledged": 99})
+    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledgedRevision": 99})
     assert 5 <= jobs_in(node, 10 * LATE_SECONDS) <= 12
     server.watching.append(node)
     node.start()
     node.settle()
     node.wait(LATE_SECONDS)
-    assert server.of(NODE_REPORTS, "n1")["status"]["acknowledged"] == 0
+    assert server.of(NODE_REPORTS, "n1")["status"]["acknowledgedRevision"] == 0
 
 
 def test_numbers_that_come_too_late_are_not_sent_again_and_again() -> None:

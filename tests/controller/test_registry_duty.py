@@ -209,17 +209,17 @@ def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
     put_policy(server)
     here.settle()
     sets = server.of(CLASS_SETS, "shop")["spec"]
-    assert any("coming" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
+    assert any("pending" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
     assert here.duties.registry is not None and here.duties.registry.behind is not None
     here.wait(AWAY_SECONDS - 1)
     assert server.of(CLASS_SETS, "shop")["spec"] == sets
     here.wait(AWAY_SECONDS)
-    assert not any("coming" in each for each in server.of(CLASS_SETS, "shop")["spec"]["classes"])
+    assert not any("pending" in each for each in server.of(CLASS_SETS, "shop")["spec"]["classes"])
 
 
 def test_a_node_that_is_gone_is_not_waited_for() -> None:
     server = furnished("a@n1")
-    server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledged": 0})
+    server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledgedRevision": 0})
     here = leading(server, "n1", "n2")
     put_policy(server, to="a", source="a")
     here.settle()

@@ -75,7 +75,7 @@ def test_a_report_that_cannot_be_read_acknowledges_nothing() -> None:
     shelf = shelf_of(server)
     messages, kept = listen(server, shelf), shelf.reports["n2"]
     assert shelf.reports["n1"].acknowledged > 0
-    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledged": -1})
+    server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledgedRevision": -1})
     assert shelf.take(messages)
     assert shelf.reports == {"n1": Report("n1"), "n2": kept}
     assert shelf.reports["n2"] is kept, "what did not change is not read again"

@@ -290,7 +290,7 @@ class Cluster:
                 for key, pod in part.state.get("pods", {}).items()
                 if pod["node"] in nodes and pod["port"] is not None and key in self.pods.running
             }
-            told = all(self.report(node).get("policies") == policies for node in nodes)
+            told = all(self.report(node).get("policiesDigest") == policies for node in nodes)
             ready = [part.is_done() for name, part in self.parts.items() if name not in but and part.running]
             addressed = all(pod.address is not None for pod in pods.values())
             return all(ready) and told and addressed and there == pods.keys() and pods.keys() >= {*keys}

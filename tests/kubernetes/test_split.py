@@ -257,7 +257,7 @@ def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: st
     cluster.policy(ns, "p", {**spec, "allowIncoming": [{"toPorts": [{"port": 81}]}]}, "romana.io")
 
     def others_have_it() -> bool:
-        digests = {node: cluster.report(node)["policies"] for node in NODES}
+        digests = {node: cluster.report(node)["policiesDigest"] for node in NODES}
         return digests["n1"] == digests["n2"] != digests["n3"]
 
     cluster.until(others_have_it, "the others have it")
@@ -318,9 +318,12 @@ def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> 
         assert [task["good"] for task in denied.report()] == [0]
     finally:
         denied.close()
-    foreign = numbers(cluster)["foreign"]
+    foreign = numbers(cluster)["foreignAddresses"]
     assert {one["node"]: one["granted"] for one in foreign} == {"n2": [addresses[1]], "n3": [addresses[2]]}
-    assert {**numbers(cluster), "foreign": given.get("foreign", [])} == {**given, "foreign": given.get("foreign", [])}
+    assert {**numbers(cluster), "foreignAddresses": given.get("foreignAddresses", [])} == {
+        **given,
+        "foreignAddresses": given.get("foreignAddresses", []),
+    }
     more = [cluster.pod(ns, f"more-{number}", "n2") for number in range(3)]
     cluster.settled(*more)
     assert not {cluster.address(key) for key in more} & {*addresses}
@@ -419,14 +422,14 @@ def consistent(history: list[dict[str, Any]]) -> None:
         assert before["epoch"] <= now["epoch"] and before["revision"] < now["revision"]
         assert before["writer"] == now["writer"] or before["epoch"] < now["epoch"]
     for one in history:
-        runs = [range(base, base + size) for tenant in one["tenants"] for base, size in tenant["runs"]]
+        runs = [range(base, base + size) for tenant in one["tenants"] for base, size in tenant["segmentRanges"]]
         given = [index for run in runs for index in run]
         assert len(set(given)) == len(given)
         assert len(set(one["hosts"].values())) == len(one["hosts"])
         for tenant in one["tenants"]:
             had = tenants.get(tenant["name"], [])
-            assert tenant["runs"][: len(had)] == had
-            tenants[tenant["name"]] = tenant["runs"]
+            assert tenant["segmentRanges"][: len(had)] == had
+            tenants[tenant["name"]] = tenant["segmentRanges"]
         assert {**one["hosts"], **hosts} == one["hosts"]
         hosts = one["hosts"]
 

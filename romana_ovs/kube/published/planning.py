@@ -151,10 +151,10 @@ def _storable(classes: ClassSet, checked: Checked) -> dict[str, Any]:
             replace(
                 classes,
                 classes=MappingProxyType({}),
-                coming=frozenset(),
-                going=frozenset(),
-                pins=MappingProxyType({}),
-                remnants=(),
+                pending=frozenset(),
+                retiring=frozenset(),
+                overrides=MappingProxyType({}),
+                tombstones=(),
                 retired=everything,
             )
         )

@@ -157,9 +157,9 @@ def _allocation(fields: Fields) -> Published:
     hosts = fields.number_map("hosts", high=plan.hosts - 1)
     if len(set(hosts.values())) != len(hosts):
         fields.refuse("hosts", "two nodes have one host number")
-    line = fields.numbers("hostLine", high=plan.hosts)
+    line = fields.numbers("freeHosts", high=plan.hosts)
     if not line or {*line[1:], *hosts.values()} - set(range(line[0])) or set(line[1:]) & set(hosts.values()):
-        fields.refuse("hostLine", "the first number unused, then free lower ones, were expected")
+        fields.refuse("freeHosts", "the first number unused, then free lower ones, were expected")
     return Published(
         plan=plan,
         epoch=fields.number("epoch"),
@@ -169,7 +169,7 @@ def _allocation(fields: Fields) -> Published:
         indexes=indexes,
         next_class=next_class,
         hosts=MappingProxyType(dict(sorted(hosts.items()))),
-        host_line=line,
+        free_hosts=line,
         retired_hosts=frozenset(fields.numbers("retiredHosts", high=plan.hosts - 1)),
         foreign=_foreign(fields),
     )
@@ -196,14 +196,15 @@ def _tenants(
         name = tenant.text("name")
         if name in runs:
             tenant.refuse("name", f"tenant {name!r} stands there twice")
-        runs[name] = tuple(sorted(Run(base, size) for base, size in tenant.lists("runs", length=2)))
+        runs[name] = tuple(sorted(Run(base, size) for base, size in tenant.lists("segmentRanges", length=2)))
         for run in runs[name]:
             try:
                 plan.run_cidr(run.base, run.size)
             except AddressError as bad:
-                tenant.refuse("runs", str(bad))
+                tenant.refuse("segmentRanges", str(bad))
             if run.base == NODE_SEGMENT or not covered.isdisjoint(run.indexes):
-                tenant.refuse("runs", f"segment indexes {run.base} to {run.base + run.size - 1} are given already")
+                reason = f"segment indexes {run.base} to {run.base + run.size - 1} are given already"
+                tenant.refuse("segmentRanges", reason)
             covered.update(run.indexes)
         own = {index for run in runs[name] for index in run.indexes}
         for tier in tenant.parts("tiers"):
@@ -222,7 +223,7 @@ def _tenants(
 
 def _foreign(fields: Fields) -> Mapping[IPv4Address, Claim]:
     found: dict[IPv4Address, Claim] = {}
-    for entry in fields.parts("foreign"):
+    for entry in fields.parts("foreignAddresses"):
         node = entry.text("node")
         for key, granted in (("granted", True), ("claimed", False)):
             for address in entry.addresses(key):
@@ -235,11 +236,11 @@ def _foreign(fields: Fields) -> Mapping[IPv4Address, Claim]:
 def _class_set(fields: Fields, namespace: str) -> ClassSet:
     if fields.name != namespace:
         fields.refuse("", f"it is kept under the name {namespace}")
-    atoms = [(_atom(entry), _stage(entry)) for entry in fields.parts("atoms")]
+    atoms = [(_atom(entry), _stage(entry)) for entry in fields.parts("requirements")]
     if len({atom for atom, _ in atoms}) != len(atoms):
-        fields.refuse("atoms", "a question stands there twice")
+        fields.refuse("requirements", "a question stands there twice")
     classes: dict[int, frozenset[Atom]] = {}
-    marked: dict[str, set[int]] = {"coming": set(), "going": set()}
+    marked: dict[str, set[int]] = {"pending": set(), "retiring": set()}
     for entry in fields.parts("classes"):
         number = _identity(entry, "id", entry.number("id", high=ALL_BITS))
         if number in classes:
@@ -248,20 +249,20 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
         for mark, numbers in marked.items():
             if entry.values.get(mark) is True:
                 numbers.add(number)
-    pins = fields.number_map("pins", high=ALL_BITS)
-    if not classes.keys() >= set(pins.values()):
-        fields.refuse("pins", "it names a class that is not there")
+    overrides = fields.number_map("overrides", high=ALL_BITS)
+    if not classes.keys() >= set(overrides.values()):
+        fields.refuse("overrides", "it names a class that is not there")
     retired = {_identity(fields, "retired", number) for number in fields.numbers("retired", high=ALL_BITS)}
     if not retired.isdisjoint(classes):
         fields.refuse("retired", "it names a class that is there")
     return ClassSet(
         namespace=namespace,
-        atoms=MappingProxyType(dict(atoms)),
+        requirements=MappingProxyType(dict(atoms)),
         classes=MappingProxyType(dict(sorted(classes.items()))),
-        coming=frozenset(marked["coming"]),
-        going=frozenset(marked["going"]),
-        pins=MappingProxyType({PodKey(f"{namespace}/{pod}"): number for pod, number in sorted(pins.items())}),
-        remnants=tuple((_segment(entry), Labels(entry.text_map("labels"))) for entry in fields.parts("remnants")),
+        pending=frozenset(marked["pending"]),
+        retiring=frozenset(marked["retiring"]),
+        overrides=MappingProxyType({PodKey(f"{namespace}/{pod}"): number for pod, number in sorted(overrides.items())}),
+        tombstones=tuple((_segment(entry), Labels(entry.text_map("labels"))) for entry in fields.parts("tombstones")),
         retired=frozenset(retired),
         epoch=fields.number("epoch"),
         revision=fields.number("revision"),
@@ -280,13 +281,13 @@ def _stage(fields: Fields) -> Stage:
 
 
 def _answers(fields: Fields, atoms: list[Atom]) -> frozenset[Atom]:
-    text = fields.text("holds")
+    text = fields.text("matches")
     try:
         bits = int(text, 16)
     except ValueError:
         bits = -1
     if not 0 <= bits < 1 << len(atoms) or len(text) > len(atoms) // 4 + 1:
-        fields.refuse("holds", f"a hexadecimal number of {len(atoms)} bits was expected")
+        fields.refuse("matches", f"a hexadecimal number of {len(atoms)} bits was expected")
     return frozenset(atom for place, atom in enumerate(atoms) if bits >> place & 1)
 
 
@@ -304,25 +305,26 @@ def decode_report(raw: Raw) -> Report:
     """The report in a NodeReport; an empty one while it has no status. Raises InputError naming the field."""
     whole = {"status": {}, **raw} if isinstance(raw, Mapping) else raw
     fields = fields_of(whole, "NodeReport", "status")
-    wants = {
-        SegmentKey(want.text("tenant"), want.text("tier")): want.number("indexes") for want in fields.parts("wants")
+    exhausted = {
+        SegmentKey(segment.text("tenant"), segment.text("tier")): segment.number("indexes")
+        for segment in fields.parts("exhaustedSegments")
     }
     return Report(
         node=name_of(raw),
-        acknowledged=fields.number("acknowledged", default=0),
-        released=fields.number("released", default=0),
-        wants=MappingProxyType(dict(sorted(wants.items()))),
-        foreign=frozenset(fields.addresses("foreign")),
-        contested=frozenset(fields.addresses("contested")),
-        policies=fields.text("policies", default=""),
-        observed=Observed(_sctp(fields), frozenset(fields.texts("full"))),
+        acknowledged=fields.number("acknowledgedRevision", default=0),
+        released=fields.number("releasedRevision", default=0),
+        exhausted=MappingProxyType(dict(sorted(exhausted.items()))),
+        foreign=frozenset(fields.addresses("foreignAddresses")),
+        conflicting=frozenset(fields.addresses("conflictingAddresses")),
+        policies=fields.text("policiesDigest", default=""),
+        observed=Observed(_sctp(fields), frozenset(fields.texts("tenantsAtConnectionLimit"))),
     )
 
 
 def _sctp(fields: Fields) -> bool | None:
-    found = {word: truth for truth, word in SCTP_TRACKED.items()}.get(word := fields.text("sctp", default=""))
+    found = {word: truth for truth, word in SCTP_TRACKED.items()}.get(word := fields.text("sctpTracking", default=""))
     if word and found is None:
-        fields.refuse("sctp", f"one of {', '.join(SCTP_TRACKED.values())} was expected")
+        fields.refuse("sctpTracking", f"one of {', '.join(SCTP_TRACKED.values())} was expected")
     return found
 
 

@@ -21,10 +21,10 @@ MARKER = "complete.romana.io"
 """The name of the ClassSet that says up to which revision all others are there; no namespace can have it."""
 LARGEST = 1_000_000
 """Bytes of JSON in one object; etcd takes 1.5 MiB, and the API server adds its own."""
-MOST_PINS = 2000
-"""Pins in one ClassSet; a pod whose pin is left out takes the lowest class that fits, which is as right."""
-PIN_TEXT, REMNANT_TEXT = 200_000, 100_000
-"""Characters of pins and of remnants in one ClassSet: who names and labels pods must not leave the rest no room."""
+MAX_OVERRIDES = 2000
+"""Overrides in one ClassSet. A pod whose override is left out takes the lowest class that fits, which is as right."""
+MAX_OVERRIDES_TEXT, MAX_TOMBSTONES_TEXT = 200_000, 100_000
+"""Characters of overrides and of tombstones in one ClassSet: names and labels of pods must not crowd out the rest."""
 
 
 def allocation_object(published: Published) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def allocation_object(published: Published) -> dict[str, Any]:
         },
         "tenants": _tenants(published),
         "hosts": dict(sorted(published.hosts.items())),
-        "hostLine": list(published.host_line),
+        "freeHosts": list(published.free_hosts),
         "retiredHosts": sorted(published.retired_hosts),
-        "foreign": _foreign(published),
+        "foreignAddresses": _foreign(published),
     }
     return _object("Allocation", ALLOCATION, spec)
 
@@ -57,7 +57,7 @@ def _tenants(published: Published) -> list[dict[str, Any]]:
             tier["nextClass"] = published.next_class[indexes[0]]
         tiers[key.tenant].append(tier)
     return [
-        {"name": tenant, "runs": [list(run) for run in runs], "tiers": tiers[tenant]}
+        {"name": tenant, "segmentRanges": [list(run) for run in runs], "tiers": tiers[tenant]}
         for tenant, runs in sorted(published.runs.items())
     ]
 
@@ -72,16 +72,18 @@ def _foreign(published: Published) -> list[dict[str, Any]]:
 
 def class_set_object(classes: ClassSet) -> dict[str, Any]:
     """The ClassSet of a namespace. Raises InputError when it would be larger than the API server takes."""
-    atoms = sorted(classes.atoms, key=atom_order)
-    pins = dict(_within(PIN_TEXT, sorted(classes.pins.items())[:MOST_PINS]))
-    remnants = [{"segment": segment, "labels": dict(sorted(labels.items()))} for segment, labels in classes.remnants]
+    atoms = sorted(classes.requirements, key=atom_order)
+    overrides = dict(_within(MAX_OVERRIDES_TEXT, sorted(classes.overrides.items())[:MAX_OVERRIDES]))
+    tombstones = [
+        {"segment": segment, "labels": dict(sorted(labels.items()))} for segment, labels in classes.tombstones
+    ]
     spec = {
         "epoch": classes.epoch,
         "revision": classes.revision,
-        "atoms": [{**_atom(atom), "stage": classes.atoms[atom].value} for atom in atoms],
+        "requirements": [{**_atom(atom), "stage": classes.requirements[atom].value} for atom in atoms],
         "classes": [_class(number, classes, atoms) for number in sorted(classes.classes)],
-        "pins": {pod.partition("/")[2]: number for pod, number in pins.items()},
-        "remnants": [*_within(REMNANT_TEXT, remnants[::-1])][::-1],
+        "overrides": {pod.partition("/")[2]: number for pod, number in overrides.items()},
+        "tombstones": [*_within(MAX_TOMBSTONES_TEXT, tombstones[::-1])][::-1],
         "retired": sorted(classes.retired),
     }
     return _object("ClassSet", classes.namespace, spec)
@@ -99,11 +101,11 @@ def _within(limit: int, values: Iterable[T]) -> Iterator[T]:
 def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
     """A class: `holds` has a bit for each atom that holds, the first atom's the lowest, in hexadecimal."""
     bits = sum(1 << place for place, atom in enumerate(atoms) if atom in classes.classes[number])
-    found: dict[str, Any] = {"id": number, "holds": f"{bits:x}"}
-    if number in classes.coming:
-        found["coming"] = True
-    if number in classes.going:
-        found["going"] = True
+    found: dict[str, Any] = {"id": number, "matches": f"{bits:x}"}
+    if number in classes.pending:
+        found["pending"] = True
+    if number in classes.retiring:
+        found["retiring"] = True
     return found
 
 
@@ -116,25 +118,26 @@ def marker_object(published: Published) -> dict[str, Any]:
     return _object("ClassSet", MARKER, {"epoch": published.epoch, "revision": published.revision, "complete": True})
 
 
-SCTP_TRACKED = {True: "ports", False: "addresses"}
+SCTP_TRACKED = {True: "Ports", False: "Addresses"}
 """The words for whether SCTP is tracked by ports."""
 
 
 def report_object(report: Report) -> dict[str, Any]:
     """The NodeReport of `report`: all of it is status."""
     status: dict[str, Any] = {
-        "acknowledged": report.acknowledged,
-        "released": report.released,
-        "wants": [
-            {"tenant": key.tenant, "tier": key.tier, "indexes": count} for key, count in sorted(report.wants.items())
+        "acknowledgedRevision": report.acknowledged,
+        "releasedRevision": report.released,
+        "exhaustedSegments": [
+            {"tenant": key.tenant, "tier": key.tier, "indexes": count}
+            for key, count in sorted(report.exhausted.items())
         ],
-        "foreign": [str(address) for address in sorted(report.foreign)],
-        "contested": [str(address) for address in sorted(report.contested)],
-        "policies": report.policies,
-        "full": sorted(report.observed.full),
+        "foreignAddresses": [str(address) for address in sorted(report.foreign)],
+        "conflictingAddresses": [str(address) for address in sorted(report.conflicting)],
+        "policiesDigest": report.policies,
+        "tenantsAtConnectionLimit": sorted(report.observed.tenants_at_limit),
     }
     if report.observed.sctp_ports is not None:
-        status["sctp"] = SCTP_TRACKED[report.observed.sctp_ports]
+        status["sctpTracking"] = SCTP_TRACKED[report.observed.sctp_ports]
     return _sized(
         {
             "apiVersion": API_VERSION,

@@ -45,11 +45,11 @@ ONE, TWO = identity(1, 1), identity(1, 2)
 
 ALPHA = ClassSet(
     namespace="alpha",
-    atoms={EXISTS: Stage.LEAVING, WEB: Stage.SETTLED},
+    requirements={EXISTS: Stage.RETIRING, WEB: Stage.ACTIVE},
     classes={ONE: frozenset(), TWO: frozenset({WEB, EXISTS})},
-    coming=frozenset({TWO}),
-    pins={"alpha/a": TWO},
-    remnants=((1, Labels({"app": "web"})),),
+    pending=frozenset({TWO}),
+    overrides={"alpha/a": TWO},
+    tombstones=((1, Labels({"app": "web"})),),
     retired=frozenset({identity(1, 9)}),
     epoch=3,
     revision=7,
@@ -63,7 +63,7 @@ PUBLISHED = Published(
     indexes={SegmentKey("alpha", "default"): (4, 7), SegmentKey("t1", "x/y"): (1,)},
     next_class={1: 10, 4: 2},
     hosts={"node1": 0, "node2": 2},
-    host_line=(4, 3),
+    free_hosts=(4, 3),
     retired_hosts=frozenset({1}),
     foreign={IPv4Address("10.0.0.9"): Claim("node1", granted=True), IPv4Address("1.2.3.4"): Claim("x", granted=False)},
     namespaces={"alpha": ALPHA},
@@ -72,10 +72,10 @@ REPORT = Report(
     node="node1",
     acknowledged=8,
     released=7,
-    wants={SegmentKey("alpha", "default"): 2},
+    exhausted={SegmentKey("alpha", "default"): 2},
     foreign=frozenset({IPv4Address("10.0.0.9")}),
-    contested=frozenset({IPv4Address("10.0.0.10")}),
-    observed=Observed(sctp_ports=False, full=frozenset({"alpha", "t1"})),
+    conflicting=frozenset({IPv4Address("10.0.0.10")}),
+    observed=Observed(sctp_ports=False, tenants_at_limit=frozenset({"alpha", "t1"})),
 )
 
 
@@ -129,20 +129,20 @@ TENANTS = objects().allocation["spec"]["tenants"]
         ({"hosts": {"a": 1, "b": 1}}, "spec.hosts"),
         ({"hosts": {"a": 64}}, "spec.hosts.a"),
         ({"hosts": []}, "spec.hosts"),
-        ({"hostLine": []}, "spec.hostLine"),
-        ({"hostLine": [4, 2]}, "spec.hostLine"),
-        ({"hostLine": [2]}, "spec.hostLine"),
+        ({"freeHosts": []}, "spec.freeHosts"),
+        ({"freeHosts": [4, 2]}, "spec.freeHosts"),
+        ({"freeHosts": [2]}, "spec.freeHosts"),
         ({"tenants": [*TENANTS, TENANTS[0]]}, "spec.tenants[3].name"),
-        ({"tenants": [{"name": "t", "runs": [[4, 4]]}, *TENANTS]}, "spec.tenants[2].runs"),
-        ({"tenants": [{"name": "t", "runs": [[3, 2]]}]}, "spec.tenants[0].runs"),
-        ({"tenants": [{"name": "t", "runs": [[0, 1]]}]}, "spec.tenants[0].runs"),
-        ({"tenants": [{"name": "t", "runs": [[1]]}]}, "spec.tenants[0].runs[0]"),
+        ({"tenants": [{"name": "t", "segmentRanges": [[4, 4]]}, *TENANTS]}, "spec.tenants[2].segmentRanges"),
+        ({"tenants": [{"name": "t", "segmentRanges": [[3, 2]]}]}, "spec.tenants[0].segmentRanges"),
+        ({"tenants": [{"name": "t", "segmentRanges": [[0, 1]]}]}, "spec.tenants[0].segmentRanges"),
+        ({"tenants": [{"name": "t", "segmentRanges": [[1]]}]}, "spec.tenants[0].segmentRanges[0]"),
         (
-            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [2]}]}]},
+            {"tenants": [{"name": "t", "segmentRanges": [[1, 1]], "tiers": [{"name": "x", "indexes": [2]}]}]},
             "spec.tenants[0].tiers[0].indexes",
         ),
         (
-            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1, 1]}]}]},
+            {"tenants": [{"name": "t", "segmentRanges": [[1, 1]], "tiers": [{"name": "x", "indexes": [1, 1]}]}]},
             "spec.tenants[0].tiers[0].indexes",
         ),
         (
@@ -150,7 +150,7 @@ TENANTS = objects().allocation["spec"]["tenants"]
                 "tenants": [
                     {
                         "name": "t",
-                        "runs": [[2, 2]],
+                        "segmentRanges": [[2, 2]],
                         "tiers": [{"name": "x", "indexes": [2]}, {"name": "y", "indexes": [2]}],
                     }
                 ]
@@ -158,13 +158,17 @@ TENANTS = objects().allocation["spec"]["tenants"]
             "spec.tenants[0].tiers[1].indexes",
         ),
         (
-            {"tenants": [{"name": "t", "runs": [[1, 1]], "tiers": [{"name": "x", "indexes": [1], "nextClass": 0}]}]},
+            {
+                "tenants": [
+                    {"name": "t", "segmentRanges": [[1, 1]], "tiers": [{"name": "x", "indexes": [1], "nextClass": 0}]}
+                ]
+            },
             "spec.tenants[0].tiers[0].nextClass",
         ),
-        ({"foreign": [{"node": "n", "granted": ["1.2.3"]}]}, "spec.foreign[0].granted[0]"),
+        ({"foreignAddresses": [{"node": "n", "granted": ["1.2.3"]}]}, "spec.foreignAddresses[0].granted[0]"),
         (
-            {"foreign": [{"node": "n", "granted": ["1.2.3.4"]}, {"node": "m", "claimed": ["1.2.3.4"]}]},
-            "spec.foreign[1].claimed",
+            {"foreignAddresses": [{"node": "n", "granted": ["1.2.3.4"]}, {"node": "m", "claimed": ["1.2.3.4"]}]},
+            "spec.foreignAddresses[1].claimed",
         ),
     ],
 )
@@ -180,20 +184,23 @@ def test_a_damaged_allocation_is_refused_by_field_and_nobody_begins_from_it(chan
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"atoms": [{"key": "a", "stage": "Old"}]}, "spec.atoms[0].stage"),
-        ({"atoms": [{"key": "a", "stage": "New"}] * 2, "classes": [], "pins": {}}, "spec.atoms"),
-        ({"atoms": [{"key": "a", "values": "b", "stage": "New"}]}, "spec.atoms[0].values"),
-        ({"classes": [{"id": ONE, "holds": "0"}] * 2}, "spec.classes[1].id"),
-        ({"classes": [{"id": 1, "holds": "0"}]}, "spec.classes[0].id"),
-        ({"classes": [{"id": 0x10000, "holds": "0"}]}, "spec.classes[0].id"),
-        ({"classes": [{"id": 0xFFFF0001, "holds": "0"}]}, "spec.classes[0].id"),
-        ({"classes": [{"id": ONE, "holds": "4"}]}, "spec.classes[0].holds"),
-        ({"classes": [{"id": ONE, "holds": "-1"}]}, "spec.classes[0].holds"),
-        ({"classes": [{"id": ONE, "holds": "web"}]}, "spec.classes[0].holds"),
-        ({"pins": {"a": ONE + 7}}, "spec.pins"),
+        ({"requirements": [{"key": "a", "stage": "Old"}]}, "spec.requirements[0].stage"),
+        (
+            {"requirements": [{"key": "a", "stage": "Introduced"}] * 2, "classes": [], "overrides": {}},
+            "spec.requirements",
+        ),
+        ({"requirements": [{"key": "a", "values": "b", "stage": "Introduced"}]}, "spec.requirements[0].values"),
+        ({"classes": [{"id": ONE, "matches": "0"}] * 2}, "spec.classes[1].id"),
+        ({"classes": [{"id": 1, "matches": "0"}]}, "spec.classes[0].id"),
+        ({"classes": [{"id": 0x10000, "matches": "0"}]}, "spec.classes[0].id"),
+        ({"classes": [{"id": 0xFFFF0001, "matches": "0"}]}, "spec.classes[0].id"),
+        ({"classes": [{"id": ONE, "matches": "4"}]}, "spec.classes[0].matches"),
+        ({"classes": [{"id": ONE, "matches": "-1"}]}, "spec.classes[0].matches"),
+        ({"classes": [{"id": ONE, "matches": "web"}]}, "spec.classes[0].matches"),
+        ({"overrides": {"a": ONE + 7}}, "spec.overrides"),
         ({"retired": [ONE]}, "spec.retired"),
-        ({"remnants": [{"segment": 0, "labels": {}}]}, "spec.remnants[0].segment"),
-        ({"remnants": [{"segment": 1, "labels": {"a": 1}}]}, "spec.remnants[0].labels.a"),
+        ({"tombstones": [{"segment": 0, "labels": {}}]}, "spec.tombstones[0].segment"),
+        ({"tombstones": [{"segment": 1, "labels": {"a": 1}}]}, "spec.tombstones[0].labels.a"),
         ({"revision": None}, "spec.revision"),
     ],
 )
@@ -225,7 +232,7 @@ def test_objects_of_another_kind_name_or_form_are_refused():
 
 
 def test_a_class_that_two_sets_give_counts_where_it_was_written_last():
-    late = replace(ALPHA, namespace="beta", pins={}, remnants=(), retired=frozenset(), epoch=4, revision=2)
+    late = replace(ALPHA, namespace="beta", overrides={}, tombstones=(), retired=frozenset(), epoch=4, revision=2)
     both = objects(replace(PUBLISHED, namespaces={"alpha": ALPHA, "beta": late}))
     found, problems = Reader().read(both)
     assert found.namespaces == {"beta": late}
@@ -234,7 +241,7 @@ def test_a_class_that_two_sets_give_counts_where_it_was_written_last():
 
 
 def test_a_class_of_a_segment_that_was_not_given_is_left_out():
-    strange = replace(ALPHA, classes={identity(7, 1): frozenset()}, coming=frozenset(), pins={})
+    strange = replace(ALPHA, classes={identity(7, 1): frozenset()}, pending=frozenset(), overrides={})
     found, problems = Reader().read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
     assert found.namespaces == {} and "does not know" in problems[0].reason
 
@@ -255,13 +262,13 @@ def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_tha
 @pytest.mark.parametrize(
     "change",
     [
-        {"acknowledged": "8"},
-        {"wants": [{}]},
-        {"foreign": ["x"]},
-        {"contested": {}},
-        {"sctp": "both"},
-        {"sctp": False},
-        {"full": [1]},
+        {"acknowledgedRevision": "8"},
+        {"exhaustedSegments": [{}]},
+        {"foreignAddresses": ["x"]},
+        {"conflictingAddresses": {}},
+        {"sctpTracking": "both"},
+        {"sctpTracking": False},
+        {"tenantsAtConnectionLimit": [1]},
     ],
 )
 def test_a_damaged_report_is_refused(change):
@@ -308,7 +315,7 @@ def large():
     for number in range(10_000):
         name, segment = f"namespace-{number:05}", 4 + number % 1000
         classes = {identity(segment, 1 + number // 1000 * 2 + at): frozenset([WEB] * at) for at in (0, 1)}
-        sets[name] = ClassSet(name, {WEB: Stage.SETTLED}, classes, epoch=1, revision=number)
+        sets[name] = ClassSet(name, {WEB: Stage.ACTIVE}, classes, epoch=1, revision=number)
     hosts = {f"node-{number:04}.example.org": number for number in range(1000)}
     next_class = {found[0]: 21 for found in indexes.values()}
     return Published(plan, 1, "registry-1", 9, runs, indexes, next_class, hosts, (1000,), namespaces=sets)
@@ -321,13 +328,13 @@ def test_large_clusters_fit():
     asked = [Atom("key", frozenset({f"value-{at:03}"})) for at in range(200)]
     crowded = replace(
         ALPHA,
-        atoms=dict.fromkeys(asked, Stage.SETTLED),
+        requirements=dict.fromkeys(asked, Stage.ACTIVE),
         classes={identity(1, 1 + at): frozenset({asked[at % 200]}) for at in range(5000)},
-        coming=frozenset(),
-        pins={f"alpha/pod-{at:05}": ONE for at in range(20_000)},
+        pending=frozenset(),
+        overrides={f"alpha/pod-{at:05}": ONE for at in range(20_000)},
     )
     raw = class_set_object(crowded)
-    assert len(json.dumps(raw)) < ETCD_LIMIT and len(raw["spec"]["pins"]) == 2000
+    assert len(json.dumps(raw)) < ETCD_LIMIT and len(raw["spec"]["overrides"]) == 2000
 
 
 def test_long_names_and_labels_leave_the_classes_their_room():
@@ -335,12 +342,12 @@ def test_long_names_and_labels_leave_the_classes_their_room():
     raw = class_set_object(
         replace(
             ALPHA,
-            remnants=remnants,
-            pins={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
+            tombstones=remnants,
+            overrides={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
         )
     )
-    assert len(json.dumps(raw)) < 400_000 and 500 < len(raw["spec"]["pins"]) < 2000
-    kept = [one["labels"]["app"][:4] for one in raw["spec"]["remnants"]]
+    assert len(json.dumps(raw)) < 400_000 and 500 < len(raw["spec"]["overrides"]) < 2000
+    kept = [one["labels"]["app"][:4] for one in raw["spec"]["tombstones"]]
     assert len(kept) > 400 and kept == [f"{at:04}" for at in range(1024 - len(kept), 1024)]
 
 

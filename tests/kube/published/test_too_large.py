@@ -22,11 +22,11 @@ def crowded(many: int):
     return replace(
         ALPHA,
         namespace="crowded",
-        atoms=dict.fromkeys(ATOMS, Stage.SETTLED),
+        requirements=dict.fromkeys(ATOMS, Stage.ACTIVE),
         classes=classes,
-        pins={},
-        remnants=(),
-        coming=frozenset({identity(1, 1)}),
+        overrides={},
+        tombstones=(),
+        pending=frozenset({identity(1, 1)}),
         retired=frozenset({identity(1, 9000)}),
     )
 
