@@ -36,9 +36,9 @@ class Driven(Timed):
     def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
         """What the (empty) folder holds is nothing to us."""
 
-    def became_ready(self, session: Any) -> None:
+    def on_session_ready(self, session: Any) -> None:
         """The switch's flows are known."""
-        super().became_ready(session)
+        super().on_session_ready(session)
         if not self._ready.ready():
             self._ready.send(None)
 

@@ -16,12 +16,12 @@ from functools import partial
 from bench.memory import resident_mib
 from bench.nodes import dns_cluster, facts_of, tier_cluster
 from bench.world import into_tier, large_cluster, milliseconds
+from romana_ovs.engine import World
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
-from romana_ovs.world import World
 
 CASES: dict[str, Callable[[int], Cluster]] = {"tenant": large_cluster, "tier": tier_cluster, "dns": dns_cluster}
 """Clusters by name: tenants as namespaces with each isolation level, and the one whose rules all name one node."""

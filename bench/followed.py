@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.timed import Bell, Timed
+from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.origin import Shared
-from romana_ovs.controller.parts import Parts
 from romana_ovs.controller.session import Session
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import Seen
@@ -106,7 +106,7 @@ class Followed(Timed):
         if any(session._wanted is not None for session in self.sessions.values()):
             self._note("tables")
 
-    def confirmed(self, session: Session, sent: int) -> None:
+    def on_programmed(self, session: Session, sent: int) -> None:
         """The switch has something: the changes that it is about are done, policies only when nothing waits."""
         super().confirmed(session, sent)
         synced, now = session.synced, time.monotonic()
@@ -131,8 +131,8 @@ class Followed(Timed):
 
     def _classed(self) -> bool:
         """Whether all pods of ours wear a class: until then nothing is opened to them by selectors."""
-        parts = self.world._parts.values() if isinstance(self.world, Parts) else ()
-        worn = [worn.identity for part in parts for worn in part._wearing.worn.values()]
+        parts = self.world._agents.values() if isinstance(self.world, NodeAgents) else ()
+        worn = [worn.identity for part in parts for worn in part._identities.worn.values()]
         return bool(worn) and all(identity & CLASS_MASK != UNKNOWN_CLASS for identity in worn)
 
     def _write(self, line: Mapping[str, Any]) -> None:

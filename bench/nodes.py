@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from bench.world import large_cluster
+from romana_ovs.engine.offline import LOCAL_PORT
 from romana_ovs.model.bridge import BridgeFacts, PodPort, TunnelPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels, Selector
@@ -23,7 +24,6 @@ from romana_ovs.model.objects import (
     Protocol,
 )
 from romana_ovs.model.settings import Isolation
-from romana_ovs.world.offline import LOCAL_PORT
 
 TUNNEL_PORT = 0x7000
 GATEWAY_MAC = "02:00:00:00:00:01"

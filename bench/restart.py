@@ -46,10 +46,10 @@ class Restarted(Timed):
         super()._round(cluster)
         self.rounded_at = self.rounded_at or time.monotonic()
 
-    def became_ready(self, session: Session) -> None:
+    def on_session_ready(self, session: Session) -> None:
         """The switch's flows have been read."""
         self.ready_at = time.monotonic()
-        super().became_ready(session)
+        super().on_session_ready(session)
 
     def play(self) -> None:
         """Waits for the bell."""

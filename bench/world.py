@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 
+from romana_ovs.engine import World, offline_facts
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels, Selector
@@ -27,7 +28,6 @@ from romana_ovs.model.objects import (
     PolicyRule,
 )
 from romana_ovs.model.settings import Settings
-from romana_ovs.world import World, offline_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = 4

@@ -17,20 +17,20 @@ from functools import partial
 from typing import Any
 
 from romana_ovs import config, runtime
-from romana_ovs.controller.aside import Aside
-from romana_ovs.controller.feed import Feed
-from romana_ovs.controller.limits import Limits, Place, Zones
-from romana_ovs.controller.memory import Memory
+from romana_ovs.controller.bridge_index import BridgeIndex
+from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
+from romana_ovs.controller.flag import Flag
+from romana_ovs.controller.gc_freeze import GcFreeze
+from romana_ovs.controller.offload import Offload
 from romana_ovs.controller.origin import Hooks, origin_of
-from romana_ovs.controller.ports import Ports
+from romana_ovs.controller.pre_restart import known_pods, marks_of
 from romana_ovs.controller.progress import Progress
-from romana_ovs.controller.rest import Rest
 from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import Session, Wanted
-from romana_ovs.controller.status import Stranger, displaced, nodes_status, pods_status, strangers
-from romana_ovs.controller.survivors import known_pods, marks_of
-from romana_ovs.controller.tables import Made, Tables
-from romana_ovs.controller.wake import Wake
+from romana_ovs.controller.state_saver import StateSaver
+from romana_ovs.controller.status import PortClaim, nodes_status, pods_seen_elsewhere, pods_status, unclaimed_ports
+from romana_ovs.controller.status_server import StatusServer
+from romana_ovs.controller.table_compiler import Compiled, TableCompiler
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
@@ -61,37 +61,39 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._wake = Wake()
-        self._aside = Aside()
+        self._wake = Flag()
+        self._offload = Offload()
         try:
             self._read_settings()
         except RomanaError as error:
             runtime.refuse(error)
         self.cluster: Cluster | None = None
-        self.ports = Ports(() if self.options.registry_only else self.options.ovsdb)
+        self.ports = BridgeIndex(() if self.options.registry_only else self.options.ovsdb)
         self._watches = {remote: OvsdbWatch(remote, self._ports_changed) for remote in self.ports.remotes}
         self.sessions: dict[int, Session] = {}
         self.progress = Progress()
         self.refused: tuple[str, ...] = ()
-        self._feed = Feed(self.options.status_socket, self.status) if self.options.status_socket is not None else None
-        self._rest = Rest()
-        self._tables = Tables()
+        self._status_server = (
+            StatusServer(self.options.status_socket, self.status) if self.options.status_socket is not None else None
+        )
+        self._gc_freeze = GcFreeze()
+        self._tables = TableCompiler()
         self._rounds = Rounds()
         self._due = False
         self._step = self._step_round = 0
-        self._failure = self._mute = ""
-        self._strangers: Mapping[Stranger, str] = {}
-        self._displaced: Mapping[PodKey, str] = {}
+        self._failure = self._status_error = ""
+        self._unclaimed_ports: Mapping[PortClaim, str] = {}
+        self._seen_elsewhere: Mapping[PodKey, str] = {}
         self._sharing: Mapping[str, str] = {}
-        self._patient_until = 0.0
+        self._listing_deadline = 0.0
         self._last: ClusterSnapshot | None = None
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
-        self._memory = Memory(self.options.state_file)
-        self._limits = Limits(settings.tenant_connections, self._observed)
+        self._memory = StateSaver(self.options.state_file)
+        self._limits = ConntrackLimits(settings.tenant_connections, self._observed)
         self._origin = origin_of(
             self.options,
             settings,
@@ -99,10 +101,10 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             Hooks(
                 loaded=self._loaded,
                 unreadable=self._unreadable,
-                compute=self._compute,
+                compute=self._schedule_round,
                 look=self._wake.set,
-                told=self._told,
-                when_idle=self._aside.when_idle,
+                told=self._status_changed,
+                when_idle=self._offload.defer,
             ),
         )
         self.world = self._origin.world
@@ -110,12 +112,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""
         super().start()
-        if self._feed is not None:
-            self._feed.listen()
-            runtime.spawn(self._feed.serve)
-            runtime.spawn(self._feed.publish)
-        self._patient_until = time.monotonic() + LISTING_SECONDS
-        runtime.spawn_after(LISTING_SECONDS, self._compute)
+        if self._status_server is not None:
+            self._status_server.listen()
+            runtime.spawn(self._status_server.serve)
+            runtime.spawn(self._status_server.publish)
+        self._listing_deadline = time.monotonic() + LISTING_SECONDS
+        runtime.spawn_after(LISTING_SECONDS, self._schedule_round)
         for watch in self._watches.values():
             runtime.spawn(watch.run)
         runtime.spawn(self._limits.run)
@@ -132,8 +134,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if event.state == runtime.DEAD_DISPATCHER:
             if known is not None and known.channel.uses(datapath):
                 del self.sessions[datapath.id]
-                known.lost()
-                self._told()
+                known.on_disconnect()
+                self._status_changed()
         elif known is not None:
             LOG.error(
                 "switch %016x is connected already; a second connection from %s is refused",
@@ -154,13 +156,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             self.cluster = loaded.cluster
             self.progress.change(noticed)
             self._follow_ports()
-            self._compute()
-        self._told()
+            self._schedule_round()
+        self._status_changed()
 
     def _unreadable(self, error: InputError) -> None:
         """The manifests cannot be read; the last cluster stands."""
         self._refuse(tuple(str(problem) for problem in error.problems))
-        self._told()
+        self._status_changed()
 
     def _ports_changed(self, remote: str, rows: tuple[BridgeRow, ...]) -> None:
         """A database says something new."""
@@ -168,21 +170,21 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if self.ports.replace(remote, rows):
             self.progress.change(noticed)
             self._follow_ports()
-            self._compute()
-        self._told()
+            self._schedule_round()
+        self._status_changed()
 
     def _follow_ports(self) -> None:
         """Pods that no manifest binds to a node are where their ports are, in any order of arrival."""
-        found = displaced(self.cluster, self.ports.bridges) if self.cluster is not None else {}
-        if found != self._displaced:
-            self._displaced = found
+        found = pods_seen_elsewhere(self.cluster, self.ports.bridges) if self.cluster is not None else {}
+        if found != self._seen_elsewhere:
+            self._seen_elsewhere = found
             self._origin.place(found)
 
-    def became_ready(self, session: Session) -> None:
+    def on_session_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
-        self._limits.look()
+        self._limits.check_now()
         self._observed()
-        self._compute()
+        self._schedule_round()
 
     def _observed(self) -> None:
         """Something of a switch beside its tables is known that was not, or is otherwise."""
@@ -191,16 +193,16 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
             for node, session in self._sessions_by_node().items()
         }
-        self._aside.when_idle(lambda: self._origin.observe(seen))
-        self._told()
+        self._offload.defer(lambda: self._origin.observe(seen))
+        self._status_changed()
 
-    def changed(self, session: Session) -> None:
+    def on_state_change(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""
         if session.state is State.FAILED:
             self._wake.set()
-        self._told()
+        self._status_changed()
 
-    def confirmed(self, session: Session, sent: int) -> None:
+    def on_programmed(self, session: Session, sent: int) -> None:
         """A switch has what its session was given."""
         bridge = self.ports.by_dpid(session.channel.dpid)
         if bridge is not None:
@@ -209,9 +211,9 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self._watches[self.ports.remote_of[bridge.node]].note(bridge, session.synced.marks)
             if session.synced is not None and session.synced.pledge is not None:
                 node, pledge = bridge.node, session.synced.pledge
-                self._aside.when_idle(lambda: self._origin.keep(node, pledge))
+                self._offload.defer(lambda: self._origin.keep(node, pledge))
         self._wake.set()
-        self._told()
+        self._status_changed()
 
     # The work.
 
@@ -227,20 +229,20 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self._due = True
             following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
             pause = following if self._attempt() else None
-            self._told()
+            self._status_changed()
             if self._last is not None:
-                self._tell_statuses(self._last)
+                self._report_statuses(self._last)
 
-    def _tell_statuses(self, loaded: ClusterSnapshot) -> None:
+    def _report_statuses(self, loaded: ClusterSnapshot) -> None:
         """Have the cluster told how its objects fare."""
         refusing = any(one.state is State.FAILED for one in self.sessions.values())
-        before, self._mute = self._mute, ""
+        before, self._status_error = self._status_error, ""
         try:
             self._origin.tell_statuses(loaded, failing=refusing or bool(self._failures))
-        except Exception as error:  # A mistake of ours there must not keep switches from being programmed.
-            self._mute = f"statuses are not told: internal error: {error!r}"
-            if self._mute != before:
-                LOG.exception("a mistake of ours; statuses are not told")
+        except Exception as error:  # An internal error there must not keep switches from being programmed.
+            self._status_error = f"statuses are not reported: internal error: {error!r}"
+            if self._status_error != before:
+                LOG.exception("internal error; statuses are not reported; please report this")
 
     def _attempt(self) -> bool:
         """Do what is due; returns whether any of it failed."""
@@ -259,8 +261,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         except RomanaError as error:
             LOG.error("%s; what is programmed stays", error)
             self._failure = str(error)
-        except Exception as error:  # A mistake of ours must not open or close a path, nor end the process.
-            LOG.exception("a mistake of ours; what is programmed stays")
+        except Exception as error:  # An internal error must not open or close a path, nor end the process.
+            LOG.exception("internal error; what is programmed stays; please report this")
             self._failure = f"internal error: {error!r}"
         return bool(self._failures)
 
@@ -273,11 +275,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         number, generation = self.progress.next_round(), self.progress.generation
         pledge = self._origin.pledging()
         driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
-        numbers_to_save = self._aside.work(lambda: self._follow(cluster, driven))
+        numbers_to_save = self._offload.run(lambda: self._follow(cluster, driven))
         if self.world.step != self._step:
             self._step, self._step_round = self.world.step, number
         self._origin.speak()
-        self._warn_of_strangers(cluster)
+        self._warn_of_unclaimed_ports(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
         sharing = self._sharing_zones()
         for node in sharing.keys() - self._sharing.keys():
@@ -289,16 +291,16 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         save: Callable[[], None] | None = self._memory.saving(self.world, numbers_to_save)
         for node in nodes:
             # Each is sent as soon as it is known; the first one not before the numbers that it uses are durable.
-            made = self._aside.work(partial(self._tables.make, self.world, facts[node], facts, number), save)
+            made = self._offload.run(partial(self._tables.compile, self.world, facts[node], facts, number), save)
             save = None
             self._give(node, made)
         if save is not None:
-            self._aside.work(save)
+            self._offload.run(save)
 
     def _turn(self) -> None:
         """Have one of the groups that were put off made, and its node's switch given it."""
         nodes = self._next_turns()
-        found = self._aside.work(lambda: self._tables.turn(nodes)) if nodes else None
+        found = self._offload.run(lambda: self._tables.compile_deferred(nodes)) if nodes else None
         if found is not None:
             self._give(*found)
 
@@ -307,11 +309,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         busy = self._tables.busy
         return [node for node, session in self._programmable().items() if node in busy and session.idle]
 
-    def _give(self, node: str, made: Made | None) -> None:
+    def _give(self, node: str, made: Compiled | None) -> None:
         session, host = self._programmable().get(node), self.world.host_number(node)
         if made is not None and session is not None and host is not None:
-            self._limits.follow({node: self._zones(node, made.program)}, self.ports.bridges)
-            session.want(self._with_marks(self._rounds.wanted(node, made, host), node, session))
+            self._limits.set_zones({node: self._zones(node, made.program)}, self.ports.bridges)
+            session.set_desired(self._with_marks(self._rounds.wanted(node, made, host), node, session))
 
     def _with_marks(self, wanted: Wanted, node: str, session: Session) -> Wanted:
         """With what is known of the node's pods from its database, and what is to be noted there."""
@@ -354,7 +356,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if not waiting or not self.world.pending or self._failures:
             return
         if all(session.state is State.FAILED for session in behind) and self._origin.advance():
-            self._compute()
+            self._schedule_round()
 
     def _finish(self) -> None:
         """When every switch has the last round: tell that all is programmed."""
@@ -365,10 +367,10 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if self.progress.current:
             self._origin.programmed()
         done = self.progress.finish(waiting, time.monotonic())
-        if done is not None and self._feed is not None:
-            self._feed.tell({"event": "programmed", **asdict(done)})
+        if done is not None and self._status_server is not None:
+            self._status_server.broadcast({"event": "programmed", **asdict(done)})
         if self.cluster is not None:
-            self._rest.after(len(self.cluster.pods))
+            self._gc_freeze.after(len(self.cluster.pods))
 
     def _awaited(self) -> dict[str, Session]:
         """The sessions of the nodes that have a number, by node."""
@@ -382,7 +384,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def _listed(self) -> bool:
         """Whether all sources are listed, so that what is missing in them is really gone."""
-        return not self.ports.missing or time.monotonic() >= self._patient_until
+        return not self.ports.missing or time.monotonic() >= self._listing_deadline
 
     def _sessions_by_node(self) -> dict[str, Session]:
         """The connected switches whose bridge is known, by node."""
@@ -397,18 +399,18 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         facts = session.survivors.mark(bridge, self.world, now)
         left = session.survivors.seconds_left(now)
         if first and left:
-            runtime.spawn_after(left + 1.0, self._compute)
+            runtime.spawn_after(left + 1.0, self._schedule_round)
         return facts
 
     def _zones(self, node: str, program: Program) -> Zones:
         """The conntrack zones of a node's bridge, and whose each is."""
         return Zones(Place(self.ports.remote_of[node], self.ports.bridges[node].datapath), program.zones)
 
-    def _warn_of_strangers(self, cluster: Cluster) -> None:
-        found = strangers(cluster, self.world, self.ports.bridges.values())
-        for key in found.keys() - self._strangers.keys():
+    def _warn_of_unclaimed_ports(self, cluster: Cluster) -> None:
+        found = unclaimed_ports(cluster, self.world, self.ports.bridges.values())
+        for key in found.keys() - self._unclaimed_ports.keys():
             LOG.warning("%s", found[key])
-        self._strangers = found
+        self._unclaimed_ports = found
 
     def _refuse(self, problems: tuple[str, ...]) -> None:
         if problems == self.refused:
@@ -418,21 +420,21 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             # Objects that come one by one, each with a problem, are thousands of lines: each is said once.
             if problem not in known:
                 LOG.error("refused: %s", problem)
-        if problems and self._feed is not None:
-            self._feed.tell({"event": "refused", "problems": list(problems)})
+        if problems and self._status_server is not None:
+            self._status_server.broadcast({"event": "refused", "problems": list(problems)})
 
-    def _compute(self) -> None:
+    def _schedule_round(self) -> None:
         """Everything must be computed again, soon."""
         self._due = True
         self._wake.set()
 
-    def _told(self) -> None:
-        if self._feed is not None:
-            self._feed.changed()
+    def _status_changed(self) -> None:
+        if self._status_server is not None:
+            self._status_server.changed()
 
     def status(self) -> dict[str, Any] | None:
         """Everything that is known now, as the status feed tells it; None while the world is being worked on."""
-        if self._aside.busy:
+        if self._offload.busy:
             return None
         bridges = self.ports.bridges
         cluster = self.cluster if self.cluster is not None else Cluster()
@@ -441,12 +443,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             *self.ports.warnings,
             *self._limits.problems,
             *self._sharing.values(),
-            *self._strangers.values(),
+            *self._unclaimed_ports.values(),
             *map(str, self.world.problems),
             *self._failures,
             *self._tables.closed,
             *map(str, self._tables.over),
-            *filter(None, [self._mute]),
+            *filter(None, [self._status_error]),
             *(text for s in self.sessions.values() for text in s.problems),
         ]
         return {

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from romana_ovs.cli.offline import compiled, settled
 from romana_ovs.config import load_settings
+from romana_ovs.engine import World
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.store import Store
 from romana_ovs.model.bridge import BridgeFacts
@@ -24,7 +25,6 @@ from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, tcp
 from romana_ovs.simulator.trace import trace
-from romana_ovs.world import World
 from romana_ovs_emulate.readme_svg import picture
 
 ROOT = Path(__file__).resolve().parents[1]

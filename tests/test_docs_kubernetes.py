@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from romana_ovs.controller import conditions, duties
-from romana_ovs.controller.conditions import Standing
+from romana_ovs.controller.conditions import Validity
 from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube.api.lease import LeaseName
 from romana_ovs.policy.published import Stage
@@ -30,7 +30,7 @@ def test_every_manifest_is_in_the_table() -> None:
 def test_every_reason_is_explained() -> None:
     source = Path(conditions.__file__).read_text(encoding="utf-8")
     said = set(re.findall(r'Condition\(\w+, Truth\.\w+, "(\w+)"', source)) | set(re.findall(r'"(No\w+)"', source))
-    said |= {standing.value for standing in Standing} | {progress.value for progress in conditions._Progress}
+    said |= {standing.value for standing in Validity} | {progress.value for progress in conditions._Progress}
     assert said >= {"LastValidKept", "Allocated", "NoNumber", "SwitchFailed"}
     assert {reason for reason in said if f"`{reason}`" not in TEXT} == set()
 
@@ -76,7 +76,7 @@ def test_what_the_readme_has_one_type_exists() -> None:
 RULES = (ROOT / "etc" / "nftables" / "forwarding-node.nft").read_text(encoding="utf-8")
 
 
-def test_the_rules_of_forwarding_nodes_are_quoted_whole() -> None:
+def test_the_rules_of_forwarding_nodes_are_quoted_is_complete() -> None:
     quoted = TEXT.partition("\nThis is all of it:\n\n")[2].partition("\nWhat to know of it:\n")[0]
     lines = RULES.splitlines()
     assert quoted.splitlines() == [f"    {line}".rstrip() for line in lines[lines.index("") + 1 :]]

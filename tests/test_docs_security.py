@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.controller import duties, feed
+from romana_ovs.controller import duties, status_server
 from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
@@ -36,7 +36,7 @@ def test_figures_are_those_of_the_code() -> None:
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
     tiers = f"{Plan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
     assert tiers in limit("tiers of a tenant")
-    assert feed.MODE == 0o600 and "mode 0600" in TEXT
+    assert status_server.MODE == 0o600 and "mode 0600" in TEXT
 
 
 def test_what_it_points_to_exists() -> None:

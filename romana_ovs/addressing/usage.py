@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
+from romana_ovs.addressing.allocator import Allocator, Endpoint
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.registry import Endpoint, Registry
 from romana_ovs.model.cluster import SegmentKey
 
 
@@ -61,7 +61,7 @@ class Usage:
     hosts_left: int
 
 
-def usage_of(registry: Registry) -> Usage:
+def usage_of(registry: Allocator) -> Usage:
     """The use of `registry`'s plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
     plan = registry.plan
     endpoints = registry.endpoints.values()
@@ -82,7 +82,7 @@ def usage_of(registry: Registry) -> Usage:
     )
 
 
-def _taken(registry: Registry, endpoints: Iterable[Endpoint]) -> Counter[int]:
+def _taken(registry: Allocator, endpoints: Iterable[Endpoint]) -> Counter[int]:
     """By segment index: addresses on the nodes there are that no pod can be given any more."""
     plan = registry.plan
     hosts = set(registry.hosts.values())
@@ -91,7 +91,7 @@ def _taken(registry: Registry, endpoints: Iterable[Endpoint]) -> Counter[int]:
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 
 
-def _tenant(tenant: str, registry: Registry, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
+def _tenant(tenant: str, registry: Allocator, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
     plan, runs = registry.plan, registry.tenants[tenant]
     share = len(registry.hosts) << plan.endpoint_bits
     segments = []

@@ -94,7 +94,7 @@ def unplaced(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterat
 
     Raises AddressError when the plan itself cannot fit.
     """
-    from romana_ovs.world import offline  # it takes its time to import, and `advice` is wanted without
+    from romana_ovs.engine import offline  # it takes its time to import, and `advice` is wanted without
 
     for problem in offline(loaded.cluster, state)[0].problems:
         place = loaded.places.get(PodKey(problem.name)) if problem.kind == "Pod" else None

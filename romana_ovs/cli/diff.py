@@ -25,6 +25,8 @@ from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compiled, settled
 from romana_ovs.cli.workloads import summary, workloads
 from romana_ovs.config import load_settings
+from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.store import Store
 from romana_ovs.model.bridge import BridgeFacts, PodPort
@@ -35,8 +37,6 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import CompileCache
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.matrix import Opening, container_ports, difference, reachability
-from romana_ovs.world import World, offline_facts
-from romana_ovs.world.offline import FIRST_LINK_PORT, FIRST_POD_PORT
 
 HELP = "what a change of manifests would open and close, and its cost in flows per node"
 

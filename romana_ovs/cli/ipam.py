@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
+from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.registry import Endpoint
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage, usage_of
 from romana_ovs.cli.common import add_folder, load_folder, print_json
 from romana_ovs.cli.offline import settled

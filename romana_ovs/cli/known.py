@@ -40,7 +40,7 @@ class Known:
         Raises AddressError when the plan cannot fit, InputError when the state cannot be used.
         """
         # Few folders need addresses, and the allocator takes its time to import.
-        from romana_ovs.world import offline
+        from romana_ovs.engine import offline
 
         world, _ = offline(cluster, state)
         pods = {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}

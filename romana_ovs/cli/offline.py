@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from romana_ovs.engine import World, offline
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.world import World, offline
 
 
 def settled(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, Mapping[str, BridgeFacts]]:

@@ -1,4 +1,1 @@
-"""WIRING of the running controller: sources, ports, sessions with switches, and the status feed.
-
-Each part knows its own I/O and nothing of the others; `romana_ovs.app` passes values between them.
-"""
+"""WIRING: the parts of the running controller that do I/O or keep time."""

@@ -1,4 +1,4 @@
-"""What the API server should say about our objects: wanted statuses, and the objects that are refused.
+"""Computes the statuses and warnings that the API server should show for our objects.
 
 Pure: from what the controller knows at one moment. What changes often is no part of any message, so that a busy
 cluster makes no writes; and nothing here names another tenant's pods or addresses to a reader of one namespace.
@@ -48,19 +48,19 @@ SCTP_SENTENCE = (
 T = TypeVar("T")
 
 
-class Standing(Enum):
+class Validity(Enum):
     """What there is of an object whose present version has problems; the value is the reason of its Event."""
 
-    DOUBTFUL = "Questionable"
+    WARNING = "Questionable"
     """It counts as it stands."""
-    KEPT = "InvalidEdit"
+    LAST_VALID = "InvalidEdit"
     """The last valid version stays."""
-    NEVER = "Invalid"
+    INVALID = "Invalid"
     """There never was a valid version."""
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class ObservedState:
     """What is known at one moment of the objects of the API server.
 
     `versions` are those that were read last, of all objects that may be told about. `programmed` are those that
@@ -87,7 +87,7 @@ def object_of(problem: Problem) -> ObjectId:
     return ObjectId(problem.kind, namespace, name)
 
 
-def policy_statuses(now: Situation) -> dict[ObjectId, PolicyStatus]:
+def policy_statuses(now: ObservedState) -> dict[ObjectId, PolicyStatus]:
     """The status of every policy of ours."""
     problems = _by_object(now.problems)
     return {
@@ -98,10 +98,10 @@ def policy_statuses(now: Situation) -> dict[ObjectId, PolicyStatus]:
 
 
 def _conditions(
-    key: ObjectId, version: Version, problems: tuple[Problem, ...], now: Situation
+    key: ObjectId, version: Version, problems: tuple[Problem, ...], now: ObservedState
 ) -> tuple[Condition, ...]:
-    standing = _standing(key, now)
-    found = (_programmed(standing, _progress(key, version, now)), _invalid(standing, problems))
+    validity = _validity(key, now)
+    found = (_programmed(validity, _progress(key, version, now)), _invalid(validity, problems))
     if key in now.sctp_open:
         return (*found, Condition(SCTP_OPEN, Truth.TRUE, "TrackedByAddresses", sentence(SCTP_SENTENCE)))
     return found
@@ -116,7 +116,7 @@ class _Progress(Enum):
     FAILED = "SwitchFailed"
 
 
-_SAID = {
+_TEXTS = {
     _Progress.CONFIRMED: (Truth.TRUE, "Every switch has confirmed it."),
     _Progress.BEGINNING: (Truth.UNKNOWN, "romana-ovs has just started, and no switch has confirmed anything yet."),
     _Progress.PENDING: (Truth.FALSE, "Not every switch has confirmed it yet."),
@@ -124,7 +124,7 @@ _SAID = {
 }
 
 
-def _progress(key: ObjectId, version: Version, now: Situation) -> _Progress:
+def _progress(key: ObjectId, version: Version, now: ObservedState) -> _Progress:
     if now.programmed is not None and now.programmed.get(key) == version:
         return _Progress.CONFIRMED
     if now.failing:
@@ -132,31 +132,33 @@ def _progress(key: ObjectId, version: Version, now: Situation) -> _Progress:
     return _Progress.BEGINNING if now.programmed is None else _Progress.PENDING
 
 
-def _programmed(standing: Standing, progress: _Progress) -> Condition:
-    if standing is Standing.KEPT:
+def _programmed(validity: Validity, progress: _Progress) -> Condition:
+    if validity is Validity.LAST_VALID:
         return Condition(PROGRAMMED, Truth.FALSE, "LastValidKept", "The last valid version stays in force.")
-    if standing is Standing.NEVER:
+    if validity is Validity.INVALID:
         message = "Until it is valid, what it selects is isolated, and it allows nothing."
         return Condition(PROGRAMMED, Truth.FALSE, "Isolating", message)
-    truth, message = _SAID[progress]
+    truth, message = _TEXTS[progress]
     return Condition(PROGRAMMED, truth, progress.value, message)
 
 
-def _invalid(standing: Standing, problems: tuple[Problem, ...]) -> Condition:
-    if standing is not Standing.DOUBTFUL:
+def _invalid(validity: Validity, problems: tuple[Problem, ...]) -> Condition:
+    if validity is not Validity.WARNING:
         return Condition(INVALID, Truth.TRUE, INVALID, _listed(problems))
     if problems:
-        return Condition(INVALID, Truth.FALSE, Standing.DOUBTFUL.value, _listed(problems))
+        return Condition(INVALID, Truth.FALSE, Validity.WARNING.value, _listed(problems))
     return Condition(INVALID, Truth.FALSE, "Valid")
 
 
-def refused_objects(now: Situation) -> dict[ObjectId, Refused]:
+def refused_objects(now: ObservedState) -> dict[ObjectId, Refused]:
     """Every object with problems that the API server has, with what to say about it in an Event."""
     found: dict[ObjectId, Refused] = {}
     for key, problems in _by_object(now.problems).items():
         if (version := now.versions.get(key)) is not None:
-            standing = _standing(key, now)
-            found[key] = Refused(version, standing.value, sentence(f"{_listed(problems)}. {_rest(key, standing)}"))
+            validity = _validity(key, now)
+            found[key] = Refused(
+                version, validity.value, sentence(f"{_listed(problems)}. {_consequence(key, validity)}")
+            )
     for key, problems in _by_object(now.unplaced).items():
         if key not in found and (version := now.versions.get(key)) is not None:
             reason = "NoAddress" if key.kind == "Pod" else "NoNumber"
@@ -169,11 +171,11 @@ def refused_objects(now: Situation) -> dict[ObjectId, Refused]:
     return found
 
 
-def _rest(key: ObjectId, standing: Standing) -> str:
+def _consequence(key: ObjectId, validity: Validity) -> str:
     """What happens instead of what the object asks for."""
-    if standing is Standing.DOUBTFUL:
+    if validity is Validity.WARNING:
         return "It counts as it stands."
-    if standing is Standing.KEPT:
+    if validity is Validity.LAST_VALID:
         return "The last valid version stays in force."
     if key.kind in POLICIES:
         return "Until it is valid, what it selects is isolated, and it allows nothing."
@@ -263,10 +265,10 @@ def _by_object(problems: Iterable[Problem]) -> dict[ObjectId, tuple[Problem, ...
     return {key: tuple(each) for key, each in found.items()}
 
 
-def _standing(key: ObjectId, now: Situation) -> Standing:
+def _validity(key: ObjectId, now: ObservedState) -> Validity:
     if key in now.kept:
-        return Standing.KEPT
-    return Standing.NEVER if key in now.invalid else Standing.DOUBTFUL
+        return Validity.LAST_VALID
+    return Validity.INVALID if key in now.invalid else Validity.WARNING
 
 
 def _listed(problems: Iterable[Problem]) -> str:

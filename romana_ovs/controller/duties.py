@@ -13,10 +13,10 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from romana_ovs.controller.parts import Parts
-from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryDuty
-from romana_ovs.controller.shelf import Shelf
-from romana_ovs.controller.telling import Moment, Telling, digest
+from romana_ovs.controller.node_agents import NodeAgents
+from romana_ovs.controller.published_store import PublishedStore
+from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryController
+from romana_ovs.controller.status_reporter import Snapshot, StatusReporter, digest
 from romana_ovs.kube.api.desired import Lead, Leadership
 from romana_ovs.kube.api.write_executor import Carried, Carry
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -38,7 +38,7 @@ REPORT_SECONDS = 1.0
 Tell = Callable[[object], None]
 
 
-class Duties:
+class ApiReconciler:
     """The registry's and the nodes' part. `follow` may run in a thread aside, during which nothing else is called.
 
     `store` holds what the API server has. `tell` sends a message to the Kubernetes process; `later` has the application
@@ -48,7 +48,7 @@ class Duties:
     def __init__(
         self,
         settings: Settings,
-        parts: Parts,
+        parts: NodeAgents,
         store: ClusterCache,
         *,
         registers: bool,
@@ -58,10 +58,10 @@ class Duties:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts = parts
-        self.shelf = Shelf()
+        self.numbers = PublishedStore()
         self._me = _unique_name()
-        self.registry = RegistryDuty(settings, self.shelf, self._me, clock) if registers else None
-        self.telling = Telling(store, tell)
+        self.registry = RegistryController(settings, self.numbers, self._me, clock) if registers else None
+        self.status_reporter = StatusReporter(store, tell)
         self._store = store
         self._tell = tell
         self._later = later
@@ -88,14 +88,14 @@ class Duties:
         """What is wrong with numbers and reports."""
         own = [Problem(self._report_trouble, kind="NodeReport")] if self._report_trouble else []
         registry = self.registry.problems if self.registry is not None else ()
-        return tuple(dict.fromkeys((*self.shelf.problems, *registry, *own)))
+        return tuple(dict.fromkeys((*self.numbers.problems, *registry, *own)))
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: it takes part in the election in the place of the one before."""
         self._reporting = None
         # What the last one was told may never have been done, and what this one lists may be no news.
         self._later(0.0)
-        self.telling.forget()
+        self.status_reporter.reset()
         if self.registry is not None:
             self.registry.process_started()
             self._tell(Lead(self._me))
@@ -103,15 +103,15 @@ class Duties:
     def take(self, messages: Iterable[object]) -> bool:
         """Take note; returns whether all must be computed again."""
         messages = tuple(messages)
-        stored = self.shelf.reports
-        due = self.shelf.take(messages)
-        if self.registry is None and self.shelf.reports is not stored and stored:
+        stored = self.numbers.reports
+        due = self.numbers.apply(messages)
+        if self.registry is None and self.numbers.reports is not stored and stored:
             # What nodes report is the registry's to act on.
-            due = due and self.shelf.reports.keys() != stored.keys()
-        self.telling.take(messages)
+            due = due and self.numbers.reports.keys() != stored.keys()
+        self.status_reporter.observe(messages)
         for message in messages:
             if isinstance(message, Leadership) and self.registry is not None:
-                self.registry.lead(message.leads)
+                self.registry.set_leader(message.leads)
                 due = True
             elif isinstance(message, Carried):
                 due |= self._carried(message)
@@ -121,12 +121,12 @@ class Duties:
         """Work out what the registry publishes, and what the parts of `nodes` make of what is published."""
         self._nodes = cluster.nodes.keys()
         if self.registry is not None:
-            carry = self.registry.work(cluster)
+            carry = self.registry.reconcile(cluster)
             if carry is not None:
                 self._outbox.append(carry)
-        self.parts.drive(nodes)
-        self.parts.published = self.shelf.published if self.shelf.published is not None else self.parts.published
-        self.parts.stored = frozenset(self.shelf.reports)
+        self.parts.ensure(nodes)
+        self.parts.published = self.numbers.published if self.numbers.published is not None else self.parts.published
+        self.parts.stored = frozenset(self.numbers.reports)
         self.parts.patience_over = self._impatient()
         self.parts.update(cluster)
 
@@ -146,16 +146,16 @@ class Duties:
             self._later(PATIENCE_SECONDS)
         if self.registry is not None and self.registry.superseded:
             self._later(ANEW_SECONDS)
-        behind = self.registry.behind if self.registry is not None else None
+        behind = self.registry.next_check if self.registry is not None else None
         if behind is not None and self._clock() >= self._alarm:
             self._alarm = self._clock() + behind
             self._later(behind)
 
     def report(self) -> None:
         """Tell the API server of the nodes that we drive, unless it is just being told."""
-        if self._reporting is not None or not self.shelf.listed or self._paused():
+        if self._reporting is not None or not self.numbers.listed or self._paused():
             return
-        versions = {node: version for node in self.shelf.reports if (version := self.shelf.report_version(node))}
+        versions = {node: version for node in self.numbers.reports if (version := self.numbers.report_version(node))}
         now = self._clock()
         calm = now - self._reported >= REPORT_SECONDS
         writes = self._report_writes(versions, all_of_it=calm)
@@ -168,7 +168,7 @@ class Duties:
             # Negative: those that the registry asks for count upwards.
             self._reports -= 1
             self._reporting = self._reports
-            self._reported_over = self.shelf.reports
+            self._reported_over = self.numbers.reports
             self._tell(Carry(self._reports, writes))
 
     def observe(self, seen: Mapping[str, Observed]) -> None:
@@ -178,12 +178,12 @@ class Duties:
 
     def _paused(self) -> bool:
         """Whether the last report failed a moment ago, and nothing has been told since that makes it worth trying."""
-        news = self._reported_over is not None and self._reported_over is not self.shelf.reports
+        news = self._reported_over is not None and self._reported_over is not self.numbers.reports
         return self._clock() < self._report_not_before and not news
 
     def _report_writes(self, versions: Mapping[str, str], *, all_of_it: bool) -> tuple[Write, ...]:
         """A node that there is not begins no report: the registry would only delete it."""
-        writes = self.parts.report_writes(self.shelf.reports, versions, all_of_it=all_of_it)
+        writes = self.parts.report_writes(self.numbers.reports, versions, all_of_it=all_of_it)
         return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in self._nodes)
 
     def policies(self) -> str:
@@ -195,7 +195,7 @@ class Duties:
     def programmed(self) -> None:
         """Every switch that this process drives has confirmed all that is known."""
         if not self._elsewhere():
-            self.telling.programmed(self._store.policies)
+            self.status_reporter.programmed(self._store.policies)
 
     def tell_statuses(self, loaded: ClusterSnapshot, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
         """Have the API server told what it should say of its objects; to be called often, it keeps to a pace."""
@@ -209,7 +209,7 @@ class Duties:
             return
         self._told, self._tell_later = now, False
         if self._elsewhere() and all(report.policies == self.policies() for report in self._known()):
-            self.telling.programmed(self._store.policies)
+            self.status_reporter.programmed(self._store.policies)
         tenants = now - self._counted >= TENANT_SECONDS
         if tenants:
             self._counted, self._count_later = now, False
@@ -218,11 +218,11 @@ class Duties:
             self._wake_later(self._counted + TENANT_SECONDS - now)
         known = tuple(dict.fromkeys((*unplaced, *self.registry.problems)))
         seen = {report.node: report.observed for report in self._known()}
-        self.telling.work(Moment(loaded, self.shelf.published, known, failing, seen), tenants=tenants)
+        self.status_reporter.report(Snapshot(loaded, self.numbers.published, known, failing, seen), tenants=tenants)
 
     def _known(self) -> tuple[Report, ...]:
         """The reports of all nodes; of nodes that are no more reports may stay."""
-        return tuple(report for node, report in self.shelf.reports.items() if node in self._nodes)
+        return tuple(report for node, report in self.numbers.reports.items() if node in self._nodes)
 
     def _elsewhere(self) -> bool:
         """Whether other processes drive some node."""
@@ -244,12 +244,12 @@ class Duties:
             self.report()
             return False
         if self.registry is not None:
-            self.registry.carried(answer)
+            self.registry.on_write_result(answer)
         return True
 
     def status(self) -> dict[str, Any]:
         """What the status feed says of it."""
-        published = self.shelf.published
+        published = self.numbers.published
         return {
             "leads": self.registry is not None and self.registry.leads,
             "revision": published.revision if published is not None else 0,

@@ -15,7 +15,7 @@ from romana_ovs.policy.view import NodeView
 
 
 class Following(Protocol):
-    """Follows a cluster; `World` decides all of it alone, `Parts` goes by what a registry publishes."""
+    """Follows a cluster; `World` decides all of it alone, `NodeAgents` goes by what a registry publishes."""
 
     plan: Plan
 

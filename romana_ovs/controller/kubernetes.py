@@ -1,7 +1,7 @@
-"""The API server as a source: the cluster that the Kubernetes process tells of, and that process itself.
+"""Runs the Kubernetes process and turns its messages into the cluster.
 
-The process lists, watches and decodes, and writes what we want written; here only finished values are taken. It is
-started again when it ends, which changes nothing that is programmed: a new one lists everything anew.
+The process lists, watches and decodes, and writes what the controller wants written; the controller receives decoded
+values only. The process is restarted when it ends. That changes nothing that is programmed: the next one lists anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import eventlet
 from eventlet.hubs import trampoline
 from eventlet.queue import LightQueue
 
-from romana_ovs.controller.shelf import RESOURCES as NUMBERS
+from romana_ovs.controller.published_store import RESOURCES as NUMBERS
 from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource

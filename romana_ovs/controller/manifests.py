@@ -1,4 +1,4 @@
-"""The folder of manifests as a source: the cluster it describes now, and again after every change."""
+"""Reads the folder of manifests, and reads it again after every change."""
 
 from __future__ import annotations
 

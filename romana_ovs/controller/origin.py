@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from romana_ovs import runtime
 from romana_ovs.config import IN_CLUSTER, ControllerOptions
-from romana_ovs.controller.duties import Duties
+from romana_ovs.controller.duties import ApiReconciler
 from romana_ovs.controller.following import Following
 from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
-from romana_ovs.controller.parts import Parts, Pledge
+from romana_ovs.controller.node_agents import NodeAgents, PendingAck
+from romana_ovs.engine import World
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import Store
@@ -22,7 +23,6 @@ from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed
-from romana_ovs.world import World
 
 State = Mapping[str, Any]
 
@@ -65,10 +65,10 @@ class Origin(Protocol):
     def speak(self) -> None:
         """Send what following the cluster has brought about to whom it concerns."""
 
-    def pledging(self) -> Callable[[str], Pledge | None]:
+    def pledging(self) -> Callable[[str], PendingAck | None]:
         """What may be told of a node once its switch has what is worked out from now on."""
 
-    def keep(self, node: str, pledge: Pledge) -> None:
+    def keep(self, node: str, pledge: PendingAck) -> None:
         """The switch has it."""
 
     def advance(self) -> bool:
@@ -111,11 +111,11 @@ class Alone:
         self.world.advance()
         return True
 
-    def pledging(self) -> Callable[[str], Pledge | None]:
+    def pledging(self) -> Callable[[str], PendingAck | None]:
         """Nothing: nobody else goes by it."""
         return lambda node: None
 
-    def keep(self, node: str, pledge: Pledge) -> None:
+    def keep(self, node: str, pledge: PendingAck) -> None:
         """Nobody waits for it."""
 
     def speak(self) -> None:
@@ -139,8 +139,8 @@ class Shared:
     """An API server, with the numbers that a registry, maybe this process, keeps there; an `Origin`."""
 
     def __init__(self, options: ControllerOptions, settings: Settings, state: State | None, hooks: Hooks) -> None:
-        """Raises AddressError and InputError as `Parts` does."""
-        self.world = Parts(settings, state)
+        """Raises AddressError and InputError as `NodeAgents` does."""
+        self.world = NodeAgents(settings, state)
         self._hooks = hooks
         self._source = Kubernetes(
             ApiSource() if options.kubeconfig == IN_CLUSTER else ApiSource(options.kubeconfig or ""),
@@ -151,7 +151,7 @@ class Shared:
             started=lambda: hooks.when_idle(self._duties.process_started),
             resources=resources_of(options.node),
         )
-        self._duties = Duties(
+        self._duties = ApiReconciler(
             settings,
             self.world,
             self._source.store,
@@ -174,14 +174,14 @@ class Shared:
         """Of the API server, then of the numbers."""
         return (*self._source.troubles, *map(str, self._duties.problems))
 
-    def pledging(self) -> Callable[[str], Pledge | None]:
+    def pledging(self) -> Callable[[str], PendingAck | None]:
         """By the policies that are known now: what comes meanwhile is not worked in yet."""
         policies = self._duties.policies()
-        return lambda node: self.world.pledge(node, policies)
+        return lambda node: self.world.pending_ack(node, policies)
 
-    def keep(self, node: str, pledge: Pledge) -> None:
+    def keep(self, node: str, pledge: PendingAck) -> None:
         """The registry may be told."""
-        self.world.confirmed(node, pledge)
+        self.world.on_programmed(node, pledge)
         self._duties.report()
 
     def advance(self) -> bool:

@@ -1,4 +1,4 @@
-"""How far the changes of the cluster have come: which are noticed, and which every switch has confirmed."""
+"""Tracks which changes of the cluster were seen, and which every switch has confirmed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Programmed:
     """Every switch has what `generation` asks for; `sent` counts flow- and meter-mods by node since the last time."""
 
     generation: int
@@ -46,7 +46,7 @@ class Progress:
         """Count flow-mods and meter-mods that `node`'s switch confirmed."""
         self._sent[node] = self._sent.get(node, 0) + count
 
-    def finish(self, nodes: Iterable[str], now: float) -> Done | None:
+    def finish(self, nodes: Iterable[str], now: float) -> Programmed | None:
         """All of `nodes` have everything: what there is to tell, None when nothing had changed."""
         if self._since is None:
             # A switch that came later than the change: what it needed is no part of the next one.
@@ -55,7 +55,7 @@ class Progress:
         if self._begun != self.generation:
             # What switches have is the round before the latest change: that one is still to come.
             return None
-        done = Done(
+        done = Programmed(
             self.generation,
             round((now - self._since) * 1000, 3),
             {node: self._sent.get(node, 0) for node in sorted({*nodes, *self._sent})},

@@ -1,13 +1,13 @@
-"""What each round was about, for as long as some switch's tables may be no newer than it."""
+"""Remembers what each round was about while some switch may have tables of it or of an older one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from romana_ovs.controller.parts import Pledge
+from romana_ovs.controller.node_agents import PendingAck
 from romana_ovs.controller.session import Wanted
-from romana_ovs.controller.tables import Made
+from romana_ovs.controller.table_compiler import Compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +15,12 @@ class Round:
     """The change of the cluster that it was about, and what may be told of each node that has it, by node."""
 
     generation: int
-    pledges: Mapping[str, Pledge | None]
+    pledges: Mapping[str, PendingAck | None]
 
 
 @dataclass(slots=True)
 class Rounds:
-    """The rounds by number. Tables of which a part was put off count as those of the round that they are wholly of."""
+    """The rounds by number. With a deferred group, tables are of the last round that they have completely."""
 
     _known: dict[int, Round] = field(default_factory=dict)
     _given: dict[str, int] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Rounds:
         oldest = min(self._given.values(), default=number)
         self._known = {at: known for at, known in self._known.items() if at >= oldest}
 
-    def wanted(self, node: str, made: Made, host: int) -> Wanted:
+    def wanted(self, node: str, made: Compiled, host: int) -> Wanted:
         """What the switch of `node`, host number `host`, is given."""
         self._given[node] = made.current
         known = self._known.get(made.current, Round(0, {}))

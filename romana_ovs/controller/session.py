@@ -1,4 +1,4 @@
-"""One connection to one switch: carries out what `sync.session` allows, until the connection ends."""
+"""Programs one switch over one OpenFlow connection, by the state machine of `sync.session`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Protocol
 
-from romana_ovs.controller.parts import Pledge
-from romana_ovs.controller.survivors import Survivors
-from romana_ovs.controller.wake import Wake
+from romana_ovs.controller.flag import Flag
+from romana_ovs.controller.node_agents import PendingAck
+from romana_ovs.controller.pre_restart import PreRestartPods
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -44,7 +44,7 @@ class Wanted:
     generation: int
     program: Program
     host: int
-    pledge: Pledge | None = None
+    pledge: PendingAck | None = None
     owners: Owners = field(default_factory=lambda: MappingProxyType({}))
     known: frozenset[IPv4Address] = frozenset()
     marks: Marks = field(default_factory=Marks)
@@ -53,13 +53,13 @@ class Wanted:
 class Listener(Protocol):
     """Who wants to know how a session goes."""
 
-    def became_ready(self, session: Session) -> None:
+    def on_session_ready(self, session: Session) -> None:
         """Its switch's flows are known: it can be given something to want."""
 
-    def confirmed(self, session: Session, sent: int) -> None:
+    def on_programmed(self, session: Session, sent: int) -> None:
         """The switch has what `session.synced` says; `sent` flow-mods and meter-mods were needed."""
 
-    def changed(self, session: Session) -> None:
+    def on_state_change(self, session: Session) -> None:
         """Its state is another, or what is wrong with it."""
 
 
@@ -70,12 +70,12 @@ class Session:
         self.channel = channel
         self.state = State.DISCONNECTED
         self.problems: tuple[str, ...] = ()
-        self.survivors: Survivors | None = None
+        self.survivors: PreRestartPods | None = None
         self.sctp_ports: bool | None = None
         """Whether the switch tracks SCTP by ports; None while that is not known."""
         self.synced: Wanted | None = None
         self._listener = listener
-        self._wake = Wake()
+        self._wake = Flag()
         self._wanted: Wanted | None = None
         self._actual: Mapping[FlowKey, Flow] = {}
         self._foreign: frozenset[FlowKey] = frozenset()
@@ -97,12 +97,12 @@ class Session:
         """Whether its switch has all that it was given."""
         return self.state is State.SYNCED and self._outstanding() is None
 
-    def want(self, wanted: Wanted) -> None:
+    def set_desired(self, wanted: Wanted) -> None:
         """Make the switch have `wanted`, in place of all that was wanted before and is not sent yet."""
         self._wanted = wanted
         self._wake.set()
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """The connection has ended."""
         self.channel.lost()
         self._step(Event.LOST)
@@ -157,10 +157,10 @@ class Session:
         first = self.survivors is None
         if first:
             self.sctp_ports = self.channel.sctp_ports()
-            self.survivors = Survivors(endpoints(found.ours.values()), fresh=not found.ours)
+            self.survivors = PreRestartPods(endpoints(found.ours.values()), fresh=not found.ours)
         self._step(Event.READ)
         if first:
-            self._listener.became_ready(self)
+            self._listener.on_session_ready(self)
 
     def _send(self, wanted: Wanted) -> None:
         todo = self._plan(wanted)
@@ -181,7 +181,7 @@ class Session:
             for flow in todo.blocked
         )
         self._step(Event.CONFIRMED)
-        self._listener.confirmed(self, todo.size)
+        self._listener.on_programmed(self, todo.size)
 
     def _plan(self, wanted: Wanted) -> Plan:
         return replace(self._flows_plan(wanted), meters=plan_meters(wanted.program.meters, self._meters))
@@ -222,4 +222,4 @@ class Session:
 
     def _step(self, event: Event) -> None:
         self.state = after(self.state, event)
-        self._listener.changed(self)
+        self._listener.on_state_change(self)

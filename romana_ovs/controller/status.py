@@ -1,4 +1,4 @@
-"""What the status feed says of everything, as plain values of JSON."""
+"""Renders the state of nodes and pods for the status socket, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nodes_status(
     return found
 
 
-def displaced(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, str]:
+def pods_seen_elsewhere(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, str]:
     """The node where the port of a pod is, for every pod whose own node has no port of it."""
     return {
         key: node
@@ -74,14 +74,14 @@ def displaced(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, s
     }
 
 
-Stranger = tuple[str, PodKey, str]
+PortClaim = tuple[str, PodKey, str]
 """A port that is nobody's: its node, and the name and the UID of the pod that it claims."""
 
 
-def strangers(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> dict[Stranger, str]:
+def unclaimed_ports(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> dict[PortClaim, str]:
     """A sentence for every port whose pod is unknown, has no address, belongs elsewhere or is another of the name:
     nothing passes it."""
-    found: dict[Stranger, str] = {}
+    found: dict[PortClaim, str] = {}
     for bridge in bridges:
         for key in bridge.facts.pods:
             home, uid = world.node_of(key), world.uid_of(key)
@@ -91,12 +91,12 @@ def strangers(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> 
                     pod = f"pod {key}" if not port.uid else f"pod {key} of UID {port.uid}"
                     found[bridge.node, key, port.uid] = (
                         f"bridge {bridge.name} of node {bridge.node}: a port claims {pod}, "
-                        f"{_strangeness(cluster, key, home, bridge.node, port, uid)}; nothing passes it"
+                        f"{_why_unclaimed(cluster, key, home, bridge.node, port, uid)}; nothing passes it"
                     )
     return found
 
 
-def _strangeness(cluster: Cluster, key: PodKey, home: str | None, node: str, port: PodPort, uid: str) -> str:
+def _why_unclaimed(cluster: Cluster, key: PodKey, home: str | None, node: str, port: PodPort, uid: str) -> str:
     """Why a port on `node` is not that of the pod `key`, which has its address as `uid` on `home`."""
     if home is None:
         return "which has no address" if key in cluster.pods else "and there is no such pod"

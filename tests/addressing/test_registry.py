@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from romana_ovs.addressing.allocator import Allocator
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.registry import Registry
 from romana_ovs.addressing.runs import Run
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
@@ -26,11 +26,11 @@ def attach(registry, name, segment=WEB, node="n1"):
 
 @pytest.fixture
 def registry():
-    return Registry(TINY)
+    return Allocator(TINY)
 
 
 def test_the_first_run_has_room_for_the_tiers_that_are_known():
-    registry = Registry(Plan.of(Settings()))
+    registry = Allocator(Plan.of(Settings()))
     registry.admit("small", ["x"])
     registry.admit("large", [f"t{i}" for i in range(5)])
     assert registry.tenants["small"] == (Run(4, 4),)
@@ -196,7 +196,7 @@ def test_a_host_that_comes_back_in_time_keeps_its_number(registry):
 
 def test_the_first_and_the_last_address_of_the_network_are_not_used():
     plan = Plan(IPv4Network("10.9.0.0/28"), 1, 1, 2)
-    registry = Registry(plan)
+    registry = Allocator(plan)
     registry.host("n0")
     given = [attach(registry, f"p{i}", node="n1").address for i in range(3)]
     assert str(plan.network.broadcast_address) not in map(str, given)
@@ -208,7 +208,7 @@ def test_a_state_of_another_plan_is_refused_with_both(registry):
     other = Plan(IPv4Network("10.9.0.0/24"), 3, 2, 3)
     words = "written for the plan 10.9.0.0/24 = 4 segment.*the settings say 10.9.0.0/24 = 3"
     with pytest.raises(AddressError, match=words):
-        Registry.from_json(registry.to_json(), other)
+        Allocator.from_json(registry.to_json(), other)
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_a_state_that_contradicts_itself_is_refused(registry, damage):
     data = copy.deepcopy(registry.to_json())
     damage(data)
     with pytest.raises(InputError, match="addresses"):
-        Registry.from_json(data, TINY)
+        Allocator.from_json(data, TINY)

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from romana_ovs.addressing.allocator import Allocator
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.registry import Registry
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import same_uid
@@ -39,14 +39,14 @@ class Events(RuleBasedStateMachine):
     @initialize(plan=st.sampled_from(PLANS))
     def start(self, plan):
         self.plan = plan
-        self.registry = Registry(plan)
-        self.restarted = Registry(plan)
+        self.registry = Allocator(plan)
+        self.restarted = Allocator(plan)
         self.numbers: dict[SegmentKey, int] = {}
         self.freed: dict[tuple[SegmentKey, str], list[IPv4Address]] = defaultdict(list)
 
     def both(self, act):
         """The result of one event, which is the same after a restart."""
-        self.restarted = Registry.from_json(json.loads(json.dumps(self.restarted.to_json())), self.plan)
+        self.restarted = Allocator.from_json(json.loads(json.dumps(self.restarted.to_json())), self.plan)
         results = []
         for registry in (self.registry, self.restarted):
             try:

@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romana_ovs.addressing.allocator import Allocator
 from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.registry import Registry
 from romana_ovs.addressing.usage import usage_of
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
@@ -25,7 +25,7 @@ SEGMENTS = [SegmentKey(tenant, tier) for tenant in ("a", "b") for tier in ("web"
     st.sets(st.integers(0, 39), max_size=10),
 )
 def test_left_is_how_many_more_fit_without_a_further_range(pods, blocked, gone):
-    registry = Registry(PLAN)
+    registry = Allocator(PLAN)
     registry.block(blocked)
     for name, (segment, node) in enumerate(pods):
         try:
@@ -56,7 +56,7 @@ def _around(tenant, network):
 def _room(registry, segment, node):
     """How many pods fit on one node before the segment grows or is refused."""
     trial = copy.deepcopy(registry.to_json())
-    copied = Registry.from_json(trial, PLAN)
+    copied = Allocator.from_json(trial, PLAN)
     indexes = copied.indexes(segment)
     for count in range(100):
         try:

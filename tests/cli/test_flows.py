@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.cli.main import main
+from romana_ovs.engine import World
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.state import StateFile
-from romana_ovs.world import World
 from tests.cli.folders import crowd, manifest, pod, policy
 
 DEMO_LIKE = (pod("a", app="web"), pod("b", app="db"), policy("p", {"app": "db"}, {"app": "web"}, 80))

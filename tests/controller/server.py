@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from romana_ovs.controller.duties import Duties
-from romana_ovs.controller.parts import Parts
-from romana_ovs.controller.shelf import RESOURCES as NUMBERS
+from romana_ovs.controller.duties import ApiReconciler
+from romana_ovs.controller.node_agents import NodeAgents
+from romana_ovs.controller.published_store import RESOURCES as NUMBERS
 from romana_ovs.kube.api.desired import Lead, Leadership
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.object_decoder import decoder, head_of
@@ -143,7 +143,7 @@ class Server:
 
 @dataclass
 class Timer:
-    """Something to be done at `due`; `kind` is the name of what Duties were given for it."""
+    """Something to be done at `due`; `kind` is the name of what ApiReconciler were given for it."""
 
     due: float
     seconds: float
@@ -152,7 +152,7 @@ class Timer:
 
 @dataclass
 class Process:
-    """A controller: its Duties, and in the place of switches somebody who confirms all, unless `deaf`."""
+    """A controller: its ApiReconciler, and in the place of switches somebody who confirms all, unless `deaf`."""
 
     server: Server
     nodes: Collection[str] = ()
@@ -169,9 +169,9 @@ class Process:
     timers: list[Timer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.parts = Parts(self.server.settings)
+        self.parts = NodeAgents(self.server.settings)
         self.store = ClusterCache(self.server.settings)
-        self.duties = Duties(
+        self.duties = ApiReconciler(
             self.server.settings,
             self.parts,
             self.store,
@@ -232,9 +232,9 @@ class Process:
         if self.deaf:
             return
         for node in self.nodes:
-            pledge = self.parts.pledge(node, policies)
+            pledge = self.parts.pending_ack(node, policies)
             assert pledge is not None
-            self.parts.confirmed(node, pledge)
+            self.parts.on_programmed(node, pledge)
             self.duties.report()
         if not self.parts.pending:
             self.duties.programmed()

@@ -11,7 +11,7 @@ import pytest
 
 from romana_ovs.addressing.usage import usage_of
 from romana_ovs.controller.conditions import (
-    Situation,
+    ObservedState,
     differences,
     full_on,
     policy_statuses,
@@ -19,6 +19,7 @@ from romana_ovs.controller.conditions import (
     tenant_object_name,
     tenant_statuses,
 )
+from romana_ovs.engine import World
 from romana_ovs.kube.api.desired import Condition, Truth
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import Cluster
@@ -28,7 +29,6 @@ from romana_ovs.model.objects import Node, Pod
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.published import Observed
-from romana_ovs.world import World
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 PLAIN = ObjectId("NetworkPolicy", "shop", "web")
@@ -36,14 +36,14 @@ ONE, TWO = Version("u", 1), Version("u", 2)
 BAD = Problem("must be a number", kind="RomanaNetworkPolicy", name="shop/web", field="spec.x")
 
 
-def conditions(now: Situation) -> dict[str, Condition]:
+def conditions(now: ObservedState) -> dict[str, Condition]:
     status = policy_statuses(now)[WEB]
     assert status.version == now.versions[WEB]
     return {condition.type: condition for condition in status.conditions}
 
 
 def test_only_policies_of_ours_have_a_status() -> None:
-    assert policy_statuses(Situation({WEB: ONE, PLAIN: ONE, ObjectId("Pod", "shop", "a"): ONE})).keys() == {WEB}
+    assert policy_statuses(ObservedState({WEB: ONE, PLAIN: ONE, ObjectId("Pod", "shop", "a"): ONE})).keys() == {WEB}
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
     programmed: dict[str, Any] | None, failing: bool, truth: Truth, reason: str
 ) -> None:
     """docs/hazards.md C14."""
-    found = conditions(Situation({WEB: TWO}, programmed, failing=failing))
+    found = conditions(ObservedState({WEB: TWO}, programmed, failing=failing))
     assert (found["Programmed"].truth, found["Programmed"].reason) == (truth, reason)
     assert found["Invalid"].truth is Truth.FALSE
 
 
 def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
-    now = Situation({WEB: TWO}, {WEB: TWO}, problems=(BAD,), kept=(WEB,), invalid=(WEB,))
+    now = ObservedState({WEB: TWO}, {WEB: TWO}, problems=(BAD,), kept=(WEB,), invalid=(WEB,))
     found = conditions(now)
     assert found["Invalid"] == Condition("Invalid", Truth.TRUE, "Invalid", "spec.x: must be a number")
     assert (found["Programmed"].truth, found["Programmed"].reason) == (Truth.FALSE, "LastValidKept")
@@ -79,14 +79,14 @@ def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
 
 
 def test_what_was_never_valid_isolates_and_is_not_called_programmed() -> None:
-    now = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
+    now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     found = conditions(now)
     assert (found["Programmed"].truth, found["Programmed"].reason) == (Truth.FALSE, "Isolating")
     assert "isolated" in refused_objects(now)[WEB].note
 
 
 def test_a_doubt_is_told_without_calling_the_object_invalid() -> None:
-    now = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,))
+    now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,))
     found = conditions(now)
     assert (found["Programmed"].truth, found["Invalid"].truth) == (Truth.TRUE, Truth.FALSE)
     assert found["Invalid"].message == "spec.x: must be a number"
@@ -95,8 +95,8 @@ def test_a_doubt_is_told_without_calling_the_object_invalid() -> None:
 
 def test_when_the_error_is_cleared_so_are_condition_and_refusal() -> None:
     """docs/hazards.md C14."""
-    before = Situation({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
-    now = Situation({WEB: TWO}, {WEB: TWO})
+    before = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
+    now = ObservedState({WEB: TWO}, {WEB: TWO})
     assert conditions(now)["Invalid"] == Condition("Invalid", Truth.FALSE, "Valid")
     assert differences(refused_objects(before), refused_objects(now)) == {WEB: None}
     assert differences(policy_statuses(now), policy_statuses(now)) == {}
@@ -108,14 +108,14 @@ def test_any_kind_is_refused_but_only_what_the_api_server_has() -> None:
         for kind, name in [("Namespace", "shop"), ("NetworkPolicy", "shop/web"), ("Pod", "shop/gone"), ("", "")]
     )
     namespace = ObjectId("Namespace", "", "shop")
-    found = refused_objects(Situation({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
+    found = refused_objects(ObservedState({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
     assert found.keys() == {namespace, PLAIN}
     assert found[namespace].note == "bad. Until it is valid, it does not count."
 
 
 def test_many_problems_are_few_in_a_message() -> None:
     many = tuple(Problem(f"bad {number}", kind=WEB.kind, name="shop/web") for number in range(500))
-    note = refused_objects(Situation({WEB: ONE}, problems=many, invalid={WEB}))[WEB].note
+    note = refused_objects(ObservedState({WEB: ONE}, problems=many, invalid={WEB}))[WEB].note
     assert note.startswith("bad 0; bad 1; bad 2; bad 3; bad 4; and 495 more. ")
 
 
@@ -144,7 +144,7 @@ def test_an_event_never_names_another_tenants_pod() -> None:
         pod("shop", "web3", address=IPv4Address("192.0.2.8"), has_status=True),
     )
     versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in cluster.pods.values()}
-    found = refused_objects(Situation(versions, unplaced=world.problems))
+    found = refused_objects(ObservedState(versions, unplaced=world.problems))
     assert {key.name: refused.note for key, refused in found.items()} == {
         "web": "address 192.0.2.7 is already that of a pod elsewhere.",
         "web3": "address 192.0.2.8 is already that of pod shop/web2.",
@@ -155,7 +155,7 @@ def test_an_event_never_names_another_tenants_pod() -> None:
 def test_arithmetic_in_a_message_is_no_pod() -> None:
     key = ObjectId("Pod", "shop", "web")
     problem = Problem("all of network 10.0.0.0/8 belong to tenants", kind="Pod", name="shop/web")
-    assert refused_objects(Situation({key: ONE}, unplaced=(problem,)))[key].note == f"{problem.reason}."
+    assert refused_objects(ObservedState({key: ONE}, unplaced=(problem,)))[key].note == f"{problem.reason}."
 
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
@@ -186,7 +186,7 @@ def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
 
 
 def test_policies_that_name_sctp_say_what_stays_open_and_only_where_it_does() -> None:
-    now = Situation({WEB: ONE, PLAIN: ONE}, {WEB: ONE})
+    now = ObservedState({WEB: ONE, PLAIN: ONE}, {WEB: ONE})
     assert conditions(now).keys() == {"Programmed", "Invalid"}
     assert refused_objects(now) == {}
     now = replace(now, sctp_open={WEB, PLAIN, ObjectId("NetworkPolicy", "shop", "gone")})

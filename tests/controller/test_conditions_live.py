@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from romana_ovs.controller.conditions import Situation, policy_statuses, refused_objects
+from romana_ovs.controller.conditions import ObservedState, policy_statuses, refused_objects
 from romana_ovs.kube.api.desired import Truth
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
@@ -45,19 +45,19 @@ def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> 
     assert store.invalid == frozenset()
     loaded = store.apply(seen(ROMANA_POLICIES, policy(2, BAD, generation=2)))
     assert loaded is not None and store.invalid == {WEB} == set(loaded.kept)
-    now = Situation(store.versions, {WEB: Version("u", 1)}, loaded.problems, loaded.kept, store.invalid)
+    now = ObservedState(store.versions, {WEB: Version("u", 1)}, loaded.problems, loaded.kept, store.invalid)
     programmed, invalid = policy_statuses(now)[WEB].conditions
     assert (programmed.reason, invalid.truth) == ("LastValidKept", Truth.TRUE)
     assert "spec.allowIncoming[0].toPorts[0].port" in invalid.message
     assert refused_objects(now)[WEB].version == Version("u", 2)
     loaded = store.apply(seen(ROMANA_POLICIES, policy(3, GOOD, generation=3)))
     assert loaded is not None and store.invalid == frozenset()
-    now = Situation(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
+    now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
     assert refused_objects(now) == {}
     assert policy_statuses(now)[WEB].conditions[0].truth is Truth.TRUE
     loaded = store.apply(seen(ROMANA_POLICIES, policy(4, BAD, generation=1, uid="another")))
     assert loaded is not None and store.invalid == {WEB} and not loaded.kept
-    now = Situation(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
+    now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
     assert policy_statuses(now)[WEB].conditions[0].reason == "Isolating"
 
 
@@ -69,7 +69,7 @@ def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
         pods=[pod("lost", node="nowhere")],
         nodes=[update(NODES, "n")],
     )
-    now = Situation(store.versions, {}, loaded.problems, loaded.kept, store.invalid)
+    now = ObservedState(store.versions, {}, loaded.problems, loaded.kept, store.invalid)
     assert {str(key): each.reason for key, each in refused_objects(now).items()} == {
         "NetworkPolicy shop/p": "Invalid",
         "RomanaNetworkPolicy shop/web": "Invalid",
@@ -82,7 +82,7 @@ def test_a_pod_that_its_namespace_may_not_hold_is_told_what_becomes_of_it() -> N
     store = ClusterCache(settings)
     loaded = store.apply(*everything(pods=[pod("web", labels={"owner": "t1"})]))
     assert loaded is not None
-    [refused] = refused_objects(Situation(store.versions, problems=loaded.problems, invalid=store.invalid)).values()
+    [refused] = refused_objects(ObservedState(store.versions, problems=loaded.problems, invalid=store.invalid)).values()
     assert refused.note == (
         'metadata.labels: label "owner" names tenant "t1", but namespace shop has no label '
         "tenants.romana.io/t1=allowed. Until it is valid, no other pod reaches it, and it reaches none."

@@ -69,7 +69,7 @@ def test_a_report_is_stored_before_published_numbers_are_used() -> None:
     registry, node = started(server), Process(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
-    assert node.duties.shelf.published is not None
+    assert node.duties.numbers.published is not None
     assert node.parts.host_number("n1") is not None and node.parts.address_of("shop/a") is None
     [job] = node.asked
     assert not job.leading and [(write.kind, write.name) for write in job.writes] == [("NodeReport", "n1")]
@@ -418,4 +418,4 @@ def test_the_status_feed_says_who_leads_and_what_is_published() -> None:
     assert node.duties.status() == {"leads": False, "revision": 0}
     node.lead()
     node.settle()
-    assert node.duties.status() == {"leads": True, "revision": node.duties.shelf.published.revision}
+    assert node.duties.status() == {"leads": True, "revision": node.duties.numbers.published.revision}

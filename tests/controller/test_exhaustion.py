@@ -1,6 +1,6 @@
 """A tenant whose ranges are full, with a registry: it alone has trouble, which ends as it came (docs/hazards.md E9).
 
-The same of one process that gives everything is in tests/test_world.py, of the registry's arithmetic in
+The same of one process that gives everything is in tests/engine/test_world.py, of the registry's arithmetic in
 tests/addressing/test_registry.py.
 """
 
@@ -165,8 +165,8 @@ def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_num
     ask(server)
     assert newcomer(server, registry, node)
     assert [str(one) for one in registry.duties.problems] == [
-        "Namespace shop: policies ask 3400 questions about labels of its pods, of which 442 have room: the rules that "
-        "ask the others admit nobody by them"
+        "Namespace shop: policies use 3400 label requirements on its pods, of which 442 fit: rules that need the "
+        "others match no peers by them"
     ]
     assert not node.parts.pending, "what has no room is nothing to wait for"
     server.remove(POLICIES, "asks", "shop")

@@ -5,13 +5,13 @@ from __future__ import annotations
 # mypy: ignore-errors
 from typing import Any
 
-from romana_ovs.controller.shelf import Shelf
+from romana_ovs.controller.published_store import PublishedStore
+from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.kube.published import MARKER, allocation_object, class_set_object, marker_object
-from romana_ovs.world.registry import RegistryPart
-from tests.test_world import cluster, pod
+from tests.engine.test_world import cluster, pod
 
 
 def told(value: dict[str, Any], version: int) -> Seen:
@@ -21,31 +21,31 @@ def told(value: dict[str, Any], version: int) -> Seen:
     return Seen(str(resource), (Update(ObjectId(kind, "", name), uid=name, version=str(version), raw=raw),))
 
 
-def listed() -> Shelf:
-    shelf = Shelf()
+def listed() -> PublishedStore:
+    numbers = PublishedStore()
     for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
-        shelf.take([Began(str(resource)), Listed(str(resource))])
-    return shelf
+        numbers.apply([Began(str(resource)), Listed(str(resource))])
+    return numbers
 
 
 def test_numbers_of_which_the_last_object_is_to_come_are_no_reason_to_compute() -> None:
     at = cluster(pod("a"), pod("b"))
-    published = RegistryPart(at.settings, None, writer="r").update(at)
-    shelf = listed()
-    assert shelf.listed
-    assert not shelf.take([told(allocation_object(published), 1)])
+    published = Registry(at.settings, None, writer="r").update(at)
+    numbers = listed()
+    assert numbers.listed
+    assert not numbers.apply([told(allocation_object(published), 1)])
     for version, classes in enumerate(published.namespaces.values(), start=2):
-        assert not shelf.take([told(class_set_object(classes), version)])
-    assert shelf.take([told(marker_object(published), 99)])
-    assert shelf.published == published
+        assert not numbers.apply([told(class_set_object(classes), version)])
+    assert numbers.apply([told(marker_object(published), 99)])
+    assert numbers.published == published
 
 
 def test_the_end_of_the_listing_is_one_even_when_a_registry_stopped_half_way() -> None:
     at = cluster(pod("a"))
-    published = RegistryPart(at.settings, None, writer="r").update(at)
-    shelf = Shelf()
+    published = Registry(at.settings, None, writer="r").update(at)
+    numbers = PublishedStore()
     for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
-        shelf.take([Began(str(resource))])
-    shelf.take([told(allocation_object(published), 1), Listed(str(ALLOCATIONS)), Listed(str(NODE_REPORTS))])
-    assert MARKER not in shelf.objects.class_sets
-    assert shelf.take([Listed(str(CLASS_SETS))])
+        numbers.apply([Began(str(resource))])
+    numbers.apply([told(allocation_object(published), 1), Listed(str(ALLOCATIONS)), Listed(str(NODE_REPORTS))])
+    assert MARKER not in numbers.objects.class_sets
+    assert numbers.apply([Listed(str(CLASS_SETS))])

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 # mypy: ignore-errors
-from romana_ovs.controller.duties import Duties
-from romana_ovs.controller.parts import Parts
+from romana_ovs.controller.duties import ApiReconciler
+from romana_ovs.controller.node_agents import NodeAgents
+from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
-from romana_ovs.controller.shelf import RESOURCES
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import Began, Listed
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
 from romana_ovs.kube.api.write_executor import Carried, Carry
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from tests.controller.server import Process, furnished, put_pod
-from tests.test_world import cluster, pod
+from tests.engine.test_world import cluster, pod
 
 
 class Rig:
-    """Duties with a clock of ours; `carries` are the writes that they asked for."""
+    """ApiReconciler with a clock of ours; `carries` are the writes that they asked for."""
 
     def __init__(self, *, registers: bool) -> None:
         self.at = cluster(pod("a"))
@@ -25,9 +25,9 @@ class Rig:
         self.told: list[object] = []
         self.later: list[float] = []
         settings = self.at.settings
-        self.duties = Duties(
+        self.duties = ApiReconciler(
             settings,
-            Parts(settings),
+            NodeAgents(settings),
             ClusterCache(settings),
             registers=registers,
             tell=self.told.append,

@@ -6,9 +6,10 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from romana_ovs.controller.duties import REPORT_SECONDS, Duties
-from romana_ovs.controller.parts import Parts, Pledge
-from romana_ovs.controller.shelf import RESOURCES
+from romana_ovs.controller.duties import REPORT_SECONDS, ApiReconciler
+from romana_ovs.controller.node_agents import NodeAgents, PendingAck
+from romana_ovs.controller.published_store import RESOURCES
+from romana_ovs.engine.node_agent import Acknowledgement
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.api.write_executor import Carried, Carry
@@ -17,7 +18,6 @@ from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model import objects
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.settings import Settings
-from romana_ovs.world.node import Promise
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Node:
     versions: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.parts = Parts(Settings())
-        self.duties = Duties(
+        self.parts = NodeAgents(Settings())
+        self.duties = ApiReconciler(
             Settings(),
             self.parts,
             ClusterCache(Settings()),
@@ -54,9 +54,9 @@ class Node:
             update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
             self.duties.take([Seen(str(NODE_REPORTS), (update,)), Carried(message.number)])
 
-    def confirmed(self, acknowledged: int, policies: str) -> None:
+    def on_programmed(self, acknowledged: int, policies: str) -> None:
         """The switch of n1 has something, and there is a look at what to tell."""
-        self.parts.confirmed("n1", Pledge(Promise(acknowledged, 0), policies))
+        self.parts.on_programmed("n1", PendingAck(Acknowledgement(acknowledged, 0), policies))
         self.duties.report()
 
     def pass_to(self, now: float) -> None:
@@ -72,11 +72,11 @@ def test_what_waits_is_told_whatever_is_told_in_between() -> None:
     """Policies alone wait a moment; a report that cannot wait comes before them, and puts them off."""
     node = Node()
     node.now += 0.2
-    node.confirmed(0, "first")
-    assert node.told[-1]["policiesDigest"] == "" and node.alarms == [node.now + REPORT_SECONDS]
+    node.on_programmed(0, "first")
+    assert node.told[-1]["policies"] == "" and node.alarms == [node.now + REPORT_SECONDS]
     node.now += 0.3
-    node.confirmed(7, "first")
-    assert node.told[-1]["acknowledgedRevision"] == 7 and node.told[-1]["policiesDigest"] == ""
+    node.on_programmed(7, "first")
+    assert node.told[-1]["acknowledged"] == 7 and node.told[-1]["policies"] == ""
     node.pass_to(node.now + 3 * REPORT_SECONDS)
     assert node.told[-1]["policiesDigest"] == "first"
     assert node.alarms == []

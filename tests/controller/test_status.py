@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from romana_ovs.controller.status import displaced, pods_status, strangers
+from romana_ovs.controller.status import pods_seen_elsewhere, pods_status, unclaimed_ports
+from romana_ovs.engine import World
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import Node, Pod, PodKey
 from romana_ovs.switch.bridges import Bridge
-from romana_ovs.world import World
 
 A = PodKey("ns/a")
 
@@ -55,12 +55,12 @@ def test_an_address_is_told_with_the_uid_that_it_was_given_to() -> None:
 
 def test_ports_of_other_pods_of_the_name_are_told() -> None:
     at = cluster()
-    found = strangers(at, world(at), [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
+    found = unclaimed_ports(at, world(at), [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
     assert list(found.values()) == [
         "bridge br-n1 of node n1: a port claims pod ns/a of UID 2, whose UID is 1; nothing passes it"
     ]
-    assert not strangers(at, world(at), [bridge("n1", PodPort(3))])
-    found = strangers(at, world(at), [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))])
+    assert not unclaimed_ports(at, world(at), [bridge("n1", PodPort(3))])
+    found = unclaimed_ports(at, world(at), [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))])
     assert list(found.values()) == [
         "bridge br-n2 of node n2: a port claims pod ns/a of UID 1, which belongs on node n1; nothing passes it"
     ]
@@ -68,9 +68,9 @@ def test_ports_of_other_pods_of_the_name_are_told() -> None:
 
 def test_a_pod_is_placed_where_its_own_port_is_only() -> None:
     bridges = {"n1": bridge("n1"), "n2": bridge("n2", PodPort(3, uid="1"))}
-    assert displaced(cluster("1"), bridges) == {A: "n2"}
-    assert displaced(cluster("2"), bridges) == {}
+    assert pods_seen_elsewhere(cluster("1"), bridges) == {A: "n2"}
+    assert pods_seen_elsewhere(cluster("2"), bridges) == {}
     bridges["n1"] = bridge("n1", PodPort(4, uid="2"))
-    assert displaced(cluster("1"), bridges) == {A: "n2"}
+    assert pods_seen_elsewhere(cluster("1"), bridges) == {A: "n2"}
     bridges["n1"] = replace(bridges["n1"], facts=BridgeFacts("n1", pods={A: PodPort(4)}))
-    assert displaced(cluster("1"), bridges) == {}
+    assert pods_seen_elsewhere(cluster("1"), bridges) == {}

@@ -60,8 +60,8 @@ def test_what_failed_is_done_again_without_anybody_changing_anything() -> None:
 
 HELD = """
 from romana_ovs import runtime
-from romana_ovs.controller.aside import Aside
-aside = Aside()
+from romana_ovs.controller.offload import Offload
+aside = Offload()
 
 def work():
     aside.when_idle({first})

@@ -1,4 +1,4 @@
-"""Limits of connections on a real Open vSwitch: what it does at one; that it is set, watched, told of, set again."""
+"""Connection limits on a real Open vSwitch: set, enforced, reported, and set again after a restart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.controller.limits import COMMON, Limits, Place, Zones
+from romana_ovs.controller.conntrack_limits import COMMON, ConntrackLimits, Place, Zones
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.tables import TABLE_IDS
@@ -185,9 +185,9 @@ def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> Non
     with Ovs() as ovs:
         ovs.bridge("br-int")
         news: list[int] = []
-        limits = Limits(10, lambda: news.append(1))
+        limits = ConntrackLimits(10, lambda: news.append(1))
         zones = Zones(Place(ovs.remote, "netdev"), {ZONE: Share(COMMON), 0x2001: Share("red"), 0x2002: Share("blue")})
-        limits.follow({"node1": zones}, ["node1"])
+        limits.set_zones({"node1": zones}, ["node1"])
         assert not limits.work()
         assert _limits(ovs) == {ZONE: (1_500_000, 0), 0x2001: (10, 0), 0x2002: (10, 0)}
         _open(ovs, 0x2001, range(1000, 1015))
@@ -202,7 +202,7 @@ def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> Non
         limits.work()
         assert limits.problems == ()
         assert len(news) == 2
-        limits.follow({"node1": Zones(zones.place, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"])
+        limits.set_zones({"node1": Zones(zones.place, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"])
         limits.work()
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2002: (10, 5)}
         # A table that is smaller than the setting fits: another process, with all to be done again.
@@ -245,9 +245,9 @@ def test_thousands_of_zones_are_limited_and_read_in_one_question_each() -> None:
     """As many as a node with a pod of a shared tenant has at most, each tenant elsewhere having its own."""
     with Ovs() as ovs:
         ovs.bridge("br-int")
-        limits = Limits(10, lambda: None)
+        limits = ConntrackLimits(10, lambda: None)
         shares = {ZONE: Share(COMMON), **{ZONE + index: Share(f"t{index}") for index in range(1, 4096)}}
-        limits.follow({"node1": Zones(Place(ovs.remote, "netdev"), shares)}, ["node1"])
+        limits.set_zones({"node1": Zones(Place(ovs.remote, "netdev"), shares)}, ["node1"])
         assert not limits.work()
         assert not limits.work()
         assert limits.problems == ()

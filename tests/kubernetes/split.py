@@ -28,7 +28,9 @@ from typing import Any
 import pytest
 from urllib3.exceptions import HTTPError
 
-from romana_ovs.controller.telling import digest
+from romana_ovs.controller.status_reporter import digest
+from romana_ovs.engine import World
+from romana_ovs.engine.node_agent import NodeAgent
 from romana_ovs.kube.api.messages import Began, Listed, Seen
 from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER
@@ -44,8 +46,6 @@ from romana_ovs.policy.matrix import Opening, reachability
 from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import BridgeRow, bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
-from romana_ovs.world import World
-from romana_ovs.world.node import NodePart
 from romana_ovs_emulate.agents import Zygote
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.fabric import Fabric, join, underlay_address
@@ -54,9 +54,9 @@ from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlace, Pods, RunningPod
 from romana_ovs_emulate.probe import ask, measure
 from romana_ovs_emulate.runs import Run, start_run
+from tests.engine.joined_state import joined_state
 from tests.integration.ovs import RawSwitch
 from tests.integration.running import Controller
-from tests.joined_state import joined_state
 from tests.kubernetes.raw import Client, Object, Refused
 
 PATIENCE = 60.0
@@ -352,7 +352,7 @@ class Cluster:
         """One process for the whole cluster, with the numbers that the registry and the nodes gave."""
         state = self.saved_parts()
         nodes = [
-            NodePart(name, Settings(), {**part, "published": state["published"]})
+            NodeAgent(name, Settings(), {**part, "published": state["published"]})
             for name, part in state["parts"].items()
         ]
         world = World(Settings(), joined_state(published_from_json(state["published"]), nodes))

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
+from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import (
     MARKER,
     Base,
@@ -27,10 +30,7 @@ from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
-from romana_ovs.world import World, offline_facts
-from romana_ovs.world.node import NodePart, Promise
-from romana_ovs.world.registry import RegistryPart
-from tests.joined_state import joined_state
+from tests.engine.joined_state import joined_state
 from tests.properties.rig import Rig
 
 TUNNEL_PORT = 0x7FFF
@@ -77,13 +77,13 @@ class Parts:
     def __init__(self, cluster: Cluster) -> None:
         self.settings = cluster.settings
         self.history = [cluster]
-        self.registry = RegistryPart(cluster.settings, None, writer="r1")
+        self.registry = Registry(cluster.settings, None, writer="r1")
         self.messages: list[Published] = []
         self.reports: dict[str, Report] = {}
-        self.nodes: dict[str, NodePart] = {}
+        self.nodes: dict[str, NodeAgent] = {}
         self.seen: dict[str, int] = {}
         self.sent: dict[str, list[Report]] = {}
-        self.programmed: dict[str, Promise] = {}
+        self.programmed: dict[str, Acknowledgement] = {}
 
     @property
     def cluster(self) -> Cluster:
@@ -117,7 +117,7 @@ class Parts:
         `early` (not None): the Allocation and the class sets of these namespaces are those of the message after it.
         """
         if name not in self.nodes:
-            self.nodes[name] = NodePart(name, self.settings)
+            self.nodes[name] = NodeAgent(name, self.settings)
             self.reports[name] = self.nodes[name].report
         version = self.seen[name] = max(version, self.seen.get(name, 0))
         at = self.history[version]
@@ -130,9 +130,9 @@ class Parts:
     def node_programs(self, name: str) -> None:
         """The switch of a node gets its view and confirms it; the report is on its way."""
         node = self.nodes[name]
-        promise = node.promise
+        promise = node.acknowledgement
         if self.view(name) is not None:
-            node.confirmed(promise)
+            node.on_programmed(promise)
         report = decode_report(json.loads(json.dumps(report_object(node.report))))
         assert report == node.report
         self.sent.setdefault(name, []).append(report)
@@ -147,13 +147,13 @@ class Parts:
         node = self.nodes[name]
         numbers = published_to_json(node.published) if node.published is not None else None
         saved = json.loads(json.dumps([node.to_json(), numbers]))
-        self.nodes[name] = NodePart(name, self.settings, *saved)
+        self.nodes[name] = NodeAgent(name, self.settings, *saved)
 
     def restart_registry(self, away: frozenset[str] = frozenset()) -> None:
         """Another process goes on from the objects."""
         if self.messages:
             objects = objects_of(self.messages[-1])
-            self.registry = RegistryPart(self.settings, Base.of(objects), writer="r2")
+            self.registry = Registry(self.settings, Base.of(objects), writer="r2")
             self.registry_looks(self.seen["registry"], away)
 
     def view(self, name: str):

@@ -329,19 +329,19 @@ def test_forged_packets_are_never_delivered(data: st.DataObject, cluster: Cluste
 
 
 def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[Packet]:
-    honest, mac = rig.opening(connection), 0x0A58 << 32 | int(address)
+    consistent, mac = rig.opening(connection), 0x0A58 << 32 | int(address)
     own = rig.addresses[connection.source.pod]
     question = arp_request(Addresses.of(own, address))
     nobodys = [candidate for candidate in _plan_addresses(rig) if candidate not in rig.addresses.values()]
     identities = [rig.world.identity_of(key) for key in rig.addresses]
     return [
-        replace(honest, nw_src=int(address)),
-        replace(honest, eth_src=mac),
-        replace(honest, nw_src=int(address), eth_src=mac),
-        honest.tagged(1),
-        honest.tagged(0),
+        replace(consistent, nw_src=int(address)),
+        replace(consistent, eth_src=mac),
+        replace(consistent, nw_src=int(address), eth_src=mac),
+        consistent.tagged(1),
+        consistent.tagged(0),
         *(
-            replace(honest, eth_src=0x0A << 40 | marks << 32 | number)
+            replace(consistent, eth_src=0x0A << 40 | marks << 32 | number)
             for number in identities
             for marks in (0x05, 0x06)
         ),
@@ -351,7 +351,7 @@ def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[P
         replace(question, arp_op=2),
         replace(question, arp_tpa=int(own)),
         question.tagged(5),
-        *(replace(honest, nw_dst=int(candidate)) for candidate in nobodys),
+        *(replace(consistent, nw_dst=int(candidate)) for candidate in nobodys),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import permutations
 
+from romana_ovs.engine import World, offline_facts
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
@@ -17,7 +18,6 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.world import World, offline_facts
 
 SETTINGS = Settings()
 Told = tuple[Resource, Update]

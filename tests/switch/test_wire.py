@@ -147,7 +147,7 @@ def test_register_pairs_are_taken_apart() -> None:
     assert [(item.field, item.value, item.mask) for item in match] == [("reg2", 5, 0xFF), ("reg3", 7, 0xF)]
 
 
-def test_fields_and_actions_of_others_are_kept_whole() -> None:
+def test_fields_and_actions_of_others_are_kept_is_complete() -> None:
     unknown = struct.pack("!HHI", 1, 16, 0x80000A08) + bytes(8)
     match, _ = read_match(memoryview(unknown), 0)
     assert [item.field for item in match] == ["oxm:80000a08"]

@@ -31,7 +31,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class NodeAgents:
     """The valid items, the fallbacks of invalid policies, and how many nodes there are without a Node.
 
     `seen` tells on which node the port of a pod is, where that is not the node that the pod was placed on. With
@@ -54,7 +54,7 @@ class Assembled:
     places: Mapping[PodKey, Place]
 
 
-def assemble(parts: Parts, before: Cluster) -> Assembled:
+def assemble(parts: NodeAgents, before: Cluster) -> Assembled:
     """The cluster that `parts` make. What equals a value in `before` is that very value.
 
     A pod that is not bound to a node is where its port is seen; else one that was placed in `before` stays.
@@ -92,14 +92,14 @@ def _same(before: Mapping[K, V], now: dict[K, V]) -> Mapping[K, V]:
     return MappingProxyType(now) if changed else before
 
 
-def _policies(parts: Parts, settings: Settings) -> tuple[list[Policy], list[Problem]]:
+def _policies(parts: NodeAgents, settings: Settings) -> tuple[list[Policy], list[Problem]]:
     """What counts of the policies, and a problem for each that its namespace has no room for."""
     given = [(item.value, item.place) for item in parts.items if isinstance(item.value, Policy)]
     counted, over = admitted((*parts.fallbacks, *(policy for policy, _ in given)), settings.namespace_terms)
     return counted, [too_much(place, settings.namespace_terms) for policy, place in given if policy.key in over]
 
 
-def _nodes(parts: Parts) -> dict[str, Node]:
+def _nodes(parts: NodeAgents) -> dict[str, Node]:
     declared = {item.value.name: item.value for item in parts.items if isinstance(item.value, Node)}
     return declared or {name: Node(name) for name in (f"node{number + 1}" for number in range(parts.nodes))}
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from romana_ovs.kube.decode.objects import Item, ObjectId
-from romana_ovs.kube.manifests.assemble import Parts, assemble
+from romana_ovs.kube.manifests.assemble import NodeAgents, assemble
 from romana_ovs.kube.manifests.folder import Content, FileContent
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -71,7 +71,7 @@ class Store:
         if nodes is not None and declared:
             reason = "the folder has Node objects, so the number of nodes cannot be given"
             raise InputError.because(reason, file=content.folder)
-        parts = Parts(
+        parts = NodeAgents(
             items=tuple(held.item for held in choice.held.values()),
             fallbacks=tuple(choice.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,

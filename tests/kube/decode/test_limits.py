@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romana_ovs.engine import World, offline_facts
 from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
 from romana_ovs.kube.decode.limits import MOST_TERMS
 from romana_ovs.kube.decode.objects import Item
@@ -25,8 +26,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import remaining
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.world import World, offline_facts
-from tests.test_world import cluster, pod
+from tests.engine.test_world import cluster, pod
 
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
 

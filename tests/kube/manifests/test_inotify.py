@@ -45,7 +45,7 @@ def rename_over(folder: Path) -> None:
     os.replace(folder / ".a.yaml.swp", folder / "a.yaml")
 
 
-def rename_aside(folder: Path) -> None:
+def rename_offload(folder: Path) -> None:
     os.rename(folder / "a.yaml", folder / "a.yaml~")
     (folder / "a.yaml").write_text(pod("b"))
 
@@ -74,7 +74,7 @@ def remove_and_make_the_folder(folder: Path) -> None:
     (folder / "a.yaml").write_text(pod("b"))
 
 
-EDITORS = [rename_over, rename_aside, delete_and_create, in_place, replace_the_folder, remove_and_make_the_folder]
+EDITORS = [rename_over, rename_offload, delete_and_create, in_place, replace_the_folder, remove_and_make_the_folder]
 
 
 @pytest.mark.parametrize("edit", EDITORS)

@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import (
     MARKER,
     Base,
@@ -26,7 +27,6 @@ from romana_ovs.kube.published import (
 )
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.published import Published
-from romana_ovs.world.registry import RegistryPart
 from tests.examples import examples
 from tests.strategies import clusters
 
@@ -95,7 +95,7 @@ class Process:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.terms = store, name, count(1)
-        self.part: RegistryPart | None = None
+        self.part: Registry | None = None
         self.read = 0
         self.late: list[Write] = []
         self.checked = Checked()
@@ -107,7 +107,7 @@ class Process:
 
     def begin(self, cluster: Cluster, at: int) -> None:
         base = Base.of(self.look(at))
-        self.part = RegistryPart(cluster.settings, base, writer=f"{self.name}-{next(self.terms)}")
+        self.part = Registry(cluster.settings, base, writer=f"{self.name}-{next(self.terms)}")
 
     def work(self, cluster: Cluster, at: int, *, lose: int | None = None) -> None:
         """One look, and writes until one is not accepted, or until the answer to number `lose` of them does not come.
@@ -206,7 +206,7 @@ def test_a_restart_changes_nothing(cluster: Cluster) -> None:
 @settings(max_examples=examples(30), deadline=None)
 @given(clusters())
 def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -> None:
-    part = RegistryPart(cluster.settings, None, writer="a")
+    part = Registry(cluster.settings, None, writer="a")
     store, desired = Store(), part.update(cluster)
     writes = next_writes(desired, None, store.objects)
     assert all(store.apply(write) for write in writes)
@@ -220,7 +220,7 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
 @given(st.lists(clusters(), min_size=1, max_size=4))
 def test_what_is_remembered_of_class_sets_is_what_would_be_made_anew(history: list[Cluster]) -> None:
     history = [replace(each, settings=history[0].settings) for each in history]
-    part = RegistryPart(history[0].settings, None, writer="a")
+    part = Registry(history[0].settings, None, writer="a")
     text = PublishedText(json.dumps)
     for cluster in history:
         published = part.update(cluster)

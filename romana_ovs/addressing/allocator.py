@@ -1,0 +1,343 @@
+"""Allocates numbers and addresses (docs/design.md section 3).
+
+Stateful, but free of I/O, clocks and randomness: the same calls in the same order give the same numbers, and
+`to_json` and `from_json` at any point between two calls change nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.numbers import Numbers
+from romana_ovs.addressing.plan import Place, Plan
+from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.model.addresses import address_fault
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.objects import PodKey, same_uid
+
+FORMAT = 1
+"""Version of what `to_json` gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One pod's attachment. `segment` is the one whose range the address came from; None: a foreign address."""
+
+    pod: PodKey
+    uid: str
+    node: str
+    address: IPv4Address
+    segment: SegmentKey | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the address was not given by us."""
+        return self.segment is None
+
+
+class Allocator:
+    """The numbers and addresses of one cluster under one plan.
+
+    `freed` counts what was given back so far: while it stands still, what was refused would be refused again.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.freed = 0
+        self._tenants = Tenants(plan)
+        self._hosts: dict[str, int] = {}
+        self._host_numbers = Numbers()
+        self._leaving: set[str] = set()
+        self._endpoints: dict[PodKey, Endpoint] = {}
+        self._owners: dict[int, PodKey] = {}
+        self._on_node: Counter[str] = Counter()
+        self._shares: dict[tuple[SegmentKey, int], Numbers] = {}
+        self._blocked: frozenset[int] = frozenset()
+        self._frozen_hosts: Mapping[str, int] | None = None
+
+    @property
+    def tenants(self) -> Mapping[str, tuple[Run, ...]]:
+        """Each tenant's runs of segment indexes: the same frozen object until it changes."""
+        return self._tenants.runs
+
+    @property
+    def segments(self) -> Mapping[SegmentKey, int]:
+        """Each segment's permanent number: the same frozen object until it changes."""
+        return self._tenants.numbers
+
+    @property
+    def hosts(self) -> Mapping[str, int]:
+        """Each node's host number: the same frozen object until it changes."""
+        if self._frozen_hosts is None:
+            self._frozen_hosts = MappingProxyType(dict(sorted(self._hosts.items())))
+        return self._frozen_hosts
+
+    @property
+    def endpoints(self) -> Mapping[PodKey, Endpoint]:
+        """Every endpoint: a live, read-only view."""
+        return MappingProxyType(self._endpoints)
+
+    @property
+    def blocked(self) -> frozenset[IPv4Address]:
+        """The addresses of nodes: never given to a pod."""
+        return frozenset(IPv4Address(value) for value in self._blocked)
+
+    def endpoint(self, pod: PodKey) -> Endpoint | None:
+        """The endpoint of `pod`, or None."""
+        return self._endpoints.get(pod)
+
+    def indexes(self, segment: SegmentKey) -> tuple[int, ...]:
+        """The segment indexes that `segment` owns, first its permanent number."""
+        return self._tenants.indexes(segment)
+
+    def admit(self, tenant: str, tiers: Collection[str]) -> None:
+        """Gives `tenant` its first run, with room for `tiers`, and these their numbers, as far as there is room."""
+        self._tenants.admit(tenant, tiers)
+
+    def number(self, segment: SegmentKey) -> int:
+        """The permanent number of `segment`, given on first sight. Raises AddressError when none is left."""
+        return self._tenants.number(segment)
+
+    def block(self, addresses: Iterable[IPv4Address]) -> None:
+        """Takes `addresses`, the nodes' own, as never to be given to a pod, and no others any more.
+
+        A pod that has one of them already keeps it: `clashes` names it.
+        """
+        blocked = frozenset(int(address) for address in addresses)
+        if self._blocked - blocked:
+            self.freed += 1
+        self._blocked = blocked
+
+    def clashes(self) -> tuple[Endpoint, ...]:
+        """Endpoints whose address a node has too, sorted by pod."""
+        owners = (self._owners.get(value) for value in self._blocked)
+        return tuple(self._endpoints[pod] for pod in sorted(owner for owner in owners if owner is not None))
+
+    def host(self, node: str) -> int:
+        """The host number of `node`, given on first sight. Raises AddressError when none is left."""
+        self._leaving.discard(node)
+        found = self._hosts.get(node)
+        if found is not None:
+            return found
+        number = self._host_numbers.take(self.plan.hosts, self._free_gateway)
+        if number is None:
+            raise AddressError(
+                f"node {node} gets no host number: all 2**{self.plan.host_bits} = {self.plan.hosts} (host_bits "
+                f"{self.plan.host_bits}) are in use"
+            )
+        self._hosts[node] = number
+        self._frozen_hosts = None
+        return number
+
+    def forget_host(self, node: str) -> None:
+        """Frees the number of `node` as soon as no endpoint is on it any more. Unknown nodes are fine."""
+        if node in self._hosts:
+            self._leaving.add(node)
+            self._free_host(node)
+
+    def attach(self, pod: PodKey, *, uid: str, node: str, segment: SegmentKey) -> Endpoint:
+        """The endpoint of `pod`, with an address of `segment`'s range on `node`.
+
+        What this pod (key and uid) has on this node it keeps, even when its segment is another by now. An endpoint of
+        which no uid is known is that of whichever pod has the name, and of that one from then on. Raises
+        AddressError, and changes nothing for anybody else, when numbers have run out.
+        """
+        held = self._endpoints.get(pod)
+        if held is not None and same_uid(held.uid, uid) and held.node == node and not held.foreign:
+            return self._known(held, uid)
+        if held is not None:
+            self.release(pod, uid=held.uid)
+        host = self.host(node)
+        self.number(segment)
+        endpoint = Endpoint(pod, uid, node, self._take(segment, host, node), segment)
+        self._record(endpoint)
+        return endpoint
+
+    def claim(self, pod: PodKey, *, uid: str, node: str, address: IPv4Address) -> Endpoint:
+        """The endpoint of `pod` with the address it came with: ours if we gave it to this pod, else foreign.
+
+        Raises AddressError when the address is another pod's or a node's (who has it keeps it), or no pod may have it.
+        """
+        held = self._endpoints.get(pod)
+        if held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address):
+            return self._known(held, uid)
+        owner = self._owners.get(int(address))
+        if owner is not None and owner != pod:
+            raise AddressError(f"address {address} is already that of pod {owner}")
+        if fault := self.fault(address):
+            raise AddressError(fault)
+        if held is not None:
+            self.release(pod, uid=held.uid)
+        endpoint = Endpoint(pod, uid, node, address)
+        self._record(endpoint)
+        return endpoint
+
+    def fault(self, address: IPv4Address) -> str:
+        """Why no pod may come with `address`, in a sentence, or empty: it is nobody's own, or a node's."""
+        if fault := address_fault(address) or self.plan.address_fault(address):
+            return f"address {fault}"
+        node_of = self._node_with(address)
+        return f"address {address} is that of {node_of}" if node_of is not None else ""
+
+    def release(self, pod: PodKey, *, uid: str) -> bool:
+        """Whether the endpoint of `pod` is gone now: not when a pod of another uid has taken its place."""
+        held = self._endpoints.get(pod)
+        if held is None or held.uid != uid:
+            return False
+        del self._endpoints[pod]
+        del self._owners[int(held.address)]
+        self._on_node[held.node] -= 1
+        if not self._on_node[held.node]:
+            del self._on_node[held.node]
+        place = self.plan.split(held.address)
+        if held.segment is not None and place is not None:
+            self._shares[held.segment, place.host].give_back(self._position(held.segment, place))
+        self.freed += 1
+        self._free_host(held.node)
+        return True
+
+    def capacity(self, segment: SegmentKey) -> int:
+        """Endpoint numbers of all indexes of `segment` on one host together."""
+        return len(self._tenants.indexes(segment)) << self.plan.endpoint_bits
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain values of JSON, sorted."""
+        return {
+            **self._tenants.to_json(),
+            "hosts": dict(sorted(self._hosts.items())),
+            "host_numbers": self._host_numbers.to_json(),
+            "leaving": sorted(self._leaving),
+            **self._given_to_json(),
+        }
+
+    def _given_to_json(self) -> dict[str, Any]:
+        """The endpoints, and what is left of shares."""
+        plan = self.plan
+        return {
+            "format": FORMAT,
+            "plan": [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits],
+            "freed": self.freed,
+            "shares": [[*key, host, share.to_json()] for (key, host), share in sorted(self._shares.items())],
+            "blocked": sorted(self._blocked),
+            "endpoints": [
+                [pod, end.uid, end.node, str(end.address), *(end.segment or ())]
+                for pod, end in sorted(self._endpoints.items())
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Allocator:
+        """The registry that `to_json` described.
+
+        Raises AddressError when it was written under another plan, InputError when it is no such thing.
+        """
+        try:
+            if data["format"] != FORMAT:
+                raise InputError.because(f"{data['format']} was expected to be {FORMAT}", field="addresses.format")
+            written = [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits]
+            if data["plan"] != written:
+                raise AddressError(
+                    f"the state was written for the plan {_plan_text(data['plan'])}, "
+                    f"the settings say {_plan_text(written)}: "
+                    "restore the settings, or remove the state to give every pod a new address"
+                )
+            return cls(plan)._filled(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as broken:
+            raise InputError.because(f"not what was saved: {broken}", field="addresses") from broken
+
+    def _filled(self, data: Mapping[str, Any]) -> Allocator:
+        self.freed = int(data["freed"])
+        self._tenants = Tenants.from_json(data, self.plan)
+        self._hosts.update((node, int(number)) for node, number in data["hosts"].items())
+        if len(set(self._hosts.values())) != len(self._hosts):
+            raise ValueError("two nodes have one host number")
+        self._host_numbers = _numbers(data["host_numbers"])
+        self._leaving.update(data["leaving"])
+        for tenant, tier, host, share in data["shares"]:
+            self._shares[SegmentKey(tenant, tier), int(host)] = _numbers(share)
+        self._blocked = frozenset(int(value) for value in data["blocked"])
+        for pod, uid, node, address, *segment in data["endpoints"]:
+            owner = SegmentKey(*segment) if segment else None
+            self._record(Endpoint(PodKey(pod), uid, node, IPv4Address(address), owner))
+        return self
+
+    def _record(self, endpoint: Endpoint) -> None:
+        if int(endpoint.address) in self._owners:
+            raise ValueError(f"two pods have the address {endpoint.address}")
+        self._endpoints[endpoint.pod] = endpoint
+        self._owners[int(endpoint.address)] = endpoint.pod
+        self._on_node[endpoint.node] += 1
+
+    def _known(self, held: Endpoint, uid: str) -> Endpoint:
+        """The endpoint `held`, with the `uid` of its pod, of which none may have been known."""
+        if uid and not held.uid:
+            held = self._endpoints[held.pod] = replace(held, uid=uid)
+        return held
+
+    def _take(self, segment: SegmentKey, host: int, node: str) -> IPv4Address:
+        share = self._shares.setdefault((segment, host), Numbers())
+        while True:
+            found = share.take(self.capacity(segment), lambda position: self._free_position(segment, host, position))
+            if found is not None:
+                return IPv4Address(self._value(segment, host, found))
+            if not self._tenants.grow(segment):
+                raise AddressError(self._full(segment, node))
+
+    def _full(self, segment: SegmentKey, node: str) -> str:
+        count = len(self._tenants.indexes(segment))
+        return (
+            f"no address is left for {named(segment)} on node {node}: {count} * 2**{self.plan.endpoint_bits} = "
+            f"{self.capacity(segment)} (endpoint_bits {self.plan.endpoint_bits}) are in use, and "
+            f"{self._tenants.exhausted()}"
+        )
+
+    def _value(self, segment: SegmentKey, host: int, position: int) -> int:
+        """The address of a position in a share: the segment's indexes one after the other."""
+        plan = self.plan
+        index = self._tenants.indexes(segment)[position >> plan.endpoint_bits]
+        offset = (index << plan.host_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
+        return int(plan.network.network_address) + offset
+
+    def _position(self, segment: SegmentKey, place: Place) -> int:
+        order = self._tenants.indexes(segment).index(place.segment)
+        return order << self.plan.endpoint_bits | place.endpoint
+
+    def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
+        value = self._value(segment, host, position)
+        return value not in self._owners and value not in self._blocked and self.plan.usable(value)
+
+    def _free_gateway(self, number: int) -> bool:
+        value = int(self.plan.gateway(number))
+        return value not in self._owners and value not in self._blocked
+
+    def _node_with(self, address: IPv4Address) -> str | None:
+        if int(address) in self._blocked:
+            return "a node"
+        for node, number in self._hosts.items() if address in self.plan.node_addresses() else ():
+            if self.plan.gateway(number) == address:
+                return f"node {node} on its own bridge"
+        return None
+
+    def _free_host(self, node: str) -> None:
+        if node in self._leaving and not self._on_node[node]:
+            self._leaving.discard(node)
+            self._host_numbers.give_back(self._hosts.pop(node))
+            self._frozen_hosts = None
+            self.freed += 1
+
+
+def _numbers(data: list[int]) -> Numbers:
+    unused, *waiting = data
+    return Numbers(int(unused), [int(number) for number in waiting])
+
+
+def _plan_text(plan: list[Any]) -> str:
+    network, segment, host, endpoint = plan
+    return f"{network} = {segment} segment, {host} host, {endpoint} endpoint bits"

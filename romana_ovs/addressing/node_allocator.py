@@ -1,0 +1,143 @@
+"""Allocates the addresses of one node in the ranges that the registry gave.
+
+(segment, host) belongs to the node, so it allocates endpoint numbers without asking anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.allocator import Allocator, Endpoint
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.objects import PodKey, same_uid
+
+Runs = Mapping[str, tuple[Run, ...]]
+Indexes = Mapping[SegmentKey, tuple[int, ...]]
+
+
+class PublishedTenants(Tenants):
+    """Ranges as the registry gave them; nothing is given here."""
+
+    def __init__(self, plan: Plan, runs: Runs, indexes: Indexes) -> None:
+        super().__init__(plan)
+        self._runs.update(runs)
+        self._indexes.update(indexes)
+        self._owners.update((index, key) for key, found in indexes.items() for index in found)
+
+    def admit(self, tenant: str, tiers: Collection[str]) -> None:
+        """Does nothing: the registry admits tenants."""
+
+    def number(self, segment: SegmentKey) -> int:
+        """The permanent number of `segment`. Raises AddressError while the registry has given none."""
+        found = self._indexes.get(segment)
+        if found is None:
+            raise AddressError(f"{named(segment)} has no range yet: it waits for the registry")
+        return found[0]
+
+    def grow(self, segment: SegmentKey) -> bool:
+        """False: only the registry gives a further index."""
+        return False
+
+    def exhausted(self) -> str:
+        """What a full segment waits for."""
+        return "it waits for the registry to give a further range"
+
+
+class NodeAllocator(Allocator):
+    """The endpoints of one node. `follow` before anything else: until then nobody has a number."""
+
+    def __init__(self, plan: Plan, node: str) -> None:
+        super().__init__(plan)
+        self.node = node
+        self._tenants = PublishedTenants(plan, {}, {})
+        self._elsewhere: frozenset[IPv4Address] = frozenset()
+        self._granted: frozenset[IPv4Address] = frozenset()
+        self._brought: frozenset[IPv4Address] = frozenset()
+
+    def keep_free(self, addresses: Iterable[IPv4Address]) -> None:
+        """Takes `addresses`, with which pods of this node came, as not to be given, served or not; and no others."""
+        self._brought = frozenset(addresses)
+
+    def follow(
+        self, runs: Runs, indexes: Indexes, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
+    ) -> None:
+        """Takes the registry's numbers. `foreign`: by address, which node claims it, and whether that is granted.
+
+        Raises InputError, and changes nothing, when they take away what pods here have their addresses from.
+        """
+        for held in self._endpoints.values():
+            place = self.plan.split(held.address)
+            if held.segment is not None and (place is None or place.segment not in indexes.get(held.segment, ())):
+                raise InputError.because(
+                    f"they do not give {named(held.segment)} the range that pod {held.pod} has {held.address} of",
+                    field="published numbers",
+                )
+        self._tenants = PublishedTenants(self.plan, runs, indexes)
+        self._hosts = dict(hosts)
+        self._frozen_hosts = MappingProxyType(dict(sorted(hosts.items())))
+        self._elsewhere = frozenset(address for address, (node, _) in foreign.items() if node != self.node)
+        self._granted = frozenset(
+            address for address, (node, granted) in foreign.items() if node == self.node and granted
+        )
+        self.freed += 1
+
+    def host(self, node: str) -> int:
+        """The host number of `node`. Raises AddressError while the registry has given none."""
+        found = self._hosts.get(node)
+        if found is None:
+            raise AddressError(f"node {node} has no host number yet: it waits for the registry")
+        return found
+
+    def forget_host(self, node: str) -> None:
+        """Does nothing: only the registry takes a number back."""
+
+    def claim(self, pod: PodKey, *, uid: str, node: str, address: IPv4Address) -> Endpoint:
+        """The endpoint of `pod` with the address that it came with, as `Allocator.claim`.
+
+        A foreign one must have been granted by the registry, or been served before. Raises AddressError until then.
+        """
+        held = self._endpoints.get(pod)
+        ours = held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address)
+        if not ours and (fault := self.fault(address)):
+            # Said at once: nobody is ever going to route it.
+            raise AddressError(fault)
+        if not ours and address not in self._granted:
+            raise AddressError(f"address {address} is not from here: it waits for the registry to route it")
+        return super().claim(pod, uid=uid, node=node, address=address)
+
+    def contested(self) -> frozenset[IPv4Address]:
+        """Addresses that other nodes claim though a pod here was given them."""
+        return frozenset(address for address in self._elsewhere if int(address) in self._owners)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is this node's own: endpoints and what is left of its shares."""
+        return self._given_to_json()
+
+    @classmethod
+    def restored(cls, data: Mapping[str, Any], plan: Plan, node: str) -> NodeAllocator:
+        """What `to_json` described. Raises AddressError and InputError as `Allocator.from_json`."""
+        found = cls(plan, node)
+        whole = {"runs": {}, "segments": [], "hosts": {}, "host_numbers": [0], "leaving": [], **data}
+        saved = Allocator.from_json(whole, plan)
+        found.freed = saved.freed
+        found._endpoints, found._owners, found._on_node = saved._endpoints, saved._owners, saved._on_node
+        found._shares, found._blocked = saved._shares, saved._blocked
+        return found
+
+    def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
+        address = IPv4Address(self._value(segment, host, position))
+        if address in self._elsewhere or address in self._brought:
+            return False
+        return super()._free_position(segment, host, position)
+
+    def _node_with(self, address: IPv4Address) -> str | None:
+        if address in self._elsewhere:
+            return "another node's pod"
+        return super()._node_with(address)

@@ -1,0 +1,236 @@
+"""Runs the node agents of the nodes that this process drives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.engine.changes import changed_keys
+from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
+from romana_ovs.kube.published import (
+    PublishedText,
+    Verb,
+    Write,
+    published_from_json,
+    published_to_json,
+    report_object,
+)
+from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Observed, Published, Report
+from romana_ovs.policy.view import NodeView
+from romana_ovs.state import Encoded
+
+FORMAT = 1
+"""Version of what `to_json` gives."""
+NO_PODS: Mapping[PodKey, Pod] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAck:
+    """What a node may report once its switch has some view: an acknowledgement, and a digest of policies."""
+
+    acknowledgement: Acknowledgement
+    policies: str
+
+
+class NodeAgents:
+    """One `NodeAgent` for each node that is driven; a `Following`.
+
+    Before each `update` set `published` (None: nothing came), `stored`, the nodes whose reports the API server has, and
+    `patience_over`. Only nodes in `stored` use published numbers: from then on the registry waits for them.
+    """
+
+    def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
+        """The parts of `state`. Raises AddressError and InputError as `NodeAgent` does."""
+        self.plan = Plan.of(settings)
+        self._settings = settings
+        self._agents: dict[str, NodeAgent] = {}
+        self._by_node: dict[str, Mapping[PodKey, Pod]] = {}
+        self._pods: Mapping[PodKey, Pod] = NO_PODS
+        self._added = 0
+        self._policies: dict[str, str] = {}
+        self.observed: Mapping[str, Observed] = MappingProxyType({})
+        """What has been seen of the switches of our nodes."""
+        self.published: Published | None = None
+        self.stored: frozenset[str] = frozenset()
+        self.patience_over = False
+        self._text = PublishedText(lambda value: Encoded.of(value).text)
+        if state is not None:
+            self._restore(state)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        parts = state.get("parts")
+        if state.get("format") != FORMAT or not isinstance(parts, Mapping):
+            raise InputError.because(f"the saved state is not of format {FORMAT} and of nodes", field="format")
+        if state.get("published") is not None:
+            self.published = published_from_json(state["published"])
+        for node, saved in parts.items():
+            self._agents[node] = NodeAgent(node, self._settings, saved, state.get("published"))
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that there are parts of."""
+        return frozenset(self._agents)
+
+    def ensure(self, nodes: Iterable[str]) -> None:
+        """Have a agent for each of `nodes`; those that there are stay."""
+        for node in sorted(set(nodes) - self._agents.keys()):
+            self._agents[node] = NodeAgent(node, self._settings)
+            self._added += 1
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes that `to_json` shows."""
+        return self._added + sum(agent.changes for agent in self._agents.values())
+
+    @property
+    def pending(self) -> bool:
+        """Whether pods or rules wait for the registry, and have not waited for too long."""
+        return not self.patience_over and self.waiting
+
+    @property
+    def step(self) -> int:
+        """None of them is ours: the registry takes the steps."""
+        return 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether pods or rules wait for the registry, however long."""
+        return any(agent.waiting or agent.report.exhausted for agent in self._agents.values())
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+        return tuple(dict.fromkeys(problem for agent in self._agents.values() for problem in agent.problems))
+
+    def update(self, cluster: Cluster) -> None:
+        """Follows `cluster`: each agent its own node's pods."""
+        own = self._split(cluster.pods)
+        for node, agent in self._agents.items():
+            published = self.published if node in self.stored else None
+            agent.update(replace(cluster, pods=own.get(node, NO_PODS)), published, patience_over=self.patience_over)
+
+    def _split(self, pods: Mapping[PodKey, Pod]) -> Mapping[str, Mapping[PodKey, Pod]]:
+        """The pods of each driven node: the same mapping as before where nothing changed."""
+        if pods is self._pods and self._by_node.keys() >= self._agents.keys():
+            return self._by_node
+        if self._by_node.keys() >= self._agents.keys():
+            self._by_node = {**self._by_node, **self._moved(self._pods, pods)}
+        else:
+            found: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._agents}
+            for key, pod in pods.items():
+                if pod.node in found:
+                    found[pod.node][key] = pod
+            self._by_node = {node: MappingProxyType(own) for node, own in found.items()}
+        self._pods = pods
+        return self._by_node
+
+    def _moved(self, old: Mapping[PodKey, Pod], new: Mapping[PodKey, Pod]) -> dict[str, Mapping[PodKey, Pod]]:
+        """The pods of the driven nodes where they are not as they were."""
+        found: dict[str, dict[PodKey, Pod]] = {}
+        for key in changed_keys(old, new):
+            was, now = old.get(key), new.get(key)
+            for pod in (was, now):
+                if pod is not None and pod.node in self._agents:
+                    found.setdefault(pod.node, dict(self._by_node[pod.node]))
+            if was is not None and was.node in found:
+                del found[was.node][key]
+            if now is not None and now.node in found:
+                found[now.node][key] = now
+        return {node: MappingProxyType(own) for node, own in found.items()}
+
+    def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
+        """What the node of `facts` must know; None while that cannot be said: what is programmed stays."""
+        agent = self._agents.get(facts.node)
+        return agent.view(facts, all_facts) if agent is not None else None
+
+    def pending_ack(self, node: str, policies: str) -> PendingAck | None:
+        """What `node` may tell the registry once its switch has the present view, which is of these `policies`."""
+        agent = self._agents.get(node)
+        return PendingAck(agent.acknowledgement, policies if not agent.waiting else "") if agent is not None else None
+
+    def on_programmed(self, node: str, ack: PendingAck) -> None:
+        """The switch of `node` has the view that the ack was made with."""
+        agent = self._agents.get(node)
+        if agent is not None:
+            agent.on_programmed(ack.acknowledgement)
+            self._policies[node] = ack.policies
+
+    def report_writes(
+        self, stored: Mapping[str, Report], versions: Mapping[str, str], *, all_of_it: bool = True
+    ) -> Iterator[Write]:
+        """What the API server has yet to be told of our nodes; it has `stored`, of these resourceVersions.
+
+        Without `all_of_it` other policies alone are nothing to be told.
+        """
+        for node, agent in self._agents.items():
+            observed, there = self.observed.get(node, Observed()), stored.get(node)
+            if observed.sctp_ports is None and there is not None:
+                # A switch that is not connected now, or not yet, is hardly another one.
+                observed = replace(observed, sctp_ports=there.observed.sctp_ports)
+            report = replace(agent.report, policies=self._policies.get(node, ""), observed=observed)
+            if there is not None and not all_of_it:
+                report = replace(report, policies=there.policies)
+            if there == report and node in versions:
+                continue
+            wanted = report_object(report)
+            if node not in versions:
+                yield Write(Verb.CREATE, wanted["kind"], node, wanted)
+            else:
+                metadata = {"name": node, "resourceVersion": versions[node]}
+                yield Write(Verb.REPLACE, wanted["kind"], node, {**wanted, "metadata": metadata})
+
+    def address_of(self, pod: PodKey) -> IPv4Address | None:
+        """The address of `pod`, or None while it has none here."""
+        agent = self._agent_of(pod)
+        return agent.address_of(pod) if agent is not None else None
+
+    def uid_of(self, pod: PodKey) -> str:
+        """The UID of the pod that has the address of `pod` here; empty when it is not known, or there is none."""
+        agent = self._agent_of(pod)
+        return agent.uid_of(pod) if agent is not None else ""
+
+    def mac_of(self, pod: PodKey) -> str | None:
+        """The MAC that goes with the address of `pod`, or None while it has none here."""
+        address = self.address_of(pod)
+        return self.plan.mac(address) if address is not None else None
+
+    def node_of(self, pod: PodKey) -> str | None:
+        """The node that `pod` has its address on, or None."""
+        agent = self._agent_of(pod)
+        return agent.node if agent is not None and agent.address_of(pod) is not None else None
+
+    def host_number(self, node: str) -> int | None:
+        """The host number of `node`, or None."""
+        return self.published.hosts.get(node) if self.published is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """All that must survive a restart, in plain values of JSON: what was published stands there once."""
+        newest = self._newest()
+        return {**self.to_save(), "published": published_to_json(newest) if newest is not None else None}
+
+    def to_save(self) -> dict[str, Any]:
+        """`to_json` for a StateFile: what was published is written down again only where it changed."""
+        newest = self._newest()
+        parts = {node: agent.to_json() for node, agent in self._agents.items()}
+        return {
+            "format": FORMAT,
+            "parts": parts,
+            "published": Encoded(self._text.of(newest)) if newest is not None else None,
+        }
+
+    def _newest(self) -> Published | None:
+        held = (agent.published for agent in self._agents.values() if agent.published is not None)
+        return max(held, key=lambda published: published.revision, default=None)
+
+    def _agent_of(self, pod: PodKey) -> NodeAgent | None:
+        found = self._pods.get(pod)
+        return self._agents.get(found.node) if found is not None else None

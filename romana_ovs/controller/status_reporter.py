@@ -1,0 +1,166 @@
+"""Reports statuses and Events to the API server while this process leads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import IPv4Network, collapse_addresses
+
+from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
+from romana_ovs.controller.conditions import (
+    TENANT,
+    ObservedState,
+    differences,
+    full_on,
+    policy_statuses,
+    refused_objects,
+    tenant_statuses,
+)
+from romana_ovs.kube.api.desired import AllRefused, AllStatuses, Refused, SomeRefused, SomeStatuses, Status
+from romana_ovs.kube.api.resources import TENANTS
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
+from romana_ovs.kube.cache.raw_cache import RawCache
+from romana_ovs.kube.decode.objects import ObjectId, Version
+from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
+from romana_ovs.policy.published import Observed, Published
+
+Versions = Mapping[ObjectId, Version]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The controller's state when statuses are computed; `unplaced` and `failing` are as in ObservedState."""
+
+    loaded: ClusterSnapshot
+    published: Published | None
+    unplaced: tuple[Problem, ...] = ()
+    failing: bool = False
+    seen: Mapping[str, Observed] = field(default_factory=dict)
+    """What there is to tell of the switches, by node."""
+
+
+class StatusReporter:
+    """Remembers what was told, so that only differences are sent; `tell` sends a message to the Kubernetes process."""
+
+    def __init__(self, store: ClusterCache, tell: Callable[[object], None]) -> None:
+        self._store = store
+        self._tell = tell
+        self._tenants = RawCache([str(TENANTS)])
+        self._statuses: dict[ObjectId, Status] | None = None
+        self._refused: dict[ObjectId, Refused] = {}
+        self._programmed: Versions | None = None
+        self._naming: tuple[Mapping[PolicyKey, Policy], frozenset[ObjectId]] | None = None
+
+    def observe(self, messages: Iterable[object]) -> None:
+        """Take note of the Tenant objects among what the API server has."""
+        self._tenants.apply(*messages)
+
+    def reset(self) -> None:
+        """There is a new process, which knows of nothing that was told."""
+        self._statuses = None
+
+    def programmed(self, versions: Versions) -> None:
+        """Every switch has confirmed the policies of these versions."""
+        self._programmed = versions
+
+    def report(self, snapshot: Snapshot, *, tenants: bool) -> None:
+        """Send what is to be said otherwise than before; of tenants only with `tenants`: to count pods takes long."""
+        now = ObservedState(
+            versions=self._store.versions,
+            programmed=self._programmed,
+            problems=snapshot.loaded.problems,
+            kept=snapshot.loaded.kept,
+            invalid=self._store.invalid,
+            unplaced=snapshot.unplaced,
+            failing=snapshot.failing,
+            sctp_open=self._sctp_open(snapshot),
+        )
+        statuses: dict[ObjectId, Status] = {**policy_statuses(now)}
+        if not tenants:
+            statuses |= {key: status for key, status in (self._statuses or {}).items() if key.kind == TENANT}
+        elif snapshot.published is not None and self._tenants.listed:
+            statuses |= tenant_statuses(
+                usage_of_published(snapshot.published, snapshot.loaded.cluster),
+                self._objects(),
+                cluster=snapshot.loaded.cluster,
+                unplaced=snapshot.unplaced,
+                full=full_on(snapshot.seen),
+            )
+        refused = refused_objects(now)
+        if self._statuses is None:
+            self._tell(AllStatuses(statuses))
+            self._tell(AllRefused(refused))
+        else:
+            changed, gone = differences(self._statuses, statuses), differences(self._refused, refused)
+            if changed:
+                self._tell(SomeStatuses(changed))
+            if gone:
+                self._tell(SomeRefused(gone))
+        self._statuses, self._refused = statuses, refused
+
+    def _sctp_open(self, snapshot: Snapshot) -> frozenset[ObjectId]:
+        """The policies that name SCTP, where some switch tracks it by addresses alone."""
+        if all(observed.sctp_ports is not False for observed in snapshot.seen.values()):
+            return frozenset()
+        policies = snapshot.loaded.cluster.policies
+        if self._naming is None or self._naming[0] is not policies:
+            found = (ObjectId(key.kind, key.namespace, key.name) for key, one in policies.items() if names_sctp(one))
+            self._naming = (policies, frozenset(found))
+        return self._naming[1]
+
+    def _objects(self) -> dict[str, tuple[str, Version]]:
+        """The Tenant objects there are, by the tenant's true name: the object's name and version."""
+        found = {}
+        for name, update in self._tenants.of(str(TENANTS)).items():
+            spec = (update.raw or {}).get("spec")
+            tenant = spec.get("tenant") if isinstance(spec, Mapping) else None
+            found[tenant if isinstance(tenant, str) else name] = (name, Version(update.uid, update.generation))
+        return found
+
+
+def digest(versions: Versions) -> str:
+    """A word that is the same wherever the same versions of the same policies are known."""
+    lines = sorted(f"{key.kind} {key.namespace}/{key.name} {one.uid} {one.generation}" for key, one in versions.items())
+    return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def usage_of_published(published: Published, cluster: Cluster) -> Usage:
+    """The use of what is published, as far as the registry knows it: pods that have an address count for their segment.
+
+    Which addresses are left only nodes know; none are counted here.
+    """
+    plan = published.plan
+    used = Counter(
+        cluster.segment_of(pod) for pod in cluster.pods.values() if pod.networked and pod.address is not None
+    )
+    return Usage(
+        plan=plan,
+        tenants=tuple(_tenants(published, used)),
+        nodes=(),
+        foreign=(),
+        indexes_left=plan.segments - 1 - sum(run.size for runs in published.runs.values() for run in runs),
+        hosts_left=plan.hosts - len(published.hosts),
+    )
+
+
+def _tenants(published: Published, used: Mapping[SegmentKey, int]) -> Iterator[TenantUse]:
+    plan = published.plan
+    segments: dict[str, list[SegmentUse]] = {}
+    for key, numbers in published.indexes.items():
+        use = SegmentUse(key.tier, numbers[0], numbers, _ranges(published, numbers), used.get(key, 0), 0)
+        segments.setdefault(key.tenant, []).append(use)
+    for tenant, runs in published.runs.items():
+        own = tuple(segments.get(tenant, ()))
+        indexes = tuple(index for run in runs for index in run.indexes)
+        ranges = tuple(plan.run_cidr(run.base, run.size) for run in runs)
+        spare = len(indexes) - sum(len(segment.indexes) for segment in own)
+        yield TenantUse(tenant, ranges, indexes, spare, own)
+
+
+def _ranges(published: Published, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
+    return tuple(collapse_addresses(published.plan.segment_cidr(index) for index in indexes))

@@ -1,0 +1,10 @@
+"""WIRING: from a cluster to what each node must know of it, step by step as the cluster changes.
+
+Stateful, but free of I/O, clocks and chance. It owns the numbers that must not change (addresses, host
+numbers, identities); `NodeView`s are a function of these and of the cluster.
+"""
+
+from romana_ovs.engine.offline import offline, offline_facts
+from romana_ovs.engine.world import World
+
+__all__ = ["World", "offline", "offline_facts"]

@@ -1,0 +1,66 @@
+"""Compares two snapshots of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
+from typing import TypeVar
+
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import PodKey, PolicyKey
+from romana_ovs.model.settings import TenantSource
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def changed_keys(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> set[Key]:
+    """Keys that are new, gone, or have another value. Values that are one object are not compared."""
+    if old is new:
+        return set()
+    # Ten thousand at a time, mostly the same objects: without a step of the interpreter for each of them.
+    candidates = list(compress(new, map(is_not, new.values(), map(old.get, new))))
+    changed = {key for key in candidates if key not in old or old[key] != new[key]}
+    added = sum(1 for key in candidates if key not in old)
+    if len(old) + added != len(new):
+        changed.update(old.keys() - new.keys())
+    return changed
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What must be looked at again: pods, policies and namespaces by key (gone ones too), nodes as a whole.
+
+    `meaning`: the settings, or which tenant a namespace belongs to, changed, so that every pod and policy may mean
+    something else.
+    """
+
+    pods: frozenset[PodKey]
+    policies: frozenset[PolicyKey]
+    namespaces: frozenset[str]
+    nodes: bool
+    meaning: bool
+
+    @classmethod
+    def between(cls, old: Cluster | None, new: Cluster) -> Changes:
+        """The changes from `old` (None: from nothing) to `new`."""
+        if old is None:
+            return cls(
+                frozenset(new.pods), frozenset(new.policies), frozenset(new.namespaces), nodes=True, meaning=True
+            )
+        namespaces = frozenset(changed_keys(old.namespaces, new.namespaces))
+        meaning = old.settings != new.settings or (
+            new.settings.tenant_source is TenantSource.NAMESPACE_LABEL
+            and any(old.tenant_of_namespace(name) != new.tenant_of_namespace(name) for name in namespaces)
+        )
+        pods = frozenset(changed_keys(old.pods, new.pods))
+        policies = frozenset(changed_keys(old.policies, new.policies))
+        return cls(
+            pods=pods | new.pods.keys() if meaning else pods,
+            policies=policies | new.policies.keys() if meaning else policies,
+            namespaces=namespaces,
+            nodes=bool(changed_keys(old.nodes, new.nodes)),
+            meaning=meaning,
+        )

@@ -1,0 +1,75 @@
+"""Detects nodes that have not acknowledged a revision for N seconds, and reports whose nodes are gone.
+
+A node that lags behind what is published counts like one that is down.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Mapping
+
+from romana_ovs.policy.published import Report
+
+
+class AckLag:
+    """How long each revision has been published, and so how long a node has lagged behind."""
+
+    def __init__(self, seconds: float) -> None:
+        """A node is away that has not acknowledged what was published `seconds` ago."""
+        self._seconds = seconds
+        self._revisions: list[int] = []
+        self._times: list[float] = []
+
+    def away(self, revision: int, reports: Mapping[str, Report], now: float) -> frozenset[str]:
+        """The nodes that are away at `now`, seconds of a clock that never goes back; `revision` is published by now."""
+        if not self._revisions or revision > self._revisions[-1]:
+            self._revisions.append(revision)
+            self._times.append(now)
+        found = {name for name, report in reports.items() if self._lags(report.acknowledged, now)}
+        self._forget(now)
+        return frozenset(found)
+
+    def next_check(self, reports: Mapping[str, Report], now: float) -> float | None:
+        """Seconds until a node may come to be away without anything having happened; None when none lags."""
+        due = [
+            self._times[at] + self._seconds - now
+            for report in reports.values()
+            if (at := bisect_right(self._revisions, report.acknowledged)) < len(self._times)
+        ]
+        return min((seconds for seconds in due if seconds > 0), default=None)
+
+    def _lags(self, acknowledged: int, now: float) -> bool:
+        first = bisect_right(self._revisions, acknowledged)
+        return first < len(self._times) and now - self._times[first] >= self._seconds
+
+    def _forget(self, now: float) -> None:
+        """Of revisions that are older than anybody may lag behind, one is enough to know that."""
+        old = bisect_right(self._times, now - self._seconds) - 1
+        if old > 0:
+            # Who lags behind an older one lags behind the last of them too, for all that is asked.
+            self._revisions[: old + 1] = [self._revisions[old]]
+            self._times[: old + 1] = [self._times[old]]
+
+
+class DeletedNodes:
+    """How long there have been reports of nodes that there are not."""
+
+    def __init__(self, seconds: float) -> None:
+        """A node has departed that has not been there for `seconds`."""
+        self._seconds = seconds
+        self._since: dict[str, float] = {}
+
+    def departed(self, nodes: Collection[str], reports: Mapping[str, Report], now: float) -> tuple[str, ...]:
+        """The nodes of `reports` that have departed at `now`, sorted; `nodes` are there.
+
+        Each is named once, and again only when its report is still there as long after.
+        """
+        self._since = {name: self._since.get(name, now) for name in reports if name not in nodes}
+        found = sorted(name for name, since in self._since.items() if now - since >= self._seconds)
+        self._since.update(dict.fromkeys(found, now))
+        return tuple(found)
+
+    def next_check(self, now: float) -> float | None:
+        """Seconds until another may have departed; None when none is about to."""
+        due = [since + self._seconds - now for since in self._since.values()]
+        return min((seconds for seconds in due if seconds > 0), default=None)

@@ -1,0 +1,54 @@
+"""Makes up bridges for a cluster without switches, in a fixed way, so that all offline commands agree.
+
+The node's own port is LOCAL (0xfffe). Pods are numbered from 1 in the order of their names, on each node for itself.
+The bridges stand in a line, in the order of the nodes' names, and the port towards the i-th node (from 0) is
+0x7000 + i: so a pod that comes or goes moves no link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.engine.world import World
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import PodKey
+
+LOCAL_PORT = 0xFFFE
+"""OFPP_LOCAL as Open vSwitch numbers it (ovs-fields(7), in_port)."""
+FIRST_POD_PORT = 1
+FIRST_LINK_PORT = 0x7000
+
+
+def offline_facts(cluster: Cluster, nodes: Iterable[str]) -> Mapping[str, BridgeFacts]:
+    """Made-up bridges for `nodes`, with a port for every pod of `cluster` that is an endpoint on one of them."""
+    names = sorted(nodes)
+    pods: dict[str, list[PodKey]] = {name: [] for name in names}
+    for key in sorted(cluster.pods):
+        pod = cluster.pods[key]
+        if pod.networked and pod.node in pods:
+            pods[pod.node].append(key)
+    found = {}
+    for index, name in enumerate(names):
+        beside = [other for other in (index - 1, index + 1) if 0 <= other < len(names)]
+        found[name] = BridgeFacts(
+            node=name,
+            pods=MappingProxyType({key: PodPort(port) for port, key in enumerate(pods[name], FIRST_POD_PORT)}),
+            gateway_port=LOCAL_PORT,
+            links=MappingProxyType({names[other]: FIRST_LINK_PORT + other for other in beside}),
+        )
+    return MappingProxyType(found)
+
+
+def offline(cluster: Cluster, state: Mapping[str, Any] | None = None) -> tuple[World, Mapping[str, BridgeFacts]]:
+    """A settled world of `cluster`, with the numbers of `state`, and made-up bridges for each of its nodes.
+
+    Raises AddressError and InputError as `World` does.
+    """
+    world = World(cluster.settings, state)
+    world.update(cluster)
+    while world.pending:
+        world.advance()
+    return world, offline_facts(cluster, world.registry.hosts)

@@ -1,0 +1,216 @@
+"""Connection limits of tenants over fake zones: what is set, when, and what is reported."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+from dataclasses import dataclass, field
+
+import pytest
+
+from romana_ovs.controller.conntrack_limits import COMMON, ConntrackLimits, Place, Zones, limits_of
+from romana_ovs.model.errors import SwitchError
+from romana_ovs.pipeline.zones import Share
+from romana_ovs.switch.zones import ZoneUse
+
+PLACE = Place("unix:/a/db.sock", "netdev")
+RED, BLUE, REST = 0x2001, 0x2002, 0x1001
+
+
+def shares(tenants: dict[int, str]) -> dict[int, Share]:
+    """Zones that are each all of a tenant's."""
+    return {zone: Share(tenant) for zone, tenant in tenants.items()}
+
+
+@dataclass
+class FakeZones:
+    """The zones of one datapath: `calls` are what changed them; `fault` is why it cannot be asked."""
+
+    table: int | None = 3_000_000
+    uses: dict[int, ZoneUse] = field(default_factory=dict)
+    calls: list[tuple[str, object]] = field(default_factory=list)
+    fault: str = ""
+    fragments: int = 1000
+
+    def _ask(self) -> None:
+        if self.fault:
+            raise SwitchError(self.fault)
+
+    def table_size(self) -> int | None:
+        self._ask()
+        return self.table
+
+    def set_fragments(self, count: int) -> None:
+        self._ask()
+        self.fragments = count
+
+    def read(self, zones: object = ()) -> dict[int, ZoneUse]:
+        self._ask()
+        return dict(self.uses)
+
+    def set(self, limits: dict[int, int]) -> None:
+        self._ask()
+        for zone, limit in limits.items():
+            self.uses[zone] = ZoneUse(limit, self.uses[zone].count if zone in self.uses else 0)
+        self.calls += [("set", dict(limits))] if limits else []
+
+    def remove(self, zones: set[int]) -> None:
+        self._ask()
+        for zone in zones:
+            del self.uses[zone]
+        self.calls += [("remove", set(zones))] if zones else []
+
+    def count(self, zone: int, count: int) -> None:
+        """Let so many connections be in a zone."""
+        self.uses[zone] = ZoneUse(self.uses[zone].limit, count)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Watched:
+    """ConntrackLimits over fake zones, with a count of its notifications."""
+
+    setting: int = 1000
+    zones: FakeZones = field(default_factory=FakeZones)
+    clock: Clock = field(default_factory=Clock)
+    news: int = 0
+
+    def __post_init__(self) -> None:
+        self.limits = ConntrackLimits(self.setting, self._told, clock=self.clock, zones_at=lambda *_: self.zones)  # type: ignore[arg-type,return-value]
+
+    def _told(self) -> None:
+        self.news += 1
+
+    def follow(self, tenants: dict[int, str], node: str = "n1", place: Place = PLACE) -> None:
+        self.limits.set_zones({node: Zones(place, shares(tenants))}, [node])
+
+
+@pytest.mark.parametrize(
+    ("setting", "table", "expected"),
+    [
+        (1000, 3_000_000, {RED: 1000, BLUE: 1000, REST: 1_500_000}),
+        (250_000, 262_144, {RED: 65_536, BLUE: 65_536, REST: 131_072}),
+        (250_000, None, {RED: 250_000, BLUE: 250_000}),
+        (0, 3_000_000, {}),
+        (5, 1, {RED: 1, BLUE: 1, REST: 1}),
+    ],
+)
+def test_limits_fit_the_table(setting: int, table: int | None, expected: dict[int, int]) -> None:
+    assert limits_of(shares({RED: "red", BLUE: "blue", REST: COMMON}), setting, table) == expected
+
+
+def test_several_zones_of_one_tenant_share_what_it_may_have() -> None:
+    zones = {RED: Share("red", 2), BLUE: Share("red", 4), BLUE + 1: Share("red", 4), REST: Share(COMMON)}
+    assert limits_of(zones, 1000, 100) == {RED: 12, BLUE: 6, BLUE + 1: 6, REST: 50}
+    assert sum(limits_of(zones, 1000, None).values()) == 1000
+
+
+def test_zones_get_limits_as_they_come_and_lose_them_as_they_go() -> None:
+    watched = Watched()
+    watched.zones.uses[7] = ZoneUse(5, 5)
+    watched.follow({RED: "red"})
+    assert not watched.limits.work()
+    assert watched.zones.calls == [("set", {RED: 1000})]
+    watched.limits.work()
+    assert len(watched.zones.calls) == 1
+    watched.follow({RED: "red", BLUE: "blue"})
+    watched.limits.work()
+    assert watched.zones.calls[1:] == [("set", {BLUE: 1000})]
+    watched.follow({BLUE: "blue"})
+    watched.limits.work()
+    assert watched.zones.calls[2:] == [("remove", {RED})]
+    # What is not ours is left alone, also when it is full.
+    watched.limits.set_zones({}, [])
+    watched.limits.work()
+    assert watched.zones.calls[3:] == [("remove", {BLUE})]
+    assert watched.zones.uses == {7: ZoneUse(5, 5)}
+    assert watched.limits.problems == ()
+
+
+def test_a_process_that_lost_them_gets_them_again_by_its_own_table() -> None:
+    watched = Watched(setting=250_000)
+    watched.follow({RED: "red"})
+    watched.limits.work()
+    assert watched.zones.fragments == 5000
+    watched.zones.uses, watched.zones.table, watched.zones.fragments = {}, 4000, 1000
+    watched.limits.work()
+    assert watched.zones.fragments == 5000, "a new process keeps as few as ever"
+    assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
+
+
+def test_a_node_that_says_nothing_for_a_while_keeps_its_limits() -> None:
+    watched = Watched()
+    watched.follow({RED: "red"})
+    watched.limits.work()
+    watched.limits.set_zones({}, ["n1"])
+    watched.limits.work()
+    assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
+
+
+def test_a_tenant_at_its_limit_is_named_once_until_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+    watched.follow({RED: "red", BLUE: "blue"})
+    caplog.set_level("INFO")
+    counts = ((999, False), (1000, True), (950, True), (1000, True), (900, True), (899, False), (950, False))
+    for count, named in counts:
+        watched.limits.work()
+        watched.zones.count(RED, count)
+        watched.limits.work()
+        assert [text for text in watched.limits.problems if "tenant red" in text] == list(watched.limits.problems)
+        assert bool(watched.limits.problems) == named
+        assert dict(watched.limits.full) == ({"n1": ("red",)} if named else {})
+    assert len([one for one in caplog.records if one.levelname == "WARNING"]) == 1
+    assert len([one for one in caplog.records if "can open connections again" in one.message]) == 1
+    assert watched.news == 2
+
+
+def test_what_cannot_be_limited_is_said_after_a_while_and_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+    watched.zones.fault = "/a/ovs-vswitchd.pid: No such file or directory"
+    watched.follow({RED: "red"})
+    assert watched.limits.work()
+    assert watched.limits.problems == ()
+    watched.clock.now = 5.0
+    for _ in range(3):
+        # Who will hardly be there the next second is not asked every second.
+        assert not watched.limits.work()
+    said = "tenants' connections are not limited (tenant_connections): /a/ovs-vswitchd.pid: No such file or directory"
+    assert watched.limits.problems == (said,)
+    assert [one.message for one in caplog.records] == [said]
+    watched.zones.fault = ""
+    assert not watched.limits.work()
+    assert watched.limits.problems == ()
+    assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
+
+
+def test_without_a_limit_nothing_is_asked() -> None:
+    watched = Watched(setting=0)
+    watched.zones.fault = "must not be asked"
+    watched.follow({RED: "red"})
+    assert not watched.limits.work()
+    assert watched.limits.problems == ()
+
+
+def test_bridges_of_one_switch_share_its_table_and_another_s_has_none_of_it() -> None:
+    both = {PLACE: FakeZones(), Place("unix:/b/db.sock", "netdev"): FakeZones(table=400)}
+    limits = ConntrackLimits(1000, lambda: None, zones_at=lambda remote, kind: both[Place(remote, kind)])  # type: ignore[arg-type,return-value]
+    one, two = both
+    wanted = {
+        "n1": Zones(one, shares({1: "red"})),
+        "n2": Zones(one, shares({2: "red"})),
+        "n3": Zones(two, shares({3: "red"})),
+    }
+    limits.set_zones(wanted, wanted)
+    limits.work()
+    assert both[one].calls == [("set", {1: 1000, 2: 1000})]
+    assert both[two].calls == [("set", {3: 100})]
+    both[one].count(2, 1000)
+    limits.work()
+    assert dict(limits.full) == {"n2": ("red",)}

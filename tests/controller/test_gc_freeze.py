@@ -1,0 +1,28 @@
+"""The collector need not walk what stays."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from romana_ovs.controller.gc_freeze import FEW, GcFreeze
+
+
+@pytest.fixture(autouse=True)
+def _thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+def test_a_large_cluster_is_exempted_once_and_again_when_it_has_doubled() -> None:
+    rest = GcFreeze()
+    assert [rest.after(pods) for pods in (FEW - 1, FEW, FEW + 5, 3 * FEW - 1, 3 * FEW)] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert gc.get_freeze_count() > 0

@@ -1,0 +1,152 @@
+"""The node parts of one process: what they keep over a restart, and what they have the API server told."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from romana_ovs.controller.node_agents import NodeAgents
+from romana_ovs.engine import offline_facts
+from romana_ovs.kube.api.resources import NODE_REPORTS
+from romana_ovs.kube.published import Verb, decode_report
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Observed, Report
+from tests.controller.server import Process, Server, furnished, put_pod
+
+A, B = PodKey("shop/a"), PodKey("shop/b")
+
+
+def driven(server: Server) -> Process:
+    process = Process(server, nodes=("n1", "n2"))
+    process.start()
+    process.lead()
+    process.settle()
+    return process
+
+
+def cluster_of(process: Process) -> Cluster:
+    assert process.loaded is not None
+    return process.loaded.cluster
+
+
+def saved(parts: NodeAgents) -> dict[str, Any]:
+    return json.loads(json.dumps(parts.to_json()))
+
+
+def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> None:
+    process = driven(furnished("a@n1", "b@n2"))
+    before, cluster = process.parts, cluster_of(process)
+    state = saved(before)
+    again = NodeAgents(Settings(), state)
+    again.stored = frozenset({"n1", "n2"})
+    again.update(cluster)
+    assert again.nodes == {"n1", "n2"} and saved(again) == state
+    facts = offline_facts(cluster, ["n1", "n2"])
+    for key, node in ((A, "n1"), (B, "n2")):
+        assert again.address_of(key) == before.address_of(key) is not None
+        assert again.mac_of(key) == before.mac_of(key) is not None
+        assert again.node_of(key) == node
+        assert again.host_number(node) == before.host_number(node) is not None
+        assert again.view(facts[node], facts) == before.view(facts[node], facts) is not None
+
+
+def test_what_was_published_stands_in_the_state_once() -> None:
+    state = saved(driven(furnished("a@n1", "b@n2")).parts)
+    assert state["published"] is not None
+    assert not any("published" in part for part in state["parts"].values())
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"parts": None}, {"parts": {"n1": {"format": 9}}}])
+def test_a_state_that_is_not_ours_is_refused(change: dict[str, Any]) -> None:
+    state = saved(driven(furnished("a@n1")).parts)
+    with pytest.raises(InputError):
+        NodeAgents(Settings(), {**state, **change})
+
+
+def test_a_state_of_another_plan_is_refused() -> None:
+    state = saved(driven(furnished("a@n1")).parts)
+    with pytest.raises((AddressError, InputError), match="plan"):
+        NodeAgents(replace(Settings(), segment_bits=11, host_bits=7), state)
+
+
+def test_the_revision_moves_with_what_must_be_saved() -> None:
+    server = furnished("a@n1")
+    process = driven(server)
+    before, state = process.parts.revision, saved(process.parts)
+    process.parts.update(cluster_of(process))
+    assert process.parts.revision == before
+    put_pod(server, "b", "n2")
+    process.settle()
+    assert process.parts.revision > before and saved(process.parts) != state
+
+
+def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
+    server = furnished("a@n1", "b@n2")
+    process = driven(server)
+    parts = NodeAgents(Settings())
+    parts.ensure(["n1"])
+    parts.ensure(["n1"])
+    parts.published, parts.stored = process.parts.published, frozenset({"n1"})
+    parts.update(cluster_of(process))
+    facts = offline_facts(cluster_of(process), ["n1", "n2"])
+    assert parts.nodes == {"n1"}
+    assert parts.address_of(A) is not None
+    assert parts.address_of(B) is parts.mac_of(B) is parts.node_of(B) is None
+    assert parts.view(facts["n2"], facts) is None and parts.pending_ack("n2", "x") is None
+
+
+def test_the_pods_of_other_nodes_are_no_change() -> None:
+    server = furnished("a@n1", "b@n2")
+    process = driven(server)
+    facts = offline_facts(cluster_of(process), ["n1", "n2"])
+    view = process.parts.view(facts["n1"], facts)
+    put_pod(server, "c", "n2")
+    process.settle()
+    assert view is not None and process.parts.view(facts["n1"], facts) is view
+
+
+def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> None:
+    server = furnished("a@n1")
+    process = driven(server)
+    process.wait(10)
+    parts = process.parts
+    stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
+    versions = {"n1": "5", "n2": "6"}
+    parts.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
+    [write] = parts.report_writes(stored, versions, all_of_it=False)
+    assert write.body is not None and write.name == "n1"
+    assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == (
+        "Addresses",
+        ["red"],
+    )
+    stored["n1"] = decode_report(write.body)
+    assert list(parts.report_writes(stored, versions)) == []
+    parts.observed = {}
+    [write] = parts.report_writes(stored, versions)
+    assert write.body is not None
+    assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == ("Addresses", [])
+
+
+def test_reports_are_created_replaced_or_left() -> None:
+    server = furnished("a@n1")
+    process = driven(server)
+    process.wait(10)
+    parts = process.parts
+    stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
+    versions = {"n1": "5", "n2": "6"}
+    made = [(write.verb, write.name) for write in parts.report_writes({}, {})]
+    assert made == [(Verb.CREATE, "n1"), (Verb.CREATE, "n2")]
+    assert list(parts.report_writes(stored, versions)) == []
+    [write] = parts.report_writes({**stored, "n1": Report("n1")}, versions, all_of_it=False)
+    assert (write.verb, write.kind, write.name) == (Verb.REPLACE, "NodeReport", "n1")
+    assert write.body is not None and write.body["metadata"]["resourceVersion"] == "5"
+    other = {**stored, "n1": replace(stored["n1"], policies="other")}
+    assert list(parts.report_writes(other, versions, all_of_it=False)) == []
+    assert [write.name for write in parts.report_writes(other, versions)] == ["n1"]

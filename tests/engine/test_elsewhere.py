@@ -1,0 +1,288 @@
+"""What a change on one node costs the others, in flow-mods over random clusters: nothing, whatever the labels."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from hypothesis import assume, event, given
+from hypothesis import strategies as st
+
+from romana_ovs.engine import World, offline_facts
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.labels import Labels, Selector
+from romana_ovs.model.objects import (
+    ContainerPort,
+    Direction,
+    KubernetesPolicy,
+    Node,
+    Pod,
+    Policy,
+    PolicyKey,
+    PolicyPeer,
+    PolicyPort,
+    PolicyRule,
+)
+from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
+from romana_ovs.policy.normalise import normalise
+from romana_ovs.policy.resolve import ResolveCache, resolve
+from romana_ovs.policy.rules import Scope
+from romana_ovs.policy.selection import selects
+from romana_ovs.sync.meters import MeterPlan, plan_meters
+from romana_ovs.sync.plan import Plan, plan
+from tests.strategies import (
+    FOREIGN_ADDRESSES,
+    NODE_NAMES,
+    PORT_NAMES,
+    PORT_NUMBERS,
+    clusters,
+    kubernetes_policies,
+    labels,
+    node_address,
+)
+
+Programs = Mapping[str, Program]
+NOTHING = Program({}, {})
+NEW = "newcomer"
+
+
+@dataclass
+class Counter:
+    """A followed cluster: its world, and each node's flows and meters as they would be in its switch."""
+
+    cluster: Cluster
+    world: World
+    programs: Programs
+    caches: dict[str, tuple[ResolveCache, CompileCache]]
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Counter:
+        counter = cls(cluster, World(cluster.settings), {}, {})
+        counter.follow(cluster)
+        return counter
+
+    def follow(self, cluster: Cluster) -> dict[str, Plan]:
+        """What every node is sent, over all steps of the change, to follow `cluster`."""
+        self.world.update(cluster)
+        plans = {node: [] for node in cluster.nodes}
+        self._step(cluster, plans)
+        while self.world.pending:
+            self.world.advance()
+            self._step(cluster, plans)
+        self.cluster = cluster
+        return {node: _joined(steps) for node, steps in plans.items()}
+
+    def _step(self, cluster: Cluster, plans: dict[str, list[Plan]]) -> None:
+        facts = offline_facts(cluster, self.world.registry.hosts)
+        programs = {}
+        for node, own in facts.items():
+            resolving, compiling = self.caches.setdefault(node, (ResolveCache(), CompileCache()))
+            view = self.world.view(own, facts)
+            program = programs[node] = compile_node(view, resolve(view, resolving), compiling)
+            before = self.programs.get(node, NOTHING)
+            if node in plans:
+                meters = plan_meters(program.meters, before.meters)
+                plans[node].append(replace(plan(program.flows, before.flows), meters=meters))
+        self.programs = programs
+
+
+def _joined(steps: list[Plan]) -> Plan:
+    kinds = ("add", "modify", "delete")
+    flows = (tuple(flow for step in steps for flow in getattr(step, kind)) for kind in kinds)
+    changes = tuple(change for step in steps for change in (*step.meters.before, *step.meters.after))
+    return Plan(*flows, meters=MeterPlan(changes))
+
+
+def sent_elsewhere(plans: Mapping[str, Plan], *homes: str) -> dict[str, list[str]]:
+    """The flow-mods and meter-mods to all nodes but `homes`, as text; empty when there are none."""
+    return {
+        node: [
+            *(f"{change.value} {flow.table} {flow.match_text()} ({flow.origin})" for change, flow in each.ordered()),
+            *(f"{change.value} {meter.text()} ({meter.origin})" for change, meter in each.meters.before),
+        ]
+        for node, each in plans.items()
+        if node not in homes and each.size
+    }
+
+
+@st.composite
+def settled(draw: st.DrawFn) -> tuple[Counter, Pod]:
+    """A followed cluster of at least two nodes, and one of its pods that has an address of the plan."""
+    cluster = draw(clusters())
+    cluster = replace(cluster, nodes={name: Node(name, addresses=(node_address(name),)) for name in NODE_NAMES})
+    own = [pod for pod in cluster.pods.values() if pod.networked and pod.address is None]
+    assume(own)
+    return Counter.of(cluster), draw(st.sampled_from(own))
+
+
+def other(node: str) -> str:
+    return next(name for name in NODE_NAMES if name != node)
+
+
+def named_ports() -> st.SearchStrategy[tuple[ContainerPort, ...]]:
+    port = st.builds(ContainerPort, number=st.sampled_from(PORT_NUMBERS), name=st.sampled_from(PORT_NAMES))
+    return st.lists(port, min_size=1, max_size=2).map(tuple)
+
+
+@given(settled(), named_ports(), st.data())
+def test_pods_of_a_known_class_come_move_change_and_go_and_cost_other_nodes_nothing(one, ports, data):
+    counter, model = one
+    start = counter.cluster
+    twin = replace(model, name=NEW, uid="new", node=data.draw(st.sampled_from(NODE_NAMES)))
+    assert not sent_elsewhere(counter.follow(start.with_object(twin)), twin.node), "it comes"
+    served = replace(twin, ports=ports)
+    assert not sent_elsewhere(counter.follow(start.with_object(served)), twin.node), "its ports have names"
+    unasked = replace(served, labels=Labels({**served.labels, "note": "unasked", "rank": "1"}))
+    assert not sent_elsewhere(counter.follow(start.with_object(unasked)), twin.node), "labels that nobody asks about"
+    moved = replace(unasked, node=other(twin.node), uid="moved")
+    assert not sent_elsewhere(counter.follow(start.with_object(moved)), twin.node, moved.node), "it moves"
+    assert not sent_elsewhere(counter.follow(start), moved.node), "it goes"
+
+
+@given(settled(), labels(), st.sampled_from(NODE_NAMES))
+def test_a_pod_relabelled_as_others_are_already_costs_other_nodes_nothing(one, some, node):
+    counter, pod = one
+    model = replace(pod, name="model", uid="model", labels=some, node=node)
+    counter.follow(counter.cluster.with_object(model))
+    event("another label" if model.labels != pod.labels else "the same labels")
+    tiers = {pod.labels.get(key) == model.labels.get(key) for key in counter.cluster.settings.tier_labels}
+    event("another tier" if False in tiers else "the same tier")
+    changed = replace(pod, labels=Labels({**model.labels, "note": "x"}))
+    assert not sent_elsewhere(counter.follow(counter.cluster.with_object(changed)), pod.node)
+    assert not sent_elsewhere(counter.follow(counter.cluster.with_object(pod)), pod.node), "and back"
+
+
+@given(settled(), labels(), st.booleans(), st.sampled_from(NODE_NAMES), st.booleans())
+def test_pods_that_are_no_endpoints_cost_nobody_anything_whatever_their_labels(one, some, host, node, addressed):
+    counter, model = one
+    address = node_address(node) if host else IPv4Address("192.168.9.9") if addressed else None
+    silent = Pod(
+        model.namespace,
+        NEW,
+        labels=some,
+        node=node,
+        address=address,
+        uid="new",
+        has_status=host or addressed,
+        host_network=host,
+        finished=not host,
+    )
+    start = counter.cluster
+    assert not sent_elsewhere(counter.follow(start.with_object(silent)))
+    assert not sent_elsewhere(counter.follow(start.with_object(replace(silent, labels=Labels({"app": "changed"})))))
+    assert not sent_elsewhere(counter.follow(start))
+
+
+@given(settled())
+def test_a_pod_that_finishes_is_gone_for_its_own_node_alone(one):
+    counter, pod = one
+    done = replace(pod, finished=True)
+    assert not sent_elsewhere(counter.follow(counter.cluster.with_object(done)), pod.node)
+
+
+@given(settled(), st.sampled_from(NODE_NAMES))
+def test_a_foreign_address_costs_other_nodes_its_route_and_nothing_else(one, node):
+    counter, model = one
+    free = set(FOREIGN_ADDRESSES) - {pod.address for pod in counter.cluster.pods.values()}
+    address = min(free - set(map(counter.world.address_of, counter.cluster.pods)))
+    guest = replace(model, name=NEW, uid="new", node=node, address=address, has_status=True)
+    for plans in (counter.follow(counter.cluster.with_object(guest)), counter.follow(counter.cluster.without(guest))):
+        for name, each in plans.items():
+            if name != node:
+                assert all(str(address) in flow.match_text() for _, flow in each.ordered())
+                assert each.size <= 2 * 2
+
+
+@given(settled(), labels(), st.data())
+def test_a_new_class_costs_other_nodes_only_rows_of_the_rules_that_name_it(one, some, data):
+    counter, model = one
+    node = data.draw(st.sampled_from(NODE_NAMES))
+    newcomer = replace(model, name=NEW, uid="new", labels=some, node=node, ports=())
+    asks = data.draw(kubernetes_policies(model.namespace, "asks"))
+    local = replace(model, name="local", uid="local", node=other(node))
+    start = counter.cluster.with_object(asks).with_object(local)
+    counter.follow(start)
+    naming = {key for key, policy in start.policies.items() if _names(policy, newcomer, start)}
+    tenant = start.tenant_of(newcomer)
+    for cluster in (start.with_object(newcomer), start):
+        known = tenant in {start.tenant_of(pod) for pod in start.pods.values() if pod.networked}
+        for name, each in counter.follow(cluster).items():
+            if name == node:
+                continue
+            for change, flow in each.ordered():
+                origin = flow.origin
+                event(f"{origin.kind}")
+                if not known and not origin.rule:
+                    continue  # The first pod of a tenant (or of none) gives that its run, which is nobody's rule.
+                key = PolicyKey(origin.kind, origin.namespace, origin.name)
+                assert key in naming, f"{name}: {change.value} {flow.table} {flow.match_text()} of {origin}"
+
+
+def _names(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
+    """Whether a rule of `policy` has `pod` as a peer by selectors, or an egress rule of it speaks for the pod."""
+    normal = normalise(policy, cluster)
+
+    def within(scope: Scope) -> bool:
+        return selects(
+            scope,
+            pod.labels,
+            namespace=pod.namespace,
+            namespace_labels=cluster.namespace_labels(pod.namespace),
+            tenant=cluster.tenant_of(pod),
+        )
+
+    incoming = [rule for rule in normal.rules if rule.direction is Direction.INGRESS]
+    ingress = any(within(scope) for rule in incoming for scope in rule.scopes)
+    speaks = within(normal.subject) and any(rule.direction is Direction.EGRESS for rule in normal.rules)
+    return ingress or speaks
+
+
+def _asks(name: str, peer: dict[str, str], port: int) -> KubernetesPolicy:
+    rule = PolicyRule(peers=(PolicyPeer(pods=Selector.of(peer)),), ports=(PolicyPort(port=port),))
+    return KubernetesPolicy("alpha", name, Selector.of({"app": "db"}), frozenset({Direction.INGRESS}), ingress=(rule,))
+
+
+def _alpha(name: str, node: str, **labels: str) -> Pod:
+    return Pod("alpha", name, labels=Labels(labels), node=node, uid=name)
+
+
+def test_of_three_policies_for_one_server_only_those_that_name_a_new_class_send_their_rows():
+    by_app, by_env = _asks("by-app", {"app": "web"}, 80), _asks("by-env", {"env": "prod"}, 81)
+    policies = [by_app, by_env, _asks("by-rank", {"rank": "1"}, 82)]
+    pods = [_alpha("server", "node2", app="db"), _alpha("web", "node1", app="web"), _alpha("prod", "node3", env="prod")]
+    start = Cluster(
+        nodes={name: Node(name, addresses=(node_address(name),)) for name in NODE_NAMES},
+        pods={pod.key: pod for pod in pods},
+        policies={policy.key: policy for policy in policies},
+    )
+    counter = Counter.of(start)
+    newcomer = _alpha("newcomer", "node1", app="web", rank="1")
+    came = counter.follow(start.with_object(newcomer))
+    assert came["node3"].size == 0, "no pod of node3 is selected"
+    assert {flow.origin.name for flow in came["node2"].add} == {"by-app", "by-rank"}
+    assert came["node2"].modify == came["node2"].delete == ()
+    # Each rule: originals by destination port, replies by source port, errors by that of their connection; later
+    # fragments, which have none, once.
+    assert len(came["node2"].add) == 2 * 3 + 1
+    assert not sent_elsewhere(counter.follow(start), "node1"), "its class stays known"
+    assert not sent_elsewhere(counter.follow(start.with_object(newcomer)), "node1")
+
+
+def test_a_class_that_a_large_rule_names_is_one_more_clause():
+    peers = tuple(PolicyPeer(pods=Selector.of({"app": f"app{number}"})) for number in range(9))
+    ports = tuple(PolicyPort(port=port) for port in (80, 443, 8080, 9000))
+    rule = PolicyRule(peers, ports)
+    large = KubernetesPolicy(
+        "alpha", "large", Selector.of({"app": "db"}), frozenset({Direction.INGRESS}), ingress=(rule,)
+    )
+    clients = [_alpha(f"c{number}", "node1", app=f"app{number}") for number in range(8)]
+    pods = {pod.key: pod for pod in [*clients, _alpha("server", "node2", app="db")]}
+    nodes = {name: Node(name, addresses=(node_address(name),)) for name in NODE_NAMES}
+    counter = Counter.of(Cluster(nodes=nodes, pods=pods, policies={large.key: large}))
+    plans = counter.follow(counter.cluster.with_object(_alpha("c8", "node3", app="app8")))
+    (clause,) = plans["node2"].add
+    assert "conjunction(" in clause.actions_text({})
+    assert plans["node2"].modify == plans["node2"].delete == ()
+    assert plans["node1"].size == 0

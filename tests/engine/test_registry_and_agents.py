@@ -1,0 +1,164 @@
+"""The node part and the registry part by examples: what a node does alone, and who is away."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+from dataclasses import replace
+
+import pytest
+
+from romana_ovs.engine.liveness import AckLag
+from romana_ovs.engine.node_agent import NodeAgent
+from romana_ovs.engine.registry import Registry
+from romana_ovs.kube.published import Base
+from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
+from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
+from romana_ovs.model.objects import NAME_LABEL, Namespace, PolicyPeer
+from romana_ovs.model.settings import Isolation, Settings, TenantSource
+from romana_ovs.policy.published import Report
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.policy.view import ForeignRoute
+from tests.engine.registry_and_agents import WEB, hear, look, newest, settled
+from tests.engine.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.properties.parts import Parts, objects_of, tunnelled
+
+# What a node does alone
+
+
+def test_a_node_goes_on_without_the_registry_after_a_restart_too():
+    parts = settled(pod("a"), pod("b", "node2", labels={"app": "web"}), policies=[WEB])
+    before = parts.view("node1")
+    parts.restart_node("node1")
+    parts.node_looks("node1", newest(parts), None)
+    assert parts.view("node1") == before
+    parts.change(parts.cluster.with_object(pod("c")).without(pod("a")))
+    look(parts, "node1", numbers=False)
+    (shown,) = parts.view("node1").pods
+    assert shown.key == "ns/c" and shown.identity == before.pods[0].identity
+    assert shown.address != before.pods[0].address
+
+
+def test_a_node_without_numbers_programs_nothing():
+    node = NodeAgent("node1", DEFAULTS)
+    at = cluster(pod("a"))
+    node.update(at, None)
+    assert node.view(tunnelled(at, ["node1"])["node1"]) is None
+    assert node.report.acknowledged == 0 and node.report.exhausted == {}
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"addresses": []}, {"node": "node2"}, {"worn": [["ns/a"]]}])
+def test_a_state_that_is_not_this_nodes_is_refused(change):
+    saved = settled(pod("a")).nodes["node1"].to_json()
+    with pytest.raises(InputError):
+        NodeAgent("node1", DEFAULTS, {**saved, **change})
+    with pytest.raises(InputError):
+        NodeAgent("node1", DEFAULTS, saved, {"allocation": {}})
+
+
+def test_a_node_that_lost_the_numbers_waits_for_them_and_keeps_its_addresses():
+    parts = settled(pod("a"), pod("b"), foreign("c", "192.168.5.9"))
+    before = parts.view("node1").pods
+    report = parts.nodes["node1"].report
+    parts.nodes["node1"] = NodeAgent("node1", DEFAULTS, parts.nodes["node1"].to_json())
+    parts.node_looks("node1", newest(parts), None)
+    assert parts.view("node1") is None and parts.nodes["node1"].report == report
+    look(parts, "node1")
+    assert parts.view("node1").pods == before
+
+
+def test_a_relabelled_pod_stays_what_it_was_over_a_restart():
+    parts = settled(pod("a"), pod("other", "node2"), policies=[WEB])
+    before = parts.view("node1").pods
+    parts.change(parts.cluster.with_object(pod("a", labels={"app": "web"})))
+    parts.restart_node("node1")
+    look(parts, "node1")
+    assert parts.view("node1").pods == before and parts.nodes["node1"].waiting
+    parts.settle()
+    assert parts.view("node1").pods != before
+
+
+def test_a_pod_that_took_the_name_of_another_over_a_restart_is_not_what_that_was():
+    parts = settled(pod("a", labels={"app": "web"}), policies=[WEB])
+    was = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(parts.cluster.with_object(pod("a", uid="2", labels={"app": "db"})))
+    parts.restart_node("node1")
+    look(parts, "node1", numbers=False)
+    node = parts.nodes["node1"]
+    assert node.identity_of("ns/a") == identity(segment_of(was), UNKNOWN_CLASS) and not node.waiting
+    assert [dict(each.labels) for each in parts.view("node1").pods] == [{"app": "db"}]
+
+
+@pytest.mark.parametrize("source", [TenantSource.NAMESPACE, TenantSource.POD_LABEL])
+def test_a_namespace_that_a_node_has_not_heard_of_has_no_labels_that_are_surely_absent(source):
+    plain = Settings(isolation=Isolation.NONE, tenant_source=source, tenant_key="owner")
+    untainted = Selector((Requirement("tainted", Operator.DOES_NOT_EXIST),))
+    parts = settled(pod("server"), settings=plain, policies=[policy("p", PolicyPeer(namespaces=untainted))])
+    for name, tainted in (("late", {"tainted": "yes"}), ("fine", {})):
+        parts.change(parts.cluster.with_object(Namespace(name, Labels({NAME_LABEL: name, **tainted}))))
+        parts.change(parts.cluster.with_object(pod("client", "node2", namespace=name)))
+    parts.registry_looks(newest(parts))
+    look(parts, "node2")
+    clients = [parts.nodes["node2"].identity_of(f"{name}/client") for name in ("late", "fine")]
+
+    def admitted():
+        (server,) = resolve(parts.view("node1")).servers
+        return [any(match.covers(one) for allow in server.ingress for match in allow.identities) for one in clients]
+
+    hear(parts, "node1")
+    assert admitted() == [False, False]
+    parts.settle()
+    clients = [parts.nodes["node2"].identity_of(f"{name}/client") for name in ("late", "fine")]
+    assert admitted() == [False, True]
+
+
+def test_a_state_of_another_plan_is_refused():
+    parts = settled(pod("a"))
+    with pytest.raises(AddressError, match="written for the plan"):
+        NodeAgent("node1", TINY, parts.nodes["node1"].to_json())
+    with pytest.raises(AddressError, match="another address plan"):
+        Registry(TINY, Base.of(objects_of(parts.messages[-1])), writer="x")
+
+
+def test_numbers_that_are_older_or_contradict_what_pods_have_are_not_taken():
+    parts = settled(pod("a"))
+    node, held = parts.nodes["node1"], parts.nodes["node1"].published
+    at = parts.cluster
+    node.update(at, replace(held, revision=held.revision - 1, hosts={}))
+    assert node.published is held and node.problems == ()
+    for wrong in (
+        replace(held, epoch=held.epoch - 1, revision=held.revision + 9),
+        replace(held, revision=held.revision + 1, runs={}, indexes={}),
+        replace(held, revision=held.revision + 1, plan=NodeAgent("x", TINY).plan),
+    ):
+        node.update(at, wrong)
+        assert node.published is held and "are not taken" in str(node.problems[0])
+    assert node.view(tunnelled(at, ["node1"])["node1"]).pods
+    node.update(at, held)
+    assert node.problems == ()
+
+
+def test_an_address_whose_record_was_lost_is_foreign():
+    parts = settled(pod("a"))
+    address = parts.nodes["node1"].address_of("ns/a")
+    lost = Parts(cluster(foreign("a", str(address)), pod("b")))
+    lost.settle()
+    assert lost.nodes["node1"].registry.endpoint("ns/a").foreign
+    assert lost.nodes["node1"].address_of("ns/a") == address != lost.nodes["node1"].address_of("ns/b")
+    assert lost.view("node2").foreign == (ForeignRoute(address, lost.messages[-1].hosts["node1"]),)
+
+
+# Who is away
+
+
+def test_a_node_is_away_when_it_has_not_acknowledged_what_was_published_long_ago():
+    absence = AckLag(30)
+    prompt, slow = Report("prompt"), Report("slow")
+    for second in range(100):
+        prompt, slow = replace(prompt, acknowledged=second), replace(slow, acknowledged=max(0, second - 20))
+        stuck = Report("stuck", acknowledged=min(second, 9))
+        reports = {each.node: each for each in (prompt, slow, stuck)}
+        assert absence.away(second + 1, reports, 1000 + second) == ({"stuck"} if second >= 39 else set()), second
+    assert absence.next_check(reports, 1099) == 10
+    assert absence.away(100, {"back": Report("back", acknowledged=100)}, 5000) == frozenset()
+    assert absence.next_check({"back": Report("back", acknowledged=100)}, 5000) is None

@@ -1,0 +1,239 @@
+"""The node part and the registry part by examples: who has which number, and whose an address is."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from romana_ovs.engine.foreign import ForeignAddresses
+from romana_ovs.engine.node_agent import NodeAgent
+from romana_ovs.engine.registry import Registry
+from romana_ovs.kube.published import published_to_json
+from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.errors import InputError
+from romana_ovs.model.labels import EVERYTHING, Selector
+from romana_ovs.model.objects import Node, PolicyPeer
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy import classes
+from romana_ovs.policy.published import Claim, Report
+from romana_ovs.policy.view import ForeignRoute
+from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, settled
+from tests.engine.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.properties.parts import Parts, tables
+
+# Numbers
+
+
+def test_a_host_number_is_given_again_only_when_every_node_has_let_it_go():
+    names = tuple(f"node{number}" for number in range(1, 5))
+    parts = settled(settings=TINY, nodes=names)
+    node4 = parts.cluster.nodes["node4"]
+    parts.change(parts.cluster.without(node4).with_object(replace(node4, name="late")))
+    parts.registry_looks(newest(parts))
+    assert "late" not in parts.messages[-1].hosts and "late" in str(parts.registry.problems[0])
+    for name in names[:3]:
+        look(parts, name)
+    confirm(parts, "node1", "node2")
+    parts.registry_looks(newest(parts))
+    assert "late" not in parts.messages[-1].hosts
+    confirm(parts, "node3")
+    parts.registry_looks(newest(parts))
+    assert parts.messages[-1].hosts["late"] == parts.messages[0].hosts["node4"] and parts.registry.problems == ()
+
+
+def test_a_class_that_is_gone_is_reserved_until_every_node_has_let_it_go():
+    at = cluster(pod("a"), pod("b", "node2", namespace="other"))
+    parts = settled(pod("a"), pod("b", "node2", namespace="other"))
+    (number,) = parts.messages[-1].namespaces["other"].classes
+    parts.change(at.without(pod("b", namespace="other")).without(at.namespaces["other"]))
+    parts.registry_looks(newest(parts))
+    assert parts.messages[-1].namespaces["other"].retired == {number}
+    for name in parts.nodes:
+        look(parts, name)
+    confirm(parts, "node1", "node2")
+    parts.registry_looks(newest(parts))
+    assert parts.messages[-1].namespaces["other"].retired == {number}
+    confirm(parts, "node3")
+    parts.registry_looks(newest(parts))
+    assert "other" not in parts.messages[-1].namespaces
+
+
+def test_a_full_segment_grows_when_its_node_asks_and_nobody_else_is_given_anything():
+    crowd = [pod(f"p{number}") for number in range(5)]
+    parts = Parts(cluster(*crowd, settings=TINY))
+    parts.registry_looks(0)
+    look(parts, "node1")
+    node, segment = parts.nodes["node1"], SegmentKey("ns", "default")
+    assert node.report.exhausted == {segment: 1} and "waits for the registry" in str(node.problems[-1])
+    liar = replace(parts.nodes["node1"].report, node="node2")
+    look(parts, "node2")
+    parts.reports["node2"] = liar
+    parts.registry_looks(0)
+    assert len(parts.messages[-1].indexes[segment]) == 1
+    parts.settle()
+    assert len(parts.messages[-1].indexes[segment]) == 2 and node.problems == () and node.report.exhausted == {}
+    assert all(node.address_of(each.key) is not None for each in crowd)
+
+
+def test_nothing_is_said_any_more_of_a_pod_that_got_no_range_and_is_gone():
+    crowd = [pod("p", namespace=f"n{number:02}") for number in range(20)]
+    registry = Registry(TINY, None, writer="r")
+    registry.update(cluster(*crowd, settings=TINY))
+    assert [problem.name for problem in registry.problems] == [f"n{number}/p" for number in range(15, 20)]
+    registry.update(cluster(*crowd[:16], settings=TINY))
+    assert [problem.name for problem in registry.problems] == ["n15/p"]
+
+
+def test_a_pod_for_which_no_class_was_left_gets_one_when_every_node_has_let_one_go(monkeypatch):
+    monkeypatch.setattr(classes, "CLASS_MASK", 2)
+    lasting, first, second = pod("a"), pod("b", labels={"app": "web"}), pod("c", labels={"app": "db"})
+    asked = [policy(f"asks-{value}", PolicyPeer(pods=Selector.of({"app": value}))) for value in ("web", "db")]
+    parts = settled(lasting, first, second, policies=asked)
+    assert [problem.name for problem in parts.registry.problems] == ["ns/c"]
+    parts.change(cluster(lasting, pod("b"), second, policies=(asked[1],)))
+    parts.settle()
+    assert parts.registry.problems == ()
+
+
+def test_settings_that_change_the_plan_are_refused():
+    parts = settled(pod("a"))
+    other = replace(parts.cluster, settings=Settings(network=IPv4Network("10.0.0.0/9"), segment_bits=11))
+    for part in (parts.nodes["node1"].update, lambda at, _: parts.registry.update(at)):
+        with pytest.raises(InputError, match="the address plan .* cannot change under live pods"):
+            part(other, None)
+
+
+# Addresses from elsewhere
+
+
+def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
+    parts = Parts(cluster(foreign("a", "192.168.5.9"), pod("b", "node2")))
+    parts.registry_looks(0)
+    look(parts, "node1")
+    node, address = parts.nodes["node1"], IPv4Address("192.168.5.9")
+    assert node.address_of("ns/a") is None and node.report.foreign == {address}
+    parts.settle()
+    assert node.address_of("ns/a") == address and node.problems == ()
+    assert parts.messages[-1].foreign == {address: Claim("node1", granted=True)}
+    assert parts.view("node2").foreign == (ForeignRoute(address, parts.messages[-1].hosts["node1"]),)
+    parts.change(parts.cluster.without(foreign("a", "192.168.5.9")))
+    parts.settle()
+    assert parts.messages[-1].foreign == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("172.16.0.2", "that of a node"),
+        ("10.0.0.65", "that of node node2 on its own bridge"),
+        ("127.0.0.1", "a loopback address, which no pod and no node can have"),
+        ("10.0.0.0", "the first address of the network 10.0.0.0/8, which no pod and no node can have"),
+    ],
+)
+def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
+    parts = settled(foreign("thief", address), pod("a"), pod("b", "node2"))
+    node, given = parts.nodes["node1"], parts.nodes["node1"].address_of("ns/a")
+    assert node.address_of("ns/thief") is None and given is not None
+    assert [str(problem) for problem in node.problems] == [f"Pod ns/thief: address {address} is {whose}"]
+    parts.change(parts.cluster.with_object(foreign("a", address)))
+    parts.settle()
+    assert node.address_of("ns/a") == given
+    assert f"Pod ns/a: address {address} is {whose}; it keeps {given}" in map(str, node.problems)
+    assert parts.messages[-1].foreign == {}
+
+
+def test_an_address_that_was_published_though_nobody_can_have_it_goes():
+    """By an earlier version, which took any address that a pod came with."""
+    parts = settled(foreign("a", "192.168.5.9"))
+    before = parts.messages[-1]
+    bad = IPv4Address("224.0.0.1")
+    claims = ForeignAddresses(replace(before, foreign={**before.foreign, bad: Claim("node1", granted=True)}), 1)
+    claims.update(
+        {"node1": Report("node1", foreign=frozenset({bad, *before.foreign}))}, before.hosts, nodes=frozenset(), now=2
+    )
+    assert dict(claims.claims) == dict(before.foreign)
+
+
+def test_an_address_that_a_node_has_got_since_is_routed_to_no_pod():
+    parts = settled(foreign("alien", "192.168.7.9"), pod("other", "node2"))
+    assert parts.messages[-1].foreign
+    parts.change(parts.cluster.with_object(Node("node2", addresses=(IPv4Address("192.168.7.9"),))))
+    look(parts, "node2", numbers=False)
+    assert parts.view("node2").foreign and tables(parts.view("node2"))
+    parts.settle()
+    assert not parts.messages[-1].foreign
+
+
+def test_only_the_node_that_may_give_an_address_can_contest_it():
+    parts = Parts(cluster(foreign("b", "192.168.5.9", node="node2")))
+    for name in ("node1", "node2"):
+        look(parts, name, numbers=False)
+    parts.reports["node1"] = replace(parts.reports["node1"], conflicting=frozenset({IPv4Address("192.168.5.9")}))
+    parts.node_programs("node2")
+    parts.report_arrives("node2")
+    for _ in range(2):
+        parts.registry_looks(0)
+    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+
+
+def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has():
+    parts = settled(pod("a"), foreign("b", "192.168.5.9", node="node2"))
+    stolen = frozenset(map(IPv4Address, ("8.8.8.8", "192.168.5.10", "192.168.5.9")))
+    parts.reports["node1"] = replace(parts.reports["node1"], foreign=stolen)
+    parts.registry_looks(newest(parts))
+    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+
+
+def test_an_address_of_the_plan_that_a_pod_has_is_not_granted_to_who_comes_with_it():
+    parts = settled(pod("owner", "node2"))
+    address = parts.nodes["node2"].address_of("ns/owner")
+    parts.change(parts.cluster.with_object(foreign("thief", str(address))))
+    parts.settle()
+    assert parts.nodes["node1"].address_of("ns/thief") is None
+    assert "waits for the registry" in str(parts.nodes["node1"].problems[0])
+    assert parts.nodes["node2"].report.conflicting == {address}
+    assert parts.view("node3").foreign == ()
+    parts.change(parts.cluster.without(pod("owner")))
+    parts.settle()
+    assert parts.nodes["node1"].address_of("ns/thief") == address and parts.nodes["node1"].problems == ()
+
+
+def test_an_address_that_another_node_claims_is_given_to_nobody():
+    free = IPv4Address("10.0.64.66")
+    parts = settled(pod("a", "node2"), foreign("guest", str(free)))
+    share = parts.nodes["node2"]
+    assert share.plan.split(share.address_of("ns/a"))[:2] == share.plan.split(free)[:2]
+    parts.change(parts.cluster.with_object(pod("b", "node2")).with_object(pod("c", "node2")))
+    parts.settle()
+    given = {share.address_of(f"ns/{name}") for name in "abc"}
+    assert len(given) == 3 and free not in given
+
+
+def test_states_are_plain_json():
+    parts = settled(pod("a"), foreign("b", "192.168.5.9"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))])
+    for node in parts.nodes.values():
+        saved = node.to_json()
+        assert json.loads(json.dumps(saved)) == saved
+        numbers = json.loads(json.dumps(published_to_json(node.published)))
+        again = NodeAgent(node.node, DEFAULTS, saved, numbers)
+        again.update(parts.cluster, None)
+        assert again.to_json() == saved and again.published == node.published
+
+
+def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
+    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
+    old = parts.nodes["node1"].identity_of("ns/a")
+    parts.change(parts.cluster.with_object(NOT_WEB))
+    seen = []
+    for _ in range(3):
+        parts.registry_looks(newest(parts))
+        for name in parts.nodes:
+            look(parts, name)
+        (shown,) = parts.view("node1").pods
+        seen.append((shown.identity == old, shown.formerly))
+        confirm(parts, *parts.nodes)
+    assert seen == [(True, ()), (False, (old,)), (False, ())]

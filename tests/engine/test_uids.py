@@ -1,0 +1,149 @@
+"""Ports, addresses, identities and entries are a pod's by its UID, not by its name."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from romana_ovs.engine import World
+from romana_ovs.kube.manifests.pod_uids import PodUids
+from romana_ovs.kube.manifests.store import Store
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.labels import Selector
+from romana_ovs.model.objects import PolicyPeer
+from tests.engine.registry_and_agents import look, newest, settled
+from tests.engine.test_world import DEFAULTS, TINY, cluster, follow, foreign, pod, policy
+from tests.kube import builders
+
+OLD, NEW = pod("a", uid="old", labels={"app": "web"}), pod("a", uid="new", labels={"app": "db"})
+ASKS = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
+
+
+def shown(world, *ports):
+    """What the node's switch serves with these ports that claim the pod, newest first: port, UID and address."""
+    facts = BridgeFacts("node1", pods={"ns/a": ports[0]}, older={"ns/a": ports[1:]} if ports[1:] else {})
+    return [(each.ofport, each.uid, each.address) for each in world.view(facts, {"node1": facts}).pods]
+
+
+def test_with_the_watch_late_a_new_pod_gets_nothing_of_the_old_ones():
+    """Its port is there before its object: it once got the old one's address and identity."""
+    world = follow(cluster(OLD, policies=[ASKS]))
+    was = world.address_of("ns/a")
+    assert shown(world, PodPort(3, uid="old")) == [(3, "old", was)]
+    assert shown(world, PodPort(4, uid="new")) == []
+    assert shown(world, PodPort(4, uid="new"), PodPort(3, uid="old")) == [(3, "old", was)]
+    world.update(cluster(NEW, policies=[ASKS]))
+    is_now = world.address_of("ns/a")
+    assert is_now != was and world.uid_of("ns/a") == "new"
+    assert shown(world, PodPort(3, uid="old")) == []
+    assert shown(world, PodPort(4, uid="new"), PodPort(3, uid="old")) == [(4, "new", is_now)]
+
+
+def test_a_node_that_hears_late_gives_a_new_pod_nothing_of_the_old_ones():
+    parts = settled(OLD, policies=[ASKS])
+    node = parts.nodes["node1"]
+    was, identity = node.address_of("ns/a"), node.identity_of("ns/a")
+
+    def serves(*ports):
+        facts = BridgeFacts("node1", pods={"ns/a": ports[0]}, older={"ns/a": ports[1:]} if ports[1:] else {})
+        return [(each.ofport, each.address, each.identity) for each in node.view(facts).pods]
+
+    assert serves(PodPort(4, uid="new")) == []
+    assert serves(PodPort(4, uid="new"), PodPort(3, uid="old")) == [(3, was, identity)]
+    parts.change(cluster(NEW, policies=[ASKS]))
+    look(parts, "node1")
+    assert serves(PodPort(3, uid="old")) == []
+    assert node.address_of("ns/a") not in (None, was) and node.uid_of("ns/a") == "new"
+    parts.settle()
+    ((port, address, now),) = serves(PodPort(4, uid="new"), PodPort(3, uid="old"))
+    assert (port, address) == (4, node.address_of("ns/a")) and now != identity
+
+
+def test_a_port_without_a_uid_counts_by_name():
+    world = follow(cluster(OLD))
+    assert [port for port, _, _ in shown(world, PodPort(3))] == [3]
+    world = follow(cluster(replace(OLD, uid="")))
+    assert [port for port, _, _ in shown(world, PodPort(3, uid="any"))] == [3]
+
+
+def test_a_freed_address_is_not_the_new_pods_of_the_name_at_once():
+    world, seen = follow(cluster(pod("a", uid="0"), settings=TINY)), []
+    for number in range(1, 9):
+        seen.append(world.address_of("ns/a"))
+        world.update(cluster(pod("a", uid=str(number)), settings=TINY))
+    assert len(set(seen[:4])) == 4 and all(one != other for one, other in zip(seen, seen[1:], strict=False))
+
+
+def test_a_new_pod_that_comes_with_the_old_ones_address_has_it():
+    address = IPv4Address("192.168.5.5")
+    world = follow(cluster(foreign("a", "192.168.5.5", uid="old")))
+    world.update(cluster(foreign("a", "192.168.5.5", uid="new")))
+    assert world.address_of("ns/a") == address and world.uid_of("ns/a") == "new" and world.problems == ()
+    assert shown(world, PodPort(3, uid="old")) == []
+
+
+def test_a_new_pod_of_the_name_was_never_anything_else():
+    """What a pod was before a split counts until the step is over; a new pod of the name was nothing before."""
+    at = cluster(pod("a", uid="old", labels={"app": "web"}), pod("b", "node2", labels={"app": "db"}))
+    world = follow(at)
+    world.update(at.with_object(ASKS))
+    world.advance()
+    before = world.view(BridgeFacts("node1", pods={"ns/a": PodPort(3)}), {}).pods[0]
+    assert before.formerly
+    world.update(at.with_object(ASKS).with_object(pod("a", uid="new", labels={"app": "web"})))
+    after = world.view(BridgeFacts("node1", pods={"ns/a": PodPort(3)}), {}).pods[0]
+    assert after.identity == before.identity and after.formerly == ()
+
+
+@pytest.mark.parametrize("unknown", ["ns/a", "ns/b"])
+def test_a_state_without_uids_loads_and_its_addresses_stay(unknown):
+    """Written before pods of a folder had UIDs, or by `ipam`, which makes none up."""
+    before = follow(cluster(pod("a", uid="x"), pod("b", uid="y")))
+    addresses = [before.address_of(key) for key in ("ns/a", "ns/b")]
+    state = json.loads(json.dumps(before.to_json()))
+    state["addresses"]["endpoints"] = [
+        [key, "" if key == unknown else uid, *rest] for key, uid, *rest in state["addresses"]["endpoints"]
+    ]
+    world = World(DEFAULTS, state)
+    revision = world.revision
+    world.update(cluster(pod("a", uid="x"), pod("b", uid="y")))
+    assert [world.address_of(key) for key in ("ns/a", "ns/b")] == addresses
+    assert [world.uid_of(key) for key in ("ns/a", "ns/b")] == ["x", "y"], "it is known from now on"
+    assert world.revision > revision, "and saved"
+    world.update(cluster(pod("a", uid="x2"), pod("b", uid="y2")))
+    assert not {world.address_of(key) for key in ("ns/a", "ns/b")} & set(addresses)
+
+
+def test_a_saved_state_remembers_uids():
+    before = follow(cluster(OLD))
+    world = World(DEFAULTS, json.loads(json.dumps(before.to_json())))
+    world.update(cluster(NEW))
+    assert world.address_of("ns/a") != before.address_of("ns/a")
+    parts = settled(OLD)
+    was = parts.nodes["node1"].address_of("ns/a")
+    parts.change(cluster(NEW))
+    parts.restart_node("node1")
+    parts.node_looks("node1", newest(parts), None)
+    assert parts.nodes["node1"].address_of("ns/a") not in (None, was)
+
+
+def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_fall_together():
+    """Two readings before the world looks: it never saw the folder without the pod."""
+    files = {"a": builders.pod("a", more="  nodeName: node1\n"), "b": builders.pod("b", more="  nodeName: node1\n")}
+    store = Store(DEFAULTS, incarnations=PodUids({}))
+    world = follow(store.apply(builders.content(**files)).cluster)
+    keys = ("default/a", "default/b")
+    was = [world.address_of(key) for key in keys]
+    store.apply(builders.content(b=files["b"]))
+    world.update(store.apply(builders.content(**files)).cluster)
+    is_now = [world.address_of(key) for key in keys]
+    assert is_now[0] not in (None, was[0]) and is_now[1] == was[1]
+    # After a restart they are who they were.
+    again = World(DEFAULTS, json.loads(json.dumps(world.to_json())))
+    known = {key: end.uid for key, end in again.registry.endpoints.items()}
+    again.update(Store(DEFAULTS, incarnations=PodUids(known)).apply(builders.content(**files)).cluster)
+    assert [again.address_of(key) for key in keys] == is_now

@@ -1,0 +1,456 @@
+"""The world by examples: what stays, what follows, what is told when numbers run out."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from bench.world import large_cluster, measure
+from romana_ovs.engine import World, offline, offline_facts
+from romana_ovs.model.bridge import BridgeFacts, PodPort
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import AddressError, InputError
+from romana_ovs.model.identity import segment_of
+from romana_ovs.model.labels import EVERYTHING, Labels, Selector
+from romana_ovs.model.objects import (
+    NAME_LABEL,
+    Direction,
+    KubernetesPolicy,
+    Namespace,
+    Node,
+    Pod,
+    PolicyPeer,
+    PolicyPort,
+    PolicyRule,
+)
+from romana_ovs.model.settings import Settings, TenantSource
+from romana_ovs.policy.resolve import resolve
+
+UNDERLAY = IPv4Address("172.16.0.0")
+NODES = ("node1", "node2", "node3")
+DEFAULTS = Settings()
+TINY = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=4, host_bits=2, endpoint_bits=2)
+
+
+def pod(name, node="node1", *, namespace="ns", uid="1", **other):
+    labels = Labels(other.pop("labels", {}))
+    return Pod(namespace=namespace, name=name, labels=labels, node=node, uid=uid, **other)
+
+
+def cluster(*pods, settings=DEFAULTS, policies=(), nodes=NODES, namespaces=("ns", "other")):
+    return Cluster(
+        settings=settings,
+        namespaces={name: Namespace(name, Labels({NAME_LABEL: name})) for name in namespaces},
+        nodes={name: Node(name, addresses=(UNDERLAY + number,)) for number, name in enumerate(nodes, 1)},
+        pods={each.key: each for each in pods},
+        policies={each.key: each for each in policies},
+    )
+
+
+def policy(name, peer=None, *, selector=EVERYTHING, namespace="ns", egress=False):
+    rules = (PolicyRule(peers=(peer,)),) if peer is not None else ()
+    direction = Direction.EGRESS if egress else Direction.INGRESS
+    return KubernetesPolicy(namespace, name, selector, frozenset({direction}), **{direction.value.lower(): rules})
+
+
+def follow(start):
+    world = World(start.settings)
+    world.update(start)
+    return world
+
+
+def views(world, at, **other):
+    facts = {**offline_facts(at, at.nodes), **other}
+    return {node: world.view(facts[node], facts) for node in facts}
+
+
+def foreign(name, address, **other):
+    return pod(name, address=IPv4Address(address), has_status=True, **other)
+
+
+# What does not change
+
+
+def test_an_unrelated_pod_elsewhere_leaves_the_very_same_view():
+    before = cluster(pod("a"), pod("b", "node2"))
+    world = follow(before)
+    facts = offline_facts(before, before.nodes)
+    first = world.view(facts["node1"], facts)
+    for changed in (
+        before.with_object(pod("c", "node2")),
+        before.without(pod("b", "node2")),
+        before.with_object(pod("b", "node3")),
+        before.with_object(pod("b", "node2", uid="2", labels={"unasked": "x"})),
+    ):
+        world.update(changed)
+        assert world.view(facts["node1"], offline_facts(changed, changed.nodes)) is first
+
+
+def test_a_repeated_list_of_equal_objects_changes_nothing():
+    """docs/hazards.md C5."""
+    world = follow(cluster(pod("a"), pod("b", "node2"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))]))
+    at = cluster(pod("a"), pod("b", "node2"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))])
+    first, revision = views(world, at), world.revision
+    world.update(at)
+    again = views(world, at)
+    assert world.revision == revision
+    assert all(again[node] is first[node] for node in NODES)
+
+
+def test_a_class_that_is_new_to_the_cluster_changes_classes_everywhere_and_nothing_else():
+    asks = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
+    before = cluster(pod("a"), pod("b", "node2"), policies=[asks])
+    world = follow(before)
+    first = views(world, before)["node1"]
+    after = before.with_object(pod("c", "node2", labels={"app": "web"}))
+    world.update(after)
+    second = views(world, after)["node1"]
+    assert second == replace(first, classes=second.classes) and second.classes != first.classes
+
+
+def test_a_large_cluster_is_followed_fast_enough():
+    figures = dict(measure(10_000, rounds=5))
+    assert figures.pop("first update") + figures.pop("first view") < 6000
+    assert max(figures.values()) < 40, figures
+
+
+@pytest.mark.parametrize("label", ["unasked", "app", "tier", "owner"])
+def test_the_last_pod_of_a_class_goes_and_comes_back_and_changes_no_other_view(label):
+    asks = [policy(f"asks-{name}", PolicyPeer(pods=Selector.of({name: "x"}))) for name in ("app", "tier")]
+    only = pod("only", "node2", labels={label: "x"})
+    at = cluster(pod("a"), only, policies=asks, settings=Settings(tier_labels=("tier", "owner")))
+    world = follow(at)
+    first, identity = views(world, at)["node1"], world.identity_of("ns/only")
+    for changed in (
+        at.without(only),
+        at.with_object(replace(only, uid="2", node="node3")),
+        at.with_object(replace(only, labels=Labels({}))),
+        at.without(only),
+        at,
+    ):
+        world.update(changed)
+        assert views(world, changed)["node1"] is first
+        again = World(at.settings, world.to_json())
+        again.update(changed)
+        assert views(again, changed)["node1"] == first
+    assert world.identity_of("ns/only") == identity
+
+
+def test_what_classes_leave_behind_goes_with_their_namespace():
+    asks = policy("p", PolicyPeer(namespaces=EVERYTHING, pods=Selector.of({"app": "x"})))
+    only = pod("only", namespace="other", labels={"app": "x"})
+    at = cluster(pod("a"), only, policies=[asks], settings=Settings(shared_tenants=frozenset({"ns"})))
+    world = follow(at)
+    assert len(views(world, at.without(only))["node1"].classes) == 2
+    world.update(at.without(only))
+    assert len(views(world, at.without(only))["node1"].classes) == 2
+    less = at.without(only).without(at.namespaces["other"])
+    world.update(less)
+    assert len(views(world, less)["node1"].classes) == 1
+
+
+# Local pods
+
+
+def test_a_local_pod_is_shown_with_the_port_and_mac_that_its_bridge_has():
+    at = cluster(pod("a", labels={"tier": "web"}), pod("b"))
+    world = follow(at)
+    key, other = "ns/a", "ns/b"
+    ports = {key: PodPort(7, mac="02:00:00:00:00:07", survivor=True), "ns/stranger": PodPort(9)}
+    facts = BridgeFacts("node1", pods=ports)
+    (shown,) = world.view(facts, {"node1": facts}).pods
+    assert (shown.key, shown.ofport, shown.mac, shown.survivor) == (key, 7, "02:00:00:00:00:07", True)
+    assert (shown.address, shown.identity) == (world.address_of(key), world.identity_of(key))
+    assert shown.segment == ("ns", "web")
+    facts = BridgeFacts("node1", pods={other: PodPort(8)})
+    (shown,) = world.view(facts, {"node1": facts}).pods
+    assert shown.mac == world.mac_of(other) == world.plan.mac(world.address_of(other))
+
+
+def test_a_port_of_a_pod_that_is_on_another_node_is_nobody_s():
+    world = follow(cluster(pod("a", "node2")))
+    facts = BridgeFacts("node1", pods={"ns/a": PodPort(7)})
+    assert world.view(facts, {}).pods == ()
+
+
+def test_a_node_that_the_cluster_does_not_have_has_no_view():
+    with pytest.raises(InputError, match="Node nowhere"):
+        follow(cluster()).view(BridgeFacts("nowhere"), {})
+
+
+# Relabelling, finishing, reuse (hazards A1 and A24)
+
+
+def test_a_relabelled_pod_changes_identity_at_once_and_back_and_keeps_its_address():
+    before = cluster(pod("a", labels={"tier": "web"}), pod("b", labels={"tier": "web"}))
+    world = follow(before)
+    address, identity = world.address_of("ns/a"), world.identity_of("ns/a")
+    assert identity == world.identity_of("ns/b")
+    world.update(before.with_object(pod("a", labels={"tier": "db"})))
+    assert world.address_of("ns/a") == address
+    assert segment_of(world.identity_of("ns/a")) == world.registry.number(("ns", "db"))
+    world.update(before)
+    assert (world.address_of("ns/a"), world.identity_of("ns/a")) == (address, identity)
+
+
+def test_a_relabelled_namespace_moves_its_pods_to_another_tenant_and_back():
+    settings = Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="owner")
+    before = cluster(pod("a"), settings=settings)
+    owned = before.with_object(Namespace("ns", Labels({NAME_LABEL: "ns", "owner": "t1"})))
+    world = follow(before)
+    nobody = world.identity_of("ns/a")
+    assert segment_of(nobody) == world.registry.number(("", "default"))
+    world.update(owned)
+    assert segment_of(world.identity_of("ns/a")) == world.registry.number(("t1", "default"))
+    world.update(before)
+    assert world.identity_of("ns/a") == nobody
+
+
+def test_labels_of_a_namespace_decide_again_when_they_come_and_go():
+    peer = PolicyPeer(namespaces=Selector.of({"env": "prod"}))
+    settings = Settings(shared_tenants=frozenset({"ns"}))
+    before = cluster(pod("a"), pod("b", "node2", namespace="other"), policies=[policy("p", peer)], settings=settings)
+    world = follow(before)
+
+    def admitted(at):
+        view = views(world, at)["node1"]
+        verdicts = resolve(view)
+        group = next(each for each in verdicts.servers if each.number == verdicts.members["ns/a"].server)
+        peers = frozenset().union(*(allow.identities for allow in group.ingress))
+        return any(match.covers(world.identity_of("other/b")) for match in peers)
+
+    prod = before.with_object(Namespace("other", Labels({NAME_LABEL: "other", "env": "prod"})))
+    for at, expected in ((before, False), (prod, True), (before, False)):
+        world.update(at)
+        while world.pending:
+            world.advance()
+        assert admitted(at) == expected
+
+
+def test_a_finished_pod_is_nobody_and_its_late_events_evict_no_one():
+    address = "192.168.5.5"
+    job = foreign("job", address, uid="old")
+    world = follow(cluster(job))
+    assert world.address_of("ns/job") == IPv4Address(address)
+    done = replace(job, finished=True)
+    heir = foreign("zz-heir", address, node="node2", uid="new")
+    world.update(cluster(done, heir))
+    assert world.address_of("ns/job") is None and world.identity_of("ns/job") is None
+    assert world.address_of("ns/zz-heir") == IPv4Address(address)
+    world.update(cluster(job, heir))
+    assert world.address_of("ns/zz-heir") == IPv4Address(address) and world.address_of("ns/job") is None
+    assert [str(problem) for problem in world.problems] == [
+        "Pod ns/job: address 192.168.5.5 is already that of pod ns/zz-heir"
+    ]
+    world.update(cluster(job))
+    assert world.address_of("ns/job") == IPv4Address(address) and world.problems == ()
+
+
+def test_the_first_by_name_keeps_an_address_that_two_came_with():
+    world = follow(cluster(foreign("b", "192.168.5.5"), foreign("a", "192.168.5.5", node="node2")))
+    assert world.node_of("ns/a") == "node2" and world.address_of("ns/b") is None
+    assert [problem.name for problem in world.problems] == ["ns/b"]
+
+
+@pytest.mark.parametrize(
+    ("address", "whose"),
+    [
+        ("172.16.0.2", "that of a node"),
+        ("10.0.0.65", "that of node node2 on its own bridge"),
+        ("224.0.0.1", "a multicast address, which no pod and no node can have"),
+        ("10.255.255.255", "the last address of the network 10.0.0.0/8, which no pod and no node can have"),
+    ],
+)
+def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
+    """Whichever comes first, pod or node; pods on their node's network are no subjects and are fine."""
+    on_host = foreign("host", address, node="node2", host_network=True)
+    world = follow(cluster(foreign("thief", address), on_host, pod("b", "node2")))
+    assert world.registry.hosts == {"node1": 0, "node2": 1, "node3": 2}
+    assert world.address_of("ns/thief") is None and world.identity_of("ns/thief") is None
+    assert [str(problem) for problem in world.problems] == [f"Pod ns/thief: address {address} is {whose}"]
+    at = cluster(foreign("thief", "192.168.5.5", uid="2"), pod("b", "node2"), pod("c"))
+    world.update(at)
+    kept, given = world.address_of("ns/thief"), world.address_of("ns/c")
+    assert world.problems == () and kept == IPv4Address("192.168.5.5")
+    world.update(at.with_object(foreign("thief", address, uid="2")).with_object(foreign("c", address)))
+    assert (world.address_of("ns/thief"), world.address_of("ns/c")) == (kept, given)
+    assert [str(problem) for problem in world.problems] == [
+        f"Pod ns/c: address {address} is {whose}; it keeps {given}",
+        f"Pod ns/thief: address {address} is {whose}; it keeps {kept}",
+    ]
+    world.update(at)
+    assert world.problems == () and world.address_of("ns/c") == given
+
+
+def test_one_update_hands_an_address_from_one_pod_to_another():
+    world = follow(cluster(foreign("z", "192.168.5.5")))
+    world.update(cluster(foreign("a", "192.168.5.5"), foreign("z", "192.168.5.6")))
+    assert world.problems == ()
+    assert world.address_of("ns/a") == IPv4Address("192.168.5.5")
+
+
+def test_an_address_that_we_gave_is_still_ours_when_it_comes_back_in_status():
+    world = follow(cluster(pod("a")))
+    address = world.address_of("ns/a")
+    again = foreign("a", str(address))
+    world.update(cluster(again))
+    assert not world.registry.endpoint("ns/a").foreign and world.address_of("ns/a") == address
+    afresh = follow(cluster(again))
+    assert afresh.registry.endpoint("ns/a").foreign
+
+
+# Running out (docs/hazards.md E9)
+
+
+def test_a_tenant_that_runs_out_hurts_nobody_else_and_recovers():
+    crowd = [pod(f"p{number:02}") for number in range(70)]
+    guest = pod("guest", namespace="other")
+    world = follow(cluster(guest, settings=TINY))
+    world.update(cluster(guest, *crowd, settings=TINY))
+    assert world.address_of("other/guest") is not None
+    refused = [problem for problem in world.problems]
+    assert len(refused) == 70 - 14 * 4
+    assert "Pod ns/p56: no address is left for tenant 'ns'" in str(refused[0])
+    more = [pod(f"guest{number}", namespace="other") for number in range(3)]
+    world.update(cluster(guest, *more, *crowd, settings=TINY))
+    assert all(world.address_of(each.key) for each in more)
+    world.update(cluster(guest, *more, *crowd[1:], settings=TINY))
+    assert len(world.problems) == 70 - 14 * 4 - 1
+    world.update(cluster(guest, *more, *crowd[20:], settings=TINY))
+    assert world.problems == ()
+    assert all(world.address_of(each.key) for each in crowd[20:])
+
+
+def test_a_pod_that_crashes_again_and_again_leaks_nothing():
+    world = follow(cluster(pod("a"), settings=TINY))
+    for number in range(200):
+        world.update(cluster(pod("a", uid=str(number)), settings=TINY))
+        assert world.problems == ()
+    assert len(world.registry.endpoints) == 1
+    assert len(world.registry.indexes(("ns", "default"))) == 1
+
+
+def test_nodes_beyond_the_host_bits_are_told_and_served_when_one_leaves():
+    names = tuple(f"node{number}" for number in range(1, 6))
+    world = follow(cluster(pod("a", "node5"), settings=TINY, nodes=names))
+    assert [(problem.kind, problem.name) for problem in world.problems] == [("Node", "node5"), ("Pod", "ns/a")]
+    world.update(cluster(pod("a", "node5"), settings=TINY, nodes=names[1:]))
+    assert world.problems == () and world.address_of("ns/a") is not None
+
+
+def test_a_node_that_leaves_and_comes_back_while_its_pods_stay_keeps_its_number():
+    world = follow(cluster(pod("a", "node2")))
+    number = world.host_number("node2")
+    world.update(cluster(pod("a", "node2"), nodes=("node1", "node3")))
+    world.update(cluster(pod("a", "node2")))
+    world.update(cluster())
+    assert world.host_number("node2") == number
+
+
+# Which policies a node hears of
+
+
+def test_a_node_hears_of_policies_that_concern_its_pods_and_no_others():
+    far = PolicyPeer(namespaces=Selector.of({NAME_LABEL: "ns"}))
+    listed = [
+        policy("here"),
+        policy("elsewhere", namespace="other"),
+        policy("out-by-selector", far, namespace="other", egress=True),
+        policy("out-to-itself", PolicyPeer(pods=EVERYTHING), namespace="other", egress=True),
+        replace(
+            policy("out-by-name", namespace="other", egress=True),
+            egress=(PolicyRule(ports=(PolicyPort(port="http"),)),),
+        ),
+    ]
+    at = cluster(pod("a"), pod("b", "node2", namespace="other"), policies=listed)
+    world, facts = offline(at)
+    assert [each.key.name for each in world.view(facts["node1"], facts).policies] == [
+        "here",
+        "out-by-name",
+        "out-by-selector",
+    ]
+    assert [each.key.name for each in world.view(facts["node2"], facts).policies] == [
+        "elsewhere",
+        "out-by-name",
+        "out-by-selector",
+        "out-to-itself",
+    ]
+    assert world.view(facts["node3"], facts).policies == ()
+
+
+def test_policies_reach_a_namespace_that_comes_later():
+    at = cluster(policies=[policy("p", PolicyPeer(namespaces=EVERYTHING), namespace="other", egress=True)])
+    world = follow(at)
+    late = at.with_object(Namespace("late", Labels({NAME_LABEL: "late"}))).with_object(pod("x", namespace="late"))
+    world.update(late)
+    assert [each.key.name for each in views(world, late)["node1"].policies] == ["p"]
+
+
+# Routes
+
+
+# State and settings
+
+
+def test_settings_that_change_the_plan_are_refused_and_others_followed():
+    at = cluster(pod("a"))
+    world = follow(at)
+    with pytest.raises(InputError, match="the address plan .* cannot change under live pods"):
+        world.update(replace(at, settings=TINY))
+    with pytest.raises(AddressError, match="= 24 bits"):
+        world.update(replace(at, settings=Settings(host_bits=7)))
+    assert world.address_of("ns/a") is not None
+    world.update(replace(at, settings=Settings(tier_labels=("app",))))
+    assert views(world, at)["node1"].settings.tier_labels == ("app",)
+
+
+@pytest.mark.parametrize("state", [{}, {"format": 1}, {"format": 2, "addresses": {}, "identities": {}}])
+def test_a_state_that_is_none_is_refused(state):
+    with pytest.raises(InputError):
+        World(Settings(), state)
+
+
+def test_pods_that_went_while_nobody_looked_give_back_their_addresses():
+    world = follow(cluster(pod("a"), pod("b")))
+    again = World(Settings(), world.to_json())
+    again.update(cluster(pod("b")))
+    assert again.address_of("ns/b") == world.address_of("ns/b")
+    assert list(again.registry.endpoints) == ["ns/b"]
+
+
+def test_revision_tells_when_the_state_has_changed():
+    at = cluster(pod("a"))
+    world = follow(at)
+    for change in (at.with_object(pod("b")), at.with_object(pod("b")), at.with_object(Node("node9")), at):
+        saved, revision = world.to_json(), world.revision
+        world.update(change)
+        assert (world.to_json() == saved) == (world.revision == revision)
+
+
+# Offline
+
+
+def test_a_node_that_only_a_pod_names_is_there_as_long_as_the_pod():
+    world, facts = offline(cluster(pod("a", "elsewhere")))
+    assert "elsewhere" in facts and world.host_number("elsewhere") is not None
+    world.update(cluster())
+    assert world.host_number("elsewhere") is None
+
+
+def test_the_large_cluster_fits_its_plan():
+    world, facts = offline(large_cluster(1_000))
+    assert world.problems == () and len(facts) == 20
+
+
+def test_a_namespace_that_asks_more_than_is_answered_is_named():
+    peers = tuple(PolicyPeer(pods=Selector.of({"app": f"web-{number}"})) for number in range(2100))
+    asks = replace(policy("asks"), ingress=(PolicyRule(peers=peers),))
+    world = World(DEFAULTS)
+    world.update(cluster(pod("a"), policies=[asks]))
+    (problem,) = world.problems
+    assert str(problem).startswith("Namespace ns: policies use 2100 label requirements on its pods, of which 2048 fit")
+    world.update(cluster(pod("a")))
+    assert world.problems == ()

@@ -1,0 +1,151 @@
+"""The world over random histories: the same as after a restart, and no policy that matters is left out."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from romana_ovs.engine import World, offline_facts
+from romana_ovs.model.bridge import BridgeFacts, TunnelPort
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.identity import whole_segments
+from romana_ovs.model.objects import Node
+from romana_ovs.policy.normalise import normalise
+from romana_ovs.policy.resolve import resolve
+from tests.examples import examples
+from tests.strategies import clusters
+
+
+def views_of(world, cluster):
+    facts = offline_facts(cluster, world.registry.hosts)
+    return {node: world.view(facts[node], facts) for node in facts}
+
+
+def settled(world):
+    while world.pending:
+        world.advance()
+    return world
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(clusters(), min_size=2, max_size=5))
+def test_a_followed_world_is_what_a_restart_makes_of_its_state(history):
+    world = World(history[0].settings)
+    for cluster in history:
+        world.update(cluster)
+        settled(world)
+        saved = json.loads(json.dumps(world.to_json()))
+        again = World(cluster.settings, saved)
+        again.update(cluster)
+        settled(again)
+        assert views_of(again, cluster) == views_of(world, cluster)
+        assert again.to_json() == saved
+        assert again.problems == world.problems
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(clusters(), min_size=1, max_size=3))
+def test_what_a_view_leaves_out_changes_no_verdict(history):
+    world = World(history[0].settings)
+    for cluster in history:
+        world.update(cluster)
+        settled(world)
+    policies = tuple(normalise(policy, cluster) for _, policy in sorted(cluster.policies.items()))
+    tenants = {tenant: tuple(whole_segments(*run) for run in runs) for tenant, runs in world.registry.tenants.items()}
+    for view in views_of(world, cluster).values():
+        assert resolve(replace(view, policies=policies)) == resolve(view)
+        more, less = resolve(replace(view, policies=policies, tenants=tenants)), resolve(view)
+        assert more.members == less.members and more.servers == less.servers and more.clients == less.clients
+        assert more.cut_off == less.cut_off
+        local = {match for pod in view.pods for match in tenants[pod.segment.tenant]}
+        assert {each for each in more.tenancy or () if each.server in local} == {
+            each for each in less.tenancy or () if each.server in local
+        }
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(clusters(), min_size=1, max_size=3))
+def test_every_pod_has_an_address_or_a_problem(history):
+    world = World(history[0].settings)
+    for cluster in history:
+        world.update(cluster)
+        named = {problem.name for problem in world.problems}
+        for key, pod in cluster.pods.items():
+            if not pod.networked:
+                assert world.address_of(key) is None and world.identity_of(key) is None
+            elif key not in named:
+                assert world.address_of(key) is not None and world.node_of(key) == pod.node
+                assert pod.address in (None, world.address_of(key))
+                info = world.view(offline_facts(cluster, [pod.node])[pod.node], {}).classes[world.identity_of(key)]
+                assert info.namespace == pod.namespace
+
+
+@st.composite
+def wirings(draw):
+    """Bridges with any links among them, some one-sided, some with tunnels, some of unknown nodes."""
+    names = [f"n{number}" for number in range(draw(st.integers(1, 7)))]
+    pairs = [(one, two) for one in names for two in names if one != two]
+    both = draw(st.lists(st.sampled_from(pairs), max_size=10)) if pairs else []
+    single = draw(st.lists(st.sampled_from(pairs), max_size=2)) if pairs else []
+    joined = {*both, *((two, one) for one, two in both), *single}
+    facts = {}
+    for position, name in enumerate(names):
+        links = {other: 100 + names.index(other) for one, other in joined if one == name}
+        links |= {"stranger": 99} if draw(st.booleans()) else {}
+        tunnel = TunnelPort(90, IPv4Address("172.16.0.0") + position) if draw(st.booleans()) else None
+        facts[name] = BridgeFacts(name, links=links, tunnel=tunnel)
+    return facts
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(wirings())
+def test_every_packet_arrives_and_none_goes_in_circles(facts):
+    nodes = {name: Node(name) for name in facts}
+    world = World(Cluster().settings)
+    world.update(Cluster(nodes=nodes))
+    views = {name: world.view(facts[name], facts) for name in facts}
+    tunnels = {own.tunnel.address: name for name, own in facts.items() if own.tunnel is not None}
+    for source, view in views.items():
+        trunks = {trunk.ofport: trunk for trunk in view.trunks}
+        for target in view.hosts:
+            here, seen = source, set()
+            while here != target.name:
+                assert here not in seen
+                seen.add(here)
+                step = next(host for host in views[here].hosts if host.name == target.name)
+                if step.tunnel is not None:
+                    assert here == source
+                    assert facts[here].tunnel.address in trunk_peers(views[tunnels[step.tunnel]], facts)
+                    here = tunnels[step.tunnel]
+                else:
+                    before, here = here, next(name for name, port in facts[here].links.items() if port == step.ofport)
+                    assert facts[here].links[before] in {trunk.ofport for trunk in views[here].trunks}
+        assert {target.ofport for target in view.hosts} <= trunks.keys()
+
+
+def trunk_peers(view, facts):
+    """The senders that a node accepts from its tunnel."""
+    port = facts[view.node].tunnel.ofport
+    return next(trunk.tunnel_peers for trunk in view.trunks if trunk.ofport == port)
+
+
+@settings(max_examples=examples(80), deadline=None)
+@given(wirings())
+def test_links_in_use_form_no_circle_and_leave_nobody_out(facts):
+    world = World(Cluster().settings)
+    world.update(Cluster(nodes={name: Node(name) for name in facts}))
+    edges, groups = set(), {name: {name} for name in facts}
+    for name, own in facts.items():
+        used = {trunk.ofport for trunk in world.view(own, facts).trunks}
+        edges |= {frozenset((name, other)) for other, port in own.links.items() if port in used}
+        for other in own.links:
+            if other in facts and name in facts[other].links and groups[name] is not groups[other]:
+                joined = groups[name] | groups[other]
+                groups.update((member, joined) for member in joined)
+    parts = {frozenset(group) for group in groups.values()}
+    assert len(edges) == len(facts) - len(parts)
