@@ -13,12 +13,10 @@ from enum import Enum
 from ipaddress import IPv4Address
 
 from romana_ovs.model.bridge import LINK_ID, TUNNEL_ID
-from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node
+from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY, UNDERLAY_BRIDGE, Node
 from romana_ovs_emulate.runs import Run
 from romana_ovs_emulate.system import ip_batch
 
-UNDERLAY = IPv4Address("172.31.0.0")
-UNDERLAY_BITS = 16
 TUNNEL_PORT = "tunnel"
 TUNNEL_KEY = 7
 """The virtual network number of our tunnels; any one number does, both ends only have to agree."""
@@ -51,7 +49,7 @@ def join(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
 
 def underlay_address(index: int) -> IPv4Address:
     """The address that the node at `index` (from 0) tunnels from."""
-    return UNDERLAY + index + 1
+    return UNDERLAY[index + 1]
 
 
 def _link(left: Node, right: Node) -> None:
@@ -105,9 +103,9 @@ def _tunnels(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
             TUNNEL_PORT,
             f"type={fabric.value}",
             "options:remote_ip=flow",
-            f"options:local_ip={underlay_address(index)}",
             f"options:key={TUNNEL_KEY}",
-            f"external_ids:{TUNNEL_ID}=yes",
+            # With options:local_ip it would look up a route to that, too, which cannot be added by hand.
+            f"external_ids:{TUNNEL_ID}={underlay_address(index)}",
         )
     _acquaint(nodes)
 
@@ -130,8 +128,9 @@ def _uplink(node: Node, address: IPv4Address) -> None:
         UNDERLAY_BRIDGE,
         "eth0",
     )
-    lines = [f"addr add {address}/{UNDERLAY_BITS} dev {UNDERLAY_BRIDGE}", f"link set {UNDERLAY_BRIDGE} up"]
+    lines = [f"addr add {address}/{UNDERLAY.prefixlen} dev {UNDERLAY_BRIDGE}", f"link set {UNDERLAY_BRIDGE} up"]
     ip_batch(lines, netns=node.netns)
+    node.route_underlay()
 
 
 def _acquaint(nodes: Sequence[Node]) -> None:

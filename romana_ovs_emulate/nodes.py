@@ -13,6 +13,7 @@ import hashlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from romana_ovs.model.bridge import NODE_ID
@@ -22,6 +23,8 @@ from romana_ovs_emulate.system import OVS_SCHEMA, inside, ip_batch, run
 BRIDGE = "br-int"
 UNDERLAY_BRIDGE = "br-phy"
 """The bridge on which a node has its underlay address, where the fabric has tunnels."""
+UNDERLAY = IPv4Network("172.31.0.0/16")
+"""The addresses that tunnels end at."""
 VSCTL_SECONDS = 20
 NICENESS = -5
 """The priority of an emulated node's switch, as nice(1) counts."""
@@ -82,8 +85,17 @@ class Node:
 
     def start_switch(self) -> None:
         """Start ovs-vswitchd (again, after it was killed); returns when it serves. Raises SetupError."""
+        # The userspace datapath looks up the routes of tunnels by itself. It reads the kernel's anew whenever a link
+        # changes, so with every pod, and has none for 5 to 15 ms: what tunnels carry meanwhile is lost (seen with Open
+        # vSwitch 3.1.0). So it does not follow the kernel's routes, and is told the one that it needs.
         # On a real node the kernel forwards, which nothing that runs beside it keeps waiting.
-        self._daemon("ovs-vswitchd", self.ovsdb, before=("nice", "-n", str(NICENESS)))
+        self._daemon("ovs-vswitchd", self.ovsdb, "--disable-system-route", before=("nice", "-n", str(NICENESS)))
+        if UNDERLAY_BRIDGE in self.vsctl("--no-wait", "list-br").split():
+            self.route_underlay()
+
+    def route_underlay(self) -> None:
+        """Tell its switch where the other ends of tunnels are. Raises SetupError."""
+        self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE)
 
     def _daemon(self, program: str, *arguments: str, before: Sequence[str] = ()) -> None:
         pidfile = self.folder / f"{program}.pid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live) -
         cluster.stop_controller()
         assert cluster.start_controller() == {"node1": 0, "node2": 0}
         traffic.unharmed()
+
+
+@pytest.mark.alone  # It counts single datagrams, of which a busy machine may lose one.
+def test_pods_that_come_and_go_cost_tunnels_no_packet(cluster: Live) -> None:
+    with flowing(cluster, "a/client", ("dense", "a/far", 80)) as traffic:
+        for number in range(12):
+            cluster.edit(partial(cluster.write, "more", pod(f"more-{number}", "node1")))
+        traffic.unharmed()
+    cluster.edit(lambda: cluster.remove("more"))
 
 
 def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live) -> None:

@@ -2,6 +2,7 @@
 
 Its one argument is a JSON list of tasks `{"kind", "address", "port"}`:
 - `udp`: numbered datagrams to a server that echoes them; what was not answered is lost, whatever the time.
+- `dense`: the same, a thousand a second.
 - `connect`: a new TCP connection again and again, asking for `/`.
 - `stream`: one TCP connection to `/stream`, both ends pushing.
 - `sink`: counts datagrams that arrive at a UDP port.
@@ -21,6 +22,7 @@ import time
 
 INTERVAL = 0.02
 """Between two datagrams, pieces or connections, in seconds."""
+DENSE_INTERVAL = 0.001
 GRACE = 1.5
 """An answer may take so long on a busy machine, in seconds; a younger question is not counted as lost."""
 CONNECT_SECONDS = 0.95
@@ -30,7 +32,8 @@ CONNECT_SECONDS = 0.95
 class Udp(asyncio.DatagramProtocol):
     """Questions and answers; `lost` are the numbers without an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self.interval = interval
         self.asked: dict[int, float] = {}
         self.answered = 0
         self.last = 0.0
@@ -52,7 +55,7 @@ class Udp(asyncio.DatagramProtocol):
             self.asked[self.next] = time.monotonic()
             transport.sendto(b"%d " % self.next)
             self.next += 1
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(self.interval)
 
     def report(self) -> dict[str, object]:
         due = time.monotonic() - GRACE
@@ -163,7 +166,13 @@ class Sink(asyncio.DatagramProtocol):
         return {"good": self.received, "lost": [], "last": self.last}
 
 
-KINDS = {"udp": Udp, "connect": Connect, "stream": Stream, "sink": Sink}
+KINDS = {
+    "udp": Udp,
+    "dense": functools.partial(Udp, DENSE_INTERVAL),
+    "connect": Connect,
+    "stream": Stream,
+    "sink": Sink,
+}
 
 
 async def main(tasks: list[dict[str, object]]) -> None:
