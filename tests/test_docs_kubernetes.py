@@ -19,7 +19,7 @@ TEXT = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 REGISTRY = (ROOT / "docs" / "registry.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MANIFESTS = ROOT / "etc" / "kubernetes"
-CODE = re.findall(r"`((?:romana_ovs|tests|kube|world|policy|model)/[\w/]+(?:\.py)?)`", TEXT + REGISTRY)
+CODE = re.findall(r"`((?:romana_ovs|tests|kube|engine|policy|model)/[\w/]+(?:\.py)?)`", TEXT + REGISTRY)
 
 
 def test_every_manifest_is_in_the_table() -> None:

@@ -209,7 +209,7 @@ def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
     put_policy(server)
     here.settle()
     sets = server.of(CLASS_SETS, "shop")["spec"]
-    assert any("coming" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
+    assert any("pending" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
     assert here.duties.registry is not None and here.duties.registry.next_check is not None
     here.wait(AWAY_SECONDS - 1)
     assert server.of(CLASS_SETS, "shop")["spec"] == sets

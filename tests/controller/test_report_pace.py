@@ -73,10 +73,10 @@ def test_what_waits_is_told_whatever_is_told_in_between() -> None:
     node = Node()
     node.now += 0.2
     node.on_programmed(0, "first")
-    assert node.told[-1]["policies"] == "" and node.alarms == [node.now + REPORT_SECONDS]
+    assert node.told[-1]["policiesDigest"] == "" and node.alarms == [node.now + REPORT_SECONDS]
     node.now += 0.3
     node.on_programmed(7, "first")
-    assert node.told[-1]["acknowledged"] == 7 and node.told[-1]["policies"] == ""
+    assert node.told[-1]["acknowledgedRevision"] == 7 and node.told[-1]["policiesDigest"] == ""
     node.pass_to(node.now + 3 * REPORT_SECONDS)
     assert node.told[-1]["policiesDigest"] == "first"
     assert node.alarms == []

@@ -174,7 +174,7 @@ def test_a_node_whose_pod_wears_what_is_not_true_acknowledges_nothing():
     assert node.identity_of("ns/a") == number and node.acknowledgement.acknowledged == 0 and node.waiting
     node.update(parts.cluster, None, patience_over=True)
     assert node.identity_of("ns/a") == number + 1 and node.acknowledgement.acknowledged == had + 1 and not node.waiting
-    known = replace(answering, coming=frozenset())
+    known = replace(answering, pending=frozenset())
     node.update(parts.cluster, replace(node.published, revision=had + 2, namespaces={"ns": known}))
     assert node.identity_of("ns/a") == number + 1 and node.acknowledgement.acknowledged == had + 2
 
