@@ -124,8 +124,8 @@ are, so this one node holds something of every tenant:
 {_flow_table(worst)}
 
 It grows with the tenants whose rules name these pods, by six rows each (two protocols, original and reply, and \
-later \
-fragments), all in table OpenEgress; every other node is as above, with one row more for each egress rule of its own.
+later fragments), all in table DeferredEgress; every other node is as above, with one row more for each egress rule \
+of its own.
 """
 
 

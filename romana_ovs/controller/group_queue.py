@@ -194,7 +194,7 @@ class GroupQueue:
         made = self._made.get((False, number))
         if made is not None and isinstance(made.group, ClientGroup):
             return made.group
-        return ClientGroup(number, (), open=False)
+        return ClientGroup(number, (), deferred=False)
 
     def _keep(self, view: NodeView, standing: Verdicts) -> None:
         """Remember what the tables say now, and nothing else."""

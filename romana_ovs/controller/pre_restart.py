@@ -59,7 +59,8 @@ class PreRestartPods:
             self._rows = {}
         self._rows = {pod: row for pod, row in self._rows.items() if bridge.rows.get(pod) == row}
         pods = {
-            pod: replace(port, survivor=True) if pod in self._rows else port for pod, port in bridge.facts.pods.items()
+            pod: replace(port, pre_restart=True) if pod in self._rows else port
+            for pod, port in bridge.facts.pods.items()
         }
         lost = self.seconds_left(now) > 0
         return replace(bridge.facts, pods=MappingProxyType(pods), connections_lost=lost)
@@ -84,7 +85,7 @@ class PreRestartPods:
 
     def _survived(self, address: IPv4Address | None, ofport: int) -> bool:
         end = self.served.get(address) if address is not None else None
-        return end is not None and end.survivor and end.port == ofport
+        return end is not None and end.pre_restart and end.port == ofport
 
 
 def programmed_for(pod: PodKey, address: IPv4Address, uid: str) -> str:

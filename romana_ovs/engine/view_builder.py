@@ -135,8 +135,8 @@ def _local(member: EndpointRecord, worn: AssignedIdentity, port: PodPort, plan: 
         mac=port.mac or plan.mac(address),
         ofport=port.ofport,
         ports=pod.ports,
-        survivor=port.survivor,
-        formerly=worn.formerly,
+        pre_restart=port.pre_restart,
+        previous_ids=worn.formerly,
         uid=pod.uid,
     )
 

@@ -43,7 +43,7 @@ class PodPort:
 
     ofport: int
     mac: str | None = None
-    survivor: bool = False
+    pre_restart: bool = False
     uid: str = ""
 
 

@@ -1,4 +1,4 @@
-"""The few actions our flows use. Source: ovs-actions(7). Each renders itself in ovs-ofctl's words."""
+"""Represents the actions in use as values that render themselves in ovs-ofctl's syntax. Source: ovs-actions(7)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Ct:
-    """Send the packet through conntrack, in a zone or in the one that stands in a register; with `table` it comes back
+    """Send the packet through conntrack, in a constant zone or in that of a register; with `table` it is resubmitted
     there, tracked.
 
     `writes` (Load or Move into ct_mark and ct_label) need `commit`.
@@ -78,7 +78,7 @@ class Ct:
 
 @dataclass(frozen=True, slots=True)
 class CtClear:
-    """Forget what conntrack said of the packet: changed, it is another one, to be looked up anew."""
+    """Clear the conntrack state of the packet: a changed packet must be looked up again."""
 
     def text(self, tables: Mapping[str, int]) -> str:
         """As ovs-ofctl writes it."""
@@ -97,8 +97,8 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputBits:
-    """Send the packet out of the port whose number stands in a register."""
+class OutputReg:
+    """Send the packet out of the port whose number is in a register."""
 
     port: Bits
 
@@ -152,8 +152,8 @@ class Goto:
 
 
 @dataclass(frozen=True, slots=True)
-class ThroughMeter:
-    """Go on only as far as meter `number` lets packets pass; always first."""
+class ApplyMeter:
+    """Apply meter `number`, which drops packets above its rate; always first."""
 
     number: int
 
@@ -177,8 +177,8 @@ class PushMpls:
 class PopMpls:
     """Take an MPLS label off; what is under it is of `eth_type`.
 
-    Open vSwitch looks at what was under a label in a second pass, with a flow of the datapath of its own: what stands
-    before has a datapath flow that does not read the packet any further.
+    Open vSwitch reads the fields below a label in a second pass, with a megaflow of its own. So the megaflow of the
+    actions before it does not depend on these fields.
     """
 
     eth_type: int
@@ -194,12 +194,12 @@ Action = (
     | Ct
     | CtClear
     | Output
-    | OutputBits
+    | OutputReg
     | InPort
     | Resubmit
     | Conjunction
     | Goto
-    | ThroughMeter
+    | ApplyMeter
     | PushMpls
     | PopMpls
 )

@@ -1,7 +1,7 @@
-"""Cookies: `magic (16 bits) | feature (8) | hash of the origin (40)`.
+"""Computes cookies: `magic (16 bits) | feature (8) | hash of the origin (40)`.
 
-The magic tells our flows from anybody else's (and is never all ones), the hash leads back to the policy
-and rule: equal origins give equal cookies, after a restart too.
+The magic (never all ones) marks our flows. The hash identifies the policy and rule: equal origins have equal cookies,
+after a restart too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,6 @@ class Feature(IntEnum):
 
 
 def cookie(feature: Feature, origin: Origin) -> int:
-    """The 64-bit cookie of a flow of `feature` that exists because of `origin`."""
+    """The 64-bit cookie of a flow of `feature` and `origin`."""
     digest = blake2b(str(origin).encode(), digest_size=5).digest()
     return OURS | feature << FEATURE_SHIFT | int.from_bytes(digest, "big")

@@ -1,4 +1,4 @@
-"""The match fields we use, as Open vSwitch names and sizes them. Source: ovs-fields(7)."""
+"""Declares the match fields in use, with the names and sizes of Open vSwitch. Source: ovs-fields(7)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 
 class Shape(Enum):
-    """How a field's value is written in ovs-ofctl's words."""
+    """How a field's value is written in ovs-ofctl's syntax."""
 
     DECIMAL = "decimal"
     HEX = "hex"
@@ -85,7 +85,7 @@ _DECLARED = (
     Field("ct_label", 128, Shape.HEX),
     Field("ct_nw_src", 32, Shape.IPV4, needs=_IP),
     Field("ct_nw_dst", 32, Shape.IPV4, needs=_IP),
-    # Without ct_nw_proto, and a ct_state that implies an entry, ovs-ofctl drops a match on the ports unsaid.
+    # Without ct_nw_proto, and a ct_state that implies an entry, ovs-ofctl silently drops a match on the ports.
     Field("ct_nw_proto", 8, Shape.DECIMAL, maskable=False, needs=_IP),
     Field("ct_tp_src", 16, Shape.DECIMAL, needs=_IP),
     Field("ct_tp_dst", 16, Shape.DECIMAL, needs=_IP),
@@ -122,7 +122,7 @@ def _signed(text: str, bits: dict[str, int]) -> tuple[int, int]:
 
 
 def written(field: Field, value: int, mask: int) -> str:
-    """One match in ovs-ofctl's words, such as `nw_src=10.0.0.0/8` or `ct_state=+trk-new`."""
+    """One match in ovs-ofctl's syntax, such as `nw_src=10.0.0.0/8` or `ct_state=+trk-new`."""
     exact = mask == field.ones
     if field.name == "in_port" and value == LOCAL_PORT:
         return "in_port=LOCAL"

@@ -1,4 +1,4 @@
-"""A flow as a value, and its text in ovs-ofctl's words."""
+"""Represents a flow as a value, and renders it in the syntax of ovs-ofctl."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Match = tuple[FieldMatch, ...]
 
 
 class FlowKey(NamedTuple):
-    """What makes a flow one and the same in a switch (OpenFlow 1.5.1 section 6.4)."""
+    """The identity of a flow in a switch (OpenFlow 1.5.1 section 6.4)."""
 
     table: str
     priority: int
@@ -38,7 +38,7 @@ class FlowKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One flow: no actions means drop. `origin` says why it exists and is no part of its identity."""
+    """One flow; no actions means drop. `origin` is the reason for it and not part of its identity."""
 
     table: str
     priority: int
@@ -53,11 +53,11 @@ class Flow:
         return FlowKey(self.table, self.priority, self.match)
 
     def match_text(self) -> str:
-        """The match in ovs-ofctl's words, comma-separated; empty for a miss row."""
+        """The match in ovs-ofctl's syntax, comma-separated; empty for a miss row."""
         return match_text(self.match)
 
     def actions_text(self, tables: Mapping[str, int]) -> str:
-        """The actions in ovs-ofctl's words, with table numbers from `tables`."""
+        """The actions in ovs-ofctl's syntax, with table numbers from `tables`."""
         return ",".join(action.text(tables) for action in self.actions) or "drop"
 
     def text(self, tables: Mapping[str, int]) -> str:
@@ -77,7 +77,7 @@ _ORDER = {name: position for position, name in enumerate(FIELDS)}
 
 
 def match_text(match: Match) -> str:
-    """A match in ovs-ofctl's words; protocol words (`tcp`, `arp`) replace their prerequisites."""
+    """A match in ovs-ofctl's syntax; protocol names (`tcp`, `arp`) replace their prerequisites."""
     exact = {item.field: item.value for item in match if item.mask == item.declared.ones}
     kind, proto = exact.get("eth_type"), exact.get("nw_proto")
     hidden: set[str] = set()

@@ -1,7 +1,7 @@
-"""Flows as text for `ovs-ofctl add-flows`, as rows for JSON, and with names of tables for people.
+"""Renders flows as text for `ovs-ofctl add-flows`, as rows for JSON, and with names of tables for reading.
 
-Open vSwitch refuses a flow that names a meter which it does not have, and `add-flows` adds no meters. So text and
-rows that are to be loaded leave meters out of the actions and name them beside.
+Open vSwitch refuses a flow with an unknown meter, and `add-flows` adds no meters. So text and rows to be loaded have
+the meters beside the actions, not in them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TypedDict, cast
 
-from romana_ovs.pipeline.actions import ThroughMeter
+from romana_ovs.pipeline.actions import ApplyMeter
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import NO_METERS, Meter
 from romana_ovs.pipeline.symbols import symbols
@@ -21,7 +21,7 @@ from romana_ovs.pipeline.tables import TABLE_IDS
 class FlowRow(TypedDict):
     """One flow as JSON shows it (docs/design.md section 8); `match` and `actions` in ovs-ofctl's words.
 
-    `meter` is empty, or what `ovs-ofctl add-meter` takes to make the meter that a switch has before these actions.
+    `meter` is empty, or the argument of `ovs-ofctl add-meter` for the meter that these actions start with.
     """
 
     table: str
@@ -35,7 +35,7 @@ class FlowRow(TypedDict):
 
 
 _NAMES = cast("Mapping[str, int]", {name: name for name in TABLE_IDS})
-"""Tables by name where ovs-ofctl wants numbers: for reading, not for loading."""
+"""Tables by name instead of number: for reading, not for loading."""
 
 
 def ordered(flows: Iterable[Flow]) -> list[Flow]:
@@ -44,18 +44,18 @@ def ordered(flows: Iterable[Flow]) -> list[Flow]:
 
 
 def unmetered(item: Flow) -> Flow:
-    """The flow without its meter: what can be loaded into a switch that has no meters."""
-    if not any(isinstance(action, ThroughMeter) for action in item.actions):
+    """The flow without its meter action, for a switch without meters."""
+    if not any(isinstance(action, ApplyMeter) for action in item.actions):
         return item
-    return replace(item, actions=tuple(action for action in item.actions if not isinstance(action, ThroughMeter)))
+    return replace(item, actions=tuple(action for action in item.actions if not isinstance(action, ApplyMeter)))
 
 
 def _meter_of(item: Flow) -> int | None:
-    return next((action.number for action in item.actions if isinstance(action, ThroughMeter)), None)
+    return next((action.number for action in item.actions if isinstance(action, ApplyMeter)), None)
 
 
 def rows(flows: Iterable[Flow], meters: Mapping[int, Meter]) -> list[FlowRow]:
-    """The flows as JSON shows them, in the order of `ordered`; `meters` has those that the flows name."""
+    """The flows as JSON shows them, in the order of `ordered`; `meters` are those that the flows use."""
     return [
         FlowRow(
             table=item.table,
@@ -72,15 +72,15 @@ def rows(flows: Iterable[Flow], meters: Mapping[int, Meter]) -> list[FlowRow]:
 
 
 _METERS_HEAD = (
-    "# Meters: what `ovs-ofctl -O OpenFlow15 add-meter BRIDGE` takes. add-flows makes none and refuses flows that",
-    "# name a missing one, so below a row that goes through one is without it, and has it in the comment above.",
+    "# Meters: arguments of `ovs-ofctl -O OpenFlow15 add-meter BRIDGE`. add-flows makes none and refuses flows with a",
+    "# missing one, so the flows below are without their meters; the comment above a flow has its meter.",
 )
 
 
 def loadable(flows: Iterable[Flow], meters: Mapping[int, Meter] = NO_METERS) -> str:
     """Text that `ovs-ofctl -O OpenFlow15 add-flows FILE` accepts.
 
-    Tables, origins, meters and the names of what is in registers stand in comments.
+    Comments have tables, origins, meters and names of registers.
     """
     lines = [*_METERS_HEAD, *(f"# {meters[number].text()}" for number in sorted(meters))] if meters else []
     for table, held in groupby(ordered(flows), key=lambda item: item.table):
@@ -94,7 +94,7 @@ def loadable(flows: Iterable[Flow], meters: Mapping[int, Meter] = NO_METERS) -> 
 def readable(item: Flow) -> str:
     """One flow with the names of tables: `ConntrackZone priority=100,ip actions=ct(table=ConntrackState,zone=4097)`.
 
-    The names of what is in registers stand behind it, after a `#`.
+    Names of registers follow after a `#`.
     """
     match = item.match_text()
     head = f"{item.table} priority={item.priority}{',' + match if match else ''}"

@@ -1,8 +1,8 @@
-"""Meters: how fast a pod may open connections through conntrack, send ARP requests and fragments; declared once.
+"""Declares the meters of each pod: for new connections, ARP requests and fragments.
 
 Source: OpenFlow 1.5.1 section 7.3.4.5.
 
-Meters carry no cookie: that a number is of `METERS` makes a meter ours, and no other is ever touched.
+Meters have no cookie: a number in `METERS` marks a meter as ours, and no other is ever touched.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from romana_ovs.model.errors import PipelineError
 from romana_ovs.policy.view import Origin
 
 METERS = range(0x524F0000, 0x52520000)
-"""Numbers of our meters: the first, plus the OpenFlow port of the pod that the meter is about, plus _ARP for ARP and
-_FRAGMENTS for fragments."""
+"""Numbers of our meters: the first, plus the OpenFlow port of the pod, plus _ARP for ARP, _FRAGMENTS for fragments."""
 _PORTS = 0x10000
 _ARP, _FRAGMENTS = _PORTS, 2 * _PORTS
 ARP_RATE, ARP_BURST = 50, 100
-"""ARP requests of a pod a second, and how many of a pod that was quiet. Each target that is asked for is a flow of the
-datapath for ten seconds, and on the kernel's datapath each request is answered by ovs-vswitchd itself."""
+"""ARP requests of a pod a second, and the burst of a quiet pod. Each requested address is a megaflow for ten seconds,
+and with the kernel's datapath ovs-vswitchd itself answers each request."""
 BURST_SECONDS = 10
-"""How many seconds' worth of new connections a pod that was quiet may open at once."""
+"""Seconds' worth of new connections that a quiet pod may open at once."""
 FRAGMENT_BURST_SECONDS = 2
-"""How many seconds' worth of fragments a pod that was quiet may send at once. A fragment whose others never come is
+"""Seconds' worth of fragments that a quiet pod may send at once. A fragment of an unfinished datagram is
 kept for 15 seconds by the userspace datapath, of 5,000 at most, and for 30 by the kernel, of 4 MB."""
 
 
@@ -48,7 +47,7 @@ NO_METERS: Mapping[int, Meter] = MappingProxyType({})
 
 
 def meter_number(ofport: int) -> int:
-    """The number of the meter for the pod at this port. Raises PipelineError when no port has such a number."""
+    """The number of the connection meter of the pod at this port. Raises PipelineError for an invalid port number."""
     if not 0 <= ofport < _PORTS:
         raise PipelineError(f"port {ofport} has no meter")
     return METERS[ofport]
@@ -65,7 +64,7 @@ def fragment_meter_number(ofport: int) -> int:
 
 
 def setting_of(number: int) -> str:
-    """The setting that makes this meter, and with which 0 does without it; empty for one that there always is."""
+    """The setting whose value 0 removes this meter; empty for one that always exists."""
     return {0: "new_connections", _FRAGMENTS: "fragments"}.get((number - METERS.start) // _PORTS * _PORTS, "")
 
 
@@ -79,6 +78,6 @@ def arp_meter(ofport: int, origin: Origin) -> Meter:
     return Meter(arp_meter_number(ofport), ARP_RATE, ARP_BURST, origin)
 
 
-def opening_meter(ofport: int, rate: int, origin: Origin) -> Meter:
+def connection_meter(ofport: int, rate: int, origin: Origin) -> Meter:
     """The meter for the pod at `ofport`, which may open `rate` connections a second."""
     return Meter(meter_number(ofport), rate, rate * BURST_SECONDS, origin)

@@ -1,4 +1,4 @@
-"""Priority bands, by table. A flow of a table has one of its priorities; nothing else knows the numbers."""
+"""Declares the priorities of each table. Every flow has one of its table's priorities; the numbers are here only."""
 
 from __future__ import annotations
 
@@ -6,72 +6,72 @@ from enum import IntEnum
 
 
 class SpoofGuard(IntEnum):
-    """Who sent it."""
+    """Packets by port: of pods, other nodes, and the node itself."""
 
-    REFUSED = 300
-    """A pod's address arriving from the gateway."""
+    DENY = 300
+    """The node's own addresses, and pods' addresses that arrive from the gateway."""
     SOURCE = 200
     OUTSIDE = 100
     MISS = 0
 
 
 class SourceMac(IntEnum):
-    """A pod's own MAC, part by part, so that few datapath flows refuse all others."""
+    """A pod's own MAC, part by part, so that few megaflows drop all others."""
 
     PART = 100
     MISS = 0
 
 
 class DestinationMac(IntEnum):
-    """The MAC of all next hops, likewise."""
+    """The MAC of all next hops, part by part."""
 
     PART = 100
     MISS = 0
 
 
 class Fragments(IntEnum):
-    """How many pieces of packets a pod may send."""
+    """Fragments of pods."""
 
-    LIMITED = 100
+    METERED = 100
     MISS = 0
 
 
 class ArpSpoofGuard(IntEnum):
-    """Who asks."""
+    """Senders of ARP requests."""
 
     UNSPECIFIED = 300
     POD = 200
-    ASK = 100
+    REQUEST = 100
     MISS = 0
 
 
 class ArpSelf(IntEnum):
-    """Asking as another; asking for its own address."""
+    """Spoofed requests, and requests for the sender's own address."""
 
-    WRONG = 200
-    ASK = 100
+    SPOOFED = 200
+    REQUEST = 100
     MISS = 0
 
 
 class ArpResponder(IntEnum):
-    """The answer."""
+    """Replies to ARP requests."""
 
-    ANSWER = 100
+    REPLY = 100
     MISS = 0
 
 
 class Compare(IntEnum):
-    """Bits that differ."""
+    """Pairs of different bits."""
 
     DIFFERENT = 100
     MISS = 0
 
 
 class L3Forward(IntEnum):
-    """Where it goes: by prefixes alone."""
+    """Destinations by prefix, and single addresses."""
 
     ENDPOINT = 400
-    """Pods' and the node's own addresses that are not from this node's share of the plan: exact."""
+    """Single addresses of pods and of the node that are not in this node's share of the plan."""
     NETWORK = 200
     SPECIAL = 150
     """Multicast, broadcast, unspecified, loopback."""
@@ -80,94 +80,94 @@ class L3Forward(IntEnum):
 
 
 class L3ForwardNode(IntEnum):
-    """Which node's share of the plan it is."""
+    """Nodes by host bits."""
 
     HOST = 300
     MISS = 0
 
 
 class L3ForwardLocal(IntEnum):
-    """Who has an address of this node's share."""
+    """Single addresses of this node's share of the plan."""
 
     ENDPOINT = 400
     MISS = 0
 
 
 class ConntrackZone(IntEnum):
-    """Into conntrack, or on to the next bridge."""
+    """Which conntrack zone, or on to the next bridge."""
 
     TRANSIT = 300
     SELF = 250
     """A pod's packets to itself."""
-    QUESTION = 200
-    """TCP that one node asks another about: judged by policy alone, as it fits no window of its connection."""
-    RESERVED = 190
-    """An end elsewhere with an address in the plan's network that is not from the plan."""
+    REVALIDATION = 200
+    """TCP revalidation packets: they bypass conntrack, as they fit no window of their connection."""
+    OUT_OF_PLAN = 190
+    """The other end has an address in the plan's network that the plan did not give."""
     FIRST_BLOCK = 175
     REMOTE = 170
-    """A shared tenant's pod here and an end on another node: by whose tenant is there."""
+    """A pod of a shared tenant and an end on another node: the zone of the other end's tenant."""
     SHARED = 160
-    """Both ends here, or one here: by whose tenant is not shared."""
+    """Both ends local: the zone of the tenant that is not shared."""
     TENANT = 150
-    HERE = 140
-    TRACK = 100
+    LOCAL = 140
+    DEFAULT = 100
     MISS = 0
 
 
 class ConntrackState(IntEnum):
-    """The conntrack table of docs/dataplane.md."""
+    """Rows of the conntrack table in docs/dataplane.md."""
 
     RELATED_OWN = 730
     """ICMP errors that the node itself sends about connections to itself."""
     RELATED_NODE = 720
-    """And about those of its pods: it is a router on every way of theirs."""
+    """ICMP errors that the node itself sends about connections of its pods, as their router."""
     RELATED = 700
     INVALID = 500
-    TURNED = 400
-    """A TCP connection opened against a tracked one."""
+    REVERSED = 400
+    """TCP SYN in the reply direction of a known connection."""
     REPLY = 300
-    LOST = 250
-    """TCP without SYN: of connections that were lost."""
-    STRAY = 200
+    PICKUP = 250
+    """TCP without SYN, of connections that may have been lost."""
+    UNSOLICITED = 200
     ORIGINAL = 150
     DECIDE = 100
     MISS = 0
 
 
 class ClientServer(IntEnum):
-    """Who is client and who is server."""
+    """Client and server by direction; clients whose identity changed."""
 
     FORGED = 300
-    """An ICMP error that a pod sends about a connection of others."""
-    LOST = 250
-    ANSWERED = 240
-    KNOWN = 150
-    """The client has the identity that its connection is remembered with."""
-    FORMER = 140
-    FORMER_OTHER = 130
-    STALE = 120
-    STALE_OTHER = 110
-    ROLE = 100
+    """An ICMP error that a pod sends about another pod's connection."""
+    PICKUP = 250
+    REVALIDATED = 240
+    SAME_ID = 150
+    """The client still has the identity that is committed with its connection."""
+    PREVIOUS_ID = 140
+    PREVIOUS_ID_OTHER = 130
+    CHANGED_ID = 120
+    CHANGED_ID_OTHER = 110
+    DEFAULT = 100
     MISS = 0
 
 
 class Egress(IntEnum):
-    """What the client's node decides."""
+    """Egress rules that the client's node decides."""
 
     ELSEWHERE = 700
     OWN_NODE = 600
-    CUT_OFF = 500
+    TENANTLESS = 500
     UNSELECTED = 400
     ALLOW = 350
     CONJUNCTION = 340
     CLAUSE = 330
     NOT_A_POD = 200
-    OPEN = 100
+    DEFERRED = 100
     MISS = 0
 
 
-class OpenEgress(IntEnum):
-    """What the server's node decides of the client's egress."""
+class DeferredEgress(IntEnum):
+    """Egress rules that the server's node decides."""
 
     ELSEWHERE = 500
     DECIDED = 400
@@ -175,21 +175,21 @@ class OpenEgress(IntEnum):
     CONJUNCTION = 200
     CLAUSE = 100
     NOT_ADMITTED = 50
-    """A reply that open egress rules do not admit: whether they had to, the client's node knows."""
+    """A reply that no deferred rule admits. Only the client's node knows whether one had to."""
     MISS = 0
 
 
 class Tenancy(IntEnum):
-    """Whether the tenants may meet."""
+    """Pairs of tenants."""
 
-    REFUSED = 400
+    DENY = 400
     OUTSIDE = 300
-    PASS = 100
+    ALLOW = 100
     MISS = 0
 
 
 class Ingress(IntEnum):
-    """What the server's node decides."""
+    """Ingress rules and isolation levels."""
 
     ALLOW = 300
     CONJUNCTION = 200
@@ -198,42 +198,42 @@ class Ingress(IntEnum):
 
 
 class ConntrackCommit(IntEnum):
-    """Remembering what was accepted."""
+    """Accepted packets by whether their connection is committed."""
 
     FRAGMENT = 500
-    QUESTION_OPEN = 460
-    QUESTION = 450
+    REVALIDATION_DEFERRED = 460
+    REVALIDATION = 450
     CONFIRMED = 420
-    """A reply shows that the direction of an entry was guessed right."""
+    """A reply that confirms the guessed direction of a loose entry."""
     REPLY = 400
-    LOOSE_LIMITED = 370
-    LOOSE_ANEW = 360
+    LOOSE_METERED = 370
+    LOOSE_FORCED = 360
     LOOSE = 350
-    ORPHAN = 300
-    KNOWN = 200
-    ANEW = 150
-    LIMITED = 120
-    """A local pod's new connections that leave the node: as many a second as its meter lets pass."""
+    MIDSTREAM = 300
+    COMMITTED = 200
+    FORCED = 150
+    METERED = 120
+    """New connections of a local pod that leave the node pass the pod's meter."""
     COMMIT = 100
     MISS = 0
 
 
 class ConntrackRevoke(IntEnum):
-    """Forgetting what is refused."""
+    """Denied packets by what happens to their connection."""
 
     RELATED = 310
-    QUESTION = 300
-    LOST = 280
-    RENEW = 250
-    RETRY = 200
-    ASK = 150
-    FORGET = 100
+    REVALIDATION = 300
+    PICKUP = 280
+    UPDATE_ID = 250
+    REEVALUATE = 200
+    REVALIDATE = 150
+    REVOKE = 100
     MISS = 0
 
 
 class Output(IntEnum):
-    """Out of the bridge."""
+    """Out of the bridge's ports."""
 
-    QUESTION = 200
+    REVALIDATION = 200
     OUT = 100
     MISS = 0

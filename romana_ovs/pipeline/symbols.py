@@ -1,4 +1,4 @@
-"""Names the bits of registers, and of conntrack's mark and label, that flows match and write: for people."""
+"""Renders the registers and conntrack bits that a flow matches and writes by their names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _DECLARED: Mapping[str, tuple[Register, ...]] = MappingProxyType(
         for field in {register.bits.field for register in _ALL}
     }
 )
-"""The registers that are bits of each field."""
+"""The registers in each field."""
 
 
 def symbols(item: Flow) -> str:
-    """What a flow matches and writes of registers, by name: `side=local exit=trunk -> direction=original`.
+    """What a flow matches and writes, by name: `pkt_source=local pkt_destination=trunk -> direction=original`.
 
     Empty for a flow without any. Numbers of more than 16 bits are in hexadecimal; `client_id=sender_id` is a move.
     """

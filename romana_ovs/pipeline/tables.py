@@ -1,4 +1,4 @@
-"""The tables, in the order of the switch, and the one function that builds a flow.
+"""Declares the tables in the order of the switch, and builds flows that are checked against the declarations.
 
 To add a table: declare it here at its place, give it a class in `priorities`, and run `make docs`.
 """
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Action, Conjunction, Ct, Goto, Load, Move, Resubmit, ThroughMeter
+from romana_ovs.pipeline.actions import Action, ApplyMeter, Conjunction, Ct, Goto, Load, Move, Resubmit
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import Flow, canonical
@@ -19,7 +19,7 @@ from romana_ovs.policy.view import Origin
 
 _L3 = frozenset({"eth_type", "nw_src", "nw_dst"})
 _L3_ABOUT = frozenset({"ct_state", "ct_nw_src", "ct_nw_dst"})
-"""Ends of the connection that an ICMP error is about."""
+"""Addresses of the connection that an ICMP error quotes."""
 _PORTS = frozenset(
     {
         "eth_type",
@@ -40,7 +40,7 @@ _PORTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: what it decides, what it may match and write, where it may lead, its priorities.
+    """A table: its purpose, what its flows may match and write, where they may lead, and their priorities.
 
     `matches` and `writes` are field names (registers as `reg0`); `leads_to` are names of tables, reached by
     goto or out of conntrack. A packet that no flow takes is dropped.
@@ -61,7 +61,7 @@ def _names(*names: str) -> frozenset[str]:
 TABLES: tuple[Table, ...] = (
     Table(
         "SpoofGuard",
-        "Who sent the packet: a pod on its own port with its own address, another node, or the node itself.",
+        "Accepts packets of a pod on its own port with its own address, of another node, or of the node itself.",
         _names("in_port", "eth_src", "vlan_tci", "tun_src", "eth_type", "nw_src", "arp_op", "arp_spa", "arp_sha"),
         _names("reg0", "reg1", "reg2", "reg3", "reg11", "reg14"),
         ("ArpSpoofGuard", "SourceMac", "DestinationMac"),
@@ -69,7 +69,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "SourceMac",
-        "A pod's frames have to come from its own MAC: four bits after the other, the first wrong ones are the last.",
+        "Drops frames of a pod that do not come from its MAC. Compares four bits at a time, to make few megaflows.",
         _names("eth_src", "reg0", "reg13"),
         _names("reg0", "reg13", "reg15"),
         ("SourceMac", "DestinationMac", "Compare"),
@@ -77,7 +77,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "DestinationMac",
-        "Frames have to go to the MAC of all next hops: likewise.",
+        "Drops frames that are not for the next-hop MAC, likewise.",
         _names("eth_dst", "reg13"),
         _names("reg13"),
         ("DestinationMac", "Fragments"),
@@ -85,7 +85,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Fragments",
-        "A pod's fragments pass its meter: they wait in conntrack for the rest, and there is room for so many of all.",
+        "Meters the fragments of each pod: all pods share the room that conntrack has for unfinished datagrams.",
         _names("in_port", "eth_type", "nw_frag"),
         frozenset(),
         ("L3Forward",),
@@ -93,7 +93,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ArpSpoofGuard",
-        "A pod has to ask with its own MAC and address. Nothing is flooded, and nobody else sees the request.",
+        "Drops ARP requests of a pod that do not come from its MAC and address. No request is flooded.",
         _names("eth_type", "eth_src", "arp_op", "arp_spa", "arp_sha", "reg0"),
         _names("reg0", "reg13", "reg15"),
         ("ArpSelf", "Compare"),
@@ -101,7 +101,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ArpSelf",
-        "Nobody is answered who asks for the address that it has itself.",
+        "Drops ARP requests for the sender's own address.",
         _names("eth_type", "arp_op", "reg0"),
         _names("reg0", "reg13", "reg15"),
         ("ArpResponder", "Compare"),
@@ -109,7 +109,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ArpResponder",
-        "Every ARP request gets one answer: the MAC of all next hops.",
+        "Answers every ARP request with the next-hop MAC.",
         _names("eth_type", "arp_op", "reg0"),
         _names("eth_src", "eth_dst", "arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", "reg13"),
         (),
@@ -117,8 +117,8 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "L3Forward",
-        "Where the destination is: outside, or in the address plan. Also single addresses that are not of this node's "
-        "share of the plan.",
+        "Finds the way to the destination: outside, inside the address plan, or a single address that is not in this "
+        "node's share of the plan.",
         _L3,
         _names("eth_src", "eth_dst", "reg0", "reg4", "reg5", "reg6", "reg11", "reg12", "reg13", "reg15"),
         ("L3ForwardNode", "ConntrackZone", "Compare"),
@@ -126,7 +126,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "L3ForwardNode",
-        "On which node an address of the plan is, by its host bits.",
+        "Finds the node of an address of the plan, by the host bits.",
         _L3,
         _names("reg0", "reg11", "reg12"),
         ("L3ForwardLocal", "ConntrackZone"),
@@ -134,7 +134,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "L3ForwardLocal",
-        "Who has an address of this node's share: a pod here, or the node.",
+        "Finds the local pod, or the node itself, with an address of this node's share of the plan.",
         _L3,
         _names("eth_src", "eth_dst", "reg0", "reg4", "reg5", "reg6", "reg11", "reg13", "reg15"),
         ("ConntrackZone", "Compare"),
@@ -142,7 +142,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ConntrackZone",
-        "Transit between trunks passes unchanged; everything else goes through the conntrack zone of its tenant.",
+        "Sends packets through the conntrack zone of their tenant; transit between trunks passes unchanged.",
         _names("eth_type", "nw_src", "nw_dst", "nw_proto", "reg0", "reg11"),
         _names("tun_dst", "reg0", "reg11"),
         ("ConntrackState", "ClientServer", "Output"),
@@ -150,7 +150,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ConntrackState",
-        "What conntrack and the sender's direction mark say: original, reply, orphan or nothing valid.",
+        "Sets the direction from the conntrack state and the sender's direction mark: original, reply or midstream.",
         _names(
             "eth_type",
             "nw_src",
@@ -169,8 +169,8 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ClientServer",
-        "Client and server of the connection, whichever of them sent this packet, and whether a reply from another "
-        "node was judged by the identity that its client has now.",
+        "Sets client and server of the connection, whichever of them sent this packet. Revalidates replies to local "
+        "clients whose identity changed.",
         _names("eth_type", "nw_proto", "ct_mark", "reg0", "reg4"),
         _names(
             "eth_dst",
@@ -197,23 +197,23 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Egress",
-        "On the client's node: egress as far as it can be decided here, else marked open.",
+        "On the client's node: decides egress rules with numeric ports and addresses, and defers others.",
         _L3 | _L3_ABOUT | _PORTS | _names("conj_id", "reg0", "reg1", "reg7", "reg8"),
         _names("reg0"),
-        ("OpenEgress", "ConntrackCommit", "ConntrackRevoke"),
+        ("DeferredEgress", "ConntrackCommit", "ConntrackRevoke"),
         priorities.Egress,
     ),
     Table(
-        "OpenEgress",
-        "On the server's node: egress rules with selectors or named ports, for clients marked open.",
+        "DeferredEgress",
+        "On the server's node: decides the deferred egress rules, those with selectors or named ports.",
         _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
         _names("reg0"),
         ("Tenancy", "ConntrackCommit", "ConntrackRevoke"),
-        priorities.OpenEgress,
+        priorities.DeferredEgress,
     ),
     Table(
         "Tenancy",
-        "On the server's node: tenants are apart, but for shared ones.",
+        "On the server's node: separates tenants, except from shared ones.",
         _L3 | _names("reg0", "reg7", "reg9"),
         frozenset(),
         ("Ingress", "ConntrackRevoke"),
@@ -221,7 +221,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Ingress",
-        "On the server's node: what policies, or the isolation level, admit to the server.",
+        "On the server's node: decides ingress rules or, without them, the isolation level.",
         _L3 | _L3_ABOUT | _PORTS | _names("conj_id", "reg0", "reg7", "reg10"),
         frozenset(),
         ("ConntrackCommit", "ConntrackRevoke"),
@@ -229,7 +229,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ConntrackCommit",
-        "The connection is remembered with its client's identity, unless it is already.",
+        "Commits an accepted connection with its client's identity, unless that is done.",
         _names("in_port", "eth_type", "nw_proto", "nw_frag", "ct_state", "ct_mark", "ct_label", "reg0", "reg7"),
         _names(
             "eth_dst",
@@ -248,7 +248,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ConntrackRevoke",
-        "A refused connection loses its mark, so that its replies stop too.",
+        "Clears the mark of a denied connection, so that its replies stop too.",
         _names("eth_type", "nw_proto", "nw_frag", "ct_state", "ct_label", "reg0"),
         _names("reg0"),
         ("ClientServer", "Output"),
@@ -256,7 +256,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Output",
-        "Out of the port: to a pod or the node as it is, to another node with identity and marks in the source MAC.",
+        "Sends packets out: to another node with identity and marks in the source MAC.",
         _names("reg0"),
         _names("eth_src", "tun_dst"),
         (),
@@ -264,7 +264,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Compare",
-        "Called by others: whether two registers differ, bit by bit.",
+        "Compares two registers bit by bit. Other tables resubmit to it.",
         _names("reg13", "reg15"),
         _names("reg0"),
         (),
@@ -311,7 +311,7 @@ def _joined(table: Table, match: Iterable[Condition]) -> dict[str, tuple[int, in
         if name not in table.matches:
             raise PipelineError(f"table {table.name} does not match {name}")
         if value & ~mask or mask & ~field.ones or (mask != field.ones and not field.maskable):
-            raise PipelineError(f"table {table.name}: {name}={value:#x}/{mask:#x} is no valid match")
+            raise PipelineError(f"table {table.name}: {name}={value:#x}/{mask:#x} is not a valid match")
         _join(conditions, name, value, mask)
         for need, wanted in field.needs:
             _join(conditions, need, wanted, FIELDS[need].ones)
@@ -343,5 +343,5 @@ def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
             raise PipelineError(f"table {table.name}: goto {action.table} must be last and go forward")
         if isinstance(action, Conjunction) and len({type(item) for item in actions}) > 1:
             raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")
-        if isinstance(action, ThroughMeter) and position:
+        if isinstance(action, ApplyMeter) and position:
             raise PipelineError(f"table {table.name}: a meter must come first")

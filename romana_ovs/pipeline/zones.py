@@ -1,15 +1,15 @@
-"""Conntrack zones: one for each tenant with connections on a bridge, and a common one, so that limits are its own.
+"""Assigns conntrack zones: one for each tenant with connections on a bridge, and a common one, so that limits apply.
 
-A zone is chosen by the ends, the same in both directions: the tenant of the one local pod; where both ends are local,
-the tenant of the one that is not shared; where a shared tenant's pod has to do with an address of the plan on another
-node, the tenant whose address that is (compile/shared.py); the common zone where no end is a pod here, or both are and
-both are shared, and for the nodes' own addresses of the plan. So what one tenant fills is its own. Zones are never
-shared between bridges of one ovs-vswitchd, whose table is one: pods could bypass all policy (docs/dataplane.md). A
-number follows from the bridge's host number and the tenant's first range of segments, so that it survives restarts.
+The two ends select a zone, the same in both directions: the tenant of the only local pod; if both ends are local, the
+tenant that is not shared; if a shared tenant's pod here communicates with an address of the plan on another node, the
+tenant of that address (compile/shared_zones.py). The common zone is for the rest: neither end is a local pod, or both
+are of shared tenants, or the other end is a node's own address in the plan. So a tenant can fill its own zones only.
+Bridges of one ovs-vswitchd have one connection table and never share a zone: pods could bypass all policy
+(docs/dataplane.md). A zone's number depends on the bridge's host number and the tenant's first range of segments only,
+so that it survives restarts.
 
-What an address on another node tells is its segment, not its tenant. Tenants own aligned runs of segments, mostly of
-one size (`usual_run`): each such block has one index. A tenant with more has a zone for each; together they may have
-what one tenant may.
+An address on another node shows its segment, not its tenant. Tenants own aligned runs of segments, mostly of one size
+(`usual_run`): each such block has one index. A tenant with several blocks has a zone for each, which share its limit.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import LocalPod, NodeView
 
 INDEX_BITS = 12
-"""Bits of a zone's number that tell tenants apart. With 15 segment bits, tenants may come to share a zone."""
+"""Bits of a zone number for the tenant. With 15 segment bits, two tenants may share a zone."""
 SLOTS = 14
-"""Bridges of one ovs-vswitchd whose zones are apart: those whose host numbers differ by less than this, at least."""
+"""Bridges of one ovs-vswitchd have different zones if their host numbers differ by less than this."""
 COMMON = ""
-"""In the place of a tenant: the zone of connections that are no single tenant's."""
+"""Instead of a tenant: the zone of connections that belong to no single tenant."""
 COMMON_INDEX = 0
-"""No tenant's: segment index 0 holds the nodes' own addresses."""
+"""The index of no tenant: segment 0 has the nodes' own addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def zone(host: int, index: int) -> int:
 
 
 def colliding(hosts: Mapping[str, int]) -> Mapping[str, str]:
-    """Nodes whose bridges would share zones, each with the first by name that has them; `hosts` are of one vswitchd."""
+    """Nodes whose bridges would share zones, each with the first node by name; `hosts` are of one ovs-vswitchd."""
     first: dict[int, str] = {}
     owners = {node: first.setdefault(slot(hosts[node]), node) for node in sorted(hosts)}
     return MappingProxyType({node: owner for node, owner in owners.items() if owner != node})
@@ -66,23 +66,24 @@ def common_zone(host: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Whose a zone is: a tenant's (several with commas between them, or COMMON), and which part of what it may have."""
+    """The tenant of a zone (several, separated by commas, or COMMON), and the zone's part of the tenant's limit."""
 
     tenant: str
     part: int = 1
-    """1 is all of it, 2 half of it, and so on."""
+    """The divisor: 1 is the whole limit, 2 half of it, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How segments make indexes of zones: a block of neighbours has one.
+    """Maps segments to zone indexes: a block of neighbouring segments has one index.
 
-    `bits` of a segment's number count inside its block; the lowest `lost` of them have no room in an index. The first
-    block is none: segment 0 is the nodes', and what is left of it is given out in pieces, at the very last.
+    The lowest `bits` of a segment number count inside its block; the lowest `dropped` of these do not fit into an
+    index.
+    The first block is not one zone: segment 0 belongs to the nodes, and tenants get the rest of it in pieces, last.
     """
 
     bits: int
-    lost: int
+    dropped: int
 
     @classmethod
     def of(cls, plan: Plan) -> Blocks:
@@ -98,7 +99,7 @@ class Blocks:
     def index(self, segment: int) -> int:
         """The index of the zone of a segment."""
         first = segment >> self.bits << self.bits
-        return (first or segment) >> self.lost & (1 << INDEX_BITS) - 1
+        return (first or segment) >> self.dropped & (1 << INDEX_BITS) - 1
 
     def indexes(self, runs: Iterable[IdentityMatch]) -> Iterator[int]:
         """The indexes of all segments of these runs; some may come twice."""
@@ -108,32 +109,32 @@ class Blocks:
                 yield self.index(segment)
 
     def home(self, runs: Iterable[IdentityMatch]) -> int:
-        """The index of the zone that the local pods of the tenant with these runs have: its first own one."""
+        """The zone index of local pods of the tenant with these runs: the first index of its own."""
         return next((index for index in self.indexes(runs) if index != COMMON_INDEX), COMMON_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeZones:
-    """The zones of a node's bridge: that of each local pod, and of each zone, by number, whose it is."""
+    """The zones of a node's bridge: that of each local pod, and the share of each zone by number."""
 
     pods: Mapping[PodKey, PodZone]
     shares: Mapping[int, Share]
 
 
 def zone_inputs(view: NodeView) -> object:
-    """What `node_zones` depends on; as long as this is equal, so is that."""
+    """The inputs of `node_zones`: while these are equal, so is the result."""
     pods = tuple((pod.key, pod.segment.tenant, segment_of(pod.identity)) for pod in view.pods)
     return pods, view.tenants, view.settings, view.host
 
 
 def node_zones(view: NodeView) -> NodeZones:
-    """Where the connections of local pods are, and every zone of the bridge.
+    """The zones of the local pods, and every zone of the bridge.
 
-    The zones are those of tenants with pods here and, where a shared tenant has one, those of all tenants: their pods
-    elsewhere may have connections with it.
+    These are the zones of tenants with pods here and, if a shared tenant has one, those of all tenants, whose pods on
+    other nodes may connect to it.
 
-    A tenant with several zones may have half of what it may have in the first one, which its pods here use, and the
-    other half in equal parts in the others.
+    A tenant with several zones has half of its limit in the first one, which its local pods use, and the other half in
+    equal parts in the others.
     """
     blocks = Blocks.of(Plan.of(view.settings))
     pods = {pod.key: _pod_zone(view, pod, blocks) for pod in view.pods}

@@ -43,7 +43,7 @@ def charges_of(group: Group) -> Charges:
 
 
 def _lists(group: Group) -> tuple[tuple[Allow, ...], ...]:
-    return (group.ingress, group.open_egress) if isinstance(group, ServerGroup) else (group.accepted,)
+    return (group.ingress, group.deferred_egress) if isinstance(group, ServerGroup) else (group.accepted,)
 
 
 def _peers(allow: Allow) -> int:
@@ -113,5 +113,5 @@ def _without(group: G, owners: set[str] | None) -> G:
         return tuple(allow for allow in allows if allow.origin.namespace not in owners)
 
     if isinstance(group, ServerGroup):
-        return replace(group, ingress=others(group.ingress), open_egress=others(group.open_egress))
+        return replace(group, ingress=others(group.ingress), deferred_egress=others(group.deferred_egress))
     return replace(group, accepted=others(group.accepted))

@@ -41,7 +41,7 @@ class Draft:
     name: Digest
     first: tuple[Allow, ...]
     second: tuple[Allow, ...] = ()
-    open: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,19 @@ def grants_name(kind: str, grants: Iterable[Grant], tenant: str | None) -> Diges
     return hashed.digest()
 
 
-def server_draft(ingress: Iterable[Entry], open_egress: Iterable[Entry], names: Iterable[Digest]) -> Draft:
+def server_draft(ingress: Iterable[Entry], deferred_egress: Iterable[Entry], names: Iterable[Digest]) -> Draft:
     """The draft of a server group; `names` are those of what it was made from."""
-    one, two = _sorted(ingress), _sorted(open_egress)
+    one, two = _sorted(ingress), _sorted(deferred_egress)
     name = _name(b"server", names)
     digest = _join(name, one, two)
     return Draft(digest, name, tuple(each.allow for each in one), tuple(each.allow for each in two))
 
 
-def client_draft(accepted: Iterable[Entry], names: Iterable[Digest], *, leaves_open: bool) -> Draft:
-    """The draft of a client group; `leaves_open`: the destination's node may admit more."""
+def client_draft(accepted: Iterable[Entry], names: Iterable[Digest], *, deferred: bool) -> Draft:
+    """The draft of a client group; `deferred`: it has rules that the server's node decides."""
     listed = _sorted(accepted)
-    name = _name(b"client, open" if leaves_open else b"client", names)
-    return Draft(_join(name, listed), name, tuple(each.allow for each in listed), open=leaves_open)
+    name = _name(b"client, deferred" if deferred else b"client", names)
+    return Draft(_join(name, listed), name, tuple(each.allow for each in listed), deferred=deferred)
 
 
 def numbers(names: Mapping[Digest, Digest]) -> dict[Digest, int]:
@@ -101,12 +101,12 @@ def numbers(names: Mapping[Digest, Digest]) -> dict[Digest, int]:
 
 def server_group(draft: Draft, number: int) -> ServerGroup:
     """The server group that `draft` becomes."""
-    return ServerGroup(number, ingress=draft.first, open_egress=draft.second)
+    return ServerGroup(number, ingress=draft.first, deferred_egress=draft.second)
 
 
 def client_group(draft: Draft, number: int) -> ClientGroup:
     """The client group that `draft` becomes."""
-    return ClientGroup(number, accepted=draft.first, open=draft.open)
+    return ClientGroup(number, accepted=draft.first, deferred=draft.deferred)
 
 
 def membership(drafts: Drafts, servers: dict[Digest, int], clients: dict[Digest, int]) -> Membership:

@@ -21,7 +21,7 @@ from romana_ovs.policy.budget import bounded
 from romana_ovs.policy.groups import Draft, Drafts, Entry
 from romana_ovs.policy.resolve_cache import PolicyMemo, ProfileMemo, ResolveCache, Share
 from romana_ovs.policy.selection import Profile
-from romana_ovs.policy.view import Allow, LocalPod, NodeView, Origin, TenantPass, Verdicts
+from romana_ovs.policy.view import Allow, LocalPod, NodeView, Origin, TenantAllow, Verdicts
 
 __all__ = ["ISOLATION", "TENANT", "ResolveCache", "resolve"]
 
@@ -31,7 +31,7 @@ TENANT = "Tenant"
 """Kind of the origin of a tenant pass; its name is the server's tenant."""
 
 Group = TypeVar("Group")
-_CLOSED = Drafts(groups.server_draft((), (), ()), groups.client_draft((), (), leaves_open=False))
+_CLOSED = Drafts(groups.server_draft((), (), ()), groups.client_draft((), (), deferred=False))
 """The groups of a pod that nothing is admitted to, or from."""
 
 
@@ -89,7 +89,7 @@ def _drafts(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, cache
 def _drafted(shares: list[Share], segment: SegmentKey, own: int | None, view: NodeView) -> Drafts:
     selected = any(share.means.isolates_egress for share in shares)
     if segment.tenant == NO_TENANT and view.settings.isolation is not Isolation.NONE:
-        nothing = groups.client_draft((), (), leaves_open=False) if selected else None
+        nothing = groups.client_draft((), (), deferred=False) if selected else None
         return Drafts(groups.server_draft((), (), ()), nothing)
     if any(share.means.isolates_ingress for share in shares):
         ingress: Iterable[Entry] = [each for share in shares for each in share.ingress]
@@ -97,14 +97,14 @@ def _drafted(shares: list[Share], segment: SegmentKey, own: int | None, view: No
     else:
         level = groups.entry(_isolation(segment, own, view))
         ingress, names = [level], [level.digest]
-    names += [name for share in shares for name in share.names.open_egress]
-    server = groups.server_draft(ingress, (each for share in shares for each in share.open_egress), names)
+    names += [name for share in shares for name in share.names.deferred_egress]
+    server = groups.server_draft(ingress, (each for share in shares for each in share.deferred_egress), names)
     if not selected:
         return Drafts(server, None)
     client = groups.client_draft(
         (each for share in shares for each in share.accepted),
         (name for share in shares for name in share.names.accepted),
-        leaves_open=any(share.means.open for share in shares),
+        deferred=any(share.means.deferred for share in shares),
     )
     return Drafts(server, client)
 
@@ -133,7 +133,7 @@ def _verdicts(drafts: Mapping[PodKey, Drafts], view: NodeView, cache: ResolveCac
         servers=tuple(sorted(cache.servers.values(), key=lambda group: group.number)),
         clients=tuple(sorted(cache.clients.values(), key=lambda group: group.number)),
         tenancy=_tenancy(view) if separate else None,
-        cut_off=peers.runs_of(NO_TENANT, view) if separate else (),
+        tenantless=peers.runs_of(NO_TENANT, view) if separate else (),
     )
 
 
@@ -153,13 +153,13 @@ def _made(
     return {key: known[key] if key in known else make(draft, key[1]) for key, draft in wanted.items()}
 
 
-def _tenancy(view: NodeView) -> tuple[TenantPass, ...]:
+def _tenancy(view: NodeView) -> tuple[TenantAllow, ...]:
     """For every local tenant, whose clients its servers may consider."""
-    found: list[TenantPass] = []
+    found: list[TenantAllow] = []
     for tenant in sorted({pod.segment.tenant for pod in view.pods} - {NO_TENANT}):
         origin = Origin(TENANT, name=tenant)
         runs = sorted(peers.runs_of(tenant, view))
         shared = tenant in view.settings.shared_tenants
         clients: list[IdentityMatch | None] = [None] if shared else [*runs]
-        found += (TenantPass(server, client, origin) for server in runs for client in clients)
+        found += (TenantAllow(server, client, origin) for server in runs for client in clients)
     return tuple(found)

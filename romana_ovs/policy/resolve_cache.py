@@ -30,13 +30,13 @@ class Names(NamedTuple):
     """The names, for groups, of what a share grants; empty where it grants nothing, whoever the peers are."""
 
     ingress: tuple[Digest, ...]
-    open_egress: tuple[Digest, ...]
+    deferred_egress: tuple[Digest, ...]
     accepted: tuple[Digest, ...]
 
     @classmethod
     def of(cls, means: Contribution, area: AreaName) -> Names:
         """The names of a contribution with peers in an area."""
-        kinds = {"ingress": means.ingress, "open egress": means.open_egress, "accepted": means.accepted}
+        kinds = {"ingress": means.ingress, "deferred egress": means.deferred_egress, "accepted": means.accepted}
         return cls(*((grants_name(kind, grants, area),) if grants else () for kind, grants in kinds.items()))
 
 
@@ -47,7 +47,7 @@ class Share:
     means: Contribution
     area: Area
     ingress: tuple[Entry, ...]
-    open_egress: tuple[Entry, ...]
+    deferred_egress: tuple[Entry, ...]
     accepted: tuple[Entry, ...]
     names: Names
 
@@ -201,7 +201,9 @@ class ResolveCache:
             allows = (self._allow(memo, grant, name, area) for grant in grants)
             return tuple(entry(allow) for allow in allows if allow is not None)
 
-        return Share(means, area, entries(means.ingress), entries(means.open_egress), entries(means.accepted), names)
+        return Share(
+            means, area, entries(means.ingress), entries(means.deferred_egress), entries(means.accepted), names
+        )
 
     def _allow(self, memo: PolicyMemo, grant: Grant, name: AreaName, area: Area) -> Allow | None:
         if grant.any_peer:

@@ -56,9 +56,9 @@ class Contribution:
     isolates_ingress: bool
     isolates_egress: bool
     ingress: tuple[Grant, ...]
-    open_egress: tuple[Grant, ...]
+    deferred_egress: tuple[Grant, ...]
     accepted: tuple[Grant, ...]
-    open: bool
+    deferred: bool
 
 
 def rule_origin(key: PolicyKey, rule: NormalRule) -> Origin:
@@ -93,17 +93,17 @@ def contribution(policy: NormalPolicy, profile: Profile) -> Contribution | None:
     egress = selected and Direction.EGRESS in policy.directions
     rules = [rule for rule in policy.rules if rule.direction in policy.directions]
     outgoing = [rule for rule in rules if rule.direction is Direction.EGRESS]
-    open_egress = _present(_open_egress(policy, rule, profile) for rule in outgoing)
-    if not ingress and not egress and not open_egress:
+    deferred_egress = _present(_deferred_egress(policy, rule, profile) for rule in outgoing)
+    if not ingress and not egress and not deferred_egress:
         return None
     incoming = [rule for rule in rules if rule.direction is Direction.INGRESS] if ingress else []
     return Contribution(
         isolates_ingress=ingress,
         isolates_egress=egress,
         ingress=_present(_ingress(policy, rule, profile) for rule in incoming),
-        open_egress=open_egress,
+        deferred_egress=deferred_egress,
         accepted=_present(_accepted(policy, rule) for rule in outgoing) if egress else (),
-        open=egress and any(needs_server_node(rule) for rule in outgoing),
+        deferred=egress and any(needs_server_node(rule) for rule in outgoing),
     )
 
 
@@ -131,7 +131,7 @@ def _ingress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant 
     return Grant(origin, ports, scopes=rule.scopes, cidrs=rule.cidrs)
 
 
-def _open_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
+def _deferred_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
     """What an egress rule lets the pods that `policy` selects do here, as far as only this node can tell."""
     if not needs_server_node(rule):
         return None

@@ -36,8 +36,8 @@ class Origin:
 class LocalPod:
     """A pod whose port is on this node's bridge; `mac` is `aa:bb:cc:dd:ee:ff`, `ofport` OpenFlow's number.
 
-    `survivor`: the bridge lost its connections a while ago, and this pod was there before (`controller.ports`).
-    `formerly`: identities that it had until classes were split, as long as the rules in force do not tell them apart.
+    `pre_restart`: it was attached before the bridge lost its connections, not long ago (`controller.pre_restart`).
+    `previous_ids`: identities that it had before classes were split, while no rule in force distinguishes them.
     """
 
     key: PodKey
@@ -49,8 +49,8 @@ class LocalPod:
     mac: str
     ofport: int
     ports: tuple[ContainerPort, ...] = ()
-    survivor: bool = False
-    formerly: tuple[int, ...] = ()
+    pre_restart: bool = False
+    previous_ids: tuple[int, ...] = ()
     uid: str = ""
 
 
@@ -76,13 +76,13 @@ class Trunk:
 class Gateway:
     """The node itself as the bridge sees it: its port, its MAC, and the addresses it originates from.
 
-    `survivor`: the bridge has lost its connections a while ago (`LocalPod`); the node is older than any.
+    `pre_restart`: the bridge lost its connections not long ago (`LocalPod`).
     """
 
     ofport: int
     mac: str
     addresses: tuple[IPv4Address, ...]
-    survivor: bool = False
+    pre_restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +153,13 @@ class ServerGroup:
     `number` (1..2**32-1) is a stable hash of the rules behind it: it survives restarts, other changes and new classes.
     `ingress`: what destination ingress admits: the union of the policies that select the pods, or, when
     none does, the isolation level as permissions. Nothing in it: deny all. Tenancy is not in here.
-    `open_egress`: for clients marked *open*, what their egress rules (selectors, named ports) admit
+    `deferred_egress`: for clients marked *open*, what their egress rules (selectors, named ports) admit
     towards these pods; here `identities` are those of the clients that the policy selects.
     """
 
     number: int
     ingress: tuple[Allow, ...]
-    open_egress: tuple[Allow, ...]
+    deferred_egress: tuple[Allow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class ClientGroup:
 
     number: int
     accepted: tuple[Allow, ...]
-    open: bool
+    deferred: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantPass:
+class TenantAllow:
     """Clients of `client` may be considered by servers of `server` (both identity runs); `client` None: any pod."""
 
     server: IdentityMatch
@@ -196,7 +196,7 @@ class TenantPass:
 class Verdicts:
     """What policy says about one node's pods, ready to be written as flows.
 
-    `tenancy` None: tenants do not separate (isolation none). `cut_off` are identity runs of pods without a
+    `tenancy` None: tenants do not separate (isolation none). `tenantless` are identity runs of pods without a
     tenant: they talk with their own node only (their client group, if any, admits nothing outside either).
     `over`: namespaces whose rules would take more rows than a node makes for one, and how many; `failed`: pods whose
     policies could not be worked out, and why: nothing is admitted to them, and nothing from them.
@@ -205,7 +205,7 @@ class Verdicts:
     members: Mapping[PodKey, Membership]
     servers: tuple[ServerGroup, ...]
     clients: tuple[ClientGroup, ...]
-    tenancy: tuple[TenantPass, ...] | None
-    cut_off: tuple[IdentityMatch, ...] = ()
+    tenancy: tuple[TenantAllow, ...] | None
+    tenantless: tuple[IdentityMatch, ...] = ()
     over: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     failed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))

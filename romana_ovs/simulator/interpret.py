@@ -13,6 +13,7 @@ from itertools import groupby
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline.actions import (
     Action,
+    ApplyMeter,
     Bits,
     Conjunction,
     Ct,
@@ -22,11 +23,10 @@ from romana_ovs.pipeline.actions import (
     Load,
     Move,
     Output,
-    OutputBits,
+    OutputReg,
     PopMpls,
     PushMpls,
     Resubmit,
-    ThroughMeter,
 )
 from romana_ovs.pipeline.fields import FIELDS, ICMP
 from romana_ovs.pipeline.flow import Flow, Match
@@ -221,7 +221,7 @@ class Switch:
         if action.port != way.fields["in_port"]:
             self.trace.append(Sent(action.port, way.packet.rewritten(way.fields)))
 
-    def _output_bits(self, way: _Way, action: OutputBits) -> None:
+    def _output_reg(self, way: _Way, action: OutputReg) -> None:
         self._output(way, Output(way.bits(action.port)))
 
     def _in_port(self, way: _Way, action: InPort) -> None:
@@ -311,7 +311,7 @@ def _no_action(switch: Switch, way: _Way, action: Conjunction) -> None:
     raise PipelineError(f"conjunction {action.number} was taken as an action")
 
 
-def _unlimited(switch: Switch, way: _Way, action: ThroughMeter) -> None:
+def _apply_meter(switch: Switch, way: _Way, action: ApplyMeter) -> None:
     """There is no clock here: every meter lets everything pass."""
 
 
@@ -325,12 +325,12 @@ _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     Ct: Switch._ct,
     CtClear: Switch._ct_clear,
     Output: Switch._output,
-    OutputBits: Switch._output_bits,
+    OutputReg: Switch._output_reg,
     InPort: Switch._in_port,
     Resubmit: Switch._goto,
     Goto: Switch._goto,
     Conjunction: _no_action,
-    ThroughMeter: _unlimited,
+    ApplyMeter: _apply_meter,
     PushMpls: _second_pass,
     PopMpls: _second_pass,
 }

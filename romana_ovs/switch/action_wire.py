@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.actions import (
     Action,
+    ApplyMeter,
     Bits,
     Conjunction,
     Ct,
@@ -18,11 +19,10 @@ from romana_ovs.pipeline.actions import (
     Load,
     Move,
     Output,
-    OutputBits,
+    OutputReg,
     PopMpls,
     PushMpls,
     Resubmit,
-    ThroughMeter,
 )
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.tables import TABLE_IDS
@@ -139,7 +139,7 @@ def _output(action: Output) -> bytes:
     return _OUTPUT.pack(OUTPUT, _OUTPUT.size, wide_port(action.port), 0)
 
 
-def _output_bits(action: OutputBits) -> bytes:
+def _output_reg(action: OutputReg) -> bytes:
     bits = action.port
     (header,) = struct.unpack("!I", header_of(bits.field))
     return _OUTPUT_REG.pack(EXPERIMENTER, _OUTPUT_REG.size, NICIRA, OUTPUT_REG, _spread(bits), header, 0)
@@ -168,7 +168,7 @@ def _pop_mpls(action: PopMpls) -> bytes:
     return _MPLS.pack(POP_MPLS, _MPLS.size, action.eth_type)
 
 
-def _through_meter(action: ThroughMeter) -> bytes:
+def _apply_meter(action: ApplyMeter) -> bytes:
     return _METER.pack(METER, _METER.size, action.number)
 
 
@@ -178,11 +178,11 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
     Ct: _ct,
     CtClear: _ct_clear,
     Output: _output,
-    OutputBits: _output_bits,
+    OutputReg: _output_reg,
     InPort: _in_port,
     Resubmit: _resubmit,
     Conjunction: _conjunction,
-    ThroughMeter: _through_meter,
+    ApplyMeter: _apply_meter,
     PushMpls: _push_mpls,
     PopMpls: _pop_mpls,
 }
@@ -238,7 +238,7 @@ def _read(kind: int, piece: memoryview) -> Readable | None:
         eth_type = _MPLS.unpack(piece)[2]
         return PushMpls(eth_type) if kind == PUSH_MPLS else PopMpls(eth_type)
     if kind == METER and len(piece) == _METER.size:
-        return ThroughMeter(_METER.unpack(piece)[2])
+        return ApplyMeter(_METER.unpack(piece)[2])
     if kind == EXPERIMENTER and len(piece) >= 16:
         _, _, vendor, subtype = _NX.unpack_from(piece)
         reader = _NX_READERS.get(subtype) if vendor == NICIRA else None
@@ -286,7 +286,7 @@ def _read_output_bits(piece: memoryview) -> Readable | None:
         return None
     *_, spread, header, _ = _OUTPUT_REG.unpack(piece)
     name = _BY_HEADER.get(struct.pack("!I", header))
-    return OutputBits(Bits(name, spread >> 6, (spread & 0x3F) + 1)) if name is not None else None
+    return OutputReg(Bits(name, spread >> 6, (spread & 0x3F) + 1)) if name is not None else None
 
 
 def _read_conjunction(piece: memoryview) -> Readable | None:

@@ -14,7 +14,15 @@ from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Load
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_SHARED, RECEIVER_ZONE, SURVIVOR, Register
+from romana_ovs.pipeline.registers import (
+    LOCAL,
+    OUT_PORT,
+    PKT_DESTINATION,
+    RECEIVER_PRE_RESTART,
+    RECEIVER_SHARED,
+    RECEIVER_ZONE,
+    Register,
+)
 from romana_ovs.pipeline.tables import TABLES
 from romana_ovs.sync.plan import Plan
 
@@ -37,7 +45,7 @@ class Endpoint:
     """
 
     port: int
-    survivor: bool
+    pre_restart: bool
     zone: int = 0
     shared: bool = False
 
@@ -46,13 +54,13 @@ def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
     """The local pods among `flows`, by address."""
     found: dict[IPv4Address, Endpoint] = {}
     for flow in flows:
-        if flow.priority != _PLACES.get(flow.table) or _loaded(flow, EXIT) != LOCAL:
+        if flow.priority != _PLACES.get(flow.table) or _loaded(flow, PKT_DESTINATION) != LOCAL:
             continue
         for item in flow.match:
             if item.field == "nw_dst" and item.mask == _WHOLE:
                 found[IPv4Address(item.value)] = Endpoint(
                     _loaded(flow, OUT_PORT),
-                    bool(_loaded(flow, SURVIVOR)),
+                    bool(_loaded(flow, RECEIVER_PRE_RESTART)),
                     _loaded(flow, RECEIVER_ZONE),
                     bool(_loaded(flow, RECEIVER_SHARED)),
                 )

@@ -84,13 +84,13 @@ def test_a_pod_that_never_had_groups_is_admitted_nothing_until_then() -> None:
         verdicts(
             {"red/a": SMALL_RED, "blue/b": SMALL_BLUE, "red/n": server(3, LARGE)},
             {
-                "red/n": ClientGroup(7, server(3, LARGE, 9).ingress, open=True),
+                "red/n": ClientGroup(7, server(3, LARGE, 9).ingress, deferred=True),
             },
         ),
         2,
     )
     assert numbers(standing)["red/n"] == 3 and standing.members[PodKey("red/n")].client == 7
-    assert ServerGroup(3, (), ()) in standing.servers and standing.clients == (ClientGroup(7, (), open=False),)
+    assert ServerGroup(3, (), ()) in standing.servers and standing.clients == (ClientGroup(7, (), deferred=False),)
 
 
 def test_another_pod_of_the_name_inherits_nothing() -> None:

@@ -37,7 +37,7 @@ def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str
 
 
 def surviving(facts: BridgeFacts) -> set[PodKey]:
-    return {key for key, port in facts.pods.items() if port.survivor}
+    return {key for key, port in facts.pods.items() if port.pre_restart}
 
 
 def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() -> None:
@@ -58,7 +58,7 @@ def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survi
 
 
 def test_a_restarted_controller_goes_on_with_what_the_flows_and_the_database_say() -> None:
-    served = {ADDRESS[OLD]: Endpoint(1, survivor=True), ADDRESS[NEW]: Endpoint(2, survivor=False)}
+    served = {ADDRESS[OLD]: Endpoint(1, pre_restart=True), ADDRESS[NEW]: Endpoint(2, pre_restart=False)}
     for lost_at, expected in ((990.0, {OLD}), (None, set()), (1000.0 - SURVIVAL_SECONDS, set())):
         facts = PreRestartPods(served, fresh=False).mark(bridge(lost_at=lost_at), PLACES, 1000.0)
         assert surviving(facts) == expected

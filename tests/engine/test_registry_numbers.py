@@ -234,6 +234,6 @@ def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
         for name in parts.nodes:
             look(parts, name)
         (shown,) = parts.view("node1").pods
-        seen.append((shown.identity == old, shown.formerly))
+        seen.append((shown.identity == old, shown.previous_ids))
         confirm(parts, *parts.nodes)
     assert seen == [(True, ()), (False, (old,)), (False, ())]

@@ -93,10 +93,10 @@ def test_a_new_pod_of_the_name_was_never_anything_else():
     world.update(at.with_object(ASKS))
     world.advance()
     before = world.view(BridgeFacts("node1", pods={"ns/a": PodPort(3)}), {}).pods[0]
-    assert before.formerly
+    assert before.previous_ids
     world.update(at.with_object(ASKS).with_object(pod("a", uid="new", labels={"app": "web"})))
     after = world.view(BridgeFacts("node1", pods={"ns/a": PodPort(3)}), {}).pods[0]
-    assert after.identity == before.identity and after.formerly == ()
+    assert after.identity == before.identity and after.previous_ids == ()
 
 
 @pytest.mark.parametrize("unknown", ["ns/a", "ns/b"])

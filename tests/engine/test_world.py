@@ -159,10 +159,10 @@ def test_a_local_pod_is_shown_with_the_port_and_mac_that_its_bridge_has():
     at = cluster(pod("a", labels={"tier": "web"}), pod("b"))
     world = follow(at)
     key, other = "ns/a", "ns/b"
-    ports = {key: PodPort(7, mac="02:00:00:00:00:07", survivor=True), "ns/stranger": PodPort(9)}
+    ports = {key: PodPort(7, mac="02:00:00:00:00:07", pre_restart=True), "ns/stranger": PodPort(9)}
     facts = BridgeFacts("node1", pods=ports)
     (shown,) = world.view(facts, {"node1": facts}).pods
-    assert (shown.key, shown.ofport, shown.mac, shown.survivor) == (key, 7, "02:00:00:00:00:07", True)
+    assert (shown.key, shown.ofport, shown.mac, shown.pre_restart) == (key, 7, "02:00:00:00:00:07", True)
     assert (shown.address, shown.identity) == (world.address_of(key), world.identity_of(key))
     assert shown.segment == ("ns", "web")
     facts = BridgeFacts("node1", pods={other: PodPort(8)})

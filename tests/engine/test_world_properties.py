@@ -61,7 +61,7 @@ def test_what_a_view_leaves_out_changes_no_verdict(history):
         assert resolve(replace(view, policies=policies)) == resolve(view)
         more, less = resolve(replace(view, policies=policies, tenants=tenants)), resolve(view)
         assert more.members == less.members and more.servers == less.servers and more.clients == less.clients
-        assert more.cut_off == less.cut_off
+        assert more.tenantless == less.tenantless
         local = {match for pod in view.pods for match in tenants[pod.segment.tenant]}
         assert {each for each in more.tenancy or () if each.server in local} == {
             each for each in less.tenancy or () if each.server in local

@@ -76,7 +76,7 @@ def test_while_a_split_is_pending_newer_rules_and_pods_are_followed():
 def formerly(world, found, key="ns/client"):
     """The former identities that the view of the pod's node shows."""
     node = found.pods[key].node
-    return next(each.formerly for each in views(world, found)[node].pods if each.key == key)
+    return next(each.previous_ids for each in views(world, found)[node].pods if each.key == key)
 
 
 def test_a_number_is_a_former_one_while_no_rule_in_force_tells_it_from_the_new_one():

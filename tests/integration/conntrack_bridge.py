@@ -15,7 +15,7 @@ from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
-from romana_ovs.pipeline.registers import ORIGINAL, ORPHAN, REPLY, UNSELECTED
+from romana_ovs.pipeline.registers import MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import (
@@ -27,7 +27,7 @@ from romana_ovs.policy.view import (
     Origin,
     RemoteHost,
     ServerGroup,
-    TenantPass,
+    TenantAllow,
     Trunk,
     Verdicts,
 )
@@ -47,8 +47,8 @@ PORT = {"A": "pa", "B": "pb", "R": "trunk", "O": "br0"}
 GATEWAY_MAC = "0a:58:0a:00:00:41"
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
 SERVED = (PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80))
-SIGNED = (ORIGINAL, REPLY, ORPHAN)
-QUESTION, ANSWERED = 1 << 4, 1 << 5
+SIGNED = (ORIGINAL, REPLY, MIDSTREAM)
+REVALIDATION, REVALIDATED = 1 << 4, 1 << 5
 """In the byte of marks."""
 
 
@@ -60,7 +60,7 @@ def admits(*names: str) -> Allow:
 
 
 def tables(
-    *, a_admits: tuple[Allow, ...] = (), b_admits: tuple[Allow, ...] | None = None, survivor: bool = False
+    *, a_admits: tuple[Allow, ...] = (), b_admits: tuple[Allow, ...] | None = None, pre_restart: bool = False
 ) -> list[str]:
     """Node 1's flows as text."""
     pods = tuple(
@@ -73,7 +73,7 @@ def tables(
             ADDRESS[name],
             PLAN.mac(ADDRESS[name]),
             port,
-            survivor=survivor,
+            pre_restart=pre_restart,
         )
         for name, port in (("A", 1), ("B", 2))
     )
@@ -88,7 +88,7 @@ def tables(
         {},
         {},
         (),
-        gateway=Gateway(0xFFFE, GATEWAY_MAC, (PLAN.gateway(1),), survivor),
+        gateway=Gateway(0xFFFE, GATEWAY_MAC, (PLAN.gateway(1),), pre_restart),
         trunks=(Trunk(9),),
         hosts=(RemoteHost(2, "node2", 9),),
     )
@@ -99,7 +99,7 @@ def tables(
             ServerGroup(12, (admits("R", "O", "A"),) if b_admits is None else b_admits, (admits("R"),)),
         ),
         clients=(),
-        tenancy=(TenantPass(tenant, tenant, ORIGIN),),
+        tenancy=(TenantAllow(tenant, tenant, ORIGIN),),
     )
     return [unmetered(flow).text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
 
@@ -126,7 +126,7 @@ class Net:
     def deliver(self, sender: str, *packets: bytes) -> str:
         """Name of who got the packets, or an empty string. `asked` says whether a question went to R's node instead."""
         out = self.switch.send(PORT[sender], *packets)
-        questions = [frame for frame in out.get("trunk", []) if frame[7] & QUESTION]
+        questions = [frame for frame in out.get("trunk", []) if frame[7] & REVALIDATION]
         self.asked = bool(questions)
         out["trunk"] = [frame for frame in out.get("trunk", []) if frame not in questions]
         return "".join(name for name, port in PORT.items() if out.get(port))

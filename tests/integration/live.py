@@ -24,7 +24,7 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import Load
 from romana_ovs.pipeline.priorities import ConntrackCommit
-from romana_ovs.pipeline.registers import SENDER_SURVIVOR, SURVIVOR
+from romana_ovs.pipeline.registers import RECEIVER_PRE_RESTART, SENDER_PRE_RESTART
 from romana_ovs_emulate.controller import Event, Programmed, State
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
@@ -36,9 +36,9 @@ from tests.integration import pushing, traffic
 PATIENCE = 20.0
 """Seconds to wait for what takes milliseconds on an idle machine."""
 TICK = 0.02
-SURVIVES = tuple(f"{Load(register.bits, 1).text({})}," for register in (SURVIVOR, SENDER_SURVIVOR))
+SURVIVES = tuple(f"{Load(register.bits, 1).text({})}," for register in (RECEIVER_PRE_RESTART, SENDER_PRE_RESTART))
 """The marks of ends that are older than their switch's connections, in ovs-ofctl's words."""
-LOOSE = f"priority={int(ConntrackCommit.LOOSE_LIMITED)},"
+LOOSE = f"priority={int(ConntrackCommit.LOOSE_METERED)},"
 """A row that only survivors have."""
 PORTS = ("80/tcp", "81/tcp", "80/udp", "81/udp")
 

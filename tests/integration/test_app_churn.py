@@ -98,8 +98,8 @@ def _right(ovs: Ovs, controller: Controller, truth: Mapping[str, int]) -> None:
     flows, expected = ovs.flows(BRIDGE), _expected(controller, truth)
     classified = (CLASSIFIED.search(line) for line in flows)
     assert {(int(found[1]), found[2]) for found in classified if found} == expected
-    # Pods from before the restart have a row more, for what they open as orphans.
-    loose = f"priority={int(priorities.ConntrackCommit.LOOSE_LIMITED)},"
+    # Pre-restart pods have one row more, for midstream packets.
+    loose = f"priority={int(priorities.ConntrackCommit.LOOSE_METERED)},"
     named = re.findall(r"in_port=(\d+)", "\n".join(line for line in flows if loose not in line))
     assert {number: named.count(str(number)) for number in truth.values()} == dict.fromkeys(truth.values(), ROWS)
     assert len(named) == ROWS * len(truth)

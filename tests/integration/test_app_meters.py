@@ -60,7 +60,7 @@ def _ours(port: int, rate: int = RATE) -> str:
 
 def _metered(ovs: Ovs) -> set[int]:
     """The ports whose flows name their own meter."""
-    rank = f"priority={int(priorities.ConntrackCommit.LIMITED)},"
+    rank = f"priority={int(priorities.ConntrackCommit.METERED)},"
     found = [line for line in ovs.flows("br-int") if "meter:" in line and rank in line]
     ports = {METERS.index(int(line.partition("meter:")[2].partition(",")[0])) for line in found}
     assert len(ports) == len(found)

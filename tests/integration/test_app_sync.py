@@ -106,9 +106,9 @@ def test_flows_come_back_after_the_switch_process_dies(one: tuple[Ovs, Controlle
     controller.until(lambda state: not state["nodes"]["node1"]["connected"], "the death is noticed")
     ovs.start_switch()
     controller.settled()
-    # What differs is that the newest pod too is now older than the bridge's connections (compile/lost.py).
+    # What differs is that the newest pod too is now older than the bridge's connections (compile/pickup.py).
     after = [
-        line for line in ovs.flows("br-int") if f"priority={priorities.ConntrackCommit.LOOSE_LIMITED}," not in line
+        line for line in ovs.flows("br-int") if f"priority={priorities.ConntrackCommit.LOOSE_METERED}," not in line
     ]
     assert [line.partition(" actions=")[0] for line in after] == [line.partition(" actions=")[0] for line in before]
     newest = controller.state["pods"]["a/z"]["address"]

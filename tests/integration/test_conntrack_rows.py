@@ -15,18 +15,18 @@ import pytest
 
 from romana_ovs.model.identity import IdentityMatch, identity
 from romana_ovs.model.objects import Protocol
-from romana_ovs.pipeline.registers import OPEN, ORIGINAL, ORPHAN, REPLY, UNSELECTED
+from romana_ovs.pipeline.registers import DEFERRED, MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
 from tests.integration import frames
 from tests.integration.conntrack_bridge import (
     ADDRESS,
-    ANSWERED,
     GATEWAY_MAC,
     IDENTITY,
     PLAN,
     PORT,
-    QUESTION,
+    REVALIDATED,
+    REVALIDATION,
     Net,
     admits,
     tables,
@@ -97,10 +97,10 @@ def test_a_reply_to_nothing_is_dropped_and_a_segment_asked_about_for_survivors(n
     assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY, **reply) == ""
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
     assert not net.asked
-    net.switch.load(tables(survivor=True))
+    net.switch.load(tables(pre_restart=True))
     assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY, **reply) == ""
     assert net.asked, "R's node judges it as a packet of A's"
-    assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY | ANSWERED, **reply) == "A"
+    assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY | REVALIDATED, **reply) == "A"
     assert net.entries() == []
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
     assert not net.asked, "a datagram waits for its client"
@@ -111,13 +111,19 @@ def test_a_question_is_judged_and_answered_with_the_segment_as_it_was(net: Net) 
 
     def answer(ports: tuple[int, int]) -> bytes | None:
         question = frames.tcp(
-            ADDRESS["R"], ADDRESS["B"], ports, ACK | PSH, eth_src=wire_mac("R", QUESTION | ORIGINAL), seq=5001, ack=1001
+            ADDRESS["R"],
+            ADDRESS["B"],
+            ports,
+            ACK | PSH,
+            eth_src=wire_mac("R", REVALIDATION | ORIGINAL),
+            seq=5001,
+            ack=1001,
         )
         return next(iter(net.switch.send("trunk", question).get("trunk", [])), None)
 
     found = answer((40000, 80))
     assert found is not None
-    assert found[7] & (QUESTION | ANSWERED | 3) == ANSWERED | REPLY
+    assert found[7] & (REVALIDATION | REVALIDATED | 3) == REVALIDATED | REPLY
     assert int.from_bytes(found[8:12], "big") == IDENTITY["B"]
     assert found[26:34] == ADDRESS["B"].packed + ADDRESS["R"].packed
     assert found[34:38] == (80).to_bytes(2, "big") + (40000).to_bytes(2, "big")
@@ -130,7 +136,7 @@ def test_what_was_lost_goes_on_here_and_outside_in_the_direction_that_policy_adm
     ports, back = (40000, 80), (80, 40000)
     segment = {"data": b"x"}
     assert net.tcp(client, "B", ports, ACK | PSH, seq=1001, ack=5002, **segment) == "", "no survivors, no loss"
-    net.switch.load(tables(survivor=True))
+    net.switch.load(tables(pre_restart=True))
     if client == "A":
         # As a client of A's the server is refused; what it sends may be a reply.
         assert net.tcp("B", "A", back, ACK | PSH, seq=5001, ack=1001, **segment) == "A"
@@ -139,20 +145,20 @@ def test_what_was_lost_goes_on_here_and_outside_in_the_direction_that_policy_adm
     (entry,) = net.entries()
     assert f"mark={IDENTITY[client]}" in entry
     assert net.tcp("B", client, back, ACK | PSH, seq=5002, ack=1002, **segment) == client
-    net.switch.load(tables(survivor=True, b_admits=()))
+    net.switch.load(tables(pre_restart=True, b_admits=()))
     assert net.tcp(client, "B", ports, ACK | PSH, seq=1002, ack=5003, **segment) == ""
     net.switch.flush()
     assert net.tcp("A", "B", ports, ACK | PSH, seq=1002, ack=5003, **segment) == "", "never by age alone"
 
 
 def test_survivors_hear_no_errors_and_no_datagrams_of_strangers(net: Net) -> None:
-    net.switch.load(tables(survivor=True, b_admits=()))
+    net.switch.load(tables(pre_restart=True, b_admits=()))
     refused = frames.udp(ADDRESS["B"], ADDRESS["R"], (7, 8), eth_src=PLAN.mac(ADDRESS["B"]))
     error = frames.icmp_error(ADDRESS["R"], refused, eth_src=wire_mac("R", REPLY))
     assert net.deliver("R", error) == ""
-    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN) == ""
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=MIDSTREAM) == ""
     assert net.asked, "it might be a reply: R's node is asked"
-    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN | QUESTION) == ""
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=MIDSTREAM | REVALIDATION) == ""
     assert net.asked
 
 
@@ -193,17 +199,17 @@ def test_two_pods_that_probe_each_other_with_fixed_ports_get_nothing(net: Net) -
 
 
 def test_orphans(net: Net) -> None:
-    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN) == "", "tracked as nothing"
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=MIDSTREAM) == "", "tracked as nothing"
     net.handshake("R", "B", (40000, 80))
-    assert net.tcp("R", "B", (40000, 80), ACK, mark=ORPHAN, seq=1001, ack=5001) == "B", "tracked as original"
+    assert net.tcp("R", "B", (40000, 80), ACK, mark=MIDSTREAM, seq=1001, ack=5001) == "B", "tracked as original"
     assert net.tcp("A", "R", (40001, 80), SYN) == "R"
-    assert net.tcp("R", "A", (80, 40001), SYN | ACK, mark=ORPHAN, seq=5000, ack=1001) == "", "tracked as reply"
+    assert net.tcp("R", "A", (80, 40001), SYN | ACK, mark=MIDSTREAM, seq=5000, ack=1001) == "", "tracked as reply"
 
 
 def test_a_local_segment_of_no_connection_leaves_as_orphan_and_is_not_remembered(net: Net) -> None:
     packet = frames.tcp(ADDRESS["A"], ADDRESS["R"], (40000, 80), ACK, eth_src=PLAN.mac(ADDRESS["A"]))
     (frame,) = net.switch.send("pa", packet)["trunk"]
-    assert frame[6] == 0x0A and frame[7] & 3 == ORPHAN
+    assert frame[6] == 0x0A and frame[7] & 3 == MIDSTREAM
     assert int.from_bytes(frame[8:12], "big") == IDENTITY["A"]
     assert net.entries() == []
     assert net.tcp("A", "B", (40000, 80), ACK) == "", "nor does it reach a neighbour"
@@ -230,14 +236,14 @@ def test_open_egress_is_looked_up_where_the_server_is(net: Net) -> None:
         (frame,) = net.switch.send("pb", answer)["trunk"]
         return frame[7] >> 2 & 3
 
-    assert net.udp("R", "B", (40000, 53), egress=OPEN) == "B"
-    assert answered() == OPEN, "the client's node is told that open egress admits it"
+    assert net.udp("R", "B", (40000, 53), egress=DEFERRED) == "B"
+    assert answered() == DEFERRED, "the client's node is told that open egress admits it"
     net.switch.load(
-        [line for line in tables() if f"table={TABLE_IDS['OpenEgress']}, " not in line or "reg10" not in line]
+        [line for line in tables() if f"table={TABLE_IDS['DeferredEgress']}, " not in line or "reg10" not in line]
     )
     assert answered() == UNSELECTED, "whether the client is open now, its own node knows"
     net.switch.flush()
-    assert net.udp("R", "B", (40001, 53), egress=OPEN) == ""
+    assert net.udp("R", "B", (40001, 53), egress=DEFERRED) == ""
     assert net.udp("R", "B", (40001, 53), egress=UNSELECTED) == "B"
 
 
@@ -270,7 +276,7 @@ def test_an_error_counts_only_in_the_direction_in_which_the_other_node_takes_it(
     """A colluding pair: R's node refused what A sent, and R sends errors about it, which its node takes for its own."""
     sent = frames.udp(ADDRESS["A"], ADDRESS["R"], (7100, 7200), eth_src=PLAN.mac(ADDRESS["A"]))
     assert net.deliver("A", sent) == "R"
-    for mark, heard in ((ORIGINAL, ""), (ORPHAN, ""), (REPLY, "A")):
+    for mark, heard in ((ORIGINAL, ""), (MIDSTREAM, ""), (REPLY, "A")):
         about = frames.icmp_error(ADDRESS["R"], sent, eth_src=wire_mac("R", mark))
         assert net.deliver("R", about) == heard
 
@@ -357,7 +363,7 @@ def test_either_nodes_conntrack_may_vanish(net: Net) -> None:
     net.switch.flush()
     back = frames.tcp(ADDRESS["B"], ADDRESS["R"], (80, 40000), ACK, eth_src=PLAN.mac(ADDRESS["B"]), seq=5001, ack=1001)
     (lost,) = net.switch.send("pb", back)["trunk"]
-    assert lost[7] & 3 == ORPHAN
+    assert lost[7] & 3 == MIDSTREAM
     assert net.entries() == [], "never tracked reversed"
     assert net.tcp("R", "B", (40000, 80), ACK, seq=1001, ack=5001) == "B"
     (found,) = net.switch.send("pb", back)["trunk"]

@@ -124,7 +124,7 @@ def test_a_killed_switch_gets_every_flow_back_and_opens_nothing_meanwhile(sessio
 def flow_count(emulation: Emulation, node: str) -> int:
     """The flows of a node, but for those that only survivors of a restart have."""
     shown = emulation.nodes[node].ofctl("dump-flows").splitlines()
-    loose = f"priority={int(priorities.ConntrackCommit.LOOSE_LIMITED)},"
+    loose = f"priority={int(priorities.ConntrackCommit.LOOSE_METERED)},"
     return sum("actions=" in line and loose not in line for line in shown)
 
 

@@ -17,7 +17,7 @@ from romana_ovs.pipeline.actions import (
     Load,
     Move,
     Output,
-    OutputBits,
+    OutputReg,
     Resubmit,
 )
 from romana_ovs.pipeline.cookies import OURS
@@ -88,8 +88,8 @@ def _actions() -> Iterator[tuple[Any, ...]]:
     yield (Move(Bits("reg1", 3, 5), Bits("reg2", 7, 5)), Move(Bits("eth_src", 0, 48), Bits("eth_dst", 0, 48)))
     yield (Output(0xFFFE),)
     yield (Output(3), Output(4))
-    yield (OutputBits(OUT_PORT.bits),)
-    yield (OutputBits(Bits("reg3", 16, 16)),)
+    yield (OutputReg(OUT_PORT.bits),)
+    yield (OutputReg(Bits("reg3", 16, 16)),)
     yield (InPort(),)
     yield (Resubmit("ClientServer"), Goto("Output"))
     yield (CtClear(), Resubmit("SpoofGuard"))

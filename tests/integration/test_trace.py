@@ -39,7 +39,7 @@ A, B, C, D, E, FAR = (
 )
 LARGE = ServerGroup(7, (allow(A, C, D, FAR, ports=RANGES), allow(C, ports=(PortRange(Protocol.TCP, 443, 443),))), ())
 """Large enough for a conjunction."""
-SOME_EGRESS = ClientGroup(9, (allow(ports=RANGES[:1]),), open=False)
+SOME_EGRESS = ClientGroup(9, (allow(ports=RANGES[:1]),), deferred=False)
 LAB = Lab.of(A, B, C, D, E, FAR)
 LAB.moved("b", server=LARGE)
 LAB.moved("e", client=SOME_EGRESS, server=OPEN_SERVER)

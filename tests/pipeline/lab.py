@@ -28,7 +28,7 @@ from romana_ovs.policy.view import (
     Origin,
     RemoteHost,
     ServerGroup,
-    TenantPass,
+    TenantAllow,
     Trunk,
     Verdicts,
 )
@@ -54,9 +54,9 @@ class LabPod:
     segment: int = 1
     server: ServerGroup = OPEN_SERVER
     client: ClientGroup | None = None
-    survivor: bool = False
+    pre_restart: bool = False
     number: int = 1
-    formerly: tuple[int, ...] = ()
+    previous_ids: tuple[int, ...] = ()
 
     @property
     def address(self) -> IPv4Address:
@@ -80,8 +80,8 @@ class LabPod:
             address=self.address,
             mac=PLAN.mac(self.address),
             ofport=self.port,
-            survivor=self.survivor,
-            formerly=tuple(identity(self.segment, number) for number in self.formerly),
+            pre_restart=self.pre_restart,
+            previous_ids=tuple(identity(self.segment, number) for number in self.previous_ids),
         )
 
 
@@ -144,7 +144,7 @@ class Lab:
                 GATEWAY_PORT,
                 "02:00:00:00:00:01",
                 (PLAN.gateway(node),),
-                survivor=any(pod.survivor for pod in self._on(node)),
+                pre_restart=any(pod.pre_restart for pod in self._on(node)),
             ),
             trunks=(Trunk(TRUNK_PORT, (underlay(other),) if self.tunnels else None),),
             hosts=(way,),
@@ -164,7 +164,7 @@ class Lab:
             servers=tuple(servers.values()),
             clients=tuple(clients.values()),
             tenancy=tuple(
-                TenantPass(run, None if str(segment) in self.shared else run, Origin("Isolation"))
+                TenantAllow(run, None if str(segment) in self.shared else run, Origin("Isolation"))
                 for segment, run in runs.items()
             ),
         )

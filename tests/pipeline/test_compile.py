@@ -19,10 +19,10 @@ from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Bits, Conjunction, Goto, Load, Move, Resubmit, ThroughMeter
+from romana_ovs.pipeline.actions import ApplyMeter, Bits, Conjunction, Goto, Load, Move, Resubmit
 from romana_ovs.pipeline.compile import CompileCache, compile_node
-from romana_ovs.pipeline.compile.guard import trunk_guard
-from romana_ovs.pipeline.compile.ports import masks
+from romana_ovs.pipeline.compile.port_masks import masks
+from romana_ovs.pipeline.compile.spoof_guard import trunk_guard
 from romana_ovs.pipeline.cookies import MAGIC, MAGIC_SHIFT, Feature, cookie
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import REGISTERS
@@ -77,7 +77,7 @@ def test_ranges_become_exact_masks(one: int, other: int, protocol: Protocol) -> 
 
 @pytest.mark.parametrize("bounds", [(5, 4), (-1, 4), (0, 65536)])
 def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
-    with pytest.raises(PipelineError, match="no range"):
+    with pytest.raises(PipelineError, match="not a range"):
         list(masks(*bounds))
 
 
@@ -85,15 +85,15 @@ def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
     ("match", "actions", "reason"),
     [
         ([("arp_op", 1)], [], "does not match arp_op"),
-        ([("nw_src", 1, 0x2)], [], "no valid match"),
-        ([("conj_id", 1, 0xFF)], [], "no valid match"),
+        ([("nw_src", 1, 0x2)], [], "not a valid match"),
+        ([("conj_id", 1, 0xFF)], [], "not a valid match"),
         ([("tcp_dst", 80), ("udp_dst", 80)], [], "can never match"),
         ([], [Load(Bits("reg1", 0, 32), 1)], "does not write reg1"),
         ([], [Goto("SpoofGuard")], "does not lead to SpoofGuard"),
         ([], [Goto("ConntrackCommit"), Goto("ConntrackRevoke")], "must be last"),
         ([], [Conjunction(1, 1, 2), Goto("ConntrackCommit")], "no other actions"),
-        ([], [ThroughMeter(1), Goto("ConntrackCommit"), ThroughMeter(1)], "must be last"),
-        ([], [Resubmit("ConntrackCommit"), ThroughMeter(1)], "must come first"),
+        ([], [ApplyMeter(1), Goto("ConntrackCommit"), ApplyMeter(1)], "must be last"),
+        ([], [Resubmit("ConntrackCommit"), ApplyMeter(1)], "must come first"),
     ],
 )
 def test_a_flow_off_its_tables_declaration_is_refused(match: list[Any], actions: list[Any], reason: str) -> None:
@@ -196,9 +196,9 @@ def test_unchanged_sections_are_identical_between_compiles() -> None:
     before = {name: entry[1] for name, entry in cache.kept.items()}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache, pods=2)
     changed = {name for name, entry in cache.kept.items() if before.get(name) is not entry[1]}
-    assert changed == {(kind, "d/2") for kind in ("guard", "place", "limits", "meters")} | {"zones"}
+    assert changed == {(kind, "d/2") for kind in ("spoof guard", "route", "metering", "meters")} | {"zones"}
     compiled(Allow(ORIGIN, SOURCES, ports=PORTS), cache=cache)
-    assert ("guard", "d/2") not in cache.kept
+    assert ("spoof guard", "d/2") not in cache.kept
 
 
 def test_a_pod_without_verdicts_is_our_own_mistake() -> None:

@@ -14,8 +14,8 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Conjunction
 from romana_ovs.pipeline.compile import conjunctions
-from romana_ovs.pipeline.compile.conjunctions import MOST_CLAUSES, Product, fitted
-from romana_ovs.pipeline.compile.decide import client_rows, ingress_rows, open_rows
+from romana_ovs.pipeline.compile.conjunctions import MOST_CLAUSES, Product, bounded_products
+from romana_ovs.pipeline.compile.policy_tables import client_rows, deferred_rows, ingress_rows
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, ClientGroup, Origin, ServerGroup
@@ -39,7 +39,7 @@ def test_what_leaves_a_crowded_product_is_written_out(asked: list[tuple[set[int]
         )
         for at, (peers, ports) in enumerate(asked)
     ]
-    kept, apart = fitted(products, most)
+    kept, apart = bounded_products(products, most)
     meant = {(peer, port) for product in products for peer in product.peers for port in product.ports}
     assert {(peer, port) for product in kept for peer in product.peers for port in product.ports} | set(apart) == meant
     for side in ("peers", "ports"):
@@ -101,8 +101,8 @@ def test_no_group_makes_a_message_that_cannot_be_sent(shape) -> None:
     allows = tuple(shape(MANY))
     made = (
         *ingress_rows(ServerGroup(7, allows, ())),
-        *open_rows(ServerGroup(7, (), tuple(allow for allow in allows if not allow.cidrs))),
-        *client_rows(ClientGroup(7, allows, open=True), WHY),
+        *deferred_rows(ServerGroup(7, (), tuple(allow for allow in allows if not allow.cidrs))),
+        *client_rows(ClientGroup(7, allows, deferred=True), WHY),
     )
     assert max(len(bundled(1, add_flow(item, 1), 1)) for item in made) <= LARGEST
     assert clauses(made) <= MOST_CLAUSES
@@ -117,12 +117,14 @@ def test_a_rule_to_cluster_dns_in_every_namespace_is_one_conjunction() -> None:
         Allow(Origin("NetworkPolicy", f"n{at}", "dns", "egress[0]"), frozenset({peer(at)}), ports=dns)
         for at in range(MANY)
     )
-    flows = open_rows(ServerGroup(7, (), allows))
+    flows = deferred_rows(ServerGroup(7, (), allows))
     assert len(flows) == MANY + 2 * 4 + 1 and clauses(flows) == 1
     rows = {item.key: item for item in flows}
-    fewer = open_rows(ServerGroup(7, (), allows[:-1]))
+    fewer = deferred_rows(ServerGroup(7, (), allows[:-1]))
     assert [item for item in fewer if rows.get(item.key) != item] == [], "one namespace more is one row more"
-    of_peers = [item for item in flows if item.priority == priorities.OpenEgress.CLAUSE and "reg" in str(item.match)]
+    of_peers = [
+        item for item in flows if item.priority == priorities.DeferredEgress.CLAUSE and "reg" in str(item.match)
+    ]
     assert {item.origin.namespace for item in of_peers} >= {f"n{at}" for at in range(MANY)}, "each for its own rule"
 
 
@@ -132,7 +134,7 @@ def test_what_is_written_out_means_the_same(
     most: int, port: int, *, passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The peer is in all rules by the shared port, and by its own port in the rule that names it."""
-    monkeypatch.setattr(conjunctions.fitted, "__defaults__", (most,))
+    monkeypatch.setattr(conjunctions.bounded_products, "__defaults__", (most,))
     client = LabPod("c", 2, 2, number=3)
     ranges = [tcp_port(80, *range(1000 + 2 * at, 1100, 32)) for at in range(12)]
     allows = tuple(

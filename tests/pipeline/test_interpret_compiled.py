@@ -181,7 +181,7 @@ def test_one_nodes_conntrack_may_vanish_under_pods_that_are_older(lab: Lab, lost
         return
     lab.network.switches[lost].conntrack.flush()
     for name in ("c", "s"):
-        lab.moved(name, survivor=lab.pods[name].node == int(lost[1]))
+        lab.moved(name, pre_restart=lab.pods[name].node == int(lost[1]))
     assert lab.delivered("c", packet.with_flags(ACK)) == ["s"]
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"]
 
@@ -250,9 +250,9 @@ def test_large_rules_work_as_conjunctions_in_every_table(lab: Lab, proto: int, p
     known = [lab.pods[name] for name in ("c", "x", "y", "stranger")]
     large = (allow(*known, ports=MANY),)
     lab.moved("s", server=ServerGroup(6, large, large))
-    lab.moved("c", client=ClientGroup(5, (), open=True))
+    lab.moved("c", client=ClientGroup(5, (), deferred=True))
     node = lab.pods["s"].node
-    texts = [item.match_text() for item in lab.flows(node) if item.table in ("OpenEgress", "Ingress")]
+    texts = [item.match_text() for item in lab.flows(node) if item.table in ("DeferredEgress", "Ingress")]
     assert sum("conj_id" in text for text in texts) == 2
     packet = transport(proto, lab.ends("c", "s"), 4000, port)
     assert lab.delivered("c", packet) == ["s"] * passes
@@ -265,7 +265,7 @@ def test_large_rules_work_as_conjunctions_in_every_table(lab: Lab, proto: int, p
 )
 def test_large_egress_rules_to_outsiders(lab: Lab, target: str, port: int, *, passes: bool) -> None:
     cidrs = tuple(IPv4Network(text) for text in ("192.0.2.0/28", "198.51.100.0/24", "100.64.0.0/10", "8.8.8.8/32"))
-    lab.moved("c", client=ClientGroup(5, (Allow(RULE, frozenset(), cidrs, tuple(MANY)),), open=False))
+    lab.moved("c", client=ClientGroup(5, (Allow(RULE, frozenset(), cidrs, tuple(MANY)),), deferred=False))
     assert any("conj_id" in item.match_text() for item in lab.flows(1) if item.table == "Egress")
     packet = tcp(Addresses.of(lab.pods["c"].address, target), 4000, port)
     assert lab.delivered("c", packet) == [f"n1:{GATEWAY_PORT}"] * passes
@@ -380,13 +380,13 @@ def test_the_node_reaches_its_own_isolated_pods_only(lab: Lab) -> None:
 
 
 def test_denied_egress_never_leaves_the_node(lab: Lab) -> None:
-    lab.moved("c", client=ClientGroup(5, (), open=False))
+    lab.moved("c", client=ClientGroup(5, (), deferred=False))
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     assert lab.delivered("c", packet) == []
     assert len(lab.network.hops) == 1
     lab.moved("c", client=None)
     opened(lab, packet)
-    lab.moved("c", client=ClientGroup(5, (), open=False))
+    lab.moved("c", client=ClientGroup(5, (), deferred=False))
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == [], "replies are judged by the client's egress too"
 
 
@@ -394,14 +394,14 @@ def test_egress_that_only_the_server_can_judge_cuts_replies_too(lab: Lab) -> Non
     """The client becomes open by a policy; the server, which alone can look, must not go on on its old word."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
-    lab.moved("c", client=ClientGroup(5, (), open=True))
+    lab.moved("c", client=ClientGroup(5, (), deferred=True))
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == []
     assert lab.delivered("c", packet.with_flags(ACK)) == []
     lab.moved("s", server=ServerGroup(4, (allow(),), (allow(lab.pods["c"]),)))
     opened(lab, packet)
     lab.moved("c", client=None)
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"], "nor wait for the client to be let go on"
-    lab.moved("c", client=ClientGroup(5, (), open=True))
+    lab.moved("c", client=ClientGroup(5, (), deferred=True))
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"]
 
 

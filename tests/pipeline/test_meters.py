@@ -8,7 +8,7 @@ import pytest
 
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.settings import Settings
-from romana_ovs.pipeline.actions import PopMpls, PushMpls, Resubmit, ThroughMeter
+from romana_ovs.pipeline.actions import ApplyMeter, PopMpls, PushMpls, Resubmit
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
 from romana_ovs.simulator.interpret import Visit
@@ -24,7 +24,7 @@ def metered(lab: Lab, port: int, packet: Packet) -> list[int]:
     """The ports of the meters that a packet passes on node 1."""
     lab.arrivals("n1", port, packet)
     taken = [event.flow for event in lab.network.hops[0].events if isinstance(event, Visit) and event.flow is not None]
-    passed = (action for flow in taken for action in flow.actions if isinstance(action, ThroughMeter))
+    passed = (action for flow in taken for action in flow.actions if isinstance(action, ApplyMeter))
     return [METERS.index(action.number) for action in passed]
 
 
@@ -70,7 +70,7 @@ def test_no_limit_is_no_meter() -> None:
     gone = limited.flows.keys() - program.flows.keys()
     assert program.flows.keys() < limited.flows.keys()
     assert len(gone) == 4
-    assert all(ThroughMeter in map(type, limited.flows[key].actions) for key in gone)
+    assert all(ApplyMeter in map(type, limited.flows[key].actions) for key in gone)
 
 
 @pytest.mark.parametrize("port", [-1, 1 << 16])
@@ -104,5 +104,5 @@ def test_requests_for_addresses_pass_a_meter_before_anything_reads_who_asks_for_
         if row.table == "SpoofGuard" and row.match_text().startswith("arp,") and ("in_port", 1, 0xFFFFFFFF) in row.match
     ]
     kinds = [type(action) for action in row.actions]
-    assert kinds[0] is ThroughMeter and kinds[-3:] == [PushMpls, PopMpls, Resubmit]
+    assert kinds[0] is ApplyMeter and kinds[-3:] == [PushMpls, PopMpls, Resubmit]
     assert not any(name in str(row) for name in ("arp_spa", "arp_tpa", "arp_sha"))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Ct, Goto, Load, Move
-from romana_ovs.pipeline.compile.track import REMEMBERED
-from romana_ovs.pipeline.compile.words import FORWARD, feature_origin, load
+from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move
+from romana_ovs.pipeline.compile.conditions import FORWARD, feature_origin, load
+from romana_ovs.pipeline.compile.conntrack import CT_WRITES
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import (
     CLIENT_ID,
     DIRECTION,
-    EXIT,
     MARKS,
+    PKT_DESTINATION,
+    PKT_SOURCE,
     RECEIVER_ID,
     REPLY,
     SENDER_ID,
-    SIDE,
     TRUNK,
     ZONE,
 )
@@ -26,26 +26,32 @@ from romana_ovs.pipeline.tables import flow
 from tests.pipeline.lab import Lab, LabPod
 
 
-def _roles(*match: tuple[str, int, int], actions: tuple[object, ...] = ()) -> Flow:
-    return flow(priorities.ClientServer.ROLE, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("test"))  # type: ignore[arg-type]
+def _flow(*match: tuple[str, int, int], actions: tuple[Action, ...] = ()) -> Flow:
+    return flow(
+        priorities.ClientServer.DEFAULT, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("test")
+    )
 
 
 def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_with_its_mask() -> None:
     moved = (Move(SENDER_ID.bits, CLIENT_ID.bits), load(DIRECTION, REPLY), Goto("Egress"))
-    item = _roles(SIDE.match(TRUNK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
-    assert symbols(item) == "side=trunk direction=0x1/0x1 receiver_id=0x40001 -> client_id=sender_id direction=reply"
+    item = _flow(PKT_SOURCE.match(TRUNK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
+    assert (
+        symbols(item) == "pkt_source=trunk direction=0x1/0x1 receiver_id=0x40001 -> client_id=sender_id direction=reply"
+    )
 
 
 def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_written() -> None:
-    assert ("exit", "0") in [(one.name, text) for one, text in writes(_roles(actions=(Load(MARKS, 1),)))]
+    assert ("pkt_destination", "0") in [(one.name, text) for one, text in writes(_flow(actions=(Load(MARKS, 1),)))]
     commit = flow(
         priorities.ConntrackCommit.COMMIT,
-        [("eth_type", 0x0800), EXIT.match(TRUNK)],
-        [Ct(zone=ZONE.bits, table="Output", commit=True, writes=REMEMBERED)],
+        [("eth_type", 0x0800), PKT_DESTINATION.match(TRUNK)],
+        [Ct(zone=ZONE.bits, table="Output", commit=True, writes=CT_WRITES)],
         feature=Feature.CONNTRACK,
         origin=feature_origin("test"),
     )
-    assert symbols(commit) == "exit=trunk -> ct_client=client_id ct_side=side ct_exit=exit ct_accepted=1"
+    assert symbols(commit) == (
+        "pkt_destination=trunk -> ct_client=client_id ct_source=pkt_source ct_destination=pkt_destination ct_accepted=1"
+    )
 
 
 def test_every_register_that_a_flow_matches_has_a_name_and_names_are_comments() -> None:
@@ -54,4 +60,4 @@ def test_every_register_that_a_flow_matches_has_a_name_and_names_are_comments() 
         declared = {field.field for field in item.match if field.field.startswith(("reg", "ct_mark", "ct_label"))}
         assert declared == {register.bits.field for register, _ in matches(item)}
     lines = [line for line in loadable(lab.flows(1)).splitlines() if " # " in line and line.startswith("table=")]
-    assert any(line.endswith("# side=local exit=local different=0") for line in lines)
+    assert any(line.endswith("# pkt_source=local pkt_destination=local different=0") for line in lines)

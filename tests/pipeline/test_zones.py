@@ -12,15 +12,15 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.tenants import Tenants
 from romana_ovs.model.identity import whole_segments
 from romana_ovs.pipeline.actions import Load, Move
-from romana_ovs.pipeline.compile.shared import shared_zones
+from romana_ovs.pipeline.compile.shared_zones import shared_zones
 from romana_ovs.pipeline.fields import ETH_IP
 from romana_ovs.pipeline.registers import (
-    EXIT,
     LOCAL,
+    PKT_DESTINATION,
+    PKT_SOURCE,
     RECEIVER_SHARED,
     RECEIVER_ZONE,
     SENDER_SHARED,
-    SIDE,
     TRUNK,
     ZONE,
     Register,
@@ -112,8 +112,12 @@ def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: in
     for segment in (segment for segment in SAMPLES if segment < plan.segments):
         expected = zone(host, blocks.index(segment))
         for address in (plan.address(segment, 5, 3), plan.address(segment, 2, 4)):
-            arriving = _chosen(table, "nw_src", address, (SIDE, TRUNK), (EXIT, LOCAL), (RECEIVER_SHARED, 1))
-            leaving = _chosen(table, "nw_dst", address, (SIDE, LOCAL), (EXIT, TRUNK), (SENDER_SHARED, 1))
+            arriving = _chosen(
+                table, "nw_src", address, (PKT_SOURCE, TRUNK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
+            )
+            leaving = _chosen(
+                table, "nw_dst", address, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, TRUNK), (SENDER_SHARED, 1)
+            )
             assert (arriving, leaving) == (expected, expected), f"segment {segment}"
         run = (whole_segments(segment >> blocks.bits << blocks.bits, blocks.size),)
         assert blocks.index(segment) in set(blocks.indexes(run))
@@ -208,11 +212,17 @@ def test_an_address_that_is_not_from_the_plan_counts_for_the_shared_tenant(tunne
 def test_the_nodes_own_addresses_are_nobodys() -> None:
     table = FlowTable(shared_zones(PLAN, 1, ()))
     node = PLAN.gateway(2)
-    assert _chosen(table, "nw_src", node, (SIDE, TRUNK), (EXIT, LOCAL), (RECEIVER_SHARED, 1)) == common_zone(1)
-    assert _chosen(table, "nw_dst", node, (SIDE, LOCAL), (EXIT, TRUNK), (SENDER_SHARED, 1)) == common_zone(1)
+    assert _chosen(
+        table, "nw_src", node, (PKT_SOURCE, TRUNK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
+    ) == common_zone(1)
+    assert _chosen(
+        table, "nw_dst", node, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, TRUNK), (SENDER_SHARED, 1)
+    ) == common_zone(1)
     outside = IPv4Address("192.168.7.7")
-    assert _chosen(table, "nw_src", outside, (SIDE, TRUNK), (EXIT, LOCAL), (RECEIVER_SHARED, 1)) is None
-    assert _chosen(table, "nw_dst", outside, (SIDE, LOCAL), (EXIT, TRUNK), (SENDER_SHARED, 1)) is None
+    assert (
+        _chosen(table, "nw_src", outside, (PKT_SOURCE, TRUNK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)) is None
+    )
+    assert _chosen(table, "nw_dst", outside, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, TRUNK), (SENDER_SHARED, 1)) is None
 
 
 def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:

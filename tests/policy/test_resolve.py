@@ -45,7 +45,7 @@ from romana_ovs.policy.view import (
     NodeView,
     Origin,
     ServerGroup,
-    TenantPass,
+    TenantAllow,
     Verdicts,
 )
 
@@ -253,8 +253,8 @@ def test_what_the_clients_node_can_tell_it_decides_alone() -> None:
     group = client(found, "a/x")
     origin = Origin("NetworkPolicy", "a", "p", "egress[0]")
     expected = Allow(origin, frozenset(), (IPv4Network("10.0.0.0/8"),), (PortRange(TCP, 80, 80),))
-    assert (group.accepted, group.open) == ((expected,), False)
-    assert server(found, "a/x").open_egress == ()
+    assert (group.accepted, group.deferred) == ((expected,), False)
+    assert server(found, "a/x").deferred_egress == ()
 
 
 def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
@@ -265,29 +265,29 @@ def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
     http = (ContainerPort(8080, TCP, "http"),)
     inside, outside = pod("a/in", ports=http), replace(pod("a/out", ports=http), address=IPv4Address("10.1.1.1"))
     found = resolve(view(inside, outside, pod("a/client", app="web"), policies=(out,)))
-    assert client(found, "a/client").open
+    assert client(found, "a/client").deferred
     assert client(found, "a/client").accepted[0].ports == (PortRange(TCP, 80, 80),)
-    (allow,) = server(found, "a/in").open_egress
+    (allow,) = server(found, "a/in").deferred_egress
     assert allow.ports == (PortRange(TCP, 8080, 8080),)
     assert allow.identities == {IdentityMatch(identity(number, 2)) for number in (16, 17, 18)}
-    assert server(found, "a/out").open_egress == ()
+    assert server(found, "a/out").deferred_egress == ()
 
 
 def test_selectors_in_egress_admit_the_policys_subjects_at_the_servers_they_select() -> None:
     rule = PolicyRule((PolicyPeer(pods=WEB),))
     out = policy("a/p", egress=(rule,), directions=frozenset({OUT}))
     found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(out,)))
-    assert server(found, "a/x").open_egress == (
+    assert server(found, "a/x").deferred_egress == (
         Allow(Origin("NetworkPolicy", "a", "p", "egress[0]"), frozenset({whole_segments(16, 4)})),
     )
-    assert server(found, "a/y").open_egress == ()
+    assert server(found, "a/y").deferred_egress == ()
     assert client(found, "a/x") == ClientGroup(client(found, "a/x").number, (), True)
 
 
 def test_deny_all_egress_is_a_group_that_admits_nothing() -> None:
     found = resolve(view(pod("a/x"), policies=(policy("a/p", directions=frozenset({OUT})),)))
     group = client(found, "a/x")
-    assert (group.accepted, group.open) == ((), False)
+    assert (group.accepted, group.deferred) == ((), False)
     assert group.number > 0
 
 
@@ -315,8 +315,8 @@ def test_tenants_meet_themselves_and_everybody_meets_shared_ones() -> None:
     one, two = two_runs["a"]
     own, shared = Origin("Tenant", name="a"), Origin("Tenant", name="kube-system")
     assert found.tenancy == (
-        *(TenantPass(server, client, own) for server in (one, two) for client in (one, two)),
-        TenantPass(whole_segments(48, 1), None, shared),
+        *(TenantAllow(server, client, own) for server in (one, two) for client in (one, two)),
+        TenantAllow(whole_segments(48, 1), None, shared),
     )
     assert resolve(view(pod("a/x"), settings=Settings(isolation=Isolation.NONE))).tenancy is None
 
@@ -327,10 +327,10 @@ def test_pods_without_a_tenant_are_cut_off_and_nobody_reaches_them() -> None:
     runs = {"": (whole_segments(80, 1),)}
     anyone = policy("a/p", PolicyRule(), egress=(PolicyRule(),), directions=frozenset({IN, OUT}))
     found = resolve(view(lonely, settings=settings, tenants=runs, policies=(anyone,)))
-    assert (found.cut_off, found.tenancy) == (runs[""], ())
+    assert (found.tenantless, found.tenancy) == (runs[""], ())
     assert (server(found, "a/x").ingress, client(found, "a/x").accepted) == ((), ())
     free = resolve(view(lonely, settings=replace(settings, isolation=Isolation.NONE), tenants=runs))
-    assert free.cut_off == ()
+    assert free.tenantless == ()
     assert server(free, "a/x").ingress == (Allow(Origin("Isolation", name="none")),)
 
 

@@ -135,7 +135,7 @@ class Reading:
 
     def _leaves(self, node: str, pod: LocalPod, to: IPv4Address | None, *, port: PortRef, to_pod: bool) -> str:
         verdicts = self.verdicts[node]
-        if any(run.covers(pod.identity) for run in verdicts.cut_off):
+        if any(run.covers(pod.identity) for run in verdicts.tenantless):
             return "dropped"
         number = verdicts.members[pod.key].client
         if number == 0:
@@ -143,16 +143,16 @@ class Reading:
         group = next(group for group in verdicts.clients if group.number == number)
         if any(allows(allow, None, to, port) for allow in group.accepted):
             return "accepted"
-        return "open" if group.open and to_pod else "dropped"
+        return "deferred" if group.deferred and to_pod else "dropped"
 
     def _enters(
         self, node: str, pod: LocalPod, identity: int, address: IPv4Address | None, *, port: PortRef, mark: str
     ) -> bool:
         verdicts = self.verdicts[node]
         group = next(group for group in verdicts.servers if group.number == verdicts.members[pod.key].server)
-        if mark == "open" and not any(allows(allow, identity, address, port) for allow in group.open_egress):
+        if mark == "deferred" and not any(allows(allow, identity, address, port) for allow in group.deferred_egress):
             return False
-        if any(run.covers(pod.identity) for run in verdicts.cut_off):
+        if any(run.covers(pod.identity) for run in verdicts.tenantless):
             return False
         is_pod = identity < 0x80000000
         if (

@@ -143,5 +143,5 @@ class Rig:
 
 
 def _surviving(facts: BridgeFacts) -> BridgeFacts:
-    pods = {key: replace(port, survivor=True) for key, port in facts.pods.items()}
+    pods = {key: replace(port, pre_restart=True) for key, port in facts.pods.items()}
     return replace(facts, pods=pods, connections_lost=True)

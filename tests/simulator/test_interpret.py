@@ -23,10 +23,10 @@ from romana_ovs.pipeline.actions import (
     Load,
     Move,
     Output,
-    OutputBits,
+    OutputReg,
     Resubmit,
 )
-from romana_ovs.pipeline.compile.ports import masks
+from romana_ovs.pipeline.compile.port_masks import masks
 from romana_ovs.pipeline.fields import ETH_IP, FIELDS, ct_state
 from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.policy.view import Origin
@@ -118,7 +118,7 @@ def test_output_never_goes_back_where_the_packet_came_from_but_in_port_does() ->
 
 def test_output_to_register_bits_reaches_the_local_port() -> None:
     bits = Bits("reg11", 0, 16)
-    flows = [rule("SpoofGuard", 5, {}, Load(bits, LOCAL_PORT), OutputBits(bits))]
+    flows = [rule("SpoofGuard", 5, {}, Load(bits, LOCAL_PORT), OutputReg(bits))]
     assert out(flows, arp_request(A)) == [LOCAL_PORT]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.actions import (
     Action,
+    ApplyMeter,
     Bits,
     Conjunction,
     Ct,
@@ -20,14 +21,13 @@ from romana_ovs.pipeline.actions import (
     Load,
     Move,
     Output,
-    OutputBits,
+    OutputReg,
     Resubmit,
-    ThroughMeter,
 )
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.fields import FIELDS
 from romana_ovs.pipeline.flow import Flow, canonical
-from romana_ovs.pipeline.meters import METERS, Meter, opening_meter
+from romana_ovs.pipeline.meters import METERS, Meter, connection_meter
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.view import Origin
 from romana_ovs.switch.action_wire import Opaque, instructions_bytes, read_instructions
@@ -76,8 +76,8 @@ writes = st.one_of(loads(), moves())
 plain = st.one_of(
     writes,
     st.builds(Output, st.integers(1, 0xFFFE)),
-    st.builds(ThroughMeter, st.integers(1, 0xFFFF0000)),
-    st.builds(OutputBits, bits(width=16)),
+    st.builds(ApplyMeter, st.integers(1, 0xFFFF0000)),
+    st.builds(OutputReg, bits(width=16)),
     st.just(InPort()),
     st.builds(Resubmit, tables),
     st.builds(CtClear),
@@ -106,7 +106,7 @@ def test_actions_survive(listed: list[Action], goto: str | None) -> None:
 @given(st.integers(0, 0xFFFF), st.integers(1, 1_000_000))
 def test_meters_survive(port: int, rate: int) -> None:
     """A meter-mod says after its command what a description says after its length (OpenFlow 1.5.1 section 7.3.5.14)."""
-    meter = opening_meter(port, rate, Origin("Test"))
+    meter = connection_meter(port, rate, Origin("Test"))
     body = meter_mod(MeterChange.ADD, meter, 1)[8:]
     described = struct.pack("!H", len(body)) + body[2:]
     assert list(read_meters(memoryview(described))) == [meter]

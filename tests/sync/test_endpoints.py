@@ -11,7 +11,7 @@ from romana_ovs.pipeline.actions import Goto, Load
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.pipeline.priorities import L3Forward
-from romana_ovs.pipeline.registers import EXIT, LOCAL, OUT_PORT, RECEIVER_ID, SURVIVOR, TRUNK
+from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION, RECEIVER_ID, RECEIVER_PRE_RESTART, TRUNK
 from romana_ovs.policy.view import Origin
 from romana_ovs.sync.endpoints import Endpoint, endpoints, moves, renewed
 from romana_ovs.sync.plan import plan
@@ -19,10 +19,10 @@ from romana_ovs.sync.plan import plan
 A, B, C = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
 
 
-def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, survivor: int = 0, identity: int = 7) -> Flow:
+def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, pre_restart: int = 0, identity: int = 7) -> Flow:
     actions = (
-        Load(EXIT.bits, exit_),
-        *([Load(SURVIVOR.bits, 1)] if survivor else []),
+        Load(PKT_DESTINATION.bits, exit_),
+        *([Load(RECEIVER_PRE_RESTART.bits, 1)] if pre_restart else []),
         Load(RECEIVER_ID.bits, identity),
         Load(OUT_PORT.bits, port),
         Goto("ConntrackZone"),
@@ -36,7 +36,11 @@ def _map(*flows: Flow) -> dict[str, Any]:
 
 
 def test_local_pods_alone_are_endpoints() -> None:
-    flows = [_place(A, 3, survivor=1), _place(B, 4, exit_=TRUNK), Flow("ArpSpoofGuard", 400, (), (), OURS, Origin("x"))]
+    flows = [
+        _place(A, 3, pre_restart=1),
+        _place(B, 4, exit_=TRUNK),
+        Flow("ArpSpoofGuard", 400, (), (), OURS, Origin("x")),
+    ]
     assert endpoints(flows) == {A: Endpoint(3, True)}
 
 

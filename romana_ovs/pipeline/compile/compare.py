@@ -1,15 +1,15 @@
-"""Whether two fields of a packet are equal: table Compare, which others call.
+"""Compiles table Compare, which tells whether two fields of a packet differ.
 
-OpenFlow matches fields with constants only. A row for each pod would say the same of its own values, in every place
-where it is asked; here a pair of rows for each bit serves all. A caller moves both values into registers, resubmits to
-Compare, and reads DIFFERENT. Only for values of which a sender cannot choose many: comparing reads them whole.
+OpenFlow matches fields with constants only, so each comparison would need a row for each pod. Compare has a pair of
+rows for each bit instead. A caller moves both values into registers, resubmits to Compare, and reads DIFFERENT.
+A comparison puts both values into the megaflow whole: use it only where a sender cannot choose among many values.
 """
 
 from __future__ import annotations
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Load, Move, Resubmit
-from romana_ovs.pipeline.compile.words import feature_origin, load
+from romana_ovs.pipeline.compile.conditions import feature_origin, load
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import COMPARED, DIFFERENT, SCRATCH
@@ -19,9 +19,9 @@ WIDTH = COMPARED.bits.width
 
 
 def compare(one: Bits, other: Bits, *, again: bool = False) -> tuple[Action, ...]:
-    """Set DIFFERENT to whether two fields of 32 bits, or of as many as the narrower has, differ.
+    """Actions that set DIFFERENT to whether two fields differ, in 32 bits or as many as the narrower one has.
 
-    `again`: leave it set where it is, so that it says whether any pair differed.
+    `again`: do not clear DIFFERENT first, so that it says whether any of several pairs differs.
     """
     width = min(one.width, other.width, WIDTH)
     cleared = (Load(COMPARED.bits, 0), Load(SCRATCH.bits, 0)) if width < WIDTH else ()
@@ -39,7 +39,7 @@ def _low(bits: Bits, width: int) -> Bits:
 
 
 def compare_rows() -> tuple[Flow, ...]:
-    """Two rows for each bit: it is set in the one and not in the other."""
+    """Two rows for each bit: set in one value and not in the other."""
     found = []
     for bit in range(WIDTH):
         for one, other in ((0, 1), (1, 0)):

@@ -1,9 +1,9 @@
-"""Permissions as products of peers and ports, such that no flow of them has more clauses than a message has room for.
+"""Groups permissions into products of peers and ports, with a bounded number of clauses for each flow.
 
-Allows of the same ports are one product: thousands of rules that differ in their peers alone (a rule to cluster DNS in
-each namespace) are one conjunction, not thousands. Flows of one match are one flow, so a match that is part of many
-products carries a clause for each of them. Where those are too many it leaves the smallest of them: peers times ports
-are then as many plain flows for that match, and the rest of the product stays as it is. The meaning is the same.
+Permissions with the same ports are one product: thousands of rules that differ only in their peers (a rule to cluster
+DNS in each namespace) are one conjunction. Flows of equal match are one flow, so a match that is in many products
+carries a clause for each of them. If those are too many for one message, the match leaves the smallest products and
+gets plain flows for them; the rest of each product stays. The meaning is the same.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Origin
 
 Alternative = tuple[Condition, ...]
-"""Conditions that belong together; an empty one is always met."""
+"""Conditions that must hold together; an empty one always holds."""
 Side = dict[Alternative, Origin]
-"""Alternatives, each with the first rule that names it."""
+"""Alternatives, each with the first rule that has it."""
 Pair = tuple[Alternative, Alternative]
 """A peer and a port."""
 
 MOST_CLAUSES = 2000
-"""Clauses that one flow carries at most: 32,000 of the 65,535 bytes that an OpenFlow message can have."""
+"""Limit of clauses in one flow: 32,000 of the 65,535 bytes of an OpenFlow message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Every peer on every port, for `origin` first of all; `text` names the ports, and no other product of a place."""
+    """Every peer on every port. `origin` is the first rule; `text` names the ports and is unique in a rule table."""
 
     text: str
     origin: Origin
@@ -36,13 +36,13 @@ class Product:
     ports: Side
 
 
-def joined(
-    asked: Iterable[tuple[tuple[PortRange, ...] | None, Iterable[Alternative], Origin]],
+def products_of(
+    permissions: Iterable[tuple[tuple[PortRange, ...] | None, Iterable[Alternative], Origin]],
     alternatives: Callable[[tuple[PortRange, ...] | None], Iterable[Alternative]],
 ) -> list[Product]:
-    """One product for each set of ports that is asked for; a peer that is any peer stands for all others of it."""
+    """One product for each set of ports. In a product with any peer that replaces all others."""
     found: dict[tuple[PortRange, ...] | None, Product] = {}
-    for ports, peers, origin in asked:
+    for ports, peers, origin in permissions:
         product = found.get(ports)
         if product is None:
             product = found[ports] = Product(str(ports), origin, {}, dict.fromkeys(alternatives(ports), origin))
@@ -56,16 +56,16 @@ def joined(
     return list(found.values())
 
 
-def fitted(products: Iterable[Product], most: int = MOST_CLAUSES) -> tuple[list[Product], dict[Pair, Origin]]:
-    """The products, none of whose alternatives is part of more than `most`, and pairs that are written out instead."""
+def bounded_products(products: Iterable[Product], most: int = MOST_CLAUSES) -> tuple[list[Product], dict[Pair, Origin]]:
+    """The products, with no alternative in more than `most` of them, and pairs to write as plain flows instead."""
     kept = [Product(each.text, each.origin, dict(each.peers), dict(each.ports)) for each in products]
     apart: dict[Pair, Origin] = {}
-    for port, crowd in _crowds([product.ports for product in kept], [product.peers for product in kept], most):
+    for port, crowd in _crowded([product.ports for product in kept], [product.peers for product in kept], most):
         for at in crowd:
             del kept[at].ports[port]
             for peer, origin in kept[at].peers.items():
                 apart.setdefault((peer, port), origin)
-    for peer, crowd in _crowds([product.peers for product in kept], [product.ports for product in kept], most):
+    for peer, crowd in _crowded([product.peers for product in kept], [product.ports for product in kept], most):
         for at in crowd:
             origin = kept[at].peers.pop(peer)
             for port in kept[at].ports:
@@ -73,8 +73,8 @@ def fitted(products: Iterable[Product], most: int = MOST_CLAUSES) -> tuple[list[
     return [product for product in kept if product.peers and product.ports], apart
 
 
-def _crowds(sides: list[Side], others: list[Side], most: int) -> list[tuple[Alternative, list[int]]]:
-    """Every alternative that more than `most` of `sides` have, with the ones to leave: where it costs fewest flows."""
+def _crowded(sides: list[Side], others: list[Side], most: int) -> list[tuple[Alternative, list[int]]]:
+    """Every alternative that is in more than `most` of `sides`, with those it leaves, which cost the fewest flows."""
     if len(sides) <= most:
         return []
     holders: dict[Alternative, list[int]] = {}

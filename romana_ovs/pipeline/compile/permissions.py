@@ -1,8 +1,8 @@
-"""Permissions as flows: plain rows where few, conjunctions where peers times ports would be many.
+"""Compiles permissions to flows: plain rows if they are few, else conjunctions of peers and ports.
 
-A permission is peers times ports. Addresses and ports stand in other fields of a reply than of an original, and in
-conntrack's fields for an ICMP error about either, so those conditions come three times, each with what it is for;
-identities are those of client and server always.
+Addresses and ports are in other fields in a reply than in an original, and in conntrack's fields in an ICMP error
+about either. So these conditions come three times, each with the kind of packet. Identities are always those of client
+and server.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ipaddress import IPv4Network
 from romana_ovs.model.identity import ALL_BITS, IdentityMatch
 from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.actions import Action, Conjunction
-from romana_ovs.pipeline.compile.conjunctions import Alternative, Pair, Product, fitted, joined
-from romana_ovs.pipeline.compile.ports import ALL_PORTS, masks
-from romana_ovs.pipeline.compile.words import BACKWARD, DIRECT, FORWARD, identified, state
+from romana_ovs.pipeline.compile.conditions import BACKWARD, DIRECT, FORWARD, identified, state
+from romana_ovs.pipeline.compile.conjunctions import Alternative, Pair, Product, bounded_products, products_of
+from romana_ovs.pipeline.compile.port_masks import ALL_PORTS, masks
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import FRAG_ANY, FRAG_LATER
 from romana_ovs.pipeline.flow import Flow
@@ -27,19 +27,21 @@ from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, Origin
 
-ABOUT: Alternative = (RELATED.match(1), state("+trk+rel-inv"))
-"""An ICMP error: its connection's ends and ports are those that conntrack remembers."""
-_KINDS = (FORWARD, BACKWARD, ABOUT[0])
+ICMP_ERROR: Alternative = (RELATED.match(1), state("+trk+rel-inv"))
+"""An ICMP error: addresses and ports of its connection are in conntrack's fields."""
+_KINDS = (FORWARD, BACKWARD, ICMP_ERROR[0])
 PEER_AND_PORT = 2
 """Clauses of a conjunction."""
 _DIRECTIONS = 4
-"""Of peers times ports at least one in so many can be met by one packet."""
+"""At least one in so many pairs of peer and port can match one packet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where permissions are written: what every row matches too, where a permitted packet goes on, and
-    which address of an original is the peer's (`nw_src` where servers are asked, `nw_dst` where clients are)."""
+class RuleTable:
+    """Where permissions are written: priorities, what every row matches too, and the actions of permitted packets.
+
+    `peer_address` is the peer's field in an original: `nw_src` for rules of servers, `nw_dst` for rules of clients.
+    """
 
     allow: IntEnum
     conjunction: IntEnum
@@ -50,74 +52,76 @@ class Place:
 
     @property
     def seed(self) -> str:
-        """Text that tells this place from every other of the same node."""
+        """Text that differs between the rule tables of a node."""
         return f"{type(self.allow).__name__} {self.base}"
 
 
-def permissions(place: Place, allows: Sequence[Allow]) -> tuple[Flow, ...]:
-    """The flows of all `allows` at `place`; a packet that none of them permits finds no row."""
-    asked = ((allow.ports, _peers(allow, place.peer_address), allow.origin) for allow in allows)
+def permissions(table: RuleTable, allows: Sequence[Allow]) -> tuple[Flow, ...]:
+    """The flows of all `allows` in `table`; a packet that none of them permits matches no row."""
+    requested = ((allow.ports, _peers(allow, table.peer_address), allow.origin) for allow in allows)
     plain: dict[Pair, Origin] = {}
     large: list[Product] = []
-    for product in joined(asked, _ports):
+    for product in products_of(requested, _ports):
         rows = _rows(product)
         if rows is None:
             large.append(product)
             continue
         for peer, port in rows:
             plain.setdefault((peer, port), product.peers[peer])
-    conjoined, apart = fitted(large)
+    conjoined, apart = bounded_products(large)
     for pair, origin in apart.items():
         if _consistent(*pair):
             plain.setdefault(pair, origin)
     return (
-        *(_row(place.allow, place, (*peer, *port), place.permitted, why) for (peer, port), why in plain.items()),
-        *_conjunctions(place, conjoined),
+        *(_row(table.allow, table, (*peer, *port), table.permitted, why) for (peer, port), why in plain.items()),
+        *_conjunctions(table, conjoined),
     )
 
 
 def _rows(product: Product) -> list[Pair] | None:
-    """The peers and ports of a product that is best written as plain rows, None for one that is not."""
+    """The pairs of a product that takes fewer flows as plain rows; None if a conjunction is better."""
     few = min(len(product.peers), len(product.ports)) < PEER_AND_PORT
     clauses = len(product.peers) + len(product.ports) + 1
     if not few and len(product.peers) * len(product.ports) > _DIRECTIONS * clauses:
         return None
     rows = [pair for pair in ((peer, port) for peer in product.peers for port in product.ports) if _consistent(*pair)]
-    # Two peers on one port stay plain: a third makes a conjunction of them.
+    # Two peers on one port stay plain; a third makes a conjunction.
     return rows if few or len(rows) <= clauses + 1 else None
 
 
-def _conjunctions(place: Place, products: Iterable[Product]) -> Iterator[Flow]:
+def _conjunctions(table: RuleTable, products: Iterable[Product]) -> Iterator[Flow]:
     numbers: set[int] = set()
     members: dict[Alternative, list[Conjunction]] = {}
     origins: dict[Alternative, Origin] = {}
     for product in products:
-        number = _number(place, product.text, numbers)
-        yield _row(place.conjunction, place, (("conj_id", number),), place.permitted, product.origin)
+        number = _number(table, product.text, numbers)
+        yield _row(table.conjunction, table, (("conj_id", number),), table.permitted, product.origin)
         for clause, side in enumerate((product.peers, product.ports), start=1):
             for alternative, origin in side.items():
                 members.setdefault(alternative, []).append(Conjunction(number, clause, PEER_AND_PORT))
                 origins.setdefault(alternative, origin)
     for alternative, clauses in members.items():
-        # Flows of one match must be one flow: a second would replace the first.
-        yield _row(place.clause, place, alternative, sorted_clauses(clauses), origins[alternative])
+        # Flows of one match must be one flow: a second would retable the first.
+        yield _row(table.clause, table, alternative, sorted_clauses(clauses), origins[alternative])
 
 
 def sorted_clauses(members: Iterable[Conjunction]) -> tuple[Conjunction, ...]:
-    """The clauses of one match in one order, whatever order their rules came in."""
+    """The clauses of one match in a fixed order, whatever the order of their rules."""
     return tuple(sorted(set(members), key=lambda item: (item.number, item.clause)))
 
 
-def _row(priority: IntEnum, place: Place, conditions: Alternative, actions: Sequence[Action], origin: Origin) -> Flow:
-    return flow(priority, (*place.base, *conditions), actions, feature=Feature.POLICY, origin=origin)
+def _row(
+    priority: IntEnum, table: RuleTable, conditions: Alternative, actions: Sequence[Action], origin: Origin
+) -> Flow:
+    return flow(priority, (*table.base, *conditions), actions, feature=Feature.POLICY, origin=origin)
 
 
-def _number(place: Place, ports: str, taken: set[int]) -> int:
-    """A conjunction number that follows from place and ports alone, so that it survives restarts.
+def _number(table: RuleTable, ports: str, taken: set[int]) -> int:
+    """A conjunction number that depends on table and ports only, so that it survives restarts.
 
-    Peers are left out of it: one more of them is to be one more clause, not all clauses anew.
+    It does not depend on the peers: one more peer is one more clause, not new clauses for all.
     """
-    text = f"{place.seed} {ports}"
+    text = f"{table.seed} {ports}"
     for salt in range(len(taken) + 1):
         digest = blake2b(f"{salt} {text}".encode(), digest_size=4).digest()
         number = int.from_bytes(digest, "big") or 1
@@ -138,13 +142,13 @@ def _peers(allow: Allow, address: str) -> list[Alternative]:
         peers += [
             (FORWARD, DIRECT, _within(address, cidr)),
             (BACKWARD, DIRECT, _within(other, cidr)),
-            (*ABOUT, _within(f"ct_{address}", cidr)),
+            (*ICMP_ERROR, _within(f"ct_{address}", cidr)),
         ]
     return peers
 
 
 def _minimal(matches: Iterable[IdentityMatch]) -> list[IdentityMatch]:
-    """The matches that no wider one among them covers, in order."""
+    """The matches that no wider one covers, in order."""
     ordered = sorted(set(matches), key=lambda item: (item.mask.bit_count(), item.value))
     kept: dict[int, set[int]] = {}
     for item in ordered:
@@ -168,14 +172,14 @@ def _ports(ports: Sequence[PortRange] | None) -> list[Alternative]:
             continue
         number: Condition = ("nw_proto", protocol.number)
         if any(low <= 1 and high == ALL_PORTS for low, high in ranges):
-            alternatives += [(number,), (*ABOUT, ("ct_nw_proto", protocol.number))]
+            alternatives += [(number,), (*ICMP_ERROR, ("ct_nw_proto", protocol.number))]
             continue
         for low, high in ranges:
             for value, mask in masks(low, high):
                 alternatives.append((FORWARD, number, (f"{protocol.value}_dst", value, mask)))
                 alternatives.append((BACKWARD, number, (f"{protocol.value}_src", value, mask)))
-                alternatives.append((*ABOUT, ("ct_nw_proto", protocol.number), ("ct_tp_dst", value, mask)))
-        # No ports in a later fragment: it goes on only with an admitted first one, by way of conntrack.
+                alternatives.append((*ICMP_ERROR, ("ct_nw_proto", protocol.number), ("ct_tp_dst", value, mask)))
+        # A later fragment has no ports: conntrack passes it only with an admitted first one.
         alternatives.append((number, ("nw_frag", FRAG_ANY | FRAG_LATER, FRAG_ANY | FRAG_LATER)))
     return alternatives
 
@@ -191,6 +195,6 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _consistent(peer: Alternative, port: Alternative) -> bool:
-    """Whether one packet can meet both: not an original's address with a reply's port, for instance."""
+    """Whether one packet can match both: not an original's address with a reply's port, for instance."""
     kinds = [{kind for kind in _KINDS if kind in alternative} for alternative in (peer, port)]
     return not (kinds[0] and kinds[1]) or kinds[0] == kinds[1]

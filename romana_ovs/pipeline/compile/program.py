@@ -1,4 +1,4 @@
-"""All of one node's flows, in sections."""
+"""Compiles all flows of one node, in sections that are cached by their inputs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
-from romana_ovs.pipeline.compile import compare, decide, guard, locate, lost, related, shared, stale, track
-from romana_ovs.pipeline.compile.closing import close_pods, closing, sendable
-from romana_ovs.pipeline.compile.limits import PodMeters, limit_rows, pod_meters
-from romana_ovs.pipeline.compile.words import feature_origin
+from romana_ovs.pipeline.compile import (
+    compare,
+    conntrack,
+    forwarding,
+    icmp_errors,
+    pickup,
+    policy_tables,
+    revalidation,
+    shared_zones,
+    spoof_guard,
+)
+from romana_ovs.pipeline.compile.conditions import feature_origin
+from romana_ovs.pipeline.compile.fail_closed import close_pods, fail_closed, sendable
+from romana_ovs.pipeline.compile.metering import PodMeters, meter_rows, pod_meters
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
@@ -31,13 +41,13 @@ Value = TypeVar("Value")
 
 @dataclass(slots=True)
 class CompileCache:
-    """The parts of the last program, sections and others, and what each was made from; one for each bridge."""
+    """Sections and other parts of the last program, with the inputs of each. One cache for each bridge."""
 
     kept: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
     _used: set[Hashable] = field(default_factory=set)
 
     def same(self, name: Hashable, inputs: object) -> Any:
-        """The part `name` if it was made from `inputs`, else None."""
+        """The part `name` if it was computed from equal `inputs`, else None."""
         found = self.kept.get(name)
         if found is None or found[0] != inputs:
             return None
@@ -45,7 +55,7 @@ class CompileCache:
         return found[1]
 
     def part(self, name: Hashable, inputs: object, build: Callable[[], Value]) -> Value:
-        """The part `name`: the identical object as long as `inputs` are equal, else what `build` returns."""
+        """The part `name`: the identical object while `inputs` are equal, else what `build` returns."""
         found: Value | None = self.same(name, inputs)
         if found is not None:
             return found
@@ -55,11 +65,11 @@ class CompileCache:
         return made
 
     def section(self, name: Hashable, inputs: object, build: Callable[[], Section]) -> Section:
-        """The section `name`, likewise. Raises PipelineError when one of its flows has no room in a message."""
+        """The section `name`, likewise. Raises PipelineError when a flow does not fit into an OpenFlow message."""
         return self.part(name, inputs, lambda: sendable(build()))
 
     def forget_unused(self) -> None:
-        """Drop what nobody has asked for since this was called last."""
+        """Drops parts that were not used since the last call."""
         for name in self.kept.keys() - self._used:
             del self.kept[name]
         self._used.clear()
@@ -67,10 +77,10 @@ class CompileCache:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One node's tables. `sections` maps a section's name to its flows; `meters`, by number, are those they name.
+    """One node's tables: `sections` by name, and the `meters` by number that their flows use.
 
-    `failures` are sentences about sections that could not be made: they are empty, which admits nothing. `zones` are
-    the conntrack zones that the tables use, and whose each is (zones.py).
+    `failures` are sentences about sections that could not be compiled: they are empty, which admits nothing. `zones`
+    are the conntrack zones of the tables with their tenants (zones.py).
     """
 
     sections: Mapping[Hashable, Section]
@@ -80,7 +90,7 @@ class Program:
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:
-        """Every flow by its key. Raises PipelineError when two sections claim one key differently."""
+        """Every flow by its key. Raises PipelineError when two sections have different flows of one key."""
         merged: dict[FlowKey, Flow] = {}
         for section in self.sections.values():
             for item in section:
@@ -92,7 +102,7 @@ class Program:
         return merged
 
     def counts(self) -> dict[str, int]:
-        """Number of flows: `policy` (who may), `forwarding` (where), `pods` (guards), `other`, and `total`."""
+        """Number of flows: `policy`, `forwarding`, `pods` (spoof guard), `other`, and `total`."""
         kinds = {
             Feature.POLICY: "policy",
             Feature.ISOLATION: "policy",
@@ -106,37 +116,41 @@ class Program:
 
 
 def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None = None) -> Program:
-    """The tables of `view`'s node: a function of `view` and `verdicts` alone, whatever the cache holds.
+    """The tables of `view`'s node, a function of `view` and `verdicts` only, whatever is in the cache.
 
-    Raises PipelineError when a flow breaks its table's declaration (our mistake, not the user's); in the rows of a
-    single pod or group that closes it alone.
+    Raises PipelineError for an internal error, such as a flow that breaks its table's declaration. An error in the rows
+    of a single pod or group closes only that one.
     """
     kept = cache if cache is not None else CompileCache()
     sections: dict[Hashable, Section] = {}
     failures: dict[Hashable, str] = {}
 
     def add(name: Hashable, inputs: object, build: Callable[[], Section]) -> None:
-        found = kept.same(name, inputs)
-        if found is None:
-            found = closing(name, lambda: kept.section(name, inputs, build), failures)
-        sections[name] = found
+        section = kept.same(name, inputs)
+        if section is None:
+            section = fail_closed(name, lambda: kept.section(name, inputs, build), failures)
+        sections[name] = section
 
     plan = Plan.of(view.settings)
-    used = kept.part("zones", zone_inputs(view), lambda: node_zones(view))
-    _add_fixed(add, view, plan, used)
+    zones = kept.part("zones", zone_inputs(view), lambda: node_zones(view))
+    _add_fixed(add, view, plan, zones)
     _add_node(add, view, plan)
     meters = _pod_meters(view, kept)
     for pod in view.pods:
         member = verdicts.members.get(pod.key)
         if member is None:
             raise PipelineError(f"no verdicts for local pod {pod.key}")
-        place = used.pods[pod.key]
-        inputs = (pod, member, place, view.host)
-        add(("guard", pod.key), inputs, partial(guard.pod_guard, *inputs))
+        pod_zone = zones.pods[pod.key]
+        inputs = (pod, member, pod_zone, view.host)
+        add(("spoof guard", pod.key), inputs, partial(spoof_guard.pod_guard, *inputs))
         if not _is_own(view, pod.address):
-            add(("place", pod.key), inputs, partial(locate.pod_place, pod, member, place, plan=plan, host=view.host))
+            add(
+                ("route", pod.key),
+                inputs,
+                partial(forwarding.pod_route, pod, member, pod_zone, plan=plan, host=view.host),
+            )
         own = meters[pod.key]
-        add(("limits", pod.key), (own, pod.survivor), partial(limit_rows, pod, own))
+        add(("metering", pod.key), (own, pod.pre_restart), partial(meter_rows, pod, own))
     _add_policy(add, view, verdicts, plan)
     close_pods(sections, failures)
     kept.forget_unused()
@@ -144,34 +158,34 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
         MappingProxyType(sections),
         MappingProxyType({meter.number: meter for own in meters.values() for meter in own.present()}),
         failures=tuple(failures.values()),
-        zones=used.shares,
+        zones=zones.shares,
     )
 
 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
 
 
-def _add_fixed(add: _Add, view: NodeView, plan: Plan, used: NodeZones) -> None:
-    places = set(used.pods.values())
-    indexes = {place.index for place in places}
-    apart = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
-    add("arp", (), guard.arp_frame)
-    add("mac", (), guard.mac_frame)
-    add("fragments", (), guard.fragments)
+def _add_fixed(add: _Add, view: NodeView, plan: Plan, zones: NodeZones) -> None:
+    pod_zones = set(zones.pods.values())
+    indexes = {pod_zone.index for pod_zone in pod_zones}
+    meeting = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
+    add("arp", (), spoof_guard.arp_rows)
+    add("mac", (), spoof_guard.mac_rows)
+    add("fragments", (), spoof_guard.fragment_rows)
     add("compare", (), compare.compare_rows)
-    add("tracking", (view.host, apart), lambda: locate.tracking(view.host, apart))
+    add("conntrack zone", (view.host, meeting), lambda: forwarding.zone_rows(view.host, meeting))
     inside = (route.address for route in view.foreign if route.address in plan.network)
-    reserved = tuple(inside) if any(place.shared for place in places) else ()
-    add("shared", (plan, view.host, reserved), lambda: shared.shared_zones(plan, view.host, reserved))
-    add("states", (), track.states)
-    add("roles", (), track.roles)
-    add("stale", (), stale.stale)
-    add("errors", (), related.error_frame)
-    add("lost", (), lost.lost)
-    add("commits", (), track.commits)
-    add("refusals", (), track.refusals)
-    add("deliveries", (), decide.deliveries)
-    add("network", (plan, view.host), lambda: locate.network_place(plan, view.host))
+    foreign = tuple(inside) if any(pod_zone.shared for pod_zone in pod_zones) else ()
+    add("shared zones", (plan, view.host, foreign), lambda: shared_zones.shared_zones(plan, view.host, foreign))
+    add("conntrack state", (), conntrack.state_rows)
+    add("client server", (), conntrack.client_server)
+    add("revalidation", (), revalidation.changed_clients)
+    add("icmp errors", (), icmp_errors.error_rows)
+    add("pickup", (), pickup.pickup_rows)
+    add("conntrack commit", (), conntrack.commit_rows)
+    add("conntrack revoke", (), conntrack.revoke_rows)
+    add("output", (), forwarding.output_rows)
+    add("plan routes", (plan, view.host), lambda: forwarding.plan_routes(plan, view.host))
 
 
 def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
@@ -183,19 +197,19 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
         add(
             "gateway",
             (gateway, view.host, plan, foreign),
-            lambda: guard.gateway_guard(gateway, view.host, plan.network, foreign),
+            lambda: spoof_guard.gateway_guard(gateway, view.host, plan.network, foreign),
         )
-        add("way out", (gateway, plan, view.host), lambda: locate.gateway_place(gateway, plan, view.host))
+        add("gateway routes", (gateway, plan, view.host), lambda: forwarding.gateway_routes(gateway, plan, view.host))
         own = (view.host, gateway.addresses)
-        add("node's errors", own, lambda: related.node_errors(*own))
+        add("node icmp errors", own, lambda: icmp_errors.node_errors(*own))
     for trunk in view.trunks:
-        add(("trunk", trunk.ofport), trunk, partial(guard.trunk_guard, trunk))
+        add(("trunk", trunk.ofport), trunk, partial(spoof_guard.trunk_guard, trunk))
     routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
-    add("hosts", (plan, view.hosts, routes), lambda: locate.remote_places(plan, view.hosts, routes))
+    add("remote routes", (plan, view.hosts, routes), lambda: forwarding.remote_routes(plan, view.hosts, routes))
 
 
 def _is_own(view: NodeView, address: IPv4Address) -> bool:
-    """Whether the node itself has what is a pod's address too: here it goes to the node, whose probes need it."""
+    """Whether a pod's address is also the node's own. Here it goes to the node, whose probes need it."""
     return view.gateway is not None and address in view.gateway.addresses
 
 
@@ -208,35 +222,37 @@ def _pod_meters(view: NodeView, kept: CompileCache) -> dict[PodKey, PodMeters]:
 
 
 def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:
-    cut_off = verdicts.cut_off
-    add("egress", (plan, view.host, cut_off), lambda: decide.egress_frame(plan, view.host, cut_off))
-    add("open egress", view.host, lambda: decide.open_frame(view.host))
-    add("tenancy", (verdicts.tenancy, cut_off), lambda: decide.tenancy_rows(verdicts.tenancy, cut_off))
-    add("ingress", (), decide.ingress_frame)
+    tenantless = verdicts.tenantless
+    add("egress", (plan, view.host, tenantless), lambda: policy_tables.egress_base(plan, view.host, tenantless))
+    add("deferred egress", view.host, lambda: policy_tables.deferred_base(view.host))
+    add("tenancy", (verdicts.tenancy, tenantless), lambda: policy_tables.tenancy_rows(verdicts.tenancy, tenantless))
+    add("ingress", (), policy_tables.ingress_base)
     groups: tuple[ServerGroup | ClientGroup, ...] = (*verdicts.clients, *verdicts.servers)
     for group in groups:
         for part in _group_parts(group):
             add(*part)
-    former = frozenset((pod.identity, number) for pod in view.pods for number in pod.formerly if number != pod.identity)
-    add("former receivers", former, lambda: stale.former_receivers(former))
+    previous = frozenset(
+        (pod.identity, number) for pod in view.pods for number in pod.previous_ids if number != pod.identity
+    )
+    add("previous ids", previous, lambda: revalidation.previous_ids(previous))
 
 
 def _group_parts(group: ServerGroup | ClientGroup) -> tuple[tuple[Hashable, object, Callable[[], Section]], ...]:
-    """The sections of one group: name, inputs, and how each is made."""
+    """The sections of one group: name, inputs and builder of each."""
     if isinstance(group, ClientGroup):
         origin = group.accepted[0].origin if group.accepted else feature_origin("egress")
-        return ((("client", group.number), group, partial(decide.client_rows, group, origin)),)
+        return ((("client", group.number), group, partial(policy_tables.client_rows, group, origin)),)
     return (
-        (("open", group.number), group.open_egress, partial(decide.open_rows, group)),
-        (("server", group.number), group.ingress, partial(decide.ingress_rows, group)),
+        (("deferred", group.number), group.deferred_egress, partial(policy_tables.deferred_rows, group)),
+        (("server", group.number), group.ingress, partial(policy_tables.ingress_rows, group)),
     )
 
 
 def group_entries(group: ServerGroup | ClientGroup) -> dict[Hashable, tuple[object, Section]]:
-    """The sections of `group` with what they are made from, ready to be put into a cache. Raises PipelineError."""
+    """The sections of `group` with their inputs, to be put into a cache. Raises PipelineError."""
     return {name: (inputs, sendable(build())) for name, inputs, build in _group_parts(group)}
 
 
 def is_group(name: Hashable) -> bool:
-    """Whether the section `name` has the rows of a group, and its number beside the kind."""
-    return isinstance(name, tuple) and name[0] in ("client", "open", "server")
+    """Whether the section `name` is a group's: (kind, number)."""
+    return isinstance(name, tuple) and name[0] in ("client", "deferred", "server")

@@ -1,4 +1,4 @@
-"""Port ranges as masked matches."""
+"""Splits port ranges into masked matches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def masks(low: int, high: int) -> Iterator[tuple[int, int]]:
     Raises PipelineError when the range is empty or not of 16-bit numbers.
     """
     if not 0 <= low <= high <= ALL_PORTS:
-        raise PipelineError(f"{low} to {high} is no range of ports")
+        raise PipelineError(f"{low} to {high} is not a range of ports")
     while low <= high:
         size = low & -low or 1 << PORT_WIDTH
         while low + size - 1 > high:

@@ -14,9 +14,9 @@ CLIENT = LabPod("c", 1, 1, server=CLOSED_SERVER)
 BECOMES = {number: replace(CLIENT, number=number) for number in (1, 2, 3)}
 
 
-def accepting(*numbers: int, open_egress: tuple[Allow, ...] = ()) -> ServerGroup:
+def accepting(*numbers: int, deferred_egress: tuple[Allow, ...] = ()) -> ServerGroup:
     """A server that admits the client while it has one of these classes."""
-    return ServerGroup(3, (allow(*(BECOMES[number] for number in numbers)),), open_egress)
+    return ServerGroup(3, (allow(*(BECOMES[number] for number in numbers)),), deferred_egress)
 
 
 @pytest.fixture(params=[False, True], ids=["link", "tunnel"])
@@ -106,12 +106,12 @@ def test_an_echo_reply_waits_for_the_next_request(lab: Lab) -> None:
 
 
 def test_egress_of_the_new_labels_counts_too(lab: Lab) -> None:
-    nowhere, somewhere = ClientGroup(5, (), open=False), ClientGroup(6, (), open=True)
+    nowhere, somewhere = ClientGroup(5, (), deferred=False), ClientGroup(6, (), deferred=True)
     for packet in (udp(lab.ends("c", "s"), 4000, 53), tcp(lab.ends("c", "s"), 4000, 80)):
         answer = opened(lab, packet)
         lab.moved("c", number=2, client=nowhere)
         assert [lab.delivered("s", answer) for _ in range(2)] == [[], []]
-        lab.moved("s", server=accepting(1, 2, open_egress=(allow(BECOMES[2]),)))
+        lab.moved("s", server=accepting(1, 2, deferred_egress=(allow(BECOMES[2]),)))
         lab.moved("c", client=somewhere)
         assert [lab.delivered("s", answer) for _ in range(2)][1] == ["c"], "only the server's node can tell"
         lab.moved("c", number=1, client=None)
@@ -123,9 +123,9 @@ def test_former_numbers_are_judged_as_they_were_until_rules_ask_for_the_new(lab:
     answers = [opened(lab, packet) for packet in packets]
     silent = opened(lab, udp(lab.ends("c", "s"), 4001, 53))
     request = opened(lab, echo(lab.ends("c", "s")))
-    lab.moved("c", number=2, formerly=(1,))
+    lab.moved("c", number=2, previous_ids=(1,))
     assert [lab.delivered("s", answer) for answer in (*answers, request)] == [["c"]] * 5
-    lab.moved("c", formerly=())
+    lab.moved("c", previous_ids=())
     lab.moved("s", server=accepting(2))
     assert [lab.delivered("s", answer) for answer in answers] == [["c"]] * 4, "the server's node has been told"
     assert [lab.delivered("s", silent) for _ in range(2)] == [[], ["c"]]

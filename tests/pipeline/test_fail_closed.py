@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from romana_ovs.model.errors import PipelineError
-from romana_ovs.pipeline.compile import compile_node, decide, guard, locate
-from romana_ovs.pipeline.compile.closing import MOST_ACTIONS, sendable
+from romana_ovs.pipeline.compile import compile_node, forwarding, policy_tables, spoof_guard
+from romana_ovs.pipeline.compile.fail_closed import MOST_ACTIONS, sendable
 from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
@@ -33,15 +33,17 @@ def failing(real, about):
 
 
 def test_a_group_that_cannot_be_made_is_closed_and_said_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "ingress_rows", failing(decide.ingress_rows, lambda group: group.number == 99))
+    monkeypatch.setattr(
+        policy_tables, "ingress_rows", failing(policy_tables.ingress_rows, lambda group: group.number == 99)
+    )
     here = lab()
     program = compile_node(here.view(1), here.verdicts(1))
-    assert program.failures == ("server group 99 is closed, as its flows cannot be made: there is no room",)
+    assert program.failures == ("server group 99 is closed, as its flows cannot be compiled: there is no room",)
     assert here.delivered("c", tcp(here.ends("c", "s"), 4000, 80)) == ["s"]
     assert here.delivered("c", tcp(here.ends("c", "t"), 4000, 80)) == []
 
 
-@pytest.mark.parametrize(("module", "name"), [(guard, "pod_guard"), (locate, "pod_place")])
+@pytest.mark.parametrize(("module", "name"), [(spoof_guard, "pod_guard"), (forwarding, "pod_route")])
 def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(module, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, failing(getattr(module, name), lambda pod, *_: pod.key == "test/t"))
     here = lab()
@@ -53,7 +55,7 @@ def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(module, name: str, monk
 
 
 def test_what_all_pods_share_must_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "ingress_frame", failing(decide.ingress_frame, lambda: True))
+    monkeypatch.setattr(policy_tables, "ingress_base", failing(policy_tables.ingress_base, lambda: True))
     with pytest.raises(PipelineError, match="no room"):
         lab()
 

@@ -1,29 +1,42 @@
-"""Conditions and loads that several sections use, named once."""
+"""Defines match conditions and register loads that several modules use."""
 
 from __future__ import annotations
 
 from romana_ovs.model.identity import IdentityMatch
 from romana_ovs.pipeline.actions import Action, Bits, Load, Move
 from romana_ovs.pipeline.fields import ETH_IP, VLAN_PRESENT, ct_state, tcp_flags
-from romana_ovs.pipeline.registers import DIRECTION, EXIT, RELATED, REPLY, SCRATCH, SIDE, TRUNK, Register
+from romana_ovs.pipeline.registers import (
+    DIRECTION,
+    GATEWAY,
+    LOCAL,
+    PKT_DESTINATION,
+    PKT_SOURCE,
+    RELATED,
+    REPLY,
+    SCRATCH,
+    TRUNK,
+    Register,
+)
 from romana_ovs.pipeline.tables import Condition
 from romana_ovs.policy.view import Origin
 
 IP: Condition = ("eth_type", ETH_IP)
 FORWARD = DIRECTION.match(1, mask=1)
-"""Original or orphan: the client sent it (bit 0 of the direction mark)."""
+"""Original or midstream: taken as sent by the client (bit 0 of the direction mark)."""
 BACKWARD = DIRECTION.match(REPLY)
 DIRECT = RELATED.match(0)
-"""No ICMP error about something else."""
-FROM_ELSEWHERE = SIDE.match(TRUNK, mask=TRUNK)
-"""Came by a trunk or the gateway: not from a local pod."""
-TO_ELSEWHERE = EXIT.match(TRUNK, mask=TRUNK)
+"""Not an ICMP error about another packet."""
+FROM_LOCAL, FROM_TRUNK, FROM_GATEWAY = (PKT_SOURCE.match(side) for side in (LOCAL, TRUNK, GATEWAY))
+TO_LOCAL, TO_TRUNK, TO_GATEWAY = (PKT_DESTINATION.match(side) for side in (LOCAL, TRUNK, GATEWAY))
+FROM_ELSEWHERE = PKT_SOURCE.match(TRUNK, mask=TRUNK)
+"""From a trunk or the gateway: not from a local pod."""
+TO_ELSEWHERE = PKT_DESTINATION.match(TRUNK, mask=TRUNK)
 UNTAGGED: Condition = ("vlan_tci", 0, VLAN_PRESENT)
-"""One bit, so that what is tagged is refused by few datapath flows."""
+"""One bit, so that few megaflows drop all tagged frames."""
 
 
 def feature_origin(name: str) -> Origin:
-    """The origin of flows that no object of the cluster asks for."""
+    """The origin of flows that stand for no object of the cluster."""
     return Origin("Pipeline", name=name)
 
 

@@ -11,8 +11,8 @@ from romana_ovs.policy.view import ClientGroup
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, icmp_error, sctp, tcp, udp
 from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, Addresses, Lab, LabPod
 
-SHUT = ClientGroup(9, (), open=False)
-OPEN_ONLY = ClientGroup(8, (), open=True)
+SHUT = ClientGroup(9, (), deferred=False)
+OPEN_ONLY = ClientGroup(8, (), deferred=True)
 LOSSES = [(1,), (2,), (1, 2)]
 
 
@@ -30,7 +30,7 @@ def lose(lab: Lab, *nodes: int) -> None:
     for node in nodes:
         lab.network.switches[f"n{node}"].conntrack.flush()
     for name, pod in list(lab.pods.items()):
-        lab.moved(name, survivor=pod.node in nodes)
+        lab.moved(name, pre_restart=pod.node in nodes)
 
 
 def opened(lab: Lab, packet: Packet) -> tuple[Packet, Packet]:
@@ -70,7 +70,7 @@ def test_tcp_goes_on_whoever_speaks_first(place: str, nodes: tuple[int, ...], fi
     for sender in (first, first, "c", "s", "s", "c"):
         assert lab.delivered(sender, there if sender == "c" else back) == ["s" if sender == "c" else "c"]
     for name in ("c", "s"):
-        lab.moved(name, survivor=False)
+        lab.moved(name, pre_restart=False)
     assert lab.delivered("s", back) == ["c"], "the time of survivors is over, the connection is known again"
     assert lab.delivered("c", there) == ["s"]
     lab.moved("s", server=CLOSED_SERVER)
@@ -108,7 +108,7 @@ def test_a_pod_that_came_after_the_loss_gets_nothing_meant_for_another(place: st
     _, push = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lose(lab, *nodes)
     lab.network.switches["n1"].conntrack.flush(address=int(lab.pods["c"].address))
-    lab.moved("c", survivor=False)
+    lab.moved("c", pre_restart=False)
     for packet in (back, push, icmp_error(lab.ends("s", "c"), udp(lab.ends("c", "s"), 4000, 53))):
         for _ in range(3):
             assert lab.delivered("s", packet) == []
@@ -135,7 +135,7 @@ def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None
     there = lambda: lab.delivered("p", replace(outward, tcp_flags=ACK)) == [f"n1:{GATEWAY_PORT}"]  # noqa: E731
     back = lambda: lab.arrivals("n1", GATEWAY_PORT, inward.with_flags(ACK)) == ["p"]  # noqa: E731
     assert not there() and not back()
-    lab.moved("p", survivor=True)
+    lab.moved("p", pre_restart=True)
     order = [back, there] if from_outside else [there, back]
     assert order[1]() and order[0]() and order[1]() and order[0]()
 
@@ -143,8 +143,8 @@ def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None
 def test_survivors_hear_no_errors_about_what_was_refused() -> None:
     """One refused datagram, then errors about it (docs/dataplane.md, "ICMP errors")."""
     lab = Lab.of(
-        LabPod("a", 1, 1, survivor=True),
-        LabPod("v", 2, 2, segment=2, server=CLOSED_SERVER, survivor=True),
+        LabPod("a", 1, 1, pre_restart=True),
+        LabPod("v", 2, 2, segment=2, server=CLOSED_SERVER, pre_restart=True),
     )
     probe = udp(lab.ends("a", "v"), 7100, 7200)
     for lost in ((), (1,), (2,), (1, 2)):
@@ -158,7 +158,7 @@ def test_survivors_hear_no_errors_about_what_was_refused() -> None:
 
 
 def test_the_node_itself_goes_on_too() -> None:
-    lab = Lab.of(LabPod("p", 1, 1, server=CLOSED_SERVER, survivor=True))
+    lab = Lab.of(LabPod("p", 1, 1, server=CLOSED_SERVER, pre_restart=True))
     node = Addresses.of(PLAN.gateway(1), lab.pods["p"].address, eth_src=0x020000000001)
     probe = tcp(node, 4000, 80).with_flags(ACK)
     assert lab.arrivals("n1", GATEWAY_PORT, probe) == ["p"]

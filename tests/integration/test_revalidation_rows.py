@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from romana_ovs.pipeline.listing import loadable
-from romana_ovs.pipeline.registers import ORIGINAL, ORPHAN, REPLY, UNSELECTED
+from romana_ovs.pipeline.registers import MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.policy.view import ClientGroup, ServerGroup
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
@@ -21,7 +21,7 @@ from tests.pipeline.lab import CLOSED_SERVER, TRUNK_PORT, Lab, LabPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
-QUESTION, ANSWERED = 1 << 4, 1 << 5
+REVALIDATION, REVALIDATED = 1 << 4, 1 << 5
 """In the byte of marks."""
 
 
@@ -96,7 +96,7 @@ def test_a_datagram_to_a_relabelled_client_becomes_a_question_once(ovs: DummyOvs
     pair, answer = opened(ovs, transport(protocol, NOWHERE, *((4000, 53) if protocol == 17 else (0, 0))))
     pair.change(number=2)
     ((port, question),) = pair.send(TRUNK_PORT, answer)
-    assert (port, marks(question)) == (TRUNK_PORT, QUESTION | UNSELECTED << 2 | ORIGINAL)
+    assert (port, marks(question)) == (TRUNK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
     assert question.eth_src & 0xFFFFFFFF == pair.lab.pods["c"].identity
     asked = (question.nw_src, question.nw_dst, question.tp_src, question.tp_dst)
     assert asked == (answer.nw_dst, answer.nw_src, answer.tp_dst, answer.tp_src)
@@ -109,17 +109,17 @@ def test_fragments_to_a_relabelled_client_are_asked_about_too(ovs: DummyOvs) -> 
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
     pair.change(number=2)
     sent = pair.send(TRUNK_PORT, *answer.fragments(7))
-    assert [(port, marks(packet) & QUESTION) for port, packet in sent] == [(TRUNK_PORT, QUESTION)] * 2
+    assert [(port, marks(packet) & REVALIDATION) for port, packet in sent] == [(TRUNK_PORT, REVALIDATION)] * 2
     assert [port for port, _ in pair.send(TRUNK_PORT, *answer.fragments(8))] == [1, 1]
 
 
 def test_refinement_delivers_and_asks_until_the_rules_tell_the_classes_apart(ovs: DummyOvs) -> None:
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
-    pair.change(number=2, formerly=(1,))
+    pair.change(number=2, previous_ids=(1,))
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1, TRUNK_PORT]
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
-    pair.change(number=3, formerly=(1, 2))
-    pair.change(number=3, formerly=())
+    pair.change(number=3, previous_ids=(1, 2))
+    pair.change(number=3, previous_ids=())
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [TRUNK_PORT]
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
 
@@ -136,7 +136,7 @@ def test_what_the_client_will_acknowledge_is_passed_on(ovs: DummyOvs, opening: P
 
 def test_a_question_that_its_own_node_refuses_is_asked_again(ovs: DummyOvs) -> None:
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
-    pair.change(number=2, client=ClientGroup(9, (), open=False))
+    pair.change(number=2, client=ClientGroup(9, (), deferred=False))
     for _ in range(2):
         assert pair.send(TRUNK_PORT, answer) == []
     pair.change(client=None)
@@ -156,33 +156,33 @@ def test_an_echo_reply_is_dropped_until_the_next_request(ovs: DummyOvs) -> None:
 def test_a_question_about_a_refused_reply_is_answered_if_the_client_became_another(ovs: DummyOvs) -> None:
     for opening in (udp(NOWHERE, 4000, 53), tcp(NOWHERE, 4000, 80)):
         pair, answer = opened(ovs, opening)
-        refused = replace(answer, eth_src=answer.eth_src | QUESTION << 32)
+        refused = replace(answer, eth_src=answer.eth_src | REVALIDATION << 32)
         if opening.nw_proto == 6:
             refused = refused.with_flags(ACK)
         assert pair.send(TRUNK_PORT, refused) == [], "D was right"
         pair.change(number=2)
         ((port, sent),) = pair.send(TRUNK_PORT, refused)
         assert port == (1 if opening.nw_proto == 6 else TRUNK_PORT)
-        assert opening.nw_proto == 6 or marks(sent) & QUESTION
+        assert opening.nw_proto == 6 or marks(sent) & REVALIDATION
         pair.ovs.appctl("dpctl/flush-conntrack")
         pair.model.conntrack.flush()
         assert pair.send(TRUNK_PORT, refused) == [], "nobody here has asked for it"
 
 
-@pytest.mark.parametrize("direction", [REPLY, ORPHAN, ORPHAN | QUESTION])
+@pytest.mark.parametrize("direction", [REPLY, MIDSTREAM, MIDSTREAM | REVALIDATION])
 def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, direction: int) -> None:
     """The question that leaves, and the answer that is delivered, on the node that lost its connections."""
     pair = Pair(ovs, lab(client=1))
     segment = tcp(pair.lab.ends("s", "c"), 80, 4000, flags=ACK)
     assert pair.send(TRUNK_PORT, wired(pair, "s", segment, direction)) == []
-    pair.change(survivor=True)
+    pair.change(pre_restart=True)
     ((port, question),) = pair.send(TRUNK_PORT, wired(pair, "s", segment, direction))
-    assert (port, marks(question)) == (TRUNK_PORT, QUESTION | UNSELECTED << 2 | ORIGINAL)
+    assert (port, marks(question)) == (TRUNK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
     assert (question.nw_src, question.tp_src, question.tp_dst) == (segment.nw_dst, 4000, 80)
-    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY | ANSWERED))] == [1]
+    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY | REVALIDATED))] == [1]
     there = segment.reply()
     ((port, orphan),) = pair.send(1, there)
-    assert (port, marks(orphan) & 3) == (TRUNK_PORT, ORPHAN), "which end is the client is a guess"
+    assert (port, marks(orphan) & 3) == (TRUNK_PORT, MIDSTREAM), "which end is the client is a guess"
     ((port, again),) = pair.send(1, there)
     assert marks(again) == marks(orphan)
     assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY))] == [1]
@@ -193,12 +193,12 @@ def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, di
 def test_the_servers_node_answers_a_question_about_a_segment(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     question = tcp(pair.lab.ends("c", "s"), 4000, 80, flags=ACK)
-    ((port, answer),) = pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | QUESTION))
-    assert (port, marks(answer) & (ANSWERED | QUESTION | 3)) == (TRUNK_PORT, ANSWERED | REPLY)
+    ((port, answer),) = pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION))
+    assert (port, marks(answer) & (REVALIDATED | REVALIDATION | 3)) == (TRUNK_PORT, REVALIDATED | REPLY)
     assert (answer.nw_src, answer.tp_src, answer.tp_dst) == (question.nw_dst, 80, 4000)
     pair.lab.moved("s", server=CLOSED_SERVER)
     pair.change()
-    assert pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | QUESTION)) == []
+    assert pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION)) == []
 
 
 def test_the_servers_node_decides_a_question_and_shows_it_to_nobody(ovs: DummyOvs) -> None:
@@ -207,27 +207,29 @@ def test_the_servers_node_decides_a_question_and_shows_it_to_nobody(ovs: DummyOv
     request = udp(pair.lab.ends("c", "s"), 4000, 53)
     assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "c", request, ORIGINAL))] == [1]
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & QUESTION) == (TRUNK_PORT, 0)
+    assert (port, marks(back) & REVALIDATION) == (TRUNK_PORT, 0)
 
     def asked(number: int) -> list[tuple[int, Packet]]:
         pair.lab.moved("c", number=number)
         original = wired(pair, "c", request, ORIGINAL)
-        return pair.send(TRUNK_PORT, replace(original, eth_src=original.eth_src | QUESTION << 32))
+        return pair.send(TRUNK_PORT, replace(original, eth_src=original.eth_src | REVALIDATION << 32))
 
     pair.lab.moved("s", server=only)
     pair.change()
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (QUESTION | 3)) == (TRUNK_PORT, QUESTION | REPLY), "refused by the old identity"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REVALIDATION | REPLY), "refused by the old identity"
     assert asked(3) == []
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (QUESTION | 3)) == (TRUNK_PORT, REPLY), "allowed by the new one"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REPLY), "allowed by the new one"
     assert asked(2) == []
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (QUESTION | 3)) == (TRUNK_PORT, QUESTION | REPLY), "refused by the one after that"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REVALIDATION | REPLY), (
+        "refused by the one after that"
+    )
     pair.lab.moved("s", server=ServerGroup(5, (allow(replace(pair.lab.pods["c"], number=2)),), ()))
     pair.change()
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (QUESTION | 3)) == (TRUNK_PORT, REPLY), "allowed when this node hears of that"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REPLY), "allowed when this node hears of that"
 
 
 def test_only_the_servers_node_asks_about_what_it_refuses_and_never_about_fragments(ovs: DummyOvs) -> None:
@@ -240,6 +242,6 @@ def test_only_the_servers_node_asks_about_what_it_refuses_and_never_about_fragme
     pair.lab.moved("s", server=CLOSED_SERVER)
     pair.change()
     for reply in (request.reply().with_flags(ACK), datagram.reply()):
-        assert [marks(sent) & QUESTION for _, sent in pair.send(1, reply)] == [QUESTION]
+        assert [marks(sent) & REVALIDATION for _, sent in pair.send(1, reply)] == [REVALIDATION]
     assert pair.send(1, *datagram.reply().fragments(3)) == []
     assert pair.send(TRUNK_PORT, wired(pair, "c", request.with_flags(SYN), ORIGINAL)) == []

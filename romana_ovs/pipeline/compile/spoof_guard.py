@@ -1,4 +1,4 @@
-"""Who may send: tables SpoofGuard and ArpSpoofGuard."""
+"""Compiles the tables that check senders: SpoofGuard, SourceMac, DestinationMac, Fragments and those for ARP."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import (
     Action,
+    ApplyMeter,
     Bits,
     Goto,
     InPort,
@@ -17,16 +18,14 @@ from romana_ovs.pipeline.actions import (
     PopMpls,
     PushMpls,
     Resubmit,
-    ThroughMeter,
 )
 from romana_ovs.pipeline.compile.compare import compare
-from romana_ovs.pipeline.compile.words import IP, UNTAGGED, feature_origin, load, loads, swapped
+from romana_ovs.pipeline.compile.conditions import FROM_LOCAL, IP, UNTAGGED, feature_origin, load, loads, swapped
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ETH_ARP, FRAG_ANY, mac_number
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import Meter, arp_meter_number
 from romana_ovs.pipeline.registers import (
-    ANSWERED,
     DIFFERENT,
     DIRECTION,
     EGRESS,
@@ -34,23 +33,24 @@ from romana_ovs.pipeline.registers import (
     LOCAL,
     MAC_PREFIX,
     NEXT_HOP_MAC,
-    QUESTION,
+    PKT_SOURCE,
+    REVALIDATED,
+    REVALIDATION,
     SCRATCH,
-    SENDER_CLIENT,
+    SENDER_CLIENT_GROUP,
     SENDER_ID,
     SENDER_MAC,
-    SENDER_SERVER,
+    SENDER_PRE_RESTART,
+    SENDER_SERVER_GROUP,
     SENDER_SHARED,
-    SENDER_SURVIVOR,
-    SIDE,
     TRUNK,
-    WIRE_ANSWERED,
     WIRE_DIRECTION,
     WIRE_EGRESS,
+    WIRE_FIXED,
+    WIRE_FIXED_VALUE,
     WIRE_ID,
-    WIRE_QUESTION,
-    WIRE_REST,
-    WIRE_REST_VALUE,
+    WIRE_REVALIDATED,
+    WIRE_REVALIDATION,
     ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
@@ -59,45 +59,45 @@ from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Trunk
 
 ARP_REQUEST: Condition = ("arp_op", 1)
 PART_BITS = 4
-"""Bits of a MAC that one row compares: fewer make more rows, more make more flows of the datapath for wrong MACs."""
+"""Bits of a MAC that one row compares. Fewer make more rows, more make more megaflows for wrong MACs."""
 
 
-def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> tuple[Flow, ...]:
-    """What a pod's port may send: its own MAC and address, untagged; ARP, metered, for any address but its own.
+def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -> tuple[Flow, ...]:
+    """Accepts packets from a pod's port with its own MAC and address, untagged; and ARP requests, metered.
 
-    A MAC that is made from the address is checked by tables SourceMac and ArpSpoofGuard, and so is the sender of
-    an ARP request; with another MAC both are checked here, at a datapath flow for each wrong one.
+    Tables SourceMac and ArpSpoofGuard check a MAC that is derived from the address, and the sender of ARP requests.
+    Any other MAC of a pod is checked here, with one megaflow for each wrong MAC.
     """
     origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
     port: Condition = ("in_port", pod.ofport)
     mac, address = mac_number(pod.mac), int(pod.address)
-    ours = mac == MAC_PREFIX << 32 | address
+    derived = mac == MAC_PREFIX << 32 | address
     marks = loads(
-        (SIDE, LOCAL),
-        (SENDER_SURVIVOR, int(pod.survivor)),
+        (PKT_SOURCE, LOCAL),
+        (SENDER_PRE_RESTART, int(pod.pre_restart)),
         (SENDER_ID, pod.identity),
-        (SENDER_CLIENT, member.client),
-        (SENDER_SERVER, member.server),
-        (SENDER_SHARED, int(place.shared)),
-        (ZONE, zone(host, place.index)),
+        (SENDER_CLIENT_GROUP, member.client),
+        (SENDER_SERVER_GROUP, member.server),
+        (SENDER_SHARED, int(pod_zone.shared)),
+        (ZONE, zone(host, pod_zone.index)),
     )
-    expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if ours else ()
+    expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if derived else ()
     asking = [port, UNTAGGED, ARP_REQUEST]
     sending = [port, UNTAGGED, ("nw_src", address)]
-    if not ours:
+    if not derived:
         asking += [("eth_src", mac), ("arp_sha", mac), ("arp_spa", address)]
         sending.append(("eth_src", mac))
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
-    asked = (*loads((SIDE, LOCAL)), *expected) if ours else ()
-    onward: list[Action] = [*marks, *expected, Goto("SourceMac" if ours else "DestinationMac")]
+    asked = (*loads((PKT_SOURCE, LOCAL)), *expected) if derived else ()
+    onward: list[Action] = [*marks, *expected, Goto("SourceMac" if derived else "DestinationMac")]
     return (
         row(priorities.SpoofGuard.SOURCE, sending, onward),
-        # Who asks for whom is read in a second pass, which the meter stands before.
+        # The addresses in the request are read in a second pass, after the meter.
         row(
             priorities.SpoofGuard.SOURCE,
             asking,
             [
-                ThroughMeter(arp_meter_number(pod.ofport)),
+                ApplyMeter(arp_meter_number(pod.ofport)),
                 *asked,
                 PushMpls(),
                 PopMpls(ETH_ARP),
@@ -107,11 +107,11 @@ def pod_guard(pod: LocalPod, member: Membership, place: PodZone, host: int) -> t
     )
 
 
-def mac_frame() -> tuple[Flow, ...]:
+def mac_rows() -> tuple[Flow, ...]:
     """Rows of SourceMac and DestinationMac that compare a MAC part by part; SCRATCH says which part is next.
 
-    A wrong MAC finds no row at its first wrong part, so the datapath needs no more than 15 flows for each part to
-    refuse whatever a sender thinks up. One row for the whole would need a flow for each MAC.
+    A wrong MAC matches no row at its first wrong part, so random MACs make no more than 15 megaflows for each part.
+    One row for the whole MAC would make a megaflow for each MAC.
     """
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("mac"))
     source, hop = priorities.SourceMac.PART, priorities.DestinationMac.PART
@@ -137,24 +137,24 @@ def mac_frame() -> tuple[Flow, ...]:
 
 
 def _part(bits: Bits, mac: int) -> Condition:
-    """That a part of a MAC is that of `mac`."""
+    """Matches part of a MAC with the same part of `mac`."""
     mask = (1 << bits.width) - 1 << bits.low
     return (bits.field, mac & mask, mask)
 
 
-def fragments() -> tuple[Flow, ...]:
-    """The way of what is whole, and of all that no pod here sends."""
+def fragment_rows() -> tuple[Flow, ...]:
+    """Unfragmented packets, and all that no local pod sends."""
     origin = feature_origin("fragments")
     return (flow(priorities.Fragments.MISS, [], [Goto("L3Forward")], feature=Feature.SPOOF_GUARD, origin=origin),)
 
 
-def limited_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
-    """The fragments of the pod at this port pass its meter."""
+def metered_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
+    """Fragments of the pod at this port pass its meter."""
     return (
         flow(
-            priorities.Fragments.LIMITED,
+            priorities.Fragments.METERED,
             [IP, ("in_port", ofport), ("nw_frag", FRAG_ANY, FRAG_ANY)],
-            [ThroughMeter(meter.number), Goto("L3Forward")],
+            [ApplyMeter(meter.number), Goto("L3Forward")],
             feature=Feature.SPOOF_GUARD,
             origin=meter.origin,
         ),
@@ -162,20 +162,20 @@ def limited_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
 
 
 def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
-    """What a trunk may bring: untagged IP whose source MAC carries an identity; tunnels, from known nodes only."""
-    rest = ("eth_src", WIRE_REST_VALUE << WIRE_REST.low, ((1 << WIRE_REST.width) - 1) << WIRE_REST.low)
+    """Accepts untagged IP from a trunk if the source MAC carries an identity; from a tunnel, of known nodes only."""
+    rest = ("eth_src", WIRE_FIXED_VALUE << WIRE_FIXED.low, ((1 << WIRE_FIXED.width) - 1) << WIRE_FIXED.low)
     actions: list[Action] = [
-        *loads((SIDE, TRUNK)),
+        *loads((PKT_SOURCE, TRUNK)),
         Move(WIRE_DIRECTION, DIRECTION.bits),
         Move(WIRE_EGRESS, EGRESS.bits),
-        Move(WIRE_QUESTION, QUESTION.bits),
-        Move(WIRE_ANSWERED, ANSWERED.bits),
+        Move(WIRE_REVALIDATION, REVALIDATION.bits),
+        Move(WIRE_REVALIDATED, REVALIDATED.bits),
         Move(WIRE_ID, SENDER_ID.bits),
         Goto("DestinationMac"),
     ]
     senders: list[tuple[Condition, ...]] = [()]
     if trunk.tunnel_peers is not None:
-        # Exactly the known nodes, in as few prefixes as they fill: nodes mostly have neighbouring addresses.
+        # Exactly the known nodes, merged into prefixes: nodes mostly have neighbouring addresses.
         blocks = collapse_addresses(IPv4Network(peer) for peer in trunk.tunnel_peers)
         senders = [(("tun_src", int(block.network_address), int(block.netmask)),) for block in blocks]
     return tuple(
@@ -193,23 +193,22 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
 def gateway_guard(
     gateway: Gateway, host: int, network: IPv4Network, foreign: tuple[IPv4Address, ...]
 ) -> tuple[Flow, ...]:
-    """What the node's own port may send: its own addresses as the node, no pod's address, all else as outside.
+    """Accepts from the gateway port: the node's own addresses as the node, no pod's address, all others as outside.
 
-    `network` is the plan's, `foreign` are pods' addresses that are not from it.
+    `network` is the plan's, `foreign` are addresses of pods that the plan did not give.
     """
     row = partial(flow, feature=Feature.SPOOF_GUARD, origin=feature_origin("gateway"))
     port = (("in_port", gateway.ofport), UNTAGGED)
     own = set(gateway.addresses)
-    side = ((SIDE, GATEWAY), (SENDER_SURVIVOR, int(gateway.survivor)))
+    side = ((PKT_SOURCE, GATEWAY), (SENDER_PRE_RESTART, int(gateway.pre_restart)))
     node_marks = loads(*side, (SENDER_ID, node_identity(host)))
     outside_marks = loads(*side, (SENDER_ID, OUTSIDE))
     flows = [
-        row(priorities.SpoofGuard.REFUSED, [*port, ("nw_src", int(address))], [*node_marks, Goto("DestinationMac")])
+        row(priorities.SpoofGuard.DENY, [*port, ("nw_src", int(address))], [*node_marks, Goto("DestinationMac")])
         for address in sorted(own)
     ]
     flows += [
-        row(priorities.SpoofGuard.REFUSED, [*port, ("nw_src", int(address))], [])
-        for address in sorted(set(foreign) - own)
+        row(priorities.SpoofGuard.DENY, [*port, ("nw_src", int(address))], []) for address in sorted(set(foreign) - own)
     ]
     flows.append(
         row(priorities.SpoofGuard.SOURCE, [*port, ("nw_src", int(network.network_address), int(network.netmask))], [])
@@ -219,8 +218,8 @@ def gateway_guard(
     return tuple(flows)
 
 
-def arp_frame() -> tuple[Flow, ...]:
-    """The one answer to every ARP request (RFC 826), but none to one from the unspecified address (RFC 5227)."""
+def arp_rows() -> tuple[Flow, ...]:
+    """Answers every ARP request (RFC 826), except one from the unspecified address (RFC 5227)."""
     row = partial(flow, feature=Feature.ARP, origin=feature_origin("arp"))
     spa, tpa, source = Bits("arp_spa", 0, 32), Bits("arp_tpa", 0, 32), Bits("eth_src", 0, 48)
     own = Bits("arp_sha", 0, 48)
@@ -238,7 +237,7 @@ def arp_frame() -> tuple[Flow, ...]:
         row(priorities.ArpSpoofGuard.UNSPECIFIED, [ARP_REQUEST, ("arp_spa", 0)], []),
         row(
             priorities.ArpSpoofGuard.POD,
-            [ARP_REQUEST, SIDE.match(LOCAL), *prefix],
+            [ARP_REQUEST, FROM_LOCAL, *prefix],
             [
                 *compare(source, SENDER_MAC.bits),
                 *compare(own, SENDER_MAC.bits, again=True),
@@ -246,8 +245,8 @@ def arp_frame() -> tuple[Flow, ...]:
                 Goto("ArpSelf"),
             ],
         ),
-        row(priorities.ArpSpoofGuard.ASK, [ARP_REQUEST, SIDE.match(0)], [Goto("ArpSelf")]),
-        row(priorities.ArpSelf.WRONG, [ARP_REQUEST, DIFFERENT.match(1)], []),
-        row(priorities.ArpSelf.ASK, [ARP_REQUEST], [*compare(tpa, spa), Goto("ArpResponder")]),
-        row(priorities.ArpResponder.ANSWER, [ARP_REQUEST, DIFFERENT.match(1)], answer),
+        row(priorities.ArpSpoofGuard.REQUEST, [ARP_REQUEST, PKT_SOURCE.match(0)], [Goto("ArpSelf")]),
+        row(priorities.ArpSelf.SPOOFED, [ARP_REQUEST, DIFFERENT.match(1)], []),
+        row(priorities.ArpSelf.REQUEST, [ARP_REQUEST], [*compare(tpa, spa), Goto("ArpResponder")]),
+        row(priorities.ArpResponder.REPLY, [ARP_REQUEST, DIFFERENT.match(1)], answer),
     )

@@ -1,0 +1,268 @@
+"""Compiles the connection tracking tables: ConntrackState, ClientServer, ConntrackCommit and ConntrackRevoke.
+
+The meaning, row by row, is in docs/dataplane.md, "The conntrack table".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import IntEnum
+
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Action, ApplyMeter, Ct, Goto, Load, Move, Resubmit
+from romana_ovs.pipeline.compile.compare import compare
+from romana_ovs.pipeline.compile.conditions import (
+    BACKWARD,
+    FORWARD,
+    FROM_LOCAL,
+    FROM_TRUNK,
+    TO_ELSEWHERE,
+    TO_GATEWAY,
+    TO_LOCAL,
+    TO_TRUNK,
+    feature_origin,
+    flags,
+    load,
+    state,
+)
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import ETH_IP, FRAG_ANY, FRAG_LATER
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.meters import Meter
+from romana_ovs.pipeline.registers import (
+    CLIENT_GROUP,
+    CLIENT_ID,
+    COMMITTED,
+    CT_ACCEPTED,
+    CT_CLIENT,
+    CT_DESTINATION,
+    CT_LABEL_BITS,
+    CT_SOURCE,
+    DEFERRED,
+    DIFFERENT,
+    DIRECTION,
+    EGRESS,
+    FORCE,
+    GATEWAY,
+    LOCAL,
+    MIDSTREAM,
+    ORIGINAL,
+    PKT_DESTINATION,
+    PKT_SOURCE,
+    RECEIVER_CLIENT_GROUP,
+    RECEIVER_ID,
+    RECEIVER_SERVER_GROUP,
+    REPLY,
+    REVALIDATION,
+    SENDER_CLIENT_GROUP,
+    SENDER_ID,
+    SENDER_SERVER_GROUP,
+    SERVER_GROUP,
+    SERVER_ID,
+    TRUNK,
+    UNSELECTED,
+    ZONE,
+)
+from romana_ovs.pipeline.tables import Condition, flow
+from romana_ovs.policy.view import LocalPod, Origin
+
+TCP: Condition = ("nw_proto", 6)
+UDP: Condition = ("nw_proto", 17)
+SCTP: Condition = ("nw_proto", 132)
+_IP: Condition = ("eth_type", ETH_IP)
+_ORIGIN: Origin = feature_origin("conntrack")
+_HERE = (LOCAL, GATEWAY)
+"""Where this bridge sets the direction itself; from a trunk the direction mark of the sending node counts too."""
+
+
+def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action]) -> Flow:
+    return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=_ORIGIN)
+
+
+def _ct_row(priority: IntEnum, match: Sequence[Condition], ct: Ct) -> Flow:
+    """A row with a ct action, for which Open vSwitch needs IP in the match."""
+    return _row(priority, [_IP, *match], [ct])
+
+
+def _on(*actions: Action) -> tuple[Action, ...]:
+    return (*actions, Goto("ClientServer"))
+
+
+def state_rows() -> tuple[Flow, ...]:
+    """The rows of ConntrackState."""
+    return (_row(priorities.ConntrackState.INVALID, [state("+trk+inv")], []), *_replies(), *_openings(), *_decisions())
+
+
+def _replies() -> tuple[Flow, ...]:
+    """Replies of accepted connections, from where the connection left; other TCP in that direction is unsolicited."""
+    rank, tracked = priorities.ConntrackState, state("+trk+rpl")
+    rows = [
+        _row(
+            rank.REPLY,
+            [tracked, CT_ACCEPTED.match(1), PKT_SOURCE.match(side), CT_DESTINATION.match(side)],
+            _on(load(DIRECTION, REPLY)),
+        )
+        for side in _HERE
+    ]
+    marked = (FROM_TRUNK, DIRECTION.match(REPLY))
+    midstream = (FROM_TRUNK, DIRECTION.match(MIDSTREAM))
+    returned = (*marked, REVALIDATION.match(1))
+    current = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
+    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(TRUNK)], _on(*current)))
+    rows += [
+        _row(rank.UNSOLICITED, [*mark, found], [])
+        for mark in (marked, midstream)
+        for found in (tracked, state("+trk+new"))
+    ]
+    # A reply that its server's node denied is never taken for a packet of a client.
+    rows.append(_row(rank.UNSOLICITED, [*returned, state("+trk+est-rpl")], []))
+    rows.append(_row(rank.UNSOLICITED, [_IP, TCP, FROM_TRUNK, DIRECTION.match(ORIGINAL), tracked], []))
+    rows += [_row(rank.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), tracked], []) for side in _HERE]
+    return tuple(rows)
+
+
+def _openings() -> tuple[Flow, ...]:
+    """TCP SYN, and TCP mid-stream of a connection that conntrack does not know."""
+    rank, opening = priorities.ConntrackState, flags("+syn-ack")
+    reversed_ = state("+trk+rpl")
+    rows = [
+        _row(rank.REVERSED, [opening, FROM_TRUNK, DIRECTION.match(ORIGINAL), reversed_], _on(load(FORCE, 1))),
+    ]
+    for side in _HERE:
+        original = load(DIRECTION, ORIGINAL)
+        rows += [
+            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), reversed_], _on(original, load(FORCE, 1))),
+            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), state("+trk+new")], _on(original)),
+            _row(
+                rank.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), state("+trk+new")], _on(load(DIRECTION, MIDSTREAM))
+            ),
+        ]
+    return tuple(rows)
+
+
+def _decisions() -> tuple[Flow, ...]:
+    """Packets that policy decides as packets of the connection's client."""
+    rank, original = priorities.ConntrackState, load(DIRECTION, ORIGINAL)
+    rows = [
+        _row(
+            rank.ORIGINAL,
+            [state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(side), PKT_DESTINATION.match(side)],
+            _on(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
+        )
+        for side in (LOCAL, TRUNK, GATEWAY)
+    ]
+    rows.append(_row(rank.DECIDE, [state("+trk+est-rpl")], _on(original)))
+    reversed_ = (state("+trk+rpl"),)
+    rows.append(_row(rank.DECIDE, [FROM_TRUNK, DIRECTION.match(ORIGINAL), *reversed_], _on(load(FORCE, 1))))
+    rows.append(_row(rank.DECIDE, [FROM_TRUNK, DIRECTION.match(ORIGINAL), state("+trk+new")], _on()))
+    for side in _HERE:
+        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), *reversed_], _on(original, load(FORCE, 1))))
+        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), state("+trk+new")], _on(original)))
+    return tuple(rows)
+
+
+_SENDER_SERVES = (Move(SENDER_ID.bits, SERVER_ID.bits), Move(SENDER_SERVER_GROUP.bits, SERVER_GROUP.bits))
+TO_CLIENT = (
+    Move(RECEIVER_ID.bits, CLIENT_ID.bits),
+    Move(RECEIVER_CLIENT_GROUP.bits, CLIENT_GROUP.bits),
+    *_SENDER_SERVES,
+)
+
+
+def client_server() -> tuple[Flow, ...]:
+    """Client and server; of a local client the present identity counts, else the committed one."""
+    rank = priorities.ClientServer
+    committed = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
+    # Only the client's node knows its present egress policies. DeferredEgress finds out whether a deferred rule admits
+    # the connection, and tells that node with the reply.
+    deferred, decided = load(EGRESS, DEFERRED), load(EGRESS, UNSELECTED)
+    forward = (
+        Move(SENDER_ID.bits, CLIENT_ID.bits),
+        Move(SENDER_CLIENT_GROUP.bits, CLIENT_GROUP.bits),
+        Move(RECEIVER_ID.bits, SERVER_ID.bits),
+        Move(RECEIVER_SERVER_GROUP.bits, SERVER_GROUP.bits),
+        Goto("Egress"),
+    )
+    return (
+        _row(rank.DEFAULT, [FORWARD], forward),
+        _row(rank.DEFAULT, [BACKWARD, TO_LOCAL], [*TO_CLIENT, Goto("Egress")]),
+        _row(rank.DEFAULT, [BACKWARD, TO_TRUNK], [*committed, deferred, Goto("Egress")]),
+        _row(rank.DEFAULT, [BACKWARD, TO_GATEWAY], [*committed, decided, Goto("Egress")]),
+    )
+
+
+CT_WRITES = (
+    Move(CLIENT_ID.bits, CT_CLIENT.bits),
+    Move(PKT_SOURCE.bits, CT_SOURCE.bits),
+    Move(PKT_DESTINATION.bits, CT_DESTINATION.bits),
+    Load(CT_ACCEPTED.bits, 1),
+)
+
+
+def commit_rows() -> tuple[Flow, ...]:
+    """Accepted originals are committed with their client's identity; replies and midstream packets are not."""
+    rank = priorities.ConntrackCommit
+    commit = Ct(zone=ZONE.bits, table="Output", commit=True, writes=CT_WRITES)
+    fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
+    return (
+        # Later fragments carry no ports: only ct() ties them to an admitted first one.
+        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=ZONE.bits, table="Output")),
+        _row(rank.REPLY, [BACKWARD], [Goto("Output")]),
+        _row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), TO_TRUNK], [Goto("Output")]),
+        *(_row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), PKT_DESTINATION.match(side)], []) for side in _HERE),
+        # The entry has the client's present identity already: no second ct().
+        _row(
+            rank.COMMITTED,
+            [COMMITTED.match(1), FORCE.match(0), DIFFERENT.match(0), _IP, ("nw_frag", 0, FRAG_ANY | FRAG_LATER)],
+            [Goto("Output")],
+        ),
+        _ct_row(rank.FORCED, [FORCE.match(1)], replace(commit, force=True)),
+        _ct_row(rank.COMMIT, [FORWARD], commit),
+    )
+
+
+def metered_commits(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
+    """New connections of `pod` that leave the node pass its meter before the commit: another node may yet drop them.
+
+    Only packets that make a new entry: not the later packets of an unanswered connection (+new too, but its entry is
+    accepted), and not forced commits, which replace an entry.
+    """
+    new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
+    commit = Ct(zone=ZONE.bits, table="Output", commit=True, writes=CT_WRITES)
+    actions = (ApplyMeter(meter.number), commit)
+    return (
+        flow(priorities.ConntrackCommit.METERED, [_IP, *new], actions, feature=Feature.CONNTRACK, origin=meter.origin),
+    )
+
+
+def revoke_rows() -> tuple[Flow, ...]:
+    """A denied original clears the mark of its entry, which stops the replies too.
+
+    A denied reply to another node goes there as a revalidation packet: the client's identity may have changed
+    (`revalidation`). If that packet, turned round, is denied here, the entry is kept under the client's present
+    identity: this node may learn the client's new class only in a moment. Replies are then decided by that identity.
+    The client's node keeps the old identity, so that it revalidates the next reply again.
+
+    SCTP is tracked without ports before Open vSwitch 3.2: one entry stands for all associations of a pair. So it is
+    never cleared, and a reply that is denied by its ports is decided again as an original. But the entry gets the
+    client's present identity, so that replies are decided like the denied packet.
+    """
+    rank = priorities.ConntrackRevoke
+    reevaluate = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("ClientServer"))
+    denied_reply = (BACKWARD, FROM_LOCAL, TO_TRUNK, ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
+    accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
+    cleared = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
+    update_id = Ct(zone=ZONE.bits, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
+    return (
+        _row(rank.REVALIDATION, [FORWARD, REVALIDATION.match(1), FROM_LOCAL], []),
+        _ct_row(rank.UPDATE_ID, [*accepted, FROM_TRUNK, REVALIDATION.match(1)], update_id),
+        _ct_row(rank.UPDATE_ID, [*accepted, FROM_TRUNK, SCTP], update_id),
+        *(_row(rank.REEVALUATE, [_IP, SCTP, BACKWARD, PKT_SOURCE.match(side)], reevaluate) for side in _HERE),
+        _row(rank.REEVALUATE, [_IP, SCTP, FORWARD], []),
+        *(
+            _row(rank.REVALIDATE, [protocol, *denied_reply], [load(REVALIDATION, 1), Goto("Output")])
+            for protocol in (TCP, UDP)
+        ),
+        _ct_row(rank.REVOKE, accepted, Ct(zone=ZONE.bits, commit=True, writes=cleared)),
+    )

@@ -1,0 +1,48 @@
+"""Isolates compile errors: a pod or group whose flows cannot be compiled gets none, and all others get theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
+
+from romana_ovs.model.errors import MISTAKES, PipelineError
+from romana_ovs.pipeline.flow import Flow
+
+Section = tuple[Flow, ...]
+
+_OF_PODS = ("spoof guard", "route", "metering")
+"""Sections of one pod. Without all of them it neither sends nor receives."""
+_OF_GROUPS = ("deferred", "server", "client")
+"""Sections of one group. Without them it admits nothing: a packet that matches no row is denied."""
+MOST_ACTIONS = 2500
+"""Limit of actions in a flow, mostly of 16 bytes each: more might exceed the 65,535 bytes of an OpenFlow message."""
+
+
+def fail_closed(name: Hashable, make: Callable[[], Section], failures: MutableMapping[Hashable, str]) -> Section:
+    """The section `name` as `make` returns it, or an empty one and a sentence in `failures` if `make` raises.
+
+    Raises what `make` raises if the section is not of a single pod or group.
+    """
+    try:
+        return make()
+    except MISTAKES as error:
+        if not isinstance(name, tuple) or name[0] not in (*_OF_PODS, *_OF_GROUPS):
+            raise
+        reason = str(error) if isinstance(error, PipelineError) else repr(error)
+        whose = "pod" if name[0] in _OF_PODS else f"{name[0]} group"
+        failures[name] = f"{whose} {name[1]} is closed, as its flows cannot be compiled: {reason}"
+        return ()
+
+
+def close_pods(sections: MutableMapping[Hashable, Section], failures: Iterable[Hashable]) -> None:
+    """Empties all sections of pods of which one could not be compiled."""
+    for name in failures:
+        if isinstance(name, tuple) and name[0] in _OF_PODS:
+            sections.update(dict.fromkeys({(kind, name[1]) for kind in _OF_PODS} & sections.keys(), ()))
+
+
+def sendable(section: Section) -> Section:
+    """`section`. Raises PipelineError when one of its flows does not fit into an OpenFlow message."""
+    for item in section:
+        if len(item.actions) > MOST_ACTIONS:
+            raise PipelineError(f"a flow of table {item.table} has {len(item.actions)} actions ({item.origin})")
+    return section

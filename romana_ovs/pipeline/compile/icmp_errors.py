@@ -1,0 +1,127 @@
+"""Compiles rows of ConntrackState, ConntrackCommit and ConntrackRevoke for ICMP errors about connections.
+
+An error is decided like a packet of its connection in the same direction, by the connection's own addresses and ports
+(`permissions.ICMP_ERROR`); each node decides its own part. Conntrack relates an error to the packet that it quotes,
+whoever sends it. So an error must also come from an end of its connection, or from where a router on the path would
+send it. Between nodes both must see the same direction: an entry that only the sending node made, because the other
+denied its packet, has the opposite direction there. Without this, two denied pods could communicate by ICMP errors
+(docs/dataplane.md, "ICMP errors").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from ipaddress import IPv4Address
+
+from romana_ovs.model.identity import OUTSIDE, node_identity
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Action, Bits, Goto, Move
+from romana_ovs.pipeline.compile.compare import compare
+from romana_ovs.pipeline.compile.conditions import (
+    FROM_GATEWAY,
+    FROM_LOCAL,
+    FROM_TRUNK,
+    IP,
+    TO_LOCAL,
+    feature_origin,
+    load,
+    state,
+)
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import (
+    CT_ACCEPTED,
+    CT_CLIENT,
+    CT_DESTINATION,
+    CT_SOURCE,
+    DEFERRED,
+    DIFFERENT,
+    DIRECTION,
+    EGRESS,
+    GATEWAY,
+    LOCAL,
+    ORIGINAL,
+    PKT_SOURCE,
+    RECEIVER_ID,
+    RELATED,
+    REPLY,
+    SENDER_ID,
+    TRUNK,
+    UNSELECTED,
+)
+from romana_ovs.pipeline.tables import Condition, flow
+
+_FROM_SERVER = (state("+trk+rel+rpl-inv"), CT_ACCEPTED.match(1))
+_FROM_CLIENT = (state("+trk+rel-rpl-inv"), CT_ACCEPTED.match(1))
+_CURRENT = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
+"""Compares the client's identity with the committed one, as for other replies."""
+
+
+def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action]) -> Flow:
+    return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("icmp errors"))
+
+
+def _decide(*actions: Action) -> tuple[Action, ...]:
+    return (load(RELATED, 1), *actions, Goto("ClientServer"))
+
+
+def error_rows() -> tuple[Flow, ...]:
+    """Errors from local pods about their own connections, from other nodes (which checked the same), and from routers
+    outside. All others are dropped.
+    """
+    rank, local, trunk, gateway = priorities.ConntrackState, FROM_LOCAL, FROM_TRUNK, FROM_GATEWAY
+    sender, server, client = (Bits(name, 0, 32) for name in ("nw_src", "ct_nw_dst", "ct_nw_src"))
+    committed = Move(CT_CLIENT.bits, SENDER_ID.bits)
+    return (
+        _row(rank.RELATED, [IP, local, *_FROM_SERVER], _decide(load(DIRECTION, REPLY), *compare(sender, server))),
+        _row(rank.RELATED, [IP, local, *_FROM_CLIENT], _decide(load(DIRECTION, ORIGINAL), *compare(sender, client))),
+        _row(priorities.ClientServer.FORGED, [RELATED.match(1), FROM_LOCAL, DIFFERENT.match(1)], []),
+        _row(
+            rank.RELATED,
+            [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_DESTINATION.match(TRUNK)],
+            _decide(*_CURRENT),
+        ),
+        _row(rank.RELATED, [trunk, DIRECTION.match(ORIGINAL), *_FROM_CLIENT, CT_SOURCE.match(TRUNK)], _decide()),
+        _row(rank.RELATED, [gateway, *_FROM_SERVER, CT_DESTINATION.match(GATEWAY)], _decide(load(DIRECTION, REPLY))),
+        _row(
+            rank.RELATED,
+            [gateway, *_FROM_CLIENT, CT_SOURCE.match(GATEWAY)],
+            _decide(committed, load(DIRECTION, ORIGINAL)),
+        ),
+        _row(rank.INVALID, [state("+trk+rel-inv")], []),
+        _row(priorities.ConntrackCommit.REPLY, [RELATED.match(1)], [Goto("Output")]),
+        _row(priorities.ConntrackRevoke.RELATED, [IP, RELATED.match(1)], []),
+    )
+
+
+def node_errors(host: int, addresses: tuple[IPv4Address, ...]) -> tuple[Flow, ...]:
+    """Errors that the node itself sends as the router of its pods, about any of their connections.
+
+    Of a connection between two pods only the receiving pod's part is decided, as if the error came by a trunk. The
+    other pod's node does not see the error.
+    """
+    rank, node = priorities.ConntrackState.RELATED_NODE, (FROM_GATEWAY, SENDER_ID.match(node_identity(host)))
+    committed = Move(CT_CLIENT.bits, SENDER_ID.bits)
+    reply, original = load(DIRECTION, REPLY), load(DIRECTION, ORIGINAL)
+    to_own = tuple(
+        _row(
+            priorities.ConntrackState.RELATED_OWN,
+            [*node, *_FROM_SERVER, CT_DESTINATION.match(GATEWAY), ("ct_nw_dst", int(address))],
+            _decide(reply),
+        )
+        for address in sorted(set(addresses))
+    )
+    rows = [
+        _row(rank, [*node, *_FROM_SERVER, CT_DESTINATION.match(GATEWAY)], _decide(load(SENDER_ID, OUTSIDE), reply)),
+        _row(rank, [*node, *_FROM_CLIENT, CT_SOURCE.match(GATEWAY)], _decide(committed, original)),
+    ]
+    for side in (LOCAL, TRUNK):
+        # The identity of any pod: the server's node has checked whether the server is a pod or a node.
+        server = (committed, reply, load(PKT_SOURCE, TRUNK), load(EGRESS, DEFERRED), *_CURRENT)
+        client = (committed, original, load(PKT_SOURCE, TRUNK), load(EGRESS, UNSELECTED))
+        rows += [
+            _row(rank, [*node, *_FROM_SERVER, CT_DESTINATION.match(side), TO_LOCAL], _decide(*server)),
+            _row(rank, [*node, *_FROM_CLIENT, CT_SOURCE.match(side), TO_LOCAL], _decide(*client)),
+        ]
+    return (*to_own, *rows)

@@ -1,0 +1,46 @@
+"""Limits what a local pod may send through its meters: connections it opens, fragments, ARP requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.compile import conntrack, pickup, spoof_guard
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.meters import Meter, arp_meter, connection_meter, fragment_meter
+from romana_ovs.policy.view import LocalPod, Origin
+
+
+@dataclass(frozen=True, slots=True)
+class PodMeters:
+    """The meters of one pod; None if there is no limit."""
+
+    arp: Meter
+    fragments: Meter | None
+    connections: Meter | None
+
+    def present(self) -> tuple[Meter, ...]:
+        """Those that exist."""
+        return tuple(meter for meter in (self.arp, self.fragments, self.connections) if meter is not None)
+
+
+def pod_meters(pod: LocalPod, settings: Settings) -> PodMeters:
+    """The meters of `pod`, by the settings `new_connections` and `fragments`. Raises PipelineError for no port."""
+    origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
+    rate, pieces = settings.new_connections, settings.fragments
+    return PodMeters(
+        arp=arp_meter(pod.ofport, origin),
+        fragments=fragment_meter(pod.ofport, pieces, origin) if pieces else None,
+        connections=connection_meter(pod.ofport, rate, origin) if rate else None,
+    )
+
+
+def meter_rows(pod: LocalPod, meters: PodMeters) -> tuple[Flow, ...]:
+    """The rows that meter packets of `pod`, except ARP requests (spoof_guard.pod_guard)."""
+    rows: list[Flow] = []
+    if meters.fragments is not None:
+        rows += spoof_guard.metered_fragments(pod.ofport, meters.fragments)
+    if meters.connections is not None:
+        rows += conntrack.metered_commits(pod, meters.connections)
+        rows += pickup.metered_commits(pod.ofport, meters.connections) if pod.pre_restart else ()
+    return tuple(rows)

@@ -1,0 +1,108 @@
+"""Compiles rows of ClientServer for replies to a local client whose identity has changed.
+
+D, the server's node, decides replies by the identity that the client had when it last sent. S, the client's node, has
+both: the identity in its conntrack entry, which D knows too, and the present one. If they differ, D must learn the
+present one. Otherwise a server could go on sending to a client that was relabelled and never sends again, and could
+not go on sending to a client that got a new class. So S turns such a datagram round, as if the client had sent it
+(`REVALIDATION`): it passes the tables of S and D like any packet of the client, both bridges commit the client's
+present identity, and no pod receives it. The datagram itself is lost; those a round trip later are decided right.
+- Only replies are turned round, and the result is an original, so no revalidation packet causes another.
+- TCP is delivered: the client acknowledges within a round trip, by a packet with its present identity. A segment turned
+  round would fit no TCP window. SCTP likewise.
+- ICMP is dropped until the client's next request.
+- TCP and UDP replies that D denies come to S as revalidation packets too (table ConntrackRevoke), as D may have decided
+  by an old identity. If the identity did change, the same happens as with other replies; if not, table Output drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+from romana_ovs.pipeline import priorities
+from romana_ovs.pipeline.actions import Action, Bits, CtClear, Goto, Load, Move, Resubmit
+from romana_ovs.pipeline.compile.conditions import BACKWARD, FROM_TRUNK, IP, TO_LOCAL, feature_origin, load, swapped
+from romana_ovs.pipeline.compile.conntrack import TO_CLIENT
+from romana_ovs.pipeline.cookies import Feature
+from romana_ovs.pipeline.fields import ICMP, SCTP, TCP, UDP
+from romana_ovs.pipeline.flow import Flow
+from romana_ovs.pipeline.registers import (
+    DEFERRED,
+    DIFFERENT,
+    EGRESS,
+    LOCAL,
+    MARKS,
+    NEXT_HOP_MAC,
+    PKT_SOURCE,
+    RECEIVER_CLIENT_GROUP,
+    RECEIVER_ID,
+    RECEIVER_SERVER_GROUP,
+    REVALIDATION,
+    SENDER_CLIENT_GROUP,
+    SENDER_ID,
+    SENDER_SERVER_GROUP,
+)
+from romana_ovs.pipeline.tables import Condition, flow
+
+_REPLY = (BACKWARD, FROM_TRUNK, TO_LOCAL)
+_ICMP: Condition = ("nw_proto", ICMP)
+_TCP: Condition = ("nw_proto", TCP)
+_UDP: Condition = ("nw_proto", UDP)
+_SCTP: Condition = ("nw_proto", SCTP)
+
+
+def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action]) -> Flow:
+    return flow(priority, match, actions, feature=Feature.CONNTRACK, origin=feature_origin("revalidation"))
+
+
+ADDRESSES = swapped(Bits("nw_src", 0, 32), Bits("nw_dst", 0, 32))
+UDP_ENDS = (*ADDRESSES, *swapped(Bits("udp_src", 0, 16), Bits("udp_dst", 0, 16)))
+_SCTP_ENDS = (*ADDRESSES, *swapped(Bits("sctp_src", 0, 16), Bits("sctp_dst", 0, 16)))
+TO_NEXT_HOP = Load(Bits("eth_dst", 0, 48), NEXT_HOP_MAC)
+REVALIDATE = (
+    TO_NEXT_HOP,
+    Move(RECEIVER_ID.bits, SENDER_ID.bits),
+    Move(RECEIVER_CLIENT_GROUP.bits, SENDER_CLIENT_GROUP.bits),
+    Move(RECEIVER_SERVER_GROUP.bits, SENDER_SERVER_GROUP.bits),
+    Load(MARKS, LOCAL << PKT_SOURCE.bits.low | 1 << REVALIDATION.bits.low),
+    # Without this, conntrack would not look up the swapped packet again.
+    CtClear(),
+    Resubmit("L3Forward"),
+)
+
+
+def changed_clients() -> tuple[Flow, ...]:
+    """Replies to a client by whether its identity is the committed one."""
+    rank = priorities.ClientServer
+    # The server's node will apply deferred rules to the client's present identity when the client answers.
+    deliver = (load(REVALIDATION, 0), load(EGRESS, DEFERRED), *TO_CLIENT, Goto("Egress"))
+    return (
+        _row(rank.SAME_ID, [*_REPLY, DIFFERENT.match(0)], [*TO_CLIENT, Goto("Egress")]),
+        _row(rank.CHANGED_ID, [IP, _TCP, *_REPLY], deliver),
+        _row(rank.CHANGED_ID, [IP, _SCTP, *_REPLY], deliver),
+        _row(rank.CHANGED_ID, [IP, _ICMP, *_REPLY], []),
+        _row(rank.CHANGED_ID, [IP, _UDP, *_REPLY], [*UDP_ENDS, *REVALIDATE]),
+        _row(rank.CHANGED_ID_OTHER, [IP, *_REPLY], [*ADDRESSES, *REVALIDATE]),
+    )
+
+
+def previous_ids(pairs: Iterable[tuple[int, int]]) -> tuple[Flow, ...]:
+    """Replies to clients with a previous identity that no rule in force distinguishes from the present one.
+
+    They are delivered, as the decision is still right, and revalidated before new rules come into force that do
+    distinguish. `pairs` are (present identity, previous identity).
+    """
+    rank = priorities.ClientServer
+    decide: tuple[Action, ...] = (*TO_CLIENT, Resubmit("Egress"))
+    onward: tuple[Action, ...] = (*TO_CLIENT, Goto("Egress"))
+    rows: list[Flow] = []
+    for identity, previous in sorted(pairs):
+        here = (*_REPLY, REVALIDATION.match(0), RECEIVER_ID.match(identity), ("ct_mark", previous))
+        rows += [
+            _row(rank.PREVIOUS_ID, [IP, _UDP, *here], [*decide, *UDP_ENDS, *REVALIDATE]),
+            _row(rank.PREVIOUS_ID, [IP, _SCTP, *here], [*decide, *_SCTP_ENDS, *REVALIDATE]),
+            _row(rank.PREVIOUS_ID, [IP, _TCP, *here], onward),
+            _row(rank.PREVIOUS_ID, [IP, _ICMP, *here], onward),
+            _row(rank.PREVIOUS_ID_OTHER, [IP, *here], [*decide, *ADDRESSES, *REVALIDATE]),
+        ]
+    return tuple(rows)
