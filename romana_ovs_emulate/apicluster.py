@@ -119,7 +119,7 @@ class ApiCluster(Expectation):
     def _tell_pods(self, message: object) -> None:
         with self._news:
             before = self._ledger.listed
-            changes = list(self._ledger.take(message))
+            changes = list(self._ledger.apply(message))
             for change in changes:
                 key = PodKey(f"{change.id.namespace}/{change.id.name}")
                 if change.update is None or change.update.raw is None:

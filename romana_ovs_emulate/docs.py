@@ -15,7 +15,7 @@ from romana_ovs.cli.offline import compiled, settled
 from romana_ovs.config import load_settings
 from romana_ovs.engine import World
 from romana_ovs.kube.manifests.folder import FolderReader
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError
@@ -94,7 +94,7 @@ PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType(
 def _around_policy(demo: Path) -> tuple[Cluster, Cluster]:
     """The demonstration before the policy of its sub-folder is in force, and after: pods stay where they are."""
     settings = load_settings(demo)
-    store = Store(settings, default_nodes=NODES)
+    store = ManifestStore(settings, default_nodes=NODES)
     folder = FolderReader(demo, settings).read()
     policy = FolderReader(demo / "policy" / "policy1.yaml", settings).read()
     before = store.apply(folder).cluster

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.folder import FolderReader
-from romana_ovs.kube.manifests.store import DEFAULT_NODES, Store
+from romana_ovs.kube.manifests.store import DEFAULT_NODES, ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
@@ -69,7 +69,7 @@ class Manifests(Expectation):
         self._asked = nodes
         settings = load_settings(folder)
         self._reader = FolderReader(folder, settings)
-        self._store = Store(settings)
+        self._store = ManifestStore(settings)
         self._lock = threading.Lock()
         self.first = self.read()
         if not self.first.cluster.pods:
@@ -82,7 +82,7 @@ class Manifests(Expectation):
             return self._store.apply(self._reader.read(), nodes=self._asked)
 
     def _names_nodes(self) -> bool:
-        items = (item for file in self._reader.read().files for item in file.items)
+        items = (item for file in self._reader.read().files for item in file.objects)
         return any(isinstance(item.value, Node) for item in items)
 
 

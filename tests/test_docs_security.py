@@ -28,7 +28,7 @@ def test_figures_are_those_of_the_code() -> None:
     settings = Settings()
     rate = f"`new_connections`, {settings.new_connections:,} a second"
     assert limit("connections that one pod opens").startswith(rate)
-    assert limit("peers and ports of one policy").startswith(f"{limits.MOST_TERMS:,}")
+    assert limit("peers and ports of one policy").startswith(f"{limits.MAX_TERMS:,}")
     assert f"counts as {limits._RANGE_TERMS}" in LIMITS
     assert limit("questions about labels") == f"{atoms.MOST_ATOMS:,}, and {atoms.MOST_TEXT:,} characters"
     assert limit("a node that acknowledges nothing") == f"{AWAY_SECONDS:.0f} seconds"

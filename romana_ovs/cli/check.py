@@ -74,7 +74,7 @@ def _tenantless(loaded: ClusterSnapshot) -> Iterator[Problem]:
         missing += " of its namespace"
     for key, pod in loaded.cluster.pods.items():
         if pod.networked and loaded.cluster.tenant_of(pod) == NO_TENANT:
-            place = loaded.places[key]
+            place = loaded.locations[key]
             field = "metadata.labels" if place.kind == "Pod" else "spec.template.metadata.labels"
             yield place.problem(field, f"no tenant: {missing} is absent, so it talks with its own node only")
 
@@ -86,7 +86,7 @@ def _shared_addresses(loaded: ClusterSnapshot) -> Iterator[Problem]:
             holders[pod.address].append(key)
     for address, keys in holders.items():
         for key in keys[1:]:
-            yield loaded.places[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
+            yield loaded.locations[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
 
 
 def unplaced(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterator[Problem]:
@@ -97,7 +97,7 @@ def unplaced(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterat
     from romana_ovs.engine import offline  # it takes its time to import, and `advice` is wanted without
 
     for problem in offline(loaded.cluster, state)[0].problems:
-        place = loaded.places.get(PodKey(problem.name)) if problem.kind == "Pod" else None
+        place = loaded.locations.get(PodKey(problem.name)) if problem.kind == "Pod" else None
         if place is None:
             yield problem
         else:

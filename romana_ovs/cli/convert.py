@@ -14,7 +14,7 @@ from romana_ovs.cli.common import print_json, read_argument
 from romana_ovs.cli.crd import policy_definition
 from romana_ovs.kube.decode.decoder import decode
 from romana_ovs.kube.decode.objects import Document
-from romana_ovs.kube.decode.romanapolicy import DEMO_VERSION, TODAY_VERSION
+from romana_ovs.kube.decode.romanapolicy import CURRENT_VERSION, DEMO_VERSION
 from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Settings
@@ -82,7 +82,7 @@ def _documents(name: str, data: bytes) -> list[Document]:
     repeated = [
         Problem("is given twice, and which one counts is not to be guessed", name, document.number, field=key.path)
         for document in documents
-        for key in document.repeated
+        for key in document.duplicates
     ]
     if repeated:
         raise InputError(*repeated)
@@ -124,7 +124,7 @@ def policy_of_today(old: Mapping[str, object]) -> Object:
     around: Object = {key: metadata.pop(key) for key in _LIFTED if key in metadata}
     around |= {key: value for key, value in old.items() if value is not None}
     if not isinstance(around.get("spec", {}), dict):
-        return {**old, "apiVersion": TODAY_VERSION}
+        return {**old, "apiVersion": CURRENT_VERSION}
     spec = {**_mapping(around.get("spec"))}
     rules = spec.pop("allowIncoming", None)
     doubled = rules is not None and "allowIncoming" in around
@@ -139,7 +139,7 @@ def policy_of_today(old: Mapping[str, object]) -> Object:
         spec["allowIncoming"] = _rules(rules, sources)
     if doubled:
         rest["allowIncoming"] = around["allowIncoming"]
-    return {"apiVersion": TODAY_VERSION, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec, **rest}
+    return {"apiVersion": CURRENT_VERSION, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec, **rest}
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -28,7 +28,7 @@ from romana_ovs.config import load_settings
 from romana_ovs.engine import World, offline_facts
 from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
 from romana_ovs.kube.manifests.folder import FolderReader
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
@@ -154,11 +154,11 @@ def _clusters(args: argparse.Namespace) -> tuple[Cluster, Cluster]:
     if load_settings(args.new) != settings:
         reason = "the settings differ from those of the first folder; only manifests can be compared"
         raise InputError.because(reason, file=str(args.new / "romana.conf"))
-    store = Store(settings)
+    store = ManifestStore(settings)
     found = []
     for path in (args.dir, args.new):
         content = FolderReader(path, settings).read()
-        if not any(file.items or file.problems or file.ignored for file in content.files):
+        if not any(file.objects or file.problems or file.ignored for file in content.files):
             raise InputError.because("holds no Kubernetes objects", file=str(path))
         loaded = store.apply(content, nodes=args.nodes)
         warn(loaded)

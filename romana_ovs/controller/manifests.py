@@ -10,9 +10,9 @@ from pathlib import Path
 from eventlet import tpool
 from eventlet.hubs import trampoline
 
-from romana_ovs.kube.manifests.folder import Content, FolderReader
+from romana_ovs.kube.manifests.folder import FolderContent, FolderReader
 from romana_ovs.kube.manifests.inotify import FolderWatch
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
@@ -29,7 +29,7 @@ class Manifests:
     def __init__(
         self,
         path: Path,
-        store: Store,
+        store: ManifestStore,
         *,
         loaded: Callable[[ClusterSnapshot, float], None],
         failed: Callable[[InputError], None],
@@ -39,7 +39,7 @@ class Manifests:
         self._reader = FolderReader(path, store.settings)
         self._loaded = loaded
         self._failed = failed
-        self._content: Content | None = None
+        self._content: FolderContent | None = None
 
     def run(self) -> None:
         """Never returns. While the folder cannot be read the last cluster stands. Raises SetupError without inotify."""

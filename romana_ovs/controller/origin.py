@@ -16,7 +16,7 @@ from romana_ovs.controller.node_agents import NodeAgents, PendingAck
 from romana_ovs.engine import World
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.manifests.pod_uids import PodUids
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem
@@ -98,7 +98,7 @@ class Alone:
             raise InputError.because("names no folder of manifests", field="[romana] manifests")
         self.world = World(settings, state)
         known = {key: end.uid for key, end in self.world.registry.endpoints.items()}
-        store = Store(settings, default_nodes=options.nodes, incarnations=PodUids(known))
+        store = ManifestStore(settings, default_nodes=options.nodes, pod_uids=PodUids(known))
         self._source = Manifests(options.manifests, store, loaded=hooks.loaded, failed=hooks.unreadable)
         self.run, self.place = self._source.run, self._source.place
 

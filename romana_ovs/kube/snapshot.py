@@ -1,4 +1,4 @@
-"""Defines what every source of a cluster yields, a folder of manifests as well as an API server."""
+"""Defines the snapshot that each source of a cluster yields: a folder of manifests, or an API server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from romana_ovs.kube.decode.objects import ObjectId, Place
+from romana_ovs.kube.decode.objects import ObjectId, SourceLocation
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
@@ -14,15 +14,14 @@ from romana_ovs.model.objects import PodKey
 
 @dataclass(frozen=True, slots=True)
 class ClusterSnapshot:
-    """A cluster as manifests describe it, and all that is wrong with them.
+    """A cluster, and all problems of its objects.
 
-    `kept` are the objects of which the last valid version stays because the present one is invalid or
-    cannot be read; `ignored` names kinds that are not acted on; `places` says where each pod (or its
-    workload) stands.
+    `kept` are the objects whose last valid version is in force, because the present one is invalid or cannot be
+    read; `ignored` names kinds that have no effect here; `locations` are those of pods (or their workloads).
     """
 
     cluster: Cluster
     problems: tuple[Problem, ...] = ()
     kept: tuple[ObjectId, ...] = ()
     ignored: tuple[str, ...] = ()
-    places: Mapping[PodKey, Place] = field(default_factory=lambda: MappingProxyType({}))
+    locations: Mapping[PodKey, SourceLocation] = field(default_factory=lambda: MappingProxyType({}))

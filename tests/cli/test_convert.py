@@ -204,8 +204,8 @@ def test_the_meaning_does_not_change(labels: object, selector: object, rules: ob
         "spec": spec,
     }
     (old if beside else spec)["allowIncoming"] = rules
-    (before,) = decode(Document(1, old), "a.yaml", Settings()).items
-    (after,) = decode(Document(1, today(old)), "a.yaml", Settings()).items
+    (before,) = decode(Document(1, old), "a.yaml", Settings()).objects
+    (after,) = decode(Document(1, today(old)), "a.yaml", Settings()).objects
     assert before.problems == after.problems == ()
     assert before.value is not None
     assert before.value == after.value

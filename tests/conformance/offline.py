@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.kube.manifests.folder import Content, read_bytes
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.folder import FolderContent, read_bytes
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Endpoint
 from romana_ovs.model.objects import PodKey
@@ -32,13 +32,13 @@ class Folder:
 
     def __init__(self, mode: str) -> None:
         self.settings = MODES[mode]
-        self._store = Store(self.settings)
+        self._store = ManifestStore(self.settings)
 
     def read(self, manifests: Iterable[Manifest]) -> Cluster:
         """The cluster that these manifests make; nothing of it may be refused."""
         content = read_bytes("all.yaml", text_of(manifests).encode(), self.settings)
-        loaded = self._store.apply(Content("folder", (content,)), nodes=NODES)
-        assert loaded.kept == () and not any(item.value is None for item in content.items), loaded.problems
+        loaded = self._store.apply(FolderContent("folder", (content,)), nodes=NODES)
+        assert loaded.kept == () and not any(item.value is None for item in content.objects), loaded.problems
         return loaded.cluster
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from romana_ovs.kube.decode.objects import Item
+from romana_ovs.kube.decode.objects import DecodedObject
 from romana_ovs.kube.manifests.folder import read_bytes
 from romana_ovs.model.objects import KubernetesPolicy
 from romana_ovs.model.settings import Settings
@@ -38,19 +38,19 @@ def asked(admin: Client, spec: object) -> Verdict:
         return Verdict(None, error.message)
 
 
-def decoded(found: Manifest) -> Item:
+def decoded(found: Manifest) -> DecodedObject:
     """What our loader makes of a manifest."""
-    (item,) = read_bytes("tried.json", json.dumps(found).encode(), Settings()).items
+    (item,) = read_bytes("tried.json", json.dumps(found).encode(), Settings()).objects
     return item
 
 
-def meaning(item: Item, namespace: str = "default", name: str = "tried") -> KubernetesPolicy:
+def meaning(item: DecodedObject, namespace: str = "default", name: str = "tried") -> KubernetesPolicy:
     """The policy of a valid item, as if it were of this namespace and name, whenever it was made."""
     assert isinstance(item.value, KubernetesPolicy), item.problems
     return replace(item.value, namespace=namespace, name=name, created="")
 
 
-def difference(verdict: Verdict, item: Item) -> str:
+def difference(verdict: Verdict, item: DecodedObject) -> str:
     """In which known way our loader and the API server disagree; empty when they agree.
 
     - `nobody`: a peer that names nothing, which came to be by way of a CRD. We take it, and it matches nothing.

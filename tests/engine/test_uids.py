@@ -11,7 +11,7 @@ import pytest
 
 from romana_ovs.engine import World
 from romana_ovs.kube.manifests.pod_uids import PodUids
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import PolicyPeer
@@ -134,7 +134,7 @@ def test_a_saved_state_remembers_uids():
 def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_fall_together():
     """Two readings before the world looks: it never saw the folder without the pod."""
     files = {"a": builders.pod("a", more="  nodeName: node1\n"), "b": builders.pod("b", more="  nodeName: node1\n")}
-    store = Store(DEFAULTS, incarnations=PodUids({}))
+    store = ManifestStore(DEFAULTS, pod_uids=PodUids({}))
     world = follow(store.apply(builders.content(**files)).cluster)
     keys = ("default/a", "default/b")
     was = [world.address_of(key) for key in keys]
@@ -145,5 +145,5 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_
     # After a restart they are who they were.
     again = World(DEFAULTS, json.loads(json.dumps(world.to_json())))
     known = {key: end.uid for key, end in again.registry.endpoints.items()}
-    again.update(Store(DEFAULTS, incarnations=PodUids(known)).apply(builders.content(**files)).cluster)
+    again.update(ManifestStore(DEFAULTS, pod_uids=PodUids(known)).apply(builders.content(**files)).cluster)
     assert [again.address_of(key) for key in keys] == is_now

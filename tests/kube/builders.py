@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-from romana_ovs.kube.decode.objects import Item
-from romana_ovs.kube.manifests.folder import Content, FileContent, read_bytes
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.decode.objects import DecodedObject
+from romana_ovs.kube.manifests.folder import FileContent, FolderContent, read_bytes
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.settings import Settings, TenantSource
 
@@ -18,22 +18,22 @@ def file(text: str, name: str = "a.yaml", settings: Settings | None = None) -> F
     return read_bytes(name, dedent(text).encode(), settings or Settings())
 
 
-def item(text: str, settings: Settings | None = None) -> Item:
+def item(text: str, settings: Settings | None = None) -> DecodedObject:
     """The only object of a document."""
-    (found,) = file(text, settings=settings).items
+    (found,) = file(text, settings=settings).objects
     return found
 
 
-def content(**files: str) -> Content:
+def content(**files: str) -> FolderContent:
     """A folder with these files, each of which is called NAME.yaml."""
-    return Content("folder", tuple(file(text, f"{name}.yaml") for name, text in sorted(files.items())))
+    return FolderContent("folder", tuple(file(text, f"{name}.yaml") for name, text in sorted(files.items())))
 
 
 def loaded(settings: Settings | None = None, nodes: int | None = None, **files: str) -> ClusterSnapshot:
     """The cluster of a folder with these files, read for the first time."""
     settings = settings or Settings()
     read = tuple(file(text, f"{name}.yaml", settings) for name, text in sorted(files.items()))
-    return Store(settings).apply(Content("folder", read), nodes=nodes)
+    return ManifestStore(settings).apply(FolderContent("folder", read), nodes=nodes)
 
 
 def policy(spec: str, name: str = "p") -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from romana_ovs.cli.main import main
 from romana_ovs.kube.decode.decoder import decode
-from romana_ovs.kube.decode.objects import Document, Item
+from romana_ovs.kube.decode.objects import DecodedObject, Document
 from romana_ovs.model.labels import EVERYTHING, NO_LABELS
 from romana_ovs.model.objects import RomanaPolicy
 from romana_ovs.model.settings import Settings
@@ -115,10 +115,10 @@ def offered(admin: Client, body: Object) -> Object | Refused:
         return refused
 
 
-def decoded(body: Object) -> Item:
+def decoded(body: Object) -> DecodedObject:
     """What our loader makes of an object, whenever it was made."""
     known = {key: value for key, value in body["metadata"].items() if key != "creationTimestamp"}
-    (item,) = decode(Document(1, {**body, "metadata": known}), "server", Settings()).items
+    (item,) = decode(Document(1, {**body, "metadata": known}), "server", Settings()).objects
     return item
 
 

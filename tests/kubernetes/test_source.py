@@ -24,7 +24,7 @@ from romana_ovs.kube.api.messages import Health, Listed, Said, Seen, Start
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from romana_ovs.kube.decode.limits import MOST_TERMS
+from romana_ovs.kube.decode.limits import MAX_TERMS
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import DeniedError, UnreachableError
@@ -172,7 +172,7 @@ def test_what_the_schema_lets_through_but_nobody_can_mean(
 ) -> None:
     """It isolates what it selects, allows nothing, and says why; an edit keeps what was valid. docs/hazards.md E5."""
     path, key = policies_path(namespace), PolicyKey("NetworkPolicy", namespace, "p")
-    blocks = [{"ipBlock": {"cidr": f"10.77.{number >> 8}.{number & 255}/32"}} for number in range(MOST_TERMS + 1)]
+    blocks = [{"ipBlock": {"cidr": f"10.77.{number >> 8}.{number & 255}/32"}} for number in range(MAX_TERMS + 1)]
     good = {"podSelector": {}, "ingress": [{"from": blocks[:1]}]}
     bad = {"podSelector": {}, "ingress": [{"from": blocks}]}
     with source(control_plane.kubeconfig) as followed:
@@ -181,7 +181,7 @@ def test_what_the_schema_lets_through_but_nobody_can_mean(
         found = loaded.cluster.policies[key]
         assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector == EVERYTHING
         mine = [str(problem) for problem in loaded.problems if problem.name == f"{namespace}/p"]
-        begin = f"NetworkPolicy {namespace}/p: spec.ingress: asks for {MOST_TERMS + 1} peers"
+        begin = f"NetworkPolicy {namespace}/p: spec.ingress: asks for {MAX_TERMS + 1} peers"
         assert mine and mine[0].startswith(begin)
         admin.patch(f"{path}/p", {"spec": good})
         valid = followed.until(lambda loaded: loaded.cluster.policies[key] != found).cluster.policies[key]

@@ -1,1 +1,1 @@
-"""Judges objects by others: whether a namespace may hold a tenant's pods, and how many policies it may have."""
+"""Checks objects against others: which tenants a namespace may hold, and how many policies it may have. Pure."""

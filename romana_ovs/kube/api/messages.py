@@ -19,7 +19,7 @@ from typing import Any
 
 from romana_ovs.kube.api.resources import Resource
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.decode.objects import Manifest, ObjectId
+from romana_ovs.kube.decode.objects import KubeObject, ObjectId
 from romana_ovs.model.errors import Problem, RomanaError
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod, Policy
@@ -64,7 +64,7 @@ class Update:
     version: str = ""
     generation: int = 0
     there: bool = True
-    value: Manifest | None = None
+    value: KubeObject | None = None
     fallback: Policy | None = None
     problems: tuple[Problem, ...] = ()
     raw: Mapping[str, Any] | None = None

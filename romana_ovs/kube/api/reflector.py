@@ -16,7 +16,7 @@ from romana_ovs.kube.api.messages import Began, Health, Listed, Said, Seen, Upda
 from romana_ovs.kube.api.object_decoder import Decode, head_of
 from romana_ovs.kube.api.resources import Resource
 from romana_ovs.kube.api.responses import parsed, refusal, told
-from romana_ovs.kube.decode.objects import ObjectId, older
+from romana_ovs.kube.decode.objects import ObjectId, is_older
 from romana_ovs.model.errors import ApiError, BusyError, ExpiredError, MissingError, RefusedError, TornError
 
 PAGE = 500
@@ -152,7 +152,7 @@ class Reflector:
         if kind not in ("ADDED", "MODIFIED", "DELETED") or head is None:
             yield self._said(logging.WARNING, f"an event of type {told(str(kind))} is not understood and passed over")
             return
-        if older(head.version, self._version):
+        if is_older(head.version, self._version):
             return
         self._version = head.version or self._version
         if kind == "DELETED":

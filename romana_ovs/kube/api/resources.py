@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, ROMANA_POLICY
-from romana_ovs.kube.decode.romanapolicy import TODAY_VERSION
+from romana_ovs.kube.decode.romanapolicy import CURRENT_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ PODS = Resource("pods", "Pod", "v1")
 NAMESPACES = Resource("namespaces", "Namespace", "v1")
 NODES = Resource("nodes", "Node", "v1")
 POLICIES = Resource("networkpolicies", POLICY, POLICY_VERSION)
-ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, TODAY_VERSION, served=POLICY, installed=True)
-TENANTS = Resource("tenants", "Tenant", TODAY_VERSION, decoded=False, installed=True)
-ALLOCATIONS = Resource("allocations", "Allocation", TODAY_VERSION, decoded=False, installed=True)
-CLASS_SETS = Resource("classsets", "ClassSet", TODAY_VERSION, decoded=False, installed=True)
-NODE_REPORTS = Resource("nodereports", "NodeReport", TODAY_VERSION, decoded=False, installed=True)
+ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, CURRENT_VERSION, served=POLICY, installed=True)
+TENANTS = Resource("tenants", "Tenant", CURRENT_VERSION, decoded=False, installed=True)
+ALLOCATIONS = Resource("allocations", "Allocation", CURRENT_VERSION, decoded=False, installed=True)
+CLASS_SETS = Resource("classsets", "ClassSet", CURRENT_VERSION, decoded=False, installed=True)
+NODE_REPORTS = Resource("nodereports", "NodeReport", CURRENT_VERSION, decoded=False, installed=True)
 
 CLUSTER = (NODES, NAMESPACES, POLICIES, ROMANA_POLICIES, PODS)
 """What makes a Cluster."""

@@ -1,8 +1,8 @@
-"""The cluster as an API server tells it: listings and changes in, the cluster out. No I/O.
+"""Caches the cluster of an API server: applies listings and changes, and yields the `Cluster`. Pure.
 
-As with manifests, an invalid edit leaves the last valid version of that very object in force, and a policy that was
-never valid is represented by its fallback, which isolates and allows nothing. Other than with manifests nothing is
-made up: no pods of workloads, no node for a pod that is not bound, no nodes but the Node objects.
+As with manifests, an invalid edit leaves the last valid version of the same object in force, and a policy that was
+never valid is replaced by its fallback, which isolates and allows nothing. Unlike with manifests nothing is added:
+no pods of workloads, no node for a pod that is not bound, no nodes without Node objects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from romana_ovs.kube.cache.cluster_builder import ClusterBuilder
 from romana_ovs.kube.cache.cow_dict import CowDict
 from romana_ovs.kube.cache.object_tracker import Change, ObjectTracker
 from romana_ovs.kube.decode.decoder import POLICY, ROMANA_POLICY
-from romana_ovs.kube.decode.objects import Manifest, ObjectId, Version
+from romana_ovs.kube.decode.objects import KubeObject, ObjectId, Version
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Pod, Policy
@@ -27,99 +27,99 @@ _NAMES = tuple(str(resource) for resource in CLUSTER)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What is known of one object: what of it is in force, and what is wrong with its present version."""
+    """One object: its version in force, and the problems of its present version."""
 
-    value: Manifest | None
+    value: KubeObject | None
     fallback: Policy | None = None
     problems: tuple[Problem, ...] = ()
     kept: bool = False
 
     @property
-    def effective(self) -> Manifest | None:
+    def effective(self) -> KubeObject | None:
         return self.value if self.value is not None else self.fallback
 
 
 _NOTHING = _Entry(None)
 POLICY_KINDS = (POLICY, ROMANA_POLICY)
-"""What ObjectId calls policies."""
+"""The kinds of policies in ObjectId."""
 
 
 class ClusterCache:
-    """Takes what the Kubernetes process tells, and yields the cluster whenever it is another.
+    """Applies messages of the Kubernetes process, and yields the cluster whenever it has changed.
 
-    Values that have not changed are the same objects (`is`) in successive clusters, mappings and clusters included.
-    One change costs a copy of one mapping, whatever else there is.
+    Unchanged values are identical (`is`) in successive clusters, mappings and clusters included. A change costs a
+    copy of one mapping, regardless of the size of the others.
     """
 
     def __init__(self, settings: Settings, resources: Iterable[str] = _NAMES) -> None:
         self.settings = settings
-        self._ledger = ObjectTracker(resources)
+        self._tracker = ObjectTracker(resources)
         self._entries: dict[ObjectId, _Entry] = {}
         self._builder = ClusterBuilder(settings)
-        self._faulty: dict[ObjectId, tuple[Problem, ...]] = {}
+        self._problems_by_id: dict[ObjectId, tuple[Problem, ...]] = {}
         self._kept: set[ObjectId] = set()
         self._invalid: set[ObjectId] = set()
         self._versions, self._policies = CowDict(), CowDict()
-        self._told: ClusterSnapshot | None = None
+        self._last: ClusterSnapshot | None = None
         self._dirty = False
 
     @property
     def listed(self) -> bool:
-        """Whether all sources have been listed; before that there is no cluster, and nothing may be deleted."""
-        return self._ledger.listed
+        """Whether all resources have been listed; before that there is no cluster, and nothing may be deleted."""
+        return self._tracker.listed
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The resources that have not been listed yet."""
-        return self._ledger.missing
+        return self._tracker.missing
 
     @property
     def versions(self) -> Mapping[ObjectId, Version]:
-        """Which version of every object was read last, valid or not; the same mapping while none is another."""
-        return self._versions.copy()
+        """The last read version of every object, valid or not; the identical mapping while none has changed."""
+        return self._versions.view()
 
     @property
     def policies(self) -> Mapping[ObjectId, Version]:
-        """The versions of policies: the same object until one of them is another."""
-        return self._policies.copy()
+        """The versions of policies; the identical mapping while none has changed."""
+        return self._policies.view()
 
     @property
     def invalid(self) -> frozenset[ObjectId]:
-        """The objects whose present version means nothing: its last valid one stays, its fallback, or nothing."""
-        return frozenset(self._invalid | self._builder.misplaced)
+        """The objects whose present version is not in force, but the last valid one, a fallback, or nothing."""
+        return frozenset(self._invalid | self._builder.refused)
 
     def apply(self, *messages: object) -> ClusterSnapshot | None:
-        """The cluster after `messages`, in their order; None when nothing is other than it was, or not all is listed.
+        """The cluster after `messages`, in their order; None when nothing has changed, or not all is listed.
 
-        Messages that do not concern it are passed over.
+        Other messages are ignored.
         """
         for message in messages:
-            for change in self._ledger.take(message):
-                self._dirty |= self._change(change)
-        if not self.listed or not (self._dirty or self._told is None):
+            for change in self._tracker.apply(message):
+                self._dirty |= self._apply_change(change)
+        if not self.listed or not (self._dirty or self._last is None):
             return None
         self._dirty = False
-        cluster, lost = self._builder.cluster()
-        problems = [problem for key in sorted(self._faulty) for problem in self._faulty[key]]
+        cluster, misfits = self._builder.cluster()
+        problems = [problem for key in sorted(self._problems_by_id) for problem in self._problems_by_id[key]]
         loaded = ClusterSnapshot(
             cluster=cluster,
-            problems=tuple(dict.fromkeys([*problems, *lost])),
+            problems=tuple(dict.fromkeys([*problems, *misfits])),
             kept=tuple(sorted(self._kept)),
         )
-        if self._told is not None and loaded.cluster is self._told.cluster and loaded == self._told:
+        if self._last is not None and loaded.cluster is self._last.cluster and loaded == self._last:
             return None
-        self._told = loaded
+        self._last = loaded
         return loaded
 
-    def _change(self, change: Change) -> bool:
-        """Take note of a change; returns whether it matters."""
+    def _apply_change(self, change: Change) -> bool:
+        """Apply one change; returns whether it changes anything."""
         self._note_version(change)
         before = self._entries.get(change.id, _NOTHING)
         if change.update is None:
             entry = _NOTHING
             self._entries.pop(change.id, None)
         else:
-            entry = _entry(change.update, _NOTHING if change.anew else before)
+            entry = _entry(change.update, _NOTHING if change.replaced else before)
             if entry == before:
                 return False
             entry = replace(
@@ -128,35 +128,35 @@ class ClusterCache:
                 fallback=before.fallback if before.fallback == entry.fallback else entry.fallback,
             )
             self._entries[change.id] = entry
-        _hold(self._faulty, change.id, entry.problems)
+        _set_or_remove(self._problems_by_id, change.id, entry.problems)
         (self._kept.add if entry.kept else self._kept.discard)(change.id)
         lacking = change.update is not None and change.update.value is None
         (self._invalid.add if lacking else self._invalid.discard)(change.id)
-        self._builder.exchange(before.effective, entry.effective)
+        self._builder.replace(before.effective, entry.effective)
         return True
 
     def _note_version(self, change: Change) -> None:
         version = Version(change.update.uid, change.update.generation) if change.update is not None else None
-        if self._versions.now.get(change.id) == version:
+        if self._versions.current.get(change.id) == version:
             return
-        self._versions.put(change.id, version)
+        self._versions.set(change.id, version)
         if change.id.kind in POLICY_KINDS:
-            self._policies.put(change.id, version)
+            self._policies.set(change.id, version)
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:
-    """What `update` makes of an object that was `before`."""
+    """The entry after `update` of an object with the entry `before`."""
     if update.value is not None:
-        return _Entry(_ours(update.value), None, update.problems)
+        return _Entry(_normalized(update.value), None, update.problems)
     if before.value is not None:
         return _Entry(before.value, None, update.problems, kept=True)
     return _Entry(None, update.fallback, update.problems)
 
 
-def _ours(value: Manifest) -> Manifest:
-    """`value`; a pod of our network without an address, as one that is to get one from us.
+def _normalized(value: KubeObject) -> KubeObject:
+    """`value`; a pod without an address counts as one without status, so that it gets an address here.
 
-    Its kubelet reports an address only after we have given it. A pod that is not bound is nobody's yet.
+    Its kubelet reports an address only after we have given it. A pod that is not bound to a node gets none yet.
     """
     if not isinstance(value, Pod) or value.finished or value.host_network or value.address is not None:
         return value
@@ -164,8 +164,8 @@ def _ours(value: Manifest) -> Manifest:
     return value if value.has_status is unbound else replace(value, has_status=unbound)
 
 
-def _hold(held: dict[ObjectId, tuple[Problem, ...]], key: ObjectId, problems: tuple[Problem, ...]) -> None:
+def _set_or_remove(by_id: dict[ObjectId, tuple[Problem, ...]], key: ObjectId, problems: tuple[Problem, ...]) -> None:
     if problems:
-        held[key] = problems
+        by_id[key] = problems
     else:
-        held.pop(key, None)
+        by_id.pop(key, None)

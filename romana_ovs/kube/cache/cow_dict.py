@@ -1,4 +1,4 @@
-"""Keeps a mapping that changes one value at a time, and hands out read-only copies of it (copy on write)."""
+"""Provides a mapping that changes value by value and gives out read-only copies (copy on write)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 @dataclass(slots=True)
 class CowDict:
-    """One mapping of the cluster: as it is now, and the read-only copy of it that was given out."""
+    """A mapping as it is now, and the read-only copy of it that was given out last."""
 
-    now: dict[Any, Any] = field(default_factory=dict)
-    given: Mapping[Any, Any] = field(default_factory=lambda: MappingProxyType({}))
+    current: dict[Any, Any] = field(default_factory=dict)
+    last_view: Mapping[Any, Any] = field(default_factory=lambda: MappingProxyType({}))
     touched: set[Any] = field(default_factory=set)
 
-    def put(self, key: Any, value: Any) -> None:
+    def set(self, key: Any, value: Any) -> None:
         """Set (or, with None, remove) one value."""
         self.touched.add(key)
         if value is None:
-            self.now.pop(key, None)
+            self.current.pop(key, None)
         else:
-            self.now[key] = value
+            self.current[key] = value
 
-    def copy(self) -> Mapping[Any, Any]:
-        """What is there now, read-only; the same mapping as last time when it holds the same."""
+    def view(self) -> Mapping[Any, Any]:
+        """The mapping as it is now, read-only; identical to the last one when nothing has changed."""
         changed = False
         for key in self.touched:
-            before, value = self.given.get(key), self.now.get(key)
+            before, value = self.last_view.get(key), self.current.get(key)
             if value is not before and value == before:
-                self.now[key] = before
+                self.current[key] = before
             else:
                 changed |= value is not before
         self.touched.clear()
         if changed:
-            self.given = MappingProxyType(dict(self.now))
-        return self.given
+            self.last_view = MappingProxyType(dict(self.current))
+        return self.last_view

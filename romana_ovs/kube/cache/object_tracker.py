@@ -1,4 +1,4 @@
-"""Which objects of an API server there are, by listings and changes that come in any order, twice, or late."""
+"""Tracks which objects an API server has, from listings and changes that may be late, repeated or out of order."""
 
 from __future__ import annotations
 
@@ -7,83 +7,83 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.decode.objects import ObjectId, older
+from romana_ovs.kube.decode.objects import ObjectId, is_older
 
 
 class Change(NamedTuple):
-    """An object of `resource` is other than it was: with `update` None it is gone.
+    """An object of `resource` has changed; with `update` None it is deleted.
 
-    `anew`: it is not the one that had its name before.
+    `replaced`: another object (UID) had its name before.
     """
 
     resource: str
     id: ObjectId
     update: Update | None
-    anew: bool
+    replaced: bool
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is there of one resource: uid and version by object."""
+class _Tracked:
+    """The objects of one resource: UID and resourceVersion of each."""
 
     objects: dict[ObjectId, tuple[str, str]] = field(default_factory=dict)
-    named: set[ObjectId] | None = None
-    """What the listing in progress has named so far; None when there is none."""
+    listing: set[ObjectId] | None = None
+    """The objects of the listing in progress so far; None when there is none."""
     listed: bool = False
 
 
 class ObjectTracker:
-    """Keeps account of `resources`. What is missing in a listing is gone when the listing is complete, not before."""
+    """Tracks the objects of `resources`. An object that a listing lacks is deleted when the listing is complete."""
 
     def __init__(self, resources: Iterable[str]) -> None:
-        self._known = {name: _Known() for name in resources}
+        self._resources = {name: _Tracked() for name in resources}
 
     @property
     def listed(self) -> bool:
-        """Whether every resource has been listed, so that what is not there does not exist."""
-        return all(known.listed for known in self._known.values())
+        """Whether every resource has been listed."""
+        return all(tracked.listed for tracked in self._resources.values())
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The resources that have not been listed yet."""
-        return tuple(name for name, known in self._known.items() if not known.listed)
+        return tuple(name for name, tracked in self._resources.items() if not tracked.listed)
 
-    def take(self, message: object) -> Iterator[Change]:
-        """What `message` changes; messages of other kinds, or of other resources, change nothing."""
-        known = self._known.get(message.resource) if isinstance(message, Began | Seen | Listed) else None
-        if known is None:
+    def apply(self, message: object) -> Iterator[Change]:
+        """The changes by `message`; other messages, and those of other resources, change nothing."""
+        tracked = self._resources.get(message.resource) if isinstance(message, Began | Seen | Listed) else None
+        if tracked is None:
             return
         if isinstance(message, Began):
-            known.named = set()
+            tracked.listing = set()
         elif isinstance(message, Listed):
-            yield from _complete(known, message.resource)
+            yield from _complete_listing(tracked, message.resource)
         elif isinstance(message, Seen):
-            if known.named is not None:
-                known.named.update(message.kept)
+            if tracked.listing is not None:
+                tracked.listing.update(message.kept)
             for update in message.updates:
-                yield from _one(known, update, message.resource)
+                yield from _observe(tracked, update, message.resource)
 
 
-def _one(known: _Known, update: Update, resource: str) -> Iterator[Change]:
-    before = known.objects.get(update.id)
-    if known.named is not None and update.there:
-        # A listing is the truth, even where its versions are older: an API server's store may have been restored.
-        known.named.add(update.id)
-    elif before is not None and older(update.version, before[1]):
+def _observe(tracked: _Tracked, update: Update, resource: str) -> Iterator[Change]:
+    before = tracked.objects.get(update.id)
+    if tracked.listing is not None and update.there:
+        # A listing counts even if its versions are older: the store of the API server may have been restored.
+        tracked.listing.add(update.id)
+    elif before is not None and is_older(update.version, before[1]):
         return
     if update.there:
-        known.objects[update.id] = (update.uid, update.version)
+        tracked.objects[update.id] = (update.uid, update.version)
         yield Change(resource, update.id, update, before is None or before[0] != update.uid)
     elif before is not None:
-        del known.objects[update.id]
-        yield Change(resource, update.id, None, anew=False)
+        del tracked.objects[update.id]
+        yield Change(resource, update.id, None, replaced=False)
 
 
-def _complete(known: _Known, resource: str) -> Iterator[Change]:
-    if known.named is None:
+def _complete_listing(tracked: _Tracked, resource: str) -> Iterator[Change]:
+    if tracked.listing is None:
         return
-    gone = [key for key in known.objects if key not in known.named]
-    known.named, known.listed = None, True
+    gone = [key for key in tracked.objects if key not in tracked.listing]
+    tracked.listing, tracked.listed = None, True
     for key in gone:
-        del known.objects[key]
-        yield Change(resource, key, None, anew=False)
+        del tracked.objects[key]
+        yield Change(resource, key, None, replaced=False)

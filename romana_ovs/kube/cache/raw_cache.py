@@ -10,29 +10,29 @@ from romana_ovs.kube.cache.object_tracker import ObjectTracker
 
 
 class RawCache:
-    """The objects that are not decoded: by resource and name, as they were last told."""
+    """The objects of these resources, not decoded, by resource and name."""
 
     def __init__(self, resources: Iterable[str]) -> None:
         names = tuple(resources)
-        self._ledger = ObjectTracker(names)
+        self._tracker = ObjectTracker(names)
         self._objects: dict[str, CowDict] = {name: CowDict() for name in names}
 
     @property
     def listed(self) -> bool:
         """Whether all of them have been listed."""
-        return self._ledger.listed
+        return self._tracker.listed
 
     def apply(self, *messages: object) -> frozenset[str]:
-        """The resources of which `messages` change anything (or which they list for the first time)."""
+        """The resources of which `messages` change any object, or complete the first listing."""
         changed: set[str] = set()
         for message in messages:
-            before = self._ledger.missing
-            for change in self._ledger.take(message):
-                self._objects[change.resource].put(change.id.name, change.update)
+            before = self._tracker.missing
+            for change in self._tracker.apply(message):
+                self._objects[change.resource].set(change.id.name, change.update)
                 changed.add(change.resource)
-            changed.update(set(before) - set(self._ledger.missing))
+            changed.update(set(before) - set(self._tracker.missing))
         return frozenset(changed)
 
     def of(self, resource: str) -> Mapping[str, Update]:
-        """The objects of `resource` by name, read-only; those that did not change are the same as before."""
-        return self._objects[resource].copy()
+        """The objects of `resource` by name, read-only; unchanged ones are identical to before."""
+        return self._objects[resource].view()

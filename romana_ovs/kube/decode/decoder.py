@@ -1,7 +1,7 @@
-"""One document of a manifest file -> objects of the model, every problem of it named.
+"""Decodes a document into objects of the model, with all of its problems.
 
-This is the one door through which manifests come in: what passes it is valid, what does not is absent,
-with the reason (and, for a policy, with the fallback that isolates what it meant to select).
+Every object enters through here. A valid one becomes a value; an invalid one is absent, with the reasons, and in
+case of a policy with a fallback that isolates the pods that it selects.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from functools import lru_cache
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.kube.decode import kubepolicy, romanapolicy
 from romana_ovs.kube.decode.labels import read_labels
-from romana_ovs.kube.decode.limits import check_budget
-from romana_ovs.kube.decode.objects import Decoded, Document, Item, Manifest, ObjectId, Place
+from romana_ovs.kube.decode.limits import check_size
+from romana_ovs.kube.decode.objects import (
+    DecodedDocument,
+    DecodedObject,
+    Document,
+    KubeObject,
+    ObjectId,
+    SourceLocation,
+)
 from romana_ovs.kube.decode.pods import read_namespace, read_node, read_pod
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.kube.decode.workloads import WORKLOADS, Owner, read_owners, read_workload
@@ -28,15 +35,15 @@ from romana_ovs.model.syntax import label_fault, plain, shown, subdomain_fault, 
 POLICY = "NetworkPolicy"
 ROMANA_POLICY = "RomanaNetworkPolicy"
 POLICY_VERSION = "networking.k8s.io/v1"
-_ROMANA_VERSIONS = (romanapolicy.DEMO_VERSION, romanapolicy.TODAY_VERSION)
-_OLD_POLICIES = "extensions/v1beta1"
+_ROMANA_VERSIONS = (romanapolicy.DEMO_VERSION, romanapolicy.CURRENT_VERSION)
+_OLD_POLICY_VERSION = "extensions/v1beta1"
 _VERSIONS = {"Pod": "v1", "Namespace": "v1", "Node": "v1", **WORKLOADS}
 _CLUSTER_SCOPED = ("Namespace", "Node")
 _MAX_LIST_DEPTH = 4
-_ALIKE = 0.8
-"""Share of common letters from which a kind counts as misspelt."""
-_TOP = ("apiVersion", "kind", "metadata", "spec", "status")
-_METADATA = frozenset(
+_SIMILARITY = 0.8
+"""How similar (difflib ratio) a kind must be to a known one to count as a misspelling of it."""
+_OBJECT_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
+_METADATA_FIELDS = frozenset(
     {
         "annotations",
         "clusterName",
@@ -59,25 +66,25 @@ _METADATA = frozenset(
 )
 
 
-def decode(document: Document, file: str, settings: Settings) -> Decoded:
-    """What `document` of `file` holds: every object in it, valid or not, and every problem."""
+def decode(document: Document, file: str, settings: Settings) -> DecodedDocument:
+    """All objects in `document` of `file`, valid or not, and all problems."""
     if document.value is None:
-        return Decoded()
+        return DecodedDocument()
     return _Decoder(document, file, settings).run()
 
 
-def decode_served(value: object, kind: str, version: str, settings: Settings) -> Item:
-    """One object as an API server serves it: a `kind` of `version` (those in its lists do not say so themselves).
+def decode_served(value: object, kind: str, version: str, settings: Settings) -> DecodedObject:
+    """Decodes one object of an API server, a `kind` of `version` (objects in lists do not carry these themselves).
 
-    Its place is no file, and what is wrong with it names it `namespace/name`. Fields that the server adds to
-    metadata may be newer than we are; anything unknown elsewhere makes it invalid, as in a manifest.
+    Its location has no file; its problems name it `namespace/name`. Unknown fields in metadata are accepted, as
+    newer API servers may add some; elsewhere they make it invalid, as in a manifest.
     """
-    return _Served(Document(0, value), "", settings).one(kind, version)
+    return _ServedDecoder(Document(0, value), "", settings).decode(kind, version)
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
-    """What says which object a document is; `labels` and `owners` as far as they can be read."""
+class _Meta:
+    """The metadata of an object, as far as it can be read."""
 
     id: ObjectId | None
     name: str
@@ -89,10 +96,10 @@ class _Head:
 
 
 class _Decoder:
-    """Decodes one document, which may be a List of many objects."""
+    """Decodes one document, which may be a List of objects."""
 
-    metadata: Collection[str] | None = _METADATA
-    """The fields of metadata that may be there; None: any."""
+    metadata: Collection[str] | None = _METADATA_FIELDS
+    """The allowed fields of metadata; None: any."""
 
     def __init__(self, document: Document, file: str, settings: Settings) -> None:
         self.document = document
@@ -100,184 +107,200 @@ class _Decoder:
         self.settings = settings
         self.ignored: dict[str, None] = {}
 
-    def run(self) -> Decoded:
-        items = tuple(self._any(self.document.value, "", depth=0))
-        return Decoded(items, tuple(problem for item in items for problem in item.problems), tuple(self.ignored))
+    def run(self) -> DecodedDocument:
+        items = tuple(self._decode_any(self.document.value, "", depth=0))
+        return DecodedDocument(
+            items, tuple(problem for item in items for problem in item.problems), tuple(self.ignored)
+        )
 
-    def _any(self, value: object, prefix: str, *, depth: int, default: tuple[str, str] = ("", "")) -> Iterator[Item]:
-        notes = Validator(prefix)
+    def _decode_any(
+        self, value: object, prefix: str, *, depth: int, default: tuple[str, str] = ("", "")
+    ) -> Iterator[DecodedObject]:
+        validator = Validator(prefix)
         if not isinstance(value, dict):
-            notes.wrong("", f"must be a Kubernetes object, not {word_for(value)}")
-            yield self._item(notes, "", "")
+            validator.error("", f"must be a Kubernetes object, not {word_for(value)}")
+            yield self._result(validator, "", "")
             return
-        kind = notes.text(value.get("kind"), "kind") or default[0]
-        version = notes.text(value.get("apiVersion"), "apiVersion") or default[1]
+        kind = validator.string(value.get("kind"), "kind") or default[0]
+        version = validator.string(value.get("apiVersion"), "apiVersion") or default[1]
         for field, text in (("kind", kind), ("apiVersion", version)):
-            if not text and not notes.names(field):
-                notes.wrong(field, "is required")
-        if not notes.valid:
-            yield self._item(notes, kind, _name_in(value))
+            if not text and not validator.has(field):
+                validator.error(field, "is required")
+        if not validator.valid:
+            yield self._result(validator, kind, _name_in(value))
         elif kind == "List" or (kind.endswith("List") and "items" in value):
-            yield from self._list(value, notes, depth, (kind.removesuffix("List"), version))
+            yield from self._decode_list(value, validator, depth, (kind.removesuffix("List"), version))
         elif kind == POLICY or kind in _VERSIONS:
-            yield from self._object({**value, "kind": kind, "apiVersion": version}, kind, version, notes)
-        elif meant := _meant(kind, version):
-            notes.wrong("kind", f"{shown(kind)} is no kind of {version}, write {meant}")
-            yield from self._object({**value, "kind": meant, "apiVersion": version}, meant, version, notes)
+            yield from self._decode_object({**value, "kind": kind, "apiVersion": version}, kind, version, validator)
+        elif meant := _closest_kind(kind, version):
+            validator.error("kind", f"{shown(kind)} is no kind of {version}, write {meant}")
+            yield from self._decode_object({**value, "kind": meant, "apiVersion": version}, meant, version, validator)
         else:
             self._ignore(kind, version)
 
-    def _list(
-        self, value: Mapping[str, object], notes: Validator, depth: int, inner: tuple[str, str]
-    ) -> Iterator[Item]:
-        """The items of a List; those of a `PodList` need not say that they are Pods."""
-        below = f"{notes.prefix}items["
-        self._repeated(notes, but=below)
-        entries = notes.listing(value.get("items"), "items")
+    def _decode_list(
+        self, value: Mapping[str, object], validator: Validator, depth: int, inner: tuple[str, str]
+    ) -> Iterator[DecodedObject]:
+        """The objects of a List; those of a `PodList` need no kind of their own."""
+        below = f"{validator.prefix}items["
+        self._report_duplicates(validator, but=below)
+        entries = validator.sequence(value.get("items"), "items")
         if depth == _MAX_LIST_DEPTH:
-            notes.wrong("items", "lists are nested too deeply")
+            validator.error("items", "lists are nested too deeply")
             entries = []
-        if notes.entries:
-            yield self._item(notes, "List", "")
+        if validator.findings:
+            yield self._result(validator, "List", "")
         for index, entry in enumerate(entries):
-            yield from self._any(entry, f"{below}{index}].", depth=depth + 1, default=inner)
+            yield from self._decode_any(entry, f"{below}{index}].", depth=depth + 1, default=inner)
 
     def _ignore(self, kind: str, version: str) -> None:
         group, slash, _ = version.partition("/")
         self.ignored[plain(f"{kind}.{group}" if slash else kind)] = None
 
-    def _object(self, value: Mapping[str, object], kind: str, version: str, notes: Validator) -> Iterator[Item]:
-        """The item of a known kind, or none when another API group only shares the kind's name."""
+    def _decode_object(
+        self, value: Mapping[str, object], kind: str, version: str, validator: Validator
+    ) -> Iterator[DecodedObject]:
+        """The object of a known kind; none when it belongs to another API group with a kind of that name."""
         expected = POLICY_VERSION if kind == POLICY else _VERSIONS[kind]
         if version not in (expected, *(_ROMANA_VERSIONS if kind == POLICY else ())):
-            if not _superseded(kind, version, expected):
+            if not _is_other_version(kind, version, expected):
                 self._ignore(kind, version)
                 return
-            notes.wrong("apiVersion", f"{shown(version)} is not served, write {_served(kind, version, expected)}")
-        self._repeated(notes)
+            validator.error(
+                "apiVersion", f"{shown(version)} is not served, write {_served_version(kind, version, expected)}"
+            )
+        self._report_duplicates(validator)
         romana = version.startswith("romana.io/")
-        head = self._head(value, ROMANA_POLICY if romana else kind, notes, demo=version == romanapolicy.DEMO_VERSION)
+        meta = self._read_meta(
+            value, ROMANA_POLICY if romana else kind, validator, demo=version == romanapolicy.DEMO_VERSION
+        )
         if kind == POLICY:
-            read, fallback = self._policy(value, head, notes, romana=romana)
-            yield self._item(notes, kind, head.name, head=head, read=read, fallback=fallback)
+            read, fallback = self._read_policy(value, meta, validator, romana=romana)
+            yield self._result(validator, kind, meta.name, meta=meta, read=read, fallback=fallback)
         else:
-            found = _read(value, kind, head, notes, _plan_of(self.settings))
-            yield self._item(notes, kind, head.name, head=head, read=found)
+            found = _read(value, kind, meta, validator, _plan_of(self.settings))
+            yield self._result(validator, kind, meta.name, meta=meta, read=found)
 
-    def _repeated(self, notes: Validator, *, but: str | None = None) -> None:
-        """Note the keys that the file gives twice inside this object, except below the path `but`."""
-        for repeated in self.document.repeated:
-            if repeated.path.startswith(notes.prefix) and not (but and repeated.path.startswith(but)):
-                line = f", again in line {repeated.line}" if repeated.line else ""
-                notes.wrong(repeated.path.removeprefix(notes.prefix), f"is given twice{line}")
+    def _report_duplicates(self, validator: Validator, *, but: str | None = None) -> None:
+        """Record an error for each key that occurs twice in this object, except below the path `but`."""
+        for duplicate in self.document.duplicates:
+            if duplicate.path.startswith(validator.prefix) and not (but and duplicate.path.startswith(but)):
+                line = f", again in line {duplicate.line}" if duplicate.line else ""
+                validator.error(duplicate.path.removeprefix(validator.prefix), f"is given twice{line}")
 
-    def _head(self, value: Mapping[str, object], kind: str, notes: Validator, *, demo: bool) -> _Head:
-        metadata = notes.mapping(value.get("metadata"), "metadata", self.metadata)
-        name = notes.text(metadata.get("name"), "metadata.name")
+    def _read_meta(self, value: Mapping[str, object], kind: str, validator: Validator, *, demo: bool) -> _Meta:
+        metadata = validator.mapping(value.get("metadata"), "metadata", self.metadata)
+        name = validator.string(metadata.get("name"), "metadata.name")
         fault = label_fault if kind == "Namespace" else subdomain_fault
-        if not notes.names("metadata") and not notes.names("metadata.name"):
+        if not validator.has("metadata") and not validator.has("metadata.name"):
             if not name:
-                notes.wrong("metadata.name", "is required")
+                validator.error("metadata.name", "is required")
             elif reason := fault(name):
-                notes.wrong("metadata.name", reason)
+                validator.error("metadata.name", reason)
         namespace = ""
         if kind not in _CLUSTER_SCOPED:
-            namespace = notes.text(metadata.get("namespace"), "metadata.namespace") or "default"
+            namespace = validator.string(metadata.get("namespace"), "metadata.namespace") or "default"
             if reason := label_fault(namespace):
-                notes.wrong("metadata.namespace", reason)
-        labels = (romanapolicy.demo_labels if demo else read_labels)(metadata.get("labels"), "metadata.labels", notes)
-        known = not (notes.names("metadata") or notes.concerns("metadata.name") or notes.concerns("metadata.namespace"))
-        return _Head(
+                validator.error("metadata.namespace", reason)
+        labels = (romanapolicy.demo_labels if demo else read_labels)(
+            metadata.get("labels"), "metadata.labels", validator
+        )
+        known = not (
+            validator.has("metadata")
+            or validator.has_under("metadata.name")
+            or validator.has_under("metadata.namespace")
+        )
+        return _Meta(
             id=ObjectId(kind, namespace, name) if known else None,
             name=name,
-            namespace="" if notes.concerns("metadata.namespace") or notes.names("metadata") else namespace,
+            namespace="" if validator.has_under("metadata.namespace") or validator.has("metadata") else namespace,
             labels=labels,
-            uid=notes.text(metadata.get("uid"), "metadata.uid"),
-            owners=read_owners(metadata, notes),
+            uid=validator.string(metadata.get("uid"), "metadata.uid"),
+            owners=read_owners(metadata, validator),
             created=created if isinstance(created := metadata.get("creationTimestamp"), str) else "",
         )
 
-    def _policy(
-        self, value: Mapping[str, object], head: _Head, notes: Validator, *, romana: bool
+    def _read_policy(
+        self, value: Mapping[str, object], meta: _Meta, validator: Validator, *, romana: bool
     ) -> tuple[Policy, Policy | None]:
-        """The policy, and what stands in for it when it is invalid (None when its namespace is unknown)."""
-        # A policy whose name cannot be used still has to isolate, so it gets one that no other can have.
-        name = head.name if head.id is not None else f"{self.file}#{self.document.number}{notes.prefix}"
+        """The policy, and its fallback when it is invalid (None when its namespace is unknown)."""
+        # A policy with an invalid name still has to isolate, so it gets a name that no other policy can have.
+        name = meta.name if meta.id is not None else f"{self.file}#{self.document.number}{validator.prefix}"
         fallback: Policy
         if romana:
             demo = value.get("apiVersion") == romanapolicy.DEMO_VERSION
-            notes.mapping(value, "", (*_TOP, "allowIncoming") if demo else _TOP)
-            policy = romanapolicy.read_romana_policy(value, head.labels, notes, namespace=head.namespace, name=name)
-            policy = replace(policy, created=head.created)
-            romanapolicy.check_tenant(policy, self.settings, notes)
-            check_budget(policy, notes)
-            fallback = romanapolicy.isolating(policy, self.settings, notes)
-            return policy, fallback if head.namespace else None
-        notes.mapping(value, "", _TOP)
+            validator.mapping(value, "", (*_OBJECT_FIELDS, "allowIncoming") if demo else _OBJECT_FIELDS)
+            policy = romanapolicy.read_romana_policy(value, meta.labels, validator, namespace=meta.namespace, name=name)
+            policy = replace(policy, created=meta.created)
+            romanapolicy.check_tenant(policy, self.settings, validator)
+            check_size(policy, validator)
+            fallback = romanapolicy.isolating_fallback(policy, self.settings, validator)
+            return policy, fallback if meta.namespace else None
+        validator.mapping(value, "", _OBJECT_FIELDS)
         spec = value.get("spec")
-        plain_policy = kubepolicy.read_kubernetes_policy(spec, head.namespace, name, notes)
-        plain_policy = replace(plain_policy, created=head.created)
-        check_budget(plain_policy, notes)
-        fallback = kubepolicy.isolating(plain_policy, spec, notes)
-        return plain_policy, fallback if head.namespace else None
+        plain_policy = kubepolicy.read_kubernetes_policy(spec, meta.namespace, name, validator)
+        plain_policy = replace(plain_policy, created=meta.created)
+        check_size(plain_policy, validator)
+        fallback = kubepolicy.isolating_fallback(plain_policy, spec, validator)
+        return plain_policy, fallback if meta.namespace else None
 
-    def _item(
+    def _result(
         self,
-        notes: Validator,
+        validator: Validator,
         kind: str,
         name: str,
         *,
-        head: _Head | None = None,
-        read: Manifest | None = None,
+        meta: _Meta | None = None,
+        read: KubeObject | None = None,
         fallback: Policy | None = None,
-    ) -> Item:
-        place = self._place(notes, kind, name, head)
-        valid = notes.valid and head is not None and head.id is not None
-        return Item(
-            id=head.id if head is not None else None,
-            place=place,
+    ) -> DecodedObject:
+        location = self._location(validator, kind, name, meta)
+        valid = validator.valid and meta is not None and meta.id is not None
+        return DecodedObject(
+            id=meta.id if meta is not None else None,
+            location=location,
             value=read if valid else None,
             fallback=None if valid else fallback,
-            problems=tuple(place.problem(path, reason) for path, reason in notes.entries),
-            owners=head.owners if head is not None else (),
+            problems=tuple(location.problem(path, reason) for path, reason in validator.findings),
+            owners=meta.owners if meta is not None else (),
         )
 
-    def _place(self, notes: Validator, kind: str, name: str, head: _Head | None) -> Place:
-        return Place(self.file, self.document.number, notes.prefix, plain(kind), plain(name))
+    def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:
+        return SourceLocation(self.file, self.document.number, validator.prefix, plain(kind), plain(name))
 
 
-class _Served(_Decoder):
-    """Decodes one object that an API server has already looked at."""
+class _ServedDecoder(_Decoder):
+    """Decodes one object that an API server has validated."""
 
     metadata = None
 
-    def one(self, kind: str, version: str) -> Item:
+    def decode(self, kind: str, version: str) -> DecodedObject:
         """The object of the document."""
-        notes = Validator()
+        validator = Validator()
         if not isinstance(self.document.value, dict):
-            notes.wrong("", f"must be a Kubernetes object, not {word_for(self.document.value)}")
-            return self._item(notes, kind, "")
+            validator.error("", f"must be a Kubernetes object, not {word_for(self.document.value)}")
+            return self._result(validator, kind, "")
         value = self.document.value
         if kind == POLICY:
             value = {**value, "kind": kind, "apiVersion": version}
-        return next(self._object(value, kind, version, notes))
+        return next(self._decode_object(value, kind, version, validator))
 
-    def _place(self, notes: Validator, kind: str, name: str, head: _Head | None) -> Place:
-        if head is None or head.id is None:
-            return super()._place(notes, kind, name, head)
-        whole = f"{head.namespace}/{name}" if head.id.namespace else name
-        return Place("", 0, "", head.id.kind, whole)
+    def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:
+        if meta is None or meta.id is None:
+            return super()._location(validator, kind, name, meta)
+        whole = f"{meta.namespace}/{name}" if meta.id.namespace else name
+        return SourceLocation("", 0, "", meta.id.kind, whole)
 
 
-def _meant(kind: str, version: str) -> str:
-    """The kind of this apiVersion that `kind` is a misspelling of, or empty.
+def _closest_kind(kind: str, version: str) -> str:
+    """The kind of this apiVersion that `kind` seems to misspell, or empty.
 
-    A policy that loads as some unknown kind would be a policy that silently does nothing.
+    A policy of an unknown kind would silently have no effect.
     """
     known = [name for name, served in _VERSIONS.items() if served == version]
     if version in (POLICY_VERSION, *_ROMANA_VERSIONS):
         known = [POLICY]
-    return next(iter(difflib.get_close_matches(kind, known, n=1, cutoff=_ALIKE)), "")
+    return next(iter(difflib.get_close_matches(kind, known, n=1, cutoff=_SIMILARITY)), "")
 
 
 def _name_in(value: Mapping[str, object]) -> str:
@@ -286,33 +309,33 @@ def _name_in(value: Mapping[str, object]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _superseded(kind: str, version: str, expected: str) -> bool:
+def _is_other_version(kind: str, version: str, expected: str) -> bool:
     """Whether `version` is an older or unknown version of the same kind, not another kind of that name."""
     group = version.rpartition("/")[0]
     if kind == POLICY:
-        return version == _OLD_POLICIES or group in ("networking.k8s.io", "") or group.startswith("romana.io")
+        return version == _OLD_POLICY_VERSION or group in ("networking.k8s.io", "") or group.startswith("romana.io")
     return group in (expected.rpartition("/")[0], "", "extensions", "apps", "batch")
 
 
-def _served(kind: str, version: str, expected: str) -> str:
-    return romanapolicy.TODAY_VERSION if kind == POLICY and version.startswith("romana.io") else expected
+def _served_version(kind: str, version: str, expected: str) -> str:
+    return romanapolicy.CURRENT_VERSION if kind == POLICY and version.startswith("romana.io") else expected
 
 
 @lru_cache(maxsize=8)
 def _plan_of(settings: Settings) -> Plan | None:
-    """The address plan, None when the widths do not add up: whoever gives addresses then says so."""
+    """The address plan; None when its widths do not add up, which is reported where addresses are given."""
     try:
         return Plan.of(settings)
     except AddressError:
         return None
 
 
-def _read(value: Mapping[str, object], kind: str, head: _Head, notes: Validator, plan: Plan | None) -> Manifest:
+def _read(value: Mapping[str, object], kind: str, meta: _Meta, validator: Validator, plan: Plan | None) -> KubeObject:
     if kind == "Pod":
-        pod = Pod(head.namespace, head.name, labels=head.labels, uid=head.uid)
-        return read_pod(value, pod, notes, plan=plan)
+        pod = Pod(meta.namespace, meta.name, labels=meta.labels, uid=meta.uid)
+        return read_pod(value, pod, validator, plan=plan)
     if kind == "Namespace":
-        return read_namespace(head.name, head.labels)
+        return read_namespace(meta.name, meta.labels)
     if kind == "Node":
-        return read_node(value, head.name, head.labels, notes)
-    return read_workload(value, kind, notes, namespace=head.namespace, name=head.name)
+        return read_node(value, meta.name, meta.labels, validator)
+    return read_workload(value, kind, validator, namespace=meta.namespace, name=meta.name)

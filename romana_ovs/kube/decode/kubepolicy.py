@@ -1,4 +1,4 @@
-"""networking.k8s.io/v1 NetworkPolicy, decoded and validated as the API server does.
+"""Decodes and validates networking.k8s.io/v1 NetworkPolicy, as the API server does.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
 """
@@ -15,7 +15,7 @@ from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, Polic
 from romana_ovs.model.syntax import shown
 
 NO_PEER = PolicyPeer()
-"""A peer that nothing is: `{}` that came by way of a CRD, or an IPv6 block (IPv4 only for now)."""
+"""A peer that matches nothing: `{}`, or an IPv6 block (only IPv4 is supported)."""
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _BOTH = frozenset(Direction)
@@ -23,103 +23,106 @@ _SPEC = ("podSelector", "ingress", "egress", "policyTypes")
 _PEER = ("podSelector", "namespaceSelector", "ipBlock")
 
 
-def read_kubernetes_policy(spec: object, namespace: str, name: str, notes: Validator) -> KubernetesPolicy:
-    """The policy whose `spec` this is, as far as it can be read; `notes` say what could not."""
-    fields = notes.mapping(spec, "spec", _SPEC)
+def read_kubernetes_policy(spec: object, namespace: str, name: str, validator: Validator) -> KubernetesPolicy:
+    """The policy with this `spec`, as far as it can be read; `validator` has the errors."""
+    fields = validator.mapping(spec, "spec", _SPEC)
     return KubernetesPolicy(
         namespace=namespace,
         name=name,
-        selector=read_selector(fields.get("podSelector"), "spec.podSelector", notes),
-        directions=_directions(fields, notes),
-        ingress=_rules(fields.get("ingress"), "spec.ingress", notes),
-        egress=_rules(fields.get("egress"), "spec.egress", notes),
+        selector=read_selector(fields.get("podSelector"), "spec.podSelector", validator),
+        directions=_directions(fields, validator),
+        ingress=_rules(fields.get("ingress"), "spec.ingress", validator),
+        egress=_rules(fields.get("egress"), "spec.egress", validator),
     )
 
 
-def isolating(policy: KubernetesPolicy, spec: object, notes: Validator) -> KubernetesPolicy:
-    """What stands in for `policy` of this `spec` when `notes` make it invalid: it isolates, and allows nothing.
+def isolating_fallback(policy: KubernetesPolicy, spec: object, validator: Validator) -> KubernetesPolicy:
+    """The fallback for an invalid `policy` with this `spec`: it isolates, and allows nothing.
 
-    It isolates what the policy selects, the whole namespace when that cannot be read, in the policy's
-    directions, both when those cannot be read. A misspelt field may have been either.
+    It isolates the pods that the policy selects (the whole namespace when the selector cannot be read) in its
+    directions (both when they cannot be read). A misspelt field may have been either.
     """
     fields = spec if isinstance(spec, dict) else {}
-    lost = notes.names("spec") or (spec is None and bool(notes.unknown))
-    misspelt = "spec" in notes.unknown
-    unread = lost or notes.concerns("spec.podSelector") or (misspelt and "podSelector" not in fields)
-    undirected = lost or notes.concerns("spec.policyTypes")
+    unreadable = validator.has("spec") or (spec is None and bool(validator.unknown_in))
+    misspelt = "spec" in validator.unknown_in
+    no_selector = unreadable or validator.has_under("spec.podSelector") or (misspelt and "podSelector" not in fields)
+    no_directions = unreadable or validator.has_under("spec.policyTypes")
     if not fields.get("policyTypes"):
-        undirected = undirected or misspelt or notes.names("spec.egress")
+        no_directions = no_directions or misspelt or validator.has("spec.egress")
     return KubernetesPolicy(
         namespace=policy.namespace,
         name=policy.name,
-        selector=EVERYTHING if unread else policy.selector,
-        directions=_BOTH if undirected else policy.directions,
+        selector=EVERYTHING if no_selector else policy.selector,
+        directions=_BOTH if no_directions else policy.directions,
     )
 
 
-def _directions(fields: Mapping[str, object], notes: Validator) -> frozenset[Direction]:
-    listed = notes.listing(fields.get("policyTypes"), "spec.policyTypes")
+def _directions(fields: Mapping[str, object], validator: Validator) -> frozenset[Direction]:
+    listed = validator.sequence(fields.get("policyTypes"), "spec.policyTypes")
     if not listed:
         return _BOTH if fields.get("egress") else frozenset({Direction.INGRESS})
     found = set()
     for index, name in enumerate(listed):
         direction = _DIRECTIONS.get(name) if isinstance(name, str) else None
         if direction is None:
-            notes.wrong(f"spec.policyTypes[{index}]", f"{shown(name)} is none of {', '.join(_DIRECTIONS)}")
+            validator.error(f"spec.policyTypes[{index}]", f"{shown(name)} is none of {', '.join(_DIRECTIONS)}")
         else:
             found.add(direction)
     if len(listed) > len(_DIRECTIONS):
-        notes.wrong("spec.policyTypes", f"holds more than {len(_DIRECTIONS)} entries")
+        validator.error("spec.policyTypes", f"holds more than {len(_DIRECTIONS)} entries")
     return frozenset(found)
 
 
-def _rules(value: object, path: str, notes: Validator) -> tuple[PolicyRule, ...]:
+def _rules(value: object, path: str, validator: Validator) -> tuple[PolicyRule, ...]:
     side = "from" if path.endswith("ingress") else "to"
     return tuple(
         PolicyRule(
             peers=tuple(
-                _peer(peer, at, notes) for at, peer in notes.entries_of(entry.get(side), f"{where}.{side}", _PEER)
+                _peer(peer, at, validator)
+                for at, peer in validator.mappings_in(entry.get(side), f"{where}.{side}", _PEER)
             ),
             ports=tuple(
-                read_port(port, at, notes)
-                for at, port in notes.entries_of(entry.get("ports"), f"{where}.ports", ("protocol", "port", "endPort"))
+                read_port(port, at, validator)
+                for at, port in validator.mappings_in(
+                    entry.get("ports"), f"{where}.ports", ("protocol", "port", "endPort")
+                )
             ),
         )
-        for where, entry in notes.entries_of(value, path, (side, "ports"))
+        for where, entry in validator.mappings_in(value, path, (side, "ports"))
     )
 
 
-def _peer(entry: Mapping[str, object], path: str, notes: Validator) -> PolicyPeer:
+def _peer(entry: Mapping[str, object], path: str, validator: Validator) -> PolicyPeer:
     pods, namespaces, block = entry.get("podSelector"), entry.get("namespaceSelector"), entry.get("ipBlock")
     if block is not None:
         if pods is not None or namespaces is not None:
-            notes.wrong(path, "ipBlock cannot stand beside a selector in one peer")
-        found = _block(block, f"{path}.ipBlock", notes)
+            validator.error(path, "ipBlock cannot stand beside a selector in one peer")
+        found = _block(block, f"{path}.ipBlock", validator)
         return PolicyPeer(ip_block=found) if found is not None else NO_PEER
     if pods is None and namespaces is None:
-        notes.doubtful(path, "names no peer and so matches nothing (an omitted list matches every peer)")
+        validator.warning(path, "names no peer and so matches nothing (an omitted list matches every peer)")
         return NO_PEER
     return PolicyPeer(
-        pods=None if pods is None else read_selector(pods, f"{path}.podSelector", notes),
-        namespaces=None if namespaces is None else read_selector(namespaces, f"{path}.namespaceSelector", notes),
+        pods=None if pods is None else read_selector(pods, f"{path}.podSelector", validator),
+        namespaces=None if namespaces is None else read_selector(namespaces, f"{path}.namespaceSelector", validator),
     )
 
 
-def _block(value: object, path: str, notes: Validator) -> IpBlock | None:
-    """The block, or None when it is of IPv6 (or cannot be read, which is noted)."""
-    fields = notes.mapping(value, path, ("cidr", "except"))
+def _block(value: object, path: str, validator: Validator) -> IpBlock | None:
+    """The block; None when it is IPv6, or cannot be read (an error)."""
+    fields = validator.mapping(value, path, ("cidr", "except"))
     if fields.get("cidr") is None:
-        notes.wrong(f"{path}.cidr", "is required")
+        validator.error(f"{path}.cidr", "is required")
         return None
-    whole = read_cidr(fields["cidr"], f"{path}.cidr", notes)
+    whole = read_cidr(fields["cidr"], f"{path}.cidr", validator)
     excepts = []
-    for index, entry in enumerate(notes.listing(fields.get("except"), f"{path}.except")):
+    for index, entry in enumerate(validator.sequence(fields.get("except"), f"{path}.except")):
         where = f"{path}.except[{index}]"
-        part = read_cidr(entry, where, notes)
+        part = read_cidr(entry, where, validator)
         if part is None or whole is None:
             continue
         if not _inside(part, whole):
-            notes.wrong(where, f"{part} is not a smaller part of cidr {whole}")
+            validator.error(where, f"{part} is not a smaller part of cidr {whole}")
         elif isinstance(part, IPv4Network):
             excepts.append(part)
     return IpBlock(whole, tuple(excepts)) if isinstance(whole, IPv4Network) else None
@@ -133,8 +136,8 @@ def _inside(part: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network) -
     return False
 
 
-def read_cidr(value: object, path: str, notes: Validator) -> IPv4Network | IPv6Network | None:
-    """A CIDR such as `10.1.0.0/16`, host bits masked off; None when it is none (noted)."""
+def read_cidr(value: object, path: str, validator: Validator) -> IPv4Network | IPv6Network | None:
+    """A CIDR such as `10.1.0.0/16`, host bits masked off; None when it is something else (an error)."""
     text = value if isinstance(value, str) else ""
     _, slash, width = text.partition("/")
     try:
@@ -142,5 +145,5 @@ def read_cidr(value: object, path: str, notes: Validator) -> IPv4Network | IPv6N
             return ip_network(text, strict=False)
     except (AddressValueError, NetmaskValueError, ValueError):
         pass
-    notes.wrong(path, f"{shown(value)} is not a CIDR such as 10.1.0.0/16")
+    validator.error(path, f"{shown(value)} is not a CIDR such as 10.1.0.0/16")
     return None

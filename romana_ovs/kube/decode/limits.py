@@ -1,7 +1,7 @@
-"""How much one policy may ask for: whoever may write policies must not be able to keep the controller from its work.
+"""Limits the size of one policy, so that nobody who may write policies can block the controller.
 
-etcd takes objects of 1.5 MiB, which is room for tens of thousands of addresses; computing their tables takes seconds,
-in which switches would wait.
+etcd accepts objects of 1.5 MiB, enough for tens of thousands of addresses. Computing their tables takes seconds, and
+switches would wait meanwhile.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Iterable, Iterator
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.model.objects import IpBlock, KubernetesPolicy, Policy, PolicyPeer, PolicyPort
 
-MOST_TERMS = 5000
-"""Peers and ports of one direction of one policy, as many as its tables will need: half a second's work."""
+MAX_TERMS = 5000
+"""Peers and ports of one direction of one policy, counted as the rows that they need: half a second of computing."""
 _RANGE_TERMS = 16
-"""Masked matches that a range of ports may take, in the middle; 30 at most. And what a name may stand for in a pod."""
+"""Masked matches of a range of ports, on average (30 at most). Also for a named port (`MAX_NUMBERS_PER_NAME`)."""
 
 
-def check_budget(policy: Policy, notes: Validator) -> None:
-    """Note that `policy` asks for too much."""
+def check_size(policy: Policy, validator: Validator) -> None:
+    """Record an error for each direction of `policy` that is too large."""
     for path, total in _directions(policy):
-        if total > MOST_TERMS:
-            reason = f"asks for {total} peers and ports, of which one policy may have {MOST_TERMS}: make several of it"
-            notes.wrong(path, reason)
+        if total > MAX_TERMS:
+            reason = f"asks for {total} peers and ports, of which one policy may have {MAX_TERMS}: make several of it"
+            validator.error(path, reason)
 
 
-def terms_of(policy: Policy) -> int:
-    """What `policy` asks for in all of its directions; what allows nothing asks for nothing."""
+def policy_terms(policy: Policy) -> int:
+    """Peers and ports of `policy` in all directions; 0 when it allows nothing."""
     return sum(total for _, total in _directions(policy))
 
 
 def _directions(policy: Policy) -> Iterator[tuple[str, int]]:
-    """The path of each list of rules, and how many peers and ports are in it. A rule without any is one."""
+    """The path of each list of rules, and how many peers and ports it has. A rule without any counts as one."""
     if isinstance(policy, KubernetesPolicy):
         for path, rules in (("spec.ingress", policy.ingress), ("spec.egress", policy.egress)):
             yield path, sum(max(1, _peers(rule.peers) + _ports(rule.ports)) for rule in rules)
@@ -44,7 +44,7 @@ def _peers(peers: Iterable[PolicyPeer]) -> int:
 
 
 def _networks(block: IpBlock) -> int:
-    """Most networks that can be left of `block`: an exception splits one of them once for each bit it is longer."""
+    """The most networks that can remain of `block`: an exception adds one for each bit that it is longer."""
     return 1 + sum(hole.prefixlen - block.cidr.prefixlen for hole in block.excepts)
 
 

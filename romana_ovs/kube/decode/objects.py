@@ -1,4 +1,4 @@
-"""What decoding yields: objects with the place that they stand at, or the reason why there is none."""
+"""Defines documents and decoded objects, with their locations and problems."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from romana_ovs.model.objects import Namespace, Node, Pod, Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
-    """A mapping key that is given twice: its path from the top of the document, and the second one's line."""
+class DuplicateKey:
+    """A mapping key that occurs twice: its path from the top of the document, and the line of the second one."""
 
     path: str
     line: int
@@ -20,21 +20,21 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a file, counted from 1, with the keys that it gives twice."""
+    """One document of a file: its number (from 1), its value, and the keys that occur twice in a mapping."""
 
     number: int
     value: object
-    repeated: tuple[Repeated, ...] = ()
+    duplicates: tuple[DuplicateKey, ...] = ()
 
 
-Manifest = Namespace | Node | Pod | Policy | Workload
-"""An object as it stands in a manifest."""
+KubeObject = Namespace | Node | Pod | Policy | Workload
+"""A decoded Kubernetes object."""
 
 
 class ObjectId(NamedTuple):
-    """What makes two manifests the same object; `namespace` is empty for cluster-scoped kinds.
+    """Identifies an object; `namespace` is empty for cluster-scoped kinds.
 
-    Romana's policies have the kind `RomanaNetworkPolicy`, as in PolicyKey.
+    NetworkPolicies of romana.io have the kind `RomanaNetworkPolicy`, as in PolicyKey.
     """
 
     kind: str
@@ -46,25 +46,25 @@ class ObjectId(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Which version of an object: `uid` tells it from others of the same name, `generation` counts its edits.
+    """A version of an object: `uid` tells it from others of the same name, `generation` counts its edits.
 
-    Both as in metadata; the generation is 0 for kinds that have none.
+    Both as in metadata; the generation is 0 for kinds without one.
     """
 
     uid: str
     generation: int = 0
 
 
-def older(one: str, other: str) -> bool:
+def is_older(one: str, other: str) -> bool:
     """Whether resourceVersion `one` is certainly older than `other`.
 
-    Those of one resource compare as numbers where they are numbers (KEP-5504); nothing is known of any others.
+    Numeric versions of one resource can be compared (KEP-5504); others cannot.
     """
     return one.isdecimal() and other.isdecimal() and (len(one), one) < (len(other), other)
 
 
-class Place(NamedTuple):
-    """Where an object stands: file, document (from 1), the path to it inside (of a List), kind and name."""
+class SourceLocation(NamedTuple):
+    """Where an object comes from: file, document (from 1), the path to it inside (of a List), kind and name."""
 
     file: str
     document: int
@@ -73,7 +73,7 @@ class Place(NamedTuple):
     name: str
 
     def problem(self, field: str, reason: str) -> Problem:
-        """A problem of the object that stands here."""
+        """A problem of the object at this location."""
         path = self.prefix + field if field else self.prefix.rstrip(".")
         return Problem(reason, file=self.file, document=self.document, kind=self.kind, name=self.name, field=path)
 
@@ -83,25 +83,25 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One manifest. `id` is None when it cannot be told which object is meant; `value` when it is invalid.
+class DecodedObject:
+    """One object of a document. `id` is None when its name cannot be read; `value` is None when it is invalid.
 
-    `fallback` stands in for an invalid policy that has no valid version: it isolates and allows nothing.
+    `fallback` replaces an invalid policy that has no valid version: it isolates and allows nothing.
     `owners` are its ownerReferences.
     """
 
     id: ObjectId | None
-    place: Place
-    value: Manifest | None = None
+    location: SourceLocation
+    value: KubeObject | None = None
     fallback: Policy | None = None
     problems: tuple[Problem, ...] = ()
     owners: tuple[Owner, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """All that one document holds; `ignored` names kinds that are not acted on, such as `Service`."""
+class DecodedDocument:
+    """All objects of one document; `ignored` names kinds that have no effect here, such as `Service`."""
 
-    items: tuple[Item, ...] = ()
+    objects: tuple[DecodedObject, ...] = ()
     problems: tuple[Problem, ...] = ()
     ignored: tuple[str, ...] = ()

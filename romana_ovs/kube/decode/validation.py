@@ -1,4 +1,4 @@
-"""What is wrong with one object, gathered while it is decoded, and the readers that find it."""
+"""Reads fields of an untyped object and collects every error (as apimachinery's `field.ErrorList`)."""
 
 from __future__ import annotations
 
@@ -10,101 +10,101 @@ NO_FIELDS: Mapping[str, object] = {}
 
 
 class Validator:
-    """Collects the problems of one object; `prefix` leads to it from the top of its document.
+    """Validates one object; `prefix` is the path to it from the top of its document.
 
-    Paths given to its methods are relative to the object, such as `spec.ingress[0]`. `unknown` holds the
-    paths of objects in which an unknown field stands.
+    Paths given to its methods are relative to the object, such as `spec.ingress[0]`. `unknown_in` holds the
+    paths of mappings with an unknown field.
     """
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
-        self.entries: list[tuple[str, str]] = []
-        self.unknown: set[str] = set()
+        self.findings: list[tuple[str, str]] = []
+        self.unknown_in: set[str] = set()
         self.valid = True
 
-    def wrong(self, path: str, reason: str) -> None:
-        """The object cannot be used because of what stands at `path`."""
+    def error(self, path: str, reason: str) -> None:
+        """Record that the value at `path` makes the object invalid."""
         self.valid = False
-        self.entries.append((path, reason))
+        self.findings.append((path, reason))
 
-    def doubtful(self, path: str, reason: str) -> None:
-        """Something to be told, but the object keeps a meaning."""
-        self.entries.append((path, reason))
+    def warning(self, path: str, reason: str) -> None:
+        """Record a problem with which the object is still valid."""
+        self.findings.append((path, reason))
 
-    def names(self, path: str) -> bool:
-        """Whether anything was said about `path` itself."""
-        return any(entry == path for entry, _ in self.entries)
+    def has(self, path: str) -> bool:
+        """Whether there is a finding about `path` itself."""
+        return any(entry == path for entry, _ in self.findings)
 
-    def concerns(self, path: str) -> bool:
-        """Whether anything was said about `path` or what lies below it."""
-        return any(entry == path or entry.startswith((path + ".", path + "[")) for entry, _ in self.entries)
+    def has_under(self, path: str) -> bool:
+        """Whether there is a finding about `path` or anything below it."""
+        return any(entry == path or entry.startswith((path + ".", path + "[")) for entry, _ in self.findings)
 
     def mapping(
         self, value: object, path: str, known: Collection[str] | None = None, *, hint: str = ""
     ) -> Mapping[str, object]:
-        """`value` as an object, empty when it is null or (noted) something else.
+        """`value` as a mapping; empty when it is null, or something else (an error).
 
-        Fields that are not in `known` are noted, with `hint` for what may have been meant.
+        Fields that are not in `known` are errors; `hint` says what may have been meant.
         """
         if value is None:
             return NO_FIELDS
         if not isinstance(value, dict):
-            self.wrong(path, f"must be an object, not {word_for(value)}")
+            self.error(path, f"must be an object, not {word_for(value)}")
             return NO_FIELDS
         if known is not None:
             for key in value:
                 if key not in known:
-                    self.unknown.add(path)
-                    self.wrong(f"{path}.{plain(key)}" if path else plain(key), f"unknown field{hint}")
+                    self.unknown_in.add(path)
+                    self.error(f"{path}.{plain(key)}" if path else plain(key), f"unknown field{hint}")
         return value
 
-    def listing(self, value: object, path: str) -> list[object]:
-        """`value` as a list, empty when it is null or (noted) something else."""
+    def sequence(self, value: object, path: str) -> list[object]:
+        """`value` as a list; empty when it is null, or something else (an error)."""
         if value is None:
             return []
         if not isinstance(value, list):
-            self.wrong(path, f"must be a list, not {word_for(value)}")
+            self.error(path, f"must be a list, not {word_for(value)}")
             return []
         return value
 
-    def entries_of(
+    def mappings_in(
         self, value: object, path: str, known: Collection[str] | None = None
     ) -> Iterator[tuple[str, Mapping[str, object]]]:
-        """(path, object) of each object in the list `value`; what is none is noted and left out."""
-        for index, entry in enumerate(self.listing(value, path)):
+        """(path, mapping) of each mapping in the list `value`; other entries are errors and left out."""
+        for index, entry in enumerate(self.sequence(value, path)):
             where = f"{path}[{index}]"
             if isinstance(entry, dict):
                 yield where, self.mapping(entry, where, known)
             else:
-                self.wrong(where, f"must be an object, not {word_for(entry)}")
+                self.error(where, f"must be an object, not {word_for(entry)}")
 
-    def text(self, value: object, path: str) -> str:
-        """`value` as a string, empty when it is null or (noted) something else."""
+    def string(self, value: object, path: str) -> str:
+        """`value` as a string; empty when it is null, or something else (an error)."""
         if value is None:
             return ""
         if not isinstance(value, str):
             hint = ' (quote it, as in "yes" or "12")' if isinstance(value, (bool, int, float)) else ""
-            self.wrong(path, f"must be a string, not {word_for(value)}{hint}")
+            self.error(path, f"must be a string, not {word_for(value)}{hint}")
             return ""
         return value
 
-    def flag(self, value: object, path: str) -> bool:
-        """`value` as a boolean, False when it is null or (noted) something else."""
+    def boolean(self, value: object, path: str) -> bool:
+        """`value` as a boolean; False when it is null, or something else (an error)."""
         if value is None:
             return False
         if not isinstance(value, bool):
-            self.wrong(path, f"must be true or false, not {shown(value)}")
+            self.error(path, f"must be true or false, not {shown(value)}")
             return False
         return value
 
-    def whole(self, value: object, path: str, *, low: int, high: int) -> int | None:
-        """`value` as an integer in `low`..`high`, None when it is null or (noted) not one."""
+    def integer(self, value: object, path: str, *, low: int, high: int) -> int | None:
+        """`value` as an integer in `low`..`high`; None when it is null, or something else (an error)."""
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            self.wrong(path, f"must be a number from {low} to {high}, not {shown(value)}")
+            self.error(path, f"must be a number from {low} to {high}, not {shown(value)}")
             return None
         if not low <= value <= high:
-            self.wrong(path, f"{shown(value)} is not between {low} and {high}")
+            self.error(path, f"{shown(value)} is not between {low} and {high}")
             return None
         return value

@@ -1,4 +1,4 @@
-"""Workloads, and the pods that they stand for.
+"""Decodes workloads, and expands them into pods where no controller does that.
 
 Sources: Kubernetes core/v1 ReplicationController, apps/v1 ReplicaSet, Deployment, StatefulSet and
 DaemonSet, batch/v1 Job; docs/design.md section 8 for the pods' names.
@@ -30,17 +30,17 @@ WORKLOADS = {
 """apiVersion of each kind that is expanded into pods."""
 
 MAX_REPLICAS = 100_000
-"""Most pods of one workload: beyond it a manifest is a slip of the finger."""
+"""The largest number of pods of one workload; a larger one in a manifest is taken for a typing error."""
 
-_MADE = "[bcdfghjklmnpqrstvwxz2456789]"
-"""Characters of the suffixes that Kubernetes makes up (k8s.io/apimachinery util/rand)."""
+_RANDOM = "[bcdfghjklmnpqrstvwxz2456789]"
+"""Characters of the random suffixes that Kubernetes gives (k8s.io/apimachinery util/rand)."""
 _SUFFIXES = {
-    "ReplicationController": f"{_MADE}{{5}}",
-    "ReplicaSet": f"{_MADE}{{5}}",
-    "Deployment": f"{_MADE}{{1,10}}-{_MADE}{{5}}",
+    "ReplicationController": f"{_RANDOM}{{5}}",
+    "ReplicaSet": f"{_RANDOM}{{5}}",
+    "Deployment": f"{_RANDOM}{{1,10}}-{_RANDOM}{{5}}",
     "StatefulSet": "[0-9]+",
-    "DaemonSet": f"{_MADE}{{5}}",
-    "Job": f"([0-9]+-)?{_MADE}{{5}}",
+    "DaemonSet": f"{_RANDOM}{{5}}",
+    "Job": f"([0-9]+-)?{_RANDOM}{{5}}",
 }
 
 
@@ -54,7 +54,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A workload, reduced to the pods it wants; `count` is None for one pod on each node (DaemonSet)."""
+    """A workload, reduced to its desired pods; `count` is None for one pod on each node (DaemonSet)."""
 
     kind: str
     namespace: str
@@ -65,77 +65,81 @@ class Workload:
     owners: tuple[Owner, ...] = ()
 
 
-def read_owners(metadata: Mapping[str, object], notes: Validator) -> tuple[Owner, ...]:
-    """The objects that own the one whose `metadata` this is."""
+def read_owners(metadata: Mapping[str, object], validator: Validator) -> tuple[Owner, ...]:
+    """The ownerReferences in `metadata`."""
     path = "metadata.ownerReferences"
     return tuple(
-        Owner(notes.text(entry.get("kind"), f"{where}.kind"), notes.text(entry.get("name"), f"{where}.name"))
-        for where, entry in notes.entries_of(metadata.get("ownerReferences"), path)
+        Owner(
+            validator.string(entry.get("kind"), f"{where}.kind"), validator.string(entry.get("name"), f"{where}.name")
+        )
+        for where, entry in validator.mappings_in(metadata.get("ownerReferences"), path)
     )
 
 
 def read_workload(
-    document: Mapping[str, object], kind: str, notes: Validator, *, namespace: str, name: str
+    document: Mapping[str, object], kind: str, validator: Validator, *, namespace: str, name: str
 ) -> Workload:
     """The workload in `document`, as far as it can be read."""
-    spec = notes.mapping(document.get("spec"), "spec")
-    template = notes.mapping(spec.get("template"), "spec.template")
-    if not template and not notes.concerns("spec"):
-        notes.wrong("spec.template", "is required")
-    metadata = notes.mapping(template.get("metadata"), "spec.template.metadata")
-    labels = read_labels(metadata.get("labels"), "spec.template.metadata.labels", notes)
+    spec = validator.mapping(document.get("spec"), "spec")
+    template = validator.mapping(spec.get("template"), "spec.template")
+    if not template and not validator.has_under("spec"):
+        validator.error("spec.template", "is required")
+    metadata = validator.mapping(template.get("metadata"), "spec.template.metadata")
+    labels = read_labels(metadata.get("labels"), "spec.template.metadata.labels", validator)
     if template:
-        _check_selector(spec, kind, labels, notes)
+        _check_selector(spec, kind, labels, validator)
     return Workload(
         kind=kind,
         namespace=namespace,
         name=name,
-        count=_count(document, spec, kind, notes),
+        count=_replicas(document, spec, kind, validator),
         labels=labels,
-        spec=read_pod_spec(template.get("spec"), "spec.template.spec", notes) if template else PodSpec(),
-        owners=read_owners(notes.mapping(document.get("metadata"), "metadata"), notes),
+        spec=read_pod_spec(template.get("spec"), "spec.template.spec", validator) if template else PodSpec(),
+        owners=read_owners(validator.mapping(document.get("metadata"), "metadata"), validator),
     )
 
 
-def _count(document: Mapping[str, object], spec: Mapping[str, object], kind: str, notes: Validator) -> int | None:
+def _replicas(
+    document: Mapping[str, object], spec: Mapping[str, object], kind: str, validator: Validator
+) -> int | None:
     if kind == "DaemonSet":
         return None
     if kind != "Job":
-        count = notes.whole(spec.get("replicas"), "spec.replicas", low=0, high=MAX_REPLICAS)
+        count = validator.integer(spec.get("replicas"), "spec.replicas", low=0, high=MAX_REPLICAS)
         return 1 if count is None else count
-    parallel = notes.whole(spec.get("parallelism"), "spec.parallelism", low=0, high=MAX_REPLICAS)
-    completions = notes.whole(spec.get("completions"), "spec.completions", low=0, high=2**31 - 1)
-    if notes.flag(spec.get("suspend"), "spec.suspend") or _is_over(document, notes):
+    parallel = validator.integer(spec.get("parallelism"), "spec.parallelism", low=0, high=MAX_REPLICAS)
+    completions = validator.integer(spec.get("completions"), "spec.completions", low=0, high=2**31 - 1)
+    if validator.boolean(spec.get("suspend"), "spec.suspend") or _is_over(document, validator):
         return 0
     wanted = 1 if parallel is None else parallel
     return wanted if completions is None else min(wanted, completions)
 
 
-def _is_over(document: Mapping[str, object], notes: Validator) -> bool:
-    """Whether a Job's status says that it is complete or has failed."""
-    status = notes.mapping(document.get("status"), "status")
+def _is_over(document: Mapping[str, object], validator: Validator) -> bool:
+    """Whether a Job is complete or has failed, by its status."""
+    status = validator.mapping(document.get("status"), "status")
     return any(
         entry.get("type") in ("Complete", "Failed") and entry.get("status") == "True"
-        for _, entry in notes.entries_of(status.get("conditions"), "status.conditions")
+        for _, entry in validator.mappings_in(status.get("conditions"), "status.conditions")
     )
 
 
-def _check_selector(spec: Mapping[str, object], kind: str, labels: Labels, notes: Validator) -> None:
-    """Note a selector that misses the workload's own pods; what selects them does not concern the network."""
+def _check_selector(spec: Mapping[str, object], kind: str, labels: Labels, validator: Validator) -> None:
+    """Record a warning for a selector that does not match the workload's own pods."""
     value = spec.get("selector")
     if value is None:
         if kind not in ("ReplicationController", "Job"):
-            notes.doubtful("spec.selector", "is required")
+            validator.warning("spec.selector", "is required")
         return
     plain_labels = kind == "ReplicationController"
     selector = (
-        Selector.of(read_labels(value, "spec.selector", notes))
+        Selector.of(read_labels(value, "spec.selector", validator))
         if plain_labels
-        else read_selector(value, "spec.selector", notes)
+        else read_selector(value, "spec.selector", validator)
     )
-    # A Job's selector is the controller's own, with a label that only its pods get.
+    # Kubernetes generates the selector of a Job, with a label that only its pods get.
     if kind != "Job" and not selector.matches(labels):
-        notes.doubtful("spec.selector", "does not match the labels of spec.template")
+        validator.warning("spec.selector", "does not match the labels of spec.template")
 
 
 def expand(workload: Workload, nodes: Iterable[str]) -> Iterator[Pod]:
@@ -159,8 +163,8 @@ def _pod(workload: Workload, suffix: str, node: str) -> Pod:
     )
 
 
-class Offspring:
-    """Tells which workloads already have their pods (or the workload that they own) among the manifests."""
+class ExistingPods:
+    """Finds workloads whose pods (or whose ReplicaSet) are among the manifests themselves."""
 
     def __init__(self, pods: Iterable[tuple[Pod, tuple[Owner, ...]]], workloads: Iterable[Workload]) -> None:
         self._owned: set[tuple[str, Owner]] = set()
@@ -178,7 +182,7 @@ class Offspring:
                 self._owned.add((workload.namespace, owner))
 
     def has(self, workload: Workload, nodes: Iterable[str]) -> bool:
-        """Whether pods of `workload` are there: owned by it, or named and labelled as it would make them."""
+        """Whether there are pods of `workload`: owned by it, or with names and labels as it would give them."""
         if (workload.namespace, Owner(workload.kind, workload.name)) in self._owned:
             return True
         orphans = self._orphans.get(workload.namespace)
@@ -187,21 +191,21 @@ class Offspring:
         name = re.escape(workload.name)
         made = re.compile(rf"{name}-(?:[0-9]+|{_SUFFIXES[workload.kind]})\Z")
         own = {f"{workload.name}-{node}" for node in nodes} if workload.count is None else frozenset()
-        return any((made.match(pod.name) or pod.name in own) and _wears(pod, workload.labels) for pod in orphans)
+        return any((made.match(pod.name) or pod.name in own) and _has_labels(pod, workload.labels) for pod in orphans)
 
 
 def _deployment_of(owner: Owner, labels: Labels) -> Owner | None:
-    """The Deployment behind a ReplicaSet that it named: its name, a dash, the pods' template hash."""
+    """The Deployment of a ReplicaSet that is named like the Deployment, a dash, and the template hash of the pods."""
     digest = labels.get("pod-template-hash")
     if owner.kind == "ReplicaSet" and digest and owner.name.endswith(f"-{digest}"):
         return Owner("Deployment", owner.name.removesuffix(f"-{digest}"))
     return None
 
 
-def _wears(pod: Pod, labels: Labels) -> bool:
+def _has_labels(pod: Pod, labels: Labels) -> bool:
     return all(pod.labels.get(key) == value for key, value in labels.items())
 
 
 def named(workload: Workload) -> str:
-    """The workload as messages name it."""
+    """The workload in messages."""
     return f"{workload.kind} {shown(workload.name)}"

@@ -1,1 +1,1 @@
-"""Reads a folder of manifests as a cluster, and follows its changes."""
+"""Reads a folder of manifests into a cluster, and follows its changes."""

@@ -1,4 +1,4 @@
-"""Manifests that count -> the cluster: workloads expanded, pods placed, namespaces and nodes completed."""
+"""Assembles a cluster from objects: expands workloads, places pods on nodes, adds missing namespaces and nodes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from romana_ovs.kube.admission.policy_quota import admitted, too_much
-from romana_ovs.kube.decode.objects import Item, Place
-from romana_ovs.kube.decode.workloads import Offspring, Workload, expand
+from romana_ovs.kube.admission.policy_quota import apply_quota, quota_problem
+from romana_ovs.kube.decode.objects import DecodedObject, SourceLocation
+from romana_ovs.kube.decode.workloads import ExistingPods, Workload, expand
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
@@ -31,57 +31,57 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class NodeAgents:
-    """The valid items, the fallbacks of invalid policies, and how many nodes there are without a Node.
+class AssemblyInput:
+    """The valid objects, the fallbacks of invalid policies, and the number of nodes if there is no Node object.
 
-    `seen` tells on which node the port of a pod is, where that is not the node that the pod was placed on. With
-    `incarnations` every pod has a UID.
+    `seen` is the node of each pod's port, where that is not the node that the pod was placed on. With `pod_uids` every
+    pod has a UID.
     """
 
-    items: tuple[Item, ...]
+    objects: tuple[DecodedObject, ...]
     fallbacks: tuple[Policy, ...]
     nodes: int
     seen: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
-    incarnations: PodUids | None = None
+    pod_uids: PodUids | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A cluster, what is wrong with how its objects fit, and where each pod (or its workload) stands."""
+    """A cluster, problems between its objects, and the location of each pod (or its workload)."""
 
     cluster: Cluster
     problems: tuple[Problem, ...]
-    places: Mapping[PodKey, Place]
+    locations: Mapping[PodKey, SourceLocation]
 
 
-def assemble(parts: NodeAgents, before: Cluster) -> Assembled:
-    """The cluster that `parts` make. What equals a value in `before` is that very value.
+def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
+    """The cluster of `inputs`. A value that equals one in `before` is that identical object.
 
-    A pod that is not bound to a node is where its port is seen; else one that was placed in `before` stays.
+    A pod that is not bound to a node is on the node of its port; without a port it stays where it was in `before`.
     """
-    policies, crowded = _policies(parts, before.settings)
-    nodes = _nodes(parts)
-    gathered = _Pods()
-    gathered.gather(parts.items, sorted(nodes))
-    told = parts.incarnations.tell(gathered.pods) if parts.incarnations is not None else gathered.pods
-    pods = _placed(told, sorted(nodes), before, parts.seen)
-    problems = crowded + gathered.problems + _unbound(pods, nodes, gathered.places)
+    policies, quota_problems = _policies(inputs, before.settings)
+    nodes = _nodes(inputs)
+    collector = _PodCollector()
+    collector.collect(inputs.objects, sorted(nodes))
+    identified = inputs.pod_uids.assign(collector.pods) if inputs.pod_uids is not None else collector.pods
+    pods = _placed(identified, sorted(nodes), before, inputs.seen)
+    problems = quota_problems + collector.problems + _pods_on_missing_nodes(pods, nodes, collector.locations)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
-    named |= {item.value.namespace for item in parts.items if isinstance(item.value, Workload)}
+    named |= {item.value.namespace for item in inputs.objects if isinstance(item.value, Workload)}
     cluster = Cluster(
         settings=before.settings,
-        namespaces=_same(before.namespaces, _namespaces(parts.items, named)),
-        nodes=_same(before.nodes, nodes),
-        pods=_same(before.pods, pods),
-        policies=_same(before.policies, {policy.key: policy for policy in sorted(policies, key=lambda one: one.key)}),
+        namespaces=_reuse(before.namespaces, _namespaces(inputs.objects, named)),
+        nodes=_reuse(before.nodes, nodes),
+        pods=_reuse(before.pods, pods),
+        policies=_reuse(before.policies, {policy.key: policy for policy in sorted(policies, key=lambda one: one.key)}),
     )
     unchanged = all(
         getattr(cluster, name) is getattr(before, name) for name in ("namespaces", "nodes", "pods", "policies")
     )
-    return Assembled(before if unchanged else cluster, tuple(problems), MappingProxyType(gathered.places))
+    return Assembled(before if unchanged else cluster, tuple(problems), MappingProxyType(collector.locations))
 
 
-def _same(before: Mapping[K, V], now: dict[K, V]) -> Mapping[K, V]:
+def _reuse(before: Mapping[K, V], now: dict[K, V]) -> Mapping[K, V]:
     """`now`, read-only, with the values of `before` where they are equal; `before` itself when all are."""
     changed = len(before) != len(now)
     for key, value in now.items():
@@ -92,63 +92,65 @@ def _same(before: Mapping[K, V], now: dict[K, V]) -> Mapping[K, V]:
     return MappingProxyType(now) if changed else before
 
 
-def _policies(parts: NodeAgents, settings: Settings) -> tuple[list[Policy], list[Problem]]:
-    """What counts of the policies, and a problem for each that its namespace has no room for."""
-    given = [(item.value, item.place) for item in parts.items if isinstance(item.value, Policy)]
-    counted, over = admitted((*parts.fallbacks, *(policy for policy, _ in given)), settings.namespace_terms)
-    return counted, [too_much(place, settings.namespace_terms) for policy, place in given if policy.key in over]
+def _policies(inputs: AssemblyInput, settings: Settings) -> tuple[list[Policy], list[Problem]]:
+    """The effective policies, and a problem for each policy beyond the quota of its namespace."""
+    given = [(item.value, item.location) for item in inputs.objects if isinstance(item.value, Policy)]
+    counted, over = apply_quota((*inputs.fallbacks, *(policy for policy, _ in given)), settings.namespace_terms)
+    return counted, [
+        quota_problem(location, settings.namespace_terms) for policy, location in given if policy.key in over
+    ]
 
 
-def _nodes(parts: NodeAgents) -> dict[str, Node]:
-    declared = {item.value.name: item.value for item in parts.items if isinstance(item.value, Node)}
-    return declared or {name: Node(name) for name in (f"node{number + 1}" for number in range(parts.nodes))}
+def _nodes(inputs: AssemblyInput) -> dict[str, Node]:
+    declared = {item.value.name: item.value for item in inputs.objects if isinstance(item.value, Node)}
+    return declared or {name: Node(name) for name in (f"node{number + 1}" for number in range(inputs.nodes))}
 
 
-def _namespaces(items: Iterable[Item], named: set[str]) -> dict[str, Namespace]:
+def _namespaces(objects: Iterable[DecodedObject], named: set[str]) -> dict[str, Namespace]:
     found = {name: Namespace(name, Labels({NAME_LABEL: name})) for name in named}
-    found |= {item.value.name: item.value for item in items if isinstance(item.value, Namespace)}
+    found |= {item.value.name: item.value for item in objects if isinstance(item.value, Namespace)}
     return dict(sorted(found.items()))
 
 
-class _Pods:
-    """Gathers the pods of the manifests, those of workloads included."""
+class _PodCollector:
+    """Collects the pods of the manifests and of workloads."""
 
     def __init__(self) -> None:
         self.pods: dict[PodKey, Pod] = {}
-        self.places: dict[PodKey, Place] = {}
+        self.locations: dict[PodKey, SourceLocation] = {}
         self.problems: list[Problem] = []
 
-    def gather(self, items: Iterable[Item], nodes: list[str]) -> None:
-        """Take up all pods among `items`, then those of the workloads that have none there yet."""
-        workloads: list[tuple[Workload, Place]] = []
-        declared: list[Item] = []
-        for item in items:
+    def collect(self, objects: Iterable[DecodedObject], nodes: list[str]) -> None:
+        """Add all pods among `objects`, then those of workloads that have none among them."""
+        workloads: list[tuple[Workload, SourceLocation]] = []
+        declared: list[DecodedObject] = []
+        for item in objects:
             if isinstance(item.value, Pod):
                 declared.append(item)
                 self.pods[item.value.key] = item.value
-                self.places[item.value.key] = item.place
+                self.locations[item.value.key] = item.location
             elif isinstance(item.value, Workload):
-                workloads.append((item.value, item.place))
-        offspring = Offspring(
+                workloads.append((item.value, item.location))
+        existing = ExistingPods(
             ((item.value, item.owners) for item in declared if isinstance(item.value, Pod)),
             (workload for workload, _ in workloads),
         )
-        for workload, place in sorted(workloads, key=lambda pair: (pair[0].namespace, pair[0].name, pair[0].kind)):
-            if not offspring.has(workload, nodes):
-                self._expand(workload, place, nodes)
+        for workload, location in sorted(workloads, key=lambda pair: (pair[0].namespace, pair[0].name, pair[0].kind)):
+            if not existing.has(workload, nodes):
+                self._expand(workload, location, nodes)
 
-    def _expand(self, workload: Workload, place: Place, nodes: list[str]) -> None:
+    def _expand(self, workload: Workload, location: SourceLocation, nodes: list[str]) -> None:
         taken = []
         for pod in expand(workload, nodes):
             if pod.key in self.pods:
                 taken.append(pod.key)
                 continue
             self.pods[pod.key] = pod
-            self.places[pod.key] = place
+            self.locations[pod.key] = location
         if taken:
             more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-            reason = f"its pod {taken[0]}{more} exists already, by {self.places[taken[0]]}"
-            self.problems.append(place.problem("metadata.name", reason))
+            reason = f"its pod {taken[0]}{more} exists already, by {self.locations[taken[0]]}"
+            self.problems.append(location.problem("metadata.name", reason))
 
 
 def _placed(
@@ -156,7 +158,7 @@ def _placed(
 ) -> dict[PodKey, Pod]:
     """The pods in sorted order, those without a node on the one that has the fewest of them.
 
-    With none `seen` or placed before, this is round-robin. A pod that a scheduler has yet to bind is left alone.
+    Without `seen` and earlier placements this is round-robin. A pod that waits for a scheduler is not placed.
     """
     placed = dict(sorted(pods.items()))
     waiting = []
@@ -182,12 +184,14 @@ def _placed(
     return placed
 
 
-def _unbound(pods: Mapping[PodKey, Pod], nodes: Mapping[str, Node], places: Mapping[PodKey, Place]) -> list[Problem]:
-    """A problem for each pod (or workload) that is bound to a node that there is none of."""
+def _pods_on_missing_nodes(
+    pods: Mapping[PodKey, Pod], nodes: Mapping[str, Node], locations: Mapping[PodKey, SourceLocation]
+) -> list[Problem]:
+    """A problem for each pod (or workload) that is bound to a missing node."""
     found: dict[Problem, None] = {}
     for key, pod in pods.items():
         if pod.node and pod.node not in nodes and not pod.finished:
-            place = places[key]
-            field = "spec.nodeName" if place.kind == "Pod" else "spec.template.spec.nodeName"
-            found[place.problem(field, f"there is no node {pod.node}")] = None
+            location = locations[key]
+            field = "spec.nodeName" if location.kind == "Pod" else "spec.template.spec.nodeName"
+            found[location.problem(field, f"there is no node {pod.node}")] = None
     return list(found)

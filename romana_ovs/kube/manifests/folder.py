@@ -1,6 +1,6 @@
-"""A folder of manifests (or one file of them), read again as far as it has changed.
+"""Reads the files of a folder of manifests (or a single file), and again those that have changed.
 
-Sub-folders are not descended into; hidden files and what editors leave beside a file are not manifests.
+Sub-folders are not read; hidden files and backup files of editors are not manifests.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 from romana_ovs.kube.decode.decoder import decode
-from romana_ovs.kube.decode.objects import Document, Item
+from romana_ovs.kube.decode.objects import DecodedObject, Document
 from romana_ovs.kube.manifests.parse import ParseError, parse_json, parse_yaml
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Settings
 from romana_ovs.model.syntax import plain
 
 SUFFIXES = (".yaml", ".yml", ".json")
-_LEFT_BY_EDITORS = (".", "#", "~")
+_EDITOR_PREFIXES = (".", "#", "~")
 RACY_NS = 50_000_000
-"""Nanoseconds: a file that changed less than this before it was read may change again unseen by its stat."""
+"""Nanoseconds: a file that changed this shortly before it was read may change again without a change of its stat."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """What one file holds. Not `readable`: nothing is known of its objects, `problems` say why.
+    """The objects of one file. Not `readable`: its objects are unknown, `problems` say why.
 
-    `problems` are all problems of the file, those of its items included.
+    `problems` are all problems of the file, those of its objects included.
     """
 
     name: str
-    items: tuple[Item, ...] = ()
+    objects: tuple[DecodedObject, ...] = ()
     problems: tuple[Problem, ...] = ()
     ignored: tuple[str, ...] = ()
     readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FolderContent:
     """All files of a folder in sorted order. An unchanged file is the same FileContent (`is`) as before."""
 
     folder: str
@@ -47,7 +47,7 @@ class Content:
 
 
 class _Stamp(NamedTuple):
-    """Tells a file's versions apart without reading it."""
+    """Identifies a version of a file without reading it."""
 
     device: int
     inode: int
@@ -57,8 +57,8 @@ class _Stamp(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A file as it was read: racy when it may have changed in the same tick of the clock."""
+class _CachedFile:
+    """A file as it was read; `racy` when it may have changed again within the same tick of the clock."""
 
     stamp: _Stamp
     racy: bool
@@ -72,17 +72,17 @@ class FolderReader:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _CachedFile] = {}
 
-    def read(self) -> Content:
+    def read(self) -> FolderContent:
         """The folder as it is now. Raises InputError when it cannot be listed."""
-        found: dict[str, _Known] = {}
+        files: dict[str, _CachedFile] = {}
         for path in self._files():
             known = self._read(path, self._known.get(path.name))
             if known is not None:
-                found[path.name] = known
-        self._known = found
-        return Content(str(self.path), tuple(known.content for known in found.values()))
+                files[path.name] = known
+        self._known = files
+        return FolderContent(str(self.path), tuple(known.content for known in files.values()))
 
     def _files(self) -> list[Path]:
         try:
@@ -93,7 +93,7 @@ class FolderReader:
             raise InputError.because(f"cannot be read: {error.strerror}", file=str(self.path)) from error
         return [path for path in entries if is_manifest(path.name)]
 
-    def _read(self, path: Path, known: _Known | None) -> _Known | None:
+    def _read(self, path: Path, known: _CachedFile | None) -> _CachedFile | None:
         """The file at `path`, None when there is none (any more)."""
         stamp = _Stamp(0, 0, 0, 0, 0)
         try:
@@ -113,16 +113,18 @@ class FolderReader:
             return _unreadable(path.name, stamp, f"cannot be read: {error.strerror}")
         same = known is not None and known.data == data
         content = known.content if known is not None and same else read_bytes(path.name, data, self.settings)
-        return _Known(stamp, racy, data if racy else None, content)
+        return _CachedFile(stamp, racy, data if racy else None, content)
 
 
 def is_manifest(name: str) -> bool:
     """Whether a file of this name is read as a manifest."""
-    return name.endswith(SUFFIXES) and not name.startswith(_LEFT_BY_EDITORS)
+    return name.endswith(SUFFIXES) and not name.startswith(_EDITOR_PREFIXES)
 
 
-def _unreadable(name: str, stamp: _Stamp, reason: str) -> _Known:
-    return _Known(stamp, True, None, FileContent(name, problems=(Problem(reason, file=plain(name)),), readable=False))
+def _unreadable(name: str, stamp: _Stamp, reason: str) -> _CachedFile:
+    return _CachedFile(
+        stamp, True, None, FileContent(name, problems=(Problem(reason, file=plain(name)),), readable=False)
+    )
 
 
 def parse_bytes(name: str, data: bytes) -> tuple[Document, ...]:
@@ -146,7 +148,7 @@ def read_bytes(name: str, data: bytes, settings: Settings) -> FileContent:
     decoded = [decode(document, plain(name), settings) for document in documents]
     return FileContent(
         name,
-        items=tuple(item for one in decoded for item in one.items),
+        objects=tuple(item for one in decoded for item in one.objects),
         problems=tuple(problem for one in decoded for problem in one.problems),
         ignored=tuple(dict.fromkeys(kind for one in decoded for kind in one.ignored)),
     )

@@ -1,7 +1,7 @@
-"""Tells when a folder of manifests changes, from the kernel's inotify(7).
+"""Watches a folder of manifests for changes, by inotify(7).
 
-inotify is called by way of the C library. The descriptor never blocks, so it can be waited for with
-select in a plain process and in one that eventlet has patched.
+inotify is called through the C library. The descriptor never blocks, so select can wait for it in a plain process
+and in one that eventlet has patched.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from romana_ovs.kube.manifests.folder import Content, is_manifest
+from romana_ovs.kube.manifests.folder import FolderContent, is_manifest
 from romana_ovs.model.errors import SetupError
 
 QUIET = 0.01
-"""Seconds without an event after which a change counts as over."""
+"""Seconds without an event after which a change counts as complete."""
 PATIENCE = 1.0
-"""Most seconds that a change may take before it is read as it stands."""
+"""Seconds after which a change is read even if it is not complete."""
 
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
@@ -39,7 +39,7 @@ _BUFFER = 65536
 
 
 class _Event(NamedTuple):
-    """One event: watch descriptor, what happened, to which name in the watched folder."""
+    """One event: watch descriptor, event mask, and the name in the watched folder."""
 
     watch: int
     mask: int
@@ -71,10 +71,10 @@ class _Inotify:
         self._libc.inotify_rm_watch(self.fd, watch)
 
     def read(self) -> list[_Event]:
-        """All events that wait."""
+        """All pending events."""
         found: list[_Event] = []
         while True:
-            # Asked first, because a read that eventlet has patched waits instead of raising BlockingIOError.
+            # Checked first, because a read that eventlet has patched waits instead of raising BlockingIOError.
             waiting = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
             if not any(waiting):
                 return found
@@ -89,16 +89,16 @@ class _Inotify:
 
 
 class FolderWatch:
-    """Watches a folder (which may be replaced, or not be there yet), and what links in it point to.
+    """Watches a folder (which may be replaced, or not exist yet) and the targets of links in it.
 
-    `drain()` once after starting is not needed: nothing before the start is reported. Close it when done.
+    Nothing that happened before the start is reported. Close it when done.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.abspath(path))
         self._inotify = _Inotify()
         self._folder: int | None = None
-        self._others: dict[int, set[str]] = {}
+        self._other_watches: dict[int, set[str]] = {}
         self._writing: set[str] = set()
         self._attach()
 
@@ -111,17 +111,17 @@ class FolderWatch:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back; doing so twice is harmless."""
+        """Close the descriptor; closing twice is harmless."""
         if self._inotify.fd >= 0:
             os.close(self._inotify.fd)
             self._inotify.fd = -1
 
     def fileno(self) -> int:
-        """The descriptor that is readable when `drain` has something to say."""
+        """The descriptor that is readable when `drain` has events to read."""
         return self._inotify.fd
 
     def drain(self) -> bool:
-        """Whether anything that a reader of the folder could see has happened since the last call. Never blocks."""
+        """Whether the content of the folder may have changed since the last call. Never blocks."""
         events = self._inotify.read()
         if not events:
             return False
@@ -131,7 +131,7 @@ class FolderWatch:
         return any(changed)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Whether something happened within `timeout` seconds; returns at once when so. None: however long it takes."""
+        """Wait until the folder may have changed, `timeout` seconds at most (None: any); returns whether it has."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
@@ -141,11 +141,11 @@ class FolderWatch:
             if self.drain():
                 return True
 
-    def settled(self, read: Callable[[], Content]) -> Content:
-        """What `read` returns once the change is over, or after `PATIENCE` seconds.
+    def settled(self, read: Callable[[], FolderContent]) -> FolderContent:
+        """What `read` returns once the change is complete, or after `PATIENCE` seconds.
 
-        A change is over when no file is open for writing that was written to, when nothing more happens for
-        `QUIET` seconds, and when two readings in a row are the same.
+        A change is complete when every file that was written to is closed, nothing more happens for `QUIET` seconds,
+        and two readings in a row are equal.
         """
         end = time.monotonic() + PATIENCE
         self._await_writers(end)
@@ -165,42 +165,42 @@ class FolderWatch:
         self._writing.clear()
 
     def _concerns(self, event: _Event) -> bool:
-        """Whether a reader could see what `event` tells; also follows which files are being written."""
+        """Whether `event` concerns the content of the folder; also tracks which files are being written."""
         if event.mask & _OVERFLOW:
             self._writing.clear()
             return True
         if event.watch != self._folder:
-            return event.name in self._others.get(event.watch, ())
+            return event.name in self._other_watches.get(event.watch, ())
         if event.mask & (_CLOSE_WRITE | _MOVED_FROM | _DELETE):
             self._writing.discard(event.name)
         elif event.mask & _MODIFY and is_manifest(event.name):
             self._writing.add(event.name)
         if event.mask & _GONE:
             return True
-        # The links of a mounted ConfigMap all change by way of one hidden link, `..data`.
+        # The links of a mounted ConfigMap all change through one hidden link, `..data`.
         return is_manifest(event.name) or event.name.startswith("..")
 
     def _attach(self) -> bool:
-        """Watch the folder that is at the path now, its parent, and the folders that links in it lead to.
+        """Watch the folder that is at the path now, its parent, and the folders of link targets.
 
-        Returns whether another folder is there than before.
+        Returns whether the folder is another one than before.
         """
         before = self._folder
-        # The parent tells when the folder is replaced; asked first, so that nothing falls between the two.
+        # The parent reports when the folder is replaced; it is watched first, so that no event is missed in between.
         wanted = {self.path.parent: {self.path.name}}
-        self._others = self._watch_names(wanted)
+        self._other_watches = self._watch_names(wanted)
         self._folder = self._inotify.add(self.path, _CONTENT)
         if self._folder != before:
             self._writing.clear()
             if before is not None:
                 self._inotify.remove(before)
-        for target in self._linked():
+        for target in self._link_targets():
             wanted.setdefault(target.parent, set()).add(target.name)
-        self._others = self._watch_names(wanted)
+        self._other_watches = self._watch_names(wanted)
         return self._folder != before
 
     def _watch_names(self, wanted: dict[Path, set[str]]) -> dict[int, set[str]]:
-        """Watch these names in these folders; folders that are not there are left out."""
+        """Watch these names in these folders; missing folders are left out."""
         found: dict[int, set[str]] = {}
         for folder, names in wanted.items():
             watch = self._inotify.add(folder, _CLOSE_WRITE | _NAMES_CHANGE)
@@ -208,8 +208,8 @@ class FolderWatch:
                 found.setdefault(watch, set()).update(names)
         return found
 
-    def _linked(self) -> set[Path]:
-        """The files outside the folder that links in it lead to."""
+    def _link_targets(self) -> set[Path]:
+        """The files outside the folder that links in it point to."""
         try:
             links = [entry for entry in self.path.iterdir() if is_manifest(entry.name) and entry.is_symlink()]
         except OSError:

@@ -1,11 +1,11 @@
-"""A folder of manifests, read once: what the offline commands work on."""
+"""Reads a folder of manifests once, for the offline commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from romana_ovs.kube.manifests.folder import SUFFIXES, FolderReader
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.settings import Settings
@@ -18,7 +18,7 @@ def load(path: Path, settings: Settings, *, nodes: int | None = None) -> Cluster
     no object at all, or has Node objects while `nodes` is given.
     """
     content = FolderReader(path, settings).read()
-    if not any(file.items or file.problems or file.ignored for file in content.files):
+    if not any(file.objects or file.problems or file.ignored for file in content.files):
         reason = f"holds no Kubernetes objects (in files *{', *'.join(SUFFIXES)})"
         raise InputError.because(reason, file=str(path))
-    return Store(settings).apply(content, nodes=nodes)
+    return ManifestStore(settings).apply(content, nodes=nodes)

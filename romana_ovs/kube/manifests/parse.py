@@ -1,8 +1,8 @@
-"""Text of a manifest file -> its documents as plain values (dict, list, str, int, float, bool, None).
+"""Parses the text of a manifest file into documents of plain values (dict, list, str, int, float, bool, None).
 
-YAML is read from events, not nodes: nothing recurses, so depth is bounded here and not by the stack;
-an alias is one shared value, and what all aliases would expand to is bounded; a key that is given
-twice is reported instead of lost. Scalars mean what they mean to Kubernetes (YAML 1.1 without dates and sexagesimals).
+YAML is built from parser events instead of nodes, because folders may come from strangers: nothing recurses, so the
+depth is bounded here and not by the stack; an alias is one shared value, and the expansion of all aliases is bounded; a
+key that occurs twice is reported. Scalars are read as Kubernetes reads them (YAML 1.1 without dates and sexagesimals).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from romana_ovs.kube.decode.objects import Document, Repeated
+from romana_ovs.kube.decode.objects import Document, DuplicateKey
 from romana_ovs.model.syntax import plain
 
 MAX_DEPTH = 100
-"""Deepest nesting accepted; Kubernetes objects stay below 30."""
+"""Levels of nesting; Kubernetes objects stay below 30."""
 MAX_ALIASED = 100_000
-"""Most values that the aliases of one file may stand for together."""
+"""Values that all aliases of one file may expand to together."""
 MAX_DIGITS = 40
 
 _BOOLEANS = {
@@ -40,7 +40,7 @@ _COLLECTION_TAGS = frozenset({None, "!", _TAG + "map", _TAG + "seq"})
 
 
 class ParseError(Exception):
-    """The text is no YAML or JSON; `line` counts from 1, 0 when unknown."""
+    """The text is not YAML or JSON; `line` counts from 1, 0 when unknown."""
 
     def __init__(self, reason: str, line: int = 0) -> None:
         self.line = line
@@ -61,21 +61,21 @@ def parse_yaml(text: str) -> tuple[Document, ...]:
 
 
 def parse_json(text: str) -> tuple[Document, ...]:
-    """The documents of a JSON file, which may hold several one after another. Raises ParseError."""
-    doubled: dict[int, list[str]] = {}
+    """The documents of a JSON file, which may have several one after another. Raises ParseError."""
+    duplicates: dict[int, list[str]] = {}
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
         if len(made) < len(pairs):
             keys = [key for key, _ in pairs]
-            doubled[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
+            duplicates[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
         return made
 
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse_constant)
     documents: list[Document] = []
     position = _skip_space(text, 0)
     while position < len(text):
-        doubled.clear()
+        duplicates.clear()
         try:
             value, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
@@ -84,23 +84,23 @@ def parse_json(text: str) -> tuple[Document, ...]:
             raise ParseError("is nested too deeply") from error
         except ValueError as error:
             raise ParseError(plain(str(error))) from error
-        repeated = tuple(_located(value, doubled)) if doubled else ()
-        documents.append(Document(len(documents) + 1, value, repeated))
+        duplicate_keys = tuple(_duplicate_paths(value, duplicates)) if duplicates else ()
+        documents.append(Document(len(documents) + 1, value, duplicate_keys))
         position = _skip_space(text, position)
     return tuple(documents)
 
 
-def _located(value: object, doubled: Mapping[int, list[str]]) -> Iterator[Repeated]:
-    """The paths of the keys that `doubled` lists for the objects (by id) inside `value`."""
-    waiting: list[tuple[str, object]] = [("", value)]
-    while waiting:
-        path, inner = waiting.pop()
+def _duplicate_paths(value: object, duplicates: Mapping[int, list[str]]) -> Iterator[DuplicateKey]:
+    """The paths of the keys that `duplicates` lists for the mappings (by id) inside `value`."""
+    pending: list[tuple[str, object]] = [("", value)]
+    while pending:
+        path, inner = pending.pop()
         if isinstance(inner, list):
-            waiting += [(f"{path}[{index}]", entry) for index, entry in enumerate(inner)]
+            pending += [(f"{path}[{index}]", entry) for index, entry in enumerate(inner)]
         elif isinstance(inner, dict):
             start = f"{path}." if path else ""
-            yield from (Repeated(start + plain(key), 0) for key in doubled.get(id(inner), ()))
-            waiting += [(start + plain(key), entry) for key, entry in inner.items()]
+            yield from (DuplicateKey(start + plain(key), 0) for key in duplicates.get(id(inner), ()))
+            pending += [(start + plain(key), entry) for key, entry in inner.items()]
 
 
 def _skip_space(text: str, position: int) -> int:
@@ -124,7 +124,7 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> ParseError:
 
 @dataclass(slots=True)
 class _Frame:
-    """A collection that is being read; `size` counts the values in it, aliases expanded."""
+    """A collection that is being built; `size` counts the values in it, with aliases expanded."""
 
     value: dict[str, object] | list[object]
     anchor: str | None
@@ -134,13 +134,13 @@ class _Frame:
 
 
 class _Builder:
-    """Builds the documents of one stream of events."""
+    """Builds the documents of one stream of YAML events."""
 
     def __init__(self, parser: yaml.CSafeLoader) -> None:
         self.parser = parser
         self.stack: list[_Frame] = []
         self.anchors: dict[str, tuple[object, int]] = {}
-        self.repeated: list[Repeated] = []
+        self.duplicates: list[DuplicateKey] = []
         self.aliased = 0
         self.root: object = None
 
@@ -158,9 +158,9 @@ class _Builder:
             elif isinstance(event, yaml.AliasEvent):
                 self._alias(event)
             elif isinstance(event, yaml.DocumentStartEvent):
-                self.anchors, self.repeated, self.root = {}, [], None
+                self.anchors, self.duplicates, self.root = {}, [], None
             elif isinstance(event, yaml.DocumentEndEvent):
-                found.append(Document(len(found) + 1, self.root, tuple(self.repeated)))
+                found.append(Document(len(found) + 1, self.root, tuple(self.duplicates)))
             elif isinstance(event, yaml.StreamEndEvent):
                 return tuple(found)
 
@@ -222,7 +222,7 @@ class _Builder:
         if key == "<<":
             frame.merges.append(value)
         elif key in target:
-            self.repeated.append(Repeated(self._path(), line))
+            self.duplicates.append(DuplicateKey(self._path(), line))
         else:
             target[key] = value
         frame.key = None
@@ -245,15 +245,15 @@ def _scalar(event: yaml.ScalarEvent, *, key: bool) -> object:
     if key:
         return event.value
     if event.tag is None:
-        return _meaning(event.value) if event.implicit[0] else event.value
+        return _plain_value(event.value) if event.implicit[0] else event.value
     if event.tag in _TEXT_TAGS:
         return event.value
     if event.tag in _PLAIN_TAGS:
-        return _meaning(event.value)
+        return _plain_value(event.value)
     raise ParseError(f"unknown tag {plain(str(event.tag))}", _line(event))
 
 
-def _meaning(text: str) -> object:
+def _plain_value(text: str) -> object:
     """The value of an unquoted scalar."""
     if text in _NULLS:
         return None

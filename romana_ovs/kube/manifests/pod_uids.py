@@ -1,7 +1,7 @@
-"""UIDs for pods of a folder whose manifests give none: a pod that is deleted and made anew is another pod.
+"""Gives UIDs to pods of a folder whose manifests have none, so that a pod that is deleted and created again is new.
 
-An API server gives every object a UID. A folder has only names, so whoever follows one remembers which pods there were:
-a pod that is missing in one reading and there again in a later one is not the same.
+An API server gives every object a UID. A folder has only names, so the pods of the last reading are kept: a pod
+that is missing in one reading and present in a later one is another pod.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def _random() -> str:
 
 
 class PodUids:
-    """The UIDs of one folder's pods, from one reading to the next."""
+    """The UIDs of the pods of one folder, from one reading to the next."""
 
     def __init__(self, known: Mapping[PodKey, str], new: Callable[[], str] = _random) -> None:
-        """`known` are those that pods had when they were read last, as far as that was saved; `new` makes one up."""
+        """`known` are the saved UIDs of the last reading; `new` generates one."""
         self._uids: dict[PodKey, str] = {key: uid for key, uid in known.items() if uid}
         self._new = new
 
-    def tell(self, pods: Mapping[PodKey, Pod]) -> dict[PodKey, Pod]:
-        """`pods`, all that a reading found, each with its UID: the manifest's own, or else that of the last reading."""
+    def assign(self, pods: Mapping[PodKey, Pod]) -> dict[PodKey, Pod]:
+        """All `pods` of a reading, each with a UID: of the manifest, else of the last reading, else a new one."""
         self._uids = {key: pod.uid or self._uids.get(key) or self._new() for key, pod in pods.items()}
         return {key: pod if pod.uid else replace(pod, uid=self._uids[key]) for key, pod in pods.items()}

@@ -1,7 +1,7 @@
-"""Which version of every manifest counts, and the cluster that they make.
+"""Keeps the last valid version of every object of a folder, and builds the cluster from them.
 
-Like an API server it refuses an invalid edit and keeps the last valid version. A policy that was never
-valid is represented by its fallback, which isolates and allows nothing; anything else is absent.
+Like an API server it refuses an invalid edit and keeps the last valid version. A policy that was never valid is
+replaced by its fallback, which isolates and allows nothing; any other object is absent.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from romana_ovs.kube.decode.objects import Item, ObjectId
-from romana_ovs.kube.manifests.assemble import NodeAgents, assemble
-from romana_ovs.kube.manifests.folder import Content, FileContent
+from romana_ovs.kube.decode.objects import DecodedObject, ObjectId
+from romana_ovs.kube.manifests.assemble import AssemblyInput, assemble
+from romana_ovs.kube.manifests.folder import FileContent, FolderContent
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
@@ -24,111 +24,115 @@ DEFAULT_NODES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """The version of an object that counts, and the file that it is an edit of."""
+class _Accepted:
+    """The accepted version of an object, and the file that it belongs to."""
 
-    item: Item
+    item: DecodedObject
     file: str
 
 
 @dataclass(slots=True)
-class _Choice:
-    """What one reading of the folder amounts to."""
+class _Selection:
+    """The accepted objects of one reading of the folder."""
 
-    held: dict[ObjectId, _Held] = field(default_factory=dict)
+    accepted: dict[ObjectId, _Accepted] = field(default_factory=dict)
     fallbacks: list[Policy] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     kept: list[ObjectId] = field(default_factory=list)
 
 
-class Store:
-    """Remembers the valid version of every object from one reading of a folder to the next.
+class ManifestStore:
+    """Keeps the last valid version of every object from one reading of a folder to the next.
 
-    Values that have not changed are the same objects (`is`) in successive clusters, mappings and clusters
-    included. `default_nodes` is how many nodes there are when the folder has no Node. With `incarnations` every pod
-    has a UID; without, only those whose manifests give one.
+    Unchanged values are identical (`is`) in successive clusters, mappings and clusters included. `default_nodes` is the
+    number of nodes when the folder has no Node. With `pod_uids` every pod has a UID; without, only those whose
+    manifests have one.
     """
 
     def __init__(
-        self, settings: Settings, *, default_nodes: int = DEFAULT_NODES, incarnations: PodUids | None = None
+        self, settings: Settings, *, default_nodes: int = DEFAULT_NODES, pod_uids: PodUids | None = None
     ) -> None:
         self.settings = settings
-        self._incarnations = incarnations
+        self._pod_uids = pod_uids
         self.default_nodes = default_nodes
-        self._held: dict[ObjectId, _Held] = {}
+        self._accepted: dict[ObjectId, _Accepted] = {}
         self._cluster = Cluster(settings=settings)
 
     def apply(
-        self, content: Content, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None
+        self, content: FolderContent, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None
     ) -> ClusterSnapshot:
-        """The cluster that `content` describes now, with all problems found.
+        """The cluster that `content` describes, with all problems.
 
-        `nodes` asks for that many nodes; raises InputError, with nothing changed, when the folder has
-        Node objects of its own. Pods that are not bound are on the nodes where their ports are `seen`.
+        `nodes` is the number of nodes; raises InputError, without any change, when the folder has Node objects.
+        Pods that are not bound to a node are on the node where their port is, according to `seen`.
         """
-        choice = self._choose(content)
-        declared = any(isinstance(held.item.value, Node) for held in choice.held.values())
+        selection = self._select(content)
+        declared = any(isinstance(entry.item.value, Node) for entry in selection.accepted.values())
         if nodes is not None and declared:
             reason = "the folder has Node objects, so the number of nodes cannot be given"
             raise InputError.because(reason, file=content.folder)
-        parts = NodeAgents(
-            items=tuple(held.item for held in choice.held.values()),
-            fallbacks=tuple(choice.fallbacks),
+        parts = AssemblyInput(
+            objects=tuple(entry.item for entry in selection.accepted.values()),
+            fallbacks=tuple(selection.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,
             seen=seen or {},
-            incarnations=self._incarnations,
+            pod_uids=self._pod_uids,
         )
         built = assemble(parts, self._cluster)
-        self._held, self._cluster = choice.held, built.cluster
+        self._accepted, self._cluster = selection.accepted, built.cluster
         return ClusterSnapshot(
             cluster=built.cluster,
-            problems=tuple(dict.fromkeys([*choice.problems, *built.problems])),
-            kept=tuple(sorted(choice.kept)),
+            problems=tuple(dict.fromkeys([*selection.problems, *built.problems])),
+            kept=tuple(sorted(selection.kept)),
             ignored=tuple(dict.fromkeys(kind for file in content.files for kind in file.ignored)),
-            places=built.places,
+            locations=built.locations,
         )
 
-    def _choose(self, content: Content) -> _Choice:
-        choice = _Choice()
-        claims: dict[ObjectId, list[Item]] = defaultdict(list)
+    def _select(self, content: FolderContent) -> _Selection:
+        selection = _Selection()
+        by_id: dict[ObjectId, list[DecodedObject]] = defaultdict(list)
         for file in content.files:
-            choice.problems += file.problems
-            for item in file.items:
+            selection.problems += file.problems
+            for item in file.objects:
                 if item.id is not None:
-                    claims[item.id].append(item)
-        for key, items in claims.items():
-            self._settle(key, items, choice)
+                    by_id[item.id].append(item)
+        for key, items in by_id.items():
+            self._accept(key, items, selection)
         for file in content.files:
-            self._keep_missing(file, claims, choice)
-        return choice
+            self._keep_missing(file, by_id, selection)
+        return selection
 
-    def _settle(self, key: ObjectId, items: list[Item], choice: _Choice) -> None:
-        """Choose among the manifests of one object: where it stood before, else the first, counts."""
-        before = self._held.get(key)
+    def _accept(self, key: ObjectId, items: list[DecodedObject], selection: _Selection) -> None:
+        """Choose among several manifests of one object: the one in the same file as before, else the first."""
+        before = self._accepted.get(key)
         item = items[0]
         if before is not None:
-            item = next((one for one in items if one.place.file == before.file), item)
+            item = next((one for one in items if one.location.file == before.file), item)
         for other in items:
             if other is not item:
-                choice.problems.append(other.place.problem("metadata.name", f"the same object stands in {item.place}"))
+                selection.problems.append(
+                    other.location.problem("metadata.name", f"the same object stands in {item.location}")
+                )
         if item.value is not None:
             same = before is not None and before.item.value == item.value and before.item.owners == item.owners
             value = before.item.value if before is not None and same else item.value
-            choice.held[key] = _Held(replace(item, value=value), item.place.file)
+            selection.accepted[key] = _Accepted(replace(item, value=value), item.location.file)
         elif before is not None:
-            choice.held[key] = _Held(before.item, item.place.file)
-            choice.kept.append(key)
+            selection.accepted[key] = _Accepted(before.item, item.location.file)
+            selection.kept.append(key)
         elif item.fallback is not None:
-            choice.fallbacks.append(item.fallback)
+            selection.fallbacks.append(item.fallback)
 
-    def _keep_missing(self, file: FileContent, claims: Mapping[ObjectId, list[Item]], choice: _Choice) -> None:
-        """Keep what `file` held when it cannot be read, or holds something that may be an edit of it."""
-        nameless = [item for item in file.items if item.id is None]
+    def _keep_missing(
+        self, file: FileContent, by_id: Mapping[ObjectId, list[DecodedObject]], selection: _Selection
+    ) -> None:
+        """Keep the objects of `file` when it cannot be read, or has a nameless object that may be an edit of one."""
+        nameless = [item for item in file.objects if item.id is None]
         if file.readable and not nameless:
             return
-        missing = [key for key, held in self._held.items() if held.file == file.name and key not in claims]
+        missing = [key for key, entry in self._accepted.items() if entry.file == file.name and key not in by_id]
         for key in missing:
-            choice.held[key] = self._held[key]
-            choice.kept.append(key)
+            selection.accepted[key] = self._accepted[key]
+            selection.kept.append(key)
         if not missing:
-            choice.fallbacks += [item.fallback for item in nameless if item.fallback is not None]
+            selection.fallbacks += [item.fallback for item in nameless if item.fallback is not None]

@@ -41,8 +41,8 @@ class Fields:
 
     def refuse(self, key: str, reason: str) -> NoReturn:
         """Raises InputError for the field `key`."""
-        place = f"{self.path}.{key}" if key else self.path
-        raise InputError(Problem(reason, kind=self.kind, name=self.name, field=place))
+        location = f"{self.path}.{key}" if key else self.path
+        raise InputError(Problem(reason, kind=self.kind, name=self.name, field=location))
 
     def number(self, key: str, *, default: int | None = None, low: int = 0, high: int = LARGEST_NUMBER) -> int:
         """A whole number from `low` to `high`; `default` when the field is absent."""
@@ -85,16 +85,16 @@ class Fields:
     def parts(self, key: str) -> Iterator[Fields]:
         """A list of objects; none when the field is absent."""
         for at, value in enumerate(self._list(key)):
-            place = f"{key}[{at}]"
-            yield Fields(self.kind, self.name, f"{self.path}.{place}", self._mapping(place, value))
+            location = f"{key}[{at}]"
+            yield Fields(self.kind, self.name, f"{self.path}.{location}", self._mapping(location, value))
 
     def lists(self, key: str, *, length: int) -> Iterator[tuple[int, ...]]:
         """A list of lists of `length` numbers each."""
         for at, value in enumerate(self._list(key)):
-            place = f"{key}[{at}]"
+            location = f"{key}[{at}]"
             if not isinstance(value, list) or len(value) != length:
-                self.refuse(place, f"{length} numbers were expected")
-            yield tuple(self._number(place, each, 0, LARGEST_NUMBER) for each in value)
+                self.refuse(location, f"{length} numbers were expected")
+            yield tuple(self._number(location, each, 0, LARGEST_NUMBER) for each in value)
 
     def number_map(self, key: str, *, low: int = 0, high: int = LARGEST_NUMBER) -> dict[str, int]:
         """Names with a number each; none when the field is absent."""
@@ -109,9 +109,9 @@ class Fields:
                 self.refuse(f"{key}.{name}", "a text was expected")
         return dict(values)
 
-    def _number(self, place: str, value: Any, low: int, high: int) -> int:
+    def _number(self, location: str, value: Any, low: int, high: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            self.refuse(place, f"a number from {low} to {high} was expected")
+            self.refuse(location, f"a number from {low} to {high} was expected")
         return value
 
     def _list(self, key: str) -> list[Any]:
@@ -120,9 +120,9 @@ class Fields:
             self.refuse(key, "a list was expected")
         return value
 
-    def _mapping(self, place: str, value: Any) -> Mapping[str, Any]:
+    def _mapping(self, location: str, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-            self.refuse(place, "an object was expected")
+            self.refuse(location, "an object was expected")
         return value
 
 

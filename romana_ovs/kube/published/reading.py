@@ -288,7 +288,7 @@ def _answers(fields: Fields, atoms: list[Atom]) -> frozenset[Atom]:
         bits = -1
     if not 0 <= bits < 1 << len(atoms) or len(text) > len(atoms) // 4 + 1:
         fields.refuse("matches", f"a hexadecimal number of {len(atoms)} bits was expected")
-    return frozenset(atom for place, atom in enumerate(atoms) if bits >> place & 1)
+    return frozenset(atom for position, atom in enumerate(atoms) if bits >> position & 1)
 
 
 def _identity(fields: Fields, key: str, number: int) -> int:

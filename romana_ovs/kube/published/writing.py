@@ -100,7 +100,7 @@ def _within(limit: int, values: Iterable[T]) -> Iterator[T]:
 
 def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
     """A class: `holds` has a bit for each atom that holds, the first atom's the lowest, in hexadecimal."""
-    bits = sum(1 << place for place, atom in enumerate(atoms) if atom in classes.classes[number])
+    bits = sum(1 << position for position, atom in enumerate(atoms) if atom in classes.classes[number])
     found: dict[str, Any] = {"id": number, "matches": f"{bits:x}"}
     if number in classes.pending:
         found["pending"] = True

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.admission.policy_quota import PolicyQuota, admitted
+from romana_ovs.kube.admission.policy_quota import PolicyQuota, apply_quota
 from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
-from romana_ovs.kube.decode.limits import MOST_TERMS, terms_of
+from romana_ovs.kube.decode.limits import MAX_TERMS, policy_terms
 from romana_ovs.kube.manifests.load import load
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, KubernetesPolicy, PolicyPeer, PolicyRule
@@ -27,10 +27,10 @@ def policy(name: str, terms: int, created: str = "", namespace: str = "red") -> 
 
 
 def counting(policies: list[KubernetesPolicy], most: int) -> set[str]:
-    counted, over = admitted(policies, most)
+    counted, over = apply_quota(policies, most)
     assert [each.key for each in counted] == [each.key for each in policies]
     for given_, now in zip(policies, counted, strict=True):
-        assert now == given_ if given_.key not in over else (now.directions, terms_of(now)) == (BOTH, 0)
+        assert now == given_ if given_.key not in over else (now.directions, policy_terms(now)) == (BOTH, 0)
     return {each.name for each in policies if each.key not in over}
 
 
@@ -50,8 +50,8 @@ def test_each_namespace_has_its_own() -> None:
 
 
 def test_a_rule_without_peers_or_ports_costs_something_and_no_rule_costs_nothing() -> None:
-    assert terms_of(KubernetesPolicy("n", "p", EVERYTHING, BOTH, egress=(PolicyRule(),) * 7)) == 7
-    assert terms_of(policy("p", 0)) == 0
+    assert policy_terms(KubernetesPolicy("n", "p", EVERYTHING, BOTH, egress=(PolicyRule(),) * 7)) == 7
+    assert policy_terms(policy("p", 0)) == 0
 
 
 _edits = st.lists(
@@ -68,11 +68,11 @@ def test_edits_one_by_one_come_to_what_a_listing_comes_to(edits: list[Any], step
             given_.pop(one.key, None)
         else:
             given_[one.key] = one
-        allowance.put(one.key, given_.get(one.key))
+        allowance.set(one.key, given_.get(one.key))
         if at % step == 0 or at == len(edits) - 1:
-            for key, value in allowance.settle():
+            for key, value in allowance.changes():
                 counted[key] = value
-    expected, over = admitted(given_.values(), 12)
+    expected, over = apply_quota(given_.values(), 12)
     assert {key: value for key, value in counted.items() if value is not None} == {each.key: each for each in expected}
     assert {(key.namespace, key.name) for key in over} == {(each.namespace, each.name) for each in allowance.over}
     assert len(allowance.problems) == len(over)
@@ -88,7 +88,7 @@ spec: {{podSelector: {{}}, ingress: [{{from: [{peers}]}}]}}
 
 
 def test_a_folder_names_what_has_no_room(tmp_path: Path) -> None:
-    peers = ", ".join(f"{{ipBlock: {{cidr: 10.{at >> 8}.{at & 255}.0/24}}}}" for at in range(MOST_TERMS - 1))
+    peers = ", ".join(f"{{ipBlock: {{cidr: 10.{at >> 8}.{at & 255}.0/24}}}}" for at in range(MAX_TERMS - 1))
     text = "".join(
         MANIFEST.format(name=name, created=created, peers=peers)
         for name, created in (("a", '"2026-03-01T00:00:00Z"'), ("b", '"2026-01-01T00:00:00Z"'), ("c", "2026-02-01"))
@@ -125,4 +125,4 @@ def test_what_a_real_user_has_stays_far_below() -> None:
         ).value
         for at, spec in enumerate(specs)
     ]
-    assert admitted(read, Settings().namespace_terms)[1] == frozenset()
+    assert apply_quota(read, Settings().namespace_terms)[1] == frozenset()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.admission.tenancy import bound_pod, bound_policy, tenant_object_name
+from romana_ovs.kube.admission.tenancy import admit_pod, admit_policy, tenant_object_name
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
@@ -39,7 +39,7 @@ def pod(**labels: str) -> Pod:
 @pytest.mark.parametrize("labels", [{}, {"owner": ""}, {"owner": "t1"}])
 def test_a_pod_of_no_tenant_or_of_an_allowed_one_stays_as_it_is(labels: dict[str, str]) -> None:
     one = pod(**labels)
-    found, reason = bound_pod(one, OURS, BY_OWNER)
+    found, reason = admit_pod(one, OURS, BY_OWNER)
     assert found is one
     assert reason == ""
 
@@ -47,19 +47,19 @@ def test_a_pod_of_no_tenant_or_of_an_allowed_one_stays_as_it_is(labels: dict[str
 @pytest.mark.parametrize("tenant", ["t2", "t3", "t4"])
 def test_a_pod_of_another_tenant_has_none(tenant: str) -> None:
     """docs/hazards.md E1: without admission too."""
-    found, reason = bound_pod(pod(owner=tenant), OURS, BY_OWNER)
+    found, reason = admit_pod(pod(owner=tenant), OURS, BY_OWNER)
     assert reason == (
         f'label "owner" names tenant "{tenant}", but namespace shop has no label tenants.romana.io/{tenant}=allowed'
     )
     assert found is not None
     assert Cluster(settings=BY_OWNER).tenant_of(found) == NO_TENANT
     assert found.labels["app"] == "web"
-    assert bound_pod(found, OURS, BY_OWNER) == (found, "")
+    assert admit_pod(found, OURS, BY_OWNER) == (found, "")
 
 
 def test_a_policy_for_another_tenant_isolates_and_allows_nothing() -> None:
     policy = RomanaPolicy("shop", "p", Labels({"owner": "t2"}), Selector.of({"app": "web"}), (RomanaRule(),))
-    found, reason = bound_policy(policy, OURS, BY_OWNER)
+    found, reason = admit_policy(policy, OURS, BY_OWNER)
     assert 'names tenant "t2"' in reason
     assert found == KubernetesPolicy("shop", "romana.io/p", Selector.of({"app": "web"}), frozenset({Direction.INGRESS}))
 
@@ -68,7 +68,7 @@ def test_policies_that_may_stand_there_stay_as_they_are() -> None:
     ours = RomanaPolicy("shop", "p", Labels({"owner": "t1"}), EVERYTHING, (RomanaRule(),))
     kubernetes = KubernetesPolicy("shop", "p", EVERYTHING, frozenset(Direction))
     for policy in (ours, kubernetes):
-        found, reason = bound_policy(policy, OURS, BY_OWNER)
+        found, reason = admit_policy(policy, OURS, BY_OWNER)
         assert found is policy
         assert reason == ""
 
@@ -77,8 +77,8 @@ def test_policies_that_may_stand_there_stay_as_they_are() -> None:
 def test_where_labels_of_pods_name_no_tenant_nothing_is_asked(source: TenantSource) -> None:
     settings = Settings(tenant_source=source, tenant_key="owner")
     one, policy = pod(owner="t2"), RomanaPolicy("shop", "p", Labels({"owner": "t2"}), EVERYTHING)
-    assert bound_pod(one, {}, settings) == (one, "")
-    assert bound_policy(policy, {}, settings) == (policy, "")
+    assert admit_pod(one, {}, settings) == (one, "")
+    assert admit_policy(policy, {}, settings) == (policy, "")
 
 
 @given(strategies.labels(), st.sampled_from(["", "t1", "t2"]), st.sampled_from([{}, OURS]), st.sampled_from(Isolation))
@@ -89,7 +89,7 @@ def test_a_bound_pod_is_in_a_tenant_of_its_namespace_or_in_none(
     isolation: Isolation,
 ) -> None:
     settings = Settings(isolation=isolation, tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
-    found, reason = bound_pod(Pod("shop", "web", Labels({**some, "owner": tenant})), namespace, settings)
+    found, reason = admit_pod(Pod("shop", "web", Labels({**some, "owner": tenant})), namespace, settings)
     if found is None:
         assert reason
         assert isolation is Isolation.NONE
@@ -109,7 +109,7 @@ def test_a_pod_that_its_namespace_may_not_hold_reaches_no_pod_and_no_pod_reaches
     pods = [each for each in cluster.pods.values() if each.networked and each.labels.get("owner")]
     assume(pods)
     impostor = data.draw(st.sampled_from(pods))
-    found, reason = bound_pod(impostor, {}, settings)
+    found, reason = admit_pod(impostor, {}, settings)
     assert reason
     now = replace(cluster, settings=settings).without(impostor)
     if found is None:

@@ -13,7 +13,7 @@ from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
 from romana_ovs.kube.api.object_decoder import decoder, head_of
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from romana_ovs.kube.decode.objects import Manifest, ObjectId
+from romana_ovs.kube.decode.objects import KubeObject, ObjectId
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.labels import EVERYTHING, Labels
@@ -38,22 +38,22 @@ def without_tenant(pod: Pod) -> Pod:
 
 
 def counted(
-    bound: TenantGuard, given: Manifest | None, labels: Labels, before: Manifest | None = None
-) -> Manifest | None:
-    return bound.exchange(before, given, labels)[1]
+    bound: TenantGuard, given: KubeObject | None, labels: Labels, before: KubeObject | None = None
+) -> KubeObject | None:
+    return bound.replace(before, given, labels)[1]
 
 
 def test_what_its_namespace_may_hold_counts_as_it_stands() -> None:
     bound = TenantGuard(BY_OWNER)
     for given in (WEB, OPEN, KubernetesPolicy("shop", "k", EVERYTHING, frozenset()), Node("n")):
         assert counted(bound, given, ALLOWED) is given
-    assert bound.problems == () and bound.misplaced == frozenset()
+    assert bound.problems == () and bound.violations == frozenset()
 
 
 def test_a_pod_of_another_tenant_counts_without_one_and_is_told() -> None:
     bound = TenantGuard(BY_OWNER)
     assert counted(bound, WEB, OTHER) == without_tenant(WEB)
-    assert bound.misplaced == {ObjectId("Pod", "shop", "web")}
+    assert bound.violations == {ObjectId("Pod", "shop", "web")}
     assert [str(problem) for problem in bound.problems] == [
         'Pod shop/web: metadata.labels: label "owner" names tenant "t1", but namespace shop has no label '
         "tenants.romana.io/t1=allowed"
@@ -65,14 +65,14 @@ def test_a_policy_for_another_tenant_isolates() -> None:
     found = counted(bound, OPEN, OTHER)
     assert isinstance(found, KubernetesPolicy)
     assert (found.selector, found.ingress) == (EVERYTHING, ())
-    assert bound.misplaced == {ObjectId("RomanaNetworkPolicy", "shop", "p")}
+    assert bound.violations == {ObjectId("RomanaNetworkPolicy", "shop", "p")}
 
 
 def test_where_tenants_do_not_separate_the_pod_does_not_count_at_all() -> None:
     bound = TenantGuard(replace(BY_OWNER, isolation=Isolation.NONE))
     assert counted(bound, WEB, NONE) is None
     assert len(bound.problems) == 1
-    assert list(bound.relabelled("shop", ALLOWED)) == [(None, WEB)]
+    assert list(bound.relabel("shop", ALLOWED)) == [(None, WEB)]
     assert bound.problems == ()
 
 
@@ -80,16 +80,16 @@ def test_what_went_before_is_what_counted_not_what_was_given() -> None:
     bound = TenantGuard(BY_OWNER)
     counted(bound, WEB, NONE)
     edited = replace(WEB, node="m")
-    assert bound.exchange(WEB, edited, NONE) == (without_tenant(WEB), without_tenant(edited))
-    assert bound.exchange(edited, None, NONE) == (without_tenant(edited), None)
-    assert bound.problems == () and list(bound.relabelled("shop", ALLOWED)) == []
+    assert bound.replace(WEB, edited, NONE) == (without_tenant(WEB), without_tenant(edited))
+    assert bound.replace(edited, None, NONE) == (without_tenant(edited), None)
+    assert bound.problems == () and list(bound.relabel("shop", ALLOWED)) == []
 
 
 def test_a_relabelled_pod_takes_its_fault_along() -> None:
     bound = TenantGuard(BY_OWNER)
     counted(bound, WEB, OTHER)
     mended = replace(WEB, labels=Labels({"owner": "t2"}))
-    assert bound.exchange(WEB, mended, OTHER) == (without_tenant(WEB), mended)
+    assert bound.replace(WEB, mended, OTHER) == (without_tenant(WEB), mended)
     assert bound.problems == ()
 
 
@@ -100,18 +100,18 @@ def test_a_namespace_that_is_relabelled_back_and_forth() -> None:
     elsewhere = replace(WEB, namespace="other")
     counted(bound, elsewhere, NONE)
     forth = [(isolating, OPEN), (without_tenant(WEB), WEB)]
-    assert list(bound.relabelled("shop", ALLOWED)) == forth
-    assert bound.misplaced == {ObjectId("Pod", "other", "web")}
-    assert list(bound.relabelled("shop", ALLOWED)) == [], "nothing is other than it was"
-    assert list(bound.relabelled("shop", OTHER)) == [(new, old) for old, new in forth]
+    assert list(bound.relabel("shop", ALLOWED)) == forth
+    assert bound.violations == {ObjectId("Pod", "other", "web")}
+    assert list(bound.relabel("shop", ALLOWED)) == [], "nothing is other than it was"
+    assert list(bound.relabel("shop", OTHER)) == [(new, old) for old, new in forth]
     assert len(bound.problems) == 3
 
 
 @pytest.mark.parametrize("settings", SOURCES)
 def test_with_other_sources_of_tenants_everything_passes(settings: Settings) -> None:
     bound = TenantGuard(settings)
-    assert bound.exchange(OPEN, WEB, NONE) == (OPEN, WEB)
-    assert list(bound.relabelled("shop", ALLOWED)) == [] and bound.problems == ()
+    assert bound.replace(OPEN, WEB, NONE) == (OPEN, WEB)
+    assert list(bound.relabel("shop", ALLOWED)) == [] and bound.problems == ()
 
 
 # The same by way of what an API server tells.
@@ -232,5 +232,5 @@ def test_no_account_is_kept_of_a_namespace_that_holds_nothing_any_more() -> None
     for number in range(100):
         one = replace(WEB, namespace=f"ci-{number}")
         counted(bound, one, NONE)
-        assert bound.exchange(one, None, NONE) == (without_tenant(one), None)
-    assert not bound._held
+        assert bound.replace(one, None, NONE) == (without_tenant(one), None)
+    assert not bound._objects

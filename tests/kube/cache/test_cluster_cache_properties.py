@@ -19,8 +19,8 @@ from romana_ovs.kube.api.object_decoder import decoder
 from romana_ovs.kube.api.reflector import Reflector, Watch
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from romana_ovs.kube.manifests.folder import Content, read_bytes
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.folder import FolderContent, read_bytes
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import ExpiredError, TornError
 from romana_ovs.model.settings import Settings
@@ -212,7 +212,7 @@ def from_folder(server: Server) -> ClusterSnapshot:
     for (resource, _, _), value in server.states[-1].items():
         documents.append({"apiVersion": resource.version, "kind": resource.served or resource.kind, **value})
     text = "\n".join(json.dumps(document) for document in documents)
-    return Store(SETTINGS).apply(Content("folder", (read_bytes("a.json", text.encode(), SETTINGS),)))
+    return ManifestStore(SETTINGS).apply(FolderContent("folder", (read_bytes("a.json", text.encode(), SETTINGS),)))
 
 
 @pytest.mark.parametrize("versions", [numbered, opaque])
@@ -262,7 +262,7 @@ def test_the_last_valid_version_counts_as_it_does_in_a_folder(versions: list[str
         "other": {"podSelector": {"matchLabels": {"app": "web"}}},
         "bad": {"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"ports": [{"port": 0}]}]},
     }
-    server, live, folder = Server(), ClusterCache(SETTINGS), Store(SETTINGS)
+    server, live, folder = Server(), ClusterCache(SETTINGS), ManifestStore(SETTINGS)
     node = Step(NODES, ("", "n1"), {"metadata": {"labels": {}}})
     server.take(node)
     made: dict[Resource, Reflector] = defaultdict()
@@ -280,7 +280,7 @@ def test_the_last_valid_version_counts_as_it_does_in_a_folder(versions: list[str
             {"apiVersion": one.version, "kind": one.kind, **stored} for (one, _, _), stored in server.states[-1].items()
         ]
         text = "\n".join(map(json.dumps, documents)).encode()
-        expected = folder.apply(Content("folder", (read_bytes("a.json", text, SETTINGS),)))
+        expected = folder.apply(FolderContent("folder", (read_bytes("a.json", text, SETTINGS),)))
         if loaded is not None:
             assert loaded.cluster == expected.cluster
             assert (loaded.kept, len(loaded.problems)) == (expected.kept, len(expected.problems))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from romana_ovs.kube.decode.decoder import decode
 from romana_ovs.kube.decode.objects import Document
-from romana_ovs.kube.manifests.folder import Content, FileContent
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.folder import FileContent, FolderContent
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.settings import Settings
 from tests.kube.builders import BY_OWNER
 
@@ -147,7 +147,7 @@ def damaged(draw: st.DrawFn) -> object:
 
 def test_the_manifests_themselves_are_valid() -> None:
     for manifest in MANIFESTS:
-        (found,) = decode(Document(1, manifest), "a.yaml", Settings()).items
+        (found,) = decode(Document(1, manifest), "a.yaml", Settings()).objects
         allowed = {"does not match the labels of spec.template"}
         reasons = {problem.reason for problem in found.problems}
         assert reasons <= allowed
@@ -159,15 +159,15 @@ def test_damage_is_told_and_never_raised(values: list[object], settings: Setting
     """docs/hazards.md E10 and E11: nothing crashes, and every message is one plain line."""
     decoded = [decode(Document(number, value), "a.yaml", settings) for number, value in enumerate(values, 1)]
     for one in decoded:
-        for item in one.items:
+        for item in one.objects:
             if item.value is None:
                 assert item.problems
             if item.id is not None and item.id.kind.endswith("NetworkPolicy"):
                 assert item.value is not None or item.fallback is not None
         for problem in one.problems:
             assert str(problem).isprintable() and str(problem).isascii()
-    items = tuple(item for one in decoded for item in one.items)
-    cluster = Store(settings).apply(Content("f", (FileContent("a.yaml", items),))).cluster
+    items = tuple(item for one in decoded for item in one.objects)
+    cluster = ManifestStore(settings).apply(FolderContent("f", (FileContent("a.yaml", items),))).cluster
     assert all(pod.key == key for key, pod in cluster.pods.items())
     assert all(policy.key == key for key, policy in cluster.policies.items())
     assert all(pod.namespace in cluster.namespaces for pod in cluster.pods.values())
@@ -176,4 +176,4 @@ def test_damage_is_told_and_never_raised(values: list[object], settings: Setting
 @given(JSON_VALUES)
 def test_any_document_at_all(value: object) -> None:
     found = decode(Document(1, value), "a.yaml", Settings())
-    assert found.items or found.ignored or value is None
+    assert found.objects or found.ignored or value is None

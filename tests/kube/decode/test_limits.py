@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from romana_ovs.engine import World, offline_facts
 from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
-from romana_ovs.kube.decode.limits import MOST_TERMS
-from romana_ovs.kube.decode.objects import Item
-from romana_ovs.kube.decode.romanapolicy import TODAY_VERSION
+from romana_ovs.kube.decode.limits import MAX_TERMS
+from romana_ovs.kube.decode.objects import DecodedObject
+from romana_ovs.kube.decode.romanapolicy import CURRENT_VERSION
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, Pod, RomanaPolicy
@@ -31,7 +31,7 @@ from tests.engine.test_world import cluster, pod
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
 
 
-def decoded(version: str = POLICY_VERSION, **spec: Any) -> Item:
+def decoded(version: str = POLICY_VERSION, **spec: Any) -> DecodedObject:
     value = {"metadata": {"name": "p", "namespace": "n"}, "spec": {"podSelector": SELECTOR, **spec}}
     return decode_served(value, POLICY, version, Settings())
 
@@ -41,16 +41,16 @@ def blocks(count: int) -> list[dict[str, Any]]:
 
 
 def test_a_policy_may_use_all_of_its_budget_in_each_direction() -> None:
-    egress = [{"to": blocks(MOST_TERMS - 1), "ports": [{"port": 1}]}]
-    assert decoded(ingress=[{"from": blocks(MOST_TERMS)}], egress=egress).problems == ()
+    egress = [{"to": blocks(MAX_TERMS - 1), "ports": [{"port": 1}]}]
+    assert decoded(ingress=[{"from": blocks(MAX_TERMS)}], egress=egress).problems == ()
 
 
 @pytest.mark.parametrize(
     "rules",
     [
-        [{"from": blocks(MOST_TERMS + 1)}],
-        [{"from": blocks(MOST_TERMS // 2)}, {"from": blocks(MOST_TERMS // 2), "ports": [{"port": 1}]}],
-        [{"from": [{"podSelector": {}}] * (MOST_TERMS + 1)}],
+        [{"from": blocks(MAX_TERMS + 1)}],
+        [{"from": blocks(MAX_TERMS // 2)}, {"from": blocks(MAX_TERMS // 2), "ports": [{"port": 1}]}],
+        [{"from": [{"podSelector": {}}] * (MAX_TERMS + 1)}],
         [{"ports": [{"port": 1 + 3 * number, "endPort": 2 + 3 * number} for number in range(1000)]}],
         [{"ports": [{"port": f"name-{number}"} for number in range(1000)]}],
         [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [f"10.{n}.0.1/32" for n in range(200)]}}]}],
@@ -71,8 +71,8 @@ def test_a_policy_that_asks_for_more_isolates_what_it_selects_and_says_why(rules
 
 
 def test_a_policy_of_romana_has_a_budget_too() -> None:
-    sources = [{"pods": {"matchLabels": {"a": str(number)}}} for number in range(MOST_TERMS + 1)]
-    item = decoded(TODAY_VERSION, allowIncoming=[{"from": sources}])
+    sources = [{"pods": {"matchLabels": {"a": str(number)}}} for number in range(MAX_TERMS + 1)]
+    item = decoded(CURRENT_VERSION, allowIncoming=[{"from": sources}])
     [problem] = item.problems
     assert problem.field == "spec.allowIncoming" and isinstance(item.fallback, RomanaPolicy)
 
@@ -104,7 +104,7 @@ def test_many_exceptions_take_no_longer_than_as_many_blocks() -> None:
     assert sum(network.num_addresses for network in found) == (1 << 32) - len(holes)
 
 
-HALF = MOST_TERMS // 2
+HALF = MAX_TERMS // 2
 PORTS = [{"port": 1 + 2 * number} for number in range(HALF)]
 HOSTILE: dict[str, list[Any]] = {
     "addresses by ports": [{"from": blocks(HALF), "ports": PORTS}],
@@ -113,7 +113,7 @@ HOSTILE: dict[str, list[Any]] = {
     ],
     "as many questions": [
         {"from": [{"podSelector": {"matchExpressions": [{"key": f"k{number}", "operator": "DoesNotExist"}]}}]}
-        for number in range(MOST_TERMS)
+        for number in range(MAX_TERMS)
     ],
     "as many rules": [
         {"from": [{"podSelector": {"matchLabels": {"x": str(number)}}}], "ports": [{"port": 1 + number}]}
@@ -134,7 +134,7 @@ def test_whatever_a_policy_spends_its_budget_on_its_tables_take_a_moment(shape: 
     begin = time.thread_time()
     flows = compiled(cluster(*pods, policies=[policy]))
     assert time.thread_time() - begin < 3, "half a second, on a machine that has nothing else to do"
-    assert len(flows) < len(bare) + 2 * MOST_TERMS + 100
+    assert len(flows) < len(bare) + 2 * MAX_TERMS + 100
 
 
 def compiled(at: Cluster) -> Mapping[FlowKey, Flow]:

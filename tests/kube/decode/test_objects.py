@@ -127,6 +127,6 @@ def test_other_kinds_are_named_once() -> None:
 
 def test_json_and_yaml_mean_the_same() -> None:
     text = '{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]}}'
-    assert file(text, "a.json").items[0].value == file(text, "a.yaml").items[0].value
+    assert file(text, "a.json").objects[0].value == file(text, "a.yaml").objects[0].value
     two = file(text + "\n" + text.replace('"a"', '"b"'), "a.json")
-    assert [one.place.document for one in two.items] == [1, 2]
+    assert [one.location.document for one in two.objects] == [1, 2]

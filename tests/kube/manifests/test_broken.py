@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.kube.manifests.folder import Content, read_bytes
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.folder import FolderContent, read_bytes
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.objects import KubernetesPolicy, RomanaPolicy
 from romana_ovs.model.settings import Settings
@@ -29,7 +29,7 @@ def read(path: Path) -> ClusterSnapshot:
     """The cluster of a folder that has this file alone."""
     data = path.read_bytes()
     settings = BY_OWNER if b"# settings: pod-label:owner" in data else Settings()
-    return Store(settings).apply(Content("folder", (read_bytes(path.name, data, settings),)))
+    return ManifestStore(settings).apply(FolderContent("folder", (read_bytes(path.name, data, settings),)))
 
 
 def expected(path: Path) -> list[str]:

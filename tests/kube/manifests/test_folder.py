@@ -51,7 +51,7 @@ def test_only_changed_files_are_decoded_again(tmp_path: Path) -> None:
     second = reader.read()
     assert second.files[0] is first.files[0]
     assert second.files[1] is not first.files[1]
-    assert second.files[1].items[0].place.name == "c"
+    assert second.files[1].objects[0].location.name == "c"
     write(tmp_path / "b.yaml", pod("c"), age=3)
     assert reader.read() == second
 
@@ -62,7 +62,7 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(tmp_path: Path) -> None:
     for name in "abcdefghij":
         with path.open("w") as file:  # In place, the same size, faster than file times can tell.
             file.write(pod(name))
-        assert reader.read().files[0].items[0].place.name == name
+        assert reader.read().files[0].objects[0].location.name == name
     assert RACY_NS > 10_000_000  # The kernel's clock tick is at most 10 ms.
 
 
@@ -82,7 +82,7 @@ def test_links(tmp_path: Path) -> None:
     (folder / "a.yaml").symlink_to(outside)
     (folder / "b.yaml").symlink_to(tmp_path / "nowhere")
     content = FolderReader(folder, Settings()).read()
-    assert content.files[0].items[0].place.name == "a"
+    assert content.files[0].objects[0].location.name == "a"
     assert content.files[1].readable is False
     assert [str(problem) for problem in content.files[1].problems] == ["b.yaml: is a link to nothing"]
 

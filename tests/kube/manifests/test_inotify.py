@@ -85,7 +85,7 @@ def test_every_way_of_editing_is_seen_and_so_is_the_next_edit(
     assert not watch.drain()
     edit(folder)
     assert watch.wait(SOON)
-    assert [item.place.name for item in watch.settled(reader.read).files[0].items] == ["b"]
+    assert [item.location.name for item in watch.settled(reader.read).files[0].objects] == ["b"]
     assert not watch.drain()
     (folder / "c.yaml").write_text(pod("c"))
     assert watch.wait(SOON)
@@ -130,11 +130,11 @@ def test_a_mounted_config_map(tmp_path: Path) -> None:
     (folder / "a.yaml").symlink_to("..data/a.yaml")
     reader = FolderReader(folder, Settings())
     with FolderWatch(folder) as watch:
-        assert reader.read().files[0].items[0].place.name == "one"
+        assert reader.read().files[0].objects[0].location.name == "one"
         (folder / "..tmp").symlink_to("..two")
         os.replace(folder / "..tmp", folder / "..data")
         assert watch.wait(SOON)
-        assert watch.settled(reader.read).files[0].items[0].place.name == "two"
+        assert watch.settled(reader.read).files[0].objects[0].location.name == "two"
 
 
 def test_a_file_written_in_steps_is_read_when_it_is_closed(folder: Path, watch: FolderWatch) -> None:
@@ -158,7 +158,7 @@ def test_a_file_written_in_steps_is_read_when_it_is_closed(folder: Path, watch: 
     threading.Timer(0.1, proceed.set).start()
     content = watch.settled(reader.read)
     writer.join()
-    assert [item.place.name for item in content.files[0].items] == ["first", "second"]
+    assert [item.location.name for item in content.files[0].objects] == ["first", "second"]
 
 
 @pytest.mark.alone
@@ -171,7 +171,7 @@ def test_a_writer_that_never_ends_is_not_waited_for_for_ever(folder: Path, watch
         started = time.monotonic()
         content = watch.settled(reader.read)
         assert time.monotonic() - started < PATIENCE + SOON
-    assert [item.place.name for item in content.files[0].items] == ["first"]
+    assert [item.location.name for item in content.files[0].objects] == ["first"]
 
 
 def test_closing_gives_the_descriptor_back(folder: Path) -> None:

@@ -68,10 +68,10 @@ def test_documents_count_from_one_and_empty_ones_count() -> None:
 
 def test_keys_given_twice_are_told_with_their_path() -> None:
     (document,) = parse_yaml("a:\n- b: {c: 1, c: 2}\n- d: 1\na: 3")
-    assert [(one.path, one.line) for one in document.repeated] == [("a[0].b.c", 2), ("a", 4)]
+    assert [(one.path, one.line) for one in document.duplicates] == [("a[0].b.c", 2), ("a", 4)]
     assert document.value == {"a": [{"b": {"c": 1}}, {"d": 1}]}
     (document,) = parse_json('{"a": [{"b": 1, "b": 2}]}')
-    assert [one.path for one in document.repeated] == ["a[0].b"]
+    assert [one.path for one in document.duplicates] == ["a[0].b"]
 
 
 @pytest.mark.alone

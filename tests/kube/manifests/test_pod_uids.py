@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 from romana_ovs.kube.manifests.pod_uids import PodUids
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from tests.kube.builders import content, pod, workload
@@ -19,11 +19,11 @@ def numbered() -> Callable[[], str]:
     return lambda: f"made-{next(numbers)}"
 
 
-def store(known: dict[PodKey, str] | None = None) -> Store:
-    return Store(Settings(), incarnations=PodUids(known or {}, numbered()))
+def store(known: dict[PodKey, str] | None = None) -> ManifestStore:
+    return ManifestStore(Settings(), pod_uids=PodUids(known or {}, numbered()))
 
 
-def uids(found: Store, **files: str) -> dict[str, str]:
+def uids(found: ManifestStore, **files: str) -> dict[str, str]:
     cluster = found.apply(content(**files)).cluster
     return {key.partition("/")[2]: one.uid for key, one in cluster.pods.items()}
 
@@ -81,6 +81,6 @@ def test_unchanged_pods_are_the_very_same_objects() -> None:
 
 
 def test_made_up_uids_are_never_the_same() -> None:
-    cluster = Store(Settings(), incarnations=PodUids({})).apply(content(a=pod("a"), b=pod("b"))).cluster
+    cluster = ManifestStore(Settings(), pod_uids=PodUids({})).apply(content(a=pod("a"), b=pod("b"))).cluster
     assert len({one.uid for one in cluster.pods.values()} - {""}) == 2
-    assert {one.uid for one in Store(Settings()).apply(content(a=pod("a"))).cluster.pods.values()} == {""}
+    assert {one.uid for one in ManifestStore(Settings()).apply(content(a=pod("a"))).cluster.pods.values()} == {""}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.manifests.store import Store
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import NAME_LABEL, KubernetesPolicy, Node, PodKey, PolicyKey
@@ -21,7 +21,7 @@ NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
 
 
 def test_an_invalid_edit_keeps_the_last_valid_version() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     before = store.apply(content(a=GOOD))
     after = store.apply(content(a=BAD))
     assert after.cluster is before.cluster
@@ -34,7 +34,7 @@ def test_an_invalid_edit_keeps_the_last_valid_version() -> None:
 
 
 def test_a_policy_that_was_never_valid_isolates_until_it_is() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     found = store.apply(content(a=BAD)).cluster.policies[KEY]
     assert isinstance(found, KubernetesPolicy)
     assert (found.selector, found.ingress) == (Selector.of({"a": "b"}), ())
@@ -44,7 +44,7 @@ def test_a_policy_that_was_never_valid_isolates_until_it_is() -> None:
 
 
 def test_an_unreadable_file_keeps_all_that_it_held() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     before = store.apply(content(a=join(GOOD, pod("x")), b=pod("y")))
     after = store.apply(content(a=GOOD + "\n\t- [", b=pod("y")))
     assert after.cluster is before.cluster
@@ -55,7 +55,7 @@ def test_an_unreadable_file_keeps_all_that_it_held() -> None:
 
 
 def test_an_edit_that_hides_which_object_it_is_keeps_the_object() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     before = store.apply(content(a=join(GOOD, pod("x"))))
     for hidden in (GOOD.replace("name: p", "name: Upper"), GOOD.replace("kind: ", "kinds: "), "words\n"):
         after = store.apply(content(a=join(hidden, pod("x"))))
@@ -64,7 +64,7 @@ def test_an_edit_that_hides_which_object_it_is_keeps_the_object() -> None:
 
 
 def test_an_object_that_is_gone_is_gone() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     store.apply(content(a=GOOD, b=pod("x")))
     after = store.apply(content(b=pod("x")))
     assert (not after.cluster.policies, after.kept) == (True, ())
@@ -76,14 +76,14 @@ def test_the_same_object_twice_names_both_places_and_the_older_counts() -> None:
     (problem,) = first.problems
     assert (problem.file, problem.document, problem.name) == ("b.yaml", 2, "x")
     assert "a.yaml, document 1" in problem.reason
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     store.apply(content(b=pod("x", "{v: two}")))
     later = store.apply(content(a=pod("x", "{v: one}"), b=pod("x", "{v: two}")))
     assert later.cluster.pods["default/x"].labels == Labels({"v": "two"})
 
 
 def test_an_object_may_move_to_another_file() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     before = store.apply(content(a=join(GOOD, pod("x"))))
     after = store.apply(content(a=pod("x"), c=GOOD))
     assert after.cluster is before.cluster
@@ -91,7 +91,7 @@ def test_an_object_may_move_to_another_file() -> None:
 
 
 def test_what_has_not_changed_is_the_same_value() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     first = store.apply(content(a=join(GOOD, pod("x")), b=workload("Deployment", "w", "  replicas: 3\n")))
     second = store.apply(content(a=join(GOOD, pod("x", "{a: b}")), b=workload("Deployment", "w", "  replicas: 4\n")))
     assert second.cluster.policies is first.cluster.policies
@@ -115,25 +115,30 @@ def test_namespaces_that_only_something_names_exist() -> None:
     }
 
 
-def placed(store: Store, *names: str, nodes: int | None = None) -> dict[str, str]:
+def placed(store: ManifestStore, *names: str, nodes: int | None = None) -> dict[str, str]:
     found = store.apply(content(a=join(*(pod(name) for name in names))), nodes=nodes).cluster
     return {pod.name: pod.node for pod in found.pods.values()}
 
 
 def test_pods_are_placed_round_robin_in_sorted_order() -> None:
-    assert placed(Store(Settings()), "d", "b", "a", "c") == {"a": "node1", "b": "node2", "c": "node1", "d": "node2"}
-    assert placed(Store(Settings()), "a", "b", "c", nodes=3) == {"a": "node1", "b": "node2", "c": "node3"}
+    assert placed(ManifestStore(Settings()), "d", "b", "a", "c") == {
+        "a": "node1",
+        "b": "node2",
+        "c": "node1",
+        "d": "node2",
+    }
+    assert placed(ManifestStore(Settings()), "a", "b", "c", nodes=3) == {"a": "node1", "b": "node2", "c": "node3"}
 
 
 def test_a_pod_that_was_placed_keeps_its_node() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     placed(store, "b", "d")
     assert placed(store, "a", "b", "c", "d") == {"a": "node1", "b": "node1", "c": "node2", "d": "node2"}
     assert placed(store, "d", "e") == {"d": "node2", "e": "node1"}
 
 
 def test_a_pod_moves_only_when_its_node_is_gone() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     store.apply(content(a=pod("a"), n=NODE))
     assert placed(store, "a") == {"a": "node1"}
 
@@ -159,7 +164,7 @@ def test_a_pod_on_a_node_that_is_not_there_is_told_and_stays() -> None:
 def test_declared_nodes_are_the_nodes() -> None:
     assert dict(loaded(a=NODE).cluster.nodes) == {"n": Node("n")}
     assert list(loaded(a=pod("x")).cluster.nodes) == ["node1", "node2"]
-    store = Store(Settings(), default_nodes=3)
+    store = ManifestStore(Settings(), default_nodes=3)
     assert list(store.apply(content(a=pod("x"))).cluster.nodes) == ["node1", "node2", "node3"]
     before = store.apply(content(a=pod("x")))
     with pytest.raises(InputError, match="Node objects"):
@@ -174,7 +179,7 @@ def test_a_pod_never_valid_is_absent() -> None:
 
 def test_places_name_where_each_pod_stands() -> None:
     found = loaded(a=join(pod("x"), workload("Deployment", "w")))
-    assert [(place.kind, place.name, place.document) for _, place in sorted(found.places.items())] == [
+    assert [(place.kind, place.name, place.document) for _, place in sorted(found.locations.items())] == [
         ("Deployment", "w", 2),
         ("Pod", "x", 1),
     ]
@@ -185,20 +190,20 @@ EDITS = st.lists(st.lists(st.sampled_from("abcdef"), unique=True), min_size=1, m
 
 @given(EDITS)
 def test_placement_never_moves_and_stays_even(edits: list[list[str]]) -> None:
-    store, before = Store(Settings()), dict[str, str]()
+    store, before = ManifestStore(Settings()), dict[str, str]()
     for names in edits:
         now = placed(store, *names)
         assert sorted(now) == sorted(names)
         assert all(before[name] == node for name, node in now.items() if name in before)
         before = now
     assert set(before.values()) <= {"node1", "node2"}
-    fresh = list(placed(Store(Settings()), *edits[-1]).values())
+    fresh = list(placed(ManifestStore(Settings()), *edits[-1]).values())
     assert fresh == [f"node{1 + index % 2}" for index in range(len(fresh))]
 
 
 @given(st.lists(st.sampled_from([GOOD, BAD, "words\n", "\t[", "", pod("x")]), min_size=1, max_size=6))
 def test_once_valid_a_policy_is_only_lost_by_being_removed(edits: list[str]) -> None:
-    store, valid = Store(Settings()), False
+    store, valid = ManifestStore(Settings()), False
     for text in edits:
         found = store.apply(content(a=text)).cluster.policies.get(KEY)
         removed = text in ("", pod("x"))
@@ -212,7 +217,7 @@ def test_once_valid_a_policy_is_only_lost_by_being_removed(edits: list[str]) -> 
 
 
 def test_a_pod_that_is_not_bound_is_where_its_port_is_seen_and_stays_there() -> None:
-    store = Store(Settings())
+    store = ManifestStore(Settings())
     bound = pod("c", more="  nodeName: node2\n")
     text = content(a=join(pod("a"), pod("b"), bound))
     first = store.apply(text).cluster
