@@ -79,9 +79,9 @@ class Agent:
         streams: list[dict[str, Any]] = self._ask({"op": "streams"})["streams"]
         return streams
 
-    def hush(self) -> None:
+    def close_streams(self) -> None:
         """End all streams of this pod."""
-        self._ask({"op": "hush"})
+        self._ask({"op": "close_streams"})
 
     def close(self) -> None:
         """End the pod's process."""

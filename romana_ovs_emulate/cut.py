@@ -56,8 +56,8 @@ class OpenConnection:
 @contextmanager
 def open_connection(client: RunningPod, server: RunningPod, port: int, protocol: str) -> Iterator[OpenConnection]:
     """A stream from `client` to a port of `server`, on which both have heard each other. Raises SetupError."""
-    client.agent.hush()
-    server.agent.hush()
+    client.agent.close_streams()
+    server.agent.close_streams()
     client.agent.stream(server.place.address, port, protocol)
     deadline = time.monotonic() + ESTABLISH_SECONDS
     while not (_last(client.agent, "client") and _last(server.agent, "server")):
@@ -67,8 +67,8 @@ def open_connection(client: RunningPod, server: RunningPod, port: int, protocol:
     try:
         yield OpenConnection(client.agent, server.agent)
     finally:
-        client.agent.hush()
-        server.agent.hush()
+        client.agent.close_streams()
+        server.agent.close_streams()
 
 
 def _last(agent: Agent, role: str) -> float:

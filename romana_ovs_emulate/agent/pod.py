@@ -1,22 +1,26 @@
-"""The process inside one emulated pod: takes requests as JSON lines, serves and asks.
+"""Runs inside one emulated pod: serves ports, probes other pods and keeps streams open, as its parent asks.
 
-Requests are `{"id": n, "op": ..., ...}`, answers `{"id": n, ...}` with `error` when one failed:
+Requests are JSON lines `{"id": n, "op": ..., ...}`, answers `{"id": n, ...}`, with `error` when a request failed:
 - `serve` `ports`: listen on exactly these (`["80/tcp", ...]`); answers `failed`, `{port: reason}`.
 - `probe` `targets` (`[address, port, protocol, expected name]`), `seconds`: answers `results`, in order.
-- `stream` `address`, `port`, `protocol`, `push`: opens a stream; `streams`: answers all; `hush`: ends all.
+- `stream` `address`, `port`, `protocol`, `push`: opens a stream; `streams` answers all; `close_streams` ends all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
+from collections.abc import Coroutine
 from typing import Any
 
-from romana_ovs_emulate.agent.loop import READ, Loop
-from romana_ovs_emulate.agent.probes import Batch, Target
+from romana_ovs_emulate.agent.probes import Target, probe_all
 from romana_ovs_emulate.agent.servers import HttpServer, SctpEndpoint, UdpServer
 from romana_ovs_emulate.agent.streams import Streams
+
+REQUEST_BYTES = 1 << 26
+"""The longest request: a probe of every port of thousands of pods is some megabytes."""
 
 
 class PodAgent:
@@ -26,80 +30,68 @@ class PodAgent:
         """Raises OSError when raw sockets are not permitted."""
         self._name = name
         self._control = control
-        self._loop = Loop()
-        self._streams = Streams(self._loop)
-        self._sctp = SctpEndpoint(self._loop, name)
+        self._streams = Streams()
+        self._sctp = SctpEndpoint(name)
         self._servers: dict[str, HttpServer | UdpServer] = {}
-        self._rest = b""
-        self._loop.watch(control, READ, self._read)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def run(self) -> None:
-        """Serve until the control socket closes."""
-        self._loop.run()
+    async def run(self) -> None:
+        """Serve until the control socket closes. Requests may finish in another order than they came in."""
+        reader, writer = await asyncio.open_unix_connection(sock=self._control, limit=REQUEST_BYTES)
+        self._sctp.start()
+        while line := await reader.readline():
+            request = json.loads(line)
+            if request.get("op") == "probe":
+                self._start(self._answer(request, writer))
+            else:
+                await self._answer(request, writer)
 
-    def _read(self) -> None:
-        data = self._control.recv(1 << 20)
-        if not data:
-            self._loop.stop()
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._handle(json.loads(line))
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        """Run a coroutine beside the others; the event loop itself keeps no reference to its task."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _handle(self, request: dict[str, Any]) -> None:
-        number = request["id"]
+    async def _answer(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         try:
-            answer = self._answer(number, request)
+            answer = await self._handle(request)
         except (OSError, KeyError, TypeError, ValueError) as error:
             answer = {"error": f"{request.get('op')}: {error}"}
-        if answer is not None:
-            self._send({"id": number, **answer})
+        # `run` notices when the parent is gone.
+        with contextlib.suppress(ConnectionError):
+            writer.write(json.dumps({"id": request["id"], **answer}).encode() + b"\n")
+            await writer.drain()
 
-    def _answer(self, number: int, request: dict[str, Any]) -> dict[str, object] | None:
-        """The answer to a request, or None when it comes later."""
+    async def _handle(self, request: dict[str, Any]) -> dict[str, object]:
         operation = request["op"]
         if operation == "serve":
             return {"failed": self._serve(request["ports"])}
         if operation == "probe":
             targets = [Target(*target) for target in request["targets"]]
-            Batch(
-                self._loop,
-                self._sctp,
-                targets,
-                seconds=request["seconds"],
-                finished=lambda results: self._send({"id": number, "results": results}),
-            )
-            return None
+            return {"results": await probe_all(targets, self._sctp, seconds=request["seconds"])}
         if operation == "stream":
             self._streams.open(request["address"], request["port"], request["protocol"], push=request["push"])
             return {}
         if operation == "streams":
             return {"streams": self._streams.report()}
-        if operation == "hush":
+        if operation == "close_streams":
             self._streams.close()
             return {}
         return {"error": f"unknown operation {operation}"}
 
     def _serve(self, ports: list[str]) -> dict[str, str]:
-        """Listen on exactly `ports`; the reasons of those that could not be had."""
+        """Listen on exactly `ports`; the reasons of those that failed."""
         for port in sorted(set(self._servers) - set(ports)):
             self._servers.pop(port).close()
         failed = {}
-        self._sctp.ports = set()
+        self._sctp.ports = {int(port.partition("/")[0]) for port in ports if port.endswith("/sctp")}
         for port in ports:
             number, _, protocol = port.partition("/")
+            if protocol == "sctp" or port in self._servers:
+                continue
+            server = HttpServer if protocol == "tcp" else UdpServer
             try:
-                if protocol == "sctp":
-                    self._sctp.ports.add(int(number))
-                elif port not in self._servers:
-                    server = HttpServer if protocol == "tcp" else UdpServer
-                    self._servers[port] = server(self._loop, self._streams, self._name, int(number))
+                self._servers[port] = server(self._name, int(number), self._streams)
             except OSError as error:
                 failed[port] = str(error.strerror)
         return failed
-
-    def _send(self, answer: dict[str, object]) -> None:
-        """Answer; a vanished parent is noticed by `_read`."""
-        self._control.setblocking(True)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._control.sendall(json.dumps(answer).encode() + b"\n")

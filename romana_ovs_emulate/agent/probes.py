@@ -1,23 +1,24 @@
-"""Questions of a pod to others, all at once: who answers on a port, and with which name?"""
+"""Probes other pods, all at once: who answers on a port, and with which name?"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from romana_ovs_emulate.agent.loop import READ, WRITE, Loop
 from romana_ovs_emulate.agent.servers import SctpEndpoint
 
-RESEND_SECONDS = (0.0, 0.15, 0.4, 0.8)
-"""When a question over UDP or SCTP is sent, in seconds from its start."""
+RESEND_SECONDS = (0.15, 0.4, 0.8)
+"""When a request over UDP or SCTP is sent again, in seconds from its start."""
+READ_BYTES = 65536
 
 
 class Target(NamedTuple):
-    """Whom to ask: IPv4 address, port, protocol (`tcp`, `udp`, `sctp`), and the name that should answer."""
+    """What to probe: IPv4 address, port, protocol (`tcp`, `udp`, `sctp`), and the name that should answer."""
 
     address: str
     port: int
@@ -25,183 +26,111 @@ class Target(NamedTuple):
     expected: str = ""
 
 
-class _Probe:
-    """One question; reports once, by `answered` (the name) or `failed`."""
+class Result:
+    """What a probe has seen so far: the name that answered, and why there is none yet."""
 
-    def __init__(self, loop: Loop, done: Callable[[], None]) -> None:
-        self._loop = loop
-        self._done = done
-        self._begin = time.monotonic()
+    __slots__ = ("name", "detail", "milliseconds")
+
+    def __init__(self) -> None:
         self.name: str | None = None
         self.detail = "no answer"
         self.milliseconds = 0.0
-        self.over = False
 
-    def answered(self, name: str) -> None:
-        """The other end said its name."""
-        self.name = name
-        self._end("")
-
-    def failed(self, detail: str) -> None:
-        """There will be no answer."""
-        self._end(detail)
-
-    def expire(self) -> None:
-        """Time is over."""
-        self._end(self.detail)
-
-    def release(self) -> None:
-        """Give back sockets; called once at the end."""
-
-    def _end(self, detail: str) -> None:
-        if not self.over:
-            self.over = True
-            self.detail = detail
-            self.milliseconds = (time.monotonic() - self._begin) * 1000
-            self.release()
-            self._done()
+    def report(self, expected: str) -> dict[str, object]:
+        """As JSON values: open when the expected pod (empty: any) answered."""
+        name, detail = self.name, self.detail
+        matches = name is not None and expected in ("", name)
+        if name is not None:
+            detail = "" if matches else f"{name} answered instead of {expected}"
+        return {"open": matches, "name": name, "milliseconds": round(self.milliseconds, 1), "detail": detail}
 
 
-class _TcpProbe(_Probe):
-    """Connects and asks for `/`."""
-
-    def __init__(self, loop: Loop, target: Target, done: Callable[[], None]) -> None:
-        super().__init__(loop, done)
-        self._host = target.address
-        self._answer = b""
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        code = self._socket.connect_ex((target.address, target.port))
-        if code in (0, 115):
-            loop.watch(self._socket, WRITE, self._connected)
-        else:
-            loop.later(0, lambda: self.failed(os.strerror(code)))
-
-    def release(self) -> None:
-        self._loop.forget(self._socket)
-        self._socket.close()
-
-    def _connected(self) -> None:
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self.failed(os.strerror(code))
-            return
-        self.detail = "connected, but no answer"
-        try:
-            self._socket.send(f"GET / HTTP/1.1\r\nHost: {self._host}\r\nConnection: close\r\n\r\n".encode())
-        except OSError as error:
-            self.failed(str(error))
-            return
-        self._loop.watch(self._socket, READ, self._read)
-
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.failed(str(error))
-            return
-        self._answer += data
-        if not data:
-            head, _, body = self._answer.partition(b"\r\n\r\n")
-            if b" 200 " in head.split(b"\r\n")[0]:
-                self.answered(body.decode(errors="replace").strip())
-            else:
-                self.failed("the answer is not HTTP 200")
+async def probe_all(targets: Sequence[Target], sctp: SctpEndpoint, *, seconds: float) -> list[dict[str, object]]:
+    """One result for each target, in order; they are probed in parallel, for at most `seconds`."""
+    if not targets:
+        return []
+    results = [Result() for _ in targets]
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(_probe(*each, sctp)) for each in zip(targets, results, strict=True)]
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    if late:
+        for task in late:
+            task.cancel()
+        await asyncio.wait(late)
+    return [result.report(target.expected) for target, result in zip(targets, results, strict=True)]
 
 
-class _UdpProbe(_Probe):
-    """Sends a datagram that nobody else knows, a few times, until it comes back with a name."""
-
-    def __init__(self, loop: Loop, target: Target, done: Callable[[], None]) -> None:
-        super().__init__(loop, done)
-        self._question = os.urandom(8).hex().encode()
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.connect((target.address, target.port))
-        loop.watch(self._socket, READ, self._read)
-        self._timers = [loop.later(seconds, self._send) for seconds in RESEND_SECONDS]
-
-    def release(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._loop.forget(self._socket)
-        self._socket.close()
-
-    def _send(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.send(self._question)
-
-    def _read(self) -> None:
-        try:
-            question, _, name = self._socket.recv(65535).partition(b" ")
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.failed(str(error))
-            return
-        if question == self._question:
-            self.answered(name.decode(errors="replace"))
-
-
-class _SctpProbe(_Probe):
-    """Sends an INIT a few times, until an INIT ACK comes."""
-
-    def __init__(self, loop: Loop, endpoint: SctpEndpoint, target: Target, done: Callable[[], None]) -> None:
-        super().__init__(loop, done)
-        self._endpoint = endpoint
-        send = endpoint.ask(target.address, target.port, self.answered)
-        self._timers = [loop.later(seconds, send) for seconds in RESEND_SECONDS]
-
-    def release(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._endpoint.ignore(self.answered)
-
-
-class Batch:
-    """All questions of one request, asked in parallel; `finished` gets one result for each, in order."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        endpoint: SctpEndpoint,
-        targets: Sequence[Target],
-        *,
-        seconds: float,
-        finished: Callable[[list[dict[str, object]]], None],
-    ) -> None:
-        self._targets = targets
-        self._finished = finished
-        self._left = len(targets)
-        self._probes: list[_Probe] = []
-        self._limit = loop.later(seconds, self._expire)
-        for target in targets:
-            self._probes.append(self._start(loop, endpoint, target))
-        if not targets:
-            self._limit.cancel()
-            finished([])
-
-    def _start(self, loop: Loop, endpoint: SctpEndpoint, target: Target) -> _Probe:
+async def _probe(target: Target, result: Result, sctp: SctpEndpoint) -> None:
+    began = time.monotonic()
+    try:
         if target.protocol == "tcp":
-            return _TcpProbe(loop, target, self._one_done)
-        if target.protocol == "udp":
-            return _UdpProbe(loop, target, self._one_done)
-        return _SctpProbe(loop, endpoint, target, self._one_done)
-
-    def _expire(self) -> None:
-        for probe in self._probes:
-            probe.expire()
-
-    def _one_done(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._limit.cancel()
-            self._finished([_result(target, probe) for target, probe in zip(self._targets, self._probes, strict=True)])
+            await _probe_tcp(target, result)
+        elif target.protocol == "udp":
+            result.name = await _probe_udp(target)
+        else:
+            result.name = await _probe_sctp(target, sctp)
+    except OSError as error:
+        result.detail = os.strerror(error.errno) if error.errno else str(error)
+    finally:
+        result.milliseconds = (time.monotonic() - began) * 1000
 
 
-def _result(target: Target, probe: _Probe) -> dict[str, object]:
-    right = probe.name is not None and target.expected in ("", probe.name)
-    detail = probe.detail if probe.name is None or right else f"{probe.name} answered instead of {target.expected}"
-    return {"open": right, "name": probe.name, "milliseconds": round(probe.milliseconds, 1), "detail": detail}
+async def _probe_tcp(target: Target, result: Result) -> None:
+    """Connect and send `GET /`; the answer's body is the name. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    request = f"GET / HTTP/1.1\r\nHost: {target.address}\r\nConnection: close\r\n\r\n"
+    with _socket(socket.SOCK_STREAM) as sock:
+        await loop.sock_connect(sock, (target.address, target.port))
+        result.detail = "connected, but no answer"
+        await loop.sock_sendall(sock, request.encode())
+        answer = b""
+        while data := await loop.sock_recv(sock, READ_BYTES):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if b" 200 " in head.split(b"\r\n")[0]:
+        result.name = body.decode(errors="replace").strip()
+    else:
+        result.detail = "the answer is not HTTP 200"
+
+
+async def _probe_udp(target: Target) -> str:
+    """The name that comes back with a random datagram, which is sent a few times. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    request = os.urandom(8).hex().encode()
+    with _socket(socket.SOCK_DGRAM) as sock:
+        sock.connect((target.address, target.port))
+        with _sending(lambda: sock.send(request)):
+            while True:
+                echo, _, name = (await loop.sock_recv(sock, READ_BYTES)).partition(b" ")
+                if echo == request:
+                    return name.decode(errors="replace")
+
+
+async def _probe_sctp(target: Target, endpoint: SctpEndpoint) -> str:
+    """The name in the INIT ACK that answers an INIT, which is sent a few times."""
+    with endpoint.initiating(target.address, target.port) as association, _sending(association.send):
+        return await association.name
+
+
+def _socket(kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.setblocking(False)
+    return sock
+
+
+@contextlib.contextmanager
+def _sending(send: Callable[[], object]) -> Iterator[None]:
+    """Send now, and again at RESEND_SECONDS; what cannot be sent counts as lost."""
+
+    def attempt() -> None:
+        with contextlib.suppress(OSError):
+            send()
+
+    loop = asyncio.get_running_loop()
+    attempt()
+    timers = [loop.call_later(seconds, attempt) for seconds in RESEND_SECONDS]
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()

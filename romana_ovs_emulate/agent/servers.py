@@ -1,40 +1,43 @@
-"""The servers of a pod: each answers with the pod's name, so that a client knows whom it reached.
+"""Serves a pod's ports; each answer holds the pod's name, so that a client knows which pod it reached.
 
-TCP ports speak HTTP: `/` answers the name, `/stream` keeps the connection open and pushes both ways. UDP ports
-answer the datagram followed by a space and the name; `STREAM` as datagram starts a push to its sender.
-SCTP ports answer an INIT with an INIT ACK whose cookie is the name.
+TCP ports speak HTTP: `/` answers with the name, `/stream` keeps the connection open and pushes both ways. UDP ports
+answer with the datagram, a space and the name; the datagram `STREAM` starts a push to its sender. SCTP ports answer an
+INIT with an INIT ACK whose cookie is the name.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from romana_ovs_emulate.agent import sctp
-from romana_ovs_emulate.agent.loop import READ, WRITE, Loop
 from romana_ovs_emulate.agent.streams import STREAM, Streams
 
-REQUEST_LIMIT = 8192
+REQUEST_BYTES = 8192
 IDLE_SECONDS = 10.0
+"""How long a client may take to send its request, in seconds."""
 
 
 class HttpServer:
-    """An HTTP server on one TCP port."""
+    """An HTTP server on one TCP port. On bare sockets, as transports take twice the time."""
 
-    def __init__(self, loop: Loop, streams: Streams, name: str, port: int) -> None:
-        """Listens at once; raises OSError when the port is taken."""
-        self._loop = loop
-        self._streams = streams
+    def __init__(self, name: str, port: int, streams: Streams) -> None:
+        """Listens at once. Raises OSError when the port is taken."""
         self._name = name
+        self._streams = streams
+        self._tasks: set[asyncio.Task[None]] = set()
         self._listener = socket.create_server(("0.0.0.0", port), backlog=512)
         self._listener.setblocking(False)
-        loop.watch(self._listener, READ, self._accept)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """Listen no more; open connections live on."""
-        self._loop.forget(self._listener)
+        """Listen no more; open connections stay."""
+        self._loop.remove_reader(self._listener)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -42,79 +45,54 @@ class HttpServer:
             while True:
                 connection, _ = self._listener.accept()
                 connection.setblocking(False)
-                HttpConnection(self._loop, self._streams, self._name, connection)
+                task = self._loop.create_task(self._serve(connection))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
+    async def _serve(self, connection: socket.socket) -> None:
+        """Answer one request of a connection."""
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                path = await self._path(connection)
+            if path == b"/stream":
+                await self._streams.serve_tcp(connection)
+                return
+            if path is not None:
+                await self._loop.sock_sendall(connection, self._answer(path))
+        connection.close()
 
-class HttpConnection:
-    """One request and its answer."""
+    async def _path(self, connection: socket.socket) -> bytes | None:
+        """The path in the request, empty when it is no HTTP; None when the client closes. Raises OSError."""
+        request = b""
+        while b"\r\n\r\n" not in request:
+            data = await self._loop.sock_recv(connection, REQUEST_BYTES)
+            request += data
+            if not data or len(request) > REQUEST_BYTES:
+                return None
+        words = request.split(b" ", 2)
+        return words[1] if len(words) == 3 else b""
 
-    def __init__(self, loop: Loop, streams: Streams, name: str, connection: socket.socket) -> None:
-        self._loop = loop
-        self._streams = streams
-        self._name = name
-        self._connection = connection
-        self._request = b""
-        self._answer = b""
-        self._limit = loop.later(IDLE_SECONDS, self._close)
-        loop.watch(connection, READ, self._read)
-
-    def _read(self) -> None:
-        try:
-            data = self._connection.recv(REQUEST_LIMIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._request += data
-        if b"\r\n\r\n" in self._request:
-            self._dispatch()
-        elif not data or len(self._request) > REQUEST_LIMIT:
-            self._close()
-
-    def _dispatch(self) -> None:
-        words = self._request.split(b" ", 2)
-        path = words[1] if len(words) == 3 else b""
-        if path == b"/stream":
-            self._limit.cancel()
-            self._streams.serve_tcp(self._connection)
-            return
+    def _answer(self, path: bytes) -> bytes:
         status, body = ("200 OK", f"{self._name}\n") if path == b"/" else ("404 Not Found", "no such page\n")
         fields = f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close"
-        self._answer = f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n{body}".encode()
-        self._loop.watch(self._connection, WRITE, self._write)
-
-    def _write(self) -> None:
-        try:
-            self._answer = self._answer[self._connection.send(self._answer) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._answer = b""
-        if not self._answer:
-            self._close()
-
-    def _close(self) -> None:
-        self._limit.cancel()
-        self._loop.forget(self._connection)
-        self._connection.close()
+        return f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n{body}".encode()
 
 
 class UdpServer:
     """Answers datagrams on one UDP port."""
 
-    def __init__(self, loop: Loop, streams: Streams, name: str, port: int) -> None:
-        """Serves at once; raises OSError when the port is taken."""
-        self._loop = loop
-        self._streams = streams
+    def __init__(self, name: str, port: int, streams: Streams) -> None:
+        """Answers at once. Raises OSError when the port is taken."""
         self._name = name.encode()
+        self._streams = streams
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("0.0.0.0", port))
         self._socket.setblocking(False)
-        loop.watch(self._socket, READ, self._read)
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def close(self) -> None:
         """Answer no more."""
-        self._loop.forget(self._socket)
+        asyncio.get_running_loop().remove_reader(self._socket)
         self._streams.drop_udp(self._socket)
         self._socket.close()
 
@@ -128,34 +106,40 @@ class UdpServer:
                     self._socket.sendto(data + b" " + self._name, sender)
 
 
-class SctpEndpoint:
-    """One raw socket for everything that is SCTP in a pod: its open ports and its own questions."""
+@dataclass(frozen=True, slots=True)
+class Association:
+    """An association that was asked for: `send` sends the INIT, `name` is that in the INIT ACK."""
 
-    def __init__(self, loop: Loop, name: str) -> None:
+    send: Callable[[], object]
+    name: asyncio.Future[str]
+
+
+class SctpEndpoint:
+    """The one raw socket for everything that is SCTP in a pod: its open ports and its own probes."""
+
+    def __init__(self, name: str) -> None:
         """Raises OSError when raw sockets are not permitted."""
         self.ports: set[int] = set()
         self._name = name.encode()
-        self._waiting: dict[int, Callable[[str], None]] = {}
+        self._waiting: dict[int, asyncio.Future[str]] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, sctp.PROTOCOL)
         self._socket.setblocking(False)
-        loop.watch(self._socket, READ, self._read)
 
-    def ask(self, address: str, port: int, answered: Callable[[str], None]) -> Callable[[], None]:
-        """The function that sends (again) an INIT to a port; `answered` gets the name in the answer."""
-        initiate = int.from_bytes(os.urandom(4), "big") | 1
+    @contextlib.contextmanager
+    def initiating(self, address: str, port: int) -> Iterator[Association]:
+        """An association with a port, waited for inside the context."""
+        tag = int.from_bytes(os.urandom(4), "big") | 1
         source = 32768 + int.from_bytes(os.urandom(2), "big") % 28000
-        packet = sctp.encode(sctp.Message(source, port, 0, sctp.INIT, initiate))
-        self._waiting[initiate] = answered
+        packet = sctp.encode(sctp.Message(source, port, 0, sctp.INIT, tag))
+        answered = self._waiting[tag] = asyncio.get_running_loop().create_future()
+        try:
+            yield Association(lambda: self._socket.sendto(packet, (address, 0)), answered)
+        finally:
+            del self._waiting[tag]
 
-        def send() -> None:
-            with contextlib.suppress(OSError):
-                self._socket.sendto(packet, (address, 0))
-
-        return send
-
-    def ignore(self, answered: Callable[[str], None]) -> None:
-        """Forget whoever waits with `answered`."""
-        self._waiting = {tag: one for tag, one in self._waiting.items() if one != answered}
+    def start(self) -> None:
+        """Handle what arrives, from now on."""
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
@@ -171,4 +155,6 @@ class SctpEndpoint:
             answer = sctp.Message(message.destination, message.source, message.initiate, sctp.INIT_ACK, tag, self._name)
             self._socket.sendto(sctp.encode(answer), (sender, 0))
         elif message.kind == sctp.INIT_ACK and message.tag in self._waiting:
-            self._waiting.pop(message.tag)(message.cookie.decode(errors="replace"))
+            answered = self._waiting[message.tag]
+            if not answered.done():
+                answered.set_result(message.cookie.decode(errors="replace"))

@@ -7,8 +7,10 @@ ancillary data; the answer is `{"pid": n}` or `{"error": ...}`.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -31,6 +33,8 @@ def main() -> None:
     """Serve requests until the parent is gone, then remove what it left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # a collection in an agent would write to, and so copy, every page that it shares with this process
     requests = socket.socket(fileno=int(sys.argv[1]))
     folder = Path(sys.argv[2])
     while True:
@@ -75,7 +79,7 @@ def _become_pod(request: dict[str, str], descriptor: int, tell: int) -> None:
         checksums_off(POD_INTERFACE)
         agent = PodAgent(request["pod"], socket.socket(fileno=descriptor))
         os.close(tell)
-        agent.run()
+        asyncio.run(agent.run())
         code = 0
     except OSError as error:
         os.write(tell, str(error).encode())

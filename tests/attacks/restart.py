@@ -108,7 +108,7 @@ def restarted(folder: Path, fabric: Fabric, node: str) -> Iterator[Restarted]:
         _restart(cluster, node)
         hung = _hung(cluster, host)
         for key in BUSY:
-            cluster.pod(key).agent.hush()
+            cluster.pod(key).agent.close_streams()
         yield Restarted(scene, node, hung, segments)
 
 
@@ -139,7 +139,7 @@ def _ask_by_tcp(scene: Scene, client: str, server: str) -> bytes:
     agent.stream(str(end.address), STREAM, push=False)
     eventually(lambda: [one["received"] > 100 for one in agent.streams()] == [True], "the server pushes")
     heard = [frame for frame in scene.heard(client) if is_of(frame, end) and frame[23] == craft.TCP]
-    agent.hush()
+    agent.close_streams()
     return heard[-1]
 
 

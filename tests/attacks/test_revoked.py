@@ -45,7 +45,7 @@ def restored(scene: Scene) -> Iterator[None]:
     """The ground is as it was, in the end."""
     yield
     for key in ("blue/iso1", "blue/v1", "blue/v2"):
-        scene.cluster.pod(key).agent.hush()
+        scene.cluster.pod(key).agent.close_streams()
         scene.cluster.pod(key).agent.serve(())
     scene.cluster.edit(lambda: scene.cluster.remove("shut"))
 

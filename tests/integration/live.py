@@ -307,7 +307,7 @@ def cuts_both_ways(cluster: Live) -> None:
         assert max(one["last"] for one in client.streams()) < told + 0.1
     finally:
         for agent in (client, *(server.agent for server, _ in ends)):
-            agent.hush()
+            agent.close_streams()
         for name in ("also", "shut", "unrelated"):
             (cluster.folder / f"{name}.yaml").unlink(missing_ok=True)
     cluster.edit(lambda: cluster.write("touch", policy("touch", "app: nobody")))

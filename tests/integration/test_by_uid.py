@@ -183,7 +183,7 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: Live) -> None:
         assert after.port != before.port and port_uid(cluster, "a/server") == after.place.uid
         good = old.decided()[0]["good"]
         assert old.decided()[0]["good"] == good, "nobody answers at the old address"
-    client.hush()
+    client.close_streams()
     for node in ("node1", "node2"):
         assert not any(before.place.address in text for text in cluster.flows(node))
     # An edit of the same pod is none.

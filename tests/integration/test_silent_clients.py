@@ -192,7 +192,7 @@ def test_tcp_is_cut_by_the_first_acknowledgement_and_goes_on_where_it_may(cluste
         assert heard("other") < told + QUIET
     finally:
         for agent in (client, *(cluster.pod(f"a/{name}").agent for name in ends)):
-            agent.hush()
+            agent.close_streams()
     relabel(cluster, "a")
 
 

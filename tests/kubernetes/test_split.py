@@ -341,7 +341,7 @@ def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> N
     cluster.until(lambda: [one["received"] > 100 for one in heard.streams()] == [True], "the server pushes")
     address = cluster.address(client)
     # What it still sends while its flows go may make an entry behind the flush: the datapath's own flows go last.
-    heard.hush()
+    heard.close_streams()
     assert address in cluster.nodes["n1"].appctl("dpctl/dump-conntrack")
     old = cluster.loaded().cluster.pods[client].uid
     cluster.delete_pod(client)
