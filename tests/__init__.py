@@ -1,1 +1,1 @@
-"""The tests; folders mirror the package."""
+"""The tests. README.md in this folder says what each folder is for."""

@@ -12,20 +12,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # What they assert is told as plainly as what tests assert themselves.
-pytest.register_assert_rewrite("tests.integration", "tests.kubernetes", "tests.conformance", "tests.properties")
-pytest.register_assert_rewrite("tests.attacks")
+pytest.register_assert_rewrite("tests.support", "tests.integration", "tests.apiserver", "tests.attacks")
+pytest.register_assert_rewrite("tests.conformance", "tests.properties")
 
-from tests import bounds, leftovers  # noqa: E402
-from tests.apart import Turns, stand_apart  # noqa: E402
-from tests.examples import PROFILE, USUAL, examples  # noqa: E402
-from tests.kubernetes.fixtures import admin, control_plane, namespace  # noqa: E402
-from tests.workers import Workers, death_of_another, shared_folder  # noqa: E402
+from tests.support import leak_check, limits  # noqa: E402
+from tests.support.control_plane import admin, control_plane, namespace  # noqa: E402
+from tests.support.hypothesis_profiles import PROFILE, USUAL, examples  # noqa: E402
+from tests.support.isolation import Turns, stand_apart  # noqa: E402
+from tests.support.xdist_workers import Workers, death_of_another, shared_folder  # noqa: E402
 
 __all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
 
 GOLDENS = Path(__file__).parent / "goldens"
 INTEGRATION = Path(__file__).parent / "integration"
-API_SERVER = Path(__file__).parent / "kubernetes"
+API_SERVER = Path(__file__).parent / "apiserver"
 DEADLINE = pytest.StashKey[float]()
 TURNS = pytest.StashKey[Turns]()
 
@@ -48,11 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Bounds the memory of whoever runs tests, and looks after workers and after the time that each test takes."""
-    bounds.limit_memory()
+    limits.limit_memory()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Workers(), "romana-workers")
         if PROFILE != "long":
-            config.pluginmanager.register(bounds.Durations(), "romana-durations")
+            config.pluginmanager.register(limits.Durations(), "romana-durations")
 
 
 @pytest.hookimpl(trylast=True)
@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what needs root or an API server, and skips those marked `root` where they cannot run (never in CI)."""
     lacking = _lacking()
     for item in items:
-        bounds.check_marker(item)
+        limits.check_marker(item)
         if INTEGRATION in item.path.parents:
             item.add_marker("root")
         if API_SERVER in item.path.parents or "control_plane" in getattr(item, "fixturenames", ()):
@@ -107,7 +107,7 @@ def nothing_stays_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     if os.geteuid() == 0:
         stand_apart()
     tmp_path_factory.getbasetemp()  # Made before temporary files move to a folder that is watched.
-    watch = leftovers.Watch.start()
+    watch = leak_check.Watch.start()
     yield
     left = watch.finish()
     assert not left, "left behind by the tests:\n" + "\n".join(left)

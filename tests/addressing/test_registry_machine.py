@@ -17,7 +17,7 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import same_uid
-from tests.examples import examples
+from tests.support.hypothesis_profiles import examples
 
 PLANS = (
     Plan(IPv4Network("10.9.0.0/24"), 4, 2, 2),

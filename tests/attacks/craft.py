@@ -6,8 +6,8 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from tests.integration import frames
-from tests.integration.frames import checksum, mac
+from tests.support import frames
+from tests.support.frames import checksum, mac
 
 ICMP, TCP, UDP, SCTP = 1, 6, 17, 132
 IPV4, ARP, VLAN, IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.integration.live import Live, eventually, live, pod, policy
+from tests.support.emulated_cluster import Live, eventually, live, pod, policy
 
 NODES = ("node1", "node2")
 LISTEN = 9000

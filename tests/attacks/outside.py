@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from romana_ovs_emulate.nodes import Node
 from romana_ovs_emulate.system import ip_batch
-from tests.integration.scenarios.space import run, within
+from tests.support.netns_sockets import run, within
 
 ADDRESS = "203.0.113.5"
 PORT = 8080

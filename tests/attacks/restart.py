@@ -13,7 +13,7 @@ from tests.attacks import craft, ground
 from tests.attacks.craft import End
 from tests.attacks.outside import PORT, outside
 from tests.attacks.scene import Scene, is_of, scene_of
-from tests.integration.live import TICK, Live, eventually, pod
+from tests.support.emulated_cluster import TICK, Live, eventually, pod
 
 STREAM = 81
 HANG_SECONDS = 10.0

@@ -22,9 +22,9 @@ from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.ground import LISTEN, SEND, Duel
-from tests.integration.frames import mac
-from tests.integration.live import Live
-from tests.integration.scenarios.space import Tap, udp_socket, unfiltered
+from tests.support.emulated_cluster import Live
+from tests.support.frames import mac
+from tests.support.netns_sockets import Tap, udp_socket, unfiltered
 
 BATCH = 24
 """Frames between two awaited packets: few enough for every socket's buffer on the way."""

@@ -11,7 +11,7 @@ from tests.attacks.craft import End
 from tests.attacks.ground import COLLUSION, Duel
 from tests.attacks.scene import Scene, is_of
 from tests.attacks.sets.errors import errors
-from tests.integration.frames import ACK, PSH, SYN
+from tests.support.frames import ACK, PSH, SYN
 
 pytestmark = pytest.mark.root
 ROUNDS = 3

@@ -20,7 +20,7 @@ from tests.attacks.scene import NotHeldError
 from tests.attacks.sets import SETS
 from tests.attacks.sets.errors import errors
 from tests.attacks.test_frames import aim_of
-from tests.integration.frames import ACK, SYN
+from tests.support.frames import ACK, SYN
 
 pytestmark = pytest.mark.root
 LONG = pytest.mark.long

@@ -12,7 +12,7 @@ from tests.attacks.ground import NODES, PODS, POLICIES, POLICY, TENANT, Duel
 from tests.attacks.scene import Scene, scene_of
 from tests.attacks.sets import connections, errors, plain
 from tests.attacks.test_frames import aim_of
-from tests.integration.live import live
+from tests.support.emulated_cluster import live
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 SETS = (*plain.SETS, *connections.SETS, *errors.SETS)

@@ -15,7 +15,7 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
-from tests.cli.folders import manifest, node, pod, policy
+from tests.cli.manifest_folders import manifest, node, pod, policy
 
 PODS = (pod("a", app="web"), pod("b", app="db"), pod("c", app="other", ports=(81,)))
 POLICY = policy("p", {"app": "db"}, {"app": "web"}, 80)

@@ -12,7 +12,7 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.matrix import Matrix, Opening, reachability
-from tests.policy.cases import cluster, pod, pod_label
+from tests.support.builders import cluster, pod, pod_label
 
 WEB = [PortRef.parse("80/tcp")]
 A, B, C = PodKey("x/a"), PodKey("x/b"), PodKey("x/c")

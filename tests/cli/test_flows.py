@@ -12,7 +12,7 @@ from romana_ovs.cli.main import main
 from romana_ovs.engine import World
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.state import StateFile
-from tests.cli.folders import crowd, manifest, pod, policy
+from tests.cli.manifest_folders import crowd, manifest, pod, policy
 
 DEMO_LIKE = (pod("a", app="web"), pod("b", app="db"), policy("p", {"app": "db"}, {"app": "web"}, 80))
 

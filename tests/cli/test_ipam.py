@@ -10,7 +10,7 @@ import pytest
 
 from romana_ovs.cli.main import main
 from romana_ovs.state import StateFile
-from tests.cli.folders import manifest, node, pod
+from tests.cli.manifest_folders import manifest, node, pod
 
 SMALL = "network = 10.9.0.0/24\nsegment_bits = 4\nhost_bits = 2\nendpoint_bits = 2"
 

@@ -18,7 +18,7 @@ from romana_ovs import __version__
 from romana_ovs.cli import main as frame
 from romana_ovs.cli.main import SUBCOMMANDS, Subcommand, main
 from romana_ovs.model.errors import AddressError, InputError, Problem, SetupError
-from tests.cli.folders import crowd
+from tests.cli.manifest_folders import crowd
 
 DEMO = Path(__file__).parent.parent.parent / "etc" / "demo"
 ORDER = "demo emulate matrix verdict flows check diff convert ipam clean controller"

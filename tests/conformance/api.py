@@ -16,11 +16,11 @@ from romana_ovs_emulate.cli.session import Session
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.emulation import Emulation
 from tests.conformance.folder import settings_of
-from tests.conformance.lanes import LANES, objects_of
 from tests.conformance.offline import NODES
+from tests.conformance.runners import LANES, objects_of
 from tests.conformance.states import ObjectKey, endpoints, key_of
 from tests.conformance.words import ALL_PORTS, BASE_NODES, NAME_LABEL, Manifest, namespace
-from tests.kubernetes.raw import Client
+from tests.support.raw_client import Client
 
 PATIENCE = 10.0
 """Every kind of object comes by a watch of its own: that all have come cannot be known from outside."""

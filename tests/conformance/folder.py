@@ -9,11 +9,11 @@ from pathlib import Path
 
 from romana_ovs_emulate.emulation import Emulation
 from romana_ovs_emulate.fabric import Fabric
-from tests.conformance.lanes import LANES, objects_of
 from tests.conformance.offline import MODES
+from tests.conformance.runners import LANES, objects_of
 from tests.conformance.states import lane_name, text_of
 from tests.conformance.words import ALL_PORTS, SHARED, Manifest, namespace
-from tests.integration.scenarios.live import Live
+from tests.support.editable_cluster import Live
 
 
 def settings_of(mode: str) -> str:

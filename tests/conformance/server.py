@@ -11,7 +11,7 @@ from romana_ovs.model.objects import KubernetesPolicy
 from romana_ovs.model.settings import Settings
 from tests.conformance.specs import manifest
 from tests.conformance.words import Manifest
-from tests.kubernetes.raw import Client, Refused
+from tests.support.raw_client import Client, Refused
 
 DRY_RUN = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies?dryRun=All&fieldValidation=Strict"
 _UNCLEAN = ("must not have bits set beyond the prefix", "must not have leading 0s", "must not have an IPv4-mapped")

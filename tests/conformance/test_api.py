@@ -12,8 +12,8 @@ import pytest
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.conformance.api import api_cluster
-from tests.conformance.lanes import asked_of, run_table
 from tests.conformance.offline import MODES
+from tests.conformance.runners import asked_of, run_table
 from tests.conformance.table import CASES
 from tests.conformance.words import Case, Way
 

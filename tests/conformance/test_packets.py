@@ -12,8 +12,8 @@ import pytest
 
 from romana_ovs_emulate import binaries
 from tests.conformance.folder import folder_cluster
-from tests.conformance.lanes import asked_of, run_table
 from tests.conformance.offline import MODES
+from tests.conformance.runners import asked_of, run_table
 from tests.conformance.table import CASES
 from tests.conformance.words import Case, Way
 

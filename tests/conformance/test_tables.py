@@ -18,8 +18,8 @@ from tests.conformance.offline import Folder, end_of, endpoints, every_mode, exp
 from tests.conformance.states import BASE_STATE, resolved, states
 from tests.conformance.table import CASES
 from tests.conformance.words import Case, Step
-from tests.examples import some
-from tests.properties.rig import Rig
+from tests.support.hypothesis_profiles import some
+from tests.support.simulated_cluster import Rig
 
 
 @dataclass(slots=True)

@@ -18,10 +18,10 @@ from tests.conformance.states import apply, resolved
 from tests.conformance.table import CASES
 from tests.conformance.test_reference import address
 from tests.conformance.words import Case, Gone, Manifest
-from tests.kubernetes.raw import Client
-from tests.properties.rig import Rig
 from tests.properties.test_agree import profile
-from tests.strategies import clusters, kubernetes_policies
+from tests.support.raw_client import Client
+from tests.support.simulated_cluster import Rig
+from tests.support.strategies import clusters, kubernetes_policies
 
 PLACE = "default"
 

@@ -21,7 +21,7 @@ from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import Problem
 from romana_ovs.policy.published import Observed
-from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
+from tests.support.in_memory_server import Process, Server, furnished, put_pod, put_policy, settle
 
 P = ObjectId("RomanaNetworkPolicy", "shop", "p")
 SHOP = ObjectId("Tenant", "", "shop")

@@ -17,7 +17,7 @@ from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, P
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from tests.controller.server import Process, Server, furnished, settle
+from tests.support.in_memory_server import Process, Server, furnished, settle
 
 TINY = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=4, host_bits=2, endpoint_bits=2)
 CROWD = 70

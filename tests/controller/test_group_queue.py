@@ -9,7 +9,7 @@ from romana_ovs.controller.group_queue import ROOM, GroupQueue
 from romana_ovs.model.identity import IdentityMatch, identity
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import Allow, ClientGroup, Membership, NodeView, Origin, ServerGroup, Verdicts
-from tests.pipeline.lab import Lab, LabPod
+from tests.support.simulated_network import Lab, LabPod
 
 WHY = Origin("NetworkPolicy", "red", "p")
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from bench.echo import EchoProbe
-from tests.integration.ovs import eventually
-from tests.kube.api.faults import Exchange, FaultServer, fault_server
 from tests.kube.api.test_client import kubeconfig
-from tests.kubernetes.split import Part
+from tests.support.private_ovs import eventually
+from tests.support.scripted_server import Exchange, FaultServer, fault_server
+from tests.support.split_cluster import Part
 
 FIRST, THEN = 20_000, 10_000
 """Pods of the first listing, and of those after it, in which every one is other than it was."""

@@ -6,7 +6,7 @@ from romana_ovs.controller.duties import STATUS_SECONDS
 from romana_ovs.kube.api.desired import AllStatuses, PolicyStatus, SomeStatuses, Truth
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES
 from romana_ovs.kube.decode.objects import ObjectId
-from tests.controller.server import Process, Server, put_policy
+from tests.support.in_memory_server import Process, Server, put_policy
 
 MANY = 1000
 P = ObjectId("RomanaNetworkPolicy", "shop", "p")

@@ -18,7 +18,7 @@ from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed, Report
-from tests.controller.server import Process, Server, furnished, put_pod
+from tests.support.in_memory_server import Process, Server, furnished, put_pod
 
 A, B = PodKey("shop/a"), PodKey("shop/b")
 

@@ -8,7 +8,7 @@ from romana_ovs.controller.published_store import RESOURCES, PublishedStore
 from romana_ovs.kube.api.messages import Listed, Seen
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.policy.published import Report
-from tests.controller.server import Process, Server, furnished
+from tests.support.in_memory_server import Process, Server, furnished
 
 
 def published() -> Server:

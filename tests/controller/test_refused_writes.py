@@ -12,8 +12,8 @@ from romana_ovs.kube.api.messages import Began, Listed
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
 from romana_ovs.kube.api.write_executor import Carried, Carry
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from tests.controller.server import Process, furnished, put_pod
 from tests.engine.test_world import cluster, pod
+from tests.support.in_memory_server import Process, furnished, put_pod
 
 
 class Rig:

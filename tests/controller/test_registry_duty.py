@@ -13,7 +13,7 @@ from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS,
 from romana_ovs.kube.published import MARKER, Verb
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Published
-from tests.controller.server import Process, Server, furnished, put_pod, put_policy, settle
+from tests.support.in_memory_server import Process, Server, furnished, put_pod, put_policy, settle
 
 
 def leading(server: Server, *nodes: str, deaf: bool = False) -> Process:

@@ -7,7 +7,7 @@ from romana_ovs.model.labels import Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.view import Atom
 from tests.engine.test_world import cluster, policy
-from tests.properties.parts import Parts
+from tests.support.reordered_messages import Parts
 
 APP = Atom("app", frozenset({"web"}))
 WEB = policy("web-only", PolicyPeer(pods=Selector.of({"app": "web"})))

@@ -32,7 +32,7 @@ from romana_ovs.policy.rules import Scope
 from romana_ovs.policy.selection import selects
 from romana_ovs.sync.meters import MeterPlan, plan_meters
 from romana_ovs.sync.plan import Plan, plan
-from tests.strategies import (
+from tests.support.strategies import (
     FOREIGN_ADDRESSES,
     NODE_NAMES,
     PORT_NAMES,

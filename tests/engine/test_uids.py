@@ -17,7 +17,7 @@ from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import PolicyPeer
 from tests.engine.registry_and_agents import look, newest, settled
 from tests.engine.test_world import DEFAULTS, TINY, cluster, follow, foreign, pod, policy
-from tests.kube import builders
+from tests.support import manifests
 
 OLD, NEW = pod("a", uid="old", labels={"app": "web"}), pod("a", uid="new", labels={"app": "db"})
 ASKS = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
@@ -133,17 +133,17 @@ def test_a_saved_state_remembers_uids():
 
 def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_fall_together():
     """Two readings before the world looks: it never saw the folder without the pod."""
-    files = {"a": builders.pod("a", more="  nodeName: node1\n"), "b": builders.pod("b", more="  nodeName: node1\n")}
+    files = {"a": manifests.pod("a", more="  nodeName: node1\n"), "b": manifests.pod("b", more="  nodeName: node1\n")}
     store = ManifestStore(DEFAULTS, pod_uids=PodUids({}))
-    world = follow(store.apply(builders.content(**files)).cluster)
+    world = follow(store.apply(manifests.content(**files)).cluster)
     keys = ("default/a", "default/b")
     was = [world.address_of(key) for key in keys]
-    store.apply(builders.content(b=files["b"]))
-    world.update(store.apply(builders.content(**files)).cluster)
+    store.apply(manifests.content(b=files["b"]))
+    world.update(store.apply(manifests.content(**files)).cluster)
     is_now = [world.address_of(key) for key in keys]
     assert is_now[0] not in (None, was[0]) and is_now[1] == was[1]
     # After a restart they are who they were.
     again = World(DEFAULTS, json.loads(json.dumps(world.to_json())))
     known = {key: end.uid for key, end in again.registry.endpoints.items()}
-    again.update(ManifestStore(DEFAULTS, pod_uids=PodUids(known)).apply(builders.content(**files)).cluster)
+    again.update(ManifestStore(DEFAULTS, pod_uids=PodUids(known)).apply(manifests.content(**files)).cluster)
     assert [again.address_of(key) for key in keys] == is_now

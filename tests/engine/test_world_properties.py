@@ -17,8 +17,8 @@ from romana_ovs.model.identity import whole_segments
 from romana_ovs.model.objects import Node
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import resolve
-from tests.examples import examples
-from tests.strategies import clusters
+from tests.support.hypothesis_profiles import examples
+from tests.support.strategies import clusters
 
 
 def views_of(world, cluster):

@@ -31,9 +31,9 @@ from romana_ovs.policy.view import (
     Trunk,
     Verdicts,
 )
-from tests.integration import frames
 from tests.integration.dummy_switch import DummySwitch
-from tests.integration.frames import ACK, SYN
+from tests.support import frames
+from tests.support.frames import ACK, SYN
 
 PLAN = Plan.of(Settings())
 ADDRESS = {

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from romana_ovs.pipeline import priorities
-from tests.integration.ovs import PATIENCE, Ovs, eventually, needs_ovs
-from tests.integration.running import NODES, Controller, pod
+from tests.support.controller_process import NODES, Controller, pod
+from tests.support.private_ovs import PATIENCE, Ovs, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

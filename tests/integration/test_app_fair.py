@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from romana_ovs.pipeline.tables import TABLE_IDS
-from tests.integration.ovs import Ovs, eventually, needs_ovs
-from tests.integration.running import NODES, Controller, pod
+from tests.support.controller_process import NODES, Controller, pod
+from tests.support.private_ovs import Ovs, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs, pytest.mark.alone]
 

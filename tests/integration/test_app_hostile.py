@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ovs import Ovs, eventually, needs_ovs
-from tests.integration.running import NODES, Controller, pod
+from tests.support.controller_process import NODES, Controller, pod
+from tests.support.private_ovs import Ovs, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

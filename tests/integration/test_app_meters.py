@@ -9,8 +9,8 @@ import pytest
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.meters import ARP_BURST, ARP_RATE, METERS
-from tests.integration.ovs import Ovs, needs_ovs
-from tests.integration.running import NODES, Controller, pod, sent_during
+from tests.support.controller_process import NODES, Controller, pod, sent_during
+from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

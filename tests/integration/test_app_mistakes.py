@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ovs import Ovs, needs_ovs
-from tests.integration.running import NODES, POLICY, Controller, pod
+from tests.support.controller_process import NODES, POLICY, Controller, pod
+from tests.support.private_ovs import Ovs, needs_ovs
 
 ROOT = Path(__file__).resolve().parents[2]
 STUMBLING = """

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from tests.integration.ovs import Ovs, needs_ovs
-from tests.integration.running import NODES, Controller, pod, sent_during
 from tests.integration.test_app_sync import ofports
+from tests.support.controller_process import NODES, Controller, pod, sent_during
+from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

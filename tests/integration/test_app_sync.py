@@ -19,9 +19,9 @@ import pytest
 from romana_ovs.pipeline import priorities
 from romana_ovs.switch import messages
 from romana_ovs.switch.wire import add_flow
-from tests.integration.ovs import Ovs, RawSwitch, eventually, needs_ovs
-from tests.integration.running import NODES, POLICY, Controller, pod, sent_during
 from tests.integration.test_sync_wire import corpus
+from tests.support.controller_process import NODES, POLICY, Controller, pod, sent_during
+from tests.support.private_ovs import Ovs, RawSwitch, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

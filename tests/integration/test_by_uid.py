@@ -11,11 +11,11 @@ import pytest
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate import pods as emulated
 from romana_ovs_emulate import troubles
-from tests.integration.live import Live, attempts, eventually, live, pod, policy
-from tests.integration.ovs import Ovs, needs_ovs
-from tests.integration.running import NODES, Controller
-from tests.integration.running import pod as plain
 from tests.integration.test_app_sync import udp
+from tests.support.controller_process import NODES, Controller
+from tests.support.controller_process import pod as plain
+from tests.support.emulated_cluster import Live, attempts, eventually, live, pod, policy
+from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

@@ -30,9 +30,9 @@ from romana_ovs.simulator.packet import (
     transport,
     udp,
 )
-from tests.examples import examples
-from tests.integration.dummy import DummyOvs, wanted
+from tests.integration.dummy_interfaces import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
+from tests.support.hypothesis_profiles import examples
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 

@@ -18,7 +18,6 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.registers import DEFERRED, MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
-from tests.integration import frames
 from tests.integration.conntrack_bridge import (
     ADDRESS,
     GATEWAY_MAC,
@@ -33,7 +32,8 @@ from tests.integration.conntrack_bridge import (
     wire_mac,
 )
 from tests.integration.dummy_switch import DummySwitch, dummy_switch
-from tests.integration.frames import ACK, PSH, SYN
+from tests.support import frames
+from tests.support.frames import ACK, PSH, SYN
 
 pytestmark = pytest.mark.root
 

@@ -16,7 +16,7 @@ from romana_ovs.policy.view import Origin
 from romana_ovs_emulate.manifests import Manifests
 from romana_ovs_emulate.nodes import bridge_commands
 from romana_ovs_emulate.probe import measure
-from tests.integration.live import (
+from tests.support.emulated_cluster import (
     PORTS,
     Live,
     attempts,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.integration.live import Live, attempts, cuts_both_ways, eventually, flowing, live, pod
+from tests.support.emulated_cluster import Live, attempts, cuts_both_ways, eventually, flowing, live, pod
 
 pytestmark = pytest.mark.root
 

@@ -10,7 +10,7 @@ import pytest
 
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
-from tests.integration.live import Live, Traffic, attempts, eventually, live, pod, policy
+from tests.support.emulated_cluster import Live, Traffic, attempts, eventually, live, pod, policy
 
 pytestmark = pytest.mark.root
 

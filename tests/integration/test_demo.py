@@ -1,6 +1,6 @@
 """The demonstration, as a user runs it: every step measured with real connections.
 
-What it draws, and `--keep`, are an example of docs/cli.md, which tests/test_docs_cli.py runs.
+What it draws, and `--keep`, are an example of docs/cli.md, which tests/repository/test_docs_cli.py runs.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from romana_ovs_emulate.cut import open_connection
 from romana_ovs_emulate.emulation import Emulation
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.probe import ask
-from tests.integration import pushing
-from tests.integration.ovs import eventually
-from tests.integration.scenarios.space import Attempt, fetch
+from tests.support import still_sending
+from tests.support.netns_sockets import Attempt, fetch
+from tests.support.private_ovs import eventually
 
 pytestmark = pytest.mark.root
 
@@ -76,7 +76,7 @@ class Gaps:
 
     def watch(self) -> None:
         """Returns once every end has received fifty pieces more, which takes a second; a gap would be among them."""
-        wanted = [stream["received"] + 50 * pushing.PIECE_BYTES for stream in self._looked()]
+        wanted = [stream["received"] + 50 * still_sending.PIECE_BYTES for stream in self._looked()]
         eventually(
             lambda: all(stream["received"] >= least for stream, least in zip(self._looked(), wanted, strict=True)),
             "the stream goes on",
@@ -154,10 +154,10 @@ def test_a_server_that_goes_on_pushing_is_cut_too(session: Session, tmp_path: Pa
     policy.unlink()
     emulation.programmed_after(generation)
     place = (emulation.nodes[pods[BACKEND].place.node], pods[BACKEND])
-    pushing.goes_on([place])
+    still_sending.goes_on([place])
     heard = client.streams()[0]["last"]
     assert (heard - changed) * 1000 < SILENCE_MS
-    pushing.goes_on([place])
+    still_sending.goes_on([place])
     assert client.streams()[0]["last"] == heard
 
 

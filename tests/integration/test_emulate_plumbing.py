@@ -26,7 +26,7 @@ from romana_ovs_emulate.fabric import Fabric, join
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlace, Pods
 from romana_ovs_emulate.system import NETNS_FOLDER
-from tests.integration import pushing
+from tests.support import still_sending
 
 pytestmark = pytest.mark.root
 
@@ -101,7 +101,7 @@ def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nod
             time.sleep(0.05)
         nodes["node2"].ofctl("del-flows")
         cut = time.monotonic()
-        pushing.goes_on([(nodes["node2"], pods.running[PodKey("x/p2")])])
+        still_sending.goes_on([(nodes["node2"], pods.running[PodKey("x/p2")])])
         for agent in (client, server):
             assert len(agent.streams()) == 2
             assert all(one["last"] < cut + 0.2 for one in agent.streams())

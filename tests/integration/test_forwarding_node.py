@@ -25,11 +25,11 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.fabric import TUNNEL_KEY, UNDERLAY_BRIDGE, Fabric, underlay_address
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.system import inside, ip_batch
-from tests.integration import frames
-from tests.integration.ovs import eventually
-from tests.integration.scenarios.live import Live
-from tests.integration.scenarios.space import Attempt, Page, Tap, fetch, run, udp_socket
 from tests.integration.test_packets_outside import identity
+from tests.support import frames
+from tests.support.editable_cluster import Live
+from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket
+from tests.support.private_ovs import eventually
 
 pytestmark = pytest.mark.skipif(not (shutil.which("nft") or os.environ.get("CI")), reason="needs nft")
 RULES = Path(__file__).parents[2] / "etc" / "nftables" / "forwarding-node.nft"

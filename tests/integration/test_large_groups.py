@@ -11,10 +11,10 @@ from romana_ovs.model.identity import ALL_BITS, IdentityMatch
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.packet import tcp
-from tests.integration.dummy import LOCAL, DummyOvs, wanted
+from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
-from tests.pipeline.lab import Lab, LabPod
 from tests.pipeline.test_conjunctions import MANY, crossed
+from tests.support.simulated_network import Lab, LabPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 

@@ -17,10 +17,10 @@ from romana_ovs.pipeline.meters import BURST_SECONDS
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.simulator.packet import Addresses, tcp, udp
 from romana_ovs_emulate.system import inside, run
-from tests.integration.dummy import LOCAL, DummyOvs, wanted
-from tests.integration.live import Live, eventually, flowing, live, pod, sink
+from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
-from tests.pipeline.lab import TRUNK_PORT, Lab, LabPod
+from tests.support.emulated_cluster import Live, eventually, flowing, live, pod, sink
+from tests.support.simulated_network import TRUNK_PORT, Lab, LabPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 

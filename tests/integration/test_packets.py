@@ -15,11 +15,11 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.pods import RunningPod
-from tests.integration import frames
-from tests.integration.frames import Frame, mac
-from tests.integration.ovs import eventually
-from tests.integration.scenarios.live import Live
-from tests.integration.scenarios.space import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket, unfiltered
+from tests.support import frames
+from tests.support.editable_cluster import Live
+from tests.support.frames import Frame, mac
+from tests.support.netns_sockets import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket, unfiltered
+from tests.support.private_ovs import eventually
 
 CONSTANT_MAC = mac("0a:58:00:00:00:01")
 NEXT_HOP = "0a:58:00:00:00:01"

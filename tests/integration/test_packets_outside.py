@@ -15,11 +15,11 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.system import ip_batch
-from tests.integration import frames
-from tests.integration.frames import Frame
-from tests.integration.ovs import eventually
-from tests.integration.scenarios.live import Live
-from tests.integration.scenarios.space import Attempt, Page, Tap, fetch, run, udp_socket, within
+from tests.support import frames
+from tests.support.editable_cluster import Live
+from tests.support.frames import Frame
+from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket, within
+from tests.support.private_ovs import eventually
 
 OUTSIDE, EXCEPTED = "203.0.113.5", "203.0.113.9"
 SMALL_MTU = 1200

@@ -15,9 +15,9 @@ from romana_ovs.pipeline.registers import MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.policy.view import ClientGroup, ServerGroup
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
-from tests.integration.dummy import DummyOvs, wanted
+from tests.integration.dummy_interfaces import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
-from tests.pipeline.lab import CLOSED_SERVER, TRUNK_PORT, Lab, LabPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, TRUNK_PORT, Lab, LabPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 

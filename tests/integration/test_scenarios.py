@@ -13,7 +13,7 @@ import pytest
 from romana_ovs.policy.matrix import Matrix, Opening
 from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
-from tests.integration.scenarios.live import Live
+from tests.support.editable_cluster import Live
 
 FABRIC = Fabric.LINK
 ON_GENEVE = "plain/egress-open"

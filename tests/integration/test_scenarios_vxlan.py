@@ -8,7 +8,7 @@ import pytest
 
 from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
-from tests.integration.scenarios.live import Live
+from tests.support.editable_cluster import Live
 
 FABRIC = Fabric.VXLAN
 

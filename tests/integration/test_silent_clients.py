@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.integration.live import Live, eventually, live, pod, policy
-from tests.integration.scenarios.space import udp_socket
+from tests.support.emulated_cluster import Live, eventually, live, pod, policy
+from tests.support.netns_sockets import udp_socket
 
 pytestmark = pytest.mark.root
 

@@ -27,7 +27,7 @@ from romana_ovs.pipeline.registers import CONNTRACK_BITS, OUT_PORT, REGISTERS
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.view import Origin
 from romana_ovs.switch.wire import add_flow, delete_flow
-from tests.integration.ovs import Ovs, RawSwitch, by_key, needs_ovs
+from tests.support.private_ovs import Ovs, RawSwitch, by_key, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

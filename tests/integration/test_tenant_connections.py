@@ -25,15 +25,15 @@ from romana_ovs.policy.view import RemoteHost
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, echo, sctp, tcp, udp
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.system import inside, run
-from tests.integration.dummy import DummyOvs
+from tests.integration.dummy_interfaces import DummyOvs
 from tests.integration.dummy_switch import dummy_switch
-from tests.integration.frames import udp as udp_frame
-from tests.integration.live import Live, live
-from tests.integration.live import pod as live_pod
-from tests.integration.ovs import Ovs, eventually, needs_ovs
-from tests.integration.running import NODES, Controller, pod
 from tests.integration.wire import frame
-from tests.pipeline.lab import PLAN, TRUNK_PORT, Lab, LabPod
+from tests.support.controller_process import NODES, Controller, pod
+from tests.support.emulated_cluster import Live, live
+from tests.support.emulated_cluster import pod as live_pod
+from tests.support.frames import udp as udp_frame
+from tests.support.private_ovs import Ovs, eventually, needs_ovs
+from tests.support.simulated_network import PLAN, TRUNK_PORT, Lab, LabPod
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

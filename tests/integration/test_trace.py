@@ -21,10 +21,10 @@ from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import ClientGroup, ServerGroup
 from romana_ovs.simulator.interpret import Switch, Visit
 from romana_ovs.simulator.packet import ACK, FIN, SYN, Addresses, Packet, arp_request, echo, icmp_error, tcp, transport
-from tests.examples import examples
-from tests.integration.dummy import LOCAL, DummyOvs, wanted
+from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
-from tests.pipeline.lab import CLOSED_SERVER, OPEN_SERVER, PLAN, TRUNK_PORT, Lab, LabPod, allow
+from tests.support.hypothesis_profiles import examples
+from tests.support.simulated_network import CLOSED_SERVER, OPEN_SERVER, PLAN, TRUNK_PORT, Lab, LabPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 

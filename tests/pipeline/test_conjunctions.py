@@ -22,7 +22,7 @@ from romana_ovs.policy.view import Allow, ClientGroup, Origin, ServerGroup
 from romana_ovs.simulator.packet import tcp
 from romana_ovs.switch.messages import bundled
 from romana_ovs.switch.wire import add_flow
-from tests.pipeline.lab import Lab, LabPod
+from tests.support.simulated_network import Lab, LabPod
 
 WHY = Origin("NetworkPolicy", "red", "p")
 LARGEST = 0xFFFF

@@ -14,7 +14,7 @@ from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.simulator.packet import tcp
-from tests.pipeline.lab import Lab, LabPod, allow
+from tests.support.simulated_network import Lab, LabPod, allow
 
 BROKEN = ServerGroup(99, (allow(),), ())
 

@@ -31,7 +31,17 @@ from romana_ovs.simulator.packet import (
     transport,
     udp,
 )
-from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, RULE, TRUNK_PORT, Lab, LabPod, allow
+from tests.support.simulated_network import (
+    CLOSED_SERVER,
+    GATEWAY_PORT,
+    OPEN_SERVER,
+    PLAN,
+    RULE,
+    TRUNK_PORT,
+    Lab,
+    LabPod,
+    allow,
+)
 
 TCP80, UDP53, SCTP80 = (
     PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80),

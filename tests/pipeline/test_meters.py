@@ -13,7 +13,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
 from romana_ovs.simulator.interpret import Visit
 from romana_ovs.simulator.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
-from tests.pipeline.lab import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
+from tests.support.simulated_network import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
 
 
 def lab() -> Lab:

@@ -9,7 +9,7 @@ import pytest
 
 from romana_ovs.policy.view import ClientGroup
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, icmp_error, sctp, tcp, udp
-from tests.pipeline.lab import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, Addresses, Lab, LabPod
+from tests.support.simulated_network import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, Addresses, Lab, LabPod
 
 SHUT = ClientGroup(9, (), deferred=False)
 OPEN_ONLY = ClientGroup(8, (), deferred=True)

@@ -11,7 +11,7 @@ from romana_ovs.pipeline.render import Example, Journey, document
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES
 from romana_ovs.simulator.packet import tcp, udp
 from romana_ovs.simulator.trace import trace
-from tests.pipeline.lab import CLOSED_SERVER, Lab, LabPod
+from tests.support.simulated_network import CLOSED_SERVER, Lab, LabPod
 
 LAB = Lab.of(LabPod("c", 1, 1), LabPod("s", 2, 2), LabPod("closed", 2, 3, server=CLOSED_SERVER))
 

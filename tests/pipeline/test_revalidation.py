@@ -8,7 +8,7 @@ import pytest
 
 from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup
 from romana_ovs.simulator.packet import ACK, Packet, echo, sctp, tcp, transport, udp
-from tests.pipeline.lab import CLOSED_SERVER, Lab, LabPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, Lab, LabPod, allow
 
 CLIENT = LabPod("c", 1, 1, server=CLOSED_SERVER)
 BECOMES = {number: replace(CLIENT, number=number) for number in (1, 2, 3)}

@@ -23,7 +23,7 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.symbols import matches, symbols, writes
 from romana_ovs.pipeline.tables import flow
-from tests.pipeline.lab import Lab, LabPod
+from tests.support.simulated_network import Lab, LabPod
 
 
 def _flow(*match: tuple[str, int, int], actions: tuple[Action, ...] = ()) -> Flow:

@@ -29,7 +29,7 @@ from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, c
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.simulator.interpret import FlowTable
 from romana_ovs.simulator.packet import ACK, Packet, icmp_error, tcp, udp
-from tests.pipeline.lab import PLAN, Lab, LabPod
+from tests.support.simulated_network import PLAN, Lab, LabPod
 
 FABRICS = pytest.mark.parametrize("tunnels", [False, True], ids=["link", "tunnel"])
 SHARED, RED, BLUE = 4, 8, 12

@@ -14,8 +14,8 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.atoms import holds
 from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.view import Atom
-from tests import strategies
-from tests.examples import examples
+from tests.support import strategies
+from tests.support.hypothesis_profiles import examples
 
 NAMESPACES = ("a", "b")
 ATOMS = (

@@ -6,7 +6,7 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import RomanaRule
 from romana_ovs.policy.matrix import Opening, difference, reachability
-from tests.policy.cases import addresses, cluster, pod, pod_label, policy_ports, romana
+from tests.support.builders import addresses, cluster, pod, pod_label, policy_ports, romana
 
 PODS = (
     pod("default/nginx-frontend", app="nginx", owner="t1", tier="frontend", node="n1"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer, PolicyPort
-from tests.policy.cases import (
+from tests.support.builders import (
     ANY,
     EGRESS,
     INGRESS,

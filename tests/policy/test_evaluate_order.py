@@ -12,8 +12,7 @@ from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import RomanaRule
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy.evaluate import RuleRef, allowed, decide
-from tests.examples import examples
-from tests.policy.cases import (
+from tests.support.builders import (
     ANY,
     EGRESS,
     INGRESS,
@@ -31,7 +30,8 @@ from tests.policy.cases import (
     rule,
     verdict,
 )
-from tests.strategies import addresses_of, clusters, packets
+from tests.support.hypothesis_profiles import examples
+from tests.support.strategies import addresses_of, clusters, packets
 
 OUTSIDE = "203.0.113.1"
 TENANTS = Settings(isolation=Isolation.TENANT)

@@ -16,9 +16,9 @@ from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
 from romana_ovs.policy.matrix import Matrix, Opening, asks_addresses, container_ports, difference, reachability
-from tests.examples import examples
-from tests.policy.cases import addresses, block, cluster, pod, pods, policy, romana, rule
-from tests.strategies import addresses_of, clusters, port_refs
+from tests.support.builders import addresses, block, cluster, pod, pods, policy, romana, rule
+from tests.support.hypothesis_profiles import examples
+from tests.support.strategies import addresses_of, clusters, port_refs
 
 WEB = PortRef.parse("80/tcp")
 

@@ -14,9 +14,9 @@ from romana_ovs.policy.classes import ClassBook
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import NormalPolicy
-from tests import strategies
-from tests.examples import examples
 from tests.policy.verdict_reading import Reading, node_views, normal_policies, numbers_of, register
+from tests.support import strategies
+from tests.support.hypothesis_profiles import examples
 
 
 def read(cluster: Cluster, book: ClassBook | None = None) -> Reading:

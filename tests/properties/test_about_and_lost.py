@@ -13,9 +13,9 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, icmp_error
-from tests.properties.rig import CLIENT_PORT, Rig
 from tests.properties.test_agree import _delivered, _going_on, _opens_itself, _other_policies, connections, profile
-from tests.strategies import clusters
+from tests.support.simulated_cluster import CLIENT_PORT, Rig
+from tests.support.strategies import clusters
 
 
 def _error(about: Packet) -> Packet:

@@ -21,9 +21,9 @@ from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.simulator.network import Arrival
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, arp_request
-from tests.examples import examples
-from tests.properties.rig import CLIENT_PORT, GATEWAY_PORT, Attached, Rig
-from tests.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs
+from tests.support.hypothesis_profiles import examples
+from tests.support.simulated_cluster import CLIENT_PORT, GATEWAY_PORT, Attached, Rig
+from tests.support.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs
 
 LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
 """Examples for each property; unset: a quick, always equal choice."""

@@ -26,9 +26,9 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import Reference
-from tests.examples import examples
-from tests.properties.parts import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
-from tests.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
+from tests.support.hypothesis_profiles import examples
+from tests.support.reordered_messages import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
+from tests.support.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
 
 LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
 """Examples for each property; unset: a quick, always equal choice."""

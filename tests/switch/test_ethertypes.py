@@ -21,8 +21,8 @@ import pytest
 from romana_ovs.switch import ethertypes
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
 from romana_ovs_emulate.system import inside, ip_batch, within
-from tests.integration.live import eventually
-from tests.integration.scenarios.space import Tap, run, udp_socket
+from tests.support.emulated_cluster import eventually
+from tests.support.netns_sockets import Tap, run, udp_socket
 
 pytestmark = pytest.mark.root
 POD, NODE, PORT = f"rmn-types-{os.getpid()}-pod", f"rmn-types-{os.getpid()}-node", "port"

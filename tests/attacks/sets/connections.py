@@ -9,7 +9,7 @@ from dataclasses import replace
 from tests.attacks import craft
 from tests.attacks.frameset import Aim, FrameSet
 from tests.attacks.ground import LISTEN, POLICY, SEND, SHARED, TENANT
-from tests.integration.frames import ACK, FIN, PSH, RST, SYN
+from tests.support.frames import ACK, FIN, PSH, RST, SYN
 
 EVERYBODY = TENANT + POLICY + SHARED
 MIXES = tuple(

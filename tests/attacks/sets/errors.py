@@ -9,7 +9,7 @@ from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.frameset import Aim, FrameSet
 from tests.attacks.ground import LISTEN, SEND
-from tests.integration.frames import ACK, SYN
+from tests.support.frames import ACK, SYN
 
 KINDS = ((3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (5, 0), (5, 1), (11, 0), (11, 1), (12, 0))
 """Type and code: unreachable, source quench, redirect, time exceeded, parameter problem."""

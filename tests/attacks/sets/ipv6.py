@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from tests.attacks import craft
 from tests.attacks.craft import BROADCAST, End
 from tests.attacks.frameset import Aim, FrameSet
-from tests.integration.frames import mac
+from tests.support.frames import mac
 
 ALL_NODES, ALL_ROUTERS = IPv6Address("ff02::1").packed, IPv6Address("ff02::2").packed
 EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from tests.attacks import craft
 from tests.attacks.craft import ARP, BROADCAST, IPV4, VLAN
 from tests.attacks.frameset import Aim, FrameSet
-from tests.integration.frames import SYN, mac
+from tests.support.frames import SYN, mac
 
 TPIDS = (0x8100, 0x88A8, 0x9100)
 ETHERTYPES = (

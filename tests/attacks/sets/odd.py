@@ -9,7 +9,7 @@ from dataclasses import replace
 from tests.attacks import craft
 from tests.attacks.craft import FULL, MORE, End, Ip
 from tests.attacks.frameset import Aim, FrameSet
-from tests.integration.frames import ACK, SYN
+from tests.support.frames import ACK, SYN
 
 BIG = b"f" * 4000
 

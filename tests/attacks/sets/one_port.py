@@ -9,7 +9,7 @@ from tests.attacks import craft
 from tests.attacks.craft import FULL, MORE, UDP, Ip
 from tests.attacks.frameset import Aim, FrameSet
 from tests.attacks.ground import LISTEN, ONE_PORT_OPEN
-from tests.integration.frames import ACK, SYN
+from tests.support.frames import ACK, SYN
 
 BIG = b"f" * 4000
 

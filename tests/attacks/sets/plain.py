@@ -8,7 +8,7 @@ from tests.attacks import craft
 from tests.attacks.craft import ICMP, SCTP, TCP, UDP
 from tests.attacks.frameset import Aim, FrameSet
 from tests.attacks.ground import POLICY, SHARED, TENANT
-from tests.integration.frames import SYN
+from tests.support.frames import SYN
 
 PORTS = (1, 53, 67, 80, 81, 123, 443, 4789, 6081, 6443, 9000, 9001, 10250, 33434, 65535)
 ICMPV6 = 58

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from tests.attacks import craft
 from tests.attacks.craft import BROADCAST, End, nobody
 from tests.attacks.frameset import Aim, FrameSet
-from tests.integration.frames import ACK, SYN
+from tests.support.frames import ACK, SYN
 
 OUTSIDE = nobody("203.0.113.5")
 SPECIAL = tuple(

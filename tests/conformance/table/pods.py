@@ -124,7 +124,7 @@ ADDRESSES = (
         ),
         hazard="A29",
     ),
-    case(  # That its policy does not go before it, is in tests/kubernetes/test_namespace_end.py.
+    case(  # That its policy does not go before it, is in tests/apiserver/test_namespace_end.py.
         "an-ending-pod-stays-policed",
         step(
             "x/old is being deleted",

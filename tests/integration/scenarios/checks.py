@@ -13,7 +13,7 @@ from pathlib import Path
 
 from romana_ovs.policy.matrix import Matrix, Opening
 from romana_ovs_emulate.fabric import Fabric
-from tests.integration.scenarios.live import Live
+from tests.support.editable_cluster import Live
 
 FOLDER = Path(__file__).parent
 PORTS = ("80/tcp", "81/tcp", "443/tcp", "81/udp", "80/sctp", "81/sctp")

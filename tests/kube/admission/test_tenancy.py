@@ -24,8 +24,8 @@ from romana_ovs.model.objects import (
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.evaluate import Reference
-from tests import strategies
-from tests.kube.builders import BY_OWNER
+from tests.support import strategies
+from tests.support.manifests import BY_OWNER
 
 OURS = {"tenants.romana.io/t1": "allowed", "tenants.romana.io/t2": "no", "tenants.romana.io/t3": ""}
 

@@ -19,7 +19,7 @@ from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.labels import EVERYTHING, Labels
 from romana_ovs.model.objects import KubernetesPolicy, Node, Pod, PodKey, PolicyKey, RomanaPolicy, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from tests.kube.builders import BY_OWNER
+from tests.support.manifests import BY_OWNER
 
 ALLOWED = Labels({"tenants.romana.io/t1": "allowed"})
 OTHER = Labels({"tenants.romana.io/t2": "allowed"})

@@ -34,7 +34,7 @@ from romana_ovs.model.errors import (
     TornError,
     UnreachableError,
 )
-from tests.kube.api.faults import Exchange, FaultServer, fault_server
+from tests.support.scripted_server import Exchange, FaultServer, fault_server
 
 
 @pytest.fixture

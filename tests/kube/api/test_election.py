@@ -24,7 +24,7 @@ from romana_ovs.kube.api.election import (
     after,
 )
 from romana_ovs.model.errors import InputError, PipelineError
-from tests.kube.api.lease_world import LOST, Clocks, Fate, World
+from tests.kube.api.simulated_election import LOST, Clocks, Fate, World
 
 # The table.
 

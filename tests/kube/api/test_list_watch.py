@@ -15,8 +15,8 @@ from romana_ovs.kube.api.list_watch import Follower
 from romana_ovs.kube.api.messages import Began, Health, Listed, Seen
 from romana_ovs.kube.api.resources import NAMESPACES
 from romana_ovs.model.settings import Settings
-from tests.kube.api.faults import Exchange, FaultServer, Step, fault_server
 from tests.kube.api.test_client import kubeconfig
+from tests.support.scripted_server import Exchange, FaultServer, Step, fault_server
 
 BEGAN, LISTED = Began("namespaces"), Listed("namespaces")
 

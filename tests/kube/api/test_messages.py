@@ -29,7 +29,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod, Protocol
 from romana_ovs.model.settings import Settings
-from tests.strategies import clusters
+from tests.support.strategies import clusters
 
 DNS = ContainerPort(53, Protocol.UDP)
 POD = Pod("n", "p", labels=Labels({"a": "b"}), address=IPv4Address("10.0.0.1"), ports=(DNS,))

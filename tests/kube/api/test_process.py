@@ -18,11 +18,11 @@ from romana_ovs.kube.api.messages import Health, Listed, Said, Start, frame
 from romana_ovs.kube.api.resources import NAMESPACES, NODES
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
-from tests.kube.api.child import COMMAND, SECONDS, Child
-from tests.kube.api.child import child as running_child
-from tests.kube.api.faults import Exchange, FaultServer, fault_server
 from tests.kube.api.test_client import kubeconfig
 from tests.kube.api.test_list_watch import page, watch
+from tests.support.kubernetes_process import COMMAND, SECONDS, Child
+from tests.support.kubernetes_process import child as running_child
+from tests.support.scripted_server import Exchange, FaultServer, fault_server
 
 
 @pytest.fixture

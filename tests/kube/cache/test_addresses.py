@@ -9,8 +9,8 @@ import pytest
 
 from romana_ovs.kube.api.resources import NODES, PODS
 from romana_ovs.model.objects import PodKey
-from tests.kube import builders
 from tests.kube.cache.test_cluster_cache import pod, seen, started, update
+from tests.support import manifests
 
 SPECIAL = {
     "0.0.0.0": "the unspecified address",
@@ -35,7 +35,7 @@ NETWORKS = {"10.0.0.0": "first", "10.255.255.255": "last"}
 def test_a_pod_with_an_address_that_no_pod_can_have_is_refused(address: str, place: str) -> None:
     first = address if place == "podIP" else "10.5.5.5"
     status = f"status: {{phase: Running, podIP: '{first}', podIPs: [{{ip: '{first}'}}, {{ip: '{address}'}}]}}\n"
-    item = builders.item(builders.pod("a") + status)
+    item = manifests.item(manifests.pod("a") + status)
     told = [(problem.field, problem.reason) for problem in item.problems]
     assert item.value is None
     kind = SPECIAL.get(address, f"the {NETWORKS.get(address)} address of the network 10.0.0.0/8")
@@ -48,23 +48,23 @@ def test_a_pod_with_an_address_that_no_pod_can_have_is_refused(address: str, pla
     "address", ["1.0.0.1", "10.0.0.2", "10.255.255.254", "169.253.0.1", "223.255.255.255", "fd00::1", "2001:db8::1"]
 )
 def test_other_addresses_are_taken(address: str) -> None:
-    assert builders.item(builders.pod("a") + f"status: {{phase: Running, podIP: '{address}'}}\n").value is not None
+    assert manifests.item(manifests.pod("a") + f"status: {{phase: Running, podIP: '{address}'}}\n").value is not None
 
 
 @pytest.mark.parametrize("address", SPECIAL)
 def test_what_is_not_the_pods_own_address_means_nothing(address: str) -> None:
     """A pod on its node's network, or one that has finished: its status is not what it is on the network."""
-    on_host = builders.pod("a", more="  hostNetwork: true\n") + f"status: {{phase: Running, podIP: '{address}'}}\n"
-    finished = builders.pod("a") + f"status: {{phase: Succeeded, podIP: '{address}'}}\n"
+    on_host = manifests.pod("a", more="  hostNetwork: true\n") + f"status: {{phase: Running, podIP: '{address}'}}\n"
+    finished = manifests.pod("a") + f"status: {{phase: Succeeded, podIP: '{address}'}}\n"
     for text in (on_host, finished):
-        item = builders.item(text)
+        item = manifests.item(text)
         assert item.value is not None and not item.problems
 
 
 @pytest.mark.parametrize("kind", ["InternalIP", "ExternalIP"])
 @pytest.mark.parametrize("address", SPECIAL)
 def test_a_node_with_an_address_that_no_node_can_have_is_refused(address: str, kind: str) -> None:
-    item = builders.item(
+    item = manifests.item(
         "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
         f"status: {{addresses: [{{type: Hostname, address: n}}, {{type: {kind}, address: '{address}'}}]}}\n"
     )

@@ -12,7 +12,7 @@ from romana_ovs.kube.decode.objects import Document
 from romana_ovs.kube.manifests.folder import FileContent, FolderContent
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import BY_OWNER
+from tests.support.manifests import BY_OWNER
 
 JSON_VALUES = st.recursive(
     st.none()

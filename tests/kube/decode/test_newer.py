@@ -1,7 +1,7 @@
 """Objects of an API that is newer than we are: what we do not know never makes a policy wider (docs/hazards.md C13).
 
 An API server keeps such a field where it knows it; where it drops it, the schema refuses what would become wider
-(tests/kubernetes/test_policy_schema.py).
+(tests/apiserver/test_policy_schema.py).
 """
 
 from __future__ import annotations

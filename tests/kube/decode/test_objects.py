@@ -8,7 +8,7 @@ import pytest
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
-from tests.kube.builders import file, item, loaded, pod
+from tests.support.manifests import file, item, loaded, pod
 
 
 def test_a_pod() -> None:

@@ -16,7 +16,7 @@ from romana_ovs.model.objects import (
     PolicyRule,
     Protocol,
 )
-from tests.kube.builders import item, policy
+from tests.support.manifests import item, policy
 
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
 

@@ -8,7 +8,7 @@ from romana_ovs.kube.decode.selectors import NOTHING
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import Direction, KubernetesPolicy, PolicyPort, Protocol, RomanaPolicy, RomanaRule
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import BY_OWNER, item
+from tests.support.manifests import BY_OWNER, item
 
 HEAD = "apiVersion: romana.io/{}\nkind: NetworkPolicy\nmetadata: {{name: p, labels: {}}}\n"
 FRONTEND_80 = RomanaRule((Selector.of({"tier": "frontend"}),), (PolicyPort(Protocol.TCP, 80),))

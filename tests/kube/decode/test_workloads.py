@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from romana_ovs.model.labels import Labels
-from tests.kube.builders import join, loaded, pod, workload
+from tests.support.manifests import join, loaded, pod, workload
 
 NODES = "".join(f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n---\n" for name in ("n-b", "n-a"))
 

@@ -11,7 +11,7 @@ from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.objects import KubernetesPolicy, RomanaPolicy
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import BY_OWNER
+from tests.support.manifests import BY_OWNER
 
 FOLDER = Path(__file__).parents[2] / "broken"
 FILES = sorted(FOLDER.iterdir())

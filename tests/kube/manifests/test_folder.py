@@ -12,7 +12,7 @@ from romana_ovs.kube.manifests.folder import RACY_NS, FolderReader
 from romana_ovs.kube.manifests.load import load
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import join, pod
+from tests.support.manifests import join, pod
 
 
 def write(path: Path, text: str, *, age: float = 10) -> None:

@@ -19,7 +19,7 @@ import pytest
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.inotify import PATIENCE, FolderWatch
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import pod
+from tests.support.manifests import pod
 
 SOON = 5.0
 """Seconds within which an event comes on any machine."""

@@ -9,7 +9,7 @@ from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import content, pod, workload
+from tests.support.manifests import content, pod, workload
 
 A, B = PodKey("default/a"), PodKey("default/b")
 

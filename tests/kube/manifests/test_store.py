@@ -12,7 +12,7 @@ from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import NAME_LABEL, KubernetesPolicy, Node, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
-from tests.kube.builders import content, join, loaded, pod, policy, workload
+from tests.support.manifests import content, join, loaded, pod, policy, workload
 
 GOOD = policy("podSelector: {matchLabels: {a: b}}\ningress: [{}]")
 BAD = policy("podSelector: {matchLabels: {a: b}}\ningress: [{ports: [{port: 0}]}]")

@@ -37,7 +37,7 @@ from romana_ovs.model.labels import Labels
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import Atom
-from tests.examples import examples
+from tests.support.hypothesis_profiles import examples
 
 ETCD_LIMIT = 1_500_000
 WEB, EXISTS = Atom("app", frozenset({"web"})), Atom("app")

@@ -27,8 +27,8 @@ from romana_ovs.kube.published import (
 )
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.published import Published
-from tests.examples import examples
-from tests.strategies import clusters
+from tests.support.hypothesis_profiles import examples
+from tests.support.strategies import clusters
 
 
 class Store:

@@ -1,0 +1,526 @@
+"""The registry and the nodes as processes of their own, over a real API server and real bridges."""
+
+from __future__ import annotations
+
+# mypy: ignore-errors
+import itertools
+import json
+import os
+import re
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from bench.echo import EchoProbe
+from romana_ovs.kube.api.election import Timing
+from romana_ovs.kube.api.messages import Seen, Start
+from romana_ovs.kube.api.resources import ALLOCATIONS
+from romana_ovs.kube.api.source import ApiSource
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.policy.resolve import resolve
+from romana_ovs.sync.plan import plan
+from romana_ovs_emulate.controlplane import ControlPlane
+from romana_ovs_emulate.kube import manifests_folder
+from tests.support.control_plane import needed_binaries
+from tests.support.emulated_cluster import Traffic
+from tests.support.kubernetes_process import child
+from tests.support.split_cluster import Cluster, Part, split_cluster
+
+pytestmark = pytest.mark.root
+NODES = ("n1", "n2", "n3")
+MANY = 2000
+"""Pods that are listed at once."""
+LONGEST_ECHO = 1000.0
+"""Milliseconds that an OpenFlow echo may take on a loaded machine; a switch gives up after several seconds."""
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "None"},
+    ],
+}
+"""What API servers write down: all that our service accounts ask."""
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="module")
+def own(audit: Path) -> Iterator[ControlPlane]:
+    """A control plane that is ours to end."""
+    (audit / "policy").write_text(json.dumps(AUDIT))
+    options = [f"--audit-policy-file={audit}/policy", f"--audit-log-path={audit}/log", "--audit-log-mode=blocking"]
+    with ControlPlane(binaries=needed_binaries(), options=options) as plane:
+        plane.apply(manifests_folder())
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def running(own: ControlPlane) -> Iterator[Cluster]:
+    with split_cluster(own, NODES) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running: Cluster) -> Iterator[Cluster]:
+    """The cluster, with every controller running; every pod and policy is gone again after the test."""
+    yield running
+    running.heal()
+    running.clear()
+
+
+@pytest.fixture
+def ns(cluster: Cluster) -> str:
+    return cluster.namespace(f"t-{secrets.token_hex(3)}")
+
+
+def only_from(app: str, target: str, *ports: int) -> dict[str, Any]:
+    """A policy's spec: into pods of `target`, only from pods of `app`, at these ports."""
+    rule: dict[str, Any] = {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
+    if ports:
+        rule["ports"] = [{"port": port} for port in ports]
+    return {"podSelector": {"matchLabels": {"app": target}}, "policyTypes": ["Ingress"], "ingress": [rule]}
+
+
+def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: Cluster, ns: str, audit: Path) -> None:
+    """docs/hazards.md E12: its own pods only."""
+    other = cluster.namespace(f"{ns}-b")
+    pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
+    pods += [cluster.pod(other, "stranger", "n2")]
+    cluster.policy(ns, "one", only_from("p0", "p1", 80))
+    egress = {
+        "policyTypes": ["Egress"],
+        "podSelector": {"matchLabels": {"app": "p3"}},
+        "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "p5"}}}]}],
+    }
+    cluster.policy(ns, "two", egress)
+    cluster.settled(*pods)
+    assert cluster.verdicts(*pods) == []
+    _equal_to_one_controller(cluster)
+    asked = [json.loads(line) for line in (audit / "log").read_text().splitlines()]
+    # 429: a definition that has just been made is not served at once.
+    assert {one["responseStatus"]["code"] for one in asked} <= {200, 201, 404, 409, 429}
+    selected = set()
+    for one in asked:
+        if one["objectRef"]["resource"] == "pods" and one["user"]["username"].endswith(":romana-node"):
+            [node] = one["user"]["extra"]["authentication.kubernetes.io/node-name"]
+            assert parse_qs(urlsplit(one["requestURI"]).query)["fieldSelector"] == [f"spec.nodeName={node}"]
+            selected.add((node, one["verb"]))
+    assert selected == {(node, verb) for node in NODES for verb in ("list", "watch")}
+
+
+def _equal_to_one_controller(cluster: Cluster) -> None:
+    """Every bridge has what one process for the whole cluster would give it, of the same numbers."""
+    world, facts = cluster.joined_world(), cluster.facts()
+    for node in NODES:
+        view = world.view(facts[node], facts)
+        wanted = compile_node(view, resolve(view)).flows
+        difference = plan(wanted, cluster.has(node))
+        assert (difference.add, difference.modify, difference.delete) == ((), (), ()), node
+        assert len(wanted) > 50
+
+
+def test_a_new_question_interrupts_nothing_between_processes(cluster: Cluster, ns: str) -> None:
+    client, server, other = (cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True))
+    cluster.settled(client, server, other)
+    task = {"kind": "udp", "address": cluster.address(server), "port": 80}
+    traffic = Traffic(cluster.pods.running[client], [task])
+    try:
+        traffic.flowing()
+        for number, label in enumerate(("c", "o", "c")):
+            cluster.policy(
+                ns,
+                "p",
+                {
+                    **only_from("c", "s"),
+                    "ingress": [
+                        {"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]},
+                        {
+                            "from": [
+                                {
+                                    "podSelector": {
+                                        "matchExpressions": [
+                                            {"key": f"new-{number}", "operator": "DoesNotExist"},
+                                            {"key": "app", "operator": "In", "values": [label]},
+                                        ]
+                                    }
+                                }
+                            ]
+                        },
+                    ],
+                },
+            )
+            cluster.settled()
+            assert cluster.verdicts(client, server, other) == []
+        traffic.unharmed()
+    finally:
+        traffic.close()
+
+
+@contextmanager
+def flowing(cluster: Cluster, source: PodKey, *targets: PodKey) -> Iterator[Traffic]:
+    """UDP that goes well already, from one pod to others."""
+    tasks = [{"kind": "udp", "address": cluster.address(target), "port": 80} for target in targets]
+    traffic = Traffic(cluster.pods.running[source], tasks)
+    try:
+        traffic.flowing()
+        yield traffic
+    finally:
+        traffic.close()
+
+
+@pytest.mark.alone  # It counts single datagrams, of which a busy machine may lose one.
+def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: Cluster, ns: str) -> None:
+    client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
+    cluster.policy(ns, "p", only_from("c", "s"))
+    cluster.settled(client, server)
+    cluster.parts["registry"].stop(signal.SIGKILL)
+    with flowing(cluster, client, server) as traffic:
+        more = [cluster.pod(ns, f"{app}-more", "n3", app=app) for app in "cs"]
+        cluster.policy(ns, "q", only_from("c", "c", 81))
+        cluster.settled(*more)
+        assert cluster.verdicts(client, server, *more) == []
+        cluster.delete_pod(more[0])
+        cluster.settled()
+        newcomer = cluster.pod(cluster.namespace(f"{ns}-new"), "late", "n2")
+        said = f"Pod {newcomer}: tenant '{ns}-new', tier 'default' has no range yet: it waits for the registry"
+        cluster.until(lambda: said in cluster.parts["n2"].state["problems"], "it says so")
+        assert newcomer not in cluster.pods.running
+        cluster.start("registry")
+        cluster.settled(newcomer)
+        assert cluster.parts["n2"].state["problems"] == []
+        assert cluster.verdicts(client, server, more[1], newcomer) == []
+        traffic.unharmed()
+
+
+@pytest.mark.alone  # It counts single datagrams, of which a busy machine may lose one.
+def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own: ControlPlane) -> None:
+    client, server, other = (cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True))
+    cluster.policy(ns, "p", only_from("c", "s"))
+    cluster.settled(client, server, other)
+    flows = {node: cluster.flows(node) for node in NODES}
+    begun = time.monotonic()
+    with flowing(cluster, client, server) as traffic:
+        own.kill_api_server()
+        try:
+            for name, part in cluster.parts.items():
+                cluster.until(lambda part=part: _mentions(part.state, own.url), f"{name} says so")
+            for name in ("n1", "registry"):
+                cluster.parts[name].stop()
+            said = len(cluster.parts["n1"].log)
+            cluster.start("n1", "registry")
+            cluster.until(cluster.parts["n1"].is_connected, "the bridge is back")
+            cluster.until(lambda: _mentions(cluster.parts["n1"].state, own.url), "it says so again")
+            assert {node: cluster.flows(node) for node in NODES} == flows
+            lines = [line for line in cluster.parts["n1"].log[said:].splitlines() if own.url in line]
+            assert lines and len(set(lines)) == len(lines)
+        finally:
+            own.start_api_server()
+        more = cluster.pod(ns, "more", "n1")
+        cluster.settled(more)
+        assert cluster.verdicts(client, server, other, more) == []
+        for name, part in cluster.parts.items():
+            cluster.until(lambda part=part: not _mentions(part.state, own.url), f"{name} says no more of it")
+        traffic.unharmed()
+    cluster.delete_pod(more)
+    cluster.settled()
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    assert cluster.youngest("n3") > time.monotonic() - begun
+
+
+def _mentions(state: dict[str, Any], words: str) -> bool:
+    return any(words in problem for problem in state.get("problems", ()))
+
+
+def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: str) -> None:
+    """docs/hazards.md C14."""
+    cluster.pod(ns, "a", "n1")
+    spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
+    path = cluster.policy(ns, "p", spec, "romana.io")
+    cluster.settled()
+    cluster.until(lambda: cluster.conditions(path).get("Programmed") == ("True", "Programmed"), "it is programmed")
+    cluster.parts["n3"].stop()
+    cluster.policy(ns, "p", {**spec, "allowIncoming": [{"toPorts": [{"port": 81}]}]}, "romana.io")
+
+    def others_have_it() -> bool:
+        digests = {node: cluster.report(node)["policiesDigest"] for node in NODES}
+        return digests["n1"] == digests["n2"] != digests["n3"]
+
+    cluster.until(others_have_it, "the others have it")
+    cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("False", "Pending"), "it is pending")
+    cluster.settled(but=["n3"])
+    assert cluster.conditions(path)["Programmed"] == ("False", "Pending")
+    cluster.start("n3")
+    cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("True", "Programmed"), "it is programmed")
+    status = cluster.admin.get(path)
+    assert status["status"]["observedGeneration"] == status["metadata"]["generation"] == 2
+
+
+def numbers(cluster: Cluster) -> dict[str, Any]:
+    """Everything that is given once only."""
+    found = cluster.allocation()
+    return {name: value for name, value in found.items() if name not in ("epoch", "writer", "revision")}
+
+
+def test_a_restart_sends_nothing_and_changes_no_number(cluster: Cluster, ns: str) -> None:
+    """docs/hazards.md C5: what is listed anew and is as it was sends no flow-mod."""
+    pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
+    cluster.policy(ns, "p", only_from("p0", "p1", 80))
+    cluster.settled(*pods)
+    given, flows = numbers(cluster), {node: cluster.flows(node) for node in NODES}
+    begun = time.monotonic()
+    for part, number in zip(cluster.parts.values(), (signal.SIGKILL, signal.SIGTERM) * 2, strict=True):
+        part.stop(number)
+    cluster.start(*cluster.parts)
+    cluster.settled(*pods)
+    with cluster.all_in_one() as whole:
+        cluster.settled(*pods)
+        whole.stop()
+        whole.start()
+        cluster.settled(*pods)
+        assert cluster.verdicts(*pods) == []
+    cluster.settled(*pods)
+    assert numbers(cluster) == given
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    past = time.monotonic() - begun
+    assert min(cluster.youngest(node) for node in NODES) > past
+
+
+def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> None:
+    pods = [cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True)]
+    cluster.policy(ns, "p", only_from("c", "s"))
+    cluster.settled(*pods)
+    addresses, given = [cluster.address(key) for key in pods], numbers(cluster)
+    denied = Traffic(cluster.pods.running[pods[2]], [{"kind": "udp", "address": addresses[1], "port": 80}])
+    try:
+        for node in ("n2", "n3"):
+            cluster.parts[node].stop(signal.SIGKILL)
+            for path in cluster.parts[node].folder.glob("state*"):
+                path.unlink()
+        cluster.start("n2", "n3")
+        cluster.settled(*pods)
+        assert cluster.verdicts(*pods) == []
+        assert [cluster.address(key) for key in pods] == addresses
+        assert [task["good"] for task in denied.report()] == [0]
+    finally:
+        denied.close()
+    foreign = numbers(cluster)["foreignAddresses"]
+    assert {one["node"]: one["granted"] for one in foreign} == {"n2": [addresses[1]], "n3": [addresses[2]]}
+    assert {**numbers(cluster), "foreignAddresses": given.get("foreignAddresses", [])} == {
+        **given,
+        "foreignAddresses": given.get("foreignAddresses", []),
+    }
+    more = [cluster.pod(ns, f"more-{number}", "n2") for number in range(3)]
+    cluster.settled(*more)
+    assert not {cluster.address(key) for key in more} & {*addresses}
+    assert cluster.verdicts(*pods, *more) == []
+
+
+def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> None:
+    """docs/hazards.md C6: its address, its connections."""
+    client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
+    cluster.policy(ns, "p", {**only_from("nobody", "c"), "podSelector": {}})
+    cluster.policy(ns, "q", only_from("c", "s"))
+    cluster.settled(client, server)
+    cluster.pods.running[client].agent.stream(cluster.address(server), 80, "udp")
+    heard = cluster.pods.running[client].agent
+    cluster.until(lambda: [one["received"] > 100 for one in heard.streams()] == [True], "the server pushes")
+    address = cluster.address(client)
+    # What it still sends while its flows go may make an entry behind the flush: the datapath's own flows go last.
+    heard.close_streams()
+    assert address in cluster.nodes["n1"].appctl("dpctl/dump-conntrack")
+    old = cluster.loaded().cluster.pods[client].uid
+    cluster.delete_pod(client)
+    cluster.pod(ns, "c", "n1")
+    cluster.settled(client)
+    assert cluster.loaded().cluster.pods[client].uid != old
+    assert cluster.pods.running[client].agent.streams() == []
+    tracked = re.findall(r"src=([0-9.]+)", cluster.nodes["n1"].appctl("dpctl/dump-conntrack"))
+    assert address == cluster.address(client) or address not in tracked
+    assert cluster.verdicts(client, server) == []
+
+
+@contextmanager
+def published(cluster: Cluster) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Every Allocation that there was since, up to the one that there is when the function is called."""
+    seen: list[dict[str, Any]] = []
+
+    def heard(message: object) -> None:
+        if isinstance(message, Seen):
+            seen.extend(dict(update.raw["spec"]) for update in message.updates if update.raw is not None)
+
+    def so_far() -> list[dict[str, Any]]:
+        last = cluster.allocation()
+        if last not in seen:
+            process.until(lambda _: last in seen, anew=True)
+        return seen
+
+    with child(heard) as process:
+        process.send(Start(ApiSource(str(cluster.plane.kubeconfig)), Settings(), (ALLOCATIONS,)))
+        yield so_far
+
+
+def leads(part: Part) -> bool:
+    return re.findall("this process (is now|is no longer) the registry", part.log)[-1:] == ["is now"]
+
+
+def test_of_two_registries_one_leads_and_nothing_is_given_twice(cluster: Cluster, ns: str, own: ControlPlane) -> None:
+    """docs/hazards.md C12."""
+    first, account = cluster.parts["registry"], own.kubeconfig_for_service_account("kube-system", "romana-registry")
+    with published(cluster) as allocations, Part("second", account, ["--registry"]) as second:
+        cluster.parts["second"] = second
+        try:
+            second.start()
+            cluster.until(lambda: leads(first), "the first leads")
+            before, begun = cluster.pod(ns, "before", "n1"), time.monotonic()
+            cluster.settled(before)
+            begun = time.monotonic()
+            first.stop()
+            cluster.until(lambda: leads(second), "the other one leads")
+            assert time.monotonic() - begun < Timing().renew, "it was given, and not waited for"
+            cluster.start("registry")
+            assert second.process is not None
+            stopped = [second.process.pid, second.child()]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            newcomers = [cluster.pod(cluster.namespace(f"{ns}-{node}"), "new", node) for node in NODES]
+            cluster.settled(*newcomers)
+            assert leads(first)
+            writer = cluster.allocation()["writer"]
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            later = [cluster.pod(cluster.namespace(f"{ns}-{node}-b"), "new", node) for node in NODES]
+            cluster.settled(*later)
+            cluster.until(lambda: not leads(second), "it knows")
+            history = allocations()
+        finally:
+            del cluster.parts["second"]
+    assert cluster.verdicts(before, *newcomers, *later) == []
+    assert leads(first) and {one["writer"] for one in history if one["epoch"] == history[-1]["epoch"]} == {writer}
+    consistent(history)
+
+
+def consistent(history: list[dict[str, Any]]) -> None:
+    """Fails the test where anything was given twice, or taken from who has it."""
+    tenants: dict[str, list[Any]] = {}
+    hosts: dict[str, int] = {}
+    for before, now in itertools.pairwise(history):
+        assert before["epoch"] <= now["epoch"] and before["revision"] < now["revision"]
+        assert before["writer"] == now["writer"] or before["epoch"] < now["epoch"]
+    for one in history:
+        runs = [range(base, base + size) for tenant in one["tenants"] for base, size in tenant["segmentRanges"]]
+        given = [index for run in runs for index in run]
+        assert len(set(given)) == len(given)
+        assert len(set(one["hosts"].values())) == len(one["hosts"])
+        for tenant in one["tenants"]:
+            had = tenants.get(tenant["name"], [])
+            assert tenant["segmentRanges"][: len(had)] == had
+            tenants[tenant["name"]] = tenant["segmentRanges"]
+        assert {**one["hosts"], **hosts} == one["hosts"]
+        hosts = one["hosts"]
+
+
+def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str) -> None:
+    """What schemas let through: an edit without meaning, and a policy of a mebibyte that asks for too much.
+
+    docs/hazards.md E5, E10 and C14.
+    """
+    other = cluster.namespace(f"{ns}-b")
+    pods = [cluster.pod(name, app, node) for name in (ns, other) for app, node in (("a", "n1"), ("b", "n2"))]
+    path = cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}, "romana.io")
+    cluster.settled(*pods)
+    flows = {node: cluster.flows(node) for node in NODES}
+    rules = [
+        {
+            "toPorts": [{"port": rule * 64 + number + 1} for number in range(64)],
+            "from": [{"pods": {"matchLabels": {"x": f"{rule}-{number}"}}} for number in range(64)],
+        }
+        for rule in range(64)
+    ]
+    cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": rules}, "romana.io")
+    cluster.until(lambda: cluster.conditions(path)["Invalid"] == ("True", "Invalid"), "it is told")
+    assert cluster.conditions(path)["Programmed"] == ("False", "LastValidKept")
+    cluster.until(lambda: "InvalidEdit" in cluster.events(ns), "there is an Event")
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    where = f"RomanaNetworkPolicy {ns}/p: spec.allowIncoming: asks for"
+    for name, part in cluster.parts.items():
+        cluster.until(lambda part=part: f"refused: {where}" in part.log, f"{name} says so")
+    blocks = [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/24"}} for number in range(22_000)]
+    cluster.policy(other, "huge", {"podSelector": {}, "ingress": [{"from": blocks}]})
+    cluster.until(lambda: "Invalid" in cluster.events(other), "there is an Event")
+    cluster.settled(*pods)
+    # It was never valid: what it selects is isolated, and everything else is as it was.
+    near, far = pods[:2], pods[2:]
+    assert (cluster.opens(*far, "80/tcp"), cluster.opens(*near, "80/tcp"), cluster.opens(*near, "81/tcp")) == (
+        False,
+        True,
+        False,
+    )
+    cluster.admin.delete(f"/apis/networking.k8s.io/v1/namespaces/{other}/networkpolicies/huge")
+    cluster.settled(*pods)
+    assert {node: cluster.flows(node) for node in NODES} == flows
+    cluster.policy(ns, "p", {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 81}]}]}, "romana.io")
+    cluster.settled(*pods)
+    assert cluster.verdicts(*pods) == []
+    cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("True", "Programmed"), "it is told")
+
+
+@pytest.mark.alone
+def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> None:
+    """Its process stands still; then a registry beside it lists some thousand pods (docs/hazards.md D10).
+
+    What one process for all answers while it lists 10,000 is measured by `make bench`.
+    """
+    node, registry = cluster.parts["n1"], cluster.parts["registry"]
+    with EchoProbe(Path(node.openflow)) as echo:
+        pid = node.child()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            cluster.until(lambda: len(echo.delays) > 200, "echoes are answered meanwhile")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        pod = cluster.pod(ns, "a", "n1")
+        cluster.settled(pod)
+    assert echo.longest < LONGEST_ECHO
+    registry.stop()
+    path = f"/api/v1/namespaces/{ns}/pods"
+    spec = {
+        "nodeName": "elsewhere",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "x"}],
+    }
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda number: cluster.admin.create(
+                    path, {"metadata": {"name": f"far-{number}", "labels": {"app": f"a{number % 50}"}}, "spec": spec}
+                ),
+                range(MANY),
+            )
+        )
+    try:
+        with EchoProbe(Path(node.openflow)) as echo:
+            registry.start()
+            cluster.until(lambda: leads(registry) and len(echo.delays) > 200, "the registry has listed all")
+            revision = cluster.allocation()["revision"]
+            late = cluster.pod(cluster.namespace(f"{ns}-late"), "a", "n2")
+            cluster.until(lambda: cluster.allocation()["revision"] > revision, "it works")
+        assert echo.longest < LONGEST_ECHO
+    finally:
+        cluster.admin.delete(f"{path}?gracePeriodSeconds=0")
+    cluster.settled(late)

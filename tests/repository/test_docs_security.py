@@ -1,0 +1,63 @@
+"""docs/security.md: its figures are those of the code, and what it names and points to exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from romana_ovs.addressing.plan import Plan
+from romana_ovs.controller import duties, status_server
+from romana_ovs.controller.registry import AWAY_SECONDS
+from romana_ovs.kube.decode import limits
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy import atoms
+from romana_ovs.switch import ethertypes
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+LIMITS = TEXT.partition("\n## Limits that remain\n")[2].partition("\nNot attempted")[0]
+
+
+def limit(what: str) -> str:
+    """The number that stands beside what a row of the limits begins with."""
+    [row] = re.findall(rf"^\| {re.escape(what)}[^|]*\| ([^|]*) \|", LIMITS, re.MULTILINE)
+    return str(row)
+
+
+def test_figures_are_those_of_the_code() -> None:
+    settings = Settings()
+    rate = f"`new_connections`, {settings.new_connections:,} a second"
+    assert limit("connections that one pod opens").startswith(rate)
+    assert limit("peers and ports of one policy").startswith(f"{limits.MAX_TERMS:,}")
+    assert f"counts as {limits._RANGE_TERMS}" in LIMITS
+    assert limit("questions about labels") == f"{atoms.MOST_ATOMS:,}, and {atoms.MOST_TEXT:,} characters"
+    assert limit("a node that acknowledges nothing") == f"{AWAY_SECONDS:.0f} seconds"
+    assert limit("a policy that asks something new") == f"{duties.PATIENCE_SECONDS:.0f} seconds"
+    assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
+    tiers = f"{Plan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
+    assert tiers in limit("tiers of a tenant")
+    assert status_server.MODE == 0o600 and "mode 0600" in TEXT
+
+
+def test_what_it_points_to_exists() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert len(links) > 4
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = ROOT / "docs" / (path or "security.md")
+        assert target.is_file(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
+
+
+def test_it_is_pointed_to() -> None:
+    assert "(docs/security.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(security.md)" in (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+
+
+def test_what_is_said_of_ports_of_pods_is_so() -> None:
+    chapter = TEXT.partition("\n## Ports of pods\n")[2].partition("\n## ")[0]
+    assert len(ethertypes.PROGRAM) == 12 and "twelve instructions" in chapter
+    assert f"`python -m {ethertypes.__name__} DEVICE ...`" in chapter
+    assert f"python -m {ethertypes.__name__} " in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ethertypes.__name__ in (ROOT / "etc" / "nftables" / "pod-ports.nft").read_text(encoding="utf-8")
