@@ -17,7 +17,7 @@ PURE = ("model", "addressing", "policy", "pipeline", "simulator", "sync")
 DECLARATIONS = {f"romana_ovs/pipeline/{name}.py" for name in ("tables", "registers", "priorities", "cookies", "fields")}
 MODULE_LINES = 500
 FUNCTION_LINES = 60
-MEMORIES = {"CompileCache", "Share", "PolicyMemo", "ProfileMemo", "ChargeMemo"}
+MEMORIES = {"CompileCache", "AppliedPolicy", "PolicyMemo", "ProfileMemo", "RowCountCache"}
 """What a caller keeps between two computations so that the second is quicker; nothing that is handed on as a value."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -9,7 +9,7 @@ from romana_ovs.cli.common import add_folder, load_folder, print_json
 from romana_ovs.cli.known import Known, saved_state
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
-from romana_ovs.policy.matrix import asks_addresses, container_ports, reachability
+from romana_ovs.policy.matrix import container_ports, depends_on_addresses, reachability
 
 HELP = "the expected reachability of every pair of pods, by evaluation alone"
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     state = saved_state(args.state)
     loaded = load_folder(args)
     ports = container_ports(loaded.cluster) if asked is None else asked
-    addresses = Known.of(loaded.cluster, state).pods if asks_addresses(loaded.cluster) else {}
+    addresses = Known.of(loaded.cluster, state).pods if depends_on_addresses(loaded.cluster) else {}
     matrix = reachability(loaded.cluster, addresses, ports)
     if args.json:
         print_json(matrix.to_json())

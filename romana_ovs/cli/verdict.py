@@ -13,7 +13,7 @@ from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.evaluate import Decision, decide
-from romana_ovs.policy.matrix import asks_addresses
+from romana_ovs.policy.matrix import depends_on_addresses
 
 HELP = "whether a connection is allowed, and by which rule"
 ALLOWED, DROPPED = 0, 1
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     state = saved_state(args.state)
     cluster = load_folder(args).cluster
     ends = {"--from": _written(args.source, "--from"), "--to": _written(args.destination, "--to")}
-    wants_addresses = asks_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
+    wants_addresses = depends_on_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
     known = Known.of(cluster, state) if wants_addresses else None
     source, destination = (_endpoint(end, option, cluster=cluster, known=known) for option, end in ends.items())
     addresses: Mapping[PodKey, IPv4Address] = known.pods if known is not None else {}

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.budget import rows_of
+from romana_ovs.policy.namespace_limit import rows_of
 from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodeView, ServerGroup, Verdicts
 
 ROOM = 2000

@@ -11,18 +11,18 @@ from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.endpoints import Identified
 from romana_ovs.engine.identities import Identities
 from romana_ovs.engine.lifecycle import RequirementLifecycle
-from romana_ovs.engine.policy_index import Atoms, RuleSet
+from romana_ovs.engine.policy_index import LabelRequirements, RuleSet
 from romana_ovs.engine.tombstones import ClassTombstones
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.atoms import atom_order
 from romana_ovs.policy.class_record import ClassEntry, ClassRecord
-from romana_ovs.policy.classes import ClassBook
+from romana_ovs.policy.classes import ClassAllocator
 from romana_ovs.policy.published import ClassSet, Published, Stage
-from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.policy.requirements import requirement_sort_key
+from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
-Answers = dict[int, frozenset[Atom]]
+Answers = dict[int, frozenset[LabelRequirement]]
 
 
 class ClassRegistry:
@@ -30,14 +30,14 @@ class ClassRegistry:
 
     def __init__(self, before: Published, now: int) -> None:
         """Those that were published `before`; nothing of them was acknowledged before revision `now`."""
-        self._book = ClassBook.of(record_of(before))
+        self._allocator = ClassAllocator.of(record_of(before))
         saved = [
             [segment, name, dict(labels)]
             for name, classes in before.namespaces.items()
             for segment, labels in classes.tombstones
         ]
-        self._remnants = ClassTombstones(self._book, saved)
-        self._identities = Identities(self._book, self._remnants)
+        self._remnants = ClassTombstones(self._allocator, saved)
+        self._identities = Identities(self._allocator, self._remnants)
         self._published: Mapping[str, ClassSet] = before.namespaces
         self._coming: dict[int, tuple[str, float]] = {
             number: (name, now) for name, each in before.namespaces.items() for number in each.pending
@@ -71,14 +71,14 @@ class ClassRegistry:
     @property
     def next(self) -> Mapping[int, int]:
         """The class number to try next, by segment number."""
-        return MappingProxyType(dict(sorted(self._book.next.items())))
+        return MappingProxyType(dict(sorted(self._allocator.next.items())))
 
     @property
     def pending(self) -> bool:
         """Whether some class is coming still, or a number retired."""
         return bool(self._coming or self._leaving or self._going or self._retired)
 
-    def answers(self, pod: Identified, *, before: int) -> Mapping[int, frozenset[Atom]]:
+    def answers(self, pod: Identified, *, before: int) -> Mapping[int, frozenset[LabelRequirement]]:
         """What holds for each of the classes that `pod` may have come to wear in a revision `before` this one."""
         classes = self._answers.get(pod.pod.namespace, {})
         return {
@@ -93,12 +93,12 @@ class ClassRegistry:
 
     def renumber(self, numbers: Collection[int]) -> None:
         """Gives these classes other numbers, step by step; those that are on their way, or gone by now, go on."""
-        for number in sorted(set(numbers) & self._book.classes.keys() - self._leaving.keys()):
+        for number in sorted(set(numbers) & self._allocator.classes.keys() - self._leaving.keys()):
             name, yes = self._classes[number].namespace, self._answers[self._classes[number].namespace][number]
             self._identities.renumber(number)
             successor = next(
                 each
-                for each, info in self._book.classes.items()
+                for each, info in self._allocator.classes.items()
                 if each not in self._classes
                 and info.namespace == name
                 and segment_of(each) == segment_of(number)
@@ -107,9 +107,9 @@ class ClassRegistry:
             self._leaving[number] = (name, successor)
             self._coming[successor] = (name, math.inf)
 
-    def refine(self, rules: RuleSet, atoms: Atoms) -> Mapping[PodKey, AddressError]:
-        """Takes `atoms` as what classes answer. Returns the pods for which no class is left, and why."""
-        return self._identities.refine(rules, atoms)
+    def refine(self, rules: RuleSet, requirements: LabelRequirements) -> Mapping[PodKey, AddressError]:
+        """Takes `requirements` as what classes answer. Returns the pods for which no class is left, and why."""
+        return self._identities.refine(rules, requirements)
 
     def assign(self, key: PodKey, pod: Identified) -> None:
         """Takes `pod` as what it is now. Raises AddressError when its segment has no class number left."""
@@ -130,7 +130,7 @@ class ClassRegistry:
         before the revision that `everybody` has is free.
         """
         # Who comes back takes the lowest class that fits: a remnant of another one keeps that for nobody.
-        self._remnants.let_go(self._book.pins)
+        self._remnants.let_go(self._allocator.pins)
         dirty = stages.touched()
         self._expire_acknowledged(reached, everybody, dirty, now=now)
         self._follow_book(now, dirty)
@@ -159,8 +159,8 @@ class ClassRegistry:
             self.freed += 1
 
     def _follow_book(self, now: int, dirty: set[str]) -> None:
-        """Takes over what the book says now: new classes are coming, gone ones retired."""
-        old, new = self._classes, self._book.classes
+        """Takes over what the allocator says now: new classes are coming, gone ones retired."""
+        old, new = self._classes, self._allocator.classes
         if new is old:
             return
         for number in old.keys() - new.keys():
@@ -190,13 +190,13 @@ class ClassRegistry:
         self._classes = new
 
     def _sync_tombstones(self, dirty: set[str]) -> None:
-        """ClassTombstones and pins of the book, by namespace."""
+        """ClassTombstones and pins of the allocator, by namespace."""
         if self._remnants.changes != self._seen:
             remnants = self._remnants.by_namespace()
             dirty |= changed_keys(self._left, remnants)
             self._left, self._seen = remnants, self._remnants.changes
         pins: dict[str, dict[PodKey, int]] = {}
-        for pod, number in self._book.pins.items():
+        for pod, number in self._allocator.pins.items():
             if pod not in self._remnants:
                 pins.setdefault(self._classes[number].namespace, {})[pod] = number
         dirty |= changed_keys(self._pins, pins)
@@ -204,12 +204,17 @@ class ClassRegistry:
 
     def _made(self, name: str, stages: RequirementLifecycle, *, epoch: int, now: int) -> ClassSet | None:
         """The class set of a namespace: the same object while nothing in it changed, None when there is nothing."""
-        old, atoms, classes = self._published.get(name), stages.of(name), self._answers.get(name, {})
-        fresh = old is not None and any(stage is Stage.INTRODUCED for stage in atoms.values())
+        old, requirements, classes = self._published.get(name), stages.of(name), self._answers.get(name, {})
+        fresh = old is not None and any(stage is Stage.INTRODUCED for stage in requirements.values())
         pinned = _kept(old, classes) if fresh and old is not None else self._pins.get(name, {})
         new = ClassSet(
             namespace=name,
-            requirements=MappingProxyType({atom: atoms[atom] for atom in sorted(atoms, key=atom_order)}),
+            requirements=MappingProxyType(
+                {
+                    requirement: requirements[requirement]
+                    for requirement in sorted(requirements, key=requirement_sort_key)
+                }
+            ),
             classes=MappingProxyType(dict(sorted(classes.items()))),
             pending=frozenset(number for number in classes if number in self._coming),
             retiring=frozenset(number for number in classes if number in self._going),
@@ -224,11 +229,11 @@ class ClassRegistry:
         return old if old == new else replace(new, epoch=epoch, revision=now)
 
     def _reserve(self) -> None:
-        self._book.reserve(frozenset({*self._retired, *self._leaving, *self._going}))
+        self._allocator.reserve(frozenset({*self._retired, *self._leaving, *self._going}))
 
 
-def _yes(info: ClassInfo) -> frozenset[Atom]:
-    return frozenset(atom for atom, holds in info.truths.items() if holds)
+def _yes(info: ClassInfo) -> frozenset[LabelRequirement]:
+    return frozenset(requirement for requirement, holds in info.matches.items() if holds)
 
 
 def _kept(old: ClassSet, classes: Answers) -> dict[PodKey, int]:
@@ -237,7 +242,7 @@ def _kept(old: ClassSet, classes: Answers) -> dict[PodKey, int]:
 
 
 def record_of(before: Published) -> ClassRecord:
-    """The book of classes that was published `before`, as it is written down."""
+    """The allocator of classes that was published `before`, as it is written down."""
     entries = tuple(
         ClassEntry(number, name, yes, frozenset(classes.requirements) - yes)
         for name, classes in before.namespaces.items()

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from romana_ovs.engine.pod_identities import class_infos
-from romana_ovs.engine.policy_index import NO_ATOMS, NO_RULES, RuleSet
+from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
 from romana_ovs.engine.transition import adopt_ready
 from romana_ovs.policy.published import ClassSet, Stage
-from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
 Namespaces = Mapping[str, ClassSet]
-Infos = tuple[ClassSet, frozenset[Atom], dict[int, ClassInfo]]
+Infos = tuple[ClassSet, frozenset[LabelRequirement], dict[int, ClassInfo]]
 
 
-SortedRequirements = tuple[ClassSet, frozenset[Atom], frozenset[Atom]]
-"""A class set with the atoms that are settled, and those that are leaving."""
+SortedRequirements = tuple[ClassSet, frozenset[LabelRequirement], frozenset[LabelRequirement]]
+"""A class set with the requirements that are settled, and those that are leaving."""
 
 
 class EnforcedRules:
@@ -35,7 +35,7 @@ class EnforcedRules:
         self.nothing_retiring = True
         self.enforced = 0
         self.classes: Mapping[int, ClassInfo] = MappingProxyType({})
-        self._usable: dict[str, frozenset[Atom]] = {}
+        self._usable: dict[str, frozenset[LabelRequirement]] = {}
         self._infos: dict[str, Infos] = {}
         self._stages: dict[str, SortedRequirements] = {}
         self._seen: tuple[RuleSet, Namespaces, bool] | None = None
@@ -43,8 +43,8 @@ class EnforcedRules:
     def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
         """Takes `target` as the rules to come, and `namespaces` as what is known of classes now.
 
-        Afterwards `nothing_retiring` says whether no rule in force relies on an atom that is leaving; `enforced` has
-        another value when rules in force have come to tell more classes apart.
+        Afterwards `nothing_retiring` says whether no rule in force relies on a requirement that is leaving; `enforced`
+        has another value when rules in force have come to tell more classes apart.
         """
         seen = self._seen
         if seen is not None and seen[0] is target and seen[1] is namespaces and seen[2] == patient:
@@ -60,7 +60,7 @@ class EnforcedRules:
         ready = (
             not patient
             or (self._fresh_switch and self.rules is None)
-            or all(asked <= self._reliable(name) for name, asked in target.atoms.items() if name in namespaces)
+            or all(asked <= self._reliable(name) for name, asked in target.requirements.items() if name in namespaces)
         )
         if ready:
             self.rules, self.waiting = target, False
@@ -83,27 +83,27 @@ class EnforcedRules:
             stages[name] = held if held is not None and held[0] is classes else _stages(classes)
         self._stages = stages
 
-    def _reliable(self, name: str) -> frozenset[Atom]:
+    def _reliable(self, name: str) -> frozenset[LabelRequirement]:
         """What may be relied on: what is settled, and what is leaving only by who does already."""
         _, settled, leaving = self._stages[name]
-        return settled | (leaving & self._usable.get(name, NO_ATOMS)) if leaving else settled
+        return settled | (leaving & self._usable.get(name, NO_REQUIREMENTS)) if leaving else settled
 
     def _update_usable(self, namespaces: Namespaces) -> None:
-        asked = self.rules.atoms if self.rules is not None else NO_RULES.atoms
+        asked = self.rules.requirements if self.rules is not None else NO_RULES.requirements
         relied = {}
-        for name, atoms in asked.items():
+        for name, requirements in asked.items():
             if name in namespaces:
-                relied[name] = atoms & self._reliable(name)
+                relied[name] = requirements & self._reliable(name)
         if relied != self._usable:
             self.enforced += 1
         self._usable = relied
-        self.nothing_retiring = not any(atoms & self._stages[name][2] for name, atoms in relied.items())
+        self.nothing_retiring = not any(requirements & self._stages[name][2] for name, requirements in relied.items())
 
     def _rebuild_classes(self, namespaces: Namespaces) -> None:
         """Every class with what may be relied on of it: the same object while that is the same."""
         infos: dict[str, Infos] = {}
         for name, classes in namespaces.items():
-            relied = self._stages[name][1] | self._usable.get(name, NO_ATOMS)
+            relied = self._stages[name][1] | self._usable.get(name, NO_REQUIREMENTS)
             held = self._infos.get(name)
             if held is None or held[0] is not classes or held[1] != relied:
                 held = (classes, relied, class_infos(classes, relied))
@@ -116,5 +116,9 @@ class EnforcedRules:
 
 
 def _stages(classes: ClassSet) -> SortedRequirements:
-    settled = frozenset(atom for atom, stage in classes.requirements.items() if stage is Stage.ACTIVE)
-    return classes, settled, frozenset(atom for atom, stage in classes.requirements.items() if stage is Stage.RETIRING)
+    settled = frozenset(requirement for requirement, stage in classes.requirements.items() if stage is Stage.ACTIVE)
+    return (
+        classes,
+        settled,
+        frozenset(requirement for requirement, stage in classes.requirements.items() if stage is Stage.RETIRING),
+    )

@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.engine.endpoints import Identified
-from romana_ovs.engine.policy_index import NO_ATOMS, NO_RULES, Atoms, RuleSet, joint_atoms
+from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, LabelRequirements, RuleSet, joint_requirements
 from romana_ovs.engine.tombstones import ClassTombstone, ClassTombstones
 from romana_ovs.engine.transition import adopt_ready
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import UNKNOWN_CLASS, identity
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.classes import ClassBook
+from romana_ovs.policy.classes import ClassAllocator
 from romana_ovs.policy.view import ClassInfo
 
 
@@ -35,11 +35,11 @@ class Step(IntEnum):
 
 
 class Identities:
-    """The identities of pods, over a `ClassBook`."""
+    """The identities of pods, over a `ClassAllocator`."""
 
-    def __init__(self, book: ClassBook, remnants: ClassTombstones) -> None:
-        """`remnants` are those of `book`."""
-        self._book = book
+    def __init__(self, allocator: ClassAllocator, remnants: ClassTombstones) -> None:
+        """`remnants` are those of `allocator`."""
+        self._allocator = allocator
         self._remnants = remnants
         self._known: dict[PodKey, ClassTombstone] = {}
         self._numbers: dict[PodKey, int] = {}
@@ -57,7 +57,7 @@ class Identities:
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
         """Every identity that a pod has, had a step ago, or may have again: the same object until that changes."""
-        known = self._book.classes
+        known = self._allocator.classes
         if not self._kept:
             return known
         if self._merged is None or self._merged[0] is not known:
@@ -84,9 +84,11 @@ class Identities:
             return {}
         self._target = rules
         self._remnants.keep_to(rules.namespaces)
-        before = self._book.classes
+        before = self._allocator.classes
         moved = [
-            pod for pod in self._book.require(joint_atoms(self.rules.atoms, rules.atoms)) if pod not in self._remnants
+            pod
+            for pod in self._allocator.set_requirements(joint_requirements(self.rules.requirements, rules.requirements))
+            if pod not in self._remnants
         ]
         lost = self._lost()
         for pod in lost:
@@ -95,7 +97,7 @@ class Identities:
             self._enforce()
             return lost
         for pod in moved:
-            self._hold(pod, self._book.identity_of(pod))
+            self._hold(pod, self._allocator.identity_of(pod))
             old = self._worn[pod]
             if old not in self._kept:
                 self._kept[old] = before[old]
@@ -104,8 +106,8 @@ class Identities:
             self._moving.update(moved)
             self.step = Step.NUMBERS_KNOWN
             self.steps += 1
-        in_force = self.rules.atoms
-        self.rules = adopt_ready(self.rules, rules, lambda name, asked: asked <= in_force.get(name, NO_ATOMS))
+        in_force = self.rules.requirements
+        self.rules = adopt_ready(self.rules, rules, lambda name, asked: asked <= in_force.get(name, NO_REQUIREMENTS))
         return lost
 
     def _wear_segment(self, pod: PodKey, segment: int) -> None:
@@ -113,21 +115,21 @@ class Identities:
         self._formerly.pop(pod, None)
         self._moving.discard(pod)
 
-    def refine(self, rules: RuleSet, atoms: Atoms) -> dict[PodKey, AddressError]:
-        """Takes `atoms` as what is asked from now on, and keeps no class of namespaces that `rules` do not know.
+    def refine(self, rules: RuleSet, requirements: LabelRequirements) -> dict[PodKey, AddressError]:
+        """Takes `requirements` as what is asked from now on, and keeps no class of namespaces that `rules` do not know.
 
         Returns the pods for which no class is left, and why. Who publishes the steps elsewhere uses this in place of
         `follow`.
         """
         self._remnants.keep_to(rules.namespaces)
-        for pod in self._book.require(atoms):
+        for pod in self._allocator.set_requirements(requirements):
             if pod not in self._remnants:
-                self._hold(pod, self._book.identity_of(pod))
+                self._hold(pod, self._allocator.identity_of(pod))
         return self._lost()
 
     def _lost(self) -> dict[PodKey, AddressError]:
         """The pods that have come to be in no class, and why; remnants just go."""
-        found = self._book.homeless()
+        found = self._allocator.drain_unassigned()
         self._remnants.let_go(found)
         lost = {pod: refused for pod, refused in found.items() if pod in self._known}
         for pod in lost:
@@ -136,9 +138,9 @@ class Identities:
 
     def renumber(self, number: int) -> None:
         """Gives a class another number. Raises AddressError when there is none."""
-        for pod in self._book.renumber(number):
+        for pod in self._allocator.renumber(number):
             if pod not in self._remnants:
-                self._hold(pod, self._book.identity_of(pod))
+                self._hold(pod, self._allocator.identity_of(pod))
 
     def assign(self, pod: PodKey, member: Identified) -> None:
         """Gives `pod` the identity that fits it; one that its labels do not ask for waits for its step."""
@@ -147,7 +149,7 @@ class Identities:
         if old is not None and old != new:
             self._stand_in(pod, old)
         self._known[pod] = new
-        number = self._book.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
+        number = self._allocator.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
         self._hold(pod, number)
         if old != new or pod not in self._moving:
             self._moving.discard(pod)
@@ -167,7 +169,7 @@ class Identities:
             self._stand_in(pod, old)
             self._release(pod)
             del self._known[pod]
-        self._book.forget(pod)
+        self._allocator.forget(pod)
         self._worn.pop(pod, None)
         self._formerly.pop(pod, None)
         self._moving.discard(pod)
@@ -195,7 +197,7 @@ class Identities:
         if self.step is Step.NUMBERS_KNOWN:
             moved = frozenset(self._moving)
             self._formerly.update((pod, (*self.formerly(pod), self._worn[pod])) for pod in moved)
-            self._worn.update((pod, self._book.identity_of(pod)) for pod in moved)
+            self._worn.update((pod, self._allocator.identity_of(pod)) for pod in moved)
             self._moving.clear()
             self.step = Step.NUMBERS_WORN
             self.steps += 1
@@ -212,29 +214,29 @@ class Identities:
     def forget_unclaimed(self) -> None:
         """Drops classes from a file that nobody has or has left behind: every pod has been assigned by now."""
         self._remnants.settle()
-        self._book.settle()
+        self._allocator.drop_unclaimed()
 
     def to_json(self) -> dict[str, Any]:
-        """The book and its remnants, in plain values of JSON."""
-        return {"classes": self._book.to_json(), "remnants": self._remnants.to_json()}
+        """The allocator and its remnants, in plain values of JSON."""
+        return {"classes": self._allocator.to_json(), "remnants": self._remnants.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Identities:
         """What `to_json` described. Raises InputError when it is no such thing."""
-        book = ClassBook.from_json(data.get("classes", {}))
-        return cls(book, ClassTombstones(book, data.get("remnants", ())))
+        allocator = ClassAllocator.from_json(data.get("classes", {}))
+        return cls(allocator, ClassTombstones(allocator, data.get("remnants", ())))
 
     @classmethod
     def none(cls) -> Identities:
         """No identity yet."""
-        book = ClassBook()
-        return cls(book, ClassTombstones(book))
+        allocator = ClassAllocator()
+        return cls(allocator, ClassTombstones(allocator))
 
     def _enforce(self) -> None:
         self.step = Step.SETTLED
         self.rules = self._target
         # Only what nobody asks any more goes here; no pod changes its class by that.
-        self._book.require(self.rules.atoms)
+        self._allocator.set_requirements(self.rules.requirements)
 
 
 def _remnant(member: Identified) -> ClassTombstone:

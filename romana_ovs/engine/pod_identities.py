@@ -10,12 +10,12 @@ from romana_ovs.engine.endpoints import EndpointRecord
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.atoms import atom_order, holds
 from romana_ovs.policy.published import ClassSet, Stage
-from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.policy.requirements import requirement_sort_key
+from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
 NO_CLASSES = ClassSet("")
-NO_ATOMS: frozenset[Atom] = frozenset()
+NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
 
 
 class ClassMatcher:
@@ -23,9 +23,11 @@ class ClassMatcher:
 
     def __init__(self, classes: ClassSet) -> None:
         self.classes = classes
-        self._asked = frozenset(atom for atom, stage in classes.requirements.items() if stage is not Stage.INTRODUCED)
-        self._known: dict[tuple[int, frozenset[Atom]], list[int]] = {}
-        self._coming: dict[tuple[int, frozenset[Atom]], int] = {}
+        self._asked = frozenset(
+            requirement for requirement, stage in classes.requirements.items() if stage is not Stage.INTRODUCED
+        )
+        self._known: dict[tuple[int, frozenset[LabelRequirement]], list[int]] = {}
+        self._coming: dict[tuple[int, frozenset[LabelRequirement]], int] = {}
         for number, yes in sorted(classes.classes.items()):
             if number in classes.retiring:
                 continue
@@ -36,7 +38,7 @@ class ClassMatcher:
 
     def known(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
         """The identity that fits and that every node knows: the pinned one, or else the lowest."""
-        yes = frozenset(atom for atom in self._asked if holds(atom, labels))
+        yes = frozenset(requirement for requirement in self._asked if requirement.matches(labels))
         fitting = self._known.get((segment, yes), [])
         pinned = self.classes.overrides.get(pod)
         return pinned if pinned in fitting else fitting[0] if fitting else None
@@ -46,14 +48,16 @@ class ClassMatcher:
         if number & CLASS_MASK == UNKNOWN_CLASS:
             return True
         yes = self.classes.classes.get(number)
-        return yes is not None and all((atom in yes) == holds(atom, labels) for atom in self._asked)
+        return yes is not None and all(
+            (requirement in yes) == requirement.matches(labels) for requirement in self._asked
+        )
 
     def any(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
         """As `known`, or else one that fits and that not every node knows yet."""
         found = self.known(pod, segment, labels)
         if found is not None:
             return found
-        yes = frozenset(atom for atom in self.classes.requirements if holds(atom, labels))
+        yes = frozenset(requirement for requirement in self.classes.requirements if requirement.matches(labels))
         return self._coming.get((segment, yes))
 
 
@@ -165,10 +169,12 @@ def _alike(one: EndpointRecord, other: EndpointRecord) -> bool:
     return (one.number, one.pod.labels) == (other.number, other.pod.labels)
 
 
-def class_infos(classes: ClassSet, relied: Iterable[Atom]) -> dict[int, ClassInfo]:
-    """The identities of one namespace, each with the answers to the atoms that may be relied on."""
-    atoms = sorted(relied, key=atom_order)
+def class_infos(classes: ClassSet, relied: Iterable[LabelRequirement]) -> dict[int, ClassInfo]:
+    """The identities of one namespace, each with the answers to the requirements that may be relied on."""
+    requirements = sorted(relied, key=requirement_sort_key)
     return {
-        number: ClassInfo(classes.namespace, MappingProxyType({atom: atom in yes for atom in atoms}))
+        number: ClassInfo(
+            classes.namespace, MappingProxyType({requirement: requirement in yes for requirement in requirements})
+        )
         for number, yes in classes.classes.items()
     }

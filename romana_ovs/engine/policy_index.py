@@ -13,25 +13,25 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Direction, PolicyKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.atoms import Room, needs_server_node
-from romana_ovs.policy.classes import atoms_by_namespace
+from romana_ovs.policy.classes import requirements_by_namespace
 from romana_ovs.policy.normalise import normalise
+from romana_ovs.policy.requirements import RequirementBudget, is_deferred
 from romana_ovs.policy.rules import NormalPolicy, NormalRule, Scope
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 
-Atoms = Mapping[str, frozenset[Atom]]
-NO_ATOMS: frozenset[Atom] = frozenset()
+LabelRequirements = Mapping[str, frozenset[LabelRequirement]]
+NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
 Listed = tuple[tuple[tuple[str, str, str], NormalPolicy], ...]
 """Policies with their keys as plain tuples, sorted by them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """PolicyIndex at one moment: the policies that may matter to each namespace, the labels, and the atoms asked."""
+    """PolicyIndex at one moment: the policies that may matter to each namespace, labels, and requirements."""
 
     by_namespace: Mapping[str, Listed]
     namespaces: Mapping[str, Labels]
-    atoms: Atoms
+    requirements: LabelRequirements
     settings: Settings = field(default_factory=Settings)
 
     def concerning(self, namespaces: Iterable[str], tenants: Collection[str]) -> tuple[NormalPolicy, ...]:
@@ -52,7 +52,7 @@ class _Held:
     """One policy and what was worked out about it."""
 
     policy: NormalPolicy
-    atoms: Atoms
+    requirements: LabelRequirements
     reach: frozenset[str]
 
 
@@ -61,7 +61,7 @@ class _Namespace:
     """What was worked out about one namespace."""
 
     policies: dict[tuple[str, str, str], NormalPolicy] = field(default_factory=dict)
-    atoms: Counter[Atom] = field(default_factory=Counter)
+    requirements: Counter[LabelRequirement] = field(default_factory=Counter)
 
 
 class PolicyIndex:
@@ -73,7 +73,7 @@ class PolicyIndex:
         self._labels: Mapping[str, Labels] = MappingProxyType({})
         self._matching: dict[Selector, frozenset[str]] = {}
         self._lists: dict[str, Listed] = {}
-        self._atoms: dict[str, frozenset[Atom]] = {}
+        self._atoms: dict[str, frozenset[LabelRequirement]] = {}
         self._set = NO_RULES
         self._settings = Settings()
         self._crowded: dict[str, Problem] = {}
@@ -126,14 +126,14 @@ class PolicyIndex:
         return any(name not in cluster.namespaces and name not in used for name in self._labels)
 
     def _add(self, key: PolicyKey, policy: NormalPolicy, *, settings: Settings, dirty: set[str]) -> None:
-        found = atoms_by_namespace((policy,), self._labels, settings=settings)
-        atoms = {name: asked for name, asked in found.items() if asked}
-        held = self._held[key] = _Held(policy, atoms, self._reach(policy))
+        found = requirements_by_namespace((policy,), self._labels, settings=settings)
+        requirements = {name: asked for name, asked in found.items() if asked}
+        held = self._held[key] = _Held(policy, requirements, self._reach(policy))
         for name in held.reach:
             self._at(name).policies[_order(key)] = policy
-        for name, asked in atoms.items():
-            self._at(name).atoms.update(asked)
-        dirty |= held.reach | atoms.keys()
+        for name, asked in requirements.items():
+            self._at(name).requirements.update(asked)
+        dirty |= held.reach | requirements.keys()
 
     def _at(self, namespace: str) -> _Namespace:
         return self._per_namespace.setdefault(namespace, _Namespace())
@@ -144,16 +144,16 @@ class PolicyIndex:
             return None
         for name in held.reach:
             del self._per_namespace[name].policies[_order(key)]
-        for name, asked in held.atoms.items():
-            self._per_namespace[name].atoms.subtract(asked)
-        dirty |= held.reach | held.atoms.keys()
+        for name, asked in held.requirements.items():
+            self._per_namespace[name].requirements.subtract(asked)
+        dirty |= held.reach | held.requirements.keys()
         return held.policy
 
     def _publish(self, dirty: set[str]) -> None:
         for name in dirty:
             here = self._per_namespace[name]
             self._lists[name] = tuple(sorted(here.policies.items(), key=lambda item: item[0]))
-            asked = frozenset(atom for atom, count in here.atoms.items() if count > 0)
+            asked = frozenset(requirement for requirement, count in here.requirements.items() if count > 0)
             self._atoms[name] = self._fitting(name, asked)
             if not self._lists[name]:
                 del self._lists[name]
@@ -161,13 +161,13 @@ class PolicyIndex:
                 del self._atoms[name]
             if not here.policies and not asked:
                 del self._per_namespace[name]
-        lists, atoms = MappingProxyType(dict(self._lists)), MappingProxyType(dict(self._atoms))
-        self._set = RuleSet(lists, self._labels, atoms, self._settings)
+        lists, requirements = MappingProxyType(dict(self._lists)), MappingProxyType(dict(self._atoms))
+        self._set = RuleSet(lists, self._labels, requirements, self._settings)
 
-    def _fitting(self, name: str, asked: frozenset[Atom]) -> frozenset[Atom]:
+    def _fitting(self, name: str, asked: frozenset[LabelRequirement]) -> frozenset[LabelRequirement]:
         """What of `asked` is answered in a namespace: the same in every process that knows the same policies."""
         self._crowded.pop(name, None)
-        fitting = Room().take(asked)
+        fitting = RequirementBudget().admit(asked)
         if fitting == asked:
             return asked
         reason = (
@@ -181,7 +181,7 @@ class PolicyIndex:
         """Namespaces with pods that `policy` may select, or that its egress rules leave to the destination's node."""
         names = set(self._in_scope(policy.subject))
         for rule in policy.rules:
-            if rule.direction is Direction.EGRESS and needs_server_node(rule):
+            if rule.direction is Direction.EGRESS and is_deferred(rule):
                 for scope in (Scope(),) if _reaches_all(rule) else rule.scopes:
                     names |= self._in_scope(scope)
         return frozenset(names)
@@ -195,9 +195,12 @@ class PolicyIndex:
         return self._matching[scope.namespaces]
 
 
-def joint_atoms(first: Atoms, second: Atoms) -> Atoms:
+def joint_requirements(first: LabelRequirements, second: LabelRequirements) -> LabelRequirements:
     """What either asks."""
-    return {name: first.get(name, NO_ATOMS) | second.get(name, NO_ATOMS) for name in first.keys() | second.keys()}
+    return {
+        name: first.get(name, NO_REQUIREMENTS) | second.get(name, NO_REQUIREMENTS)
+        for name in first.keys() | second.keys()
+    }
 
 
 def _order(key: PolicyKey) -> tuple[str, str, str]:
@@ -213,7 +216,7 @@ def _depends(policy: NormalPolicy, namespaces: frozenset[str]) -> bool:
 
 
 def _reaches_all(rule: NormalRule) -> bool:
-    return rule.direction is Direction.EGRESS and bool(rule.any_peer or rule.cidrs) and needs_server_node(rule)
+    return rule.direction is Direction.EGRESS and bool(rule.any_peer or rule.cidrs) and is_deferred(rule)
 
 
 def _of_tenants(policy: NormalPolicy, tenants: Collection[str]) -> bool:

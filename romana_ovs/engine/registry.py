@@ -29,7 +29,6 @@ from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.atoms import holds
 from romana_ovs.policy.published import Published, Report
 
 Key = TypeVar("Key")
@@ -162,7 +161,7 @@ class Registry:
             now=now,
             blocked=lambda name: (first and away_pods.incomplete) or self._blocked_by_away_pods(name, away_pods),
         )
-        self._lifecycle.follow(self._policies.rule_set.atoms, classed=self._classes.namespaces, now=now)
+        self._lifecycle.follow(self._policies.rule_set.requirements, classed=self._classes.namespaces, now=now)
         self._refine()
         for each in placed:
             if self._placed.get(each.pod.key) is each:
@@ -258,7 +257,7 @@ class Registry:
         steps, rules = self._refined
         if steps != self._lifecycle.changes or rules is not self._policies.rule_set:
             self._refined = (self._lifecycle.changes, self._policies.rule_set)
-            for key, refused in self._classes.refine(self._policies.rule_set, self._lifecycle.atoms).items():
+            for key, refused in self._classes.refine(self._policies.rule_set, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 
     def _absent(self, away: Mapping[str, Report]) -> AwayPods:
@@ -274,11 +273,11 @@ class Registry:
 
         Such classes get other numbers, which only nodes that are here wear: then it may not any more.
         """
-        worn, atoms = self._lifecycle.worn(namespace), self._lifecycle.of(namespace).keys()
+        worn, requirements = self._lifecycle.worn(namespace), self._lifecycle.of(namespace).keys()
         asked = max(worn.values(), default=0)
         contradicted = set(self._classes.older(namespace, before=asked)) if away_pods.incomplete else set()
         for each in away_pods.pods.get(namespace, ()):
-            true = frozenset(atom for atom in atoms if holds(atom, each.pod.labels))
+            true = frozenset(requirement for requirement in requirements if requirement.matches(each.pod.labels))
             contradicted.update(
                 number
                 for number, yes in self._classes.answers(each, before=asked).items()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.classes import ClassBook
+from romana_ovs.policy.classes import ClassAllocator
 
 MAX_TOMBSTONES = 1024
 """Beyond that the oldest one goes."""
@@ -29,19 +29,19 @@ class ClassTombstone(NamedTuple):
 
     @property
     def key(self) -> PodKey:
-        """A name in the book that no pod can have, for it has no slash before the first blank."""
+        """A name in the allocator that no pod can have, for it has no slash before the first blank."""
         return PodKey(f"{self.segment} {self.namespace} {sorted(self.labels.items())}")
 
 
 class ClassTombstones:
-    """The remnants in a book, oldest first; `changes` counts what came and went."""
+    """The remnants in a allocator, oldest first; `changes` counts what came and went."""
 
-    def __init__(self, book: ClassBook, saved: Iterable[Any] = ()) -> None:
-        """Those that `to_json` gave; they enter the book with `settle`.
+    def __init__(self, allocator: ClassAllocator, saved: Iterable[Any] = ()) -> None:
+        """Those that `to_json` gave; they enter the allocator with `settle`.
 
         Raises InputError when they are no such thing.
         """
-        self._book = book
+        self._allocator = allocator
         self._held: dict[PodKey, ClassTombstone] = {}
         self.changes = 0
         try:
@@ -53,7 +53,7 @@ class ClassTombstones:
         return key in self._held
 
     def settle(self) -> None:
-        """Enters what was saved: every pod is in the book by now."""
+        """Enters what was saved: every pod is in the allocator by now."""
         for remnant in self._waiting:
             self._enter(remnant)
         self._waiting = []
@@ -62,7 +62,7 @@ class ClassTombstones:
         """Stands in for the last pod of class `number`, before that leaves."""
         if sum(len(key) + len(value) for key, value in remnant.labels.items()) > MAX_TEXT:
             return
-        if any(self._book.identity_of(key) == number for key in self._held):
+        if any(self._allocator.identity_of(key) == number for key in self._held):
             return
         self._enter(remnant)
         if len(self._held) > MAX_TOMBSTONES:
@@ -94,9 +94,9 @@ class ClassTombstones:
         self.changes += 1
         self._held.pop(remnant.key, None)
         self._held[remnant.key] = remnant
-        self._book.assign(remnant.key, segment=remnant.segment, namespace=remnant.namespace, labels=remnant.labels)
+        self._allocator.assign(remnant.key, segment=remnant.segment, namespace=remnant.namespace, labels=remnant.labels)
 
     def _drop(self, key: PodKey) -> None:
         self.changes += 1
         del self._held[key]
-        self._book.forget(key)
+        self._allocator.forget(key)

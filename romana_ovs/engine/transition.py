@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from romana_ovs.engine.policy_index import NO_ATOMS, Atoms, Listed, RuleSet, joint_atoms
+from romana_ovs.engine.policy_index import NO_REQUIREMENTS, LabelRequirements, Listed, RuleSet, joint_requirements
 from romana_ovs.model.labels import Labels
-from romana_ovs.policy.classes import atoms_by_namespace
+from romana_ovs.policy.classes import requirements_by_namespace
 from romana_ovs.policy.rules import NormalPolicy
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 
 _Policies = dict[tuple[str, str, str], NormalPolicy]
 
@@ -21,14 +21,16 @@ _Policies = dict[tuple[str, str, str], NormalPolicy]
 def in_force_for(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
     """`rules` as they are in force, with the namespaces that came since."""
     labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
-    return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.atoms, rules.settings)
+    return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.requirements, rules.settings)
 
 
-def adopt_ready(rules: RuleSet, target: RuleSet, answered: Callable[[str, frozenset[Atom]], bool]) -> RuleSet:
+def adopt_ready(
+    rules: RuleSet, target: RuleSet, answered: Callable[[str, frozenset[LabelRequirement]], bool]
+) -> RuleSet:
     """`rules`, which are in force, with those of `target` for whose policies' namespace nothing has to be waited for.
 
-    `answered` says whether these atoms may be relied on in a namespace. While a namespace that was there has other
-    labels, all rules wait, for any may select by them.
+    `answered` says whether these requirements may be relied on in a namespace. While a namespace that was there has
+    other labels, all rules wait, for any may select by them.
     """
     waiting = in_force_for(rules, target.namespaces)
     if any(label != waiting.namespaces[name] for name, label in target.namespaces.items()):
@@ -40,10 +42,10 @@ def adopt_ready(rules: RuleSet, target: RuleSet, answered: Callable[[str, frozen
     ]
     old, new = _policies(rules, names), _policies(target, names)
     changed = {key: policy for key, policy in new.items() if old.get(key) is not policy}
-    atoms = {key: _fitting(policy, target) for key, policy in changed.items()}
+    requirements = {key: _fitting(policy, target) for key, policy in changed.items()}
     late = {
         changed[key].key.namespace
-        for key, asked in atoms.items()
+        for key, asked in requirements.items()
         if not all(answered(name, some) for name, some in asked.items())
     }
     owners = {policy.key.namespace for policy in changed.values()} | {
@@ -56,10 +58,10 @@ def adopt_ready(rules: RuleSet, target: RuleSet, answered: Callable[[str, frozen
         lists[name] = _mixed(rules.by_namespace.get(name, ()), target.by_namespace.get(name, ()), late)
         if not lists[name]:
             del lists[name]
-    asked_now: Atoms = rules.atoms
-    for key, asked in atoms.items():
+    asked_now: LabelRequirements = rules.requirements
+    for key, asked in requirements.items():
         if changed[key].key.namespace not in late:
-            asked_now = joint_atoms(asked_now, asked)
+            asked_now = joint_requirements(asked_now, asked)
     return RuleSet(MappingProxyType(lists), waiting.namespaces, MappingProxyType(dict(asked_now)), target.settings)
 
 
@@ -67,10 +69,10 @@ def _policies(rules: RuleSet, names: list[str]) -> _Policies:
     return {key: policy for name in names for key, policy in rules.by_namespace.get(name, ())}
 
 
-def _fitting(policy: NormalPolicy, target: RuleSet) -> Atoms:
+def _fitting(policy: NormalPolicy, target: RuleSet) -> LabelRequirements:
     """What `policy` asks, as far as anybody is going to answer it."""
-    asked = atoms_by_namespace((policy,), target.namespaces, settings=target.settings)
-    fitting = {name: some & target.atoms.get(name, NO_ATOMS) for name, some in asked.items()}
+    asked = requirements_by_namespace((policy,), target.namespaces, settings=target.settings)
+    fitting = {name: some & target.requirements.get(name, NO_REQUIREMENTS) for name, some in asked.items()}
     return {name: some for name, some in fitting.items() if some}
 
 

@@ -1,4 +1,4 @@
-"""What is written down of the classes, and its reading back."""
+"""Serializes the state of the class allocator for the state file, and validates it when it is read."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any, NoReturn
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UNKNOWN_CLASS, segment_of
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.atoms import atom_order
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.requirements import requirement_sort_key
+from romana_ovs.policy.view import LabelRequirement
 
 
 @dataclass(frozen=True, slots=True)
 class ClassEntry:
-    """One class: its identity, its namespace, the atoms that hold for its pods and those that do not."""
+    """One class: its identity, its namespace, the requirements that its pods match and those that they do not."""
 
     identity: int
     namespace: str
-    yes: frozenset[Atom]
-    no: frozenset[Atom]
+    yes: frozenset[LabelRequirement]
+    no: frozenset[LabelRequirement]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRecord:
-    """A `ClassBook` without its pods, but for `pins`: pods whose class the book would not find again.
+    """The state of a `ClassAllocator`. `pins` are pods whose class it would not find again without them.
 
-    `asked` are the atoms by namespace, `next` the next class number to try by segment.
+    `asked` are the requirements in use by namespace, `next` the next class number to try by segment.
     """
 
-    asked: Mapping[str, frozenset[Atom]]
+    asked: Mapping[str, frozenset[LabelRequirement]]
     next: Mapping[int, int]
     classes: tuple[ClassEntry, ...]
     pins: Mapping[PodKey, int]
 
     def to_json(self) -> dict[str, Any]:
-        """This record in plain values of JSON, sorted."""
+        """This record as JSON values, sorted."""
         return {
-            "asked": {name: _atoms_out(atoms) for name, atoms in sorted(self.asked.items())},
+            "asked": {name: _requirements_out(requirements) for name, requirements in sorted(self.asked.items())},
             "next": {str(segment): number for segment, number in sorted(self.next.items())},
             "classes": [
                 {
                     "identity": entry.identity,
                     "namespace": entry.namespace,
-                    "yes": _atoms_out(entry.yes),
-                    "no": _atoms_out(entry.no),
+                    "yes": _requirements_out(entry.yes),
+                    "no": _requirements_out(entry.no),
                 }
                 for entry in self.classes
             ],
@@ -54,13 +54,15 @@ class ClassRecord:
 
     @classmethod
     def from_json(cls, data: Any) -> ClassRecord:
-        """The record that `to_json` gave. Raises InputError naming the field that is wrong."""
+        """The record of `to_json`. Raises InputError naming the invalid field."""
         fields = _object(data, "classes")
         asked = _object(fields.get("asked"), "classes.asked")
         following = _object(fields.get("next"), "classes.next")
         pins = _object(fields.get("pins"), "classes.pins")
         return cls(
-            asked={name: _atoms_in(atoms, f"classes.asked.{name}") for name, atoms in asked.items()},
+            asked={
+                name: _requirements_in(requirements, f"classes.asked.{name}") for name, requirements in asked.items()
+            },
             next={
                 _segment(name, f"classes.next.{name}"): _number(value, f"classes.next.{name}", 1, CLASS_MASK)
                 for name, value in following.items()
@@ -76,43 +78,46 @@ def _entries(data: Any) -> tuple[ClassEntry, ...]:
         place = f"classes.classes[{index}]"
         fields = _object(item, place)
         number = _identity(fields.get("identity"), f"{place}.identity")
-        yes = _atoms_in(fields.get("yes"), f"{place}.yes")
-        no = _atoms_in(fields.get("no"), f"{place}.no")
+        yes = _requirements_in(fields.get("yes"), f"{place}.yes")
+        no = _requirements_in(fields.get("no"), f"{place}.no")
         namespace = fields.get("namespace")
         if number in found:
             _refuse(f"{place}.identity", f"{number:#x} is given to two classes")
         if not isinstance(namespace, str):
             _refuse(f"{place}.namespace", "a name was expected")
         if yes & no:
-            _refuse(place, "the same question is answered yes and no")
+            _refuse(place, "the same requirement is in yes and no")
         found[number] = ClassEntry(number, namespace, yes, no)
     return tuple(found.values())
 
 
-def _atoms_out(atoms: Iterable[Atom]) -> list[list[Any]]:
-    return [[atom.key, None if atom.values is None else sorted(atom.values)] for atom in sorted(atoms, key=atom_order)]
+def _requirements_out(requirements: Iterable[LabelRequirement]) -> list[list[Any]]:
+    return [
+        [requirement.key, None if requirement.values is None else sorted(requirement.values)]
+        for requirement in sorted(requirements, key=requirement_sort_key)
+    ]
 
 
-def _atoms_in(data: Any, place: str) -> frozenset[Atom]:
-    return frozenset(_atom_in(item, f"{place}[{index}]") for index, item in enumerate(_list(data, place)))
+def _requirements_in(data: Any, place: str) -> frozenset[LabelRequirement]:
+    return frozenset(_requirement_in(item, f"{place}[{index}]") for index, item in enumerate(_list(data, place)))
 
 
-def _atom_in(data: Any, place: str) -> Atom:
+def _requirement_in(data: Any, place: str) -> LabelRequirement:
     pair = _list(data, place)
     if len(pair) != 2 or not isinstance(pair[0], str):
         _refuse(place, "a label key and its values were expected")
     if pair[1] is None:
-        return Atom(pair[0])
+        return LabelRequirement(pair[0])
     values = _list(pair[1], place)
     if not all(isinstance(value, str) for value in values):
         _refuse(place, "label values are text")
-    return Atom(pair[0], frozenset(values))
+    return LabelRequirement(pair[0], frozenset(values))
 
 
 def _identity(data: Any, place: str) -> int:
     number = _number(data, place, 1, ALL_BITS)
     if segment_of(number) == RESERVED_SEGMENT or number & CLASS_MASK == UNKNOWN_CLASS:
-        _refuse(place, f"{number:#x} is no identity of a class")
+        _refuse(place, f"{number:#x} is not the identity of a class")
     return number
 
 

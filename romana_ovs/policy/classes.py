@@ -1,8 +1,8 @@
-"""Classes of pods: what policies can tell apart inside a segment, as numbers that rarely change.
+"""Allocates class numbers: classes are what policies can distinguish inside a segment, and keep their numbers.
 
-A class is one (segment, namespace, answer to every atom asked there); see docs/dataplane.md, "Identity".
-`ClassBook` is the one stateful thing in this package: it must remember which numbers it gave, but does no
-I/O, and equal calls in equal order give equal numbers.
+A class is one combination of segment, namespace and matches of the requirements used there (docs/dataplane.md,
+"Identity"). `ClassAllocator` is the only stateful part of this package, as it has to remember the numbers it gave. It
+does no I/O, and equal calls in equal order give equal numbers.
 """
 
 from __future__ import annotations
@@ -17,131 +17,130 @@ from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import CLASS_MASK, identity, segment_of
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.atoms import atom_order, atoms_by_namespace, holds
 from romana_ovs.policy.class_record import ClassEntry, ClassRecord
-from romana_ovs.policy.view import Atom, ClassInfo
+from romana_ovs.policy.requirements import requirement_sort_key, requirements_by_namespace
+from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
-__all__ = ["ClassBook", "atoms_by_namespace"]
+__all__ = ["ClassAllocator", "requirements_by_namespace"]
 
 FIRST_CLASS = 1
-NO_ATOMS: frozenset[Atom] = frozenset()
-Home = tuple[int, str]
-"""Where classes compete for a pod: (segment, namespace)."""
+NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
+ClassScope = tuple[int, str]
+"""(segment, namespace): a pod gets one of the classes of its scope."""
 
 
 @dataclass(slots=True, eq=False)
 class _Class:
-    """A class and its pods by label set. `yes` are the atoms that hold, `no` those that do not."""
+    """A class and its pods by label set. Its pods match the requirements `yes`, and do not match `no`."""
 
     number: int
-    home: Home
-    yes: frozenset[Atom]
-    no: frozenset[Atom]
+    scope: ClassScope
+    yes: frozenset[LabelRequirement]
+    no: frozenset[LabelRequirement]
     members: dict[Labels, set[PodKey]] = field(default_factory=dict)
 
     def info(self) -> ClassInfo:
-        truths = {atom: True for atom in self.yes} | {atom: False for atom in self.no}
-        ordered = {atom: truths[atom] for atom in sorted(truths, key=atom_order)}
-        return ClassInfo(self.home[1], MappingProxyType(ordered))
+        matches = {requirement: True for requirement in self.yes} | {requirement: False for requirement in self.no}
+        ordered = {requirement: matches[requirement] for requirement in sorted(matches, key=requirement_sort_key)}
+        return ClassInfo(self.scope[1], MappingProxyType(ordered))
 
 
 @dataclass(slots=True, eq=False)
 class _Candidates:
-    """The classes of one home: by what holds for them, and those from a file that do not answer everything."""
+    """The classes of one scope by what they match, and those from a file that lack the match of some requirement."""
 
-    complete: dict[frozenset[Atom], list[int]] = field(default_factory=dict)
+    complete: dict[frozenset[LabelRequirement], list[int]] = field(default_factory=dict)
     partial: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What a pod was when it was last seen."""
+class _Assignment:
+    """The class of a pod, and the properties that led to it."""
 
-    home: Home
+    scope: ClassScope
     labels: Labels
     of: _Class
 
 
-class ClassBook:
-    """Who is in which class. Every class answers exactly the atoms now asked in its namespace.
+class ClassAllocator:
+    """The class of each pod. Every class has a match for exactly the requirements in use in its namespace.
 
-    Classes read from a file have no pods yet: they stay hidden, and their numbers reserved, until a pod
-    that fits claims them or `settle` drops them.
+    Classes read from a file have no pods yet: they stay hidden, and their numbers reserved, until a pod that fits
+    claims them or `drop_unclaimed` drops them.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[str, frozenset[Atom]] = {}
+        self._asked: dict[str, frozenset[LabelRequirement]] = {}
         self._next: dict[int, int] = {}
         self._classes: dict[int, _Class] = {}
-        self._homes: dict[Home, _Candidates] = {}
+        self._scopes: dict[ClassScope, _Candidates] = {}
         self._segments_of: dict[str, set[int]] = {}
-        self._places: dict[PodKey, _Place] = {}
+        self._assignments: dict[PodKey, _Assignment] = {}
         self._pins: dict[PodKey, int] = {}
-        self._doubled: set[Home] = set()
+        self._doubled: set[ClassScope] = set()
         self._reserved: frozenset[int] = frozenset()
         self._infos: dict[int, ClassInfo] = {}
         self._frozen: Mapping[int, ClassInfo] | None = None
-        self._homeless: dict[PodKey, AddressError] = {}
+        self._unassigned: dict[PodKey, AddressError] = {}
 
-    def homeless(self) -> dict[PodKey, AddressError]:
-        """The pods that came to be in no class since the last call, and why."""
-        found, self._homeless = self._homeless, {}
+    def drain_unassigned(self) -> dict[PodKey, AddressError]:
+        """The pods that lost their class since the last call, and why."""
+        found, self._unassigned = self._unassigned, {}
         return found
 
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
-        """Every identity that a pod has, and what holds for it: the same frozen object until that changes."""
+        """Every identity in use with its class: the same frozen object until one changes."""
         if self._frozen is None:
             self._frozen = MappingProxyType(dict(sorted(self._infos.items())))
         return self._frozen
 
     def identity_of(self, pod: PodKey) -> int:
         """The identity of `pod`. Raises KeyError when it was never assigned, or was forgotten."""
-        return self._places[pod].of.number
+        return self._assignments[pod].of.number
 
     def reserve(self, identities: frozenset[int]) -> None:
-        """Takes `identities`, and no others any more, as not to be given: somebody may still know them."""
+        """Replaces the identities that must not be given, because some node may still know them."""
         self._reserved = identities
 
-    def require(self, atoms: Mapping[str, frozenset[Atom]]) -> frozenset[PodKey]:
-        """Takes `atoms` as what is asked now, and returns the pods whose identity that changed.
+    def set_requirements(self, requirements: Mapping[str, frozenset[LabelRequirement]]) -> frozenset[PodKey]:
+        """Replaces the requirements in use by namespace, and returns the pods whose identity changed.
 
-        A class splits where its pods answer a new atom differently: those that say no keep the number. Who should
-        leave when the segment has no number left is in no class any more, and among the `homeless`. Namespaces that
-        are absent from `atoms` are asked nothing.
+        A class splits if its pods differ in a new requirement: those that do not match keep the number. If the segment
+        has no number left, the others lose their class and come out of `drain_unassigned`.
         """
         moved: set[PodKey] = set()
-        for namespace in sorted(self._asked.keys() | atoms.keys()):
-            asked = atoms.get(namespace, NO_ATOMS)
-            if asked != self._asked.get(namespace, NO_ATOMS):
+        for namespace in sorted(self._asked.keys() | requirements.keys()):
+            asked = requirements.get(namespace, NO_REQUIREMENTS)
+            if asked != self._asked.get(namespace, NO_REQUIREMENTS):
                 moved.update(self._refine(namespace, asked))
-        self._asked = {namespace: asked for namespace, asked in atoms.items() if asked}
+        self._asked = {namespace: asked for namespace, asked in requirements.items() if asked}
         return frozenset(moved)
 
     def assign(self, pod: PodKey, *, segment: int, namespace: str, labels: Labels) -> int:
-        """The identity of `pod`, which is of this segment, namespace and labels from now on.
+        """The identity of `pod` with this segment, namespace and labels.
 
-        Its number changes only when its class does not fit it any more. Raises AddressError when the
+        Its number changes only if its class does not fit any more. Raises AddressError when the
         segment has no class number left.
         """
-        home = (segment, namespace)
-        place = self._places.get(pod)
-        if place is not None and place.home == home and place.labels == labels:
-            return place.of.number
+        scope = (segment, namespace)
+        assignment = self._assignments.get(pod)
+        if assignment is not None and assignment.scope == scope and assignment.labels == labels:
+            return assignment.of.number
         yes = self._answers(namespace, labels)
-        if place is not None and place.home == home and place.of.yes == yes:
-            target = place.of
+        if assignment is not None and assignment.scope == scope and assignment.of.yes == yes:
+            target = assignment.of
         else:
-            target = self._pinned(pod, home, yes) or self._fitting(home, yes) or self._new(home, yes)
-        if place is not None:
-            self._leave(pod, place, staying=target)
+            target = self._pinned(pod, scope, yes) or self._fitting(scope, yes) or self._new(scope, yes)
+        if assignment is not None:
+            self._leave(pod, assignment, staying=target)
         self._enter(pod, labels, target)
         return target.number
 
     def renumber(self, number: int) -> frozenset[PodKey]:
         """Gives the class with this identity another number, and returns its pods. Raises AddressError as `assign`."""
         old = self._classes[number]
-        new = self._new(old.home, old.yes)
+        new = self._new(old.scope, old.yes)
         for labels, pods in old.members.items():
             for pod in pods:
                 self._enter(pod, labels, new)
@@ -150,25 +149,25 @@ class ClassBook:
         return frozenset(pod for pods in new.members.values() for pod in pods)
 
     def forget(self, pod: PodKey) -> None:
-        """Drops `pod`, and its class when that was its last pod. Unknown pods are fine."""
+        """Drops `pod`, and its class with the last pod. Unknown pods are ignored."""
         self._pins.pop(pod, None)
-        place = self._places.pop(pod, None)
-        if place is not None:
-            self._leave(pod, place, staying=None)
+        assignment = self._assignments.pop(pod, None)
+        if assignment is not None:
+            self._leave(pod, assignment, staying=None)
 
-    def settle(self) -> None:
-        """Drops the classes from a file that no pod claimed: every pod has been assigned by now."""
+    def drop_unclaimed(self) -> None:
+        """Drops the classes from a file that no pod claimed, after every pod was assigned."""
         self._pins.clear()
         for found in [found for found in self._classes.values() if not found.members]:
             self._drop(found)
 
     def to_json(self) -> dict[str, Any]:
-        """All that must survive a restart for every pod to get its number again (`ClassBook.from_json`).
+        """The state by which every pod gets its number again after a restart (`ClassAllocator.from_json`).
 
-        Pods are named only where the rule "lowest number that fits" would not find their class.
+        It names a pod only if the rule "lowest number that fits" would not find its class.
         """
         entries = (
-            ClassEntry(number, found.home[1], found.yes, found.no) for number, found in sorted(self._classes.items())
+            ClassEntry(number, found.scope[1], found.yes, found.no) for number, found in sorted(self._classes.items())
         )
         return ClassRecord(self._asked, self._next, tuple(entries), self.pins).to_json()
 
@@ -183,36 +182,38 @@ class ClassBook:
         return MappingProxyType(self._next)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ClassBook:
-        """The book that `to_json` described. Raises InputError naming the field that is wrong."""
+    def from_json(cls, data: Mapping[str, Any]) -> ClassAllocator:
+        """The allocator with the state of `to_json`. Raises InputError naming the invalid field."""
         return cls.of(ClassRecord.from_json(data))
 
     @classmethod
-    def of(cls, record: ClassRecord) -> ClassBook:
-        """The book of which `record` was made."""
-        book = cls()
-        book._asked.update(record.asked)
-        book._next.update(record.next)
-        book._pins.update(record.pins)
+    def of(cls, record: ClassRecord) -> ClassAllocator:
+        """The allocator with the state of `record`."""
+        allocator = cls()
+        allocator._asked.update(record.asked)
+        allocator._next.update(record.next)
+        allocator._pins.update(record.pins)
         for entry in record.classes:
-            asked = book._asked.get(entry.namespace, NO_ATOMS)
-            home = (segment_of(entry.identity), entry.namespace)
-            book._add(_Class(entry.identity, home, entry.yes & asked, entry.no & asked))
-        return book
+            asked = allocator._asked.get(entry.namespace, NO_REQUIREMENTS)
+            scope = (segment_of(entry.identity), entry.namespace)
+            allocator._add(_Class(entry.identity, scope, entry.yes & asked, entry.no & asked))
+        return allocator
 
-    def _answers(self, namespace: str, labels: Labels) -> frozenset[Atom]:
-        return frozenset(atom for atom in self._asked.get(namespace, NO_ATOMS) if holds(atom, labels))
+    def _answers(self, namespace: str, labels: Labels) -> frozenset[LabelRequirement]:
+        return frozenset(
+            requirement for requirement in self._asked.get(namespace, NO_REQUIREMENTS) if requirement.matches(labels)
+        )
 
-    def _pinned(self, pod: PodKey, home: Home, yes: frozenset[Atom]) -> _Class | None:
-        """The class that the file names for this pod, while it fits."""
+    def _pinned(self, pod: PodKey, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
+        """The class that the file has for this pod, if it fits."""
         found = self._classes.get(self._pins.pop(pod, 0))
-        if found is None or found.home != home or not self._fits(found, yes):
+        if found is None or found.scope != scope or not self._fits(found, yes):
             return None
         return self._completed(found, yes)
 
-    def _fitting(self, home: Home, yes: frozenset[Atom]) -> _Class | None:
-        """The lowest class of `home` that answers as a pod of which exactly `yes` hold."""
-        candidates = self._homes.get(home)
+    def _fitting(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
+        """The lowest class of `scope` for a pod that matches exactly `yes`."""
+        candidates = self._scopes.get(scope)
         if candidates is None:
             return None
         if yes in candidates.complete:
@@ -223,23 +224,23 @@ class ClassBook:
         return None
 
     @staticmethod
-    def _fits(found: _Class, yes: frozenset[Atom]) -> bool:
+    def _fits(found: _Class, yes: frozenset[LabelRequirement]) -> bool:
         return found.yes <= yes and not found.no & yes
 
-    def _completed(self, found: _Class, yes: frozenset[Atom]) -> _Class:
-        """`found`, which now answers all that is asked."""
+    def _completed(self, found: _Class, yes: frozenset[LabelRequirement]) -> _Class:
+        """`found`, with a match for all requirements in use."""
         if found.yes != yes or not self._complete(found):
             self._unlist(found)
-            found.yes, found.no = yes, self._asked.get(found.home[1], NO_ATOMS) - yes
+            found.yes, found.no = yes, self._asked.get(found.scope[1], NO_REQUIREMENTS) - yes
             self._list(found)
         return found
 
     def _complete(self, found: _Class) -> bool:
-        return len(found.yes) + len(found.no) == len(self._asked.get(found.home[1], NO_ATOMS))
+        return len(found.yes) + len(found.no) == len(self._asked.get(found.scope[1], NO_REQUIREMENTS))
 
-    def _new(self, home: Home, yes: frozenset[Atom]) -> _Class:
-        number = self._free_number(home[0])
-        found = _Class(number, home, yes, self._asked.get(home[1], NO_ATOMS) - yes)
+    def _new(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class:
+        number = self._free_number(scope[0])
+        found = _Class(number, scope, yes, self._asked.get(scope[1], NO_REQUIREMENTS) - yes)
         self._add(found)
         return found
 
@@ -255,33 +256,33 @@ class ClassBook:
 
     def _add(self, found: _Class) -> None:
         self._classes[found.number] = found
-        self._segments_of.setdefault(found.home[1], set()).add(found.home[0])
-        self._homes.setdefault(found.home, _Candidates())
+        self._segments_of.setdefault(found.scope[1], set()).add(found.scope[0])
+        self._scopes.setdefault(found.scope, _Candidates())
         self._list(found)
 
     def _drop(self, found: _Class) -> None:
         del self._classes[found.number]
         self._unlist(found)
-        candidates = self._homes[found.home]
+        candidates = self._scopes[found.scope]
         if not candidates.complete and not candidates.partial:
-            del self._homes[found.home]
-            self._doubled.discard(found.home)
-            self._segments_of[found.home[1]].discard(found.home[0])
+            del self._scopes[found.scope]
+            self._doubled.discard(found.scope)
+            self._segments_of[found.scope[1]].discard(found.scope[0])
         if self._infos.pop(found.number, None) is not None:
             self._frozen = None
 
     def _list(self, found: _Class) -> None:
-        candidates = self._homes[found.home]
+        candidates = self._scopes[found.scope]
         if self._complete(found):
             numbers = candidates.complete.setdefault(found.yes, [])
             insort(numbers, found.number)
             if len(numbers) > 1:
-                self._doubled.add(found.home)
+                self._doubled.add(found.scope)
         else:
             insort(candidates.partial, found.number)
 
     def _unlist(self, found: _Class) -> None:
-        candidates = self._homes[found.home]
+        candidates = self._scopes[found.scope]
         if found.number in candidates.partial:
             candidates.partial.remove(found.number)
             return
@@ -292,65 +293,69 @@ class ClassBook:
 
     def _enter(self, pod: PodKey, labels: Labels, target: _Class) -> None:
         target.members.setdefault(labels, set()).add(pod)
-        self._places[pod] = _Place(target.home, labels, target)
+        self._assignments[pod] = _Assignment(target.scope, labels, target)
         if target.number not in self._infos:
             self._publish(target)
 
-    def _leave(self, pod: PodKey, place: _Place, *, staying: _Class | None) -> None:
-        members = place.of.members
-        members[place.labels].discard(pod)
-        if not members[place.labels]:
-            del members[place.labels]
-        if not members and place.of is not staying:
-            self._drop(place.of)
+    def _leave(self, pod: PodKey, assignment: _Assignment, *, staying: _Class | None) -> None:
+        members = assignment.of.members
+        members[assignment.labels].discard(pod)
+        if not members[assignment.labels]:
+            del members[assignment.labels]
+        if not members and assignment.of is not staying:
+            self._drop(assignment.of)
 
     def _publish(self, found: _Class) -> None:
         self._infos[found.number] = found.info()
         self._frozen = None
 
-    def _refine(self, namespace: str, asked: frozenset[Atom]) -> Iterator[PodKey]:
-        """Brings the classes of `namespace` to `asked`; yields the pods that had to move."""
+    def _refine(self, namespace: str, asked: frozenset[LabelRequirement]) -> Iterator[PodKey]:
+        """Splits the classes of `namespace` by the requirements `asked`; yields the pods that changed class."""
         self._asked[namespace] = asked
         for segment in sorted(self._segments_of.get(namespace, ())):
-            home = (segment, namespace)
-            numbers = self._numbers(home)
-            self._homes[home] = _Candidates()
-            self._doubled.discard(home)
-            leaving: list[tuple[frozenset[Atom], dict[Labels, set[PodKey]]]] = []
+            scope = (segment, namespace)
+            numbers = self._numbers(scope)
+            self._scopes[scope] = _Candidates()
+            self._doubled.discard(scope)
+            leaving: list[tuple[frozenset[LabelRequirement], dict[Labels, set[PodKey]]]] = []
             for number in numbers:
                 leaving += self._split(self._classes[number], asked)
                 self._list(self._classes[number])
             for yes, members in leaving:
                 try:
-                    target = self._fitting(home, yes) or self._new(home, yes)
-                except AddressError as refused:
-                    self._evict(members, refused)
+                    target = self._fitting(scope, yes) or self._new(scope, yes)
+                except AddressError as error:
+                    self._evict(members, error)
                     continue
                 for labels, pods in members.items():
                     for pod in pods:
                         self._enter(pod, labels, target)
                     yield from pods
 
-    def _evict(self, members: Mapping[Labels, set[PodKey]], refused: AddressError) -> None:
+    def _evict(self, members: Mapping[Labels, set[PodKey]], error: AddressError) -> None:
         for pod in (pod for pods in members.values() for pod in pods):
-            del self._places[pod]
-            self._homeless[pod] = refused
+            del self._assignments[pod]
+            self._unassigned[pod] = error
 
-    def _numbers(self, home: Home) -> list[int]:
-        candidates = self._homes[home]
+    def _numbers(self, scope: ClassScope) -> list[int]:
+        candidates = self._scopes[scope]
         return sorted([number for numbers in candidates.complete.values() for number in numbers] + candidates.partial)
 
-    def _split(self, found: _Class, asked: frozenset[Atom]) -> list[tuple[frozenset[Atom], dict[Labels, set[PodKey]]]]:
-        """Makes `found` answer `asked` for the pods that keep it; returns the others by what holds for them."""
-        added = sorted(asked - found.yes - found.no, key=atom_order)
+    def _split(
+        self, found: _Class, asked: frozenset[LabelRequirement]
+    ) -> list[tuple[frozenset[LabelRequirement], dict[Labels, set[PodKey]]]]:
+        """Gives `found` the matches of the pods that keep it; returns the other pods by what they match."""
+        added = sorted(asked - found.yes - found.no, key=requirement_sort_key)
         found.yes, found.no = found.yes & asked, found.no & asked
-        parts: dict[frozenset[Atom], dict[Labels, set[PodKey]]] = {}
+        parts: dict[frozenset[LabelRequirement], dict[Labels, set[PodKey]]] = {}
         for labels, pods in found.members.items():
-            parts.setdefault(frozenset(atom for atom in added if holds(atom, labels)), {})[labels] = pods
+            parts.setdefault(frozenset(requirement for requirement in added if requirement.matches(labels)), {})[
+                labels
+            ] = pods
         if not parts:
             return []
-        # Comparing atom by atom, no before yes: the smallest part is the one that keeps the number.
-        first, *others = sorted(parts, key=lambda part: [atom in part for atom in added])
+        # Ordered requirement by requirement, no before yes: the first part keeps the number.
+        first, *others = sorted(parts, key=lambda part: [requirement in part for requirement in added])
         base = found.yes
         found.members = parts[first]
         found.yes, found.no = base | first, asked - base - first
@@ -359,7 +364,7 @@ class ClassBook:
 
     def _all_pins(self) -> Iterator[tuple[PodKey, int]]:
         yield from self._pins.items()
-        for home in sorted(self._doubled):
-            for numbers in self._homes[home].complete.values():
+        for scope in sorted(self._doubled):
+            for numbers in self._scopes[scope].complete.values():
                 for number in numbers[1:]:
                     yield from ((pod, number) for pods in self._classes[number].members.values() for pod in pods)

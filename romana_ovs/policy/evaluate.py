@@ -1,10 +1,10 @@
-"""What is allowed, as plain code over cluster objects: the reference meaning of everything that we compile.
+"""Evaluates whether a connection is allowed, by plain code over cluster objects: the reference of the compiled tables.
 
 Written from docs/design.md section 5 and the text of the Kubernetes API, which is quoted beside the checks:
   [types] the field comments of networking.k8s.io/v1 NetworkPolicy
   [docs]  https://kubernetes.io/docs/concepts/services-networking/network-policies/
-It knows nothing of normal forms, identities or OpenFlow. Fragments and replies are not its business: a
-reply is allowed exactly while its connection is.
+It uses neither the normal form nor identities nor OpenFlow. It does not cover fragments and replies: a reply is allowed
+while its connection is.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.settings import Isolation
 from romana_ovs.policy import explain
-from romana_ovs.policy.explain import Decision, RuleRef, Side
+from romana_ovs.policy.explain import Decision, DirectionResult, RuleRef
 
-__all__ = ["Decision", "Party", "Reference", "RuleRef", "allowed", "decide"]
+__all__ = ["Decision", "TrafficPeer", "Reference", "RuleRef", "allowed", "decide"]
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
-    """One end of a connection with all that decides about it; `pod` is None for nodes and outside addresses.
+class TrafficPeer:
+    """One end of a connection with its policies; `pod` is None for nodes and outside addresses.
 
-    `ingress` and `egress` are the policies that select the pod in that direction. `absent` says why this
-    pod takes part in nothing at all, and is empty otherwise.
+    `ingress` and `egress` are the policies that select the pod in that direction. `absent` says why this pod has no
+    network, and is empty otherwise.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The meaning of one cluster, ready to be asked many times. Make it with `of`."""
+    """Evaluates connections of one cluster. Construct it with `of`."""
 
     cluster: Cluster
     addresses: Mapping[PodKey, IPv4Address]
@@ -62,7 +62,7 @@ class Reference:
 
     @classmethod
     def of(cls, cluster: Cluster, addresses: Mapping[PodKey, IPv4Address]) -> Reference:
-        """The meaning of `cluster` while its pods have `addresses` (those only matter to ipBlock)."""
+        """The evaluation of `cluster`, whose pods have `addresses` (only ipBlock depends on these)."""
         found: dict[str, list[Policy]] = {}
         for _, policy in sorted(cluster.policies.items()):
             found.setdefault(policy.namespace, []).append(policy)
@@ -70,80 +70,82 @@ class Reference:
 
     def decide(self, connection: Connection) -> Decision:
         """Whether `connection` may be opened and why; raises InputError for a pod that does not exist."""
-        source, destination = self.party(connection.source), self.party(connection.destination)
-        early = self._before_policies(source, destination)
-        decision = early or self._by_policies(source, destination, connection.port)
+        source, destination = self.traffic_peer(connection.source), self.traffic_peer(connection.destination)
+        decided = self._before_policies(source, destination)
+        decision = decided or self._by_policies(source, destination, connection.port)
         reason = explain.sentence(connection, decision.allowed, decision.reason)
         return Decision(decision.allowed, reason, decision.rules)
 
     def allowed(self, connection: Connection) -> bool:
         """The same answer as `decide` without the reason; raises InputError for a pod that does not exist."""
-        return self.lets(self.party(connection.source), self.party(connection.destination), connection.port)
+        return self.allows(
+            self.traffic_peer(connection.source), self.traffic_peer(connection.destination), connection.port
+        )
 
-    def lets(self, source: Party, destination: Party, port: PortRef) -> bool:
+    def allows(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> bool:
         """The same answer for two ends that are looked up already."""
-        early = self._before_policies(source, destination)
-        if early is not None:
-            return early.allowed
+        decided = self._before_policies(source, destination)
+        if decided is not None:
+            return decided.allowed
         # [docs] "both the egress policy on the source pod and the ingress policy on the destination pod need to
         # allow the connection. If either side does not allow the connection, it will not happen."
-        return self.lets_out(source, destination, port) and self.lets_in(source, destination, port)
+        return self.allows_egress(source, destination, port) and self.allows_ingress(source, destination, port)
 
-    def lets_out(self, source: Party, destination: Party, port: PortRef) -> bool:
+    def allows_egress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> bool:
         """Whether the policies of the source allow it (step 6, egress)."""
         return not source.egress or any(self._egress(source, destination, port))
 
-    def lets_in(self, source: Party, destination: Party, port: PortRef) -> bool:
+    def allows_ingress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> bool:
         """Whether the policies of the destination, or else its isolation level, allow it (steps 6 and 7)."""
         if destination.ingress:
             return any(self._ingress(source, destination, port))
-        return self._isolation_lets(source, destination)
+        return self._isolation_allows(source, destination)
 
-    def separated(self, source: Party, destination: Party) -> bool:
+    def tenants_separated(self, source: TrafficPeer, destination: TrafficPeer) -> bool:
         """Whether tenants alone forbid it (step 5), for two ends that are not a pod and its own node."""
         if self.cluster.settings.isolation is Isolation.NONE:
             return False
-        if any(party.pod is not None and party.segment.tenant == NO_TENANT for party in (source, destination)):
+        if any(end.pod is not None and end.segment.tenant == NO_TENANT for end in (source, destination)):
             return True
         if source.pod is None or destination.pod is None:
             return False
         return source.segment.tenant != destination.segment.tenant and not self._shared(destination)
 
-    def party(self, endpoint: Endpoint) -> Party:
-        """All that decides about `endpoint`; raises InputError for a pod that does not exist."""
+    def traffic_peer(self, endpoint: Endpoint) -> TrafficPeer:
+        """`endpoint` with its policies; raises InputError for a pod that does not exist."""
         if endpoint.pod is None:
-            return Party(str(endpoint), node=endpoint.node, address=endpoint.address)
+            return TrafficPeer(str(endpoint), node=endpoint.node, address=endpoint.address)
         pod = self.cluster.pods.get(endpoint.pod)
         if pod is None:
             raise InputError.because(f"there is no pod {endpoint.pod}")
         if pod.finished:
-            return Party(pod.key, absent=f"pod {pod.key} has finished and takes part in nothing")
+            return TrafficPeer(pod.key, absent=f"pod {pod.key} has finished and takes part in nothing")
         if pod.host_network:
             # [docs] leaves it open how policies see such pods and names this as the most common way: they are
             # treated like the node they run on, so selectors do not match them and an ipBlock may.
             node = endpoint_of(pod, self.cluster)
-            return Party(f"{pod.key} (on the network of node {pod.node})", node=node.node, address=node.address)
+            return TrafficPeer(f"{pod.key} (on the network of node {pod.node})", node=node.node, address=node.address)
         if not pod.networked:
-            return Party(pod.key, absent=f"pod {pod.key} has no address (yet)")
+            return TrafficPeer(pod.key, absent=f"pod {pod.key} has no address (yet)")
         selecting = [each for each in self.policies.get(pod.namespace, ()) if _selects(each, pod, self.cluster)]
-        return Party(
+        return TrafficPeer(
             pod.key,
             pod=pod,
             node=pod.node,
             address=self.addresses.get(pod.key, pod.address),
             segment=self.cluster.segment_of(pod),
             # [types] "policyTypes ... is a list of rule types that the NetworkPolicy relates to"
-            ingress=tuple(each for each in selecting if _names(each, Direction.INGRESS)),
+            ingress=tuple(each for each in selecting if _isolates(each, Direction.INGRESS)),
             egress=tuple(
-                each for each in selecting if isinstance(each, KubernetesPolicy) and _names(each, Direction.EGRESS)
+                each for each in selecting if isinstance(each, KubernetesPolicy) and _isolates(each, Direction.EGRESS)
             ),
         )
 
-    def _before_policies(self, source: Party, destination: Party) -> Decision | None:
+    def _before_policies(self, source: TrafficPeer, destination: TrafficPeer) -> Decision | None:
         """Steps 1, 3 and 5, in this order; None when none of them decides."""
-        for party in (source, destination):
-            if party.absent:
-                return Decision(False, party.absent)
+        for end in (source, destination):
+            if end.absent:
+                return Decision(False, end.absent)
         if source.pod is None and destination.pod is None:
             return Decision(True, "neither end is a pod, so it is not this cluster's network that decides")
         if source.pod is not None and destination.pod is not None and source.pod.key == destination.pod.key:
@@ -154,41 +156,45 @@ class Reference:
             # address of the Pod or the node"
             why = f"node {source.node} and the pods that run on it always reach each other"
             return Decision(True, why, (RuleRef(explain.NODE, "", source.node),))
-        if self.separated(source, destination):
-            return _tenants_apart(source, destination)
+        if self.tenants_separated(source, destination):
+            return _separate_tenants(source, destination)
         return None
 
-    def _by_policies(self, source: Party, destination: Party, port: PortRef) -> Decision:
+    def _by_policies(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Decision:
         """Steps 6 and 7."""
-        egress = Side(tuple(each.key for each in source.egress), tuple(self._egress(source, destination, port)))
-        ingress = Side(tuple(each.key for each in destination.ingress), tuple(self._ingress(source, destination, port)))
-        if egress.refuses or ingress.refuses:
-            refusing = [key for side in (egress, ingress) if side.refuses for key in side.selecting]
-            why = explain.refusals(egress, ingress, (source.name, destination.name))
-            return Decision(False, why, tuple(map(RuleRef.of, refusing)))
+        egress = DirectionResult(
+            tuple(each.key for each in source.egress), tuple(self._egress(source, destination, port))
+        )
+        ingress = DirectionResult(
+            tuple(each.key for each in destination.ingress), tuple(self._ingress(source, destination, port))
+        )
+        if egress.denies or ingress.denies:
+            denying = [key for side in (egress, ingress) if side.denies for key in side.selecting]
+            why = explain.denials(egress, ingress, (source.name, destination.name))
+            return Decision(False, why, tuple(map(RuleRef.of, denying)))
         rules = egress.admitting + ingress.admitting
-        said = [explain.permissions(egress, ingress)] if rules else []
+        reasons = [explain.permissions(egress, ingress)] if rules else []
         if destination.pod is None:
-            said = said or [f"no policy selects {source.name} for egress"]
+            reasons = reasons or [f"no policy selects {source.name} for egress"]
         elif not ingress.selecting and source.pod is None:
-            said.append(f"no policy selects {destination.name} for ingress")
+            reasons.append(f"no policy selects {destination.name} for ingress")
         elif not ingress.selecting:
             decision = self._by_isolation(source, destination)
             if not decision.allowed:
                 return decision
-            said.append(decision.reason)
+            reasons.append(decision.reason)
             rules += decision.rules
-        return Decision(True, ", and ".join(said), rules)
+        return Decision(True, ", and ".join(reasons), rules)
 
-    def _by_isolation(self, source: Party, destination: Party) -> Decision:
+    def _by_isolation(self, source: TrafficPeer, destination: TrafficPeer) -> Decision:
         """Step 7: "the isolation level, for ingress from other pods (a shared tenant's pods: from every tenant's)"."""
-        admitted = self._isolation_lets(source, destination)
+        admitted = self._isolation_allows(source, destination)
         level = self.cluster.settings.isolation.value
         shared = self._shared(destination) and level != Isolation.NONE.value
         why = explain.isolation(level, destination.name, segment=destination.segment, admitted=admitted, shared=shared)
         return Decision(admitted, why, (RuleRef(explain.ISOLATION, "", level),))
 
-    def _isolation_lets(self, source: Party, destination: Party) -> bool:
+    def _isolation_allows(self, source: TrafficPeer, destination: TrafficPeer) -> bool:
         if source.pod is None or destination.pod is None or self._shared(destination):
             return True
         if self.cluster.settings.isolation is Isolation.TIER:
@@ -197,17 +203,17 @@ class Reference:
             return source.segment.tenant == destination.segment.tenant
         return True
 
-    def _shared(self, party: Party) -> bool:
-        return party.segment.tenant != NO_TENANT and party.segment.tenant in self.cluster.settings.shared_tenants
+    def _shared(self, end: TrafficPeer) -> bool:
+        return end.segment.tenant != NO_TENANT and end.segment.tenant in self.cluster.settings.shared_tenants
 
-    def _egress(self, source: Party, destination: Party, port: PortRef) -> Iterator[RuleRef]:
+    def _egress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Iterator[RuleRef]:
         """Every egress rule of the source's policies that admits the connection."""
         for policy in source.egress:
             for index, rule in enumerate(policy.egress):
                 if _ports_match(rule.ports, port, destination) and self._peers_match(rule.peers, policy, destination):
                     yield RuleRef.of(policy.key, f"egress[{index}]")
 
-    def _ingress(self, source: Party, destination: Party, port: PortRef) -> Iterator[RuleRef]:
+    def _ingress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Iterator[RuleRef]:
         """Every ingress rule of the destination's policies that admits the connection.
 
         [types] "Traffic is allowed to a pod ... if the traffic matches at least one ingress rule across all of the
@@ -221,8 +227,10 @@ class Reference:
                 if _ports_match(rule.ports, port, destination) and self._peers_match(rule.peers, policy, source):
                     yield RuleRef.of(policy.key, f"ingress[{index}]")
 
-    def _romana(self, policy: RomanaPolicy, source: Party, destination: Party, port: PortRef) -> Iterator[RuleRef]:
-        """The rules of a Romana policy that admit it; one that speaks for no tenant is invalid and admits nothing."""
+    def _romana(
+        self, policy: RomanaPolicy, source: TrafficPeer, destination: TrafficPeer, port: PortRef
+    ) -> Iterator[RuleRef]:
+        """The rules of a Romana policy that admit it; a policy without tenant is invalid and admits nothing."""
         tenant = self.cluster.tenant_of_policy(policy)
         if tenant == NO_TENANT:
             return
@@ -236,13 +244,13 @@ class Reference:
             if known and _ports_match(rule.ports, port, destination):
                 yield RuleRef.of(policy.key, f"allowIncoming[{index}]")
 
-    def _peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, other: Party) -> bool:
+    def _peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, other: TrafficPeer) -> bool:
         # [types] "If this field is empty or missing, this rule matches all sources (traffic not restricted by
         # source). If this field is present and contains at least one item, this rule allows traffic only if the
         # traffic matches at least one item in the from list." The same of `to` and destinations.
         return not peers or any(self._peer_matches(peer, policy, other) for peer in peers)
 
-    def _peer_matches(self, peer: PolicyPeer, policy: KubernetesPolicy, other: Party) -> bool:
+    def _peer_matches(self, peer: PolicyPeer, policy: KubernetesPolicy, other: TrafficPeer) -> bool:
         selectors = (peer.pods, peer.namespaces)
         if peer.ip_block is not None:
             # [types] "ipBlock ... If this field is set then neither of the other fields can be."
@@ -264,14 +272,14 @@ class Reference:
 def decide(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], connection: Connection) -> Decision:
     """Whether `connection` may be opened, why, and by which rules.
 
-    `addresses` holds the pods' own addresses; only ipBlock asks for them. Raises InputError for a pod that
+    `addresses` are the pods' own addresses; only ipBlock depends on them. Raises InputError for a pod that
     does not exist.
     """
     return Reference.of(cluster, addresses).decide(connection)
 
 
 def allowed(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], connection: Connection) -> bool:
-    """The answer of `decide` alone, sooner."""
+    """The answer of `decide` without the reason, faster."""
     return Reference.of(cluster, addresses).allowed(connection)
 
 
@@ -287,14 +295,14 @@ def _selects(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
     return cluster.tenant_of_policy(policy) in (NO_TENANT, cluster.tenant_of(pod))
 
 
-def _names(policy: Policy, direction: Direction) -> bool:
+def _isolates(policy: Policy, direction: Direction) -> bool:
     """Whether the policy isolates in this direction; Romana's know ingress only."""
     if isinstance(policy, KubernetesPolicy):
         return direction in policy.directions
     return direction is Direction.INGRESS
 
 
-def _ports_match(ports: tuple[PolicyPort, ...], port: PortRef, destination: Party) -> bool:
+def _ports_match(ports: tuple[PolicyPort, ...], port: PortRef, destination: TrafficPeer) -> bool:
     """[types] "If this field is empty or missing, this rule matches all ports (traffic not restricted by port).
 
     If this field is present and contains at least one item, then this rule allows traffic only if the traffic
@@ -303,7 +311,7 @@ def _ports_match(ports: tuple[PolicyPort, ...], port: PortRef, destination: Part
     return not ports or any(_port_matches(entry, port, destination) for entry in ports)
 
 
-def _port_matches(entry: PolicyPort, port: PortRef, destination: Party) -> bool:
+def _port_matches(entry: PolicyPort, port: PortRef, destination: TrafficPeer) -> bool:
     # [types] "protocol represents the protocol (TCP, UDP, or SCTP) which traffic must match."
     if entry.protocol is not port.protocol or port.port is None:
         return False
@@ -326,8 +334,8 @@ def _block_holds(block: IpBlock, address: IPv4Address | None) -> bool:
     return not any(address in excluded for excluded in block.excepts)
 
 
-def _tenants_apart(source: Party, destination: Party) -> Decision:
-    without = [party.name for party in (source, destination) if party.pod is not None and not party.segment.tenant]
+def _separate_tenants(source: TrafficPeer, destination: TrafficPeer) -> Decision:
+    without = [end.name for end in (source, destination) if end.pod is not None and not end.segment.tenant]
     rule = (RuleRef(explain.TENANT, "", destination.segment.tenant or source.segment.tenant),)
     if without:
         verb = (

@@ -1,4 +1,4 @@
-"""The words for a decision: one sentence, and the rules that it rests on."""
+"""Explains a decision in one sentence, with the rules that made it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ISOLATION = "Isolation"
 
 
 class RuleRef(NamedTuple):
-    """What decided: a policy's kind, namespace and name with its rule (`ingress[0]`), or one of the kinds above.
+    """A rule that decided: a policy's kind, namespace and name with its rule (`ingress[0]`), or one of the kinds above.
 
-    `rule` is empty where a policy decided by selecting a pod and admitting nothing that fits.
+    `rule` is empty if a policy decided by selecting a pod and not admitting the connection.
     """
 
     kind: str
@@ -38,9 +38,9 @@ class RuleRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a connection may be opened, the sentence that says why, and the rules it rests on.
+    """Whether a connection may be opened, a sentence with the reason, and the rules that decided.
 
-    `rules` is empty where nothing restricts the connection, or where there is no such end.
+    `rules` is empty if nothing restricts the connection, or if it has no such end.
     """
 
     allowed: bool
@@ -49,47 +49,47 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """What the policies of one direction say: which select the pod, and which of their rules admit the connection."""
+class DirectionResult:
+    """One direction: the policies that select the pod, and their rules that admit the connection."""
 
     selecting: tuple[PolicyKey, ...] = ()
     admitting: tuple[RuleRef, ...] = ()
 
     @property
-    def refuses(self) -> bool:
+    def denies(self) -> bool:
         """Whether some policy selects the pod and none admits the connection."""
         return bool(self.selecting) and not self.admitting
 
 
 def sentence(connection: object, allowed: bool, why: str) -> str:
-    """The whole sentence about `connection`."""
+    """The complete sentence about `connection`."""
     return f"{connection} is {'allowed' if allowed else 'dropped'}: {why}."
 
 
-def refusals(egress: Side, ingress: Side, ends: tuple[str, str]) -> str:
-    """Why policies drop it; `ends` are the names of source and destination, at least one side refuses."""
-    said = []
+def denials(egress: DirectionResult, ingress: DirectionResult, ends: tuple[str, str]) -> str:
+    """Why policies drop it; `ends` are the names of source and destination. At least one side denies."""
+    reasons = []
     for side, word, end in ((egress, "egress", ends[0]), (ingress, "ingress", ends[1])):
-        if side.refuses:
+        if side.denies:
             several = len(side.selecting) > 1
-            said.append(
+            reasons.append(
                 f"{listing(side.selecting)} {'select' if several else 'selects'} {end} for {word} "
                 f"and {'none of them has' if several else 'has no'} {'a ' if several else ''}rule that admits it"
             )
-    return ", and ".join(said)
+    return ", and ".join(reasons)
 
 
-def permissions(egress: Side, ingress: Side) -> str:
-    """Which rules let it out and in, as far as policies decide; empty when they do not."""
-    said = []
+def permissions(egress: DirectionResult, ingress: DirectionResult) -> str:
+    """The rules that let it out and in; empty if no policy decides."""
+    reasons = []
     for side, word in ((egress, "out"), (ingress, "in")):
         if side.admitting:
-            said.append(f"{listing(side.admitting)} {'let' if len(side.admitting) > 1 else 'lets'} it {word}")
-    return " and ".join(said)
+            reasons.append(f"{listing(side.admitting)} {'let' if len(side.admitting) > 1 else 'lets'} it {word}")
+    return " and ".join(reasons)
 
 
 def isolation(level: str, destination: str, *, segment: SegmentKey, admitted: bool, shared: bool) -> str:
-    """What the isolation level says of a destination that no policy selects for ingress."""
+    """The decision of the isolation level for a destination that no policy selects for ingress."""
     start = f"no policy selects {destination} for ingress"
     if shared:
         return f"{start} and tenant {segment.tenant} is shared, so every tenant's pods may connect to it"

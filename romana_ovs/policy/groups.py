@@ -1,7 +1,7 @@
-"""Permissions as groups with stable numbers: equal content is one group, on every run and every node.
+"""Forms permission groups with stable numbers: equal permissions are one group, on every run and every node.
 
-A group is numbered by the rules behind it, not by the identities that these mean at the moment: a class that is new
-to the cluster adds rows to a group and leaves all its others, and the rows of the pods that are in it, as they are.
+A group number depends on the rules, not on the identities that their selectors match at the moment. So a class that is
+new to the cluster adds rows to a group, and does not change its other rows or the rows of its pods.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Digest = bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An `Allow` with the digest of its content and its place in the order of a group."""
+class HashedAllow:
+    """An `Allow` with the digest of its content and its sort key."""
 
     allow: Allow
     digest: Digest
@@ -31,104 +31,106 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """One pod's group before it has a number: its permissions in canonical order, and a digest of all of it.
+class GroupSpec:
+    """A permission group without its number: its permissions in canonical order, and a digest of them.
 
-    `name` is what its number is made from: in one view, drafts of one name have the same content.
+    The number is the hash of `key`. Within one view, specs with equal keys have equal content.
     """
 
     digest: Digest
-    name: Digest
+    key: Digest
     first: tuple[Allow, ...]
     second: tuple[Allow, ...] = ()
     deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
+class PodGroups:
     """The two groups of one pod; `client` None: no egress policy selects it."""
 
-    server: Draft
-    client: Draft | None
+    server: GroupSpec
+    client: GroupSpec | None
 
 
-def entry(allow: Allow) -> Entry:
+def hashed(allow: Allow) -> HashedAllow:
     """`allow` with a digest of its canonical text."""
     digest = blake2b(_text(allow).encode(), digest_size=_DIGEST_BYTES).digest()
     origin = allow.origin
-    return Entry(allow, digest, (origin.kind, origin.namespace, origin.name, origin.rule, digest))
+    return HashedAllow(allow, digest, (origin.kind, origin.namespace, origin.name, origin.rule, digest))
 
 
-def grants_name(kind: str, grants: Iterable[Grant], tenant: str | None) -> Digest:
-    """What `grants` say whoever their peers are at the moment; selectors mean pods of `tenant` (None: of all)."""
-    hashed = blake2b(kind.encode(), digest_size=_DIGEST_BYTES)
+def grants_key(kind: str, grants: Iterable[Grant], tenant: str | None) -> Digest:
+    """A digest of `grants` without their present peers; selectors select pods of `tenant` (None: of all)."""
+    digest = blake2b(kind.encode(), digest_size=_DIGEST_BYTES)
     for grant in grants:
         whose = "no pods" if not grant.scopes else "all" if tenant is None else f"of {tenant}"
         peers = "any" if grant.any_peer else f"{whose} | {' '.join(map(str, grant.cidrs))}"
-        hashed.update(f"{_origin_text(grant.origin)}\n{peers}\n{_ports_text(grant.ports)}\n".encode())
-    return hashed.digest()
+        digest.update(f"{_origin_text(grant.origin)}\n{peers}\n{_ports_text(grant.ports)}\n".encode())
+    return digest.digest()
 
 
-def server_draft(ingress: Iterable[Entry], deferred_egress: Iterable[Entry], names: Iterable[Digest]) -> Draft:
-    """The draft of a server group; `names` are those of what it was made from."""
+def server_spec(
+    ingress: Iterable[HashedAllow], deferred_egress: Iterable[HashedAllow], keys: Iterable[Digest]
+) -> GroupSpec:
+    """The spec of a server group; `keys` are those of its grants."""
     one, two = _sorted(ingress), _sorted(deferred_egress)
-    name = _name(b"server", names)
-    digest = _join(name, one, two)
-    return Draft(digest, name, tuple(each.allow for each in one), tuple(each.allow for each in two))
+    key = _key(b"server", keys)
+    digest = _join(key, one, two)
+    return GroupSpec(digest, key, tuple(each.allow for each in one), tuple(each.allow for each in two))
 
 
-def client_draft(accepted: Iterable[Entry], names: Iterable[Digest], *, deferred: bool) -> Draft:
-    """The draft of a client group; `deferred`: it has rules that the server's node decides."""
+def client_spec(accepted: Iterable[HashedAllow], keys: Iterable[Digest], *, deferred: bool) -> GroupSpec:
+    """The spec of a client group; `deferred`: it has rules that the server's node decides."""
     listed = _sorted(accepted)
-    name = _name(b"client, deferred" if deferred else b"client", names)
-    return Draft(_join(name, listed), name, tuple(each.allow for each in listed), deferred=deferred)
+    key = _key(b"client, deferred" if deferred else b"client", keys)
+    return GroupSpec(_join(key, listed), key, tuple(each.allow for each in listed), deferred=deferred)
 
 
-def numbers(names: Mapping[Digest, Digest]) -> dict[Digest, int]:
-    """A number (1 to 2**32-1) for every digest of `names`: the hash of its name, rehashed where two would meet."""
+def numbers(keys: Mapping[Digest, Digest]) -> dict[Digest, int]:
+    """A number (1 to 2**32-1) for every digest in `keys`: the hash of its key, rehashed after a collision."""
     given: dict[Digest, int] = {}
     taken = {0}
-    for digest, name in sorted(names.items(), key=lambda item: (item[1], item[0])):
-        number = _number(name)
+    for digest, key in sorted(keys.items(), key=lambda item: (item[1], item[0])):
+        number = _number(key)
         attempt = 0
         while number in taken:
             attempt += 1
-            number = _number(name + attempt.to_bytes(_NUMBER_BYTES, "big"))
+            number = _number(key + attempt.to_bytes(_NUMBER_BYTES, "big"))
         given[digest] = number
         taken.add(number)
     return given
 
 
-def server_group(draft: Draft, number: int) -> ServerGroup:
-    """The server group that `draft` becomes."""
-    return ServerGroup(number, ingress=draft.first, deferred_egress=draft.second)
+def server_group(spec: GroupSpec, number: int) -> ServerGroup:
+    """The server group of `spec`."""
+    return ServerGroup(number, ingress=spec.first, deferred_egress=spec.second)
 
 
-def client_group(draft: Draft, number: int) -> ClientGroup:
-    """The client group that `draft` becomes."""
-    return ClientGroup(number, accepted=draft.first, deferred=draft.deferred)
+def client_group(spec: GroupSpec, number: int) -> ClientGroup:
+    """The client group of `spec`."""
+    return ClientGroup(number, accepted=spec.first, deferred=spec.deferred)
 
 
-def membership(drafts: Drafts, servers: dict[Digest, int], clients: dict[Digest, int]) -> Membership:
-    """The groups of a pod with these drafts, given the numbers of all."""
-    client = 0 if drafts.client is None else clients[drafts.client.digest]
-    return Membership(servers[drafts.server.digest], client)
+def membership(groups: PodGroups, servers: dict[Digest, int], clients: dict[Digest, int]) -> Membership:
+    """The group numbers of a pod."""
+    client = 0 if groups.client is None else clients[groups.client.digest]
+    return Membership(servers[groups.server.digest], client)
 
 
-def _sorted(entries: Iterable[Entry]) -> list[Entry]:
-    return sorted({each.digest: each for each in entries}.values(), key=attrgetter("order"))
+def _sorted(allows: Iterable[HashedAllow]) -> list[HashedAllow]:
+    return sorted({each.digest: each for each in allows}.values(), key=attrgetter("order"))
 
 
-def _name(kind: bytes, names: Iterable[Digest]) -> Digest:
-    return blake2b(b"".join((kind, *sorted(set(names)))), digest_size=_DIGEST_BYTES).digest()
+def _key(kind: bytes, keys: Iterable[Digest]) -> Digest:
+    return blake2b(b"".join((kind, *sorted(set(keys)))), digest_size=_DIGEST_BYTES).digest()
 
 
-def _join(name: bytes, *lists: list[Entry]) -> Digest:
-    hashed = blake2b(name, digest_size=_DIGEST_BYTES)
+def _join(key: bytes, *lists: list[HashedAllow]) -> Digest:
+    digest = blake2b(key, digest_size=_DIGEST_BYTES)
     for listed in lists:
-        hashed.update(len(listed).to_bytes(_NUMBER_BYTES, "big"))
-        hashed.update(b"".join(each.digest for each in listed))
-    return hashed.digest()
+        digest.update(len(listed).to_bytes(_NUMBER_BYTES, "big"))
+        digest.update(b"".join(each.digest for each in listed))
+    return digest.digest()
 
 
 def _number(digest: Digest) -> int:

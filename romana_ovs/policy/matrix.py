@@ -1,7 +1,7 @@
-"""Who may connect to whom: the reference meaning of a whole cluster, every ordered pair of different pods.
+"""Computes the reachability matrix: which pods may connect to which, by the reference evaluation.
 
-Pods that no policy can tell apart are judged once, as a profile, so the work grows with the number of
-profiles and with what is allowed, not with the square of the number of pods.
+Pods that no policy can distinguish are evaluated once, as a profile. So the work grows with the number of profiles and
+of allowed pairs, not with the square of the number of pods.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from romana_ovs.model.connection import Endpoint, PortRef
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import ContainerPort, IpBlock, KubernetesPolicy, Pod, PodKey, Policy, PolicyPort
 from romana_ovs.model.settings import Isolation, TenantSource
-from romana_ovs.policy.evaluate import Party, Reference
+from romana_ovs.policy.evaluate import Reference, TrafficPeer
 
 
 class Opening(NamedTuple):
@@ -36,8 +36,8 @@ class Opening(NamedTuple):
 class Matrix:
     """Which of `pods` (sorted) may connect to which by each of `ports` (`80/tcp`, in the order asked for).
 
-    `reach[port][source]` are the destinations, sorted and never the source itself; sources that reach
-    nobody are absent, so equal matrices compare equal.
+    `reach[port][source]` are the destinations, sorted, without the source itself. Sources without destinations are
+    absent, so equal matrices compare equal.
     """
 
     pods: tuple[PodKey, ...]
@@ -46,7 +46,7 @@ class Matrix:
 
     @classmethod
     def of(cls, pods: Iterable[PodKey], ports: Iterable[str], openings: Iterable[Opening]) -> Matrix:
-        """The matrix that holds exactly `openings`, self pairs left out."""
+        """The matrix of exactly `openings`, without self pairs."""
         found: dict[str, dict[PodKey, set[PodKey]]] = {port: {} for port in ports}
         for source, destination, port in openings:
             if source != destination:
@@ -58,7 +58,7 @@ class Matrix:
         return cls(tuple(sorted(pods)), tuple(found), reach)
 
     def allows(self, source: PodKey, destination: PodKey, port: str) -> bool:
-        """Whether `source` may connect to `destination`; False for a pod or port that the matrix does not hold."""
+        """Whether `source` may connect to `destination`; False for an unknown pod or port."""
         found = self.reach.get(port, {}).get(source, ())
         place = bisect_left(found, destination)
         return place < len(found) and found[place] == destination
@@ -80,9 +80,9 @@ class Matrix:
 
 
 def reachability(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], ports: Sequence[PortRef]) -> Matrix:
-    """What every networked pod may reach by each of `ports`: `Reference.allowed` of every ordered pair.
+    """Where every networked pod may connect by each of `ports`: `Reference.allowed` of every ordered pair.
 
-    `addresses` are the pods' own; they only matter when `asks_addresses(cluster)`.
+    `addresses` are the pods' own; they matter only if `depends_on_addresses(cluster)`.
     """
     reference = Reference.of(cluster, addresses)
     profiles = _profiles(reference)
@@ -93,7 +93,7 @@ def reachability(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], port
 
 
 def difference(before: Matrix, after: Matrix) -> tuple[list[Opening], list[Opening]]:
-    """(opened, closed) between two matrices, each sorted; a port or pod that one of them lacks is closed there."""
+    """(opened, closed) between two matrices, each sorted; an absent port or pod is closed."""
     opened: list[Opening] = []
     closed: list[Opening] = []
     for port in sorted({*before.ports, *after.ports}):
@@ -113,21 +113,21 @@ def container_ports(cluster: Cluster) -> tuple[PortRef, ...]:
     return tuple(sorted(found, key=lambda ref: (ref.port or 0, str(ref))))
 
 
-def asks_addresses(cluster: Cluster) -> bool:
+def depends_on_addresses(cluster: Cluster) -> bool:
     """Whether any policy has an ipBlock, so that the verdicts depend on the pods' addresses."""
     return next(_blocks(cluster.policies.values()), None) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class _Profile:
-    """Pods (sorted) that nothing tells apart, and one of them with all that decides about it."""
+    """Pods (sorted) that no policy distinguishes, and one of them with its policies."""
 
-    party: Party
+    pod: TrafficPeer
     pods: tuple[PodKey, ...]
 
 
 class _Kind(NamedTuple):
-    """What may decide about a pod. `range_index` counts the bounds of ipBlocks at or below its address."""
+    """The properties of a pod that policies depend on. `range_index` counts bounds of ipBlocks up to its address."""
 
     namespace: str
     labels: frozenset[tuple[str, str]]
@@ -137,14 +137,16 @@ class _Kind(NamedTuple):
 
 def _profiles(reference: Reference) -> list[_Profile]:
     cluster = reference.cluster
-    keys, names, bounds = _asked_labels(cluster), _asked_names(cluster), _bounds(cluster)
+    keys, names, bounds = _used_labels(cluster), _used_names(cluster), _bounds(cluster)
     found: dict[_Kind, list[PodKey]] = {}
     for key, pod in cluster.pods.items():
         if pod.networked:
             address = reference.addresses.get(key, pod.address)
             index = bisect_right(bounds, int(address)) if bounds and address is not None else -1
             found.setdefault(_kind(pod, keys, names, index), []).append(key)
-    return [_Profile(reference.party(Endpoint(pod=members[0])), tuple(sorted(members))) for members in found.values()]
+    return [
+        _Profile(reference.traffic_peer(Endpoint(pod=members[0])), tuple(sorted(members))) for members in found.values()
+    ]
 
 
 def _kind(pod: Pod, keys: frozenset[str], names: frozenset[str], range_index: int) -> _Kind:
@@ -153,11 +155,11 @@ def _kind(pod: Pod, keys: frozenset[str], names: frozenset[str], range_index: in
 
 
 def _servers_by_tenant(profiles: list[_Profile], reference: Reference) -> dict[str, list[_Profile]]:
-    """For each tenant the profiles that its pods might connect to, as far as tenants decide."""
+    """For each tenant the profiles that tenants do not separate from its pods."""
     settings = reference.cluster.settings
     by_tenant: dict[str, list[_Profile]] = {}
     for profile in profiles:
-        by_tenant.setdefault(profile.party.segment.tenant, []).append(profile)
+        by_tenant.setdefault(profile.pod.segment.tenant, []).append(profile)
     if settings.isolation is Isolation.NONE:
         return dict.fromkeys(by_tenant, profiles)
     shared = settings.shared_tenants & by_tenant.keys()
@@ -172,13 +174,13 @@ def _reach(
     """Source pod -> the pods it may connect to by `port`."""
     found: dict[PodKey, tuple[PodKey, ...]] = {}
     for profile in profiles:
-        client = profile.party
+        client = profile.pod
         reached = [
             pod
             for server in servers[client.segment.tenant]
-            if not reference.separated(client, server.party)
-            and reference.lets_in(client, server.party, port)
-            and reference.lets_out(client, server.party, port)
+            if not reference.tenants_separated(client, server.pod)
+            and reference.allows_ingress(client, server.pod, port)
+            and reference.allows_egress(client, server.pod, port)
             for pod in server.pods
         ]
         if reached:
@@ -194,8 +196,8 @@ def _without(pods: list[PodKey], pod: PodKey) -> tuple[PodKey, ...]:
     return tuple(pods)
 
 
-def _asked_labels(cluster: Cluster) -> frozenset[str]:
-    """The label keys of pods that tenants, tiers or policies ask about."""
+def _used_labels(cluster: Cluster) -> frozenset[str]:
+    """The label keys of pods that tenants, tiers or policies use."""
     keys = {requirement.key for selector in _selectors(cluster) for requirement in selector.requirements}
     if cluster.settings.tenant_source is TenantSource.POD_LABEL:
         keys.add(cluster.settings.tenant_key)
@@ -213,7 +215,7 @@ def _selectors(cluster: Cluster) -> Iterator[Selector]:
                 yield from romana_rule.sources
 
 
-def _asked_names(cluster: Cluster) -> frozenset[str]:
+def _used_names(cluster: Cluster) -> frozenset[str]:
     """The names of ports that policies use."""
     return frozenset(entry.port for entry in _port_entries(cluster) if isinstance(entry.port, str))
 
@@ -233,7 +235,7 @@ def _blocks(policies: Iterable[Policy]) -> Iterator[IpBlock]:
 
 
 def _bounds(cluster: Cluster) -> list[int]:
-    """Where ranges of ipBlocks start and where they are over: addresses between two bounds are in the same ones."""
+    """The starts and ends of ipBlock ranges: addresses between two bounds are in the same ranges."""
     found: set[int] = set()
     for block in _blocks(cluster.policies.values()):
         for network in (block.cidr, *block.excepts):

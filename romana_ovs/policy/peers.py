@@ -1,7 +1,7 @@
-"""Which identities a scope means, as seen from one node: whole tenants and segments where they suffice.
+"""Resolves scopes to identities, for the view of one node: whole tenants and segments where these suffice.
 
-A tenant or a segment alone often decides a scope, because some labels are known from them: the tier label
-of a tier, the namespace of a tenant. Such a match needs no class, so it holds for every class to come.
+A tenant or a segment alone often decides a scope, because it implies some labels: a tier implies the tier label, a
+tenant its namespace. Such a match needs no class, so it also covers classes that come later.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from romana_ovs.model.identity import IdentityMatch, segment_of, whole_segments
 from romana_ovs.model.labels import NO_LABELS, Labels, Requirement, Selector
 from romana_ovs.model.objects import NAME_LABEL
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.policy.atoms import atom_of
+from romana_ovs.policy.requirements import without_negation
 from romana_ovs.policy.rules import Scope
-from romana_ovs.policy.view import Atom, ClassInfo, NodeView
+from romana_ovs.policy.view import ClassInfo, LabelRequirement, NodeView
 
 EVERY_POD = IdentityMatch(0, 0x80000000)
 """Every identity that a pod can have: segments stay below 0x8000, reserved identities have the top bit."""
@@ -28,8 +28,8 @@ Members = tuple[tuple[int, ClassInfo], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """A segment: its identities, the labels that all of its pods have, its classes."""
+class SegmentIds:
+    """A segment: its identities, the labels common to its pods, its classes."""
 
     match: IdentityMatch
     known: Labels
@@ -37,11 +37,11 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Territory:
-    """A tenant: its runs of identities, the labels that all of its pods have, its segments.
+class TenantIds:
+    """A tenant: its runs of identities, the labels common to its pods, its segments.
 
-    `namespace` is where all of its pods are (None: in several), `namespace_known` the labels that every
-    namespace of it has (None: nobody has told of it yet), and `namespaces` the labels of those in which it has classes.
+    `namespace` is the only namespace of its pods (None: several), `namespace_known` the labels common to its
+    namespaces (None: not known yet), and `namespaces` the labels of those in which it has classes.
     """
 
     tenant: str
@@ -50,53 +50,53 @@ class Territory:
     namespace: str | None
     namespace_known: Labels | None
     namespaces: Mapping[str, Labels | None]
-    stretches: tuple[Stretch, ...]
+    segments: tuple[SegmentIds, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
-    """The tenants that some servers may hear of; `everyone` when those are all.
+class VisibleTenants:
+    """The tenants that some servers may hear of; `all`: those are all tenants.
 
     `by_namespace` are those that have pods in a namespace.
     """
 
-    territories: Mapping[str, Territory]
-    by_namespace: Mapping[str, tuple[Territory, ...]]
-    everyone: bool = False
+    tenants: Mapping[str, TenantIds]
+    by_namespace: Mapping[str, tuple[TenantIds, ...]]
+    all: bool = False
 
 
-def territories(view: NodeView, only: Collection[str] | None = None) -> dict[str, Territory]:
-    """Every tenant that has segments or runs, by name; of `only`, when given, at most these."""
+def tenants_of(view: NodeView, only: Collection[str] | None = None) -> dict[str, TenantIds]:
+    """Every tenant that has segments or runs, by name; with `only`, at most these."""
     classes: dict[int, list[tuple[int, ClassInfo]]] = {}
     for number, info in view.classes.items():
         classes.setdefault(segment_of(number), []).append((number, info))
-    segments: dict[str, list[tuple[SegmentKey, int]]] = {
+    keys_of: dict[str, list[tuple[SegmentKey, int]]] = {
         tenant: [] for tenant in view.tenants if only is None or tenant in only
     }
     for key, number in view.segments.items():
         if only is None or key.tenant in only:
-            segments.setdefault(key.tenant, []).append((key, number))
+            keys_of.setdefault(key.tenant, []).append((key, number))
     found = {}
-    for tenant, keys in segments.items():
-        stretches = tuple(
-            Stretch(whole_segments(number, 1), tier_labels(key.tier, view.settings), tuple(classes.get(number, ())))
+    for tenant, keys in keys_of.items():
+        segments = tuple(
+            SegmentIds(whole_segments(number, 1), tier_labels(key.tier, view.settings), tuple(classes.get(number, ())))
             for key, number in sorted(keys)
         )
-        found[tenant] = _territory(tenant, stretches, view)
+        found[tenant] = _tenant_ids(tenant, segments, view)
     return found
 
 
 def runs_of(tenant: str, view: NodeView) -> tuple[IdentityMatch, ...]:
-    """The runs of identities of `tenant`: what the view says, else its segments one by one; none when unknown."""
+    """The runs of identities of `tenant`: those of the view, else its segments one by one; none when unknown."""
     runs = view.tenants.get(tenant)
     if runs:
         return tuple(runs)
     return tuple(whole_segments(number, 1) for key, number in sorted(view.segments.items()) if key.tenant == tenant)
 
 
-def _territory(tenant: str, stretches: tuple[Stretch, ...], view: NodeView) -> Territory:
-    runs = view.tenants.get(tenant) or tuple(stretch.match for stretch in stretches)
-    names = sorted({info.namespace for stretch in stretches for _, info in stretch.classes})
+def _tenant_ids(tenant: str, segments: tuple[SegmentIds, ...], view: NodeView) -> TenantIds:
+    runs = view.tenants.get(tenant) or tuple(segment_ids.match for segment_ids in segments)
+    names = sorted({info.namespace for segment_ids in segments for _, info in segment_ids.classes})
     known = NO_LABELS
     namespace = None
     namespace_known: Labels | None = NO_LABELS
@@ -108,17 +108,17 @@ def _territory(tenant: str, stretches: tuple[Stretch, ...], view: NodeView) -> T
     elif tenant != NO_TENANT:
         namespace_known = Labels({view.settings.tenant_key: tenant})
     places = {name: view.namespaces.get(name) for name in names}
-    return Territory(tenant, runs, known, namespace, namespace_known, places, stretches)
+    return TenantIds(tenant, runs, known, namespace, namespace_known, places, segments)
 
 
 def namespace_labels(namespaces: Mapping[str, Labels], name: str) -> Labels:
-    """Labels of a namespace; one that nothing declares has the label of its name alone."""
+    """Labels of a namespace; an undeclared one has only the label of its name."""
     found = namespaces.get(name)
     return found if found is not None else Labels({NAME_LABEL: name})
 
 
 def tier_labels(tier: str, settings: Settings) -> Labels:
-    """The labels that every pod of `tier` has. Of an absent component nothing is known: it may be empty."""
+    """The labels common to pods of `tier`. An absent component says nothing: the label may be empty."""
     keys = settings.tier_labels
     if tier == DEFAULT_TIER:
         return NO_LABELS
@@ -128,97 +128,97 @@ def tier_labels(tier: str, settings: Settings) -> Labels:
     return Labels({key: value for key, value in zip(keys, values, strict=True) if value != ABSENT_TIER})
 
 
-def everyone(known: Mapping[str, Territory], settings: Settings) -> Area:
-    """Whom servers may hear of whom tenants do not separate from others: all but pods that talk to nobody."""
+def all_tenants(known: Mapping[str, TenantIds], settings: Settings) -> VisibleTenants:
+    """All tenants, for servers that tenants do not separate from others; without the pods that have no tenant."""
     if settings.isolation is Isolation.NONE:
-        return _area(known, everyone=True)
-    return _area({name: each for name, each in known.items() if name != NO_TENANT}, everyone=True)
+        return _visible(known, all_=True)
+    return _visible({name: each for name, each in known.items() if name != NO_TENANT}, all_=True)
 
 
-def alone(tenant: str, known: Mapping[str, Territory]) -> Area:
-    """Whom servers of `tenant` may hear of when tenants are separate; nobody when they have none."""
-    return _area({tenant: known[tenant]} if tenant in known and tenant != NO_TENANT else {}, everyone=False)
+def own_tenant(tenant: str, known: Mapping[str, TenantIds]) -> VisibleTenants:
+    """Only `tenant`, for its own servers if tenants are separated; nobody for pods without tenant."""
+    return _visible({tenant: known[tenant]} if tenant in known and tenant != NO_TENANT else {}, all_=False)
 
 
-def _area(members: Mapping[str, Territory], *, everyone: bool) -> Area:
-    homes: dict[str, list[Territory]] = {}
-    for territory in members.values():
-        for name in territory.namespaces if territory.namespace is None else (territory.namespace,):
-            homes.setdefault(name, []).append(territory)
-    return Area(members, {name: tuple(found) for name, found in homes.items()}, everyone)
+def _visible(members: Mapping[str, TenantIds], *, all_: bool) -> VisibleTenants:
+    homes: dict[str, list[TenantIds]] = {}
+    for tenant_ids in members.values():
+        for name in tenant_ids.namespaces if tenant_ids.namespace is None else (tenant_ids.namespace,):
+            homes.setdefault(name, []).append(tenant_ids)
+    return VisibleTenants(members, {name: tuple(found) for name, found in homes.items()}, all_)
 
 
-def identities(scope: Scope, area: Area) -> frozenset[IdentityMatch]:
-    """The identities that `scope` means inside `area`: what is not known of a class does not match."""
-    if area.everyone and scope == ALL_PODS:
+def identities(scope: Scope, visible: VisibleTenants) -> frozenset[IdentityMatch]:
+    """The identities of `scope` among `visible`: a class whose match is not known does not match."""
+    if visible.all and scope == ALL_PODS:
         return frozenset({EVERY_POD})
     found: set[IdentityMatch] = set()
-    for territory in _candidates(scope, area):
-        found.update(_in_territory(scope, territory))
+    for tenant_ids in _candidates(scope, visible):
+        found.update(_in_tenant(scope, tenant_ids))
     return frozenset(found)
 
 
-def _candidates(scope: Scope, area: Area) -> Iterable[Territory]:
+def _candidates(scope: Scope, visible: VisibleTenants) -> Iterable[TenantIds]:
     if scope.tenant is not None:
-        territory = area.territories.get(scope.tenant)
-        return () if territory is None else (territory,)
+        tenant_ids = visible.tenants.get(scope.tenant)
+        return () if tenant_ids is None else (tenant_ids,)
     if scope.namespace is not None:
-        return area.by_namespace.get(scope.namespace, ())
-    return area.territories.values()
+        return visible.by_namespace.get(scope.namespace, ())
+    return visible.tenants.values()
 
 
-def _in_territory(scope: Scope, territory: Territory) -> Iterator[IdentityMatch]:
-    inside = _namespace_decides(scope, territory)
+def _in_tenant(scope: Scope, tenant_ids: TenantIds) -> Iterator[IdentityMatch]:
+    inside = _namespace_decides(scope, tenant_ids)
     if inside is False:
         return
-    undecided = left_open(scope.pods.requirements, territory.known)
+    undecided = undecided_by(scope.pods.requirements, tenant_ids.known)
     if undecided is None:
         return
     if inside and not undecided:
-        yield from territory.runs
+        yield from tenant_ids.runs
         return
-    for stretch in territory.stretches:
-        rest = left_open(undecided, stretch.known)
+    for segment_ids in tenant_ids.segments:
+        rest = undecided_by(undecided, segment_ids.known)
         if rest is None:
             continue
         if inside and not rest:
-            yield stretch.match
+            yield segment_ids.match
             continue
-        wanted = [atom_of(requirement) for requirement in rest]
-        for number, info in stretch.classes:
-            if (inside or _holds_namespace(scope, info.namespace, territory)) and _answers(info, wanted):
+        wanted = [without_negation(requirement) for requirement in rest]
+        for number, info in segment_ids.classes:
+            if (inside or _has_namespace(scope, info.namespace, tenant_ids)) and _answers(info, wanted):
                 yield IdentityMatch(number)
 
 
-def _namespace_decides(scope: Scope, territory: Territory) -> bool | None:
+def _namespace_decides(scope: Scope, tenant_ids: TenantIds) -> bool | None:
     """Whether all (True) or none (False) of the tenant's pods, now and later, are in the scope's namespaces."""
     if scope.namespace is not None:
-        if territory.namespace is not None:
-            return scope.namespace == territory.namespace
-        return None if scope.namespace in territory.namespaces else False
-    if territory.namespace is not None:
-        return _matches(scope.namespaces, territory.namespace, territory.namespace_known)
-    undecided = left_open(scope.namespaces.requirements, territory.namespace_known or NO_LABELS)
+        if tenant_ids.namespace is not None:
+            return scope.namespace == tenant_ids.namespace
+        return None if scope.namespace in tenant_ids.namespaces else False
+    if tenant_ids.namespace is not None:
+        return _matches(scope.namespaces, tenant_ids.namespace, tenant_ids.namespace_known)
+    undecided = undecided_by(scope.namespaces.requirements, tenant_ids.namespace_known or NO_LABELS)
     if undecided is None:
         return False
     return None if undecided else True
 
 
-def _holds_namespace(scope: Scope, namespace: str, territory: Territory) -> bool:
+def _has_namespace(scope: Scope, namespace: str, tenant_ids: TenantIds) -> bool:
     if scope.namespace is not None:
         return scope.namespace == namespace
-    return _matches(scope.namespaces, namespace, territory.namespaces[namespace])
+    return _matches(scope.namespaces, namespace, tenant_ids.namespaces[namespace])
 
 
 def _matches(selector: Selector, namespace: str, known: Labels | None) -> bool:
-    """Whether `selector` surely selects the namespace: of one that nobody has told of yet, only the name is known."""
+    """Whether `selector` surely selects the namespace. Of an unknown namespace only the name label is known."""
     if known is not None:
         return selector.matches(known)
-    return left_open(selector.requirements, {NAME_LABEL: namespace}) == ()
+    return undecided_by(selector.requirements, {NAME_LABEL: namespace}) == ()
 
 
-def left_open(requirements: Requirements, known: Mapping[str, str]) -> Requirements | None:
-    """The requirements that `known` labels do not decide; None when one of those that they decide fails."""
+def undecided_by(requirements: Requirements, known: Mapping[str, str]) -> Requirements | None:
+    """The requirements that `known` labels do not decide; None when they fail one."""
     if not requirements or not known:
         return requirements
     undecided = []
@@ -230,5 +230,5 @@ def left_open(requirements: Requirements, known: Mapping[str, str]) -> Requireme
     return tuple(undecided)
 
 
-def _answers(info: ClassInfo, wanted: list[tuple[Atom, bool]]) -> bool:
-    return all(info.truths.get(atom) is answer for atom, answer in wanted)
+def _answers(info: ClassInfo, wanted: list[tuple[LabelRequirement, bool]]) -> bool:
+    return all(info.matches.get(requirement) is answer for requirement, answer in wanted)

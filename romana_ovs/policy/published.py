@@ -19,7 +19,7 @@ from romana_ovs.addressing.runs import Run
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 
 
 def _frozen() -> Mapping[Any, Any]:
@@ -50,8 +50,8 @@ class ClassSet:
     """
 
     namespace: str
-    requirements: Mapping[Atom, Stage] = field(default_factory=_frozen)
-    classes: Mapping[int, frozenset[Atom]] = field(default_factory=_frozen)
+    requirements: Mapping[LabelRequirement, Stage] = field(default_factory=_frozen)
+    classes: Mapping[int, frozenset[LabelRequirement]] = field(default_factory=_frozen)
     pending: frozenset[int] = frozenset()
     retiring: frozenset[int] = frozenset()
     overrides: Mapping[PodKey, int] = field(default_factory=_frozen)

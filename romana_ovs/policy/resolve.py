@@ -1,7 +1,7 @@
-"""From policies to verdicts: what every pod of one node may receive, and what its own node decides of what it sends.
+"""Resolves the policies of a node's view to verdicts: permission groups of its pods, and which tenants are separated.
 
-Who is selected is decided from a local pod's exact labels (`selection`), who its peers are from identities
-(`peers`); pods that come out alike share a group (`groups`).
+`selection` decides from exact labels which policies select a local pod, `peers` which identities their peers are.
+Pods with equal permissions share a group (`groups`).
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, whole_segments
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
 from romana_ovs.policy import groups, peers
-from romana_ovs.policy.budget import bounded
-from romana_ovs.policy.groups import Draft, Drafts, Entry
-from romana_ovs.policy.resolve_cache import PolicyMemo, ProfileMemo, ResolveCache, Share
+from romana_ovs.policy.groups import GroupSpec, HashedAllow, PodGroups
+from romana_ovs.policy.namespace_limit import limit_rows
+from romana_ovs.policy.resolve_cache import AppliedPolicy, PolicyMemo, ProfileMemo, ResolveCache
 from romana_ovs.policy.selection import Profile
 from romana_ovs.policy.view import Allow, LocalPod, NodeView, Origin, TenantAllow, Verdicts
 
 __all__ = ["ISOLATION", "TENANT", "ResolveCache", "resolve"]
 
 ISOLATION = "Isolation"
-"""Kind of the origin of what the isolation level admits; its name is the level."""
+"""Kind of the origin of permissions by the isolation level, which is its name."""
 TENANT = "Tenant"
-"""Kind of the origin of a tenant pass; its name is the server's tenant."""
+"""Kind of the origin of a `TenantAllow`; its name is the server's tenant."""
 
 Group = TypeVar("Group")
-_CLOSED = Drafts(groups.server_draft((), (), ()), groups.client_draft((), (), deferred=False))
-"""The groups of a pod that nothing is admitted to, or from."""
+_CLOSED = PodGroups(groups.server_spec((), (), ()), groups.client_spec((), (), deferred=False))
+"""The groups of a pod that may neither send nor receive."""
 
 
 def resolve(view: NodeView, cache: ResolveCache | None = None) -> Verdicts:
-    """What the policies of `view` mean for its local pods: the same with and without a `cache`, only sooner."""
+    """The verdicts for the local pods of `view`. A `cache` makes it faster and does not change the result."""
     cache = ResolveCache() if cache is None else cache
-    cache.enter(view)
+    cache.invalidate(view)
     memos = cache.policies(view.policies)
     by_address = any(memo.asks_for_address for memo in memos)
     profiles = {pod.key: cache.profile(_profile(pod, view, by_address=by_address)) for pod in view.pods}
     cache.keep_profiles({profile.number for profile in profiles.values()})
-    drafts: dict[int, Drafts] = {}
+    specs: dict[int, PodGroups] = {}
     failed: dict[int, str] = {}
     for profile in profiles.values():
-        if profile.number not in drafts:
+        if profile.number not in specs:
             try:
-                drafts[profile.number] = _drafts(profile, memos, view, cache)
-            except MISTAKES as error:  # About some pods it closes these, and nobody else's suffer from it.
+                specs[profile.number] = _pod_groups(profile, memos, view, cache)
+            except MISTAKES as error:  # An internal error closes only the pods of this profile.
                 cache.forget(profile)
-                drafts[profile.number], failed[profile.number] = _CLOSED, repr(error)
-    verdicts = _verdicts({key: drafts[profile.number] for key, profile in profiles.items()}, view, cache)
+                specs[profile.number], failed[profile.number] = _CLOSED, repr(error)
+    verdicts = _verdicts({key: specs[profile.number] for key, profile in profiles.items()}, view, cache)
     if failed:
         why = {key: failed[profile.number] for key, profile in profiles.items() if profile.number in failed}
         verdicts = replace(verdicts, failed=MappingProxyType(why))
-    return bounded(verdicts, view.settings.namespace_flows, cache.charges)
+    return limit_rows(verdicts, view.settings.namespace_flows, cache.row_counts)
 
 
 def _profile(pod: LocalPod, view: NodeView, *, by_address: bool) -> Profile:
@@ -70,47 +70,47 @@ def _profile(pod: LocalPod, view: NodeView, *, by_address: bool) -> Profile:
     )
 
 
-def _drafts(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, cache: ResolveCache) -> Drafts:
-    area = cache.area(profile.area)
+def _pod_groups(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, cache: ResolveCache) -> PodGroups:
+    visible = cache.visible(profile.viewer)
     own = view.segments.get(profile.profile.segment)
-    if profile.drafts is not None and profile.of is not None:
-        listed, drawn, number = profile.of
-        if listed is memos and drawn is area and number == own:
-            return profile.drafts
-    profile.of = (memos, area, own)
-    shares = [share for memo in memos if (share := cache.share(memo, profile, area)) is not None]
-    basis = (own, *shares)
-    if profile.drafts is None or profile.basis != basis:
-        profile.drafts = _drafted(shares, profile.profile.segment, own, view)
+    if profile.groups is not None and profile.of is not None:
+        listed, shown, number = profile.of
+        if listed is memos and shown is visible and number == own:
+            return profile.groups
+    profile.of = (memos, visible, own)
+    applied = [one for memo in memos if (one := cache.applied(memo, profile, visible)) is not None]
+    basis = (own, *applied)
+    if profile.groups is None or profile.basis != basis:
+        profile.groups = _groups_of(applied, profile.profile.segment, own, view)
         profile.basis = basis
-    return profile.drafts
+    return profile.groups
 
 
-def _drafted(shares: list[Share], segment: SegmentKey, own: int | None, view: NodeView) -> Drafts:
-    selected = any(share.means.isolates_egress for share in shares)
+def _groups_of(applied: list[AppliedPolicy], segment: SegmentKey, own: int | None, view: NodeView) -> PodGroups:
+    selected = any(each.effect.isolates_egress for each in applied)
     if segment.tenant == NO_TENANT and view.settings.isolation is not Isolation.NONE:
-        nothing = groups.client_draft((), (), deferred=False) if selected else None
-        return Drafts(groups.server_draft((), (), ()), nothing)
-    if any(share.means.isolates_ingress for share in shares):
-        ingress: Iterable[Entry] = [each for share in shares for each in share.ingress]
-        names = [name for share in shares for name in share.names.ingress]
+        nothing = groups.client_spec((), (), deferred=False) if selected else None
+        return PodGroups(groups.server_spec((), (), ()), nothing)
+    if any(each.effect.isolates_ingress for each in applied):
+        ingress: Iterable[HashedAllow] = [each for one in applied for each in one.ingress]
+        keys = [key for one in applied for key in one.keys.ingress]
     else:
-        level = groups.entry(_isolation(segment, own, view))
-        ingress, names = [level], [level.digest]
-    names += [name for share in shares for name in share.names.deferred_egress]
-    server = groups.server_draft(ingress, (each for share in shares for each in share.deferred_egress), names)
+        level = groups.hashed(_isolation(segment, own, view))
+        ingress, keys = [level], [level.digest]
+    keys += [key for one in applied for key in one.keys.deferred_egress]
+    server = groups.server_spec(ingress, (each for one in applied for each in one.deferred_egress), keys)
     if not selected:
-        return Drafts(server, None)
-    client = groups.client_draft(
-        (each for share in shares for each in share.accepted),
-        (name for share in shares for name in share.names.accepted),
-        deferred=any(share.means.deferred for share in shares),
+        return PodGroups(server, None)
+    client = groups.client_spec(
+        (each for one in applied for each in one.accepted),
+        (key for one in applied for key in one.keys.accepted),
+        deferred=any(each.effect.deferred for each in applied),
     )
-    return Drafts(server, client)
+    return PodGroups(server, client)
 
 
 def _isolation(segment: SegmentKey, own: int | None, view: NodeView) -> Allow:
-    """What the isolation level admits to a pod that no policy selects for ingress; tenants are separate anyway."""
+    """The isolation level as a permission, for a pod that no policy selects for ingress; Tenancy comes before it."""
     level = view.settings.isolation
     origin = Origin(ISOLATION, name=level.value)
     if level is not Isolation.TIER or segment.tenant in view.settings.shared_tenants:
@@ -119,16 +119,16 @@ def _isolation(segment: SegmentKey, own: int | None, view: NodeView) -> Allow:
     return Allow(origin, identities=frozenset({NOT_A_POD, *same}))
 
 
-def _verdicts(drafts: Mapping[PodKey, Drafts], view: NodeView, cache: ResolveCache) -> Verdicts:
-    servers = {each.server.digest: each.server for each in drafts.values()}
-    clients = {each.client.digest: each.client for each in drafts.values() if each.client is not None}
-    server_numbers, client_numbers = groups.numbers(_names(servers)), groups.numbers(_names(clients))
+def _verdicts(specs: Mapping[PodKey, PodGroups], view: NodeView, cache: ResolveCache) -> Verdicts:
+    servers = {each.server.digest: each.server for each in specs.values()}
+    clients = {each.client.digest: each.client for each in specs.values() if each.client is not None}
+    server_numbers, client_numbers = groups.numbers(_keys(servers)), groups.numbers(_keys(clients))
     cache.servers = _made(servers, server_numbers, known=cache.servers, make=groups.server_group)
     cache.clients = _made(clients, client_numbers, known=cache.clients, make=groups.client_group)
     separate = view.settings.isolation is not Isolation.NONE
     return Verdicts(
         members=MappingProxyType(
-            {key: groups.membership(each, server_numbers, client_numbers) for key, each in drafts.items()}
+            {key: groups.membership(each, server_numbers, client_numbers) for key, each in specs.items()}
         ),
         servers=tuple(sorted(cache.servers.values(), key=lambda group: group.number)),
         clients=tuple(sorted(cache.clients.values(), key=lambda group: group.number)),
@@ -137,24 +137,24 @@ def _verdicts(drafts: Mapping[PodKey, Drafts], view: NodeView, cache: ResolveCac
     )
 
 
-def _names(drafts: Mapping[bytes, Draft]) -> dict[bytes, bytes]:
-    return {digest: draft.name for digest, draft in drafts.items()}
+def _keys(specs: Mapping[bytes, GroupSpec]) -> dict[bytes, bytes]:
+    return {digest: spec.key for digest, spec in specs.items()}
 
 
 def _made(
-    drafts: Mapping[bytes, Draft],
+    specs: Mapping[bytes, GroupSpec],
     numbers: Mapping[bytes, int],
     *,
     known: Mapping[tuple[bytes, int], Group],
-    make: Callable[[Draft, int], Group],
+    make: Callable[[GroupSpec, int], Group],
 ) -> dict[tuple[bytes, int], Group]:
-    """The groups of all drafts, those that are known already as the same objects."""
-    wanted = {(digest, numbers[digest]): draft for digest, draft in drafts.items()}
-    return {key: known[key] if key in known else make(draft, key[1]) for key, draft in wanted.items()}
+    """The groups of all specs; known ones are the same objects as before."""
+    wanted = {(digest, numbers[digest]): spec for digest, spec in specs.items()}
+    return {key: known[key] if key in known else make(spec, key[1]) for key, spec in wanted.items()}
 
 
 def _tenancy(view: NodeView) -> tuple[TenantAllow, ...]:
-    """For every local tenant, whose clients its servers may consider."""
+    """For each local tenant the tenants whose clients may connect to its servers."""
     found: list[TenantAllow] = []
     for tenant in sorted({pod.segment.tenant for pod in view.pods} - {NO_TENANT}):
         origin = Origin(TENANT, name=tenant)

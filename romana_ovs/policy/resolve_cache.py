@@ -1,7 +1,7 @@
-"""What `resolve` remembers between two views of one node, and when it may be used again.
+"""Caches results of `resolve` between two views of one node, and invalidates them.
 
-Nothing here changes an answer. Everything is remembered beside the value that it was computed from: a
-policy's shares and peers die with the policy object, and are computed anew when an area is replaced.
+The cache never changes a result. Every value is kept with the inputs from which it was computed: those of a policy are
+dropped with the policy object, and computed anew when the set of visible tenants is replaced.
 """
 
 from __future__ import annotations
@@ -15,118 +15,118 @@ from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.identity import IdentityMatch, segment_of
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy import peers
-from romana_ovs.policy.budget import ChargeMemo
-from romana_ovs.policy.groups import Digest, Drafts, Entry, entry, grants_name
-from romana_ovs.policy.peers import Area, Territory
+from romana_ovs.policy.groups import Digest, HashedAllow, PodGroups, grants_key, hashed
+from romana_ovs.policy.namespace_limit import RowCountCache
+from romana_ovs.policy.peers import TenantIds, VisibleTenants
 from romana_ovs.policy.rules import NormalPolicy, Scope
-from romana_ovs.policy.selection import Contribution, Grant, Profile, asks_for_address, contribution
+from romana_ovs.policy.selection import Grant, PolicyEffect, Profile, asks_for_address, policy_effect
 from romana_ovs.policy.view import Allow, ClassInfo, ClientGroup, NodeView, ServerGroup
 
-AreaName = str | None
-"""The tenant that an area consists of; None where it is everyone."""
+Viewer = str | None
+"""The tenant of servers that only their own tenant's pods may connect to; None if all tenants' pods may."""
 
 
-class Names(NamedTuple):
-    """The names, for groups, of what a share grants; empty where it grants nothing, whoever the peers are."""
+class GroupKeys(NamedTuple):
+    """The keys of one policy's grants, for group numbers; empty where it grants nothing."""
 
     ingress: tuple[Digest, ...]
     deferred_egress: tuple[Digest, ...]
     accepted: tuple[Digest, ...]
 
     @classmethod
-    def of(cls, means: Contribution, area: AreaName) -> Names:
-        """The names of a contribution with peers in an area."""
-        kinds = {"ingress": means.ingress, "deferred egress": means.deferred_egress, "accepted": means.accepted}
-        return cls(*((grants_name(kind, grants, area),) if grants else () for kind, grants in kinds.items()))
+    def of(cls, effect: PolicyEffect, visible: Viewer) -> GroupKeys:
+        """The keys of an effect with the peers that `viewer` may see."""
+        kinds = {"ingress": effect.ingress, "deferred egress": effect.deferred_egress, "accepted": effect.accepted}
+        return cls(*((grants_key(kind, grants, visible),) if grants else () for kind, grants in kinds.items()))
 
 
 @dataclass(slots=True, eq=False)
-class Share:
-    """What one policy means for one profile, with peers as identities of `area`. Compared by identity."""
+class AppliedPolicy:
+    """A policy's effect on one profile, with peers as identities among `visible`. Compared by identity."""
 
-    means: Contribution
-    area: Area
-    ingress: tuple[Entry, ...]
-    deferred_egress: tuple[Entry, ...]
-    accepted: tuple[Entry, ...]
-    names: Names
+    effect: PolicyEffect
+    visible: VisibleTenants
+    ingress: tuple[HashedAllow, ...]
+    deferred_egress: tuple[HashedAllow, ...]
+    accepted: tuple[HashedAllow, ...]
+    keys: GroupKeys
 
 
 @dataclass(slots=True, eq=False)
 class PolicyMemo:
-    """One policy object, its shares by number of profile, and the peers of its scopes by name of area."""
+    """One policy object, its effect by profile number, and the peers of its scopes by viewer."""
 
     policy: NormalPolicy
     asks_for_address: bool
-    shares: dict[int, Share | None] = field(default_factory=dict)
-    peers: dict[tuple[int, AreaName], tuple[Area, frozenset[IdentityMatch]]] = field(default_factory=dict)
+    applied: dict[int, AppliedPolicy | None] = field(default_factory=dict)
+    peers: dict[tuple[int, Viewer], tuple[VisibleTenants, frozenset[IdentityMatch]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
 class ProfileMemo:
-    """A profile with its number in the cache, and its latest drafts with what they were made from."""
+    """A profile with its number in the cache, and its latest groups with their inputs."""
 
     profile: Profile
     number: int
-    area: AreaName
+    viewer: Viewer
     basis: tuple[object, ...] | None = None
-    drafts: Drafts | None = None
-    of: tuple[list[PolicyMemo], Area, int | None] | None = None
-    """What the drafts were asked for last: the list of policies, the area, and the number of its own segment."""
+    groups: PodGroups | None = None
+    of: tuple[list[PolicyMemo], VisibleTenants, int | None] | None = None
+    """The inputs of the last call: the policies, the visible tenants, and the number of its own segment."""
 
 
 class ResolveCache:
-    """Pure results of earlier calls of `resolve` for one node. One per node; never shared between threads.
+    """Results of earlier calls of `resolve` for one node. One for each node; never shared between threads.
 
-    Policies are known again as objects: a view with equal but new ones is answered rightly, only not faster.
+    Policies are compared as objects: a view with equal but new objects gets the same result, only not faster.
     """
 
     def __init__(self) -> None:
         self.servers: dict[tuple[bytes, int], ServerGroup] = {}
         self.clients: dict[tuple[bytes, int], ClientGroup] = {}
-        self.charges = ChargeMemo()
+        self.row_counts = RowCountCache()
         self._policies: dict[int, PolicyMemo] = {}
         self._listed: list[PolicyMemo] = []
         self._profiles: dict[Profile, ProfileMemo] = {}
         self._next_profile = 0
         self._settings = Settings()
-        self._surroundings: tuple[Mapping[Any, Any], ...] = ()
+        self._inputs: tuple[Mapping[Any, Any], ...] = ()
         self._classes: Mapping[int, ClassInfo] = {}
-        self._territories: dict[str, Territory] = {}
-        self._areas: dict[AreaName, Area] = {}
+        self._tenants: dict[str, TenantIds] = {}
+        self._visible: dict[Viewer, VisibleTenants] = {}
 
-    def enter(self, view: NodeView) -> None:
-        """Forgets what `view` makes untrue; to be called first."""
-        surroundings = (view.tenants, view.segments, view.namespaces)
+    def invalidate(self, view: NodeView) -> None:
+        """Drops what `view` has changed. Call it first."""
+        inputs = (view.tenants, view.segments, view.namespaces)
         if self._settings != view.settings:
             self._settings = view.settings
             self._policies, self._profiles = {}, {}
-            self._territories, self._areas = {}, {}
-        elif self._surroundings == surroundings:
+            self._tenants, self._visible = {}, {}
+        elif self._inputs == inputs:
             if self._classes is not view.classes:
-                self._redraw(view, _tenants_of(_differing(self._classes, view.classes), view))
+                self._rebuild(view, _tenants_of(_differing(self._classes, view.classes), view))
             return
-        self._surroundings = surroundings
-        self._redraw(view, None)
+        self._inputs = inputs
+        self._rebuild(view, None)
 
-    def _redraw(self, view: NodeView, tenants: set[str] | None) -> None:
-        """Draws the territories of `tenants` (None: of all) and every area, keeping those that come out the same."""
+    def _rebuild(self, view: NodeView, tenants: set[str] | None) -> None:
+        """Rebuilds `tenants` (None: all) and every set of visible tenants; equal results stay the same objects."""
         self._classes = view.classes
-        kept = {} if tenants is None else self._territories
-        known = self._territories
-        fresh = peers.territories(view, tenants)
-        self._territories = kept | {name: known[name] if known.get(name) == new else new for name, new in fresh.items()}
-        for name, old in list(self._areas.items()):
-            drawn = self._drawn(name)
-            unchanged = len(drawn.territories) == len(old.territories) and all(
-                old.territories.get(tenant) is each for tenant, each in drawn.territories.items()
+        kept = {} if tenants is None else self._tenants
+        known = self._tenants
+        fresh = peers.tenants_of(view, tenants)
+        self._tenants = kept | {name: known[name] if known.get(name) == new else new for name, new in fresh.items()}
+        for viewer, old in list(self._visible.items()):
+            built = self._build(viewer)
+            unchanged = len(built.tenants) == len(old.tenants) and all(
+                old.tenants.get(tenant) is each for tenant, each in built.tenants.items()
             )
-            self._areas[name] = old if unchanged else drawn
+            self._visible[viewer] = old if unchanged else built
 
     def policies(self, listed: Iterable[NormalPolicy]) -> list[PolicyMemo]:
-        """What is remembered of these policies, in their order; all others are forgotten.
+        """The cached policies, in their order; all others are dropped.
 
-        It is the same list as last time while they are the same policies.
+        It is the same list object as last time while the policies are the same objects.
         """
         memos = [self._policy(policy) for policy in listed]
         if len(memos) == len(self._listed) and all(map(is_, memos, self._listed)):
@@ -137,47 +137,47 @@ class ResolveCache:
         return memos
 
     def profile(self, profile: Profile) -> ProfileMemo:
-        """What is remembered of `profile`."""
+        """The cached `profile`."""
         memo = self._profiles.get(profile)
         if memo is None:
-            memo = ProfileMemo(profile, self._next_profile, self._area_name(profile.segment.tenant))
+            memo = ProfileMemo(profile, self._next_profile, self._viewer(profile.segment.tenant))
             self._next_profile += 1
             self._profiles[profile] = memo
         return memo
 
     def forget(self, profile: ProfileMemo) -> None:
-        """Forgets what was worked out for `profile`, so that it is worked out anew next time."""
-        profile.of = profile.basis = profile.drafts = None
+        """Drops the results for `profile`, so that they are computed anew next time."""
+        profile.of = profile.basis = profile.groups = None
         for policy in self._policies.values():
-            policy.shares.pop(profile.number, None)
+            policy.applied.pop(profile.number, None)
 
     def keep_profiles(self, used: set[int]) -> None:
-        """Forgets every profile whose number is not in `used`."""
+        """Drops every profile whose number is not in `used`."""
         gone = [memo for memo in self._profiles.values() if memo.number not in used]
         for memo in gone:
             del self._profiles[memo.profile]
             for policy in self._policies.values():
-                policy.shares.pop(memo.number, None)
+                policy.applied.pop(memo.number, None)
 
-    def area(self, name: AreaName) -> Area:
-        """The area of this name: the same object until something in it changes."""
-        if name not in self._areas:
-            self._areas[name] = self._drawn(name)
-        return self._areas[name]
+    def visible(self, viewer: Viewer) -> VisibleTenants:
+        """The tenants that `viewer` may see: the same object until one of them changes."""
+        if viewer not in self._visible:
+            self._visible[viewer] = self._build(viewer)
+        return self._visible[viewer]
 
-    def share(self, memo: PolicyMemo, profile: ProfileMemo, area: Area) -> Share | None:
-        """What the policy means for pods of the profile; None when nothing."""
-        known = memo.shares.get(profile.number)
-        if known is not None and known.area is area:
+    def applied(self, memo: PolicyMemo, profile: ProfileMemo, visible: VisibleTenants) -> AppliedPolicy | None:
+        """The effect of the policy on pods of the profile; None if it has none."""
+        known = memo.applied.get(profile.number)
+        if known is not None and known.visible is visible:
             return known
-        if known is None and profile.number in memo.shares:
+        if known is None and profile.number in memo.applied:
             return None
-        means = known.means if known is not None else contribution(memo.policy, profile.profile)
+        effect = known.effect if known is not None else policy_effect(memo.policy, profile.profile)
         made = None
-        if means is not None:
-            names = known.names if known is not None else Names.of(means, profile.area)
-            made = self._made(memo, means, names, profile.area, area)
-        memo.shares[profile.number] = made
+        if effect is not None:
+            keys = known.keys if known is not None else GroupKeys.of(effect, profile.viewer)
+            made = self._made(memo, effect, keys, profile.viewer, visible)
+        memo.applied[profile.number] = made
         return made
 
     def _policy(self, policy: NormalPolicy) -> PolicyMemo:
@@ -187,45 +187,49 @@ class ResolveCache:
             self._policies[id(policy)] = memo
         return memo
 
-    def _area_name(self, tenant: str) -> AreaName:
-        everyone = self._settings.isolation is Isolation.NONE or tenant in self._settings.shared_tenants - {NO_TENANT}
-        return None if everyone else tenant
+    def _viewer(self, tenant: str) -> Viewer:
+        all_tenants = self._settings.isolation is Isolation.NONE or tenant in self._settings.shared_tenants - {
+            NO_TENANT
+        }
+        return None if all_tenants else tenant
 
-    def _drawn(self, name: AreaName) -> Area:
-        if name is None:
-            return peers.everyone(self._territories, self._settings)
-        return peers.alone(name, self._territories)
+    def _build(self, viewer: Viewer) -> VisibleTenants:
+        if viewer is None:
+            return peers.all_tenants(self._tenants, self._settings)
+        return peers.own_tenant(viewer, self._tenants)
 
-    def _made(self, memo: PolicyMemo, means: Contribution, names: Names, name: AreaName, area: Area) -> Share:
-        def entries(grants: Iterable[Grant]) -> tuple[Entry, ...]:
-            allows = (self._allow(memo, grant, name, area) for grant in grants)
-            return tuple(entry(allow) for allow in allows if allow is not None)
+    def _made(
+        self, memo: PolicyMemo, effect: PolicyEffect, keys: GroupKeys, viewer: Viewer, visible: VisibleTenants
+    ) -> AppliedPolicy:
+        def entries(grants: Iterable[Grant]) -> tuple[HashedAllow, ...]:
+            allows = (self._allow(memo, grant, viewer, visible) for grant in grants)
+            return tuple(hashed(allow) for allow in allows if allow is not None)
 
-        return Share(
-            means, area, entries(means.ingress), entries(means.deferred_egress), entries(means.accepted), names
+        return AppliedPolicy(
+            effect, visible, entries(effect.ingress), entries(effect.deferred_egress), entries(effect.accepted), keys
         )
 
-    def _allow(self, memo: PolicyMemo, grant: Grant, name: AreaName, area: Area) -> Allow | None:
+    def _allow(self, memo: PolicyMemo, grant: Grant, viewer: Viewer, visible: VisibleTenants) -> Allow | None:
         if grant.any_peer:
             return Allow(grant.origin, ports=grant.ports)
-        found = [self._peers(memo, scope, name, area) for scope in grant.scopes]
+        found = [self._peers(memo, scope, viewer, visible) for scope in grant.scopes]
         identities = found[0] if len(found) == 1 else frozenset().union(*found)
         if not identities and not grant.cidrs:
             return None
         return Allow(grant.origin, identities=identities, cidrs=grant.cidrs, ports=grant.ports)
 
     @staticmethod
-    def _peers(memo: PolicyMemo, scope: Scope, name: AreaName, area: Area) -> frozenset[IdentityMatch]:
-        known = memo.peers.get((id(scope), name))
-        if known is not None and known[0] is area:
+    def _peers(memo: PolicyMemo, scope: Scope, viewer: Viewer, visible: VisibleTenants) -> frozenset[IdentityMatch]:
+        known = memo.peers.get((id(scope), viewer))
+        if known is not None and known[0] is visible:
             return known[1]
-        found = peers.identities(scope, area)
-        memo.peers[id(scope), name] = (area, found)
+        found = peers.identities(scope, visible)
+        memo.peers[id(scope), viewer] = (visible, found)
         return found
 
 
 def _differing(old: Mapping[int, ClassInfo], new: Mapping[int, ClassInfo]) -> set[int]:
-    """The identities that only one of two sets of classes has, or about which they do not hold the same object."""
+    """The identities that are in one of two sets of classes only, or have different objects."""
     return (old.keys() ^ new.keys()) | {number for number, info in new.items() if old.get(number) is not info}
 
 

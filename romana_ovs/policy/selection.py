@@ -1,4 +1,4 @@
-"""What one policy grants to, or at, one local pod: decided from exact labels, with peers still as scopes."""
+"""Decides from exact labels what one policy means for one local pod; peers are still scopes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ipaddress import IPv4Address, IPv4Network
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Direction, PolicyKey
-from romana_ovs.policy.atoms import needs_server_node
 from romana_ovs.policy.normalise import merged_ports
+from romana_ovs.policy.requirements import is_deferred
 from romana_ovs.policy.rules import NamedPort, NormalPolicy, NormalRule, PortRange, Scope
 from romana_ovs.policy.view import Origin
 
 ROMANA_RULE = "allowIncoming"
-"""What Romana's policies call their ingress rules."""
+"""The field of ingress rules in Romana's policies."""
 
 Ports = tuple[PortRange, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """All of a local pod that decides which policies concern it; pods with equal profiles are treated alike.
+    """The properties of a local pod that policies depend on; pods with equal profiles get equal permissions.
 
-    `address` is None where no policy asks for it.
+    `address` is None if no policy depends on it.
     """
 
     namespace: str
@@ -47,10 +47,10 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contribution:
-    """What one policy means for one profile. Compared by identity.
+class PolicyEffect:
+    """The effect of one policy on one profile. Compared by identity.
 
-    `isolates_ingress` and `isolates_egress` say whether it selects the pod in that direction.
+    `isolates_ingress` and `isolates_egress`: it selects the pod in that direction. `deferred`: it has deferred rules.
     """
 
     isolates_ingress: bool
@@ -62,7 +62,7 @@ class Contribution:
 
 
 def rule_origin(key: PolicyKey, rule: NormalRule) -> Origin:
-    """The origin of what `rule` of the policy `key` grants, in the words of the policy's kind."""
+    """The origin of grants by `rule` of the policy `key`, with the field name of the policy's kind."""
     word = ROMANA_RULE if key.kind == "RomanaNetworkPolicy" else rule.direction.value.lower()
     return Origin(key.kind, key.namespace, key.name, f"{word}[{rule.index}]")
 
@@ -79,15 +79,15 @@ def selects(
 
 
 def asks_for_address(policy: NormalPolicy) -> bool:
-    """Whether what `policy` means for a pod depends on the pod's address (named ports of an ipBlock in egress)."""
+    """Whether the effect of `policy` on a pod depends on its address (egress to an ipBlock with named ports)."""
     return any(
-        rule.direction is Direction.EGRESS and rule.cidrs and not rule.any_peer and needs_server_node(rule)
+        rule.direction is Direction.EGRESS and rule.cidrs and not rule.any_peer and is_deferred(rule)
         for rule in policy.rules
     )
 
 
-def contribution(policy: NormalPolicy, profile: Profile) -> Contribution | None:
-    """What `policy` means for pods of `profile`; None when nothing at all."""
+def policy_effect(policy: NormalPolicy, profile: Profile) -> PolicyEffect | None:
+    """The effect of `policy` on pods of `profile`; None if it has none."""
     selected = _selects(policy.subject, profile)
     ingress = selected and Direction.INGRESS in policy.directions
     egress = selected and Direction.EGRESS in policy.directions
@@ -97,13 +97,13 @@ def contribution(policy: NormalPolicy, profile: Profile) -> Contribution | None:
     if not ingress and not egress and not deferred_egress:
         return None
     incoming = [rule for rule in rules if rule.direction is Direction.INGRESS] if ingress else []
-    return Contribution(
+    return PolicyEffect(
         isolates_ingress=ingress,
         isolates_egress=egress,
         ingress=_present(_ingress(policy, rule, profile) for rule in incoming),
         deferred_egress=deferred_egress,
         accepted=_present(_accepted(policy, rule) for rule in outgoing) if egress else (),
-        deferred=egress and any(needs_server_node(rule) for rule in outgoing),
+        deferred=egress and any(is_deferred(rule) for rule in outgoing),
     )
 
 
@@ -132,13 +132,13 @@ def _ingress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant 
 
 
 def _deferred_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
-    """What an egress rule lets the pods that `policy` selects do here, as far as only this node can tell."""
-    if not needs_server_node(rule):
+    """The deferred part of an egress rule: what it permits the pods that `policy` selects towards this pod."""
+    if not is_deferred(rule):
         return None
     if any(_selects(scope, profile) for scope in rule.scopes):
         ports = _resolved(rule.ports, profile)
     elif rule.any_peer or any(profile.address in network for network in rule.cidrs if profile.address is not None):
-        # The client's node has decided the numeric ports; of the names it knows nothing.
+        # The client's node has decided the numeric ports; it cannot resolve named ports.
         ports = _resolved([port for port in rule.ports or () if isinstance(port, NamedPort)], profile)
     else:
         return None
@@ -146,7 +146,7 @@ def _deferred_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -
 
 
 def _accepted(policy: NormalPolicy, rule: NormalRule) -> Grant | None:
-    """What an egress rule allows that the client's node can tell alone."""
+    """The part of an egress rule that the client's node decides alone."""
     ports = None
     if rule.ports is not None:
         ports = merged_ports(port for port in rule.ports if isinstance(port, PortRange))
@@ -157,7 +157,7 @@ def _accepted(policy: NormalPolicy, rule: NormalRule) -> Grant | None:
 
 
 def _resolved(ports: Iterable[PortRange | NamedPort] | None, profile: Profile) -> Ports:
-    """`ports` as numbers on this pod; names it does not declare, for that protocol, are no port at all."""
+    """`ports` as numbers on this pod; a name that it does not declare for that protocol matches no port."""
     if ports is None:
         return None
     numeric: list[PortRange] = []

@@ -1,7 +1,4 @@
-"""What one node must know to compile its tables, and what policy makes of it.
-
-`NodeView` goes into `resolve`; `Verdicts` comes out and goes, with the view, into the pipeline.
-"""
+"""Defines the input of `resolve`, a node's view, and its output, the verdicts. Both are inputs of the pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from romana_ovs.policy.rules import NormalPolicy, PortRange
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Why a flow exists: a policy and rule (`ingress[0]`), or a feature of ours (kind and name alone)."""
+    """Why a flow exists: a policy and rule (`ingress[0]`), or a feature of the pipeline (kind and name only)."""
 
     kind: str
     namespace: str = ""
@@ -56,7 +53,7 @@ class LocalPod:
 
 @dataclass(frozen=True, slots=True)
 class RemoteHost:
-    """Another node: reached through the local port `ofport`, by way of `tunnel` when that is a tunnel port."""
+    """Another node, reached by the local port `ofport`, and by underlay address `tunnel` if that is a tunnel port."""
 
     number: int
     name: str
@@ -66,7 +63,7 @@ class RemoteHost:
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """A port to other bridges of ours. `tunnel_peers` None: a plain link; else the only senders accepted."""
+    """An uplink to other bridges. `tunnel_peers` None: a plain link; else the only accepted senders."""
 
     ofport: int
     tunnel_peers: tuple[IPv4Address, ...] | None = None
@@ -74,7 +71,7 @@ class Trunk:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The node itself as the bridge sees it: its port, its MAC, and the addresses it originates from.
+    """The node itself: its port on the bridge, its MAC and its addresses.
 
     `pre_restart`: the bridge lost its connections not long ago (`LocalPod`).
     """
@@ -87,35 +84,40 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class ForeignRoute:
-    """A remote pod whose address is not from the plan, and the number of the host it is on."""
+    """A remote pod with a foreign address, and its host number."""
 
     address: IPv4Address
     host: int
 
 
 @dataclass(frozen=True, slots=True)
-class Atom:
-    """One question about a label: is its value among `values` (None: does the key exist)?"""
+class LabelRequirement:
+    """A label requirement without its negation: `In` with `values`, or `Exists` if these are None."""
 
     key: str
     values: frozenset[str] | None = None
 
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether `labels` satisfy it. An absent key satisfies neither kind."""
+        value = labels.get(self.key)
+        return value is not None and (self.values is None or value in self.values)
+
 
 @dataclass(frozen=True, slots=True)
 class ClassInfo:
-    """What holds for every pod of a class. An atom that is absent from `truths` is not known for it."""
+    """What is common to the pods of a class. `matches` has the label requirements whose match is known."""
 
     namespace: str
-    truths: Mapping[Atom, bool]
+    matches: Mapping[LabelRequirement, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """All that one node's tables are a function of. Tuples are sorted, mappings read-only.
+    """The input of one node's tables. Tuples are sorted, mappings read-only.
 
-    `host` is the node's number, `tenants` each tenant's runs of identities, `segments` each segment's
-    number, `classes` every identity in use (segment and class) with what is known about it.
-    `policies` are all that select a local pod or whose egress rules may admit one as destination.
+    `host` is the host number, `tenants` has the runs of identities of each tenant, `segments` the number of each
+    segment, `classes` every identity in use with its class. `policies` are all that select a local pod or whose
+    deferred egress rules may admit one as server.
     """
 
     settings: Settings
@@ -135,9 +137,9 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """One permission: these peers on these ports. Peers None is any peer; ports None every protocol.
+    """One permission: these peers on these ports. `identities` None: any peer; `ports` None: every protocol.
 
-    `identities` and `cidrs` are alternatives; both empty admits nothing.
+    A peer matches `identities` or `cidrs`; if both are empty, none does.
     """
 
     origin: Origin
@@ -148,13 +150,13 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class ServerGroup:
-    """Local pods that may be reached in the same way, and all that may reach them.
+    """Local pods with equal permissions as servers.
 
-    `number` (1..2**32-1) is a stable hash of the rules behind it: it survives restarts, other changes and new classes.
-    `ingress`: what destination ingress admits: the union of the policies that select the pods, or, when
-    none does, the isolation level as permissions. Nothing in it: deny all. Tenancy is not in here.
-    `deferred_egress`: for clients marked *open*, what their egress rules (selectors, named ports) admit
-    towards these pods; here `identities` are those of the clients that the policy selects.
+    `number` (1..2**32-1) is a stable hash of the rules: it survives restarts, other changes and new classes.
+    `ingress`: the union of the policies that select the pods or, if none does, the isolation level as permissions. If
+    it is empty, it denies all. It does not contain tenancy.
+    `deferred_egress`: deferred rules that admit connections to these pods; here `identities` are those of the clients
+    that the policy selects.
     """
 
     number: int
@@ -164,10 +166,10 @@ class ServerGroup:
 
 @dataclass(frozen=True, slots=True)
 class ClientGroup:
-    """Local pods that some egress policy selects in the same way (pods in no group are *unselected*).
+    """Local pods with equal permissions as clients (pods in no client group are *unselected*).
 
-    `accepted`: permissions the source's node decides alone: any peer or CIDRs, numeric ports.
-    `open`: some rule with selectors or named ports might admit more; the destination's node looks.
+    `accepted`: permissions that the client's node decides alone: any peer or CIDRs, with numeric ports.
+    `deferred`: they have deferred rules, which the server's node decides.
     """
 
     number: int
@@ -177,7 +179,7 @@ class ClientGroup:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The groups of one local pod; `client` 0 means no egress policy selects it."""
+    """The group numbers of one local pod; `client` 0: no egress policy selects it."""
 
     server: int
     client: int = 0
@@ -185,7 +187,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class TenantAllow:
-    """Clients of `client` may be considered by servers of `server` (both identity runs); `client` None: any pod."""
+    """Lets clients of `client` through to ingress rules of servers of `server` (identity runs); `client` None: all."""
 
     server: IdentityMatch
     client: IdentityMatch | None
@@ -194,12 +196,12 @@ class TenantAllow:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What policy says about one node's pods, ready to be written as flows.
+    """The decisions of policies about one node's pods, ready to be compiled to flows.
 
-    `tenancy` None: tenants do not separate (isolation none). `tenantless` are identity runs of pods without a
-    tenant: they talk with their own node only (their client group, if any, admits nothing outside either).
-    `over`: namespaces whose rules would take more rows than a node makes for one, and how many; `failed`: pods whose
-    policies could not be worked out, and why: nothing is admitted to them, and nothing from them.
+    `tenancy` None: tenants are not separated (isolation none). `tenantless` are identity runs of pods without a tenant:
+    these communicate with their own node only (their client group, if any, admits nothing outside either).
+    `over`: namespaces whose rules take more rows than the limit, and how many; `failed`: pods whose policies could not
+    be resolved, and why: they may neither send nor receive.
     """
 
     members: Mapping[PodKey, Membership]

@@ -184,8 +184,8 @@ def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_n
     node.deaf = False
     assert newcomer(server, registry, node)
     asked = server.of(CLASS_SETS, "shop")["spec"]["requirements"]
-    assert {atom["stage"] for atom in asked} == {"Active"}
-    assert {atom["key"][-5:] for atom in asked} == {str(70_000 + number) for number in range(len(asked))}
+    assert {requirement["stage"] for requirement in asked} == {"Active"}
+    assert {requirement["key"][-5:] for requirement in asked} == {str(70_000 + number) for number in range(len(asked))}
 
 
 def test_the_labels_of_a_pod_that_is_gone_keep_nobody_else_from_numbers() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 # mypy: ignore-errors
 from romana_ovs.model.labels import Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 from tests.engine.test_world import cluster, policy
 from tests.support.reordered_messages import Parts
 
-APP = Atom("app", frozenset({"web"}))
+APP = LabelRequirement("app", frozenset({"web"}))
 WEB = policy("web-only", PolicyPeer(pods=Selector.of({"app": "web"})))
 NOT_WEB = policy("not-web", PolicyPeer(pods=Selector((Requirement("app", Operator.NOT_IN, frozenset({"web"})),))))
 

@@ -53,7 +53,7 @@ def test_a_relabelled_pod_stays_what_it_was_until_every_node_knows_its_class():
     parts.registry_looks(newest(parts))
     look(parts, "node1")
     (shown,) = parts.view("node1").pods
-    assert shown.labels == Labels({"app": "web"}) and parts.view("node2").classes[shown.identity].truths == {APP: True}
+    assert shown.labels == Labels({"app": "web"}) and parts.view("node2").classes[shown.identity].matches == {APP: True}
     assert not parts.nodes["node1"].waiting
 
 
@@ -103,7 +103,7 @@ def test_rules_come_into_force_without_the_registry_when_patience_is_over_and_ad
     assert in_force(parts, "node3") == ["closed"]
     look(parts, "node3", numbers=False, patience_over=True)
     assert in_force(parts, "node3") == ["closed", "not-web"] and not parts.nodes["node3"].waiting
-    assert all(APP not in info.truths for info in parts.view("node3").classes.values())
+    assert all(APP not in info.matches for info in parts.view("node3").classes.values())
     look(parts, "node3", numbers=False)
     assert in_force(parts, "node3") == ["closed", "not-web"]
 
@@ -118,11 +118,11 @@ def test_answers_that_may_not_be_relied_on_yet_are_not_shown_even_when_patience_
             look(parts, name, patience_over=True)
         view = parts.view("node3")
         assert in_force(parts, "node3") == ["not-web"]
-        assert view.classes and all(info.truths == {} for info in view.classes.values())
+        assert view.classes and all(info.matches == {} for info in view.classes.values())
         confirm(parts, *parts.nodes)
     parts.registry_looks(newest(parts))
     look(parts, "node3")
-    assert {info.truths[APP] for info in parts.view("node3").classes.values()} == {True, False}
+    assert {info.matches[APP] for info in parts.view("node3").classes.values()} == {True, False}
 
 
 def test_who_still_goes_by_a_question_that_is_leaving_may_and_it_goes_when_nobody_does():
@@ -134,7 +134,7 @@ def test_who_still_goes_by_a_question_that_is_leaving_may_and_it_goes_when_nobod
         hear(parts, name)
     confirm(parts, *parts.nodes)
     assert in_force(parts, "node3") == ["web-only"]
-    assert any(info.truths == {APP: True} for info in parts.view("node3").classes.values())
+    assert any(info.matches == {APP: True} for info in parts.view("node3").classes.values())
     parts.registry_looks(newest(parts))
     assert stages(parts) == {APP: Stage.RETIRING}
     for name in parts.nodes:

@@ -11,7 +11,7 @@ from romana_ovs.model.identity import segment_of
 from romana_ovs.model.labels import EVERYTHING, Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy import classes
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 from tests.engine.test_world import DEFAULTS, cluster, follow, pod, policy, views
 
 
@@ -37,7 +37,7 @@ def test_a_rule_that_splits_classes_comes_into_force_in_three_steps():
     world.advance()
     third = views(world, after)["node2"]
     assert not world.pending and len(third.policies) == 1
-    assert third.classes[new].truths == {Atom("app", frozenset({"web"})): True}
+    assert third.classes[new].matches == {LabelRequirement("app", frozenset({"web"})): True}
 
 
 def test_a_rule_that_splits_nothing_is_in_force_at_once():
@@ -64,9 +64,9 @@ def test_while_a_split_is_pending_newer_rules_and_pods_are_followed():
     while world.pending:
         world.advance()
     view = views(world, after)["node1"]
-    exists = Atom("app", None)
+    exists = LabelRequirement("app", None)
     assert [each.key.name for each in view.policies] == ["q"]
-    assert {key: view.classes[world.identity_of(key)].truths for key in ("ns/client", "ns/plain", "ns/new")} == {
+    assert {key: view.classes[world.identity_of(key)].matches for key in ("ns/client", "ns/plain", "ns/new")} == {
         "ns/client": {exists: True},
         "ns/plain": {exists: False},
         "ns/new": {exists: True},
@@ -145,7 +145,9 @@ def test_a_segment_without_classes_hurts_its_own_pods_alone_and_recovers(monkeyp
         for each in crowd:
             number = part.identity_of(each.key)
             known = part.view(offline_facts(at, at.nodes)["node1"], {}).classes.get(number)
-            answers = {atom.key for atom, yes in known.truths.items() if yes} if known is not None else None
+            answers = (
+                {requirement.key for requirement, yes in known.matches.items() if yes} if known is not None else None
+            )
             assert answers == (None if each.key in refused else set(each.labels))
     kept = [each for each in crowd if each.key not in {problem.name for problem in part.problems}]
     part.update(cluster(*kept, policies=asks))

@@ -23,20 +23,26 @@ from romana_ovs.model.objects import (
     RomanaRule,
 )
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.policy.classes import ClassBook, atoms_by_namespace
+from romana_ovs.policy.classes import ClassAllocator, requirements_by_namespace
 from romana_ovs.policy.normalise import normalise
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 
 WEB, DB = Selector.of({"app": "web"}), Selector.of({"app": "db"})
-IS_WEB, IS_DB = Atom("app", frozenset({"web"})), Atom("app", frozenset({"db"}))
-HAS_APP = Atom("app")
+IS_WEB, IS_DB = LabelRequirement("app", frozenset({"web"})), LabelRequirement("app", frozenset({"db"}))
+HAS_APP = LabelRequirement("app")
 NAMES = {name: Labels({NAME_LABEL: name, "stage": stage}) for name, stage in (("a", "x"), ("b", "x"), ("c", "y"))}
 INGRESS, EGRESS = frozenset({Direction.INGRESS}), frozenset({Direction.EGRESS})
 
 
-def asked(policy: KubernetesPolicy | RomanaPolicy, settings: Settings | None = None) -> dict[str, frozenset[Atom]]:
+def asked(
+    policy: KubernetesPolicy | RomanaPolicy, settings: Settings | None = None
+) -> dict[str, frozenset[LabelRequirement]]:
     normal = normalise(policy, Cluster(settings=settings or Settings()))
-    return {name: atoms for name, atoms in atoms_by_namespace([normal], NAMES, settings=settings).items() if atoms}
+    return {
+        name: requirements
+        for name, requirements in requirements_by_namespace([normal], NAMES, settings=settings).items()
+        if requirements
+    }
 
 
 def test_ingress_asks_about_peers_and_not_about_subjects() -> None:
@@ -83,11 +89,11 @@ def test_romana_policies_ask_about_their_own_tenant() -> None:
     assert asked(policy) == {"a": {IS_WEB}}
     by_stage = Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="stage")
     normal = normalise(policy, Cluster(settings=by_stage))
-    assert not any(atoms_by_namespace([normal], NAMES).values()), "an unlabelled namespace has no tenant"
+    assert not any(requirements_by_namespace([normal], NAMES).values()), "an unlabelled namespace has no tenant"
 
 
 def test_negation_asks_the_same_question() -> None:
-    def policy(operator: Operator, *values: str) -> dict[str, frozenset[Atom]]:
+    def policy(operator: Operator, *values: str) -> dict[str, frozenset[LabelRequirement]]:
         selector = Selector((Requirement("app", operator, frozenset(values)),))
         return asked(KubernetesPolicy("a", "p", WEB, INGRESS, (PolicyRule((PolicyPeer(pods=selector),)),)))
 
@@ -95,25 +101,27 @@ def test_negation_asks_the_same_question() -> None:
     assert policy(Operator.DOES_NOT_EXIST) == policy(Operator.EXISTS) == {"a": {HAS_APP}}
 
 
-def put(book: ClassBook, name: str, app: str = "", *, segment: int = 1) -> int:
+def put(allocator: ClassAllocator, name: str, app: str = "", *, segment: int = 1) -> int:
     labels = Labels({"app": app, "name": name} if app else {"name": name})
-    return book.assign(PodKey(f"a/{name}"), segment=segment, namespace="a", labels=labels)
+    return allocator.assign(PodKey(f"a/{name}"), segment=segment, namespace="a", labels=labels)
 
 
 def test_labels_that_nobody_asks_about_do_not_make_classes() -> None:
-    book = ClassBook()
-    assert [put(book, "one", "web"), put(book, "two", "db"), put(book, "three")] == [identity(1, 1)] * 3
+    allocator = ClassAllocator()
+    assert [put(allocator, "one", "web"), put(allocator, "two", "db"), put(allocator, "three")] == [identity(1, 1)] * 3
 
 
 def test_a_new_question_moves_those_who_answer_yes_and_only_if_some_say_no() -> None:
-    book = ClassBook()
+    allocator = ClassAllocator()
     for name, app in (("one", "web"), ("two", "db"), ("three", "")):
-        put(book, name, app)
-    assert book.require({"a": frozenset({IS_WEB})}) == {"a/one"}
-    assert book.identity_of(PodKey("a/one")) == identity(1, 2)
-    assert book.require({"a": frozenset({IS_WEB, HAS_APP})}) == {"a/two"}
-    assert book.require({"a": frozenset({IS_WEB, HAS_APP, Atom("name")})}) == frozenset(), "all agree"
-    assert {number: info.truths[HAS_APP] for number, info in book.classes.items()} == {
+        put(allocator, name, app)
+    assert allocator.set_requirements({"a": frozenset({IS_WEB})}) == {"a/one"}
+    assert allocator.identity_of(PodKey("a/one")) == identity(1, 2)
+    assert allocator.set_requirements({"a": frozenset({IS_WEB, HAS_APP})}) == {"a/two"}
+    assert allocator.set_requirements({"a": frozenset({IS_WEB, HAS_APP, LabelRequirement("name")})}) == frozenset(), (
+        "all agree"
+    )
+    assert {number: info.matches[HAS_APP] for number, info in allocator.classes.items()} == {
         identity(1, 1): False,
         identity(1, 2): True,
         identity(1, 3): True,
@@ -121,81 +129,81 @@ def test_a_new_question_moves_those_who_answer_yes_and_only_if_some_say_no() -> 
 
 
 def test_a_question_that_is_dropped_moves_nobody_and_comes_back_honestly() -> None:
-    book = ClassBook()
+    allocator = ClassAllocator()
     question = {"a": frozenset({IS_WEB})}
-    book.require(question)
-    numbers = [put(book, "one", "web"), put(book, "two", "db")]
-    assert book.require({}) == frozenset()
-    assert put(book, "three", "web") == numbers[0], "the lowest number fits now"
-    assert put(book, "four", "db") == numbers[0]
-    assert book.require(question) == {"a/one", "a/three"}, "four says no, so those who say yes leave"
-    assert book.identity_of(PodKey("a/one")) == book.identity_of(PodKey("a/three"))
-    assert book.identity_of(PodKey("a/two")) == numbers[1]
+    allocator.set_requirements(question)
+    numbers = [put(allocator, "one", "web"), put(allocator, "two", "db")]
+    assert allocator.set_requirements({}) == frozenset()
+    assert put(allocator, "three", "web") == numbers[0], "the lowest number fits now"
+    assert put(allocator, "four", "db") == numbers[0]
+    assert allocator.set_requirements(question) == {"a/one", "a/three"}, "four says no, so those who say yes leave"
+    assert allocator.identity_of(PodKey("a/one")) == allocator.identity_of(PodKey("a/three"))
+    assert allocator.identity_of(PodKey("a/two")) == numbers[1]
 
 
 def test_a_released_number_is_not_given_again_before_all_have_been() -> None:
-    book = ClassBook()
-    assert put(book, "one") == identity(1, 1)
-    book.forget(PodKey("a/one"))
-    assert book.classes == {}
-    assert put(book, "one") == identity(1, 2)
-    again = ClassBook.from_json({**book.to_json(), "next": {"1": CLASS_MASK}})
+    allocator = ClassAllocator()
+    assert put(allocator, "one") == identity(1, 1)
+    allocator.forget(PodKey("a/one"))
+    assert allocator.classes == {}
+    assert put(allocator, "one") == identity(1, 2)
+    again = ClassAllocator.from_json({**allocator.to_json(), "next": {"1": CLASS_MASK}})
     assert put(again, "one") == identity(1, 2), "claimed from the file"
-    again.require({"a": frozenset({IS_WEB})})
+    again.set_requirements({"a": frozenset({IS_WEB})})
     assert put(again, "two", "web") == identity(1, CLASS_MASK)
     assert put(again, "three", "web", segment=2) == identity(2, 1), "every segment counts for itself"
-    again.require({"a": frozenset({IS_WEB, IS_DB})})
+    again.set_requirements({"a": frozenset({IS_WEB, IS_DB})})
     assert put(again, "four", "db") == identity(1, 1), "wrapped around"
-    again.require({"a": frozenset({IS_WEB, IS_DB, HAS_APP})})
+    again.set_requirements({"a": frozenset({IS_WEB, IS_DB, HAS_APP})})
     assert put(again, "five", "other") == identity(1, 3), "2 is in use"
 
 
 def test_a_segment_without_numbers_says_so_and_keeps_what_it_has() -> None:
     entries = [{"identity": identity(1, number), "namespace": "b", "yes": [], "no": []} for number in range(1, 65536)]
-    book = ClassBook.from_json({"asked": {}, "next": {}, "classes": entries, "pins": {}})
+    allocator = ClassAllocator.from_json({"asked": {}, "next": {}, "classes": entries, "pins": {}})
     with pytest.raises(AddressError, match="segment 1 has all of its 65535 classes in use"):
-        put(book, "one")
-    book.settle()
-    assert put(book, "one") == identity(1, 1)
+        put(allocator, "one")
+    allocator.drop_unclaimed()
+    assert put(allocator, "one") == identity(1, 1)
 
 
 def test_unknown_pods_have_no_identity_and_may_be_forgotten() -> None:
-    book = ClassBook()
-    book.forget(PodKey("a/nobody"))
+    allocator = ClassAllocator()
+    allocator.forget(PodKey("a/nobody"))
     with pytest.raises(KeyError):
-        book.identity_of(PodKey("a/nobody"))
+        allocator.identity_of(PodKey("a/nobody"))
 
 
 def test_classes_from_a_file_stay_hidden_until_a_pod_claims_them() -> None:
-    book = ClassBook()
-    book.require({"a": frozenset({IS_WEB})})
-    numbers = [put(book, "one", "web"), put(book, "two", "db")]
-    again = ClassBook.from_json(json.loads(json.dumps(book.to_json())))
+    allocator = ClassAllocator()
+    allocator.set_requirements({"a": frozenset({IS_WEB})})
+    numbers = [put(allocator, "one", "web"), put(allocator, "two", "db")]
+    again = ClassAllocator.from_json(json.loads(json.dumps(allocator.to_json())))
     assert put(again, "two", "db") == numbers[1]
     assert set(again.classes) == {numbers[1]}
     assert set(again.to_json()["classes"][0]) == {"identity", "namespace", "yes", "no"}
     assert len(again.to_json()["classes"]) == 2, "the other may still be claimed"
-    again.settle()
+    again.drop_unclaimed()
     assert len(again.to_json()["classes"]) == 1
 
 
 def test_a_question_that_is_new_after_a_restart_is_answered_by_the_first_to_come() -> None:
-    book = ClassBook()
-    number = put(book, "one", "web")
-    again = ClassBook.from_json(book.to_json())
-    assert again.require({"a": frozenset({IS_WEB})}) == frozenset()
+    allocator = ClassAllocator()
+    number = put(allocator, "one", "web")
+    again = ClassAllocator.from_json(allocator.to_json())
+    assert again.set_requirements({"a": frozenset({IS_WEB})}) == frozenset()
     assert put(again, "one", "web") == number
-    assert again.classes[number].truths == {IS_WEB: True}
+    assert again.classes[number].matches == {IS_WEB: True}
     assert put(again, "two", "db") == number + 1
 
 
 def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None:
-    book = ClassBook()
-    book.require({"a": frozenset({IS_WEB})})
-    one, two = put(book, "one", "web"), put(book, "two", "db")
-    book.require({})
-    assert book.to_json()["pins"] == {"a/two": two}
-    again = ClassBook.from_json(book.to_json())
+    allocator = ClassAllocator()
+    allocator.set_requirements({"a": frozenset({IS_WEB})})
+    one, two = put(allocator, "one", "web"), put(allocator, "two", "db")
+    allocator.set_requirements({})
+    assert allocator.to_json()["pins"] == {"a/two": two}
+    again = ClassAllocator.from_json(allocator.to_json())
     assert [put(again, "two", "db"), put(again, "one", "web")] == [two, one]
 
 
@@ -207,14 +215,14 @@ def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None
         ({"next": {"1": 0}}, "classes.next.1"),
         ({"asked": {"a": [["app"]]}}, r"classes.asked.a\[0\]"),
         ({"asked": {"a": [["app", [1]]]}}, r"classes.asked.a\[0\]"),
-        ({"pins": {"a/p": 65536}}, "classes.pins.a/p: 0x10000 is no identity of a class"),
+        ({"pins": {"a/p": 65536}}, "classes.pins.a/p: 0x10000 is not the identity of a class"),
         ({"pins": {"a/p": "1"}}, "classes.pins.a/p"),
         ({"pins": None}, "classes.pins"),
         ({"classes": [{"identity": True, "namespace": "a", "yes": [], "no": []}]}, r"classes.classes\[0\].identity"),
         ({"classes": [{"identity": 65537, "namespace": 1, "yes": [], "no": []}]}, r"classes.classes\[0\].namespace"),
         (
             {"classes": [{"identity": 65537, "namespace": "a", "yes": [["app", None]], "no": [["app", None]]}]},
-            "answered yes and no",
+            "in yes and no",
         ),
         (
             {"classes": [{"identity": 65537, "namespace": "a", "yes": [], "no": []}] * 2},
@@ -224,4 +232,4 @@ def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None
 )
 def test_a_file_that_cannot_be_meant_is_refused_by_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
-        ClassBook.from_json({**ClassBook().to_json(), **change})
+        ClassAllocator.from_json({**ClassAllocator().to_json(), **change})

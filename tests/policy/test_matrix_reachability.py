@@ -15,7 +15,7 @@ from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
-from romana_ovs.policy.matrix import Matrix, Opening, asks_addresses, container_ports, difference, reachability
+from romana_ovs.policy.matrix import Matrix, Opening, depends_on_addresses, container_ports, difference, reachability
 from tests.support.builders import addresses, block, cluster, pod, pods, policy, romana, rule
 from tests.support.hypothesis_profiles import examples
 from tests.support.strategies import addresses_of, clusters, port_refs
@@ -59,11 +59,11 @@ def test_pods_that_an_ip_block_tells_apart_are_judged_apart() -> None:
     near, far = pod("a/near", "192.168.7.127"), pod("a/far", "192.168.7.128")
     half = policy("a/p", Selector.of({"app": "x"}), ingress=[rule(block("192.168.7.0/25"))])
     found = cluster(near, far, pod("a/x", app="x"), half)
-    assert asks_addresses(found)
+    assert depends_on_addresses(found)
     matrix = reachability(found, addresses(found), [WEB])
     assert matrix.allows(PodKey("a/near"), PodKey("a/x"), "80/tcp")
     assert not matrix.allows(PodKey("a/far"), PodKey("a/x"), "80/tcp")
-    assert not asks_addresses(cluster(near, policy("a/p", ingress=[rule(pods())])))
+    assert not depends_on_addresses(cluster(near, policy("a/p", ingress=[rule(pods())])))
 
 
 def test_pods_that_an_exception_tells_apart_are_judged_apart() -> None:

@@ -38,9 +38,9 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import (
     Allow,
-    Atom,
     ClassInfo,
     ClientGroup,
+    LabelRequirement,
     LocalPod,
     NodeView,
     Origin,
@@ -52,7 +52,7 @@ from romana_ovs.policy.view import (
 TCP, UDP = Protocol.TCP, Protocol.UDP
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 WEB = Selector.of({"app": "web"})
-IS_WEB = Atom("app", frozenset({"web"}))
+IS_WEB = LabelRequirement("app", frozenset({"web"}))
 TIERS = (
     ("a", "front", 16),
     ("a", "back", 17),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection
 from romana_ovs.model.objects import NAME_LABEL, Namespace
-from romana_ovs.policy.classes import ClassBook
+from romana_ovs.policy.classes import ClassAllocator
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import NormalPolicy
@@ -19,12 +19,12 @@ from tests.support import strategies
 from tests.support.hypothesis_profiles import examples
 
 
-def read(cluster: Cluster, book: ClassBook | None = None) -> Reading:
-    book = ClassBook() if book is None else book
+def read(cluster: Cluster, allocator: ClassAllocator | None = None) -> Reading:
+    allocator = ClassAllocator() if allocator is None else allocator
     numbers, policies = numbers_of(cluster), normal_policies(cluster)
-    register(book, cluster, numbers, policies=policies)
+    register(allocator, cluster, numbers, policies=policies)
     addresses = strategies.addresses_of(cluster)
-    return Reading.of(node_views(cluster, addresses, book=book, numbers=numbers, policies=policies))
+    return Reading.of(node_views(cluster, addresses, allocator=allocator, numbers=numbers, policies=policies))
 
 
 def decided_by_policy(cluster: Cluster, connection: Connection) -> bool:
@@ -50,13 +50,13 @@ def test_verdicts_agree_with_the_reference(data: st.DataObject, cluster: Cluster
 @settings(max_examples=examples(60), deadline=None)
 @given(data=st.data(), first=strategies.clusters())
 def test_a_cache_and_a_history_change_no_answer(data: st.DataObject, first: Cluster) -> None:
-    book = ClassBook()
+    allocator = ClassAllocator()
     caches: dict[str, ResolveCache] = {}
     cluster, policies = first, normal_policies(first)
     for _ in range(data.draw(st.integers(2, 4))):
         numbers, addresses = numbers_of(cluster), strategies.addresses_of(cluster)
-        register(book, cluster, numbers, policies=policies)
-        views = node_views(cluster, addresses, book=book, numbers=numbers, policies=policies)
+        register(allocator, cluster, numbers, policies=policies)
+        views = node_views(cluster, addresses, allocator=allocator, numbers=numbers, policies=policies)
         reading = Reading.of(views, {node: caches.setdefault(node, ResolveCache()) for node in views})
         for node, view in views.items():
             assert reading.verdicts[node] == resolve(view)
@@ -114,13 +114,17 @@ def test_an_identity_that_the_tables_do_not_know_gains_nothing(data: st.DataObje
 def test_pods_that_bring_no_new_class_change_nothing_on_other_nodes(data: st.DataObject, cluster: Cluster) -> None:
     twin = data.draw(st.sampled_from(sorted(cluster.pods.values(), key=lambda pod: pod.key)))
     more = cluster.with_object(replace(twin, name="twin", node="elsewhere", address=None, has_status=False))
-    book, numbers, policies = ClassBook(), numbers_of(cluster), normal_policies(cluster)
+    allocator, numbers, policies = ClassAllocator(), numbers_of(cluster), normal_policies(cluster)
     if not twin.networked:
         return
-    register(book, cluster, numbers, policies=policies)
-    before = node_views(cluster, strategies.addresses_of(cluster), book=book, numbers=numbers, policies=policies)
-    register(book, more, numbers, policies=policies)
-    after = node_views(cluster, strategies.addresses_of(cluster), book=book, numbers=numbers, policies=policies)
+    register(allocator, cluster, numbers, policies=policies)
+    before = node_views(
+        cluster, strategies.addresses_of(cluster), allocator=allocator, numbers=numbers, policies=policies
+    )
+    register(allocator, more, numbers, policies=policies)
+    after = node_views(
+        cluster, strategies.addresses_of(cluster), allocator=allocator, numbers=numbers, policies=policies
+    )
     for node in cluster.nodes:
         assert after[node] == before[node]
         assert after[node].classes is before[node].classes

@@ -10,7 +10,7 @@ from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.identity import OUTSIDE, IdentityMatch, node_identity, whole_segments
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.classes import ClassBook, atoms_by_namespace
+from romana_ovs.policy.classes import ClassAllocator, requirements_by_namespace
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import NormalPolicy
@@ -38,16 +38,18 @@ def numbers_of(cluster: Cluster) -> Numbers:
     return Numbers(segments, {tenant: (whole_segments(number, 16),) for tenant, number in base.items()})
 
 
-def register(book: ClassBook, cluster: Cluster, numbers: Numbers, *, policies: tuple[NormalPolicy, ...]) -> None:
-    """Brings `book` to `cluster`."""
+def register(
+    allocator: ClassAllocator, cluster: Cluster, numbers: Numbers, *, policies: tuple[NormalPolicy, ...]
+) -> None:
+    """Brings `allocator` to `cluster`."""
     namespaces = {name: namespace.labels for name, namespace in cluster.namespaces.items()}
-    book.require(atoms_by_namespace(policies, namespaces, settings=cluster.settings))
+    allocator.set_requirements(requirements_by_namespace(policies, namespaces, settings=cluster.settings))
     for key, pod in sorted(cluster.pods.items()):
         if pod.networked:
             segment = numbers.segments[cluster.segment_of(pod)]
-            book.assign(key, segment=segment, namespace=pod.namespace, labels=pod.labels)
+            allocator.assign(key, segment=segment, namespace=pod.namespace, labels=pod.labels)
         else:
-            book.forget(key)
+            allocator.forget(key)
 
 
 def normal_policies(cluster: Cluster) -> tuple[NormalPolicy, ...]:
@@ -59,7 +61,7 @@ def node_views(
     cluster: Cluster,
     addresses: Mapping[PodKey, IPv4Address],
     *,
-    book: ClassBook,
+    allocator: ClassAllocator,
     numbers: Numbers,
     policies: tuple[NormalPolicy, ...],
 ) -> dict[str, NodeView]:
@@ -73,7 +75,7 @@ def node_views(
                 namespace=pod.namespace,
                 labels=pod.labels,
                 segment=cluster.segment_of(pod),
-                identity=book.identity_of(key),
+                identity=allocator.identity_of(key),
                 address=addresses[key],
                 mac="0a:58:00:00:00:00",
                 ofport=port,
@@ -89,7 +91,7 @@ def node_views(
             pods=tuple(pods),
             tenants=numbers.tenants,
             segments=numbers.segments,
-            classes=book.classes,
+            classes=allocator.classes,
             namespaces=namespaces,
             policies=policies,
         )

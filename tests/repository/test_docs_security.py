@@ -10,7 +10,7 @@ from romana_ovs.controller import duties, status_server
 from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy import atoms
+from romana_ovs.policy import requirements
 from romana_ovs.switch import ethertypes
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,10 @@ def test_figures_are_those_of_the_code() -> None:
     assert limit("connections that one pod opens").startswith(rate)
     assert limit("peers and ports of one policy").startswith(f"{limits.MAX_TERMS:,}")
     assert f"counts as {limits._RANGE_TERMS}" in LIMITS
-    assert limit("questions about labels") == f"{atoms.MOST_ATOMS:,}, and {atoms.MOST_TEXT:,} characters"
+    assert (
+        limit("questions about labels")
+        == f"{requirements.MAX_REQUIREMENTS:,}, and {requirements.MAX_REQUIREMENT_CHARS:,} characters"
+    )
     assert limit("a node that acknowledges nothing") == f"{AWAY_SECONDS:.0f} seconds"
     assert limit("a policy that asks something new") == f"{duties.PATIENCE_SECONDS:.0f} seconds"
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")

@@ -19,7 +19,7 @@ from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UN
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 
 Together = tuple[Mapping[str, ClassSet], tuple[Problem, ...]]
 """The class sets that can be true together, by namespace, and why the others cannot."""
@@ -236,16 +236,16 @@ def _foreign(fields: Fields) -> Mapping[IPv4Address, Claim]:
 def _class_set(fields: Fields, namespace: str) -> ClassSet:
     if fields.name != namespace:
         fields.refuse("", f"it is kept under the name {namespace}")
-    atoms = [(_atom(entry), _stage(entry)) for entry in fields.parts("requirements")]
-    if len({atom for atom, _ in atoms}) != len(atoms):
+    requirements = [(_requirement(entry), _stage(entry)) for entry in fields.parts("requirements")]
+    if len({requirement for requirement, _ in requirements}) != len(requirements):
         fields.refuse("requirements", "a question stands there twice")
-    classes: dict[int, frozenset[Atom]] = {}
+    classes: dict[int, frozenset[LabelRequirement]] = {}
     marked: dict[str, set[int]] = {"pending": set(), "retiring": set()}
     for entry in fields.parts("classes"):
         number = _identity(entry, "id", entry.number("id", high=ALL_BITS))
         if number in classes:
             entry.refuse("id", f"{number:#x} stands there twice")
-        classes[number] = _answers(entry, [atom for atom, _ in atoms])
+        classes[number] = _answers(entry, [requirement for requirement, _ in requirements])
         for mark, numbers in marked.items():
             if entry.values.get(mark) is True:
                 numbers.add(number)
@@ -257,7 +257,7 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
         fields.refuse("retired", "it names a class that is there")
     return ClassSet(
         namespace=namespace,
-        requirements=MappingProxyType(dict(atoms)),
+        requirements=MappingProxyType(dict(requirements)),
         classes=MappingProxyType(dict(sorted(classes.items()))),
         pending=frozenset(marked["pending"]),
         retiring=frozenset(marked["retiring"]),
@@ -269,8 +269,10 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
     )
 
 
-def _atom(fields: Fields) -> Atom:
-    return Atom(fields.text("key"), frozenset(fields.texts("values")) if "values" in fields.values else None)
+def _requirement(fields: Fields) -> LabelRequirement:
+    return LabelRequirement(
+        fields.text("key"), frozenset(fields.texts("values")) if "values" in fields.values else None
+    )
 
 
 def _stage(fields: Fields) -> Stage:
@@ -280,15 +282,15 @@ def _stage(fields: Fields) -> Stage:
         fields.refuse("stage", f"one of {', '.join(stage.value for stage in Stage)} was expected")
 
 
-def _answers(fields: Fields, atoms: list[Atom]) -> frozenset[Atom]:
+def _answers(fields: Fields, requirements: list[LabelRequirement]) -> frozenset[LabelRequirement]:
     text = fields.text("matches")
     try:
         bits = int(text, 16)
     except ValueError:
         bits = -1
-    if not 0 <= bits < 1 << len(atoms) or len(text) > len(atoms) // 4 + 1:
-        fields.refuse("matches", f"a hexadecimal number of {len(atoms)} bits was expected")
-    return frozenset(atom for position, atom in enumerate(atoms) if bits >> position & 1)
+    if not 0 <= bits < 1 << len(requirements) or len(text) > len(requirements) // 4 + 1:
+        fields.refuse("matches", f"a hexadecimal number of {len(requirements)} bits was expected")
+    return frozenset(requirement for position, requirement in enumerate(requirements) if bits >> position & 1)
 
 
 def _identity(fields: Fields, key: str, number: int) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.policy.atoms import atom_order
 from romana_ovs.policy.published import ClassSet, Published, Report
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.requirements import requirement_sort_key
+from romana_ovs.policy.view import LabelRequirement
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _foreign(published: Published) -> list[dict[str, Any]]:
 
 def class_set_object(classes: ClassSet) -> dict[str, Any]:
     """The ClassSet of a namespace. Raises InputError when it would be larger than the API server takes."""
-    atoms = sorted(classes.requirements, key=atom_order)
+    requirements = sorted(classes.requirements, key=requirement_sort_key)
     overrides = dict(_within(MAX_OVERRIDES_TEXT, sorted(classes.overrides.items())[:MAX_OVERRIDES]))
     tombstones = [
         {"segment": segment, "labels": dict(sorted(labels.items()))} for segment, labels in classes.tombstones
@@ -80,8 +80,11 @@ def class_set_object(classes: ClassSet) -> dict[str, Any]:
     spec = {
         "epoch": classes.epoch,
         "revision": classes.revision,
-        "requirements": [{**_atom(atom), "stage": classes.requirements[atom].value} for atom in atoms],
-        "classes": [_class(number, classes, atoms) for number in sorted(classes.classes)],
+        "requirements": [
+            {**_requirement(requirement), "stage": classes.requirements[requirement].value}
+            for requirement in requirements
+        ],
+        "classes": [_class(number, classes, requirements) for number in sorted(classes.classes)],
         "overrides": {pod.partition("/")[2]: number for pod, number in overrides.items()},
         "tombstones": [*_within(MAX_TOMBSTONES_TEXT, tombstones[::-1])][::-1],
         "retired": sorted(classes.retired),
@@ -98,9 +101,9 @@ def _within(limit: int, values: Iterable[T]) -> Iterator[T]:
         yield value
 
 
-def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
-    """A class: `holds` has a bit for each atom that holds, the first atom's the lowest, in hexadecimal."""
-    bits = sum(1 << position for position, atom in enumerate(atoms) if atom in classes.classes[number])
+def _class(number: int, classes: ClassSet, requirements: list[LabelRequirement]) -> dict[str, Any]:
+    """A class: `matches` has a bit for each requirement that holds, the first requirement's the lowest, in hexadecimal."""
+    bits = sum(1 << position for position, requirement in enumerate(requirements) if requirement in classes.classes[number])
     found: dict[str, Any] = {"id": number, "matches": f"{bits:x}"}
     if number in classes.pending:
         found["pending"] = True
@@ -109,8 +112,12 @@ def _class(number: int, classes: ClassSet, atoms: list[Atom]) -> dict[str, Any]:
     return found
 
 
-def _atom(atom: Atom) -> dict[str, Any]:
-    return {"key": atom.key} if atom.values is None else {"key": atom.key, "values": sorted(atom.values)}
+def _requirement(requirement: LabelRequirement) -> dict[str, Any]:
+    return (
+        {"key": requirement.key}
+        if requirement.values is None
+        else {"key": requirement.key, "values": sorted(requirement.values)}
+    )
 
 
 def marker_object(published: Published) -> dict[str, Any]:

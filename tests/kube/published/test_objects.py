@@ -36,11 +36,11 @@ from romana_ovs.model.identity import identity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 from tests.support.hypothesis_profiles import examples
 
 ETCD_LIMIT = 1_500_000
-WEB, EXISTS = Atom("app", frozenset({"web"})), Atom("app")
+WEB, EXISTS = LabelRequirement("app", frozenset({"web"})), LabelRequirement("app")
 ONE, TWO = identity(1, 1), identity(1, 2)
 
 ALPHA = ClassSet(
@@ -325,7 +325,7 @@ def test_large_clusters_fit():
     published = large()
     assert len(json.dumps(allocation_object(published))) < ETCD_LIMIT / 5
     assert all(len(json.dumps(class_set_object(each))) < 1000 for each in published.namespaces.values())
-    asked = [Atom("key", frozenset({f"value-{at:03}"})) for at in range(200)]
+    asked = [LabelRequirement("key", frozenset({f"value-{at:03}"})) for at in range(200)]
     crowded = replace(
         ALPHA,
         requirements=dict.fromkeys(asked, Stage.ACTIVE),

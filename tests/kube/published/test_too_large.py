@@ -10,10 +10,10 @@ from typing import Any
 from romana_ovs.kube.published import Base, Checked, Objects, next_writes
 from romana_ovs.model.identity import identity
 from romana_ovs.policy.published import Stage
-from romana_ovs.policy.view import Atom
+from romana_ovs.policy.view import LabelRequirement
 from tests.kube.published.test_objects import ALPHA, ETCD_LIMIT, PUBLISHED
 
-ATOMS = [Atom(f"key-{number:04}") for number in range(2000)]
+ATOMS = [LabelRequirement(f"key-{number:04}") for number in range(2000)]
 
 
 def crowded(many: int):

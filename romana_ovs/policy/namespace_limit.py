@@ -1,8 +1,8 @@
-"""How many rows the rules of a namespace make on one node, and what is left out where those are too many.
+"""Limits the rows that the rules of one namespace make on one node (setting `namespace_flows`).
 
-A policy is bounded where it is read, but it counts once for each group of pods that it selects in its own way, and one
-selector can mean thousands of identities. So a node also bounds what it makes for the rules of each namespace: beyond
-that the dearest groups do without them. A rule that is left out admits nobody; what others' rules admit stays.
+A policy counts once for each group of pods that it selects differently, and one selector can match thousands of
+identities. Above the limit, the groups with the most rows are compiled without the rules of that namespace. A rule that
+is left out admits nobody; rules of other namespaces stay.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup, Verdicts
 
 Group = ServerGroup | ClientGroup
-Charges = Mapping[str, int]
-"""Rows by the namespace whose rules they are for."""
+RowCounts = Mapping[str, int]
+"""Rows by the namespace of their rules."""
 G = TypeVar("G", ServerGroup, ClientGroup)
 
 
 def rows_of(group: Group) -> int:
-    """About how many rows `group` takes: some more than it does, never many fewer."""
-    return sum(charges_of(group).values())
+    """An estimate of the rows of `group`, rather too high."""
+    return sum(rows_by_namespace(group).values())
 
 
-def charges_of(group: Group) -> Charges:
-    """The same for each namespace whose policies are behind the group; "" for what is nobody's."""
+def rows_by_namespace(group: Group) -> RowCounts:
+    """The same by namespace of the policies; "" for permissions of no policy."""
     found: dict[str, int] = {}
     for allows in _lists(group):
-        told: set[tuple[str, tuple[PortRange, ...] | None]] = set()
+        seen: set[tuple[str, tuple[PortRange, ...] | None]] = set()
         for allow in allows:
             owner = allow.origin.namespace
             rows = _peers(allow)
             # Rules of the same ports share their rows.
-            if (owner, allow.ports) not in told:
-                told.add((owner, allow.ports))
+            if (owner, allow.ports) not in seen:
+                seen.add((owner, allow.ports))
                 rows += 1 if allow.ports is None else sum(_masks(ports) for ports in allow.ports)
             found[owner] = found.get(owner, 0) + rows
     return found
@@ -51,40 +51,40 @@ def _peers(allow: Allow) -> int:
 
 
 def _masks(ports: PortRange) -> int:
-    """Most rows of a range: masked matches for both directions."""
+    """An upper bound of the masked matches of a range, for both directions."""
     wide = (ports.high - ports.low + 1).bit_length()
     return 2 * max(1, 2 * (wide - 1))
 
 
 @dataclass(slots=True)
-class ChargeMemo:
-    """What groups are charged to whom, as long as they are there. Groups are known again as objects."""
+class RowCountCache:
+    """What groups are counted to whom, as long as they are there. Groups are known again as objects."""
 
-    known: dict[int, tuple[Group, Charges]] = field(default_factory=dict)
+    known: dict[int, tuple[Group, RowCounts]] = field(default_factory=dict)
 
-    def of(self, groups: Iterable[Group]) -> list[tuple[Group, Charges]]:
-        """The charges of each of `groups`; all others are forgotten."""
+    def of(self, groups: Iterable[Group]) -> list[tuple[Group, RowCounts]]:
+        """The counts of each of `groups`; all others are dropped."""
         found = [self._one(group) for group in groups]
         self.known = {id(each[0]): each for each in found}
         return found
 
-    def _one(self, group: Group) -> tuple[Group, Charges]:
+    def _one(self, group: Group) -> tuple[Group, RowCounts]:
         held = self.known.get(id(group))
-        return held if held is not None and held[0] is group else (group, charges_of(group))
+        return held if held is not None and held[0] is group else (group, rows_by_namespace(group))
 
 
-def bounded(verdicts: Verdicts, most: int, memo: ChargeMemo) -> Verdicts:
+def limit_rows(verdicts: Verdicts, most: int, memo: RowCountCache) -> Verdicts:
     """`verdicts` with at most `most` rows (0: any number) for the rules of each namespace.
 
-    `over` names the namespaces that ask for more, with how many rows that would be. Their rules are left out of the
-    groups that take the most rows of theirs; those of equal size are taken by their numbers.
+    `over` has the namespaces above the limit, with their number of rows. Their rules are left out of the groups that
+    have the most of their rows; among equal ones, the group number decides.
     """
     if not most:
         return verdicts
-    charged = memo.of((*verdicts.servers, *verdicts.clients))
+    counted = memo.of((*verdicts.servers, *verdicts.clients))
     totals: dict[str, int] = {}
-    for _, charges in charged:
-        for owner, rows in charges.items():
+    for _, counts in counted:
+        for owner, rows in counts.items():
             totals[owner] = totals.get(owner, 0) + rows
     over = {owner: rows for owner, rows in sorted(totals.items()) if owner and rows > most}
     if not over:
@@ -92,9 +92,9 @@ def bounded(verdicts: Verdicts, most: int, memo: ChargeMemo) -> Verdicts:
     without: dict[int, set[str]] = {}
     for owner in over:
         left = most
-        for group, charges in sorted(charged, key=lambda each: (each[1].get(owner, 0), each[0].number)):
-            left -= charges.get(owner, 0)
-            if left < 0 and owner in charges:
+        for group, counts in sorted(counted, key=lambda each: (each[1].get(owner, 0), each[0].number)):
+            left -= counts.get(owner, 0)
+            if left < 0 and owner in counts:
                 without.setdefault(id(group), set()).add(owner)
     return replace(
         verdicts,
