@@ -15,7 +15,7 @@ from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
-from romana_ovs.policy.matrix import Matrix, Opening, depends_on_addresses, container_ports, difference, reachability
+from romana_ovs.policy.matrix import Matrix, Opening, container_ports, depends_on_addresses, difference, reachability
 from tests.support.builders import addresses, block, cluster, pod, pods, policy, romana, rule
 from tests.support.hypothesis_profiles import examples
 from tests.support.strategies import addresses_of, clusters, port_refs

@@ -102,8 +102,10 @@ def _within(limit: int, values: Iterable[T]) -> Iterator[T]:
 
 
 def _class(number: int, classes: ClassSet, requirements: list[LabelRequirement]) -> dict[str, Any]:
-    """A class: `matches` has a bit for each requirement that holds, the first requirement's the lowest, in hexadecimal."""
-    bits = sum(1 << position for position, requirement in enumerate(requirements) if requirement in classes.classes[number])
+    """A class: `matches` has a bit for each requirement, the lowest for the first one, in hexadecimal."""
+    bits = sum(
+        1 << position for position, requirement in enumerate(requirements) if requirement in classes.classes[number]
+    )
     found: dict[str, Any] = {"id": number, "matches": f"{bits:x}"}
     if number in classes.pending:
         found["pending"] = True
