@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("tests.conformance", "tests.properties")
 from tests.support import leak_check, limits  # noqa: E402
 from tests.support.control_plane import admin, control_plane, namespace  # noqa: E402
 from tests.support.hypothesis_profiles import PROFILE, USUAL, examples  # noqa: E402
-from tests.support.isolation import Turns, stand_apart  # noqa: E402
+from tests.support.isolation import AloneLock, isolate_session  # noqa: E402
 from tests.support.xdist_workers import Workers, death_of_another, shared_folder  # noqa: E402
 
 __all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
@@ -27,7 +27,7 @@ GOLDENS = Path(__file__).parent / "goldens"
 INTEGRATION = Path(__file__).parent / "integration"
 API_SERVER = Path(__file__).parent / "apiserver"
 DEADLINE = pytest.StashKey[float]()
-TURNS = pytest.StashKey[Turns]()
+TURNS = pytest.StashKey[AloneLock]()
 
 # The machine may be slow and shared: time per example says nothing. CI asks the same questions every time.
 _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Notes when the session has to stop."""
     if (folder := shared_folder(session.config)) is not None:
-        session.config.stash[TURNS] = Turns(folder)
+        session.config.stash[TURNS] = AloneLock(folder)
     limit = session.config.getoption("--time-limit")
     session.config.stash[DEADLINE] = time.monotonic() + limit if limit else float("inf")
 
@@ -105,9 +105,9 @@ def _lacking() -> str:
 def nothing_stays_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fails the session when a process, network namespace, run or temporary folder of it outlives its tests."""
     if os.geteuid() == 0:
-        stand_apart()
+        isolate_session()
     tmp_path_factory.getbasetemp()  # Made before temporary files move to a folder that is watched.
-    watch = leak_check.Watch.start()
+    watch = leak_check.LeakCheck.start()
     yield
     left = watch.finish()
     assert not left, "left behind by the tests:\n" + "\n".join(left)

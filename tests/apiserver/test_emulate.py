@@ -16,7 +16,7 @@ from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.integration.test_emulate import Talk
-from tests.support.emulated_cluster import eventually
+from tests.support.live_cluster import eventually
 
 pytestmark = pytest.mark.root
 

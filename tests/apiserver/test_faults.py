@@ -17,9 +17,9 @@ from romana_ovs_emulate.kube import manifests_folder
 from romana_ovs_emulate.probe import ask
 from tests.kube.api.test_list_watch import EXPIRED, refuse, watch
 from tests.support.control_plane import needed_binaries
-from tests.support.emulated_cluster import Traffic
-from tests.support.faulty_proxy import Between, Fault, between
-from tests.support.split_cluster import Cluster, split_cluster
+from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
+from tests.support.live_cluster import Traffic
+from tests.support.split_cluster import SplitCluster, split_cluster
 
 pytestmark = pytest.mark.root
 NODES = ("n1", "n2")
@@ -47,7 +47,7 @@ class Scene:
     The node's controller knows only its proxy.
     """
 
-    def __init__(self, cluster: Cluster, node: str, proxy: Between) -> None:
+    def __init__(self, cluster: SplitCluster, node: str, proxy: FaultyProxy) -> None:
         self.cluster, self.node, self.proxy = cluster, node, proxy
         self.part = cluster.parts[node]
         self.namespace = cluster.namespace(f"of-{node}")
@@ -106,7 +106,7 @@ def scenes() -> Iterator[deque[Scene]]:
     with contextlib.ExitStack() as stack:
         plane = stack.enter_context(ControlPlane(binaries=needed_binaries()))
         plane.apply(manifests_folder())
-        proxies = {node: stack.enter_context(between(plane)) for node in NODES}
+        proxies = {node: stack.enter_context(faulty_proxy(plane)) for node in NODES}
         through = {node: proxy.url for node, proxy in proxies.items()}
         cluster = stack.enter_context(split_cluster(plane, NODES, through))
         made = [Scene(cluster, node, proxy) for node, proxy in proxies.items()]
@@ -140,7 +140,7 @@ def test_a_bridge_goes_on_and_what_was_missed_is_made_up_for(scene: Scene, name:
     try:
         allowed.flowing()
         begun = time.monotonic()
-        with scene.proxy.spoilt(fault):
+        with scene.proxy.inject(fault):
             scene.allow(81)
             whose = "networkpolicies.networking.k8s.io: "
             cluster.until(
@@ -167,7 +167,7 @@ def test_a_bridge_goes_on_and_what_was_missed_is_made_up_for(scene: Scene, name:
 def test_a_server_that_forgets_is_listed_anew(scene: Scene, name: str) -> None:
     """Whatever a watch missed is found by a listing, also when no watch ever comes about; and listings are few."""
     begun, said = time.monotonic(), len(scene.part.log)
-    with scene.proxy.spoilt(EXPIRES[name]):
+    with scene.proxy.inject(EXPIRES[name]):
         scene.allow(81)
         scene.settled()
         assert scene.is_for(81)
@@ -187,7 +187,7 @@ def test_a_server_that_stands_still_for_a_while(scene: Scene) -> None:
     allowed = scene.traffic(scene.client)
     try:
         allowed.flowing()
-        with scene.proxy.spoilt(Fault(stalls=True)):
+        with scene.proxy.inject(Fault(stalls=True)):
             scene.allow(81)
             allowed.unharmed()
             assert scene.flows() == flows

@@ -16,9 +16,9 @@ from romana_ovs.kube.api.credentials import ACCOUNT
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.support.control_plane import needed_binaries
-from tests.support.emulated_cluster import eventually
+from tests.support.live_cluster import eventually
 from tests.support.raw_client import Client
-from tests.support.split_cluster import PATIENCE, SYSTEM, Part
+from tests.support.split_cluster import PATIENCE, SYSTEM, SplitController
 
 pytestmark = pytest.mark.root
 # What a container runtime does, in a mount namespace that ends with the process: the machine's own folders stay.
@@ -65,10 +65,10 @@ def volume(plane: ControlPlane, tmp_path: Path) -> Volume:
 
 
 @pytest.fixture
-def part(plane: ControlPlane, volume: Volume) -> Iterator[Part]:
+def part(plane: ControlPlane, volume: Volume) -> Iterator[SplitController]:
     """A registry that is told nothing but that it is in a pod; not started."""
     place = urlsplit(plane.url)
-    with Part("registry", Path("in-cluster"), ["--registry"]) as made:
+    with SplitController("registry", Path("in-cluster"), ["--registry"]) as made:
         made.environment = {
             **os.environ,
             "KUBERNETES_SERVICE_HOST": str(place.hostname),
@@ -77,19 +77,21 @@ def part(plane: ControlPlane, volume: Volume) -> Iterator[Part]:
         yield made
 
 
-def start(part: Part, volume: Volume) -> None:
+def start(part: SplitController, volume: Volume) -> None:
     controller = [sys.executable, "-m", "romana_ovs", "controller", "--kubeconfig", "in-cluster", "--registry"]
     in_a_pod = ["unshare", "--mount", "--propagation=private", "sh", "-ec", IN_A_POD, "pod", str(volume.folder)]
     part.start([*in_a_pod, *controller])
 
 
-def leads(part: Part) -> bool:
+def leads(part: SplitController) -> bool:
     """Whether it is the registry, and nothing is wrong."""
     state = part.state
     return bool(state) and state["registry"]["leads"] and not state["problems"]
 
 
-def test_it_is_who_its_token_says_also_when_that_changes(plane: ControlPlane, part: Part, volume: Volume) -> None:
+def test_it_is_who_its_token_says_also_when_that_changes(
+    plane: ControlPlane, part: SplitController, volume: Volume
+) -> None:
     """Somebody who may do nothing, then the registry's account, and so again while it works: by the file alone."""
 
     def token(account: str) -> str:
@@ -119,7 +121,7 @@ def test_it_is_who_its_token_says_also_when_that_changes(plane: ControlPlane, pa
     assert part.child() == child
 
 
-def test_an_account_that_comes_late_is_waited_for(plane: ControlPlane, part: Part, volume: Volume) -> None:
+def test_an_account_that_comes_late_is_waited_for(plane: ControlPlane, part: SplitController, volume: Volume) -> None:
     start(part, volume)
     said = "the account of this pod: Service token file does not exist."
     eventually(lambda: any(said in problem for problem in part.state.get("problems", ())), "it says so", PATIENCE)

@@ -24,7 +24,7 @@ from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.apiserver.test_source import Source, pod, pods_path, policies_path, policy, romana_policy
 from tests.support.control_plane import needed_binaries
-from tests.support.kubernetes_process import child
+from tests.support.kubernetes_process import kubernetes_process
 from tests.support.manifests import BY_OWNER
 from tests.support.raw_client import Client
 
@@ -122,7 +122,7 @@ def test_without_admission_a_tenant_is_still_not_for_whoever_makes_pods_to_choos
     """docs/hazards.md E1, E2 and E5: admission is not applied here, so the controller closes such labels."""
     web = PodKey(f"{namespace}/web")
     objects = {ObjectId("Pod", namespace, "web"), ObjectId("RomanaNetworkPolicy", namespace, "p")}
-    with child(lambda message: made[0].heard(message)) as process:
+    with kubernetes_process(lambda message: made[0].heard(message)) as process:
         made = [Source(process, ClusterCache(BY_OWNER))]
         process.send(Start(ApiSource(str(control_plane.kubeconfig)), BY_OWNER, CLUSTER))
         opening = romana_policy("p", {"podSelector": {}, "allowIncoming": [{}]})

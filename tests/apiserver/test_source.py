@@ -34,7 +34,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.support.kubernetes_process import SECONDS, Child, child
+from tests.support.kubernetes_process import SECONDS, KubeProcess, kubernetes_process
 from tests.support.raw_client import Client
 
 NODES_PATH = "/api/v1/nodes"
@@ -43,7 +43,7 @@ NODES_PATH = "/api/v1/nodes"
 class Source:
     """The process, and the cluster by what it tells."""
 
-    def __init__(self, process: Child, store: ClusterCache) -> None:
+    def __init__(self, process: KubeProcess, store: ClusterCache) -> None:
         self.process = process
         self.store = store
         self.loaded: list[ClusterSnapshot] = []
@@ -68,7 +68,7 @@ class Source:
 def source(kubeconfig: Path, resources: tuple[Resource, ...] = CLUSTER) -> Iterator[Source]:
     """A running process that follows this API server."""
     made: list[Source] = []
-    with child(lambda message: made[0].heard(message)) as process:
+    with kubernetes_process(lambda message: made[0].heard(message)) as process:
         made.append(Source(process, ClusterCache(Settings(), map(str, resources))))
         process.send(Start(ApiSource(str(kubeconfig)), Settings(), resources))
         yield made[0]

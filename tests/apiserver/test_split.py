@@ -32,9 +32,9 @@ from romana_ovs.sync.plan import plan
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.support.control_plane import needed_binaries
-from tests.support.emulated_cluster import Traffic
-from tests.support.kubernetes_process import child
-from tests.support.split_cluster import Cluster, Part, split_cluster
+from tests.support.kubernetes_process import kubernetes_process
+from tests.support.live_cluster import Traffic
+from tests.support.split_cluster import SplitCluster, SplitController, split_cluster
 
 pytestmark = pytest.mark.root
 NODES = ("n1", "n2", "n3")
@@ -70,13 +70,13 @@ def own(audit: Path) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="module")
-def running(own: ControlPlane) -> Iterator[Cluster]:
+def running(own: ControlPlane) -> Iterator[SplitCluster]:
     with split_cluster(own, NODES) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def cluster(running: Cluster) -> Iterator[Cluster]:
+def cluster(running: SplitCluster) -> Iterator[SplitCluster]:
     """The cluster, with every controller running; every pod and policy is gone again after the test."""
     yield running
     running.heal()
@@ -84,7 +84,7 @@ def cluster(running: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def ns(cluster: Cluster) -> str:
+def ns(cluster: SplitCluster) -> str:
     return cluster.namespace(f"t-{secrets.token_hex(3)}")
 
 
@@ -96,7 +96,7 @@ def only_from(app: str, target: str, *ports: int) -> dict[str, Any]:
     return {"podSelector": {"matchLabels": {"app": target}}, "policyTypes": ["Ingress"], "ingress": [rule]}
 
 
-def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: Cluster, ns: str, audit: Path) -> None:
+def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: SplitCluster, ns: str, audit: Path) -> None:
     """docs/hazards.md E12: its own pods only."""
     other = cluster.namespace(f"{ns}-b")
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
@@ -123,7 +123,7 @@ def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: Cluster, ns: str,
     assert selected == {(node, verb) for node in NODES for verb in ("list", "watch")}
 
 
-def _equal_to_one_controller(cluster: Cluster) -> None:
+def _equal_to_one_controller(cluster: SplitCluster) -> None:
     """Every bridge has what one process for the whole cluster would give it, of the same numbers."""
     world, facts = cluster.joined_world(), cluster.facts()
     for node in NODES:
@@ -134,7 +134,7 @@ def _equal_to_one_controller(cluster: Cluster) -> None:
         assert len(wanted) > 50
 
 
-def test_a_new_question_interrupts_nothing_between_processes(cluster: Cluster, ns: str) -> None:
+def test_a_new_question_interrupts_nothing_between_processes(cluster: SplitCluster, ns: str) -> None:
     client, server, other = (cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True))
     cluster.settled(client, server, other)
     task = {"kind": "udp", "address": cluster.address(server), "port": 80}
@@ -172,7 +172,7 @@ def test_a_new_question_interrupts_nothing_between_processes(cluster: Cluster, n
 
 
 @contextmanager
-def flowing(cluster: Cluster, source: PodKey, *targets: PodKey) -> Iterator[Traffic]:
+def flowing(cluster: SplitCluster, source: PodKey, *targets: PodKey) -> Iterator[Traffic]:
     """UDP that goes well already, from one pod to others."""
     tasks = [{"kind": "udp", "address": cluster.address(target), "port": 80} for target in targets]
     traffic = Traffic(cluster.pods.running[source], tasks)
@@ -184,7 +184,7 @@ def flowing(cluster: Cluster, source: PodKey, *targets: PodKey) -> Iterator[Traf
 
 
 @pytest.mark.alone  # It counts single datagrams, of which a busy machine may lose one.
-def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: Cluster, ns: str) -> None:
+def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: SplitCluster, ns: str) -> None:
     client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
     cluster.policy(ns, "p", only_from("c", "s"))
     cluster.settled(client, server)
@@ -208,7 +208,7 @@ def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: Cluster, n
 
 
 @pytest.mark.alone  # It counts single datagrams, of which a busy machine may lose one.
-def test_without_the_api_server_everything_stays(cluster: Cluster, ns: str, own: ControlPlane) -> None:
+def test_without_the_api_server_everything_stays(cluster: SplitCluster, ns: str, own: ControlPlane) -> None:
     client, server, other = (cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True))
     cluster.policy(ns, "p", only_from("c", "s"))
     cluster.settled(client, server, other)
@@ -246,7 +246,7 @@ def _mentions(state: dict[str, Any], words: str) -> bool:
     return any(words in problem for problem in state.get("problems", ()))
 
 
-def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: str) -> None:
+def test_a_policy_is_programmed_when_every_node_says_so(cluster: SplitCluster, ns: str) -> None:
     """docs/hazards.md C14."""
     cluster.pod(ns, "a", "n1")
     spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
@@ -270,13 +270,13 @@ def test_a_policy_is_programmed_when_every_node_says_so(cluster: Cluster, ns: st
     assert status["status"]["observedGeneration"] == status["metadata"]["generation"] == 2
 
 
-def numbers(cluster: Cluster) -> dict[str, Any]:
+def numbers(cluster: SplitCluster) -> dict[str, Any]:
     """Everything that is given once only."""
     found = cluster.allocation()
     return {name: value for name, value in found.items() if name not in ("epoch", "writer", "revision")}
 
 
-def test_a_restart_sends_nothing_and_changes_no_number(cluster: Cluster, ns: str) -> None:
+def test_a_restart_sends_nothing_and_changes_no_number(cluster: SplitCluster, ns: str) -> None:
     """docs/hazards.md C5: what is listed anew and is as it was sends no flow-mod."""
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
     cluster.policy(ns, "p", only_from("p0", "p1", 80))
@@ -300,7 +300,7 @@ def test_a_restart_sends_nothing_and_changes_no_number(cluster: Cluster, ns: str
     assert min(cluster.youngest(node) for node in NODES) > past
 
 
-def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> None:
+def test_a_node_that_lost_its_state_opens_nothing(cluster: SplitCluster, ns: str) -> None:
     pods = [cluster.pod(ns, name, node) for name, node in zip("cso", NODES, strict=True)]
     cluster.policy(ns, "p", only_from("c", "s"))
     cluster.settled(*pods)
@@ -330,7 +330,7 @@ def test_a_node_that_lost_its_state_opens_nothing(cluster: Cluster, ns: str) -> 
     assert cluster.verdicts(*pods, *more) == []
 
 
-def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> None:
+def test_a_pod_of_the_same_name_inherits_nothing(cluster: SplitCluster, ns: str) -> None:
     """docs/hazards.md C6: its address, its connections."""
     client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
     cluster.policy(ns, "p", {**only_from("nobody", "c"), "podSelector": {}})
@@ -355,7 +355,7 @@ def test_a_pod_of_the_same_name_inherits_nothing(cluster: Cluster, ns: str) -> N
 
 
 @contextmanager
-def published(cluster: Cluster) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def published(cluster: SplitCluster) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Every Allocation that there was since, up to the one that there is when the function is called."""
     seen: list[dict[str, Any]] = []
 
@@ -369,19 +369,21 @@ def published(cluster: Cluster) -> Iterator[Callable[[], list[dict[str, Any]]]]:
             process.until(lambda _: last in seen, anew=True)
         return seen
 
-    with child(heard) as process:
+    with kubernetes_process(heard) as process:
         process.send(Start(ApiSource(str(cluster.plane.kubeconfig)), Settings(), (ALLOCATIONS,)))
         yield so_far
 
 
-def leads(part: Part) -> bool:
+def leads(part: SplitController) -> bool:
     return re.findall("this process (is now|is no longer) the registry", part.log)[-1:] == ["is now"]
 
 
-def test_of_two_registries_one_leads_and_nothing_is_given_twice(cluster: Cluster, ns: str, own: ControlPlane) -> None:
+def test_of_two_registries_one_leads_and_nothing_is_given_twice(
+    cluster: SplitCluster, ns: str, own: ControlPlane
+) -> None:
     """docs/hazards.md C12."""
     first, account = cluster.parts["registry"], own.kubeconfig_for_service_account("kube-system", "romana-registry")
-    with published(cluster) as allocations, Part("second", account, ["--registry"]) as second:
+    with published(cluster) as allocations, SplitController("second", account, ["--registry"]) as second:
         cluster.parts["second"] = second
         try:
             second.start()
@@ -434,7 +436,7 @@ def consistent(history: list[dict[str, Any]]) -> None:
         hosts = one["hosts"]
 
 
-def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str) -> None:
+def test_what_means_nothing_is_said_and_loses_nothing(cluster: SplitCluster, ns: str) -> None:
     """What schemas let through: an edit without meaning, and a policy of a mebibyte that asks for too much.
 
     docs/hazards.md E5, E10 and C14.
@@ -480,7 +482,7 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: Cluster, ns: str)
 
 
 @pytest.mark.alone
-def test_kubernetes_never_keeps_a_switch_waiting(cluster: Cluster, ns: str) -> None:
+def test_kubernetes_never_keeps_a_switch_waiting(cluster: SplitCluster, ns: str) -> None:
     """Its process stands still; then a registry beside it lists some thousand pods (docs/hazards.md D10).
 
     What one process for all answers while it lists 10,000 is measured by `make bench`.

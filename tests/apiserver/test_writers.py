@@ -39,7 +39,7 @@ from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.support.kubernetes_process import Child
+from tests.support.kubernetes_process import KubeProcess
 from tests.support.raw_client import Client
 from tests.support.raw_client import Refused as Denied
 
@@ -73,7 +73,7 @@ def lease(admin: Client) -> Iterator[str]:
         admin.delete(f"{LEASES}/romana-ovs")
 
 
-class Writer(Child):
+class Writer(KubeProcess):
     """The Kubernetes process as one of several writers."""
 
     def __init__(self, me: str, kubeconfig: Path) -> None:

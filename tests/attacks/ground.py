@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.emulated_cluster import Live, eventually, live, pod, policy
+from tests.support.live_cluster import LiveCluster, eventually, live_cluster, pod, policy
 
 NODES = ("node1", "node2")
 LISTEN = 9000
@@ -81,7 +81,7 @@ ONE_PORT_OPEN = (
 @contextmanager
 def cluster(
     folder: Path, fabric: Fabric, *, more: str = "", settings: str = "", ports: tuple[str, ...] = ()
-) -> Iterator[Live]:
+) -> Iterator[LiveCluster]:
     """The pods above and those of the manifests `more`; `settings` are lines of the controller's configuration.
 
     Pods serve `ports` only: servers that echo datagrams would answer each other's answers for ever.
@@ -93,13 +93,13 @@ def cluster(
     if settings:
         files = (folder / "romana.conf",)
         files[0].write_text(f"[romana]\n{settings}\n")
-    with live(folder, NODES, fabric=fabric, manifests={}, settings=files) as running:
+    with live_cluster(folder, NODES, fabric=fabric, manifests={}, settings=files) as running:
         running.emulation.serve(ports)
         add(running, "ground", PODS + POLICIES + more)
         yield running
 
 
-def add(running: Live, name: str, text: str) -> None:
+def add(running: LiveCluster, name: str, text: str) -> None:
     """Apply manifests that bring pods; returns once these run and every switch has what that needs."""
     wanted = len(running.emulation.pods) + text.count("kind: Pod\n")
     running.edit(lambda: running.write(name, text))

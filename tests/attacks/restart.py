@@ -13,7 +13,7 @@ from tests.attacks import craft, ground
 from tests.attacks.craft import End
 from tests.attacks.outside import PORT, outside
 from tests.attacks.scene import Scene, is_of, scene_of
-from tests.support.emulated_cluster import TICK, Live, eventually, pod
+from tests.support.live_cluster import TICK, LiveCluster, eventually, pod
 
 STREAM = 81
 HANG_SECONDS = 10.0
@@ -163,14 +163,14 @@ def turned(segment: bytes) -> bytes:
     return segment[:26] + segment[30:34] + segment[26:30] + segment[36:38] + segment[34:36] + segment[38:]
 
 
-def _open_streams(cluster: Live, host: str) -> None:
+def _open_streams(cluster: LiveCluster, host: str) -> None:
     for client, server in STREAMS.values():
         address, port = (host, PORT) if server == "outside" else (cluster.pod(server).place.address, STREAM)
         cluster.pod(client).agent.stream(address, port)
     eventually(lambda: all(count > 100 for count in _received(cluster, host).values()), "every stream flows both ways")
 
 
-def _restart(cluster: Live, node: str) -> None:
+def _restart(cluster: LiveCluster, node: str) -> None:
     """Kill a node's ovs-vswitchd, start another; returns when the controller has programmed that."""
     before = cluster.meaning(node)
     cluster.kill_switch(node)
@@ -180,7 +180,7 @@ def _restart(cluster: Live, node: str) -> None:
     eventually(lambda: cluster.emulation.settled, "all is settled")
 
 
-def _received(cluster: Live, host: str) -> dict[tuple[str, str], float]:
+def _received(cluster: LiveCluster, host: str) -> dict[tuple[str, str], float]:
     """What each end of each stream has received, in bytes; infinite where it has ended. By stream and role."""
     address = {
         server: host if server == "outside" else cluster.pod(server).place.address
@@ -197,7 +197,7 @@ def _received(cluster: Live, host: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def _hung(cluster: Live, host: str) -> frozenset[str]:
+def _hung(cluster: LiveCluster, host: str) -> frozenset[str]:
     """The streams of which an end neither hears bytes nor ends within HANG_SECONDS."""
     before = _received(cluster, host)
     limit = time.monotonic() + HANG_SECONDS

@@ -22,8 +22,8 @@ from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.ground import LISTEN, SEND, Duel
-from tests.support.emulated_cluster import Live
 from tests.support.frames import mac
+from tests.support.live_cluster import LiveCluster
 from tests.support.netns_sockets import Tap, udp_socket, unfiltered
 
 BATCH = 24
@@ -45,7 +45,7 @@ class NotHeldError(AssertionError):
 class Scene:
     """A cluster with a raw socket in every pod, which hears all that comes to the pod; close it in the end."""
 
-    def __init__(self, cluster: Live, fabric: Fabric) -> None:
+    def __init__(self, cluster: LiveCluster, fabric: Fabric) -> None:
         self.cluster = cluster
         self.fabric = fabric
         self._numbers = itertools.count(1)
@@ -231,7 +231,7 @@ def _shown(arrived: list[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def scene_of(cluster: Live, fabric: Fabric) -> Iterator[Scene]:
+def scene_of(cluster: LiveCluster, fabric: Fabric) -> Iterator[Scene]:
     """The scene of a cluster, closed in the end."""
     scene = Scene(cluster, fabric)
     try:

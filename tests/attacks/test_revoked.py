@@ -11,8 +11,8 @@ from tests.attacks import craft
 from tests.attacks.ground import Duel
 from tests.attacks.scene import Scene
 from tests.attacks.sets.errors import errors
-from tests.support.emulated_cluster import eventually, policy
 from tests.support.frames import ACK, FIN
+from tests.support.live_cluster import eventually, policy
 
 pytestmark = pytest.mark.root
 CLIENTS = "{from: [{podSelector: {matchLabels: {app: iso}}}]}"

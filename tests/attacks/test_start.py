@@ -12,7 +12,7 @@ from tests.attacks.ground import NODES, PODS, POLICIES, POLICY, TENANT, Duel
 from tests.attacks.scene import Scene, scene_of
 from tests.attacks.sets import connections, errors, plain
 from tests.attacks.test_frames import aim_of
-from tests.support.emulated_cluster import live
+from tests.support.live_cluster import live_cluster
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 SETS = (*plain.SETS, *connections.SETS, *errors.SETS)
@@ -22,7 +22,7 @@ SETS = (*plain.SETS, *connections.SETS, *errors.SETS)
 def started(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The ground, all of it there when the controller starts."""
     folder = tmp_path_factory.mktemp("start")
-    with live(folder, NODES, fabric=fabric, manifests={"ground": PODS + POLICIES}) as cluster:
+    with live_cluster(folder, NODES, fabric=fabric, manifests={"ground": PODS + POLICIES}) as cluster:
         cluster.emulation.serve(())
         with scene_of(cluster, fabric) as made:
             yield made

@@ -13,7 +13,7 @@ from tests.conformance.offline import MODES
 from tests.conformance.runners import LANES, objects_of
 from tests.conformance.states import lane_name, text_of
 from tests.conformance.words import ALL_PORTS, SHARED, Manifest, namespace
-from tests.support.editable_cluster import Live
+from tests.support.editable_cluster import EditableCluster
 
 
 def settings_of(mode: str) -> str:
@@ -27,7 +27,7 @@ class FolderCluster:
 
     patience = 0.0
 
-    def __init__(self, live: Live, settings: str) -> None:
+    def __init__(self, live: EditableCluster, settings: str) -> None:
         self._live = live
         self._settings = settings
         self._shown = count(1)
@@ -49,5 +49,5 @@ def folder_cluster(folder: Path, mode: str) -> Iterator[FolderCluster]:
     settings = settings_of(mode)
     base = text_of(objects_of(None, [None] * LANES))
     ports = tuple(ALL_PORTS.split())
-    with Live(folder, Fabric.LINK, ports=ports, settings=settings, manifests=base, warned=True) as live:
+    with EditableCluster(folder, Fabric.LINK, ports=ports, settings=settings, manifests=base, warned=True) as live:
         yield FolderCluster(live, settings)

@@ -19,7 +19,7 @@ from tests.conformance.states import BASE_STATE, resolved, states
 from tests.conformance.table import CASES
 from tests.conformance.words import Case, Step
 from tests.support.hypothesis_profiles import some
-from tests.support.simulated_cluster import Rig
+from tests.support.simulated_cluster import SimCluster
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Tables:
     `open_before` are those they have, `worn` the identities under which their clients opened them.
     """
 
-    rig: Rig
+    rig: SimCluster
     open_before: set[Opening] = field(default_factory=set)
     worn: dict[PodKey, int] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ def _going_on(packet: Packet) -> Packet:
 @pytest.mark.parametrize("case", some(CASES), ids=lambda case: case.name)
 def test_every_packet_goes_where_the_table_says(case: Case, mode: str) -> None:
     folder = Folder(mode)
-    tables = Tables(Rig(folder.read(resolved(BASE_STATE, IPv4Address))))
+    tables = Tables(SimCluster(folder.read(resolved(BASE_STATE, IPv4Address))))
     for step, state in states(case.steps):
         tables.rig.update(folder.read(resolved(state, tables.address)))
         tables.try_step(step, endpoints(state), mode)

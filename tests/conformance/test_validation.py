@@ -20,7 +20,7 @@ from tests.conformance.test_reference import address
 from tests.conformance.words import Case, Gone, Manifest
 from tests.properties.test_agree import profile
 from tests.support.raw_client import Client
-from tests.support.simulated_cluster import Rig
+from tests.support.simulated_cluster import SimCluster
 from tests.support.strategies import clusters, kubernetes_policies
 
 PLACE = "default"
@@ -153,7 +153,7 @@ def test_what_the_server_takes_means_the_same_in_the_tables(admin: Client, data:
         if stored is not None:
             policies[key] = stored
     cluster = replace(cluster, policies=policies)
-    rig = Rig(cluster)
+    rig = SimCluster(cluster)
     ports = [PortRef.parse(port) for port in ("80/tcp", "81/udp")]
     expected = set(reachability(cluster, rig.addresses, ports).openings())
     for port in ports:

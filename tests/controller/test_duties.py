@@ -21,7 +21,14 @@ from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.errors import Problem
 from romana_ovs.policy.published import Observed
-from tests.support.in_memory_server import Process, Server, furnished, put_pod, put_policy, settle
+from tests.support.in_memory_server import (
+    ControllerProcess,
+    MemoryServer,
+    put_pod,
+    put_policy,
+    server_with_pods,
+    settle,
+)
 
 P = ObjectId("RomanaNetworkPolicy", "shop", "p")
 SHOP = ObjectId("Tenant", "", "shop")
@@ -30,8 +37,10 @@ QUIET = 100.0
 T = TypeVar("T")
 
 
-def started(server: Server, *nodes: str, leads: bool = True, registers: bool = True, deaf: bool = False) -> Process:
-    process = Process(server, nodes=nodes, registers=registers, deaf=deaf)
+def started(
+    server: MemoryServer, *nodes: str, leads: bool = True, registers: bool = True, deaf: bool = False
+) -> ControllerProcess:
+    process = ControllerProcess(server, nodes=nodes, registers=registers, deaf=deaf)
     process.start()
     if leads and registers:
         process.lead()
@@ -39,11 +48,11 @@ def started(server: Server, *nodes: str, leads: bool = True, registers: bool = T
     return process
 
 
-def told(process: Process, kind: type[T]) -> list[T]:
+def told(process: ControllerProcess, kind: type[T]) -> list[T]:
     return [message for message in process.told if isinstance(message, kind)]
 
 
-def statuses(process: Process) -> dict[ObjectId, Status]:
+def statuses(process: ControllerProcess) -> dict[ObjectId, Status]:
     """What is wanted in the end, of all that was told."""
     found: dict[ObjectId, Status] = {}
     for message in process.told:
@@ -55,7 +64,7 @@ def statuses(process: Process) -> dict[ObjectId, Status]:
     return found
 
 
-def reason(process: Process, condition: str = "Programmed") -> str:
+def reason(process: ControllerProcess, condition: str = "Programmed") -> str:
     status = statuses(process)[P]
     assert isinstance(status, PolicyStatus)
     return next(each.reason for each in status.conditions if each.type == condition)
@@ -65,8 +74,8 @@ def reason(process: Process, condition: str = "Programmed") -> str:
 
 
 def test_a_report_is_stored_before_published_numbers_are_used() -> None:
-    server = furnished("a@n1")
-    registry, node = started(server), Process(server, nodes=("n1",), registers=False)
+    server = server_with_pods("a@n1")
+    registry, node = started(server), ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
     assert node.duties.numbers.published is not None
@@ -78,7 +87,7 @@ def test_a_report_is_stored_before_published_numbers_are_used() -> None:
 
 
 def test_one_report_is_on_its_way_at_a_time() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     registry, node = started(server), started(server, "n1", registers=False)
     settle([registry, node])
     for tier in ("web", "db"):
@@ -91,7 +100,7 @@ def test_one_report_is_on_its_way_at_a_time() -> None:
 
 def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() -> None:
     """docs/hazards.md C14: writes are bounded on the nodes' side too."""
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     put_policy(server, source="a")
     node = started(server, "n1")
     node.wait(QUIET)
@@ -107,8 +116,8 @@ def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() 
 
 
 def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
-    server = furnished("a@n1")
-    node = Process(server, nodes=("n1",), registers=False)
+    server = server_with_pods("a@n1")
+    node = ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     server.trouble = "NodeReport n1 cannot be written: 403"
     node.look()
@@ -121,8 +130,8 @@ def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
 
 
 def test_a_report_over_another_version_is_written_again() -> None:
-    server = furnished("a@n1")
-    node = Process(server, nodes=("n1",), registers=False)
+    server = server_with_pods("a@n1")
+    node = ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
     server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledgedRevision": 99})
@@ -131,8 +140,8 @@ def test_a_report_over_another_version_is_written_again() -> None:
 
 
 def test_a_new_process_reports_again_although_the_old_one_never_answered() -> None:
-    server = furnished("a@n1")
-    node = Process(server, nodes=("n1",), registers=False)
+    server = server_with_pods("a@n1")
+    node = ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
     assert node.asked
@@ -146,7 +155,7 @@ def test_a_new_process_reports_again_although_the_old_one_never_answered() -> No
 
 
 def test_what_waits_for_a_registry_waits_only_so_long() -> None:
-    server = furnished("a@n1", "b@n1")
+    server = server_with_pods("a@n1", "b@n1")
     node = started(server, "n1")
     node.wait(QUIET)
     node.lead(False)
@@ -174,7 +183,7 @@ def test_what_waits_for_a_registry_waits_only_so_long() -> None:
 
 
 def test_statuses_are_told_by_who_leads_and_only_differences_of_them() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     put_policy(server, source="a")
     node = started(server, "n1", leads=False)
     node.wait(QUIET)
@@ -194,7 +203,7 @@ def test_statuses_are_told_by_who_leads_and_only_differences_of_them() -> None:
 
 
 def test_a_new_process_is_told_everything_again() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     put_policy(server, source="a")
     node = started(server, "n1")
     node.wait(QUIET)
@@ -211,7 +220,7 @@ def test_a_new_process_is_told_everything_again() -> None:
 
 
 def test_statuses_keep_to_a_pace() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     node = started(server, "n1")
     node.wait(QUIET)
     node.told.clear()
@@ -227,7 +236,7 @@ def test_statuses_keep_to_a_pace() -> None:
 
 
 def test_what_is_refused_is_told_and_taken_back() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     bad = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
     node = started(server, "n1")
     node.wait(QUIET)
@@ -244,7 +253,7 @@ def test_what_is_refused_is_told_and_taken_back() -> None:
 
 
 def test_what_could_not_be_given_is_told_of_the_object() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     node = started(server, "n1")
     node.wait(QUIET)
     node.unplaced = (Problem("no address is left", kind="Pod", name="shop/a"),)
@@ -255,7 +264,7 @@ def test_what_could_not_be_given_is_told_of_the_object() -> None:
 
 
 def test_a_policy_is_called_programmed_when_its_switches_have_it() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     node = started(server, "n1")
     node.wait(QUIET)
     node.deaf = True
@@ -271,7 +280,7 @@ def test_a_policy_is_called_programmed_when_its_switches_have_it() -> None:
 
 
 def test_the_pods_of_a_tenant_are_counted_at_a_slower_pace_and_in_the_end() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     node = started(server, "n1")
     node.wait(QUIET)
     node.told.clear()
@@ -291,7 +300,7 @@ def test_the_pods_of_a_tenant_are_counted_at_a_slower_pace_and_in_the_end() -> N
 
 
 def test_a_tenant_with_an_object_is_told_under_its_name_and_version() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     server.put(TENANTS, "the-shop", spec={"tenant": "shop"})
     node = started(server, "n1")
     node.wait(QUIET)
@@ -303,12 +312,12 @@ def test_a_tenant_with_an_object_is_told_under_its_name_and_version() -> None:
 # Nodes that other processes drive.
 
 
-def shared() -> tuple[Server, Process, Process, Process]:
+def shared() -> tuple[MemoryServer, ControllerProcess, ControllerProcess, ControllerProcess]:
     """A registry, and a node each for n1 and n2."""
-    server = furnished("a@n1", "b@n2")
+    server = server_with_pods("a@n1", "b@n2")
     put_policy(server)
-    registry = Process(server)
-    one, two = (Process(server, nodes=(name,), registers=False) for name in ("n1", "n2"))
+    registry = ControllerProcess(server)
+    one, two = (ControllerProcess(server, nodes=(name,), registers=False) for name in ("n1", "n2"))
     for process in (registry, one, two):
         process.start()
     registry.lead()
@@ -316,7 +325,7 @@ def shared() -> tuple[Server, Process, Process, Process]:
     return server, registry, one, two
 
 
-def rest(*processes: Process) -> None:
+def rest(*processes: ControllerProcess) -> None:
     """Everything is done that was put off."""
     for _ in range(4):
         settle(processes)
@@ -340,9 +349,9 @@ def test_a_policy_is_programmed_when_every_node_reports_it() -> None:
 
 
 def test_the_leader_s_own_bridge_counts_beside_those_of_others() -> None:
-    server = furnished("a@n1", "b@n2")
+    server = server_with_pods("a@n1", "b@n2")
     put_policy(server)
-    leader, other = Process(server, nodes=("n1",)), Process(server, nodes=("n2",), registers=False)
+    leader, other = ControllerProcess(server, nodes=("n1",)), ControllerProcess(server, nodes=("n2",), registers=False)
     for process in (leader, other):
         process.start()
     leader.lead()
@@ -369,7 +378,7 @@ def test_the_report_of_a_node_that_is_no_more_holds_up_nobody() -> None:
 
 
 def test_an_old_report_of_another_node_does_not_keep_one_process_for_all_from_telling() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledgedRevision": 7, "policiesDigest": "of long ago"})
     put_policy(server, source="a")
     node = started(server, "n1", "n2")
@@ -402,7 +411,7 @@ def test_what_another_process_sees_of_its_switch_comes_to_be_told() -> None:
 
 
 def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     put_policy(server, source="a")
     node = started(server, "n1")
     node.wait(QUIET)
@@ -413,7 +422,7 @@ def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:
 
 
 def test_the_status_feed_says_who_leads_and_what_is_published() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     node = started(server, "n1", leads=False)
     assert node.duties.status() == {"leads": False, "revision": 0}
     node.lead()

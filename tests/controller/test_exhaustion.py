@@ -17,14 +17,14 @@ from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, P
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from tests.support.in_memory_server import Process, Server, furnished, settle
+from tests.support.in_memory_server import ControllerProcess, MemoryServer, server_with_pods, settle
 
 TINY = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=4, host_bits=2, endpoint_bits=2)
 CROWD = 70
 """More pods than there are addresses at all."""
 
 
-def put(server: Server, namespace: str, name: str) -> None:
+def put(server: MemoryServer, namespace: str, name: str) -> None:
     server.put(
         PODS,
         name,
@@ -37,12 +37,12 @@ def put(server: Server, namespace: str, name: str) -> None:
     )
 
 
-def started(settings: Settings = TINY) -> tuple[Server, Process, Process]:
+def started(settings: Settings = TINY) -> tuple[MemoryServer, ControllerProcess, ControllerProcess]:
     """A registry, a node, and a namespace beside shop whose first pod has been there before the crowd came."""
-    server = furnished(settings=settings)
+    server = server_with_pods(settings=settings)
     server.put(NAMESPACES, "other")
     put(server, "other", "guest")
-    registry, node = Process(server), Process(server, nodes=("n1",), registers=False)
+    registry, node = ControllerProcess(server), ControllerProcess(server, nodes=("n1",), registers=False)
     for process in (registry, node):
         process.start()
     registry.lead()
@@ -50,7 +50,7 @@ def started(settings: Settings = TINY) -> tuple[Server, Process, Process]:
     return server, registry, node
 
 
-def ask(server: Server, first: int = 0, many: int = 3400) -> None:
+def ask(server: MemoryServer, first: int = 0, many: int = 3400) -> None:
     """A policy of shop with so many questions, more than fit into an object, from the one of number `first` on."""
     prefix = ".".join(letter * 60 for letter in "abcd")
     keys = [f"{prefix}/{'k' * 50}{number:05}" for number in range(first, first + many)]
@@ -60,7 +60,7 @@ def ask(server: Server, first: int = 0, many: int = 3400) -> None:
     server.put(POLICIES, "asks", namespace="shop", spec=spec)
 
 
-def rest(*processes: Process) -> None:
+def rest(*processes: ControllerProcess) -> None:
     """Everything is done that is to be done, and all is told of it."""
     for _ in range(3):
         settle(processes)
@@ -69,7 +69,7 @@ def rest(*processes: Process) -> None:
     settle(processes)
 
 
-def reasons(registry: Process) -> dict[str, str]:
+def reasons(registry: ControllerProcess) -> dict[str, str]:
     """What is said of every tenant in the end: why it is ready, or not."""
     found: dict[ObjectId, str] = {}
     for message in registry.told:
@@ -79,7 +79,7 @@ def reasons(registry: Process) -> dict[str, str]:
     return {key.name: reason for key, reason in found.items()}
 
 
-def addressed(node: Process, namespace: str, *names: str) -> list[str]:
+def addressed(node: ControllerProcess, namespace: str, *names: str) -> list[str]:
     return [name for name in names if node.parts.address_of(PodKey(f"{namespace}/{name}")) is not None]
 
 
@@ -149,7 +149,7 @@ def test_a_tenant_whose_pods_are_in_ever_other_tiers_leaves_ranges_for_others() 
     assert addressed(node, "shop", "p") == ["p"], "what it has it keeps"
 
 
-def newcomer(server: Server, *processes: Process) -> bool:
+def newcomer(server: MemoryServer, *processes: ControllerProcess) -> bool:
     """Whether the first pod of a namespace that nobody has seen gets an address."""
     name = f"new{len(server.names(NAMESPACES))}"
     server.put(NAMESPACES, name)

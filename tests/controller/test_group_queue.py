@@ -9,7 +9,7 @@ from romana_ovs.controller.group_queue import ROOM, GroupQueue
 from romana_ovs.model.identity import IdentityMatch, identity
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import Allow, ClientGroup, Membership, NodeView, Origin, ServerGroup, Verdicts
-from tests.support.simulated_network import Lab, LabPod
+from tests.support.simulated_network import SimNetwork, SimPod
 
 WHY = Origin("NetworkPolicy", "red", "p")
 
@@ -20,7 +20,7 @@ def server(number: int, rows: int = 1, first: int = 1) -> ServerGroup:
 
 
 def view(*names: str) -> NodeView:
-    lab = Lab.of(*(LabPod(name.partition("/")[2], 1, at) for at, name in enumerate(names, 1)))
+    lab = SimNetwork.of(*(SimPod(name.partition("/")[2], 1, at) for at, name in enumerate(names, 1)))
     pods = [
         replace(pod, key=PodKey(name), namespace=name.partition("/")[0])
         for pod, name in zip(lab.view(1).pods, sorted(names, key=lambda name: name.partition("/")[2]), strict=True)

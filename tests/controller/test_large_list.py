@@ -17,8 +17,8 @@ import pytest
 from bench.echo import EchoProbe
 from tests.kube.api.test_client import kubeconfig
 from tests.support.private_ovs import eventually
-from tests.support.scripted_server import Exchange, FaultServer, fault_server
-from tests.support.split_cluster import Part
+from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
+from tests.support.split_cluster import SplitController
 
 FIRST, THEN = 20_000, 10_000
 """Pods of the first listing, and of those after it, in which every one is other than it was."""
@@ -42,7 +42,7 @@ LAST = (
 """A pod that is refused, with a line in the log: all that came before has been taken then."""
 
 
-class Quiet(Part):
+class Quiet(SplitController):
     """A controller of which nobody asks how all of 20,000 pods are at every change."""
 
     def _follow(self, events: list[dict[str, Any]]) -> None:
@@ -104,9 +104,9 @@ class Large:
 
 
 @pytest.fixture
-def large() -> Iterator[tuple[Large, FaultServer]]:
+def large() -> Iterator[tuple[Large, ScriptedServer]]:
     answers = Large()
-    with fault_server() as server:
+    with scripted_server() as server:
         server.then(*[answers] * 2000)
         yield answers, server
         answers.relist.set()
@@ -122,7 +122,7 @@ def most(pid: int) -> float:
 
 @pytest.mark.alone
 def test_listing_a_large_cluster_twice_keeps_no_switch_waiting(
-    large: tuple[Large, FaultServer], tmp_path: Path
+    large: tuple[Large, ScriptedServer], tmp_path: Path
 ) -> None:
     """docs/hazards.md C9, C10 and D10: pages, one expired; every pod decoded anew; echoes answered meanwhile."""
     answers, server = large

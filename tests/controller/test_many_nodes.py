@@ -6,13 +6,13 @@ from romana_ovs.controller.duties import STATUS_SECONDS
 from romana_ovs.kube.api.desired import AllStatuses, PolicyStatus, SomeStatuses, Truth
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES
 from romana_ovs.kube.decode.objects import ObjectId
-from tests.support.in_memory_server import Process, Server, put_policy
+from tests.support.in_memory_server import ControllerProcess, MemoryServer, put_policy
 
 MANY = 1000
 P = ObjectId("RomanaNetworkPolicy", "shop", "p")
 
 
-def said(process: Process) -> list[tuple[str, int]]:
+def said(process: ControllerProcess) -> list[tuple[str, int]]:
     """What the status of the policy was to say, in order: how far it is, of which generation."""
     found = []
     for message in process.told:
@@ -25,24 +25,24 @@ def said(process: Process) -> list[tuple[str, int]]:
     return found
 
 
-def rest(process: Process) -> None:
+def rest(process: ControllerProcess) -> None:
     """What has come is worked on, and everything told that there is to tell."""
     process.settle()
     process.wait(2 * STATUS_SECONDS)
 
 
-def reported(server: Server, node: str, policies: str) -> None:
+def reported(server: MemoryServer, node: str, policies: str) -> None:
     server.put(NODE_REPORTS, node, spec={}, status={"acknowledgedRevision": 0, "policiesDigest": policies})
 
 
 def test_the_reports_of_a_thousand_nodes_are_a_few_statuses() -> None:
-    server = Server()
+    server = MemoryServer()
     names = [f"n{number:03}" for number in range(MANY)]
     for name in names:
         server.put(NODES, name)
         reported(server, name, "")
     put_policy(server)
-    registry = Process(server)
+    registry = ControllerProcess(server)
     registry.start()
     registry.lead()
     for port in (80, 81, 82):

@@ -18,20 +18,20 @@ from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed, Report
-from tests.support.in_memory_server import Process, Server, furnished, put_pod
+from tests.support.in_memory_server import ControllerProcess, MemoryServer, put_pod, server_with_pods
 
 A, B = PodKey("shop/a"), PodKey("shop/b")
 
 
-def driven(server: Server) -> Process:
-    process = Process(server, nodes=("n1", "n2"))
+def driven(server: MemoryServer) -> ControllerProcess:
+    process = ControllerProcess(server, nodes=("n1", "n2"))
     process.start()
     process.lead()
     process.settle()
     return process
 
 
-def cluster_of(process: Process) -> Cluster:
+def cluster_of(process: ControllerProcess) -> Cluster:
     assert process.loaded is not None
     return process.loaded.cluster
 
@@ -41,7 +41,7 @@ def saved(parts: NodeAgents) -> dict[str, Any]:
 
 
 def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> None:
-    process = driven(furnished("a@n1", "b@n2"))
+    process = driven(server_with_pods("a@n1", "b@n2"))
     before, cluster = process.parts, cluster_of(process)
     state = saved(before)
     again = NodeAgents(Settings(), state)
@@ -58,26 +58,26 @@ def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> N
 
 
 def test_what_was_published_stands_in_the_state_once() -> None:
-    state = saved(driven(furnished("a@n1", "b@n2")).parts)
+    state = saved(driven(server_with_pods("a@n1", "b@n2")).parts)
     assert state["published"] is not None
     assert not any("published" in part for part in state["parts"].values())
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"parts": None}, {"parts": {"n1": {"format": 9}}}])
 def test_a_state_that_is_not_ours_is_refused(change: dict[str, Any]) -> None:
-    state = saved(driven(furnished("a@n1")).parts)
+    state = saved(driven(server_with_pods("a@n1")).parts)
     with pytest.raises(InputError):
         NodeAgents(Settings(), {**state, **change})
 
 
 def test_a_state_of_another_plan_is_refused() -> None:
-    state = saved(driven(furnished("a@n1")).parts)
+    state = saved(driven(server_with_pods("a@n1")).parts)
     with pytest.raises((AddressError, InputError), match="plan"):
         NodeAgents(replace(Settings(), segment_bits=11, host_bits=7), state)
 
 
 def test_the_revision_moves_with_what_must_be_saved() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = driven(server)
     before, state = process.parts.revision, saved(process.parts)
     process.parts.update(cluster_of(process))
@@ -88,7 +88,7 @@ def test_the_revision_moves_with_what_must_be_saved() -> None:
 
 
 def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
-    server = furnished("a@n1", "b@n2")
+    server = server_with_pods("a@n1", "b@n2")
     process = driven(server)
     parts = NodeAgents(Settings())
     parts.ensure(["n1"])
@@ -103,7 +103,7 @@ def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
 
 
 def test_the_pods_of_other_nodes_are_no_change() -> None:
-    server = furnished("a@n1", "b@n2")
+    server = server_with_pods("a@n1", "b@n2")
     process = driven(server)
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
     view = process.parts.view(facts["n1"], facts)
@@ -113,7 +113,7 @@ def test_the_pods_of_other_nodes_are_no_change() -> None:
 
 
 def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = driven(server)
     process.wait(10)
     parts = process.parts
@@ -135,7 +135,7 @@ def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> No
 
 
 def test_reports_are_created_replaced_or_left() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = driven(server)
     process.wait(10)
     parts = process.parts

@@ -8,26 +8,26 @@ from romana_ovs.controller.published_store import RESOURCES, PublishedStore
 from romana_ovs.kube.api.messages import Listed, Seen
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.policy.published import Report
-from tests.support.in_memory_server import Process, Server, furnished
+from tests.support.in_memory_server import ControllerProcess, MemoryServer, server_with_pods
 
 
-def published() -> Server:
-    server = furnished("a@n1")
-    process = Process(server, nodes=("n1", "n2"))
+def published() -> MemoryServer:
+    server = server_with_pods("a@n1")
+    process = ControllerProcess(server, nodes=("n1", "n2"))
     process.start()
     process.lead()
     process.settle()
     return server
 
 
-def shelf_of(server: Server) -> PublishedStore:
+def shelf_of(server: MemoryServer) -> PublishedStore:
     numbers = PublishedStore()
     numbers.apply(server.listings())
     return numbers
 
 
 def test_nothing_is_published_before_all_is_listed() -> None:
-    numbers, messages = PublishedStore(), Server().listings()
+    numbers, messages = PublishedStore(), MemoryServer().listings()
     for resource in RESOURCES:
         assert not numbers.listed
         numbers.apply([one for one in messages if getattr(one, "resource", "") == str(resource)])
@@ -90,9 +90,9 @@ def test_a_report_that_is_deleted_is_gone() -> None:
     assert numbers.reports.keys() == {"n2"} and numbers.report_version("n1") is None
 
 
-def listen(server: Server, numbers: PublishedStore) -> list[object]:
+def listen(server: MemoryServer, numbers: PublishedStore) -> list[object]:
     """What the server tells from now on, as it comes."""
-    process = replace(Process(server))
+    process = replace(ControllerProcess(server))
     process.inbox.clear()
     server.watching = [process]
     assert not numbers.apply([Seen(str(NODE_REPORTS))]), "nothing is no change"

@@ -13,7 +13,7 @@ from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
 from romana_ovs.kube.api.write_executor import Carried, Carry
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from tests.engine.test_world import cluster, pod
-from tests.support.in_memory_server import Process, furnished, put_pod
+from tests.support.in_memory_server import ControllerProcess, put_pod, server_with_pods
 
 
 class Rig:
@@ -77,7 +77,7 @@ def test_refused_numbers_are_tried_again_after_a_pause() -> None:
 # Somebody was quicker, and the watch does not tell of it: it is away, or behind.
 
 
-def jobs_in(process: Process, seconds: float) -> int:
+def jobs_in(process: ControllerProcess, seconds: float) -> int:
     """How many jobs are brought to the server in so many seconds, with something to look at ten times a second."""
     before, end = process.server.jobs, process.now + seconds
     while process.now < end:
@@ -88,8 +88,8 @@ def jobs_in(process: Process, seconds: float) -> int:
 
 
 def test_a_report_that_comes_too_late_is_not_sent_again_and_again() -> None:
-    server = furnished("a@n1")
-    node = Process(server, nodes=("n1",), registers=False)
+    server = server_with_pods("a@n1")
+    node = ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
     server.watching.clear()
@@ -103,8 +103,8 @@ def test_a_report_that_comes_too_late_is_not_sent_again_and_again() -> None:
 
 
 def test_numbers_that_come_too_late_are_not_sent_again_and_again() -> None:
-    server = furnished("a@n1")
-    registry = Process(server, nodes=("n1",))
+    server = server_with_pods("a@n1")
+    registry = ControllerProcess(server, nodes=("n1",))
     registry.start()
     registry.lead()
     registry.settle()
@@ -116,8 +116,8 @@ def test_numbers_that_come_too_late_are_not_sent_again_and_again() -> None:
 
 
 def test_what_was_told_before_the_answer_came_is_tried_again_at_once() -> None:
-    server = furnished("a@n1")
-    registry = Process(server, nodes=("n1",))
+    server = server_with_pods("a@n1")
+    registry = ControllerProcess(server, nodes=("n1",))
     registry.start()
     registry.lead()
     registry.settle()

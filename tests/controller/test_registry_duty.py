@@ -13,26 +13,33 @@ from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS,
 from romana_ovs.kube.published import MARKER, Verb
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Published
-from tests.support.in_memory_server import Process, Server, furnished, put_pod, put_policy, settle
+from tests.support.in_memory_server import (
+    ControllerProcess,
+    MemoryServer,
+    put_pod,
+    put_policy,
+    server_with_pods,
+    settle,
+)
 
 
-def leading(server: Server, *nodes: str, deaf: bool = False) -> Process:
-    process = Process(server, nodes=nodes, deaf=deaf)
+def leading(server: MemoryServer, *nodes: str, deaf: bool = False) -> ControllerProcess:
+    process = ControllerProcess(server, nodes=nodes, deaf=deaf)
     process.start()
     process.lead()
     process.settle()
     return process
 
 
-def published(process: Process) -> Published:
+def published(process: ControllerProcess) -> Published:
     found = process.duties.numbers.published
     assert found is not None
     return found
 
 
 def test_who_does_not_lead_writes_no_number() -> None:
-    server = furnished("a@n1")
-    process = Process(server, nodes=("n1", "n2"))
+    server = server_with_pods("a@n1")
+    process = ControllerProcess(server, nodes=("n1", "n2"))
     process.start()
     process.settle()
     assert {write.kind for write in server.writes} == {"NodeReport"}
@@ -44,8 +51,8 @@ def test_who_does_not_lead_writes_no_number() -> None:
 
 
 def test_one_job_at_a_time_the_allocation_first_and_the_marker_last() -> None:
-    server = furnished("a@n1")
-    process = Process(server)
+    server = server_with_pods("a@n1")
+    process = ControllerProcess(server)
     process.start()
     process.lead()
     process.look()
@@ -61,7 +68,7 @@ def test_one_job_at_a_time_the_allocation_first_and_the_marker_last() -> None:
 
 
 def test_leadership_lost_and_won_again_goes_on_from_what_is_published() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = leading(server, "n1", "n2")
     before = published(process)
     process.lead(False)
@@ -76,9 +83,9 @@ def test_leadership_lost_and_won_again_goes_on_from_what_is_published() -> None:
 
 
 def test_of_two_that_lead_the_later_one_is_not_written_over() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     one = leading(server, "n1", "n2")
-    two = Process(server)
+    two = ControllerProcess(server)
     two.start()
     two.lead()
     settle([one, two])
@@ -91,7 +98,7 @@ def test_of_two_that_lead_the_later_one_is_not_written_over() -> None:
 
 
 def test_superseded_it_begins_anew_from_what_is_there(caplog: pytest.LogCaptureFixture) -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = leading(server, "n1", "n2")
     spec = server.of(ALLOCATIONS, "cluster")["spec"]
     server.put(ALLOCATIONS, "cluster", spec={**spec, "epoch": spec["epoch"] + 7, "writer": "another"})
@@ -106,7 +113,7 @@ def test_superseded_it_begins_anew_from_what_is_there(caplog: pytest.LogCaptureF
 
 
 def test_numbers_that_somebody_changed_are_written_again_by_who_leads() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = leading(server, "n1", "n2")
     before, good = published(process), server.of(ALLOCATIONS, "cluster")["spec"]
     server.put(ALLOCATIONS, "cluster", spec={**good, "hosts": {"n1": "zero"}})
@@ -118,7 +125,7 @@ def test_numbers_that_somebody_changed_are_written_again_by_who_leads() -> None:
 
 
 def test_an_allocation_that_cannot_be_judged_is_told_and_not_written_over() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = leading(server, "n1", "n2")
     before, good = published(process), server.of(ALLOCATIONS, "cluster")["spec"]
     server.put(ALLOCATIONS, "cluster", spec={**good, "revision": "high"})
@@ -136,7 +143,7 @@ def test_an_allocation_that_cannot_be_judged_is_told_and_not_written_over() -> N
 
 
 def test_an_allocation_of_another_plan_is_refused_in_words() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     process = leading(server, "n1", "n2")
     process.lead(False)
     process.settle()
@@ -153,7 +160,7 @@ def test_an_allocation_of_another_plan_is_refused_in_words() -> None:
 
 
 def test_an_allocation_that_is_deleted_changes_no_address_of_a_pod_there_is() -> None:
-    server = furnished("z@n1")
+    server = server_with_pods("z@n1")
     process = leading(server, "n1", "n2")
     server.put(PODS, "a", namespace="abc", status={"phase": "Pending"}, spec={"nodeName": "n1", "containers": []})
     process.settle()
@@ -169,8 +176,8 @@ def test_an_allocation_that_is_deleted_changes_no_address_of_a_pod_there_is() ->
 
 
 def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
-    server = furnished("a@n1")
-    process = Process(server)
+    server = server_with_pods("a@n1")
+    process = ControllerProcess(server)
     process.start()
     process.lead()
     server.trouble = "Allocation cluster cannot be written: 403"
@@ -185,8 +192,8 @@ def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pyt
 
 
 def test_a_new_process_does_not_wait_for_the_answer_to_the_old_one() -> None:
-    server = furnished("a@n1")
-    process = Process(server)
+    server = server_with_pods("a@n1")
+    process = ControllerProcess(server)
     process.start()
     process.lead()
     process.look()
@@ -200,9 +207,9 @@ def test_a_new_process_does_not_wait_for_the_answer_to_the_old_one() -> None:
 
 
 def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
-    server = furnished("a@n1", "b@n2")
+    server = server_with_pods("a@n1", "b@n2")
     here = leading(server, "n1")
-    away = Process(server, nodes=("n2",), registers=False)
+    away = ControllerProcess(server, nodes=("n2",), registers=False)
     away.start()
     settle([here, away])
     server.watching.remove(away)
@@ -218,7 +225,7 @@ def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
 
 
 def test_a_node_that_is_gone_is_not_waited_for() -> None:
-    server = furnished("a@n1")
+    server = server_with_pods("a@n1")
     server.put(NODE_REPORTS, "ghost", spec={}, status={"acknowledgedRevision": 0})
     here = leading(server, "n1", "n2")
     put_policy(server, to="a", source="a")
@@ -227,11 +234,11 @@ def test_a_node_that_is_gone_is_not_waited_for() -> None:
     assert not here.duties.registry.part.pending
 
 
-def reporting() -> tuple[Server, Process, Process]:
+def reporting() -> tuple[MemoryServer, ControllerProcess, ControllerProcess]:
     """A server, a registry that drives n1, and the controller of n2; both nodes have reported."""
-    server = furnished("a@n1", "b@n2")
+    server = server_with_pods("a@n1", "b@n2")
     here = leading(server, "n1")
-    there = Process(server, nodes=("n2",), registers=False)
+    there = ControllerProcess(server, nodes=("n2",), registers=False)
     there.start()
     settle([here, there])
     assert server.names(NODE_REPORTS) == ["n1", "n2"]

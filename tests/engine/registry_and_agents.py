@@ -7,7 +7,7 @@ from romana_ovs.model.labels import Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.view import LabelRequirement
 from tests.engine.test_world import cluster, policy
-from tests.support.reordered_messages import Parts
+from tests.support.reordered_messages import RegistryAndAgents
 
 APP = LabelRequirement("app", frozenset({"web"}))
 WEB = policy("web-only", PolicyPeer(pods=Selector.of({"app": "web"})))
@@ -15,7 +15,7 @@ NOT_WEB = policy("not-web", PolicyPeer(pods=Selector((Requirement("app", Operato
 
 
 def settled(*pods, **other):
-    parts = Parts(cluster(*pods, **other))
+    parts = RegistryAndAgents(cluster(*pods, **other))
     parts.settle()
     return parts
 

@@ -21,7 +21,7 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute
 from tests.engine.registry_and_agents import WEB, hear, look, newest, settled
 from tests.engine.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
-from tests.support.reordered_messages import Parts, objects_of, tunnelled
+from tests.support.reordered_messages import RegistryAndAgents, objects_of, tunnelled
 
 # What a node does alone
 
@@ -141,7 +141,7 @@ def test_numbers_that_are_older_or_contradict_what_pods_have_are_not_taken():
 def test_an_address_whose_record_was_lost_is_foreign():
     parts = settled(pod("a"))
     address = parts.nodes["node1"].address_of("ns/a")
-    lost = Parts(cluster(foreign("a", str(address)), pod("b")))
+    lost = RegistryAndAgents(cluster(foreign("a", str(address)), pod("b")))
     lost.settle()
     assert lost.nodes["node1"].registry.endpoint("ns/a").foreign
     assert lost.nodes["node1"].address_of("ns/a") == address != lost.nodes["node1"].address_of("ns/b")

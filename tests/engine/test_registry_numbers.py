@@ -23,7 +23,7 @@ from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
 from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, settled
 from tests.engine.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
-from tests.support.reordered_messages import Parts, tables
+from tests.support.reordered_messages import RegistryAndAgents, tables
 
 # Numbers
 
@@ -64,7 +64,7 @@ def test_a_class_that_is_gone_is_reserved_until_every_node_has_let_it_go():
 
 def test_a_full_segment_grows_when_its_node_asks_and_nobody_else_is_given_anything():
     crowd = [pod(f"p{number}") for number in range(5)]
-    parts = Parts(cluster(*crowd, settings=TINY))
+    parts = RegistryAndAgents(cluster(*crowd, settings=TINY))
     parts.registry_looks(0)
     look(parts, "node1")
     node, segment = parts.nodes["node1"], SegmentKey("ns", "default")
@@ -111,7 +111,7 @@ def test_settings_that_change_the_plan_are_refused():
 
 
 def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
-    parts = Parts(cluster(foreign("a", "192.168.5.9"), pod("b", "node2")))
+    parts = RegistryAndAgents(cluster(foreign("a", "192.168.5.9"), pod("b", "node2")))
     parts.registry_looks(0)
     look(parts, "node1")
     node, address = parts.nodes["node1"], IPv4Address("192.168.5.9")
@@ -169,7 +169,7 @@ def test_an_address_that_a_node_has_got_since_is_routed_to_no_pod():
 
 
 def test_only_the_node_that_may_give_an_address_can_contest_it():
-    parts = Parts(cluster(foreign("b", "192.168.5.9", node="node2")))
+    parts = RegistryAndAgents(cluster(foreign("b", "192.168.5.9", node="node2")))
     for name in ("node1", "node2"):
         look(parts, name, numbers=False)
     parts.reports["node1"] = replace(parts.reports["node1"], conflicting=frozenset({IPv4Address("192.168.5.9")}))

@@ -14,7 +14,7 @@ from romana_ovs_emulate import troubles
 from tests.integration.test_app_sync import udp
 from tests.support.controller_process import NODES, Controller
 from tests.support.controller_process import pod as plain
-from tests.support.emulated_cluster import Live, attempts, eventually, live, pod, policy
+from tests.support.live_cluster import LiveCluster, attempts, eventually, live_cluster, pod, policy
 from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -159,13 +159,13 @@ def test_what_an_address_was_connected_with_is_forgotten_when_another_pod_has_it
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     manifests = {"base": pod("client", "node1") + pod("near", "node1"), "server": pod("server", "node2")}
-    with live(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests=manifests) as running:
+    with live_cluster(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests=manifests) as running:
         yield running
 
 
-def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: Live) -> None:
+def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: LiveCluster) -> None:
     """Its name is all that the two have in common: not the address, the port, or what goes on there."""
     before = cluster.pod("a/server")
     assert before.place.uid and port_uid(cluster, "a/server") == before.place.uid
@@ -191,7 +191,7 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: Live) -> None:
     assert cluster.pod("a/server").place == after.place
 
 
-def port_uid(cluster: Live, key: str) -> str:
+def port_uid(cluster: LiveCluster, key: str) -> str:
     running = cluster.pod(key)
     node = cluster.node(running.place.node)
     return str(
@@ -201,7 +201,9 @@ def port_uid(cluster: Live, key: str) -> str:
     )
 
 
-def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(cluster: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(
+    cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     cluster.emulation._complain = said.append
     lines = emulated._inside_lines

@@ -16,14 +16,14 @@ from romana_ovs.policy.view import Origin
 from romana_ovs_emulate.manifests import Manifests
 from romana_ovs_emulate.nodes import bridge_commands
 from romana_ovs_emulate.probe import measure
-from tests.support.emulated_cluster import (
+from tests.support.live_cluster import (
     PORTS,
-    Live,
+    LiveCluster,
     attempts,
     cuts_both_ways,
     eventually,
     flowing,
-    live,
+    live_cluster,
     pod,
     policy,
     sink,
@@ -59,13 +59,15 @@ SINK = 9
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Tenants a and b on two linked nodes; in a, `guarded` accepts `near` alone."""
-    with live(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": PODS, "guard": GUARD}) as running:
+    with live_cluster(
+        tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": PODS, "guard": GUARD}
+    ) as running:
         yield running
 
 
-def test_the_bridge_is_secure_and_hides_nothing(cluster: Live) -> None:
+def test_the_bridge_is_secure_and_hides_nothing(cluster: LiveCluster) -> None:
     for name, node in cluster.emulation.nodes.items():
         assert node.vsctl("get", "bridge", "br-int", "fail_mode").strip() == "secure"
         assert node.vsctl("get", "controller", "br-int", "connection_mode").strip() == "out-of-band"
@@ -76,7 +78,7 @@ def test_the_bridge_is_secure_and_hides_nothing(cluster: Live) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live, number: signal.Signals) -> None:
+def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: LiveCluster, number: signal.Signals) -> None:
     with flowing(cluster, "a/client", *ALLOWED) as traffic:
         before, begun = {name: cluster.flows(name) for name in ("node1", "node2")}, time.monotonic()
         cluster.stop_controller(number)
@@ -91,7 +93,7 @@ def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live, n
         traffic.unharmed()
 
 
-def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluster: Live) -> None:
+def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluster: LiveCluster) -> None:
     cluster.edit(lambda: cluster.write("more", pod("leaving", "node2") + policy("open", "app: near", "{}")))
     cluster.edit(lambda: cluster.write("shut", policy("shut", "app: leaving")))
     leaving = cluster.pod("a/leaving").place.address
@@ -119,7 +121,9 @@ def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluste
 
 
 @pytest.mark.parametrize("dead", ["node1", "node2"])
-def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live, dead: str) -> None:
+def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(
+    cluster: LiveCluster, dead: str
+) -> None:
     """On node1 are the clients, on node2 the servers."""
     alive = {"node1": "node2", "node2": "node1"}[dead]
     before, elsewhere, begun = cluster.meaning(dead), cluster.flows(alive), time.monotonic()
@@ -146,7 +150,7 @@ def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(
         assert "NORMAL" not in cluster.hidden_flows(dead)
 
 
-def test_a_bridge_whose_controller_is_away_forwards_nothing_from_its_first_moment(cluster: Live) -> None:
+def test_a_bridge_whose_controller_is_away_forwards_nothing_from_its_first_moment(cluster: LiveCluster) -> None:
     words = bridge_commands("node1", "unix:x")
     assert words.count("add-br") == 1
     assert "fail_mode=secure" in words
@@ -181,7 +185,7 @@ FINER = {
 
 
 @pytest.mark.parametrize("finer", FINER.values(), ids=FINER)
-def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: Live, finer: str) -> None:
+def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: LiveCluster, finer: str) -> None:
     with flowing(cluster, "a/client", *ALLOWED, ("connect", "a/near", 81)) as traffic:
         for _ in range(2):
             sent = cluster.edit(lambda: cluster.write("finer", finer))
@@ -192,7 +196,7 @@ def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: Live, fin
 
 
 @pytest.mark.alone  # It compares when changes of two switches are seen, to the millisecond.
-def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: Live) -> None:
+def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: LiveCluster) -> None:
     cluster.edit(lambda: cluster.write("naming", policy("naming", "app: far", NOT_NEAR)))
     old = {
         found
@@ -223,11 +227,11 @@ def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_
 
 
 @pytest.mark.alone
-def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: Live) -> None:
+def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: LiveCluster) -> None:
     cuts_both_ways(cluster)
 
 
-def test_ports_come_leave_and_change_their_number_under_their_pods(cluster: Live) -> None:
+def test_ports_come_leave_and_change_their_number_under_their_pods(cluster: LiveCluster) -> None:
     far, node = cluster.pod("a/far"), cluster.node("node2")
     tasks = (("udp", "a/far", 80), ("connect", "a/far", 80))
     with flowing(cluster, "a/client", *tasks, ("udp", "a/near", 80)) as traffic:
@@ -255,7 +259,7 @@ def test_ports_come_leave_and_change_their_number_under_their_pods(cluster: Live
         assert cluster.log().count(f"port {far.port} has no external_ids:iface-id") == 1
 
 
-def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: Live) -> None:
+def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: LiveCluster) -> None:
     guarded, node = cluster.pod("a/guarded"), cluster.node("node2")
     with (
         attempts(cluster, "a/guarded", ("udp", "a/far", 80), ("udp", "a/near", 80)) as its,
@@ -291,7 +295,7 @@ def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: Live) -> 
     cluster.edit(lambda: cluster.remove("nobody"))
 
 
-def test_after_all_that_every_pair_is_as_the_reference_says(cluster: Live) -> None:
+def test_after_all_that_every_pair_is_as_the_reference_says(cluster: LiveCluster) -> None:
     manifests = Manifests(cluster.folder, 2, cluster.emulation.addresses)
     expected = manifests.expected([PortRef.parse(port) for port in PORTS])
     measured = measure(cluster.emulation.pods, PORTS, expected=expected)

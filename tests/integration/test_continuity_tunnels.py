@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.emulated_cluster import Live, attempts, cuts_both_ways, eventually, flowing, live, pod
+from tests.support.live_cluster import LiveCluster, attempts, cuts_both_ways, eventually, flowing, live_cluster, pod
 
 pytestmark = pytest.mark.root
 
@@ -18,19 +18,19 @@ OTHERS = pod("stranger", "node1", "b")
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Tenants a and b on two nodes that tunnel to each other."""
     folder: Path = tmp_path_factory.mktemp("m")
-    with live(folder, ("node1", "node2"), fabric=Fabric.VXLAN, manifests={"pods": PODS + OTHERS}) as running:
+    with live_cluster(folder, ("node1", "node2"), fabric=Fabric.VXLAN, manifests={"pods": PODS + OTHERS}) as running:
         yield running
 
 
 @pytest.mark.alone
-def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: Live) -> None:
+def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: LiveCluster) -> None:
     cuts_both_ways(cluster)
 
 
-def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live) -> None:
+def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: LiveCluster) -> None:
     tasks = (("udp", "a/far", 80), ("connect", "a/far", 80), ("stream", "a/far", 81))
     with flowing(cluster, "a/client", *tasks) as traffic:
         cluster.stop_controller()
@@ -39,7 +39,7 @@ def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: Live) -
 
 
 @pytest.mark.alone  # It counts single datagrams, of which a busy machine may lose one.
-def test_pods_that_come_and_go_cost_tunnels_no_packet(cluster: Live) -> None:
+def test_pods_that_come_and_go_cost_tunnels_no_packet(cluster: LiveCluster) -> None:
     with flowing(cluster, "a/client", ("dense", "a/far", 80)) as traffic:
         for number in range(12):
             cluster.edit(partial(cluster.write, "more", pod(f"more-{number}", "node1")))
@@ -47,7 +47,7 @@ def test_pods_that_come_and_go_cost_tunnels_no_packet(cluster: Live) -> None:
     cluster.edit(lambda: cluster.remove("more"))
 
 
-def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: Live) -> None:
+def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: LiveCluster) -> None:
     before = cluster.meaning("node2")
     tasks = (("udp", "a/near", 80), ("stream", "a/far", 81), ("connect", "a/far", 80))
     with (

@@ -10,7 +10,7 @@ import pytest
 
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
-from tests.support.emulated_cluster import Live, Traffic, attempts, eventually, live, pod, policy
+from tests.support.live_cluster import LiveCluster, Traffic, attempts, eventually, live_cluster, pod, policy
 
 pytestmark = pytest.mark.root
 
@@ -35,9 +35,9 @@ POLICIES = (
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Three nodes in a line; pods of node2 are what policies select."""
-    with live(tmp_path_factory.mktemp("m"), NODES, manifests={"pods": PODS, "policies": POLICIES}) as running:
+    with live_cluster(tmp_path_factory.mktemp("m"), NODES, manifests={"pods": PODS, "policies": POLICIES}) as running:
         yield running
 
 
@@ -62,7 +62,7 @@ GUESTS = {
 }
 
 
-def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster: Live) -> None:
+def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster: LiveCluster) -> None:
     # Whatever class and tier the guest may bring is known by a pod that was there once.
     for tier in ("front", "back", "default"):
         cluster.edit(lambda tier=tier: cluster.write("guest", pod("guest", "node1", tier=tier)))
@@ -94,7 +94,7 @@ def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster:
     assert all(after[text].age >= before[text].age + 0.5 * past for text in before), "the switch itself says the same"
 
 
-def test_a_new_class_sends_the_rows_of_the_rule_that_names_it(cluster: Live) -> None:
+def test_a_new_class_sends_the_rows_of_the_rule_that_names_it(cluster: LiveCluster) -> None:
     before = cluster.flows("node2")
     sent = cluster.edit(lambda: cluster.write("newcomer", pod("newcomer", "node1", tier="front", rank="1")))
     after = cluster.flows("node2")
@@ -117,7 +117,7 @@ TRUSTED = "{from: [{namespaceSelector: {matchLabels: {trusted: 'yes'}}}], ports:
 TRUST = policy("trust", "app: dns", TRUSTED, namespace="kube-system")
 
 
-def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(cluster: Live) -> None:
+def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(cluster: LiveCluster) -> None:
     cluster.edit(lambda: cluster.write("trust", TRUST))
     cluster.edit(lambda: cluster.write("guest", pod("guest", "node1", app="web")))
     place = cluster.pod("a/guest").place

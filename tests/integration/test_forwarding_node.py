@@ -27,7 +27,7 @@ from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.system import inside, ip_batch
 from tests.integration.test_packets_outside import identity
 from tests.support import frames
-from tests.support.editable_cluster import Live
+from tests.support.editable_cluster import EditableCluster
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket
 from tests.support.private_ovs import eventually
 
@@ -82,7 +82,7 @@ MANIFESTS = (
 )
 
 
-class Cluster(Live):
+class Cluster(EditableCluster):
     """Two nodes and what lies behind node1."""
 
     @property

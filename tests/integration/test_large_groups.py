@@ -14,19 +14,19 @@ from romana_ovs.simulator.packet import tcp
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
 from tests.pipeline.test_conjunctions import MANY, crossed
-from tests.support.simulated_network import Lab, LabPod
+from tests.support.simulated_network import SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
 
 def test_a_switch_takes_thousands_of_rules_that_share_a_peer_and_a_port() -> None:
     """Some of the shared rows are written out: by them, and by the conjunctions, exactly what is allowed arrives."""
-    client = LabPod("c", 1, 2)
+    client = SimPod("c", 1, 2)
     rules = list(crossed(MANY))
     for at in (0, MANY - 1):
         mine = frozenset({*rules[at].identities, IdentityMatch(client.identity, ALL_BITS)})
         rules[at] = replace(rules[at], identities=mine)
-    lab = Lab.of(client, LabPod("s", 1, 1, server=ServerGroup(6, tuple(rules), ())))
+    lab = SimNetwork.of(client, SimPod("s", 1, 1, server=ServerGroup(6, tuple(rules), ())))
     text = loadable(lab.flows(1), lab.program(1).meters)
     with DummyOvs((1, 2, LOCAL)) as ovs:
         ovs.program(text)

@@ -19,14 +19,14 @@ from romana_ovs.simulator.packet import Addresses, tcp, udp
 from romana_ovs_emulate.system import inside, run
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
-from tests.support.emulated_cluster import Live, eventually, flowing, live, pod, sink
-from tests.support.simulated_network import TRUNK_PORT, Lab, LabPod
+from tests.support.live_cluster import LiveCluster, eventually, flowing, live_cluster, pod, sink
+from tests.support.simulated_network import TRUNK_PORT, SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
 RATE = 2
 BURST = RATE * BURST_SECONDS
-LAB = Lab.of(LabPod("one", 1, 1), LabPod("two", 1, 2), LabPod("near", 1, 3), LabPod("far", 2, 4))
+LAB = SimNetwork.of(SimPod("one", 1, 1), SimPod("two", 1, 2), SimPod("near", 1, 3), SimPod("far", 2, 4))
 
 
 @pytest.fixture
@@ -100,23 +100,25 @@ MANY = 5000
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Tenants a and b have each a pod on either node; every pod may open LIMIT connections a second."""
     conf = tmp_path_factory.mktemp("c") / "romana.conf"
     conf.write_text(f"[romana]\nnew_connections = {LIMIT}\n")
     pods = pod("flood", "node1") + pod("far", "node2") + pod("calm", "node1", "b") + pod("host", "node2", "b")
-    with live(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": pods}, settings=(conf,)) as running:
+    with live_cluster(
+        tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": pods}, settings=(conf,)
+    ) as running:
         yield running
 
 
-def _zone_entries(cluster: Live, address: str) -> int:
+def _zone_entries(cluster: LiveCluster, address: str) -> int:
     """How many connections node1 knows that were opened by `address`."""
     shown = cluster.node("node1").appctl("dpctl/dump-conntrack")
     return len(re.findall(rf"orig=\(src={re.escape(address)},", shown))
 
 
 @pytest.mark.alone
-def test_a_pod_that_floods_fills_nothing_and_nobody_else_notices(cluster: Live) -> None:
+def test_a_pod_that_floods_fills_nothing_and_nobody_else_notices(cluster: LiveCluster) -> None:
     flood, far = cluster.pod("a/flood"), cluster.pod("a/far")
     script = Path(cluster.folder.parent / "flood.py")
     script.write_text(FLOOD)

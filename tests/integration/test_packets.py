@@ -16,7 +16,7 @@ from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.pods import RunningPod
 from tests.support import frames
-from tests.support.editable_cluster import Live
+from tests.support.editable_cluster import EditableCluster
 from tests.support.frames import Frame, mac
 from tests.support.netns_sockets import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket, unfiltered
 from tests.support.private_ovs import eventually
@@ -55,16 +55,16 @@ spec: {podSelector: {matchLabels: {kind: half}}, ingress: [{ports: [{port: 81, p
 
 
 @pytest.fixture(scope="module", params=[Fabric.LINK, Fabric.VXLAN], ids=lambda fabric: fabric.value)
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EditableCluster]:
     ports = ("80/tcp", "80/udp", "81/udp")
-    with Live(
+    with EditableCluster(
         tmp_path_factory.mktemp("packets"), request.param, ports=ports, settings=SETTINGS, manifests=PODS + POLICIES
     ) as running:
         yield running
 
 
 @pytest.fixture
-def taps(live: Live) -> Iterator[dict[str, Tap]]:
+def taps(live: EditableCluster) -> Iterator[dict[str, Tap]]:
     """A tap on every pod's interface, by the pod's name."""
     with contextlib.ExitStack() as stack:
         made = {}
@@ -74,23 +74,23 @@ def taps(live: Live) -> Iterator[dict[str, Tap]]:
         yield made
 
 
-def pod(live: Live, name: str) -> RunningPod:
+def pod(live: EditableCluster, name: str) -> RunningPod:
     return live.emulation.pods[PodKey(f"p/{name}")]
 
 
-def address(live: Live, name: str) -> IPv4Address:
+def address(live: EditableCluster, name: str) -> IPv4Address:
     return IPv4Address(pod(live, name).place.address)
 
 
-def node(live: Live, number: int) -> Node:
+def node(live: EditableCluster, number: int) -> Node:
     return live.emulation.nodes[f"node{number}"]
 
 
-def node_address(live: Live, number: int) -> IPv4Address:
+def node_address(live: EditableCluster, number: int) -> IPv4Address:
     return live.emulation.node_addresses[f"node{number}"]
 
 
-def identity(live: Live, name: str) -> int:
+def identity(live: EditableCluster, name: str) -> int:
     """The identity of a pod, as its own node's tables say."""
     shown = node(live, NODE_OF[name]).ofctl("dump-flows", "--no-stats")
     found = re.search(rf"nw_src={re.escape(str(address(live, name)))} actions=.*set_field:(0x[0-9a-f]+)->reg1\b", shown)
@@ -98,7 +98,7 @@ def identity(live: Live, name: str) -> int:
     return int(found[1], 16)
 
 
-def dropped(live: Live, name: str) -> int:
+def dropped(live: EditableCluster, name: str) -> int:
     """How many packets the switch has dropped of those that came in at a pod's port, by its megaflows."""
     shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
     lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
@@ -134,7 +134,7 @@ def plain_arp(
     return frames.arp(sender, target, eth_src=eth_src, operation=operation, sender_mac=sender_mac) + b"forged-arp" * 2
 
 
-def forgeries(live: Live) -> dict[str, bytes]:
+def forgeries(live: EditableCluster) -> dict[str, bytes]:
     """Frames that p/evil must not get rid of, by what they try."""
     here, me = pod(live, "evil").place.mac, address(live, "evil")
     gateway, other_gateway = node_address(live, 1), node_address(live, 2)
@@ -191,7 +191,7 @@ def forgeries(live: Live) -> dict[str, bytes]:
     return made
 
 
-def send_marker(live: Live, taps: dict[str, Tap], names: tuple[str, ...], token: bytes) -> None:
+def send_marker(live: EditableCluster, taps: dict[str, Tap], names: tuple[str, ...], token: bytes) -> None:
     """Honest datagrams from p/evil, behind everything that it sent before; returns when they are there."""
     evil = pod(live, "evil")
     for name in names:
@@ -204,13 +204,13 @@ def send_marker(live: Live, taps: dict[str, Tap], names: tuple[str, ...], token:
 OPEN_PODS = ("near", "far", "third", "half", "far-half")
 
 
-def test_nothing_forged_reaches_anybody(live: Live, taps: dict[str, Tap]) -> None:
+def test_nothing_forged_reaches_anybody(live: EditableCluster, taps: dict[str, Tap]) -> None:
     """By the tables alone: many of these frames the kernel would drop before the switch."""
     with unfiltered(node(live, 1), pod(live, "evil").port):
         nothing_forged_arrives(live, taps)
 
 
-def nothing_forged_arrives(live: Live, taps: dict[str, Tap]) -> None:
+def nothing_forged_arrives(live: EditableCluster, taps: dict[str, Tap]) -> None:
     evil, near = address(live, "evil"), address(live, "near")
     arrived: list[tuple[str, str]] = []
     not_counted: list[str] = []
@@ -231,14 +231,14 @@ def nothing_forged_arrives(live: Live, taps: dict[str, Tap]) -> None:
     assert not_counted == [], "dropped, but not as packets of this port"
 
 
-def kinds_seen(live: Live, name: str) -> set[str]:
+def kinds_seen(live: EditableCluster, name: str) -> set[str]:
     """The ethertypes of which frames came from a pod to the switch, by its megaflows."""
     shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
     lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
     return {kind for line in lines for kind in re.findall(r"eth_type\((0x[0-9a-f]+)\)", line)}
 
 
-def test_other_ethertypes_do_not_get_to_the_switch(live: Live, taps: dict[str, Tap]) -> None:
+def test_other_ethertypes_do_not_get_to_the_switch(live: EditableCluster, taps: dict[str, Tap]) -> None:
     kinds = ("tagged ARP", "RARP", "IPv6", "spanning tree", "an unknown type")
     others = [frame for name, frame in forgeries(live).items() if name in kinds]
     assert len(others) == len(kinds)
@@ -254,7 +254,7 @@ def test_other_ethertypes_do_not_get_to_the_switch(live: Live, taps: dict[str, T
     assert kinds_seen(live, "evil") == {"0x0800"}
 
 
-def test_delivered_frames_have_the_constant_source_mac(live: Live, taps: dict[str, Tap]) -> None:
+def test_delivered_frames_have_the_constant_source_mac(live: EditableCluster, taps: dict[str, Tap]) -> None:
     for source in ("near", "far"):
         asked = pod(live, source).agent.probe([(str(address(live, "third")), 80, "tcp", "p/third")])
         assert [answer.open for answer in asked] == [True]
@@ -264,7 +264,7 @@ def test_delivered_frames_have_the_constant_source_mac(live: Live, taps: dict[st
 
 
 @pytest.mark.parametrize("server", ["near", "far"])
-def test_large_datagrams_pass_in_fragments_both_ways(live: Live, server: str) -> None:
+def test_large_datagrams_pass_in_fragments_both_ways(live: EditableCluster, server: str) -> None:
     with udp_socket(pod(live, "evil").netns) as client:
         client.sendto(b"q" * BIG, (str(address(live, server)), 80))
         answer = client.recv(65535)
@@ -272,7 +272,7 @@ def test_large_datagrams_pass_in_fragments_both_ways(live: Live, server: str) ->
 
 
 @pytest.mark.parametrize("server", ["half", "far-half"])
-def test_no_fragment_leaks_to_a_closed_port(live: Live, taps: dict[str, Tap], server: str) -> None:
+def test_no_fragment_leaks_to_a_closed_port(live: EditableCluster, taps: dict[str, Tap], server: str) -> None:
     target = str(address(live, server))
     with udp_socket(pod(live, "evil").netns) as client:
         client.sendto(b"closed" * (BIG // 6), (target, 80))
@@ -307,7 +307,9 @@ def arp_answers(tap: Tap, request: bytes, behind: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("asker", ["a pod", "its node"])
-def test_arp_has_one_answer_and_leaves_address_detection_alone(live: Live, taps: dict[str, Tap], asker: str) -> None:
+def test_arp_has_one_answer_and_leaves_address_detection_alone(
+    live: EditableCluster, taps: dict[str, Tap], asker: str
+) -> None:
     with contextlib.closing(Tap(node(live, 1).netns, BRIDGE)) as gateway:
         me, tap = (address(live, "evil"), taps["evil"]) if asker == "a pod" else (node_address(live, 1), gateway)
         here = "0a:58:" + ":".join(f"{byte:02x}" for byte in me.packed)
@@ -332,7 +334,7 @@ def test_arp_has_one_answer_and_leaves_address_detection_alone(live: Live, taps:
     assert seen <= {"evil"}, "requests are answered by the switch and seen by nobody"
 
 
-def test_neighbours_resolve_again_under_deny_all(live: Live) -> None:
+def test_neighbours_resolve_again_under_deny_all(live: EditableCluster) -> None:
     shut, near = pod(live, "shut"), address(live, "near")
     for one in (shut, pod(live, "near")):
         assert run(one.netns, "ip", "neigh", "flush", "all").returncode == 0
@@ -344,7 +346,7 @@ def test_neighbours_resolve_again_under_deny_all(live: Live) -> None:
         assert closed.unanswered
 
 
-def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: Live) -> None:
+def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: EditableCluster) -> None:
     shut = str(address(live, "shut"))
     own, other = node(live, 1).netns, node(live, 2).netns
     assert fetch(own, shut) == "p/shut"
@@ -357,7 +359,7 @@ def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: Live) -> None:
         assert asked.unanswered
 
 
-def test_a_pod_reaches_its_own_node_even_without_egress(live: Live) -> None:
+def test_a_pod_reaches_its_own_node_even_without_egress(live: EditableCluster) -> None:
     with Page(node(live, 1).netns, 8080, "node1"), Page(node(live, 2).netns, 8080, "node2"):
         own, other = str(node_address(live, 1)), str(node_address(live, 2))
         assert fetch(pod(live, "near").netns, own, 8080) == "node1"
@@ -368,7 +370,9 @@ def test_a_pod_reaches_its_own_node_even_without_egress(live: Live) -> None:
 
 
 @pytest.mark.parametrize("server", ["near", "far"])
-def test_a_pod_that_forges_its_gateway_gets_no_further(live: Live, taps: dict[str, Tap], server: str) -> None:
+def test_a_pod_that_forges_its_gateway_gets_no_further(
+    live: EditableCluster, taps: dict[str, Tap], server: str
+) -> None:
     """As the pod itself would: with the gateway's address on its own interface."""
     gateway, netns = str(node_address(live, 1)), pod(live, "evil").netns
     assert run(netns, "ip", "addr", "add", f"{gateway}/32", "dev", "eth0").returncode == 0
@@ -381,5 +385,5 @@ def test_a_pod_that_forges_its_gateway_gets_no_further(live: Live, taps: dict[st
     assert not taps[server].has(b"as the gateway")
 
 
-def test_no_packet_went_to_the_controller(live: Live) -> None:
+def test_no_packet_went_to_the_controller(live: EditableCluster) -> None:
     assert live.emulation.state.packet_ins == 0

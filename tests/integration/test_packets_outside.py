@@ -16,7 +16,7 @@ from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.system import ip_batch
 from tests.support import frames
-from tests.support.editable_cluster import Live
+from tests.support.editable_cluster import EditableCluster
 from tests.support.frames import Frame
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket, within
 from tests.support.private_ovs import eventually
@@ -66,8 +66,8 @@ spec: {{podSelector: {{matchLabels: {{pod: cut}}}}, policyTypes: [Egress]}}
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with Live(
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EditableCluster]:
+    with EditableCluster(
         tmp_path_factory.mktemp("outside"),
         Fabric.VXLAN,
         ports=("81/tcp", "81/udp"),
@@ -78,7 +78,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module")
-def outside(live: Live) -> str:
+def outside(live: EditableCluster) -> str:
     """The namespace of a host behind node1, and behind a router whose link to it takes `SMALL_MTU` bytes."""
     node = live.emulation.nodes["node1"]
     router, host = node.run.netns("router"), node.run.netns("outside")
@@ -125,15 +125,15 @@ def outside(live: Live) -> str:
     return host
 
 
-def address(live: Live, name: str) -> str:
+def address(live: EditableCluster, name: str) -> str:
     return live.emulation.pods[PodKey(f"p/{name}")].place.address
 
 
-def netns(live: Live, name: str) -> str:
+def netns(live: EditableCluster, name: str) -> str:
     return live.emulation.pods[PodKey(f"p/{name}")].netns
 
 
-def test_ingress_from_outside_is_judged_by_address(live: Live, outside: str) -> None:
+def test_ingress_from_outside_is_judged_by_address(live: EditableCluster, outside: str) -> None:
     with Page(netns(live, "asked"), 80, "asked"), Page(netns(live, "plain"), 80, "plain"):
         asked, plain = address(live, "asked"), address(live, "plain")
         with (
@@ -150,7 +150,7 @@ def test_ingress_from_outside_is_judged_by_address(live: Live, outside: str) -> 
             assert pod.unanswered, "a pod is not in the block"
 
 
-def test_egress_to_outside_is_judged_by_address(live: Live, outside: str) -> None:
+def test_egress_to_outside_is_judged_by_address(live: EditableCluster, outside: str) -> None:
     with Page(outside, 8080, "outside"), Page(outside, 8081, "other"):
         closed = (("asks", OUTSIDE, 8081), ("asks", EXCEPTED, 8080), ("cut", OUTSIDE, 8080), ("asked", OUTSIDE, 8080))
         with contextlib.ExitStack() as stack:
@@ -161,7 +161,7 @@ def test_egress_to_outside_is_judged_by_address(live: Live, outside: str) -> Non
             assert [attempt.unanswered for attempt in attempts] == [True] * len(closed)
 
 
-def test_a_router_can_tell_a_pod_that_packets_are_too_big(live: Live, outside: str) -> None:
+def test_a_router_can_tell_a_pod_that_packets_are_too_big(live: EditableCluster, outside: str) -> None:
     """Also a pod that may send nothing of its own: the error is about a connection that is allowed."""
     with Page(netns(live, "asked"), 80, "asked", size=200_000):
         done = run(outside, "curl", "-s", "-m", "10", f"http://{address(live, 'asked')}/")
@@ -175,7 +175,7 @@ def test_a_router_can_tell_a_pod_that_packets_are_too_big(live: Live, outside: s
         eventually(lambda: client.getsockopt(socket.IPPROTO_IP, IP_MTU) == SMALL_MTU, "the pod learns of the small MTU")
 
 
-def test_an_error_about_nothing_does_not_pass(live: Live, outside: str) -> None:
+def test_an_error_about_nothing_does_not_pass(live: EditableCluster, outside: str) -> None:
     """Frag-needed about a connection that there never was, beside an honest datagram from the same host."""
     target = IPv4Address(address(live, "asked"))
     source = IPv4Address(OUTSIDE)
@@ -196,7 +196,7 @@ def raw_icmp(space: str) -> socket.socket:
     return within(space, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
 
 
-def test_the_node_port_brings_no_pods_address(live: Live, outside: str) -> None:
+def test_the_node_port_brings_no_pods_address(live: EditableCluster, outside: str) -> None:
     """What a node forwards may claim any source: those of pods do not count there, whatever MAC they come with."""
     node, target = live.emulation.nodes["node1"], IPv4Address(address(live, "plain"))
     number = identity(live.emulation.nodes["node2"], address(live, "far")).to_bytes(4, "big")
@@ -217,7 +217,7 @@ def test_the_node_port_brings_no_pods_address(live: Live, outside: str) -> None:
 
 
 @pytest.fixture
-def stranger(live: Live) -> Iterator[Tap]:
+def stranger(live: EditableCluster) -> Iterator[Tap]:
     """A tap on the card of a machine on the underlay that is none of the nodes."""
     made = live.emulation.nodes["node1"].run
     space, underlay = made.netns("stranger"), made.netns("underlay")
@@ -238,7 +238,7 @@ def identity(node: Node, address: str) -> int:
     return int(found[1], 16)
 
 
-def tunnelled(live: Live, outer_source: str, text: bytes) -> bytes:
+def tunnelled(live: EditableCluster, outer_source: str, text: bytes) -> bytes:
     """A frame to node1's tunnel: inside, p/far with its right identity and address sends to p/plain."""
     far, plain = IPv4Address(address(live, "far")), IPv4Address(address(live, "plain"))
     number = identity(live.emulation.nodes["node2"], str(far)).to_bytes(4, "big")
@@ -249,7 +249,7 @@ def tunnelled(live: Live, outer_source: str, text: bytes) -> bytes:
     return Frame(*ends, 17, payload, "02:00:00:00:00:77", "02:00:ac:1f:00:01").bytes()
 
 
-def test_a_tunnel_takes_packets_of_known_nodes_only(live: Live, stranger: Tap) -> None:
+def test_a_tunnel_takes_packets_of_known_nodes_only(live: EditableCluster, stranger: Tap) -> None:
     plain = Tap(netns(live, "plain"))
     try:
         stranger.send(tunnelled(live, "172.31.0.99", b"of a stranger"))
@@ -263,7 +263,7 @@ def test_a_tunnel_takes_packets_of_known_nodes_only(live: Live, stranger: Tap) -
         plain.close()
 
 
-def test_a_pod_cannot_tunnel_through_its_node(live: Live, outside: str) -> None:
+def test_a_pod_cannot_tunnel_through_its_node(live: EditableCluster, outside: str) -> None:
     """Its node routes it, but the packet keeps the pod's address, which is no node's."""
     frame = tunnelled(live, "172.31.0.2", b"of a pod")
     far, plain = Tap(netns(live, "far")), Tap(netns(live, "plain"))

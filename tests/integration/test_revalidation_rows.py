@@ -17,7 +17,7 @@ from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
 from tests.integration.dummy_interfaces import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
-from tests.support.simulated_network import CLOSED_SERVER, TRUNK_PORT, Lab, LabPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, TRUNK_PORT, SimNetwork, SimPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
@@ -34,7 +34,7 @@ def ovs() -> Iterator[DummyOvs]:
 class Pair:
     """Node 1 twice: in Open vSwitch and interpreted, always asked the same."""
 
-    def __init__(self, ovs: DummyOvs, lab: Lab) -> None:
+    def __init__(self, ovs: DummyOvs, lab: SimNetwork) -> None:
         self.ovs, self.lab = ovs, lab
         self.model = Switch(lab.flows(1))
         self._program()
@@ -61,9 +61,9 @@ class Pair:
         return [(sent.port, sent.packet) for sent in expected]
 
 
-def lab(*, client: int) -> Lab:
+def lab(*, client: int) -> SimNetwork:
     """Client c and server s on different nodes."""
-    return Lab.of(LabPod("c", client, client, server=CLOSED_SERVER), LabPod("s", 3 - client, 3 - client))
+    return SimNetwork.of(SimPod("c", client, client, server=CLOSED_SERVER), SimPod("s", 3 - client, 3 - client))
 
 
 def wired(pair: Pair, sender: str, packet: Packet, direction: int) -> Packet:

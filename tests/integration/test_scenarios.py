@@ -13,23 +13,23 @@ import pytest
 from romana_ovs.policy.matrix import Matrix, Opening
 from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
-from tests.support.editable_cluster import Live
+from tests.support.editable_cluster import EditableCluster
 
 FABRIC = Fabric.LINK
 ON_GENEVE = "plain/egress-open"
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EditableCluster]:
     yield from checks.running(FABRIC, tmp_path_factory.mktemp("live"))
 
 
 @pytest.mark.parametrize("scenario", checks.scenarios_of(FABRIC))
-def test_measured_is_expected(live: Live, scenario: str) -> None:
+def test_measured_is_expected(live: EditableCluster, scenario: str) -> None:
     checks.check_measured(live, scenario)
 
 
-def test_a_controller_that_starts_anew_wants_what_the_live_one_arrived_at(live: Live) -> None:
+def test_a_controller_that_starts_anew_wants_what_the_live_one_arrived_at(live: EditableCluster) -> None:
     checks.check_restart(live)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.emulated_cluster import Live, eventually, live, pod, policy
+from tests.support.live_cluster import LiveCluster, eventually, live_cluster, pod, policy
 from tests.support.netns_sockets import udp_socket
 
 pytestmark = pytest.mark.root
@@ -41,10 +41,10 @@ QUIET = 0.5
 
 
 @pytest.fixture(scope="module", params=[Fabric.LINK, Fabric.VXLAN], ids=lambda fabric: fabric.value)
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """`server` accepts roles a and b, `other` a and c, so that all three are classes of their own."""
     manifests = {"servers": SERVERS, "policies": POLICIES, "client": wearing("a")}
-    with live(tmp_path_factory.mktemp("m"), NODES, fabric=request.param, manifests=manifests) as running:
+    with live_cluster(tmp_path_factory.mktemp("m"), NODES, fabric=request.param, manifests=manifests) as running:
         for role in ("b", "c", "a"):
             relabel(running, role)
         yield running
@@ -54,7 +54,7 @@ def wearing(role: str) -> str:
     return pod("client", "node1", role=role)
 
 
-def relabel(cluster: Live, role: str) -> Mapping[str, int]:
+def relabel(cluster: LiveCluster, role: str) -> Mapping[str, int]:
     """The client of another role from now on; the flow-mods that this took on each node."""
     return cluster.edit(lambda: cluster.write("client", wearing(role)))
 
@@ -89,7 +89,7 @@ class Push:
 
 
 @contextlib.contextmanager
-def pushing(cluster: Live, name: str, port: int = 5000) -> Iterator[Push]:
+def pushing(cluster: LiveCluster, name: str, port: int = 5000) -> Iterator[Push]:
     """A push from a/NAME to a/client that goes well."""
     place, target = cluster.pod("a/client").place, cluster.pod(f"a/{name}").place
     with (
@@ -147,7 +147,7 @@ def after(push: Push, count: int = 5) -> list[int]:
 
 
 @pytest.mark.parametrize("size", [8, 6000], ids=["datagrams", "fragments"])
-def test_what_the_new_labels_allow_goes_on_and_what_they_do_not_stops(cluster: Live, size: int) -> None:
+def test_what_the_new_labels_allow_goes_on_and_what_they_do_not_stops(cluster: LiveCluster, size: int) -> None:
     with pushing(cluster, "server") as kept, pushing(cluster, "other") as cut:
         for push in (kept, cut):
             push.size = size
@@ -163,7 +163,7 @@ def test_what_the_new_labels_allow_goes_on_and_what_they_do_not_stops(cluster: L
     relabel(cluster, "a")
 
 
-def test_what_both_labels_allow_is_interrupted_once_at_most_while_it_flows(cluster: Live) -> None:
+def test_what_both_labels_allow_is_interrupted_once_at_most_while_it_flows(cluster: LiveCluster) -> None:
     with pushing(cluster, "server") as push:
         with steadily(push):
             for role in ("b", "a", "b", "a"):
@@ -176,7 +176,7 @@ def test_what_both_labels_allow_is_interrupted_once_at_most_while_it_flows(clust
         assert len(push.received) == len(set(push.received))
 
 
-def test_tcp_is_cut_by_the_first_acknowledgement_and_goes_on_where_it_may(cluster: Live) -> None:
+def test_tcp_is_cut_by_the_first_acknowledgement_and_goes_on_where_it_may(cluster: LiveCluster) -> None:
     client = cluster.pod("a/client").agent
     ends = {name: cluster.pod(f"a/{name}").place.address for name in ("server", "other")}
     try:
@@ -201,7 +201,7 @@ KEYS = ("mood", "temper", "spirit")
 
 
 @contextlib.contextmanager
-def one_class(cluster: Live) -> Iterator[Push]:
+def one_class(cluster: LiveCluster) -> Iterator[Push]:
     """A push to a/client from a/target, whom no policy selects; nothing tells the client from its twin yet."""
     cluster.edit(lambda: cluster.write("target", pod("target", "node3")))
     relabel(cluster, "c")  # and back, into the class of its twin, wherever the last split left it
@@ -215,7 +215,7 @@ def one_class(cluster: Live) -> Iterator[Push]:
         relabel(cluster, "a")
 
 
-def split(cluster: Live, key: str, operator: str) -> None:
+def split(cluster: LiveCluster, key: str, operator: str) -> None:
     """A rule of a/target that asks about one of the client's labels, with which the client is told from its twin."""
     peer = f"{{podSelector: {{matchExpressions: [{{key: {key}, operator: {operator}, values: [good]}}]}}}}"
     sent = cluster.edit(lambda: cluster.write("finer", policy("finer", "app: target", f"{{from: [{peer}]}}")))
@@ -223,7 +223,7 @@ def split(cluster: Live, key: str, operator: str) -> None:
     assert sent["node1"] > 0, "the client has another number"
 
 
-def test_finer_classes_interrupt_no_push_that_the_new_rule_allows(cluster: Live) -> None:
+def test_finer_classes_interrupt_no_push_that_the_new_rule_allows(cluster: LiveCluster) -> None:
     with one_class(cluster) as push:
         with steadily(push):
             split(cluster, "mood", "In")
@@ -234,13 +234,13 @@ def test_finer_classes_interrupt_no_push_that_the_new_rule_allows(cluster: Live)
         assert max(map(len, gaps), default=0) <= ROUND_TRIP
 
 
-def test_a_push_that_paused_while_classes_became_finer_loses_its_first_datagram(cluster: Live) -> None:
+def test_a_push_that_paused_while_classes_became_finer_loses_its_first_datagram(cluster: LiveCluster) -> None:
     with one_class(cluster) as push:
         split(cluster, "temper", "In")
         assert after(push) == [1, 2, 3, 4]
 
 
-def test_a_rule_that_tells_its_client_apart_stops_a_push_at_once(cluster: Live) -> None:
+def test_a_rule_that_tells_its_client_apart_stops_a_push_at_once(cluster: LiveCluster) -> None:
     with one_class(cluster) as push:
         split(cluster, "spirit", "NotIn")
         assert after(push) == []

@@ -29,11 +29,11 @@ from tests.integration.dummy_interfaces import DummyOvs
 from tests.integration.dummy_switch import dummy_switch
 from tests.integration.wire import frame
 from tests.support.controller_process import NODES, Controller, pod
-from tests.support.emulated_cluster import Live, live
-from tests.support.emulated_cluster import pod as live_pod
 from tests.support.frames import udp as udp_frame
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.live_cluster import pod as live_pod
 from tests.support.private_ovs import Ovs, eventually, needs_ovs
-from tests.support.simulated_network import PLAN, TRUNK_PORT, Lab, LabPod
+from tests.support.simulated_network import PLAN, TRUNK_PORT, SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, needs_ovs]
 
@@ -261,8 +261,8 @@ def test_thousands_of_zones_are_limited_and_read_in_one_question_each() -> None:
 def test_datapath_flows_of_a_name_server_are_as_many_for_many_clients_as_for_few() -> None:
     """Its zones take one for each tenant on each node, and no more for more pods."""
     shared, segments, remote = 4, (8, 12), (2, 3)
-    clients = [LabPod(f"c{segment}", 2, segment, segment=segment) for segment in segments]
-    lab = Lab.of(LabPod("s", 1, 1, segment=shared), *clients, shared=frozenset({str(shared)}))
+    clients = [SimPod(f"c{segment}", 2, segment, segment=segment) for segment in segments]
+    lab = SimNetwork.of(SimPod("s", 1, 1, segment=shared), *clients, shared=frozenset({str(shared)}))
     ways = tuple(RemoteHost(number, f"n{number}", TRUNK_PORT) for number in remote)
     flows = compile_node(replace(lab.view(1), hosts=ways), lab.verdicts(1)).flows.values()
     server = lab.pods["s"]
@@ -314,7 +314,7 @@ def test_one_tenant_elsewhere_does_not_use_up_what_all_have_with_a_shared_tenant
         live_pod(name, "node2", namespace) for namespace in ("red", "blue") for name in ("one", "two")
     )
     folder = tmp_path_factory.mktemp("m")
-    with live(folder, ("node1", "node2"), fabric=fabric, manifests={"pods": pods}, settings=(conf,)) as cluster:
+    with live_cluster(folder, ("node1", "node2"), fabric=fabric, manifests={"pods": pods}, settings=(conf,)) as cluster:
         server, node = cluster.pod("kube-system/dns"), cluster.node("node1")
 
         def counts() -> list[tuple[int, int]]:
@@ -335,7 +335,7 @@ def test_one_tenant_elsewhere_does_not_use_up_what_all_have_with_a_shared_tenant
         assert not any("tenant blue" in text or "kube-system" in text for text in cluster.emulation.state.problems)
 
 
-def _connects(cluster: Live, client: str) -> bool:
+def _connects(cluster: LiveCluster, client: str) -> bool:
     """Whether a pod opens a TCP connection to the name server and is answered on it."""
     address = cluster.pod("kube-system/dns").place.address
     (answer,) = cluster.pod(client).agent.probe([(address, 80, "tcp", "kube-system/dns")])

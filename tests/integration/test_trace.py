@@ -24,23 +24,23 @@ from romana_ovs.simulator.packet import ACK, FIN, SYN, Addresses, Packet, arp_re
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
 from tests.support.hypothesis_profiles import examples
-from tests.support.simulated_network import CLOSED_SERVER, OPEN_SERVER, PLAN, TRUNK_PORT, Lab, LabPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, OPEN_SERVER, PLAN, TRUNK_PORT, SimNetwork, SimPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
 RANGES = (PortRange(Protocol.TCP, 80, 90), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 81))
 A, B, C, D, E, FAR = (
-    LabPod("a", 1, 1, server=CLOSED_SERVER),
-    LabPod("b", 1, 2),
-    LabPod("c", 1, 3, segment=2),
-    LabPod("d", 1, 4, segment=3),
-    LabPod("e", 1, 5),
-    LabPod("far", 2, 6),
+    SimPod("a", 1, 1, server=CLOSED_SERVER),
+    SimPod("b", 1, 2),
+    SimPod("c", 1, 3, segment=2),
+    SimPod("d", 1, 4, segment=3),
+    SimPod("e", 1, 5),
+    SimPod("far", 2, 6),
 )
 LARGE = ServerGroup(7, (allow(A, C, D, FAR, ports=RANGES), allow(C, ports=(PortRange(Protocol.TCP, 443, 443),))), ())
 """Large enough for a conjunction."""
 SOME_EGRESS = ClientGroup(9, (allow(ports=RANGES[:1]),), deferred=False)
-LAB = Lab.of(A, B, C, D, E, FAR)
+LAB = SimNetwork.of(A, B, C, D, E, FAR)
 LAB.moved("b", server=LARGE)
 LAB.moved("e", client=SOME_EGRESS, server=OPEN_SERVER)
 PORTS = (1, 2, 3, 4, 5, TRUNK_PORT, LOCAL)

@@ -22,7 +22,7 @@ from romana_ovs.policy.view import Allow, ClientGroup, Origin, ServerGroup
 from romana_ovs.simulator.packet import tcp
 from romana_ovs.switch.messages import bundled
 from romana_ovs.switch.wire import add_flow
-from tests.support.simulated_network import Lab, LabPod
+from tests.support.simulated_network import SimNetwork, SimPod
 
 WHY = Origin("NetworkPolicy", "red", "p")
 LARGEST = 0xFFFF
@@ -135,7 +135,7 @@ def test_what_is_written_out_means_the_same(
 ) -> None:
     """The peer is in all rules by the shared port, and by its own port in the rule that names it."""
     monkeypatch.setattr(conjunctions.bounded_products, "__defaults__", (most,))
-    client = LabPod("c", 2, 2, number=3)
+    client = SimPod("c", 2, 2, number=3)
     ranges = [tcp_port(80, *range(1000 + 2 * at, 1100, 32)) for at in range(12)]
     allows = tuple(
         Allow(
@@ -147,7 +147,7 @@ def test_what_is_written_out_means_the_same(
         )
         for at, each in enumerate(ranges)
     )
-    lab = Lab.of(client, LabPod("s", 1, 1, server=ServerGroup(6, allows, ())))
+    lab = SimNetwork.of(client, SimPod("s", 1, 1, server=ServerGroup(6, allows, ())))
     ingress = [item for item in lab.flows(1) if item.table == "Ingress"]
     assert clauses(tuple(ingress)) <= most
     assert sum("conj_id" in item.match_text() for item in ingress) > 1

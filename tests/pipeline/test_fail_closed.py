@@ -14,13 +14,13 @@ from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.simulator.packet import tcp
-from tests.support.simulated_network import Lab, LabPod, allow
+from tests.support.simulated_network import SimNetwork, SimPod, allow
 
 BROKEN = ServerGroup(99, (allow(),), ())
 
 
-def lab() -> Lab:
-    return Lab.of(LabPod("c", 1, 1), LabPod("s", 1, 2), LabPod("t", 1, 3, server=BROKEN))
+def lab() -> SimNetwork:
+    return SimNetwork.of(SimPod("c", 1, 1), SimPod("s", 1, 2), SimPod("t", 1, 3, server=BROKEN))
 
 
 def failing(real, about):

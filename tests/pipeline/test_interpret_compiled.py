@@ -38,8 +38,8 @@ from tests.support.simulated_network import (
     PLAN,
     RULE,
     TRUNK_PORT,
-    Lab,
-    LabPod,
+    SimNetwork,
+    SimPod,
     allow,
 )
 
@@ -51,22 +51,22 @@ WHERE = [(1, 1, False), (1, 2, False), (1, 2, True)]
 
 
 @pytest.fixture(params=WHERE, ids=["one-node", "link", "tunnel"])
-def lab(request: pytest.FixtureRequest) -> Lab:
+def lab(request: pytest.FixtureRequest) -> SimNetwork:
     """A client `c`, a server `s` that admits c on TCP/80, UDP/53, SCTP/80, and one more pod `x` beside each."""
     near, far, tunnels = request.param
-    client = LabPod("c", near, 1, server=CLOSED_SERVER)
+    client = SimPod("c", near, 1, server=CLOSED_SERVER)
     admitted = ServerGroup(3, (allow(ports=[TCP80, UDP53, SCTP80]),), ())
-    return Lab.of(
+    return SimNetwork.of(
         client,
-        LabPod("s", far, 2, server=admitted),
-        LabPod("x", near, 3, server=CLOSED_SERVER),
-        LabPod("y", far, 4, server=CLOSED_SERVER),
-        LabPod("stranger", near, 5, segment=2),
+        SimPod("s", far, 2, server=admitted),
+        SimPod("x", near, 3, server=CLOSED_SERVER),
+        SimPod("y", far, 4, server=CLOSED_SERVER),
+        SimPod("stranger", near, 5, segment=2),
         tunnels=tunnels,
     )
 
 
-def opened(lab: Lab, packet: Packet) -> None:
+def opened(lab: SimNetwork, packet: Packet) -> None:
     """Open a connection from c to s and see the first packets through."""
     assert lab.delivered("c", packet) == ["s"]
     assert lab.delivered("s", packet.reply()) == ["c"]
@@ -74,12 +74,12 @@ def opened(lab: Lab, packet: Packet) -> None:
 
 @pytest.mark.parametrize("port", [79, 80, 81])
 @pytest.mark.parametrize("proto", [6, 17, 132])
-def test_only_the_named_ports_are_reached(lab: Lab, proto: int, port: int) -> None:
+def test_only_the_named_ports_are_reached(lab: SimNetwork, proto: int, port: int) -> None:
     packet = transport(proto, lab.ends("c", "s"), 4000, port)
     assert lab.delivered("c", packet) == (["s"] if port == 80 and proto != 17 else [])
 
 
-def test_an_admitted_connection_goes_on_in_both_directions(lab: Lab) -> None:
+def test_an_admitted_connection_goes_on_in_both_directions(lab: SimNetwork) -> None:
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     for flags in (ACK, FIN | ACK):
@@ -87,18 +87,18 @@ def test_an_admitted_connection_goes_on_in_both_directions(lab: Lab) -> None:
         assert lab.delivered("s", packet.reply().with_flags(flags)) == ["c"]
 
 
-def test_delivery_shows_one_constant_source_mac_and_the_receivers_own(lab: Lab) -> None:
+def test_delivery_shows_one_constant_source_mac_and_the_receivers_own(lab: SimNetwork) -> None:
     lab.delivered("c", udp(lab.ends("c", "s"), 4000, 53))
     (arrival,) = lab.network.send("n1", 1, udp(lab.ends("c", "s"), 4000, 53))
     assert (arrival.packet.eth_src, arrival.packet.eth_dst) == (0x0A5800000001, lab.pods["s"].mac)
 
 
-def test_other_tenants_are_apart(lab: Lab) -> None:
+def test_other_tenants_are_apart(lab: SimNetwork) -> None:
     assert lab.delivered("stranger", tcp(lab.ends("stranger", "s"), 1, 80)) == []
     assert lab.delivered("c", tcp(lab.ends("c", "stranger"), 1, 80)) == []
 
 
-def test_revocation_cuts_both_directions_at_once(lab: Lab) -> None:
+def test_revocation_cuts_both_directions_at_once(lab: SimNetwork) -> None:
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     lab.moved("s", server=CLOSED_SERVER)
@@ -108,7 +108,7 @@ def test_revocation_cuts_both_directions_at_once(lab: Lab) -> None:
     assert lab.delivered("c", tcp(lab.ends("c", "s"), 4001, 80)) == ["s"]
 
 
-def test_udp_is_revoked_without_any_reply(lab: Lab) -> None:
+def test_udp_is_revoked_without_any_reply(lab: SimNetwork) -> None:
     """docs/hazards.md A21."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     for _ in range(3):
@@ -118,7 +118,7 @@ def test_udp_is_revoked_without_any_reply(lab: Lab) -> None:
     assert lab.delivered("s", packet.reply()) == []
 
 
-def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: Lab) -> None:
+def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: SimNetwork) -> None:
     """docs/hazards.md A9: an allowed association to /80 opens nothing else between the two."""
     packet = sctp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
@@ -129,7 +129,7 @@ def test_sctp_is_decided_on_ports_although_it_is_tracked_without(lab: Lab) -> No
     assert lab.delivered("s", packet.reply()) == ["c"]
 
 
-def test_an_entry_of_sctp_hides_no_connection_of_other_ports(lab: Lab) -> None:
+def test_an_entry_of_sctp_hides_no_connection_of_other_ports(lab: SimNetwork) -> None:
     """docs/hazards.md A9: the server opens an association of its own, which conntrack takes for replies."""
     opened(lab, sctp(lab.ends("c", "s"), 4000, 80))
     back = sctp(lab.ends("s", "c"), 5000, 7000)
@@ -139,7 +139,7 @@ def test_an_entry_of_sctp_hides_no_connection_of_other_ports(lab: Lab) -> None:
     assert lab.delivered("c", back.reply()) == ["s"]
 
 
-def test_a_connection_may_be_opened_from_the_other_end_of_a_refused_one(lab: Lab) -> None:
+def test_a_connection_may_be_opened_from_the_other_end_of_a_refused_one(lab: SimNetwork) -> None:
     """What conntrack takes for an answer of the refused one is decided as an original and turns the entry round."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     opened(lab, packet)
@@ -150,7 +150,7 @@ def test_a_connection_may_be_opened_from_the_other_end_of_a_refused_one(lab: Lab
     assert lab.delivered("c", packet) == ["s"], "now it is the answer"
 
 
-def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: Lab) -> None:
+def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: SimNetwork) -> None:
     """docs/hazards.md A19."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     error = icmp_error(lab.ends("s", "c"), packet)
@@ -163,7 +163,7 @@ def test_icmp_errors_about_an_allowed_connection_pass_both_ways(lab: Lab) -> Non
     assert lab.delivered("s", error) == [], "the refused original cleared the mark"
 
 
-def test_a_router_in_the_middle_may_report(lab: Lab) -> None:
+def test_a_router_in_the_middle_may_report(lab: SimNetwork) -> None:
     """docs/hazards.md A19: frag-needed from the node itself."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
@@ -171,7 +171,7 @@ def test_a_router_in_the_middle_may_report(lab: Lab) -> None:
     assert lab.arrivals("n1", GATEWAY_PORT, icmp_error(node, packet)) == ["c"]
 
 
-def test_a_flushed_connection_is_never_turned_round(lab: Lab) -> None:
+def test_a_flushed_connection_is_never_turned_round(lab: SimNetwork) -> None:
     """docs/hazards.md B11: the server's data after a flush must not make the client's denied packets replies."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
@@ -184,7 +184,7 @@ def test_a_flushed_connection_is_never_turned_round(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("lost", ["n1", "n2"])
-def test_one_nodes_conntrack_may_vanish_under_pods_that_are_older(lab: Lab, lost: str) -> None:
+def test_one_nodes_conntrack_may_vanish_under_pods_that_are_older(lab: SimNetwork, lost: str) -> None:
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     if lab.pods["c"].node == lab.pods["s"].node:
@@ -196,14 +196,14 @@ def test_one_nodes_conntrack_may_vanish_under_pods_that_are_older(lab: Lab, lost
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"]
 
 
-def test_a_reused_address_inherits_no_replies(lab: Lab) -> None:
+def test_a_reused_address_inherits_no_replies(lab: SimNetwork) -> None:
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     lab.network.switches["n1"].conntrack.flush(address=int(lab.pods["c"].address))
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == []
 
 
-def test_invalid_segments_never_reach_policy(lab: Lab) -> None:
+def test_invalid_segments_never_reach_policy(lab: SimNetwork) -> None:
     """docs/hazards.md B12."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
@@ -212,27 +212,27 @@ def test_invalid_segments_never_reach_policy(lab: Lab) -> None:
     assert lab.delivered("c", tcp(lab.ends("c", "s"), 4007, 80, flags=SYN | RST)) == []
 
 
-def test_tcp_in_mid_stream_opens_nothing(lab: Lab) -> None:
+def test_tcp_in_mid_stream_opens_nothing(lab: SimNetwork) -> None:
     stray = tcp(lab.ends("c", "s"), 4000, 80, flags=ACK)
     assert lab.delivered("c", stray) == []
     assert lab.delivered("s", stray.reply()) == []
 
 
-def test_a_server_cannot_open_connections_by_way_of_its_clients(lab: Lab) -> None:
+def test_a_server_cannot_open_connections_by_way_of_its_clients(lab: SimNetwork) -> None:
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     assert lab.delivered("c", packet) == ["s"]
     assert lab.delivered("s", packet.reply().with_flags(SYN)) == []
     assert lab.delivered("s", udp(lab.ends("s", "c"), 80, 4000)) == []
 
 
-def test_two_that_probe_each_other_with_fixed_ports_get_nothing(lab: Lab) -> None:
+def test_two_that_probe_each_other_with_fixed_ports_get_nothing(lab: SimNetwork) -> None:
     there, back = udp(lab.ends("x", "y"), 9, 9), udp(lab.ends("y", "x"), 9, 9)
     for _ in range(3):
         assert lab.delivered("x", there) == []
         assert lab.delivered("y", back) == []
 
 
-def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: Lab) -> None:
+def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: SimNetwork) -> None:
     """docs/hazards.md A22."""
     first, later = udp(lab.ends("c", "s"), 4000, 53).fragments(1)
     assert lab.delivered("c", first) + lab.delivered("c", later) == ["s", "s"]
@@ -242,7 +242,7 @@ def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: Lab) ->
     assert [name for packet in denied for name in lab.delivered("c", packet)] == []
 
 
-def test_later_fragments_of_refused_replies_do_not_slip_through(lab: Lab) -> None:
+def test_later_fragments_of_refused_replies_do_not_slip_through(lab: SimNetwork) -> None:
     """docs/hazards.md A22: the first fragment's port is refused, and another port of the same peers is not."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     opened(lab, packet)
@@ -256,7 +256,9 @@ MANY = [PortRange(Protocol.TCP, 80, 90), PortRange(Protocol.UDP, 53, 60), PortRa
 @pytest.mark.parametrize(
     ("proto", "port", "passes"), [(6, 85, True), (6, 91, False), (17, 60, True), (132, 999, False)]
 )
-def test_large_rules_work_as_conjunctions_in_every_table(lab: Lab, proto: int, port: int, *, passes: bool) -> None:
+def test_large_rules_work_as_conjunctions_in_every_table(
+    lab: SimNetwork, proto: int, port: int, *, passes: bool
+) -> None:
     known = [lab.pods[name] for name in ("c", "x", "y", "stranger")]
     large = (allow(*known, ports=MANY),)
     lab.moved("s", server=ServerGroup(6, large, large))
@@ -273,7 +275,7 @@ def test_large_rules_work_as_conjunctions_in_every_table(lab: Lab, proto: int, p
     ("target", "port", "passes"),
     [("192.0.2.9", 85, True), ("192.0.2.9", 91, False), ("198.51.100.1", 80, True), ("203.0.113.1", 80, False)],
 )
-def test_large_egress_rules_to_outsiders(lab: Lab, target: str, port: int, *, passes: bool) -> None:
+def test_large_egress_rules_to_outsiders(lab: SimNetwork, target: str, port: int, *, passes: bool) -> None:
     cidrs = tuple(IPv4Network(text) for text in ("192.0.2.0/28", "198.51.100.0/24", "100.64.0.0/10", "8.8.8.8/32"))
     lab.moved("c", client=ClientGroup(5, (Allow(RULE, frozenset(), cidrs, tuple(MANY)),), deferred=False))
     assert any("conj_id" in item.match_text() for item in lab.flows(1) if item.table == "Egress")
@@ -283,7 +285,7 @@ def test_large_egress_rules_to_outsiders(lab: Lab, target: str, port: int, *, pa
 
 
 def test_a_packet_between_other_nodes_passes_unchanged_and_untracked() -> None:
-    lab = Lab.of(LabPod("c", 1, 1))
+    lab = SimNetwork.of(SimPod("c", 1, 1))
     view = lab.view(1)
     third = RemoteHost(3, "n3", TRUNK_PORT + 1)
     view = replace(view, hosts=(*view.hosts, third), trunks=(*view.trunks, Trunk(TRUNK_PORT + 1)))
@@ -296,7 +298,7 @@ def test_a_packet_between_other_nodes_passes_unchanged_and_untracked() -> None:
     assert switch.conntrack.entries() == ()
 
 
-def test_arp_has_one_answer_even_for_isolated_pods(lab: Lab) -> None:
+def test_arp_has_one_answer_even_for_isolated_pods(lab: SimNetwork) -> None:
     """docs/hazards.md A23."""
     (answer,) = lab.network.send("n1", 1, arp_request(lab.ends("c", "y")))
     assert tuple(answer.place) == ("n1", 1)
@@ -319,7 +321,7 @@ def test_arp_has_one_answer_even_for_isolated_pods(lab: Lab) -> None:
     ],
     ids=str,
 )
-def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: Lab, change: dict[str, object]) -> None:
+def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: SimNetwork, change: dict[str, object]) -> None:
     """docs/hazards.md A23: duplicate address detection gets no answer, and nobody asks or answers for another."""
     known = {"own": int(lab.pods["c"].address), "x": int(lab.pods["x"].address)}
     values = {name: known.get(value, value) for name, value in change.items()}  # type: ignore[call-overload]
@@ -327,7 +329,7 @@ def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: Lab, change: dict
     assert lab.delivered("c", packet) == []
 
 
-def test_other_icmp_and_protocols_follow_allows_without_ports(lab: Lab) -> None:
+def test_other_icmp_and_protocols_follow_allows_without_ports(lab: SimNetwork) -> None:
     """docs/hazards.md A23: an allow with ports covers only those; one without covers everything."""
     for packet in (echo(lab.ends("c", "s")), transport(47, lab.ends("c", "s"), 0, 0)):
         assert lab.delivered("c", packet) == []
@@ -351,7 +353,7 @@ def test_other_icmp_and_protocols_follow_allows_without_ports(lab: Lab) -> None:
     ],
     ids=str,
 )
-def test_forged_packets_go_nowhere(lab: Lab, forged: dict[str, object]) -> None:
+def test_forged_packets_go_nowhere(lab: SimNetwork, forged: dict[str, object]) -> None:
     other = lab.pods["x"]
     known = {"nw_src": int(other.address), "eth_src": other.mac}
     values = {name: known[name] if value == "x" else value for name, value in forged.items()}
@@ -359,7 +361,7 @@ def test_forged_packets_go_nowhere(lab: Lab, forged: dict[str, object]) -> None:
     assert lab.delivered("c", packet) == []
 
 
-def test_trunks_accept_marked_untagged_packets_of_known_nodes_only(lab: Lab) -> None:
+def test_trunks_accept_marked_untagged_packets_of_known_nodes_only(lab: SimNetwork) -> None:
     if lab.pods["s"].node == 1:
         return
     wire = replace(udp(lab.ends("c", "s"), 4000, 53), eth_src=0x0A05 << 32 | lab.pods["c"].identity)
@@ -373,7 +375,7 @@ def test_trunks_accept_marked_untagged_packets_of_known_nodes_only(lab: Lab) -> 
         assert lab.arrivals("n2", TRUNK_PORT, forged) == []
 
 
-def test_the_gateway_cannot_speak_as_a_pod(lab: Lab) -> None:
+def test_the_gateway_cannot_speak_as_a_pod(lab: SimNetwork) -> None:
     assert lab.arrivals("n1", GATEWAY_PORT, udp(lab.ends("c", "x"), 1, 53)) == []
     outside = Addresses.of("203.0.113.9", lab.pods["c"].address)
     assert lab.arrivals("n1", GATEWAY_PORT, udp(outside, 1, 53)) == []
@@ -381,7 +383,7 @@ def test_the_gateway_cannot_speak_as_a_pod(lab: Lab) -> None:
     assert lab.arrivals("n1", GATEWAY_PORT, udp(outside, 1, 53)) == ["c"]
 
 
-def test_the_node_reaches_its_own_isolated_pods_only(lab: Lab) -> None:
+def test_the_node_reaches_its_own_isolated_pods_only(lab: SimNetwork) -> None:
     probe = tcp(Addresses.of(PLAN.gateway(1), lab.pods["c"].address), 5000, 8080)
     assert lab.arrivals("n1", GATEWAY_PORT, probe) == ["c"]
     assert lab.delivered("c", replace(probe.reply(), eth_src=lab.pods["c"].mac)) == [f"n1:{GATEWAY_PORT}"]
@@ -389,7 +391,7 @@ def test_the_node_reaches_its_own_isolated_pods_only(lab: Lab) -> None:
     assert lab.arrivals("n1", GATEWAY_PORT, other) == (["y"] if lab.pods["y"].node == 1 else [])
 
 
-def test_denied_egress_never_leaves_the_node(lab: Lab) -> None:
+def test_denied_egress_never_leaves_the_node(lab: SimNetwork) -> None:
     lab.moved("c", client=ClientGroup(5, (), deferred=False))
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     assert lab.delivered("c", packet) == []
@@ -400,7 +402,7 @@ def test_denied_egress_never_leaves_the_node(lab: Lab) -> None:
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == [], "replies are judged by the client's egress too"
 
 
-def test_egress_that_only_the_server_can_judge_cuts_replies_too(lab: Lab) -> None:
+def test_egress_that_only_the_server_can_judge_cuts_replies_too(lab: SimNetwork) -> None:
     """The client becomes open by a policy; the server, which alone can look, must not go on on its old word."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
@@ -415,5 +417,5 @@ def test_egress_that_only_the_server_can_judge_cuts_replies_too(lab: Lab) -> Non
     assert lab.delivered("s", packet.reply().with_flags(ACK)) == ["c"]
 
 
-def test_a_pod_reaches_itself_by_its_own_loopback_only(lab: Lab) -> None:
+def test_a_pod_reaches_itself_by_its_own_loopback_only(lab: SimNetwork) -> None:
     assert lab.delivered("c", udp(lab.ends("c", "c"), 1, 2)) == []

@@ -13,14 +13,14 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
 from romana_ovs.simulator.interpret import Visit
 from romana_ovs.simulator.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
-from tests.support.simulated_network import GATEWAY_PORT, PLAN, TRUNK_PORT, Lab, LabPod
+from tests.support.simulated_network import GATEWAY_PORT, PLAN, TRUNK_PORT, SimNetwork, SimPod
 
 
-def lab() -> Lab:
-    return Lab.of(LabPod("c", 1, 1), LabPod("near", 1, 2), LabPod("far", 2, 3))
+def lab() -> SimNetwork:
+    return SimNetwork.of(SimPod("c", 1, 1), SimPod("near", 1, 2), SimPod("far", 2, 3))
 
 
-def metered(lab: Lab, port: int, packet: Packet) -> list[int]:
+def metered(lab: SimNetwork, port: int, packet: Packet) -> list[int]:
     """The ports of the meters that a packet passes on node 1."""
     lab.arrivals("n1", port, packet)
     taken = [event.flow for event in lab.network.hops[0].events if isinstance(event, Visit) and event.flow is not None]

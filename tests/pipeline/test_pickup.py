@@ -9,23 +9,31 @@ import pytest
 
 from romana_ovs.policy.view import ClientGroup
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, icmp_error, sctp, tcp, udp
-from tests.support.simulated_network import CLOSED_SERVER, GATEWAY_PORT, OPEN_SERVER, PLAN, Addresses, Lab, LabPod
+from tests.support.simulated_network import (
+    CLOSED_SERVER,
+    GATEWAY_PORT,
+    OPEN_SERVER,
+    PLAN,
+    Addresses,
+    SimNetwork,
+    SimPod,
+)
 
 SHUT = ClientGroup(9, (), deferred=False)
 OPEN_ONLY = ClientGroup(8, (), deferred=True)
 LOSSES = [(1,), (2,), (1, 2)]
 
 
-def made(place: str, *, client: ClientGroup | None = None, server_out: ClientGroup | None = None) -> Lab:
+def made(place: str, *, client: ClientGroup | None = None, server_out: ClientGroup | None = None) -> SimNetwork:
     """Client c, whom nobody may reach, and server s: on one node, over a link, through a tunnel."""
-    return Lab.of(
-        LabPod("c", 1, 1, server=CLOSED_SERVER, client=client),
-        LabPod("s", 1 if place == "node" else 2, 2, client=server_out),
+    return SimNetwork.of(
+        SimPod("c", 1, 1, server=CLOSED_SERVER, client=client),
+        SimPod("s", 1 if place == "node" else 2, 2, client=server_out),
         tunnels=place == "tunnel",
     )
 
 
-def lose(lab: Lab, *nodes: int) -> None:
+def lose(lab: SimNetwork, *nodes: int) -> None:
     """The switches of these nodes lose their connections; the pods there survive it."""
     for node in nodes:
         lab.network.switches[f"n{node}"].conntrack.flush()
@@ -33,7 +41,7 @@ def lose(lab: Lab, *nodes: int) -> None:
         lab.moved(name, pre_restart=pod.node in nodes)
 
 
-def opened(lab: Lab, packet: Packet) -> tuple[Packet, Packet]:
+def opened(lab: SimNetwork, packet: Packet) -> tuple[Packet, Packet]:
     """A connection that is open: how its client and its server go on."""
     assert lab.delivered("c", packet) == ["s"]
     assert lab.delivered("s", packet.reply()) == ["c"]
@@ -128,7 +136,7 @@ def test_nothing_but_tcp_goes_on_before_the_client_speaks(nodes: tuple[int, ...]
 
 @pytest.mark.parametrize("from_outside", [True, False])
 def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None:
-    lab = Lab.of(LabPod("p", 1, 1, server=OPEN_SERVER if from_outside else CLOSED_SERVER))
+    lab = SimNetwork.of(SimPod("p", 1, 1, server=OPEN_SERVER if from_outside else CLOSED_SERVER))
     outside = Addresses.of("203.0.113.9", lab.pods["p"].address, eth_src=0x020000000001)
     inward = tcp(outside, 4000, 80) if from_outside else tcp(outside, 80, 4000)
     outward = inward.reply()
@@ -142,9 +150,9 @@ def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None
 
 def test_survivors_hear_no_errors_about_what_was_refused() -> None:
     """One refused datagram, then errors about it (docs/dataplane.md, "ICMP errors")."""
-    lab = Lab.of(
-        LabPod("a", 1, 1, pre_restart=True),
-        LabPod("v", 2, 2, segment=2, server=CLOSED_SERVER, pre_restart=True),
+    lab = SimNetwork.of(
+        SimPod("a", 1, 1, pre_restart=True),
+        SimPod("v", 2, 2, segment=2, server=CLOSED_SERVER, pre_restart=True),
     )
     probe = udp(lab.ends("a", "v"), 7100, 7200)
     for lost in ((), (1,), (2,), (1, 2)):
@@ -158,7 +166,7 @@ def test_survivors_hear_no_errors_about_what_was_refused() -> None:
 
 
 def test_the_node_itself_goes_on_too() -> None:
-    lab = Lab.of(LabPod("p", 1, 1, server=CLOSED_SERVER, pre_restart=True))
+    lab = SimNetwork.of(SimPod("p", 1, 1, server=CLOSED_SERVER, pre_restart=True))
     node = Addresses.of(PLAN.gateway(1), lab.pods["p"].address, eth_src=0x020000000001)
     probe = tcp(node, 4000, 80).with_flags(ACK)
     assert lab.arrivals("n1", GATEWAY_PORT, probe) == ["p"]

@@ -11,9 +11,9 @@ from romana_ovs.pipeline.render import Example, Journey, document
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES
 from romana_ovs.simulator.packet import tcp, udp
 from romana_ovs.simulator.trace import trace
-from tests.support.simulated_network import CLOSED_SERVER, Lab, LabPod
+from tests.support.simulated_network import CLOSED_SERVER, SimNetwork, SimPod
 
-LAB = Lab.of(LabPod("c", 1, 1), LabPod("s", 2, 2), LabPod("closed", 2, 3, server=CLOSED_SERVER))
+LAB = SimNetwork.of(SimPod("c", 1, 1), SimPod("s", 2, 2), SimPod("closed", 2, 3, server=CLOSED_SERVER))
 
 
 def _journey(target: str) -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 
 from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup
 from romana_ovs.simulator.packet import ACK, Packet, echo, sctp, tcp, transport, udp
-from tests.support.simulated_network import CLOSED_SERVER, Lab, LabPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, SimNetwork, SimPod, allow
 
-CLIENT = LabPod("c", 1, 1, server=CLOSED_SERVER)
+CLIENT = SimPod("c", 1, 1, server=CLOSED_SERVER)
 BECOMES = {number: replace(CLIENT, number=number) for number in (1, 2, 3)}
 
 
@@ -20,24 +20,24 @@ def accepting(*numbers: int, deferred_egress: tuple[Allow, ...] = ()) -> ServerG
 
 
 @pytest.fixture(params=[False, True], ids=["link", "tunnel"])
-def lab(request: pytest.FixtureRequest) -> Lab:
+def lab(request: pytest.FixtureRequest) -> SimNetwork:
     """Client c on one node; server s, which admits its classes 1 and 2, on the other."""
-    return Lab.of(CLIENT, LabPod("s", 2, 2, server=accepting(1, 2)), tunnels=request.param)
+    return SimNetwork.of(CLIENT, SimPod("s", 2, 2, server=accepting(1, 2)), tunnels=request.param)
 
 
-def opened(lab: Lab, packet: Packet) -> Packet:
+def opened(lab: SimNetwork, packet: Packet) -> Packet:
     """The next reply of a connection that c has opened and s has answered."""
     assert lab.delivered("c", packet) == ["s"]
     assert lab.delivered("s", packet.reply()) == ["c"]
     return packet.reply().with_flags(ACK) if packet.nw_proto == 6 else packet.reply()
 
 
-def datagrams(lab: Lab) -> list[Packet]:
+def datagrams(lab: SimNetwork) -> list[Packet]:
     """The first packets of connections that need no acknowledgement."""
     return [udp(lab.ends("c", "s"), 4000, 53), transport(47, lab.ends("c", "s"), 0, 0)]
 
 
-def test_what_the_new_labels_allow_goes_on_after_one_datagram(lab: Lab) -> None:
+def test_what_the_new_labels_allow_goes_on_after_one_datagram(lab: SimNetwork) -> None:
     for packet in datagrams(lab):
         answer = opened(lab, packet)
         lab.moved("c", number=2)
@@ -45,7 +45,7 @@ def test_what_the_new_labels_allow_goes_on_after_one_datagram(lab: Lab) -> None:
         lab.moved("c", number=1)
 
 
-def test_what_they_do_not_allow_stops_at_once_and_comes_back_with_the_permission(lab: Lab) -> None:
+def test_what_they_do_not_allow_stops_at_once_and_comes_back_with_the_permission(lab: SimNetwork) -> None:
     for packet in datagrams(lab):
         answer = opened(lab, packet)
         lab.moved("c", number=3)
@@ -55,7 +55,7 @@ def test_what_they_do_not_allow_stops_at_once_and_comes_back_with_the_permission
         opened(lab, packet)
 
 
-def test_a_class_that_the_servers_node_hears_of_a_moment_later_is_not_cut(lab: Lab) -> None:
+def test_a_class_that_the_servers_node_hears_of_a_moment_later_is_not_cut(lab: SimNetwork) -> None:
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=3)
     for _ in range(2):
@@ -64,7 +64,7 @@ def test_a_class_that_the_servers_node_hears_of_a_moment_later_is_not_cut(lab: L
     assert lab.delivered("s", answer) == ["c"]
 
 
-def test_a_rule_of_the_servers_that_wants_the_new_class_finds_it(lab: Lab) -> None:
+def test_a_rule_of_the_servers_that_wants_the_new_class_finds_it(lab: SimNetwork) -> None:
     """The server's node refuses by what the client was; its node answers what it is."""
     for number, packet in enumerate((udp(lab.ends("c", "s"), 4000, 53), tcp(lab.ends("c", "s"), 4000, 80))):
         answer = opened(lab, packet)
@@ -75,7 +75,7 @@ def test_a_rule_of_the_servers_that_wants_the_new_class_finds_it(lab: Lab) -> No
         lab.moved("s", server=accepting(1, 2))
 
 
-def test_a_refusal_by_what_the_client_is_stays_one(lab: Lab) -> None:
+def test_a_refusal_by_what_the_client_is_stays_one(lab: SimNetwork) -> None:
     for packet in (udp(lab.ends("c", "s"), 4000, 53), tcp(lab.ends("c", "s"), 4000, 80)):
         answer = opened(lab, packet)
         lab.moved("s", server=accepting(2))
@@ -84,7 +84,7 @@ def test_a_refusal_by_what_the_client_is_stays_one(lab: Lab) -> None:
         lab.moved("s", server=accepting(1, 2))
 
 
-def test_streams_are_cut_by_the_first_acknowledgement(lab: Lab) -> None:
+def test_streams_are_cut_by_the_first_acknowledgement(lab: SimNetwork) -> None:
     for packet in (tcp(lab.ends("c", "s"), 4000, 80), sctp(lab.ends("c", "s"), 4000, 80)):
         answer = opened(lab, packet)
         going_on = packet.with_flags(ACK) if packet.nw_proto == 6 else packet
@@ -98,14 +98,14 @@ def test_streams_are_cut_by_the_first_acknowledgement(lab: Lab) -> None:
         lab.moved("c", number=1)
 
 
-def test_an_echo_reply_waits_for_the_next_request(lab: Lab) -> None:
+def test_an_echo_reply_waits_for_the_next_request(lab: SimNetwork) -> None:
     answer = opened(lab, echo(lab.ends("c", "s")))
     lab.moved("c", number=2)
     assert lab.delivered("s", answer) == []
     opened(lab, echo(lab.ends("c", "s")))
 
 
-def test_egress_of_the_new_labels_counts_too(lab: Lab) -> None:
+def test_egress_of_the_new_labels_counts_too(lab: SimNetwork) -> None:
     nowhere, somewhere = ClientGroup(5, (), deferred=False), ClientGroup(6, (), deferred=True)
     for packet in (udp(lab.ends("c", "s"), 4000, 53), tcp(lab.ends("c", "s"), 4000, 80)):
         answer = opened(lab, packet)
@@ -118,7 +118,7 @@ def test_egress_of_the_new_labels_counts_too(lab: Lab) -> None:
         lab.moved("s", server=accepting(1, 2))
 
 
-def test_former_numbers_are_judged_as_they_were_until_rules_ask_for_the_new(lab: Lab) -> None:
+def test_former_numbers_are_judged_as_they_were_until_rules_ask_for_the_new(lab: SimNetwork) -> None:
     packets = [*datagrams(lab), tcp(lab.ends("c", "s"), 4000, 80), sctp(lab.ends("c", "s"), 4000, 80)]
     answers = [opened(lab, packet) for packet in packets]
     silent = opened(lab, udp(lab.ends("c", "s"), 4001, 53))
@@ -131,7 +131,7 @@ def test_former_numbers_are_judged_as_they_were_until_rules_ask_for_the_new(lab:
     assert [lab.delivered("s", silent) for _ in range(2)] == [[], ["c"]]
 
 
-def test_a_question_goes_to_the_servers_node_and_no_further(lab: Lab) -> None:
+def test_a_question_goes_to_the_servers_node_and_no_further(lab: SimNetwork) -> None:
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=2)
     assert lab.delivered("s", answer) == []
@@ -139,7 +139,7 @@ def test_a_question_goes_to_the_servers_node_and_no_further(lab: Lab) -> None:
 
 
 def test_pods_of_one_node_need_no_question() -> None:
-    lab = Lab.of(CLIENT, LabPod("s", 1, 2, server=accepting(1, 2)))
+    lab = SimNetwork.of(CLIENT, SimPod("s", 1, 2, server=accepting(1, 2)))
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=2)
     assert lab.delivered("s", answer) == ["c"]

@@ -23,7 +23,7 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.symbols import matches, symbols, writes
 from romana_ovs.pipeline.tables import flow
-from tests.support.simulated_network import Lab, LabPod
+from tests.support.simulated_network import SimNetwork, SimPod
 
 
 def _flow(*match: tuple[str, int, int], actions: tuple[Action, ...] = ()) -> Flow:
@@ -55,7 +55,7 @@ def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_
 
 
 def test_every_register_that_a_flow_matches_has_a_name_and_names_are_comments() -> None:
-    lab = Lab.of(LabPod("c", 1, 1), LabPod("s", 2, 2))
+    lab = SimNetwork.of(SimPod("c", 1, 1), SimPod("s", 2, 2))
     for item in lab.flows(1):
         declared = {field.field for field in item.match if field.field.startswith(("reg", "ct_mark", "ct_label"))}
         assert declared == {register.bits.field for register, _ in matches(item)}

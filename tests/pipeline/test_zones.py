@@ -29,7 +29,7 @@ from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, c
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.simulator.interpret import FlowTable
 from romana_ovs.simulator.packet import ACK, Packet, icmp_error, tcp, udp
-from tests.support.simulated_network import PLAN, Lab, LabPod
+from tests.support.simulated_network import PLAN, SimNetwork, SimPod
 
 FABRICS = pytest.mark.parametrize("tunnels", [False, True], ids=["link", "tunnel"])
 SHARED, RED, BLUE = 4, 8, 12
@@ -43,7 +43,7 @@ def test_zones_are_neither_the_hosts_nor_the_probes_and_those_of_near_hosts_are_
 
 
 def test_each_local_tenant_has_a_zone_and_the_rest_a_common_one() -> None:
-    lab = Lab.of(LabPod("a", 1, 1), LabPod("b", 1, 2, segment=2), LabPod("far", 2, 3, segment=3))
+    lab = SimNetwork.of(SimPod("a", 1, 1), SimPod("b", 1, 2, segment=2), SimPod("far", 2, 3, segment=3))
     known = {str(segment): (whole_segments(segment, 1),) for segment in (1, 2, 3)}
     view = replace(lab.view(1), tenants=known)
     assert node_zones(view).shares == {zone(1, 1): Share("1"), zone(1, 2): Share("2"), common_zone(1): Share(COMMON)}
@@ -69,7 +69,7 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
         zone(1, 3): Share("odd", 4),
         common_zone(1): Share(COMMON),
     }
-    without = Lab.of(*(pod for pod in lab.pods.values() if pod.name in ("r2", "b2"))).view(2)
+    without = SimNetwork.of(*(pod for pod in lab.pods.values() if pod.name in ("r2", "b2"))).view(2)
     there = node_zones(replace(without, tenants=runs)).shares
     assert there == {zone(2, RED): Share("8"), zone(2, BLUE): Share("12"), common_zone(2): Share(COMMON)}
 
@@ -142,22 +142,22 @@ def _chosen(table: FlowTable, end: str, address: IPv4Address, *marks: tuple[Regi
     return fields["reg11"] >> ZONE.bits.low if found is not None else None
 
 
-def _meeting(*, tunnels: bool = False) -> Lab:
+def _meeting(*, tunnels: bool = False) -> SimNetwork:
     """Shared s on node 1, red and blue on both nodes, a shared k on node 2; r3 is of another segment of red."""
-    return Lab.of(
-        LabPod("s", 1, 1, segment=SHARED),
-        LabPod("k", 2, 2, segment=SHARED),
-        LabPod("r1", 1, 3, segment=RED),
-        LabPod("r2", 2, 4, segment=RED),
-        LabPod("b1", 1, 5, segment=BLUE),
-        LabPod("b2", 2, 6, segment=BLUE),
-        LabPod("r3", 2, 7, segment=RED + 3),
+    return SimNetwork.of(
+        SimPod("s", 1, 1, segment=SHARED),
+        SimPod("k", 2, 2, segment=SHARED),
+        SimPod("r1", 1, 3, segment=RED),
+        SimPod("r2", 2, 4, segment=RED),
+        SimPod("b1", 1, 5, segment=BLUE),
+        SimPod("b2", 2, 6, segment=BLUE),
+        SimPod("r3", 2, 7, segment=RED + 3),
         tunnels=tunnels,
         shared=frozenset({str(SHARED)}),
     )
 
 
-def _zones_of(lab: Lab, node: int) -> list[int]:
+def _zones_of(lab: SimNetwork, node: int) -> list[int]:
     """The zones that a node has entries in, sorted."""
     return sorted({entry.original.zone for entry in lab.network.switches[f"n{node}"].conntrack.entries()})
 
@@ -230,7 +230,7 @@ def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:
     own = len(lab.program(1).flows)
     view = replace(lab.view(1), tenants=many)
     assert len(node_zones(view).shares) == len(many) + 1
-    assert len(Lab.of(*lab.pods.values()).program(1).flows) == own
+    assert len(SimNetwork.of(*lab.pods.values()).program(1).flows) == own
     assert len(shared_zones(PLAN, 1, ())) == 4
 
 

@@ -14,7 +14,7 @@ from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, icmp_error
 from tests.properties.test_agree import _delivered, _going_on, _opens_itself, _other_policies, connections, profile
-from tests.support.simulated_cluster import CLIENT_PORT, Rig
+from tests.support.simulated_cluster import CLIENT_PORT, SimCluster
 from tests.support.strategies import clusters
 
 
@@ -31,11 +31,11 @@ def _between_pods(connection: Connection) -> bool:
     return connection.source.pod is not None and connection.destination.pod is not None
 
 
-def _there(rig: Rig, connection: Connection, packet: Packet) -> bool:
+def _there(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
     return bool(rig.send(connection, replace(packet, eth_src=rig.mac(connection.source))))
 
 
-def _back(rig: Rig, connection: Connection, packet: Packet) -> bool:
+def _back(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
     return bool(rig.answer(connection, packet))
 
 
@@ -45,7 +45,7 @@ def test_errors_pass_exactly_while_their_connection_is_allowed(
     data: st.DataObject, cluster: Cluster, tunnels: bool
 ) -> None:
     """From both ends, before and after a change of policy, without a packet of the connection in between."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     before = Reference.of(cluster, rig.addresses)
     chosen = [one for one in data.draw(connections(rig, apart=True)) if _tracked_by_ports(one) and _between_pods(one)]
     sent = {one: rig.opening(one) for one in chosen}
@@ -69,7 +69,7 @@ def test_errors_pass_exactly_while_their_connection_is_allowed(
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
 @profile(60)
 def test_after_a_loss_only_what_policy_admits_goes_on(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     before = Reference.of(cluster, rig.addresses)
     chosen = [one for one in data.draw(connections(rig, apart=True)) if _between_pods(one)]
     opened = {one: rig.opening(one) for one in chosen if before.allowed(one)}
@@ -84,7 +84,9 @@ def test_after_a_loss_only_what_policy_admits_goes_on(data: st.DataObject, clust
         _goes_on_or_not(rig, reference, connection, packet, first=data.draw(st.sampled_from(["server", "client"])))
 
 
-def _goes_on_or_not(rig: Rig, reference: Reference, connection: Connection, packet: Packet, *, first: str) -> None:
+def _goes_on_or_not(
+    rig: SimCluster, reference: Reference, connection: Connection, packet: Packet, *, first: str
+) -> None:
     """Whoever speaks first; and errors about it, before."""
     there, back = _going_on(packet), _going_on(packet.reply())
     allowed = reference.allowed(connection)

@@ -22,7 +22,7 @@ from romana_ovs.policy.evaluate import Reference
 from romana_ovs.simulator.network import Arrival
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, arp_request
 from tests.support.hypothesis_profiles import examples
-from tests.support.simulated_cluster import CLIENT_PORT, GATEWAY_PORT, Attached, Rig
+from tests.support.simulated_cluster import CLIENT_PORT, GATEWAY_PORT, Attached, SimCluster
 from tests.support.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs
 
 LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
@@ -46,7 +46,7 @@ def profile(quick: int) -> settings:
     )
 
 
-def _judged(rig: Rig, connection: Connection) -> bool:
+def _judged(rig: SimCluster, connection: Connection) -> bool:
     """Whether the bridges see the connection at all, and the reference speaks about it.
 
     An address of the plan that nobody has is no outsider: nothing goes there or comes from there.
@@ -59,7 +59,7 @@ def _judged(rig: Rig, connection: Connection) -> bool:
 
 
 @st.composite
-def connections(draw: st.DrawFn, rig: Rig, *, apart: bool = False) -> list[Connection]:
+def connections(draw: st.DrawFn, rig: SimCluster, *, apart: bool = False) -> list[Connection]:
     """Many connections between all kinds of ends, on ports that policies name and their neighbours.
 
     `apart`: no two between the same two ends, so that none can be taken for another's answer.
@@ -73,7 +73,7 @@ def connections(draw: st.DrawFn, rig: Rig, *, apart: bool = False) -> list[Conne
     return list(found.values())
 
 
-def _others(rig: Rig) -> list[Endpoint]:
+def _others(rig: SimCluster) -> list[Endpoint]:
     nodes = [Endpoint(node=node.name, address=node.addresses[0]) for node in rig.cluster.nodes.values()]
     return [*nodes, *(Endpoint(address=address) for address in OUTSIDE_ADDRESSES)]
 
@@ -95,7 +95,7 @@ def _where(arrivals: list[Arrival]) -> list[tuple[str, int]]:
     return [tuple(arrival.place) for arrival in arrivals]
 
 
-def _places(rig: Rig, connection: Connection) -> set[tuple[str, int]]:
+def _places(rig: SimCluster, connection: Connection) -> set[tuple[str, int]]:
     """Where a delivered packet may arrive: a node's address outside the plan is behind the sender's own gateway."""
     place = rig.place(connection.destination, connection.source)
     source = rig.place(connection.source, connection.destination)
@@ -104,14 +104,14 @@ def _places(rig: Rig, connection: Connection) -> set[tuple[str, int]]:
     return {tuple(place)}
 
 
-def _delivered(rig: Rig, connection: Connection, packet: Packet) -> bool:
+def _delivered(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
     """Whether a packet of the source arrives; never anywhere else, and never twice."""
     found = _where(rig.send(connection, packet))
     assert len(found) <= 1 and set(found) <= _places(rig, connection), f"{connection} arrives at {found}"
     return bool(found)
 
 
-def _answered(rig: Rig, connection: Connection, packet: Packet) -> bool:
+def _answered(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
     found = _where(rig.answer(connection, packet))
     back = Connection(connection.destination, connection.source, connection.port)
     assert len(found) <= 1 and set(found) <= _places(rig, back), f"the reply of {connection} arrives at {found}"
@@ -127,7 +127,7 @@ def _opens_itself(reference: Reference, connection: Connection) -> bool:
     return reference.allowed(Connection(connection.destination, connection.source, port))
 
 
-def _flush(rig: Rig) -> None:
+def _flush(rig: SimCluster) -> None:
     for switch in rig.switches.values():
         switch.conntrack.flush()
 
@@ -139,7 +139,7 @@ def _going_on(packet: Packet) -> Packet:
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
 @profile(250)
 def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     reference = Reference.of(cluster, rig.addresses)
     for connection in data.draw(connections(rig)):
         _flush(rig)
@@ -155,7 +155,7 @@ def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, t
 @profile(120)
 def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """Connections that were open are cut without any flush, and come back with their next packet."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     chosen = data.draw(connections(rig, apart=True))
     seen: Seen = {}
     for state in (cluster, _other_policies(data, cluster), cluster):
@@ -170,7 +170,7 @@ def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, clust
 @profile(120)
 def test_a_change_of_labels_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """The same when clients and servers become others, with and without other policies at the same time."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     alive = sorted(key for key, pod in cluster.pods.items() if pod.networked)
     assume(alive)
     chosen = data.draw(connections(rig, apart=True))
@@ -201,7 +201,7 @@ Seen = dict[Connection, Known]
 """Connections that are open."""
 
 
-def _one_more_packet_each_way(rig: Rig, reference: Reference, connection: Connection, seen: Seen) -> None:
+def _one_more_packet_each_way(rig: SimCluster, reference: Reference, connection: Connection, seen: Seen) -> None:
     """Server first where there was a connection: nobody may wait for the client to notice."""
     packet, allowed = rig.opening(connection), reference.allowed(connection)
     answer = packet.reply()
@@ -230,7 +230,7 @@ def _one_more_packet_each_way(rig: Rig, reference: Reference, connection: Connec
             assert not _answered(rig, connection, answer), f"the server of {connection} after its client was refused"
 
 
-def _server_of_another(rig: Rig, connection: Connection, answer: Packet, *, allowed: bool) -> None:
+def _server_of_another(rig: SimCluster, connection: Connection, answer: Packet, *, allowed: bool) -> None:
     """What a server gets through to a client that has become another one and has sent nothing since.
 
     What acknowledges is left to the client; of the others the first packet may be lost, and nothing that is not
@@ -250,7 +250,7 @@ def _server_of_another(rig: Rig, connection: Connection, answer: Packet, *, allo
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
 @profile(60)
 def test_fragments_pass_together_or_not_at_all(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     reference = Reference.of(cluster, rig.addresses)
     for number, connection in enumerate(data.draw(connections(rig, apart=True))):
         if connection.port.protocol is not Protocol.UDP:
@@ -268,7 +268,7 @@ def test_fragments_pass_together_or_not_at_all(data: st.DataObject, cluster: Clu
 @profile(80)
 def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """What is allowed before and after a change is allowed at each of its steps; what is denied, denied."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     chosen = data.draw(connections(rig))
     after = _other_policies(data, cluster)
     before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
@@ -285,7 +285,7 @@ def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, c
 @profile(80)
 def test_servers_go_on_without_waiting_for_clients(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """A connection that a change allows before and after is never interrupted, though its client sends nothing."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     after = _other_policies(data, cluster)
     before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
     steady = [one for one in data.draw(connections(rig, apart=True)) if before.allowed(one) and wanted.allowed(one)]
@@ -302,7 +302,7 @@ def test_servers_go_on_without_waiting_for_clients(data: st.DataObject, cluster:
 @profile(60)
 def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """Relabelled and moved pods get the right verdicts at once, whatever numbers they had."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     alive = sorted(key for key, pod in cluster.pods.items() if pod.networked)
     assume(alive)
     for _ in range(2):
@@ -320,7 +320,7 @@ def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tun
 @profile(40)
 def test_forged_packets_are_never_delivered(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """Nobody speaks with another's address, MAC or identity, nor with a tag, whatever policies allow."""
-    rig = Rig(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels)
     assume(len(rig.addresses) >= 2)
     connection = data.draw(packets(cluster).filter(lambda one: _judged(rig, one) and one.source.pod is not None))
     other = data.draw(st.sampled_from(sorted(set(rig.addresses) - {connection.source.pod})))
@@ -328,7 +328,7 @@ def test_forged_packets_are_never_delivered(data: st.DataObject, cluster: Cluste
         assert _where(rig.send(connection, forged)) == [], forged
 
 
-def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[Packet]:
+def _forgeries(rig: SimCluster, connection: Connection, address: IPv4Address) -> list[Packet]:
     consistent, mac = rig.opening(connection), 0x0A58 << 32 | int(address)
     own = rig.addresses[connection.source.pod]
     question = arp_request(Addresses.of(own, address))
@@ -355,7 +355,7 @@ def _forgeries(rig: Rig, connection: Connection, address: IPv4Address) -> list[P
     ]
 
 
-def _plan_addresses(rig: Rig) -> list[IPv4Address]:
+def _plan_addresses(rig: SimCluster) -> list[IPv4Address]:
     """An address of every segment in use on every node, which likely nobody has, and some beyond."""
     plan = rig.world.plan
     segments = [*rig.world.registry.segments.values(), plan.segments - 1]
@@ -367,7 +367,7 @@ def _plan_addresses(rig: Rig) -> list[IPv4Address]:
 @profile(15)
 def test_every_pod_resolves_every_other(cluster: Cluster) -> None:
     """ARP has one answer, whatever policies say, and nobody else sees the question."""
-    rig = Rig(cluster)
+    rig = SimCluster(cluster)
     for pod, own in rig.addresses.items():
         place = rig.place(Endpoint(pod=pod), Endpoint(pod=pod))
         for address in (*rig.addresses.values(), IPv4Address("203.0.113.9")):

@@ -27,7 +27,7 @@ from romana_ovs.model.objects import (
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import Reference
 from tests.support.hypothesis_profiles import examples
-from tests.support.reordered_messages import MOST_ROUNDS, Parts, PartsRig, tables, tunnelled
+from tests.support.reordered_messages import MOST_ROUNDS, AgentsSimCluster, RegistryAndAgents, tables, tunnelled
 from tests.support.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
 
 LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
@@ -76,7 +76,7 @@ def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
     return at.without(pod)
 
 
-def anything_happens(data: st.DataObject, parts: Parts, most: int = 12) -> None:
+def anything_happens(data: st.DataObject, parts: RegistryAndAgents, most: int = 12) -> None:
     """Messages arrive in any order, some doubled, some never; processes restart."""
     newest = len(parts.history) - 1
     for _ in range(data.draw(st.integers(0, most))):
@@ -100,12 +100,12 @@ def anything_happens(data: st.DataObject, parts: Parts, most: int = 12) -> None:
             parts.report_arrives(name)
 
 
-def earlies(parts: Parts) -> st.SearchStrategy[frozenset[str] | None]:
+def earlies(parts: RegistryAndAgents) -> st.SearchStrategy[frozenset[str] | None]:
     """Now and then the namespaces whose class sets come before the marker does."""
     return st.one_of(st.none(), st.frozensets(st.sampled_from(sorted(parts.cluster.namespaces))))
 
 
-def compare(parts: Parts) -> None:
+def compare(parts: RegistryAndAgents) -> None:
     world = parts.joined()
     facts = tunnelled(parts.cluster, sorted(parts.cluster.nodes))
     for name, own in facts.items():
@@ -122,7 +122,7 @@ def compare(parts: Parts) -> None:
 @given(data=st.data(), history=histories())
 @profile(60)
 def test_settled_parts_compile_what_one_process_for_all_compiles(data: st.DataObject, history: list[Cluster]) -> None:
-    parts = Parts(history[0])
+    parts = RegistryAndAgents(history[0])
     for cluster in history:
         if cluster is not history[0]:
             parts.change(cluster)
@@ -173,7 +173,7 @@ def selective_policies(
     return found
 
 
-def every_pair(rig: PartsRig) -> list[Connection]:
+def every_pair(rig: AgentsSimCluster) -> list[Connection]:
     ends = [Endpoint(pod=key) for key in sorted(rig.addresses)]
     return [Connection(one, two, PortRef(Protocol.TCP, 80)) for one in ends for two in ends if one != two]
 
@@ -187,9 +187,9 @@ def test_nothing_stops_or_opens_while_messages_are_on_their_way(
 
     Nor does anything pass that neither allows from or to a node that hears nothing any more; there it may be dropped.
     """
-    parts = Parts(cluster)
+    parts = RegistryAndAgents(cluster)
     parts.settle()
-    rig = PartsRig(parts)
+    rig = AgentsSimCluster(parts)
     rig.away = frozenset({away} if away is not None else ())
     chosen = every_pair(rig)
     for _ in range(data.draw(st.integers(1, 2))):
@@ -232,9 +232,9 @@ def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was(
     data: st.DataObject, cluster: Cluster, away: str
 ) -> None:
     """It becomes another there, or goes, and then other rules come: they admit what it was only if they say so."""
-    parts = Parts(cluster)
+    parts = RegistryAndAgents(cluster)
     parts.settle()
-    rig = PartsRig(parts)
+    rig = AgentsSimCluster(parts)
     rig.away = frozenset({away})
     theirs = sorted(key for key, pod in cluster.pods.items() if pod.node == away)
     if not theirs:
@@ -273,7 +273,7 @@ def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
     return at.with_object(replace(at.pods[draw(st.sampled_from(alive))], labels=draw(labels())))
 
 
-def one_thing_happens(data: st.DataObject, rig: PartsRig) -> None:
+def one_thing_happens(data: st.DataObject, rig: AgentsSimCluster) -> None:
     parts, newest = rig.parts, len(rig.parts.history) - 1
     name = data.draw(st.sampled_from(sorted(parts.nodes.keys() - rig.away)))
     what = data.draw(st.sampled_from(("registry", "objects", "numbers", "program", "program", "report", "restart")))
@@ -300,8 +300,8 @@ def one_thing_happens(data: st.DataObject, rig: PartsRig) -> None:
         parts.report_arrives(name)
 
 
-def while_settling(rig: PartsRig, steady: list[Connection], before: Reference) -> None:
-    """As `Parts.settle`, with a look at every step."""
+def while_settling(rig: AgentsSimCluster, steady: list[Connection], before: Reference) -> None:
+    """As `RegistryAndAgents.settle`, with a look at every step."""
     parts, newest = rig.parts, len(rig.parts.history) - 1
     for _ in range(MOST_ROUNDS):
         was = (len(parts.messages), dict(parts.reports))
@@ -316,12 +316,12 @@ def while_settling(rig: PartsRig, steady: list[Connection], before: Reference) -
     raise AssertionError("it does not settle")
 
 
-def is_away(rig: PartsRig, connection: Connection) -> bool:
+def is_away(rig: AgentsSimCluster, connection: Connection) -> bool:
     ends = (connection.source.pod, connection.destination.pod)
     return any(rig.cluster.pods[pod].node in rig.away for pod in ends if pod is not None)
 
 
-def assert_as(rig: PartsRig, connections: list[Connection], reference: Reference) -> None:
+def assert_as(rig: AgentsSimCluster, connections: list[Connection], reference: Reference) -> None:
     for connection in connections:
         for switch in rig.switches.values():
             switch.conntrack.flush()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from tests.support.isolation import Turns
+from tests.support.isolation import AloneLock
 
 SECONDS = 10.0
 
 
 def test_others_run_beside_each_other(tmp_path: Path) -> None:
-    one, two = Turns(tmp_path), Turns(tmp_path)
+    one, two = AloneLock(tmp_path), AloneLock(tmp_path)
     with one.taken(alone=False), two.taken(alone=False):
         pass
 
 
 def test_who_must_be_alone_waits_and_keeps_others_waiting(tmp_path: Path) -> None:
-    one, two, three = (Turns(tmp_path) for _ in range(3))
+    one, two, three = (AloneLock(tmp_path) for _ in range(3))
     order: list[str] = []
     begun, ended = threading.Event(), threading.Event()
 
@@ -45,6 +45,6 @@ def test_who_must_be_alone_waits_and_keeps_others_waiting(tmp_path: Path) -> Non
     assert order[3:] == ["alone again", "late"]
 
 
-def _turn(turns: Turns) -> str:
+def _turn(turns: AloneLock) -> str:
     with turns.taken(alone=False):
         return "late"

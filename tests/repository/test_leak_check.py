@@ -15,7 +15,7 @@ from tests.support import leak_check
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[leak_check.Watch]:
+def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[leak_check.LeakCheck]:
     """A watch inside the session's own, over run folders and namespaces of its own."""
     outer = os.environ[leak_check.TOKEN], os.environ["TMPDIR"]
     monkeypatch.setattr(leak_check, "GRACE_SECONDS", 0.0)
@@ -24,31 +24,31 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[leak_chec
     leak_check.RUNS.mkdir()
     leak_check.NAMESPACES.mkdir()
     (leak_check.RUNS / "older").mkdir()
-    yield leak_check.Watch.start()
+    yield leak_check.LeakCheck.start()
     os.environ[leak_check.TOKEN], os.environ["TMPDIR"] = outer
     tempfile.tempdir = outer[1]
 
 
-def test_a_clean_session_leaves_nothing(watch: leak_check.Watch) -> None:
+def test_a_clean_session_leaves_nothing(watch: leak_check.LeakCheck) -> None:
     with tempfile.TemporaryDirectory():
         subprocess.run(["true"], check=True)
     assert watch.finish() == []
 
 
-def test_a_process_that_outlives_its_test_is_named(watch: leak_check.Watch) -> None:
+def test_a_process_that_outlives_its_test_is_named(watch: leak_check.LeakCheck) -> None:
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
         left = watch.finish()
         process.kill()
     assert left == [f"process {process.pid}: sleep 60"]
 
 
-def test_a_temporary_folder_is_named_and_removed(watch: leak_check.Watch) -> None:
+def test_a_temporary_folder_is_named_and_removed(watch: leak_check.LeakCheck) -> None:
     folder = Path(tempfile.mkdtemp(prefix="rundir-"))
     assert watch.finish() == [f"temporary {folder}"]
     assert not folder.exists()
 
 
-def test_a_dead_run_and_its_namespace_are_named_but_no_live_one(watch: leak_check.Watch) -> None:
+def test_a_dead_run_and_its_namespace_are_named_but_no_live_one(watch: leak_check.LeakCheck) -> None:
     for name in ("aaaa", "bbbb"):
         (leak_check.RUNS / name).mkdir()
         (leak_check.RUNS / name / "lock").touch()
@@ -67,7 +67,7 @@ def test_a_dead_run_and_its_namespace_are_named_but_no_live_one(watch: leak_chec
     ]
 
 
-def test_a_killed_session_s_processes_end_with_the_next(watch: leak_check.Watch) -> None:
+def test_a_killed_session_s_processes_end_with_the_next(watch: leak_check.LeakCheck) -> None:
     with subprocess.Popen(["true"]) as ended:
         pass
     (watch.folder / f"rt-{ended.pid}-gone").mkdir()
@@ -75,7 +75,7 @@ def test_a_killed_session_s_processes_end_with_the_next(watch: leak_check.Watch)
     left, other = (
         subprocess.Popen(["sleep", "60"], env={**os.environ, leak_check.TOKEN: token}) for token in ("gone", "here")
     )
-    inner = leak_check.Watch.start()
+    inner = leak_check.LeakCheck.start()
     assert left.wait(5) == -9
     assert other.poll() is None
     other.kill()
@@ -84,13 +84,13 @@ def test_a_killed_session_s_processes_end_with_the_next(watch: leak_check.Watch)
     watch.finish()
 
 
-def test_a_killed_session_s_folder_goes_with_the_next(watch: leak_check.Watch) -> None:
+def test_a_killed_session_s_folder_goes_with_the_next(watch: leak_check.LeakCheck) -> None:
     with subprocess.Popen(["true"]) as ended:
         pass
     dead, alive = (watch.folder / f"rt-{pid}-abc" for pid in (ended.pid, os.getpid()))
     dead.mkdir()
     alive.mkdir()
-    inner = leak_check.Watch.start()
+    inner = leak_check.LeakCheck.start()
     assert not dead.exists()
     assert alive.exists()
     shutil.rmtree(inner.folder)

@@ -23,7 +23,7 @@ PATIENCE = 60.0
 """Seconds until what takes a second on an idle machine counts as never."""
 
 
-class Live:
+class EditableCluster:
     """Context manager: three nodes joined by `fabric`, serving `ports` in every pod, running `manifests`.
 
     Nothing may be said against what it shows, unless `warned`.
@@ -59,7 +59,7 @@ class Live:
         )
         self.emulation = Emulation(plan, listener=self._hear)
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> EditableCluster:
         self.emulation.__enter__()
         try:
             self._until(-1, "the cluster never settles")

@@ -1,8 +1,8 @@
 """A proxy between a controller and a real API server that can be told to spoil what goes through it.
 
-with between(plane) as proxy:
+with faulty_proxy(plane) as proxy:
     controller asks proxy.url
-    with proxy.spoilt(Fault(refuse(403))): ...
+    with proxy.inject(Fault(refuse(403))): ...
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 from romana_ovs_emulate.controlplane import ControlPlane
-from tests.support.scripted_server import Exchange, Request, Step, fault_server
+from tests.support.scripted_server import Exchange, Request, Step, scripted_server
 
 SECONDS = 60.0
 _PASSED_ON = ("authorization", "accept", "content-type", "user-agent")
@@ -42,7 +42,7 @@ class Fault:
 
 
 @dataclass
-class Between:
+class FaultyProxy:
     """Made by `between`. `met` are the requests that came during the fault, answered or not."""
 
     plane: ControlPlane
@@ -60,7 +60,7 @@ class Between:
     def open(self) -> None:
         """Listen, again too, at the same port."""
         self._over.set()
-        self._port = self._listening.enter_context(fault_server(port=self._port, usual=self._meet)).port
+        self._port = self._listening.enter_context(scripted_server(port=self._port, usual=self._meet)).port
 
     def close(self) -> None:
         """Nobody listens, and all connections end."""
@@ -69,7 +69,7 @@ class Between:
         self._listening.close()
 
     @contextmanager
-    def spoilt(self, fault: Fault) -> Iterator[None]:
+    def inject(self, fault: Fault) -> Iterator[None]:
         """The fault, for as long as this lasts."""
         self.met.clear()
         self._over.clear()
@@ -140,9 +140,9 @@ class Between:
 
 
 @contextmanager
-def between(plane: ControlPlane) -> Iterator[Between]:
+def faulty_proxy(plane: ControlPlane) -> Iterator[FaultyProxy]:
     """A running proxy to this API server."""
-    proxy = Between(plane)
+    proxy = FaultyProxy(plane)
     proxy.open()
     try:
         yield proxy

@@ -29,12 +29,12 @@ MOST_ROUNDS = 60
 Key = tuple[str, str]
 
 
-class Server:
+class MemoryServer:
     """Objects with optimistic concurrency by resourceVersion; everyone in `watching` sees every change at once."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.watching: list[Process] = []
+        self.watching: list[ControllerProcess] = []
         self.trouble = ""
         """What is said to every write, in place of doing it."""
         self.jobs = 0
@@ -151,10 +151,10 @@ class Timer:
 
 
 @dataclass
-class Process:
+class ControllerProcess:
     """A controller: its ApiReconciler, and in the place of switches somebody who confirms all, unless `deaf`."""
 
-    server: Server
+    server: MemoryServer
     nodes: Collection[str] = ()
     registers: bool = True
     deaf: bool = False
@@ -255,7 +255,7 @@ class Process:
         raise AssertionError(f"it does not settle: {self.asked}, {self.inbox}")
 
 
-def settle(processes: Iterable[Process]) -> None:
+def settle(processes: Iterable[ControllerProcess]) -> None:
     """Until none of them has anything to do."""
     processes = tuple(processes)
     for _ in range(MOST_ROUNDS):
@@ -266,9 +266,9 @@ def settle(processes: Iterable[Process]) -> None:
     raise AssertionError("they do not settle")
 
 
-def furnished(*pods: str, settings: Settings | None = None) -> Server:
+def server_with_pods(*pods: str, settings: Settings | None = None) -> MemoryServer:
     """A server with nodes n1 and n2, the namespace shop, and `pods` as NAME@NODE in it, labelled `app=NAME`."""
-    server = Server(settings)
+    server = MemoryServer(settings)
     for name in ("n1", "n2"):
         server.put(NODES, name)
     server.put(NAMESPACES, "shop", labels={"kubernetes.io/metadata.name": "shop"})
@@ -278,7 +278,7 @@ def furnished(*pods: str, settings: Settings | None = None) -> Server:
     return server
 
 
-def put_pod(server: Server, name: str, node: str, *, ip: str = "", **labels: str) -> None:
+def put_pod(server: MemoryServer, name: str, node: str, *, ip: str = "", **labels: str) -> None:
     """A pod in the namespace shop; `ip` is what its kubelet has reported."""
     status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]} if ip else {"phase": "Pending"}
     server.put(
@@ -294,7 +294,7 @@ def put_pod(server: Server, name: str, node: str, *, ip: str = "", **labels: str
     )
 
 
-def put_policy(server: Server, name: str = "p", *, to: str = "a", source: str = "b", port: int = 80) -> None:
+def put_policy(server: MemoryServer, name: str = "p", *, to: str = "a", source: str = "b", port: int = 80) -> None:
     """A policy of ours in the namespace shop: pods with `app=source` reach those with `app=to`."""
     server.put(
         ROMANA_POLICIES,

@@ -23,7 +23,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 
 
-def stand_apart() -> None:
+def isolate_session() -> None:
     """Enter a network and a mount namespace of our own, where only loopback is, and no run. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS | CLONE_NEWNET):
@@ -39,7 +39,7 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
 
 
-class Turns:
+class AloneLock:
     """Lets tests of several workers run beside each other, but for those that must run alone: they measure time."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ SECONDS = 60.0
 COMMAND = [sys.executable, "-m", "romana_ovs.kube.api.process"]
 
 
-class Child:
+class KubeProcess:
     """The process, and what it has said; `heard` is told of every message as it comes."""
 
     def __init__(self, heard: Callable[[Any], None] = lambda message: None) -> None:
@@ -56,9 +56,9 @@ class Child:
 
 
 @contextmanager
-def child(heard: Callable[[Any], None] = lambda message: None) -> Iterator[Child]:
+def kubernetes_process(heard: Callable[[Any], None] = lambda message: None) -> Iterator[KubeProcess]:
     """A running process, which is ended in the end."""
-    made = Child(heard)
+    made = KubeProcess(heard)
     try:
         yield made
     finally:

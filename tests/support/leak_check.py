@@ -30,7 +30,7 @@ GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class LeakCheck:
     """A session's token, its temporary folder, and the runs that were there before it."""
 
     token: str
@@ -38,7 +38,7 @@ class Watch:
     before: frozenset[str]
 
     @classmethod
-    def start(cls) -> Watch:
+    def start(cls) -> LeakCheck:
         """A watch over what this process makes and starts from now on."""
         token = secrets.token_hex(3)
         parent = Path(tempfile.gettempdir())

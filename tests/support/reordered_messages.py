@@ -31,7 +31,7 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from tests.support.joined_state import joined_state
-from tests.support.simulated_cluster import Rig
+from tests.support.simulated_cluster import SimCluster
 
 TUNNEL_PORT = 0x7FFF
 MOST_ROUNDS = 60
@@ -71,7 +71,7 @@ def partly(before: Published, after: Published, early: frozenset[str]) -> Publis
     return replace(after, revision=before.revision, namespaces=MappingProxyType(dict(sorted(sets.items()))))
 
 
-class Parts:
+class RegistryAndAgents:
     """One registry, and nodes that hear of everything whenever the test says so."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -195,10 +195,10 @@ class Parts:
         return world
 
 
-class PartsRig(Rig):
+class AgentsSimCluster(SimCluster):
     """The switches of node parts, each programmed when the test says so."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: RegistryAndAgents) -> None:
         self.parts = parts
         self.away: frozenset[str] = frozenset()
         self.cluster = parts.cluster

@@ -59,7 +59,7 @@ class Exchange:
 
 
 @dataclass(slots=True)
-class FaultServer:
+class ScriptedServer:
     """Takes the next step for every request, without one the usual one. `requests` is what came so far."""
 
     port: int
@@ -110,12 +110,12 @@ class FaultServer:
 
 
 @contextmanager
-def fault_server(
+def scripted_server(
     context: ssl.SSLContext | None = None, *, port: int = 0, usual: Step | None = None
-) -> Iterator[FaultServer]:
+) -> Iterator[ScriptedServer]:
     """A running server on 127.0.0.1, of HTTPS with a `context`; all its connections are closed at the end."""
     listener = socket.create_server(("127.0.0.1", port))
-    server = FaultServer(listener.getsockname()[1], "http" if context is None else "https")
+    server = ScriptedServer(listener.getsockname()[1], "http" if context is None else "https")
     server.usual = usual or server.usual
     thread = threading.Thread(target=server.serve, args=(listener, context), daemon=True)
     thread.start()

@@ -35,7 +35,7 @@ class Attached(NamedTuple):
     zone: int
 
 
-class Rig:
+class SimCluster:
     """The switches of a cluster, kept over its changes with their connections."""
 
     def __init__(self, cluster: Cluster, *, tunnels: bool = False) -> None:

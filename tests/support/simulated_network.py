@@ -45,7 +45,7 @@ CLOSED_SERVER = ServerGroup(2, (), ())
 
 
 @dataclass(frozen=True, slots=True)
-class LabPod:
+class SimPod:
     """A pod: its node (1, 2, ...), port, segment, groups and number of its class; its tenant is its segment."""
 
     name: str
@@ -85,17 +85,17 @@ class LabPod:
         )
 
 
-def allow(*sources: LabPod, ports: Sequence[Any] | None = None) -> Allow:
+def allow(*sources: SimPod, ports: Sequence[Any] | None = None) -> Allow:
     """A permission for exactly these pods' identities; no pods at all is every peer."""
     matches = frozenset(IdentityMatch(pod.identity, ALL_BITS) for pod in sources) if sources else None
     return Allow(RULE, identities=matches, ports=tuple(ports) if ports is not None else None)
 
 
 @dataclass(slots=True)
-class Lab:
+class SimNetwork:
     """Pods on one or two nodes, joined by a link or by tunnels, behind switches that keep their connections."""
 
-    pods: dict[str, LabPod]
+    pods: dict[str, SimPod]
     tunnels: bool = False
     shared: frozenset[str] = frozenset()
     """Tenants that everyone may connect to."""
@@ -106,10 +106,10 @@ class Lab:
         self.network = Network({f"n{node}": Switch(self.flows(node)) for node in (1, 2)}, Wiring.of(self._facts()))
 
     @classmethod
-    def of(cls, *pods: LabPod, tunnels: bool = False, shared: frozenset[str] = frozenset()) -> Lab:
+    def of(cls, *pods: SimPod, tunnels: bool = False, shared: frozenset[str] = frozenset()) -> SimNetwork:
         return cls({pod.name: pod for pod in pods}, tunnels, shared)
 
-    def change(self, *pods: LabPod) -> None:
+    def change(self, *pods: SimPod) -> None:
         """New pods, or known ones otherwise; switches are programmed anew and keep their connections."""
         self.pods |= {pod.name: pod for pod in pods}
         for node in (1, 2):
@@ -123,7 +123,7 @@ class Lab:
         """The compiled tables of a node, with their meters."""
         return compile_node(self.view(node), self.verdicts(node))
 
-    def _on(self, node: int) -> list[LabPod]:
+    def _on(self, node: int) -> list[SimPod]:
         return [pod for pod in self.pods.values() if pod.node == node]
 
     def view(self, node: int) -> NodeView:

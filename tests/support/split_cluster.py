@@ -67,7 +67,7 @@ SYSTEM = "kube-system"
 ROMANA = "/apis/romana.io/v1"
 
 
-class Part(Controller):
+class SplitController(Controller):
     """One controller of a cluster, with the options that say which part of the work is its."""
 
     def __init__(self, name: str, kubeconfig: Path, options: Sequence[str], nodes: Sequence[Node] = ()) -> None:
@@ -120,7 +120,7 @@ class Part(Controller):
 
 
 @dataclass
-class Cluster:
+class SplitCluster:
     """Made by `split_cluster`. `parts` are the controllers by name: `registry`, and each node's by the node's."""
 
     plane: ControlPlane
@@ -128,7 +128,7 @@ class Cluster:
     run: Run
     nodes: Mapping[str, Node]
     pods: Pods
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, SplitController] = field(default_factory=dict)
     _uids: dict[PodKey, str] = field(default_factory=dict)
     _announced: dict[str, str] = field(default_factory=dict)
 
@@ -385,13 +385,13 @@ class Cluster:
             list(pool.map(lambda name: self.parts[name].start(), names))
 
     @contextmanager
-    def all_in_one(self) -> Iterator[Part]:
+    def all_in_one(self) -> Iterator[SplitController]:
         """One controller in the place of all the others, with what they have saved."""
         before, state = self.parts, self.saved_parts()
         for part in before.values():
             part.stop()
         config = self.plane.kubeconfig_for_service_account(SYSTEM, "romana-controller")
-        with Part("whole", config, [], list(self.nodes.values())) as whole:
+        with SplitController("whole", config, [], list(self.nodes.values())) as whole:
             StateFile(whole.folder / "state").save(state)
             self.parts = {"whole": whole}
             try:
@@ -404,7 +404,7 @@ class Cluster:
                 self._point(before)
                 self.start(*before)
 
-    def _point(self, parts: Mapping[str, Part]) -> None:
+    def _point(self, parts: Mapping[str, SplitController]) -> None:
         """Have each node's bridge look for its controller there."""
         for name, node in self.nodes.items():
             link = node.folder / "controller.sock"
@@ -436,7 +436,7 @@ def _unless_away(ask: Callable[[], Any]) -> Any:
 @contextmanager
 def split_cluster(
     plane: ControlPlane, names: Sequence[str], through: Mapping[str, str] | None = None
-) -> Iterator[Cluster]:
+) -> Iterator[SplitCluster]:
     """A running cluster of these nodes, each with the rights that etc/kubernetes gives it.
 
     `through` are the URLs that some controllers, by their names, ask in place of the API server's own.
@@ -458,7 +458,7 @@ def split_cluster(
 @contextmanager
 def _cluster(
     plane: ControlPlane, admin: Client, run: Run, zygote: Zygote, names: Sequence[str], through: Mapping[str, str]
-) -> Iterator[Cluster]:
+) -> Iterator[SplitCluster]:
     for index, name in enumerate(names):
         admin.create("/api/v1/nodes", node_object(name, run.id))
         status = node_status(name, str(underlay_address(index)), _now())
@@ -466,11 +466,11 @@ def _cluster(
     with contextlib.ExitStack() as stack:
         account = plane.kubeconfig_for_service_account
         config = _through(through.get("registry"), account(SYSTEM, "romana-registry"))
-        registry = stack.enter_context(Part("registry", config, ["--registry"]))
+        registry = stack.enter_context(SplitController("registry", config, ["--registry"]))
         parts, nodes = {"registry": registry}, {}
         for name in names:
             config = _through(through.get(name), account(SYSTEM, "romana-node", node=name))
-            part = Part(name, config, ["--node", name])
+            part = SplitController(name, config, ["--node", name])
             parts[name] = stack.enter_context(part)
             nodes[name] = start_node(run, name, controller=Path(part.openflow))
             part.remotes, part.nodes = [nodes[name].ovsdb], (name,)
@@ -478,7 +478,7 @@ def _cluster(
         join(run, list(nodes.values()), Fabric.VXLAN)
         pods = Pods(run, nodes, zygote, mtu=Fabric.VXLAN.mtu)
         pods.serve(PORTS)
-        cluster = Cluster(plane, admin, run, nodes, pods, parts)
+        cluster = SplitCluster(plane, admin, run, nodes, pods, parts)
         cluster.start(*parts)
         cluster.settled()
         yield cluster

@@ -21,7 +21,7 @@ import pytest
 from romana_ovs.switch import ethertypes
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
 from romana_ovs_emulate.system import inside, ip_batch, within
-from tests.support.emulated_cluster import eventually
+from tests.support.live_cluster import eventually
 from tests.support.netns_sockets import Tap, run, udp_socket
 
 pytestmark = pytest.mark.root

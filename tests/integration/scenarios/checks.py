@@ -13,7 +13,7 @@ from pathlib import Path
 
 from romana_ovs.policy.matrix import Matrix, Opening
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.editable_cluster import Live
+from tests.support.editable_cluster import EditableCluster
 
 FOLDER = Path(__file__).parent
 PORTS = ("80/tcp", "81/tcp", "443/tcp", "81/udp", "80/sctp", "81/sctp")
@@ -64,15 +64,17 @@ def check_claims(scenario: str, matrix: Matrix) -> None:
     assert {one: one in openings for one in claims} == claims
 
 
-def running(fabric: Fabric, folder: Path) -> Iterator[Live]:
+def running(fabric: Fabric, folder: Path) -> Iterator[EditableCluster]:
     """The fabric's cluster with its first scenario."""
     first = scenarios_of(fabric)[0]
-    with Live(folder, fabric, ports=PORTS, settings=settings_of(first), manifests=manifests_of(first)) as live:
+    with EditableCluster(
+        folder, fabric, ports=PORTS, settings=settings_of(first), manifests=manifests_of(first)
+    ) as live:
         live.shown = first
         yield live
 
 
-def check_measured(live: Live, scenario: str) -> None:
+def check_measured(live: EditableCluster, scenario: str) -> None:
     """Show the scenario; every pair of pods by every port is as a fresh reading of it expects, and as it claims."""
     if live.shown != scenario:
         live.show(settings_of(scenario), manifests_of(scenario))
@@ -86,7 +88,7 @@ def check_measured(live: Live, scenario: str) -> None:
     assert time.monotonic() - began < PROBE_SECONDS
 
 
-def check_restart(live: Live) -> None:
+def check_restart(live: EditableCluster) -> None:
     """A controller that starts anew wants exactly what the live edits have arrived at."""
     before = live.flows()
     assert all(len(flows) > 50 for flows in before.values())

@@ -34,12 +34,12 @@ from romana_ovs.model.errors import (
     TornError,
     UnreachableError,
 )
-from tests.support.scripted_server import Exchange, FaultServer, fault_server
+from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
 
 
 @pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with fault_server() as running:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
         yield running
 
 
@@ -56,11 +56,11 @@ def kubeconfig(folder: Path, url: str, **user: object) -> ApiSource:
 
 
 @pytest.fixture
-def api(server: FaultServer, tmp_path: Path) -> Api:
+def api(server: ScriptedServer, tmp_path: Path) -> Api:
     return Api(kubeconfig(tmp_path, server.url))
 
 
-def test_a_request_and_its_answer(server: FaultServer, api: Api) -> None:
+def test_a_request_and_its_answer(server: ScriptedServer, api: Api) -> None:
     server.then(lambda exchange: exchange.answer(201, {"a": 1}, X_Some="thing"))
     answer = api.request("POST", "/api/v1/x", query={"limit": 5, "continue": "a b"}, body={"kind": "X"})
     assert (answer.status, answer.headers["x-some"], answer.json()) == (201, "thing", {"a": 1})
@@ -71,7 +71,7 @@ def test_a_request_and_its_answer(server: FaultServer, api: Api) -> None:
     assert request.headers["user-agent"].startswith("romana-ovs/")
 
 
-def test_connections_are_used_again(server: FaultServer, api: Api) -> None:
+def test_connections_are_used_again(server: ScriptedServer, api: Api) -> None:
     for status in (200, 404, 200):
         server.then(lambda exchange, status=status: exchange.answer(status, {}))
     api.request("GET", "/a")
@@ -98,7 +98,7 @@ def test_connections_are_used_again(server: FaultServer, api: Api) -> None:
 )
 @pytest.mark.parametrize("streamed", [False, True])
 def test_every_refusal_is_an_error_of_its_kind(
-    server: FaultServer, api: Api, status: int, kind: type[ApiError], streamed: bool
+    server: ScriptedServer, api: Api, status: int, kind: type[ApiError], streamed: bool
 ) -> None:
     """And the server's words are on one line, plain (docs/hazards.md E11)."""
     server.then(lambda exchange: exchange.answer(status, {"kind": "Status", "message": "so\nit \x1b[1mis"}))
@@ -112,7 +112,9 @@ def test_every_refusal_is_an_error_of_its_kind(
 @pytest.mark.parametrize(
     ("header", "seconds"), [("7", 7.0), ("soon", None), ("9" * 400, 21600.0), (formatdate(0, usegmt=True), 0.0)]
 )
-def test_the_server_says_when_to_come_again(server: FaultServer, api: Api, header: str, seconds: float | None) -> None:
+def test_the_server_says_when_to_come_again(
+    server: ScriptedServer, api: Api, header: str, seconds: float | None
+) -> None:
     server.then(lambda exchange: exchange.answer(429, b"slow down", Retry_After=header))
     with pytest.raises(BusyError, match="429, slow down") as caught:
         api.request("GET", "/x")
@@ -126,7 +128,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         Api(kubeconfig(tmp_path, f"http://127.0.0.1:{port}")).request("GET", "/x")
 
 
-def test_an_answer_that_does_not_come(server: FaultServer, api: Api) -> None:
+def test_an_answer_that_does_not_come(server: ScriptedServer, api: Api) -> None:
     asked, done = threading.Event(), threading.Event()
 
     def silent(exchange: Exchange) -> None:
@@ -141,7 +143,7 @@ def test_an_answer_that_does_not_come(server: FaultServer, api: Api) -> None:
     done.set()
 
 
-def test_an_answer_that_trickles_has_a_deadline_too(server: FaultServer, api: Api) -> None:
+def test_an_answer_that_trickles_has_a_deadline_too(server: ScriptedServer, api: Api) -> None:
     def trickle(exchange: Exchange) -> None:
         exchange.begin()
         while True:  # until the connection is closed by the other side
@@ -153,7 +155,7 @@ def test_an_answer_that_trickles_has_a_deadline_too(server: FaultServer, api: Ap
         api.request("GET", "/x", deadline=0.5)
 
 
-def test_an_answer_that_breaks_off_leaves_no_broken_connection(server: FaultServer, api: Api) -> None:
+def test_an_answer_that_breaks_off_leaves_no_broken_connection(server: ScriptedServer, api: Api) -> None:
     def torn(exchange: Exchange) -> None:
         exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")
         exchange.hang_up()
@@ -164,14 +166,14 @@ def test_an_answer_that_breaks_off_leaves_no_broken_connection(server: FaultServ
     assert api.request("GET", "/x").json() == {}
 
 
-def test_an_answer_that_is_no_json(server: FaultServer, api: Api) -> None:
+def test_an_answer_that_is_no_json(server: ScriptedServer, api: Api) -> None:
     server.then(lambda exchange: exchange.answer(200, b"<html>"), lambda exchange: exchange.answer(200, b"[" * 100000))
     for _ in range(2):
         with pytest.raises(TornError, match="no JSON"):
             api.request("GET", "/x").json()
 
 
-def test_a_stream_gives_lines_as_they_come(server: FaultServer, api: Api) -> None:
+def test_a_stream_gives_lines_as_they_come(server: ScriptedServer, api: Api) -> None:
     more = threading.Event()
 
     def streamed(exchange: Exchange) -> None:
@@ -189,7 +191,7 @@ def test_a_stream_gives_lines_as_they_come(server: FaultServer, api: Api) -> Non
     assert list(lines) == [b"last"]
 
 
-def test_a_stream_that_ends_inside_an_object(server: FaultServer, api: Api) -> None:
+def test_a_stream_that_ends_inside_an_object(server: ScriptedServer, api: Api) -> None:
     def clean(exchange: Exchange) -> None:
         exchange.begin()
         exchange.chunk(b'one\n{"type":"ADD')
@@ -207,7 +209,7 @@ def test_a_stream_that_ends_inside_an_object(server: FaultServer, api: Api) -> N
             seen.extend(api.stream("/w", deadline=30))
 
 
-def test_a_silent_stream_is_given_up(server: FaultServer, api: Api) -> None:
+def test_a_silent_stream_is_given_up(server: ScriptedServer, api: Api) -> None:
     done = threading.Event()
 
     def silent(exchange: Exchange) -> None:
@@ -223,7 +225,7 @@ def test_a_silent_stream_is_given_up(server: FaultServer, api: Api) -> None:
     done.set()
 
 
-def test_a_token_file_is_read_again_when_it_is_another(server: FaultServer, tmp_path: Path) -> None:
+def test_a_token_file_is_read_again_when_it_is_another(server: ScriptedServer, tmp_path: Path) -> None:
     """docs/hazards.md C11: as kubelet writes it anew, long before the hour is over."""
     token = tmp_path / "token"
     token.write_text("first\n")
@@ -243,7 +245,7 @@ def test_a_token_file_is_read_again_when_it_is_another(server: FaultServer, tmp_
     assert sent == ["Bearer first", "Bearer second", "Bearer third"]
 
 
-def test_a_plugin_is_asked_again_after_401(server: FaultServer, tmp_path: Path) -> None:
+def test_a_plugin_is_asked_again_after_401(server: ScriptedServer, tmp_path: Path) -> None:
     """docs/hazards.md C11."""
     count, plugin = tmp_path / "count", tmp_path / "plugin"
     status = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t%s"}}'
@@ -261,7 +263,7 @@ def test_a_plugin_is_asked_again_after_401(server: FaultServer, tmp_path: Path) 
 
 
 def test_a_plugin_that_does_not_answer_is_told_of(
-    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else all threads would wait for the one that asked it, and everything would look well."""
     monkeypatch.setattr(client, "CREDENTIALS_SECONDS", 0.1)

@@ -16,15 +16,15 @@ from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.lease import Elector, LeaseName
 from romana_ovs.kube.api.messages import Health
 from tests.kube.api.test_client import kubeconfig
-from tests.support.scripted_server import Exchange, FaultServer, fault_server
+from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
 
 TIMING = Timing(lease=3, renew=1, retry=0.1, request=10)
 SECONDS = 20.0
 
 
 @pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with fault_server() as running:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
         yield running
 
 
@@ -51,7 +51,7 @@ def told() -> Told:
 
 
 @pytest.fixture
-def elector(server: FaultServer, told: Told, tmp_path: Path) -> Iterator[Elector]:
+def elector(server: ScriptedServer, told: Told, tmp_path: Path) -> Iterator[Elector]:
     """An elector in its thread, ended with the test."""
     made = Elector(Api(kubeconfig(tmp_path, server.url)), LeaseName(), me="me", told=told, timing=TIMING)
     thread = threading.Thread(target=made.run, daemon=True)
@@ -81,7 +81,7 @@ def hang(exchange: Exchange) -> None:
 
 
 @pytest.mark.alone
-def test_a_hung_renewal_costs_the_right_to_write_in_time(server: FaultServer, told: Told, elector: Elector) -> None:
+def test_a_hung_renewal_costs_the_right_to_write_in_time(server: ScriptedServer, told: Told, elector: Elector) -> None:
     """docs/hazards.md C12: a PUT that hangs."""
     server.then(absent, store, hang, *[hang] * 10)
     told.until(Leadership(True, 0, "me"))
@@ -97,7 +97,7 @@ def test_a_hung_renewal_costs_the_right_to_write_in_time(server: FaultServer, to
     "body", [b"", b"[]", b"{}", b'{"metadata": {}}', b'{"metadata": {"resourceVersion": "1"}, "spec": 7}']
 )
 def test_an_answer_that_is_no_lease_is_trouble_and_no_end(
-    body: bytes, server: FaultServer, told: Told, elector: Elector
+    body: bytes, server: ScriptedServer, told: Told, elector: Elector
 ) -> None:
     server.then(lambda exchange: exchange.answer(200, body), absent, store, store, store)
     told.until(Leadership(True, 0, "me"))
@@ -105,7 +105,7 @@ def test_an_answer_that_is_no_lease_is_trouble_and_no_end(
     told.until(Health("lease kube-system/romana-ovs"))
 
 
-def test_a_denied_lease_is_told_once(server: FaultServer, told: Told, elector: Elector) -> None:
+def test_a_denied_lease_is_told_once(server: ScriptedServer, told: Told, elector: Elector) -> None:
     no = {"kind": "Status", "message": 'User "x" cannot get resource "leases"'}
     server.then(*[lambda exchange: exchange.answer(403, no)] * 4, absent, store, store, store)
     told.until(Leadership(True, 0, "me"))

@@ -16,14 +16,14 @@ from romana_ovs.kube.api.messages import Began, Health, Listed, Seen
 from romana_ovs.kube.api.resources import NAMESPACES
 from romana_ovs.model.settings import Settings
 from tests.kube.api.test_client import kubeconfig
-from tests.support.scripted_server import Exchange, FaultServer, Step, fault_server
+from tests.support.scripted_server import Exchange, ScriptedServer, Step, scripted_server
 
 BEGAN, LISTED = Began("namespaces"), Listed("namespaces")
 
 
 @pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with fault_server() as running:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
         yield running
 
 
@@ -48,7 +48,7 @@ def told() -> Told:
 
 
 @pytest.fixture
-def follower(server: FaultServer, tmp_path: Path, told: Told) -> Follower:
+def follower(server: ScriptedServer, tmp_path: Path, told: Told) -> Follower:
     api = Api(kubeconfig(tmp_path, server.url))
     return Follower(api, NAMESPACES, Settings(), told.append, pause=pytest.fail, silent=0.3)
 
@@ -83,7 +83,7 @@ EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too 
 
 
 def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
-    server: FaultServer, follower: Follower, told: Told
+    server: ScriptedServer, follower: Follower, told: Told
 ) -> None:
     done = threading.Event()
     server.then(
@@ -107,7 +107,7 @@ def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
     assert last["allowWatchBookmarks"] == last["watch"] == "true" and int(last["timeoutSeconds"]) >= 290
 
 
-def test_an_expired_watch_lists_anew(server: FaultServer, follower: Follower, told: Told) -> None:
+def test_an_expired_watch_lists_anew(server: ScriptedServer, follower: Follower, told: Told) -> None:
     """docs/hazards.md C2, from the wire."""
     server.then(
         page("a", "b"), watch(EXPIRED), page("b", "c", version="v20"), refuse(410), page("c", version="v30"), watch()
@@ -120,7 +120,7 @@ def test_an_expired_watch_lists_anew(server: FaultServer, follower: Follower, to
     assert server.requests[-1].query["resourceVersion"] == "v30"
 
 
-def test_a_listing_that_expires_in_the_middle(server: FaultServer, follower: Follower, told: Told) -> None:
+def test_a_listing_that_expires_in_the_middle(server: ScriptedServer, follower: Follower, told: Told) -> None:
     server.then(page("a", rest="x"), refuse(410), page("a", rest="y"), refuse(503), page("b"), watch())
     for _ in range(6):
         follower.step()
@@ -128,7 +128,7 @@ def test_a_listing_that_expires_in_the_middle(server: FaultServer, follower: Fol
     assert [message for message in told if message in (BEGAN, LISTED)] == [BEGAN, BEGAN, LISTED]
 
 
-def test_a_server_that_asks_for_patience_gets_it(server: FaultServer, follower: Follower, told: Told) -> None:
+def test_a_server_that_asks_for_patience_gets_it(server: ScriptedServer, follower: Follower, told: Told) -> None:
     """docs/hazards.md C3: Retry-After."""
     server.then(refuse(429, Retry_After=20), refuse(429, Retry_After=1), page("a"))
     assert follower.step() >= 20
@@ -139,7 +139,7 @@ def test_a_server_that_asks_for_patience_gets_it(server: FaultServer, follower: 
     assert told.trouble == ["namespaces: GET /api/v1/namespaces: 429, no", ""]
 
 
-def test_a_server_that_refuses_is_asked_less_and_less(server: FaultServer, follower: Follower, told: Told) -> None:
+def test_a_server_that_refuses_is_asked_less_and_less(server: ScriptedServer, follower: Follower, told: Told) -> None:
     """docs/hazards.md C3."""
     server.then(*[refuse(401) for _ in range(12)])
     waits = [follower.step() for _ in range(12)]
@@ -148,7 +148,7 @@ def test_a_server_that_refuses_is_asked_less_and_less(server: FaultServer, follo
 
 
 def test_an_answer_of_something_else_is_trouble_and_deletes_nothing(
-    server: FaultServer, follower: Follower, told: Told
+    server: ScriptedServer, follower: Follower, told: Told
 ) -> None:
     server.then(page("a"), refuse(410), lambda exchange: exchange.answer(200, b"<html>"), page("a"))
     for _ in range(4):
@@ -156,7 +156,7 @@ def test_an_answer_of_something_else_is_trouble_and_deletes_nothing(
     assert told.names == ["a"] and told.count(LISTED) == 2
 
 
-def test_a_mistake_of_ours_does_not_end_the_thread(server: FaultServer, tmp_path: Path) -> None:
+def test_a_mistake_of_ours_does_not_end_the_thread(server: ScriptedServer, tmp_path: Path) -> None:
     """docs/hazards.md C8: what the event was about is listed anew."""
     told: Told = Told()
     api = Api(kubeconfig(tmp_path, server.url))
@@ -183,7 +183,7 @@ def test_a_mistake_of_ours_does_not_end_the_thread(server: FaultServer, tmp_path
     assert told.names == ["a"] and waits[0] >= 1
 
 
-def test_who_is_stopped_asks_for_nothing_more(server: FaultServer, tmp_path: Path) -> None:
+def test_who_is_stopped_asks_for_nothing_more(server: ScriptedServer, tmp_path: Path) -> None:
     """Also while it waits to ask a server again that refuses: its thread ends at once."""
     others, refused = set(threading.enumerate()), threading.Event()
     follower = Follower(Api(kubeconfig(tmp_path, server.url)), NAMESPACES, Settings(), lambda _: refused.set())

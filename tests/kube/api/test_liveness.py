@@ -14,7 +14,7 @@ from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.liveness import ANSWER_SECONDS, QUIET_SECONDS, Pulse
 from romana_ovs.model.errors import UnreachableError
 from tests.kube.api.test_client import kubeconfig
-from tests.support.scripted_server import Exchange, FaultServer, Step, fault_server
+from tests.support.scripted_server import Exchange, ScriptedServer, Step, scripted_server
 
 SECONDS = 30.0
 """What anything may take on a loaded machine."""
@@ -23,13 +23,13 @@ MANY = 5
 
 
 @pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with fault_server() as running:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
         yield running
 
 
 @pytest.fixture
-def api(server: FaultServer, tmp_path: Path) -> Api:
+def api(server: ScriptedServer, tmp_path: Path) -> Api:
     return Api(kubeconfig(tmp_path, server.url), quiet=QUIET)
 
 
@@ -42,7 +42,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 class Watched:
     """Streams that begin with a line and say nothing more until `end`; `versions` is who was asked for a pulse."""
 
-    def __init__(self, server: FaultServer, pulse: Step) -> None:
+    def __init__(self, server: ScriptedServer, pulse: Step) -> None:
         self._server = server
         self._pulse = pulse
         self.end = threading.Event()
@@ -79,7 +79,7 @@ def test_it_is_noticed_within_a_minute() -> None:
 
 
 def test_a_server_that_stands_still_loses_all_its_streams_by_one_question(
-    server: FaultServer, api: Api, short: None
+    server: ScriptedServer, api: Api, short: None
 ) -> None:
     stands = Watched(server, lambda exchange: stands.stand_still(exchange))
 
@@ -106,7 +106,7 @@ def test_a_server_that_stands_still_loses_all_its_streams_by_one_question(
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500, 503])
-def test_whatever_it_answers_it_lives(server: FaultServer, api: Api, status: int) -> None:
+def test_whatever_it_answers_it_lives(server: ScriptedServer, api: Api, status: int) -> None:
     quiet = Watched(server, lambda exchange: exchange.answer(status, {}))
     with ThreadPoolExecutor(MANY) as pool:
         streams = [pool.submit(lambda: list(api.stream("/w", deadline=300))) for _ in range(MANY)]
@@ -117,7 +117,7 @@ def test_whatever_it_answers_it_lives(server: FaultServer, api: Api, status: int
     _ended()
 
 
-def test_a_stream_that_speaks_is_sign_enough(server: FaultServer, tmp_path: Path) -> None:
+def test_a_stream_that_speaks_is_sign_enough(server: ScriptedServer, tmp_path: Path) -> None:
     """Nobody is asked while anything comes from any stream."""
     never = threading.Event()
 
@@ -136,7 +136,7 @@ def test_a_stream_that_speaks_is_sign_enough(server: FaultServer, tmp_path: Path
 
 def test_a_server_that_is_gone_has_no_pulse(tmp_path: Path) -> None:
     """A connection through something that keeps it open, to a server that nobody can connect to any more."""
-    with fault_server() as server:
+    with scripted_server() as server:
         watched = Watched(server, Exchange.hang_up)
         lines = Api(kubeconfig(tmp_path, server.url), quiet=QUIET).stream("/w", deadline=300)
         assert next(lines) == b"one"

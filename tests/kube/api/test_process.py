@@ -20,19 +20,19 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
 from tests.kube.api.test_client import kubeconfig
 from tests.kube.api.test_list_watch import page, watch
-from tests.support.kubernetes_process import COMMAND, SECONDS, Child
-from tests.support.kubernetes_process import child as running_child
-from tests.support.scripted_server import Exchange, FaultServer, fault_server
+from tests.support.kubernetes_process import COMMAND, SECONDS, KubeProcess
+from tests.support.kubernetes_process import kubernetes_process as running_child
+from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
 
 
 @pytest.fixture
-def server() -> Iterator[FaultServer]:
-    with fault_server() as running:
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
         yield running
 
 
 @pytest.fixture
-def child() -> Iterator[Child]:
+def kubernetes_process() -> Iterator[KubeProcess]:
     with running_child() as made:
         yield made
 
@@ -47,7 +47,7 @@ def start(source: ApiSource) -> Start:
     return Start(source, Settings(), (NAMESPACES,))
 
 
-def test_it_lists_and_ends_with_its_controller(server: FaultServer, child: Child, tmp_path: Path) -> None:
+def test_it_lists_and_ends_with_its_controller(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
     child.until(lambda message: message == Listed("namespaces"))
@@ -56,7 +56,7 @@ def test_it_lists_and_ends_with_its_controller(server: FaultServer, child: Child
     assert child.process.wait(SECONDS) == 0
 
 
-def test_it_ends_at_once_when_told_to(server: FaultServer, child: Child, tmp_path: Path) -> None:
+def test_it_ends_at_once_when_told_to(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
     child.until(lambda message: message == Listed("namespaces"))
@@ -66,7 +66,7 @@ def test_it_ends_at_once_when_told_to(server: FaultServer, child: Child, tmp_pat
     assert time.monotonic() - begin < 5
 
 
-def test_ctrl_c_is_not_for_it(server: FaultServer, child: Child, tmp_path: Path) -> None:
+def test_ctrl_c_is_not_for_it(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
     child.until(lambda message: message == Listed("namespaces"))
@@ -102,19 +102,19 @@ def running(pid: int) -> bool:
         return False
 
 
-def test_trouble_is_told_and_ends_by_itself(child: Child, tmp_path: Path) -> None:
-    with fault_server() as server:
+def test_trouble_is_told_and_ends_by_itself(child: KubeProcess, tmp_path: Path) -> None:
+    with scripted_server() as server:
         port = server.port
     child.send(start(kubeconfig(tmp_path, f"http://127.0.0.1:{port}")))
     health = child.until(lambda message: isinstance(message, Health))
     assert health.trouble == f"namespaces: http://127.0.0.1:{port}: Connection refused"
-    with fault_server(port=port) as server:
+    with scripted_server(port=port) as server:
         server.then(page("a"), silent)
         child.until(lambda message: message == Listed("namespaces"))
         child.until(lambda message: message == Health("namespaces"))
 
 
-def test_a_kubeconfig_that_is_not_there_yet(server: FaultServer, child: Child, tmp_path: Path) -> None:
+def test_a_kubeconfig_that_is_not_there_yet(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     child.send(start(ApiSource(str(tmp_path / "config"))))
     health = child.until(lambda message: isinstance(message, Health))
     assert health.trouble == f"namespaces: {tmp_path}/config: No such file or directory"
@@ -123,7 +123,9 @@ def test_a_kubeconfig_that_is_not_there_yet(server: FaultServer, child: Child, t
     child.until(lambda message: message == Listed("namespaces"))
 
 
-def test_a_plugin_that_reads_and_prints_does_not_disturb(server: FaultServer, child: Child, tmp_path: Path) -> None:
+def test_a_plugin_that_reads_and_prints_does_not_disturb(
+    server: ScriptedServer, child: KubeProcess, tmp_path: Path
+) -> None:
     plugin = tmp_path / "plugin"
     status = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}'
     plugin.write_text(f"#!/bin/sh\ncat\necho noise >&2\necho '{status}'\n")
@@ -136,7 +138,9 @@ def test_a_plugin_that_reads_and_prints_does_not_disturb(server: FaultServer, ch
     assert server.requests[0].headers["authorization"] == "Bearer t"
 
 
-def test_one_resource_in_trouble_does_not_hold_up_another(server: FaultServer, child: Child, tmp_path: Path) -> None:
+def test_one_resource_in_trouble_does_not_hold_up_another(
+    server: ScriptedServer, child: KubeProcess, tmp_path: Path
+) -> None:
     def first_come(exchange: Exchange) -> None:
         if exchange.request.path.endswith("nodes"):
             silent(exchange)
@@ -150,14 +154,14 @@ def test_one_resource_in_trouble_does_not_hold_up_another(server: FaultServer, c
     child.until(lambda message: message == Listed("namespaces"))
 
 
-def test_an_end_in_the_middle_of_its_words(child: Child) -> None:
+def test_an_end_in_the_middle_of_its_words(child: KubeProcess) -> None:
     assert child.process.stdin is not None
     child.process.stdin.write(frame("x")[:-1])
     child.process.stdin.close()
     assert child.process.wait(SECONDS) == 0
 
 
-def test_what_is_no_frame_ends_it_with_a_line_in_the_log(child: Child) -> None:
+def test_what_is_no_frame_ends_it_with_a_line_in_the_log(child: KubeProcess) -> None:
     assert child.process.stdin is not None
     child.process.stdin.write(b"\0\0\0\3abc")
     said = child.until(lambda message: isinstance(message, Said))

@@ -61,7 +61,7 @@ class Shown:
 
 
 @dataclass
-class Live:
+class LiveCluster:
     """A running cluster. Made by `live`."""
 
     folder: Path
@@ -182,21 +182,21 @@ class Live:
 
 
 @contextmanager
-def live(
+def live_cluster(
     folder: Path,
     nodes: Sequence[str],
     *,
     fabric: Fabric = Fabric.LINK,
     manifests: Mapping[str, str],
     settings: tuple[Path, ...] = (),
-) -> Iterator[Live]:
+) -> Iterator[LiveCluster]:
     """A settled cluster of `nodes` with these manifests, and configuration files for its controller."""
     heard: list[Event] = []
     for name, text in manifests.items():
         (folder / f"{name}.yaml").write_text(text)
     plan = Plan(folder, tuple(nodes), len(nodes), AddressPlan.of(Settings()), fabric, PORTS, settings)
     with Emulation(plan, listener=heard.append) as emulation:
-        cluster = Live(folder, emulation, heard)
+        cluster = LiveCluster(folder, emulation, heard)
         wanted = sum(text.count("kind: Pod\n") for text in manifests.values())
         eventually(lambda: len(emulation.pods) == wanted, "every pod runs")
         cluster.sent_since(0)
@@ -251,7 +251,7 @@ class Traffic:
 
 
 @contextmanager
-def flowing(cluster: Live, source: str, *tasks: tuple[str, str, int]) -> Iterator[Traffic]:
+def flowing(cluster: LiveCluster, source: str, *tasks: tuple[str, str, int]) -> Iterator[Traffic]:
     """Traffic in pod `source` of (kind, pod, port) tasks, every one of which goes well already."""
     wanted = [
         {"kind": kind, "address": cluster.pod(target).place.address, "port": port} for kind, target, port in tasks
@@ -265,7 +265,7 @@ def flowing(cluster: Live, source: str, *tasks: tuple[str, str, int]) -> Iterato
 
 
 @contextmanager
-def attempts(cluster: Live, source: str, *tasks: tuple[str, str, int]) -> Iterator[Traffic]:
+def attempts(cluster: LiveCluster, source: str, *tasks: tuple[str, str, int]) -> Iterator[Traffic]:
     """The same for traffic that is not expected to go well."""
     wanted = [
         {"kind": kind, "address": cluster.pod(target).place.address, "port": port} for kind, target, port in tasks
@@ -278,7 +278,7 @@ def attempts(cluster: Live, source: str, *tasks: tuple[str, str, int]) -> Iterat
         running.close()
 
 
-def cuts_both_ways(cluster: Live) -> None:
+def cuts_both_ways(cluster: LiveCluster) -> None:
     """Checks a revocation in a cluster that has a/client and a/near on one node, and a/guarded on another."""
     opening = "{from: [{podSelector: {matchLabels: {app: client}}}]}"
     also = policy("also-guarded", "app: guarded", opening) + policy("also-near", "app: near", opening)
@@ -324,7 +324,7 @@ class Change:
 
 
 @contextmanager
-def watched(cluster: Live) -> Iterator[Callable[[], list[Change]]]:
+def watched(cluster: LiveCluster) -> Iterator[Callable[[], list[Change]]]:
     """Yields what lists the flows that were added to any bridge since, in order of time, by ovs-ofctl's monitor."""
     files = {name: cluster.folder.parent / f"{cluster.folder.name}-{name}-flows" for name in cluster.emulation.nodes}
     monitors = []
@@ -355,7 +355,7 @@ def watched(cluster: Live) -> Iterator[Callable[[], list[Change]]]:
 
 
 @contextmanager
-def sink(cluster: Live, target: str, port: int) -> Iterator[Traffic]:
+def sink(cluster: LiveCluster, target: str, port: int) -> Iterator[Traffic]:
     """A UDP port of pod `target` that counts what arrives and answers nothing."""
     running = Traffic(cluster.pod(target), [{"kind": "sink", "address": "0.0.0.0", "port": port}])
     try:
