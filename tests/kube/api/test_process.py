@@ -20,8 +20,7 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
 from tests.kube.api.test_client import kubeconfig
 from tests.kube.api.test_list_watch import page, watch
-from tests.support.kubernetes_process import COMMAND, SECONDS, KubeProcess
-from tests.support.kubernetes_process import kubernetes_process as running_child
+from tests.support.kubernetes_process import COMMAND, SECONDS, KubeProcess, kubernetes_process
 from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
 
 
@@ -32,8 +31,8 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def kubernetes_process() -> Iterator[KubeProcess]:
-    with running_child() as made:
+def child() -> Iterator[KubeProcess]:
+    with kubernetes_process() as made:
         yield made
 
 
