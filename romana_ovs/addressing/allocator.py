@@ -13,8 +13,8 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.addressing.numbers import Numbers
-from romana_ovs.addressing.plan import Place, Plan
+from romana_ovs.addressing.numbers import NumberAllocator
+from romana_ovs.addressing.plan import AddressParts, Plan
 from romana_ovs.addressing.runs import Run
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.model.addresses import address_fault
@@ -53,12 +53,12 @@ class Allocator:
         self.freed = 0
         self._tenants = Tenants(plan)
         self._hosts: dict[str, int] = {}
-        self._host_numbers = Numbers()
+        self._host_numbers = NumberAllocator()
         self._leaving: set[str] = set()
         self._endpoints: dict[PodKey, Endpoint] = {}
         self._owners: dict[int, PodKey] = {}
         self._on_node: Counter[str] = Counter()
-        self._shares: dict[tuple[SegmentKey, int], Numbers] = {}
+        self._shares: dict[tuple[SegmentKey, int], NumberAllocator] = {}
         self._blocked: frozenset[int] = frozenset()
         self._frozen_hosts: Mapping[str, int] | None = None
 
@@ -126,7 +126,7 @@ class Allocator:
         found = self._hosts.get(node)
         if found is not None:
             return found
-        number = self._host_numbers.take(self.plan.hosts, self._free_gateway)
+        number = self._host_numbers.allocate(self.plan.hosts, self._free_gateway)
         if number is None:
             raise AddressError(
                 f"node {node} gets no host number: all 2**{self.plan.host_bits} = {self.plan.hosts} (host_bits "
@@ -198,7 +198,7 @@ class Allocator:
             del self._on_node[held.node]
         place = self.plan.split(held.address)
         if held.segment is not None and place is not None:
-            self._shares[held.segment, place.host].give_back(self._position(held.segment, place))
+            self._shares[held.segment, place.host].free(self._position(held.segment, place))
         self.freed += 1
         self._free_host(held.node)
         return True
@@ -282,9 +282,11 @@ class Allocator:
         return held
 
     def _take(self, segment: SegmentKey, host: int, node: str) -> IPv4Address:
-        share = self._shares.setdefault((segment, host), Numbers())
+        share = self._shares.setdefault((segment, host), NumberAllocator())
         while True:
-            found = share.take(self.capacity(segment), lambda position: self._free_position(segment, host, position))
+            found = share.allocate(
+                self.capacity(segment), lambda position: self._free_position(segment, host, position)
+            )
             if found is not None:
                 return IPv4Address(self._value(segment, host, found))
             if not self._tenants.grow(segment):
@@ -305,7 +307,7 @@ class Allocator:
         offset = (index << plan.host_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
         return int(plan.network.network_address) + offset
 
-    def _position(self, segment: SegmentKey, place: Place) -> int:
+    def _position(self, segment: SegmentKey, place: AddressParts) -> int:
         order = self._tenants.indexes(segment).index(place.segment)
         return order << self.plan.endpoint_bits | place.endpoint
 
@@ -328,14 +330,14 @@ class Allocator:
     def _free_host(self, node: str) -> None:
         if node in self._leaving and not self._on_node[node]:
             self._leaving.discard(node)
-            self._host_numbers.give_back(self._hosts.pop(node))
+            self._host_numbers.free(self._hosts.pop(node))
             self._frozen_hosts = None
             self.freed += 1
 
 
-def _numbers(data: list[int]) -> Numbers:
+def _numbers(data: list[int]) -> NumberAllocator:
     unused, *waiting = data
-    return Numbers(int(unused), [int(number) for number in waiting])
+    return NumberAllocator(int(unused), [int(number) for number in waiting])
 
 
 def _plan_text(plan: list[Any]) -> str:

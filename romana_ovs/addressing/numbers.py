@@ -1,4 +1,4 @@
-"""A space of numbers that are handed out as late as possible after they were given back."""
+"""Allocates numbers with least-recently-freed reuse."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 
-class Numbers:
-    """Hands out numbers from 0: first those never used, then the one that has waited longest.
+class NumberAllocator:
+    """Allocates numbers from 0: first those never used, then the one that was freed first.
 
-    So a number that was given back is used again only after every other free one. The space may grow.
+    So a freed number is reused only after every other free one. The capacity may grow.
     """
 
-    def __init__(self, unused: int = 0, waiting: Iterable[int] = ()) -> None:
-        """`unused` is the lowest number never looked at, `waiting` those below it that are free, longest first."""
+    def __init__(self, unused: int = 0, freed: Iterable[int] = ()) -> None:
+        """`unused` is the lowest number never tried, `freed` those below it that are free, the first freed first."""
         self._unused = unused
-        self._waiting = deque(waiting)
+        self._freed = deque(freed)
 
-    def take(self, capacity: int, usable: Callable[[int], bool]) -> int | None:
-        """The next number below `capacity` that is `usable`, or None. Numbers that are not now stay in line."""
+    def allocate(self, capacity: int, usable: Callable[[int], bool]) -> int | None:
+        """The next number below `capacity` that is `usable`, or None. Others stay in the queue."""
         while self._unused < capacity:
             number = self._unused
             self._unused += 1
             if usable(number):
                 return number
-            self._waiting.append(number)
-        for place, number in enumerate(self._waiting):
+            self._freed.append(number)
+        for place, number in enumerate(self._freed):
             if usable(number):
-                del self._waiting[place]
+                del self._freed[place]
                 return number
         return None
 
-    def give_back(self, number: int) -> None:
-        """Puts a number that `take` returned at the end of the line."""
-        self._waiting.append(number)
+    def free(self, number: int) -> None:
+        """Frees a number that `allocate` returned: appends it to the queue."""
+        self._freed.append(number)
 
     def to_json(self) -> list[int]:
-        """The two arguments of the constructor in one list."""
-        return [self._unused, *self._waiting]
+        """The arguments of the constructor as one list."""
+        return [self._unused, *self._freed]

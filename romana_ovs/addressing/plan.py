@@ -1,7 +1,10 @@
-"""The address plan: what the bits of a pod address mean (docs/design.md section 3).
+"""Defines the address plan: the meaning of the bits of a pod address (docs/design.md section 3).
 
-An address is `network prefix | segment index | host | endpoint`. Segment index 0 belongs to the nodes
-themselves; the first and the last address of the network are never used.
+An address is `network prefix | segment index | host | endpoint`. Segment index 0 belongs to the nodes themselves; the
+first and the last address of the network are never used.
+
+Host and endpoint are not prefixes, so netaddr cannot express them; they are computed with bits. A MAC is formatted
+here, for each pod: `netaddr.EUI` takes twice as long.
 """
 
 from __future__ import annotations
@@ -18,14 +21,14 @@ NODE_SEGMENT = 0
 GATEWAY_ENDPOINT = 1
 """The endpoint number of a node's own address on its host."""
 LARGEST_FIELD = 15
-"""Bits: identities have 16 for a segment (0xffff is reserved) and for a node."""
+"""In bits: identities have 16 for a segment (0xffff is reserved) and for a node."""
 SMALLEST_ENDPOINT_FIELD = 2
 MAC_PREFIX = 0x0A58 << 32
-"""The first two bytes of every MAC that is made from an address."""
+"""The first two bytes of every MAC that is derived from an address."""
 
 
-class Place(NamedTuple):
-    """What an address of the plan says: the segment index, the host number and the endpoint number."""
+class AddressParts(NamedTuple):
+    """The numbers in an address of the plan: segment index, host number and endpoint number."""
 
     segment: int
     host: int
@@ -34,9 +37,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The widths of the three fields, in bits, and the network they divide.
+    """The network and the widths of the three fields, in bits.
 
-    Raises AddressError, with the arithmetic, when they do not add up to what the network leaves.
+    Raises AddressError, with the arithmetic, when the widths do not add up to the host bits of the network.
     """
 
     network: IPv4Network
@@ -59,9 +62,9 @@ class Plan:
 
     @classmethod
     def of(cls, settings: Settings) -> Plan:
-        """The plan that `settings` describe; raises AddressError as the constructor does.
+        """The plan of `settings`; raises AddressError as the constructor does.
 
-        Widths that need less than the network leaves use its first part of that size.
+        If the widths need less than the network has, the plan is its first part of that size.
         """
         used = settings.segment_bits + settings.host_bits + settings.endpoint_bits
         network = settings.network
@@ -71,21 +74,21 @@ class Plan:
 
     @property
     def segments(self) -> int:
-        """How many segment indexes there are, the nodes' one included."""
+        """The number of segment indexes, including that of the nodes."""
         return 1 << self.segment_bits
 
     @property
     def hosts(self) -> int:
-        """How many host numbers there are, from 0."""
+        """The number of host numbers, from 0."""
         return 1 << self.host_bits
 
     @property
     def endpoints(self) -> int:
-        """How many endpoint numbers one segment index has on one host, from 0."""
+        """The number of endpoint numbers of one segment index on one host, from 0."""
         return 1 << self.endpoint_bits
 
     def address(self, segment: int, host: int, endpoint: int) -> IPv4Address:
-        """The address of these numbers; raises AddressError when one is out of range or the address is not usable."""
+        """The address with these numbers; raises AddressError when one is out of range or the address is not usable."""
         fields = (("segment index", segment, self.segments), ("host", host, self.hosts))
         for name, number, count in (*fields, ("endpoint", endpoint, self.endpoints)):
             if not 0 <= number < count:
@@ -96,25 +99,25 @@ class Plan:
         return IPv4Address(value)
 
     def usable(self, value: int) -> bool:
-        """Whether the 32-bit number is an address of the network but neither its first nor its last one."""
+        """Whether the 32-bit number is an address of the network, and neither its first nor its last one."""
         return int(self.network.network_address) < value < int(self.network.broadcast_address)
 
     def address_fault(self, address: IPv4Address) -> str:
-        """Why by this plan nobody can have `address`, in a sentence that begins with it, or empty.
+        """The reason why this plan excludes `address`, as a sentence that begins with it, or empty.
 
-        It says nothing of nodes' own addresses: only whoever numbers the nodes knows which these are.
+        It does not cover nodes' own addresses, which depend on the host numbers in use.
         """
         if address not in self.network or self.usable(int(address)):
             return ""
         kind = "first" if address == self.network.network_address else "last"
         return f"{address} is the {kind} address of the network {self.network}, which no pod and no node can have"
 
-    def split(self, address: IPv4Address) -> Place | None:
-        """The numbers in `address`, or None when it lies outside the network."""
+    def split(self, address: IPv4Address) -> AddressParts | None:
+        """The numbers in `address`, or None if it is outside the network."""
         if address not in self.network:
             return None
         value = int(address)
-        return Place(
+        return AddressParts(
             value >> self.endpoint_bits + self.host_bits & self.segments - 1,
             value >> self.endpoint_bits & self.hosts - 1,
             value & self.endpoints - 1,
@@ -127,34 +130,34 @@ class Plan:
     def run_cidr(self, base: int, size: int) -> IPv4Network:
         """The range of the aligned power-of-two run of `size` segment indexes from `base`.
 
-        Raises AddressError when the run is not aligned, no power of two, or out of range.
+        Raises AddressError when the run is not aligned, not a power of two, or out of range.
         """
         if size < 1 or size & size - 1 or base % size or not 0 <= base <= self.segments - size:
             indexes = f"segment indexes {base} to {base + size - 1}"
-            raise AddressError(f"{indexes} are no aligned run of network {self.network}")
+            raise AddressError(f"{indexes} are not an aligned run of network {self.network}")
         length = self.network.prefixlen + self.segment_bits - (size.bit_length() - 1)
         return IPv4Network((self._value(base, 0, 0), length))
 
     def host_match(self, host: int) -> tuple[int, int]:
-        """(value, mask), 32 bits each: everything on `host`, whatever its segment and endpoint."""
+        """(value, mask), 32 bits each, of all addresses on `host`, of any segment and endpoint."""
         field = self.hosts - 1 << self.endpoint_bits
         return self._value(0, host, 0), int(self.network.netmask) | field
 
     def is_on(self, host: int, address: IPv4Address) -> bool:
-        """Whether `address` is of this host's share of the network."""
-        place = self.split(address)
-        return place is not None and place.host == host
+        """Whether `address` is in this host's share of the network."""
+        parts = self.split(address)
+        return parts is not None and parts.host == host
 
     def gateway(self, host: int) -> IPv4Address:
-        """The node's own address towards its pods."""
+        """The node's own address on its bridge."""
         return self.address(NODE_SEGMENT, host, GATEWAY_ENDPOINT)
 
     def node_addresses(self) -> IPv4Network:
-        """The range that holds every node's own address."""
+        """The range of all nodes' own addresses."""
         return self.segment_cidr(NODE_SEGMENT)
 
     def mac(self, address: IPv4Address) -> str:
-        """The MAC that goes with an address, of the plan or not: `0a:58` and its 32 bits."""
+        """The MAC derived from an address, of the plan or not: `0a:58` and its 32 bits."""
         text = f"{MAC_PREFIX | int(address):012x}"
         return ":".join(text[at : at + 2] for at in range(0, 12, 2))
 

@@ -1,7 +1,7 @@
-"""Which segment indexes each tenant and each of its tiers owns. Nothing here is ever taken back.
+"""Allocates segment indexes to tenants and their tiers, permanently.
 
-A tenant owns aligned runs of indexes, a segment one or more indexes in its tenant's runs. The first one
-is the segment's number for good: identities are made of it (docs/dataplane.md, "Identity").
+A tenant owns aligned runs of indexes, a segment one or more indexes in its tenant's runs. The first index is the
+segment's permanent number, which is part of identities (docs/dataplane.md, "Identity").
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 
 USUAL_RUN = 4
-"""Segment indexes in a tenant's first run, where the plan is not too small and the tenant not larger."""
+"""Segment indexes in a tenant's first run, unless the plan is too small or the tenant has more tiers."""
 SMALLEST_SHARE = 16
-"""A first run is no more than this part of all indexes, unless the tenant's tiers need it."""
+"""A first run is at most this part of all indexes (1/16), unless the tenant's tiers need more."""
 
 
 MOST_TIERS, TIER_SHARE = 16, 16
-"""Tiers that one tenant may have: so many, or this part of all indexes where that is more.
+"""Limit of tiers of one tenant: 16, or 1/16 of all indexes if that is more.
 
-A tier is a label of a pod, which whoever may make pods chooses, and its index is never taken back: without a bound a
-tenant with one pod at a time would use up everybody's.
+A tier is a pod label, which any user who may create pods can choose, and its index is never freed. Without a limit, a
+tenant with one pod at a time could use up all indexes.
 """
 
 
 class Tenants:
-    """The runs of tenants and the indexes of segments."""
+    """The runs of tenants and the indexes of segments. Properties return the same frozen object until it changes."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -39,34 +39,34 @@ class Tenants:
         self._indexes: dict[SegmentKey, tuple[int, ...]] = {}
         self._owners: dict[int, SegmentKey] = {}
         self._tiers: Counter[str] = Counter()
-        self._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1)])
+        self._unused = FreeRuns(plan, [Run(NODE_SEGMENT, 1)])
         self._frozen_runs: Mapping[str, tuple[Run, ...]] | None = None
         self._frozen_numbers: Mapping[SegmentKey, int] | None = None
         self._frozen_indexes: Mapping[SegmentKey, tuple[int, ...]] | None = None
 
     @property
     def runs(self) -> Mapping[str, tuple[Run, ...]]:
-        """Each tenant's runs, sorted: the same frozen object until it changes."""
+        """Each tenant's runs, sorted."""
         if self._frozen_runs is None:
             self._frozen_runs = MappingProxyType(dict(sorted(self._runs.items())))
         return self._frozen_runs
 
     @property
     def all_indexes(self) -> Mapping[SegmentKey, tuple[int, ...]]:
-        """Each segment's indexes, sorted by segment: the same frozen object until it changes."""
+        """Each segment's indexes, sorted by segment."""
         if self._frozen_indexes is None:
             self._frozen_indexes = MappingProxyType(dict(sorted(self._indexes.items())))
         return self._frozen_indexes
 
     @property
     def numbers(self) -> Mapping[SegmentKey, int]:
-        """Each segment's permanent number: the same frozen object until it changes."""
+        """Each segment's permanent number."""
         if self._frozen_numbers is None:
             self._frozen_numbers = MappingProxyType({key: found[0] for key, found in sorted(self._indexes.items())})
         return self._frozen_numbers
 
     def indexes(self, segment: SegmentKey) -> tuple[int, ...]:
-        """The indexes of `segment`, first the permanent one; empty when it was never seen."""
+        """The indexes of `segment`, the permanent number first; empty for an unknown one."""
         return self._indexes.get(segment, ())
 
     def owner(self, index: int) -> SegmentKey | None:
@@ -74,9 +74,9 @@ class Tenants:
         return self._owners.get(index)
 
     def admit(self, tenant: str, tiers: Collection[str]) -> None:
-        """Gives `tenant` its first run, with room for `tiers`, and these their numbers, in sorted order.
+        """Allocates the first run of `tenant`, with room for `tiers`, and their numbers, in sorted order.
 
-        As many as there is room for: the others raise AddressError when they are asked for.
+        Tiers above the limit get none: `number` raises AddressError for them.
         """
         room = max(0, self.most_tiers - self._tiers[tenant])
         missing = sorted(tier for tier in tiers if SegmentKey(tenant, tier) not in self._indexes)[:room]
@@ -87,7 +87,7 @@ class Tenants:
                 return
 
     def number(self, segment: SegmentKey) -> int:
-        """The permanent number of `segment`, given on first sight. Raises AddressError when no index is left."""
+        """The permanent number of `segment`, allocated at first use. Raises AddressError when no index is left."""
         if segment not in self._indexes:
             self.admit(segment.tenant, (segment.tier,))
         if segment not in self._indexes:
@@ -96,7 +96,7 @@ class Tenants:
 
     @property
     def most_tiers(self) -> int:
-        """How many tiers one tenant may have."""
+        """The limit of tiers of one tenant."""
         return max(MOST_TIERS, self._plan.segments // TIER_SHARE)
 
     def _refusal(self, tenant: str) -> str:
@@ -105,11 +105,11 @@ class Tenants:
         return self.exhausted()
 
     def grow(self, segment: SegmentKey) -> bool:
-        """Whether `segment` got one more index: one of its tenant's runs, or else of a further run."""
+        """Allocates one more index to `segment`, of its tenant's runs or of a further run; returns whether it could."""
         return self._add_index(segment)
 
     def exhausted(self) -> str:
-        """Why no tenant can get a further index, with the arithmetic."""
+        """The reason why no tenant can get a further index, with the arithmetic."""
         plan = self._plan
         return (
             f"all {plan.segments} - 1 = {plan.segments - 1} segment indexes of network {plan.network} "
@@ -117,7 +117,7 @@ class Tenants:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain values of JSON, for `from_json`."""
+        """The state as JSON values, for `from_json`."""
         return {
             "runs": {tenant: [list(run) for run in runs] for tenant, runs in sorted(self._runs.items())},
             "segments": [[*key, *indexes] for key, indexes in sorted(self._indexes.items())],
@@ -125,7 +125,7 @@ class Tenants:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Tenants:
-        """What `to_json` described. Raises ValueError, TypeError or KeyError when it is no such thing."""
+        """The state of `to_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
         runs = {
             tenant: tuple(Run(int(base), int(size)) for base, size in each) for tenant, each in data["runs"].items()
         }
@@ -136,7 +136,7 @@ class Tenants:
     def of(
         cls, plan: Plan, runs: Mapping[str, tuple[Run, ...]], indexes: Mapping[SegmentKey, tuple[int, ...]]
     ) -> Tenants:
-        """These runs and indexes. Raises ValueError or KeyError when they cannot be true together."""
+        """A state with these runs and indexes. Raises ValueError or KeyError when they contradict each other."""
         tenants = cls(plan)
         tenants._runs.update(runs)
         taken = [run for runs in tenants._runs.values() for run in runs]
@@ -145,7 +145,7 @@ class Tenants:
             raise ValueError("runs overlap or lie outside the plan")
         for key, found in indexes.items():
             tenants._give(key, found)
-        tenants._unused = FreeRuns(plan.segment_bits, [Run(NODE_SEGMENT, 1), *taken])
+        tenants._unused = FreeRuns(plan, [Run(NODE_SEGMENT, 1), *taken])
         return tenants
 
     def _give(self, segment: SegmentKey, indexes: tuple[int, ...]) -> None:
@@ -172,7 +172,7 @@ class Tenants:
                 return False
 
     def _add_run(self, tenant: str, size: int) -> bool:
-        """Adds a run of `size`, or the largest smaller one: beside an own run where it can, so that the two are one."""
+        """Adds a run of `size`, or else the largest smaller one; if possible, extends an own run by its buddy."""
         runs = self._runs.get(tenant, ())
         for run in reversed(runs):
             if self._unused.take_exactly(run.buddy):
@@ -196,7 +196,7 @@ def usual_run(plan: Plan) -> int:
 
 
 def named(segment: SegmentKey) -> str:
-    """How messages write a segment."""
+    """The text of a segment in messages."""
     tenant = f"tenant {segment.tenant!r}" if segment.tenant else "pods without tenant"
     return f"{tenant}, tier {segment.tier!r}"
 

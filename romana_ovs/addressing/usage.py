@@ -1,13 +1,14 @@
-"""What of the address plan is in use, and what is left."""
+"""Computes how much of the address plan is in use, and how much is left."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
+from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.cluster import SegmentKey
 
@@ -16,8 +17,8 @@ from romana_ovs.model.cluster import SegmentKey
 class SegmentUse:
     """One tier: its permanent number, its indexes, ranges, and addresses in use.
 
-    `left` are the free addresses of these ranges on the nodes there are; when a node has none left, the
-    segment takes a further index.
+    `left` are the free addresses of these ranges on the present nodes; when a node has none left, the segment gets a
+    further index.
     """
 
     tier: str
@@ -30,7 +31,7 @@ class SegmentUse:
 
 @dataclass(frozen=True, slots=True)
 class TenantUse:
-    """One tenant: its ranges, the segment indexes in them and how many of these no tier has yet, its tiers."""
+    """One tenant: its ranges, their segment indexes, how many of these no tier owns yet, and its tiers."""
 
     tenant: str
     ranges: tuple[IPv4Network, ...]
@@ -41,7 +42,7 @@ class TenantUse:
 
 @dataclass(frozen=True, slots=True)
 class NodeUse:
-    """One node: its host number, its own address towards its pods, and how many pods have an address on it."""
+    """One node: its host number, its gateway address, and how many pods have an address on it."""
 
     node: str
     number: int
@@ -51,7 +52,7 @@ class NodeUse:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The whole plan. `indexes_left` belong to no tenant, `hosts_left` to no node; `foreign` came from elsewhere."""
+    """The whole plan. `indexes_left` belong to no tenant, `hosts_left` to no node; `foreign` have foreign addresses."""
 
     plan: Plan
     tenants: tuple[TenantUse, ...]
@@ -61,43 +62,43 @@ class Usage:
     hosts_left: int
 
 
-def usage_of(registry: Allocator) -> Usage:
-    """The use of `registry`'s plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
-    plan = registry.plan
-    endpoints = registry.endpoints.values()
-    taken = _taken(registry, endpoints)
+def usage_of(allocator: Allocator) -> Usage:
+    """The use of `allocator`'s plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
+    plan = allocator.plan
+    endpoints = allocator.endpoints.values()
+    taken = _taken(allocator, endpoints)
     used = Counter(end.segment for end in endpoints if end.segment is not None)
-    owned = sum(run.size for runs in registry.tenants.values() for run in runs)
+    owned = sum(run.size for runs in allocator.tenants.values() for run in runs)
     on_node = Counter(end.node for end in endpoints)
     return Usage(
         plan=plan,
-        tenants=tuple(_tenant(tenant, registry, taken, used) for tenant in sorted(registry.tenants)),
+        tenants=tuple(_tenant(tenant, allocator, taken, used) for tenant in sorted(allocator.tenants)),
         nodes=tuple(
             NodeUse(node, number, plan.gateway(number), on_node[node])
-            for node, number in sorted(registry.hosts.items(), key=lambda item: item[1])
+            for node, number in sorted(allocator.hosts.items(), key=lambda item: item[1])
         ),
         foreign=tuple(sorted((end for end in endpoints if end.foreign), key=lambda end: end.pod)),
         indexes_left=plan.segments - 1 - owned,
-        hosts_left=plan.hosts - len(registry.hosts),
+        hosts_left=plan.hosts - len(allocator.hosts),
     )
 
 
-def _taken(registry: Allocator, endpoints: Iterable[Endpoint]) -> Counter[int]:
-    """By segment index: addresses on the nodes there are that no pod can be given any more."""
-    plan = registry.plan
-    hosts = set(registry.hosts.values())
-    addresses = {end.address for end in endpoints} | registry.blocked | {plan.network.broadcast_address}
+def _taken(allocator: Allocator, endpoints: Iterable[Endpoint]) -> Counter[int]:
+    """By segment index: addresses on the present nodes that are not free."""
+    plan = allocator.plan
+    hosts = set(allocator.hosts.values())
+    addresses = {end.address for end in endpoints} | allocator.blocked | {plan.network.broadcast_address}
     places = (plan.split(address) for address in addresses)
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 
 
-def _tenant(tenant: str, registry: Allocator, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
-    plan, runs = registry.plan, registry.tenants[tenant]
-    share = len(registry.hosts) << plan.endpoint_bits
+def _tenant(tenant: str, allocator: Allocator, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
+    plan, runs = allocator.plan, allocator.tenants[tenant]
+    share = len(allocator.hosts) << plan.endpoint_bits
     segments = []
-    for key, number in registry.segments.items():
+    for key, number in allocator.segments.items():
         if key.tenant == tenant:
-            indexes = registry.indexes(key)
+            indexes = allocator.indexes(key)
             left = sum(share - taken[index] for index in indexes)
             segments.append(SegmentUse(key.tier, number, indexes, _merged(plan, indexes), used[key], left))
     indexes = tuple(index for run in runs for index in run.indexes)
@@ -111,4 +112,4 @@ def _tenant(tenant: str, registry: Allocator, taken: Mapping[int, int], used: Ma
 
 
 def _merged(plan: Plan, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
-    return tuple(collapse_addresses(plan.segment_cidr(index) for index in indexes))
+    return merge_cidrs(plan.segment_cidr(index) for index in indexes)

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network
 
+from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
 from romana_ovs.controller.conditions import (
     TENANT,
@@ -163,4 +164,4 @@ def _tenants(published: Published, used: Mapping[SegmentKey, int]) -> Iterator[T
 
 
 def _ranges(published: Published, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
-    return tuple(collapse_addresses(published.plan.segment_cidr(index) for index in indexes))
+    return merge_cidrs(published.plan.segment_cidr(index) for index in indexes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
-from romana_ovs.addressing.numbers import Numbers
+from romana_ovs.addressing.numbers import NumberAllocator
 from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.policy.published import Published
 
@@ -16,7 +16,7 @@ class HostNumbers:
     def __init__(self, published: Published, now: int) -> None:
         """Those that were `published`; what is retired has been since revision `now`."""
         self._plan = published.plan
-        self._numbers = Numbers(published.free_hosts[0], published.free_hosts[1:])
+        self._numbers = NumberAllocator(published.free_hosts[0], published.free_hosts[1:])
         self._hosts = dict(published.hosts)
         self._retired = dict.fromkeys(published.retired_hosts, now)
         self._frozen: Mapping[str, int] = MappingProxyType(dict(sorted(self._hosts.items())))
@@ -34,7 +34,7 @@ class HostNumbers:
 
     @property
     def retired(self) -> frozenset[int]:
-        """Numbers that are nobody's, but not to be given yet."""
+        """NumberAllocator that are nobody's, but not to be given yet."""
         return frozenset(self._retired)
 
     @property
@@ -57,7 +57,7 @@ class HostNumbers:
         """
         for number in [number for number, since in self._retired.items() if since <= acknowledged]:
             del self._retired[number]
-            self._numbers.give_back(number)
+            self._numbers.free(number)
         before = dict(self._hosts)
         for name in sorted(self._hosts.keys() - nodes - set(used)):
             self._retired[self._hosts.pop(name)] = now
@@ -71,7 +71,7 @@ class HostNumbers:
             self._frozen = MappingProxyType(dict(sorted(self._hosts.items())))
 
     def _give(self, node: str, usable: Callable[[int], bool]) -> int:
-        number = self._numbers.take(self._plan.hosts, usable)
+        number = self._numbers.allocate(self._plan.hosts, usable)
         if number is None:
             raise AddressError(
                 f"node {node} gets no host number: all 2**{self._plan.host_bits} = {self._plan.hosts} (host_bits "

@@ -1,4 +1,4 @@
-"""Brings every kind of policy to the one form of `rules`.
+"""Converts every kind of policy to the normal form of `rules`.
 
 Sources: Kubernetes networking.k8s.io/v1 NetworkPolicy; docs/design.md section 5 for Romana's own.
 """
@@ -6,8 +6,9 @@ Sources: Kubernetes networking.k8s.io/v1 NetworkPolicy; docs/design.md section 5
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
+from ipaddress import IPv4Network
 
+from romana_ovs.addressing.cidrs import merge_cidrs, subtract_cidrs
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import (
@@ -29,9 +30,9 @@ LAST_PORT = 65535
 
 
 def normalise(policy: Policy, cluster: Cluster) -> NormalPolicy:
-    """The normal form of `policy`; of `cluster` it reads the settings and namespace labels alone.
+    """The normal form of `policy`; of `cluster` it reads settings and namespace labels only.
 
-    A Romana policy for which no tenant is found isolates what it selects, of every tenant, and allows nothing.
+    A Romana policy without a tenant isolates the pods that it selects, of every tenant, and allows nothing.
     """
     if isinstance(policy, KubernetesPolicy):
         return _kubernetes(policy)
@@ -40,18 +41,7 @@ def normalise(policy: Policy, cluster: Cluster) -> NormalPolicy:
 
 def remaining(block: IpBlock) -> tuple[IPv4Network, ...]:
     """The networks of `block` without its exceptions: exact, merged and sorted."""
-    pieces: list[IPv4Network] = []
-    low, end = int(block.cidr.network_address), int(block.cidr.broadcast_address)
-    for hole in collapse_addresses(block.excepts):
-        first, last = int(hole.network_address), int(hole.broadcast_address)
-        if last < low or first > end:
-            continue
-        if first > low:
-            pieces += summarize_address_range(IPv4Address(low), IPv4Address(first - 1))
-        low = last + 1
-    if low <= end:
-        pieces += summarize_address_range(IPv4Address(low), IPv4Address(end))
-    return tuple(pieces)
+    return subtract_cidrs(block.cidr, block.excepts)
 
 
 def merged_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
@@ -67,7 +57,7 @@ def merged_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 
 def _kubernetes(policy: KubernetesPolicy) -> NormalPolicy:
-    # policyTypes decides: rules of a direction that is not listed there mean nothing.
+    # Rules of a direction that is not in policyTypes have no effect.
     directed = ((Direction.INGRESS, policy.ingress), (Direction.EGRESS, policy.egress))
     rules = tuple(
         _kubernetes_rule(rule, direction=direction, index=index, namespace=policy.namespace)
@@ -87,13 +77,13 @@ def _kubernetes_rule(rule: PolicyRule, *, direction: Direction, index: int, name
         index,
         any_peer=not rule.peers,
         scopes=tuple(dict.fromkeys(scope for scope in scopes if scope is not None)),
-        cidrs=tuple(collapse_addresses(blocks)),
+        cidrs=merge_cidrs(blocks),
         ports=_ports(rule.ports),
     )
 
 
 def _networks(peer: PolicyPeer) -> tuple[IPv4Network, ...]:
-    # An ipBlock beside selectors is invalid; should one come by way of a CRD, it matches nothing.
+    # An ipBlock beside selectors is invalid and matches nothing.
     if peer.ip_block is None or peer.pods is not None or peer.namespaces is not None:
         return ()
     return remaining(peer.ip_block)
@@ -118,7 +108,7 @@ def _ports(ports: tuple[PolicyPort, ...]) -> tuple[PortRange | NamedPort, ...] |
             high = port.port if port.end is None else port.end
             ranges += [PortRange(port.protocol, port.port, high)] if port.port <= high else []
         elif port.end is not None:
-            continue  # endPort without a number is invalid and means no port, never every port
+            continue  # endPort without a number is invalid and matches no port
         elif port.port is None:
             ranges.append(PortRange(port.protocol, FIRST_PORT, LAST_PORT))
         else:
@@ -147,9 +137,9 @@ def _romana_rule(rule: RomanaRule, *, index: int, tenant: str, settings: Setting
 
 
 def _within(tenant: str, pods: Selector, settings: Settings) -> Scope:
-    """Pods of `tenant` in any namespace, and in no more namespaces than can hold any.
+    """Pods of `tenant` in any namespace, limited to namespaces that can have any.
 
-    The narrower the scope, the fewer namespaces in which its labels tell classes apart.
+    A narrower scope splits classes in fewer namespaces.
     """
     if settings.tenant_source is TenantSource.NAMESPACE:
         return Scope(namespace=tenant, pods=pods, tenant=tenant)

@@ -81,7 +81,7 @@ class Published:
     `epoch` counts leadership terms, `writer` names the registry of this term. `indexes` are each segment's, first the
     permanent one; `next_class` is the class number to try next, by segment number. `free_hosts` are the lowest host
     number never used, then the free ones below it in the order in which they are given
-    (`addressing.numbers.Numbers.to_json`); `retired_hosts` are those not to be given again yet.
+    (`addressing.numbers.NumberAllocator.to_json`); `retired_hosts` are those not to be given again yet.
     """
 
     plan: Plan

@@ -1,4 +1,4 @@
-"""The one form that every kind of policy is brought into before it is compiled."""
+"""Defines the normal form of policies, which every kind of policy is converted to before it is compiled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from romana_ovs.model.objects import Direction, PolicyKey, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which pods: those in the named (or selected) namespaces, of `tenant`, that `pods` selects.
+    """Selects pods by namespace, tenant and labels.
 
-    `namespace` names exactly one; else `namespaces` selects by label (EVERYTHING: all of them).
-    `tenant` None means that the scope itself asks for no tenant.
+    `namespace` names exactly one; if None, `namespaces` selects by label (EVERYTHING: all). `tenant` None: pods of
+    any tenant.
     """
 
     namespace: str | None = None
@@ -42,10 +42,10 @@ class NamedPort:
 
 @dataclass(frozen=True, slots=True)
 class NormalRule:
-    """One rule. It admits peers in any of `scopes` or `cidrs`, or all when `any_peer`.
+    """One rule. It admits peers in any of `scopes` or `cidrs`, or all peers if `any_peer`.
 
-    No scope, no CIDR and not `any_peer` admits nothing. `cidrs` have their exceptions subtracted.
-    `ports` None is every port of every protocol; an empty tuple is none at all.
+    Without scope, CIDR and `any_peer` it admits none. The exceptions of `cidrs` are subtracted. `ports` None: every
+    port of every protocol; an empty tuple: no port.
     """
 
     direction: Direction
@@ -58,7 +58,7 @@ class NormalRule:
 
 @dataclass(frozen=True, slots=True)
 class NormalPolicy:
-    """A policy of any kind: whom it selects, in which directions, and what it allows there."""
+    """A policy of any kind: the pods that it selects (`subject`), its directions and its rules."""
 
     key: PolicyKey
     subject: Scope

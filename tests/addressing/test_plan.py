@@ -90,7 +90,7 @@ def test_a_plan_that_cannot_fit_is_refused_with_the_arithmetic(network, bits, wo
 
 @pytest.mark.parametrize(("base", "size"), [(2, 4), (0, 3), (4096, 1), (-4, 4), (4, 0)])
 def test_a_run_that_is_not_aligned_is_refused(base, size):
-    with pytest.raises(AddressError, match="no aligned run"):
+    with pytest.raises(AddressError, match="not an aligned run"):
         DEFAULT.run_cidr(base, size)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network
 
+from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import (
@@ -176,7 +177,7 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
     senders: list[tuple[Condition, ...]] = [()]
     if trunk.tunnel_peers is not None:
         # Exactly the known nodes, merged into prefixes: nodes mostly have neighbouring addresses.
-        blocks = collapse_addresses(IPv4Network(peer) for peer in trunk.tunnel_peers)
+        blocks = merge_cidrs(IPv4Network(peer) for peer in trunk.tunnel_peers)
         senders = [(("tun_src", int(block.network_address), int(block.netmask)),) for block in blocks]
     return tuple(
         flow(
