@@ -326,6 +326,9 @@ def _join(conditions: dict[str, tuple[int, int]], name: str, value: int, mask: i
 
 
 def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
+    kinds = {type(action) for action in actions}
+    if Conjunction in kinds and len(kinds) > 1:
+        raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")
     for position, action in enumerate(actions):
         if isinstance(action, (Load, Move)):
             if action.to.field not in table.writes:
@@ -341,7 +344,5 @@ def _check_actions(table: Table, actions: tuple[Action, ...]) -> None:
             position != len(actions) - 1 or TABLE_IDS[action.table] <= TABLE_IDS[table.name]
         ):
             raise PipelineError(f"table {table.name}: goto {action.table} must be last and go forward")
-        if isinstance(action, Conjunction) and len({type(item) for item in actions}) > 1:
-            raise PipelineError(f"table {table.name}: a conjunction clause has no other actions")
         if isinstance(action, ApplyMeter) and position:
             raise PipelineError(f"table {table.name}: a meter must come first")

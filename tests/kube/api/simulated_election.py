@@ -103,7 +103,7 @@ class World:
             wait=lambda event, seconds: self._sleep(node, seconds / clocks.rate, event),
         )
         node.elector = Elector(
-            _Client(self, node), LeaseName(), me=name, told=lambda what: node.told.append((self.now, what)),
+            _Client(self, node), LeaseName(), me=name, told=lambda what: self._note(node, what),
             timing=self._timing, machine=machine,
         )  # fmt: skip
         self.nodes.append(node)
@@ -123,6 +123,11 @@ class World:
             self.check()
         self.now = until
         self.check()
+
+    def _note(self, node: Node, what: object) -> None:
+        """Keep what `node` says of its leadership; how it gets on with its server is no matter here."""
+        if isinstance(what, Leadership):
+            node.told.append((self.now, what))
 
     def writers(self) -> list[Node]:
         """Who may write now, at true time."""
