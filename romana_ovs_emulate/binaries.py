@@ -1,4 +1,4 @@
-"""The programs of a Kubernetes control plane: found, or built once per machine from etc/kubernetes/binaries/go.mod.
+"""Finds the programs of a Kubernetes control plane, or builds them once per machine (etc/kubernetes/binaries/go.mod).
 
 `python -m romana_ovs_emulate.binaries` builds what is missing, where that can be done.
 """
@@ -36,7 +36,7 @@ NEEDED = ("etcd", "kube-apiserver", "kubectl")
 """What a folder of binaries must hold: what envtest, whose convention KUBEBUILDER_ASSETS is, puts there."""
 ASSETS = "KUBEBUILDER_ASSETS"
 PROGRESS_SECONDS = 15.0
-"""How often a build says how far it is, in seconds."""
+"""How often a build reports its progress, in seconds."""
 
 Progress = Callable[[str], None]
 
@@ -48,7 +48,7 @@ class Binaries:
     folder: Path
 
     def path(self, program: str) -> Path:
-        """Where `program` is. Raises SetupError when this folder, somebody else's, lacks it."""
+        """Where `program` is. Raises SetupError when this folder lacks it."""
         path = self.folder / program
         if not os.access(path, os.X_OK):
             raise SetupError(f"{self.folder} has no {program}: put it there, or unset {ASSETS} to have it built")
@@ -56,7 +56,7 @@ class Binaries:
 
 
 def find() -> Binaries | None:
-    """The programs as far as they are there: those of KUBEBUILDER_ASSETS if set, else those built before, else None.
+    """The programs in KUBEBUILDER_ASSETS if that is set, else those that were built before, else None.
 
     Raises SetupError when KUBEBUILDER_ASSETS names a folder that lacks one of NEEDED.
     """
@@ -71,34 +71,34 @@ def find() -> Binaries | None:
     return Binaries(folder) if folder.is_dir() else None
 
 
-def lacking() -> str:
-    """Why there can be no control plane here, as a sentence; empty when the programs are there or can be built."""
+def unavailable_reason() -> str:
+    """Why no control plane can run here, as a sentence; empty when the programs exist or can be built."""
     if find() is not None or shutil.which("go") is not None:
         return ""
     return f"needs the programs of Kubernetes: install Go to have them built, or set {ASSETS} to a folder of them"
 
 
-def obtain(progress: Progress) -> Binaries:
-    """The programs, built first where there are none (minutes; two builds never collide, a killed one leaves nothing).
+def find_or_build(progress: Progress) -> Binaries:
+    """The programs, which are built first when there are none (minutes; builds exclude each other and leave nothing).
 
     Raises SetupError where that cannot be done.
     """
-    found = find()
-    if found is not None:
-        return found
-    if reason := lacking():
+    present = find()
+    if present is not None:
+        return present
+    if reason := unavailable_reason():
         raise SetupError(f"a Kubernetes control plane {reason}")
     module, cache = _module(), _cache()
     target = cache / _key(module)
     with _building(cache, progress):
         if not target.is_dir():
-            aside = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
+            draft = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
             try:
-                _build(module, aside, progress)
-                aside.chmod(0o755)
-                aside.rename(target)
+                _build(module, draft, progress)
+                draft.chmod(0o755)
+                draft.rename(target)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(draft, ignore_errors=True)
     return Binaries(target)
 
 
@@ -113,22 +113,22 @@ def _cache() -> Path:
 
 
 def _version(module: Path) -> str:
-    """The version of Kubernetes that a module asks for, such as `1.37.2`."""
-    found = re.search(r"^\s*k8s\.io/kubernetes v(\d+\.\d+\.\d+)\b", (module / "go.mod").read_text(), re.MULTILINE)
-    if found is None:
-        raise SetupError(f"{module / 'go.mod'} does not ask for k8s.io/kubernetes")
-    return found[1]
+    """The version of Kubernetes that a module requires, such as `1.37.2`."""
+    match = re.search(r"^\s*k8s\.io/kubernetes v(\d+\.\d+\.\d+)\b", (module / "go.mod").read_text(), re.MULTILINE)
+    if match is None:
+        raise SetupError(f"{module / 'go.mod'} does not require k8s.io/kubernetes")
+    return match[1]
 
 
 def _key(module: Path) -> str:
-    """The name of the folder in the cache: other sources are other programs."""
+    """The name of the folder in the cache, which depends on the sources."""
     text = b"".join((module / name).read_bytes() for name in ("go.mod", "go.sum"))
     return f"{_version(module)}-{platform.machine()}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 
 @contextlib.contextmanager
 def _building(cache: Path, progress: Progress) -> Iterator[None]:
-    """Be the only build in this cache, and remove what killed ones left."""
+    """Hold the lock of this cache, and remove what killed builds left."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         file: IO[str] = (cache / ".lock").open("w")
@@ -146,7 +146,7 @@ def _building(cache: Path, progress: Progress) -> Iterator[None]:
 
 
 def _build(module: Path, folder: Path, progress: Progress) -> None:
-    """Build every program into `folder`. Go keeps what it compiled: a second attempt goes on where one ended."""
+    """Build every program into `folder`. Go caches what it compiled, so a second attempt continues the first."""
     version = _version(module)
     progress(f"Building Kubernetes {version} with Go, once for this machine (about ten minutes on two cores)")
     process = subprocess.Popen(
@@ -160,7 +160,7 @@ def _build(module: Path, folder: Path, progress: Progress) -> None:
         errors="replace",
     )
     try:
-        words = _follow(process, progress)
+        words = _read_progress(process, progress)
         code = process.wait()
     except BaseException:
         process.terminate()
@@ -172,33 +172,33 @@ def _build(module: Path, folder: Path, progress: Progress) -> None:
     (folder / "server").rename(folder / "etcd")
 
 
-def _follow(process: subprocess.Popen[str], progress: Progress) -> list[str]:
-    """Say now and then how many packages are compiled; the last lines, which tell what is wrong when it fails."""
+def _read_progress(process: subprocess.Popen[str], progress: Progress) -> list[str]:
+    """Report how many packages are compiled; returns the last lines, which have the reason when the build fails."""
     last: list[str] = []
-    compiled, told = 0, time.monotonic()
+    compiled, reported = 0, time.monotonic()
     for line in process.stderr or ():
         last = [*last, line.strip()][-6:]
         compiled += not line.startswith(("go:", "#"))
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
             progress(f"  {compiled} packages compiled, {last[-1]}")
     return last
 
 
 def _stamp(version: str) -> str:
-    """What the linker is told, so that the programs know their version (they refuse to guess it)."""
+    """The linker flags that set the programs' version."""
     major, minor, _ = version.split(".")
     values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())])
 
 
 def main() -> int:
-    """0 after building what can be built; where nothing can be, that is said, and an error only in CI."""
+    """0 after building. Where building is impossible this prints why, which is an error in CI only."""
     try:
-        if (reason := lacking()) and not os.environ.get("CI"):
+        if (reason := unavailable_reason()) and not os.environ.get("CI"):
             print(f"The tests on a Kubernetes API server will be skipped: that {reason}.")
         else:
-            obtain(lambda text: print(text, flush=True))
+            find_or_build(lambda text: print(text, flush=True))
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2

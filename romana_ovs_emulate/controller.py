@@ -1,7 +1,7 @@
-"""The controller as a child process, and what it reports over its status socket.
+"""Runs the controller as a child process and decodes the events of its status socket.
 
-The socket carries one JSON object a line: `state` (the whole of what is known now), `programmed` (every switch
-has what a change of the manifests asked for) and `refused` (a change that is not followed).
+The socket carries one JSON object a line: `state` (everything that is known now), `programmed` (a change of the
+manifests is in every switch) and `refused` (a change that is invalid).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Any
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
-from romana_ovs_emulate.agents import child_environment
+from romana_ovs_emulate.agent_client import child_environment
 from romana_ovs_emulate.nodes import Node
 from romana_ovs_emulate.runs import Run
 
 CONNECT_SECONDS = 20.0
 """How long the controller may take to offer its status socket, in seconds."""
 RETRY_SECONDS = 0.02
-"""How often to try it until then: a socket that does not exist yet cannot be waited for."""
+"""How often to try to connect, in seconds: there is no way to wait for a socket to exist."""
 END_SECONDS = 5.0
 LOG_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the controller sees it; `flows` counts them by kind, `address` (maybe empty) is its own."""
+    """A node as the controller reports it; `flows` counts flows by kind, `address` may be empty."""
 
     connected: bool = False
     synced_generation: int = -1
@@ -44,10 +44,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """A pod as the controller placed it; `port` is its OpenFlow port once its interface is there.
-
-    `uid` is the one by which the controller knows it, maybe empty.
-    """
+    """A pod as the controller reports it; `port` is its OpenFlow port once its interface exists, `uid` may be empty."""
 
     node: str
     address: str
@@ -58,7 +55,7 @@ class PodState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the controller reports at one moment."""
+    """Everything that the controller reported last."""
 
     generation: int = -1
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
@@ -67,15 +64,12 @@ class State:
     refused: tuple[str, ...] = ()
     packet_ins: int = 0
     pending: bool = False
-    """Some of it waits for all switches to confirm what they were told before."""
+    """Some changes wait until all switches have confirmed earlier ones."""
 
     def settled(self, nodes: Collection[str], *, failed: Collection[PodKey] = ()) -> bool:
-        """Whether the switches of `nodes` have what this generation asks for, and every pod of theirs has its port.
-
-        Pods that have `failed` to start have none.
-        """
-        there = (node for name, node in self.nodes.items() if name in nodes)
-        followed = (node.connected and node.synced_generation >= self.generation for node in there)
+        """Whether the switches of `nodes` have this generation, and every pod of theirs but the `failed` has a port."""
+        known = (node for name, node in self.nodes.items() if name in nodes)
+        followed = (node.connected and node.synced_generation >= self.generation for node in known)
         return (
             not self.pending
             and all(followed)
@@ -85,7 +79,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Programmed:
-    """A change is in every switch: how long that took from the file's change, and what was sent to each node."""
+    """A change is in every switch: how long after the file changed, and the flow messages that each node got."""
 
     generation: int
     milliseconds: float
@@ -94,7 +88,7 @@ class Programmed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A change is not followed; the version before it stays."""
+    """A change is invalid; the version before it stays in force."""
 
     problems: tuple[str, ...]
 
@@ -114,7 +108,7 @@ def parse_event(line: str | bytes) -> Event | None:
         if kind == "refused":
             return Refused(_texts(event["problems"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SetupError(f"the controller reported something unreadable: {error!r} in {line!r}") from error
+        raise SetupError(f"the controller sent an invalid event: {error!r} in {line!r}") from error
     return None
 
 
@@ -177,7 +171,7 @@ class Controller:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start it; it is ready when its events say so."""
+        """Start it; its events say when it is ready."""
         for path in (self.socket, self._status):
             path.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "romana_ovs", "controller"]
@@ -195,7 +189,7 @@ class Controller:
         self._run.record(self._process.pid)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it (SIGKILL: without letting it notice). Idempotent."""
+        """End it by this signal. Idempotent."""
         if self._process is not None:
             self._process.send_signal(number)
             try:
@@ -206,14 +200,14 @@ class Controller:
             self._process = None
 
     def events(self) -> Iterator[Event]:
-        """What it reports, until it ends. Raises SetupError, with its last words, when it never reports."""
+        """Its events, until it ends. Raises SetupError, with the end of its log, when it sends none."""
         with self._connect() as status, status.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
             for line in lines:
                 event = parse_event(line)
                 if event is not None:
                     yield event
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log."""
         try:
             return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES:])
@@ -228,11 +222,12 @@ class Controller:
                 status.connect(str(self._status))
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 status.close()
-                words = f"its log ends:\n{self.last_words()}"
+                log = f"its log ends:\n{self.log_tail()}"
                 if self.pid is None:
-                    raise SetupError(f"the controller ended at once; {words}") from error
+                    raise SetupError(f"the controller ended at once; {log}") from error
                 if time.monotonic() > deadline:
-                    raise SetupError(f"the controller reports nothing for {CONNECT_SECONDS:.0f} s; {words}") from error
+                    waited = f"{CONNECT_SECONDS:.0f} s"
+                    raise SetupError(f"the controller has no status socket after {waited}; {log}") from error
                 time.sleep(RETRY_SECONDS)
             else:
                 return status
@@ -244,7 +239,7 @@ def controller_socket(run: Run) -> Path:
 
 
 def _config(nodes: Sequence[Node], options: Options, status: Path) -> str:
-    """The configuration file that the emulator adds to the user's own."""
+    """The configuration file that is added to the user's."""
     values = {
         **options.source,
         **({"nodes": options.nodes} if options.nodes is not None else {}),

@@ -1,10 +1,10 @@
-"""A real Kubernetes control plane as private processes on this machine: etcd, API server, and what else is asked for.
+"""Runs a real Kubernetes control plane as private processes on this machine: etcd, API server, optional controllers.
 
     with ControlPlane() as plane:
         plane.kubectl("get", "nodes")
 
-Everything lies in a run folder (romana_ovs_emulate/runs.py), so two never collide, and what a killed process leaves
-is removed by the next run or by `romana-ovs clean`. Only loopback, or the address that is given, is listened on.
+Everything is in a run folder (romana_ovs_emulate/runs.py), so two never collide, and the next run or `romana-ovs
+clean` removes what a killed one left behind. It listens on loopback only, or on the given address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from romana_ovs.model.errors import SetupError
-from romana_ovs_emulate.binaries import Binaries, Progress, obtain
+from romana_ovs_emulate.binaries import Binaries, Progress, find_or_build
 from romana_ovs_emulate.daemon import Daemon
 from romana_ovs_emulate.pki import Pair, make_authority, make_key, public_key, write_kubeconfig
 from romana_ovs_emulate.runs import RUNS_FOLDER, Run, start_run
@@ -30,22 +30,22 @@ from romana_ovs_emulate.runs import RUNS_FOLDER, Run, start_run
 LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_ADDRESS = "10.96.0.1"
-"""Where pods would reach the API server: the first address of SERVICE_RANGE."""
+"""The cluster IP of the API server: the first address of SERVICE_RANGE."""
 ISSUER = "https://kubernetes.default.svc"
 READY_SECONDS = 60.0
 """How long the API server may take to be ready, on a loaded machine, in seconds."""
 RETRY_SECONDS = 0.05
 NICENESS = 5
-"""An API server that starts takes all the machine gives; it must not keep the switches beside it from forwarding."""
+"""Lower priority, as nice(1) counts: an API server that starts takes all processors, and switches must forward."""
 ATTEMPTS = 3
-"""How often another port is tried, when somebody took the free one first."""
+"""How many ports are tried, as another process may take a free one first."""
 REQUEST_SECONDS = 10.0
 COMMAND_SECONDS = 120.0
 MASTERS = "system:masters"
 
 
 class ControlPlane:
-    """A control plane, running between `__enter__` and `__exit__`; its parts may be ended and started in between."""
+    """A control plane, as a context manager; its parts may be ended and started while it runs."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class ControlPlane:
     ) -> None:
         """Nothing is started yet.
 
-        `address` is what the API server listens on, `controllers` asks for kube-controller-manager and
-        kube-scheduler too. Without controllers nothing makes service accounts, so pods do without. `options` are
-        further ones for the API server. `niceness` is how much all of it gives way to others.
+        `address` is what the API server listens on; `controllers` starts kube-controller-manager and kube-scheduler,
+        too. Without controllers nothing creates service accounts, so pods have none. `options` are further ones of the
+        API server. `niceness` is that of nice(1).
         """
         self._address = address
         self._controllers = controllers
@@ -74,8 +74,8 @@ class ControlPlane:
         self._port = 0
 
     def __enter__(self) -> Self:
-        """Start everything; returns when it is ready. Raises SetupError, with the last words of what failed."""
-        self._binaries = self._binaries or obtain(self._progress)
+        """Start everything; returns when it is ready. Raises SetupError, with the end of the log of what failed."""
+        self._binaries = self._binaries or find_or_build(self._progress)
         programs = {name: self._binaries.path(name) for name in (*_PARTS, *(_CONTROLLERS if self._controllers else ()))}
         self._run = start_run(_runs_folder())
         try:
@@ -83,7 +83,7 @@ class ControlPlane:
             self._prepare_keys()
             self._daemons = {name: Daemon(self._run, path, niceness=self._niceness) for name, path in programs.items()}
             self._daemons["etcd"].start(_etcd_arguments(self.folder))
-            self._start_anywhere()
+            self._start_on_free_port()
             if self._controllers:
                 self._start_controllers()
         except BaseException:
@@ -102,7 +102,7 @@ class ControlPlane:
 
     @property
     def folder(self) -> Path:
-        """The run folder; only its owner may look inside."""
+        """The run folder, readable by its owner only."""
         if self._run is None:
             raise SetupError("the control plane is not started")
         return self._run.folder
@@ -119,21 +119,21 @@ class ControlPlane:
 
     @property
     def admin(self) -> Pair:
-        """Key and certificate of a user who may do everything."""
+        """Key and certificate of a cluster administrator."""
         return self._admin
 
     @property
     def kubeconfig(self) -> Path:
-        """The kubeconfig of that user."""
+        """The kubeconfig of the cluster administrator."""
         return self.folder / "admin.kubeconfig"
 
     @property
     def kubectl_path(self) -> Path:
         """The kubectl of the same version. Raises SetupError when there is none."""
-        return (self._binaries or obtain(self._progress)).path("kubectl")
+        return (self._binaries or find_or_build(self._progress)).path("kubectl")
 
     def daemon(self, program: str) -> Daemon:
-        """The process of `etcd`, `kube-apiserver`, ...: for tests of faults. Raises KeyError for what does not run."""
+        """The process of `etcd`, `kube-apiserver`, ...: for tests of faults. Raises KeyError when never started."""
         return self._daemons[program]
 
     def close(self) -> None:
@@ -144,11 +144,11 @@ class ControlPlane:
             self._run.close()
 
     def stop_api_server(self) -> None:
-        """End the API server in good order: open watches are closed."""
+        """Stop the API server by SIGTERM: it closes open watches."""
         self._daemons["kube-apiserver"].stop()
 
     def kill_api_server(self) -> None:
-        """End the API server at once, as a crash does."""
+        """Kill the API server by SIGKILL, as a crash does."""
         self._daemons["kube-apiserver"].kill()
 
     def start_api_server(self) -> None:
@@ -157,20 +157,20 @@ class ControlPlane:
         self.await_ready()
 
     def await_ready(self) -> None:
-        """Return when the API server says that it is ready. Raises SetupError when it ended, or does not in time."""
+        """Wait until the API server is ready. Raises SetupError when it ends, or is not ready in time."""
         deadline = time.monotonic() + READY_SECONDS
         server = self._daemons["kube-apiserver"]
         while not self._is_ready():
             for daemon in (self._daemons["etcd"], server):
                 if not daemon.running:
-                    raise SetupError(f"{daemon.name} ended at once; its log ends:\n{daemon.last_words()}")
+                    raise SetupError(f"{daemon.name} ended at once; its log ends:\n{daemon.log_tail()}")
             if time.monotonic() > deadline:
-                words = server.last_words()
-                raise SetupError(f"{server.name} is not ready after {READY_SECONDS:.0f} s; its log ends:\n{words}")
+                log = server.log_tail()
+                raise SetupError(f"{server.name} is not ready after {READY_SECONDS:.0f} s; its log ends:\n{log}")
             time.sleep(RETRY_SECONDS)
 
     def kubectl(self, *arguments: str, stdin: str = "", kubeconfig: Path | None = None) -> str:
-        """The output of a kubectl command, the admin's unless `kubeconfig` is given. Raises SetupError."""
+        """The output of a kubectl command, as administrator unless `kubeconfig` is given. Raises SetupError."""
         done = self.try_kubectl(*arguments, stdin=stdin, kubeconfig=kubeconfig)
         if done.returncode != 0:
             raise SetupError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
@@ -182,7 +182,7 @@ class ControlPlane:
         stdin: str = "",
         kubeconfig: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """The outcome of a kubectl command that may fail. It keeps nothing outside the run folder."""
+        """The outcome of a kubectl command that may fail. It writes nothing outside of the run folder."""
         environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig or self.kubeconfig),
@@ -234,8 +234,8 @@ class ControlPlane:
         make_key(self.folder / "pki" / "accounts.key")
         public_key(self.folder / "pki" / "accounts.key", self.folder / "pki" / "accounts.pub")
 
-    def _start_anywhere(self) -> None:
-        """Start the API server on a free port; another if somebody took that one meanwhile."""
+    def _start_on_free_port(self) -> None:
+        """Start the API server on a free port, or on another one when that is taken meanwhile."""
         for attempt in range(1, ATTEMPTS + 1):
             self._port = _free_port(self._address)
             write_kubeconfig(self.kubeconfig, self.url, self._authority, self._admin)
@@ -247,7 +247,7 @@ class ControlPlane:
                     raise
 
     def _is_ready(self) -> bool:
-        """Whether it says so, and has made the namespace that much of a cluster is put into."""
+        """Whether it reports ready, and has created the namespace kube-system."""
         return self._answers("/readyz") and self._answers("/api/v1/namespaces/kube-system")
 
     def _answers(self, path: str) -> bool:
@@ -297,12 +297,12 @@ class ControlPlane:
         self._await_account()
 
     def _await_account(self) -> None:
-        """Wait until pods can be made in the namespace `default`: the controller manager has made its account."""
+        """Wait until pods can be created in the namespace `default`: its service account exists."""
         deadline = time.monotonic() + READY_SECONDS
         manager = self._daemons["kube-controller-manager"]
         while self.try_kubectl("get", "serviceaccount", "default").returncode != 0:
             if not manager.running or time.monotonic() > deadline:
-                raise SetupError(f"{manager.name} does not work; its log ends:\n{manager.last_words()}")
+                raise SetupError(f"{manager.name} creates no service account; its log ends:\n{manager.log_tail()}")
             time.sleep(RETRY_SECONDS)
 
 
@@ -311,7 +311,7 @@ _CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 
 
 def _runs_folder() -> Path:
-    """Where runs are: root's place, or one of the user's own, as none of this needs root."""
+    """The folder of runs: root's, or one of the user, as a control plane needs no root."""
     if os.geteuid() == 0:
         return RUNS_FOLDER
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -323,7 +323,7 @@ def _etcd_url(folder: Path) -> str:
 
 
 def _etcd_arguments(folder: Path) -> list[str]:
-    """etcd on sockets inside the folder, so that nobody else reaches it; what it holds may be lost in a crash."""
+    """Arguments for etcd on sockets in the folder, which no other user can reach; a crash may lose data."""
     peers = f"unix://{folder}/etcd-peers.sock"
     return [
         f"--data-dir={folder / 'etcd'}",

@@ -1,4 +1,4 @@
-"""A program that runs beside us until it is ended, with a log in the run folder."""
+"""Runs a program in the background, with a log in the run folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from romana_ovs_emulate.runs import Run
 
 END_SECONDS = 10.0
-"""How long it may take to end in good order, in seconds."""
+"""How long it may take to end on SIGTERM, in seconds."""
 LOG_LINES = 12
 
 
@@ -18,7 +18,7 @@ class Daemon:
     """One program of a run. `start` and `stop` (or `kill`) may alternate."""
 
     def __init__(self, run: Run, program: Path, *, niceness: int = 0) -> None:
-        """Nothing is started yet; `niceness` is how much the program gives way to others (nice(1))."""
+        """Nothing is started yet; `niceness` is that of nice(1)."""
         self.name = program.name
         self.log = run.folder / f"{program.name}.log"
         self._command = ["nice", "-n", str(niceness), str(program)] if niceness else [str(program)]
@@ -32,11 +32,11 @@ class Daemon:
 
     @property
     def running(self) -> bool:
-        """Whether its process is there."""
+        """Whether its process exists."""
         return self.pid is not None
 
     def start(self, arguments: Sequence[str]) -> None:
-        """Start it, out of reach of the terminal's Ctrl-C: whoever started it ends it."""
+        """Start it, in a session of its own, which the terminal's Ctrl-C does not reach."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, *arguments],
@@ -49,12 +49,12 @@ class Daemon:
         self._run.record(self._process.pid)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal (SIGSTOP, SIGCONT, ...); nothing when it does not run."""
+        """Send it a signal (SIGSTOP, SIGCONT, ...); does nothing when it does not run."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
     def stop(self) -> None:
-        """End it in good order, or at once when that takes too long. Idempotent."""
+        """Send SIGTERM, and SIGKILL when that takes too long. Idempotent."""
         self.signal(signal.SIGTERM)
         if self._process is not None:
             try:
@@ -63,12 +63,12 @@ class Daemon:
                 self.kill()
 
     def kill(self) -> None:
-        """End it at once. Idempotent."""
+        """Send SIGKILL and wait. Idempotent."""
         self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log."""
         try:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])

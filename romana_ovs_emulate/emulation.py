@@ -1,4 +1,4 @@
-"""A whole emulated cluster: nodes, fabric, controller, and the kubelet that follows it."""
+"""Runs an emulated cluster: nodes, fabric, controller, and a kubelet that runs the pods the controller reports."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from types import TracebackType
 from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.model.errors import RomanaError, SetupError
 from romana_ovs.model.objects import PodKey
-from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.controller import Controller, Event, Options, Programmed, State, controller_socket
 from romana_ovs_emulate.fabric import Fabric, join
+from romana_ovs_emulate.failures import RETRY_SECONDS, Failures
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
-from romana_ovs_emulate.pods import PodPlace, Pods, RunningPod
+from romana_ovs_emulate.pods import PodPlacement, Pods, RunningPod
 from romana_ovs_emulate.reporter import NoReporter, Reporter
 from romana_ovs_emulate.runs import Run, start_run
 from romana_ovs_emulate.system import ip_batch, require_machine
-from romana_ovs_emulate.troubles import RETRY_SECONDS, Troubles
 
 SETTLE_SECONDS = 60.0
-"""How long a cluster may take until every switch has what the manifests ask for, in seconds."""
+"""How long a cluster may take until every switch is up to date, in seconds."""
 PARALLEL = 4
-"""How many nodes start at once; more only compete for the processor."""
+"""How many nodes start at once; more would only compete for the processor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to emulate. `ports` (`80/tcp`) are served in every pod; `addresses` is the plan of all addresses.
 
-    `source` is a folder of manifests or, with `follows_api`, the kubeconfig of an API server. `count` is what the
-    controller is told as number of nodes, None when the source names them. `state_file` None: a fresh one that goes
-    with the run.
+    `source` is a folder of manifests or, with `follows_api`, the kubeconfig of an API server. `count` is the number of
+    nodes in the controller's settings, None when the source names them. `state_file` None: a new one, removed with the
+    run.
     """
 
     source: Path
@@ -51,7 +51,7 @@ class Plan:
 
 
 class Emulation:
-    """Context manager around an emulated cluster; what `listener` gets is called from another thread."""
+    """An emulated cluster, as a context manager; `listener` is called from another thread."""
 
     def __init__(
         self,
@@ -59,21 +59,22 @@ class Emulation:
         *,
         progress: Callable[[str], None] = lambda _: None,
         listener: Callable[[Event], None] = lambda _: None,
-        complain: Callable[[str], None] = lambda _: None,
+        on_error: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Nothing starts yet.
 
-        `progress` is told each step in a few words, `listener` every event, `complain` once of whatever goes wrong.
+        `progress` is called with each step in a few words, `listener` with every event, `on_error` once with each
+        failure.
         """
         self.plan = plan
         self.reporter: Reporter = NoReporter()
         self.nodes: Mapping[str, Node] = {}
         self._progress = progress
         self._listener = listener
-        self._complain = complain
-        self._told: frozenset[str] = frozenset()
+        self._on_error = on_error
+        self._reported: frozenset[str] = frozenset()
         self._retry: threading.Timer | None = None
-        self._unaddressed = Troubles()
+        self._address_failures = Failures()
         self._changed = threading.Condition()
         self._state = State()
         self._programmed: Programmed | None = None
@@ -90,7 +91,7 @@ class Emulation:
     def __enter__(self) -> Emulation:
         """Start everything; returns once nodes are up and the controller starts. Raises SetupError."""
         require_machine()
-        self._progress("clearing what dead runs left")
+        self._progress("removing what killed runs left behind")
         self._run = start_run()
         try:
             self._start(self._run)
@@ -129,7 +130,7 @@ class Emulation:
         if self._follower is not None:
             self._follower.join()
         with self._changed:
-            # From here on `refollow`, which others call when they like, has nothing to do.
+            # From here on `reconcile`, which other threads may call at any time, does nothing.
             self._pods = None
             if self._retry is not None:
                 self._retry.cancel()
@@ -142,7 +143,7 @@ class Emulation:
 
     @property
     def state(self) -> State:
-        """What the controller reported last."""
+        """The state that the controller reported last."""
         return self._state
 
     @property
@@ -151,12 +152,12 @@ class Emulation:
         return self._pods.running if self._pods is not None else {}
 
     @property
-    def troubles(self) -> tuple[str, ...]:
-        """What of the emulation itself fails: pods that cannot be started or filtered, nodes without address."""
+    def failures(self) -> tuple[str, ...]:
+        """Failures of the emulation itself: pods that cannot be started or filtered, nodes without address."""
         pods = self._pods
         failed = [*pods.failed.values(), *filter(None, [pods.unfiltered])] if pods is not None else []
         ended = [str(self._failure)] if self._failure is not None else []
-        return (*ended, *sorted([*self._unaddressed.reasons.values(), *failed]))
+        return (*ended, *sorted([*self._address_failures.reasons.values(), *failed]))
 
     def addresses(self) -> dict[PodKey, IPv4Address]:
         """The pods' addresses, as the controller reported them last."""
@@ -164,7 +165,7 @@ class Emulation:
 
     @property
     def node_addresses(self) -> Mapping[str, IPv4Address]:
-        """Every node's own address on its bridge, as far as it has been numbered."""
+        """The addresses that nodes have on their bridges so far."""
         return dict(self._addressed)
 
     @property
@@ -175,7 +176,7 @@ class Emulation:
         return self._controller
 
     def start_controller(self) -> None:
-        """Start the controller (again, after `stop_controller`)."""
+        """Start the controller, also again after `stop_controller`."""
         self._progress("starting the controller")
         self._state = State()
         self._programmed = None
@@ -187,7 +188,7 @@ class Emulation:
         self._follower.start()
 
     def stop_controller(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the controller (SIGKILL: without letting it notice) and nothing else: the data plane goes on."""
+        """End the controller by this signal, and nothing else: the data plane goes on."""
         self._ending = True
         self.controller.stop(number)
         if self._follower is not None:
@@ -200,7 +201,7 @@ class Emulation:
                 self._pods.serve(tuple(ports))
 
     def forget_sctp(self) -> None:
-        """Make every node's switch forget the SCTP associations that it tracks. Raises SetupError."""
+        """Flush SCTP from the connection tracking of every node's switch. Raises SetupError."""
         for node in self.nodes.values():
             node.ofctl("ct-flush", "ct_nw_proto=132")
 
@@ -223,13 +224,13 @@ class Emulation:
             raise SetupError("the change does not reach the switches")
         return self._programmed
 
-    def _await(self, condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+    def _await(self, condition: Callable[[], bool], seconds: float, problem: str) -> None:
         with self._changed:
             came = self._changed.wait_for(lambda: self._failure is not None or condition(), seconds)
             if self._failure is not None:
                 raise self._failure
             if not came:
-                raise SetupError(f"{complaint} within {seconds:.0f} s: {self._missing()}")
+                raise SetupError(f"{problem} within {seconds:.0f} s: {self._missing()}")
 
     @property
     def settled(self) -> bool:
@@ -245,7 +246,7 @@ class Emulation:
         """What is not there yet, in words."""
         state = self._state
         if state.generation < 0:
-            return f"the controller reports nothing; its log ends:\n{self.controller.last_words()}"
+            return f"the controller reports nothing; its log ends:\n{self.controller.log_tail()}"
         away = sorted(name for name, node in state.nodes.items() if not node.connected)
         behind = sorted(name for name, node in state.nodes.items() if node.synced_generation < state.generation)
         portless = sorted(key for key, pod in state.pods.items() if pod.port is None)
@@ -255,33 +256,33 @@ class Emulation:
             ("without a port", portless),
             ("problems", state.problems),
             ("refused", state.refused),
-            ("failing", self.troubles),
+            ("failing", self.failures),
         ]
         return "; ".join(f"{words}: {', '.join(names)}" for words, names in parts if names) or "nothing is missing now"
 
     def _follow(self) -> None:
-        """Be the kubelet of every node: follow what the controller reports, until it ends."""
+        """Act as the kubelet of every node: follow the controller's events, until it ends."""
         try:
             for event in self.controller.events():
-                self._take(event)
+                self._on_event(event)
                 self._listener(event)
             if not self._ending:
-                raise SetupError(f"the controller ended; its log ends:\n{self.controller.last_words()}")
+                raise SetupError(f"the controller ended; its log ends:\n{self.controller.log_tail()}")
         except RomanaError as error:
             with self._changed:
                 if not self._ending:
                     self._failure = error
                 self._changed.notify_all()
-            self._tell_troubles()
+            self._report_failures()
 
-    def _tell_troubles(self) -> None:
-        """Complain of what fails and was not complained of yet."""
-        troubles = frozenset(self.troubles)
-        for sentence in sorted(troubles - self._told):
-            self._complain(sentence)
-        self._told = troubles
+    def _report_failures(self) -> None:
+        """Report failures that have not been reported yet."""
+        failures = frozenset(self.failures)
+        for sentence in sorted(failures - self._reported):
+            self._on_error(sentence)
+        self._reported = failures
 
-    def _take(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         with self._changed:
             if isinstance(event, State):
                 self._state = event
@@ -290,10 +291,10 @@ class Emulation:
             elif isinstance(event, Programmed):
                 self._programmed = event
             self._changed.notify_all()
-        self._tell_troubles()
+        self._report_failures()
 
     def _follow_pods(self) -> None:
-        """Run what the controller reports. One that has just started does not know all yet: no pod ends by that."""
+        """Run the pods that the controller reports. None ends while a new controller still lists its sources."""
         if self._pods is None:
             return
         nodes = self._state.nodes
@@ -301,15 +302,15 @@ class Emulation:
             nodes.keys() >= self.nodes.keys() and all(node.synced_generation >= 0 for node in nodes.values())
         )
         kept = {} if self._listed else {key: pod.place for key, pod in self._pods.running.items()}
-        kept = {key: place for key, place in kept.items() if not self.reporter.ending(key, place.uid)}
-        self._pods.follow({**kept, **self._places()}.values())
+        kept = {key: place for key, place in kept.items() if not self.reporter.is_terminating(key, place.uid)}
+        self._pods.reconcile({**kept, **self._places()}.values())
         ports = {key for key, pod in self._state.pods.items() if pod.port is not None}
-        self.reporter.ran({key: pod.place for key, pod in self._pods.running.items() if key in ports})
-        self.reporter.failed(self._pods.failed)
-        self._try_again(bool(self._pods.failed))
+        self.reporter.report_running({key: pod.place for key, pod in self._pods.running.items() if key in ports})
+        self.reporter.report_failed(self._pods.failed)
+        self._schedule_retry(bool(self._pods.failed))
 
-    def _try_again(self, wanted: bool) -> None:
-        """See to it that what failed is tried again, even if the controller has nothing more to tell."""
+    def _schedule_retry(self, wanted: bool) -> None:
+        """Retry what failed after a while, even if no further event comes."""
         if wanted and (self._retry is None or not self._retry.is_alive()):
             self._retry = threading.Timer(RETRY_SECONDS, self._retry_now)
             self._retry.daemon = True
@@ -318,41 +319,41 @@ class Emulation:
     def _retry_now(self) -> None:
         with self._changed:
             self._retry = None
-        self.refollow()
+        self.reconcile()
 
-    def refollow(self) -> None:
-        """Run what is to run, again: what the reporter says of the pods' end may be another, or what failed works."""
+    def reconcile(self) -> None:
+        """Start and end pods as is due now: pods may be terminating, or failures due for a retry."""
         with self._changed:
             self._follow_pods()
             self._changed.notify_all()
-        self._tell_troubles()
+        self._report_failures()
 
-    def _places(self) -> dict[PodKey, PodPlace]:
+    def _places(self) -> dict[PodKey, PodPlacement]:
         return {
-            key: PodPlace(key, pod.node, pod.address, pod.mac, pod.uid)
+            key: PodPlacement(key, pod.node, pod.address, pod.mac, pod.uid)
             for key, pod in self._state.pods.items()
-            if pod.node in self.nodes and not self.reporter.ending(key, pod.uid)
+            if pod.node in self.nodes and not self.reporter.is_terminating(key, pod.uid)
         }
 
     def _address_nodes(self) -> None:
-        """Give every node its own address on its bridge, once the controller has numbered it."""
+        """Give each node its address on its bridge, once the controller reports it."""
         for name, node in self.nodes.items():
             state = self._state.nodes.get(name)
             if name in self._addressed or state is None or not state.address:
                 continue
-            if not self._unaddressed.due(name, state.address):
+            if not self._address_failures.due(name, state.address):
                 continue
             try:
                 _address_node(node, IPv4Address(state.address), self.plan)
             except SetupError as error:
-                self._unaddressed.failed(name, state.address, f"node {name} cannot be given its address: {error}")
+                self._address_failures.record(name, state.address, f"node {name} cannot be given its address: {error}")
             else:
                 self._addressed[name] = IPv4Address(state.address)
-                self._unaddressed.over(name)
+                self._address_failures.clear(name)
 
 
 def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
-    """Put the node itself on its bridge's own port, all pods on-link."""
+    """Put the node's address on its bridge's local port, with all pods on-link."""
     mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in address.packed)
     node.vsctl(
         "set",

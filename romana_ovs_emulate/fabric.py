@@ -1,8 +1,8 @@
-"""How emulated nodes are joined: plain links in a line, or tunnels over an underlay of their own.
+"""Joins emulated nodes: by plain links in a line, or by tunnels over an underlay network.
 
 Tunnels of the userspace datapath need the underlay address on another bridge of the same Open vSwitch
-instance (docs.openvswitch.org, "Userspace tunneling"): `br-phy`, which stands for the node's network card.
-The underlay's switch is a Linux bridge in a namespace of its own; it stands for the data centre.
+instance (docs.openvswitch.org, "Userspace tunneling"): `br-phy`, in place of the node's network card.
+The underlay's switch is a Linux bridge in a namespace of its own, in place of the data centre's network.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from romana_ovs_emulate.system import ip_batch
 
 TUNNEL_PORT = "tunnel"
 TUNNEL_KEY = 7
-"""The virtual network number of our tunnels; any one number does, both ends only have to agree."""
+"""The VNI of all tunnels; both ends must have the same."""
 PLAIN_MTU = 1500
 TUNNEL_MTU = 1450
-"""What is left of 1500 bytes for a pod behind VXLAN (50 bytes) or Geneve without options (50 bytes)."""
+"""1500 bytes less the headers of VXLAN (50 bytes) or Geneve without options (50 bytes)."""
 
 
 class Fabric(Enum):
@@ -38,22 +38,22 @@ class Fabric(Enum):
         return PLAIN_MTU if self is Fabric.LINK else TUNNEL_MTU
 
 
-def join(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
+def join(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
     """Join running nodes. Raises SetupError."""
     if fabric is Fabric.LINK:
         for left, right in zip(nodes, nodes[1:], strict=False):
             _link(left, right)
     else:
-        _tunnels(emulation, nodes, fabric)
+        _tunnels(run, nodes, fabric)
 
 
 def underlay_address(index: int) -> IPv4Address:
-    """The address that the node at `index` (from 0) tunnels from."""
+    """The local tunnel address of the node at `index` (from 0)."""
     return UNDERLAY[index + 1]
 
 
 def _link(left: Node, right: Node) -> None:
-    """A cable between two bridges; each end names the node at its other end."""
+    """Join two bridges by a veth pair; each end names the node at the other end."""
     ends = ((left, _link_name(right)), (right, _link_name(left)))
     (_, here), (_, there) = ends
     ip_batch([f"link add {here} netns {left.netns} type veth peer name {there} netns {right.netns}"])
@@ -63,18 +63,18 @@ def _link(left: Node, right: Node) -> None:
 
 
 def _link_name(other: Node) -> str:
-    """The name of the interface that leads to `other`: at most 15 characters, unique inside a node."""
+    """The name of the interface that leads to `other`: at most 15 characters, unique on a node."""
     return f"to-{other.name}" if len(other.name) <= 12 else f"to-{hash_of(other.name)}"
 
 
 def hash_of(name: str) -> str:
-    """Eight hexadecimal digits that stand for a name, the same in every run (for interface names)."""
+    """A hash of a name as eight hexadecimal digits, the same in every run (for interface names)."""
     return f"{zlib.crc32(name.encode()):08x}"
 
 
-def _tunnels(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
-    switch = emulation.netns("underlay")
-    emulation.make(
+def _tunnels(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
+    switch = run.netns("underlay")
+    run.make(
         [
             f"netns add {switch}",
             *(
@@ -107,11 +107,11 @@ def _tunnels(emulation: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
             # With options:local_ip it would look up a route to that, too, which cannot be added by hand.
             f"external_ids:{TUNNEL_ID}={underlay_address(index)}",
         )
-    _acquaint(nodes)
+    _set_neighbours(nodes)
 
 
 def _uplink(node: Node, address: IPv4Address) -> None:
-    """Give the node its underlay address, on a bridge that Open vSwitch itself can route tunnels to."""
+    """Give the node its underlay address, on a bridge to which Open vSwitch can route tunnels."""
     ip_batch(["link set eth0 up"], netns=node.netns)
     node.vsctl(
         "add-br",
@@ -133,8 +133,8 @@ def _uplink(node: Node, address: IPv4Address) -> None:
     node.route_underlay()
 
 
-def _acquaint(nodes: Sequence[Node]) -> None:
-    """Tell every node the others' underlay MACs, so that no first packet is lost to an ARP query."""
+def _set_neighbours(nodes: Sequence[Node]) -> None:
+    """Set the underlay MACs of all other nodes on each node, so that no first packet is lost to an ARP query."""
     for index, node in enumerate(nodes):
         for other in range(len(nodes)):
             if other != index:

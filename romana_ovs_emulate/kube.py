@@ -1,4 +1,4 @@
-"""`make kube`: a control plane with what etc/kubernetes holds, until Ctrl-C (`python -m romana_ovs_emulate.kube`)."""
+"""Runs a control plane with the objects of etc/kubernetes until Ctrl-C (`make kube`)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INTERRUPTED = 130
 
 
 def manifests_folder() -> Path:
-    """Our manifests for Kubernetes. Raises SetupError when the installation lacks them."""
+    """The folder of the manifests for Kubernetes. Raises SetupError when it is missing."""
     return data_file("kubernetes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until a signal ends it: 0, or 2 after a sentence about what is missing."""
+    """Run until a signal comes: 0, or 2 after an error message."""
     parser = argparse.ArgumentParser(prog="make kube", description="A Kubernetes control plane to try things on.")
     parser.add_argument("--controllers", action="store_true", help="kube-controller-manager and kube-scheduler too")
     parser.add_argument("--address", default=LOOPBACK, help="what the API server listens on (default %(default)s)")
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        _stay(ControlPlane(address=args.address, controllers=args.controllers, progress=_say))
+        _stay(ControlPlane(address=args.address, controllers=args.controllers, progress=_print))
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,21 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stay(plane: ControlPlane) -> None:
     began = time.monotonic()
-    _say("Starting etcd and kube-apiserver ...")
+    _print("Starting etcd and kube-apiserver ...")
     with plane:
         folder = manifests_folder()
         plane.apply(folder)
-        _say(f"Kubernetes is ready after {time.monotonic() - began:.1f} s at {plane.url}, with what is in {folder}.")
-        _say(f"Its kubeconfig: {plane.kubeconfig}")
-        _say(f"Try: {plane.kubectl_path} --kubeconfig {plane.kubeconfig} get crd")
-        _say("Ctrl-C ends it and removes everything.")
+        _print(
+            f"Kubernetes is ready after {time.monotonic() - began:.1f} s at {plane.url}, with the objects of {folder}."
+        )
+        _print(f"Its kubeconfig: {plane.kubeconfig}")
+        _print(f"Try: {plane.kubectl_path} --kubeconfig {plane.kubeconfig} get crd")
+        _print("Ctrl-C ends it and removes everything.")
         try:
             signal.pause()
         except KeyboardInterrupt:
-            _say("Ending.")
+            _print("Ending.")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 

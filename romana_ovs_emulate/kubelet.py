@@ -1,4 +1,4 @@
-"""The kubelets of emulated nodes, as an API server sees them: nodes that are ready, pods that run or have ended."""
+"""Acts as the kubelets of emulated nodes towards an API server: registers nodes, reports the status of pods."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from romana_ovs_emulate.kubelet_objects import (
     unready,
 )
 from romana_ovs_emulate.nodes import Node
-from romana_ovs_emulate.pods import PodPlace
+from romana_ovs_emulate.pods import PodPlacement
 from romana_ovs_emulate.runs import Run, is_live
 
 HEARTBEAT_SECONDS = 10.0
-"""How often nodes show that they live."""
+"""How often nodes renew their Lease and condition Ready, in seconds."""
 RETRY_SECONDS = 1.0
-"""Until what the API server did not take is tried again."""
+"""How long until what the API server refused is tried again, in seconds."""
 FINISHED = ("Succeeded", "Failed")
 MERGE = "application/merge-patch+json"
 NODES = "/api/v1/nodes"
@@ -39,36 +39,41 @@ Object = Mapping[str, Any]
 
 
 class Kubelet:
-    """Reports for the nodes of one emulation, from any thread; a `reporter.Reporter`.
+    """Reports for the nodes of one emulation; its methods may be called from any thread. A `reporter.Reporter`.
 
-    `addresses` are the nodes' InternalIPs, by name, as far as they have any. `complain` is told, once, what the API
-    server does not take; `ended` is called when other pods are to end than before.
+    `addresses` are the nodes' InternalIPs, by name, as far as they have any. `on_error` is called once with each error
+    of the API server, `on_terminating` whenever further pods are terminating.
     """
 
     def __init__(
-        self, api: Api, *, addresses: Mapping[str, str], complain: Callable[[str], None], ended: Callable[[], None]
+        self,
+        api: Api,
+        *,
+        addresses: Mapping[str, str],
+        on_error: Callable[[str], None],
+        on_terminating: Callable[[], None],
     ) -> None:
         self._api = api
         self._addresses = addresses
-        self._complain = complain
-        self._ended = ended
-        self._complaint = ""
+        self._on_error = on_error
+        self._on_terminating = on_terminating
+        self._last_error = ""
         self._changed = threading.Condition()
         self._dirty = False
         self._closing = False
         self._nodes: tuple[str, ...] = ()
         self._pods: Mapping[PodKey, Object] = {}
-        self._running: Mapping[PodKey, PodPlace] = {}
+        self._running: Mapping[PodKey, PodPlacement] = {}
         self._failed: Mapping[PodKey, str] = {}
         self._registered: list[str] = []
-        self._announced: dict[str, str] = {}
-        """The address that was reported last, by the uid of the pod."""
-        self._told_why: dict[str, str] = {}
-        """Why a pod cannot be started, as it was reported last, by its uid."""
+        self._reported_addresses: dict[str, str] = {}
+        """The address that was reported last, by UID of the pod."""
+        self._reported_failures: dict[str, str] = {}
+        """Why a pod cannot be started, as reported last, by UID of the pod."""
         self._reporter = threading.Thread(target=self._report, name="kubelet-reports", daemon=True)
 
     def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
-        """Register the nodes of `run`, and report from now on. Raises SetupError, with none of them registered."""
+        """Register the nodes of `run` and start to report. Raises SetupError, with none of them registered."""
         self._nodes = tuple(nodes)
         try:
             for name in nodes:
@@ -82,7 +87,7 @@ class Kubelet:
         self._reporter.start()
 
     def close(self) -> None:
-        """Report no more, and take the nodes away. Idempotent."""
+        """Stop reporting, and delete the nodes. Idempotent."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -90,37 +95,37 @@ class Kubelet:
             self._reporter.join()
         self._unregister()
 
-    def take(self, pods: Mapping[PodKey, Object]) -> None:
-        """These are the pods that the API server has now."""
+    def on_pods(self, pods: Mapping[PodKey, Object]) -> None:
+        """Note the pods that the API server has now."""
         with self._changed:
-            before = {key for key, pod in self._pods.items() if _ends(pod)}
+            before = {key for key, pod in self._pods.items() if _is_terminating(pod)}
             self._pods = pods
-            self._touch()
-        if {key for key, pod in pods.items() if _ends(pod)} - before:
-            self._ended()
+            self._mark_dirty()
+        if {key for key, pod in pods.items() if _is_terminating(pod)} - before:
+            self._on_terminating()
 
-    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
-        """These pods run now, with their ports on their bridges."""
+    def report_running(self, running: Mapping[PodKey, PodPlacement]) -> None:
+        """Report that these pods run, with their ports on their bridges."""
         with self._changed:
             self._running = dict(running)
-            self._touch()
+            self._mark_dirty()
 
-    def failed(self, reasons: Mapping[PodKey, str]) -> None:
-        """These pods, and no others, cannot be started, and why."""
+    def report_failed(self, reasons: Mapping[PodKey, str]) -> None:
+        """Report that these pods, and no others, cannot be started, and why."""
         with self._changed:
             if reasons != self._failed:
                 self._failed = dict(reasons)
-                self._touch()
+                self._mark_dirty()
 
-    def ending(self, key: PodKey, uid: str = "") -> bool:
-        """Whether the pod of this UID (empty: whichever has the name) is to end: the API server waits for its kubelet.
+    def is_terminating(self, key: PodKey, uid: str = "") -> bool:
+        """Whether the pod of this UID (empty: whichever has the name) is terminating: its kubelet has to end it.
 
-        One that is another by now has ended already.
+        False when another pod has the name by now.
         """
         pod = self._pods.get(key)
-        return pod is not None and same_uid(uid, pod["metadata"]["uid"]) and _ends(pod)
+        return pod is not None and same_uid(uid, pod["metadata"]["uid"]) and _is_terminating(pod)
 
-    def _touch(self) -> None:
+    def _mark_dirty(self) -> None:
         self._dirty = True
         self._changed.notify_all()
 
@@ -128,17 +133,17 @@ class Kubelet:
         try:
             self._api.request("POST", NODES, body=node_object(name, run))
         except ConflictError:
-            there = self._api.request("GET", f"{NODES}/{name}").json()
-            owner = there["metadata"].get("labels", {}).get(EMULATED)
+            node = self._api.request("GET", f"{NODES}/{name}").json()
+            owner = node["metadata"].get("labels", {}).get(EMULATED)
             if owner is None:
-                raise SetupError(f"the cluster has a node {name} already, and no emulated one") from None
+                raise SetupError(f"the cluster has a node {name} already, which is not an emulated one") from None
             if owner != run and is_live(owner):
-                raise SetupError(f"node {name} belongs to the emulation {owner}, which goes on") from None
+                raise SetupError(f"node {name} belongs to the emulation {owner}, which is running") from None
             self._api.request(
                 "PATCH", f"{NODES}/{name}", body={"metadata": {"labels": {EMULATED: run}}}, content_type=MERGE
             )
         self._registered.append(name)
-        self._beat(name)
+        self._heartbeat(name)
 
     def _unregister(self) -> None:
         for name in self._registered:
@@ -148,97 +153,97 @@ class Kubelet:
                 self._api.request("DELETE", f"{NODE_LEASES}/{name}")
         self._registered.clear()
 
-    def _beat(self, name: str) -> None:
-        """Say that a node lives."""
+    def _heartbeat(self, name: str) -> None:
+        """Renew the status and the Lease of a node."""
         status = node_status(name, self._addresses.get(name), _now())
         self._api.request("PATCH", f"{NODES}/{name}/status", body={"status": status}, content_type=MERGE)
         lease = node_lease(name, _now(micro=True))
         try:
             self._api.request("PATCH", f"{NODE_LEASES}/{name}", body={"spec": lease["spec"]}, content_type=MERGE)
         except MissingError:
-            # The API server makes that namespace by itself, a moment after its start.
+            # The API server creates that namespace itself, shortly after its start.
             with suppress(MissingError):
                 self._api.request("POST", NODE_LEASES, body=lease)
 
     def _report(self) -> None:
-        """Until the end: what is due whenever something changed, and a heartbeat now and then."""
-        beaten = time.monotonic()
+        """Send what is due whenever something changes, and heartbeats, until `close`."""
+        last_beat = time.monotonic()
         while True:
             with self._changed:
-                left = max(0.0, beaten + HEARTBEAT_SECONDS - time.monotonic())
+                left = max(0.0, last_beat + HEARTBEAT_SECONDS - time.monotonic())
                 self._changed.wait_for(lambda: self._dirty or self._closing, left)
                 if self._closing:
                     return
                 self._dirty = False
                 due = list(self._due())
-            failed = [error for work in due if (error := _attempt(work)) is not None]
-            if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
-                beaten = time.monotonic()
-                failed += [error for name in self._nodes if (error := _attempt(partial(self._beat, name)))]
-            self._tell(failed)
+            failed = [error for work in due if (error := _error_of(work)) is not None]
+            if time.monotonic() - last_beat >= HEARTBEAT_SECONDS:
+                last_beat = time.monotonic()
+                failed += [error for name in self._nodes if (error := _error_of(partial(self._heartbeat, name)))]
+            self._note_errors(failed)
 
-    def _tell(self, failed: Sequence[ApiError]) -> None:
-        """Complain once of what goes wrong, and have it tried again."""
+    def _note_errors(self, failed: Sequence[ApiError]) -> None:
+        """Report an error once, and retry after RETRY_SECONDS."""
         text = str(failed[0]) if failed else ""
-        if text and text != self._complaint:
-            self._complain(f"the API server does not take what the nodes report: {text}")
-        self._complaint = text
+        if text and text != self._last_error:
+            self._on_error(f"the API server refuses what nodes report: {text}")
+        self._last_error = text
         if text:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, RETRY_SECONDS)
                 self._dirty = True
 
     def _due(self) -> Iterator[Callable[[], None]]:
-        """What the API server has yet to be told."""
+        """The requests that the API server has yet to get."""
         for key, pod in self._pods.items():
             place, uid = self._running.get(key), pod["metadata"]["uid"]
-            another = place is not None and not same_uid(place.uid, uid)
+            is_another = place is not None and not same_uid(place.uid, uid)
             if pod["spec"].get("nodeName") not in self._nodes:
                 continue
-            if _ends(pod):
+            if _is_terminating(pod):
                 if place is None:
-                    yield partial(self._bury, pod)
-            elif key in self._failed and self._told_why.get(uid) != self._failed[key]:
-                yield partial(self._excuse, pod, self._failed[key])
-            elif place is not None and not another and not self._told(pod, place):
-                yield partial(self._announce, pod, place)
+                    yield partial(self._delete_pod, pod)
+            elif key in self._failed and self._reported_failures.get(uid) != self._failed[key]:
+                yield partial(self._report_unready, pod, self._failed[key])
+            elif place is not None and not is_another and not self._is_reported(pod, place):
+                yield partial(self._report_running, pod, place)
 
-    def _told(self, pod: Object, place: PodPlace) -> bool:
-        """Whether there is nothing to say of a pod that runs; one that has finished never runs again."""
+    def _is_reported(self, pod: Object, place: PodPlacement) -> bool:
+        """Whether the status of a pod that runs is up to date. A pod that has finished never runs again."""
         status = pod.get("status", {})
         known = status.get("phase") == "Running" and status.get("podIP") == place.address
         finished = status.get("phase") in FINISHED
-        if pod["metadata"]["uid"] in self._told_why and not finished:
+        if pod["metadata"]["uid"] in self._reported_failures and not finished:
             return False
-        return known or finished or self._announced.get(pod["metadata"]["uid"]) == place.address
+        return known or finished or self._reported_addresses.get(pod["metadata"]["uid"]) == place.address
 
-    def _announce(self, pod: Object, place: PodPlace) -> None:
+    def _report_running(self, pod: Object, place: PodPlacement) -> None:
         status = pod_status(pod, address=place.address, host=self._addresses.get(place.node), now=_now())
         body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
-        with suppress(MissingError, ConflictError):  # gone, or another of the same name: the next change tells
+        with suppress(MissingError, ConflictError):  # gone, or another pod of the same name: a watch event follows
             self._api.request("PATCH", f"{_path(pod)}/status", body=body, content_type=MERGE)
-        self._announced[pod["metadata"]["uid"]] = place.address
-        self._told_why.pop(pod["metadata"]["uid"], None)
+        self._reported_addresses[pod["metadata"]["uid"]] = place.address
+        self._reported_failures.pop(pod["metadata"]["uid"], None)
 
-    def _excuse(self, pod: Object, reason: str) -> None:
-        """A pod that cannot be started stays what it is, and is not ready."""
+    def _report_unready(self, pod: Object, reason: str) -> None:
+        """Report a pod that cannot be started as not ready, with its phase unchanged."""
         uid, phase = pod["metadata"]["uid"], pod.get("status", {}).get("phase")
         status = {"phase": phase or "Pending", "conditions": [unready(_now(), reason)]}
         with suppress(MissingError, ConflictError):
             body = {"metadata": {"uid": uid}, "status": status}
             self._api.request("PATCH", f"{_path(pod)}/status", body=body, content_type=MERGE)
-        self._told_why[uid] = reason
+        self._reported_failures[uid] = reason
 
-    def _bury(self, pod: Object) -> None:
-        """A pod that had to end has: now the API server may forget it."""
+    def _delete_pod(self, pod: Object) -> None:
+        """Delete a terminating pod that has ended."""
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
         with suppress(MissingError, ConflictError):
             self._api.request("DELETE", _path(pod), body=body)
-        self._announced.pop(pod["metadata"]["uid"], None)
-        self._told_why.pop(pod["metadata"]["uid"], None)
+        self._reported_addresses.pop(pod["metadata"]["uid"], None)
+        self._reported_failures.pop(pod["metadata"]["uid"], None)
 
 
-def _attempt(work: Callable[[], None]) -> ApiError | None:
+def _error_of(work: Callable[[], None]) -> ApiError | None:
     try:
         work()
     except ApiError as error:
@@ -246,7 +251,7 @@ def _attempt(work: Callable[[], None]) -> ApiError | None:
     return None
 
 
-def _ends(pod: Object) -> bool:
+def _is_terminating(pod: Object) -> bool:
     return pod["metadata"].get("deletionTimestamp") is not None
 
 

@@ -1,4 +1,4 @@
-"""What a kubelet tells the API server of its node and pods, as plain objects of the API.
+"""Builds the objects by which a kubelet reports its node and pods to the API server.
 
 Sources: Kubernetes core/v1 Node, NodeStatus and PodStatus; coordination.k8s.io/v1 Lease.
 """
@@ -11,13 +11,13 @@ from typing import Any
 from romana_ovs import __version__
 
 EMULATED = "romana.io/emulated"
-"""Label of a Node that is an emulated one; its value is the id of the run that it belongs to."""
+"""Label of an emulated Node; its value is the id of the run that it belongs to."""
 LEASES = "kube-node-lease"
-"""Namespace of the Leases by which nodes show that they live."""
+"""Namespace of the Leases that nodes renew."""
 LEASE_SECONDS = 40
-"""How long a node counts as alive after it last said so, as kubelets have it."""
+"""How long a node counts as alive after it last renewed its Lease, in seconds; the default of kubelets."""
 CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"}
-"""What the scheduler is told, so that it never runs out: emulated pods weigh next to nothing."""
+"""The capacity of a node, so large that the scheduler never runs out: emulated pods need next to nothing."""
 READY = "KubeletReady"
 
 Object = Mapping[str, Any]
@@ -56,7 +56,7 @@ def node_status(name: str, address: str | None, now: str) -> dict[str, Any]:
 
 
 def node_lease(name: str, now: str) -> dict[str, Any]:
-    """The Lease by which a node shows that it lives; `now` with microseconds."""
+    """The Lease of a node; `now` with microseconds."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",

@@ -1,9 +1,9 @@
-"""Emulated nodes: one private Open vSwitch instance each, in a network namespace of its own.
+"""Starts emulated nodes: each is a private Open vSwitch instance in a network namespace of its own.
 
 The OpenFlow channel crosses namespaces over a unix socket. Open vSwitch connects only to sockets in its own
 run directory ("due to possibility for remote exploit"), but follows a symbolic link in there, whether the
 controller is given as `unix:<rundir>/controller.sock` or as `unix:controller.sock` (seen on 3.1.0). So each
-node's run directory holds a link to the one socket on which the controller listens; the link may dangle
+node's run directory holds a link to the one socket on which the controller listens; its target may be missing
 until the controller is up. Nothing of a node is in the machine's own namespace.
 """
 
@@ -24,17 +24,17 @@ BRIDGE = "br-int"
 UNDERLAY_BRIDGE = "br-phy"
 """The bridge on which a node has its underlay address, where the fabric has tunnels."""
 UNDERLAY = IPv4Network("172.31.0.0/16")
-"""The addresses that tunnels end at."""
+"""The range of tunnel addresses."""
 VSCTL_SECONDS = 20
 NICENESS = -5
 """The priority of an emulated node's switch, as nice(1) counts."""
 BACKOFF_MS = 1000
-"""The longest that a bridge waits before it tries the controller again, in milliseconds."""
+"""The longest that a bridge waits before it connects to the controller again, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One emulated node; `start_node` makes it."""
+    """One emulated node; `start_node` starts it."""
 
     name: str
     netns: str
@@ -58,7 +58,7 @@ class Node:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment that keeps Open vSwitch's programs inside this node's folder."""
+        """The environment by which Open vSwitch's programs use this node's folder."""
         folder = str(self.folder)
         return {"OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder}
 
@@ -84,17 +84,17 @@ class Node:
         return int((self.folder / "ovs-vswitchd.pid").read_text())
 
     def start_switch(self) -> None:
-        """Start ovs-vswitchd (again, after it was killed); returns when it serves. Raises SetupError."""
+        """Start ovs-vswitchd, also again after it was killed; returns when it serves. Raises SetupError."""
         # The userspace datapath looks up the routes of tunnels by itself. It reads the kernel's anew whenever a link
-        # changes, so with every pod, and has none for 5 to 15 ms: what tunnels carry meanwhile is lost (seen with Open
-        # vSwitch 3.1.0). So it does not follow the kernel's routes, and is told the one that it needs.
-        # On a real node the kernel forwards, which nothing that runs beside it keeps waiting.
+        # changes, so with every pod, and has none for 5 to 15 ms: tunnelled packets are lost meanwhile (seen with Open
+        # vSwitch 3.1.0). So it does not follow the kernel's routes, and gets the one that it needs.
+        # A real node has the kernel datapath, which no other process delays.
         self._daemon("ovs-vswitchd", self.ovsdb, "--disable-system-route", before=("nice", "-n", str(NICENESS)))
         if UNDERLAY_BRIDGE in self.vsctl("--no-wait", "list-br").split():
             self.route_underlay()
 
     def route_underlay(self) -> None:
-        """Tell its switch where the other ends of tunnels are. Raises SetupError."""
+        """Add the route to the other ends of tunnels to its switch. Raises SetupError."""
         self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE)
 
     def _daemon(self, program: str, *arguments: str, before: Sequence[str] = ()) -> None:
@@ -113,16 +113,16 @@ class Node:
         self.run.record(int(pidfile.read_text()))
 
 
-def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
-    """A running node with its empty bridge, secure and out-of-band from the transaction that creates it.
+def start_node(owner: Run, name: str, *, controller: Path) -> Node:
+    """Start a node with an empty bridge, which is secure and out-of-band from the transaction that creates it.
 
     `controller` is the socket that the controller listens on, now or later. Raises SetupError.
     """
-    node = Node(name, emulation.netns(name), emulation.folder / short(name), emulation)
+    node = Node(name, owner.netns(name), owner.folder / short(name), owner)
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
-    emulation.make([f"netns add {node.netns}"])
-    ip_batch(["link set lo up", *_deaf_to_ports()], netns=node.netns)
+    owner.make([f"netns add {node.netns}"])
+    ip_batch(["link set lo up", *_rules_to_ignore_ports()], netns=node.netns)
     database = str(node.folder / "conf.db")
     run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])
     node._daemon("ovsdb-server", database, f"--remote=p{node.ovsdb}")
@@ -132,11 +132,11 @@ def start_node(emulation: Run, name: str, *, controller: Path) -> Node:
     return node
 
 
-def _deaf_to_ports() -> list[str]:
-    """The `ip` commands that make the node hear its bridges only, never their ports.
+def _rules_to_ignore_ports() -> list[str]:
+    """The `ip` commands by which the node's kernel accepts packets on its bridges only, not on their ports.
 
-    The userspace datapath reads what comes in at a port beside the kernel, which gets it too and would answer
-    ARP and more for the node's own addresses: pods would reach their node, and be reached, past the bridge.
+    With the userspace datapath the kernel, too, receives what comes in at a port. It would answer ARP and more for the
+    node's own addresses: pods and their node would reach each other past the bridge.
     """
     bridges = ("lo", BRIDGE, UNDERLAY_BRIDGE)
     return [
@@ -146,11 +146,11 @@ def _deaf_to_ports() -> list[str]:
 
 
 def bridge_commands(node: str, target: str) -> list[str]:
-    """The `ovs-vsctl` words that make a node's bridge in one transaction.
+    """The `ovs-vsctl` arguments that create a node's bridge in one transaction.
 
-    Secure, so that it never forwards by itself, and out-of-band, so that no hidden flows
-    stand before ours (vswitchd.conf.db(5)). The datapath id is given, as otherwise it follows the bridge's MAC,
-    which is set once the node has an address: the switch would leave and come back as another.
+    Secure, so that it never forwards without flows, and out-of-band, so that no hidden flows precede ours
+    (vswitchd.conf.db(5)). The datapath id is set, as otherwise it follows the bridge's MAC, which changes once the node
+    has an address: the switch would reconnect as another one.
     """
     return [
         "add-br",

@@ -1,4 +1,4 @@
-"""Keys, certificates and kubeconfigs of an emulated control plane: short-lived, in a folder that nobody else reads.
+"""Makes keys, certificates and kubeconfigs of a control plane: short-lived, in a folder that only its owner reads.
 
 Source: https://kubernetes.io/docs/setup/best-practices/certificates/
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from romana_ovs_emulate.system import run
 
 DAYS = 7
-"""How long certificates are good for. An emulated control plane rarely lives a day."""
+"""How long certificates are valid, in days; a control plane here rarely runs for a day."""
 CURVE = "prime256v1"
 
 

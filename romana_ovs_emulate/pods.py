@@ -1,4 +1,4 @@
-"""Pods as the kubelet of an emulated node makes them: namespace, cable, address, servers, bridge port."""
+"""Starts and ends emulated pods: network namespace, veth pair, address, agent, bridge port."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from romana_ovs.model.bridge import POD_ID, POD_UID
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
-from romana_ovs_emulate.agents import Agent, Zygote
+from romana_ovs_emulate.agent_client import AgentClient, Zygote
+from romana_ovs_emulate.failures import Failures
 from romana_ovs_emulate.nodes import BRIDGE, VSCTL_SECONDS, Node
 from romana_ovs_emulate.runs import Run
-from romana_ovs_emulate.system import ip_batch, within
-from romana_ovs_emulate.troubles import Troubles
+from romana_ovs_emulate.system import in_netns, ip_batch
 
 INTERFACE = "eth0"
 HUNG_SECONDS = VSCTL_SECONDS / 2
-"""From then on what failed has hung, as a switch that is away: it would with each of the pods, one after the other."""
+"""A start that fails after this time has hung, as when a switch is down: pods are then not started one by one."""
 PORT_NAME_LENGTH = 15
 """The longest interface name that Linux takes (IFNAMSIZ less the final zero)."""
 
 
 @dataclass(frozen=True, slots=True)
-class PodPlace:
-    """What the controller says of a pod: its node's name, IPv4 address, MAC, and UID (empty when it has none)."""
+class PodPlacement:
+    """Where the controller places a pod: its node's name, IPv4 address, MAC, and UID (empty when it has none)."""
 
     pod: PodKey
     node: str
@@ -41,16 +41,16 @@ class PodPlace:
 
 @dataclass(frozen=True, slots=True)
 class RunningPod:
-    """A pod that runs here: where, in which namespace, behind which bridge port, and its process."""
+    """A pod that runs: its placement, network namespace, bridge port and agent."""
 
-    place: PodPlace
+    place: PodPlacement
     netns: str
     port: str
-    agent: Agent
+    agent: AgentClient
 
 
 class Pods:
-    """All running pods of one emulation. Not for use by several threads at once."""
+    """All running pods of one emulation. Not thread-safe."""
 
     def __init__(self, run: Run, nodes: Mapping[str, Node], zygote: Zygote, *, mtu: int) -> None:
         self._run = run
@@ -60,7 +60,7 @@ class Pods:
         self._numbers = count(1)
         self._running: dict[PodKey, RunningPod] = {}
         self._served: tuple[str, ...] = ()
-        self._troubles = Troubles()
+        self._failures = Failures()
         self._unfiltered = ""
 
     @property
@@ -70,40 +70,40 @@ class Pods:
 
     @property
     def failed(self) -> Mapping[PodKey, str]:
-        """The pods that were to run and could not be started, and why. They are tried again after a while."""
-        return {PodKey(str(key)): reason for key, reason in self._troubles.reasons.items()}
+        """The pods that could not be started, and why. They are tried again after a while."""
+        return {PodKey(str(key)): reason for key, reason in self._failures.reasons.items()}
 
     @property
     def unfiltered(self) -> str:
-        """Why ports of pods take frames of every ethertype, the first time that one had to; else nothing."""
+        """Why ports of pods accept frames of every ethertype, empty when they do not."""
         return self._unfiltered
 
     def serve(self, ports: Sequence[str]) -> None:
-        """Have every pod, those to come too, serve exactly `ports` (`80/tcp`). Raises SetupError once all were told."""
+        """Have all pods, also later ones, serve exactly `ports` (`80/tcp`). Raises SetupError after trying all."""
         if tuple(ports) == self._served:
             return
         self._served = tuple(ports)
-        deaf = []
+        errors = []
         for pod in self._running.values():
             try:
                 pod.agent.serve(ports)
             except SetupError as error:
-                deaf.append(str(error))
-        if deaf:
-            raise SetupError("; ".join(deaf))
+                errors.append(str(error))
+        if errors:
+            raise SetupError("; ".join(errors))
 
-    def follow(self, places: Iterable[PodPlace]) -> bool:
-        """Run exactly these pods: new ones start, others end; whether anything changed.
+    def reconcile(self, places: Iterable[PodPlacement]) -> bool:
+        """Run exactly these pods: start new ones, end others; returns whether anything changed.
 
         A pod whose UID, node, address or MAC changed is another pod of the same name. One that cannot be started is
-        among the `failed`, and keeps no other from it.
+        among the `failed`; the others start nevertheless.
         """
         wanted = {place.pod: place for place in places}
         gone = [pod for key, pod in self._running.items() if wanted.get(key) != pod.place]
         self._stop(gone)
         for key in self.failed.keys() - wanted.keys():
-            self._troubles.over(key)
-        new = [place for key, place in wanted.items() if key not in self._running and self._troubles.due(key, place)]
+            self._failures.clear(key)
+        new = [place for key, place in wanted.items() if key not in self._running and self._failures.due(key, place)]
         again = [place for place in new if place.pod in self.failed]
         self._start([place for place in new if place not in again])
         for place in again:
@@ -111,17 +111,17 @@ class Pods:
         return bool(gone or new)
 
     def _stop(self, pods: Sequence[RunningPod]) -> None:
-        """What cannot be removed any more is let be: without its namespace a pod's port leads nowhere."""
+        """End pods. Ports that cannot be removed stay: without the pod's namespace they lead nowhere."""
         for node, group in _by_node(pods, self._nodes):
             with suppress(SetupError):
-                node.vsctl(*_joined(["--if-exists", "del-port", BRIDGE, pod.port] for pod in group))
+                node.vsctl(*_one_transaction(["--if-exists", "del-port", BRIDGE, pod.port] for pod in group))
         for pod in pods:
             pod.agent.close()
             del self._running[pod.place.pod]
         _remove([pod.netns for pod in pods])
 
-    def _start(self, places: Sequence[PodPlace]) -> None:
-        """Start pods together, or, where that fails, each by itself."""
+    def _start(self, places: Sequence[PodPlacement]) -> None:
+        """Start pods together or, when that fails, one by one."""
         if not places:
             return
         began = time.monotonic()
@@ -133,10 +133,10 @@ class Pods:
                     self._start([place])
                 return
             for place in places:
-                self._troubles.failed(place.pod, place, f"pod {place.pod} cannot be started: {error}")
+                self._failures.record(place.pod, place, f"pod {place.pod} cannot be started: {error}")
 
-    def _start_together(self, places: Sequence[PodPlace]) -> None:
-        """Start pods; raises SetupError, and leaves nothing of any of them, when one cannot be."""
+    def _start_together(self, places: Sequence[PodPlacement]) -> None:
+        """Start pods. Raises SetupError, and removes all of them, when one cannot be started."""
         names = [
             (place, f"{self._run.netns(place.pod)}-{number}", _port_name(place.pod, number))
             for place, number in zip(places, self._numbers, strict=False)
@@ -151,10 +151,10 @@ class Pods:
             raise
         self._running.update({pod.place.pod: pod for pod in started})
         for place in places:
-            self._troubles.over(place.pod)
+            self._failures.clear(place.pod)
 
-    def _make(self, names: Sequence[tuple[PodPlace, str, str]], started: list[RunningPod]) -> None:
-        """Make namespaces, cables and processes of pods, which are then `started`, and at last their ports."""
+    def _make(self, names: Sequence[tuple[PodPlacement, str, str]], started: list[RunningPod]) -> None:
+        """Create namespaces, veth pairs and agents of pods, which are then in `started`, and at last their ports."""
         self._run.make(
             line
             for place, netns, port in names
@@ -173,17 +173,17 @@ class Pods:
         for node, group in _by_node(started, self._nodes):
             ip_batch((f"link set {pod.port} addrgenmode none mtu {self._mtu} up" for pod in group), netns=node.netns)
             self._filter(node, [pod.port for pod in group])
-            node.vsctl(*_joined(_port_words(pod) for pod in group))
+            node.vsctl(*_one_transaction(_port_words(pod) for pod in group))
 
     def _filter(self, node: Node, ports: Sequence[str]) -> None:
-        """Drop what is neither IPv4 nor ARP before the switch, where that can be done: its tables do it too."""
+        """Drop what is neither IPv4 nor ARP before the switch, where this machine can; the tables drop it too."""
         try:
-            within(node.netns, lambda: filter_ports(ports))
+            in_netns(node.netns, lambda: filter_ports(ports))
         except NotFiltered as error:
             self._unfiltered = self._unfiltered or f"frames of any ethertype get to the switches: {error}"
 
 
-def _inside_lines(place: PodPlace, mtu: int) -> list[str]:
+def _inside_lines(place: PodPlacement, mtu: int) -> list[str]:
     """The `ip` commands inside a pod's namespace. Every address is on-link: the switch answers all ARP."""
     return [
         "link set lo up",
@@ -194,7 +194,7 @@ def _inside_lines(place: PodPlace, mtu: int) -> list[str]:
 
 
 def _remove(namespaces: Sequence[str]) -> None:
-    """Remove network namespaces, those of them that there are."""
+    """Remove those of the network namespaces that exist."""
     try:
         ip_batch(f"netns del {netns}" for netns in namespaces)
     except SetupError:
@@ -209,13 +209,13 @@ def _port_words(pod: RunningPod) -> list[str]:
     return [*words, f"external_ids:{POD_UID}={json.dumps(pod.place.uid)}"] if pod.place.uid else words
 
 
-def _joined(commands: Iterable[list[str]]) -> list[str]:
+def _one_transaction(commands: Iterable[list[str]]) -> list[str]:
     """`ovs-vsctl` commands as one transaction."""
     return [word for command in commands for word in ("--", *command)]
 
 
 def _port_name(pod: PodKey, number: int) -> str:
-    """An interface name that shows the pod's own name as far as it fits."""
+    """An interface name with as much of the pod's name as fits."""
     suffix = f"-{number}"
     stem = re.sub("[^a-z0-9-]", "-", pod.partition("/")[2])[: PORT_NAME_LENGTH - len(suffix)]
     return stem + suffix

@@ -1,4 +1,4 @@
-"""The reachability of an emulated cluster, measured: every ordered pair of pods by every port, all at once."""
+"""Measures the reachability of an emulated cluster: every ordered pair of pods on every port, all at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, Opening
-from romana_ovs_emulate.agents import PROBE_SECONDS, Answer
+from romana_ovs_emulate.agent_client import PROBE_SECONDS, ProbeResult
 from romana_ovs_emulate.pods import RunningPod
 
 CONFIRM_SECONDS = 4.0
-"""How long a path that should be open gets for its second chance, in seconds: a loaded machine may be slow."""
+"""How long the second probe of a path that should be open may take, in seconds: a loaded machine may be slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One path that is not as expected; `detail` is what the probe saw."""
+    """One path that is not as expected; `detail` is the result of the probe."""
 
     opening: Opening
     expected: bool
@@ -29,22 +29,22 @@ class Difference:
         return {**self.opening.to_json(), "expected": self.expected, "measured": self.measured, "detail": self.detail}
 
     def __str__(self) -> str:
-        found, wanted = ("open", "closed") if self.measured else ("closed", "open")
+        measured, expected = ("open", "closed") if self.measured else ("closed", "open")
         at = self.opening
-        return f"{at.source} -> {at.destination} {at.port} is {found}, should be {wanted}" + (
+        return f"{at.source} -> {at.destination} {at.port} is {measured}, should be {expected}" + (
             f" ({self.detail})" if self.detail else ""
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured, and why each closed path failed."""
+    """The measured matrix, and why each closed path is closed."""
 
     matrix: Matrix
     details: Mapping[Opening, str]
 
     def differences(self, expected: Matrix) -> list[Difference]:
-        """Every pair and port on which this and the expectation disagree, sorted."""
+        """Every path on which this differs from what is expected, sorted."""
         here, there = set(self.matrix.openings()), set(expected.openings())
         return [Difference(one, one in there, one in here, self.details.get(one, "")) for one in sorted(here ^ there)]
 
@@ -57,9 +57,9 @@ def measure(
     forget_sctp: Callable[[], None] = lambda: None,
     seconds: float = PROBE_SECONDS,
 ) -> Measurement:
-    """The measured matrix of `pods` (all serving `ports`) by real connections, every pair by every port.
+    """The matrix of `pods` (all serving `ports`), measured by real connections: every pair on every port.
 
-    What `expected` has open gets the second chance that `look` gives. Raises SetupError.
+    Paths that `expected` has open are probed as `expected_open` of `probe_paths`. Raises SetupError.
     """
     paths = [
         Opening(source, destination, port)
@@ -68,73 +68,72 @@ def measure(
         if source != destination
         for port in ports
     ]
-    hoped = frozenset(expected.openings()) if expected is not None else frozenset()
-    answers = look(pods, paths, hoped=hoped, forget_sctp=forget_sctp, seconds=seconds)
+    expected_open = frozenset(expected.openings()) if expected is not None else frozenset()
+    answers = probe_paths(pods, paths, expected_open=expected_open, forget_sctp=forget_sctp, seconds=seconds)
     matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
     return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
 
 
-def look(
+def probe_paths(
     pods: Mapping[PodKey, RunningPod],
     paths: Sequence[Opening],
     *,
-    hoped: AbstractSet[Opening] = frozenset(),
+    expected_open: AbstractSet[Opening] = frozenset(),
     forget_sctp: Callable[[], None] = lambda: None,
     seconds: float = PROBE_SECONDS,
-) -> dict[Opening, Answer]:
-    """What each path answered.
+) -> dict[Opening, ProbeResult]:
+    """The result of each path.
 
-    One of `hoped` that the first look found closed is asked once more, with patience, so that a busy machine is not
-    taken for a closed path. A path that is open against hope is never asked again. `seconds` is how long the first
-    look waits for answers.
+    A path of `expected_open` that is closed in the first round is probed once more, with a longer time limit, so that a
+    busy machine is not taken for a closed path. No other path is probed twice. `seconds` is the first round's limit.
 
     Open vSwitch before 3.2 tracks SCTP without ports: all associations of a pair, whichever end begins, are one
-    connection. So the two directions of a pair are asked apart, and `forget_sctp` is called before each of
-    them: it makes the switches forget what they track of SCTP. Raises SetupError.
+    connection. So the two directions of a pair are probed one after the other, and before each of them `forget_sctp` is
+    called, which flushes SCTP from the switches' connection tracking. Raises SetupError.
     """
-    answers: dict[Opening, Answer] = {}
-    for group in _apart(paths):
-        answers.update(_ask_afresh(pods, group, seconds, forget_sctp))
-    doubtful = [path for path in paths if path in hoped and not answers[path].open]
-    for group in _apart(doubtful):
-        answers.update(_ask_afresh(pods, group, CONFIRM_SECONDS, forget_sctp))
+    answers: dict[Opening, ProbeResult] = {}
+    for group in _sctp_groups(paths):
+        answers.update(_probe_fresh(pods, group, seconds, forget_sctp))
+    doubtful = [path for path in paths if path in expected_open and not answers[path].open]
+    for group in _sctp_groups(doubtful):
+        answers.update(_probe_fresh(pods, group, CONFIRM_SECONDS, forget_sctp))
     return answers
 
 
-def _apart(paths: Sequence[Opening]) -> Iterator[list[Opening]]:
-    """The paths in groups that may be asked at once: none with both directions of a pair over SCTP."""
+def _sctp_groups(paths: Sequence[Opening]) -> Iterator[list[Opening]]:
+    """The paths in groups that may be probed at once: none has both directions of a pair over SCTP."""
     upward = [path for path in paths if not _is_sctp(path) or path.source < path.destination]
     downward = [path for path in paths if _is_sctp(path) and path.source > path.destination]
     yield from (group for group in (upward, downward) if group)
 
 
-def _ask_afresh(
+def _probe_fresh(
     pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], seconds: float, forget_sctp: Callable[[], None]
-) -> dict[Opening, Answer]:
+) -> dict[Opening, ProbeResult]:
     if any(map(_is_sctp, paths)):
         forget_sctp()
-    return ask(pods, paths, seconds=seconds)
+    return probe_once(pods, paths, seconds=seconds)
 
 
 def _is_sctp(path: Opening) -> bool:
     return path.port.endswith("/sctp")
 
 
-def ask(
+def probe_once(
     pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], *, seconds: float = PROBE_SECONDS
-) -> dict[Opening, Answer]:
-    """What each path answered; all sources ask in parallel. Raises SetupError."""
+) -> dict[Opening, ProbeResult]:
+    """The result of each path; all sources probe in parallel. Raises SetupError."""
     by_source: dict[PodKey, list[Opening]] = {}
     for path in paths:
         by_source.setdefault(path.source, []).append(path)
     begun = []
     for source, mine in by_source.items():
         agent = pods[source].agent
-        begun.append((mine, agent, agent.probe_begin([_target(pods, path) for path in mine], seconds=seconds)))
+        begun.append((mine, agent, agent.start_probe([_target(pods, path) for path in mine], seconds=seconds)))
     return {
         path: answer
         for mine, agent, number in begun
-        for path, answer in zip(mine, agent.probe_end(number, seconds=seconds), strict=True)
+        for path, answer in zip(mine, agent.finish_probe(number, seconds=seconds), strict=True)
     }
 
 

@@ -1,4 +1,4 @@
-"""Who is told of the nodes and pods of an emulation: an API server, or nobody."""
+"""Reports the nodes and pods of an emulation to an API server, or to nobody."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Protocol
 
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.nodes import Node
-from romana_ovs_emulate.pods import PodPlace
+from romana_ovs_emulate.pods import PodPlacement
 from romana_ovs_emulate.runs import Run
 
 
 class Reporter(Protocol):
-    """Who tells an API server of the nodes and pods of an emulation; its methods are called from several threads."""
+    """Reports the nodes and pods of an emulation; its methods are called from several threads."""
 
     def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
         """The nodes of `run` are up. Raises SetupError."""
 
-    def ending(self, key: PodKey, uid: str = "") -> bool:
-        """Whether the pod of this UID (empty: whichever has the name) is to end, whatever the controller says."""
+    def is_terminating(self, key: PodKey, uid: str = "") -> bool:
+        """Whether the pod of this UID (empty: whichever has the name) is terminating, as the API server says."""
 
-    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
+    def report_running(self, running: Mapping[PodKey, PodPlacement]) -> None:
         """These pods run, with their ports on their bridges."""
 
-    def failed(self, reasons: Mapping[PodKey, str]) -> None:
+    def report_failed(self, reasons: Mapping[PodKey, str]) -> None:
         """These pods, and no others, cannot be started, and why."""
 
     def close(self) -> None:
@@ -31,19 +31,19 @@ class Reporter(Protocol):
 
 
 class NoReporter:
-    """Nobody is told: the cluster comes from a folder."""
+    """Reports to nobody: the cluster is a folder of manifests."""
 
     def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
         """Nothing to do."""
 
-    def ending(self, key: PodKey, uid: str = "") -> bool:
-        """No pod ends but by the folder."""
+    def is_terminating(self, key: PodKey, uid: str = "") -> bool:
+        """False: pods end when they leave the folder."""
         return False
 
-    def ran(self, running: Mapping[PodKey, PodPlace]) -> None:
+    def report_running(self, running: Mapping[PodKey, PodPlacement]) -> None:
         """Nothing to do."""
 
-    def failed(self, reasons: Mapping[PodKey, str]) -> None:
+    def report_failed(self, reasons: Mapping[PodKey, str]) -> None:
         """Nothing to do."""
 
     def close(self) -> None:

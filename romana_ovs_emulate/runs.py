@@ -1,10 +1,10 @@
-"""Run folders: who owns what on this machine, so that runs never collide and dead ones can be removed.
+"""Keeps run folders, so that runs never collide and what a killed one left behind can be removed.
 
-A run is a folder named by its id. Its owner holds a lock on the file `lock` in it for as long as it lives
-(the kernel releases it however the owner dies). Commands that make namespaces for it hold the lock too, so that
-a run counts as dead only when nothing more of it can come. Everything a run makes carries the id: its network
-namespaces are `rmn-<id>-...`, its interfaces live inside those, its processes are written down with
-their start times. So a dead run can be removed completely, and nothing else ever is.
+A run is a folder named by its id. Its owner holds a lock on the file `lock` in it until it ends (the kernel releases
+it however the owner ends). Commands that create namespaces for the run hold the lock too, so that a run is dead only
+when nothing of it can appear any more. All that a run creates has the id: its network namespaces are `rmn-<id>-...`,
+its interfaces are inside those, and its processes are recorded with their start times. So a dead run can be removed
+completely, and nothing else is removed.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ RUNS_FOLDER = Path("/run/romana-ovs")
 NETNS_PREFIX = "rmn-"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME_LENGTH = 60
-"""The longest name of a node or pod that goes into paths as it is."""
+"""The longest name of a node or pod that is used in paths unchanged."""
 STRAGGLER_SECONDS = 5.0
-"""How long a command that a killed owner had just started may take to end, in seconds; it takes some milliseconds."""
+"""How long a command that a killed owner had just started may take to end, in seconds; usually milliseconds."""
 END_SECONDS = 2.0
 """How long processes may take to end on SIGTERM before SIGKILL, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class ProcessRef:
     """A process of a run: its id and its start time in clock ticks since boot (proc(5), field 22)."""
 
     pid: int
@@ -46,8 +46,8 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """What was removed of one dead run: its id, how many processes, which namespaces."""
+class RemovedRun:
+    """A removed run: its id, how many processes it had, and its namespaces."""
 
     run: str
     processes: int
@@ -55,7 +55,7 @@ class Removed:
 
 
 class Run:
-    """A live run: its folder and its lock. Made by `start_run`, ended by `close`."""
+    """A live run: its folder and its lock. `start_run` starts it, `close` ends it."""
 
     def __init__(self, folder: Path, lock: IO[str]) -> None:
         self.folder = folder
@@ -67,11 +67,11 @@ class Run:
         return f"{NETNS_PREFIX}{self.id}-{short(name.replace('/', '.'))}"
 
     def make(self, lines: Iterable[str]) -> None:
-        """Run `ip` commands that make namespaces of this run. Raises SetupError as `ip_batch` does."""
-        ip_batch(lines, held=self._lock)
+        """Run `ip` commands that create namespaces of this run. Raises SetupError as `ip_batch` does."""
+        ip_batch(lines, keep_open=self._lock)
 
     def record(self, pid: int) -> None:
-        """Write down a process of this run, for whoever has to clean up after us."""
+        """Record a process of this run, so that it can be ended after its owner was killed."""
         started = _start_time(pid)
         if started is not None:
             with (self.folder / "processes").open("a") as file:
@@ -80,19 +80,19 @@ class Run:
     def close(self) -> None:
         """End every process of this run, remove its namespaces and folder, release the lock. Idempotent."""
         if not self._lock.closed:
-            with _register(self.folder.parent):
+            with _registry_lock(self.folder.parent):
                 _remove(self.folder)
                 self._lock.close()
 
 
 def short(name: str) -> str:
-    """`name`, or where it is too long for paths of sockets (unix(7): 107 bytes), its beginning and a hash of it."""
+    """`name`, or its beginning and a hash of it when it is too long for paths of sockets (unix(7): 107 bytes)."""
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def start_run(runs: Path = RUNS_FOLDER) -> Run:
-    """A new run with a free id, after removing what dead runs left. Raises SetupError when it cannot."""
-    with _register(runs):
+    """Start a run with a free id, after removing dead runs. Raises SetupError."""
+    with _registry_lock(runs):
         _remove_dead(runs)
         while True:
             folder = runs / secrets.token_hex(2)
@@ -106,29 +106,29 @@ def start_run(runs: Path = RUNS_FOLDER) -> Run:
     return Run(folder, lock)
 
 
-def clean(runs: Path = RUNS_FOLDER) -> list[Removed]:
-    """Remove what dead runs left behind, and nothing else; what was removed, one entry for each run."""
+def clean(runs: Path = RUNS_FOLDER) -> list[RemovedRun]:
+    """Remove dead runs, and nothing else; returns an entry for each."""
     if not runs.is_dir():
         return []
-    with _register(runs):
+    with _registry_lock(runs):
         return _remove_dead(runs)
 
 
 def is_live(name: str, runs: Path = RUNS_FOLDER) -> bool:
-    """Whether a run of this id goes on, on this machine."""
+    """Whether a run of this id is live on this machine."""
     return bool(name) and Path(name).name == name and (runs / name).is_dir() and _is_live(runs / name)
 
 
 def remove_if_dead(folder: Path) -> None:
-    """Remove one run if its owner is gone; nothing when it lives or was removed already."""
-    with _register(folder.parent):
+    """Remove one run if it is dead; does nothing when it is live or removed already."""
+    with _registry_lock(folder.parent):
         if folder.is_dir() and _is_dead(folder):
             _remove(folder)
 
 
 @contextlib.contextmanager
-def _register(runs: Path) -> Iterator[None]:
-    """Hold the one lock under which run folders are made and removed."""
+def _registry_lock(runs: Path) -> Iterator[None]:
+    """Hold the lock under which run folders are created and removed."""
     try:
         runs.mkdir(mode=0o755, parents=True, exist_ok=True)
         file = (runs / ".register").open("w")
@@ -139,12 +139,12 @@ def _register(runs: Path) -> Iterator[None]:
         yield
 
 
-def _remove_dead(runs: Path) -> list[Removed]:
+def _remove_dead(runs: Path) -> list[RemovedRun]:
     return [_remove(path) for path in sorted(runs.iterdir()) if path.is_dir() and _is_dead(path)]
 
 
 def _is_dead(folder: Path) -> bool:
-    """Whether nobody holds the run's lock; waits for commands that hold it although their owner is gone."""
+    """Whether nobody holds the run's lock; waits for commands that still hold it although their owner has ended."""
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while _is_live(folder):
         if _owner_lives(folder) or time.monotonic() > deadline:
@@ -154,7 +154,7 @@ def _is_dead(folder: Path) -> bool:
 
 
 def _owner_lives(folder: Path) -> bool:
-    """Whether the process that began the run is there; also when that is not known (yet)."""
+    """Whether the process that started the run exists; True also while that is unknown."""
     try:
         pid, started = (folder / "owner").read_text().split()
     except (FileNotFoundError, ValueError):
@@ -173,19 +173,19 @@ def _is_live(folder: Path) -> bool:
     return False
 
 
-def _remove(folder: Path) -> Removed:
-    """Remove everything of one run but its lock's holder."""
+def _remove(folder: Path) -> RemovedRun:
+    """Remove everything of one run but the process that holds its lock."""
     prefix = f"{NETNS_PREFIX}{folder.name}-"
     names = sorted(path.name for path in NETNS_FOLDER.glob(f"{prefix}*"))
     processes = _recorded(folder) | _inside(names)
     _end(processes)
     ip_batch(f"netns del {name}" for name in names)
     shutil.rmtree(folder, ignore_errors=True)
-    return Removed(folder.name, len(processes), tuple(names))
+    return RemovedRun(folder.name, len(processes), tuple(names))
 
 
-def _recorded(folder: Path) -> set[Recorded]:
-    """Those of the run's recorded processes that still are the same processes, but for ourselves."""
+def _recorded(folder: Path) -> set[ProcessRef]:
+    """Those of the run's recorded processes that still exist, without this one."""
     try:
         boot = (folder / "boot").read_text()
         lines = (folder / "processes").read_text().splitlines()
@@ -194,17 +194,17 @@ def _recorded(folder: Path) -> set[Recorded]:
     if boot != _boot():
         return set()
     pairs = [line.split() for line in lines]
-    listed = {Recorded(*map(int, pair)) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()}
+    listed = {ProcessRef(*map(int, pair)) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()}
     return {one for one in listed if one.pid != os.getpid() and _start_time(one.pid) == one.started}
 
 
-def _inside(names: Iterable[str]) -> set[Recorded]:
-    """The processes whose network namespace is one of the named ones: what was started in pods and nodes."""
+def _inside(names: Iterable[str]) -> set[ProcessRef]:
+    """The processes in one of these network namespaces: what was started in pods and nodes."""
     wanted = set()
     for name in names:
         with contextlib.suppress(OSError):
-            found = (NETNS_FOLDER / name).stat()
-            wanted.add((found.st_dev, found.st_ino))
+            file = (NETNS_FOLDER / name).stat()
+            wanted.add((file.st_dev, file.st_ino))
     own = Path("/proc/self/ns/net").stat()
     wanted.discard((own.st_dev, own.st_ino))
     result = set()
@@ -214,12 +214,12 @@ def _inside(names: Iterable[str]) -> set[Recorded]:
                 at = (entry / "ns/net").stat()
                 started = _start_time(int(entry.name))
                 if (at.st_dev, at.st_ino) in wanted and started is not None:
-                    result.add(Recorded(int(entry.name), started))
+                    result.add(ProcessRef(int(entry.name), started))
     return result
 
 
-def _end(processes: set[Recorded]) -> None:
-    """End processes: SIGTERM, then SIGKILL for those that stay; returns when they are gone."""
+def _end(processes: set[ProcessRef]) -> None:
+    """End processes by SIGTERM, then SIGKILL; returns when they have ended."""
     for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS)):
         handles = []
         for one in processes:

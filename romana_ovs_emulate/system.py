@@ -1,4 +1,4 @@
-"""What the emulator asks of this machine: programs, root, `ip` batches, namespaces of processes."""
+"""Checks that this machine can emulate, and runs commands on it: `ip` batches, commands in network namespaces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMAND_SECONDS = 30
 
 
 def require_machine() -> None:
-    """Return when an emulated cluster can run here; raise SetupError with the one thing that is missing."""
+    """Check that an emulated cluster can run here. Raises SetupError with the first thing that is missing."""
     if os.geteuid() != 0:
         raise SetupError("an emulated cluster needs root (network namespaces, Open vSwitch): run it with sudo")
     for program in PROGRAMS:
@@ -38,12 +38,12 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
-    held: IO[str] | None = None,
+    keep_open: IO[str] | None = None,
 ) -> str:
     """The standard output of a command that must succeed.
 
-    `env` is added to our own environment; the file `held` stays open for as long as the command runs.
-    Raises SetupError with the command and its last words.
+    `env` is added to this process's environment; the file `keep_open` stays open while the command runs.
+    Raises SetupError with the command and its error output.
     """
     try:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def run(
             timeout=COMMAND_SECONDS,
             check=False,
             start_new_session=True,
-            pass_fds=() if held is None else (held.fileno(),),
+            pass_fds=() if keep_open is None else (keep_open.fileno(),),
         )
     except FileNotFoundError as error:
         raise SetupError(f"the program {argv[0]} is missing") from error
@@ -67,26 +67,26 @@ def run(
     return done.stdout
 
 
-def ip_batch(lines: Iterable[str], *, netns: str | None = None, held: IO[str] | None = None) -> None:
+def ip_batch(lines: Iterable[str], *, netns: str | None = None, keep_open: IO[str] | None = None) -> None:
     """Run `ip` commands in one process, inside the named namespace when given; nothing for no lines.
 
-    The file `held` stays open meanwhile, whatever becomes of us. Raises SetupError at the first that fails
-    (ip-batch stops there).
+    The file `keep_open` stays open meanwhile, even if this process is killed. Raises SetupError when one fails; ip
+    stops there.
     """
     text = "".join(f"{line}\n" for line in lines)
     if text:
-        run(["ip", *(["-n", netns] if netns else []), "-batch", "-"], stdin=text, held=held)
+        run(["ip", *(["-n", netns] if netns else []), "-batch", "-"], stdin=text, keep_open=keep_open)
 
 
 def inside(netns: str, argv: Sequence[str]) -> list[str]:
-    """The command that runs `argv` in the named network namespace; it execs, so the pid stays."""
+    """The command line that runs `argv` in the named network namespace; it execs, so the process id stays."""
     return ["nsenter", f"--net={NETNS_FOLDER / netns}", "--", *argv]
 
 
-def within(netns: str, work: Callable[[], None]) -> None:
-    """Do `work` inside the named network namespace, in a thread of its own.
+def in_netns(netns: str, work: Callable[[], None]) -> None:
+    """Call `work` inside the named network namespace, in a thread of its own.
 
-    Raises what it raises, and SetupError when the namespace is not there.
+    Raises what it raises, and SetupError when the namespace does not exist.
     """
 
     def moved() -> None:

@@ -1,5 +1,5 @@
-"""What runs inside emulated pods: servers, probes and streams, started by one small forking process.
+"""Runs inside emulated pods: servers, probes and streams, in processes that one small process forks.
 
-Law of this package: only the standard library is imported, so that forking a pod takes a millisecond and
-little memory; it knows nothing of the rest of romana-ovs (but how to remove a run whose owner was killed).
+It imports the standard library only, so that forking a pod takes a millisecond and little memory. Of the rest it
+needs `netns.py`, and `runs.py` to remove a run whose owner was killed.
 """

@@ -50,7 +50,7 @@ class HttpServer:
                 task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
-        """Answer one request of a connection."""
+        """ProbeResult one request of a connection."""
         with contextlib.suppress(OSError):
             async with asyncio.timeout(IDLE_SECONDS):
                 path = await self._path(connection)
@@ -91,7 +91,7 @@ class UdpServer:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def close(self) -> None:
-        """Answer no more."""
+        """ProbeResult no more."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._streams.drop_udp(self._socket)
         self._socket.close()

@@ -1,4 +1,4 @@
-"""The small process that forks one agent for each pod, and removes the run should its parent die.
+"""Forks one agent for each pod, and removes the run when the parent dies.
 
 Run as `python -m romana_ovs_emulate.agent.zygote FD FOLDER`: FD is a SOCK_SEQPACKET socket to the parent,
 FOLDER the run's. Each packet asks for one agent: `{"pod": ..., "netns": path}` with its control socket as
@@ -30,7 +30,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Serve requests until the parent is gone, then remove what it left."""
+    """Serve requests until the parent is gone, then remove its run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
@@ -43,7 +43,7 @@ def main() -> None:
             break
         requests.send(json.dumps(_fork(requests, json.loads(packet), descriptors[0])).encode())
     requests.close()
-    _bury(folder)
+    _remove_if_dead(folder)
 
 
 def checksums_off(interface: str) -> None:
@@ -56,21 +56,21 @@ def checksums_off(interface: str) -> None:
 
 def _fork(requests: socket.socket, request: dict[str, str], descriptor: int) -> dict[str, object]:
     """Fork the agent of a pod; `{"pid": ...}` or `{"error": ...}` in the parent, never returns in the child."""
-    ready, tell = os.pipe()
+    receiver, ready = os.pipe()
     pid = os.fork()
     if pid == 0:
         requests.close()
-        os.close(ready)
-        _become_pod(request, descriptor, tell)
+        os.close(receiver)
+        _become_pod(request, descriptor, ready)
     os.close(descriptor)
-    os.close(tell)
-    with os.fdopen(ready) as pipe:
+    os.close(ready)
+    with os.fdopen(receiver) as pipe:
         error = pipe.read()
     return {"error": error} if error else {"pid": pid}
 
 
-def _become_pod(request: dict[str, str], descriptor: int, tell: int) -> None:
-    """Be the agent of a pod, to the end of this process. Closing `tell` says that it is up."""
+def _become_pod(request: dict[str, str], descriptor: int, ready: int) -> None:
+    """Turn this process into the agent of a pod. Closing `ready` tells the parent that it is up."""
     code = 1
     try:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -78,16 +78,16 @@ def _become_pod(request: dict[str, str], descriptor: int, tell: int) -> None:
         enter(request["netns"])
         checksums_off(POD_INTERFACE)
         agent = PodAgent(request["pod"], socket.socket(fileno=descriptor))
-        os.close(tell)
+        os.close(ready)
         asyncio.run(agent.run())
         code = 0
     except OSError as error:
-        os.write(tell, str(error).encode())
+        os.write(ready, str(error).encode())
     finally:
         os._exit(code)
 
 
-def _bury(folder: Path) -> None:
+def _remove_if_dead(folder: Path) -> None:
     """Remove the run if its owner died without doing so."""
     from romana_ovs_emulate.runs import remove_if_dead
 

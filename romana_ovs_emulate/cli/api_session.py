@@ -1,4 +1,4 @@
-"""A session over a Kubernetes API server: emulated nodes join its cluster, and run what it binds to them."""
+"""Prepares a session on a Kubernetes API server: emulated nodes join its cluster and run the pods bound to them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.settings import Settings
-from romana_ovs_emulate.apicluster import ApiCluster
+from romana_ovs_emulate.api_cluster import ApiCluster
 from romana_ovs_emulate.cli.session import Session
+from romana_ovs_emulate.cluster_source import served_ports
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric, underlay_address
 from romana_ovs_emulate.kubelet import Kubelet
-from romana_ovs_emulate.manifests import served_ports
 from romana_ovs_emulate.reporter import Reporter
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked for: `settings` is a configuration file with those of the controller, None for the defaults."""
+class EmulateRequest:
+    """The options of `emulate --kubeconfig`: `settings` is the controller's configuration file, None for defaults."""
 
     kubeconfig: Path
     nodes: int = DEFAULT_NODES
@@ -35,41 +35,41 @@ class Wish:
     as_json: bool = False
 
 
-def prepare(wish: Wish) -> tuple[ApiCluster, Session]:
-    """The cluster of an API server, and a session over it. Raises InputError and SetupError."""
-    settings = settings_in(wish.settings) if wish.settings is not None else Settings()
-    cluster = ApiCluster(Api(ApiSource(str(wish.kubeconfig))), settings)
+def prepare(request: EmulateRequest) -> tuple[ApiCluster, Session]:
+    """The cluster of an API server, and a session on it. Raises InputError and SetupError."""
+    settings = settings_in(request.settings) if request.settings is not None else Settings()
+    cluster = ApiCluster(Api(ApiSource(str(request.kubeconfig))), settings)
     cluster.start()
-    names = tuple(f"node{number + 1}" for number in range(wish.nodes))
+    names = tuple(f"node{number + 1}" for number in range(request.nodes))
 
     def reporter(emulation: Emulation) -> Reporter:
         kubelet = Kubelet(
             cluster.api,
-            addresses=_addresses(names, wish.fabric),
-            complain=lambda text: session.complain(text),
-            ended=emulation.refollow,
+            addresses=_addresses(names, request.fabric),
+            on_error=lambda text: session.report_error(text),
+            on_terminating=emulation.reconcile,
         )
-        cluster.follow_pods(kubelet.take)
+        cluster.watch_pods(kubelet.on_pods)
         return kubelet
 
     plan = Plan(
-        source=wish.kubeconfig.resolve(),
+        source=request.kubeconfig.resolve(),
         nodes=names,
         count=None,
         addresses=AddressPlan.of(settings),
-        fabric=wish.fabric,
-        ports=served_ports(cluster.read().cluster, wish.ports),
-        settings=(wish.settings.resolve(),) if wish.settings is not None else (),
-        state_file=wish.state.resolve() if wish.state is not None else None,
+        fabric=request.fabric,
+        ports=served_ports(cluster.read().cluster, request.ports),
+        settings=(request.settings.resolve(),) if request.settings is not None else (),
+        state_file=request.state.resolve() if request.state is not None else None,
         follows_api=True,
     )
-    session = Session.over(cluster, plan, ports=wish.ports, as_json=wish.as_json, reporter=reporter)
+    session = Session.over(cluster, plan, ports=request.ports, as_json=request.as_json, reporter=reporter)
     cluster.changed = session.catch_up
     return cluster, session
 
 
 def _addresses(names: Sequence[str], fabric: Fabric) -> dict[str, str]:
-    """The InternalIPs of nodes: where they tunnel from. Plain links have no addresses."""
+    """The InternalIPs of nodes: their tunnel addresses. Plain links need none."""
     if fabric is Fabric.LINK:
         return {}
     return {name: str(underlay_address(index)) for index, name in enumerate(names)}

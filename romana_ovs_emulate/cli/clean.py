@@ -1,4 +1,4 @@
-"""`romana-ovs clean`: removes what a killed run of ours left behind, and nothing else."""
+"""Implements `romana-ovs clean`: removes what killed runs left behind, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HELP = "remove what a killed run left behind, and nothing else"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds nothing: runs that still live are never touched, so there is nothing to choose."""
+    """Adds nothing: live runs are never touched, so there is nothing to choose."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 after removing what dead runs left. Raises SetupError without root."""
+    """Remove dead runs; 0. Raises SetupError without root."""
     if os.geteuid() != 0:
         raise SetupError("clean needs root (it removes network namespaces and ends processes): run it with sudo")
     removed = runs.clean(runs.RUNS_FOLDER)

@@ -1,4 +1,4 @@
-"""`romana-ovs demo`: the first public demonstration, again, on real bridges with real servers, measured."""
+"""Implements `romana-ovs demo`: the first public demonstration on real bridges with real servers, measured."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from romana_ovs.policy.matrix import Matrix, Opening, difference
 from romana_ovs_emulate.cli.demo_stage import PORTS, Stage, folder_stage, kubernetes_stage
 from romana_ovs_emulate.cli.session import Session, ended_by_signals, show_matrix
 from romana_ovs_emulate.controller import Programmed
-from romana_ovs_emulate.cut import Cut, open_connection
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.prompt import Prompt
+from romana_ovs_emulate.revocation import RevocationTimes, open_connection
 
 HELP = "the demonstration of tenants, tiers and a policy, measured with real servers on an emulated cluster"
 FRONTEND = PodKey("default/nginx-frontend")
 BACKEND = PodKey("default/nginx-backend")
 POLICY_PORT = "80/tcp"
 NODES = 3
-"""With two, round-robin placement puts frontend and backend on one node; the rules shall be seen across nodes."""
+"""With two, round-robin placement puts frontend and backend on one node; policies should be shown across nodes."""
 CUT_LIMIT_MS = 1000.0
 """An open connection must be cut in both directions within this time of the change, in milliseconds."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `demo` takes."""
+    """Declare the arguments of `demo`."""
     parser.add_argument(
         "--nodes",
         type=int,
@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how many nodes there are (default {NODES}: frontend and backend are then apart)",
     )
     parser.add_argument(
-        "--kubernetes", action="store_true", help="with a real Kubernetes API server, where kubectl makes what is shown"
+        "--kubernetes", action="store_true", help="on a real Kubernetes API server, with objects that kubectl creates"
     )
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, with a prompt")
     parser.add_argument(
@@ -56,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 when anything measured is not as it must be. Raises InputError and SetupError."""
+    """0, or 1 when a measurement is not as expected. Raises InputError and SetupError."""
     if args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
     stage_of = kubernetes_stage if args.kubernetes else folder_stage
@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
             demo.play(time.monotonic() - began)
             _conclude(demo, as_json=args.json)
             if args.keep and not args.json:
-                told = f"\nThe cluster stays up. {stage.stays} (help, exit)"
-                screen.print(told, markup=False, soft_wrap=True)
-                stage.session.edits.begin()
+                message = f"\nThe cluster stays up. {stage.leave_message} (help, exit)"
+                screen.print(message, markup=False, soft_wrap=True)
+                stage.session.edits.start()
                 Prompt(emulation, show_matrix=lambda asked: show_matrix(stage.session, asked)).run()
     return 1 if demo.faults else 0
 
@@ -83,7 +83,7 @@ def demo_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what was measured, and what opened and closed since the step before."""
+    """One step: the measured matrix, and what opened and closed since the step before."""
 
     name: str
     matrix: Matrix
@@ -102,7 +102,7 @@ class Step:
 
 @dataclass(slots=True)
 class Demo:
-    """The steps on a running cluster; `faults` are sentences about what is not as it must be."""
+    """Runs the steps on a running cluster; `faults` are sentences about what is not as expected."""
 
     stage: Stage
     screen: Console
@@ -116,7 +116,7 @@ class Demo:
         return self.stage.session
 
     def play(self, start_seconds: float) -> None:
-        """All four steps. Raises SetupError when the cluster itself fails."""
+        """Run all four steps. Raises SetupError when the cluster itself fails."""
         emulation = self.session.emulation
         self.figures["start_seconds"] = round(start_seconds, 2)
         packets = emulation.state.packet_ins
@@ -144,7 +144,7 @@ class Demo:
         )
 
     def _step(self, letter: str, title: str, claims: Callable[[Step], Iterator[str]]) -> None:
-        """Measure, compare with the reference and with what the step claims, draw."""
+        """Measure, compare with the reference evaluation and the claims of the step, and draw."""
         expected, measured = self.session.measure(PORTS)
         before = self.steps[-1].matrix if self.steps else Matrix.of(measured.matrix.pods, measured.matrix.ports, ())
         opened, closed = difference(before, measured.matrix)
@@ -176,7 +176,7 @@ class Demo:
             if tenants[one.source] != tenants[one.destination]:
                 yield f"{one.source} of {tenants[one.source]} reaches {one.destination} on {one.port}"
         if not openings:
-            yield "nobody reaches anybody, so the measurement proves nothing"
+            yield "no path is open, so the measurement proves nothing"
 
     def _tiers_apart(self, step: Step) -> Iterator[str]:
         for port in step.matrix.ports:
@@ -198,32 +198,32 @@ class Demo:
             yield f"opened {_listed(step.opened)}, should be nothing"
 
     def _change(self, edit: Callable[[], None]) -> Programmed:
-        """Make an edit and wait until every switch has it."""
+        """Make an edit and wait until it is programmed in every switch."""
         generation = self.session.emulation.state.generation
         edit()
         return self.session.emulation.programmed_after(generation)
 
-    def _remove(self) -> tuple[Programmed, Cut]:
+    def _remove(self) -> tuple[Programmed, RevocationTimes]:
         """Remove the policy while a connection that it allows pushes data both ways."""
         pods = self.session.emulation.pods
         with open_connection(pods[FRONTEND], pods[BACKEND], 80, "tcp") as connection:
             changed = time.monotonic()
             removed = self._change(self.stage.remove)
-            return removed, connection.await_cut(changed)
+            return removed, connection.await_revocation(changed)
 
-    def _judge_cut(self, cut: Cut) -> None:
+    def _judge_cut(self, cut: RevocationTimes) -> None:
         words = {
             end: "never" if ms is None else f"after {ms:.0f} ms"
             for end, ms in (("the client's", cut.server), ("the server's", cut.client))
         }
-        said = ", ".join(f"{end} data stopped {when}" for end, when in words.items())
-        self.screen.print(f"  the open connection: {said}", soft_wrap=True)
+        outcome = ", ".join(f"{end} data stopped {when}" for end, when in words.items())
+        self.screen.print(f"  the open connection: {outcome}", soft_wrap=True)
         if not cut.within(CUT_LIMIT_MS):
-            self.faults.append(f"step d: the open connection was not cut within {CUT_LIMIT_MS:.0f} ms: {said}")
+            self.faults.append(f"step d: the open connection was not cut within {CUT_LIMIT_MS:.0f} ms: {outcome}")
 
 
 def _conclude(demo: Demo, *, as_json: bool) -> None:
-    """The figures and the verdict, or everything as JSON."""
+    """Print the figures and whether all is as expected, or everything as JSON."""
     if as_json:
         steps = [step.to_json() for step in demo.steps]
         print(json.dumps({"steps": steps, "figures": demo.figures, "faults": demo.faults}))
@@ -240,7 +240,7 @@ def _conclude(demo: Demo, *, as_json: bool) -> None:
         soft_wrap=True,
     )
     if not demo.faults:
-        demo.screen.print("Every step is as it must be.", style="green")
+        demo.screen.print("Every step is as expected.", style="green")
     for fault in demo.faults:
         print(f"WRONG: {fault}", file=sys.stderr)
 

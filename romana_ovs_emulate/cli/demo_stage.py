@@ -1,4 +1,4 @@
-"""Where the demonstration plays: a folder of manifests, or a Kubernetes API server spoken to by kubectl."""
+"""Prepares the cluster of the demonstration: a folder of manifests, or a Kubernetes API server with kubectl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from romana_ovs.cli.convert import objects_of_today
 from romana_ovs.kube.admission.tenancy import ALLOWED, PREFIX
 from romana_ovs.model.objects import PolicyKey
-from romana_ovs_emulate.cli.api_session import Wish, prepare
+from romana_ovs_emulate.cli.api_session import EmulateRequest, prepare
 from romana_ovs_emulate.cli.session import Session, parse_ports
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.fabric import Fabric
@@ -31,26 +31,26 @@ SETTINGS_FILE = "romana.conf"
 
 
 class Stage(Protocol):
-    """The demonstration's cluster: its session, and what the play does to it."""
+    """The demonstration's cluster: its session, and the changes that the demonstration makes."""
 
     session: Session
     change: str
-    """What a change begins with, for people: the time to programmed counts from there."""
-    stays: str
-    """What to say of a cluster that is left up."""
+    """From when the time to programmed counts, for users."""
+    leave_message: str
+    """What is printed when the cluster stays up."""
 
     def settle(self) -> None:
-        """Return when all pods run and every switch has everything. Raises SetupError."""
+        """Wait until all pods run and every switch is up to date. Raises SetupError."""
 
     def apply(self) -> None:
-        """Bring the policy into force. Raises SetupError."""
+        """Create the policy. Raises SetupError."""
 
     def remove(self) -> None:
-        """Take the policy away. Raises SetupError."""
+        """Delete the policy. Raises SetupError."""
 
 
 class FolderStage:
-    """A folder of our own with the manifests in it, which the play edits."""
+    """A copy of the manifests, in a folder that the demonstration edits."""
 
     change = "File change"
 
@@ -58,39 +58,41 @@ class FolderStage:
         self._policy = source / "policy" / POLICY_FILE
         self._folder = folder
         self.session = Session.prepare(folder, nodes, fabric, ports=PORTS)
-        self.stays = f"Its manifests are in {folder}: edit them and see."
+        self.leave_message = f"Its manifests are in {folder}: edit them and see."
 
     def settle(self) -> None:
-        """Return when all pods run and every switch has everything. Raises SetupError."""
+        """Wait until all pods run and every switch is up to date. Raises SetupError."""
         self.session.emulation.settle()
 
     def apply(self) -> None:
-        """Put the policy's file into the folder, whole."""
+        """Move the policy's file into the folder."""
         draft = self._folder / f".{POLICY_FILE}"
         shutil.copy(self._policy, draft)
         draft.rename(self._folder / POLICY_FILE)
 
     def remove(self) -> None:
-        """Take the policy's file out of the folder."""
+        """Remove the policy's file from the folder."""
         (self._folder / POLICY_FILE).unlink()
 
 
 class KubernetesStage:
-    """The cluster of a control plane, where kubectl makes and removes what the play needs."""
+    """The cluster of a control plane, where kubectl creates and deletes objects."""
 
     change = "Event"
 
     def __init__(self, plane: ControlPlane, source: Path, nodes: int, fabric: Fabric) -> None:
-        """`plane` runs, with its controllers. Raises SetupError."""
+        """`plane` runs with its controllers. Raises SetupError."""
         self._plane = plane
         self._source = source
-        wish = Wish(plane.kubeconfig, nodes=nodes, fabric=fabric, settings=source / SETTINGS_FILE, ports=PORTS)
-        self._cluster, self.session = prepare(wish)
-        self.stays = f"Its kubectl: {plane.kubectl_path} --kubeconfig {plane.kubeconfig}"
+        request = EmulateRequest(
+            plane.kubeconfig, nodes=nodes, fabric=fabric, settings=source / SETTINGS_FILE, ports=PORTS
+        )
+        self._cluster, self.session = prepare(request)
+        self.leave_message = f"Its kubectl: {plane.kubectl_path} --kubeconfig {plane.kubeconfig}"
 
     def settle(self) -> None:
-        """Make the tenants' objects; return when their pods run. Raises SetupError."""
-        # Whose pods a namespace may hold is for its administrator to say.
+        """Create the tenants' objects; wait until their pods run. Raises SetupError."""
+        # The administrator decides which tenants may have pods in a namespace.
         allowed = [f"{PREFIX}{tenant}={ALLOWED}" for tenant in TENANTS]
         self._plane.kubectl("label", "--overwrite", "namespace", POLICY.namespace, *allowed)
         self._plane.apply(*sorted(self._source.glob("*.yaml")))
@@ -98,7 +100,7 @@ class KubernetesStage:
         self._cluster.await_cluster(lambda cluster: all(pod.address for pod in cluster.pods.values()))
 
     def apply(self) -> None:
-        """Create the policy, in its form of today. Raises SetupError."""
+        """Create the policy, converted to its present form. Raises SetupError."""
         objects = objects_of_today(self._source / "policy" / POLICY_FILE)
         whole = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self._plane.kubectl("apply", "-f", "-", stdin=whole)
@@ -112,7 +114,7 @@ class KubernetesStage:
 
 @contextmanager
 def folder_stage(source: Path, nodes: int, fabric: Fabric) -> Iterator[Stage]:
-    """A stage of a folder of manifests, which is a copy of `source` and gone afterwards."""
+    """A stage on a temporary copy of the folder `source`."""
     with tempfile.TemporaryDirectory(prefix="romana-ovs-demo-") as name:
         for path in source.iterdir():
             if path.is_file():
@@ -122,8 +124,8 @@ def folder_stage(source: Path, nodes: int, fabric: Fabric) -> Iterator[Stage]:
 
 @contextmanager
 def kubernetes_stage(source: Path, nodes: int, fabric: Fabric) -> Iterator[Stage]:
-    """A stage of a control plane that is started for it. Raises SetupError."""
-    told = Console(stderr=True, highlight=False)
-    with ControlPlane(controllers=True, progress=lambda text: told.print(text, markup=False)) as plane:
+    """A stage on a control plane that is started for it. Raises SetupError."""
+    console = Console(stderr=True, highlight=False)
+    with ControlPlane(controllers=True, progress=lambda text: console.print(text, markup=False)) as plane:
         plane.apply(manifests_folder())
         yield KubernetesStage(plane, source, nodes, fabric)

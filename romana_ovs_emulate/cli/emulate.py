@@ -1,4 +1,4 @@
-"""`romana-ovs emulate`: a folder of manifests, or an API server's cluster, on emulated nodes of real bridges."""
+"""Implements `romana-ovs emulate`: runs a folder of manifests, or an API server's cluster, on emulated nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELP = "run a folder of manifests on an emulated cluster of real Open vSwitch br
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `emulate` takes."""
+    """Declare the arguments of `emulate`."""
     parser.add_argument(
         "folder", metavar="DIR", type=Path, nargs="?", help="the folder of manifests; edits of it apply live"
     )
@@ -60,16 +60,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
     if (args.folder is None) is (args.kubeconfig is None):
-        raise InputError.because("name either a folder of manifests or, by --kubeconfig, an API server")
+        raise InputError.because("give either a folder of manifests or --kubeconfig")
     if args.folder is not None:
         if args.config_file is not None:
             raise InputError.because(f"--config-file goes with --kubeconfig; DIR has its settings in {FILE_NAME}")
         return Session.prepare(
             args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
         )
-    from romana_ovs_emulate.cli import api_session  # a client of Kubernetes takes long to import, and folders need none
+    from romana_ovs_emulate.cli import (
+        api_session,  # imported here: folders need no client of Kubernetes, which takes long to import
+    )
 
-    wish = api_session.Wish(
+    request = api_session.EmulateRequest(
         kubeconfig=args.kubeconfig,
         nodes=args.nodes or DEFAULT_NODES,
         fabric=Fabric(args.fabric),
@@ -78,7 +80,7 @@ def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
         ports=ports,
         as_json=args.json,
     )
-    return api_session.prepare(wish)[1]
+    return api_session.prepare(request)[1]
 
 
 def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
@@ -103,15 +105,15 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
 
 
 def _stay(session: Session) -> int:
-    """Run the prompt until the user leaves."""
+    """Run the prompt until the user leaves; 0."""
     with session.emulation as emulation:
         state = emulation.settle()
-        session.edits.begin()
+        session.edits.start()
         pods, nodes = len(emulation.pods), len(emulation.nodes)
-        session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are refused.")
+        session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are invalid.")
         for node in emulation.nodes.values():
             session.screen.print(f"{node.name}: {node.dump_flows}", markup=False, soft_wrap=True)
-        said = f"Edit {session.source.edited} and see; help tells what can be typed."
-        session.screen.print(said, markup=False, soft_wrap=True)
+        hint = f"Edit {session.source.edit_hint} and see; help lists the commands."
+        session.screen.print(hint, markup=False, soft_wrap=True)
         Prompt(emulation, show_matrix=lambda asked: show_matrix(session, asked)).run()
     return 0

@@ -1,4 +1,4 @@
-"""What `emulate` and `demo` have in common: a described cluster, its emulation, and what is shown of the two."""
+"""Connects a cluster source with its emulation, and prints what both show; shared by `emulate` and `demo`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import Protocol
 from romana_ovs.policy.matrix import Matrix
+from romana_ovs_emulate.cluster_source import ClusterSource, ManifestFolder
 from romana_ovs_emulate.controller import Event, Programmed
 from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
-from romana_ovs_emulate.manifests import Expectation, Manifests
 from romana_ovs_emulate.probe import Difference, Measurement, measure
 from romana_ovs_emulate.prompt import PROMPT
 from romana_ovs_emulate.reporter import Reporter
@@ -46,7 +46,7 @@ def parse_ports(text: str) -> tuple[PortRef, ...]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an orderly end, as Ctrl-C is one."""
+    """Exit in good order on SIGTERM and SIGHUP, as on Ctrl-C."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -61,9 +61,9 @@ def ended_by_signals() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A cluster that is described somewhere and its emulation, not yet started (`emulation` is the context manager)."""
+    """A cluster source and its emulation, not yet started (`emulation` is a context manager)."""
 
-    source: Expectation
+    source: ClusterSource
     emulation: Emulation
     edits: Edits
     screen: Console
@@ -80,79 +80,81 @@ class Session:
         as_json: bool = False,
     ) -> Session:
         """A session for a folder. Raises InputError when the folder cannot be used."""
-        manifests = Manifests(folder, nodes)
+        manifests = ManifestFolder(folder, nodes)
         warn(manifests.first)
         return cls.over(manifests, _plan(manifests, fabric, ports, state), ports=ports, as_json=as_json)
 
     @classmethod
     def over(
         cls,
-        source: Expectation,
+        source: ClusterSource,
         plan: Plan,
         *,
         ports: Sequence[PortRef] = (),
         as_json: bool = False,
         reporter: Callable[[Emulation], Reporter] | None = None,
     ) -> Session:
-        """A session for any source, emulated by `plan`; who reports of it is made by `reporter`."""
+        """A session for any source, emulated by `plan`; `reporter` makes the reporter."""
         screen = Console(stderr=True, highlight=False)
         session: Session
 
         def listener(event: Event) -> None:
-            session.hear(event, ports)
+            session.on_event(event, ports)
 
         def progress(step: str) -> None:
             screen.print(f"[dim]{step} ...[/]")
 
-        emulation = Emulation(plan, progress=progress, listener=listener, complain=lambda text: session.complain(text))
+        emulation = Emulation(
+            plan, progress=progress, listener=listener, on_error=lambda text: session.report_error(text)
+        )
         if reporter is not None:
             emulation.reporter = reporter(emulation)
         source.addresses = emulation.addresses
         edits = Edits(
             source.cluster_and_matrix,
             settled=lambda: emulation.settled,
-            edited=lambda edit: _show_edit(edit, as_json=as_json),
-            refused=lambda problems: _show_refusal(problems, as_json=as_json),
+            on_edit=lambda edit: _show_edit(edit, as_json=as_json),
+            on_refusal=lambda problems: _show_refusal(problems, as_json=as_json),
         )
         session = cls(source, emulation, edits, screen)
         return session
 
-    def hear(self, event: Event, ports: Sequence[PortRef]) -> None:
-        """Follow an event: new ports are served, edits are told."""
+    def on_event(self, event: Event, ports: Sequence[PortRef]) -> None:
+        """Handle an event of the controller: serve new ports, report edits."""
         try:
             if isinstance(event, Programmed):
                 self.emulation.serve(self.source.served(ports))
-            self.edits.take(event)
+            self.edits.on_event(event)
         except RomanaError as error:
-            self.complain(str(error))
+            self.report_error(str(error))
 
     def catch_up(self) -> None:
-        """The cluster is described otherwise, maybe of late: the controller may have told of it already."""
+        """Report an edit of which the controller may have learned before `source`."""
         try:
             self.edits.catch_up()
         except RomanaError as error:
-            self.complain(str(error))
+            self.report_error(str(error))
 
-    def complain(self, text: str) -> None:
-        """Tell the user, whatever is being shown."""
+    def report_error(self, text: str) -> None:
+        """Print an error, whatever else is shown."""
         self.screen.print(text, style="red", markup=False)
 
     def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:
-        """(expected, measured) of every pair of pods that run by `ports`; says which do not. Raises SetupError."""
-        everyone, running = self.source.expected(ports), self.emulation.pods
-        for pod in everyone.pods:
+        """(expected, measured) for every pair of running pods on `ports`. Raises SetupError."""
+        every_pod, running = self.source.expected(ports), self.emulation.pods
+        for pod in every_pod.pods:
             if pod not in running:
                 self.screen.print(f"{pod} does not run, so it is not measured", style="yellow", markup=False)
         expected = Matrix.of(
             running,
-            everyone.ports,
-            (one for one in everyone.openings() if one.source in running and one.destination in running),
+            every_pod.ports,
+            (one for one in every_pod.openings() if one.source in running and one.destination in running),
         )
         forget = self.emulation.forget_sctp
-        return expected, measure(running, everyone.ports, expected=expected, forget_sctp=forget)
+        return expected, measure(running, every_pod.ports, expected=expected, forget_sctp=forget)
 
 
-def _plan(manifests: Manifests, fabric: Fabric, ports: Sequence[PortRef], state: Path | None) -> Plan:
+def _plan(manifests: ManifestFolder, fabric: Fabric, ports: Sequence[PortRef], state: Path | None) -> Plan:
     cluster = manifests.first.cluster
     settings = manifests.folder / "romana.conf"
     return Plan(
@@ -180,7 +182,7 @@ def show_matrix(session: Session, asked: Sequence[str]) -> None:
 
 
 def draw(session: Session, expected: Matrix, measured: Matrix, differences: Sequence[Difference]) -> None:
-    """Draw what was measured, and what was expected where the two differ."""
+    """Draw the measured matrix, and the expected one when they differ."""
     console = Console(highlight=False)
     groups = group_names(session.source.read().cluster)
     console.print("Measured with real packets:", style="bold")
@@ -201,18 +203,18 @@ def _show_edit(edit: Edit, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "edit", **edit.to_json()}), flush=True)
         return
-    _interrupt(edit.lines(), style="cyan")
+    _print_above_prompt(edit.lines(), style="cyan")
 
 
 def _show_refusal(problems: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "refused", "problems": list(problems)}), flush=True)
         return
-    _interrupt(refusal_lines(problems), style="yellow")
+    _print_above_prompt(refusal_lines(problems), style="yellow")
 
 
-def _interrupt(lines: Sequence[str], *, style: str) -> None:
-    """Print lines in the middle of a prompt, and the prompt again."""
+def _print_above_prompt(lines: Sequence[str], *, style: str) -> None:
+    """Print lines while a prompt is shown, and the prompt again."""
     screen = Console(highlight=False)
     prompting = sys.stdin.isatty() and screen.is_terminal
     if prompting:

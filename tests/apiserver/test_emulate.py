@@ -71,7 +71,7 @@ def start(plane: ControlPlane) -> Iterator[Callable[..., Talk]]:
         pipe = subprocess.PIPE
         talk = Talk(subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT))
         talks.append(talk)
-        talk.until("help tells", 90)
+        talk.until("help lists", 90)
         return talk
 
     yield begin
@@ -208,7 +208,9 @@ def test_a_node_of_somebody_else_is_not_taken(plane: ControlPlane) -> None:
             check=False,
             cwd=ROOT,
         )
-        assert done.returncode == 2 and "the cluster has a node node2 already, and no emulated one" in done.stderr
+        assert (
+            done.returncode == 2 and "the cluster has a node node2 already, which is not an emulated one" in done.stderr
+        )
         assert plane.kubectl("get", "nodes", "-o", "name").split() == ["node/node2"]
     finally:
         plane.kubectl("delete", "node", "node2")

@@ -14,7 +14,7 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Opening
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from romana_ovs_emulate.probe import ask
+from romana_ovs_emulate.probe import probe_once
 from tests.kube.api.test_list_watch import EXPIRED, refuse, watch
 from tests.support.control_plane import needed_binaries
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
@@ -91,8 +91,8 @@ class Scene:
         others = [Opening(self.client, self.server, f"{each}/tcp") for each in (80, 81) if each != port]
         others += [Opening(self.other, self.server, f"{each}/tcp") for each in (80, 81)]
         running = self.cluster.pods.running
-        closed = not any(answer.open for answer in ask(running, others, seconds=CLOSED_SECONDS).values())
-        return closed and ask(running, [wanted])[wanted].open
+        closed = not any(answer.open for answer in probe_once(running, others, seconds=CLOSED_SECONDS).values())
+        return closed and probe_once(running, [wanted])[wanted].open
 
     def troubles(self, begin: int) -> list[str]:
         """What the log says, from there on, of the API server in trouble."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
-from romana_ovs_emulate.apicluster import ApiCluster
-from romana_ovs_emulate.cli.api_session import Wish, prepare
+from romana_ovs_emulate.api_cluster import ApiCluster
+from romana_ovs_emulate.cli.api_session import EmulateRequest, prepare
 from romana_ovs_emulate.cli.session import Session
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.emulation import Emulation
@@ -145,7 +145,9 @@ def api_cluster(plane: ControlPlane, folder: Path, mode: str) -> Iterator[ApiSer
     settings = folder / "romana.conf"
     settings.write_text(settings_of(mode))
     ports = tuple(PortRef.parse(port) for port in ALL_PORTS.split())
-    cluster, session = prepare(Wish(plane.kubeconfig, nodes=NODES, settings=settings, ports=ports, as_json=True))
+    cluster, session = prepare(
+        EmulateRequest(plane.kubeconfig, nodes=NODES, settings=settings, ports=ports, as_json=True)
+    )
     with Client.of_kubeconfig(plane.kubeconfig) as admin:
         made = ApiServerCluster(admin, cluster, session)
         try:

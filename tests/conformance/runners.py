@@ -20,7 +20,7 @@ import pytest
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Opening
 from romana_ovs_emulate.emulation import Emulation
-from romana_ovs_emulate.probe import look
+from romana_ovs_emulate.probe import probe_paths
 from tests.conformance.offline import expected
 from tests.conformance.states import BASE_STATE, State, endpoints, in_lane, lane_name, resolved, states
 from tests.conformance.words import Case, Claim, Manifest, Step
@@ -122,12 +122,14 @@ def _look_at(emulation: Emulation, turns: Sequence[Turn | None], mode: str) -> d
                 faults[lane].append(f"other pods run than {pods}: {running}")
             is_open = expected(turn.step, pods, mode)
             wanted |= {_in_lane(path, lane): (lane, path in is_open) for path in _paths(turn.step, pods)}
-    hoped = {path for path, (_, is_open) in wanted.items() if is_open}
+    expected_open = {path for path, (_, is_open) in wanted.items() if is_open}
     known = [path for path in wanted if {path.source, path.destination} <= emulation.pods.keys()]
-    answers = look(emulation.pods, known, hoped=hoped, forget_sctp=emulation.forget_sctp, seconds=LOOK)
-    if leaking := [path for path, answer in answers.items() if answer.open and path not in hoped]:
+    answers = probe_paths(
+        emulation.pods, known, expected_open=expected_open, forget_sctp=emulation.forget_sctp, seconds=LOOK
+    )
+    if leaking := [path for path, answer in answers.items() if answer.open and path not in expected_open]:
         _forget_verdicts(emulation)
-        answers |= look(emulation.pods, leaking, forget_sctp=emulation.forget_sctp, seconds=LOOK)
+        answers |= probe_paths(emulation.pods, leaking, forget_sctp=emulation.forget_sctp, seconds=LOOK)
     for path, answer in answers.items():
         lane, is_open = wanted[path]
         if answer.open != is_open:

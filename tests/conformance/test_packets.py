@@ -18,7 +18,7 @@ from tests.conformance.table import CASES
 from tests.conformance.words import Case, Way
 
 pytestmark = pytest.mark.root
-HERE = [case for case in CASES if case.lacking(Way.API) or binaries.lacking()]
+HERE = [case for case in CASES if case.lacking(Way.API) or binaries.unavailable_reason()]
 
 
 @pytest.fixture(scope="module", params=MODES)

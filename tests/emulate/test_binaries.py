@@ -55,16 +55,16 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_they_are_built_once(calls: Path) -> None:
     said: list[str] = []
     assert binaries.find() is None
-    built = binaries.obtain(said.append)
+    built = binaries.find_or_build(said.append)
     assert [path.name for path in sorted(built.folder.iterdir())] == sorted(binaries.PACKAGES)
     assert all(built.path(name).is_file() for name in binaries.PACKAGES)
-    assert binaries.find() == binaries.obtain(said.append) == built
+    assert binaries.find() == binaries.find_or_build(said.append) == built
     assert calls.read_text() == "call\n"
     assert len(said) == 1
 
 
 def test_two_builds_at_once_are_one(calls: Path) -> None:
-    threads = [threading.Thread(target=binaries.obtain, args=(lambda text: None,)) for _ in range(4)]
+    threads = [threading.Thread(target=binaries.find_or_build, args=(lambda text: None,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -87,7 +87,7 @@ def test_a_build_that_is_ended_leaves_nothing_half(calls: Path, tmp_path: Path, 
     process.communicate(timeout=30)
     assert process.returncode in (130, -signal.SIGKILL)
     assert binaries.find() is None
-    built = binaries.obtain(lambda text: None)
+    built = binaries.find_or_build(lambda text: None)
     cache = tmp_path / "cache" / "romana-ovs" / "kubernetes"
     assert {path.name for path in cache.iterdir()} == {".lock", built.folder.name}
 
@@ -95,7 +95,7 @@ def test_a_build_that_is_ended_leaves_nothing_half(calls: Path, tmp_path: Path, 
 def test_what_go_says_is_told(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GO_FAILS", "1")
     with pytest.raises(SetupError, match="cannot be built with Go: k8s.io/some/package; go: no network"):
-        binaries.obtain(lambda text: None)
+        binaries.find_or_build(lambda text: None)
     assert binaries.find() is None
 
 
@@ -104,7 +104,7 @@ def test_without_go_a_sentence_says_what_to_do(
 ) -> None:
     (tmp_path / "bin" / "go").unlink()
     with pytest.raises(SetupError, match="a Kubernetes control plane needs .* install Go .* or set KUBEBUILDER_ASSETS"):
-        binaries.obtain(lambda text: None)
+        binaries.find_or_build(lambda text: None)
     assert binaries.main() == 0
     assert "will be skipped: that needs the programs of Kubernetes: install Go" in capsys.readouterr().out
     monkeypatch.setenv("CI", "1")
@@ -119,7 +119,7 @@ def test_a_folder_of_envtest_is_used_as_it_is(calls: Path, tmp_path: Path, monke
     with pytest.raises(SetupError, match="there is no kubectl in it"):
         binaries.find()
     program(assets, "kubectl")
-    found = binaries.obtain(lambda text: None)
+    found = binaries.find_or_build(lambda text: None)
     assert found.path("kube-apiserver") == assets / "kube-apiserver"
     with pytest.raises(SetupError, match="has no kube-scheduler: put it there, or unset KUBEBUILDER_ASSETS"):
         found.path("kube-scheduler")

@@ -52,5 +52,5 @@ def test_an_unknown_event_is_no_event() -> None:
 
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"event": "state"}', '{"event": "programmed"}', "3", '{"a": 1}'])
 def test_what_cannot_be_read_is_named(line: str) -> None:
-    with pytest.raises(SetupError, match="controller reported something unreadable"):
+    with pytest.raises(SetupError, match="controller sent an invalid event"):
         parse_event(line)

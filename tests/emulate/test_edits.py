@@ -27,8 +27,8 @@ class World:
         self.edits = Edits(
             lambda: self.folder,
             settled=lambda: self.ready,
-            edited=self.told.append,
-            refused=self.refused.append,
+            on_edit=self.told.append,
+            on_refusal=self.refused.append,
             clock=lambda: self.now,
         )
 
@@ -38,17 +38,17 @@ class World:
 
 def test_an_edit_is_told_by_its_difference() -> None:
     world = World()
-    world.edits.take(Programmed(1, 5.0, {}))
-    world.edits.begin()
+    world.edits.on_event(Programmed(1, 5.0, {}))
+    world.edits.start()
     for generation, matrix in ((2, OPEN), (3, OPEN), (4, NOTHING)):
         world.change(matrix)
-        world.edits.take(Programmed(generation, 7.4, {"node1": 3, "node2": 0}))
-        world.edits.take(State(generation - 1))
+        world.edits.on_event(Programmed(generation, 7.4, {"node1": 3, "node2": 0}))
+        world.edits.on_event(State(generation - 1))
         assert len(world.told) == generation - 2, "a state from before the change proves nothing"
-        world.edits.take(State(generation))
-    world.edits.take(Programmed(5, 7.4, {"node1": 1}))
-    world.edits.take(State(5))
-    world.edits.take(Refused(("a.yaml: bad",)))
+        world.edits.on_event(State(generation))
+    world.edits.on_event(Programmed(5, 7.4, {"node1": 1}))
+    world.edits.on_event(State(5))
+    world.edits.on_event(Refused(("a.yaml: bad",)))
     assert [edit.lines() for edit in world.told] == [
         ["programmed in 7 ms (flow messages: node1 3)", "  opened: x/a -> x/b 80/tcp"],
         ["programmed in 7 ms (flow messages: node1 3); no path opened or closed"],
@@ -59,24 +59,24 @@ def test_an_edit_is_told_by_its_difference() -> None:
 
 def test_an_edit_with_new_pods_is_told_once_they_run() -> None:
     world = World()
-    world.edits.begin()
+    world.edits.start()
     world.ready = False
     world.change(OPEN)
-    world.edits.take(Programmed(2, 7.0, {"node1": 3}))
-    world.edits.take(State(2))
+    world.edits.on_event(Programmed(2, 7.0, {"node1": 3}))
+    world.edits.on_event(State(2))
     assert world.told == []
     world.now = 0.050
     world.ready = True
-    world.edits.take(Programmed(3, 2.0, {"node1": 1, "node2": 4}))
-    world.edits.take(State(3))
+    world.edits.on_event(Programmed(3, 2.0, {"node1": 1, "node2": 4}))
+    world.edits.on_event(State(3))
     assert [edit.lines()[0] for edit in world.told] == ["programmed in 57 ms (flow messages: node1 4, node2 4)"]
 
 
 def test_an_edit_that_the_controller_hears_of_first_is_told_too() -> None:
     world = World()
-    world.edits.begin()
-    world.edits.take(Programmed(2, 7.0, {"node1": 3}))
-    world.edits.take(State(2))
+    world.edits.start()
+    world.edits.on_event(Programmed(2, 7.0, {"node1": 3}))
+    world.edits.on_event(State(2))
     assert world.told == []
     world.now = 0.5
     world.change(OPEN)
@@ -84,27 +84,27 @@ def test_an_edit_that_the_controller_hears_of_first_is_told_too() -> None:
     assert [edit.lines()[0] for edit in world.told] == ["programmed in 7 ms (flow messages: node1 3)"]
     world.edits.catch_up()
     assert len(world.told) == 1
-    world.edits.take(Programmed(3, 7.0, {}))
+    world.edits.on_event(Programmed(3, 7.0, {}))
     world.now = 60.0
     world.change(NOTHING)
     world.edits.catch_up()
     assert len(world.told) == 1, "what was programmed long ago was something else: this is still to come"
-    world.edits.take(Programmed(4, 7.0, {"node2": 2}))
-    world.edits.take(State(4))
+    world.edits.on_event(Programmed(4, 7.0, {"node2": 2}))
+    world.edits.on_event(State(4))
     assert len(world.told) == 2
 
 
 def test_one_that_others_hear_of_first_waits_for_the_controller() -> None:
     world = World()
-    world.edits.begin()
+    world.edits.start()
     world.change(OPEN)
     world.edits.catch_up()
     assert world.told == []
     world.ready = False
-    world.edits.take(Programmed(2, 7.0, {}))
+    world.edits.on_event(Programmed(2, 7.0, {}))
     world.edits.catch_up()
     world.ready = True
-    world.edits.take(State(2))
+    world.edits.on_event(State(2))
     assert len(world.told) == 1
 
 

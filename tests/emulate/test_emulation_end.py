@@ -23,5 +23,5 @@ def test_a_closed_emulation_follows_nobody(tmp_path: Path) -> None:
     emulation = Emulation(Plan(tmp_path, ("node1",), None, AddressPlan.of(Settings()), follows_api=True))
     emulation._pods = PodsThatMayNotChange()  # type: ignore[assignment]
     emulation.close()
-    emulation.refollow()
+    emulation.reconcile()
     assert emulation.pods == {}

@@ -17,7 +17,7 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate import kubelet as kubelets
 from romana_ovs_emulate.kubelet import Kubelet
 from romana_ovs_emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
-from romana_ovs_emulate.pods import PodPlace
+from romana_ovs_emulate.pods import PodPlacement
 from romana_ovs_emulate.runs import start_run
 
 NODES = "/api/v1/nodes"
@@ -99,18 +99,18 @@ class Rig:
 
     def __init__(self, api: ScriptedApi) -> None:
         self.api = api
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.ended = 0
         self.kubelet = Kubelet(
             api,  # type: ignore[arg-type]
             addresses={"n1": "192.0.2.1"},
-            complain=self._complain,
-            ended=self._end,
+            on_error=self._complain,
+            on_terminating=self._end,
         )
 
     def _complain(self, text: str) -> None:
         with self.api.changed:
-            self.complaints.append(text)
+            self.errors.append(text)
             self.api.changed.notify_all()
 
     def _end(self) -> None:
@@ -123,12 +123,12 @@ class Rig:
         """The API server has these pods."""
         for pod in pods:
             self.api.objects.setdefault(f"{PODS}/{pod['metadata']['name']}", pod)
-        self.kubelet.take({PodKey(f"shop/{pod['metadata']['name']}"): pod for pod in pods})
+        self.kubelet.on_pods({PodKey(f"shop/{pod['metadata']['name']}"): pod for pod in pods})
 
     def run(self, *names: str, address: str = "10.0.0.1", uid: str = "") -> None:
         """These pods run."""
         keys = [PodKey(f"shop/{name}") for name in names]
-        self.kubelet.ran({key: PodPlace(key, "n1", address, "", uid) for key in keys})
+        self.kubelet.report_running({key: PodPlacement(key, "n1", address, "", uid) for key in keys})
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_an_emulated_node_of_a_run_that_goes_on_is_left_alone(rig: Rig) -> None:
     other = start_run()
     try:
         rig.api.objects[f"{NODES}/n1"] = node_object("n1", other.id)
-        with pytest.raises(SetupError, match=f"n1 belongs to the emulation {other.id}, which goes on"):
+        with pytest.raises(SetupError, match=f"n1 belongs to the emulation {other.id}, which is running"):
             rig.start()
         assert rig.api.objects[f"{NODES}/n1"] == node_object("n1", other.id)
     finally:
@@ -193,7 +193,7 @@ def test_an_emulated_node_of_a_run_that_goes_on_is_left_alone(rig: Rig) -> None:
 def test_a_node_that_is_no_emulated_one_is_left_alone(rig: Rig) -> None:
     real = {"metadata": {"name": "n2", "labels": {"a": "b"}}}
     rig.api.objects[f"{NODES}/n2"] = copy.deepcopy(real)
-    with pytest.raises(SetupError, match="has a node n2 already, and no emulated one"):
+    with pytest.raises(SetupError, match="has a node n2 already, which is not an emulated one"):
         rig.start("n1", "n2")
     assert rig.api.objects == {f"{NODES}/n2": real}, "n1 is gone again"
 
@@ -208,7 +208,7 @@ def test_a_registration_that_fails_leaves_no_node(rig: Rig) -> None:
 def test_the_namespace_of_leases_may_come_a_moment_later(rig: Rig) -> None:
     rig.api.faults["POST", LEASE] = MissingError("namespaces kube-node-lease not found", status=404)
     rig.start()
-    assert f"{NODES}/n1" in rig.api.objects and rig.complaints == []
+    assert f"{NODES}/n1" in rig.api.objects and rig.errors == []
 
 
 def test_nodes_say_again_and_again_that_they_live(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_another_pod_of_the_same_name_is_not_taken_for_it(rig: Rig) -> None:
     rig.take(pod("a", uid="another"))
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") == 2)
     rig.kubelet.close()
-    assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.1" and rig.complaints == []
+    assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.1" and rig.errors == []
 
 
 def test_a_new_pod_is_not_said_to_run_at_the_address_of_the_old_one_of_its_name(rig: Rig) -> None:
@@ -276,14 +276,18 @@ def test_a_new_pod_is_not_said_to_run_at_the_address_of_the_old_one_of_its_name(
 
 def test_only_the_pod_of_its_uid_is_to_end(rig: Rig) -> None:
     rig.take(pod("a", uid="old", ends=True))
-    assert rig.kubelet.ending(A) and rig.kubelet.ending(A, "old") and not rig.kubelet.ending(A, "new")
+    assert (
+        rig.kubelet.is_terminating(A)
+        and rig.kubelet.is_terminating(A, "old")
+        and not rig.kubelet.is_terminating(A, "new")
+    )
 
 
 def test_a_pod_that_cannot_be_started_is_not_ready_and_why(rig: Rig) -> None:
     rig.start()
     rig.take(pod("a"), pod("b", uid="v"))
     for _ in range(2):
-        rig.kubelet.failed({A: "pod shop/a cannot be started: why"})
+        rig.kubelet.report_failed({A: "pod shop/a cannot be started: why"})
         rig.run("b", uid="v")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
@@ -293,7 +297,7 @@ def test_a_pod_that_cannot_be_started_is_not_ready_and_why(rig: Rig) -> None:
     assert (ready["reason"], ready["message"]) == ("StartFailed", "pod shop/a cannot be started: why")
     assert rig.api.objects[f"{PODS}/b"]["status"]["phase"] == "Running"
     rig.take(rig.api.objects[f"{PODS}/a"], rig.api.objects[f"{PODS}/b"])
-    rig.kubelet.failed({})
+    rig.kubelet.report_failed({})
     rig.run("a", "b")
     rig.api.until(lambda: rig.api.objects[f"{PODS}/a"]["status"].get("podIP"))
     status = rig.api.objects[f"{PODS}/a"]["status"]
@@ -306,9 +310,9 @@ def test_a_pod_that_is_to_end_is_buried_when_it_does_not_run_any_more(rig: Rig) 
     rig.take(pod("a"), pod("b", uid="v"))
     rig.run("a")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
-    assert not rig.kubelet.ending(A) and rig.ended == 0
+    assert not rig.kubelet.is_terminating(A) and rig.ended == 0
     rig.take(pod("a", ends=True), pod("b", uid="v"))
-    assert rig.kubelet.ending(A) and rig.ended == 1
+    assert rig.kubelet.is_terminating(A) and rig.ended == 1
     rig.take(pod("a", ends=True), pod("b", uid="v"))
     assert rig.ended == 1, "told once"
     rig.run("a", "b")
@@ -317,7 +321,7 @@ def test_a_pod_that_is_to_end_is_buried_when_it_does_not_run_any_more(rig: Rig) 
     rig.run("b")
     rig.api.until(lambda: rig.api.times("DELETE", f"{PODS}/a"))
     rig.kubelet.close()
-    assert f"{PODS}/a" not in rig.api.objects and not rig.kubelet.ending(PodKey("shop/unknown"))
+    assert f"{PODS}/a" not in rig.api.objects and not rig.kubelet.is_terminating(PodKey("shop/unknown"))
 
 
 def test_what_is_not_taken_is_complained_of_once_and_tried_again(rig: Rig) -> None:
@@ -326,14 +330,14 @@ def test_what_is_not_taken_is_complained_of_once_and_tried_again(rig: Rig) -> No
     rig.take(pod("a"))
     rig.run("a")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") > 3)
-    assert rig.complaints == ["the API server does not take what the nodes report: it broke"]
+    assert rig.errors == ["the API server refuses what nodes report: it broke"]
     with rig.api.changed:
         rig.api.faults.clear()
     rig.api.until(lambda: rig.api.objects[f"{PODS}/a"]["status"].get("podIP") == "10.0.0.1" or None)
     rig.api.faults["PATCH", f"{PODS}/b"] = FaultyError("it broke", status=500)
     rig.take(pod("a"), pod("b", uid="v"))
     rig.run("a", "b")
-    rig.api.until(lambda: len(rig.complaints) == 2)
+    rig.api.until(lambda: len(rig.errors) == 2)
 
 
 def test_the_end_does_not_wait_for_what_fails(rig: Rig) -> None:
@@ -341,7 +345,7 @@ def test_the_end_does_not_wait_for_what_fails(rig: Rig) -> None:
     rig.api.faults["PATCH", PODS] = rig.api.faults["DELETE", NODES] = FaultyError("it broke", status=500)
     rig.take(pod("a"))
     rig.run("a")
-    rig.api.until(lambda: rig.complaints)
+    rig.api.until(lambda: rig.errors)
     rig.kubelet.close()
     assert f"{NODES}/n1" in rig.api.objects and f"{LEASE}/n1" not in rig.api.objects
 

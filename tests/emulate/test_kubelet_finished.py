@@ -8,7 +8,7 @@ from typing import Any
 
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.kubelet import Kubelet
-from romana_ovs_emulate.pods import PodPlace
+from romana_ovs_emulate.pods import PodPlacement
 
 PATIENCE = 30.0
 
@@ -44,11 +44,13 @@ def _pod(name: str, phase: str) -> dict[str, Any]:
 def test_a_pod_that_has_finished_is_not_said_to_run() -> None:
     """Until the controller takes note of its end its namespace is still there."""
     api = Listener()
-    kubelet = Kubelet(api, addresses={}, complain=lambda text: None, ended=lambda: None)  # type: ignore[arg-type]
+    kubelet = Kubelet(api, addresses={}, on_error=lambda text: None, on_terminating=lambda: None)  # type: ignore[arg-type]
     kubelet.start(SimpleNamespace(id="run"), {"node1": SimpleNamespace()})  # type: ignore[arg-type, dict-item]
     phases = {"done": "Succeeded", "broken": "Failed", "new": "Pending"}
-    kubelet.take({PodKey(f"x/{name}"): _pod(name, phase) for name, phase in phases.items()})
-    kubelet.ran({PodKey(f"x/{name}"): PodPlace(PodKey(f"x/{name}"), "node1", "10.0.0.1", "") for name in phases})
+    kubelet.on_pods({PodKey(f"x/{name}"): _pod(name, phase) for name, phase in phases.items()})
+    kubelet.report_running(
+        {PodKey(f"x/{name}"): PodPlacement(PodKey(f"x/{name}"), "node1", "10.0.0.1", "") for name in phases}
+    )
     assert api.heard("/api/v1/namespaces/x/pods/new/status")
     kubelet.close()
     assert api.told == ["/api/v1/namespaces/x/pods/new/status"]

@@ -12,7 +12,7 @@ from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.controller import NodeState, PodState, State
 from romana_ovs_emulate.emulation import Emulation
-from romana_ovs_emulate.pods import PodPlace, RunningPod
+from romana_ovs_emulate.pods import PodPlacement, RunningPod
 from romana_ovs_emulate.prompt import Prompt, resolve, with_addresses
 
 
@@ -28,7 +28,7 @@ class Asked:
 
 
 def pod(key: str, address: str) -> RunningPod:
-    place = PodPlace(PodKey(key), "node1", address, "0a:58:00:00:00:01")
+    place = PodPlacement(PodKey(key), "node1", address, "0a:58:00:00:00:01")
     return RunningPod(place, f"rmn-{key}", "p", cast(Any, Asked()))
 
 
@@ -69,7 +69,7 @@ def talk(text: str) -> tuple[str, list[tuple[str, ...]]]:
         pods=PODS,
         nodes={"node1": SimpleNamespace(name="node1", netns="n", dump_flows="ovs-ofctl dump-flows unix:x")},
         node_addresses={"node1": "10.0.0.65"},
-        troubles=("pod x/b cannot be started: why",),
+        failures=("pod x/b cannot be started: why",),
         state=State(
             1,
             {"node1": NodeState(True, 1, {"total": 7})},
@@ -106,7 +106,7 @@ def test_a_matrix_of_given_ports() -> None:
 
 def test_mistakes_end_one_line_only() -> None:
     said, shown = talk("z curl b\na\na curl b:http\n'\nflows node9\nmatrix\n")
-    assert [line.split(" ")[0] for line in said.strip().splitlines()] == ["z", "what", "http", "the", "there"]
+    assert [line.split(" ")[0] for line in said.strip().splitlines()] == ["z", "a", "http", "the", "there"]
     assert shown == [()]
 
 

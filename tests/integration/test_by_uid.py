@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate import failures
 from romana_ovs_emulate import pods as emulated
-from romana_ovs_emulate import troubles
 from tests.integration.test_app_sync import udp
 from tests.support.controller_process import NODES, Controller
 from tests.support.controller_process import pod as plain
@@ -205,10 +205,10 @@ def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(
     cluster: LiveCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    cluster.emulation._complain = said.append
+    cluster.emulation._on_error = said.append
     lines = emulated._inside_lines
 
-    def broken(place: emulated.PodPlace, mtu: int) -> list[str]:
+    def broken(place: emulated.PodPlacement, mtu: int) -> list[str]:
         return [*lines(place, mtu), "link set missing up"] if place.pod == "a/bad" else lines(place, mtu)
 
     with monkeypatch.context() as patch:
@@ -219,10 +219,10 @@ def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(
         cluster.edit(lambda: cluster.write("late", pod("late", "node1") + policy("p", "app: late", "{}")), portless=1)
         assert "a/late" in cluster.emulation.pods and "a/bad" not in cluster.emulation.pods
         assert len(said) == 1 and said[0].startswith("pod a/bad cannot be started: ")
-        assert cluster.emulation.troubles == tuple(said)
-        patch.setattr(troubles, "RETRY_SECONDS", 0.0)
+        assert cluster.emulation.failures == tuple(said)
+        patch.setattr(failures, "RETRY_SECONDS", 0.0)
     cluster.emulation.settle()
-    monkeypatch.setattr(troubles, "RETRY_SECONDS", 0.0)
-    cluster.emulation.refollow()
+    monkeypatch.setattr(failures, "RETRY_SECONDS", 0.0)
+    cluster.emulation.reconcile()
     cluster.emulation.settle()
-    assert PodKey("a/bad") in cluster.emulation.pods and cluster.emulation.troubles == ()
+    assert PodKey("a/bad") in cluster.emulation.pods and cluster.emulation.failures == ()

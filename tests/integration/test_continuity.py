@@ -13,7 +13,7 @@ import pytest
 from romana_ovs.model.connection import PortRef
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
-from romana_ovs_emulate.manifests import Manifests
+from romana_ovs_emulate.cluster_source import ManifestFolder
 from romana_ovs_emulate.nodes import bridge_commands
 from romana_ovs_emulate.probe import measure
 from tests.support.live_cluster import (
@@ -296,7 +296,7 @@ def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: LiveClust
 
 
 def test_after_all_that_every_pair_is_as_the_reference_says(cluster: LiveCluster) -> None:
-    manifests = Manifests(cluster.folder, 2, cluster.emulation.addresses)
+    manifests = ManifestFolder(cluster.folder, 2, cluster.emulation.addresses)
     expected = manifests.expected([PortRef.parse(port) for port in PORTS])
     measured = measure(cluster.emulation.pods, PORTS, expected=expected)
     assert measured.differences(expected) == []

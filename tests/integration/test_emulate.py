@@ -139,7 +139,7 @@ def start() -> Iterator[Callable[..., Talk]]:
     def begin(folder: Path, *options: str) -> Talk:
         talk = Talk(emulate(folder, *options))
         talks.append(talk)
-        talk.until("help tells")
+        talk.until("help lists")
         return talk
 
     yield begin

@@ -19,10 +19,10 @@ from romana_ovs.pipeline import priorities
 from romana_ovs.policy.matrix import Opening
 from romana_ovs_emulate.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
 from romana_ovs_emulate.cli.session import Session
-from romana_ovs_emulate.cut import open_connection
 from romana_ovs_emulate.emulation import Emulation
 from romana_ovs_emulate.fabric import Fabric
-from romana_ovs_emulate.probe import ask
+from romana_ovs_emulate.probe import probe_once
+from romana_ovs_emulate.revocation import open_connection
 from tests.support import still_sending
 from tests.support.netns_sockets import Attempt, fetch
 from tests.support.private_ovs import eventually
@@ -113,7 +113,7 @@ def test_a_killed_switch_gets_every_flow_back_and_opens_nothing_meanwhile(sessio
     while not back and time.monotonic() < deadline:
         back = flow_count(emulation, node.name) >= before
         # As long as it takes, but never longer than until the next look: an open path answers within milliseconds.
-        opened += [path for path, answer in ask(pods, closed, seconds=0.2).items() if answer.open]
+        opened += [path for path, answer in probe_once(pods, closed, seconds=0.2).items() if answer.open]
     assert opened == []
     assert flow_count(emulation, node.name) == before
     emulation.settle()

@@ -20,11 +20,11 @@ import pytest
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch import ethertypes
-from romana_ovs_emulate import runs, troubles
-from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate import failures, runs
+from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.fabric import Fabric, join
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
-from romana_ovs_emulate.pods import PodPlace, Pods
+from romana_ovs_emulate.pods import PodPlacement, Pods
 from romana_ovs_emulate.system import NETNS_FOLDER
 from tests.support import still_sending
 
@@ -46,8 +46,8 @@ def nodes(run: runs.Run) -> dict[str, Node]:
     return {name: start_node(run, name, controller=socket) for name in ("node1", "node2", "node3")}
 
 
-def place(number: int, node: str) -> PodPlace:
-    return PodPlace(PodKey(f"x/p{number}"), node, f"10.1.0.{number}", f"0a:58:0a:01:00:{number:02x}")
+def place(number: int, node: str) -> PodPlacement:
+    return PodPlacement(PodKey(f"x/p{number}"), node, f"10.1.0.{number}", f"0a:58:0a:01:00:{number:02x}")
 
 
 @pytest.mark.parametrize("fabric", [Fabric.LINK, Fabric.VXLAN])
@@ -60,7 +60,7 @@ def test_pods_on_joined_nodes_reach_each_other_and_nobody_lies(
     ports = ["80/tcp", "81/udp", "82/sctp"]
     pods.serve(ports)
     try:
-        pods.follow([place(1, "node1"), place(2, "node2"), place(3, "node3")])
+        pods.reconcile([place(1, "node1"), place(2, "node2"), place(3, "node3")])
         closed = probe(pods, ports)
         assert {answer.open for answer in closed.values()} == {False}, "a secure bridge without flows forwards nothing"
         for node in nodes.values():
@@ -74,7 +74,7 @@ def test_pods_on_joined_nodes_reach_each_other_and_nobody_lies(
         lied = pods.running[PodKey("x/p1")].agent.probe([("10.1.0.2", 80, "tcp", "x/another")])[0]
         assert not lied.open
         assert lied.name == "x/p2"
-        pods.follow([place(1, "node1"), place(3, "node3")])
+        pods.reconcile([place(1, "node1"), place(3, "node3")])
         assert set(pods.running) == {"x/p1", "x/p3"}
     finally:
         run.close()
@@ -87,7 +87,7 @@ def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nod
     pods = Pods(run, nodes, zygote, mtu=1500)
     pods.serve(["80/tcp", "81/udp"])
     try:
-        pods.follow([place(1, "node1"), place(2, "node2")])
+        pods.reconcile([place(1, "node1"), place(2, "node2")])
         for node in nodes.values():
             load_switching(node, Fabric.LINK, [])
         client, server = (pods.running[PodKey(key)].agent for key in ("x/p1", "x/p2"))
@@ -118,28 +118,28 @@ def test_a_pod_that_cannot_be_started_keeps_no_other_from_it(
     zygote = Zygote(run)
     pods = Pods(run, nodes, zygote, mtu=1500)
     good = [place(1, "node1"), place(2, "node2"), place(3, "node1")]
-    bad = PodPlace(PodKey("x/bad"), "node1", "224.0.0.1", "0a:58:e0:00:00:01")
+    bad = PodPlacement(PodKey("x/bad"), "node1", "224.0.0.1", "0a:58:e0:00:00:01")
     try:
-        pods.follow([good[0], bad, good[1]])
+        pods.reconcile([good[0], bad, good[1]])
         assert {pod.place for pod in pods.running.values()} == set(good[:2])
         assert list(pods.failed) == [bad.pod]
         assert pods.failed[bad.pod].startswith("pod x/bad cannot be started: `ip -n")
-        pods.follow([*good, bad])
+        pods.reconcile([*good, bad])
         assert {pod.place for pod in pods.running.values()} == set(good)
         assert not list(NETNS_FOLDER.glob(f"{runs.NETNS_PREFIX}{run.id}-x.bad*"))
         assert "bad" not in nodes["node1"].vsctl("list-ports", BRIDGE)
         # Another place is tried at once, the same one after a while.
         mended = replace(bad, address="10.1.0.9")
-        pods.follow([*good, mended])
+        pods.reconcile([*good, mended])
         assert pods.running[bad.pod].place == mended and not pods.failed
-        pods.follow([*good, bad])
+        pods.reconcile([*good, bad])
         assert bad.pod in pods.failed and bad.pod not in pods.running
-        monkeypatch.setattr(troubles, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(failures, "RETRY_SECONDS", 0.0)
         tried = Mock(side_effect=SetupError("again"))
         monkeypatch.setattr(pods, "_make", tried)
-        pods.follow([*good, bad])
+        pods.reconcile([*good, bad])
         assert tried.call_count == 1 and pods.failed[bad.pod].endswith("again")
-        pods.follow(good)
+        pods.reconcile(good)
         assert not pods.failed
     finally:
         run.close()
@@ -151,7 +151,7 @@ def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: d
     pods = Pods(run, nodes, zygote, mtu=1500)
     odd = 'a b,c="d\\'
     try:
-        pods.follow([replace(place(1, "node1"), uid="one"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
+        pods.reconcile([replace(place(1, "node1"), uid="one"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
         assert not pods.failed
         before = pods.running
         uids = [
@@ -162,7 +162,7 @@ def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: d
         ]
         assert [json.loads(uid) if uid else "" for uid in uids[1:]] == [odd, ""] and uids[0].strip('"') == "one"
         # Another UID is another pod, though all else is the same.
-        pods.follow([replace(place(1, "node1"), uid="two"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
+        pods.reconcile([replace(place(1, "node1"), uid="two"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
         after = pods.running
         assert [after[key].agent.pid != before[key].agent.pid for key in before] == [True, False, False]
         assert after[PodKey("x/p1")].port != before[PodKey("x/p1")].port
@@ -176,8 +176,8 @@ def test_ports_of_pods_are_filtered_and_no_others(run: runs.Run, nodes: dict[str
     zygote = Zygote(run)
     pods = Pods(run, nodes, zygote, mtu=1500)
     try:
-        pods.follow([place(1, "node1"), place(2, "node1"), place(3, "node2")])
-        pods.follow([place(1, "node1"), place(2, "node1"), place(3, "node2"), place(4, "node1")])
+        pods.reconcile([place(1, "node1"), place(2, "node1"), place(3, "node2")])
+        pods.reconcile([place(1, "node1"), place(2, "node1"), place(3, "node2"), place(4, "node1")])
         assert pods.unfiltered == ""
         for node in nodes.values():
             links = json.loads(node.execute(["ip", "-j", "link", "show"]).stdout)
@@ -196,12 +196,12 @@ def test_pods_run_where_ports_cannot_be_filtered(
     monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.none")
     places = [place(1, "node1"), place(2, "node2")]
     try:
-        pods.follow(places)
+        pods.reconcile(places)
         assert {pod.place for pod in pods.running.values()} == set(places) and not pods.failed
         said = pods.unfiltered
         assert said.startswith("frames of any ethertype get to the switches: ") and "libbpf.so.none" in said
         monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.other")
-        pods.follow([*places, place(3, "node1")])
+        pods.reconcile([*places, place(3, "node1")])
         assert len(pods.running) == 3 and pods.unfiltered == said
     finally:
         run.close()
@@ -231,15 +231,15 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from romana_ovs_emulate import runs
-from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.nodes import start_node
-from romana_ovs_emulate.pods import Pods, PodPlace
+from romana_ovs_emulate.pods import Pods, PodPlacement
 run = runs.start_run(Path(sys.argv[2]))
 node = start_node(run, "node1", controller=run.folder / "c")
 zygote = Zygote(run) if sys.argv[1] == "zygote" else None
 if zygote:
     pods = Pods(run, {"node1": node}, zygote, mtu=1500)
-    pods.follow([PodPlace("x/a", "node1", "10.0.0.1", "0a:58:0a:00:00:01")])
+    pods.reconcile([PodPlacement("x/a", "node1", "10.0.0.1", "0a:58:0a:00:00:01")])
 print(run.folder, node.switch_pid(), flush=True)
 time.sleep(600)
 """
@@ -285,11 +285,11 @@ def probe(pods: Pods, ports: list[str]) -> dict[tuple[str, str, str], object]:
         targets = [
             (running[other].place.address, int(port.split("/")[0]), port.split("/")[1], other) for other, port in others
         ]
-        begun.append((key, others, pod.agent, pod.agent.probe_begin(targets)))
+        begun.append((key, others, pod.agent, pod.agent.start_probe(targets)))
     return {
         (key, other, port): answer
         for key, others, agent, number in begun
-        for (other, port), answer in zip(others, agent.probe_end(number), strict=True)
+        for (other, port), answer in zip(others, agent.finish_probe(number), strict=True)
     }
 
 

@@ -23,7 +23,9 @@ def needed_binaries() -> binaries.Binaries:
     """The programs of a control plane; skips the test where there are none, which in CI is a failure."""
     found = binaries.find()
     if found is None:
-        reason = binaries.lacking() or "needs Kubernetes built: run `python -m romana_ovs_emulate.binaries` once"
+        reason = (
+            binaries.unavailable_reason() or "needs Kubernetes built: run `python -m romana_ovs_emulate.binaries` once"
+        )
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -10,10 +10,10 @@ from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix
+from romana_ovs_emulate.cluster_source import ManifestFolder
 from romana_ovs_emulate.controller import Event, Programmed
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
-from romana_ovs_emulate.manifests import Manifests
 from romana_ovs_emulate.probe import Measurement, measure
 
 NODES = 3
@@ -45,7 +45,7 @@ class EditableCluster:
         self._settings = settings
         self.shown = ""
         self._write(settings, manifests)
-        cluster = Manifests(folder, NODES).first.cluster
+        cluster = ManifestFolder(folder, NODES).first.cluster
         self._changed = threading.Condition()
         self._programmed = -1
         plan = Plan(
@@ -99,7 +99,7 @@ class EditableCluster:
     def expected(self) -> Matrix:
         """What a fresh reading of the manifests expects."""
         ports = [PortRef.parse(port) for port in self.ports]
-        return Manifests(self._folder, NODES, self.emulation.addresses).expected(ports)
+        return ManifestFolder(self._folder, NODES, self.emulation.addresses).expected(ports)
 
     def measure(self, expected: Matrix) -> Measurement:
         """Every pair of pods by every port, with real packets."""
@@ -142,6 +142,6 @@ class EditableCluster:
         state = emulation.state
         assert came, (
             f"{complaint}: generation {state.generation}, programmed {self._programmed}, "
-            f"problems {state.problems}, refused {state.refused}\n{emulation.controller.last_words()}"
+            f"problems {state.problems}, refused {state.refused}\n{emulation.controller.log_tail()}"
         )
         assert self._warned or not state.refused, state.refused

@@ -62,7 +62,7 @@ def unfiltered(node: Node, port: str) -> Iterator[None]:
     try:
         yield
     finally:
-        system.within(node.netns, lambda: filter_ports([port]))
+        system.in_netns(node.netns, lambda: filter_ports([port]))
 
 
 def udp_socket(netns: str, address: str = "", port: int = 0) -> socket.socket:

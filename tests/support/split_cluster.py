@@ -46,13 +46,13 @@ from romana_ovs.policy.matrix import Opening, reachability
 from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import BridgeRow, bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
-from romana_ovs_emulate.agents import Zygote
+from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.fabric import Fabric, join, underlay_address
 from romana_ovs_emulate.kubelet_objects import node_object, node_status, pod_status
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
-from romana_ovs_emulate.pods import PodPlace, Pods, RunningPod
-from romana_ovs_emulate.probe import ask, measure
+from romana_ovs_emulate.pods import PodPlacement, Pods, RunningPod
+from romana_ovs_emulate.probe import measure, probe_once
 from romana_ovs_emulate.runs import Run, start_run
 from tests.support.controller_process import Controller
 from tests.support.joined_state import joined_state
@@ -238,15 +238,15 @@ class SplitCluster:
         running = self.pods.running
         same = {key for key in running if key in wanted and wanted[key]["metadata"]["uid"] == self._uids[key]}
         if same != running.keys():
-            self.pods.follow([running[key].place for key in same])
+            self.pods.reconcile([running[key].place for key in same])
         told = {key: state for part in self.parts.values() for key, state in part.state.get("pods", {}).items()}
         places = {
-            key: PodPlace(key, told[key]["node"], told[key]["address"], told[key]["mac"], told[key]["uid"])
+            key: PodPlacement(key, told[key]["node"], told[key]["address"], told[key]["mac"], told[key]["uid"])
             for key in wanted
             if key in told and told[key]["uid"] == wanted[key]["metadata"]["uid"]
         }
         self._uids = {key: raw["metadata"]["uid"] for key, raw in wanted.items()}
-        self.pods.follow({**{key: running[key].place for key in same}, **places}.values())
+        self.pods.reconcile({**{key: running[key].place for key in same}, **places}.values())
         for key, raw in wanted.items():
             if key in places and told[key]["port"] is not None and key in self.pods.running:
                 self._report(raw, told[key]["address"])
@@ -362,7 +362,7 @@ class SplitCluster:
     def opens(self, source: PodKey, destination: PodKey, port: str) -> bool:
         """Whether a real connection comes through."""
         path = Opening(source, destination, port)
-        return ask(self.pods.running, [path])[path].open
+        return probe_once(self.pods.running, [path])[path].open
 
     def verdicts(self, *keys: PodKey) -> list[str]:
         """Every path between these pods that real packets find otherwise than the reference evaluation."""
@@ -424,7 +424,7 @@ def _now() -> str:
 def _unless_away(ask: Callable[[], Any]) -> Any:
     """What `ask` finds, None while the API server does not answer or is not ready."""
     try:
-        return ask()
+        return probe_once()
     except HTTPError:
         return None
     except Refused as refused:

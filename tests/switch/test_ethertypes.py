@@ -20,7 +20,7 @@ import pytest
 
 from romana_ovs.switch import ethertypes
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
-from romana_ovs_emulate.system import inside, ip_batch, within
+from romana_ovs_emulate.system import in_netns, inside, ip_batch
 from tests.support.live_cluster import eventually
 from tests.support.netns_sockets import Tap, run, udp_socket
 
@@ -75,7 +75,7 @@ def passed(ends: tuple[Tap, Tap], sent: list[bytes]) -> list[bytes]:
 
 
 def filtered(*devices: str) -> None:
-    within(NODE, lambda: filter_ports(devices or (PORT,)))
+    in_netns(NODE, lambda: filter_ports(devices or (PORT,)))
 
 
 def shown() -> dict[str, Any]:
@@ -233,7 +233,7 @@ def test_a_device_with_a_program_of_another_kind(cable: None) -> None:
     """Generic XDP, as others may have attached it: theirs stays."""
     with ethertypes._loaded(ethertypes._library()) as program:
         generic = 1 << 1
-        within(NODE, lambda: _attach_as(generic, program))
+        in_netns(NODE, lambda: _attach_as(generic, program))
     before = shown()["xdp"]["prog"]["id"]
     with pytest.raises(NotFiltered, match=f"^{PORT}: ethertypes cannot be filtered: File exists$"):
         filtered()

@@ -16,8 +16,8 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import ApiError, MissingError, SetupError, UnreachableError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs_emulate import apicluster
-from romana_ovs_emulate.apicluster import ApiCluster
+from romana_ovs_emulate import api_cluster
+from romana_ovs_emulate.api_cluster import ApiCluster
 
 A = PodKey("shop/a")
 
@@ -49,7 +49,7 @@ class Told:
                 for message in told.listing(self.resource):
                     self.send(message)
 
-        monkeypatch.setattr(apicluster, "Follower", Follower)
+        monkeypatch.setattr(api_cluster, "Follower", Follower)
 
     def listing(self, resource: Resource) -> list[object]:
         name = str(resource)
@@ -97,19 +97,19 @@ def test_it_has_the_cluster_and_its_pods_once_all_is_listed(told: Told) -> None:
     followed.start()
     assert list(followed.read().cluster.pods) == [A] and list(followed.read().cluster.nodes) == ["n"]
     assert followed.served() == ("80/tcp",)
-    assert "kubectl --kubeconfig" in followed.edited
+    assert "kubectl --kubeconfig" in followed.edit_hint
 
 
 def test_what_is_not_listed_is_said_with_the_reason(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apicluster, "LISTING_SECONDS", 0.01)
+    monkeypatch.setattr(api_cluster, "LISTING_SECONDS", 0.01)
     del told.first[str(NAMESPACES)]
-    with pytest.raises(SetupError, match="does not list what it has: namespaces are not told"):
+    with pytest.raises(SetupError, match="does not list its objects: namespaces are not told"):
         cluster().start()
 
 
 def test_a_server_that_cannot_be_asked_is_not_waited_for() -> None:
     api = FakeApi(ApiSource("config"), UnreachableError("https://127.0.0.1:1: Connection refused"))
-    with pytest.raises(SetupError, match=r"cannot be asked: https://127.0.0.1:1: Connection refused"):
+    with pytest.raises(SetupError, match=r"cannot be reached: https://127.0.0.1:1: Connection refused"):
         ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
 
 
@@ -129,7 +129,7 @@ def test_changes_are_told_with_pods_as_the_server_has_them(told: Told) -> None:
 
     followed.start()
     followed.changed = changed
-    followed.follow_pods(pods.append)
+    followed.watch_pods(pods.append)
     assert [list(each) for each in pods] == [[A]] and pods[0][A]["spec"]["nodeName"] == "n"
     told.say(PODS, pod("b"))
     assert list(pods[-1]) == [A, "shop/b"] and changes == 1
@@ -150,7 +150,7 @@ def test_a_pod_that_comes_while_the_first_are_being_told_is_told_after_them(told
             coming.join(0.2)
         pods.append(list(now))
 
-    followed.follow_pods(take)
+    followed.watch_pods(take)
     coming.join()
     assert pods == [[A], [A, "shop/b"]]
 
@@ -159,5 +159,5 @@ def test_waiting_for_the_cluster_to_be_something(told: Told) -> None:
     followed = cluster()
     followed.start()
     assert list(followed.await_cluster(lambda found: A in found.pods).pods) == [A]
-    with pytest.raises(SetupError, match="within 0 s"):
+    with pytest.raises(SetupError, match="after 0 s"):
         followed.await_cluster(lambda found: not found.pods, 0.01)

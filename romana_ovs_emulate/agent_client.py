@@ -1,4 +1,4 @@
-"""The parent's end of the processes inside pods: asking them to serve, to probe and to stream."""
+"""Talks to the processes inside pods (`agent/`): starts them, and has them serve, probe and stream."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ ANSWER_SECONDS = 10.0
 PROBE_SECONDS = 1.5
 """How long a probe waits for an answer before its path counts as closed, in seconds."""
 PROBE_MARGIN_SECONDS = 20.0
-"""How much longer than that a loaded machine may take to report, in seconds."""
+"""How much longer than that a loaded machine may take to answer, in seconds."""
 
 Target = tuple[str, int, str, str]
-"""Whom a probe asks: address, port, protocol, and the name that should answer (empty: any)."""
+"""What to probe: address, port, protocol, and the name that should answer (empty: any)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one probe saw: whether the right pod answered, who did, how fast, and why not."""
+class ProbeResult:
+    """The result of one probe: whether the expected pod answered, which one did, how fast, and why not."""
 
     open: bool
     name: str | None
@@ -40,8 +40,8 @@ class Answer:
     detail: str
 
 
-class Agent:
-    """One pod's process. Requests of several threads take turns."""
+class AgentClient:
+    """One pod's process. Several threads may use it."""
 
     def __init__(self, pod: PodKey, control: socket.socket, pid: int) -> None:
         self.pod = pod
@@ -53,42 +53,42 @@ class Agent:
         self._answers: dict[int, dict[str, Any]] = {}
 
     def serve(self, ports: Sequence[str]) -> Mapping[str, str]:
-        """Serve exactly `ports` (`80/tcp`); the reasons of those that could not be had. Raises SetupError."""
-        failed: Mapping[str, str] = self._ask({"op": "serve", "ports": list(ports)})["failed"]
+        """Serve exactly `ports` (`80/tcp`); the reasons of those that failed. Raises SetupError."""
+        failed: Mapping[str, str] = self._request({"op": "serve", "ports": list(ports)})["failed"]
         return failed
 
-    def probe(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> list[Answer]:
-        """What each target answered, asked in parallel, in the order given. Raises SetupError."""
-        return self.probe_end(self.probe_begin(targets, seconds=seconds), seconds=seconds)
+    def probe(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> list[ProbeResult]:
+        """The result of each target, in the order given; they are probed in parallel. Raises SetupError."""
+        return self.finish_probe(self.start_probe(targets, seconds=seconds), seconds=seconds)
 
-    def probe_begin(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> int:
-        """Start `probe`; the number that `probe_end` takes. Raises SetupError."""
+    def start_probe(self, targets: Sequence[Target], *, seconds: float = PROBE_SECONDS) -> int:
+        """Start `probe`; returns the number that `finish_probe` takes. Raises SetupError."""
         return self._begin({"op": "probe", "targets": targets, "seconds": seconds})
 
-    def probe_end(self, number: int, *, seconds: float = PROBE_SECONDS) -> list[Answer]:
-        """The answers of the probes that `probe_begin` started. Raises SetupError."""
-        found = self._end(number, seconds + PROBE_MARGIN_SECONDS)
-        return [Answer(**result) for result in found["results"]]
+    def finish_probe(self, number: int, *, seconds: float = PROBE_SECONDS) -> list[ProbeResult]:
+        """The results of what `start_probe` started. Raises SetupError."""
+        answer = self._end(number, seconds + PROBE_MARGIN_SECONDS)
+        return [ProbeResult(**result) for result in answer["results"]]
 
     def stream(self, address: str, port: int, protocol: str = "tcp", *, push: bool = True) -> None:
         """Open a stream to a server of another pod; with `push` this end sends too. Raises SetupError."""
-        self._ask({"op": "stream", "address": address, "port": port, "protocol": protocol, "push": push})
+        self._request({"op": "stream", "address": address, "port": port, "protocol": protocol, "push": push})
 
     def streams(self) -> list[dict[str, Any]]:
         """All streams that end here: role, protocol, peer, received (bytes), last (monotonic s), error."""
-        streams: list[dict[str, Any]] = self._ask({"op": "streams"})["streams"]
+        streams: list[dict[str, Any]] = self._request({"op": "streams"})["streams"]
         return streams
 
     def close_streams(self) -> None:
         """End all streams of this pod."""
-        self._ask({"op": "close_streams"})
+        self._request({"op": "close_streams"})
 
     def close(self) -> None:
         """End the pod's process."""
         with self._lock:
             self._control.close()
 
-    def _ask(self, request: dict[str, object]) -> dict[str, Any]:
+    def _request(self, request: dict[str, object]) -> dict[str, Any]:
         return self._end(self._begin(request), ANSWER_SECONDS)
 
     def _begin(self, request: dict[str, object]) -> int:
@@ -103,7 +103,7 @@ class Agent:
             return number
 
     def _end(self, number: int, seconds: float) -> dict[str, Any]:
-        """The answer to request `number`; what arrives for others meanwhile is kept for them."""
+        """The answer to request `number`; answers to other requests that arrive meanwhile are kept."""
         deadline = time.monotonic() + seconds
         with self._lock:
             while number not in self._answers:
@@ -130,10 +130,10 @@ class Agent:
 
 
 class Zygote:
-    """The process that forks agents. It outlives us only to remove our run, should we be killed."""
+    """The process that forks agents. When its parent is killed, it removes the run and ends."""
 
     def __init__(self, run: Run) -> None:
-        """Starts it; raises SetupError when it cannot."""
+        """Starts it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         argv = [sys.executable, "-m", "romana_ovs_emulate.agent.zygote", str(theirs.fileno()), str(run.folder)]
         with theirs, (run.folder / "zygote.log").open("wb") as log:
@@ -151,8 +151,8 @@ class Zygote:
         self._requests = ours
         self._lock = threading.Lock()
 
-    def fork(self, pod: PodKey, netns: str) -> Agent:
-        """The agent of a pod, running in the named network namespace. Raises SetupError."""
+    def fork(self, pod: PodKey, netns: str) -> AgentClient:
+        """Start the agent of a pod in the named network namespace. Raises SetupError."""
         ours, theirs = socket.socketpair()
         request = json.dumps({"pod": pod, "netns": str(NETNS_FOLDER / netns)}).encode()
         try:
@@ -166,7 +166,7 @@ class Zygote:
             ours.close()
             raise SetupError(f"pod {pod}: its process cannot run: {answer['error']}")
         self._run.record(answer["pid"])
-        return Agent(pod, ours, answer["pid"])
+        return AgentClient(pod, ours, answer["pid"])
 
     def close(self) -> None:
         """End it; call after `Run.close`, so that it finds nothing left to remove."""
@@ -175,6 +175,6 @@ class Zygote:
 
 
 def child_environment() -> dict[str, str]:
-    """Our environment, with this very package found first by a Python child."""
+    """The environment for a Python child, in which this very package is found first."""
     here = str(Path(__file__).parents[1])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))}

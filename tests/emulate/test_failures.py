@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.emulation import Emulation, Plan
-from romana_ovs_emulate.troubles import RETRY_SECONDS, Troubles
+from romana_ovs_emulate.failures import RETRY_SECONDS, Failures
 
 
 class Clock:
@@ -22,27 +22,27 @@ class Clock:
 
 def test_what_failed_is_due_again_after_a_while_or_otherwise() -> None:
     clock = Clock()
-    troubles = Troubles(clock)
-    assert troubles.due("a", 1) and troubles.reasons == {}
-    troubles.failed("a", 1, "why")
-    assert not troubles.due("a", 1) and troubles.due("a", 2) and troubles.due("b", 1)
-    assert troubles.reasons == {"a": "why"}
+    failures = Failures(clock)
+    assert failures.due("a", 1) and failures.reasons == {}
+    failures.record("a", 1, "why")
+    assert not failures.due("a", 1) and failures.due("a", 2) and failures.due("b", 1)
+    assert failures.reasons == {"a": "why"}
     clock.now += RETRY_SECONDS
-    assert troubles.due("a", 1)
-    troubles.failed("a", 1, "why else")
-    assert not troubles.due("a", 1) and troubles.reasons == {"a": "why else"}
-    troubles.over("a")
-    troubles.over("b")
-    assert troubles.due("a", 1) and troubles.reasons == {}
+    assert failures.due("a", 1)
+    failures.record("a", 1, "why else")
+    assert not failures.due("a", 1) and failures.reasons == {"a": "why else"}
+    failures.clear("a")
+    failures.clear("b")
+    assert failures.due("a", 1) and failures.reasons == {}
 
 
 def test_that_ports_are_not_filtered_is_told_once() -> None:
     said: list[str] = []
-    emulation = Emulation(Plan(Path(), ("node1",), None, AddressPlan.of(Settings())), complain=said.append)
+    emulation = Emulation(Plan(Path(), ("node1",), None, AddressPlan.of(Settings())), on_error=said.append)
     emulation._pods = SimpleNamespace(failed={}, unfiltered="")  # type: ignore[assignment]
-    emulation._tell_troubles()
+    emulation._report_failures()
     assert said == []
     emulation._pods.unfiltered = "why"  # type: ignore[misc]
-    emulation._tell_troubles()
-    emulation._tell_troubles()
-    assert said == ["why"] and emulation.troubles == ("why",)
+    emulation._report_failures()
+    emulation._report_failures()
+    assert said == ["why"] and emulation.failures == ("why",)

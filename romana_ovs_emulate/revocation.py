@@ -1,4 +1,4 @@
-"""How fast an open connection is cut: both ends push without pause, and when did each last hear the other?"""
+"""Measures how fast an open connection is cut: both ends push without pause, and note when they last received."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from romana_ovs.model.errors import SetupError
-from romana_ovs_emulate.agents import Agent
+from romana_ovs_emulate.agent_client import AgentClient
 from romana_ovs_emulate.pods import RunningPod
 
 ESTABLISH_SECONDS = 5.0
 SILENCE_SECONDS = 0.5
-"""Nothing for this long, from ends that push every 20 ms, is silence."""
+"""A direction is cut when nothing arrives for this long, in seconds; ends push every 20 ms."""
 GIVE_UP_SECONDS = 5.0
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """How long each end went on hearing the other after the change, in milliseconds; None: it never stopped."""
+class RevocationTimes:
+    """How long after the change each end still received data, in milliseconds; None: it never stopped."""
 
     client: float | None
     server: float | None
@@ -32,30 +32,30 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class OpenConnection:
-    """A stream on which both ends have heard each other."""
+    """A stream on which both ends have received data."""
 
-    client: Agent
-    server: Agent
+    client: AgentClient
+    server: AgentClient
 
-    def await_cut(self, changed: float) -> Cut:
-        """When both directions fell silent, counted from `changed` (CLOCK_MONOTONIC seconds). Raises SetupError."""
+    def await_revocation(self, changed: float) -> RevocationTimes:
+        """When both directions stopped, counted from `changed` (CLOCK_MONOTONIC seconds). Raises SetupError."""
         deadline = changed + GIVE_UP_SECONDS
         while True:
             now = time.monotonic()
             last = [_last(self.client, "client"), _last(self.server, "server")]
-            silent = [now - heard > SILENCE_SECONDS for heard in last]
-            if (all(silent) and now - changed > SILENCE_SECONDS) or now > deadline:
+            stopped = [now - at > SILENCE_SECONDS for at in last]
+            if (all(stopped) and now - changed > SILENCE_SECONDS) or now > deadline:
                 ends = [
-                    max(0.0, heard - changed) * 1000 if quiet else None
-                    for heard, quiet in zip(last, silent, strict=True)
+                    max(0.0, at - changed) * 1000 if is_stopped else None
+                    for at, is_stopped in zip(last, stopped, strict=True)
                 ]
-                return Cut(*ends)
+                return RevocationTimes(*ends)
             time.sleep(POLL_SECONDS)
 
 
 @contextmanager
 def open_connection(client: RunningPod, server: RunningPod, port: int, protocol: str) -> Iterator[OpenConnection]:
-    """A stream from `client` to a port of `server`, on which both have heard each other. Raises SetupError."""
+    """A stream from `client` to a port of `server`, on which both have received data. Raises SetupError."""
     client.agent.close_streams()
     server.agent.close_streams()
     client.agent.stream(server.place.address, port, protocol)
@@ -71,6 +71,6 @@ def open_connection(client: RunningPod, server: RunningPod, port: int, protocol:
         server.agent.close_streams()
 
 
-def _last(agent: Agent, role: str) -> float:
-    """When this end last heard the other, 0 when it never did."""
+def _last(agent: AgentClient, role: str) -> float:
+    """When this end last received data, 0 when it never did."""
     return max((stream["last"] for stream in agent.streams() if stream["role"] == role), default=0.0)
