@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.live_cluster import LiveCluster, eventually, live_cluster, pod, policy
+from tests.support.live_cluster import LiveCluster, eventually, live_cluster
+from tests.support.manifests import ingress_policy, placed_pod
 
 NODES = ("node1", "node2")
 LISTEN = 9000
@@ -21,23 +22,23 @@ SEND = 9100
 """The UDP port from which controls are sent to LISTEN: another one, so that what goes back is no reply to them."""
 ONE_PORT = f"{{from: [{{podSelector: {{matchLabels: {{app: pal}}}}}}], ports: [{{port: {LISTEN}, protocol: UDP}}]}}"
 PODS = (
-    pod("atk", "node1", "red")
-    + pod("mate1", "node1", "red")
-    + pod("mate2", "node2", "red")
-    + pod("v1", "node1", "blue")
-    + pod("v2", "node2", "blue")
-    + pod("iso1", "node1", "blue", app="iso")
-    + pod("iso2", "node2", "blue", app="iso")
-    + pod("pal1", "node1", "blue", app="pal")
-    + pod("pal2", "node2", "blue", app="pal")
-    + pod("foe", "node1", "blue")
-    + pod("spy1", "node1", "blue")
-    + pod("spy2", "node2", "blue")
-    + pod("dns", "node1", "kube-system")
-    + pod("kin1", "node1", "kube-system")
-    + pod("kin2", "node2", "kube-system")
+    placed_pod("atk", "node1", "red")
+    + placed_pod("mate1", "node1", "red")
+    + placed_pod("mate2", "node2", "red")
+    + placed_pod("v1", "node1", "blue")
+    + placed_pod("v2", "node2", "blue")
+    + placed_pod("iso1", "node1", "blue", app="iso")
+    + placed_pod("iso2", "node2", "blue", app="iso")
+    + placed_pod("pal1", "node1", "blue", app="pal")
+    + placed_pod("pal2", "node2", "blue", app="pal")
+    + placed_pod("foe", "node1", "blue")
+    + placed_pod("spy1", "node1", "blue")
+    + placed_pod("spy2", "node2", "blue")
+    + placed_pod("dns", "node1", "kube-system")
+    + placed_pod("kin1", "node1", "kube-system")
+    + placed_pod("kin2", "node2", "kube-system")
 )
-POLICIES = policy("iso", "app: iso", ONE_PORT, namespace="blue")
+POLICIES = ingress_policy("iso", "app: iso", ONE_PORT, namespace="blue")
 
 
 @dataclass(frozen=True, slots=True)

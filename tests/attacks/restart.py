@@ -13,7 +13,8 @@ from tests.attacks import craft, ground
 from tests.attacks.craft import End
 from tests.attacks.outside import PORT, outside
 from tests.attacks.scene import Scene, is_of, scene_of
-from tests.support.live_cluster import TICK, LiveCluster, eventually, pod
+from tests.support.live_cluster import TICK, LiveCluster, eventually
+from tests.support.manifests import placed_pod
 
 STREAM = 81
 HANG_SECONDS = 10.0
@@ -33,14 +34,14 @@ STREAMS = {
 BUSY = frozenset({"blue/talk1", "blue/talk2", "blue/near", "blue/far"})
 """Pods that have connections of their own, so that they hear something."""
 PODS = (
-    pod("talk1", "node1", "blue")
-    + pod("talk2", "node2", "blue")
-    + pod("near", "node1", "blue")
-    + pod("far", "node2", "blue")
-    + pod("quiet1", "node1", "blue", app="quiet")
-    + pod("quiet2", "node2", "blue", app="quiet")
-    + pod("sealed1", "node1", "blue", app="sealed")
-    + pod("sealed2", "node2", "blue", app="sealed")
+    placed_pod("talk1", "node1", "blue")
+    + placed_pod("talk2", "node2", "blue")
+    + placed_pod("near", "node1", "blue")
+    + placed_pod("far", "node2", "blue")
+    + placed_pod("quiet1", "node1", "blue", app="quiet")
+    + placed_pod("quiet2", "node2", "blue", app="quiet")
+    + placed_pod("sealed1", "node1", "blue", app="sealed")
+    + placed_pod("sealed2", "node2", "blue", app="sealed")
 )
 SEALED = f"""
 ---
@@ -69,7 +70,7 @@ spec:
 
 def _holding(name: str, node: str, app: str) -> str:
     """A pod that has the address of `node` in HEIRS."""
-    return pod(name, node, "blue", app=app) + f"status: {{phase: Running, podIP: {HEIRS[node][0]}}}\n"
+    return placed_pod(name, node, "blue", app=app) + f"status: {{phase: Running, podIP: {HEIRS[node][0]}}}\n"
 
 
 @dataclass(frozen=True, slots=True)

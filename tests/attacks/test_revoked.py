@@ -12,7 +12,8 @@ from tests.attacks.ground import Duel
 from tests.attacks.scene import Scene
 from tests.attacks.sets.errors import errors
 from tests.support.frames import ACK, FIN
-from tests.support.live_cluster import eventually, policy
+from tests.support.live_cluster import eventually
+from tests.support.manifests import ingress_policy
 
 pytestmark = pytest.mark.root
 CLIENTS = "{from: [{podSelector: {matchLabels: {app: iso}}}]}"
@@ -30,9 +31,9 @@ DUELS = (
 def permission(scene: Scene, server: str) -> Iterator[None]:
     """The client may ask the server in here, and no more in any datapath behind it."""
     name, cluster = server.partition("/")[2], scene.cluster
-    shut = policy("shut", f"app: {name}", namespace="blue")
+    shut = ingress_policy("shut", f"app: {name}", namespace="blue")
     cluster.edit(lambda: cluster.write("shut", shut))
-    cluster.edit(lambda: cluster.write("also", policy("also", f"app: {name}", CLIENTS, namespace="blue")))
+    cluster.edit(lambda: cluster.write("also", ingress_policy("also", f"app: {name}", CLIENTS, namespace="blue")))
     try:
         yield
     finally:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from romana_ovs.pipeline import priorities
-from tests.support.controller_process import NODES, Controller, pod
+from tests.support.controller_process import Controller
+from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import PATIENCE, Ovs, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -66,8 +67,10 @@ def full() -> Iterator[tuple[Ovs, Controller, Ports]]:
     """One node with all pods on it, programmed."""
     settings = "endpoint_bits = 8\nsegment_bits = 10"
     with Ovs(flags=("--enable-dummy",)) as ovs, Controller((ovs.remote,), settings=settings) as controller:
-        controller.write("nodes.yaml", NODES)
-        controller.write("pods.yaml", "".join(pod(each.partition("/")[2], each.partition("/")[0]) for each in PODS))
+        controller.write("nodes.yaml", TWO_NODES)
+        controller.write(
+            "pods.yaml", "".join(placed_pod(each.partition("/")[2], namespace=each.partition("/")[0]) for each in PODS)
+        )
         controller.start()
         ovs.bridge(BRIDGE, node="node1", controller=controller.openflow)
         ovs.vsctl("set", "bridge", BRIDGE, "datapath_type=dummy")

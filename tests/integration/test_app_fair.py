@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from romana_ovs.pipeline.tables import TABLE_IDS
-from tests.support.controller_process import NODES, Controller, pod
+from tests.support.controller_process import Controller
+from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs, pytest.mark.alone]
@@ -62,11 +63,13 @@ def deny(name: str) -> dict[str, Any]:
 def running() -> Iterator[tuple[Ovs, Controller]]:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
         names = [("red", f"red-{letter}") for letter in "abcd"] + [("blue", f"blue-{at}") for at in range(VICTIMS)]
-        manifests = "".join(pod(name, space, f"node{1 + at % 2}") for at, (space, name) in enumerate(names))
+        manifests = "".join(
+            placed_pod(name, namespace=space, node=f"node{1 + at % 2}") for at, (space, name) in enumerate(names)
+        )
         # Labels of every name that policies will ask for: each question tells the pods of red apart.
         asked = ", ".join(f"k{at}: red-a" for at in range(400))
-        manifests += pod("red-x", "red").replace("labels: {", f"labels: {{{asked}, ")
-        controller.write("pods.yaml", NODES + manifests)
+        manifests += placed_pod("red-x", namespace="red").replace("labels: {", f"labels: {{{asked}, ")
+        controller.write("pods.yaml", TWO_NODES + manifests)
         controller.start()
         for at in (1, 2):
             ovs.bridge(f"br{at}", node=f"node{at}", controller=controller.openflow)

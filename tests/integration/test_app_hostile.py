@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.controller_process import NODES, Controller, pod
+from tests.support.controller_process import Controller
+from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -54,7 +55,7 @@ NEVER_PARSED = ("a bucket of length zero", "a packet-in with an impossible match
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Ovs, Controller]]:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("pods.yaml", NODES + pod("x"))
+        controller.write("pods.yaml", TWO_NODES + placed_pod("x"))
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
@@ -113,7 +114,7 @@ def _alive(controller: Controller, port: int) -> None:
     """The controller still does its work, at once."""
     name = f"alive{port}"
     start = time.monotonic()
-    controller.after_change(lambda: controller.write(f"{name}.yaml", pod(name)))
+    controller.after_change(lambda: controller.write(f"{name}.yaml", placed_pod(name)))
     assert time.monotonic() - start < 3
 
 

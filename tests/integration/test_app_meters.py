@@ -9,7 +9,8 @@ import pytest
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.meters import ARP_BURST, ARP_RATE, METERS
-from tests.support.controller_process import NODES, Controller, pod, sent_during
+from tests.support.controller_process import Controller, sent_during
+from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -23,8 +24,8 @@ def one() -> Iterator[tuple[Ovs, Controller]]:
     """One node with pods a/x and a/y on it, programmed, and a meter that is not ours."""
     settings = f"new_connections = {RATE}"
     with Ovs() as ovs, Controller((ovs.remote,), settings=settings) as controller:
-        controller.write("nodes.yaml", NODES)
-        controller.write("pods.yaml", pod("x") + pod("y"))
+        controller.write("nodes.yaml", TWO_NODES)
+        controller.write("pods.yaml", placed_pod("x") + placed_pod("y"))
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         _add(ovs, FOREIGN)
@@ -73,7 +74,7 @@ def test_meters_come_and_go_with_ports_and_each_pod_has_its_own(one: tuple[Ovs, 
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2)])
     assert _metered(ovs) == {1, 2}
     assert len(_fixed_meters(ovs)) == 4
-    controller.write("more.yaml", pod("z"))
+    controller.write("more.yaml", placed_pod("z"))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2), _ours(3)])
     controller.after_change(lambda: ovs.vsctl("del-port", "px"))
@@ -129,7 +130,7 @@ def test_orphans_go_on_resync_and_an_edit_is_one_message(one: tuple[Ovs, Control
 def test_a_meter_that_the_switch_refuses_is_told_and_made_good(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     _add(ovs, _ours(3, 1))
-    controller.write("more.yaml", pod("z"))
+    controller.write("more.yaml", placed_pod("z"))
     ovs.port("br-int", "pz", iface_id="a/z", ofport=3)
     controller.until(lambda state: state["pods"].get("a/z", {}).get("port") == 3, "pod and port meet")
     controller.settled()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.controller_process import NODES, POLICY, Controller, pod
+from tests.support.controller_process import Controller
+from tests.support.manifests import PORT_80_POLICY, TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +42,9 @@ sys.exit(main(["controller", *sys.argv[1:]]))
 @needs_ovs
 def test_what_failed_is_done_again_without_anybody_changing_anything() -> None:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("nodes.yaml", NODES)
-        controller.write("pods.yaml", pod("x") + pod("y"))
-        controller.write("policy.yaml", POLICY)
+        controller.write("nodes.yaml", TWO_NODES)
+        controller.write("pods.yaml", placed_pod("x") + placed_pod("y"))
+        controller.write("policy.yaml", PORT_80_POLICY)
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
         controller.start((sys.executable, "-c", STUMBLING))

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from tests.integration.test_app_sync import ofports
-from tests.support.controller_process import NODES, Controller, pod, sent_during
+from tests.support.controller_process import Controller, sent_during
+from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -54,7 +55,7 @@ def test_pods_that_no_manifest_binds_are_where_their_ports_are(ports_first: bool
 
 def test_two_nodes_and_a_port_in_use_elsewhere() -> None:
     with Ovs() as first, Ovs() as second, Controller((first.remote, second.remote)) as controller:
-        controller.write("pods.yaml", NODES + pod("x") + pod("y", node="node2"))
+        controller.write("pods.yaml", TWO_NODES + placed_pod("x") + placed_pod("y", node="node2"))
         controller.start()
         for node, ovs in (("node1", first), ("node2", second)):
             ovs.bridge("br-int", node=node, controller=controller.openflow)

@@ -20,7 +20,8 @@ from romana_ovs.pipeline import priorities
 from romana_ovs.switch import messages
 from romana_ovs.switch.wire import add_flow
 from tests.integration.test_sync_wire import corpus
-from tests.support.controller_process import NODES, POLICY, Controller, pod, sent_during
+from tests.support.controller_process import Controller, sent_during
+from tests.support.manifests import PORT_80_POLICY, TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, RawSwitch, eventually, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -30,9 +31,9 @@ pytestmark = [pytest.mark.root, needs_ovs]
 def one() -> Iterator[tuple[Ovs, Controller]]:
     """One node with pods a/x and a/y on it, programmed."""
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("nodes.yaml", NODES)
-        controller.write("pods.yaml", pod("x") + pod("y"))
-        controller.write("policy.yaml", POLICY)
+        controller.write("nodes.yaml", TWO_NODES)
+        controller.write("pods.yaml", placed_pod("x") + placed_pod("y"))
+        controller.write("policy.yaml", PORT_80_POLICY)
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
@@ -65,7 +66,7 @@ def test_pods_are_programmed_and_no_packet_comes_here(one: tuple[Ovs, Controller
 @pytest.mark.alone
 def test_one_flow_from_change_to_barrier_takes_milliseconds(one: tuple[Ovs, Controller]) -> None:
     _, controller = one
-    state = controller.after_change(lambda: controller.write("policy.yaml", POLICY.replace("80", "81")))
+    state = controller.after_change(lambda: controller.write("policy.yaml", PORT_80_POLICY.replace("80", "81")))
     done = controller.programmed()[-1]
     assert done["generation"] == state["generation"]
     # The new ports, and the rows that name the pods they are for: a group of servers is numbered by its content.
@@ -99,7 +100,7 @@ def test_a_killed_controller_leaves_the_switch_as_it_is(one: tuple[Ovs, Controll
 
 def test_flows_come_back_after_the_switch_process_dies(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
-    controller.write("more.yaml", pod("z"))
+    controller.write("more.yaml", placed_pod("z"))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     before = ovs.flows("br-int")
     ovs.kill_switch()
@@ -182,7 +183,7 @@ def test_a_flow_that_the_switch_refuses_is_told_and_never_called_programmed(one:
         "flow_tables:0=@ft",
     )
     limited = ovs.flows("br-int")
-    controller.write("more.yaml", pod("z"))
+    controller.write("more.yaml", placed_pod("z"))
     ovs.port("br-int", "pz", iface_id="a/z", ofport=3)
     state = controller.until(
         lambda state: any("TABLE_FULL" in text for text in state["problems"]), "the refusal is told"
@@ -201,7 +202,7 @@ def test_a_flow_that_the_switch_refuses_is_told_and_never_called_programmed(one:
 
 def test_ports_without_number_wait_and_others_proceed(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
-    controller.write("more.yaml", pod("z") + pod("w"))
+    controller.write("more.yaml", placed_pod("z") + placed_pod("w"))
     ovs.vsctl(
         "--no-wait", "add-port", "br-int", "nothere", "--", "set", "interface", "nothere", "external_ids:iface-id=a/z"
     )
@@ -268,10 +269,10 @@ def test_ports_that_nobody_owns_stay_closed_and_the_log_says_so_once(one: tuple[
     controller.until(lambda state: len(state["problems"]) == 2, "both are told")
     controller.settled()
     assert not {"in_port=11", "in_port=12"} & ofports(ovs)
-    controller.after_change(lambda: controller.write("policy.yaml", POLICY.replace("80", "82")))
+    controller.after_change(lambda: controller.write("policy.yaml", PORT_80_POLICY.replace("80", "82")))
     assert controller.log.count("port stray has no external_ids:iface-id") == 1
     assert controller.log.count("a port claims pod a/ghost") == 1
-    controller.write("ghost.yaml", pod("ghost"))
+    controller.write("ghost.yaml", placed_pod("ghost"))
     controller.until(lambda state: state["pods"].get("a/ghost", {}).get("port") == 12, "the pod and its port meet")
     controller.settled()
     assert "in_port=12" in ofports(ovs)
@@ -280,14 +281,14 @@ def test_ports_that_nobody_owns_stay_closed_and_the_log_says_so_once(one: tuple[
 def test_a_bad_edit_is_refused_and_changes_nothing(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     before = ovs.flows("br-int")
-    controller.write("policy.yaml", POLICY.replace("podSelector", "podSelectro"))
+    controller.write("policy.yaml", PORT_80_POLICY.replace("podSelector", "podSelectro"))
     controller.until(lambda state: state["refused"], "the edit is refused")
     controller.write("pods.yaml", "{{{ not yaml")
     controller.until(lambda state: any("pods.yaml" in text for text in state["refused"]), "and the other")
     assert ovs.flows("br-int") == before
     assert any(event["event"] == "refused" for event in controller.events)
-    controller.write("policy.yaml", POLICY)
-    controller.write("pods.yaml", pod("x") + pod("y"))
+    controller.write("policy.yaml", PORT_80_POLICY)
+    controller.write("pods.yaml", placed_pod("x") + placed_pod("y"))
     controller.until(lambda state: not state["refused"], "good again")
     controller.settled()
     assert ovs.flows("br-int") == before
@@ -329,7 +330,7 @@ def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Cont
 def test_connections_of_a_shared_tenants_pod_are_forgotten_in_every_zone(one: tuple[Ovs, Controller]) -> None:
     """They may be in any tenant's."""
     ovs, controller = one
-    controller.after_change(lambda: controller.write("shared.yaml", pod("d", "kube-system")))
+    controller.after_change(lambda: controller.write("shared.yaml", placed_pod("d", namespace="kube-system")))
     ovs.port("br-int", "pd", iface_id="kube-system/d", ofport=3)
     controller.until(lambda state: state["pods"]["kube-system/d"]["port"] == 3, "the port is known")
     controller.settled()
@@ -377,7 +378,7 @@ def test_the_second_of_two_switches_with_one_number_is_refused(one: tuple[Ovs, C
 
 def test_plain_ryu_manager_runs_the_same_application() -> None:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("pods.yaml", NODES + pod("x"))
+        controller.write("pods.yaml", TWO_NODES + placed_pod("x"))
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
         # The `.pth` of the installed package calls the shim; here the command does it by itself.
@@ -437,7 +438,7 @@ def test_a_database_that_does_not_answer_holds_nothing_up_for_ever(one: tuple[Ov
     controller.start()
     controller.settled()
     assert time.monotonic() - start > 5
-    controller.after_change(lambda: controller.write("policy.yaml", POLICY.replace("80", "85")))
+    controller.after_change(lambda: controller.write("policy.yaml", PORT_80_POLICY.replace("80", "85")))
 
 
 def test_a_switch_that_hangs_is_given_up_and_has_everything_once_it_goes_on(one: tuple[Ovs, Controller]) -> None:
@@ -445,7 +446,7 @@ def test_a_switch_that_hangs_is_given_up_and_has_everything_once_it_goes_on(one:
     pid = int((ovs.folder / "ovs-vswitchd.pid").read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
-        controller.write("policy.yaml", POLICY.replace("80", "86"))
+        controller.write("policy.yaml", PORT_80_POLICY.replace("80", "86"))
         controller.until(lambda state: not state["nodes"]["node1"]["connected"], "it is given up")
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -12,9 +12,9 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate import failures
 from romana_ovs_emulate import pods as emulated
 from tests.integration.test_app_sync import udp
-from tests.support.controller_process import NODES, Controller
-from tests.support.controller_process import pod as plain
-from tests.support.live_cluster import LiveCluster, attempts, eventually, live_cluster, pod, policy
+from tests.support.controller_process import Controller
+from tests.support.live_cluster import LiveCluster, attempts, eventually, live_cluster
+from tests.support.manifests import TWO_NODES, ingress_policy, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -22,16 +22,16 @@ pytestmark = [pytest.mark.root, needs_ovs]
 
 def with_uid(uid: str, app: str = "x", more: str = "") -> str:
     """The pod a/x of this UID."""
-    return plain("x").replace("name: x,", f"name: x, uid: {uid},", 1).replace("app: x", f"app: {app}") + more
+    return placed_pod("x").replace("name: x,", f"name: x, uid: {uid},", 1).replace("app: x", f"app: {app}") + more
 
 
 @pytest.fixture
 def one() -> Iterator[tuple[Ovs, Controller]]:
     """One node with pod a/x, whose UID is old and whose port says so, programmed."""
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("nodes.yaml", NODES)
+        controller.write("nodes.yaml", TWO_NODES)
         controller.write("x.yaml", with_uid("old"))
-        controller.write("y.yaml", plain("y"))
+        controller.write("y.yaml", placed_pod("y"))
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         attach(ovs, "px", "old", 1)
@@ -138,7 +138,7 @@ def test_what_an_address_was_connected_with_is_forgotten_when_another_pod_has_it
     """Attached by hand, without a UID, and with an address of its own: nothing changes for the switch's tables."""
     brought = "status: {phase: Running, podIP: 192.168.7.7}\n"
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("nodes.yaml", NODES)
+        controller.write("nodes.yaml", TWO_NODES)
         controller.write("x.yaml", with_uid("old", more=brought))
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
@@ -160,7 +160,10 @@ def test_what_an_address_was_connected_with_is_forgotten_when_another_pod_has_it
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
-    manifests = {"base": pod("client", "node1") + pod("near", "node1"), "server": pod("server", "node2")}
+    manifests = {
+        "base": placed_pod("client", "node1") + placed_pod("near", "node1"),
+        "server": placed_pod("server", "node2"),
+    }
     with live_cluster(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests=manifests) as running:
         yield running
 
@@ -177,7 +180,7 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: LiveCluster) ->
     with attempts(cluster, "a/client", ("udp", "a/server", 80)) as old:
         eventually(lambda: old.report()[0]["good"], "the old one answers")
         cluster.edit(lambda: cluster.remove("server"))
-        cluster.edit(lambda: cluster.write("server", pod("server", "node2")))
+        cluster.edit(lambda: cluster.write("server", placed_pod("server", "node2")))
         after = cluster.pod("a/server")
         assert after.place.uid not in ("", before.place.uid) and after.place.address != before.place.address
         assert after.port != before.port and port_uid(cluster, "a/server") == after.place.uid
@@ -187,7 +190,7 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another(cluster: LiveCluster) ->
     for node in ("node1", "node2"):
         assert not any(before.place.address in text for text in cluster.flows(node))
     # An edit of the same pod is none.
-    cluster.edit(lambda: cluster.write("server", pod("server", "node2", more="label")))
+    cluster.edit(lambda: cluster.write("server", placed_pod("server", "node2", more="label")))
     assert cluster.pod("a/server").place == after.place
 
 
@@ -213,10 +216,13 @@ def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(emulated, "_inside_lines", broken)
-        cluster.write("more", pod("bad", "node1") + pod("good", "node1") + pod("other", "node2"))
+        cluster.write("more", placed_pod("bad", "node1") + placed_pod("good", "node1") + placed_pod("other", "node2"))
         eventually(lambda: {"a/good", "a/other"} <= cluster.emulation.pods.keys(), "the others run")
         eventually(lambda: cluster.emulation.settled, "all is there that can be")
-        cluster.edit(lambda: cluster.write("late", pod("late", "node1") + policy("p", "app: late", "{}")), portless=1)
+        cluster.edit(
+            lambda: cluster.write("late", placed_pod("late", "node1") + ingress_policy("p", "app: late", "{}")),
+            portless=1,
+        )
         assert "a/late" in cluster.emulation.pods and "a/bad" not in cluster.emulation.pods
         assert len(said) == 1 and said[0].startswith("pod a/bad cannot be started: ")
         assert cluster.emulation.failures == tuple(said)

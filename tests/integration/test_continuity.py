@@ -24,23 +24,22 @@ from tests.support.live_cluster import (
     eventually,
     flowing,
     live_cluster,
-    pod,
-    policy,
     sink,
     watched,
 )
+from tests.support.manifests import ingress_policy, placed_pod
 
 pytestmark = pytest.mark.root
 
 PODS = (
-    pod("client", "node1")
-    + pod("near", "node1")
-    + pod("far", "node2")
-    + pod("guarded", "node2")
-    + pod("stranger", "node1", "b")
-    + pod("host", "node2", "b")
+    placed_pod("client", "node1")
+    + placed_pod("near", "node1")
+    + placed_pod("far", "node2")
+    + placed_pod("guarded", "node2")
+    + placed_pod("stranger", "node1", "b")
+    + placed_pod("host", "node2", "b")
 )
-GUARD = policy("guard", "app: guarded", "{from: [{podSelector: {matchLabels: {app: near}}}]}")
+GUARD = ingress_policy("guard", "app: guarded", "{from: [{podSelector: {matchLabels: {app: near}}}]}")
 ALLOWED = (
     ("udp", "a/far", 80),
     ("udp", "a/near", 80),
@@ -94,8 +93,10 @@ def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: LiveClu
 
 
 def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluster: LiveCluster) -> None:
-    cluster.edit(lambda: cluster.write("more", pod("leaving", "node2") + policy("open", "app: near", "{}")))
-    cluster.edit(lambda: cluster.write("shut", policy("shut", "app: leaving")))
+    cluster.edit(
+        lambda: cluster.write("more", placed_pod("leaving", "node2") + ingress_policy("open", "app: near", "{}"))
+    )
+    cluster.edit(lambda: cluster.write("shut", ingress_policy("shut", "app: leaving")))
     leaving = cluster.pod("a/leaving").place.address
     with (
         flowing(cluster, "a/client", *ALLOWED) as traffic,
@@ -103,7 +104,7 @@ def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluste
         attempts(cluster, "a/client", ("connect", "a/leaving", 80), ("udp", "a/guarded", 80)) as refused,
     ):
         cluster.stop_controller(signal.SIGKILL)
-        cluster.write("more", policy("open", "app: near", "{}"))
+        cluster.write("more", ingress_policy("open", "app: near", "{}"))
         cluster.remove("shut")
         cluster.remove("guard")
         traffic.flowing()
@@ -178,8 +179,9 @@ FROM_CLIENT = "{from: [{podSelector: {matchLabels: {app: client}}}]}"
 NOT_NEAR = "{from: [{podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [near]}]}}]}"
 FRESH = "{from: [{podSelector: {matchLabels: {app: far}}}]}"
 FINER = {
-    "an unrelated rule": policy("unrelated", "app: guarded", FROM_CLIENT),
-    "rules of theirs": policy("still", "app: far", NOT_NEAR) + policy("near-too", "app: near", FROM_CLIENT),
+    "an unrelated rule": ingress_policy("unrelated", "app: guarded", FROM_CLIENT),
+    "rules of theirs": ingress_policy("still", "app: far", NOT_NEAR)
+    + ingress_policy("near-too", "app: near", FROM_CLIENT),
 }
 """Policies that tell `client` from `far` and `guarded`, with which it was of one class."""
 
@@ -197,7 +199,7 @@ def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: LiveClust
 
 @pytest.mark.alone  # It compares when changes of two switches are seen, to the millisecond.
 def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: LiveCluster) -> None:
-    cluster.edit(lambda: cluster.write("naming", policy("naming", "app: far", NOT_NEAR)))
+    cluster.edit(lambda: cluster.write("naming", ingress_policy("naming", "app: far", NOT_NEAR)))
     old = {
         found
         for name in ("node1", "node2")
@@ -206,7 +208,7 @@ def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_
     }
     owners = {cluster.pod(key).place.address for key in ("a/client", "a/far", "a/guarded")}
     with watched(cluster) as changes:
-        cluster.edit(lambda: cluster.write("finer", policy("finer", "app: guarded", FRESH)))
+        cluster.edit(lambda: cluster.write("finer", ingress_policy("finer", "app: guarded", FRESH)))
         rule = f"cookie={cookie(Feature.POLICY, Origin('NetworkPolicy', 'a', 'finer', 'ingress[0]')):#x}"
         eventually(lambda: any(rule in change.text for change in changes()), "the rule comes into force")
     seen = changes()
@@ -269,7 +271,7 @@ def test_a_port_that_claims_nobody_or_somebody_else_is_closed(cluster: LiveClust
         cluster.edit(lambda: node.vsctl("set", "interface", guarded.port, "external_ids:iface-id=a/nobody"), portless=1)
         closed = its.report()
         others.flowing()
-        cluster.edit(lambda: cluster.write("nobody", policy("nobody", "app: nobody")), portless=1)
+        cluster.edit(lambda: cluster.write("nobody", ingress_policy("nobody", "app: nobody")), portless=1)
         assert [task["settled"] for task in its.report()] == [task["settled"] for task in closed]
         assert cluster.log().count("a port claims pod a/nobody") == 1, "said once, whatever is computed after it"
         others.unharmed()

@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.live_cluster import LiveCluster, attempts, cuts_both_ways, eventually, flowing, live_cluster, pod
+from tests.support.live_cluster import LiveCluster, attempts, cuts_both_ways, eventually, flowing, live_cluster
+from tests.support.manifests import placed_pod
 
 pytestmark = pytest.mark.root
 
-PODS = pod("client", "node1") + pod("near", "node1") + pod("guarded", "node2") + pod("far", "node2")
-OTHERS = pod("stranger", "node1", "b")
+PODS = (
+    placed_pod("client", "node1")
+    + placed_pod("near", "node1")
+    + placed_pod("guarded", "node2")
+    + placed_pod("far", "node2")
+)
+OTHERS = placed_pod("stranger", "node1", "b")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: LiveClu
 def test_pods_that_come_and_go_cost_tunnels_no_packet(cluster: LiveCluster) -> None:
     with flowing(cluster, "a/client", ("dense", "a/far", 80)) as traffic:
         for number in range(12):
-            cluster.edit(partial(cluster.write, "more", pod(f"more-{number}", "node1")))
+            cluster.edit(partial(cluster.write, "more", placed_pod(f"more-{number}", "node1")))
         traffic.unharmed()
     cluster.edit(lambda: cluster.remove("more"))
 

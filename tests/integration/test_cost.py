@@ -10,22 +10,23 @@ import pytest
 
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
-from tests.support.live_cluster import LiveCluster, Traffic, attempts, eventually, live_cluster, pod, policy
+from tests.support.live_cluster import LiveCluster, Traffic, attempts, eventually, live_cluster
+from tests.support.manifests import ingress_policy, placed_pod
 
 pytestmark = pytest.mark.root
 
 NODES = ("node1", "node2", "node3")
 PODS = (
-    pod("web", "node1", tier="front")
-    + pod("db", "node2", tier="back").replace("{containerPort: 80}", "{containerPort: 80, name: web}")
-    + pod("front", "node3", tier="front")
-    + pod("dns", "node2", "kube-system")
-    + pod("other", "node2", "b")
+    placed_pod("web", "node1", tier="front")
+    + placed_pod("db", "node2", tier="back").replace("{containerPort: 80}", "{containerPort: 80, name: web}")
+    + placed_pod("front", "node3", tier="front")
+    + placed_pod("dns", "node2", "kube-system")
+    + placed_pod("other", "node2", "b")
 )
 POLICIES = (
-    policy("db", "app: db", "{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}")
-    + policy("named", "app: db", "{from: [{podSelector: {matchLabels: {rank: '1'}}}], ports: [{port: web}]}")
-    + policy(
+    ingress_policy("db", "app: db", "{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}")
+    + ingress_policy("named", "app: db", "{from: [{podSelector: {matchLabels: {rank: '1'}}}], ports: [{port: web}]}")
+    + ingress_policy(
         "dns",
         "app: dns",
         "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]}",
@@ -41,22 +42,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
         yield running
 
 
-NAMED_PORT = pod("guest", "node1").replace("{containerPort: 80}", "{containerPort: 81, name: web}")
+NAMED_PORT = placed_pod("guest", "node1").replace("{containerPort: 80}", "{containerPort: 81, name: web}")
 HOST = (
-    pod("guest", "node1", app="web").replace("containers:", "hostNetwork: true, containers:")
+    placed_pod("guest", "node1", app="web").replace("containers:", "hostNetwork: true, containers:")
     + """
 status: {phase: Running, podIP: 192.0.2.1}
 """
 )
-FINISHED = pod("guest", "node1", app="web") + "status: {phase: Succeeded}\n"
+FINISHED = placed_pod("guest", "node1", app="web") + "status: {phase: Succeeded}\n"
 GUESTS = {
-    "no labels but those that others have": pod("guest", "node1", app="web"),
-    "labels that nobody asks about": pod("guest", "node1", app="web", note="x", owner="y"),
-    "another class that is known": pod("guest", "node1", app="front"),
-    "another tier that is known": pod("guest", "node1", app="web", tier="front"),
-    "the tier of the others": pod("guest", "node1", app="db", tier="back"),
+    "no labels but those that others have": placed_pod("guest", "node1", app="web"),
+    "labels that nobody asks about": placed_pod("guest", "node1", app="web", note="x", owner="y"),
+    "another class that is known": placed_pod("guest", "node1", app="front"),
+    "another tier that is known": placed_pod("guest", "node1", app="web", tier="front"),
+    "the tier of the others": placed_pod("guest", "node1", app="db", tier="back"),
     "a named port": NAMED_PORT,
-    "on the third node": pod("guest", "node3", app="web"),
+    "on the third node": placed_pod("guest", "node3", app="web"),
     "a pod of the node's own network": HOST,
     "a pod that has finished": FINISHED,
 }
@@ -65,10 +66,10 @@ GUESTS = {
 def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster: LiveCluster) -> None:
     # Whatever class and tier the guest may bring is known by a pod that was there once.
     for tier in ("front", "back", "default"):
-        cluster.edit(lambda tier=tier: cluster.write("guest", pod("guest", "node1", tier=tier)))
-        cluster.edit(lambda tier=tier: cluster.write("guest", pod("guest", "node1", app="web", tier=tier)))
-    cluster.edit(lambda: cluster.write("guest", pod("guest", "node1", app="web")))
-    cluster.edit(lambda: cluster.write("guest", pod("guest", "node1")))
+        cluster.edit(lambda tier=tier: cluster.write("guest", placed_pod("guest", "node1", tier=tier)))
+        cluster.edit(lambda tier=tier: cluster.write("guest", placed_pod("guest", "node1", app="web", tier=tier)))
+    cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1", app="web")))
+    cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1")))
     cluster.edit(lambda: cluster.remove("guest"))
     before, begun = cluster.flows("node2"), time.monotonic()
     for name, manifest in GUESTS.items():
@@ -81,11 +82,11 @@ def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster:
             else:
                 assert sent[home] > 0, name
     # Relabelled, then moved, without going in between.
-    cluster.edit(lambda: cluster.write("guest", pod("guest", "node1", app="web")))
+    cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1", app="web")))
     for step in ({"app": "front"}, {"app": "web", "note": "z"}, {"app": "web", "tier": "back"}):
-        sent = cluster.edit(lambda step=step: cluster.write("guest", pod("guest", "node1", **step)))
+        sent = cluster.edit(lambda step=step: cluster.write("guest", placed_pod("guest", "node1", **step)))
         assert (sent["node2"], sent["node3"]) == (0, 0), step
-    sent = cluster.edit(lambda: cluster.write("guest", pod("guest", "node3", app="web", tier="back")))
+    sent = cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node3", app="web", tier="back")))
     assert sent["node2"] == 0
     assert min(sent["node1"], sent["node3"]) > 0
     cluster.edit(lambda: cluster.remove("guest"))
@@ -96,7 +97,7 @@ def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster:
 
 def test_a_new_class_sends_the_rows_of_the_rule_that_names_it(cluster: LiveCluster) -> None:
     before = cluster.flows("node2")
-    sent = cluster.edit(lambda: cluster.write("newcomer", pod("newcomer", "node1", tier="front", rank="1")))
+    sent = cluster.edit(lambda: cluster.write("newcomer", placed_pod("newcomer", "node1", tier="front", rank="1")))
     after = cluster.flows("node2")
     come = after.keys() - before.keys()
     assert sent["node3"] == 0
@@ -114,14 +115,14 @@ kind: Namespace
 metadata: {name: a, labels: {trusted: "%s"}}
 """
 TRUSTED = "{from: [{namespaceSelector: {matchLabels: {trusted: 'yes'}}}], ports: [{port: 81}]}"
-TRUST = policy("trust", "app: dns", TRUSTED, namespace="kube-system")
+TRUST = ingress_policy("trust", "app: dns", TRUSTED, namespace="kube-system")
 
 
 def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(cluster: LiveCluster) -> None:
     cluster.edit(lambda: cluster.write("trust", TRUST))
-    cluster.edit(lambda: cluster.write("guest", pod("guest", "node1", app="web")))
+    cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1", app="web")))
     place = cluster.pod("a/guest").place
-    labels = [lambda app=app: cluster.write("guest", pod("guest", "node1", app=app)) for app in ("none", "web")]
+    labels = [lambda app=app: cluster.write("guest", placed_pod("guest", "node1", app=app)) for app in ("none", "web")]
     spaces = [lambda word=word: cluster.write("space", NAMESPACE % word) for word in ("yes", "no")]
     with attempts(cluster, "a/guest", ("connect", "a/db", 80), ("connect", "kube-system/dns", 81)) as guest:
         eventually(lambda: guest.report()[0]["good"] > 5, "allowed by its label")

@@ -19,7 +19,8 @@ from romana_ovs.simulator.packet import Addresses, tcp, udp
 from romana_ovs_emulate.system import inside, run
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
-from tests.support.live_cluster import LiveCluster, eventually, flowing, live_cluster, pod, sink
+from tests.support.live_cluster import LiveCluster, eventually, flowing, live_cluster, sink
+from tests.support.manifests import placed_pod
 from tests.support.simulated_network import TRUNK_PORT, SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
@@ -104,7 +105,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Tenants a and b have each a pod on either node; every pod may open LIMIT connections a second."""
     conf = tmp_path_factory.mktemp("c") / "romana.conf"
     conf.write_text(f"[romana]\nnew_connections = {LIMIT}\n")
-    pods = pod("flood", "node1") + pod("far", "node2") + pod("calm", "node1", "b") + pod("host", "node2", "b")
+    pods = (
+        placed_pod("flood", "node1")
+        + placed_pod("far", "node2")
+        + placed_pod("calm", "node1", "b")
+        + placed_pod("host", "node2", "b")
+    )
     with live_cluster(
         tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": pods}, settings=(conf,)
     ) as running:

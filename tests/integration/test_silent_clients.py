@@ -16,21 +16,24 @@ from dataclasses import dataclass, field
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.live_cluster import LiveCluster, eventually, live_cluster, pod, policy
+from tests.support.live_cluster import LiveCluster, eventually, live_cluster
+from tests.support.manifests import ingress_policy, placed_pod
 from tests.support.netns_sockets import udp_socket
 
 pytestmark = pytest.mark.root
 
 NODES = ("node1", "node2", "node3")
-SERVERS = pod("server", "node3") + pod("other", "node3") + pod("twin", "node1", app="client", role="a")
+SERVERS = (
+    placed_pod("server", "node3") + placed_pod("other", "node3") + placed_pod("twin", "node1", app="client", role="a")
+)
 ROLES = "{from: [{podSelector: {matchExpressions: [{key: role, operator: In, values: [a, b]}]}}]}"
 ONLY_A = "{from: [{podSelector: {matchLabels: {role: a}}}]}"
 ONLY_C = "{from: [{podSelector: {matchLabels: {role: c}}}]}"
 POLICIES = (
-    policy("server", "app: server", ROLES)
-    + policy("other", "app: other", ONLY_A, ONLY_C)
+    ingress_policy("server", "app: server", ROLES)
+    + ingress_policy("other", "app: other", ONLY_A, ONLY_C)
     # So that what a server sends of its own accord never passes for a reply.
-    + policy("client", "app: client")
+    + ingress_policy("client", "app: client")
 )
 INTERVAL = 0.005
 """Between two datagrams of a steady push, in seconds."""
@@ -51,7 +54,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def wearing(role: str) -> str:
-    return pod("client", "node1", role=role)
+    return placed_pod("client", "node1", role=role)
 
 
 def relabel(cluster: LiveCluster, role: str) -> Mapping[str, int]:
@@ -203,9 +206,11 @@ KEYS = ("mood", "temper", "spirit")
 @contextlib.contextmanager
 def one_class(cluster: LiveCluster) -> Iterator[Push]:
     """A push to a/client from a/target, whom no policy selects; nothing tells the client from its twin yet."""
-    cluster.edit(lambda: cluster.write("target", pod("target", "node3")))
+    cluster.edit(lambda: cluster.write("target", placed_pod("target", "node3")))
     relabel(cluster, "c")  # and back, into the class of its twin, wherever the last split left it
-    cluster.edit(lambda: cluster.write("client", pod("client", "node1", role="a", **dict.fromkeys(KEYS, "good"))))
+    cluster.edit(
+        lambda: cluster.write("client", placed_pod("client", "node1", role="a", **dict.fromkeys(KEYS, "good")))
+    )
     try:
         with pushing(cluster, "target") as push:
             yield push
@@ -218,7 +223,7 @@ def one_class(cluster: LiveCluster) -> Iterator[Push]:
 def split(cluster: LiveCluster, key: str, operator: str) -> None:
     """A rule of a/target that asks about one of the client's labels, with which the client is told from its twin."""
     peer = f"{{podSelector: {{matchExpressions: [{{key: {key}, operator: {operator}, values: [good]}}]}}}}"
-    sent = cluster.edit(lambda: cluster.write("finer", policy("finer", "app: target", f"{{from: [{peer}]}}")))
+    sent = cluster.edit(lambda: cluster.write("finer", ingress_policy("finer", "app: target", f"{{from: [{peer}]}}")))
     assert sent["node3"] > 0
     assert sent["node1"] > 0, "the client has another number"
 

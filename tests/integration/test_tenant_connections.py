@@ -28,10 +28,10 @@ from romana_ovs_emulate.system import inside, run
 from tests.integration.dummy_interfaces import DummyOvs
 from tests.integration.dummy_switch import dummy_switch
 from tests.integration.wire import frame
-from tests.support.controller_process import NODES, Controller, pod
+from tests.support.controller_process import Controller
 from tests.support.frames import udp as udp_frame
 from tests.support.live_cluster import LiveCluster, live_cluster
-from tests.support.live_cluster import pod as live_pod
+from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, eventually, needs_ovs
 from tests.support.simulated_network import PLAN, TRUNK_PORT, SimNetwork, SimPod
 
@@ -216,8 +216,8 @@ def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> Non
 
 def test_the_controller_limits_what_its_bridges_track_also_after_the_switch_died() -> None:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
-        controller.write("nodes.yaml", NODES)
-        controller.write("pods.yaml", pod("x"))
+        controller.write("nodes.yaml", TWO_NODES)
+        controller.write("pods.yaml", placed_pod("x"))
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.appctl("dpctl/ct-set-maxconns", "20")
         controller.start()
@@ -310,8 +310,8 @@ def test_one_tenant_elsewhere_does_not_use_up_what_all_have_with_a_shared_tenant
     """Pods of tenant red on node2 open all that they can at the name server on node1; blue's still reach it."""
     conf = tmp_path_factory.mktemp("c") / "romana.conf"
     conf.write_text(f"[romana]\ntenant_connections = {LIMIT}\n")
-    pods = live_pod("dns", "node1", "kube-system") + "".join(
-        live_pod(name, "node2", namespace) for namespace in ("red", "blue") for name in ("one", "two")
+    pods = placed_pod("dns", "node1", "kube-system") + "".join(
+        placed_pod(name, "node2", namespace) for namespace in ("red", "blue") for name in ("one", "two")
     )
     folder = tmp_path_factory.mktemp("m")
     with live_cluster(folder, ("node1", "node2"), fabric=fabric, manifests={"pods": pods}, settings=(conf,)) as cluster:
@@ -354,8 +354,8 @@ def test_without_a_control_socket_all_else_goes_on(elsewhere: Path) -> None:
     with Ovs() as ovs:
         (elsewhere / "db.sock").symlink_to(f"{ovs.folder}/db.sock")
         with Controller((f"unix:{elsewhere}/db.sock",)) as controller:
-            controller.write("nodes.yaml", NODES)
-            controller.write("pods.yaml", pod("x"))
+            controller.write("nodes.yaml", TWO_NODES)
+            controller.write("pods.yaml", placed_pod("x"))
             controller.start()
             ovs.bridge("br-int", node="node1", controller=controller.openflow)
             ovs.port("br-int", "px", iface_id="a/x", ofport=1)
@@ -364,5 +364,5 @@ def test_without_a_control_socket_all_else_goes_on(elsewhere: Path) -> None:
             state = controller.until(lambda state: state["problems"], "it is said")
             assert [text[: len(said)] for text in state["problems"]] == [said]
             assert _limits(ovs) == {}
-            controller.after_change(lambda: controller.write("more.yaml", pod("y")))
+            controller.after_change(lambda: controller.write("more.yaml", placed_pod("y")))
             assert controller.log.count(said) == 1

@@ -165,37 +165,3 @@ def sent_during(ovs: Ovs, bridge: str, action: Callable[[], object]) -> list[str
         snoop.wait(PATIENCE)
     lines = heard.read_text().splitlines()
     return [line for line in lines if re.match("OFPT_(FLOW_MOD|METER_MOD|BUNDLE)", line)]
-
-
-POD = """
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i}}]}}
-"""
-
-
-def pod(name: str, namespace: str = "a", node: str = "node1") -> str:
-    """A Pod manifest."""
-    return POD.format(name=name, namespace=namespace, node=node)
-
-
-NODES = """
-apiVersion: v1
-kind: Node
-metadata: {name: node1}
----
-apiVersion: v1
-kind: Node
-metadata: {name: node2}
-"""
-
-POLICY = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: web, namespace: a}
-spec:
-  podSelector: {matchLabels: {app: x}}
-  ingress: [{ports: [{port: 80}]}]
-"""

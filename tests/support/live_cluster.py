@@ -32,6 +32,7 @@ from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.pods import RunningPod
 from romana_ovs_emulate.system import inside
 from tests.support import still_sending, traffic_program
+from tests.support.manifests import ingress_policy
 
 PATIENCE = 20.0
 """Seconds to wait for what takes milliseconds on an idle machine."""
@@ -281,8 +282,8 @@ def attempts(cluster: LiveCluster, source: str, *tasks: tuple[str, str, int]) ->
 def cuts_both_ways(cluster: LiveCluster) -> None:
     """Checks a revocation in a cluster that has a/client and a/near on one node, and a/guarded on another."""
     opening = "{from: [{podSelector: {matchLabels: {app: client}}}]}"
-    also = policy("also-guarded", "app: guarded", opening) + policy("also-near", "app: near", opening)
-    nothing = policy("shut-guarded", "app: guarded") + policy("shut-near", "app: near")
+    also = ingress_policy("also-guarded", "app: guarded", opening) + ingress_policy("also-near", "app: near", opening)
+    nothing = ingress_policy("shut-guarded", "app: guarded") + ingress_policy("shut-near", "app: near")
     cluster.edit(lambda: (cluster.write("shut", nothing), cluster.write("also", also)))
     client = cluster.pod("a/client").agent
     ends = [(cluster.pod(key), protocol) for key in ("a/guarded", "a/near") for protocol in ("tcp", "udp")]
@@ -291,7 +292,7 @@ def cuts_both_ways(cluster: LiveCluster) -> None:
             # The client of UDP is silent once it was answered: only the server goes on pushing.
             client.stream(server.place.address, 81, protocol, push=protocol == "tcp")
         eventually(lambda: [one["received"] > 100 for one in client.streams()] == [True] * len(ends), "streams push")
-        cluster.edit(lambda: cluster.write("unrelated", policy("unrelated", "app: far", opening)))
+        cluster.edit(lambda: cluster.write("unrelated", ingress_policy("unrelated", "app: far", opening)))
         after = time.monotonic()
         eventually(lambda: all(one["last"] > after for one in client.streams()), "an unrelated edit cuts nothing")
         changed = time.monotonic()
@@ -310,7 +311,7 @@ def cuts_both_ways(cluster: LiveCluster) -> None:
             agent.close_streams()
         for name in ("also", "shut", "unrelated"):
             (cluster.folder / f"{name}.yaml").unlink(missing_ok=True)
-    cluster.edit(lambda: cluster.write("touch", policy("touch", "app: nobody")))
+    cluster.edit(lambda: cluster.write("touch", ingress_policy("touch", "app: nobody")))
     cluster.edit(lambda: cluster.remove("touch"))
 
 
@@ -363,29 +364,3 @@ def sink(cluster: LiveCluster, target: str, port: int) -> Iterator[Traffic]:
         yield running
     finally:
         running.close()
-
-
-def pod(name: str, node: str, namespace: str = "a", **labels: str) -> str:
-    """A Pod manifest; its label `app` is its name unless given."""
-    given = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {"app": name, **labels}.items())
-    return f"""
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{{given}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]}}
-"""
-
-
-def policy(name: str, selected: str, *ingress: str, namespace: str = "a") -> str:
-    """A NetworkPolicy for pods of a label (`key: value`) with these ingress rules in YAML's flow style."""
-    return f"""
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  podSelector: {{matchLabels: {{{selected}}}}}
-  policyTypes: [Ingress]
-  ingress: [{", ".join(ingress)}]
-"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from textwrap import dedent
 
 from romana_ovs.kube.decode.objects import DecodedObject
@@ -66,3 +67,48 @@ def workload(kind: str, name: str, more: str = "", labels: str = "{app: w}", met
 def join(*documents: str) -> str:
     """Several documents as one file."""
     return "---\n".join(documents)
+
+
+def placed_pod(name: str, node: str = "node1", namespace: str = "a", **labels: str) -> str:
+    """A pod that is assigned to a node, to be joined with other documents; its label `app` is its name unless given."""
+    given = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {"app": name, **labels}.items())
+    return f"""
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {namespace}, labels: {{{given}}}}}
+spec: {{nodeName: {node}, containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]}}
+"""
+
+
+def ingress_policy(name: str, selected: str, *ingress: str, namespace: str = "a") -> str:
+    """A NetworkPolicy for pods of a label (`key: value`) with these ingress rules in YAML's flow style."""
+    return f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  podSelector: {{matchLabels: {{{selected}}}}}
+  policyTypes: [Ingress]
+  ingress: [{", ".join(ingress)}]
+"""
+
+
+TWO_NODES = """
+apiVersion: v1
+kind: Node
+metadata: {name: node1}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node2}
+"""
+PORT_80_POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: a}
+spec:
+  podSelector: {matchLabels: {app: x}}
+  ingress: [{ports: [{port: 80}]}]
+"""
