@@ -1,4 +1,4 @@
-"""A mistake of ours: it is logged, what is programmed stays, what it was about is done again, or the process ends.
+"""An internal error: it is logged, what is programmed stays, what it was about is done again, or the process ends.
 
 docs/hazards.md C8 (and D4): a handler that raises must not lose what it was told of.
 """
@@ -20,7 +20,7 @@ STUMBLING = """
 import sys
 from romana_ovs import app
 from romana_ovs.cli.main import main
-from romana_ovs.controller import origin, tables
+from romana_ovs.controller import origin, table_compiler
 
 def stumbles(function):
     left = [ZeroDivisionError("stumbled")]
@@ -30,7 +30,7 @@ def stumbles(function):
         return function(*args, **kwargs)
     return instead
 
-tables.compile_node = stumbles(tables.compile_node)
+table_compiler.compile_node = stumbles(table_compiler.compile_node)
 app.RomanaOvs._follow = stumbles(app.RomanaOvs._follow)
 app.RomanaOvs._finish = stumbles(app.RomanaOvs._finish)
 origin.Alone.tell_statuses = stumbles(origin.Alone.tell_statuses)
@@ -54,25 +54,25 @@ def test_what_failed_is_done_again_without_anybody_changing_anything() -> None:
         assert len(ovs.flows("br-int")) == state["nodes"]["node1"]["flows"]["total"]
         log = controller.log
         assert log.count("ZeroDivisionError: stumbled") == 4
-        assert log.count("a mistake of ours; statuses are not told") == 1
-        assert log.count("a mistake of ours; what is programmed stays") == 2
+        assert log.count("internal error; statuses are not reported") == 1
+        assert log.count("internal error; what is programmed stays") == 2
         assert log.count("node node1: its tables cannot be made; what is programmed stays") == 1
 
 
 HELD = """
 from romana_ovs import runtime
 from romana_ovs.controller.offload import Offload
-aside = Offload()
+offload = Offload()
 
 def work():
-    aside.when_idle({first})
-    aside.when_idle(lambda: print("the second", flush=True))
+    offload.defer({first})
+    offload.defer(lambda: print("the second", flush=True))
 
 try:
-    aside.work(work)
+    offload.run(work)
 except Exception:
-    pass  # As the application does, which goes on after a mistake in its work.
-aside.when_idle(lambda: print("the third", flush=True))
+    pass  # As the application does, which goes on after an internal error.
+offload.defer(lambda: print("the third", flush=True))
 """
 
 
