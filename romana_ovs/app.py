@@ -42,7 +42,7 @@ from romana_ovs.policy.published import Observed
 from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
-from romana_ovs.sync.session import State
+from romana_ovs.sync.session import SessionState
 
 LOG = logging.getLogger("romana_ovs")
 
@@ -132,7 +132,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         datapath = event.datapath
         known = self.sessions.get(datapath.id)
         if event.state == runtime.DEAD_DISPATCHER:
-            if known is not None and known.channel.uses(datapath):
+            if known is not None and known.channel.is_for(datapath):
                 del self.sessions[datapath.id]
                 known.on_disconnect()
                 self._status_changed()
@@ -142,7 +142,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 datapath.id,
                 datapath.address,
             )
-            datapath.cut()
+            datapath.abort()
         else:
             session = self.sessions[datapath.id] = Session(Channel(datapath), self)
             LOG.info("switch %s: connected", session.name)
@@ -198,7 +198,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def on_state_change(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""
-        if session.state is State.FAILED:
+        if session.state is SessionState.FAILED:
             self._wake.set()
         self._status_changed()
 
@@ -235,7 +235,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def _report_statuses(self, loaded: ClusterSnapshot) -> None:
         """Have the cluster told how its objects fare."""
-        refusing = any(one.state is State.FAILED for one in self.sessions.values())
+        refusing = any(one.state is SessionState.FAILED for one in self.sessions.values())
         before, self._status_error = self._status_error, ""
         try:
             self._origin.tell_statuses(loaded, failing=refusing or bool(self._failures))
@@ -355,7 +355,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         behind = [s for s in waiting if s.synced is None or s.synced.number < self._step_round]
         if not waiting or not self.world.pending or self._failures:
             return
-        if all(session.state is State.FAILED for session in behind) and self._origin.advance():
+        if all(session.state is SessionState.FAILED for session in behind) and self._origin.advance():
             self._schedule_round()
 
     def _finish(self) -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from romana_ovs.controller.flag import Flag
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.zones import COMMON, Share
-from romana_ovs.switch.zones import ZoneLimits, ZoneUse
+from romana_ovs.switch.zone_limits import ZoneLimits, ZoneUse
 
 LOG = logging.getLogger("romana_ovs.limits")
 

@@ -18,11 +18,11 @@ from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.switch.bridges import Marks
-from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, Refused
-from romana_ovs.sync.endpoints import Endpoint, Owners, endpoints, moves, renewed
+from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, SwitchRefused
+from romana_ovs.sync.endpoints import Endpoint, Owners, endpoint_changes, endpoints, reassigned
 from romana_ovs.sync.meters import plan_meters
-from romana_ovs.sync.plan import Plan, applied, narrowed, plan
-from romana_ovs.sync.session import Event, State, after
+from romana_ovs.sync.plan import Plan, applied, changed_sections, plan
+from romana_ovs.sync.session import SessionEvent, SessionState, next_state
 
 LOG = logging.getLogger("romana_ovs.session")
 
@@ -68,7 +68,7 @@ class Session:
 
     def __init__(self, channel: Channel, listener: Listener) -> None:
         self.channel = channel
-        self.state = State.DISCONNECTED
+        self.state = SessionState.DISCONNECTED
         self.problems: tuple[str, ...] = ()
         self.survivors: PreRestartPods | None = None
         self.sctp_ports: bool | None = None
@@ -90,12 +90,12 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether what the switch had is known, so that it may be given something to want."""
-        return self.survivors is not None and self.state is not State.DISCONNECTED
+        return self.survivors is not None and self.state is not SessionState.DISCONNECTED
 
     @property
     def idle(self) -> bool:
         """Whether its switch has all that it was given."""
-        return self.state is State.SYNCED and self._outstanding() is None
+        return self.state is SessionState.SYNCED and self._outstanding() is None
 
     def set_desired(self, wanted: Wanted) -> None:
         """Make the switch have `wanted`, in place of all that was wanted before and is not sent yet."""
@@ -104,46 +104,46 @@ class Session:
 
     def on_disconnect(self) -> None:
         """The connection has ended."""
-        self.channel.lost()
-        self._step(Event.LOST)
+        self.channel.on_disconnect()
+        self._step(SessionEvent.LOST)
         self._wake.set()
 
     def run(self) -> None:
         """Returns when the connection has ended; however it returns, the connection ends too."""
         try:
-            self._step(Event.CONNECTED)
-            while self.state is not State.DISCONNECTED:
+            self._step(SessionEvent.CONNECTED)
+            while self.state is not SessionState.DISCONNECTED:
                 self._try_to_advance()
         finally:
-            self.channel.cut()
+            self.channel.close()
 
     def _try_to_advance(self) -> None:
         try:
             self._advance()
         except ConnectionLost:
             LOG.info("switch %s: disconnected", self.name)
-            self._step(Event.LOST)
+            self._step(SessionEvent.LOST)
         except NoAnswer as error:
             self._fail((f"switch {self.name}: {error}; reconnecting",))
-            self._step(Event.LOST)
-        except Refused as error:
+            self._step(SessionEvent.LOST)
+        except SwitchRefused as error:
             self._fail(tuple(f"switch {self.name}: {text}" for text in str(error).split("; ")))
         except SwitchError as error:
             self._fail((f"switch {self.name}: {error}",))
 
     def _advance(self) -> None:
-        if self.state is State.READING:
+        if self.state is SessionState.READING:
             self._read()
-        elif self.state is State.FAILED:
+        elif self.state is SessionState.FAILED:
             pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
             self._wake.wait(pause)
-            if self.state is State.FAILED:
-                self._step(Event.RETRY)
+            if self.state is SessionState.FAILED:
+                self._step(SessionEvent.RETRY)
         elif self._outstanding() is not None or self._wake.wait():
             wanted = self._outstanding()
             if wanted is not None:
                 self._wake.clear()
-                self._step(Event.DESIRED)
+                self._step(SessionEvent.DESIRED)
                 self._send(wanted)
 
     def _outstanding(self) -> Wanted | None:
@@ -158,21 +158,21 @@ class Session:
         if first:
             self.sctp_ports = self.channel.sctp_ports()
             self.survivors = PreRestartPods(endpoints(found.ours.values()), fresh=not found.ours)
-        self._step(Event.READ)
+        self._step(SessionEvent.READ)
         if first:
             self._listener.on_session_ready(self)
 
     def _send(self, wanted: Wanted) -> None:
         todo = self._plan(wanted)
-        around = moves(self._actual, todo)
+        around = endpoint_changes(self._actual, todo)
         # Before a pod's first flow its address's old connections go; after its last flow its own do
         # (docs/hazards.md B13).
-        came = {address: end for address, end in around.came.items() if address not in wanted.known}
-        anew = renewed(self.synced.owners, wanted.owners) if self.synced is not None else ()
+        came = {address: end for address, end in around.added.items() if address not in wanted.known}
+        anew = reassigned(self.synced.owners, wanted.owners) if self.synced is not None else ()
         there = endpoints(wanted.program.flows.values()) if anew else {}
         self._flush(wanted, came | {address: there[address] for address in anew if address in there})
         self.channel.send(todo)
-        self._flush(wanted, around.gone)
+        self._flush(wanted, around.removed)
         self._actual, self._meters = applied(self._actual, todo), wanted.program.meters
         self.synced = wanted
         self._failures = 0
@@ -180,7 +180,7 @@ class Session:
             f"switch {self.name}: a flow that is not ours stands in the place of {flow.table} {flow.match_text()}"
             for flow in todo.blocked
         )
-        self._step(Event.CONFIRMED)
+        self._step(SessionEvent.CONFIRMED)
         self._listener.on_programmed(self, todo.size)
 
     def _plan(self, wanted: Wanted) -> Plan:
@@ -188,7 +188,7 @@ class Session:
 
     def _flows_plan(self, wanted: Wanted) -> Plan:
         if self.synced is not None and not self._foreign:
-            part = narrowed(self.synced.program.sections, wanted.program.sections)
+            part = changed_sections(self.synced.program.sections, wanted.program.sections)
             if part is not None:
                 return plan(*part)
         return plan(wanted.program.flows, self._actual, self._foreign)
@@ -208,7 +208,7 @@ class Session:
         try:
             for number, addresses in by_zone.items():
                 self.channel.flush_connections(number, tuple(addresses))
-        except Refused as error:
+        except SwitchRefused as error:
             # Without it the tables still keep a reused address from inheriting anything (docs/dataplane.md).
             LOG.warning("switch %s cannot forget connections (Open vSwitch before 3.1?): %s", self.name, error)
 
@@ -217,9 +217,9 @@ class Session:
         self.problems = problems
         for sentence in problems:
             LOG.error("%s", sentence)
-        if self.state is not State.DISCONNECTED:
-            self._step(Event.REFUSED)
+        if self.state is not SessionState.DISCONNECTED:
+            self._step(SessionEvent.REFUSED)
 
-    def _step(self, event: Event) -> None:
-        self.state = after(self.state, event)
+    def _step(self, event: SessionEvent) -> None:
+        self.state = next_state(self.state, event)
         self._listener.on_state_change(self)

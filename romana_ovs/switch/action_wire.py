@@ -1,4 +1,4 @@
-"""Actions as bytes of OpenFlow 1.5, both ways. Sources: OpenFlow 1.5.1 section 7.2.6, ovs-actions(7), nicira-ext.h."""
+"""Encodes and decodes OpenFlow 1.5 actions. Sources: OpenFlow 1.5.1 section 7.2.6, ovs-actions(7), nicira-ext.h."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ _TABLE_NAMES = {number: name for name, number in TABLE_IDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Bytes of an action or instruction that is none of ours; it equals no action of ours, so the flow differs."""
+    """Bytes of an unknown action or instruction; it equals no known action, so its flow is unequal to ours."""
 
     data: bytes
 
     def text(self, tables: Mapping[str, int]) -> str:
-        """A note in place of what we cannot name."""
+        """The bytes, as an ovs-ofctl note."""
         return f"note:{self.data.hex()}"
 
 
@@ -70,12 +70,12 @@ Readable = Action | Opaque
 
 
 def table_name(number: int) -> str:
-    """The name of a table by its number; `table:N` for one that we do not declare."""
+    """The name of a table by its number; `table:N` for an undeclared one."""
     return _TABLE_NAMES.get(number) or f"table:{number}"
 
 
 def table_number(name: str) -> int:
-    """The number of a table that `table_name` named."""
+    """The number of a table by the name of `table_name`."""
     found = TABLE_IDS.get(name)
     return int(name.removeprefix("table:")) if found is None else found
 
@@ -189,7 +189,7 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
 
 
 def read_instructions(data: memoryview) -> tuple[Readable, ...]:
-    """The actions that the instructions in `data` mean. Raises SwitchError when a length is impossible."""
+    """The actions of the instructions in `data`. Raises SwitchError when a length is impossible."""
     found: list[Readable] = []
     at = 0
     while at < len(data):
@@ -206,7 +206,7 @@ def read_instructions(data: memoryview) -> tuple[Readable, ...]:
 
 
 def read_actions(data: memoryview) -> list[Readable]:
-    """The actions in `data`; those that are none of ours as Opaque. Raises SwitchError on an impossible length."""
+    """The actions in `data`; unknown ones as Opaque. Raises SwitchError on an impossible length."""
     found: list[Readable] = []
     at = 0
     while at < len(data):

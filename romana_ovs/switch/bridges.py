@@ -1,4 +1,4 @@
-"""What rows of an Open vSwitch database say about our bridges, as values. Source: vswitchd.conf.db(5)."""
+"""Translates rows of an Open vSwitch database to our bridges and their ports. Source: vswitchd.conf.db(5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from romana_ovs.model.bridge import (
     TunnelPort,
 )
 from romana_ovs.model.objects import PodKey, same_uid
-from romana_ovs.switch.zones import KERNEL
+from romana_ovs.switch.zone_limits import KERNEL
 
 DEFAULT_BRIDGE = "br-int"
 LOCAL_PORT = 0xFFFE
@@ -33,9 +33,9 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 @dataclass(frozen=True, slots=True)
 class InterfaceRow:
-    """One Interface; `seen` grows with the order in which they appeared, `ofport` None means not yet.
+    """One Interface; a higher `seen` appeared later, `ofport` None is not assigned yet.
 
-    `row` is the row's own number: a port that is taken out and put in again has another.
+    `row` is the UUID of the row: a port that is removed and added again has another.
     """
 
     name: str
@@ -77,7 +77,7 @@ class BridgeRow:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What we have noted of a bridge in its database: what its pods' ports were programmed for, and the last loss."""
+    """Our notes in the database of a bridge: for which pods its ports were programmed, and the last loss."""
 
     programmed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     lost_at: float | None = None
@@ -85,10 +85,10 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A bridge of ours: `facts` for the tables, `warnings` for people, each one sentence that never varies.
+    """One of our bridges: `facts` for the tables, `warnings` for people, each a sentence that never varies.
 
-    `rows` are the numbers of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
-    datapath. `marks` are our own notes: that they change is no change of the bridge.
+    `rows` are the UUIDs of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
+    datapath. `marks` are our own notes, and not part of equality.
     """
 
     dpid: int
@@ -101,17 +101,17 @@ class Bridge:
 
     @property
     def node(self) -> str:
-        """The node that it belongs to."""
+        """The node of the bridge."""
         return self.facts.node
 
     @property
     def keeps_connections(self) -> bool:
-        """Whether its connections outlive ovs-vswitchd: the kernel's do."""
+        """Whether its connections outlive ovs-vswitchd, as the kernel's do."""
         return self.datapath == KERNEL
 
 
 def node_name(row: BridgeRow) -> str | None:
-    """The node of a bridge: as it says itself, or the host's for `br-int`; None when it is not ours."""
+    """The node of a bridge by its external_ids, or the host for `br-int`; None when it is not ours."""
     named = row.external_ids.get(NODE_ID)
     if named:
         return named
@@ -119,7 +119,7 @@ def node_name(row: BridgeRow) -> str | None:
 
 
 def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
-    """Our bridges among `rows` that have a datapath id by now; the first by name where two claim one node."""
+    """Our bridges among `rows` that have a datapath id; the first by name if two claim one node."""
     found: dict[str, Bridge] = {}
     for row in sorted(rows, key=lambda row: row.name):
         node = node_name(row)
@@ -127,63 +127,80 @@ def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
             continue
         if node in found:
             first = found[node]
-            warning = f"bridge {row.name} is left alone: bridge {first.name} is node {node}'s already"
+            warning = f"bridge {row.name} is ignored: bridge {first.name} is already that of node {node}"
             found[node] = replace(first, warnings=(*first.warnings, warning))
         else:
             found[node] = _bridge(row, node, row.dpid)
     return tuple(found.values())
 
 
-def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
-    warnings = list(_safety(row))
-    pods: dict[PodKey, PodPort] = {}
-    older: dict[PodKey, tuple[PodPort, ...]] = {}
-    links: dict[str, int] = {}
+@dataclass(slots=True)
+class _Ports:
+    """The ports of one bridge by their roles, newest first, and warnings about the others."""
+
+    bridge: str
+    warnings: list[str]
+    pods: dict[PodKey, PodPort] = field(default_factory=dict)
+    older: dict[PodKey, tuple[PodPort, ...]] = field(default_factory=dict)
+    rows: dict[PodKey, str] = field(default_factory=dict)
+    programmed: dict[PodKey, str] = field(default_factory=dict)
+    links: dict[str, int] = field(default_factory=dict)
     tunnel: TunnelPort | None = None
-    rows: dict[PodKey, str] = {}
-    programmed: dict[PodKey, str] = {}
-    gateway_mac = ""
-    claims: dict[str, dict[str, str]] = {}
-    for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
-        if item.name == row.name:
-            gateway_mac = item.mac
-            continue
-        if not item.usable or item.ofport is None:
-            continue
+    claims: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By claim and pod UID: the name of the newest port."""
+
+    def add(self, item: InterfaceRow, ofport: int) -> None:
+        """Adds a port by the role that its external_ids claim; of equal claims the first one counts."""
         claim, why = _claim(item)
         uid = item.external_ids.get(POD_UID, "") if POD_ID in item.external_ids else ""
         if claim is None:
-            warnings.append(f"bridge {row.name}: port {item.name} {why}, so nothing passes it")
-        elif newer := next((name for other, name in claims.get(claim, {}).items() if same_uid(uid, other)), None):
-            warnings.append(
-                f"bridge {row.name}: ports {newer} and {item.name} both claim {claim}; "
+            self.warnings.append(f"bridge {self.bridge}: port {item.name} {why}, so nothing passes it")
+            return
+        newer = next((name for other, name in self.claims.get(claim, {}).items() if same_uid(uid, other)), None)
+        if newer is not None:
+            self.warnings.append(
+                f"bridge {self.bridge}: ports {newer} and {item.name} both claim {claim}; "
                 f"nothing passes {item.name}, which is older"
             )
+            return
+        self.claims.setdefault(claim, {})[uid] = item.name
+        if POD_ID in item.external_ids:
+            self._add_pod(item, PodPort(ofport, _declared_mac(item), uid=uid))
+        elif LINK_ID in item.external_ids:
+            self.links[item.external_ids[LINK_ID]] = ofport
         else:
-            claims.setdefault(claim, {})[uid] = item.name
-            if POD_ID in item.external_ids:
-                pod, port = PodKey(item.external_ids[POD_ID]), PodPort(item.ofport, _declared_mac(item), uid=uid)
-                if pod in pods:
-                    # Of a pod that had the name before, or has it again and is told late: its UID decides.
-                    older[pod] = (*older.get(pod, ()), port)
-                    continue
-                pods[pod], rows[pod] = port, item.row
-                programmed[pod] = item.external_ids.get(POD_PROGRAMMED, "")
-            elif LINK_ID in item.external_ids:
-                links[item.external_ids[LINK_ID]] = item.ofport
-            else:
-                tunnel = TunnelPort(item.ofport, _tunnel_address(item) or IPv4Address(0))
+            self.tunnel = TunnelPort(ofport, _tunnel_address(item) or IPv4Address(0))
+
+    def _add_pod(self, item: InterfaceRow, port: PodPort) -> None:
+        pod = PodKey(item.external_ids[POD_ID])
+        if pod in self.pods:
+            # A port of another UID: of a previous pod of this name, or of the next one.
+            self.older[pod] = (*self.older.get(pod, ()), port)
+            return
+        self.pods[pod], self.rows[pod] = port, item.row
+        self.programmed[pod] = item.external_ids.get(POD_PROGRAMMED, "")
+
+
+def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
+    ports = _Ports(row.name, list(_safety(row)))
+    gateway_mac = ""
+    for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
+        if item.name == row.name:
+            gateway_mac = item.mac
+        elif item.usable and item.ofport is not None:
+            ports.add(item, item.ofport)
     facts = BridgeFacts(
         node,
-        MappingProxyType(dict(sorted(pods.items()))),
+        MappingProxyType(dict(sorted(ports.pods.items()))),
         LOCAL_PORT if gateway_mac else None,
         gateway_mac,
-        MappingProxyType(dict(sorted(links.items()))),
-        tunnel,
-        older=MappingProxyType(dict(sorted(older.items()))),
+        MappingProxyType(dict(sorted(ports.links.items()))),
+        ports.tunnel,
+        older=MappingProxyType(dict(sorted(ports.older.items()))),
     )
-    marks = Marks(MappingProxyType(programmed), _seconds(row.external_ids.get(CONNECTIONS_LOST, "")))
-    return Bridge(dpid, row.name, facts, MappingProxyType(rows), tuple(sorted(warnings)), row.datapath, marks)
+    marks = Marks(MappingProxyType(ports.programmed), _seconds(row.external_ids.get(CONNECTIONS_LOST, "")))
+    warnings = tuple(sorted(ports.warnings))
+    return Bridge(dpid, row.name, facts, MappingProxyType(ports.rows), warnings, row.datapath, marks)
 
 
 def _seconds(text: str) -> float | None:
@@ -191,7 +208,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _claim(item: InterfaceRow) -> tuple[str | None, str]:
-    """(what the port claims to be, "") or (None, why it is nothing to us)."""
+    """(the role that the port claims, "") or (None, why it has none)."""
     ids = item.external_ids
     roles = [key for key in (POD_ID, LINK_ID, TUNNEL_ID) if key in ids]
     if not roles:
@@ -203,7 +220,7 @@ def _claim(item: InterfaceRow) -> tuple[str | None, str]:
             return None, f"has external_ids:{POD_ID}={ids[POD_ID]!r}, which is not <namespace>/<pod>"
         mac = ids.get(POD_MAC)
         if mac is not None and not _MAC.fullmatch(mac.lower()):
-            return None, f"has external_ids:{POD_MAC}={mac!r}, which is no MAC address"
+            return None, f"has external_ids:{POD_MAC}={mac!r}, which is not a MAC address"
         return f"pod {ids[POD_ID]}", ""
     if roles[0] == LINK_ID:
         return f"the link to {ids[LINK_ID]}", ""

@@ -1,6 +1,6 @@
-"""The conversation with one switch: read what it has, change flows in one atomic bundle, know what became of it.
+"""Reads the flows and meters of one switch, changes them in one atomic bundle, and waits for the result.
 
-Every wait has a deadline and is ended by the answer, an error or the end of the connection, whichever is first.
+Every wait ends at the answer, an error, the end of the connection or a deadline, whichever is first.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("romana_ovs.switch")
 
 ANSWER_SECONDS = 10.0
-"""How long a switch may take to answer; a bundle of Open vSwitch expires after 10 s without a message."""
+"""Deadline for an answer; a bundle of Open vSwitch expires after 10 s without a message."""
 PROBE_SECONDS = 1.0
-"""How long the packets that ask about SCTP may take to come back: milliseconds, where they come back at all."""
+"""Deadline for the packets of the SCTP probe, which come back within milliseconds, if at all."""
 MAX_ANSWER = 1 << 28
-"""Bytes; a switch that describes its flows in more (about two million) is not believed: memory has an end."""
+"""Limit of a flow description in bytes (about two million flows), to bound memory."""
 CHUNK = 1 << 18
 """Bytes handed to the connection at once."""
 
 
 class ConnectionLost(SwitchError):
-    """The switch hung up, or its connection was replaced, while an answer was awaited."""
+    """The switch disconnected, or its connection was replaced, during a wait."""
 
 
 class NoAnswer(SwitchError):
     """The switch did not answer in time."""
 
 
-class Refused(SwitchError):
-    """The switch refused flows or meters; `failures` are each with the reason (None when it is unknown which)."""
+class SwitchRefused(SwitchError):
+    """The switch refused flows or meters; `failures` are pairs of flow or meter (None: unknown) and reason."""
 
     def __init__(self, failures: Sequence[tuple[Flow | Meter | None, str]]) -> None:
         self.failures = tuple(failures)
@@ -62,14 +62,14 @@ def _named(flow: Flow | Meter | None) -> str:
         return "the switch refused"
     if isinstance(flow, Meter):
         setting = setting_of(flow.number)
-        without = f", which {setting} = 0 does without" if setting else ""
+        without = f" ({setting} = 0 turns it off)" if setting else ""
         return f"the switch refused the meter {flow.text()} ({flow.origin}){without}"
     return f"the switch refused the flow {flow.table} priority={flow.priority} {flow.match_text()} ({flow.origin})"
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What a switch has: flows of ours, the keys of all others, and meters of ours by number."""
+    """The state of a switch: our flows, the keys of foreign flows, and our meters by number."""
 
     ours: dict[FlowKey, Flow]
     foreign: frozenset[FlowKey]
@@ -78,7 +78,7 @@ class ReadBack:
 
 @dataclass(slots=True)
 class _Exchange:
-    """One wait: the numbers of the messages it is about, what has come so far, and the signal that ends it."""
+    """One wait: the xids of its messages, the answers so far, and the signal that ends it."""
 
     last: int
     xids: frozenset[int]
@@ -96,7 +96,7 @@ class _Exchange:
 
 @dataclass(slots=True)
 class _Probe:
-    """The packets that have come back of those that ask about SCTP: see `tracks_ports`."""
+    """The packets of the SCTP probe that came back (see `tracks_ports`)."""
 
     seen: dict[bool, bool] = field(default_factory=dict)
     done: Signal = field(default_factory=Signal)
@@ -108,7 +108,7 @@ class _Probe:
 
 
 class Channel:
-    """The one user of a connection's flows; its methods block their green thread, one call at a time."""
+    """The flows and meters behind one connection. Methods block their green thread; one call at a time."""
 
     def __init__(self, datapath: GuardedDatapath) -> None:
         self.packets_in = 0
@@ -121,24 +121,24 @@ class Channel:
 
     @property
     def dpid(self) -> int:
-        """The datapath id that the switch named itself by."""
+        """The datapath id of the switch."""
         return int(self._datapath.id)
 
-    def uses(self, datapath: GuardedDatapath) -> bool:
-        """Whether this is the conversation over that connection."""
+    def is_for(self, datapath: GuardedDatapath) -> bool:
+        """Whether this channel uses that connection."""
         return self._datapath is datapath
 
     def prepare(self) -> None:
-        """Configure the switch for our tables. Raises SwitchError."""
+        """Configures the switch for our tables. Raises SwitchError."""
         with self._exchange(1) as (exchange, first):
             self._send(messages.set_config(first) + messages.barrier(exchange.last))
             self._await(exchange)
         self._raise(exchange, {})
 
     def sctp_ports(self) -> bool | None:
-        """Whether the switch tracks SCTP by ports; None when it cannot be found out. Raises SwitchError.
+        """Whether the switch tracks SCTP by ports; None when the probe fails. Raises SwitchError.
 
-        Asked of the switch itself: the answer depends on its version and on its datapath.
+        The probe is needed because that depends on the version and the datapath.
         """
         self._probe = probe = _Probe()
         try:
@@ -146,9 +146,9 @@ class Channel:
                 self._send(b"".join(probe_messages(first)) + messages.barrier(exchange.last))
                 self._await(exchange)
             if exchange.errors:
-                LOG.info("switch %016x: SCTP cannot be asked about: %s", self.dpid, exchange.errors[0][1])
+                LOG.info("switch %016x: the SCTP probe failed: %s", self.dpid, exchange.errors[0][1])
                 return None
-            # What the switch sends back need not come before its barrier's reply.
+            # The packets may come back after the barrier reply.
             with eventlet.Timeout(PROBE_SECONDS, False):
                 probe.done.wait()
             return tracks_ports(probe.seen)
@@ -156,7 +156,7 @@ class Channel:
             self._probe = None
 
     def read(self) -> ReadBack:
-        """Every flow that the switch has, and every meter of ours. Raises SwitchError."""
+        """Every flow of the switch, and our meters. Raises SwitchError."""
         ours: dict[FlowKey, Flow] = {}
         foreign: set[FlowKey] = set()
         for body in self._described(flows_request):
@@ -170,7 +170,7 @@ class Channel:
         return ReadBack(ours, frozenset(foreign), {meter.number: meter for meter in found})
 
     def _described(self, request: Callable[[int], bytes]) -> list[memoryview]:
-        """The bodies of the answers to a question."""
+        """The bodies of the replies to a multipart request."""
         with self._exchange(0) as (exchange, _):
             self._send(request(exchange.last))
             self._await(exchange)
@@ -178,10 +178,10 @@ class Channel:
         return exchange.bodies
 
     def send(self, plan: Plan) -> None:
-        """Carry out `plan`, its flows in one bundle: when this returns, a barrier has confirmed all of it.
+        """Applies `plan`, its flows in one bundle. When this returns, a barrier has confirmed all of it.
 
-        Raises Refused (then nothing was done of the flows), ConnectionLost or NoAnswer (then all or nothing of
-        them). What was done of the meters only reading tells.
+        Raises SwitchRefused (no flow was changed), ConnectionLost or NoAnswer (all flows were changed, or none). After
+        an error the meters must be read again.
         """
         self._change_meters(plan.meters.before)
         if plan.flow_mods:
@@ -200,14 +200,14 @@ class Channel:
     def _bundle_flows(self, plan: Plan) -> None:
         self._bundle += 1
         sent, refused = self._fill(plan)
-        # A refused message leaves the others in the bundle, so committing waits for the verdict on all of them.
+        # A refused message leaves the others in the bundle, so the commit waits for the answers to all of them.
         if refused:
             self._bundle_step(messages.DISCARD, {})
-            raise Refused(refused)
+            raise SwitchRefused(refused)
         self._bundle_step(messages.COMMIT, sent)
 
     def _fill(self, plan: Plan) -> tuple[dict[int, Flow], list[tuple[Flow | None, str]]]:
-        """Open the bundle and put everything in; returns flows by message number, and what was refused."""
+        """Opens the bundle and adds all messages; returns the flows by xid, and the refused ones."""
         changes = plan.ordered()
         with self._exchange(len(changes) + 1) as (exchange, first):
             parts = [messages.bundle_control(self._bundle, messages.OPEN, first)]
@@ -228,28 +228,28 @@ class Channel:
         self._raise(exchange, sent)
 
     def flush_connections(self, zone: int | None, addresses: Iterable[IPv4Address]) -> None:
-        """Forget every connection in `zone` (None: in all zones) from or to `addresses`. Raises SwitchError."""
+        """Flushes every connection in `zone` (None: in all zones) from or to `addresses`. Raises SwitchError."""
         with self._exchange(1) as (exchange, first):
             parts = [messages.flush_connections(zone, address, first) for address in addresses]
             self._send_parts([*parts, messages.barrier(exchange.last)])
             self._await(exchange)
         self._raise(exchange, {})
 
-    def lost(self) -> None:
-        """The connection is over: whoever waits gets ConnectionLost."""
+    def on_disconnect(self) -> None:
+        """The connection has ended: a waiting call raises ConnectionLost."""
         self._lost = True
         if self._current is not None:
             self._current.finish(ConnectionLost("the switch disconnected"))
         if self._probe is not None and not self._probe.done.ready():
             self._probe.done.send(None)
 
-    def cut(self) -> None:
-        """End the connection."""
-        self._datapath.cut()
-        self.lost()
+    def close(self) -> None:
+        """Ends the connection."""
+        self._datapath.abort()
+        self.on_disconnect()
 
     def on_packet_in(self, body: memoryview) -> None:
-        """Count a packet that came to the controller; none should, but those that ask about SCTP."""
+        """Counts packets to the controller; only those of the SCTP probe are expected."""
         found = seen_in(body)
         if found is None:
             self.packets_in += 1
@@ -257,7 +257,7 @@ class Channel:
             self._probe.take(*found)
 
     def on_message(self, kind: int, xid: int, body: memoryview) -> None:
-        """Take one answer of the switch; those that nobody waits for are dropped."""
+        """Handles one answer of the switch; unexpected ones are dropped."""
         current = self._current
         if kind == messages.ERROR:
             self._on_error(current, xid, error_text(body))
@@ -274,7 +274,7 @@ class Channel:
 
     def _on_error(self, current: _Exchange | None, xid: int, text: str) -> None:
         if current is None or not (xid == current.last or xid in current.xids):
-            LOG.warning("switch %016x: error about nothing that is under way: %s", self.dpid, text)
+            LOG.warning("switch %016x: error without a pending request: %s", self.dpid, text)
             return
         current.errors.append((xid, text))
         if xid == current.last:
@@ -282,14 +282,14 @@ class Channel:
 
     @contextmanager
     def _exchange(self, count: int, older: frozenset[int] = frozenset()) -> Iterator[tuple[_Exchange, int]]:
-        """An exchange of `count` messages and a last one that is answered; and the number of the first."""
+        """An exchange of `count` messages and a last one that is answered; and the xid of the first."""
         if self._lost:
             raise ConnectionLost("the switch is not connected")
         if self._current is not None:
-            raise SwitchError("two green threads use one channel")
+            raise SwitchError("internal error: two green threads use one channel, please report")
         xids = [self._datapath.next_xid() for _ in range(count + 1)]
         if xids[-1] - xids[0] != count:
-            # The numbers have wrapped around; those after it are contiguous.
+            # The xids have wrapped around; the next ones are contiguous.
             xids = [self._datapath.next_xid() for _ in range(count + 1)]
         self._current = _Exchange(xids[-1], frozenset(xids) | older)
         try:
@@ -303,9 +303,9 @@ class Channel:
             self._send(data[start : start + CHUNK])
 
     def _send(self, data: bytes) -> None:
-        with eventlet.Timeout(ANSWER_SECONDS, NoAnswer(f"the switch took nothing for {ANSWER_SECONDS:g} s")):
+        with eventlet.Timeout(ANSWER_SECONDS, NoAnswer(f"the switch accepted no data for {ANSWER_SECONDS:g} s")):
             if not self._datapath.send(data):
-                raise ConnectionLost("the connection to the switch is ending")
+                raise ConnectionLost("the connection to the switch is closing")
 
     def _await(self, exchange: _Exchange) -> None:
         if self._lost:
@@ -315,4 +315,4 @@ class Channel:
 
     def _raise(self, exchange: _Exchange, sent: Mapping[int, Flow | Meter]) -> None:
         if exchange.errors:
-            raise Refused([(sent.get(xid), reason) for xid, reason in exchange.errors])
+            raise SwitchRefused([(sent.get(xid), reason) for xid, reason in exchange.errors])

@@ -1,4 +1,4 @@
-"""Ryu's Datapath with a receive loop that trusts nothing (see `guard`) and hands raw answers to the channel."""
+"""Receives OpenFlow messages, checks them (`message_checks`) and passes them to Ryu or to the channel."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from ryu.lib import hub
 from ryu.ofproto import ofproto_parser
 
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.switch import guard, messages
+from romana_ovs.switch import message_checks, messages
 from romana_ovs.switch.meter_wire import METER_DESC
 from romana_ovs.switch.wire import FLOW_DESC, HEADER
 
 LOG = logging.getLogger("romana_ovs.switch")
 
 HANDSHAKE_SECONDS = 5.0
-"""From connecting to the end of Ryu's handshake; who takes longer is cut off, whoever it is."""
+"""Deadline of Ryu's handshake; slower connections are closed."""
 MAX_READ = 65536
 
 
 class Receiver(Protocol):
-    """What takes the answers that Ryu does not need."""
+    """Handles the answers that Ryu does not need."""
 
     def on_message(self, kind: int, xid: int, body: memoryview) -> None:
         """An error, barrier reply, bundle reply or description of flows or meters."""
 
     def on_packet_in(self, body: memoryview) -> None:
-        """A packet sent to the controller, which no flow of ours asks for."""
+        """A packet to the controller; no flow of ours sends one."""
 
 
 class _UnixSocket:
-    """A unix socket that Ryu may treat as TCP: it sets TCP_NODELAY on whatever it is given."""
+    """A unix socket that ignores TCP options: Ryu sets TCP_NODELAY on every socket."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -61,22 +61,22 @@ class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
         self._deadline = hub.spawn_after(HANDSHAKE_SECONDS, self._check_handshake)
 
     def next_xid(self) -> int:
-        """A transaction number that no other message of this connection uses at the moment."""
+        """An xid that no other pending message of this connection has."""
         self.xid = (self.xid + 1) & self.ofproto.MAX_XID
         return self.xid
 
-    def cut(self) -> None:
-        """End the connection now, in both directions."""
+    def abort(self) -> None:
+        """Closes the connection at once, in both directions."""
         self.close()
         try:
             self.socket.shutdown(sockets.SHUT_RDWR)
         except OSError:
-            LOG.debug("%s had hung up already", self.address)
+            LOG.debug("%s was disconnected already", self.address)
 
     def _check_handshake(self) -> None:
         if self.state not in (MAIN_DISPATCHER, DEAD_DISPATCHER):
-            LOG.warning("%s: no OpenFlow handshake within %g s, hanging up", self.address, HANDSHAKE_SECONDS)
-            self.cut()
+            LOG.warning("%s: no OpenFlow handshake within %g s, disconnecting", self.address, HANDSHAKE_SECONDS)
+            self.abort()
 
     def _recv_loop(self) -> None:
         buffer = bytearray()
@@ -89,24 +89,24 @@ class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
                 if not data:
                     break
                 buffer += data
-                del buffer[: self._take(buffer)]
+                del buffer[: self._handle_all(buffer)]
         except SwitchError as error:
-            LOG.error("%s sent what no switch should, hanging up: %s", self.address, error)
+            LOG.error("%s sent an invalid message, disconnecting: %s", self.address, error)
         except OSError as error:
             LOG.debug("%s: %s", self.address, error)
         finally:
             self._deadline.cancel()
-            self.cut()
+            self.abort()
             self.socket.close()
 
-    def _take(self, buffer: bytearray) -> int:
-        """Handle every whole message in `buffer`; returns how many bytes they were."""
+    def _handle_all(self, buffer: bytearray) -> int:
+        """Handles every complete message in `buffer`; returns their length in bytes."""
         data = bytes(buffer)
         view = memoryview(data)
         at = 0
         while len(data) - at >= HEADER.size and self.state != DEAD_DISPATCHER:
             version, kind, length, xid = HEADER.unpack_from(data, at)
-            guard.check_header(version, kind, length)
+            message_checks.check_header(version, kind, length)
             if at + length > len(data):
                 break
             self._handle(version, kind, xid, view[at : at + length])
@@ -118,26 +118,26 @@ class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
         if kind in (messages.ECHO_REQUEST, messages.ECHO_REPLY):
             self._to_ryu(version, kind, xid, whole)
         elif kind == messages.HELLO and self.state == HANDSHAKE_DISPATCHER:
-            guard.check_hello(body)
+            message_checks.check_hello(body)
             self._to_ryu(version, kind, xid, whole)
         elif kind == messages.FEATURES_REPLY and self.state == CONFIG_DISPATCHER:
-            guard.check_features(body)
+            message_checks.check_features(body)
             self._to_ryu(version, kind, xid, whole)
         elif kind == messages.MULTIPART_REPLY:
             self._multipart(version, xid, whole, body)
         elif kind == messages.ERROR:
-            guard.check_error(body)
+            message_checks.check_error(body)
             self._to_receiver(kind, xid, body)
         elif kind in (messages.BARRIER_REPLY, messages.BUNDLE_CONTROL):
             self._to_receiver(kind, xid, body)
         elif kind == messages.PACKET_IN and self.receiver is not None:
             self.receiver.on_packet_in(body)
-        # Anything else (port status, flow removed, ...) tells us nothing that OVSDB and read-back do not.
+        # Other messages (port status, flow removed, ...) are not needed: OVSDB and reading back have the same data.
 
     def _multipart(self, version: int, xid: int, whole: memoryview, body: memoryview) -> None:
-        kind = guard.multipart_type(body)
-        if kind == guard.PORT_DESC and self.state == CONFIG_DISPATCHER:
-            guard.check_ports(body)
+        kind = message_checks.multipart_type(body)
+        if kind == message_checks.PORT_DESC and self.state == CONFIG_DISPATCHER:
+            message_checks.check_ports(body)
             self._to_ryu(version, messages.MULTIPART_REPLY, xid, whole)
         elif kind in (FLOW_DESC, METER_DESC):
             self._to_receiver(messages.MULTIPART_REPLY, xid, body)
@@ -163,12 +163,12 @@ class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
 
 
 def serve_connection(socket: Any, address: Any) -> None:
-    """Talk over one accepted connection until it ends, in place of Ryu's function of the same purpose."""
+    """Serves one accepted connection until it ends; replaces Ryu's `datapath_connection_factory`."""
     GuardedDatapath(socket, address).serve()
 
 
 def error_text(body: memoryview) -> str:
-    """An OpenFlow error's type and code by their names in the specification."""
+    """The names of an OpenFlow error's type and code."""
     from ryu.ofproto import ofproto_v1_5
 
     kind, code = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")

@@ -1,13 +1,13 @@
-"""Drops what is neither IPv4 nor ARP at the port of a pod, before Open vSwitch sees it: an XDP program of the kernel.
+"""Drops frames other than IPv4 and ARP at the port of a pod, before Open vSwitch, by an XDP program of the kernel.
 
-Open vSwitch's lookup reads the ethertype of every frame whole, whatever the tables ask for, so a pod that sends random
-ones makes a megaflow for each of them. The userspace datapath reads a port by a packet socket, which hears a frame
-before tc and nftables do; XDP comes before that. The tables refuse the same frames by themselves.
+Open vSwitch matches the whole ethertype of every frame, whatever the tables match, so a pod that sends random
+ethertypes makes a megaflow for each. The userspace datapath reads a port by a packet socket, which gets a frame before
+tc and nftables; XDP comes before that. The tables drop the same frames, too.
 
-It is the driver's XDP ("native"), which veth and tap have, not the generic one: that lets through what tc has
-redirected, as root in a pod can have done to its own frames. The program stays with the device and goes with it;
-`ip link set DEVICE xdp off` takes it off. What the kernel keeps beside a frame, such as the tag of a VLAN interface, it
-does not see. Linux 5.18 or later and libbpf 1.0 or later are needed.
+It uses the driver's XDP ("native"), which veth and tap have, not the generic one, which does not see frames that tc has
+redirected, as root in a pod can do. The program stays attached for the life of the device;
+`ip link set DEVICE xdp off` removes it. It does not see what the kernel keeps beside a frame, such as the tag of a VLAN
+interface. Linux 5.18 or later and libbpf 1.0 or later are needed.
 
 Sources: Documentation/bpf/instruction-set.rst, linux/bpf.h (xdp_md, xdp_action) and linux/if_link.h of Linux; bpf.h and
 libbpf.h of libbpf; drivers/net/veth.c.
@@ -29,7 +29,7 @@ from romana_ovs.model.errors import SetupError
 
 LIBRARY = "libbpf.so.1"
 PROGRAM_NAME = b"ethertypes"
-"""What `ip -d link` and bpftool call the program."""
+"""The name of the program in `ip -d link` and bpftool."""
 _PROG_TYPE_XDP = 6
 _XDP_HAS_FRAGS = 1 << 5
 """The program takes frames that are not in one piece; without it veth refuses an MTU above some 3,500 bytes."""
@@ -40,7 +40,7 @@ _ETHTOOL_SGRO = 0x2C
 
 
 class NotFiltered(SetupError):
-    """The ports of pods cannot be filtered; the sentence names the device, if it is about one, and the reason."""
+    """The ports of pods cannot be filtered; the message has the device, if any, and the reason."""
 
 
 class Instruction(ctypes.Structure):
@@ -93,10 +93,10 @@ class _LoadOptions(ctypes.Structure):
 
 
 def filter_ports(devices: Sequence[str]) -> None:
-    """Filter what comes in at devices of this thread's network namespace; what filters them already is replaced.
+    """Attaches the filter to devices of this thread's network namespace; replaces a filter that they have.
 
-    Also has the kernel hand on their frames as they were sent: with XDP older kernels merge segments of TCP (GRO), and
-    the userspace datapath drops what is larger than the MTU. Raises NotFiltered at the first device that cannot be
+    Also turns off GRO: with XDP, older kernels merge TCP segments, and the userspace datapath drops frames larger than
+    the MTU. Raises NotFiltered at the first device that cannot be
     filtered.
     """
     library = _library()
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command `python -m romana_ovs.switch.ethertypes DEVICE ...`: 0, or 2 with a sentence on standard error."""
     parser = argparse.ArgumentParser(
         prog="python -m romana_ovs.switch.ethertypes",
-        description="Drop what comes in at these network devices, ports of pods, and is neither IPv4 nor ARP.",
+        description="Drop frames other than IPv4 and ARP that come in at these network devices, ports of pods.",
     )
     parser.add_argument("devices", nargs="+", metavar="DEVICE")
     try:

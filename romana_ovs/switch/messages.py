@@ -1,4 +1,4 @@
-"""The OpenFlow 1.5 messages around flows: bundles, barriers, switch configuration, conntrack clean-up.
+"""Encodes OpenFlow 1.5 messages other than flows: bundles, barriers, switch configuration, conntrack flush.
 
 Sources: OpenFlow 1.5.1 sections 7.3.2 and 7.3.9; nicira-ext.h for NXT_CT_FLUSH (Open vSwitch 3.1 and later).
 """
@@ -33,12 +33,12 @@ _PROPERTY = struct.Struct("!HH")
 
 
 def barrier(xid: int) -> bytes:
-    """A barrier request: its reply means that all before it is done."""
+    """A barrier request; its reply confirms all earlier messages."""
     return message(BARRIER_REQUEST, xid)
 
 
 def set_config(xid: int) -> bytes:
-    """Later fragments match as fragments, and no packet that misses goes to the controller."""
+    """Sets that later fragments match as fragments, and that table misses do not go to the controller."""
     return message(SET_CONFIG, xid, _CONFIG.pack(FRAGMENTS_NX_MATCH, 0))
 
 
@@ -53,7 +53,7 @@ def bundled(bundle: int, inner: bytes, xid: int) -> bytes:
 
 
 def flush_connections(zone: int | None, address: IPv4Address, xid: int) -> bytes:
-    """Two messages that forget every connection in `zone` (None: in all zones) from and to `address`."""
+    """Two messages that flush every connection in `zone` (None: in all zones) from and to `address`."""
     return b"".join(
         message(EXPERIMENTER, xid, _EXPERIMENT.pack(NICIRA, CT_FLUSH) + bytes(8) + _flush_body(zone, address, end))
         for end in (_TUPLE_SOURCE, _TUPLE_DESTINATION)

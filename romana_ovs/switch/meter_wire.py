@@ -1,4 +1,4 @@
-"""Meters as OpenFlow 1.5 messages, and what a switch says it has as meters. Source: OpenFlow 1.5.1 section 7.3.4.5."""
+"""Encodes meters as OpenFlow 1.5 messages, and decodes those of a switch. Source: OpenFlow 1.5.1 section 7.3.4.5."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _DESC = struct.Struct("!HHI")
 
 
 def meter_mod(change: MeterChange, meter: Meter, xid: int) -> bytes:
-    """The message that makes `change` of `meter`."""
+    """The meter-mod for `change` of `meter`."""
     head = _MOD.pack(_COMMANDS[change], _FLAGS, meter.number)
     band = _BAND.pack(_DROP, _BAND.size, meter.rate, meter.burst) if change is not MeterChange.DELETE else b""
     return message(_METER_MOD, xid, head + band)
 
 
 def meters_request(xid: int) -> bytes:
-    """The question for every meter."""
+    """The request for every meter."""
     return message(MULTIPART_REQUEST, xid, _REQUEST.pack(METER_DESC, 0, _ALL_METERS))
 
 
 def read_meters(body: memoryview) -> Iterator[Meter]:
-    """The meters of ours in one multipart reply's entries. Raises SwitchError when a length is impossible.
+    """Our meters in the entries of one multipart reply. Raises SwitchError when a length is impossible.
 
-    One that has our number and not our form is read as a meter of rate 0, which none of ours has.
+    A meter with our number but not our form is decoded with rate 0, which none of ours has.
     """
     at = 0
     while at < len(body):

@@ -1,7 +1,7 @@
-"""Follows one Open vSwitch database: bridges and ports as they are now, told on every change.
+"""Watches one Open vSwitch database, and reports its bridges and ports after every change.
 
-The `ovs` IDL keeps a copy of the rows we ask for and reconnects by itself, waiting longer each time; while the
-database is away the last known rows stand.
+The `ovs` IDL keeps a copy of the requested rows and reconnects with back-off; while the database is unreachable, the
+last known rows stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ovs.poller
 
 from romana_ovs.model.bridge import CONNECTIONS_LOST, POD_PROGRAMMED
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
-from romana_ovs.switch.zones import KERNEL
+from romana_ovs.switch.zone_limits import KERNEL
 
 LOG = logging.getLogger("romana_ovs.ovsdb")
 
@@ -53,7 +53,7 @@ _COLUMNS: Mapping[str, Mapping[str, object]] = {
     },
     "Controller": {"target": _STRING, "connection_mode": _OPTIONAL_STRING},
 }
-"""The columns that we read, declared here so that the switch's schema file need not be on this machine."""
+"""The columns to read, declared here so that the schema file of the switch is not needed on this machine."""
 _INTERFACE_COLUMNS = tuple(_COLUMNS["Interface"])
 
 
@@ -63,7 +63,7 @@ def _schema() -> dict[str, object]:
 
 
 class OvsdbWatch:
-    """A green thread's job: `run` follows `remote` for ever and calls `changed` with all its bridges."""
+    """Watches `remote` in a green thread (`run`) and calls `changed` with all its bridges."""
 
     def __init__(self, remote: str, changed: Callable[[str, tuple[BridgeRow, ...]], None]) -> None:
         self.remote = remote
@@ -80,7 +80,7 @@ class OvsdbWatch:
         self._woken, self._wakes = os.pipe()
 
     def run(self) -> None:
-        """Never returns. Waits without polling: woken by the connection, the IDL's own timers, or `note`."""
+        """Never returns. Waits without polling, for the connection, the IDL's own timers, or `note`."""
         known = self._idl.change_seqno
         while True:
             self._idl.run()
@@ -93,12 +93,12 @@ class OvsdbWatch:
             poller.fd_wait(self._woken, ovs.poller.POLLIN)
             poller.block()
             if self._noted:
-                # Only when something is there: a green thread waits in it otherwise, however it was opened.
+                # Read only when there is data: otherwise the green thread would block.
                 self._noted = False
                 os.read(self._woken, 4096)
 
     def note(self, bridge: Bridge, marks: Marks) -> None:
-        """Write what is to be noted of a bridge, soon, as far as its database does not say it; never waits."""
+        """Queues the notes of a bridge that its database does not have yet; does not wait."""
         before = dict(self._notes)
         for pod, text in marks.programmed.items():
             if bridge.marks.programmed.get(pod) != text and pod in bridge.rows:
@@ -110,7 +110,7 @@ class OvsdbWatch:
             os.write(self._wakes, b"x")
 
     def _write(self) -> None:
-        """One transaction at a time; what fails for good is said once, as flows do not depend on it."""
+        """Writes one transaction at a time; a permanent failure is logged once, as flows do not depend on it."""
         if self._writing is not None:
             status = self._writing.commit()
             if status == ovs.db.idl.Transaction.INCOMPLETE:
@@ -118,7 +118,7 @@ class OvsdbWatch:
             good = (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED)
             if status not in good and not self._refused:
                 self._refused = True
-                LOG.warning("%s: nothing can be noted there: %s", self.remote, self._writing.get_error() or status)
+                LOG.warning("%s: external_ids cannot be written: %s", self.remote, self._writing.get_error() or status)
             self._writing = None
         if not self._notes or not self._idl.has_ever_connected():
             return
@@ -142,7 +142,7 @@ class OvsdbWatch:
         )
 
     def _next_number(self) -> int:
-        # All that appear in one update get the same number: their order is not known.
+        # All rows of one update get the same number: their order is not known.
         return max(self._seen.values(), default=0) + 1
 
     def _bridge(self, row: Any, hostname: str) -> BridgeRow:
@@ -160,7 +160,7 @@ class OvsdbWatch:
         )
 
     def _interface(self, row: Any) -> InterfaceRow:
-        """The row, translated anew only when a value in the database has changed: that takes ten times as long.
+        """The row, translated anew only if a value has changed, as translating takes ten times as long.
 
         The values are copied, as the IDL changes maps in place.
         """

@@ -1,8 +1,8 @@
-"""Match fields as bytes of OpenFlow 1.5, both ways.
+"""Encodes and decodes OpenFlow 1.5 match fields.
 
-Written here rather than with Ryu's OFPMatch for three reasons: Open vSwitch wants prerequisites before the
-fields that need them while Ryu sorts by class and number; what the switch echoes must come back as the very
-value that was sent; and bytes from a network are read with every length checked (docs/hazards.md D12).
+Ryu's OFPMatch is not used, for three reasons: Open vSwitch needs prerequisites before the fields that depend on them,
+while Ryu sorts by class and number; a decoded match must equal the match that was sent; and every length in data from
+the network must be checked (docs/hazards.md D12).
 Sources: OpenFlow 1.5.1 section 7.2.3, ovs-fields(7).
 """
 
@@ -23,11 +23,11 @@ MATCH_HEAD = struct.Struct("!HH")
 MATCH_OXM = 1
 """ofp_match.type: OXM."""
 UNKNOWN = "oxm:"
-"""Starts the name of a field that is none of ours; its header in hexadecimal follows."""
+"""Prefix of the name of an unknown field; its header in hexadecimal follows."""
 
 PORT_FIRST_RESERVED = 0xFF00
 PORT_WIDE = 0xFFFF0000
-"""Reserved ports have 16 bits in ovs-ofctl's words and in registers, 32 on the wire (OpenFlow 1.5.1 section 7.2.1)."""
+"""Reserved ports have 16 bits in ovs-ofctl's syntax and in registers, 32 on the wire (OpenFlow 1.5.1 section 7.2.1)."""
 
 _NUMBERS: dict[str, tuple[int, int]] = {
     "in_port": (BASIC, 0),
@@ -75,7 +75,7 @@ PACKET_REGISTERS = 0x8001
 
 @dataclass(frozen=True, slots=True)
 class _Wire:
-    """How one field stands on the wire: its bytes, its width in bits, its headers without and with a mask."""
+    """The encoding of one field: its bytes, its width in bits, its headers without and with a mask."""
 
     size: int
     ones: int
@@ -97,17 +97,17 @@ _NAMES = {number: name for name, number in _NUMBERS.items()}
 
 
 def wide_port(port: int) -> int:
-    """The 32-bit number of a port that we know by 16 (0xfffe is LOCAL)."""
+    """The 32-bit number of a port with a 16-bit number (0xfffe is LOCAL)."""
     return port | PORT_WIDE if port >= PORT_FIRST_RESERVED else port
 
 
 def narrow_port(port: int) -> int:
-    """The number by which we know a port that the wire gave with 32 bits."""
+    """The 16-bit number of a port with a 32-bit number."""
     return port & 0xFFFF if port >= PORT_WIDE | PORT_FIRST_RESERVED else port
 
 
 def header_of(name: str) -> bytes:
-    """The four bytes that name a field without a value, as copies and register outputs want it."""
+    """The OXM header of a field without a value, for copies and register outputs."""
     return _WIRE[name].exact
 
 
@@ -179,7 +179,7 @@ def _ours(header: int, value: int, mask: int, size: int) -> tuple[str, int, int]
 def read_match(data: memoryview, at: int) -> tuple[Match, int]:
     """The ofp_match at `at`, and the offset after its padding. Raises SwitchError when it does not fit `data`.
 
-    Fields that are none of ours keep their header as name, so that such a flow can still be named and deleted.
+    Unknown fields have their header as name, so that such a flow can still be shown and deleted.
     """
     if at + MATCH_HEAD.size > len(data):
         raise SwitchError("a match from the switch is cut short")

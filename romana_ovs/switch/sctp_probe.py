@@ -1,10 +1,10 @@
-"""How a switch is found out to track SCTP by ports, or without them: three packets of ours in a zone of their own.
+"""Probes whether a switch tracks SCTP by ports, with three packets in a conntrack zone of their own.
 
-Open vSwitch 3.2 has a tracker for SCTP in its userspace datapath, the kernel's always had one; before, userspace
-tracks all associations between two addresses as one connection. So a connection is committed whose source address is
-translated, and two packets go the other way, to the translated address: one with the ports of the connection, which
-shows that there is one, and one with other ports. Where their addresses are translated back, the switch took them for
-replies. The packets come from the controller and go back to it: nothing is forwarded, and no flow is needed.
+Open vSwitch 3.2 has an SCTP tracker in its userspace datapath, the kernel always had one; older userspace datapaths
+track all associations between two addresses as one connection. The probe commits a connection whose source address is
+translated, and sends two packets the other way, to the translated address: one with the ports of the connection, which
+shows that it exists, and one with other ports. A packet whose address is translated back was tracked as a reply. The
+packets come from the controller and return to it: nothing is forwarded, and no flow is needed.
 
 Sources: OpenFlow 1.5.1 sections 7.3.6 and 7.4.1; ovs-actions(7), ct; nicira-ext.h and ofp-actions.c of Open vSwitch
 for the bytes of `nat`; RFC 9260 sections 3.1, 3.3.2 and appendix A.
@@ -20,7 +20,7 @@ from romana_ovs.switch.wire import NO_BUFFER, message
 
 PROBE_PACKETS = 3
 PROBE_ZONE = 0xFFFF
-"""The conntrack zone of these packets, of every bridge; no packet of a pod ever comes to it."""
+"""The conntrack zone of these packets; no packet of a pod is ever in it."""
 _CLIENT, _TRANSLATED, _SERVER = (IPv4Address(f"192.0.2.{number}") for number in (1, 2, 3))
 """Addresses for documentation (RFC 5737), which are nobody's."""
 _CONNECTION, _OTHER = (0x5243, 0x524F), (0x5253, 0x5256)
@@ -40,10 +40,10 @@ _PACKET_IN_HEAD = 16
 
 
 def probe_messages(first_xid: int) -> tuple[bytes, ...]:
-    """The three packets, as messages to the switch with numbers from `first_xid` on."""
+    """The three packets, as packet-out messages with xids from `first_xid`."""
     translate = _ct(CT_COMMIT, _nat(_NAT_SOURCE, _TRANSLATED))
     look = _ct(0, _nat(0, None)) + _to_controller()
-    # What is committed is idle and goes by itself; being asked again before, the switch still has it.
+    # The entry times out by itself; a repeated probe may find it still there.
     packets = (
         (_packet(_CLIENT, _SERVER, _chunk(_INIT, *_CONNECTION)), translate),
         (_packet(_SERVER, _TRANSLATED, _chunk(_INIT_ACK, *reversed(_CONNECTION))), look),
@@ -53,8 +53,8 @@ def probe_messages(first_xid: int) -> tuple[bytes, ...]:
 
 
 def seen_in(body: memoryview) -> tuple[bool, bool] | None:
-    """Of a packet-in that a probe caused: whether it has the ports of the connection, and whether it is taken for a
-    reply. None when it is about something else.
+    """Of a packet-in of the probe: whether it has the ports of the connection, and whether it was tracked as a reply.
+    None for any other packet.
     """
     at = _PACKET_IN_HEAD
     if len(body) < at + 4:
@@ -74,9 +74,9 @@ def seen_in(body: memoryview) -> tuple[bool, bool] | None:
 
 
 def tracks_ports(seen: dict[bool, bool]) -> bool | None:
-    """What the packets that came back say; None when one is missing, or there was no connection at all.
+    """Whether the switch tracks ports; None when a packet is missing, or when there was no connection at all.
 
-    `seen` is, by whether a packet had the ports of the connection, whether it was taken for a reply.
+    `seen`: by whether a packet had the ports of the connection, whether it was tracked as a reply.
     """
     if len(seen) < 2 or not seen[True]:
         return None

@@ -1,7 +1,7 @@
-"""Flows as OpenFlow 1.5 messages, and what a switch says it has as flows.
+"""Encodes flows as OpenFlow 1.5 messages, and decodes the flows that a switch reports.
 
-What was sent comes back as an equal Flow, so that desired and actual can be compared; anything else, whoever
-put it there, is kept without loss and differs.
+A flow that was sent is decoded to an equal Flow, so that desired and actual flows can be compared. Any other flow is
+decoded without loss and is unequal.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _DESC = struct.Struct("!H2xBxHHHHHQ")
 _OXS = struct.Struct("!HH")
 
 READ_BACK = Origin("Switch")
-"""The origin of flows that were read from a switch: it does not know why it has them."""
+"""The origin of flows that were read from a switch, which does not know theirs."""
 
 
 def message(kind: int, xid: int, body: bytes = b"") -> bytes:
-    """One OpenFlow 1.5 message. Raises SwitchError when it is longer than its header can say."""
+    """One OpenFlow 1.5 message. Raises SwitchError when it is too long."""
     length = HEADER.size + len(body)
     if length > LONGEST:
-        raise SwitchError(f"an OpenFlow message of {length} bytes cannot be sent: {LONGEST} are the most")
+        raise SwitchError(f"an OpenFlow message of {length} bytes cannot be sent: the limit is {LONGEST}")
     return HEADER.pack(VERSION, kind, length, xid) + body
 
 
 def add_flow(flow: Flow, xid: int) -> bytes:
-    """The flow-mod that puts `flow` in place, also of another with the same key."""
+    """The flow-mod that adds `flow`, or replaces the flow with its key."""
     head = _MOD.pack(
         flow.cookie, 0, table_number(flow.table), ADD, 0, 0, flow.priority, NO_BUFFER, ANY_PORT, ANY_GROUP, 0, 0
     )
@@ -66,7 +66,7 @@ def add_flow(flow: Flow, xid: int) -> bytes:
 
 
 def delete_flow(flow: Flow, xid: int) -> bytes:
-    """The flow-mod that removes exactly `flow`, and only if its cookie is one of ours (docs/hazards.md B6)."""
+    """The flow-mod that deletes exactly `flow`, and only if its cookie is ours (docs/hazards.md B6)."""
     head = _MOD.pack(
         OURS,
         OURS_MASK,
@@ -85,20 +85,20 @@ def delete_flow(flow: Flow, xid: int) -> bytes:
 
 
 def flows_request(xid: int) -> bytes:
-    """The question for every flow of every table, foreign ones too: they must not be overwritten."""
+    """The request for every flow of every table, also foreign ones, which must not be overwritten."""
     body = _REQUEST.pack(FLOW_DESC, 0) + _FLOW_REQUEST.pack(ALL_TABLES, ANY_PORT, ANY_GROUP, 0, 0) + match_bytes(())
     return message(MULTIPART_REQUEST, xid, body)
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Nothing more than a name for the two values that a flow description is read to."""
+class ReadFlow:
+    """A flow of the switch, and whether its cookie is ours."""
 
     flow: Flow
     ours: bool
 
 
-def read_flows(body: memoryview) -> Iterator[Counted]:
+def read_flows(body: memoryview) -> Iterator[ReadFlow]:
     """The flows in one multipart reply's entries. Raises SwitchError when a length is impossible."""
     at = 0
     while at < len(body):
@@ -110,7 +110,7 @@ def read_flows(body: memoryview) -> Iterator[Counted]:
         entry = body[at : at + length]
         match, after = read_match(entry, _DESC.size)
         actions = read_instructions(entry[_after_counters(entry, after) :])
-        yield Counted(
+        yield ReadFlow(
             _flow(table, priority, cookie, match, _with_limits(actions, (idle, hard, flags, importance))),
             cookie & OURS_MASK == OURS,
         )
@@ -122,7 +122,7 @@ def _flow(table: int, priority: int, cookie: int, match: object, actions: tuple[
 
 
 def _with_limits(actions: tuple[Readable, ...], limits: tuple[int, int, int, int]) -> tuple[Readable, ...]:
-    """`actions`, and a mark that makes the flow differ when it has timeouts or flags, which ours never have."""
+    """`actions`, with a mark that makes the flow unequal if it has timeouts or flags, which ours never have."""
     return (*actions, Opaque(repr(limits).encode())) if any(limits) else actions
 
 

@@ -1,1 +1,1 @@
-"""PURE: what a switch should have, compared with what it has, as a plan."""
+"""Computes the difference between the desired and the actual flows and meters of a switch. Pure."""

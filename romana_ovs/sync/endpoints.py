@@ -1,7 +1,7 @@
-"""Which local pods a switch's flows serve, read from the flows themselves.
+"""Extracts the local pods from a switch's flows, and computes whose connections a plan makes obsolete.
 
-So a restarted controller knows from the switch alone which pods were attached already and which of them are
-older than the conntrack table, and which connections must be forgotten is a function of a plan.
+So a restarted controller learns from the switch which pods were attached already, and which of them before the bridge
+lost its connections.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from romana_ovs.pipeline.tables import TABLES
 from romana_ovs.sync.plan import Plan
 
 Owners = Mapping[IPv4Address, tuple[PodKey, str]]
-"""Of each address the pod that has it: its name and its UID."""
-_PLACES = {
+"""The name and UID of the pod with each address."""
+_ENDPOINT_PRIORITY = {
     table.name: rank.ENDPOINT
     for table in TABLES
     for rank in (priorities.L3Forward, priorities.L3ForwardLocal)
     if table.priorities is rank
 }
-"""The tables with rows of local pods, and the priority of these."""
+"""The tables with rows of local pods, and the priority of these rows."""
 _WHOLE = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A local pod as the flows know it: its OpenFlow port, whether it is older than the bridge's connections, the index
-    of its conntrack zone, and whether its tenant is shared.
+    """A local pod in the flows: its OpenFlow port, whether it is pre-restart, its zone index, and whether its tenant is
+    shared.
     """
 
     port: int
@@ -54,7 +54,7 @@ def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
     """The local pods among `flows`, by address."""
     found: dict[IPv4Address, Endpoint] = {}
     for flow in flows:
-        if flow.priority != _PLACES.get(flow.table) or _loaded(flow, PKT_DESTINATION) != LOCAL:
+        if flow.priority != _ENDPOINT_PRIORITY.get(flow.table) or _loaded(flow, PKT_DESTINATION) != LOCAL:
             continue
         for item in flow.match:
             if item.field == "nw_dst" and item.mask == _WHOLE:
@@ -72,15 +72,15 @@ def _loaded(flow: Flow, register: Register) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
-    """Pods by address that come to a switch (or to another port or zone of it), and those that go from it."""
+class EndpointChanges:
+    """Pods by address: added (also with another port or zone), and removed."""
 
-    came: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
-    gone: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
+    added: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
+    removed: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
 
 
-def renewed(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
-    """The addresses that another pod has now, maybe on the same port; of an unknown UID nothing can be said."""
+def reassigned(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
+    """The addresses that another pod has now, maybe on the same port; an unknown UID counts as the same."""
     return tuple(
         sorted(
             address
@@ -90,17 +90,17 @@ def renewed(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
     )
 
 
-def moves(before: Mapping[FlowKey, Flow], plan: Plan) -> Moves:
-    """Whose connections must be forgotten around `plan`, on a switch that has `before`.
+def endpoint_changes(before: Mapping[FlowKey, Flow], plan: Plan) -> EndpointChanges:
+    """The endpoints that `plan` adds and removes on a switch with the flows `before`: their connections are flushed.
 
-    A pod that keeps its port keeps its connections, whatever else changes about it.
+    A pod that keeps its port and zone keeps its connections.
     """
     replaced = (before[flow.key] for flow in plan.modify if flow.key in before)
     old = endpoints((*plan.delete, *replaced))
     new = endpoints((*plan.add, *plan.modify))
-    came = {
+    added = {
         address: new[address]
         for address in sorted(new)
         if address not in old or (old[address].port, old[address].zone) != (new[address].port, new[address].zone)
     }
-    return Moves(came, {address: old[address] for address in sorted(old.keys() - new.keys())})
+    return EndpointChanges(added, {address: old[address] for address in sorted(old.keys() - new.keys())})

@@ -1,7 +1,7 @@
-"""The difference between the meters a switch should have and those of ours it has.
+"""Computes the difference between the desired and the actual meters of a switch.
 
-No bundle takes meters, so they have an order of their own around it: a flow cannot name a meter that is not there
-yet, and a meter takes the flows with it that still name it when it goes.
+Bundles do not take meters, so meters are sent around them: a flow cannot use a meter that does not exist yet, and
+deleting a meter deletes the flows that use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from romana_ovs.pipeline.meters import Meter
 
 
 class MeterChange(Enum):
-    """What is done about one meter."""
+    """The change of one meter."""
 
     ADD = "add"
     MODIFY = "modify"
@@ -23,7 +23,7 @@ class MeterChange(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MeterPlan:
-    """`before` is to be sent ahead of the flows, `after` once they are confirmed; each by the meters' numbers."""
+    """`before` is sent before the flows, `after` once they are confirmed; each sorted by meter number."""
 
     before: tuple[tuple[MeterChange, Meter], ...] = ()
     after: tuple[tuple[MeterChange, Meter], ...] = ()
@@ -35,7 +35,7 @@ class MeterPlan:
 
 
 def plan_meters(desired: Mapping[int, Meter], actual: Mapping[int, Meter]) -> MeterPlan:
-    """The plan that turns `actual` (meters of ours alone) into `desired`."""
+    """The plan that turns `actual` (only our meters) into `desired`."""
     before = [
         (MeterChange.ADD if number not in actual else MeterChange.MODIFY, desired[number])
         for number in sorted(desired)

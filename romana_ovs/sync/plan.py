@@ -1,4 +1,4 @@
-"""The difference between what a switch should have and what it has, as a value."""
+"""Computes the difference between the desired and the actual flows of a switch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from romana_ovs.sync.meters import MeterPlan
 
 
 class Change(Enum):
-    """What is done about one flow."""
+    """The change of one flow."""
 
     DELETE = "delete"
     MODIFY = "modify"
@@ -19,15 +19,15 @@ class Change(Enum):
 
 
 SEND_ORDER = (Change.DELETE, Change.MODIFY, Change.ADD)
-"""The order inside a bundle: room first, as a table may have a limit. The bundle is atomic, so no packet sees it."""
+"""The order inside a bundle: deletions first, as a table may have a limit. The bundle is atomic for packets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send to make what a switch has the desired. Each tuple of flows is sorted by table, priority and match.
+    """The changes that turn the actual flows into the desired ones, each sorted by table, priority and match.
 
-    `modify` holds the new flows: OpenFlow's ADD replaces a flow of the same key. `blocked` are desired flows
-    that are not sent because a flow that is not ours has their key.
+    `modify` has the new flows: OpenFlow's ADD replaces a flow of the same key. `blocked` are desired flows that are not
+    sent because a foreign flow has their key.
     """
 
     add: tuple[Flow, ...] = ()
@@ -47,13 +47,13 @@ class Plan:
         return len(self.add) + len(self.modify) + len(self.delete)
 
     def ordered(self) -> tuple[tuple[Change, Flow], ...]:
-        """Every change of a flow in the order in which it is sent."""
+        """The changes of flows in the order of sending."""
         listed = {Change.DELETE: self.delete, Change.MODIFY: self.modify, Change.ADD: self.add}
         return tuple((change, flow) for change in SEND_ORDER for flow in listed[change])
 
 
 def plan(desired: Mapping[FlowKey, Flow], actual: Mapping[FlowKey, Flow], foreign: Set[FlowKey] = frozenset()) -> Plan:
-    """The plan that turns `actual` (flows of ours alone) into `desired`, around the keys that others hold."""
+    """The plan that turns `actual` (only our flows) into `desired`, except for keys of `foreign` flows."""
     add, modify, blocked = [], [], []
     for key, flow in desired.items():
         if key in foreign:
@@ -73,7 +73,7 @@ def _sorted(flows: list[Flow]) -> tuple[Flow, ...]:
 
 
 def applied(actual: Mapping[FlowKey, Flow], done: Plan) -> dict[FlowKey, Flow]:
-    """The flows of a switch that had `actual` and confirmed `done`."""
+    """The flows of a switch after it confirmed `done`."""
     result = dict(actual)
     for flow in done.delete:
         result.pop(flow.key, None)
@@ -85,18 +85,17 @@ def applied(actual: Mapping[FlowKey, Flow], done: Plan) -> dict[FlowKey, Flow]:
 Sections = Mapping[Hashable, tuple[Flow, ...]]
 
 
-def narrowed(before: Sections, after: Sections) -> tuple[dict[FlowKey, Flow], dict[FlowKey, Flow]] | None:
-    """(desired, actual) of those sections alone that are not the identical tuple in both.
+def changed_sections(before: Sections, after: Sections) -> tuple[dict[FlowKey, Flow], dict[FlowKey, Flow]] | None:
+    """(desired, actual) of the sections that are not the identical tuple in both.
 
-    The plan between the two equals the plan between all flows, provided that the switch has exactly `before`,
-    and it costs what changed, not what there is. None when a section that did not change has one of their keys
-    as well: then all flows must be compared.
+    If the switch has exactly `before`, the plan between the two equals the plan between all flows, and its cost grows
+    with the change only. None if an unchanged section has one of their keys: then all flows must be compared.
     """
-    gone = [section for name, section in before.items() if after.get(name) is not section]
-    come = [section for name, section in after.items() if before.get(name) is not section]
-    actual = {flow.key: flow for section in gone for flow in section}
+    removed = [section for name, section in before.items() if after.get(name) is not section]
+    added = [section for name, section in after.items() if before.get(name) is not section]
+    actual = {flow.key: flow for section in removed for flow in section}
     desired: dict[FlowKey, Flow] = {}
-    for flow in (flow for section in come for flow in section):
+    for flow in (flow for section in added for flow in section):
         desired.setdefault(flow.key, flow)
     places = {_place(key) for key in (*actual, *desired)}
     for name, section in after.items():
@@ -109,5 +108,5 @@ def narrowed(before: Sections, after: Sections) -> tuple[dict[FlowKey, Flow], di
 
 
 def _place(item: Flow | FlowKey) -> tuple[str, int, FieldMatch | None]:
-    """What equal keys have in common, and few others: a whole key takes longer to compare than most changes have."""
+    """A cheap part of a key that few different keys share: comparing whole keys takes longer."""
     return item.table, item.priority, item.match[-1] if item.match else None

@@ -1,6 +1,6 @@
-"""The states of the conversation with one switch, as a table: states x events -> state.
+"""Defines the state machine of the session with one switch as a table: states x events -> state.
 
-All logic about what may follow what is here; `romana_ovs.controller.session` only carries it out.
+`romana_ovs.controller.session` does the I/O.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from enum import Enum
 from romana_ovs.model.errors import SwitchError
 
 
-class State(Enum):
-    """How far the conversation with a switch is."""
+class SessionState(Enum):
+    """The state of a session."""
 
     DISCONNECTED = "disconnected"
-    """No connection; the switch forwards by the flows that it has."""
+    """No connection; the switch forwards by its present flows."""
     READING = "reading"
     """Connected; its flows are being read."""
     WAITING = "waiting"
-    """Its flows are known; not all sources are listed yet, so nothing is changed."""
+    """Its flows are known; not all sources are listed yet, so nothing is sent."""
     SENDING = "sending"
-    """A bundle is under way; what the switch has is not certain until the barrier."""
+    """A bundle was sent; the flows of the switch are uncertain until the barrier."""
     SYNCED = "synced"
-    """It has what it should have, confirmed by a barrier."""
+    """It has the desired flows, confirmed by a barrier."""
     FAILED = "failed"
     """It refused or did not answer; its flows are read again after a pause."""
 
 
-class Event(Enum):
-    """What happens in a conversation."""
+class SessionEvent(Enum):
+    """The events of a session."""
 
     CONNECTED = "connected"
     READ = "read"
     DESIRED = "desired"
-    """There is something that it should have (all sources are listed)."""
+    """There are desired flows (all sources are listed)."""
     CONFIRMED = "confirmed"
     REFUSED = "refused"
     """An error, or no answer in time."""
@@ -41,22 +41,29 @@ class Event(Enum):
     LOST = "lost"
 
 
-TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.DISCONNECTED: {Event.CONNECTED: State.READING, Event.LOST: State.DISCONNECTED},
-    State.READING: {Event.READ: State.WAITING, Event.REFUSED: State.FAILED, Event.LOST: State.DISCONNECTED},
-    State.WAITING: {Event.DESIRED: State.SENDING, Event.LOST: State.DISCONNECTED},
-    State.SENDING: {
-        Event.CONFIRMED: State.SYNCED,
-        Event.REFUSED: State.FAILED,
-        Event.LOST: State.DISCONNECTED,
+TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
+    SessionState.DISCONNECTED: {
+        SessionEvent.CONNECTED: SessionState.READING,
+        SessionEvent.LOST: SessionState.DISCONNECTED,
     },
-    State.SYNCED: {Event.DESIRED: State.SENDING, Event.LOST: State.DISCONNECTED},
-    State.FAILED: {Event.RETRY: State.READING, Event.LOST: State.DISCONNECTED},
+    SessionState.READING: {
+        SessionEvent.READ: SessionState.WAITING,
+        SessionEvent.REFUSED: SessionState.FAILED,
+        SessionEvent.LOST: SessionState.DISCONNECTED,
+    },
+    SessionState.WAITING: {SessionEvent.DESIRED: SessionState.SENDING, SessionEvent.LOST: SessionState.DISCONNECTED},
+    SessionState.SENDING: {
+        SessionEvent.CONFIRMED: SessionState.SYNCED,
+        SessionEvent.REFUSED: SessionState.FAILED,
+        SessionEvent.LOST: SessionState.DISCONNECTED,
+    },
+    SessionState.SYNCED: {SessionEvent.DESIRED: SessionState.SENDING, SessionEvent.LOST: SessionState.DISCONNECTED},
+    SessionState.FAILED: {SessionEvent.RETRY: SessionState.READING, SessionEvent.LOST: SessionState.DISCONNECTED},
 }
 
 
-def after(state: State, event: Event) -> State:
-    """The state after `event`. Raises SwitchError when `event` cannot happen in `state`."""
+def next_state(state: SessionState, event: SessionEvent) -> SessionState:
+    """The state after `event`. Raises SwitchError when `event` is impossible in `state`."""
     following = TRANSITIONS[state].get(event)
     if following is None:
         raise SwitchError(f"a switch that is {state.value} cannot become {event.value}")

@@ -10,7 +10,7 @@ import pytest
 from romana_ovs.controller.conntrack_limits import COMMON, ConntrackLimits, Place, Zones, limits_of
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.zones import Share
-from romana_ovs.switch.zones import ZoneUse
+from romana_ovs.switch.zone_limits import ZoneUse
 
 PLACE = Place("unix:/a/db.sock", "netdev")
 RED, BLUE, REST = 0x2001, 0x2002, 0x1001

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.switch.wire import Counted, flows_request, message, read_flows
+from romana_ovs.switch.wire import ReadFlow, flows_request, message, read_flows
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 PATIENCE = 20.0
@@ -234,10 +234,10 @@ class RawSwitch:
             if kind == 1:
                 errors.append(body)
 
-    def read(self) -> list[Counted]:
+    def read(self) -> list[ReadFlow]:
         """Every flow of the bridge."""
         self.send(flows_request(78))
-        found: list[Counted] = []
+        found: list[ReadFlow] = []
         while True:
             kind, _, body = self.receive()
             if kind != 19:
@@ -247,6 +247,6 @@ class RawSwitch:
                 return found
 
 
-def by_key(counted: list[Counted]) -> dict[object, Flow]:
+def by_key(counted: list[ReadFlow]) -> dict[object, Flow]:
     """Flows of ours by their key."""
     return {item.flow.key: item.flow for item in counted if item.ours}

@@ -95,7 +95,7 @@ def test_the_order_of_rows_decides_nothing() -> None:
     [
         (InterfaceRow("p", 1, {}), "no external_ids:iface-id"),
         (InterfaceRow("p", 1, {"iface-id": "x"}), "not <namespace>/<pod>"),
-        (InterfaceRow("p", 1, {"iface-id": "a/x", "attached-mac": "zz"}), "no MAC address"),
+        (InterfaceRow("p", 1, {"iface-id": "a/x", "attached-mac": "zz"}), "not a MAC address"),
         (InterfaceRow("p", 1, {"iface-id": "a/x", "romana-link": "n2"}), "several roles"),
         (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "flow"}), "options:local_ip"),
         (InterfaceRow("p", 1, {"romana-tunnel": "yes"}, {"local_ip": "224.0.0.1"}), "is a multicast address"),
@@ -120,7 +120,7 @@ def test_only_our_bridges_are_driven() -> None:
 def test_two_bridges_of_one_node() -> None:
     found = bridges([ROW, replace(ROW, name="br-b", dpid=6)])
     assert [bridge.name for bridge in found] == ["br-b"]
-    assert "br-int is left alone" in found[0].warnings[-1]
+    assert "br-int is ignored" in found[0].warnings[-1]
 
 
 def test_unsafe_bridges_are_told() -> None:

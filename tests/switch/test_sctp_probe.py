@@ -157,7 +157,7 @@ def test_a_switch_that_refuses_says_nothing() -> None:
 
 
 def test_a_connection_that_ends_meanwhile_is_noticed_soon() -> None:
-    asked = Channel(Switch(lambda receiver, _: receiver.lost()))  # type: ignore[arg-type]
+    asked = Channel(Switch(lambda receiver, _: receiver.on_disconnect()))  # type: ignore[arg-type]
     assert asked.sctp_ports() is None
     with pytest.raises(ConnectionLost):
         asked.sctp_ports()

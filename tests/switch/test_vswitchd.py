@@ -14,8 +14,8 @@ import pytest
 
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.switch import vswitchd
-from romana_ovs.switch.vswitchd import NotThere, Vswitchd
-from romana_ovs.switch.zones import ZoneLimits, ZoneUse
+from romana_ovs.switch.vswitchd import Vswitchd, VswitchdUnavailable
+from romana_ovs.switch.zone_limits import ZoneLimits, ZoneUse
 
 Serve = Callable[[bytes], list[tuple[str, list[str]]]]
 
@@ -85,7 +85,7 @@ def test_the_kernel_is_asked_about_some_hundred_zones_at_a_time(
     assert asked == [
         ("dpctl/ct-get-limits", ["system@ovs-system", "zone=" + ",".join(map(str, part))]) for part in parts
     ]
-    monkeypatch.setattr("romana_ovs.switch.zones.MOST_SET", 2)
+    monkeypatch.setattr("romana_ovs.switch.zone_limits.SET_BATCH", 2)
     kernel.set({1: 7, 2: 7, 3: 8})
     assert [words[1:] for _, words in asked[2:]] == [["zone=1,limit=7", "zone=2,limit=7"], ["zone=3,limit=8"]]
 
@@ -95,7 +95,7 @@ def test_the_size_of_the_table_is_the_switch_s_or_the_kernel_s(
 ) -> None:
     asked = serve(b'{"error":null,"id":0,"result":"3000000\\n"}')
     assert ZoneLimits(_remote(tmp_path), "netdev").table_size() == 3_000_000
-    monkeypatch.setattr("romana_ovs.switch.zones.KERNEL_TABLE", tmp_path / "max")
+    monkeypatch.setattr("romana_ovs.switch.zone_limits.KERNEL_TABLE", tmp_path / "max")
     kernel = ZoneLimits(_remote(tmp_path), "system")
     assert kernel.table_size() is None
     (tmp_path / "max").write_text("262144\n")
@@ -108,13 +108,13 @@ def test_a_command_that_is_refused_says_so(tmp_path: Path, serve: Serve) -> None
     serve(b'{"error":"\\"dpctl/ct-get-limits\\" is not a valid command\\n","id":0,"result":null}')
     with pytest.raises(SwitchError, match=r"^dpctl/ct-get-limits: .* is not a valid command$") as caught:
         ZoneLimits(_remote(tmp_path), "netdev").read()
-    assert not isinstance(caught.value, NotThere)
+    assert not isinstance(caught.value, VswitchdUnavailable)
 
 
-@pytest.mark.parametrize(("answer", "reason"), [(b"{}" * 3, "hung up"), (b"nonsense}", "hung up"), (b"[1]", "hung up")])
+@pytest.mark.parametrize(("answer", "reason"), [(b"{}" * 3, "disconnected"), (b"nonsense}", "disconnected"), (b"[1]", "disconnected")])
 def test_an_answer_that_is_none_is_no_answer(tmp_path: Path, serve: Serve, answer: bytes, reason: str) -> None:
     serve(answer)
-    with pytest.raises(NotThere, match=reason):
+    with pytest.raises(VswitchdUnavailable, match=reason):
         Vswitchd(_remote(tmp_path)).ask("version")
 
 
@@ -131,7 +131,7 @@ def test_nobody_else_waits_for_a_process_that_does_not_answer(
             eventlet.sleep(0.01)
 
     other = eventlet.spawn(tick)
-    with pytest.raises(NotThere, match=r"no answer to version within 0\.2 s"):
+    with pytest.raises(VswitchdUnavailable, match=r"no answer to version within 0\.2 s"):
         Vswitchd(_remote(tmp_path)).ask("version")
     other.kill()
     assert len(ticks) >= 5
@@ -141,8 +141,8 @@ def test_nobody_else_waits_for_a_process_that_does_not_answer(
     ("pidfile", "remote", "reason"),
     [
         (None, "", r"ovs-vswitchd\.pid: No such file or directory"),
-        ("", "", r"ovs-vswitchd\.pid: names no process"),
-        ("../../x", "", r"ovs-vswitchd\.pid: names no process"),
+        ("", "", r"ovs-vswitchd\.pid: no process id in it"),
+        ("../../x", "", r"ovs-vswitchd\.pid: no process id in it"),
         ("4194304", "", r"ovs-vswitchd\.4194304\.ctl: No such file or directory"),
         ("17", "tcp:192.0.2.1:6640", r"at tcp:192\.0\.2\.1:6640 has no control socket on this machine$"),
     ],
@@ -152,5 +152,5 @@ def test_a_process_that_is_not_there_is_told_of_in_a_sentence(
 ) -> None:
     if pidfile is not None:
         (tmp_path / "ovs-vswitchd.pid").write_text(pidfile)
-    with pytest.raises(NotThere, match=reason):
+    with pytest.raises(VswitchdUnavailable, match=reason):
         Vswitchd(remote or _remote(tmp_path)).ask("version")

@@ -13,7 +13,7 @@ from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.pipeline.priorities import L3Forward
 from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION, RECEIVER_ID, RECEIVER_PRE_RESTART, TRUNK
 from romana_ovs.policy.view import Origin
-from romana_ovs.sync.endpoints import Endpoint, endpoints, moves, renewed
+from romana_ovs.sync.endpoints import Endpoint, endpoint_changes, endpoints, reassigned
 from romana_ovs.sync.plan import plan
 
 A, B, C = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
@@ -46,25 +46,25 @@ def test_local_pods_alone_are_endpoints() -> None:
 
 def test_who_comes_and_who_goes() -> None:
     before, after = _map(_place(A, 3)), _map(_place(B, 4))
-    found = moves(before, plan(after, before))
-    assert (found.came, found.gone) == ({B: Endpoint(4, False)}, {A: Endpoint(3, False)})
+    found = endpoint_changes(before, plan(after, before))
+    assert (found.added, found.removed) == ({B: Endpoint(4, False)}, {A: Endpoint(3, False)})
 
 
 def test_another_port_is_another_attachment() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 4))
-    found = moves(before, plan(after, before))
-    assert (found.came, found.gone) == ({A: Endpoint(4, False)}, {})
+    found = endpoint_changes(before, plan(after, before))
+    assert (found.added, found.removed) == ({A: Endpoint(4, False)}, {})
 
 
 def test_an_address_that_another_pod_has_now_is_renewed_though_its_port_is_the_same() -> None:
     a, b = PodKey("ns/a"), PodKey("ns/b")
     before = {A: (a, "1"), B: (b, ""), C: (a, "1")}
-    assert renewed(before, {A: (a, "1"), B: (b, "2"), C: (a, "")}) == (), "of an unknown UID nothing can be said"
-    assert renewed(before, {A: (a, "2"), B: (a, "1")}) == (A, B)
-    assert renewed({}, before) == () and renewed(before, {}) == ()
+    assert reassigned(before, {A: (a, "1"), B: (b, "2"), C: (a, "")}) == (), "of an unknown UID nothing can be said"
+    assert reassigned(before, {A: (a, "2"), B: (a, "1")}) == (A, B)
+    assert reassigned({}, before) == () and reassigned(before, {}) == ()
 
 
 def test_a_new_identity_interrupts_nothing() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 3, identity=8))
-    found = moves(before, plan(after, before))
-    assert (found.came, found.gone) == ({}, {})
+    found = endpoint_changes(before, plan(after, before))
+    assert (found.added, found.removed) == ({}, {})

@@ -10,7 +10,7 @@ from romana_ovs.pipeline.actions import Goto, Output
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
 from romana_ovs.policy.view import Origin
-from romana_ovs.sync.plan import Change, applied, narrowed, plan
+from romana_ovs.sync.plan import Change, applied, changed_sections, plan
 
 ORIGIN = Origin("Test")
 
@@ -83,7 +83,7 @@ def test_comparing_changed_sections_equals_comparing_all(
     kept = data.draw(st.sets(st.sampled_from(sorted(before))) if before else st.just(set()))
     after = {**{name: before[name] for name in kept}, **{k: v for k, v in fresh.items() if k not in kept}}
     whole = plan(_merged(after), _merged(before))
-    part = narrowed(before, after)
+    part = changed_sections(before, after)
     if part is not None:
         assert applied(_merged(before), plan(*part)).keys() == _merged(after).keys()
         unique = sum(len(section) for section in before.values()) == len(_merged(before))
@@ -97,7 +97,7 @@ def test_a_replaced_section_is_compared_alone() -> None:
         (_flow("ClientServer", 1, 1, 1, 0),),
         (_flow("ClientServer", 1, 1, 2, 0), _flow("ClientServer", 2, 2, 0, 0)),
     )
-    part = narrowed({"a": same, "b": old}, {"a": same, "b": new})
+    part = changed_sections({"a": same, "b": old}, {"a": same, "b": new})
     assert part is not None
     assert len(part[0]) == 2
     done = plan(*part)
@@ -108,7 +108,7 @@ def test_a_replaced_section_is_compared_alone() -> None:
 def test_a_key_shared_with_an_unchanged_section_needs_all() -> None:
     flow = _flow("L3Forward", 1, 1, 1, 0)
     kept = (flow,)
-    assert narrowed({"a": kept, "b": (flow,)}, {"a": kept}) is None
+    assert changed_sections({"a": kept, "b": (flow,)}, {"a": kept}) is None
 
 
 def test_an_equal_flow_with_another_cookie_is_replaced() -> None:

@@ -30,8 +30,8 @@ from romana_ovs.pipeline.compile.metering import PodMeters, meter_rows, pod_mete
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.pipeline.zones import NodeZones, Share, node_zones, zone_inputs
-from romana_ovs.policy.view import ClientGroup, NodeView, ServerGroup, Verdicts
+from romana_ovs.pipeline.zones import NodeZones, PodZone, Share, node_zones, zone_inputs
+from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodeView, ServerGroup, Verdicts
 
 Section = tuple[Flow, ...]
 
@@ -133,24 +133,14 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
 
     plan = Plan.of(view.settings)
     zones = kept.part("zones", zone_inputs(view), lambda: node_zones(view))
+    meters = _pod_meters(view, kept)
     _add_fixed(add, view, plan, zones)
     _add_node(add, view, plan)
-    meters = _pod_meters(view, kept)
     for pod in view.pods:
         member = verdicts.members.get(pod.key)
         if member is None:
             raise PipelineError(f"no verdicts for local pod {pod.key}")
-        pod_zone = zones.pods[pod.key]
-        inputs = (pod, member, pod_zone, view.host)
-        add(("spoof guard", pod.key), inputs, partial(spoof_guard.pod_guard, *inputs))
-        if not _is_own(view, pod.address):
-            add(
-                ("route", pod.key),
-                inputs,
-                partial(forwarding.pod_route, pod, member, pod_zone, plan=plan, host=view.host),
-            )
-        own = meters[pod.key]
-        add(("metering", pod.key), (own, pod.pre_restart), partial(meter_rows, pod, own))
+        _add_pod(add, view, plan, (pod, member, zones.pods[pod.key]), meters[pod.key])
     _add_policy(add, view, verdicts, plan)
     close_pods(sections, failures)
     kept.forget_unused()
@@ -206,6 +196,17 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
         add(("trunk", trunk.ofport), trunk, partial(spoof_guard.trunk_guard, trunk))
     routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
     add("remote routes", (plan, view.hosts, routes), lambda: forwarding.remote_routes(plan, view.hosts, routes))
+
+
+def _add_pod(
+    add: _Add, view: NodeView, plan: Plan, inputs: tuple[LocalPod, Membership, PodZone], meters: PodMeters
+) -> None:
+    pod = inputs[0]
+    add(("spoof guard", pod.key), (*inputs, view.host), partial(spoof_guard.pod_guard, *inputs, view.host))
+    if not _is_own(view, pod.address):
+        route = partial(forwarding.pod_route, *inputs, plan=plan, host=view.host)
+        add(("route", pod.key), (*inputs, view.host), route)
+    add(("metering", pod.key), (meters, pod.pre_restart), partial(meter_rows, pod, meters))
 
 
 def _is_own(view: NodeView, address: IPv4Address) -> bool:

@@ -73,7 +73,26 @@ def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -
     port: Condition = ("in_port", pod.ofport)
     mac, address = mac_number(pod.mac), int(pod.address)
     derived = mac == MAC_PREFIX << 32 | address
-    marks = loads(
+    marks = _sender_marks(pod, member, pod_zone, host)
+    expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if derived else ()
+    arp: list[Condition] = [port, UNTAGGED, ARP_REQUEST]
+    ip: list[Condition] = [port, UNTAGGED, ("nw_src", address)]
+    if not derived:
+        arp += [("eth_src", mac), ("arp_sha", mac), ("arp_spa", address)]
+        ip.append(("eth_src", mac))
+    row = partial(flow, priorities.SpoofGuard.SOURCE, feature=Feature.SPOOF_GUARD, origin=origin)
+    meter = ApplyMeter(arp_meter_number(pod.ofport))
+    arp_marks = (*loads((PKT_SOURCE, LOCAL)), *expected) if derived else ()
+    return (
+        row(ip, [*marks, *expected, Goto("SourceMac" if derived else "DestinationMac")]),
+        # The addresses in the request are read in a second pass, after the meter.
+        row(arp, [meter, *arp_marks, PushMpls(), PopMpls(ETH_ARP), Resubmit("ArpSpoofGuard")]),
+    )
+
+
+def _sender_marks(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -> tuple[Load, ...]:
+    """The registers that later tables need of a local sender."""
+    return loads(
         (PKT_SOURCE, LOCAL),
         (SENDER_PRE_RESTART, int(pod.pre_restart)),
         (SENDER_ID, pod.identity),
@@ -81,30 +100,6 @@ def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -
         (SENDER_SERVER_GROUP, member.server),
         (SENDER_SHARED, int(pod_zone.shared)),
         (ZONE, zone(host, pod_zone.index)),
-    )
-    expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if derived else ()
-    asking = [port, UNTAGGED, ARP_REQUEST]
-    sending = [port, UNTAGGED, ("nw_src", address)]
-    if not derived:
-        asking += [("eth_src", mac), ("arp_sha", mac), ("arp_spa", address)]
-        sending.append(("eth_src", mac))
-    row = partial(flow, feature=Feature.SPOOF_GUARD, origin=origin)
-    asked = (*loads((PKT_SOURCE, LOCAL)), *expected) if derived else ()
-    onward: list[Action] = [*marks, *expected, Goto("SourceMac" if derived else "DestinationMac")]
-    return (
-        row(priorities.SpoofGuard.SOURCE, sending, onward),
-        # The addresses in the request are read in a second pass, after the meter.
-        row(
-            priorities.SpoofGuard.SOURCE,
-            asking,
-            [
-                ApplyMeter(arp_meter_number(pod.ofport)),
-                *asked,
-                PushMpls(),
-                PopMpls(ETH_ARP),
-                Resubmit("ArpSpoofGuard"),
-            ],
-        ),
     )
 
 

@@ -1,8 +1,8 @@
-"""Messages from the network checked before anything parses them.
+"""Checks the lengths in OpenFlow messages before Ryu parses them.
 
-Ryu 4.34 and its forks loop forever, growing without bound, on a hello element, action, instruction, bucket or
-multipart body of length zero (docs/hazards.md D12). So only what a controller of ours ever needs is let through to
-Ryu, and that only with every length checked; the rest is refused or never parsed.
+Ryu 4.34 and its forks loop forever, with growing memory, on a hello element, action, instruction, bucket or multipart
+body of length zero (docs/hazards.md D12). So only messages that this controller needs reach Ryu, with every length
+checked; others are refused or not parsed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _ERROR_HEAD = 4
 
 
 def check_header(version: int, kind: int, length: int) -> None:
-    """Raises SwitchError unless this header may start a message of a switch to us."""
+    """Raises SwitchError unless this header may start a message from a switch."""
     if length < HEADER.size:
         raise SwitchError(f"a message claims to be {length} bytes long")
     if kind == messages.HELLO:
         if version < OLDEST_VERSION or length > MAX_HELLO:
             raise SwitchError(f"a hello of version {version} and {length} bytes")
     elif version != VERSION and not (kind == messages.ERROR and OLDEST_VERSION <= version <= NEWEST_VERSION):
-        raise SwitchError(f"a message of OpenFlow version {version:#x}; only 1.5 ({VERSION:#x}) is spoken here")
+        raise SwitchError(f"a message of OpenFlow version {version:#x}; only 1.5 ({VERSION:#x}) is supported")
 
 
 def check_hello(body: memoryview) -> None:
@@ -48,7 +48,7 @@ def check_features(body: memoryview) -> None:
 
 
 def check_error(body: memoryview) -> None:
-    """Raises SwitchError when an error is too short to say which."""
+    """Raises SwitchError when an error message is too short for its type and code."""
     if len(body) < _ERROR_HEAD:
         raise SwitchError(f"an error of {len(body)} bytes")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.switch import guard, messages
+from romana_ovs.switch import message_checks, messages
 from romana_ovs.switch.action_wire import read_instructions
 from romana_ovs.switch.meter_wire import read_meters
 from romana_ovs.switch.oxm import read_match
@@ -17,15 +17,15 @@ from romana_ovs.switch.wire import read_flows
 
 
 def test_a_hello_with_a_version_bitmap_is_fine() -> None:
-    guard.check_header(6, messages.HELLO, 16)
-    guard.check_hello(memoryview(struct.pack("!HHI", 1, 8, 1 << 6)))
-    guard.check_hello(memoryview(b""))
+    message_checks.check_header(6, messages.HELLO, 16)
+    message_checks.check_hello(memoryview(struct.pack("!HHI", 1, 8, 1 << 6)))
+    message_checks.check_hello(memoryview(b""))
 
 
 @pytest.mark.parametrize("element", ["00010000", "00010003", "0001", "00010010", "000100080000004000020000"])
 def test_impossible_hello_elements_are_refused(element: str) -> None:
     with pytest.raises(SwitchError, match="hello element"):
-        guard.check_hello(memoryview(bytes.fromhex(element)))
+        message_checks.check_hello(memoryview(bytes.fromhex(element)))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_impossible_hello_elements_are_refused(element: str) -> None:
 )
 def test_impossible_headers_are_refused(version: int, kind: int, length: int) -> None:
     with pytest.raises(SwitchError):
-        guard.check_header(version, kind, length)
+        message_checks.check_header(version, kind, length)
 
 
 def _port(properties: bytes, length: int | None = None) -> bytes:
@@ -52,7 +52,7 @@ def _port(properties: bytes, length: int | None = None) -> bytes:
 
 
 def test_ports_with_properties_are_fine() -> None:
-    guard.check_ports(memoryview(_port(struct.pack("!HH28x", 0, 32))))
+    message_checks.check_ports(memoryview(_port(struct.pack("!HH28x", 0, 32))))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_ports_with_properties_are_fine() -> None:
 )
 def test_impossible_ports_are_refused(body: bytes) -> None:
     with pytest.raises(SwitchError, match="port"):
-        guard.check_ports(memoryview(body))
+        message_checks.check_ports(memoryview(body))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,12 @@ def test_random_bytes_are_flows_or_refused_but_nothing_else(data: bytes) -> None
 
 @given(st.binary(max_size=120))
 def test_random_matches_and_instructions_never_go_on_for_ever(data: bytes) -> None:
-    for read in (lambda view: read_match(view, 0), read_instructions, guard.check_ports, guard.check_hello):
+    for read in (
+        lambda view: read_match(view, 0),
+        read_instructions,
+        message_checks.check_ports,
+        message_checks.check_hello,
+    ):
         try:
             read(memoryview(data))
         except SwitchError as error:
