@@ -111,7 +111,9 @@ def test_a_command_that_is_refused_says_so(tmp_path: Path, serve: Serve) -> None
     assert not isinstance(caught.value, VswitchdUnavailable)
 
 
-@pytest.mark.parametrize(("answer", "reason"), [(b"{}" * 3, "disconnected"), (b"nonsense}", "disconnected"), (b"[1]", "disconnected")])
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(b"{}" * 3, "disconnected"), (b"nonsense}", "disconnected"), (b"[1]", "disconnected")]
+)
 def test_an_answer_that_is_none_is_no_answer(tmp_path: Path, serve: Serve, answer: bytes, reason: str) -> None:
     serve(answer)
     with pytest.raises(VswitchdUnavailable, match=reason):
