@@ -17,7 +17,7 @@ from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.origin import Shared
 from romana_ovs.controller.session import Session
 from romana_ovs.kube.api.desired import Leadership
-from romana_ovs.kube.api.messages import Seen
+from romana_ovs.kube.api.messages import ObjectsObserved
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS
@@ -85,7 +85,7 @@ class Followed(Timed):
         seen = [
             (update.id, message.at)
             for message in messages
-            if "programmed" in self._moments and isinstance(message, Seen)
+            if "programmed" in self._moments and isinstance(message, ObjectsObserved)
             for update in message.updates
             if update.id.kind in KINDS
         ]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.list_watch import Follower
+from romana_ovs.kube.api.list_watch import ListWatcher
 from romana_ovs.kube.api.messages import Health
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLUSTER, NODES, PODS
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -42,8 +42,8 @@ class ApiCluster(ClusterSource):
         self._cache = ClusterCache(settings)
         self._tracker = ObjectTracker([str(PODS)])
         self._followers = [
-            *(Follower(api, resource, settings, self._on_message) for resource in CLUSTER),
-            Follower(api, replace(PODS, decoded=False), settings, self._on_pods),
+            *(ListWatcher(api, resource, settings, self._on_message) for resource in CLUSTER),
+            ListWatcher(api, replace(PODS, decoded=False), settings, self._on_pods),
         ]
         self._pods: dict[PodKey, Object] = {}
         self._snapshot: ClusterSnapshot | None = None
@@ -107,7 +107,7 @@ class ApiCluster(ClusterSource):
     def _on_message(self, message: object) -> None:
         with self._condition:
             if isinstance(message, Health):
-                self._errors[message.subject] = message.trouble
+                self._errors[message.subject] = message.error
             snapshot = self._cache.apply(message)
             if snapshot is None:
                 return

@@ -18,12 +18,12 @@ from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
 from romana_ovs.kube.admission.tenancy import tenant_object_name
 from romana_ovs.kube.api.desired import (
     Condition,
+    ConditionStatus,
+    ObjectWarning,
     PolicyStatus,
-    Refused,
     TenantStatus,
     TierStatus,
-    Truth,
-    sentence,
+    single_line,
 )
 from romana_ovs.kube.decode.decoder import ROMANA_POLICY
 from romana_ovs.kube.decode.objects import ObjectId, Version
@@ -103,7 +103,7 @@ def _conditions(
     validity = _validity(key, now)
     found = (_programmed(validity, _progress(key, version, now)), _invalid(validity, problems))
     if key in now.sctp_open:
-        return (*found, Condition(SCTP_OPEN, Truth.TRUE, "TrackedByAddresses", sentence(SCTP_SENTENCE)))
+        return (*found, Condition(SCTP_OPEN, ConditionStatus.TRUE, "TrackedByAddresses", single_line(SCTP_SENTENCE)))
     return found
 
 
@@ -117,10 +117,16 @@ class _Progress(Enum):
 
 
 _TEXTS = {
-    _Progress.CONFIRMED: (Truth.TRUE, "Every switch has confirmed it."),
-    _Progress.BEGINNING: (Truth.UNKNOWN, "romana-ovs has just started, and no switch has confirmed anything yet."),
-    _Progress.PENDING: (Truth.FALSE, "Not every switch has confirmed it yet."),
-    _Progress.FAILED: (Truth.FALSE, "Not every switch has taken it; the log of romana-ovs says which, and why."),
+    _Progress.CONFIRMED: (ConditionStatus.TRUE, "Every switch has confirmed it."),
+    _Progress.BEGINNING: (
+        ConditionStatus.UNKNOWN,
+        "romana-ovs has just started, and no switch has confirmed anything yet.",
+    ),
+    _Progress.PENDING: (ConditionStatus.FALSE, "Not every switch has confirmed it yet."),
+    _Progress.FAILED: (
+        ConditionStatus.FALSE,
+        "Not every switch has taken it; the log of romana-ovs says which, and why.",
+    ),
 }
 
 
@@ -134,40 +140,40 @@ def _progress(key: ObjectId, version: Version, now: ObservedState) -> _Progress:
 
 def _programmed(validity: Validity, progress: _Progress) -> Condition:
     if validity is Validity.LAST_VALID:
-        return Condition(PROGRAMMED, Truth.FALSE, "LastValidKept", "The last valid version stays in force.")
+        return Condition(PROGRAMMED, ConditionStatus.FALSE, "LastValidKept", "The last valid version stays in force.")
     if validity is Validity.INVALID:
         message = "Until it is valid, what it selects is isolated, and it allows nothing."
-        return Condition(PROGRAMMED, Truth.FALSE, "Isolating", message)
+        return Condition(PROGRAMMED, ConditionStatus.FALSE, "Isolating", message)
     truth, message = _TEXTS[progress]
     return Condition(PROGRAMMED, truth, progress.value, message)
 
 
 def _invalid(validity: Validity, problems: tuple[Problem, ...]) -> Condition:
     if validity is not Validity.WARNING:
-        return Condition(INVALID, Truth.TRUE, INVALID, _listed(problems))
+        return Condition(INVALID, ConditionStatus.TRUE, INVALID, _listed(problems))
     if problems:
-        return Condition(INVALID, Truth.FALSE, Validity.WARNING.value, _listed(problems))
-    return Condition(INVALID, Truth.FALSE, "Valid")
+        return Condition(INVALID, ConditionStatus.FALSE, Validity.WARNING.value, _listed(problems))
+    return Condition(INVALID, ConditionStatus.FALSE, "Valid")
 
 
-def refused_objects(now: ObservedState) -> dict[ObjectId, Refused]:
+def refused_objects(now: ObservedState) -> dict[ObjectId, ObjectWarning]:
     """Every object with problems that the API server has, with what to say about it in an Event."""
-    found: dict[ObjectId, Refused] = {}
+    found: dict[ObjectId, ObjectWarning] = {}
     for key, problems in _by_object(now.problems).items():
         if (version := now.versions.get(key)) is not None:
             validity = _validity(key, now)
-            found[key] = Refused(
-                version, validity.value, sentence(f"{_listed(problems)}. {_consequence(key, validity)}")
+            found[key] = ObjectWarning(
+                version, validity.value, single_line(f"{_listed(problems)}. {_consequence(key, validity)}")
             )
     for key, problems in _by_object(now.unplaced).items():
         if key not in found and (version := now.versions.get(key)) is not None:
             reason = "NoAddress" if key.kind == "Pod" else "NoNumber"
             note = "; ".join(dict.fromkeys(_discreet(problem.reason, key) for problem in problems))
-            found[key] = Refused(version, reason, sentence(f"{note}."))
+            found[key] = ObjectWarning(version, reason, single_line(f"{note}."))
     for key in now.sctp_open:
         # Policies of ours have a condition that says so.
         if key.kind != ROMANA_POLICY and key not in found and (version := now.versions.get(key)) is not None:
-            found[key] = Refused(version, SCTP_OPEN, sentence(SCTP_SENTENCE))
+            found[key] = ObjectWarning(version, SCTP_OPEN, single_line(SCTP_SENTENCE))
     return found
 
 
@@ -215,11 +221,11 @@ def _tenant(
     if lacking:
         reasons = list(dict.fromkeys(problem.reason for problem in lacking))
         message = _some([f"Some pods have no address: {reasons[0]}", *reasons[1:]])
-        ready = Condition(READY, Truth.FALSE, "NoAddress", message)
+        ready = Condition(READY, ConditionStatus.FALSE, "NoAddress", message)
     elif use is None:
-        ready = Condition(READY, Truth.TRUE, "NoPods", "It gets its ranges with its first pod.")
+        ready = Condition(READY, ConditionStatus.TRUE, "NoPods", "It gets its ranges with its first pod.")
     else:
-        ready = Condition(READY, Truth.TRUE, "Allocated", "All of its pods have addresses.")
+        ready = Condition(READY, ConditionStatus.TRUE, "Allocated", "All of its pods have addresses.")
     conditions = (ready, _limited(full)) if full else (ready,)
     if use is None:
         return TenantStatus(tenant, conditions, version=version)
@@ -239,7 +245,7 @@ def _limited(nodes: Sequence[str]) -> Condition:
         f"{where} it has as many connections as it may have (tenant_connections): more are refused or get no answer "
         "until some of them end."
     )
-    return Condition(LIMITED, Truth.TRUE, "ConnectionLimit", sentence(message))
+    return Condition(LIMITED, ConditionStatus.TRUE, "ConnectionLimit", single_line(message))
 
 
 def full_on(seen: Mapping[str, Observed]) -> dict[str, tuple[str, ...]]:
@@ -278,7 +284,7 @@ def _listed(problems: Iterable[Problem]) -> str:
 
 def _some(texts: list[str]) -> str:
     shown = "; ".join(texts[:SHOWN])
-    return sentence(f"{shown}; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else shown)
+    return single_line(f"{shown}; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else shown)
 
 
 _POD = re.compile(r"\bpod (?P<namespace>[-a-z0-9]+)/[-.a-z0-9]+")

@@ -17,8 +17,8 @@ from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryController
 from romana_ovs.controller.status_reporter import Snapshot, StatusReporter, digest
-from romana_ovs.kube.api.desired import Lead, Leadership
-from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.api.desired import JoinElection, Leadership
+from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -98,7 +98,7 @@ class ApiReconciler:
         self.status_reporter.reset()
         if self.registry is not None:
             self.registry.process_started()
-            self._tell(Lead(self._me))
+            self._tell(JoinElection(self._me))
 
     def take(self, messages: Iterable[object]) -> bool:
         """Take note; returns whether all must be computed again."""
@@ -113,7 +113,7 @@ class ApiReconciler:
             if isinstance(message, Leadership) and self.registry is not None:
                 self.registry.set_leader(message.leads)
                 due = True
-            elif isinstance(message, Carried):
+            elif isinstance(message, WriteResult):
                 due |= self._carried(message)
         return due
 
@@ -169,7 +169,7 @@ class ApiReconciler:
             self._reports -= 1
             self._reporting = self._reports
             self._reported_over = self.numbers.reports
-            self._tell(Carry(self._reports, writes))
+            self._tell(WriteRequest(self._reports, writes))
 
     def observe(self, seen: Mapping[str, Observed]) -> None:
         """Have told what has been `seen` of the switches of our nodes."""
@@ -228,18 +228,18 @@ class ApiReconciler:
         """Whether other processes drive some node."""
         return any(report.node not in self.parts.nodes for report in self._known())
 
-    def _carried(self, answer: Carried) -> bool:
+    def _carried(self, answer: WriteResult) -> bool:
         """Take note of an answer; returns whether all must be computed again."""
-        if answer.trouble:
+        if answer.error:
             # Whatever is wrong there, asking again at once makes it no better.
             self._later(TROUBLE_SECONDS)
-        elif answer.late:
+        elif answer.conflict:
             self._later(LATE_SECONDS)
         if answer.number == self._reporting:
-            self._reporting, self._report_trouble = None, answer.trouble
-            pause = TROUBLE_SECONDS if answer.trouble else LATE_SECONDS
-            self._report_not_before = self._clock() + pause if answer.trouble or answer.late else 0.0
-            if not answer.late:
+            self._reporting, self._report_trouble = None, answer.error
+            pause = TROUBLE_SECONDS if answer.error else LATE_SECONDS
+            self._report_not_before = self._clock() + pause if answer.error or answer.conflict else 0.0
+            if not answer.conflict:
                 self._reported_over = None
             self.report()
             return False

@@ -22,7 +22,7 @@ from eventlet.hubs import trampoline
 from eventlet.queue import LightQueue
 
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
-from romana_ovs.kube.api.messages import FrameReader, Health, Said, Seen, Start, frame
+from romana_ovs.kube.api.messages import FrameReader, Health, LogLine, ObjectsObserved, Start, frame
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -134,18 +134,20 @@ class Kubernetes:
     def _take(self, messages: list[object]) -> None:
         loaded = self.store.apply(*messages)
         if loaded is not None:
-            self._loaded(loaded, min((m.at for m in messages if isinstance(m, Seen)), default=time.monotonic()))
+            self._loaded(
+                loaded, min((m.at for m in messages if isinstance(m, ObjectsObserved)), default=time.monotonic())
+            )
         for message in messages:
             if isinstance(message, Health):
                 self._hear(message)
-            elif isinstance(message, Said):
+            elif isinstance(message, LogLine):
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
         self._other(messages)
 
     def _hear(self, health: Health) -> None:
-        if health.trouble:
-            LOG.warning("API server: %s", health.trouble)
-            self._troubles[health.subject] = health.trouble
+        if health.error:
+            LOG.warning("API server: %s", health.error)
+            self._troubles[health.subject] = health.error
         elif self._troubles.pop(health.subject, None) is not None:
             LOG.info("API server: %s: fine again", health.subject)
         self._health()

@@ -10,7 +10,7 @@ from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.engine.liveness import AckLag, DeletedNodes
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.resources import NODE_REPORTS
-from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.published import Base, Checked, Superseded, Verb, Write, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem, RomanaError
@@ -85,24 +85,24 @@ class RegistryController:
         self._part = None
         self._wrong = ()
 
-    def on_write_result(self, answer: Carried) -> None:
+    def on_write_result(self, answer: WriteResult) -> None:
         """Writes have been tried."""
         if answer.number == self._in_flight:
             self._in_flight = None
-            wrong = (Problem(answer.trouble),) if answer.trouble else ()
+            wrong = (Problem(answer.error),) if answer.error else ()
             if wrong and wrong != self._wrong:
-                LOG.error("numbers cannot be published: %s", answer.trouble)
+                LOG.error("numbers cannot be published: %s", answer.error)
             self._wrong = wrong
-            self._late = answer.late
-            pause = TROUBLE_SECONDS if answer.trouble else LATE_SECONDS
-            self._not_before = self._clock() + pause if answer.trouble or answer.late else 0.0
+            self._late = answer.conflict
+            pause = TROUBLE_SECONDS if answer.error else LATE_SECONDS
+            self._not_before = self._clock() + pause if answer.error or answer.conflict else 0.0
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: what was on its way in the one before will not be answered."""
         self._in_flight = None
         self.set_leader(False)
 
-    def reconcile(self, cluster: Cluster) -> Carry | None:
+    def reconcile(self, cluster: Cluster) -> WriteRequest | None:
         """Follow the cluster and the nodes; returns what is to be written, None for nothing at the moment."""
         if not self.leads or not self._numbers.listed:
             return None
@@ -132,7 +132,7 @@ class RegistryController:
         self._number += 1
         self._in_flight = self._number
         self._planned = self._stored()
-        return Carry(self._number, writes, leading=True)
+        return WriteRequest(self._number, writes, leading=True)
 
     def _stored(self) -> tuple[object, object]:
         return self._numbers.objects, self._numbers.reports

@@ -19,7 +19,14 @@ from romana_ovs.controller.conditions import (
     refused_objects,
     tenant_statuses,
 )
-from romana_ovs.kube.api.desired import AllRefused, AllStatuses, Refused, SomeRefused, SomeStatuses, Status
+from romana_ovs.kube.api.desired import (
+    ObjectWarning,
+    ReplaceStatuses,
+    ReplaceWarnings,
+    Status,
+    UpdateStatuses,
+    UpdateWarnings,
+)
 from romana_ovs.kube.api.resources import TENANTS
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.cache.raw_cache import RawCache
@@ -53,7 +60,7 @@ class StatusReporter:
         self._tell = tell
         self._tenants = RawCache([str(TENANTS)])
         self._statuses: dict[ObjectId, Status] | None = None
-        self._refused: dict[ObjectId, Refused] = {}
+        self._refused: dict[ObjectId, ObjectWarning] = {}
         self._programmed: Versions | None = None
         self._naming: tuple[Mapping[PolicyKey, Policy], frozenset[ObjectId]] | None = None
 
@@ -94,14 +101,14 @@ class StatusReporter:
             )
         refused = refused_objects(now)
         if self._statuses is None:
-            self._tell(AllStatuses(statuses))
-            self._tell(AllRefused(refused))
+            self._tell(ReplaceStatuses(statuses))
+            self._tell(ReplaceWarnings(refused))
         else:
             changed, gone = differences(self._statuses, statuses), differences(self._refused, refused)
             if changed:
-                self._tell(SomeStatuses(changed))
+                self._tell(UpdateStatuses(changed))
             if gone:
-                self._tell(SomeRefused(gone))
+                self._tell(UpdateWarnings(gone))
         self._statuses, self._refused = statuses, refused
 
     def _sctp_open(self, snapshot: Snapshot) -> frozenset[ObjectId]:

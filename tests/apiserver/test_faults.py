@@ -32,7 +32,7 @@ BLIND = {
     "forbidden": (Fault(refuse(403)), "403, no"),
     "busy": (Fault(refuse(429, Retry_After=1)), "429, no"),
     "faulty": (Fault(refuse(500)), "500, no"),
-    "torn": (Fault(tears=True), "an answer broke off"),
+    "torn": (Fault(tears=True), "a response was interrupted"),
     "refused": (Fault(refuses=True), "Connection refused"),
 }
 EXPIRES = {

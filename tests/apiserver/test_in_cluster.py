@@ -123,7 +123,7 @@ def test_it_is_who_its_token_says_also_when_that_changes(
 
 def test_an_account_that_comes_late_is_waited_for(plane: ControlPlane, part: SplitController, volume: Volume) -> None:
     start(part, volume)
-    said = "the account of this pod: Service token file does not exist."
+    said = "the service account of this pod: Service token file does not exist."
     eventually(lambda: any(said in problem for problem in part.state.get("problems", ())), "it says so", PATIENCE)
     volume.write(plane.kubectl("create", "token", "romana-registry", f"--namespace={SYSTEM}").strip())
     eventually(lambda: leads(part), "it leads", PATIENCE)

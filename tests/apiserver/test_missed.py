@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from romana_ovs.kube.api.client import Answer, Api
-from romana_ovs.kube.api.list_watch import Follower
-from romana_ovs.kube.api.messages import Health, Seen, Start
+from romana_ovs.kube.api.list_watch import ListWatcher
+from romana_ovs.kube.api.messages import Health, ObjectsObserved, Start
 from romana_ovs.kube.api.reflector import ListPage
 from romana_ovs.kube.api.resources import CLUSTER, PODS, POLICIES
 from romana_ovs.kube.api.source import ApiSource
@@ -51,7 +51,7 @@ class Watcher:
         self.loaded: list[ClusterSnapshot] = []
         self.told: list[object] = []
         self.followers = [
-            Follower(self.api, resource, Settings(), self._heard, silent=1.0) for resource in (POLICIES, PODS)
+            ListWatcher(self.api, resource, Settings(), self._heard, silent=1.0) for resource in (POLICIES, PODS)
         ]
 
     def _heard(self, message: object) -> None:
@@ -108,7 +108,7 @@ def _miss(plane: ControlPlane, admin: Client, namespace: str) -> None:
     assert now.pods[web].uid == second != first
     assert keys["goes"] not in now.policies and now.policies[keys["stays"]] is before.policies[keys["stays"]]
     assert all(now.policies[keys[name]] != before.policies[keys[name]] for name in ("changes", "anew"))
-    updates = [update.id.name for one in watcher.told if isinstance(one, Seen) for update in one.updates]
+    updates = [update.id.name for one in watcher.told if isinstance(one, ObjectsObserved) for update in one.updates]
     assert {*updates} >= {"web", "changes", "anew"} and not {*updates} & {"stays", "other"}, "differences only"
     assert not [one for one in watcher.told if isinstance(one, Health)], "it is everyday life"
     for follower in watcher.followers:

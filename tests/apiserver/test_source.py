@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.list_watch import Follower
-from romana_ovs.kube.api.messages import Health, Listed, Said, Seen, Start
+from romana_ovs.kube.api.list_watch import ListWatcher
+from romana_ovs.kube.api.messages import Health, ListCompleted, LogLine, ObjectsObserved, Start
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -158,10 +158,10 @@ def test_every_page_of_a_long_list_comes(
         admin.create(pods_path(namespace), pod(f"p{number}"))
     told: list[object] = []
     api = Api(ApiSource(str(control_plane.kubeconfig)))
-    follower = Follower(api, PODS, Settings(), told.append)
-    while Listed("pods") not in told:
+    follower = ListWatcher(api, PODS, Settings(), told.append)
+    while ListCompleted("pods") not in told:
         assert follower.step() == 0
-    pages = [message for message in told if isinstance(message, Seen)]
+    pages = [message for message in told if isinstance(message, ObjectsObserved)]
     here = [update for one in pages for update in one.updates if update.id.namespace == namespace]
     assert len(here) == 10 and len(pages) >= 4
     assert all(isinstance(update.value, Pod) and update.uid and int(update.version) for update in here)
@@ -240,13 +240,13 @@ def test_a_definition_that_goes_and_comes_back(fragile: ControlPlane) -> None:
             clusters.append([key.name for key in loaded.cluster.policies])
 
     # The server leaves watches of a definition that is gone open, in silence.
-    follower = Follower(Api(ApiSource(str(fragile.kubeconfig))), ROMANA_POLICIES, Settings(), send, silent=1.0)
+    follower = ListWatcher(Api(ApiSource(str(fragile.kubeconfig))), ROMANA_POLICIES, Settings(), send, silent=1.0)
     with Client.of_kubeconfig(fragile.kubeconfig) as admin:
         admin.create(path, romana_policy("p", {"podSelector": {}}))
         follower.step()
         fragile.kubectl("delete", "crd", "networkpolicies.romana.io")
         deadline = time.monotonic() + SECONDS
-        while not any(isinstance(one, Said) for one in told):
+        while not any(isinstance(one, LogLine) for one in told):
             follower.step()
             assert time.monotonic() < deadline
         assert clusters[-2:] == [["p"], []]
@@ -261,7 +261,7 @@ def test_down_at_the_start_and_killed_later(fragile: ControlPlane) -> None:
     fragile.stop_api_server()
     with source(fragile.kubeconfig) as followed:
         trouble = followed.process.until(lambda one: isinstance(one, Health))
-        assert trouble.trouble.endswith(f"{fragile.url}: Connection refused")
+        assert trouble.error.endswith(f"{fragile.url}: Connection refused")
         assert followed.loaded == []
         fragile.start_api_server()
         followed.until(lambda loaded: True)
@@ -271,7 +271,7 @@ def test_down_at_the_start_and_killed_later(fragile: ControlPlane) -> None:
         before = followed.until(lambda loaded: len(loaded.cluster.pods) == 2)
         followed.process.said.clear()
         fragile.kill_api_server()
-        followed.process.until(lambda one: isinstance(one, Health) and one.trouble != "")
+        followed.process.until(lambda one: isinstance(one, Health) and one.error != "")
         assert followed.loaded[-1] is before
         fragile.start_api_server()
         with Client.of_kubeconfig(fragile.kubeconfig) as admin:
@@ -289,8 +289,8 @@ def test_a_server_that_stands_still_is_noticed(fragile: ControlPlane) -> None:
     """The connection is open, the kernel answers for it, and nothing ever comes."""
     told: list[object] = []
     api = Api(ApiSource(str(fragile.kubeconfig)))
-    follower = Follower(api, NAMESPACES, Settings(), told.append, silent=1.0)
-    assert follower.step() == 0 and told[-1] == Listed("namespaces")
+    follower = ListWatcher(api, NAMESPACES, Settings(), told.append, silent=1.0)
+    assert follower.step() == 0 and told[-1] == ListCompleted("namespaces")
     fragile.daemon("kube-apiserver").signal(signal.SIGSTOP)
     try:
         begin = time.monotonic()
@@ -298,7 +298,7 @@ def test_a_server_that_stands_still_is_noticed(fragile: ControlPlane) -> None:
         assert follower.step() > 0
         assert time.monotonic() - begin < SECONDS
         [trouble] = [one for one in told if isinstance(one, Health)]
-        assert "in time" in trouble.trouble
+        assert "in time" in trouble.error
     finally:
         fragile.daemon("kube-apiserver").signal(signal.SIGCONT)
     follower.step()
@@ -309,16 +309,16 @@ def test_silence_is_no_fault_but_standing_still_is(fragile: ControlPlane, monkey
     """Every watch goes on for as long as the server has a pulse, and none of them when it has none any more."""
     monkeypatch.setattr("romana_ovs.kube.api.client.ANSWER_SECONDS", 2.0)
     api = Api(ApiSource(str(fragile.kubeconfig)), quiet=1.0)
-    lives, pulses = api._pulse._lives, threading.Semaphore(0)
+    lives, pulses = api._liveness._is_alive, threading.Semaphore(0)
 
     def counted() -> bool:
         alive = lives()
         pulses.release()
         return alive
 
-    monkeypatch.setattr(api._pulse, "_lives", counted)
+    monkeypatch.setattr(api._liveness, "_is_alive", counted)
     told: list[object] = []
-    followers = [Follower(api, resource, Settings(), told.append) for resource in CLUSTER]
+    followers = [ListWatcher(api, resource, Settings(), told.append) for resource in CLUSTER]
     assert [follower.step() for follower in followers] == [0.0] * len(CLUSTER)
     with ThreadPoolExecutor(len(CLUSTER)) as pool:
         watches = [pool.submit(follower.step) for follower in followers]

@@ -21,7 +21,7 @@ import pytest
 
 from bench.echo import EchoProbe
 from romana_ovs.kube.api.election import Timing
-from romana_ovs.kube.api.messages import Seen, Start
+from romana_ovs.kube.api.messages import ObjectsObserved, Start
 from romana_ovs.kube.api.resources import ALLOCATIONS
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.objects import PodKey
@@ -360,7 +360,7 @@ def published(cluster: SplitCluster) -> Iterator[Callable[[], list[dict[str, Any
     seen: list[dict[str, Any]] = []
 
     def heard(message: object) -> None:
-        if isinstance(message, Seen):
+        if isinstance(message, ObjectsObserved):
             seen.extend(dict(update.raw["spec"]) for update in message.updates if update.raw is not None)
 
     def so_far() -> list[dict[str, Any]]:

@@ -18,20 +18,20 @@ import pytest
 from romana_ovs.controller.conditions import tenant_object_name
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.desired import (
-    AllRefused,
-    AllStatuses,
     Condition,
-    Lead,
+    ConditionStatus,
+    JoinElection,
     Leadership,
+    ObjectWarning,
     PolicyStatus,
-    Refused,
-    SomeStatuses,
+    ReplaceStatuses,
+    ReplaceWarnings,
     TenantStatus,
     TierStatus,
-    Truth,
+    UpdateStatuses,
 )
 from romana_ovs.kube.api.election import Timing
-from romana_ovs.kube.api.messages import Health, Said, Start
+from romana_ovs.kube.api.messages import Health, LogLine, Start
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.api.status_queue import WRITES_A_SECOND, WRITES_AT_ONCE
 from romana_ovs.kube.decode.decoder import decode_served
@@ -79,7 +79,7 @@ class Writer(KubeProcess):
     def __init__(self, me: str, kubeconfig: Path) -> None:
         super().__init__()
         self.me = me
-        self.send(Start(ApiSource(str(kubeconfig)), Settings(), ()), Lead(me, timing=SHORT))
+        self.send(Start(ApiSource(str(kubeconfig)), Settings(), ()), JoinElection(me, timing=SHORT))
 
     def led(self) -> Leadership:
         """The first time that it leads."""
@@ -150,7 +150,7 @@ def policies(admin: Client, namespace: str) -> Policies:
 
 
 def status(version: Version, *, programmed: bool = True, message: str = "") -> PolicyStatus:
-    truth = Truth.TRUE if programmed else Truth.FALSE
+    truth = ConditionStatus.TRUE if programmed else ConditionStatus.FALSE
     return PolicyStatus(version, (Condition("Programmed", truth, "Programmed" if programmed else "Pending", message),))
 
 
@@ -189,15 +189,15 @@ def test_a_leader_that_was_stopped_beyond_its_lease_writes_nothing_more(
     version = policies.make()
     first = writer("a")
     first.led()
-    first.send(AllStatuses({policies.id(): status(version, message="by a")}))
+    first.send(ReplaceStatuses({policies.id(): status(version, message="by a")}))
     eventually(lambda: policies.condition().get("message") == "by a")
     os.kill(first.process.pid, signal.SIGSTOP)
     second = writer("b")
-    second.send(AllStatuses({policies.id(): status(version, message="by b")}))
+    second.send(ReplaceStatuses({policies.id(): status(version, message="by b")}))
     assert second.led().epoch == 1
     eventually(lambda: policies.condition().get("message") == "by b")
     # What it is to write first thing when it goes on:
-    first.send(SomeStatuses({policies.id(): status(version, message="by a, too late")}))
+    first.send(UpdateStatuses({policies.id(): status(version, message="by a, too late")}))
     os.kill(first.process.pid, signal.SIGCONT)
     gone = first.until(lambda said: isinstance(said, Leadership) and not said.leads and said.holder == "b")
     assert not gone.ended
@@ -254,7 +254,7 @@ def test_an_api_server_that_stands_still_costs_leadership_and_nothing_that_is_wa
             assert server is not None
             os.kill(server, signal.SIGSTOP)
             try:
-                child.send(AllStatuses({policies.id(): status(version, message="meanwhile")}))
+                child.send(ReplaceStatuses({policies.id(): status(version, message="meanwhile")}))
                 child.until(lambda said: isinstance(said, Leadership) and not said.leads and said.holder == "a")
             finally:
                 os.kill(server, signal.SIGCONT)
@@ -270,15 +270,15 @@ def test_a_status_is_written_with_the_rights_of_the_registry(
 ) -> None:
     version = policies.make()
     child = writer()
-    child.send(AllStatuses({policies.id(): status(version, programmed=False)}))
+    child.send(ReplaceStatuses({policies.id(): status(version, programmed=False)}))
     pending = eventually(policies.condition)
     assert (pending["status"], pending["observedGeneration"]) == ("False", 1)
     time.sleep(max(0.0, 1.1 - time.time() % 1))  # Times are in whole seconds: the next one is another.
-    child.send(SomeStatuses({policies.id(): status(version, programmed=True)}))
+    child.send(UpdateStatuses({policies.id(): status(version, programmed=True)}))
     done = eventually(lambda: (found := policies.condition())["status"] == "True" and found)
     assert datetime.fromisoformat(done["lastTransitionTime"]) > datetime.fromisoformat(pending["lastTransitionTime"])
     edited = policies.edit()
-    child.send(SomeStatuses({policies.id(): status(edited, message="anew")}))
+    child.send(UpdateStatuses({policies.id(): status(edited, message="anew")}))
     anew = eventually(lambda: (found := policies.condition())["observedGeneration"] == 2 and found)
     assert anew["lastTransitionTime"] == done["lastTransitionTime"], "it was as true before"
     control_plane.kubectl(
@@ -293,7 +293,7 @@ def test_our_own_write_is_no_change_of_the_object(writer: Callable[..., Writer],
     version = policies.make()
     before = policies.get()
     child = writer()
-    child.send(AllStatuses({policies.id(): status(version)}))
+    child.send(ReplaceStatuses({policies.id(): status(version)}))
     eventually(policies.condition)
     after = policies.get()
     assert after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
@@ -311,7 +311,7 @@ def test_a_thousand_changes_are_bounded_writes_and_the_last_one_stands(
     child.led()
     began = time.monotonic()
     for number in range(1000):
-        child.send(SomeStatuses({policies.id(): status(version, programmed=bool(number % 2), message=str(number))}))
+        child.send(UpdateStatuses({policies.id(): status(version, programmed=bool(number % 2), message=str(number))}))
     api = Api(ApiSource(str(control_plane.kubeconfig)))
     query = {"watch": 1, "resourceVersion": begin, "timeoutSeconds": int(SECONDS)}
     messages = []
@@ -328,11 +328,11 @@ def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Wr
     """A status made from a version that labels were written over: 409, read again, written. docs/hazards.md C14."""
     version = policies.make()
     child = writer()
-    child.send(AllStatuses({policies.id(): status(version)}))
+    child.send(ReplaceStatuses({policies.id(): status(version)}))
     eventually(policies.condition)
     for number in range(10):
         policies.admin.patch(f"{policies.path}/web", {"metadata": {"labels": {"n": str(number)}}})
-        child.send(SomeStatuses({policies.id(): status(version, message=str(number))}))
+        child.send(UpdateStatuses({policies.id(): status(version, message=str(number))}))
         eventually(lambda number=number: policies.condition()["message"] == str(number))
     assert policies.get()["metadata"]["labels"] == {"n": "9"}
 
@@ -345,9 +345,9 @@ def test_a_tenant_is_made_and_described(
     name = tenant_object_name(tenant)
     key = ObjectId("Tenant", "", name)
     tiers = (TierStatus("web", 4096, ("10.1.0.0/20",), 2), TierStatus("default", 4097, ("10.1.16.0/20",), 1))
-    ready = Condition("Ready", Truth.TRUE, "Allocated", "All of its pods have addresses.")
+    ready = Condition("Ready", ConditionStatus.TRUE, "Allocated", "All of its pods have addresses.")
     child = writer()
-    child.send(AllStatuses({key: TenantStatus(tenant, (ready,), ("10.1.0.0/18",), tiers, 3)}))
+    child.send(ReplaceStatuses({key: TenantStatus(tenant, (ready,), ("10.1.0.0/18",), tiers, 3)}))
     found = eventually(lambda: _tenant(admin, name).get("status"))
     assert (found["ranges"], found["pods"], found["tierNames"]) == (["10.1.0.0/18"], 3, ["web", "default"])
     assert found["tiers"][0] == {"name": "web", "segment": 4096, "ranges": ["10.1.0.0/20"], "pods": 2}
@@ -372,7 +372,7 @@ def test_a_refused_object_has_one_event_that_kubectl_shows(
     """docs/hazards.md E11: escape sequences come out as text."""
     version = policies.make()
     note = 'spec.x: must be a number, not "\x1b[31m\n"}'
-    refused = AllRefused({policies.id(): Refused(version, "InvalidEdit", note)})
+    refused = ReplaceWarnings({policies.id(): ObjectWarning(version, "InvalidEdit", note)})
     child = writer()
     child.send(refused, refused)
     events = f"/apis/events.k8s.io/v1/namespaces/{policies.namespace}/events"
@@ -396,7 +396,9 @@ def test_an_object_without_namespace_is_told_about_in_the_default_one(
 ) -> None:
     uid = admin.get(f"/api/v1/namespaces/{namespace}")["metadata"]["uid"]
     child = writer()
-    child.send(AllRefused({ObjectId("Namespace", "", namespace): Refused(Version(uid), "Questionable", "odd.")}))
+    child.send(
+        ReplaceWarnings({ObjectId("Namespace", "", namespace): ObjectWarning(Version(uid), "Questionable", "odd.")})
+    )
     events = eventually(lambda: _lines(control_plane.kubectl("get", "events", "-n", "default"), namespace))
     assert "Questionable" in events and "odd." in events
 
@@ -420,19 +422,19 @@ def test_who_may_not_write_says_so_once_and_tries_again_calmly(
     child = writer("half", control_plane.kubeconfig_for(user, ["system:masters-not"]))
     child.led()
     child.send(
-        AllStatuses({policies.id(): status(version)}),
-        AllRefused({policies.id(): Refused(version, "Invalid", "bad.")}),
+        ReplaceStatuses({policies.id(): status(version)}),
+        ReplaceWarnings({policies.id(): ObjectWarning(version, "Invalid", "bad.")}),
     )
     for subject in ("status of networkpolicies.romana.io", "events"):
-        health = child.until(lambda said, s=subject: isinstance(said, Health) and said.subject == s and said.trouble)
-        assert "403" in health.trouble and user in health.trouble
-    (line,) = [said for said in child.said if isinstance(said, Said) and said.text.startswith("events: ")]
-    assert "cannot create resource" in line.text and "it will be tried again" in line.text
+        health = child.until(lambda said, s=subject: isinstance(said, Health) and said.subject == s and said.error)
+        assert "403" in health.error and user in health.error
+    (line,) = [said for said in child.said if isinstance(said, LogLine) and said.text.startswith("events: ")]
+    assert "cannot create resource" in line.text and "it is tried again" in line.text
     _grant(admin, f"{user}-more", [
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ], user=user)  # fmt: skip
-    child.until(lambda said: isinstance(said, Health) and said.subject == "events" and not said.trouble)
-    assert len([said for said in child.said if isinstance(said, Said) and said.text.startswith("events: ")]) == 2
+    child.until(lambda said: isinstance(said, Health) and said.subject == "events" and not said.error)
+    assert len([said for said in child.said if isinstance(said, LogLine) and said.text.startswith("events: ")]) == 2
     for name in (user, f"{user}-more"):
         for kind in ("clusterroles", "clusterrolebindings"):
             admin.delete(f"/apis/rbac.authorization.k8s.io/v1/{kind}/{name}")

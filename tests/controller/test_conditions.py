@@ -20,7 +20,7 @@ from romana_ovs.controller.conditions import (
     tenant_statuses,
 )
 from romana_ovs.engine import World
-from romana_ovs.kube.api.desired import Condition, Truth
+from romana_ovs.kube.api.desired import Condition, ConditionStatus
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
@@ -49,30 +49,30 @@ def test_only_policies_of_ours_have_a_status() -> None:
 @pytest.mark.parametrize(
     ("programmed", "failing", "truth", "reason"),
     [
-        (None, False, Truth.UNKNOWN, "Starting"),
-        (None, True, Truth.FALSE, "SwitchFailed"),
-        ({}, False, Truth.FALSE, "Pending"),
-        ({}, True, Truth.FALSE, "SwitchFailed"),
-        ({WEB: ONE}, False, Truth.FALSE, "Pending"),
-        ({WEB: Version("earlier", 2)}, False, Truth.FALSE, "Pending"),
-        ({WEB: TWO}, False, Truth.TRUE, "Programmed"),
-        ({WEB: TWO}, True, Truth.TRUE, "Programmed"),
+        (None, False, ConditionStatus.UNKNOWN, "Starting"),
+        (None, True, ConditionStatus.FALSE, "SwitchFailed"),
+        ({}, False, ConditionStatus.FALSE, "Pending"),
+        ({}, True, ConditionStatus.FALSE, "SwitchFailed"),
+        ({WEB: ONE}, False, ConditionStatus.FALSE, "Pending"),
+        ({WEB: Version("earlier", 2)}, False, ConditionStatus.FALSE, "Pending"),
+        ({WEB: TWO}, False, ConditionStatus.TRUE, "Programmed"),
+        ({WEB: TWO}, True, ConditionStatus.TRUE, "Programmed"),
     ],
 )
 def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
-    programmed: dict[str, Any] | None, failing: bool, truth: Truth, reason: str
+    programmed: dict[str, Any] | None, failing: bool, truth: ConditionStatus, reason: str
 ) -> None:
     """docs/hazards.md C14."""
     found = conditions(ObservedState({WEB: TWO}, programmed, failing=failing))
-    assert (found["Programmed"].truth, found["Programmed"].reason) == (truth, reason)
-    assert found["Invalid"].truth is Truth.FALSE
+    assert (found["Programmed"].status, found["Programmed"].reason) == (truth, reason)
+    assert found["Invalid"].status is ConditionStatus.FALSE
 
 
 def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
     now = ObservedState({WEB: TWO}, {WEB: TWO}, problems=(BAD,), kept=(WEB,), invalid=(WEB,))
     found = conditions(now)
-    assert found["Invalid"] == Condition("Invalid", Truth.TRUE, "Invalid", "spec.x: must be a number")
-    assert (found["Programmed"].truth, found["Programmed"].reason) == (Truth.FALSE, "LastValidKept")
+    assert found["Invalid"] == Condition("Invalid", ConditionStatus.TRUE, "Invalid", "spec.x: must be a number")
+    assert (found["Programmed"].status, found["Programmed"].reason) == (ConditionStatus.FALSE, "LastValidKept")
     refused = refused_objects(now)[WEB]
     assert refused.reason == "InvalidEdit"
     assert refused.note == "spec.x: must be a number. The last valid version stays in force."
@@ -81,14 +81,14 @@ def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
 def test_what_was_never_valid_isolates_and_is_not_called_programmed() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     found = conditions(now)
-    assert (found["Programmed"].truth, found["Programmed"].reason) == (Truth.FALSE, "Isolating")
+    assert (found["Programmed"].status, found["Programmed"].reason) == (ConditionStatus.FALSE, "Isolating")
     assert "isolated" in refused_objects(now)[WEB].note
 
 
 def test_a_doubt_is_told_without_calling_the_object_invalid() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,))
     found = conditions(now)
-    assert (found["Programmed"].truth, found["Invalid"].truth) == (Truth.TRUE, Truth.FALSE)
+    assert (found["Programmed"].status, found["Invalid"].status) == (ConditionStatus.TRUE, ConditionStatus.FALSE)
     assert found["Invalid"].message == "spec.x: must be a number"
     assert refused_objects(now)[WEB].reason == "Questionable"
 
@@ -97,7 +97,7 @@ def test_when_the_error_is_cleared_so_are_condition_and_refusal() -> None:
     """docs/hazards.md C14."""
     before = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     now = ObservedState({WEB: TWO}, {WEB: TWO})
-    assert conditions(now)["Invalid"] == Condition("Invalid", Truth.FALSE, "Valid")
+    assert conditions(now)["Invalid"] == Condition("Invalid", ConditionStatus.FALSE, "Valid")
     assert differences(refused_objects(before), refused_objects(now)) == {WEB: None}
     assert differences(policy_statuses(now), policy_statuses(now)) == {}
 
@@ -165,7 +165,7 @@ def test_a_tenant_has_its_ranges_and_tiers() -> None:
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
     assert {tier.segment for tier in shop.tiers} == set(world.registry.segments.values())
-    assert shop.ranges and shop.conditions[0].truth is Truth.TRUE
+    assert shop.ranges and shop.conditions[0].status is ConditionStatus.TRUE
     assert (idle.version, idle.ranges, idle.conditions[0].reason) == (ONE, (), "NoPods")
 
 
@@ -181,7 +181,7 @@ def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
     shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]
     assert [one.type for one in shop] == ["Ready", "Limited"]
-    assert (shop[1].truth, shop[1].reason) == (Truth.TRUE, "ConnectionLimit")
+    assert (shop[1].status, shop[1].reason) == (ConditionStatus.TRUE, "ConnectionLimit")
     assert shop[1].message.startswith("On node n1; on node n2 it has as many connections as it may have")
 
 
@@ -191,7 +191,7 @@ def test_policies_that_name_sctp_say_what_stays_open_and_only_where_it_does() ->
     assert refused_objects(now) == {}
     now = replace(now, sctp_open={WEB, PLAIN, ObjectId("NetworkPolicy", "shop", "gone")})
     found = conditions(now)["SCTPPortsOpen"]
-    assert (found.truth, found.reason) == (Truth.TRUE, "TrackedByAddresses")
+    assert (found.status, found.reason) == (ConditionStatus.TRUE, "TrackedByAddresses")
     assert "can open associations to any port of that client" in found.message
     told = refused_objects(now)
     assert {key: one.reason for key, one in told.items()} == {PLAIN: "SCTPPortsOpen"}
@@ -210,7 +210,7 @@ def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
     assert world.problems
     found = tenant_statuses(usage_of(world.registry), {}, cluster=cluster, unplaced=world.problems)
     truths = {key.name: status.conditions[0] for key, status in found.items()}
-    lacking = {name for name, condition in truths.items() if condition.truth is Truth.FALSE}
+    lacking = {name for name, condition in truths.items() if condition.status is ConditionStatus.FALSE}
     assert lacking == {cluster.tenant_of(cluster.pods[problem.name]) for problem in world.problems}
     assert all(truths[name].reason == "NoAddress" for name in lacking)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from romana_ovs.controller.conditions import ObservedState, policy_statuses, refused_objects
-from romana_ovs.kube.api.desired import Truth
+from romana_ovs.kube.api.desired import ConditionStatus
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -47,14 +47,14 @@ def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> 
     assert loaded is not None and store.invalid == {WEB} == set(loaded.kept)
     now = ObservedState(store.versions, {WEB: Version("u", 1)}, loaded.problems, loaded.kept, store.invalid)
     programmed, invalid = policy_statuses(now)[WEB].conditions
-    assert (programmed.reason, invalid.truth) == ("LastValidKept", Truth.TRUE)
+    assert (programmed.reason, invalid.status) == ("LastValidKept", ConditionStatus.TRUE)
     assert "spec.allowIncoming[0].toPorts[0].port" in invalid.message
     assert refused_objects(now)[WEB].version == Version("u", 2)
     loaded = store.apply(seen(ROMANA_POLICIES, policy(3, GOOD, generation=3)))
     assert loaded is not None and store.invalid == frozenset()
     now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
     assert refused_objects(now) == {}
-    assert policy_statuses(now)[WEB].conditions[0].truth is Truth.TRUE
+    assert policy_statuses(now)[WEB].conditions[0].status is ConditionStatus.TRUE
     loaded = store.apply(seen(ROMANA_POLICIES, policy(4, BAD, generation=1, uid="another")))
     assert loaded is not None and store.invalid == {WEB} and not loaded.kept
     now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)

@@ -9,13 +9,13 @@ from typing import TypeVar
 from romana_ovs.controller.duties import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
 from romana_ovs.controller.registry import TROUBLE_SECONDS
 from romana_ovs.kube.api.desired import (
-    AllRefused,
-    AllStatuses,
     PolicyStatus,
-    SomeRefused,
-    SomeStatuses,
+    ReplaceStatuses,
+    ReplaceWarnings,
     Status,
     TenantStatus,
+    UpdateStatuses,
+    UpdateWarnings,
 )
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
 from romana_ovs.kube.decode.objects import ObjectId
@@ -56,9 +56,9 @@ def statuses(process: ControllerProcess) -> dict[ObjectId, Status]:
     """What is wanted in the end, of all that was told."""
     found: dict[ObjectId, Status] = {}
     for message in process.told:
-        if isinstance(message, AllStatuses):
+        if isinstance(message, ReplaceStatuses):
             found = dict(message.statuses)
-        elif isinstance(message, SomeStatuses):
+        elif isinstance(message, UpdateStatuses):
             found |= {key: status for key, status in message.changed.items() if status is not None}
             found = {key: status for key, status in found.items() if key not in message.changed or message.changed[key]}
     return found
@@ -121,7 +121,7 @@ def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
     node.start()
     server.trouble = "NodeReport n1 cannot be written: 403"
     node.look()
-    node.carry()
+    node.execute()
     node.look()
     assert [str(problem) for problem in node.duties.problems] == [f"NodeReport: {server.trouble}"]
     server.trouble = ""
@@ -191,14 +191,14 @@ def test_statuses_are_told_by_who_leads_and_only_differences_of_them() -> None:
     node.lead()
     node.settle()
     node.wait(QUIET)
-    assert len(told(node, AllStatuses)) == len(told(node, AllRefused)) == 1
+    assert len(told(node, ReplaceStatuses)) == len(told(node, ReplaceWarnings)) == 1
     assert reason(node) == "Programmed" and reason(node, "Invalid") == "Valid"
     node.told.clear()
     node.wait(QUIET)
     assert node.told == []
     put_policy(server, "q", source="a")
     node.settle()
-    [some] = told(node, SomeStatuses)
+    [some] = told(node, UpdateStatuses)
     assert [str(key) for key in some.changed] == ["RomanaNetworkPolicy shop/q"]
 
 
@@ -215,7 +215,7 @@ def test_a_new_process_is_told_everything_again() -> None:
     node.lead()
     node.settle()
     node.wait(QUIET)
-    assert len(told(node, AllStatuses)) == len(told(node, AllRefused)) == 1
+    assert len(told(node, ReplaceStatuses)) == len(told(node, ReplaceWarnings)) == 1
     assert statuses(node) == before and before.keys() == {P, SHOP}
 
 
@@ -230,7 +230,7 @@ def test_statuses_keep_to_a_pace() -> None:
     assert len(node.told) == 1
     assert len([timer for timer in node.timers if timer.kind == "look"]) <= 2
     node.wait(STATUS_SECONDS)
-    assert len(told(node, SomeStatuses)) == 2
+    assert len(told(node, UpdateStatuses)) == 2
     node.wait(QUIET)
     assert {key.name for key in statuses(node)} >= {f"p{number}" for number in range(20)}
 
@@ -243,13 +243,13 @@ def test_what_is_refused_is_told_and_taken_back() -> None:
     server.put(POLICIES, "k", namespace="shop", spec=bad)
     node.settle()
     key = ObjectId("NetworkPolicy", "shop", "k")
-    [some] = told(node, SomeRefused)
+    [some] = told(node, UpdateWarnings)
     refused = some.changed[key]
     assert refused is not None and refused.reason == "Invalid" and "10.0.0.0/33" in refused.note
     server.remove(POLICIES, "k", "shop")
     node.settle()
     node.wait(QUIET)
-    assert told(node, SomeRefused)[-1].changed == {key: None}
+    assert told(node, UpdateWarnings)[-1].changed == {key: None}
 
 
 def test_what_could_not_be_given_is_told_of_the_object() -> None:
@@ -258,7 +258,7 @@ def test_what_could_not_be_given_is_told_of_the_object() -> None:
     node.wait(QUIET)
     node.unplaced = (Problem("no address is left", kind="Pod", name="shop/a"),)
     node.look()
-    [some] = told(node, SomeRefused)
+    [some] = told(node, UpdateWarnings)
     [refused] = some.changed.values()
     assert refused is not None and refused.reason == "NoAddress"
 
@@ -289,7 +289,7 @@ def test_the_pods_of_a_tenant_are_counted_at_a_slower_pace_and_in_the_end() -> N
         put_pod(server, f"p{number}", "n1", ip=str(IPv4Address(first + number)))
         node.settle()
         node.wait(TENANT_SECONDS / 20)
-    counts = [message for message in told(node, SomeStatuses) if SHOP in message.changed]
+    counts = [message for message in told(node, UpdateStatuses) if SHOP in message.changed]
     assert len(counts) == 2
     node.wait(QUIET)
     status = statuses(node)[SHOP]

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 
 from romana_ovs.addressing.tenants import MOST_TIERS
 from romana_ovs.controller.duties import TENANT_SECONDS
-from romana_ovs.kube.api.desired import AllStatuses, SomeStatuses, TenantStatus
+from romana_ovs.kube.api.desired import ReplaceStatuses, TenantStatus, UpdateStatuses
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.objects import PodKey
@@ -73,8 +73,8 @@ def reasons(registry: ControllerProcess) -> dict[str, str]:
     """What is said of every tenant in the end: why it is ready, or not."""
     found: dict[ObjectId, str] = {}
     for message in registry.told:
-        if isinstance(message, AllStatuses | SomeStatuses):
-            changed = message.statuses if isinstance(message, AllStatuses) else message.changed
+        if isinstance(message, ReplaceStatuses | UpdateStatuses):
+            changed = message.statuses if isinstance(message, ReplaceStatuses) else message.changed
             found |= {key: one.conditions[0].reason for key, one in changed.items() if isinstance(one, TenantStatus)}
     return {key.name: reason for key, reason in found.items()}
 

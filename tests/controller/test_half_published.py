@@ -7,24 +7,24 @@ from typing import Any
 
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.engine.registry import Registry
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.kube.published import MARKER, allocation_object, class_set_object, marker_object
 from tests.engine.test_world import cluster, pod
 
 
-def told(value: dict[str, Any], version: int) -> Seen:
+def told(value: dict[str, Any], version: int) -> ObjectsObserved:
     kind, name = value["kind"], value["metadata"]["name"]
     resource = {"Allocation": ALLOCATIONS, "ClassSet": CLASS_SETS}[kind]
     raw = {**value, "metadata": {"name": name, "resourceVersion": str(version)}}
-    return Seen(str(resource), (Update(ObjectId(kind, "", name), uid=name, version=str(version), raw=raw),))
+    return ObjectsObserved(str(resource), (Update(ObjectId(kind, "", name), uid=name, version=str(version), raw=raw),))
 
 
 def listed() -> PublishedStore:
     numbers = PublishedStore()
     for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
-        numbers.apply([Began(str(resource)), Listed(str(resource))])
+        numbers.apply([ListStarted(str(resource)), ListCompleted(str(resource))])
     return numbers
 
 
@@ -45,7 +45,9 @@ def test_the_end_of_the_listing_is_one_even_when_a_registry_stopped_half_way() -
     published = Registry(at.settings, None, writer="r").update(at)
     numbers = PublishedStore()
     for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
-        numbers.apply([Began(str(resource))])
-    numbers.apply([told(allocation_object(published), 1), Listed(str(ALLOCATIONS)), Listed(str(NODE_REPORTS))])
+        numbers.apply([ListStarted(str(resource))])
+    numbers.apply(
+        [told(allocation_object(published), 1), ListCompleted(str(ALLOCATIONS)), ListCompleted(str(NODE_REPORTS))]
+    )
     assert MARKER not in numbers.objects.class_sets
-    assert numbers.apply([Listed(str(CLASS_SETS))])
+    assert numbers.apply([ListCompleted(str(CLASS_SETS))])

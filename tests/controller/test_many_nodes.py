@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from romana_ovs.controller.duties import STATUS_SECONDS
-from romana_ovs.kube.api.desired import AllStatuses, PolicyStatus, SomeStatuses, Truth
+from romana_ovs.kube.api.desired import ConditionStatus, PolicyStatus, ReplaceStatuses, UpdateStatuses
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES
 from romana_ovs.kube.decode.objects import ObjectId
 from tests.support.in_memory_server import ControllerProcess, MemoryServer, put_policy
@@ -16,12 +16,12 @@ def said(process: ControllerProcess) -> list[tuple[str, int]]:
     """What the status of the policy was to say, in order: how far it is, of which generation."""
     found = []
     for message in process.told:
-        changed = message.statuses if isinstance(message, AllStatuses) else {}
-        status = (message.changed if isinstance(message, SomeStatuses) else changed).get(P)
+        changed = message.statuses if isinstance(message, ReplaceStatuses) else {}
+        status = (message.changed if isinstance(message, UpdateStatuses) else changed).get(P)
         if isinstance(status, PolicyStatus):
             [programmed] = [one for one in status.conditions if one.type == "Programmed"]
             found.append((programmed.reason, status.version.generation))
-            assert (programmed.truth is Truth.TRUE) == (programmed.reason == "Programmed")
+            assert (programmed.status is ConditionStatus.TRUE) == (programmed.reason == "Programmed")
     return found
 
 

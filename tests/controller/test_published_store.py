@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from romana_ovs.controller.published_store import RESOURCES, PublishedStore
-from romana_ovs.kube.api.messages import Listed, Seen
+from romana_ovs.kube.api.messages import ListCompleted, ObjectsObserved
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.policy.published import Report
 from tests.support.in_memory_server import ControllerProcess, MemoryServer, server_with_pods
@@ -41,7 +41,7 @@ def test_what_was_published_is_read_with_its_reports() -> None:
     assert numbers.published is not None and numbers.published.hosts.keys() == {"n1", "n2"}
     assert numbers.reports.keys() == {"n1", "n2"}
     assert numbers.report_version("n1") == server.of(NODE_REPORTS, "n1")["metadata"]["resourceVersion"]
-    assert not numbers.apply([Listed(str(CLASS_SETS))])
+    assert not numbers.apply([ListCompleted(str(CLASS_SETS))])
 
 
 def test_a_damaged_allocation_leaves_in_force_what_was_read_before() -> None:
@@ -95,5 +95,5 @@ def listen(server: MemoryServer, numbers: PublishedStore) -> list[object]:
     process = replace(ControllerProcess(server))
     process.inbox.clear()
     server.watching = [process]
-    assert not numbers.apply([Seen(str(NODE_REPORTS))]), "nothing is no change"
+    assert not numbers.apply([ObjectsObserved(str(NODE_REPORTS))]), "nothing is no change"
     return process.inbox

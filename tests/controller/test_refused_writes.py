@@ -8,9 +8,9 @@ from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.kube.api.desired import Leadership
-from romana_ovs.kube.api.messages import Began, Listed
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
-from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from tests.engine.test_world import cluster, pod
 from tests.support.in_memory_server import ControllerProcess, put_pod, server_with_pods
@@ -35,11 +35,13 @@ class Rig:
             wake_later=lambda _: None,
             clock=lambda: self.now,
         )
-        self.duties.take([message for each in RESOURCES for message in (Began(str(each)), Listed(str(each)))])
+        self.duties.take(
+            [message for each in RESOURCES for message in (ListStarted(str(each)), ListCompleted(str(each)))]
+        )
 
     @property
-    def carries(self) -> list[Carry]:
-        return [message for message in self.told if isinstance(message, Carry)]
+    def carries(self) -> list[WriteRequest]:
+        return [message for message in self.told if isinstance(message, WriteRequest)]
 
     def round(self) -> None:
         self.duties.follow(self.at, ["node1"])
@@ -51,7 +53,7 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
     rig = Rig(registers=False)
     rig.round()
     (first,) = rig.carries
-    assert not rig.duties.take([Carried(first.number, "forbidden")])
+    assert not rig.duties.take([WriteResult(first.number, "forbidden")])
     assert [problem.reason for problem in rig.duties.problems] == ["forbidden"] and TROUBLE_SECONDS in rig.later
     rig.round()
     assert rig.carries == [first]
@@ -66,7 +68,7 @@ def test_refused_numbers_are_tried_again_after_a_pause() -> None:
     rig.duties.take([Leadership(leads=True, epoch=1, holder="me")])
     rig.round()
     (first,) = [carry for carry in rig.carries if carry.leading]
-    rig.duties.take([Carried(first.number, "forbidden")])
+    rig.duties.take([WriteResult(first.number, "forbidden")])
     rig.round()
     assert [carry for carry in rig.carries if carry.leading] == [first] and TROUBLE_SECONDS in rig.later
     rig.now += TROUBLE_SECONDS

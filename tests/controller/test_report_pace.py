@@ -10,9 +10,9 @@ from romana_ovs.controller.duties import REPORT_SECONDS, ApiReconciler
 from romana_ovs.controller.node_agents import NodeAgents, PendingAck
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.engine.node_agent import Acknowledgement
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.resources import NODE_REPORTS
-from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model import objects
@@ -42,17 +42,17 @@ class Node:
             clock=lambda: self.now,
         )
         for resource in RESOURCES:
-            self.duties.take([Began(str(resource)), Listed(str(resource))])
+            self.duties.take([ListStarted(str(resource)), ListCompleted(str(resource))])
         self.duties.follow(Cluster().with_object(objects.Node("n1")), {"n1"})
         self.duties.report()
 
     def _tell(self, message: object) -> None:
-        if isinstance(message, Carry):
+        if isinstance(message, WriteRequest):
             [write] = message.writes
             assert write.body is not None
             self.told.append(write.body["status"])
             update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
-            self.duties.take([Seen(str(NODE_REPORTS), (update,)), Carried(message.number)])
+            self.duties.take([ObjectsObserved(str(NODE_REPORTS), (update,)), WriteResult(message.number)])
 
     def on_programmed(self, acknowledged: int, policies: str) -> None:
         """The switch of n1 has something, and there is a look at what to tell."""

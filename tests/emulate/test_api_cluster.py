@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.kube.api.messages import Began, Health, Listed, Seen, Update
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.messages import Health, ListCompleted, ListStarted, ObjectsObserved, Update
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import ApiError, MissingError, SetupError, UnreachableError
@@ -40,7 +40,7 @@ class Told:
         self.first: dict[str, list[dict[str, Any]]] = {}
         told = self
 
-        class Follower:
+        class ListWatcher:
             def __init__(self, _: object, resource: Resource, __: Settings, send: Callable[[object], None]) -> None:
                 self.resource, self.send = resource, send
 
@@ -49,25 +49,25 @@ class Told:
                 for message in told.listing(self.resource):
                     self.send(message)
 
-        monkeypatch.setattr(api_cluster, "Follower", Follower)
+        monkeypatch.setattr(api_cluster, "ListWatcher", ListWatcher)
 
     def listing(self, resource: Resource) -> list[object]:
         name = str(resource)
         if name not in self.first:
             return [Health(name, f"{name} are not told")]
         updates = tuple(update(resource, one) for one in self.first[name])
-        return [Began(name), Seen(name, updates), Listed(name)]
+        return [ListStarted(name), ObjectsObserved(name, updates), ListCompleted(name)]
 
     def say(self, resource: Resource, value: dict[str, Any], *, there: bool = True) -> None:
         """A change of an object; of pods both who decode them and who do not hear of it."""
         for one, send in self.followed.items():
             if str(one) == str(resource):
                 found = update(one, value)
-                send(Seen(str(one), (found if there else Update(found.id, there=False),)))
+                send(ObjectsObserved(str(one), (found if there else Update(found.id, exists=False),)))
 
 
 def update(resource: Resource, value: dict[str, Any]) -> Update:
-    head = head_of(value, resource)
+    head = object_meta(value, resource)
     assert head is not None
     return decoder(resource, Settings())(value, head)
 

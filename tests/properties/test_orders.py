@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from itertools import permutations
 
 from romana_ovs.engine import World, offline_facts
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.model.cluster import Cluster
@@ -29,9 +29,11 @@ def told(resource: Resource, name: str, version: int = 1, *, there: bool = True,
     if resource in (PODS, POLICIES, ROMANA_POLICIES):
         metadata["namespace"] = "shop"
     value = {"metadata": metadata, **parts}
-    head = head_of(value, resource)
+    head = object_meta(value, resource)
     assert head is not None
-    update = decoder(resource, SETTINGS)(value, head) if there else Update(head.id, head.uid, head.version, there=False)
+    update = (
+        decoder(resource, SETTINGS)(value, head) if there else Update(head.id, head.uid, head.version, exists=False)
+    )
     return resource, update
 
 
@@ -80,14 +82,14 @@ def followed(changes: Iterable[Told]) -> tuple[Cluster, dict[str, frozenset[Flow
         message
         for resource in CLUSTER
         for message in (
-            Began(str(resource)),
-            Seen(str(resource), tuple(update for each, update in BEFORE if each is resource)),
-            Listed(str(resource)),
+            ListStarted(str(resource)),
+            ObjectsObserved(str(resource), tuple(update for each, update in BEFORE if each is resource)),
+            ListCompleted(str(resource)),
         )
     ]
     loaded = store.apply(*listings)
     assert loaded is not None
-    for messages in ((), *((Seen(str(resource), (update,)),) for resource, update in changes)):
+    for messages in ((), *((ObjectsObserved(str(resource), (update,)),) for resource, update in changes)):
         loaded = store.apply(*messages) or loaded
         world.update(loaded.cluster)
         while world.pending:

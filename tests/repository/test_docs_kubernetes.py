@@ -29,7 +29,9 @@ def test_every_manifest_is_in_the_table() -> None:
 
 def test_every_reason_is_explained() -> None:
     source = Path(conditions.__file__).read_text(encoding="utf-8")
-    said = set(re.findall(r'Condition\(\w+, Truth\.\w+, "(\w+)"', source)) | set(re.findall(r'"(No\w+)"', source))
+    said = set(re.findall(r'Condition\(\w+, ConditionStatus\.\w+, "(\w+)"', source)) | set(
+        re.findall(r'"(No\w+)"', source)
+    )
     said |= {standing.value for standing in Validity} | {progress.value for progress in conditions._Progress}
     assert said >= {"LastValidKept", "Allocated", "NoNumber", "SwitchFailed"}
     assert {reason for reason in said if f"`{reason}`" not in TEXT} == set()

@@ -13,11 +13,11 @@ from typing import Any
 from romana_ovs.controller.duties import ApiReconciler
 from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
-from romana_ovs.kube.api.desired import Lead, Leadership
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.desired import JoinElection, Leadership
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, TENANTS, Resource
-from romana_ovs.kube.api.write_executor import Carried, Carry
+from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -69,9 +69,11 @@ class MemoryServer:
     def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
         """Delete an object."""
         gone = self._objects[str(resource)].pop((namespace, name))
-        head = head_of(gone, resource)
+        head = object_meta(gone, resource)
         assert head is not None
-        self._tell(Seen(str(resource), (Update(head.id, head.uid, str(next(self._versions)), there=False),)))
+        self._tell(
+            ObjectsObserved(str(resource), (Update(head.id, head.uid, str(next(self._versions)), exists=False),))
+        )
 
     def of(self, resource: Resource, name: str) -> dict[str, Any]:
         """A copy of an object of the cluster's scope."""
@@ -87,25 +89,25 @@ class MemoryServer:
             message
             for resource in EVERYTHING
             for message in (
-                Began(str(resource)),
-                Seen(
+                ListStarted(str(resource)),
+                ObjectsObserved(
                     str(resource), tuple(self._update(resource, one) for one in self._objects[str(resource)].values())
                 ),
-                Listed(str(resource)),
+                ListCompleted(str(resource)),
             )
         ]
 
-    def carry(self, job: Carry, *, leads: bool) -> Carried:
+    def execute(self, job: WriteRequest, *, leads: bool) -> WriteResult:
         """Do what the Kubernetes process does with a job."""
         self.jobs += 1
         if job.leading and not leads:
-            return Carried(job.number, "another process leads")
+            return WriteResult(job.number, "another process leads")
         if self.trouble:
-            return Carried(job.number, self.trouble)
+            return WriteResult(job.number, self.trouble)
         for write in job.writes:
             if not self._write(write):
-                return Carried(job.number, late=True)
-        return Carried(job.number)
+                return WriteResult(job.number, conflict=True)
+        return WriteResult(job.number)
 
     def _write(self, write: Write) -> bool:
         """Whether the write was accepted."""
@@ -129,10 +131,10 @@ class MemoryServer:
     def _store(self, resource: Resource, key: Key, value: dict[str, Any]) -> None:
         value["metadata"] = {**value["metadata"], "resourceVersion": str(next(self._versions))}
         self._objects[str(resource)][key] = value
-        self._tell(Seen(str(resource), (self._update(resource, value),)))
+        self._tell(ObjectsObserved(str(resource), (self._update(resource, value),)))
 
     def _update(self, resource: Resource, value: dict[str, Any]) -> Update:
-        head = head_of(value, resource)
+        head = object_meta(value, resource)
         assert head is not None
         return decoder(resource, self.settings)(copy.deepcopy(value), head)
 
@@ -164,7 +166,7 @@ class ControllerProcess:
     due: bool = False
     unplaced: tuple[Problem, ...] = ()
     inbox: list[object] = field(default_factory=list)
-    asked: list[Carry] = field(default_factory=list)
+    asked: list[WriteRequest] = field(default_factory=list)
     told: list[Any] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
 
@@ -197,9 +199,9 @@ class ControllerProcess:
         self.inbox.append(Leadership(leads, int(leads), ""))
 
     def _tell(self, message: object) -> None:
-        if isinstance(message, Carry):
+        if isinstance(message, WriteRequest):
             self.asked.append(message)
-        elif not isinstance(message, Lead):
+        elif not isinstance(message, JoinElection):
             self.told.append(message)
 
     def wait(self, seconds: float) -> None:
@@ -239,9 +241,9 @@ class ControllerProcess:
         if not self.parts.pending:
             self.duties.programmed()
 
-    def carry(self) -> None:
+    def execute(self) -> None:
         """Have the oldest job done that is asked for."""
-        answer = self.server.carry(self.asked.pop(0), leads=self.leads)
+        answer = self.server.execute(self.asked.pop(0), leads=self.leads)
         self.inbox.append(answer)
 
     def settle(self) -> None:
@@ -251,7 +253,7 @@ class ControllerProcess:
             if not (self.asked or self.inbox or self.due):
                 return
             if self.asked:
-                self.carry()
+                self.execute()
         raise AssertionError(f"it does not settle: {self.asked}, {self.inbox}")
 
 

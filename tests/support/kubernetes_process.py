@@ -24,7 +24,7 @@ class KubeProcess:
         self.process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.said: list[Any] = []
         self._reader = FrameReader()
-        self._heard = heard
+        self._last_data = heard
 
     def send(self, *messages: object) -> None:
         assert self.process.stdin is not None
@@ -51,7 +51,7 @@ class KubeProcess:
             came = self._reader.feed(data)
             self.said += came
             for message in came:
-                self._heard(message)
+                self._last_data(message)
             yield from came
 
 

@@ -31,8 +31,8 @@ from urllib3.exceptions import HTTPError
 from romana_ovs.controller.status_reporter import digest
 from romana_ovs.engine import World
 from romana_ovs.engine.node_agent import NodeAgent
-from romana_ovs.kube.api.messages import Began, Listed, Seen
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import published_from_json
@@ -197,9 +197,9 @@ class SplitCluster:
         store, found = ClusterCache(Settings()), None
         for resource in CLUSTER:
             decode, name = decoder(resource, Settings()), str(resource)
-            heads = [(item, head_of(item, resource)) for item in self.admin.get(resource.path)["items"]]
+            heads = [(item, object_meta(item, resource)) for item in self.admin.get(resource.path)["items"]]
             updates = tuple(decode(item, head) for item, head in heads if head is not None)
-            for message in (Began(name), Seen(name, updates), Listed(name)):
+            for message in (ListStarted(name), ObjectsObserved(name, updates), ListCompleted(name)):
                 found = store.apply(message) or found
         assert found is not None
         return found, digest(store.policies)

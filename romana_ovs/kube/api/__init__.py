@@ -1,1 +1,1 @@
-"""Talks to a Kubernetes API server, in a process of its own: with threads, without eventlet."""
+"""Talks to a Kubernetes API server, in a separate process with threads and without eventlet."""

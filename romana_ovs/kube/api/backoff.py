@@ -1,4 +1,4 @@
-"""How long to wait after a failure: longer each time, up to a limit; not all clients alike; not less than asked."""
+"""Computes exponential back-off with jitter, which respects Retry-After."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 FIRST_SECONDS = 1.0
 MOST_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
-"""Longest wait that a Retry-After is obeyed for: a server that asks for hours has not met a controller."""
+"""Upper bound on Retry-After; a longer value is treated as a misconfiguration."""
 _SPREAD = 0.5
-"""Share of every wait that chance may add, so that what failed together does not come back together."""
+"""Share of every wait that is random, so that clients that failed together do not retry together."""
 
 
 class Backoff:
-    """The waits of one client. `random` gives fractions from 0 (included) to 1."""
+    """The back-off of one client. `random` returns fractions from 0 (included) to 1."""
 
     def __init__(
         self, random: Callable[[], float], *, first: float = FIRST_SECONDS, most: float = MOST_SECONDS
@@ -22,18 +22,18 @@ class Backoff:
         self._first = first
         self._most = most
         self.failures = 0
-        """How many there were since the last success."""
+        """Failures since the last success."""
 
     def succeeded(self) -> None:
-        """The next failure is the first."""
+        """Reset after a success."""
         self.failures = 0
 
     def failed(self, retry_after: float | None = None) -> float:
-        """Seconds to wait after this failure; `retry_after` is what the server asked for."""
-        # Far beyond the limit the power would be no number any more.
+        """Seconds to wait after this failure; `retry_after` is from the server."""
+        # Bounded, because a larger power would overflow.
         wait = min(self._most, self._first * 2.0 ** min(self.failures, 30))
         self.failures += 1
-        # Between half of it and all of it, so that a fleet spreads; above what is asked, for the same reason.
+        # Between half and all of it, and never below Retry-After, so that many clients spread.
         wait *= 1 - _SPREAD * self._random()
         if retry_after is not None:
             asked = min(max(retry_after, 0.0), PATIENCE_SECONDS)

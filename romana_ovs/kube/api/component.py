@@ -1,4 +1,4 @@
-"""What the parts of the Kubernetes process have in common: what each is given, and what each can do."""
+"""Defines the interface of the components of the Kubernetes process, and what they are given."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.lease import Fence
+from romana_ovs.kube.api.lease import LeadershipGuard
 from romana_ovs.kube.api.messages import Start
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a part has to work with. `send` takes any message for the controller, from any thread.
+class Context:
+    """What components are given. `send` sends a message to the controller, from any thread.
 
-    `fence` says whether we lead: Writers keeps it, and whoever writes what only the leader may write asks it.
+    `guard` knows whether this process leads. LeaderTasks sets it; it is checked before every write of the leader.
     """
 
     api: Api
     start: Start
     send: Callable[[object], None]
-    fence: Fence = field(default_factory=Fence)
+    guard: LeadershipGuard = field(default_factory=LeadershipGuard)
 
 
-class Part(Protocol):
-    """One job of the process. `wants` are the kinds of messages that are for it."""
+class Component(Protocol):
+    """One task of the process. `handles` are the types of its messages."""
 
-    wants: tuple[type, ...]
+    handles: tuple[type, ...]
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start; returns at once."""
 
-    def take(self, message: object) -> None:
-        """A message from the controller, of a kind that it wants; returns at once."""
+    def handle(self, message: object) -> None:
+        """Handle a message from the controller of one of these types; returns at once."""
 
-    def end(self) -> None:
-        """Nobody asks any more: come to an orderly end, within a few seconds."""
+    def stop(self) -> None:
+        """Stop in an orderly way, within a few seconds."""

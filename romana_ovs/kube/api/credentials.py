@@ -1,8 +1,8 @@
-"""Where the API server is and who we are, by a kubeconfig file or by the account of the pod that we run in.
+"""Reads the address of the API server and credentials, from a kubeconfig file or a pod's service account.
 
 Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/; the reading itself,
-exec plugins included, is the `kubernetes` package's. What it reads once and keeps (token files, certificates) we
-read again whenever one of the files is another.
+including exec plugins, is done by the `kubernetes` package. It keeps what it has read (token files, certificates), so
+it is called again whenever one of the files has changed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import CredentialsError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds its own account (kubernetes.io: Accessing the Kubernetes API from a Pod)."""
+"""The files of a pod's service account (kubernetes.io: Accessing the Kubernetes API from a Pod)."""
 _FILES = ("tokenFile", "client-certificate", "client-key", "certificate-authority")
 
 Stamp = tuple[object, ...]
-"""What changes when the content of any of some files does."""
+"""Changes when the content of one of some files changes."""
 
 
 class Access:
-    """One reading of an ApiSource: `server` is a URL, `tls` None for plain HTTP, `proxy` a URL or empty.
+    """The credentials of an ApiSource: `server` is a URL, `tls` None for plain HTTP, `proxy` a URL or empty.
 
-    `name` is the name that the server's certificate must be for, where it is not the URL's.
+    `name` is the expected name in the server's certificate, where it differs from the URL.
     """
 
     def __init__(self, configuration: Any, files: tuple[Path, ...], stamp: Stamp) -> None:
@@ -45,11 +45,11 @@ class Access:
 
     @property
     def outdated(self) -> bool:
-        """Whether any file that it was read from is another now."""
+        """Whether one of the files has changed since."""
         return _stamp(self._files) != self._stamp
 
     def authorization(self) -> str:
-        """The Authorization header, empty for none; one that has expired is got anew. Raises CredentialsError."""
+        """The Authorization header, empty for none; renewed when it has expired. Raises CredentialsError."""
         from kubernetes.config import ConfigException
 
         try:
@@ -58,12 +58,12 @@ class Access:
         except (ConfigException, OSError, ValueError, KeyError) as error:
             raise CredentialsError(_reason(error)) from error
         if not header.isascii() or not header.isprintable():
-            raise CredentialsError("the token holds characters that no token has")
+            raise CredentialsError("the token has invalid characters")
         return header
 
 
 def read_access(source: ApiSource) -> Access:
-    """What `source` says now. Raises CredentialsError."""
+    """The present credentials of `source`. Raises CredentialsError."""
     from kubernetes import config
     from kubernetes.client import Configuration
 
@@ -72,7 +72,7 @@ def read_access(source: ApiSource) -> Access:
     stamp = _stamp(files)
     configuration = Configuration()
     try:
-        # Certificates that stand in the kubeconfig itself have to pass through files; they must not stay.
+        # Certificates within the kubeconfig have to pass through temporary files.
         with tempfile.TemporaryDirectory(prefix="romana-ovs-") as folder:
             if source.kubeconfig:
                 config.load_kube_config(
@@ -86,7 +86,7 @@ def read_access(source: ApiSource) -> Access:
                 config.load_incluster_config(client_configuration=configuration)
             return Access(configuration, files, stamp)
     except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        # What the package raises for text that is not formed like a kubeconfig.
+        # The package raises these for text that is no kubeconfig.
         raise CredentialsError(f"{source}: is no kubeconfig ({_reason(error)})") from error
     except (config.ConfigException, OSError, ValueError) as error:
         raise CredentialsError(f"{source}: {_reason(error)}") from error
@@ -97,7 +97,7 @@ def _stamp(files: tuple[Path, ...]) -> Stamp:
 
 
 def _check_files(source: ApiSource) -> None:
-    """Raise CredentialsError for a kubeconfig that cannot be read: the package passes over it in silence."""
+    """Raise CredentialsError for a kubeconfig that cannot be read; the package would ignore it."""
     for name in filter(None, source.kubeconfig.split(os.pathsep)):
         try:
             Path(name).expanduser().read_bytes()
@@ -106,7 +106,7 @@ def _check_files(source: ApiSource) -> None:
 
 
 def _files(source: ApiSource) -> Iterator[Path]:
-    """The files that `source` consists of."""
+    """The files of `source`."""
     if not source.kubeconfig:
         yield from (ACCOUNT / "token", ACCOUNT / "ca.crt")
         return
@@ -117,7 +117,7 @@ def _files(source: ApiSource) -> Iterator[Path]:
 
 
 def _named_in(path: Path) -> Iterator[Path]:
-    """The files that a kubeconfig refers to; relative ones are beside it."""
+    """The files that a kubeconfig refers to, relative to its own folder."""
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
@@ -129,7 +129,7 @@ def _named_in(path: Path) -> Iterator[Path]:
 
 
 def _inner(content: object, kind: str, name: str) -> Iterator[dict[str, object]]:
-    """What stands in `name` of every entry of the list `kind`."""
+    """The field `name` of every entry of the list `kind`."""
     entries = content.get(kind) if isinstance(content, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         fields = entry.get(name) if isinstance(entry, dict) else None

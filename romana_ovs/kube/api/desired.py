@@ -1,6 +1,6 @@
-"""What the controller and the process that talks to the API server tell each other about writing.
+"""Defines the messages about leadership, and about the statuses and Events that the controller wants.
 
-Everything here is pickled: mappings must be plain dicts.
+All of them are pickled: mappings must be plain dicts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from enum import Enum
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.decode.objects import ObjectId, Version
 
-SENTENCE = 1000
-"""Characters of a message. An Event takes 1,024 bytes (kubernetes/pkg/apis/core/validation/events.go)."""
+MAX_MESSAGE = 1000
+"""Characters of a message; an Event's note may have 1,024 bytes (kubernetes/pkg/apis/core/validation/events.go)."""
 
 
-class Truth(Enum):
+class ConditionStatus(Enum):
     """The status of a condition (metav1.ConditionStatus)."""
 
     TRUE = "True"
@@ -27,17 +27,17 @@ class Truth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A metav1.Condition without its times: `reason` is one CamelCase word, `message` a sentence for people."""
+    """A metav1.Condition without its times: `reason` is one CamelCase word, `message` is for people."""
 
     type: str
-    truth: Truth
+    status: ConditionStatus
     reason: str
     message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyStatus:
-    """What the status of a policy should say about this version of it."""
+    """The desired status of this version of a policy."""
 
     version: Version
     conditions: tuple[Condition, ...]
@@ -45,7 +45,7 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True)
 class TierStatus:
-    """One tier of a tenant: the number of its segment, its ranges (CIDRs), how many pods have addresses in it."""
+    """One tier of a tenant: its segment number, its ranges (CIDRs), and the number of pods with addresses."""
 
     name: str
     segment: int
@@ -55,9 +55,9 @@ class TierStatus:
 
 @dataclass(frozen=True, slots=True)
 class TenantStatus:
-    """What the status of a Tenant should say; without `version` there is no such object, and it is to be made.
+    """The desired status of a Tenant; without `version` the object does not exist and is created.
 
-    `tenant` is the tenant's true name. `pods` counts those that have addresses.
+    `tenant` is the name of the tenant, which may differ from that of the object. `pods` counts those with addresses.
     """
 
     tenant: str
@@ -72,23 +72,23 @@ Status = PolicyStatus | TenantStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """An object that is not acted on as it stands: `reason` is one CamelCase word, `note` the sentences why."""
+class ObjectWarning:
+    """A desired Event on an object that cannot be used as it is: `reason` is one CamelCase word, `note` explains it."""
 
     version: Version
     reason: str
     note: str
 
 
-# The controller to its process.
+# From the controller to the process.
 
 
 @dataclass(frozen=True, slots=True)
-class Lead:
-    """Take part in the election for the Lease `namespace`/`name`, as `me`; write nothing before it is won.
+class JoinElection:
+    """Asks to take part in the election for the Lease `namespace`/`name`, as `me`.
 
-    `me` is a name of the controller that nobody else has, the same for every Kubernetes process that it starts: one
-    that follows another, which has ended, goes on as the leader that the other was.
+    `me` is a unique name of the controller, the same for every Kubernetes process that it starts: a restarted process
+    continues the leadership of the one before.
     """
 
     me: str
@@ -98,41 +98,41 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class AllStatuses:
-    """All statuses that are wanted from now on."""
+class ReplaceStatuses:
+    """Replaces all desired statuses."""
 
     statuses: Mapping[ObjectId, Status]
 
 
 @dataclass(frozen=True, slots=True)
-class SomeStatuses:
-    """Statuses that are wanted otherwise than before; None: not any more."""
+class UpdateStatuses:
+    """Changes some desired statuses; None removes one."""
 
     changed: Mapping[ObjectId, Status | None]
 
 
 @dataclass(frozen=True, slots=True)
-class AllRefused:
-    """All objects that are refused now."""
+class ReplaceWarnings:
+    """Replaces all desired warnings."""
 
-    objects: Mapping[ObjectId, Refused]
+    objects: Mapping[ObjectId, ObjectWarning]
 
 
 @dataclass(frozen=True, slots=True)
-class SomeRefused:
-    """Objects that are refused otherwise than before; None: not any more."""
+class UpdateWarnings:
+    """Changes some desired warnings; None removes one."""
 
-    changed: Mapping[ObjectId, Refused | None]
+    changed: Mapping[ObjectId, ObjectWarning | None]
 
 
-# The process to the controller.
+# From the process to the controller.
 
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Whether this process leads, under which epoch (0 when it does not), and whom the lease names.
+    """Whether this process leads, with which epoch (0 when it does not), and who holds the lease.
 
-    `ended` is the last word: the process has resigned.
+    `ended`: the process has left the election; no further message follows.
     """
 
     leads: bool
@@ -141,7 +141,7 @@ class Leadership:
     ended: bool = False
 
 
-def sentence(text: str, limit: int = SENTENCE) -> str:
-    """`text` on one line of plain ASCII of at most `limit` characters: whatever it repeats is escaped as in JSON."""
+def single_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """`text` as one line of printable ASCII of at most `limit` characters, escaped as in JSON."""
     line = json.dumps(text)[1:-1].replace('\\"', '"').replace("\\\\", "\\").replace("\x7f", "\\u007f")
     return line if len(line) <= limit else line[: limit - 3] + "..."

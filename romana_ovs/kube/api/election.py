@@ -1,14 +1,14 @@
-"""Leadership by a Lease as a state machine: no clock, no I/O, no chance; `now` and the answers are arguments.
+"""Decides about leadership by a Lease, as a state machine. Pure; time, randomness and responses are arguments.
 
-Why two never write at once. A holder counts from the moment *before* it sent the renewal that succeeded. Everyone
-else counts from the moment *after* the answer that first showed this renewal, and takes the lease only when it has
-stood still for its whole duration since. The second moment is the later one, so a holder that stops `renew` seconds
-after its own has stopped before anyone else begins, whatever was lost, late or doubled in between. Nobody reads the
-times in the record, so wall clocks may say what they like. A request that comes late takes nothing away: it names the
-version of the record that it changes. What is left, a write that was checked, then delayed, and sent after all, is
-refused by the version of the object that it is for: see `Mandate`.
+Why two leaders never write at once. A holder counts from the moment *before* it sent the renewal that succeeded. Every
+other candidate counts from the moment *after* the response that first showed this renewal, and takes the lease only
+when it has not changed for its whole duration since. The second moment is the later one, so a holder that stops `renew`
+seconds after its own moment has stopped before any other begins, whatever was lost, delayed or doubled in between. The
+times in the record are not read, so wrong wall clocks do no harm. A delayed request does no harm, because it has the
+version of the record that it changes. A write that was checked, then delayed, and sent after all is refused by the
+version of its object: see `LeadershipTerm`.
 
-Meaning and names follow client-go's leaderelection; its choices differ where they compare moments otherwise.
+Semantics and names follow client-go's leaderelection, except for the moments that are compared.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ from enum import Enum
 from romana_ovs.model.errors import InputError, PipelineError
 
 JITTER = 0.2
-"""Largest share by which a pause is longer than asked for, so that electors do not stay in step."""
+"""Largest random share that is added to a pause, so that candidates do not stay in step."""
 LONGEST_PAUSE = 30.0
-"""Seconds that a server's Retry-After may put off the next look."""
+"""Seconds that a Retry-After may delay the next request."""
 _NEVER = -math.inf
 
 
 class State(Enum):
-    """How far leadership is."""
+    """The state of a candidate."""
 
     LOOKING = "looking"
-    """What the lease says now is not known."""
+    """The present lease is unknown."""
     WAITING = "waiting"
-    """It is somebody else's."""
+    """Another candidate holds the lease."""
     CLAIMING = "claiming"
-    """It is free, or ours from a claim that we heard no more of: to be written."""
+    """The lease is free, or ours by a claim without a response: to be written."""
     LEADING = "leading"
-    """It is ours."""
+    """We hold the lease."""
     UNSURE = "unsure"
-    """It is ours, but the last renewal got no answer: to be read before the next one."""
+    """We hold the lease, but the last renewal got no response: to be read before the next one."""
     RELEASING = "releasing"
-    """It is ours, and about to be given back."""
+    """We hold the lease, and are about to release it."""
     ENDED = "ended"
 
 
 class Event(Enum):
-    """What happens."""
+    """An event in the election."""
 
     FREE = "free"
-    """An answer shows that nobody holds it, or that its holder has not renewed it in time."""
+    """Nobody holds the lease, or its holder has not renewed it in time."""
     OURS = "ours"
     THEIRS = "theirs"
     WON = "won"
-    """What we wrote is what it says."""
+    """Our write succeeded."""
     CONFLICT = "conflict"
-    """Somebody has written it since we read it."""
+    """Another candidate has written it since we read it."""
     FAILED = "failed"
-    """No answer, or one that decides nothing: what we wrote may be there or not."""
+    """No response, or one that decides nothing: our write may have succeeded or not."""
     EXPIRED = "expired"
-    """Our own count has run out."""
+    """Our term has run out."""
     STOP = "stop"
 
 
@@ -103,7 +103,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 }
 
 HOLDING = frozenset({State.LEADING, State.UNSURE})
-"""The states in which the lease is ours as far as we know."""
+"""The states in which we hold the lease as far as we know."""
 WRITING = frozenset({State.CLAIMING, State.LEADING, State.RELEASING})
 """The states in which the next request writes; in the others it reads."""
 
@@ -112,16 +112,16 @@ def after(state: State, event: Event) -> State:
     """The state after `event`. Raises PipelineError when `event` cannot happen in `state`."""
     following = TRANSITIONS[state].get(event)
     if following is None:
-        raise PipelineError(f"an election that is {state.value} cannot meet {event.value}")
+        raise PipelineError(f"event {event.value} is impossible in election state {state.value}")
     return following
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. The lease lasts for `lease` since its last renewal, `renew` is when its holder gives up by itself.
+    """Seconds. The lease lasts for `lease` since its last renewal; after `renew` its holder stops by itself.
 
-    `retry` is the pause between two requests, `request` the longest that one may take. What is left between `renew`
-    and `lease` is for writes that were begun just before the end. Raises InputError when they do not fit.
+    `retry` is the pause between two requests, `request` the deadline of one. The time from `renew` to `lease` is for
+    writes that were begun just before the end. Raises InputError when they are inconsistent.
     """
 
     lease: float = 15.0
@@ -138,16 +138,16 @@ class Timing:
 
     @property
     def grace(self) -> float:
-        """The longest that a write may take which a holder begins at the last moment."""
+        """How long a write may take that a holder begins at the last moment."""
         return self.lease - self.renew
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a Lease says: `holder` is empty when nobody's, `transitions` counts its changes of hands.
+    """The content of a Lease: `holder` is empty when nobody holds it, `transitions` counts changes of the holder.
 
-    `seconds` is how long its holder may take between renewals. `version` is its resourceVersion; empty when it is
-    yet to be created.
+    `seconds` is the time that its holder may take between renewals. `version` is its resourceVersion; empty when it
+    has to be created.
     """
 
     holder: str = ""
@@ -158,7 +158,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A request: what does the lease say? `deadline` is in seconds."""
+    """A request to read the lease. `deadline` is in seconds."""
 
     sent: float
     deadline: float
@@ -166,7 +166,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A request: make the lease say `record`, if it is still at `record.version` (empty: create it)."""
+    """A request to write `record`, if the lease still has `record.version` (empty: create it)."""
 
     sent: float
     deadline: float
@@ -177,12 +177,11 @@ Ask = Read | Write
 
 
 @dataclass(frozen=True, slots=True)
-class Mandate:
-    """The right to write what only the leader writes, until `until`; `epoch` grows with every change of hands.
+class LeadershipTerm:
+    """The right to do writes of the leader until `until`; `epoch` grows with every change of the holder.
 
-    What is published is written with the resourceVersion that its writer has read, and who comes to power writes the
-    Allocation first: so a write that an earlier leader sends late, having been stopped between check and sending,
-    meets another version and is refused.
+    Published objects are written with the resourceVersion that was read, and a new leader writes the Allocation first.
+    So a delayed write of an earlier leader has an outdated version and is refused.
     """
 
     epoch: int
@@ -195,9 +194,9 @@ class Mandate:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """Where we (`me`) stand. `since` is when `record` was first seen as it is, None when no lease was seen then.
+    """The state of candidate `me`. `since` is when the present `record` (None: no lease) was first read.
 
-    `until` is when our count runs out, `due` when the next request is to be made.
+    `until` is when our term runs out, `due` when the next request is due.
     """
 
     me: str
@@ -208,23 +207,23 @@ class Election:
     until: float = _NEVER
     due: float = _NEVER
     gone: Record | None = None
-    """The last record of a lease that somebody deleted: its holder may not know yet."""
+    """The last record of a lease that was deleted; its holder may not know that yet."""
 
-    def mandate(self, now: float) -> Mandate | None:
-        """Our right to write as of `now`, None without."""
+    def term(self, now: float) -> LeadershipTerm | None:
+        """Our leadership term at `now`, if any."""
         if self.state not in HOLDING or now >= self.until or self.record is None:
             return None
-        return Mandate(self.record.transitions, self.until)
+        return LeadershipTerm(self.record.transitions, self.until)
 
     def wakes(self) -> float:
-        """When `ask` has to be called next, at the latest."""
+        """When `next_request` has to be called next."""
         return min(self.due, self.until) if self.state in HOLDING else self.due
 
 
-def ask(election: Election, now: float) -> tuple[Election, Ask | None]:
-    """What to ask the server now, None when it is not time yet (see `wakes`) or all is over."""
+def next_request(election: Election, now: float) -> tuple[Election, Ask | None]:
+    """The request that is due; None when none is due yet (see `wakes`), or at the end."""
     if election.state in HOLDING and now >= election.until:
-        election = _moved(election, Event.EXPIRED, due=now)
+        election = _transition(election, Event.EXPIRED, due=now)
     if election.state is State.ENDED or now < election.due:
         return election, None
     deadline = election.timing.request
@@ -235,50 +234,52 @@ def ask(election: Election, now: float) -> tuple[Election, Ask | None]:
     return election, Read(now, deadline)
 
 
-def saw(election: Election, record: Record | None, now: float, *, chance: float) -> Election:
-    """The answer to a Read: the lease says `record`, or there is none. `chance` is from 0 to 1, for jitter."""
-    election = _noted(election, record, now)
-    event = _meaning(election, now)
-    due = now if event in (Event.FREE, Event.OURS) else _later(election, now, chance)
-    return _moved(election, event, due=due)
+def on_read(election: Election, record: Record | None, now: float, *, chance: float) -> Election:
+    """A Read returned `record`, or no lease. `chance` is from 0 to 1, for jitter."""
+    election = _observe(election, record, now)
+    event = _event_of(election, now)
+    due = now if event in (Event.FREE, Event.OURS) else _next_try(election, now, chance)
+    return _transition(election, event, due=due)
 
 
-def wrote(election: Election, done: Write, record: Record, now: float, *, chance: float) -> Election:
-    """The answer to a Write: the lease now says `record`. Leadership counts from when it was sent."""
+def on_written(election: Election, done: Write, record: Record, now: float, *, chance: float) -> Election:
+    """A Write succeeded, and returned `record`. The term counts from when it was sent."""
     election = replace(election, record=record, since=now, gone=None)
-    moved = _moved(election, Event.WON, due=_later(election, now, chance))
+    moved = _transition(election, Event.WON, due=_next_try(election, now, chance))
     return replace(moved, until=done.sent + moved.timing.renew) if moved.state in HOLDING else moved
 
 
-def conflicted(election: Election, now: float, *, chance: float) -> Election:
-    """The answer to a Write: the lease was at another version, or there (or not there) against expectation."""
-    return _moved(election, Event.CONFLICT, due=now if election.state in HOLDING else _later(election, now, chance))
+def on_conflict(election: Election, now: float, *, chance: float) -> Election:
+    """A Write failed, because the lease had another version, existed already, or did not exist."""
+    return _transition(
+        election, Event.CONFLICT, due=now if election.state in HOLDING else _next_try(election, now, chance)
+    )
 
 
-def failed(election: Election, now: float, *, chance: float, patience: float | None = None) -> Election:
-    """No answer that decides anything; the server asked for `patience` seconds, if it said anything."""
-    due = _later(election, now, chance)
-    if patience is not None:
-        due = max(due, now + min(patience, LONGEST_PAUSE))
-    return _moved(election, Event.FAILED, due=due)
+def on_failed(election: Election, now: float, *, chance: float, retry_after: float | None = None) -> Election:
+    """A request failed otherwise; `retry_after` is from the server."""
+    due = _next_try(election, now, chance)
+    if retry_after is not None:
+        due = max(due, now + min(retry_after, LONGEST_PAUSE))
+    return _transition(election, Event.FAILED, due=due)
 
 
-def stopped(election: Election, now: float) -> Election:
-    """An orderly end: what is ours is given back at once. All writers must have stopped before."""
-    return election if election.state in (State.RELEASING, State.ENDED) else _moved(election, Event.STOP, due=now)
+def on_stop(election: Election, now: float) -> Election:
+    """Stop, and release the lease at once. All writes must have ended before."""
+    return election if election.state in (State.RELEASING, State.ENDED) else _transition(election, Event.STOP, due=now)
 
 
-def _moved(election: Election, event: Event, *, due: float) -> Election:
+def _transition(election: Election, event: Event, *, due: float) -> Election:
     state = after(election.state, event)
     return replace(election, state=state, due=due, until=election.until if state in HOLDING else _NEVER)
 
 
-def _later(election: Election, now: float, chance: float) -> float:
+def _next_try(election: Election, now: float, chance: float) -> float:
     return now + election.timing.retry * (1 + JITTER * chance)
 
 
-def _noted(election: Election, record: Record | None, now: float) -> Election:
-    """Take note of when the record became what it is. A version is only ever compared for being the same."""
+def _observe(election: Election, record: Record | None, now: float) -> Election:
+    """Record when the lease changed. Versions are only compared for equality."""
     if record is None:
         if election.record is None:
             return election
@@ -288,19 +289,19 @@ def _noted(election: Election, record: Record | None, now: float) -> Election:
     return replace(election, record=record, gone=None, since=now)
 
 
-def _meaning(election: Election, now: float) -> Event:
+def _event_of(election: Election, now: float) -> Event:
     record = election.record if election.record is not None else election.gone
     if record is None or not record.holder:
         return Event.FREE
     if record.holder == election.me:
         return Event.OURS if election.record is not None else Event.FREE
-    # Its holder counts by its own duration, which need not be ours.
+    # Its holder uses its own duration, which may differ from ours.
     still = record.seconds or election.timing.lease
     return Event.FREE if now - election.since >= still else Event.THEIRS
 
 
 def _next_record(election: Election) -> Record:
-    """What the lease is to say: ours, or nobody's when it is given back."""
+    """The record to write: with us as the holder, or nobody to release it."""
     old = election.record or Record(transitions=election.gone.transitions if election.gone is not None else -1)
     if election.state is State.RELEASING:
         return replace(old, holder="", seconds=1.0)

@@ -1,4 +1,4 @@
-"""Trouble that lasts: a log line and a Health message when it begins or changes, and when it is over."""
+"""Reports lasting failures once: a log line and a Health message when one begins or changes, and when it is over."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from romana_ovs.kube.api.messages import Health
 from romana_ovs.model.errors import ApiError
 
 
-class Grumble:
-    """For one activity, named `what`; `send` hands messages to the controller. For one thread."""
+class HealthLog:
+    """The health of one activity, named `what`; `send` sends messages to the controller. For one thread."""
 
     def __init__(self, log: logging.Logger, what: str, send: Callable[[object], None]) -> None:
         self._log = log
         self._what = what
         self._send = send
-        self._said = ""
+        self._reported = ""
 
-    def about(self, error: ApiError) -> None:
-        """Something failed and will be tried again."""
+    def failing(self, error: ApiError) -> None:
+        """It failed and will be tried again."""
         sentence = str(error)
-        if sentence == self._said:
+        if sentence == self._reported:
             return
-        self._said = sentence
-        self._log.warning("%s: %s; it will be tried again", self._what, sentence)
+        self._reported = sentence
+        self._log.warning("%s: %s; it is tried again", self._what, sentence)
         self._send(Health(self._what, sentence))
 
-    def fine(self) -> None:
+    def ok(self) -> None:
         """It succeeded."""
-        if not self._said:
+        if not self._reported:
             return
-        self._said = ""
+        self._reported = ""
         self._log.info("%s: works again", self._what)
         self._send(Health(self._what))

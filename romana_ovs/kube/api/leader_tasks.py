@@ -1,21 +1,21 @@
-"""The part of the Kubernetes process that writes: leadership, statuses, Events.
+"""Runs the election, and the tasks of the leader: statuses and Events.
 
-It begins with the message Lead. Whoever else writes what only the leader may write (the published numbers) asks
-`Surroundings.fence` before every write.
+They start with the message JoinElection. Other writes that only the leader may do (published numbers) check
+`Context.guard` before every request, too.
 """
 
 from __future__ import annotations
 
 import threading
 
-from romana_ovs.kube.api.component import Surroundings
+from romana_ovs.kube.api.component import Context
 from romana_ovs.kube.api.desired import (
-    AllRefused,
-    AllStatuses,
-    Lead,
+    JoinElection,
     Leadership,
-    SomeRefused,
-    SomeStatuses,
+    ReplaceStatuses,
+    ReplaceWarnings,
+    UpdateStatuses,
+    UpdateWarnings,
 )
 from romana_ovs.kube.api.events import Events
 from romana_ovs.kube.api.lease import Elector, LeaseName, clock
@@ -23,71 +23,71 @@ from romana_ovs.kube.api.statuses import RESOURCES, Statuses
 from romana_ovs.kube.api.worker import Worker
 
 END_SECONDS = 6.0
-"""How long writes that are under way, and giving the lease back, may hold up an orderly end."""
-_STATUSES = (AllStatuses, SomeStatuses)
-_EVENTS = (AllRefused, SomeRefused)
+"""Seconds that pending writes and the release of the lease may delay an orderly stop."""
+_STATUSES = (ReplaceStatuses, UpdateStatuses)
+_EVENTS = (ReplaceWarnings, UpdateWarnings)
 
 
-class Writers:
-    """A Part of the Kubernetes process. `around.fence` says no until a Lead is won."""
+class LeaderTasks:
+    """The component for leadership, statuses and Events. `context.guard` refuses until the election is won."""
 
-    wants: tuple[type, ...] = (Lead, *_STATUSES, *_EVENTS)
+    handles: tuple[type, ...] = (JoinElection, *_STATUSES, *_EVENTS)
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._elector: Elector | None = None
         self._election: threading.Thread | None = None
-        send = around.send
+        send = context.send
         self._statuses = [
-            Worker(f"status of {each}", Statuses(around.api, each, around.fence), send) for each in RESOURCES
+            Worker(f"status of {each}", Statuses(context.api, each, context.guard), send) for each in RESOURCES
         ]
         self._events: Worker | None = None
-        self._before: list[object] = []
+        self._early_messages: list[object] = []
 
     def start(self) -> None:
-        """Nothing is written before a Lead comes."""
+        """Nothing is written before a JoinElection."""
 
-    def take(self, message: object) -> None:
-        """What is wanted before the election begins is kept for then."""
-        if isinstance(message, Lead):
-            self._lead(message)
+    def handle(self, message: object) -> None:
+        """Pass the message to its worker; Events before a JoinElection are kept for it."""
+        if isinstance(message, JoinElection):
+            self._join(message)
         elif isinstance(message, _STATUSES):
             for worker in self._statuses:
-                worker.take(message)
+                worker.handle(message)
         elif self._events is None:
-            self._before.append(message)
+            self._early_messages.append(message)
         else:
-            self._events.take(message)
+            self._events.handle(message)
 
-    def end(self) -> None:
-        """Stop writing, then give the lease back; returns when that is done, or after END_SECONDS."""
+    def stop(self) -> None:
+        """Stop writing, then release the lease; returns when that is done, or after END_SECONDS."""
         until = clock() + END_SECONDS
         if self._elector is None or self._election is None or self._events is None:
-            self._around.send(Leadership(False, 0, "", ended=True))
+            self._context.send(Leadership(False, 0, "", ended=True))
             return
         workers = [*self._statuses, self._events]
         for worker in workers:
             worker.stop()
-        # A lease is given back only when nothing of ours can be on its way any more.
+        # The lease is released only when no write of ours can be pending any more.
         if all([worker.join(max(0.0, until - clock())) for worker in workers]):
             self._elector.stop()
             self._election.join(max(0.0, until - clock()))
 
-    def _lead(self, lead: Lead) -> None:
+    def _join(self, request: JoinElection) -> None:
         if self._elector is not None:
             return
         self._elector = Elector(
-            self._around.api,
-            LeaseName(lead.namespace, lead.name),
-            me=lead.me,
-            told=self._around.send,
-            timing=lead.timing,
-            fence=self._around.fence,
+            self._context.api,
+            LeaseName(request.namespace, request.name),
+            me=request.me,
+            notify=self._context.send,
+            timing=request.timing,
+            guard=self._context.guard,
         )
         self._election = threading.Thread(target=self._elector.run, name="election", daemon=True)
-        self._events = Worker("events", Events(self._around.api, lead.me, self._around.fence), self._around.send)
-        for message in self._before:
-            self._events.take(message)
+        self._events = Worker("events", Events(self._context.api, request.me, self._context.guard), self._context.send)
+        for message in self._early_messages:
+            self._events.handle(message)
         for worker in (*self._statuses, self._events):
             worker.start()
         self._election.start()

@@ -1,7 +1,7 @@
-"""Carries out an election over a Lease of the API server (coordination.k8s.io/v1) in a thread of its own.
+"""Runs the election over a Lease (coordination.k8s.io/v1) in its own thread.
 
-Everything is decided in `romana_ovs.kube.api.election`. What others ask is the `Fence`: it looks at the clock itself,
-so it is right also while this thread hangs in a request.
+`romana_ovs.kube.api.election` decides. Others check the `LeadershipGuard`, which reads the clock itself, so that it is
+correct also while this thread hangs in a request.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from romana_ovs.kube.api import election
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.desired import Leadership
-from romana_ovs.kube.api.election import Ask, Election, Mandate, Read, Record, State, Timing, Write
-from romana_ovs.kube.api.health_log import Grumble
+from romana_ovs.kube.api.election import Ask, Election, LeadershipTerm, Read, Record, State, Timing, Write
+from romana_ovs.kube.api.health_log import HealthLog
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, TornError
 
 LOG = logging.getLogger("romana_ovs.lease")
@@ -28,25 +28,25 @@ VERSION = "coordination.k8s.io/v1"
 
 
 def clock() -> float:
-    """Seconds on a clock that nobody sets and that runs on while the machine sleeps."""
+    """Seconds on a clock that is never set and also runs while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def wall() -> datetime:
-    """What the wall clock says; only ever written into the record for people to read."""
+    """The wall-clock time; only written into the record for people."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseName:
-    """Which Lease is meant."""
+    """The name of a Lease."""
 
     namespace: str = "kube-system"
     name: str = "romana-ovs"
 
     @property
     def collection(self) -> str:
-        """The path to create it at."""
+        """The path of the collection."""
         return f"/apis/{VERSION}/namespaces/{self.namespace}/leases"
 
     @property
@@ -58,26 +58,26 @@ class LeaseName:
         return f"lease {self.namespace}/{self.name}"
 
 
-class Fence:
-    """Whether this process may write what only the leader writes; for any thread, at any time."""
+class LeadershipGuard:
+    """Whether this process may do writes of the leader; for any thread."""
 
     def __init__(self, now: Callable[[], float] = clock) -> None:
         self._now = now
-        self._mandate: Mandate | None = None
+        self._term: LeadershipTerm | None = None
 
-    def set(self, mandate: Mandate | None) -> None:
-        """The right is another one now."""
-        self._mandate = mandate
+    def set(self, term: LeadershipTerm | None) -> None:
+        """Set the present term; None: not leading."""
+        self._term = term
 
     def may_write(self, *, needs: float = 0.0) -> bool:
-        """Whether a write that takes up to `needs` seconds may begin now. To be asked before every single one."""
-        mandate = self._mandate
-        return mandate is not None and mandate.may_write(self._now(), needs=needs)
+        """Whether a write that takes up to `needs` seconds may begin now. Must be checked before every write."""
+        term = self._term
+        return term is not None and term.may_write(self._now(), needs=needs)
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What an elector takes from the machine; a test gives its own. `wait` waits for an event, or some seconds."""
+class Environment:
+    """Clocks, randomness and waiting of an elector; tests replace them. `wait` waits for an event or a timeout."""
 
     now: Callable[[], float] = clock
     wall: Callable[[], datetime] = wall
@@ -86,7 +86,7 @@ class Machine:
 
 
 class Elector:
-    """`run` is a thread's job; `told` is called from it with each change of Leadership, and with Health."""
+    """`run` is the body of a thread; `notify` is called from it with each change of Leadership, and with Health."""
 
     def __init__(
         self,
@@ -94,26 +94,26 @@ class Elector:
         lease: LeaseName,
         *,
         me: str,
-        told: Callable[[object], None],
+        notify: Callable[[object], None],
         timing: Timing | None = None,
-        machine: Machine | None = None,
-        fence: Fence | None = None,
+        environment: Environment | None = None,
+        guard: LeadershipGuard | None = None,
     ) -> None:
-        self.fence = fence or Fence((machine or Machine()).now)
+        self.guard = guard or LeadershipGuard((environment or Environment()).now)
         self._api = api
         self._lease = lease
-        self._told = told
-        self._machine = machine or Machine()
+        self._notify = notify
+        self._environment = environment or Environment()
         self._election = Election(me, timing or Timing())
         self._announced = Leadership(False, 0, "")
         self._stamp = datetime.fromtimestamp(0, UTC)
         self._acquired = ""
         self._stop = False
         self._wake = threading.Event()
-        self._grumble = Grumble(LOG, str(lease), told)
+        self._health = HealthLog(LOG, str(lease), notify)
 
     def stop(self) -> None:
-        """End `run` soon, giving the lease back. All writers must have stopped before."""
+        """Make `run` release the lease and return. All writes must have ended before."""
         self._stop = True
         self._wake.set()
 
@@ -121,45 +121,45 @@ class Elector:
         """Returns when stopped."""
         while self._election.state is not State.ENDED:
             self._wake.clear()
-            now = self._machine.now()
-            self._take_orders(now)
-            self._election, ask = election.ask(self._election, now)
-            # At the end the lease is given back first: there may be nobody left to be told.
+            now = self._environment.now()
+            self._check_stop(now)
+            self._election, ask = election.next_request(self._election, now)
+            # When stopping, the lease is released first: the controller may have ended.
             if not self._stop:
                 self._publish()
             if ask is not None:
                 self._election = self._answered(ask)
                 self._publish()
             else:
-                self._machine.wait(self._wake, max(0.0, self._election.wakes() - self._machine.now()))
-        self._told(Leadership(False, 0, "", ended=True))
+                self._environment.wait(self._wake, max(0.0, self._election.wakes() - self._environment.now()))
+        self._notify(Leadership(False, 0, "", ended=True))
 
-    def _take_orders(self, now: float) -> None:
+    def _check_stop(self, now: float) -> None:
         if self._stop:
-            self.fence.set(None)
-            self._election = election.stopped(self._election, now)
+            self.guard.set(None)
+            self._election = election.on_stop(self._election, now)
 
     def _answered(self, ask: Ask) -> Election:
-        """The election after `ask` has been put to the server, whatever came of it."""
+        """The election after the request `ask` was sent, with whatever result."""
         try:
             answer = self._read(ask) if isinstance(ask, Read) else self._write(ask)
         except (ConflictError, MissingError) as error:
-            # A Lease that is to be created can only be missing its namespace.
+            # When a create fails so, its namespace is missing.
             if isinstance(ask, Read) or (isinstance(error, MissingError) and not ask.record.version):
                 return self._failed(error)
-            return election.conflicted(self._election, self._machine.now(), chance=self._machine.chance())
+            return election.on_conflict(self._election, self._environment.now(), chance=self._environment.chance())
         except ApiError as error:
             return self._failed(error)
-        self._grumble.fine()
-        now, chance = self._machine.now(), self._machine.chance()
+        self._health.ok()
+        now, chance = self._environment.now(), self._environment.chance()
         if isinstance(ask, Write) and answer is not None:
-            return election.wrote(self._election, ask, answer, now, chance=chance)
-        return election.saw(self._election, answer, now, chance=chance)
+            return election.on_written(self._election, ask, answer, now, chance=chance)
+        return election.on_read(self._election, answer, now, chance=chance)
 
     def _failed(self, error: ApiError) -> Election:
-        self._grumble.about(error)
-        now, chance = self._machine.now(), self._machine.chance()
-        return election.failed(self._election, now, chance=chance, patience=error.retry_after)
+        self._health.failing(error)
+        now, chance = self._environment.now(), self._environment.chance()
+        return election.on_failed(self._election, now, chance=chance, retry_after=error.retry_after)
 
     def _read(self, ask: Read) -> Record | None:
         try:
@@ -174,7 +174,7 @@ class Elector:
         return self._record(answer.json())
 
     def _record(self, value: Mapping[str, Any]) -> Record:
-        """What a Lease object says; a spec that says nothing is nobody's. Raises TornError."""
+        """The record in a Lease object; with an empty spec nobody holds it. Raises TornError."""
         try:
             spec = value.get("spec") or {}
             self._stamp = _read_time(spec.get("renewTime") or "", self._stamp)
@@ -186,17 +186,17 @@ class Elector:
                 version=value["metadata"]["resourceVersion"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise TornError(f"{self._lease}: what is there is no Lease") from error
+            raise TornError(f"{self._lease}: the stored object is no valid Lease") from error
 
     def _body(self, record: Record) -> dict[str, Any]:
-        # A write that changes nothing is none: to the others the lease would stand still. So the time is always new,
-        # also when the wall clock stands still or goes back.
-        stamp = self._machine.wall()
+        # A write without changes is none, and others would see no renewal. So the time is always new, even if the wall
+        # clock stands still or is set back.
+        stamp = self._environment.wall()
         if stamp == self._stamp:
             stamp += timedelta(microseconds=1)
         renewed = micro_time(stamp)
-        held = self._election.record
-        ours_before = held is not None and held.holder == self._election.me
+        current = self._election.record
+        ours_before = current is not None and current.holder == self._election.me
         metadata = {"name": self._lease.name, "namespace": self._lease.namespace}
         if record.version:
             metadata["resourceVersion"] = record.version
@@ -214,23 +214,23 @@ class Elector:
         }
 
     def _publish(self) -> None:
-        """Tell the fence, and whoever listens, where we stand."""
-        held = self._election.mandate(self._machine.now())
-        mandate = held if not self._stop else None
-        self.fence.set(mandate)
+        """Update the guard, and notify of changes."""
+        current = self._election.term(self._environment.now())
+        term = current if not self._stop else None
+        self.guard.set(term)
         record = self._election.record
         holder = record.holder if record is not None else ""
-        now = Leadership(mandate is not None, mandate.epoch if mandate is not None else 0, holder)
+        now = Leadership(term is not None, term.epoch if term is not None else 0, holder)
         if now == self._announced:
             return
         if now.leads != self._announced.leads:
-            LOG.info("%s: %s", self._lease, f"leading, epoch {now.epoch}" if now.leads else "not leading any more")
+            LOG.info("%s: %s", self._lease, f"leading, epoch {now.epoch}" if now.leads else "no longer leading")
         self._announced = now
-        self._told(now)
+        self._notify(now)
 
 
 def micro_time(moment: datetime) -> str:
-    """As Kubernetes writes a MicroTime."""
+    """`moment` as a Kubernetes MicroTime."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

@@ -1,4 +1,4 @@
-"""Following resources: one thread for each, which asks what its reflector says and tells what comes of it."""
+"""Lists and watches resources, with one thread for each, as its reflector directs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Callable
 
 from romana_ovs.kube.api.backoff import Backoff
 from romana_ovs.kube.api.client import SILENT_SECONDS, Api
-from romana_ovs.kube.api.component import Surroundings
+from romana_ovs.kube.api.component import Context
 from romana_ovs.kube.api.object_decoder import decoder
 from romana_ovs.kube.api.reflector import ListPage, Reflector, Watch
 from romana_ovs.kube.api.resources import Resource
 from romana_ovs.model.errors import ApiError
 from romana_ovs.model.settings import Settings
 
-LOG = logging.getLogger("romana_ovs.follow")
+LOG = logging.getLogger("romana_ovs.reflector")
 
 LIST_SECONDS = 60.0
-"""Until a page of a listing is complete."""
+"""Deadline for one page of a listing."""
 Send = Callable[[object], None]
 
 
-class Follower:
-    """Follows one resource until it is stopped. `pause` waits for so many seconds (tests have it return at once)."""
+class ListWatcher:
+    """Lists and watches one resource until it is stopped. `pause` sleeps (tests replace it)."""
 
     def __init__(
         self,
@@ -47,49 +47,49 @@ class Follower:
         self._reflector = self._fresh()
 
     def start(self) -> None:
-        """Follow, in a thread of its own that ends with the process."""
-        threading.Thread(target=self._run, name=f"follow {self._resource}", daemon=True).start()
+        """Start the thread; it ends with the process."""
+        threading.Thread(target=self._run, name=f"watch {self._resource}", daemon=True).start()
 
     def stop(self) -> None:
-        """Ask for nothing more. Its thread ends with the request under way, which for a watch may be minutes."""
+        """Send no more requests. The thread ends with its current request, which for a watch may take minutes."""
         self._stopped.set()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
                 self._pause(self.step())
-            except Exception:  # A mistake of ours must not end the thread: everything would look quiet for ever.
-                LOG.exception("%s: a mistake of ours; listing it anew", self._resource)
+            except Exception:  # Must not end the thread: without events everything would look quiet.
+                LOG.exception("internal error while watching %s, please report; it is listed again", self._resource)
                 self._reflector = self._fresh()
                 self._pause(LIST_SECONDS)
 
     def step(self) -> float:
-        """Ask once, tell what comes of it, and return how many seconds to wait before asking again."""
-        ask = self._reflector.ask()
+        """Send one request, report its results, and return the seconds until the next one."""
+        request = self._reflector.next_request()
         begin = time.monotonic()
         try:
-            if isinstance(ask, ListPage):
-                self._list(ask)
+            if isinstance(request, ListPage):
+                self._list(request)
                 return 0.0
-            self._watch(ask)
+            self._watch(request)
         except ApiError as error:
-            messages, wait = self._reflector.failed(error, time.monotonic() - begin)
+            messages, wait = self._reflector.on_failed(error, time.monotonic() - begin)
             for message in messages:
                 self._send(message)
             return wait
-        return self._reflector.ended(time.monotonic() - begin)
+        return self._reflector.on_ended(time.monotonic() - begin)
 
-    def _list(self, ask: ListPage) -> None:
-        value = self._api.request("GET", ask.path, query=ask.query, deadline=LIST_SECONDS).json()
-        for message in self._reflector.page(value, time.monotonic()):
+    def _list(self, request: ListPage) -> None:
+        value = self._api.request("GET", request.path, query=request.query, deadline=LIST_SECONDS).json()
+        for message in self._reflector.on_page(value, time.monotonic()):
             self._send(message)
 
-    def _watch(self, ask: Watch) -> None:
-        lines = self._api.stream(ask.path, query=ask.query, deadline=ask.deadline, silent=self._silent)
-        for message in self._reflector.opened():
+    def _watch(self, request: Watch) -> None:
+        lines = self._api.stream(request.path, query=request.query, deadline=request.deadline, silent=self._silent)
+        for message in self._reflector.on_connected():
             self._send(message)
         for line in lines:
-            for message in self._reflector.line(line, time.monotonic()):
+            for message in self._reflector.on_event(line, time.monotonic()):
                 self._send(message)
 
     def _fresh(self) -> Reflector:
@@ -97,25 +97,26 @@ class Follower:
         return Reflector(self._resource, decode, Backoff(random.random), jitter=random.random())
 
 
-class Followers:
-    """The Part of the Kubernetes process that lists and watches."""
+class ListWatchers:
+    """The component that lists and watches all resources."""
 
-    wants: tuple[type, ...] = ()
+    handles: tuple[type, ...] = ()
 
-    def __init__(self, around: Surroundings) -> None:
-        self._followers = [
-            Follower(around.api, resource, around.start.settings, around.send) for resource in around.start.resources
+    def __init__(self, context: Context) -> None:
+        self._watchers = [
+            ListWatcher(context.api, resource, context.start.settings, context.send)
+            for resource in context.start.resources
         ]
 
     def start(self) -> None:
-        """Follow every resource."""
-        for follower in self._followers:
-            follower.start()
+        """Start all watchers."""
+        for watcher in self._watchers:
+            watcher.start()
 
-    def take(self, message: object) -> None:
-        """There is none that it wants."""
+    def handle(self, message: object) -> None:
+        """It has no messages."""
 
-    def end(self) -> None:
-        """Ask for nothing more."""
-        for follower in self._followers:
-            follower.stop()
+    def stop(self) -> None:
+        """Stop all watchers."""
+        for watcher in self._watchers:
+            watcher.stop()

@@ -1,7 +1,7 @@
-"""The pulse of a server: whether it still lives while the streams that come from it say nothing.
+"""Checks whether a server is alive while its streams are silent (as client-go's HTTP/2 health check does).
 
-The kernel of a machine whose server has stopped goes on to answer for its connections, and a stream may be silent for
-a minute in all health. So a server that says nothing for a while is asked something.
+The kernel of a machine whose server hangs keeps its connections alive, and a healthy watch may be silent for a minute.
+So a server that sends nothing for a while gets a small request.
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from romana_ovs.model.errors import TornError, UnreachableError
 LOG = logging.getLogger("romana_ovs.api")
 
 QUIET_SECONDS = 35.0
-"""Nothing from any stream for so long, and the server is asked; with the answer's time well below a minute."""
+"""Seconds without data from any stream before the server is checked; with ANSWER_SECONDS well below a minute."""
 ANSWER_SECONDS = 10.0
 
 
-class Pulse:
-    """Of one server, for all its streams: one question for all of them, in a thread that is there while they are.
+class LivenessCheck:
+    """Checks one server for all of its streams, in a thread that exists while there are any.
 
-    `lives` asks the server something, and says whether anything was answered. When nothing was, and nothing has come
-    from any stream for `quiet` seconds, all streams are given up.
+    `is_alive` sends a request and returns whether there was any response. Without one, and without data from any
+    stream for `quiet` seconds, all streams are aborted.
     """
 
-    def __init__(self, lives: Callable[[], bool], *, quiet: float = QUIET_SECONDS) -> None:
-        self._lives = lives
+    def __init__(self, is_alive: Callable[[], bool], *, quiet: float = QUIET_SECONDS) -> None:
+        self._is_alive = is_alive
         self._quiet = quiet
         self._changed = threading.Condition()
         self._streams: list[_Stream] = []
         self._running = False
-        self._heard = 0.0
-        """When there was a sign of life last, from whichever stream."""
+        self._last_data = 0.0
+        """When data was last received from any stream."""
 
-    def kept(self, pieces: Iterable[bytes], cut: Callable[[], None]) -> Iterator[bytes]:
-        """The `pieces` of a stream as they come. Raises UnreachableError when it is given up.
+    def guard(self, chunks: Iterable[bytes], cut: Callable[[], None]) -> Iterator[bytes]:
+        """The `chunks` of a stream as they are received. Raises UnreachableError when it is aborted.
 
-        `cut` then ends the stream: it is called in another thread, while this one waits for the next piece.
+        `cut` then closes the stream; it is called in another thread, while this one waits for the next chunk.
         """
         stream = _Stream(cut)
         self._add(stream)
         try:
-            for piece in pieces:
-                self._heard = time.monotonic()
-                yield piece
+            for chunk in chunks:
+                self._last_data = time.monotonic()
+                yield chunk
         except TornError:
-            if not stream.given_up:
+            if not stream.aborted:
                 raise
         finally:
             self._remove(stream)
-        if stream.given_up:
-            raise UnreachableError(f"nothing came for {self._quiet:g} s, and the server answers nothing else either")
+        if stream.aborted:
+            raise UnreachableError(f"no data for {self._quiet:g} s, and the server does not respond to requests either")
 
     def _add(self, stream: _Stream) -> None:
         with self._changed:
-            self._heard = time.monotonic()
+            self._last_data = time.monotonic()
             self._streams.append(stream)
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._run, name="pulse", daemon=True).start()
+                threading.Thread(target=self._run, name="liveness", daemon=True).start()
 
     def _remove(self, stream: _Stream) -> None:
         with self._changed:
@@ -70,42 +70,42 @@ class Pulse:
 
     def _run(self) -> None:
         while self._await_silence():
-            before = self._heard
+            before = self._last_data
             try:
-                lives = self._lives()
-            except Exception:  # A mistake of ours says nothing of the server.
-                LOG.exception("a mistake of ours")
-                lives = True
-            if not lives and before == self._heard:
-                self._give_up()
-            self._heard = time.monotonic()
+                is_alive = self._is_alive()
+            except Exception:  # An internal error does not mean that the server is down.
+                LOG.exception("internal error in a liveness check, please report")
+                is_alive = True
+            if not is_alive and before == self._last_data:
+                self._abort_all()
+            self._last_data = time.monotonic()
 
     def _await_silence(self) -> bool:
-        """Wait until nothing has come for long; returns False, and nobody waits any more, when no stream is left."""
+        """Wait until no data was received for `quiet` seconds; returns False, and the thread ends, without streams."""
         with self._changed:
             while self._streams:
-                left = self._heard + self._quiet - time.monotonic()
+                left = self._last_data + self._quiet - time.monotonic()
                 if left <= 0:
                     return True
                 self._changed.wait(left)
             self._running = False
             return False
 
-    def _give_up(self) -> None:
-        # Under the lock: a stream that has been removed may be another's connection already.
+    def _abort_all(self) -> None:
+        # Under the lock: the connection of a removed stream may be in use by another one.
         with self._changed:
             for stream in self._streams:
-                stream.give_up()
+                stream.abort()
 
 
 class _Stream:
     def __init__(self, cut: Callable[[], None]) -> None:
         self._cut = cut
-        self.given_up = False
+        self.aborted = False
 
-    def give_up(self) -> None:
-        self.given_up = True
+    def abort(self) -> None:
+        self.aborted = True
         try:
             self._cut()
-        except (OSError, ValueError, RuntimeError) as error:  # It is just coming to its end by itself.
-            LOG.debug("a stream that is given up has ended: %s", error)
+        except (OSError, ValueError, RuntimeError) as error:  # It is ending by itself.
+            LOG.debug("an aborted stream has ended already: %s", error)

@@ -1,7 +1,7 @@
-"""What the controller and its Kubernetes process say to each other: small frozen values in length-prefixed frames.
+"""Defines the messages between the controller and its Kubernetes process, and their framing.
 
-A frame is four bytes of length and a pickle. Both ends are this program, on pipes that nobody else holds; nothing
-that a stranger wrote is ever unpickled.
+A frame is a length of four bytes and a pickle. Both ends are this program, on private pipes; data of others is never
+unpickled.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _LENGTH = struct.Struct("!I")
 
 
 class FrameError(RomanaError):
-    """The other end of a pipe does not speak frames: our own mistake."""
+    """Invalid data from the other end of a pipe: an internal error."""
 
 
-# The controller to its process.
+# From the controller to the process.
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The first message: which API server, and what to list and watch there. `name` is who we are in its logs."""
+    """The first message: the API server, and what to list and watch there. `name` identifies us in its logs."""
 
     source: ApiSource
     settings: Settings
@@ -47,23 +47,22 @@ class Start:
     name: str = ""
 
 
-# The process to the controller.
+# From the process to the controller.
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One object as it is now; `there` is False when it is gone.
+    """The present state of one object; `exists` is False when it was deleted.
 
-    `version` is its resourceVersion, opaque but for order where both are numbers; `generation` counts changes of
-    its spec. `value` is None when it is invalid, and then `fallback` may stand in for it (see Item). `raw` is the
-    whole object, of a resource that is not decoded.
+    `version` is its resourceVersion; `generation` counts changes of its spec. `value` is None when it is invalid; then
+    it may have a `fallback` (see DecodedObject). `raw` is the whole object, for a resource that is not decoded.
     """
 
     id: ObjectId
     uid: str = ""
     version: str = ""
     generation: int = 0
-    there: bool = True
+    exists: bool = True
     value: KubeObject | None = None
     fallback: Policy | None = None
     problems: tuple[Problem, ...] = ()
@@ -71,17 +70,17 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
-    """A listing of `resource` begins: what is not named before its Listed is gone."""
+class ListStarted:
+    """A listing of `resource` begins. Objects that are not in it before its ListCompleted are deleted."""
 
     resource: str
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Objects of `resource`, in a listing or as they change; `kept` are there and as they were told before.
+class ObjectsObserved:
+    """Objects of `resource`, from a listing or a watch; `kept` exist and are unchanged since they were last sent.
 
-    `at` is when they came, in seconds of the machine's monotonic clock.
+    `at` is when they were received, in seconds of the monotonic clock.
     """
 
     resource: str
@@ -91,7 +90,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListCompleted:
     """The listing of `resource` is complete."""
 
     resource: str
@@ -99,15 +98,15 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How it goes with `subject` (a resource, a lease, ...): what is wrong, in a sentence, or nothing."""
+    """The health of `subject` (a resource, a lease, ...): the present error, or empty."""
 
     subject: str
-    trouble: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A line of the process's log; `level` as in logging."""
+class LogLine:
+    """A log record of the process; `level` as in logging."""
 
     level: int
     logger: str
@@ -115,7 +114,7 @@ class Said:
 
 
 def frame(message: object) -> bytes:
-    """`message` as it goes through a pipe."""
+    """`message` as a frame."""
     body = io.BytesIO()
     body.write(b"\0" * _LENGTH.size)
     pickler = pickle.Pickler(body, 5)
@@ -127,7 +126,7 @@ def frame(message: object) -> bytes:
 
 
 class FrameReader:
-    """Takes bytes as they come out of a pipe and gives the messages that are complete."""
+    """Assembles messages from the bytes of a pipe."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -151,13 +150,13 @@ class FrameReader:
 
 
 def _loaded(body: bytes) -> Any:
-    # Thousands of new objects at once, none of them garbage: looking for some takes eight times as long as the rest.
+    # Thousands of new objects, none of them garbage: searching for garbage takes eight times as long as unpickling.
     collecting = gc.isenabled()
     gc.disable()
     try:
         return pickle.loads(body)
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError, ValueError) as error:
-        raise FrameError(f"a frame that is no message: {error}") from error
+        raise FrameError(f"invalid message: {error}") from error
     finally:
         if collecting:
             gc.enable()
@@ -168,7 +167,7 @@ def _by_fields(kind: type) -> Callable[[Any], tuple[type, tuple[Any, ...]]]:
     return lambda value: (kind, values(value))
 
 
-# What there are thousands of: by the arguments of their constructors, which is shorter and several times quicker.
+# Frequent types are pickled as constructor arguments, which is shorter and several times faster.
 _COMPACT: Mapping[type, Callable[[Any], Any]] = MappingProxyType(
     {
         **{kind: _by_fields(kind) for kind in (Update, Pod, ContainerPort)},

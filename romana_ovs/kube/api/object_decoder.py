@@ -1,4 +1,4 @@
-"""One object as the API server serves it -> what is told of it."""
+"""Decodes one object of the API server into an `Update` for the controller."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, KubernetesPolicy
 from romana_ovs.model.settings import Settings
 
-LOG = logging.getLogger("romana_ovs.follow")
+LOG = logging.getLogger("romana_ovs.reflector")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """Which object it is, and which version of it."""
+class ObjectMeta:
+    """Which object, and which version of it."""
 
     id: ObjectId
     uid: str
@@ -29,12 +29,12 @@ class Head:
     generation: int
 
 
-Decode = Callable[[Any, Head], Update]
-"""Makes an Update of an object and its head."""
+Decode = Callable[[Any, ObjectMeta], Update]
+"""Makes an Update from an object and its metadata."""
 
 
-def head_of(value: object, resource: Resource) -> Head | None:
-    """The head of an object of `resource`, None when it has none that can be used."""
+def object_meta(value: object, resource: Resource) -> ObjectMeta | None:
+    """The metadata of an object of `resource`; None when it is unusable."""
     metadata = value.get("metadata") if isinstance(value, dict) else None
     if not isinstance(metadata, dict):
         return None
@@ -44,26 +44,26 @@ def head_of(value: object, resource: Resource) -> Head | None:
         return None
     generation = get("generation", 0)
     key = ObjectId(resource.kind, namespace, name)
-    return Head(key, uid, version, generation if isinstance(generation, int) else 0)
+    return ObjectMeta(key, uid, version, generation if isinstance(generation, int) else 0)
 
 
 def decoder(resource: Resource, settings: Settings) -> Decode:
-    """How objects of `resource` are decoded. What is in the Update keeps no part of a decoded object alive."""
+    """The function that decodes objects of `resource`. Its Updates do not keep the undecoded objects alive."""
     if not resource.decoded:
-        return _whole
+        return _without_managed_fields
     kind, version = resource.served or resource.kind, resource.version
 
-    def decode(value: Any, head: Head) -> Update:
+    def decode(value: Any, meta: ObjectMeta) -> Update:
         try:
             item = decode_served(value, kind, version, settings)
-        except Exception:  # A mistake of ours about one object must not cost all the others, nor open anything.
-            LOG.exception("%s: a mistake of ours", head.id)
-            return _undecodable(head)
+        except Exception:  # Must not affect other objects, nor open anything.
+            LOG.exception("internal error while decoding %s, please report", meta.id)
+            return _internal_error(meta)
         return Update(
-            head.id,
-            head.uid,
-            head.version,
-            head.generation,
+            meta.id,
+            meta.uid,
+            meta.version,
+            meta.generation,
             value=item.value,
             fallback=item.fallback,
             problems=item.problems,
@@ -72,25 +72,25 @@ def decoder(resource: Resource, settings: Settings) -> Decode:
     return decode
 
 
-def _undecodable(head: Head) -> Update:
-    """An object that we cannot read at all; a policy isolates its namespace."""
-    kind, namespace, name = head.id
+def _internal_error(meta: ObjectMeta) -> Update:
+    """The Update for an object that cannot be decoded because of an internal error; a policy isolates its namespace."""
+    kind, namespace, name = meta.id
     whole = f"{namespace}/{name}" if namespace else name
-    problem = Problem("internal error while it was read", kind=kind, name=whole)
+    problem = Problem("internal error while decoding", kind=kind, name=whole)
     isolates = kind in (POLICY, ROMANA_POLICY)
-    # No object has a name like this one, so it stands in for nothing else.
+    # No other object can have such a name.
     policy = KubernetesPolicy(namespace, f"{kind}#{name}", selector=EVERYTHING, directions=frozenset(Direction))
     return Update(
-        head.id,
-        head.uid,
-        head.version,
-        head.generation,
+        meta.id,
+        meta.uid,
+        meta.version,
+        meta.generation,
         fallback=policy if isolates else None,
         problems=(problem,),
     )
 
 
-def _whole(value: Any, head: Head) -> Update:
-    # Only people read managedFields, and they are half of many objects.
+def _without_managed_fields(value: Any, meta: ObjectMeta) -> Update:
+    # managedFields are for people only, and are half of many objects.
     metadata = {key: part for key, part in value["metadata"].items() if key != "managedFields"}
-    return Update(head.id, head.uid, head.version, head.generation, raw={**value, "metadata": metadata})
+    return Update(meta.id, meta.uid, meta.version, meta.generation, raw={**value, "metadata": metadata})

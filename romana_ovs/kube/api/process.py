@@ -1,7 +1,7 @@
-"""The controller's Kubernetes process: `python -m romana_ovs.kube.api.process`, spoken to on its standard streams.
+"""Runs the controller's Kubernetes process (`python -m romana_ovs.kube.api.process`): messages on standard streams.
 
-All that has to do with Kubernetes happens here, in plain threads, so that none of it ever keeps a switch waiting. It
-does what its parts do: each has messages of its own, threads of its own, and needs no other.
+All traffic with the API server is here, in plain threads, so that it never delays the switches. The work is done by
+components, which are independent of each other; each has its own messages and threads.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import time
 from collections.abc import Callable
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.component import Part, Surroundings
-from romana_ovs.kube.api.leader_tasks import Writers
-from romana_ovs.kube.api.list_watch import Followers
-from romana_ovs.kube.api.messages import FrameReader, Said, Start, frame
-from romana_ovs.kube.api.write_executor import Carrier
+from romana_ovs.kube.api.component import Component, Context
+from romana_ovs.kube.api.leader_tasks import LeaderTasks
+from romana_ovs.kube.api.list_watch import ListWatchers
+from romana_ovs.kube.api.messages import FrameReader, LogLine, Start, frame
+from romana_ovs.kube.api.write_executor import WriteExecutor
 
 LOG = logging.getLogger("romana_ovs.kube")
 
 _PIECE = 1 << 16
-_CLEAN_SECONDS = 60.0
+_COLLECT_SECONDS = 60.0
 
-PARTS: tuple[Callable[[Surroundings], Part], ...] = (Followers, Carrier, Writers)
+COMPONENTS: tuple[Callable[[Context], Component], ...] = (ListWatchers, WriteExecutor, LeaderTasks)
 
 
-class Outlet:
-    """Writes messages to the controller, whole, in the order in which they come; waits while it is busy."""
+class MessageWriter:
+    """Writes complete messages to the controller, in order; blocks while the pipe is full."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
 
     def send(self, message: object) -> None:
-        """Write one message, unless nobody reads any more: then nobody writes either, and the process is about to end.
+        """Write one message. Without a reader it is dropped: the process is about to end.
 
-        Orderly: it still has a lease to give back.
+        No exception then, because the lease still has to be released.
         """
         data = memoryview(frame(message))
         with self._lock:
@@ -50,8 +50,8 @@ class Outlet:
                     return
 
 
-class _Log(logging.Handler):
-    """Hands what is logged on to the controller, which writes it where its own lines go."""
+class LogForwarder(logging.Handler):
+    """Forwards log records to the controller, which writes them to its own log."""
 
     def __init__(self, send: Callable[[object], None]) -> None:
         super().__init__()
@@ -61,68 +61,70 @@ class _Log(logging.Handler):
         """Send one line, or several when there is a traceback."""
         try:
             text = self.format(record)
-        except (TypeError, ValueError):  # its arguments do not fit its format
+        except (TypeError, ValueError):  # The arguments do not match the format.
             self.handleError(record)
         else:
-            self._send(Said(record.levelno, record.name, text))
+            self._send(LogLine(record.levelno, record.name, text))
 
 
-def serve(incoming: int, outlet: Outlet, parts: tuple[Callable[[Surroundings], Part], ...] = PARTS) -> None:
-    """Do what the messages from `incoming` ask for; returns when nobody is there to ask."""
+def serve(
+    incoming: int, writer: MessageWriter, components: tuple[Callable[[Context], Component], ...] = COMPONENTS
+) -> None:
+    """Dispatch messages from `incoming` to components; returns at its end."""
     reader = FrameReader()
-    running: list[Part] = []
+    running: list[Component] = []
     while data := os.read(incoming, _PIECE):
         for message in reader.feed(data):
             if isinstance(message, Start):
-                around = Surroundings(Api(message.source), message, outlet.send)
-                running = [make(around) for make in parts]
-                for part in running:
-                    part.start()
+                context = Context(Api(message.source), message, writer.send)
+                running = [make(context) for make in components]
+                for component in running:
+                    component.start()
                 continue
-            takers = [part for part in running if isinstance(message, part.wants)]
-            for part in takers:
-                part.take(message)
-            if not takers:
-                LOG.error("a %s, which nobody takes", type(message).__name__)
-    for part in running:
-        part.end()
+            handlers = [component for component in running if isinstance(message, component.handles)]
+            for component in handlers:
+                component.handle(message)
+            if not handlers:
+                LOG.error("internal error: no component handles message %s, please report", type(message).__name__)
+    for component in running:
+        component.stop()
 
 
 def main() -> None:
-    """Never returns: ends with the controller, or at once when it is told to."""
+    """Never returns: the process ends with the controller, or at once on SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # It is meant for the controller, whose end is ours.
-    incoming, outlet = _own_streams()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller; this process ends after it.
+    incoming, writer = _own_streams()
     root = logging.getLogger()
-    root.addHandler(_Log(outlet.send))
+    root.addHandler(LogForwarder(writer.send))
     root.setLevel(logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    # Listings make a million objects that all go by themselves; looking for cycles among them takes longer than
-    # reading them. What little is cyclic (errors and their frames) is looked for now and then.
+    # Listings create a million objects without cycles; searching them for cycles takes longer than decoding them.
+    # The few cyclic objects (errors and their frames) are collected now and then.
     gc.disable()
-    threading.Thread(target=_clean, daemon=True).start()
+    threading.Thread(target=_collect_garbage, daemon=True).start()
     try:
-        serve(incoming, outlet)
-    except Exception:  # Said where it is read; the controller starts another one.
-        LOG.exception("the Kubernetes process ends by a mistake of ours")
+        serve(incoming, writer)
+    except Exception:  # Logged here; the controller starts another process.
+        LOG.exception("internal error in the Kubernetes process, which ends; please report")
         os._exit(1)
-    # Threads wait for the API server: nothing of theirs is worth waiting for.
+    # Threads may be blocked in requests: do not wait for them.
     os._exit(0)
 
 
-def _own_streams() -> tuple[int, Outlet]:
-    """The two pipes, out of the way of everything else: plugins inherit standard input, libraries may print."""
+def _own_streams() -> tuple[int, MessageWriter]:
+    """Move the two pipes to other descriptors: plugins inherit standard input, and libraries may print."""
     incoming, outgoing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     os.close(nothing)
-    return incoming, Outlet(outgoing)
+    return incoming, MessageWriter(outgoing)
 
 
-def _clean() -> None:
+def _collect_garbage() -> None:
     while True:
-        time.sleep(_CLEAN_SECONDS)
+        time.sleep(_COLLECT_SECONDS)
         gc.collect()
 
 

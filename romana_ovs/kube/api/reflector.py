@@ -1,4 +1,4 @@
-"""List, then watch, one resource: what to ask the API server next, and what its answers mean. No I/O, no clock.
+"""Lists, then watches one resource: decides on the next request, and interprets the responses. Pure.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ (efficient detection of changes, retrieving
 large results sets in chunks, resource versions).
@@ -12,35 +12,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from romana_ovs.kube.api.backoff import Backoff
-from romana_ovs.kube.api.messages import Began, Health, Listed, Said, Seen, Update
-from romana_ovs.kube.api.object_decoder import Decode, head_of
+from romana_ovs.kube.api.messages import Health, ListCompleted, ListStarted, LogLine, ObjectsObserved, Update
+from romana_ovs.kube.api.object_decoder import Decode, object_meta
 from romana_ovs.kube.api.resources import Resource
-from romana_ovs.kube.api.responses import parsed, refusal, told
+from romana_ovs.kube.api.responses import api_error, parsed, sanitized
 from romana_ovs.kube.decode.objects import ObjectId, is_older
 from romana_ovs.model.errors import ApiError, BusyError, ExpiredError, MissingError, RefusedError, TornError
 
 PAGE = 500
-"""Objects that one answer of a listing may hold."""
-PORTION = 100
-"""Objects of a page that are told in one message: each may have 1.5 MiB, and a frame takes 256."""
+"""Objects in one page of a listing."""
+CHUNK = 100
+"""Objects in one message to the controller: each may have 1.5 MiB, and a frame takes 256 MiB."""
 WATCH_SECONDS = 290
-"""Until the server ends a watch, to which chance adds up to as much again: reconnecting is spread over time."""
+"""Seconds after which the server ends a watch, plus up to as many at random, so that reconnects are spread."""
 GRACE_SECONDS = 30.0
-"""How much longer than that we wait for the server to do so."""
-STEADY_SECONDS = 10.0
-"""A watch that lasted this long was no failure."""
-ABSENT_SECONDS = 30.0
-"""Between two looks for a resource that is not installed."""
-_CONFIRMATIONS = 3
-"""Times in a row that a resource must be missing before it counts as empty: an API server that has just started may
-not know its definitions yet, and who reads then has no memory of objects either."""
+"""Seconds that we wait longer than that."""
+STABLE_SECONDS = 10.0
+"""Seconds after which a watch counts as successful."""
+NOT_INSTALLED_SECONDS = 30.0
+"""Seconds between two attempts to list a resource that is not installed."""
+_ABSENCE_CONFIRMATIONS = 3
+"""Consecutive 404 responses after which a resource counts as not installed, and so as empty: an API server that has
+just started may not know its CRDs yet."""
 
-Message = Began | Seen | Listed | Health | Said
+Message = ListStarted | ObjectsObserved | ListCompleted | Health | LogLine
 
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """Ask for one page of a listing."""
+    """A request for one page of a listing."""
 
     path: str
     query: Mapping[str, str | int]
@@ -48,7 +48,7 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Ask for a stream of changes; it is dead when it lasts longer than `deadline` seconds."""
+    """A request for a stream of changes; it is given up after `deadline` seconds."""
 
     path: str
     query: Mapping[str, str | int]
@@ -56,11 +56,11 @@ class Watch:
 
 
 class Reflector:
-    """The state of one resource: how far the listing is, or from which version the watch goes on.
+    """The state of one resource: the progress of its listing, or the version from which the watch continues.
 
-    `ask` says what to ask. What came is given to `page`, or `line` by line and then `ended`; what went wrong to
-    `failed`. They yield, or return, what there is to tell. Objects that a listing finds as they were told before are
-    not decoded again. `jitter` is a fraction that chance gives, from 0 to 1.
+    `next_request` is the request to send. Its results go to `on_page`, or `on_connected`, `on_event` and `on_ended`;
+    errors to `on_failed`. These yield, or return, the messages for the controller. Objects that a new listing shows
+    unchanged are not decoded again. `jitter` is a random fraction from 0 to 1.
     """
 
     def __init__(self, resource: Resource, decode: Decode, backoff: Backoff, *, jitter: float) -> None:
@@ -69,41 +69,41 @@ class Reflector:
         self._decode = decode
         self._backoff = backoff
         self._watch_seconds = int(WATCH_SECONDS * (1 + jitter))
-        self._memory: dict[ObjectId, tuple[str, str]] = {}
-        """uid and resourceVersion of every object that was told of and not taken back."""
-        self._seen: set[ObjectId] = set()
-        """Objects that the listing in progress has named."""
+        self._sent: dict[ObjectId, tuple[str, str]] = {}
+        """UID and resourceVersion of every object that the controller knows."""
+        self._in_listing: set[ObjectId] = set()
+        """Objects of the listing in progress."""
         self._version = ""
-        """Where the watch goes on, empty while listing."""
+        """The resourceVersion from which the watch continues; empty while listing."""
         self._continue = ""
         self._expired = 0
         self._missing = 0
-        self._trouble = ""
-        self._begun = False
-        """Whether the server has begun to answer the watch."""
-        self._fickle = False
-        """Whether the last watch began, and failed soon: that another one begins is no sign of health then."""
+        self._reported_error = ""
+        self._connected = False
+        """Whether the server has begun to respond to the watch."""
+        self._flapping = False
+        """Whether the last watch connected and soon failed: then a new connection alone is no sign of recovery."""
         self.listed = False
 
-    def ask(self) -> ListPage | Watch:
-        """What to ask next."""
-        self._begun = False
+    def next_request(self) -> ListPage | Watch:
+        """The next request."""
+        self._connected = False
         query: dict[str, str | int] = {"fieldSelector": self.resource.fields} if self.resource.fields else {}
         if self._version:
-            # One that just broke off is tried for as long as shows that it is well: it may have nothing to say.
-            seconds = int(STEADY_SECONDS) + 1 if self._fickle else self._watch_seconds
+            # After a watch that failed soon, a short one shows whether it works: there may be no events to show it.
+            seconds = int(STABLE_SECONDS) + 1 if self._flapping else self._watch_seconds
             query |= {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
             query["resourceVersion"] = self._version
             return Watch(self.resource.path, query, seconds + GRACE_SECONDS)
-        # A listing that twice took longer than its snapshot lives is asked for in one piece.
+        # A listing whose snapshot expired twice before it was complete is requested without pages.
         if self._expired < 2:
             query["limit"] = PAGE
         if self._continue:
             query["continue"] = self._continue
         return ListPage(self.resource.path, query)
 
-    def page(self, value: object, at: float) -> Iterator[Message]:
-        """What a page says; `at` is when it came. Raises TornError when it is no page of a list."""
+    def on_page(self, value: object, at: float) -> Iterator[Message]:
+        """The messages for a page received at `at`. Raises TornError when it is no page of a list."""
         metadata = value.get("metadata") if isinstance(value, dict) else None
         items = value.get("items") if isinstance(value, dict) else None
         if not isinstance(metadata, dict) or not isinstance(items, list | None):
@@ -112,79 +112,79 @@ class Reflector:
         if not isinstance(version, str) or not version or not isinstance(rest, str):
             raise TornError(f"{self.resource.path}: the list has no resourceVersion")
         if not self._continue:
-            self._seen = set()
-            yield Began(self.name)
-        for start in range(0, len(items or ()) or 1, PORTION):
-            yield self._objects((items or [])[start : start + PORTION], at)
+            self._in_listing = set()
+            yield ListStarted(self.name)
+        for start in range(0, len(items or ()) or 1, CHUNK):
+            yield self._objects((items or [])[start : start + CHUNK], at)
         self._continue = rest
         if not rest:
-            self._memory = {key: self._memory[key] for key in self._seen}
-            self._seen = set()
+            self._sent = {key: self._sent[key] for key in self._in_listing}
+            self._in_listing = set()
             self._version, self._expired, self._missing, self.listed = version, 0, 0, True
-            yield Listed(self.name)
-            yield from self._well()
+            yield ListCompleted(self.name)
+            yield from self._recovered()
 
-    def _objects(self, items: list[Any], at: float) -> Seen:
+    def _objects(self, items: list[Any], at: float) -> ObjectsObserved:
         updates, kept = [], []
         for value in items:
-            head = head_of(value, self.resource)
-            if head is None:
-                raise TornError(f"{self.resource.path}: the list holds something that is no object")
-            self._seen.add(head.id)
-            if self._memory.get(head.id) == (head.uid, head.version):
-                kept.append(head.id)
+            meta = object_meta(value, self.resource)
+            if meta is None:
+                raise TornError(f"{self.resource.path}: an entry of the list is no object")
+            self._in_listing.add(meta.id)
+            if self._sent.get(meta.id) == (meta.uid, meta.version):
+                kept.append(meta.id)
             else:
-                self._memory[head.id] = (head.uid, head.version)
-                updates.append(self._decode(value, head))
-        return Seen(self.name, tuple(updates), tuple(kept), at)
+                self._sent[meta.id] = (meta.uid, meta.version)
+                updates.append(self._decode(value, meta))
+        return ObjectsObserved(self.name, tuple(updates), tuple(kept), at)
 
-    def line(self, data: bytes, at: float) -> Iterator[Message]:
-        """What one line of the watch says. Raises ApiError: the line is torn, or says that the watch has failed."""
+    def on_event(self, data: bytes, at: float) -> Iterator[Message]:
+        """The messages for one event of the watch. Raises ApiError when it is incomplete, or an error event."""
         event = parsed(data)
         kind, value = (event.get("type"), event.get("object")) if isinstance(event, dict) else (None, None)
         if kind == "ERROR":
             raise self._error(value)
         if kind == "BOOKMARK":
             self._version = _version_of(value) or self._version
-            yield from self._well()
+            yield from self._recovered()
             return
-        head = head_of(value, self.resource)
-        if kind not in ("ADDED", "MODIFIED", "DELETED") or head is None:
-            yield self._said(logging.WARNING, f"an event of type {told(str(kind))} is not understood and passed over")
+        meta = object_meta(value, self.resource)
+        if kind not in ("ADDED", "MODIFIED", "DELETED") or meta is None:
+            yield self._log(logging.WARNING, f"an event of type {sanitized(str(kind))} is unknown and ignored")
             return
-        if is_older(head.version, self._version):
+        if is_older(meta.version, self._version):
             return
-        self._version = head.version or self._version
+        self._version = meta.version or self._version
         if kind == "DELETED":
-            self._memory.pop(head.id, None)
-            update = Update(head.id, head.uid, head.version, there=False)
+            self._sent.pop(meta.id, None)
+            update = Update(meta.id, meta.uid, meta.version, exists=False)
         else:
-            self._memory[head.id] = (head.uid, head.version)
-            update = self._decode(value, head)
-        yield Seen(self.name, (update,), (), at)
-        yield from self._well()
+            self._sent[meta.id] = (meta.uid, meta.version)
+            update = self._decode(value, meta)
+        yield ObjectsObserved(self.name, (update,), (), at)
+        yield from self._recovered()
 
     def _error(self, status: object) -> ApiError:
-        """What an ERROR event means; its object is a Status."""
+        """The error of an ERROR event, whose object is a Status."""
         fields = status if isinstance(status, dict) else {}
         code, message = fields.get("code"), fields.get("message")
         number = code if isinstance(code, int) else 500
-        said = message.encode() if isinstance(message, str) else b""
-        return refusal(number, said, asked=f"GET {self.resource.path}: watch")
+        body = message.encode() if isinstance(message, str) else b""
+        return api_error(number, body, asked=f"GET {self.resource.path}: watch")
 
-    def ended(self, lasted: float) -> float:
-        """The server ended the watch after `lasted` seconds; returns how many to wait before asking again."""
-        if lasted >= STEADY_SECONDS:
+    def on_ended(self, lasted: float) -> float:
+        """The server ended the watch after `lasted` seconds; returns the seconds until the next request."""
+        if lasted >= STABLE_SECONDS:
             self._backoff.succeeded()
-            self._fickle = False
+            self._flapping = False
             return 0.0
         return self._backoff.failed()
 
-    def failed(self, error: ApiError, lasted: float) -> tuple[tuple[Message, ...], float]:
-        """What to tell of `error`, which came after `lasted` seconds, and how many to wait before asking again."""
-        if lasted >= STEADY_SECONDS and self._version:
+    def on_failed(self, error: ApiError, lasted: float) -> tuple[tuple[Message, ...], float]:
+        """The messages for `error`, which occurred after `lasted` seconds, and the seconds until the next request."""
+        if lasted >= STABLE_SECONDS and self._version:
             self._backoff.succeeded()
-        self._fickle = self._begun and lasted < STEADY_SECONDS
+        self._flapping = self._connected and lasted < STABLE_SECONDS
         listing = not self._version
         if isinstance(error, ExpiredError):
             self._relist()
@@ -192,50 +192,50 @@ class Reflector:
         elif isinstance(error, MissingError):
             self._relist()
             if self.resource.installed and listing:
-                return self._absent()
+                return self._not_installed()
         elif isinstance(error, RefusedError):
             self._relist()
         wait = self._backoff.failed(error.retry_after)
-        # Everyday life: a server restarts, or asks for a second until it is ready; a version expires.
+        # Not reported, because normal: a server restarts, or is not ready yet; a version expires.
         first = self._backoff.failures == 1
         quiet = isinstance(error, ExpiredError) or (first and isinstance(error, TornError | BusyError))
-        return () if quiet else tuple(self._tell(f"{self.name}: {error}")), wait
+        return () if quiet else tuple(self._report(f"{self.name}: {error}")), wait
 
     def _relist(self) -> None:
         self._version = self._continue = ""
 
-    def _absent(self) -> tuple[tuple[Message, ...], float]:
-        """The resource is not installed: when that is certain it is empty."""
+    def _not_installed(self) -> tuple[tuple[Message, ...], float]:
+        """The resource is not installed; once that is certain, it counts as empty."""
         self._missing += 1
-        if (self._memory or not self.listed) and self._missing < _CONFIRMATIONS:
+        if (self._sent or not self.listed) and self._missing < _ABSENCE_CONFIRMATIONS:
             return (), self._backoff.failed()
         self._backoff.succeeded()
-        messages = [*self._well()]
-        if self._memory or not self.listed:
-            messages += [self._said(logging.INFO, "is not installed, so there are none")]
-            messages += [Began(self.name), Listed(self.name)]
-        self._memory, self.listed = {}, True
-        return tuple(messages), ABSENT_SECONDS
+        messages = [*self._recovered()]
+        if self._sent or not self.listed:
+            messages += [self._log(logging.INFO, "is not installed; treated as empty")]
+            messages += [ListStarted(self.name), ListCompleted(self.name)]
+        self._sent, self.listed = {}, True
+        return tuple(messages), NOT_INSTALLED_SECONDS
 
-    def opened(self) -> Iterator[Message]:
-        """What there is to tell when the server has begun to answer a watch."""
-        self._begun = True
-        if not self._fickle:
-            yield from self._well()
+    def on_connected(self) -> Iterator[Message]:
+        """The messages when the server has begun to respond to a watch."""
+        self._connected = True
+        if not self._flapping:
+            yield from self._recovered()
 
-    def _well(self) -> Iterator[Message]:
-        self._fickle = False
-        if self._trouble:
-            self._trouble = ""
+    def _recovered(self) -> Iterator[Message]:
+        self._flapping = False
+        if self._reported_error:
+            self._reported_error = ""
             yield Health(self.name)
 
-    def _said(self, level: int, text: str) -> Said:
-        return Said(level, "romana_ovs.follow", f"{self.name}: {text}")
+    def _log(self, level: int, text: str) -> LogLine:
+        return LogLine(level, "romana_ovs.reflector", f"{self.name}: {text}")
 
-    def _tell(self, sentence: str) -> Iterator[Message]:
-        if sentence != self._trouble:
-            self._trouble = sentence
-            yield Health(self.name, sentence)
+    def _report(self, text: str) -> Iterator[Message]:
+        if text != self._reported_error:
+            self._reported_error = text
+            yield Health(self.name, text)
 
 
 def _version_of(value: object) -> str:

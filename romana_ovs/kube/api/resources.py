@@ -1,4 +1,4 @@
-"""What is listed and watched, as data."""
+"""Declares the resources that are listed and watched."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from romana_ovs.kube.decode.romanapolicy import CURRENT_VERSION
 class Resource:
     """One resource of the API, in all namespaces.
 
-    `kind` is what ObjectId calls its objects, `served` how the API does. The objects of a resource that is not
-    `decoded` are handed on as they are. `fields` is a field selector, empty for all objects. One that is
-    `installed` by hand (a CRD) may not be there yet, or no longer.
+    `kind` is the kind in ObjectId, `served` the kind in the API where it differs. Objects of a resource that is not
+    `decoded` are passed on unchanged. `fields` is a field selector, empty for all objects. An `installed` resource
+    (CRD) may be missing.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Resource:
 
     @property
     def path(self) -> str:
-        """Where the API server has it."""
+        """Its path at the API server."""
         return f"/{'apis' if '/' in self.version else 'api'}/{self.version}/{self.name}"
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ CLASS_SETS = Resource("classsets", "ClassSet", CURRENT_VERSION, decoded=False, i
 NODE_REPORTS = Resource("nodereports", "NodeReport", CURRENT_VERSION, decoded=False, installed=True)
 
 CLUSTER = (NODES, NAMESPACES, POLICIES, ROMANA_POLICIES, PODS)
-"""What makes a Cluster."""
+"""The resources of which a Cluster is built."""
 
 
 def pods_of(node: str) -> Resource:

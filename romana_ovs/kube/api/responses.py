@@ -1,7 +1,4 @@
-"""What an API server's answers say: JSON as plain values, refusals as errors, its own words where they are repeated.
-
-Pure: what a stream of changes holds is read with the same functions as the answer to a request.
-"""
+"""Interprets responses of an API server: JSON, error statuses, and messages that are safe to repeat. Pure."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ from romana_ovs.model.errors import (
 )
 
 UNAUTHORIZED = 401
-_SENTENCE = 300
-"""Longest piece of the server's own words that is repeated."""
+_MAX_TEXT = 300
+"""Characters of the server's message that are repeated."""
 _KINDS: Mapping[int, type[ApiError]] = {
     UNAUTHORIZED: DeniedError,
     403: DeniedError,
@@ -34,32 +31,32 @@ _KINDS: Mapping[int, type[ApiError]] = {
 }
 
 
-def refusal(status: int, data: bytes, *, asked: str, after: float | None = None) -> ApiError:
-    """The error that an answer with this status and body is; `after` is in how many seconds to ask again."""
+def api_error(status: int, data: bytes, *, asked: str, after: float | None = None) -> ApiError:
+    """The error for a response with this status and body; `after` is its Retry-After in seconds."""
     kind = _KINDS.get(status, FaultyError if status >= 500 else RefusedError)
-    said = _said(data)
+    said = _status_message(data)
     return kind(f"{asked}: {status}{f', {said}' if said else ''}", status=status, retry_after=after)
 
 
 def parsed(data: bytes) -> Any:
-    """JSON text as plain values. Raises TornError when it is none."""
+    """JSON text as plain values. Raises TornError when it is invalid."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise TornError(f"an answer is no JSON: {error}") from error
+        raise TornError(f"a response is not valid JSON: {error}") from error
 
 
-def told(text: str) -> str:
-    """Words of a server as a message may repeat them: short, on one line, nothing that is not plain text."""
-    line = " ".join(text[: 2 * _SENTENCE].split()).encode("unicode_escape").decode()
-    return line if len(line) <= _SENTENCE else line[:_SENTENCE] + "..."
+def sanitized(text: str) -> str:
+    """Text of a server as a log line may repeat it: short, on one line, and printable."""
+    line = " ".join(text[: 2 * _MAX_TEXT].split()).encode("unicode_escape").decode()
+    return line if len(line) <= _MAX_TEXT else line[:_MAX_TEXT] + "..."
 
 
-def _said(data: bytes) -> str:
-    """The message of a Status object, or the text as it is."""
+def _status_message(data: bytes) -> str:
+    """The message of a Status object, or the whole text."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        return told(data[: 2 * _SENTENCE].decode(errors="replace"))
+        return sanitized(data[: 2 * _MAX_TEXT].decode(errors="replace"))
     message = value.get("message") if isinstance(value, dict) else None
-    return told(message) if isinstance(message, str) else ""
+    return sanitized(message) if isinstance(message, str) else ""

@@ -1,4 +1,4 @@
-"""Which API server is meant; what is read from there is in `credentials`."""
+"""Defines how an API server is selected; `credentials` reads it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ApiSource:
-    """Which API server is meant: a kubeconfig file (several joined by `:`) and a context in it.
+    """Selects an API server: a kubeconfig file (several joined by `:`) and a context in it.
 
-    No file means the account of the pod that we run in, no context the file's current one.
+    Without a file the service account of our pod is used, without a context the current one of the file.
     """
 
     kubeconfig: str = ""
@@ -17,5 +17,5 @@ class ApiSource:
 
     def __str__(self) -> str:
         if not self.kubeconfig:
-            return "the account of this pod"
+            return "the service account of this pod"
         return f"{self.kubeconfig}, context {self.context}" if self.context else self.kubeconfig

@@ -1,7 +1,7 @@
-"""Which statuses have to be written when: wanted against known, without clock and I/O (`now` is an argument).
+"""Decides which statuses to write when, from desired and observed ones. Pure; `now` is an argument.
 
-Every object has one place in the queue, whatever happens to it meanwhile: what is written is what is wanted when its
-turn comes, so a thousand changes of one object are a few writes. Nothing is written that is there already.
+Every object has one entry in the queue. The status that is desired when its turn comes is written, so a thousand
+changes of one object are a few writes. A status that is stored already is not written.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from romana_ovs.kube.api.desired import Condition, PolicyStatus, Status, TenantStatus, Truth
-from romana_ovs.kube.api.token_bucket import Bucket
+from romana_ovs.kube.api.desired import Condition, ConditionStatus, PolicyStatus, Status, TenantStatus
+from romana_ovs.kube.api.token_bucket import TokenBucket
 from romana_ovs.kube.decode.objects import ObjectId, Version
 
 WRITES_A_SECOND, WRITES_AT_ONCE = 20.0, 50.0
 COUNT_SECONDS = 5.0
-"""Least time between two writes of a Tenant of which only the numbers of pods differ."""
+"""Seconds between two writes of a Tenant when only numbers of pods have changed."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
-"""Seconds before an object that the server refused to change is tried again; doubled each time."""
+"""Seconds before a refused write is tried again; doubled each time."""
 
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An object as the server last showed it: of its status, everything."""
+class Observed:
+    """An object as last read from the server, with its whole status."""
 
     uid: str
     generation: int
@@ -35,23 +35,23 @@ class Known:
     status: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Mapping[str, Any]) -> Known:
-        """From an object as the server shows it."""
+    def of(cls, value: Mapping[str, Any]) -> Observed:
+        """From an object of the server."""
         metadata, status = value["metadata"], value.get("status")
         shown = status if isinstance(status, dict) else {}
         return cls(metadata["uid"], metadata.get("generation", 0), metadata["resourceVersion"], shown)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """To do: read this object."""
+class Get:
+    """Task: read this object."""
 
     id: ObjectId
 
 
 @dataclass(frozen=True, slots=True)
-class Make:
-    """To do: create this Tenant, which nobody has."""
+class Create:
+    """Task: create this Tenant."""
 
     id: ObjectId
     tenant: str
@@ -59,56 +59,56 @@ class Make:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """To do: give this object this status (a JSON merge patch) if it is still the one that is known."""
+    """Task: write this status (a JSON merge patch) if the object still has the observed version."""
 
     id: ObjectId
     status: Status
-    known: Known
+    observed: Observed
     body: Body
 
 
-Task = Look | Make | Patch
+Task = Get | Create | Patch
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One object that is wanted to have a status."""
+    """One object with a desired status."""
 
     status: Status
     due: float = -math.inf
     written: float = -math.inf
     failures: int = 0
-    looked: bool = False
-    """Whether what is known was read after the last change of what is wanted."""
+    fresh: bool = False
+    """Whether the object was read after the last change of its desired status."""
 
 
-class StatusBook:
-    """Stateful, but free of clocks: ask for the `task` to do, and tell how it went."""
+class StatusQueue:
+    """Keeps desired and observed statuses; `next_task` is what to do, `on_...` record the results."""
 
-    def __init__(self, bucket: Bucket | None = None) -> None:
-        self._bucket = bucket or Bucket.full(WRITES_A_SECOND, WRITES_AT_ONCE)
+    def __init__(self, bucket: TokenBucket | None = None) -> None:
+        self._bucket = bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE)
         self._slots: dict[ObjectId, _Slot] = {}
-        self._known: dict[ObjectId, Known | None] = {}
-        self._waiting: dict[ObjectId, None] = {}
+        self._observed: dict[ObjectId, Observed | None] = {}
+        self._queue: dict[ObjectId, None] = {}
 
-    # What is wanted.
+    # Desired.
 
-    def want_all(self, statuses: Mapping[ObjectId, Status]) -> None:
-        """These and no others are wanted from now on."""
+    def replace_all(self, statuses: Mapping[ObjectId, Status]) -> None:
+        """Replace all desired statuses."""
         for gone in self._slots.keys() - statuses.keys():
             self._drop(gone)
         for key, status in statuses.items():
-            self._want(key, status)
+            self._set(key, status)
 
-    def want(self, changed: Mapping[ObjectId, Status | None]) -> None:
-        """These are wanted otherwise than before; None: not any more."""
+    def update(self, changed: Mapping[ObjectId, Status | None]) -> None:
+        """Change some desired statuses; None removes one."""
         for key, status in changed.items():
             if status is None:
                 self._drop(key)
             else:
-                self._want(key, status)
+                self._set(key, status)
 
-    def _want(self, key: ObjectId, status: Status) -> None:
+    def _set(self, key: ObjectId, status: Status) -> None:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = _Slot(status)
@@ -116,111 +116,111 @@ class StatusBook:
             return
         else:
             if slot.status.version not in (status.version, None):
-                self._known.pop(key, None)
-            slot.status, slot.looked, slot.failures, slot.due = status, False, 0, -math.inf
-        self._waiting.setdefault(key)
+                self._observed.pop(key, None)
+            slot.status, slot.fresh, slot.failures, slot.due = status, False, 0, -math.inf
+        self._queue.setdefault(key)
 
     def _drop(self, key: ObjectId) -> None:
         self._slots.pop(key, None)
-        self._known.pop(key, None)
-        self._waiting.pop(key, None)
+        self._observed.pop(key, None)
+        self._queue.pop(key, None)
 
-    # What is known.
+    # Observed.
 
-    def learn_all(self, known: Mapping[ObjectId, Known]) -> None:
-        """All objects there are, as just listed."""
+    def on_listed(self, observed: Mapping[ObjectId, Observed]) -> None:
+        """All objects, as just listed."""
         for key, slot in self._slots.items():
-            self._known[key] = known.get(key)
-            slot.looked = True
-            self._waiting.setdefault(key)
+            self._observed[key] = observed.get(key)
+            slot.fresh = True
+            self._queue.setdefault(key)
 
-    def learn(self, key: ObjectId, known: Known | None) -> None:
-        """One object as just read; None: there is none."""
+    def on_read(self, key: ObjectId, observed: Observed | None) -> None:
+        """One object, as just read; None: it does not exist."""
         if key in self._slots:
-            self._known[key] = known
-            self._slots[key].looked = True
+            self._observed[key] = observed
+            self._slots[key].fresh = True
 
-    def wrote(self, patch: Patch, known: Known, now: float) -> None:
-        """A Patch succeeded, and this is the object now."""
+    def on_written(self, patch: Patch, observed: Observed, now: float) -> None:
+        """A Patch succeeded, with this result."""
         slot = self._slots.get(patch.id)
         if slot is None:
             return
-        self._known[patch.id] = known
+        self._observed[patch.id] = observed
         slot.written, slot.failures = now, 0
         if slot.status is patch.status:
-            # Even if the server kept less than it was told: telling it again would not help.
-            self._waiting.pop(patch.id, None)
+            # Even if the server stored less than was written: another write would not help.
+            self._queue.pop(patch.id, None)
 
-    def conflicted(self, key: ObjectId) -> None:
-        """The object is not the one that was known (any more): it must be read."""
-        self._known.pop(key, None)
+    def on_conflict(self, key: ObjectId) -> None:
+        """The object has changed since it was read: read it again."""
+        self._observed.pop(key, None)
         if key in self._slots:
-            self._slots[key].looked = False
+            self._slots[key].fresh = False
 
-    def refused(self, key: ObjectId, now: float) -> None:
-        """The server does not take what it was told about this object: later again, or when it is wanted otherwise."""
+    def on_refused(self, key: ObjectId, now: float) -> None:
+        """The server refused the write: try again later, or when the desired status changes."""
         slot = self._slots.get(key)
         if slot is not None:
             slot.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(slot.failures, 20))
             slot.failures += 1
-            self.conflicted(key)
+            self.on_conflict(key)
 
-    # What is to be done.
+    # Tasks.
 
-    def task(self, now: float, at: str) -> Task | float | None:
-        """What to do now, else the seconds until there may be something, else None.
+    def next_task(self, now: float, at: str) -> Task | float | None:
+        """The task that is due, else the seconds until one may be, else None.
 
-        `at` is the time of day as the API writes it, for conditions that change. Every task takes a token.
+        `at` is the time of day as in the API, for changed conditions. Every task takes a token.
         """
         soonest = math.inf
-        for key in list(self._waiting):
+        for key in list(self._queue):
             slot = self._slots[key]
             if slot.due > now:
                 soonest = min(soonest, slot.due - now)
                 continue
             task = self._task_for(key, slot, at)
             if task is None:
-                del self._waiting[key]
+                del self._queue[key]
                 continue
-            if isinstance(task, Patch) and (pause := slot.written + _pace(task) - now) > 0:
+            if isinstance(task, Patch) and (pause := slot.written + _min_interval(task) - now) > 0:
                 soonest = min(soonest, pause)
                 continue
             if (pause := self._bucket.wait(now)) > 0:
                 return pause
             self._bucket = self._bucket.take(now)
-            # The next turn is the others'.
-            self._waiting[key] = self._waiting.pop(key)
+            # To the end of the queue.
+            self._queue[key] = self._queue.pop(key)
             return task
         return soonest if soonest < math.inf else None
 
     def _task_for(self, key: ObjectId, slot: _Slot, at: str) -> Task | None:
-        if key not in self._known:
-            return Look(key)
-        known, status = self._known[key], slot.status
-        if known is None:
+        if key not in self._observed:
+            return Get(key)
+        observed, status = self._observed[key], slot.status
+        if observed is None:
             if isinstance(status, TenantStatus):
-                return Make(key, status.tenant)
-            return None if slot.looked else Look(key)
-        # A Tenant that was just made is all that it will be: its spec is its name.
-        version = status.version or Version(known.uid, known.generation)
-        if known.uid != version.uid:
-            # Another object of that name: one of the two is older, and what is wanted may be.
-            return None if slot.looked else Look(key)
-        if _observed(known.status) > version.generation:
+                return Create(key, status.tenant)
+            return None if slot.fresh else Get(key)
+        # A Tenant that was just created has no version yet; its spec does not change.
+        version = status.version or Version(observed.uid, observed.generation)
+        if observed.uid != version.uid:
+            # Another object of that name: either the observed or the desired version is outdated.
+            return None if slot.fresh else Get(key)
+        if _observed_generation(observed.status) > version.generation:
             return None
-        body = rendered(status, version.generation, known.status, at)
-        if all(known.status.get(name) == value for name, value in body.items()):
+        body = rendered(status, version.generation, observed.status, at)
+        if all(observed.status.get(name) == value for name, value in body.items()):
             return None
-        return Patch(key, status, known, body)
+        return Patch(key, status, observed, body)
 
 
-def rendered(status: Status, generation: int, known: Mapping[str, Any], at: str) -> Body:
-    """The fields of `status` as the API writes them, over those in `known`, at the time of day `at`.
+def rendered(status: Status, generation: int, observed: Mapping[str, Any], at: str) -> Body:
+    """The fields of `status` as in the API, merged with `observed`, at the time of day `at`.
 
-    Conditions of others stay, and a condition that is as true or false as before keeps its lastTransitionTime. What
-    is not known (yet) does not replace what was said of the same generation: a restart makes nothing flicker.
+    Conditions of others stay. A condition with the same status keeps its lastTransitionTime. `Unknown` does not replace
+    a condition of the same generation, so that a restart does not change it for a moment.
     """
-    conditions = _conditions(status.conditions, known.get("conditions"), generation, at)
+    conditions = _conditions(status.conditions, observed.get("conditions"), generation, at)
     body = {"observedGeneration": generation, "conditions": conditions}
     return body | _tenant_body(status) if isinstance(status, TenantStatus) else body
 
@@ -237,23 +237,23 @@ def _tenant_body(status: TenantStatus) -> Body:
     }
 
 
-def _conditions(conditions: Iterable[Condition], known: object, generation: int, at: str) -> list[Body]:
-    before = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
+def _conditions(conditions: Iterable[Condition], observed: object, generation: int, at: str) -> list[Body]:
+    before = [one for one in observed if isinstance(one, dict)] if isinstance(observed, list) else []
     own = {condition.type: condition for condition in conditions}
-    made = []
+    merged = []
     for old in before:
         condition = own.pop(str(old.get("type")), None)
-        made.append(old if condition is None else _condition(condition, generation, old, at))
-    return [*made, *(_condition(condition, generation, {}, at) for condition in own.values())]
+        merged.append(old if condition is None else _condition(condition, generation, old, at))
+    return [*merged, *(_condition(condition, generation, {}, at) for condition in own.values())]
 
 
 def _condition(condition: Condition, generation: int, old: Mapping[str, Any], at: str) -> Body:
-    same = old.get("status") == condition.truth.value
-    if condition.truth is Truth.UNKNOWN and old and old.get("observedGeneration") == generation:
+    same = old.get("status") == condition.status.value
+    if condition.status is ConditionStatus.UNKNOWN and old and old.get("observedGeneration") == generation:
         return dict(old)
     return {
         "type": condition.type,
-        "status": condition.truth.value,
+        "status": condition.status.value,
         "observedGeneration": generation,
         "reason": condition.reason,
         "message": condition.message,
@@ -261,18 +261,18 @@ def _condition(condition: Condition, generation: int, old: Mapping[str, Any], at
     }
 
 
-def _observed(status: Mapping[str, Any]) -> int:
+def _observed_generation(status: Mapping[str, Any]) -> int:
     found = status.get("observedGeneration")
     return found if isinstance(found, int) else 0
 
 
-def _pace(patch: Patch) -> float:
-    """Seconds since its last write that `patch` must wait: none, unless only the numbers of pods differ."""
+def _min_interval(patch: Patch) -> float:
+    """Seconds between the last write and `patch`: 0 unless only numbers of pods have changed."""
     if isinstance(patch.status, PolicyStatus):
         return 0.0
-    known = patch.known.status
-    changed = {name for name, value in patch.body.items() if known.get(name) != value}
-    if not changed <= {"pods", "tiers"} or _without_pods(known.get("tiers")) != _without_pods(patch.body["tiers"]):
+    observed = patch.observed.status
+    changed = {name for name, value in patch.body.items() if observed.get(name) != value}
+    if not changed <= {"pods", "tiers"} or _without_pods(observed.get("tiers")) != _without_pods(patch.body["tiers"]):
         return 0.0
     return COUNT_SECONDS
 

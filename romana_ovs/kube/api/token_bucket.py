@@ -1,4 +1,4 @@
-"""A token bucket as a value: how many writes may be made, and when the next."""
+"""Provides a token bucket as an immutable value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """`rate` tokens a second come in, at most `size` are kept; there were `tokens` at `moment` (seconds)."""
+class TokenBucket:
+    """`rate` tokens are added each second, up to `size`; there were `tokens` at `moment` (seconds)."""
 
     rate: float
     size: float
@@ -17,8 +17,8 @@ class Bucket:
     moment: float = 0.0
 
     @classmethod
-    def full(cls, rate: float, size: float) -> Bucket:
-        """A bucket with all the tokens that it can keep."""
+    def full(cls, rate: float, size: float) -> TokenBucket:
+        """A full bucket."""
         return cls(rate, size, size)
 
     def wait(self, now: float) -> float:
@@ -26,7 +26,7 @@ class Bucket:
         lacking = 1.0 - self._at(now)
         return lacking / self.rate if lacking > _ROUNDING else 0.0
 
-    def take(self, now: float) -> Bucket:
+    def take(self, now: float) -> TokenBucket:
         """The bucket with one token less, as of `now`."""
         return replace(self, tokens=self._at(now) - 1.0, moment=max(now, self.moment))
 

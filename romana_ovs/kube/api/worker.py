@@ -1,4 +1,4 @@
-"""A thread that does one job after another, takes in what else is wanted meanwhile, and bears trouble calmly."""
+"""Provides a worker thread with an inbox, retry and back-off."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from romana_ovs.kube.api.backoff import Backoff
-from romana_ovs.kube.api.health_log import Grumble
+from romana_ovs.kube.api.health_log import HealthLog
 from romana_ovs.kube.api.lease import clock
 from romana_ovs.model.errors import ApiError
 
 LOG = logging.getLogger("romana_ovs.writers")
 
-MISTAKE_SECONDS = 60.0
-"""Pause after a mistake of ours."""
+INTERNAL_ERROR_SECONDS = 60.0
+"""Pause after an internal error."""
 
 
 class Job(Protocol):
-    """What is done in the thread; only that thread calls it."""
+    """The work of the thread; only called by it."""
 
     def accept(self, message: Any) -> None:
-        """Something else is wanted from now on."""
+        """Apply a message from the inbox."""
 
     def attempt(self) -> float:
-        """Do one thing. Returns the seconds until there may be another to do. Raises ApiError for trouble."""
+        """Do one step; returns the seconds until the next one. Raises ApiError when it failed."""
 
 
 class Worker:
-    """One job, named `what`, in a thread of its own; `take` and `stop` are for any thread."""
+    """Runs one job, named `what`, in its own thread; `handle` and `stop` are for any thread."""
 
     def __init__(self, what: str, job: Job, send: Callable[[object], None]) -> None:
         self._job = job
@@ -39,26 +39,26 @@ class Worker:
         self._wake = threading.Event()
         self._stopping = False
         self._backoff = Backoff(random.random, most=60.0)
-        self._grumble = Grumble(LOG, what, send)
+        self._health = HealthLog(LOG, what, send)
         self._not_before = 0.0
         self._thread = threading.Thread(target=self._run, name=what, daemon=True)
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the thread."""
         self._thread.start()
 
-    def take(self, message: object) -> None:
-        """Hand `message` to the job, soon."""
+    def handle(self, message: object) -> None:
+        """Put `message` into the inbox of the job."""
         self._inbox.put(message)
         self._wake.set()
 
     def stop(self) -> None:
-        """End after what is being done now."""
+        """Stop after the present step."""
         self._stopping = True
         self._wake.set()
 
     def join(self, seconds: float) -> bool:
-        """Whether the thread has ended, after `seconds` at most."""
+        """Wait `seconds` at most for the end of the thread; returns whether it has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -72,14 +72,14 @@ class Worker:
                 if pause <= 0:
                     pause = self._job.attempt()
                     self._backoff.succeeded()
-                    self._grumble.fine()
+                    self._health.ok()
             except ApiError as error:
-                self._grumble.about(error)
+                self._health.failing(error)
                 pause = self._backoff.failed(error.retry_after)
                 self._not_before = clock() + pause
-            except Exception:  # A mistake of ours about one object must not silence the thread for ever.
-                LOG.exception("a mistake of ours")
-                pause = MISTAKE_SECONDS
+            except Exception:  # Must not end the thread because of one object.
+                LOG.exception("internal error, please report")
+                pause = INTERNAL_ERROR_SECONDS
                 self._not_before = clock() + pause
             if pause > 0:
                 self._wake.wait(pause)

@@ -1,4 +1,4 @@
-"""The part of the Kubernetes process that carries out writes which the controller has planned."""
+"""Executes writes of registry and node agents (Allocation, ClassSets, NodeReports), in order."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from romana_ovs.kube.api.component import Surroundings
-from romana_ovs.kube.api.messages import Seen
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.component import Context
+from romana_ovs.kube.api.messages import ObjectsObserved
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, Resource
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError
 
-LOG = logging.getLogger("romana_ovs.carry")
+LOG = logging.getLogger("romana_ovs.writes")
 
 WRITE_SECONDS = 5.0
-"""One write; a mandate to lead must last longer than that."""
+"""Deadline of one write; a leadership term must last longer than that."""
 _RESOURCES = {resource.kind: resource for resource in (ALLOCATIONS, CLASS_SETS, NODE_REPORTS)}
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
-    """The controller asks for `writes`, one after the other; the answer has the same `number`.
+class WriteRequest:
+    """Asks for `writes`, one after the other; the WriteResult has the same `number`.
 
     `leading`: only while this process leads.
     """
@@ -36,74 +36,74 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """The writes of that number have been tried. What they made of the objects was told before, as if it was seen.
+class WriteResult:
+    """The result of the request with this `number`. Written objects are sent before it, as if they were watched.
 
-    `trouble` is what was refused for another reason than that somebody was quicker, in a sentence; else empty. `late`:
-    somebody was. What is there now is told by the watch, which may be behind.
+    `conflict`: an object had another version than expected; the watch will show it, possibly later. `error` is any
+    other failure, else empty.
     """
 
     number: int
-    trouble: str = ""
-    late: bool = False
+    error: str = ""
+    conflict: bool = False
 
 
-class Carrier:
-    """A Part of the Kubernetes process."""
+class WriteExecutor:
+    """The component that executes WriteRequests."""
 
-    wants: tuple[type, ...] = (Carry,)
+    handles: tuple[type, ...] = (WriteRequest,)
 
-    def __init__(self, around: Surroundings) -> None:
-        self._api = around.api
-        self._settings = around.start.settings
-        self._send = around.send
-        self._fence = around.fence
+    def __init__(self, context: Context) -> None:
+        self._api = context.api
+        self._settings = context.start.settings
+        self._send = context.send
+        self._guard = context.guard
         self._ending = False
-        self._waiting: queue.SimpleQueue[Carry | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="carry", daemon=True)
+        self._requests: queue.SimpleQueue[WriteRequest | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writes", daemon=True)
 
     def start(self) -> None:
-        """Carry out what comes, in a thread that ends with the process."""
+        """WriteRequest out what comes, in a thread that ends with the process."""
         self._thread.start()
 
-    def take(self, message: object) -> None:
-        """Writes to carry out, after those that came before."""
-        if isinstance(message, Carry):
-            self._waiting.put(message)
+    def handle(self, message: object) -> None:
+        """Queue the writes."""
+        if isinstance(message, WriteRequest):
+            self._requests.put(message)
 
-    def end(self) -> None:
-        """Begin no further write, and wait for the one that is under way: the lease is given back after it."""
+    def stop(self) -> None:
+        """Begin no further write, and wait for the present one, as the lease is released after it."""
         self._ending = True
-        self._waiting.put(None)
+        self._requests.put(None)
         self._thread.join(WRITE_SECONDS)
 
     def _run(self) -> None:
-        while (job := self._waiting.get()) is not None:
+        while (request := self._requests.get()) is not None:
             try:
-                answer = self.carry(job)
-            except Exception as error:  # A mistake of ours must not end the thread: nothing would be written any more.
-                LOG.exception("a mistake of ours while writing")
-                answer = Carried(job.number, f"internal error: {error!r}")
+                answer = self.execute(request)
+            except Exception as error:  # Must not end the thread: nothing would be written any more.
+                LOG.exception("internal error while writing, please report")
+                answer = WriteResult(request.number, f"internal error: {error!r}")
             self._send(answer)
 
-    def carry(self, job: Carry) -> Carried:
-        """Carry out one job; returns what came of it."""
-        for write in job.writes:
+    def execute(self, request: WriteRequest) -> WriteResult:
+        """WriteRequest out one request; returns what came of it."""
+        for write in request.writes:
             if self._ending:
-                return Carried(job.number, "this process ends")
-            if job.leading and not self._fence.may_write(needs=WRITE_SECONDS):
-                return Carried(job.number, "another process leads")
+                return WriteResult(request.number, "this process ends")
+            if request.leading and not self._guard.may_write(needs=WRITE_SECONDS):
+                return WriteResult(request.number, "another process leads")
             try:
                 self._do(write)
             except (ConflictError, MissingError) as error:
-                # Somebody was quicker, and what is there now is told by the watch. But a kind may be missing.
+                # Another version is stored, and the watch will show it. But a create fails so if the CRD is missing.
                 LOG.info("%s %s %s: %s", write.verb.value, write.kind, write.name, error)
                 if write.verb is Verb.CREATE and isinstance(error, MissingError):
-                    return Carried(job.number, str(error))
-                return Carried(job.number, late=True)
+                    return WriteResult(request.number, str(error))
+                return WriteResult(request.number, conflict=True)
             except ApiError as error:
-                return Carried(job.number, f"{write.kind} {write.name} cannot be written: {error}")
-        return Carried(job.number)
+                return WriteResult(request.number, f"{write.kind} {write.name} cannot be written: {error}")
+        return WriteResult(request.number)
 
     def _do(self, write: Write) -> None:
         resource = _RESOURCES[write.kind]
@@ -114,20 +114,20 @@ class Carrier:
             return
         status = write.body is not None and "status" in write.body
         if write.verb is Verb.CREATE:
-            made = self._api.request("POST", resource.path, body=write.body, deadline=WRITE_SECONDS).json()
+            stored = self._api.request("POST", resource.path, body=write.body, deadline=WRITE_SECONDS).json()
             if status:
-                # What is created has no status yet (CRD subresource): that is a second write, over the first.
-                version = made["metadata"]["resourceVersion"]
+                # A create ignores the status (CRD subresource), so that is a second write.
+                version = stored["metadata"]["resourceVersion"]
                 body = {**(write.body or {}), "metadata": {"name": write.name, "resourceVersion": version}}
-                made = self._api.request("PUT", f"{path}/status", body=body, deadline=WRITE_SECONDS).json()
+                stored = self._api.request("PUT", f"{path}/status", body=body, deadline=WRITE_SECONDS).json()
         else:
             suffix = "/status" if status else ""
-            made = self._api.request("PUT", path + suffix, body=write.body, deadline=WRITE_SECONDS).json()
-        self._tell(resource, made)
+            stored = self._api.request("PUT", path + suffix, body=write.body, deadline=WRITE_SECONDS).json()
+        self._send_object(resource, stored)
 
-    def _tell(self, resource: Resource, value: Any) -> None:
-        """Have the controller see an object at once, not only when the watch brings it."""
-        head = head_of(value, resource)
-        if head is not None:
-            update = decoder(resource, self._settings)(value, head)
-            self._send(Seen(str(resource), (update,), (), time.monotonic()))
+    def _send_object(self, resource: Resource, value: Any) -> None:
+        """Send the written object to the controller at once, before the watch shows it."""
+        meta = object_meta(value, resource)
+        if meta is not None:
+            update = decoder(resource, self._settings)(value, meta)
+            self._send(ObjectsObserved(str(resource), (update,), (), time.monotonic()))

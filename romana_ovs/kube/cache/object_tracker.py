@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.decode.objects import ObjectId, is_older
 
 
@@ -50,14 +50,18 @@ class ObjectTracker:
 
     def apply(self, message: object) -> Iterator[Change]:
         """The changes by `message`; other messages, and those of other resources, change nothing."""
-        tracked = self._resources.get(message.resource) if isinstance(message, Began | Seen | Listed) else None
+        tracked = (
+            self._resources.get(message.resource)
+            if isinstance(message, ListStarted | ObjectsObserved | ListCompleted)
+            else None
+        )
         if tracked is None:
             return
-        if isinstance(message, Began):
+        if isinstance(message, ListStarted):
             tracked.listing = set()
-        elif isinstance(message, Listed):
+        elif isinstance(message, ListCompleted):
             yield from _complete_listing(tracked, message.resource)
-        elif isinstance(message, Seen):
+        elif isinstance(message, ObjectsObserved):
             if tracked.listing is not None:
                 tracked.listing.update(message.kept)
             for update in message.updates:
@@ -66,12 +70,12 @@ class ObjectTracker:
 
 def _observe(tracked: _Tracked, update: Update, resource: str) -> Iterator[Change]:
     before = tracked.objects.get(update.id)
-    if tracked.listing is not None and update.there:
+    if tracked.listing is not None and update.exists:
         # A listing counts even if its versions are older: the store of the API server may have been restored.
         tracked.listing.add(update.id)
     elif before is not None and is_older(update.version, before[1]):
         return
-    if update.there:
+    if update.exists:
         tracked.objects[update.id] = (update.uid, update.version)
         yield Change(resource, update.id, update, before is None or before[0] != update.uid)
     elif before is not None:

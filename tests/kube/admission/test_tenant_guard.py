@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from romana_ovs.kube.admission.tenant_guard import TenantGuard
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.objects import KubeObject, ObjectId
@@ -122,7 +122,7 @@ POD, POLICY = PodKey("shop/web"), PolicyKey("RomanaNetworkPolicy", "shop", "p")
 def update(resource: Resource, name: str, labels: dict[str, str], **parts: Any) -> Update:
     namespaced = {"namespace": "shop"} if resource in (PODS, ROMANA_POLICIES) else {}
     value = {"metadata": {"name": name, "uid": "u", "resourceVersion": "1", "labels": labels, **namespaced}, **parts}
-    head = head_of(value, resource)
+    head = object_meta(value, resource)
     assert head is not None
     return decoder(resource, BY_OWNER)(value, head)
 
@@ -150,7 +150,7 @@ def started(settings: Settings, *more: Update) -> tuple[ClusterCache, ClusterSna
     messages = [
         message
         for name in map(str, CLUSTER)
-        for message in (Began(name), Seen(name, tuple(here.get(name, ()))), Listed(name))
+        for message in (ListStarted(name), ObjectsObserved(name, tuple(here.get(name, ()))), ListCompleted(name))
     ]
     loaded = store.apply(*messages)
     assert loaded is not None
@@ -159,7 +159,7 @@ def started(settings: Settings, *more: Update) -> tuple[ClusterCache, ClusterSna
 
 def after(store: ClusterCache, resource: Resource, one: Update) -> ClusterSnapshot:
 
-    loaded = store.apply(Seen(str(resource), (one,)))
+    loaded = store.apply(ObjectsObserved(str(resource), (one,)))
     assert loaded is not None
     return loaded
 
@@ -181,7 +181,7 @@ def test_labels_of_the_namespace_decide_whose_pods_an_api_server_has() -> None:
     assert dict(back.cluster.policies) == dict(loaded.cluster.policies)
     assert back.problems == loaded.problems
     again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="3"))
-    gone = after(store, NAMESPACES, replace(namespace(ALLOWED), there=False, value=None, version="4"))
+    gone = after(store, NAMESPACES, replace(namespace(ALLOWED), exists=False, value=None, version="4"))
     assert again.problems == () and gone.problems == loaded.problems
 
 
@@ -209,12 +209,12 @@ def policy(labels: Labels, *, version: int, uid: str = "u") -> Update:
 
 def test_a_policy_that_names_its_tenant_at_last_leaves_nothing_behind() -> None:
     store, _ = started(BY_OWNER, namespace(ALLOWED))
-    gone = after(store, ROMANA_POLICIES, replace(policy(T1, version=2), there=False, value=None))
+    gone = after(store, ROMANA_POLICIES, replace(policy(T1, version=2), exists=False, value=None))
     assert not gone.cluster.policies
     nameless = after(store, ROMANA_POLICIES, policy(NONE, version=3))
     assert [key.kind for key in nameless.cluster.policies] == ["NetworkPolicy"], "what isolates in its place"
     assert list(after(store, ROMANA_POLICIES, policy(T1, version=4)).cluster.policies) == [POLICY]
-    assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), there=False, value=None)).cluster.policies
+    assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), exists=False, value=None)).cluster.policies
 
 
 def test_a_policy_that_was_replaced_by_an_invalid_one_does_not_come_back_with_a_label_of_its_namespace() -> None:
@@ -222,7 +222,7 @@ def test_a_policy_that_was_replaced_by_an_invalid_one_does_not_come_back_with_a_
     assert list(loaded.cluster.policies) == [POLICY]
     other = after(store, ROMANA_POLICIES, policy(NONE, version=2, uid="another")).cluster.policies
     assert POLICY not in other and len(other) == 1
-    store.apply(Seen(str(NAMESPACES), (replace(namespace(NONE), version="3"),)))
+    store.apply(ObjectsObserved(str(NAMESPACES), (replace(namespace(NONE), version="3"),)))
     again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="4"))
     assert dict(again.cluster.policies) == dict(other)
 

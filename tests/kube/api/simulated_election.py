@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet
 from romana_ovs.kube.api.client import Answer
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Timing
-from romana_ovs.kube.api.lease import Elector, LeaseName, Machine
+from romana_ovs.kube.api.lease import Elector, Environment, LeaseName
 from romana_ovs.model.errors import ConflictError, MissingError, UnreachableError
 
 LOST = 1e6
@@ -96,15 +96,15 @@ class World:
     def add(self, name: str, clocks: Clocks, pauses: list[tuple[float, float]], *, begins: float = 0.0) -> Node:
         """One more elector. It is stopped (as by SIGSTOP) in each of `pauses`."""
         node = Node(name, clocks, sorted(pauses))
-        machine = Machine(
+        machine = Environment(
             now=lambda: clocks.start + self.now * clocks.rate,
             wall=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=clocks.wall(self.now)),
             chance=lambda: 0.5,
             wait=lambda event, seconds: self._sleep(node, seconds / clocks.rate, event),
         )
         node.elector = Elector(
-            _Client(self, node), LeaseName(), me=name, told=lambda what: self._note(node, what),
-            timing=self._timing, machine=machine,
+            _Client(self, node), LeaseName(), me=name, notify=lambda what: self._note(node, what),
+            timing=self._timing, environment=machine,
         )  # fmt: skip
         self.nodes.append(node)
         thread = greenlet(node.elector.run, parent=getcurrent())
@@ -131,7 +131,7 @@ class World:
 
     def writers(self) -> list[Node]:
         """Who may write now, at true time."""
-        return [node for node in self.nodes if node.elector.fence.may_write()]
+        return [node for node in self.nodes if node.elector.guard.may_write()]
 
     def check(self) -> None:
         """Never two; and a change of hands is a new epoch."""
@@ -158,7 +158,7 @@ class World:
             self.at(sent + fate.there + fate.again, lambda: self.server.apply(method, body))
         self._resume(node, min(answers, gives_up), me)
         if answers > gives_up:
-            raise UnreachableError("nothing came in time")
+            raise UnreachableError("no data in time")
         found = box[0]
         if isinstance(found, Exception):
             raise found

@@ -74,112 +74,112 @@ def test_a_timing_that_cannot_be_safe_is_refused(timing: dict[str, Any]) -> None
 
 
 def asked(state: Election, now: float) -> tuple[Election, Read | Write]:
-    state, ask = election.ask(state, now)
+    state, ask = election.next_request(state, now)
     assert ask is not None
     return state, ask
 
 
 def leading(now: float = 0.0, *, record: Record | None = None) -> Election:
     state, _ = asked(Election("me"), now)
-    state = election.saw(state, record, now, chance=0)
+    state = election.on_read(state, record, now, chance=0)
     state, write = asked(state, now)
     assert isinstance(write, Write)
-    return election.wrote(state, write, Record("me", write.record.transitions, 15, "1"), now, chance=0)
+    return election.on_written(state, write, Record("me", write.record.transitions, 15, "1"), now, chance=0)
 
 
 def test_leadership_counts_from_when_the_renewal_was_sent() -> None:
     state, _ = asked(Election("me"), 100)
-    state = election.saw(state, None, 100, chance=0)
+    state = election.on_read(state, None, 100, chance=0)
     state, write = asked(state, 100)
-    state = election.wrote(state, write, Record("me", 0, 15, "1"), 104.5, chance=0)
+    state = election.on_written(state, write, Record("me", 0, 15, "1"), 104.5, chance=0)
     assert state.until == 110
-    assert state.mandate(109.9).may_write(109.9)
-    assert not state.mandate(109.9).may_write(109.9, needs=0.2)
-    assert state.mandate(110) is None
+    assert state.term(109.9).may_write(109.9)
+    assert not state.term(109.9).may_write(109.9, needs=0.2)
+    assert state.term(110) is None
 
 
 def test_every_request_of_a_holder_ends_before_its_right_does() -> None:
     state = leading()
     state, first = asked(state, 2)
     assert first.deadline == 5
-    state = election.failed(state, 7, chance=0)
+    state = election.on_failed(state, 7, chance=0)
     state, second = asked(state, 9)
     assert isinstance(second, Read) and second.deadline == 1
 
 
 def test_the_right_ends_by_itself_while_nothing_is_heard() -> None:
-    state, ask = election.ask(leading(), 10.5)
+    state, ask = election.next_request(leading(), 10.5)
     assert state.state is State.LOOKING and isinstance(ask, Read)
-    assert state.mandate(10.5) is None
+    assert state.term(10.5) is None
 
 
 def test_anothers_lease_is_free_only_when_it_stood_still_for_its_own_duration_as_we_saw_it() -> None:
-    state = election.saw(Election("me"), Record("other", 4, 60, "7"), 1000, chance=0)
+    state = election.on_read(Election("me"), Record("other", 4, 60, "7"), 1000, chance=0)
     for now in (1015, 1059):
-        state = election.saw(state, Record("other", 4, 60, "7"), now, chance=0)
+        state = election.on_read(state, Record("other", 4, 60, "7"), now, chance=0)
         assert state.state is State.WAITING
-    state = election.saw(state, Record("other", 4, 60, "8"), 1060, chance=0)
+    state = election.on_read(state, Record("other", 4, 60, "8"), 1060, chance=0)
     assert state.state is State.WAITING
-    state = election.saw(state, Record("other", 4, 60, "8"), 1120, chance=0)
+    state = election.on_read(state, Record("other", 4, 60, "8"), 1120, chance=0)
     state, write = asked(state, 1120)
     assert write == Write(1120, 5, Record("me", 5, 15, "8"))
 
 
 def test_a_lease_given_back_is_free_at_once() -> None:
-    state = election.saw(Election("me"), Record("", 4, 1, "9"), 0, chance=0)
+    state = election.on_read(Election("me"), Record("", 4, 1, "9"), 0, chance=0)
     assert asked(state, 0)[1].record == Record("me", 5, 15, "9")
 
 
 def test_a_deleted_lease_is_its_last_holders_until_that_must_know() -> None:
-    state = election.saw(Election("me"), Record("other", 4, 15, "7"), 0, chance=0)
-    state = election.saw(state, None, 3, chance=0)
+    state = election.on_read(Election("me"), Record("other", 4, 15, "7"), 0, chance=0)
+    state = election.on_read(state, None, 3, chance=0)
     assert state.state is State.WAITING
-    state = election.saw(state, None, 17.9, chance=0)
+    state = election.on_read(state, None, 17.9, chance=0)
     assert state.state is State.WAITING
-    state = election.saw(state, None, 18, chance=0)
+    state = election.on_read(state, None, 18, chance=0)
     assert asked(state, 18)[1].record == Record("me", 5, 15, "")
 
 
 def test_our_own_deleted_lease_is_made_again_without_writing_meanwhile() -> None:
     state = leading(record=Record("", 7, 1, "0"))
     state, _ = asked(state, 2)
-    state = election.conflicted(state, 2, chance=0)
-    assert state.mandate(2) is None
+    state = election.on_conflict(state, 2, chance=0)
+    assert state.term(2) is None
     state, read = asked(state, 2)
     assert isinstance(read, Read)
-    state = election.saw(state, None, 2, chance=0)
+    state = election.on_read(state, None, 2, chance=0)
     assert asked(state, 2)[1].record == Record("me", 9, 15, "")
 
 
 def test_a_renewal_without_answer_is_looked_for_before_the_next() -> None:
     state, _ = asked(leading(), 2)
-    state = election.failed(state, 3, chance=0)
-    assert state.mandate(5) is not None
+    state = election.on_failed(state, 3, chance=0)
+    assert state.term(5) is not None
     state, read = asked(state, 5)
     assert isinstance(read, Read)
-    state = election.saw(state, Record("me", 0, 15, "2"), 5, chance=0)
+    state = election.on_read(state, Record("me", 0, 15, "2"), 5, chance=0)
     assert state.until == 10, "reading renews nothing"
     assert asked(state, 5)[1] == Write(5, 5, Record("me", 0, 15, "2"))
 
 
 def test_patience_is_obeyed_within_reason() -> None:
     state = Election("me")
-    assert election.failed(state, 0, chance=0, patience=7).due == 7
-    assert election.failed(state, 0, chance=0, patience=1e9).due == election.LONGEST_PAUSE
+    assert election.on_failed(state, 0, chance=0, retry_after=7).due == 7
+    assert election.on_failed(state, 0, chance=0, retry_after=1e9).due == election.LONGEST_PAUSE
 
 
 def test_a_conflict_that_lasts_makes_no_storm() -> None:
     state, requests, now = Election("me"), 0, 0.0
     while now < 60:
-        state, ask = election.ask(state, now)
+        state, ask = election.next_request(state, now)
         if ask is None:
             now = max(state.wakes(), now + 0.001)
             continue
         requests += 1
         if isinstance(ask, Read):
-            state = election.saw(state, Record("", 0, 1, str(requests)), now, chance=0)
+            state = election.on_read(state, Record("", 0, 1, str(requests)), now, chance=0)
         else:
-            state = election.conflicted(state, now, chance=0)
+            state = election.on_conflict(state, now, chance=0)
     assert requests <= 2 * 60 / 2 + 2
 
 

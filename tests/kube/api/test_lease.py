@@ -53,7 +53,7 @@ def told() -> Told:
 @pytest.fixture
 def elector(server: ScriptedServer, told: Told, tmp_path: Path) -> Iterator[Elector]:
     """An elector in its thread, ended with the test."""
-    made = Elector(Api(kubeconfig(tmp_path, server.url)), LeaseName(), me="me", told=told, timing=TIMING)
+    made = Elector(Api(kubeconfig(tmp_path, server.url)), LeaseName(), me="me", notify=told, timing=TIMING)
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
     yield made
@@ -86,7 +86,7 @@ def test_a_hung_renewal_costs_the_right_to_write_in_time(server: ScriptedServer,
     server.then(absent, store, hang, *[hang] * 10)
     told.until(Leadership(True, 0, "me"))
     began = time.monotonic()
-    while elector.fence.may_write():
+    while elector.guard.may_write():
         assert time.monotonic() - began < TIMING.lease, "the fence looks at the clock, whatever the thread does"
         time.sleep(0.01)
     told.until(Leadership(False, 0, "me"))
@@ -101,7 +101,7 @@ def test_an_answer_that_is_no_lease_is_trouble_and_no_end(
 ) -> None:
     server.then(lambda exchange: exchange.answer(200, body), absent, store, store, store)
     told.until(Leadership(True, 0, "me"))
-    assert any(isinstance(one, Health) and one.trouble for one in told.messages)
+    assert any(isinstance(one, Health) and one.error for one in told.messages)
     told.until(Health("lease kube-system/romana-ovs"))
 
 
@@ -109,4 +109,4 @@ def test_a_denied_lease_is_told_once(server: ScriptedServer, told: Told, elector
     no = {"kind": "Status", "message": 'User "x" cannot get resource "leases"'}
     server.then(*[lambda exchange: exchange.answer(403, no)] * 4, absent, store, store, store)
     told.until(Leadership(True, 0, "me"))
-    assert len([one for one in told.messages if isinstance(one, Health) and one.trouble]) == 1
+    assert len([one for one in told.messages if isinstance(one, Health) and one.error]) == 1

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.list_watch import Follower
-from romana_ovs.kube.api.messages import Began, Health, Listed, Seen
+from romana_ovs.kube.api.list_watch import ListWatcher
+from romana_ovs.kube.api.messages import Health, ListCompleted, ListStarted, ObjectsObserved
 from romana_ovs.kube.api.resources import NAMESPACES
 from romana_ovs.model.settings import Settings
 from tests.kube.api.test_client import kubeconfig
 from tests.support.scripted_server import Exchange, ScriptedServer, Step, scripted_server
 
-BEGAN, LISTED = Began("namespaces"), Listed("namespaces")
+BEGAN, LISTED = ListStarted("namespaces"), ListCompleted("namespaces")
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ class Told(list[object]):
     @property
     def names(self) -> list[str]:
         """The objects of all updates, in order; those that are gone with a minus."""
-        updates = [update for message in self if isinstance(message, Seen) for update in message.updates]
-        return [("" if update.there else "-") + update.id.name for update in updates]
+        updates = [update for message in self if isinstance(message, ObjectsObserved) for update in message.updates]
+        return [("" if update.exists else "-") + update.id.name for update in updates]
 
     @property
     def trouble(self) -> list[str]:
         """What was wrong, in order; nothing where it was well again."""
-        return [message.trouble for message in self if isinstance(message, Health)]
+        return [message.error for message in self if isinstance(message, Health)]
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def told() -> Told:
 
 
 @pytest.fixture
-def follower(server: ScriptedServer, tmp_path: Path, told: Told) -> Follower:
+def follower(server: ScriptedServer, tmp_path: Path, told: Told) -> ListWatcher:
     api = Api(kubeconfig(tmp_path, server.url))
-    return Follower(api, NAMESPACES, Settings(), told.append, pause=pytest.fail, silent=0.3)
+    return ListWatcher(api, NAMESPACES, Settings(), told.append, pause=pytest.fail, silent=0.3)
 
 
 def page(*names: str, version: str = "v10", rest: str = "") -> Step:
@@ -83,7 +83,7 @@ EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too 
 
 
 def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
-    server: ScriptedServer, follower: Follower, told: Told
+    server: ScriptedServer, follower: ListWatcher, told: Told
 ) -> None:
     done = threading.Event()
     server.then(
@@ -107,7 +107,7 @@ def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
     assert last["allowWatchBookmarks"] == last["watch"] == "true" and int(last["timeoutSeconds"]) >= 290
 
 
-def test_an_expired_watch_lists_anew(server: ScriptedServer, follower: Follower, told: Told) -> None:
+def test_an_expired_watch_lists_anew(server: ScriptedServer, follower: ListWatcher, told: Told) -> None:
     """docs/hazards.md C2, from the wire."""
     server.then(
         page("a", "b"), watch(EXPIRED), page("b", "c", version="v20"), refuse(410), page("c", version="v30"), watch()
@@ -115,12 +115,12 @@ def test_an_expired_watch_lists_anew(server: ScriptedServer, follower: Follower,
     waits = [follower.step() for _ in range(6)]
     assert min(waits[1], waits[3]) > 0
     assert told.names == ["a", "b", "c"]
-    assert [message.kept for message in told if isinstance(message, Seen)][1][0].name == "b"
+    assert [message.kept for message in told if isinstance(message, ObjectsObserved)][1][0].name == "b"
     assert told.count(LISTED) == 3 and told.trouble == []
     assert server.requests[-1].query["resourceVersion"] == "v30"
 
 
-def test_a_listing_that_expires_in_the_middle(server: ScriptedServer, follower: Follower, told: Told) -> None:
+def test_a_listing_that_expires_in_the_middle(server: ScriptedServer, follower: ListWatcher, told: Told) -> None:
     server.then(page("a", rest="x"), refuse(410), page("a", rest="y"), refuse(503), page("b"), watch())
     for _ in range(6):
         follower.step()
@@ -128,7 +128,7 @@ def test_a_listing_that_expires_in_the_middle(server: ScriptedServer, follower: 
     assert [message for message in told if message in (BEGAN, LISTED)] == [BEGAN, BEGAN, LISTED]
 
 
-def test_a_server_that_asks_for_patience_gets_it(server: ScriptedServer, follower: Follower, told: Told) -> None:
+def test_a_server_that_asks_for_patience_gets_it(server: ScriptedServer, follower: ListWatcher, told: Told) -> None:
     """docs/hazards.md C3: Retry-After."""
     server.then(refuse(429, Retry_After=20), refuse(429, Retry_After=1), page("a"))
     assert follower.step() >= 20
@@ -139,7 +139,9 @@ def test_a_server_that_asks_for_patience_gets_it(server: ScriptedServer, followe
     assert told.trouble == ["namespaces: GET /api/v1/namespaces: 429, no", ""]
 
 
-def test_a_server_that_refuses_is_asked_less_and_less(server: ScriptedServer, follower: Follower, told: Told) -> None:
+def test_a_server_that_refuses_is_asked_less_and_less(
+    server: ScriptedServer, follower: ListWatcher, told: Told
+) -> None:
     """docs/hazards.md C3."""
     server.then(*[refuse(401) for _ in range(12)])
     waits = [follower.step() for _ in range(12)]
@@ -148,7 +150,7 @@ def test_a_server_that_refuses_is_asked_less_and_less(server: ScriptedServer, fo
 
 
 def test_an_answer_of_something_else_is_trouble_and_deletes_nothing(
-    server: ScriptedServer, follower: Follower, told: Told
+    server: ScriptedServer, follower: ListWatcher, told: Told
 ) -> None:
     server.then(page("a"), refuse(410), lambda exchange: exchange.answer(200, b"<html>"), page("a"))
     for _ in range(4):
@@ -156,7 +158,7 @@ def test_an_answer_of_something_else_is_trouble_and_deletes_nothing(
     assert told.names == ["a"] and told.count(LISTED) == 2
 
 
-def test_a_mistake_of_ours_does_not_end_the_thread(server: ScriptedServer, tmp_path: Path) -> None:
+def test_an_internal_error_does_not_end_the_thread(server: ScriptedServer, tmp_path: Path) -> None:
     """docs/hazards.md C8: what the event was about is listed anew."""
     told: Told = Told()
     api = Api(kubeconfig(tmp_path, server.url))
@@ -178,7 +180,7 @@ def test_a_mistake_of_ours_does_not_end_the_thread(server: ScriptedServer, tmp_p
     def send(message: object) -> None:
         (mistakes.pop() if mistakes else told.append)(message)
 
-    Follower(api, NAMESPACES, Settings(), send, pause=pause).start()
+    ListWatcher(api, NAMESPACES, Settings(), send, pause=pause).start()
     assert again.wait(10)
     assert told.names == ["a"] and waits[0] >= 1
 
@@ -186,9 +188,9 @@ def test_a_mistake_of_ours_does_not_end_the_thread(server: ScriptedServer, tmp_p
 def test_who_is_stopped_asks_for_nothing_more(server: ScriptedServer, tmp_path: Path) -> None:
     """Also while it waits to ask a server again that refuses: its thread ends at once."""
     others, refused = set(threading.enumerate()), threading.Event()
-    follower = Follower(Api(kubeconfig(tmp_path, server.url)), NAMESPACES, Settings(), lambda _: refused.set())
+    follower = ListWatcher(Api(kubeconfig(tmp_path, server.url)), NAMESPACES, Settings(), lambda _: refused.set())
     follower.start()
-    (thread,) = [one for one in threading.enumerate() if one not in others and one.name == "follow namespaces"]
+    (thread,) = [one for one in threading.enumerate() if one not in others and one.name == "watch namespaces"]
     assert refused.wait(10)
     follower.stop()
     thread.join(10)

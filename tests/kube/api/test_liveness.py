@@ -1,4 +1,4 @@
-"""Streams that say nothing: their server is asked whether it lives, and when it says nothing either they end."""
+"""Streams that say nothing: their server is asked whether it is_alive, and when it says nothing either they end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.kube.api.client import Api
-from romana_ovs.kube.api.liveness import ANSWER_SECONDS, QUIET_SECONDS, Pulse
+from romana_ovs.kube.api.liveness import ANSWER_SECONDS, QUIET_SECONDS, LivenessCheck
 from romana_ovs.model.errors import UnreachableError
 from tests.kube.api.test_client import kubeconfig
 from tests.support.scripted_server import Exchange, ScriptedServer, Step, scripted_server
@@ -44,7 +44,7 @@ class Watched:
 
     def __init__(self, server: ScriptedServer, pulse: Step) -> None:
         self._server = server
-        self._pulse = pulse
+        self._liveness = pulse
         self.end = threading.Event()
         self.asked = threading.Semaphore(0)
         server.then(*[self._serve] * 1000)
@@ -52,7 +52,7 @@ class Watched:
     def _serve(self, exchange: Exchange) -> None:
         if exchange.request.path == "/version":
             self.asked.release()
-            self._pulse(exchange)
+            self._liveness(exchange)
             return
         exchange.begin()
         exchange.chunk(b"one\n")
@@ -98,7 +98,7 @@ def test_a_server_that_stands_still_loses_all_its_streams_by_one_question(
         with ThreadPoolExecutor(MANY) as pool:
             said = set(pool.map(follow, range(MANY)))
         assert time.monotonic() - begin < SECONDS / 2
-        assert said == {"nothing came for 0.2 s, and the server answers nothing else either"}
+        assert said == {"no data for 0.2 s, and the server does not respond to requests either"}
         assert stands.pulses == 1
     finally:
         stands.end.set()
@@ -140,7 +140,7 @@ def test_a_server_that_is_gone_has_no_pulse(tmp_path: Path) -> None:
         watched = Watched(server, Exchange.hang_up)
         lines = Api(kubeconfig(tmp_path, server.url), quiet=QUIET).stream("/w", deadline=300)
         assert next(lines) == b"one"
-        with pytest.raises(UnreachableError, match="nothing else either"):
+        with pytest.raises(UnreachableError, match="respond to requests either"):
             next(lines)
         watched.end.set()
 
@@ -149,7 +149,7 @@ def test_what_came_while_it_was_asked_counts() -> None:
     asked, more, done = threading.Event(), threading.Event(), threading.Event()
     questions: list[int] = []
 
-    def lives() -> bool:
+    def is_alive() -> bool:
         questions.append(1)
         if len(questions) == 1:
             asked.set()
@@ -165,15 +165,15 @@ def test_what_came_while_it_was_asked_counts() -> None:
         more.wait(2 * QUIET)
         yield b"c"
 
-    assert list(Pulse(lives, quiet=QUIET).kept(pieces(), pytest.fail)) == [b"a", b"b", b"c"]
+    assert list(LivenessCheck(is_alive, quiet=QUIET).guard(pieces(), pytest.fail)) == [b"a", b"b", b"c"]
     assert questions
     _ended()
 
 
-def test_a_mistake_of_ours_gives_up_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_aborts_nothing(caplog: pytest.LogCaptureFixture) -> None:
     asked = threading.Semaphore(0)
 
-    def lives() -> bool:
+    def is_alive() -> bool:
         asked.release()
         raise ZeroDivisionError
 
@@ -182,8 +182,8 @@ def test_a_mistake_of_ours_gives_up_nothing(caplog: pytest.LogCaptureFixture) ->
             assert asked.acquire(timeout=SECONDS)
         yield b"a"
 
-    assert list(Pulse(lives, quiet=0.05).kept(pieces(), pytest.fail)) == [b"a"]
-    assert "a mistake of ours" in caplog.text
+    assert list(LivenessCheck(is_alive, quiet=0.05).guard(pieces(), pytest.fail)) == [b"a"]
+    assert "internal error" in caplog.text
     _ended()
 
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romana_ovs.kube.api.messages import (
-    Began,
     FrameError,
     FrameReader,
     Health,
-    Listed,
-    Said,
-    Seen,
+    ListCompleted,
+    ListStarted,
+    LogLine,
+    ObjectsObserved,
     Start,
     Update,
     frame,
@@ -36,11 +36,13 @@ POD = Pod("n", "p", labels=Labels({"a": "b"}), address=IPv4Address("10.0.0.1"), 
 UPDATE = Update(ObjectId("Pod", "n", "p"), "u", "3", 1, value=POD, problems=(Problem("so"),), raw={"a": [1, None]})
 MESSAGES = [
     Start(ApiSource("/x", "y"), Settings(), CLUSTER),
-    Began("pods"),
-    Seen("pods", (UPDATE, Update(ObjectId("Pod", "n", "q"), there=False)), (ObjectId("Pod", "n", "r"),), 1.5),
-    Listed("pods"),
+    ListStarted("pods"),
+    ObjectsObserved(
+        "pods", (UPDATE, Update(ObjectId("Pod", "n", "q"), exists=False)), (ObjectId("Pod", "n", "r"),), 1.5
+    ),
+    ListCompleted("pods"),
     Health("pods", "no"),
-    Said(20, "a", "b"),
+    LogLine(20, "a", "b"),
 ]
 
 

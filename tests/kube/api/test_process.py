@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.kube.api.messages import Health, Listed, Said, Start, frame
+from romana_ovs.kube.api.messages import Health, ListCompleted, LogLine, Start, frame
 from romana_ovs.kube.api.resources import NAMESPACES, NODES
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
@@ -49,7 +49,7 @@ def start(source: ApiSource) -> Start:
 def test_it_lists_and_ends_with_its_controller(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
-    child.until(lambda message: message == Listed("namespaces"))
+    child.until(lambda message: message == ListCompleted("namespaces"))
     assert child.process.stdin is not None
     child.process.stdin.close()
     assert child.process.wait(SECONDS) == 0
@@ -58,7 +58,7 @@ def test_it_lists_and_ends_with_its_controller(server: ScriptedServer, child: Ku
 def test_it_ends_at_once_when_told_to(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
-    child.until(lambda message: message == Listed("namespaces"))
+    child.until(lambda message: message == ListCompleted("namespaces"))
     begin = time.monotonic()
     child.process.terminate()
     assert child.process.wait(SECONDS) == -signal.SIGTERM
@@ -68,11 +68,13 @@ def test_it_ends_at_once_when_told_to(server: ScriptedServer, child: KubeProcess
 def test_ctrl_c_is_not_for_it(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
-    child.until(lambda message: message == Listed("namespaces"))
+    child.until(lambda message: message == ListCompleted("namespaces"))
     child.process.send_signal(signal.SIGINT)
     child.send("nobody's")
-    said = child.until(lambda message: isinstance(message, Said) and message.level == logging.ERROR)
-    assert said == Said(logging.ERROR, "romana_ovs.kube", "a str, which nobody takes")
+    said = child.until(lambda message: isinstance(message, LogLine) and message.level == logging.ERROR)
+    assert said == LogLine(
+        logging.ERROR, "romana_ovs.kube", "internal error: no component handles message str, please report"
+    )
 
 
 def test_it_ends_when_its_controller_was_killed() -> None:
@@ -106,20 +108,20 @@ def test_trouble_is_told_and_ends_by_itself(child: KubeProcess, tmp_path: Path) 
         port = server.port
     child.send(start(kubeconfig(tmp_path, f"http://127.0.0.1:{port}")))
     health = child.until(lambda message: isinstance(message, Health))
-    assert health.trouble == f"namespaces: http://127.0.0.1:{port}: Connection refused"
+    assert health.error == f"namespaces: http://127.0.0.1:{port}: Connection refused"
     with scripted_server(port=port) as server:
         server.then(page("a"), silent)
-        child.until(lambda message: message == Listed("namespaces"))
+        child.until(lambda message: message == ListCompleted("namespaces"))
         child.until(lambda message: message == Health("namespaces"))
 
 
 def test_a_kubeconfig_that_is_not_there_yet(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     child.send(start(ApiSource(str(tmp_path / "config"))))
     health = child.until(lambda message: isinstance(message, Health))
-    assert health.trouble == f"namespaces: {tmp_path}/config: No such file or directory"
+    assert health.error == f"namespaces: {tmp_path}/config: No such file or directory"
     server.then(page("a"), silent)
     kubeconfig(tmp_path, server.url)
-    child.until(lambda message: message == Listed("namespaces"))
+    child.until(lambda message: message == ListCompleted("namespaces"))
 
 
 def test_a_plugin_that_reads_and_prints_does_not_disturb(
@@ -132,8 +134,8 @@ def test_a_plugin_that_reads_and_prints_does_not_disturb(
     command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin)}
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url, exec=command)), "after")
-    child.until(lambda message: message == Listed("namespaces"))
-    child.until(lambda message: isinstance(message, Said) and "nobody takes" in message.text)
+    child.until(lambda message: message == ListCompleted("namespaces"))
+    child.until(lambda message: isinstance(message, LogLine) and "no component handles" in message.text)
     assert server.requests[0].headers["authorization"] == "Bearer t"
 
 
@@ -150,7 +152,7 @@ def test_one_resource_in_trouble_does_not_hold_up_another(
 
     server.then(*[first_come] * 20)
     child.send(Start(kubeconfig(tmp_path, server.url), Settings(), (NODES, NAMESPACES)))
-    child.until(lambda message: message == Listed("namespaces"))
+    child.until(lambda message: message == ListCompleted("namespaces"))
 
 
 def test_an_end_in_the_middle_of_its_words(child: KubeProcess) -> None:
@@ -163,6 +165,6 @@ def test_an_end_in_the_middle_of_its_words(child: KubeProcess) -> None:
 def test_what_is_no_frame_ends_it_with_a_line_in_the_log(child: KubeProcess) -> None:
     assert child.process.stdin is not None
     child.process.stdin.write(b"\0\0\0\3abc")
-    said = child.until(lambda message: isinstance(message, Said))
-    assert "a mistake of ours" in said.text
+    said = child.until(lambda message: isinstance(message, LogLine))
+    assert "internal error" in said.text
     assert child.process.wait(SECONDS) == 1

@@ -10,14 +10,23 @@ from collections.abc import Iterable
 import pytest
 
 from romana_ovs.kube.api.backoff import Backoff
-from romana_ovs.kube.api.messages import LONGEST_FRAME, Began, Health, Listed, Said, Seen, Update, frame
+from romana_ovs.kube.api.messages import (
+    LONGEST_FRAME,
+    Health,
+    ListCompleted,
+    ListStarted,
+    LogLine,
+    ObjectsObserved,
+    Update,
+    frame,
+)
 from romana_ovs.kube.api.object_decoder import decoder
 from romana_ovs.kube.api.reflector import (
-    ABSENT_SECONDS,
+    CHUNK,
     GRACE_SECONDS,
+    NOT_INSTALLED_SECONDS,
     PAGE,
-    PORTION,
-    STEADY_SECONDS,
+    STABLE_SECONDS,
     WATCH_SECONDS,
     ListPage,
     Reflector,
@@ -39,7 +48,7 @@ from romana_ovs.model.errors import (
 from romana_ovs.model.objects import Namespace
 from romana_ovs.model.settings import Settings
 
-BEGAN, LISTED = Began("namespaces"), Listed("namespaces")
+BEGAN, LISTED = ListStarted("namespaces"), ListCompleted("namespaces")
 ERRORS = (UnreachableError, TornError, DeniedError, BusyError, FaultyError, ExpiredError, MissingError, RefusedError)
 
 
@@ -67,9 +76,9 @@ def key(name: str) -> ObjectId:
 def seen(messages: Iterable[object]) -> list[tuple[str, str, bool]]:
     """Name, version and presence of every object in the updates."""
     return [
-        (update.id.name, update.version, update.there)
+        (update.id.name, update.version, update.exists)
         for message in messages
-        if isinstance(message, Seen)
+        if isinstance(message, ObjectsObserved)
         for update in message.updates
     ]
 
@@ -77,12 +86,12 @@ def seen(messages: Iterable[object]) -> list[tuple[str, str, bool]]:
 def listed(*items: object, version: str = "10") -> Reflector:
     """One that has listed these and is about to watch."""
     made = reflector()
-    list(made.page(page(*items, version=version), 0))
+    list(made.on_page(page(*items, version=version), 0))
     return made
 
 
 def watched_from(made: Reflector) -> object:
-    ask = made.ask()
+    ask = made.next_request()
     assert isinstance(ask, Watch)
     return ask.query["resourceVersion"]
 
@@ -90,16 +99,16 @@ def watched_from(made: Reflector) -> object:
 def test_a_list_comes_in_pages_and_then_a_watch_goes_on_from_it() -> None:
     """docs/hazards.md C4 and C9: pages, and bookmarks asked for."""
     made = reflector()
-    assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE})
-    first = list(made.page(page(thing("a", "3"), thing("b", "4"), rest="more"), 1.5))
+    assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE})
+    first = list(made.on_page(page(thing("a", "3"), thing("b", "4"), rest="more"), 1.5))
     assert first[0] == BEGAN and seen(first) == [("a", "3", True), ("b", "4", True)] and len(first) == 2
-    assert isinstance(first[1], Seen) and first[1].at == 1.5
-    assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE, "continue": "more"})
-    second = list(made.page(page(thing("c", "5")), 2))
+    assert isinstance(first[1], ObjectsObserved) and first[1].at == 1.5
+    assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE, "continue": "more"})
+    second = list(made.on_page(page(thing("c", "5")), 2))
     assert seen(second) == [("c", "5", True)] and second[-1] == LISTED
     seconds = int(WATCH_SECONDS * 1.5)
     query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": seconds, "resourceVersion": "10"}
-    assert made.ask() == Watch("/api/v1/namespaces", query, seconds + GRACE_SECONDS)
+    assert made.next_request() == Watch("/api/v1/namespaces", query, seconds + GRACE_SECONDS)
 
 
 def test_objects_as_large_as_etcd_takes_them_fit_into_frames() -> None:
@@ -107,32 +116,32 @@ def test_objects_as_large_as_etcd_takes_them_fit_into_frames() -> None:
     text = "".join(f"{number:05}" for number in range(200_000))
     large = thing("large", "1", **{text[at : at + 60]: text[at : at + 63] for at in range(0, 700_000, 60)})
     assert 1_500_000 < len(json.dumps(large)) < 1.5 * 2**20
-    [_, told, _] = reflector().page(page(large), 0.0)
-    assert PORTION * len(frame(told)) < LONGEST_FRAME
-    messages = list(reflector().page(page(*(thing(f"n{number:03}", "1") for number in range(PAGE))), 0.0))
-    portions = [len(message.updates) for message in messages if isinstance(message, Seen)]
-    assert portions == [PORTION] * (PAGE // PORTION) and messages[0] == BEGAN and messages[-1] == LISTED
+    [_, told, _] = reflector().on_page(page(large), 0.0)
+    assert CHUNK * len(frame(told)) < LONGEST_FRAME
+    messages = list(reflector().on_page(page(*(thing(f"n{number:03}", "1") for number in range(PAGE))), 0.0))
+    portions = [len(message.updates) for message in messages if isinstance(message, ObjectsObserved)]
+    assert portions == [CHUNK] * (PAGE // CHUNK) and messages[0] == BEGAN and messages[-1] == LISTED
 
 
 def test_a_node_asks_for_its_own_pods_only() -> None:
     made = reflector(pods_of("node1"))
-    assert made.ask() == ListPage("/api/v1/pods", {"fieldSelector": "spec.nodeName=node1", "limit": PAGE})
-    list(made.page(page(), 0))
-    assert made.ask().query["fieldSelector"] == "spec.nodeName=node1"
+    assert made.next_request() == ListPage("/api/v1/pods", {"fieldSelector": "spec.nodeName=node1", "limit": PAGE})
+    list(made.on_page(page(), 0))
+    assert made.next_request().query["fieldSelector"] == "spec.nodeName=node1"
 
 
 def test_events_are_updates_and_move_the_version_on() -> None:
     made = listed(thing("a", "3"))
-    assert seen(made.line(event("ADDED", thing("b", "11")), 0)) == [("b", "11", True)]
-    assert seen(made.line(event("MODIFIED", thing("a", "12", team="x")), 0)) == [("a", "12", True)]
-    assert seen(made.line(event("DELETED", thing("b", "13")), 0)) == [("b", "13", False)]
+    assert seen(made.on_event(event("ADDED", thing("b", "11")), 0)) == [("b", "11", True)]
+    assert seen(made.on_event(event("MODIFIED", thing("a", "12", team="x")), 0)) == [("a", "12", True)]
+    assert seen(made.on_event(event("DELETED", thing("b", "13")), 0)) == [("b", "13", False)]
     assert watched_from(made) == "13"
 
 
 def test_an_update_holds_what_counts() -> None:
     value = {"metadata": {"name": "a", "uid": "u", "resourceVersion": "11", "generation": 4, "labels": {"x": "y"}}}
-    [message] = listed().line(event("ADDED", value), 7.0)
-    assert isinstance(message, Seen)
+    [message] = listed().on_event(event("ADDED", value), 7.0)
+    assert isinstance(message, ObjectsObserved)
     [update] = message.updates
     assert isinstance(update.value, Namespace) and update.value.labels["x"] == "y"
     assert (update.id, update.uid, update.version, update.generation) == (key("a"), "u", "11", 4)
@@ -144,10 +153,10 @@ def test_bookmarks_keep_a_quiet_watch_fresh() -> None:
     made = listed()
     for version in ("60", "120", "3600"):
         bookmark = {"kind": "Namespace", "metadata": {"resourceVersion": version, "creationTimestamp": None}}
-        assert list(made.line(event("BOOKMARK", bookmark), 0)) == []
-    assert made.ended(lasted=3600) == 0
+        assert list(made.on_event(event("BOOKMARK", bookmark), 0)) == []
+    assert made.on_ended(lasted=3600) == 0
     assert watched_from(made) == "3600"
-    assert list(made.line(event("BOOKMARK", None), 0)) == []
+    assert list(made.on_event(event("BOOKMARK", None), 0)) == []
     assert watched_from(made) == "3600"
 
 
@@ -155,15 +164,15 @@ def test_versions_that_are_no_numbers_are_as_good() -> None:
     """docs/hazards.md C5."""
     made = listed(thing("a", "zz-9"), version="zz-10")
     assert watched_from(made) == "zz-10"
-    assert seen(made.line(event("ADDED", thing("b", "aa-1")), 0)) == [("b", "aa-1", True)]
+    assert seen(made.on_event(event("ADDED", thing("b", "aa-1")), 0)) == [("b", "aa-1", True)]
     assert watched_from(made) == "aa-1"
 
 
 def test_an_event_from_before_is_no_news() -> None:
     made = listed(thing("a", "9"))
-    list(made.line(event("MODIFIED", thing("a", "12")), 0))
-    assert list(made.line(event("MODIFIED", thing("a", "9")), 0)) == []
-    assert list(made.line(event("DELETED", thing("a", "11")), 0)) == []
+    list(made.on_event(event("MODIFIED", thing("a", "12")), 0))
+    assert list(made.on_event(event("MODIFIED", thing("a", "9")), 0)) == []
+    assert list(made.on_event(event("DELETED", thing("a", "11")), 0)) == []
     assert watched_from(made) == "12"
 
 
@@ -172,17 +181,17 @@ def test_an_expired_version_is_listed_anew_and_only_what_differs_is_told() -> No
     made = listed(thing("a", "3"), thing("b", "4"), thing("c", "5"), thing("d", "6"))
     status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     with pytest.raises(ExpiredError) as caught:
-        list(made.line(event("ERROR", status), 0))
-    messages, wait = made.failed(caught.value, lasted=200)
+        list(made.on_event(event("ERROR", status), 0))
+    messages, wait = made.on_failed(caught.value, lasted=200)
     assert messages == () and 0 < wait <= 1
-    assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE})
-    told = list(made.page(page(thing("a", "3"), thing("b", "14"), thing("c", "15", uid="other"), version="20"), 0))
+    assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE})
+    told = list(made.on_page(page(thing("a", "3"), thing("b", "14"), thing("c", "15", uid="other"), version="20"), 0))
     assert seen(told) == [("b", "14", True), ("c", "15", True)]
-    assert [message.kept for message in told if isinstance(message, Seen)] == [(key("a"),)]
+    assert [message.kept for message in told if isinstance(message, ObjectsObserved)] == [(key("a"),)]
     assert (told[0], told[-1]) == (BEGAN, LISTED)
     # `d` is not remembered: coming back just as it was it is news again.
-    assert seen(made.line(event("ADDED", thing("d", "6")), 0)) == []
-    assert seen(made.line(event("ADDED", thing("d", "26")), 0)) == [("d", "26", True)]
+    assert seen(made.on_event(event("ADDED", thing("d", "6")), 0)) == []
+    assert seen(made.on_event(event("ADDED", thing("d", "26")), 0)) == [("d", "26", True)]
 
 
 def test_a_loop_of_expired_versions_slows_down() -> None:
@@ -190,8 +199,8 @@ def test_a_loop_of_expired_versions_slows_down() -> None:
     made = reflector()
     waits = []
     for _ in range(6):
-        list(made.page(page(), 0))
-        waits.append(made.failed(ExpiredError("410", status=410), lasted=0.01)[1])
+        list(made.on_page(page(), 0))
+        waits.append(made.on_failed(ExpiredError("410", status=410), lasted=0.01)[1])
     assert waits == [1, 2, 4, 8, 16, 30]
 
 
@@ -199,21 +208,21 @@ def test_a_listing_that_expires_begins_again_and_at_last_comes_in_one_piece() ->
     """docs/hazards.md C9: 410 between two pages."""
     made = reflector()
     for _ in range(2):
-        assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE})
-        assert list(made.page(page(thing("a", "3"), rest="more"), 0))[0] == BEGAN
-        made.failed(ExpiredError("410", status=410), lasted=0)
-    assert made.ask() == ListPage("/api/v1/namespaces", {})
-    assert list(made.page(page(thing("a", "3")), 0))[-1] == LISTED
-    made.failed(ExpiredError("410", status=410), lasted=0)
-    assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE})
+        assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE})
+        assert list(made.on_page(page(thing("a", "3"), rest="more"), 0))[0] == BEGAN
+        made.on_failed(ExpiredError("410", status=410), lasted=0)
+    assert made.next_request() == ListPage("/api/v1/namespaces", {})
+    assert list(made.on_page(page(thing("a", "3")), 0))[-1] == LISTED
+    made.on_failed(ExpiredError("410", status=410), lasted=0)
+    assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE})
 
 
 def test_a_page_that_fails_is_asked_for_again() -> None:
     made = reflector()
-    list(made.page(page(thing("a", "3"), rest="more"), 0))
+    list(made.on_page(page(thing("a", "3"), rest="more"), 0))
     for kind in (UnreachableError, TornError, DeniedError, BusyError, FaultyError):
-        made.failed(kind("x"), lasted=0)
-        assert made.ask() == ListPage("/api/v1/namespaces", {"limit": PAGE, "continue": "more"})
+        made.on_failed(kind("x"), lasted=0)
+        assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE, "continue": "more"})
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -223,7 +232,7 @@ def test_no_error_is_tried_again_at_once_or_loses_anything(kind: type[ApiError],
     made = reflector() if listing else listed(thing("a", "3"))
     told, waits = [], []
     for _ in range(8):
-        messages, wait = made.failed(kind("because"), lasted=0)
+        messages, wait = made.on_failed(kind("because"), lasted=0)
         told += messages
         waits.append(wait)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
@@ -232,28 +241,28 @@ def test_no_error_is_tried_again_at_once_or_loses_anything(kind: type[ApiError],
     if kind not in (ExpiredError, MissingError, RefusedError) and not listing:
         assert watched_from(made) == "10"
     else:
-        assert isinstance(made.ask(), ListPage)
+        assert isinstance(made.next_request(), ListPage)
 
 
 def test_the_server_is_waited_for_as_long_as_it_asks() -> None:
-    assert listed().failed(BusyError("429", retry_after=17), lasted=0)[1] == 17
+    assert listed().on_failed(BusyError("429", retry_after=17), lasted=0)[1] == 17
 
 
 def test_trouble_is_told_once_and_its_end_too() -> None:
     made = reflector()
-    assert made.failed(DeniedError("403, no"), lasted=0)[0] == (Health("namespaces", "namespaces: 403, no"),)
-    assert made.failed(DeniedError("403, no"), lasted=0)[0] == ()
-    assert list(made.page(page(), 0))[-1] == Health("namespaces")
-    assert made.failed(FaultyError("500"), lasted=0)[0] == (Health("namespaces", "namespaces: 500"),)
-    assert list(made.opened()) == [Health("namespaces")]
-    assert list(made.opened()) == []
+    assert made.on_failed(DeniedError("403, no"), lasted=0)[0] == (Health("namespaces", "namespaces: 403, no"),)
+    assert made.on_failed(DeniedError("403, no"), lasted=0)[0] == ()
+    assert list(made.on_page(page(), 0))[-1] == Health("namespaces")
+    assert made.on_failed(FaultyError("500"), lasted=0)[0] == (Health("namespaces", "namespaces: 500"),)
+    assert list(made.on_connected()) == [Health("namespaces")]
+    assert list(made.on_connected()) == []
 
 
 def test_one_torn_watch_is_everyday_life_two_at_once_are_not() -> None:
     made = listed()
-    assert made.failed(TornError("cut"), lasted=STEADY_SECONDS)[0] == ()
-    assert made.failed(TornError("cut"), lasted=STEADY_SECONDS)[0] == ()
-    assert made.failed(TornError("cut"), lasted=0.1)[0] == (Health("namespaces", "namespaces: cut"),)
+    assert made.on_failed(TornError("cut"), lasted=STABLE_SECONDS)[0] == ()
+    assert made.on_failed(TornError("cut"), lasted=STABLE_SECONDS)[0] == ()
+    assert made.on_failed(TornError("cut"), lasted=0.1)[0] == (Health("namespaces", "namespaces: cut"),)
 
 
 @pytest.mark.parametrize("sign", [event("BOOKMARK", thing("", "12")), event("ADDED", thing("b", "12"))])
@@ -261,52 +270,52 @@ def test_a_watch_that_keeps_failing_is_no_better_when_another_begins(sign: bytes
     made, trouble = listed(), Health("namespaces", "namespaces: cut")
     told: list[object] = []
     for _ in range(5):
-        made.ask()
-        told += made.opened()
-        told += made.failed(TornError("cut"), lasted=0.1)[0]
+        made.next_request()
+        told += made.on_connected()
+        told += made.on_failed(TornError("cut"), lasted=0.1)[0]
     assert told == [trouble]
-    made.ask()
-    assert list(made.opened()) == []
-    assert [message for message in made.line(sign, 0) if isinstance(message, Health)] == [Health("namespaces")]
+    made.next_request()
+    assert list(made.on_connected()) == []
+    assert [message for message in made.on_event(sign, 0) if isinstance(message, Health)] == [Health("namespaces")]
 
 
 def test_a_quiet_watch_is_well_again_soon_after_others_broke_off() -> None:
     made = listed()
     for _ in range(2):
-        made.ask()
-        assert list(made.opened()) == []
-        made.failed(TornError("cut"), lasted=0.1)
-    tried = made.ask()
-    assert isinstance(tried, Watch) and STEADY_SECONDS < int(tried.query["timeoutSeconds"]) < 2 * STEADY_SECONDS
-    assert list(made.opened()) == [], "that it begins says nothing yet"
-    assert made.ended(float(tried.query["timeoutSeconds"])) == 0.0
-    usual = made.ask()
+        made.next_request()
+        assert list(made.on_connected()) == []
+        made.on_failed(TornError("cut"), lasted=0.1)
+    tried = made.next_request()
+    assert isinstance(tried, Watch) and STABLE_SECONDS < int(tried.query["timeoutSeconds"]) < 2 * STABLE_SECONDS
+    assert list(made.on_connected()) == [], "that it begins says nothing yet"
+    assert made.on_ended(float(tried.query["timeoutSeconds"])) == 0.0
+    usual = made.next_request()
     assert isinstance(usual, Watch) and int(usual.query["timeoutSeconds"]) >= WATCH_SECONDS
-    assert list(made.opened()) == [Health("namespaces")]
+    assert list(made.on_connected()) == [Health("namespaces")]
 
 
 def test_a_server_that_ends_watches_at_once_is_not_asked_at_once() -> None:
     made = listed()
-    assert [made.ended(0.1) for _ in range(3)] == [1, 2, 4]
-    assert made.ended(STEADY_SECONDS) == 0
-    assert made.ended(0.1) == 1
+    assert [made.on_ended(0.1) for _ in range(3)] == [1, 2, 4]
+    assert made.on_ended(STABLE_SECONDS) == 0
+    assert made.on_ended(0.1) == 1
 
 
 @pytest.mark.parametrize("line", [b'{"type":"ADDED","object":{"meta', b"", b"[" * 100_000, b"\xff\xfe"])
 def test_a_torn_line_is_an_error_and_the_watch_goes_on_before_it(line: bytes) -> None:
     made = listed()
-    list(made.line(event("ADDED", thing("a", "11")), 0))
+    list(made.on_event(event("ADDED", thing("a", "11")), 0))
     with pytest.raises(TornError):
-        list(made.line(line, 0))
-    made.failed(TornError("x"), lasted=1)
+        list(made.on_event(line, 0))
+    made.on_failed(TornError("x"), lasted=1)
     assert watched_from(made) == "11"
 
 
 @pytest.mark.parametrize("line", [b"[]", b"1", event("RENAMED", thing("a", "11")), event("ADDED", {"spec": {}}), b"{}"])
 def test_an_event_that_is_not_understood_is_passed_over_with_a_line_in_the_log(line: bytes) -> None:
     made = listed()
-    [said] = made.line(line, 0)
-    assert isinstance(said, Said) and said.level == logging.WARNING and "namespaces: an event" in said.text
+    [said] = made.on_event(line, 0)
+    assert isinstance(said, LogLine) and said.level == logging.WARNING and "namespaces: an event" in said.text
     assert watched_from(made) == "10"
 
 
@@ -322,7 +331,7 @@ def test_an_event_that_is_not_understood_is_passed_over_with_a_line_in_the_log(l
 )
 def test_an_error_event_is_an_error_of_its_kind(status: object, kind: type[ApiError]) -> None:
     with pytest.raises(kind):
-        list(listed().line(event("ERROR", status), 0))
+        list(listed().on_event(event("ERROR", status), 0))
 
 
 @pytest.mark.parametrize(
@@ -332,14 +341,14 @@ def test_an_answer_that_is_no_list_deletes_nothing(value: object) -> None:
     made = reflector()
     told: list[object] = []
     with pytest.raises(TornError):
-        told.extend(made.page(value, 0))
+        told.extend(made.on_page(value, 0))
     assert LISTED not in told
-    assert isinstance(made.ask(), ListPage)
+    assert isinstance(made.next_request(), ListPage)
 
 
 def test_an_absent_list_is_an_empty_one() -> None:
     made = reflector()
-    assert list(made.page({"metadata": {"resourceVersion": "1"}, "items": None}, 0))[-1] == LISTED
+    assert list(made.on_page({"metadata": {"resourceVersion": "1"}, "items": None}, 0))[-1] == LISTED
 
 
 def test_a_resource_that_is_not_installed_is_empty_and_looked_for_calmly() -> None:
@@ -347,27 +356,27 @@ def test_a_resource_that_is_not_installed_is_empty_and_looked_for_calmly() -> No
     name = "networkpolicies.romana.io"
     missing = MissingError("404", status=404)
     for _ in range(2):  # An API server that has just started may not know its definitions yet.
-        messages, wait = made.failed(missing, lasted=0)
+        messages, wait = made.on_failed(missing, lasted=0)
         assert messages == () and wait >= 1 and not made.listed
-    messages, wait = made.failed(missing, lasted=0)
-    assert [type(message) for message in messages] == [Said, Began, Listed]
-    assert isinstance(messages[0], Said) and "not installed" in messages[0].text
-    assert messages[1:] == (Began(name), Listed(name))
-    assert wait == ABSENT_SECONDS
-    assert made.failed(missing, lasted=0) == ((), ABSENT_SECONDS)
-    assert isinstance(made.ask(), ListPage)
+    messages, wait = made.on_failed(missing, lasted=0)
+    assert [type(message) for message in messages] == [LogLine, ListStarted, ListCompleted]
+    assert isinstance(messages[0], LogLine) and "not installed" in messages[0].text
+    assert messages[1:] == (ListStarted(name), ListCompleted(name))
+    assert wait == NOT_INSTALLED_SECONDS
+    assert made.on_failed(missing, lasted=0) == ((), NOT_INSTALLED_SECONDS)
+    assert isinstance(made.next_request(), ListPage)
 
 
 def test_objects_are_not_lost_because_their_definition_is_missing_for_a_moment() -> None:
     made = reflector(TENANTS)
-    list(made.page(page(thing("a", "3")), 0))
+    list(made.on_page(page(thing("a", "3")), 0))
     missing = MissingError("404", status=404)
-    assert made.failed(missing, lasted=100)[0] == (Health("tenants.romana.io", "tenants.romana.io: 404"),)
+    assert made.on_failed(missing, lasted=100)[0] == (Health("tenants.romana.io", "tenants.romana.io: 404"),)
     for _ in range(2):
-        messages, wait = made.failed(missing, lasted=0)
+        messages, wait = made.on_failed(missing, lasted=0)
         assert messages == () and wait >= 1
-    told = [type(message) for message in made.failed(missing, lasted=0)[0]]
-    assert told == [Health, Said, Began, Listed]
+    told = [type(message) for message in made.on_failed(missing, lasted=0)[0]]
+    assert told == [Health, LogLine, ListStarted, ListCompleted]
 
 
 def test_what_is_not_decoded_is_handed_on_whole_without_what_only_people_read() -> None:
@@ -375,8 +384,8 @@ def test_what_is_not_decoded_is_handed_on_whole_without_what_only_people_read() 
     value = thing("acme", "3")
     value["metadata"]["managedFields"] = [{}]  # type: ignore[index]
     value["spec"] = {"tenant": "Acme"}
-    messages = list(made.page(page(value), 0))
-    [update] = [update for message in messages if isinstance(message, Seen) for update in message.updates]
+    messages = list(made.on_page(page(value), 0))
+    [update] = [update for message in messages if isinstance(message, ObjectsObserved) for update in message.updates]
     assert isinstance(update, Update)
     assert update.raw == {"metadata": thing("acme", "3")["metadata"], "spec": {"tenant": "Acme"}}
     assert update.id == ObjectId("Tenant", "", "acme") and update.value is None
@@ -389,19 +398,19 @@ def test_an_object_that_we_choke_on_costs_no_other(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("romana_ovs.kube.api.object_decoder.decode_served", choke)
     made = reflector(ROMANA_POLICIES)
     policy = {"metadata": {"name": "p", "namespace": "shop", "uid": "u", "resourceVersion": "3"}}
-    messages = list(made.page(page(policy), 0))
-    [update] = [update for message in messages if isinstance(message, Seen) for update in message.updates]
+    messages = list(made.on_page(page(policy), 0))
+    [update] = [update for message in messages if isinstance(message, ObjectsObserved) for update in message.updates]
     assert update.value is None and update.fallback is not None
     assert [str(problem) for problem in update.problems] == [
-        "RomanaNetworkPolicy shop/p: internal error while it was read"
+        "RomanaNetworkPolicy shop/p: internal error while decoding"
     ]
-    assert messages[-1] == Listed("networkpolicies.romana.io")
+    assert messages[-1] == ListCompleted("networkpolicies.romana.io")
 
 
 def test_a_pod_without_a_change_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made = reflector(PODS)
     pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "3"}, "spec": {}}
-    list(made.page(page(pod), 0))
-    made.failed(ExpiredError("410"), lasted=0)
+    list(made.on_page(page(pod), 0))
+    made.on_failed(ExpiredError("410"), lasted=0)
     monkeypatch.setattr("romana_ovs.kube.api.object_decoder.decode_served", None)
-    assert seen(made.page(page(pod), 0)) == []
+    assert seen(made.on_page(page(pod), 0)) == []

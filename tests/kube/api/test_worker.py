@@ -15,10 +15,10 @@ import pytest
 
 from romana_ovs.kube.api import worker as worker_module
 from romana_ovs.kube.api.client import Answer
-from romana_ovs.kube.api.desired import AllRefused, Refused
-from romana_ovs.kube.api.election import Mandate
+from romana_ovs.kube.api.desired import ObjectWarning, ReplaceWarnings
+from romana_ovs.kube.api.election import LeadershipTerm
 from romana_ovs.kube.api.events import Events
-from romana_ovs.kube.api.lease import Fence
+from romana_ovs.kube.api.lease import LeadershipGuard
 from romana_ovs.kube.api.messages import Health
 from romana_ovs.kube.api.worker import Worker
 from romana_ovs.kube.decode.objects import ObjectId, Version
@@ -67,7 +67,7 @@ def told() -> list[object]:
 @pytest.fixture
 def started(told: list[object], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Job], Worker]]:
     """Starts the worker of a job; it ends with the test."""
-    monkeypatch.setattr(worker_module, "MISTAKE_SECONDS", PAUSE)
+    monkeypatch.setattr(worker_module, "INTERNAL_ERROR_SECONDS", PAUSE)
     made: list[Worker] = []
 
     def start(job: Job) -> Worker:
@@ -81,15 +81,15 @@ def started(told: list[object], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         assert worker.join(SECONDS)
 
 
-def test_a_mistake_of_ours_is_logged_and_tried_again_after_a_pause(
+def test_an_internal_error_is_logged_and_retried_after_a_pause(
     started: Callable[[Job], Worker], caplog: pytest.LogCaptureFixture
 ) -> None:
     job = Job(ZeroDivisionError("a mistake"), KeyError("another"))
     worker = started(job)
     with caplog.at_level(logging.ERROR, "romana_ovs.writers"):
-        worker.take("one")
+        worker.handle("one")
         job.until(lambda: len(job.attempts) == 1)
-        worker.take("two")  # What is wanted meanwhile is taken in, and shortens no pause.
+        worker.handle("two")  # What is wanted meanwhile is taken in, and shortens no pause.
         job.until(lambda: job.done == ["one", "two"])
     assert len(job.attempts) == 4
     assert job.attempts[1] - job.attempts[0] >= PAUSE and job.attempts[2] - job.attempts[1] >= PAUSE
@@ -101,10 +101,10 @@ def test_trouble_is_told_once_and_waited_out(started: Callable[[Job], Worker], t
     job = Job(BusyError("429", status=429, retry_after=PAUSE), FaultyError("500", status=500))
     worker = started(job)
     for number in range(20):
-        worker.take(str(number))
+        worker.handle(str(number))
     job.until(lambda: len(job.attempts) == 2)
     for number in range(20, 40):
-        worker.take(str(number))
+        worker.handle(str(number))
     job.until(lambda: len(job.done) == 40)
     assert job.done == [str(number) for number in range(40)] and len(job.attempts) == 42
     assert job.attempts[1] - job.attempts[0] >= PAUSE and job.attempts[2] - job.attempts[1] >= PAUSE
@@ -133,11 +133,11 @@ class Api:
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("a mistake"), FaultyError("500, a webhook is away", status=500)])
 def test_an_object_that_something_is_wrong_with_keeps_no_other_from_its_event(fault: Exception) -> None:
-    api, fence = Api("a", fault), Fence()
-    fence.set(Mandate(1, time.monotonic() + 1000))
+    api, fence = Api("a", fault), LeadershipGuard()
+    fence.set(LeadershipTerm(1, time.monotonic() + 1000))
     events = Events(api, "me", fence)  # type: ignore[arg-type]
-    refused = Refused(Version("u", 1), "Invalid", "bad.")
-    events.accept(AllRefused({ObjectId("Pod", "shop", name): refused for name in "abc"}))
+    refused = ObjectWarning(Version("u", 1), "Invalid", "bad.")
+    events.accept(ReplaceWarnings({ObjectId("Pod", "shop", name): refused for name in "abc"}))
     for _ in range(3):
         try:
             events.attempt()

@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 
 from romana_ovs.kube.api import event_queue, status_queue
 from romana_ovs.kube.api.desired import (
-    SENTENCE,
-    AllStatuses,
+    MAX_MESSAGE,
     Condition,
+    ConditionStatus,
+    ObjectWarning,
     PolicyStatus,
-    Refused,
+    ReplaceStatuses,
     TenantStatus,
     TierStatus,
-    Truth,
-    sentence,
+    single_line,
 )
-from romana_ovs.kube.api.event_queue import EventBook, Post, Renew, event_name
+from romana_ovs.kube.api.event_queue import CreateEvent, EventQueue, RenewEvent, event_name
 from romana_ovs.kube.api.events import event_body
 from romana_ovs.kube.api.lease import wall
-from romana_ovs.kube.api.status_queue import COUNT_SECONDS, Known, Make, Patch, StatusBook, rendered
-from romana_ovs.kube.api.token_bucket import Bucket
+from romana_ovs.kube.api.status_queue import COUNT_SECONDS, Create, Observed, Patch, StatusQueue, rendered
+from romana_ovs.kube.api.token_bucket import TokenBucket
 from romana_ovs.kube.decode.objects import ObjectId, Version
 
 AT, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:00:07Z"
@@ -38,61 +38,61 @@ T1 = ObjectId("Tenant", "", "t1")
 
 
 def policy(generation: int = 1, *, programmed: bool = True, uid: str = "u", message: str = "") -> PolicyStatus:
-    truth = Truth.TRUE if programmed else Truth.FALSE
+    truth = ConditionStatus.TRUE if programmed else ConditionStatus.FALSE
     return PolicyStatus(Version(uid, generation), (Condition("Programmed", truth, "Why", message),))
 
 
 class Server:
     """Does the tasks of a book at once, and counts them."""
 
-    def __init__(self, book: StatusBook) -> None:
+    def __init__(self, book: StatusQueue) -> None:
         self.book = book
-        self.objects: dict[ObjectId, Known] = {}
+        self.objects: dict[ObjectId, Observed] = {}
         self.done: list[object] = []
 
     def add(self, key: ObjectId, uid: str = "u", generation: int = 1, status: dict[str, Any] | None = None) -> None:
-        self.objects[key] = Known(uid, generation, f"r{len(self.done)}", status or {})
+        self.objects[key] = Observed(uid, generation, f"r{len(self.done)}", status or {})
 
     def drain(self, now: float, at: str = AT) -> float | None:
         """Carry out all that can be done at `now`; returns what the book says then."""
-        while not isinstance(task := self.book.task(now, at), (float, int)) and task is not None:
+        while not isinstance(task := self.book.next_task(now, at), (float, int)) and task is not None:
             self.done.append(task)
             found = self.objects.get(task.id)
-            if isinstance(task, Make):
-                self.objects[task.id] = found = Known("made", 1, f"r{len(self.done)}")
+            if isinstance(task, Create):
+                self.objects[task.id] = found = Observed("made", 1, f"r{len(self.done)}")
             if not isinstance(task, Patch) or found is None:
-                self.book.learn(task.id, found)
-            elif found.version != task.known.version:
-                self.book.conflicted(task.id)
+                self.book.on_read(task.id, found)
+            elif found.version != task.observed.version:
+                self.book.on_conflict(task.id)
             else:
                 new = replace(found, version=f"r{len(self.done)}", status={**found.status, **task.body})
                 self.objects[task.id] = new
-                self.book.wrote(task, new, now)
+                self.book.on_written(task, new, now)
         return task
 
     def trouble(self, now: float, answers: Iterator[str]) -> None:
         """Carry out what can be done at `now`, each with what `answers` says becomes of it."""
-        while not isinstance(task := self.book.task(now, AT), (float, int)) and task is not None:
+        while not isinstance(task := self.book.next_task(now, AT), (float, int)) and task is not None:
             answer = next(answers, None)
             if answer is None:
                 self.done.append(task)
                 return
             found = self.objects.get(task.id)
             if answer == "refused":
-                self.book.refused(task.id, now)
+                self.book.on_refused(task.id, now)
             elif answer in ("lost", "unheard") or not isinstance(task, Patch):
-                if answer == "unheard" and isinstance(task, Patch) and found and found.version == task.known.version:
+                if answer == "unheard" and isinstance(task, Patch) and found and found.version == task.observed.version:
                     self.objects[task.id] = replace(found, version=f"h{now}", status={**found.status, **task.body})
-                self.book.conflicted(task.id)
+                self.book.on_conflict(task.id)
             elif found is None:
-                self.book.learn(task.id, None)
-            elif found.version != task.known.version:
-                self.book.conflicted(task.id)
+                self.book.on_read(task.id, None)
+            elif found.version != task.observed.version:
+                self.book.on_conflict(task.id)
             else:
                 self.done.append(task)
                 new = replace(found, version=f"w{now}{len(self.done)}", status={**found.status, **task.body})
                 self.objects[task.id] = new
-                self.book.wrote(task, new, now)
+                self.book.on_written(task, new, now)
 
     @property
     def patches(self) -> list[Patch]:
@@ -100,7 +100,7 @@ class Server:
 
 
 def listed(*keys: ObjectId) -> Server:
-    server = Server(StatusBook())
+    server = Server(StatusQueue())
     for key in keys:
         server.add(key)
     return server
@@ -111,12 +111,12 @@ def listed(*keys: ObjectId) -> Server:
 
 def test_what_is_there_already_is_not_written() -> None:
     server = listed(WEB)
-    server.book.want_all({WEB: policy()})
-    server.book.learn_all(server.objects)
+    server.book.replace_all({WEB: policy()})
+    server.book.on_listed(server.objects)
     assert server.drain(0) is None
     assert len(server.patches) == 1
-    server.book.want_all({WEB: policy()})
-    server.book.learn_all(server.objects)
+    server.book.replace_all({WEB: policy()})
+    server.book.on_listed(server.objects)
     assert server.drain(100, LATER) is None
     assert len(server.patches) == 1
 
@@ -128,10 +128,12 @@ def test_a_transition_has_its_time_and_anything_else_keeps_it() -> None:
         (1, "2026-01-01T00:00:01Z", policy(2, message="still")),
         (7, LATER, policy(2, programmed=False)),
     ]:
-        server.book.want({WEB: status})
+        server.book.update({WEB: status})
         server.drain(now, at)
         (condition,) = server.objects[WEB].status["conditions"]
-        assert condition["lastTransitionTime"] == (LATER if status.conditions[0].truth is Truth.FALSE else AT)
+        assert condition["lastTransitionTime"] == (
+            LATER if status.conditions[0].status is ConditionStatus.FALSE else AT
+        )
     assert server.objects[WEB].status["observedGeneration"] == 2
 
 
@@ -143,7 +145,7 @@ def test_conditions_of_others_stay() -> None:
 
 
 def test_what_is_not_known_yet_replaces_nothing_that_was_said_of_the_same_generation() -> None:
-    unknown = Condition("Programmed", Truth.UNKNOWN, "Starting")
+    unknown = Condition("Programmed", ConditionStatus.UNKNOWN, "Starting")
     server = listed(WEB)
     for now, generation, condition, writes in [
         (0, 1, unknown, 1),
@@ -151,7 +153,7 @@ def test_what_is_not_known_yet_replaces_nothing_that_was_said_of_the_same_genera
         (2, 1, unknown, 2),
         (3, 2, unknown, 3),
     ]:
-        server.book.want({WEB: PolicyStatus(Version("u", generation), (condition,))})
+        server.book.update({WEB: PolicyStatus(Version("u", generation), (condition,))})
         server.drain(now)
         assert len(server.patches) == writes
 
@@ -160,7 +162,7 @@ def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins()
     """docs/hazards.md C14."""
     server = listed(WEB)
     for number in range(1000):
-        server.book.want({WEB: policy(programmed=bool(number % 2), message=str(number))})
+        server.book.update({WEB: policy(programmed=bool(number % 2), message=str(number))})
         server.drain(number / 1000)
     server.drain(60)
     assert server.objects[WEB].status["conditions"][0]["message"] == "999"
@@ -171,8 +173,8 @@ def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_t
     """docs/hazards.md C14."""
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(1000)]
     server = listed(*keys)
-    server.book.want_all({key: policy() for key in keys})
-    server.book.learn_all(server.objects)
+    server.book.replace_all({key: policy() for key in keys})
+    server.book.on_listed(server.objects)
     server.drain(0)
     assert len(server.done) == status_queue.WRITES_AT_ONCE
     for tenth in range(1, 101):
@@ -187,10 +189,10 @@ def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_t
 def test_one_restless_object_does_not_keep_the_others_from_their_turn() -> None:
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(200)]
     server = listed(WEB, *keys)
-    server.book.want_all({key: policy() for key in (WEB, *keys)})
-    server.book.learn_all(server.objects)
+    server.book.replace_all({key: policy() for key in (WEB, *keys)})
+    server.book.on_listed(server.objects)
     for number in range(300):
-        server.book.want({WEB: policy(message=str(number))})
+        server.book.update({WEB: policy(message=str(number))})
         server.drain(number / 10)
     assert {patch.id for patch in server.patches} >= set(keys)
 
@@ -198,22 +200,22 @@ def test_one_restless_object_does_not_keep_the_others_from_their_turn() -> None:
 def test_a_conflict_is_read_and_tried_again() -> None:
     """docs/hazards.md C14: 409."""
     server = listed(WEB)
-    server.book.want({WEB: policy()})
-    server.book.learn_all(server.objects)
+    server.book.update({WEB: policy()})
+    server.book.on_listed(server.objects)
     server.add(WEB, status={"other": 1})
     server.objects[WEB] = replace(server.objects[WEB], version="newer")
     server.drain(0)
-    assert [type(task).__name__ for task in server.done] == ["Patch", "Look", "Patch"]
+    assert [type(task).__name__ for task in server.done] == ["Patch", "Get", "Patch"]
     assert server.objects[WEB].status["observedGeneration"] == 1
 
 
 def test_another_object_of_the_same_name_gets_nothing_that_was_meant_for_the_old_one() -> None:
     server = listed(WEB)
-    server.book.want({WEB: policy(uid="old")})
+    server.book.update({WEB: policy(uid="old")})
     server.add(WEB, uid="new")
     server.drain(0)
     assert server.patches == []
-    server.book.want({WEB: policy(uid="new")})
+    server.book.update({WEB: policy(uid="new")})
     server.drain(1)
     assert len(server.patches) == 1
 
@@ -221,58 +223,58 @@ def test_another_object_of_the_same_name_gets_nothing_that_was_meant_for_the_old
 def test_a_status_about_a_newer_generation_is_not_set_back() -> None:
     server = listed()
     server.add(WEB, generation=5, status={"observedGeneration": 5, "conditions": []})
-    server.book.want({WEB: policy(4)})
+    server.book.update({WEB: policy(4)})
     server.drain(0)
     assert server.patches == []
 
 
 def test_an_object_that_is_gone_costs_one_look() -> None:
     server = listed()
-    server.book.want({WEB: policy()})
+    server.book.update({WEB: policy()})
     assert server.drain(0) is None
     assert len(server.done) == 1
 
 
 def test_what_the_server_refuses_is_tried_again_ever_more_rarely() -> None:
-    book, attempts, now = StatusBook(), 0, 0.0
-    book.want({WEB: policy()})
+    book, attempts, now = StatusQueue(), 0, 0.0
+    book.update({WEB: policy()})
     while now < 3600:
-        task = book.task(now, AT)
+        task = book.next_task(now, AT)
         if isinstance(task, Patch):
             attempts += 1
-            book.refused(WEB, now)
+            book.on_refused(WEB, now)
         elif isinstance(task, (int, float)) or task is None:
             now += task or 3600
         else:
-            book.learn(WEB, Known("u", 1, "r"))
+            book.on_read(WEB, Observed("u", 1, "r"))
     assert 10 < attempts < 25
 
 
 def test_a_server_that_keeps_less_than_it_is_told_is_not_told_again() -> None:
-    book = StatusBook()
-    book.want({WEB: policy()})
-    book.learn(WEB, Known("u", 1, "r1"))
-    patch = book.task(0, AT)
+    book = StatusQueue()
+    book.update({WEB: policy()})
+    book.on_read(WEB, Observed("u", 1, "r1"))
+    patch = book.next_task(0, AT)
     assert isinstance(patch, Patch)
-    book.wrote(patch, Known("u", 1, "r2", {"observedGeneration": 1}), 0)
-    assert book.task(1, AT) is None
+    book.on_written(patch, Observed("u", 1, "r2", {"observedGeneration": 1}), 0)
+    assert book.next_task(1, AT) is None
 
 
 def tenant(pods: int, *, ranges: tuple[str, ...] = ("10.16.0.0/16",), version: Version | None = None) -> TenantStatus:
     tiers = (TierStatus("web", 5, ranges, pods),)
-    return TenantStatus("t1", (Condition("Ready", Truth.TRUE, "Allocated"),), ranges, tiers, pods, version)
+    return TenantStatus("t1", (Condition("Ready", ConditionStatus.TRUE, "Allocated"),), ranges, tiers, pods, version)
 
 
 def test_a_tenant_that_nobody_made_is_made_and_then_described() -> None:
     server = listed()
-    server.book.want({T1: tenant(1)})
-    server.book.learn_all({})
+    server.book.update({T1: tenant(1)})
+    server.book.on_listed({})
     server.drain(0)
-    assert [type(task).__name__ for task in server.done] == ["Make", "Patch"]
+    assert [type(task).__name__ for task in server.done] == ["Create", "Patch"]
     status = server.objects[T1].status
     assert (status["pods"], status["tierNames"], status["observedGeneration"]) == (1, ["web"], 1)
     # The controller learns of the object and names its version: nothing to write.
-    server.book.want({T1: tenant(1, version=Version("made", 1))})
+    server.book.update({T1: tenant(1, version=Version("made", 1))})
     server.drain(1)
     assert len(server.patches) == 1
 
@@ -281,11 +283,11 @@ def test_numbers_of_pods_are_written_once_in_a_while_and_anything_else_at_once()
     server = listed(T1)
     version = Version("u", 1)
     for number in range(1000):
-        server.book.want({T1: tenant(number, version=version)})
+        server.book.update({T1: tenant(number, version=version)})
         server.drain(number / 50)
     assert len(server.patches) <= 1 + 20 / COUNT_SECONDS
     writes = len(server.patches)
-    server.book.want({T1: tenant(1000, ranges=("10.16.0.0/15",), version=version)})
+    server.book.update({T1: tenant(1000, ranges=("10.16.0.0/15",), version=version)})
     server.drain(20.01)
     assert len(server.patches) == writes + 1
 
@@ -315,16 +317,16 @@ def test_whatever_happens_in_between_the_newest_is_written_in_the_end_and_nothin
         if step == "want":
             uid = found.uid if found is not None else "u"
             wanted[key] = policy(number + 1, programmed=number > 1, message=str(number), uid=uid)
-            server.book.want({key: wanted[key]})
+            server.book.update({key: wanted[key]})
         elif step == "drop":
             wanted.pop(key, None)
-            server.book.want({key: None})
+            server.book.update({key: None})
         elif step == "relist":
-            server.book.learn_all(dict(server.objects))
+            server.book.on_listed(dict(server.objects))
         elif step == "edit" and found is not None:
             server.objects[key] = replace(found, version=f"e{now}")
         elif step == "remake":
-            server.objects[key] = Known(f"u{now}", 1, f"n{now}")
+            server.objects[key] = Observed(f"u{now}", 1, f"n{now}")
         elif step == "remove":
             server.objects.pop(key, None)
         server.trouble(now, coming)
@@ -333,7 +335,7 @@ def test_whatever_happens_in_between_the_newest_is_written_in_the_end_and_nothin
         if key in wanted:
             generation = 9
             wanted[key] = replace(wanted[key], version=Version(found.uid, generation))
-            server.book.want({key: wanted[key]})
+            server.book.update({key: wanted[key]})
     while isinstance(pause := server.drain(now), float):
         now += pause
     for key, found in server.objects.items():
@@ -341,14 +343,14 @@ def test_whatever_happens_in_between_the_newest_is_written_in_the_end_and_nothin
             assert [one["message"] for one in found.status["conditions"]] == [wanted[key].conditions[0].message]
             assert found.status["observedGeneration"] == 9
     done = len(server.patches)
-    server.book.learn_all(dict(server.objects))
+    server.book.on_listed(dict(server.objects))
     assert server.drain(now + 1000) is None
     assert len(server.patches) == done
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=200))
 def test_a_bucket_never_gives_more_than_its_size_and_rate(steps: list[tuple[float, bool]]) -> None:
-    bucket, now, taken = Bucket.full(2, 3), 0.0, 0
+    bucket, now, taken = TokenBucket.full(2, 3), 0.0, 0
     for pause, hurry in steps:
         now += pause if hurry else bucket.wait(now) + 1e-9
         if bucket.wait(now) == 0:
@@ -359,70 +361,70 @@ def test_a_bucket_never_gives_more_than_its_size_and_rate(steps: list[tuple[floa
 # Events.
 
 
-def refused(note: str = "bad", uid: str = "u") -> Refused:
-    return Refused(Version(uid, 1), "Invalid", note)
+def refused(note: str = "bad", uid: str = "u") -> ObjectWarning:
+    return ObjectWarning(Version(uid, 1), "Invalid", note)
 
 
-def run_events(book: EventBook, until: float, now: float = 0.0) -> list[tuple[float, object]]:
+def run_events(book: EventQueue, until: float, now: float = 0.0) -> list[tuple[float, object]]:
     """Do all that the book wants from `now` to `until`."""
     done = []
     while now < until:
-        task = book.task(now)
+        task = book.next_task(now)
         if task is None:
             break
         if isinstance(task, (int, float)):
             now += task
             continue
         done.append((now, task))
-        if isinstance(task, Post):
-            book.posted(task, now)
-        elif isinstance(task, Renew):
-            book.renewed(task, now)
+        if isinstance(task, CreateEvent):
+            book.on_created(task, now)
+        elif isinstance(task, RenewEvent):
+            book.on_renewed(task, now)
         else:
-            book.read(task, 4)
+            book.on_read(task, 4)
     return done
 
 
 def test_one_event_for_one_refusal_renewed_before_it_is_forgotten() -> None:
-    book = EventBook()
-    book.want_all({WEB: refused()})
-    book.want({WEB: Refused(Version("u", 2), "Invalid", "bad")})
+    book = EventQueue()
+    book.replace_all({WEB: refused()})
+    book.update({WEB: ObjectWarning(Version("u", 2), "Invalid", "bad")})
     done = run_events(book, 3600)
-    assert [type(task).__name__ for _, task in done] == ["Post", "Renew", "Renew"]
+    assert [type(task).__name__ for _, task in done] == ["CreateEvent", "RenewEvent", "RenewEvent"]
     assert [task.count for _, task in done[1:]] == [2, 3]
     assert all(later - sooner < 3600 for (sooner, _), (later, _) in zip(done, done[1:], strict=False))
 
 
 def test_an_object_that_is_edited_over_and_over_has_few_events() -> None:
-    book, done = EventBook(), []
+    book, done = EventQueue(), []
     for number in range(1000):
-        book.want({WEB: refused(f"bad {number}")})
+        book.update({WEB: refused(f"bad {number}")})
         done += run_events(book, (number + 1) / 10, number / 10)
-        book.want({WEB: None})
+        book.update({WEB: None})
     assert len(done) <= 100 / event_queue.QUIET_SECONDS + 1
 
 
 def test_a_flood_of_refusals_is_bounded() -> None:
-    book = EventBook()
-    book.want_all({ObjectId("Pod", "shop", f"p{number}"): refused() for number in range(5000)})
+    book = EventQueue()
+    book.replace_all({ObjectId("Pod", "shop", f"p{number}"): refused() for number in range(5000)})
     assert len(run_events(book, 10)) <= event_queue.WRITES_AT_ONCE + 10 * event_queue.WRITES_A_SECOND + 1
 
 
 def test_after_a_restart_the_event_that_is_there_goes_on() -> None:
-    book = EventBook()
-    book.want_all({WEB: refused()})
-    post = book.task(0)
-    assert isinstance(post, Post)
-    book.exists(post)
+    book = EventQueue()
+    book.replace_all({WEB: refused()})
+    post = book.next_task(0)
+    assert isinstance(post, CreateEvent)
+    book.on_exists(post)
     look, renew = [task for _, task in run_events(book, 1)]
-    assert isinstance(renew, Renew) and (look.name, renew.count) == (post.name, 5)
+    assert isinstance(renew, RenewEvent) and (look.name, renew.count) == (post.name, 5)
 
 
 def test_what_is_put_right_is_told_no_more() -> None:
-    book = EventBook()
-    book.want({WEB: refused()})
-    book.want({WEB: None})
-    assert book.task(0) is None
+    book = EventQueue()
+    book.update({WEB: refused()})
+    book.update({WEB: None})
+    assert book.next_task(0) is None
 
 
 NASTY = st.text(st.characters(codec="utf-8"), max_size=3000)
@@ -431,21 +433,21 @@ NASTY = st.text(st.characters(codec="utf-8"), max_size=3000)
 @given(NASTY)
 def test_no_text_breaks_out_of_its_line(text: str) -> None:
     """docs/hazards.md E11."""
-    line = sentence(text)
-    assert len(line.encode()) <= SENTENCE and line.isascii() and (not line or line.isprintable())
+    line = single_line(text)
+    assert len(line.encode()) <= MAX_MESSAGE and line.isascii() and (not line or line.isprintable())
 
 
 def test_what_a_message_repeats_is_escaped_once() -> None:
-    assert sentence('say "hi"') == 'say "hi"'
-    assert sentence("a\r\n\x1b[31mred\u202e\x7f") == "a\\r\\n\\u001b[31mred\\u202e\\u007f"
-    assert sentence(r"label value \"\u001b\" is") == r"label value \"\u001b\" is"
+    assert single_line('say "hi"') == 'say "hi"'
+    assert single_line("a\r\n\x1b[31mred\u202e\x7f") == "a\\r\\n\\u001b[31mred\\u202e\\u007f"
+    assert single_line(r"label value \"\u001b\" is") == r"label value \"\u001b\" is"
 
 
 @given(NASTY)
 def test_an_event_is_what_the_api_server_takes(text: str) -> None:
     """docs/hazards.md E11: whatever stands in its note."""
     key = ObjectId("RomanaNetworkPolicy", "shop", "a." * 120 + "b")
-    task = Post(key, refused(text), event_name(key, refused(text)))
+    task = CreateEvent(key, refused(text), event_name(key, refused(text)))
     body = event_body(task, "host_1", wall())
     assert len(body["note"].encode()) <= 1024
     assert len(body["metadata"]["name"]) <= 253
@@ -459,6 +461,6 @@ def test_an_event_is_what_the_api_server_takes(text: str) -> None:
     assert json.loads(json.dumps(body)) == body
 
 
-@pytest.mark.parametrize("message", [AllStatuses({WEB: policy(), T1: tenant(3)})])
+@pytest.mark.parametrize("message", [ReplaceStatuses({WEB: policy(), T1: tenant(3)})])
 def test_messages_go_through_a_pipe(message: object) -> None:
     assert pickle.loads(pickle.dumps(message)) == message

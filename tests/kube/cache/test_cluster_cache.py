@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.kube.api.messages import Began, Listed, Seen, Update
-from romana_ovs.kube.api.object_decoder import decoder, head_of
+from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.cache.raw_cache import RawCache
@@ -35,7 +35,7 @@ def update(resource: Resource, name: str, version: int = 1, *, uid: str = "u", *
     if resource in (PODS, POLICIES, ROMANA_POLICIES):
         metadata["namespace"] = parts.pop("namespace", "shop")
     value = {"metadata": metadata, **parts}
-    head = head_of(value, resource)
+    head = object_meta(value, resource)
     assert head is not None
     return decoder(resource, Settings())(value, head)
 
@@ -47,15 +47,15 @@ def pod(name: str, version: int = 1, *, node: str = "n", ip: str = "", phase: st
 
 
 def gone(one: Update, version: int) -> Update:
-    return Update(one.id, one.uid, str(version), there=False)
+    return Update(one.id, one.uid, str(version), exists=False)
 
 
-def seen(resource: Resource, *updates: Update) -> Seen:
-    return Seen(str(resource), updates)
+def seen(resource: Resource, *updates: Update) -> ObjectsObserved:
+    return ObjectsObserved(str(resource), updates)
 
 
 def listing(resource: Resource, *updates: Update, kept: tuple[ObjectId, ...] = ()) -> list[object]:
-    return [Began(str(resource)), Seen(str(resource), updates, kept), Listed(str(resource))]
+    return [ListStarted(str(resource)), ObjectsObserved(str(resource), updates, kept), ListCompleted(str(resource))]
 
 
 def everything(**objects: list[Update]) -> list[object]:
@@ -124,14 +124,14 @@ def test_a_pod_that_goes_leaves() -> None:
 
 def test_what_a_later_listing_lacks_is_gone_when_it_is_complete() -> None:
     store, _ = started(pods=[pod("a"), pod("b"), pod("c")])
-    assert store.apply(Began("pods"), seen(PODS, pod("c", 9))) is None
-    assert store.apply(Seen("pods", kept=(pod("a").id,))) is None
-    assert sorted(after(store, Listed("pods")).cluster.pods) == ["shop/a", "shop/c"]
+    assert store.apply(ListStarted("pods"), seen(PODS, pod("c", 9))) is None
+    assert store.apply(ObjectsObserved("pods", kept=(pod("a").id,))) is None
+    assert sorted(after(store, ListCompleted("pods")).cluster.pods) == ["shop/a", "shop/c"]
 
 
 def test_a_listing_that_breaks_off_deletes_nothing() -> None:
     store, _ = started(pods=[pod("a"), pod("b")])
-    assert store.apply(Began("pods"), seen(PODS, pod("b"))) is None
+    assert store.apply(ListStarted("pods"), seen(PODS, pod("b"))) is None
     assert store.apply(*listing(PODS, pod("a"), pod("b"))) is None
 
 
@@ -248,7 +248,7 @@ def test_an_invalid_object_that_is_no_policy_is_absent() -> None:
 
 def test_fields_of_metadata_that_are_newer_than_we_are_do_no_harm() -> None:
     value = {"metadata": {"name": "p", "namespace": "shop", "brandNew": 1}, "spec": GOOD}
-    head = head_of(value, POLICIES)
+    head = object_meta(value, POLICIES)
     assert head is not None
     assert decoder(POLICIES, Settings())(value, head).problems == ()
 
@@ -277,8 +277,8 @@ def test_objects_that_are_not_decoded() -> None:
     name = str(TENANTS)
     objects = RawCache([name])
     one, two = update(TENANTS, "a", spec={"tenant": "A"}), update(TENANTS, "b")
-    assert objects.apply(Began(name), seen(TENANTS, one, two)) == {name} and not objects.listed
-    assert objects.apply(Listed(name)) == {name} and objects.listed
+    assert objects.apply(ListStarted(name), seen(TENANTS, one, two)) == {name} and not objects.listed
+    assert objects.apply(ListCompleted(name)) == {name} and objects.listed
     before = objects.of(name)
     assert dict(before) == {"a": one, "b": two}
     assert objects.of(name) is before

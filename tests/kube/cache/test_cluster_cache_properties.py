@@ -159,7 +159,7 @@ def told(draw: st.DrawFn, server: Server, resource: Resource) -> Iterator[object
     end = len(server.events)
     at = draw(st.integers(0, end))
     while True:
-        if not isinstance(reflector.ask(), Watch):
+        if not isinstance(reflector.next_request(), Watch):
             at = draw(st.integers(at, end))
             yield from _listing(draw, server, reflector, at)
         action = draw(st.sampled_from(("on", "on", "on", "again", "expired", "torn", "restart")))
@@ -169,16 +169,16 @@ def told(draw: st.DrawFn, server: Server, resource: Resource) -> Iterator[object
             if at == end:
                 return
             if server.events[at][0] == resource:
-                yield from reflector.line(_line(server, at), 0)
+                yield from reflector.on_event(_line(server, at), 0)
             at += 1
         elif action == "again" and at:
             earlier = draw(st.integers(0, at - 1))
             if server.events[earlier][0] == resource:
-                yield from reflector.line(_line(server, earlier), 0)
+                yield from reflector.on_event(_line(server, earlier), 0)
         elif action == "expired":
-            yield from reflector.failed(ExpiredError("410", status=410), 0)[0]
+            yield from reflector.on_failed(ExpiredError("410", status=410), 0)[0]
         elif action == "torn":
-            yield from reflector.failed(TornError("torn"), 0)[0]
+            yield from reflector.on_failed(TornError("torn"), 0)[0]
         elif action == "restart":
             reflector = Reflector(resource, decoder(resource, SETTINGS), Backoff(lambda: 0.5), jitter=0.5)
 
@@ -187,9 +187,11 @@ def _listing(draw: st.DrawFn, server: Server, reflector: Reflector, at: int) -> 
     items = server.items(reflector.resource, at)
     cut = draw(st.integers(0, len(items)))
     if draw(st.booleans()):
-        yield from reflector.page({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": items[:cut]}, 0)
+        yield from reflector.on_page(
+            {"metadata": {"resourceVersion": "1", "continue": "more"}, "items": items[:cut]}, 0
+        )
         items = items[cut:]
-    yield from reflector.page({"metadata": {"resourceVersion": server.versions(at)}, "items": items}, 0)
+    yield from reflector.on_page({"metadata": {"resourceVersion": server.versions(at)}, "items": items}, 0)
 
 
 def _line(server: Server, at: int) -> bytes:
@@ -268,14 +270,16 @@ def test_the_last_valid_version_counts_as_it_does_in_a_folder(versions: list[str
     made: dict[Resource, Reflector] = defaultdict()
     for resource in CLUSTER:
         made[resource] = Reflector(resource, decoder(resource, SETTINGS), Backoff(lambda: 0.5), jitter=0.5)
-        live.apply(*made[resource].page({"metadata": {"resourceVersion": "5"}, "items": server.items(resource, 1)}, 0))
+        live.apply(
+            *made[resource].on_page({"metadata": {"resourceVersion": "5"}, "items": server.items(resource, 1)}, 0)
+        )
     loaded: ClusterSnapshot | None = None
     for version in versions:
         value = {"metadata": {}, "spec": specs[version]} if version != "gone" else None
         before = len(server.events)
         server.take(Step(POLICIES, ("x", "p"), value))
         for at in range(before, len(server.events)):
-            loaded = live.apply(*made[POLICIES].line(_line(server, at), 0)) or loaded
+            loaded = live.apply(*made[POLICIES].on_event(_line(server, at), 0)) or loaded
         documents = [
             {"apiVersion": one.version, "kind": one.kind, **stored} for (one, _, _), stored in server.states[-1].items()
         ]
