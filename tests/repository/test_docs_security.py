@@ -31,11 +31,11 @@ def test_figures_are_those_of_the_code() -> None:
     assert limit("peers and ports of one policy").startswith(f"{limits.MAX_TERMS:,}")
     assert f"counts as {limits._RANGE_TERMS}" in LIMITS
     assert (
-        limit("questions about labels")
+        limit("label requirements")
         == f"{requirements.MAX_REQUIREMENTS:,}, and {requirements.MAX_REQUIREMENT_CHARS:,} characters"
     )
-    assert limit("a node that acknowledges nothing") == f"{AWAY_SECONDS:.0f} seconds"
-    assert limit("a policy that asks something new") == f"{duties.PATIENCE_SECONDS:.0f} seconds"
+    assert limit("a node that does not acknowledge") == f"{AWAY_SECONDS:.0f} seconds"
+    assert limit("a policy with a new label requirement") == f"{duties.PATIENCE_SECONDS:.0f} seconds"
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
     tiers = f"{Plan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
     assert tiers in limit("tiers of a tenant")
