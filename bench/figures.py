@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.report import SECTIONS, results
 from bench.world import ROOT, SIZES
+from romana_ovs.cli.progress import activity
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.system import require_machine
 
@@ -120,9 +121,12 @@ def main(words: list[str]) -> int:
     found: dict[str, Any] = {"machine": machine()}
     for number, name in enumerate(chosen, start=1):
         start = time.monotonic()
-        print(f"[{number}/{len(chosen)}] {name} ...", end=" ", flush=True)
-        found[name] = measured(name, size)
-        print(f"{time.monotonic() - start:.0f} s", flush=True)
+        section = f"[{number}/{len(chosen)}] {name} ..."
+        if not sys.stderr.isatty():
+            print(section, end=" ", flush=True)
+        with activity(section):
+            found[name] = measured(name, size)
+        print(f"{section} " if sys.stderr.isatty() else "", f"{time.monotonic() - start:.0f} s", sep="", flush=True)
     text = results(found)
     options.output.write_text(text)
     print(f"\n{text.partition('## Aims')[2].partition('## ')[0].strip()}\n\nAll figures: {_shown(options.output)}")

@@ -1,4 +1,4 @@
-"""`romana-ovs check DIR`: every problem of a folder of manifests in one run."""
+"""Implements `romana-ovs check DIR`: prints every problem of a folder of manifests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, load, print_json
-from romana_ovs.cli.known import saved_state
+from romana_ovs.cli.progress import activity
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.errors import Problem
@@ -19,11 +20,11 @@ from romana_ovs.model.settings import TenantSource
 HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
 
 SHOWN = 5
-"""Policies that a note names; of further ones the number."""
+"""How many policies a note names; further ones are counted."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `check` takes."""
+    """Declare the arguments of `check`."""
     add_folder(parser)
 
 
@@ -31,9 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Print all problems; 1 if there are any."""
     loaded = load(args.dir, nodes=args.nodes)
     problems = [*loaded.problems, *advice(loaded)]
-    told = {(problem.file, problem.kind, problem.name) for problem in problems}
-    lacking = unplaced(loaded, saved_state(args.state))
-    problems += [problem for problem in lacking if (problem.file, problem.kind, problem.name) not in told]
+    listed = {(problem.file, problem.kind, problem.name) for problem in problems}
+    with activity(f"allocating the addresses of {len(loaded.cluster.pods)} pods"):
+        lacking = list(unplaced(loaded, saved_state(args.state)))
+    problems += [problem for problem in lacking if (problem.file, problem.kind, problem.name) not in listed]
     if args.json:
         print_json([_row(problem) for problem in problems])
     elif problems:
@@ -48,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def sctp_note(loaded: ClusterSnapshot) -> str:
-    """What may stay open although policies name ports of SCTP, empty where none does: no problem of the manifests, as
-    it depends on the switches, which only the controller can ask.
+    """What may stay open although policies name SCTP ports, empty when none does.
+
+    It is no problem of the manifests: it depends on the switches, which only the controller knows.
     """
     names = sorted(f"{key.namespace}/{key.name}" for key, one in loaded.cluster.policies.items() if names_sctp(one))
     if not names:
@@ -62,7 +65,7 @@ def sctp_note(loaded: ClusterSnapshot) -> str:
 
 
 def advice(loaded: ClusterSnapshot) -> Iterator[Problem]:
-    """What is valid and yet hardly meant: pods without a tenant, addresses that two pods carry."""
+    """What is valid but probably not intended: pods without a tenant, pods with the same address."""
     yield from dict.fromkeys(_tenantless(loaded))
     yield from _shared_addresses(loaded)
 
@@ -94,7 +97,7 @@ def unplaced(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterat
 
     Raises AddressError when the plan itself cannot fit.
     """
-    from romana_ovs.engine import offline  # it takes its time to import, and `advice` is wanted without
+    from romana_ovs.engine import offline  # imported here: slow, and `advice` does not need it
 
     for problem in offline(loaded.cluster, state)[0].problems:
         place = loaded.locations.get(PodKey(problem.name)) if problem.kind == "Pod" else None
@@ -116,7 +119,7 @@ def _row(problem: Problem) -> dict[str, object]:
 
 
 def _print_table(problems: list[Problem]) -> None:
-    # Imported here: with nothing to show, or with --json, the command need not wait for it.
+    # Imported here: slow, and not needed without problems or for JSON.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -127,8 +130,8 @@ def _print_table(problems: list[Problem]) -> None:
     table.add_column("problem", ratio=9, overflow="fold")
     for problem in problems:
         where = f"{problem.file} #{problem.document}" if problem.document else problem.file
-        told = f"{problem.field}: {problem.reason}" if problem.field else problem.reason
-        table.add_row(Text(where), Text(f"{problem.kind} {problem.name}".strip()), Text(told))
+        reason = f"{problem.field}: {problem.reason}" if problem.field else problem.reason
+        table.add_row(Text(where), Text(f"{problem.kind} {problem.name}".strip()), Text(reason))
     Console(highlight=False, soft_wrap=False).print(table)
 
 

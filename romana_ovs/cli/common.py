@@ -1,4 +1,4 @@
-"""What several subcommands share: the manifest folder as an argument, warnings, JSON."""
+"""Reads the manifest folder of a command line, and prints warnings and JSON; shared by subcommands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from romana_ovs.cli.progress import activity
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.load import load as load_manifests
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -14,14 +15,14 @@ from romana_ovs.model.errors import InputError
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the arguments DIR, --nodes and --state, as `args.dir`, `args.nodes`, `args.state`."""
+    """Add the arguments DIR, --nodes and --state, as `args.dir`, `args.nodes`, `args.state`."""
     parser.add_argument("dir", metavar="DIR", type=Path, help="folder of Kubernetes manifests (or one file of them)")
     parser.add_argument("--nodes", type=node_count, metavar="N", help="nodes when DIR has no Node (default 2)")
     parser.add_argument("--state", type=Path, metavar="FILE", help="state file with allocated numbers and addresses")
 
 
 def node_count(text: str) -> int:
-    """The number of nodes in an argument; raises argparse.ArgumentTypeError, whose message the user sees."""
+    """The number of nodes in an argument; raises argparse.ArgumentTypeError with the message for the user."""
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 5 and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of nodes")
     return int(text)
@@ -32,18 +33,20 @@ def load(path: Path, *, nodes: int | None = None) -> ClusterSnapshot:
 
     Raises InputError when nothing there can be used.
     """
-    return load_manifests(path, load_settings(path), nodes=nodes)
+    settings = load_settings(path)
+    with activity(f"reading {path}"):
+        return load_manifests(path, settings, nodes=nodes)
 
 
 def load_folder(args: argparse.Namespace) -> ClusterSnapshot:
-    """The manifests that `args` (of `add_folder`) name; each problem is printed to stderr as a warning."""
+    """The manifests in `args.dir` (of `add_folder`); each problem is printed to stderr as a warning."""
     loaded = load(args.dir, nodes=args.nodes)
     warn(loaded)
     return loaded
 
 
 def warn(loaded: ClusterSnapshot) -> None:
-    """Print the problems of manifests, and the kinds that are not acted on, to stderr."""
+    """Print the problems of manifests, and the kinds that have no effect, to stderr."""
     for problem in loaded.problems:
         print(f"warning: {problem}", file=sys.stderr)
     if loaded.ignored:
@@ -51,7 +54,7 @@ def warn(loaded: ClusterSnapshot) -> None:
 
 
 def read_argument(name: str) -> bytes:
-    """The bytes of the file that an argument names, `-` being standard input. Raises InputError."""
+    """The bytes of a file, or of standard input for `-`. Raises InputError."""
     try:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:

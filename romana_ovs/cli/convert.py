@@ -1,4 +1,4 @@
-"""`romana-ovs convert FILE`: old forms of objects as today's, on stdout."""
+"""Implements `romana-ovs convert FILE`: prints old forms of objects in their present form."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _SLASHED_COMMENT = re.compile(rb"(?m)(?<=[\s:])//.*$")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `convert` takes."""
+    """Declare the arguments of `convert`."""
     parser.add_argument("file", metavar="FILE", help="YAML or JSON with any number of objects, - for standard input")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the objects of the file in today's forms; 1 when one of them is not valid."""
+    """Print the objects of the file in their present form; 1 when one of them is invalid."""
     name = "stdin" if args.file == "-" else Path(args.file).name
     documents = _documents(name, read_argument(args.file))
     converted = [today(document.value) for document in documents]
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def objects_of_today(path: Path) -> list[object]:
-    """The objects of a file in today's forms. Raises InputError."""
+    """The objects of a file in their present form. Raises InputError."""
     return [today(document.value) for document in _documents(path.name, read_argument(str(path)))]
 
 
@@ -71,7 +71,7 @@ class _Dumper(yaml.SafeDumper):
 def _documents(name: str, data: bytes) -> list[Document]:
     """The documents of the file that hold anything. Raises InputError.
 
-    The demonstration's write-up has comments that start with `//`; they are removed when nothing else helps.
+    The demonstration's write-up has comments that start with `//`; they are removed when the file is invalid with them.
     """
     try:
         documents = parse_bytes(name, data)
@@ -80,7 +80,7 @@ def _documents(name: str, data: bytes) -> list[Document]:
             raise
         documents = parse_bytes(name, _SLASHED_COMMENT.sub(b"", data))
     repeated = [
-        Problem("is given twice, and which one counts is not to be guessed", name, document.number, field=key.path)
+        Problem("is given twice", name, document.number, field=key.path)
         for document in documents
         for key in document.duplicates
     ]
@@ -90,7 +90,7 @@ def _documents(name: str, data: bytes) -> list[Document]:
 
 
 def _left_over(name: str, documents: list[Document], converted: list[object]) -> list[Problem]:
-    """What is not valid in the result, by the number that its document had in the file."""
+    """Problems of the result, with the numbers of the documents in the file."""
     settings = Settings()  # The namespace as the tenant asks for no label.
     return [
         problem
@@ -100,7 +100,7 @@ def _left_over(name: str, documents: list[Document], converted: list[object]) ->
 
 
 def today(value: object) -> object:
-    """An object (or a List of them) in today's form; `value` itself when it is in it already."""
+    """An object (or a List of them) in its present form; `value` itself when it has that already."""
     if not isinstance(value, dict):
         return value
     kind, version = value.get("kind"), value.get("apiVersion")
@@ -114,7 +114,7 @@ def today(value: object) -> object:
 
 
 def policy_of_today(old: Mapping[str, object]) -> Object:
-    """A `romana.io/demo/v1` NetworkPolicy as `romana.io/v1`, slips of its first publication repaired.
+    """A `romana.io/demo/v1` NetworkPolicy as `romana.io/v1`, with mistakes of its first publication corrected.
 
     These are: `spec`, `allowIncoming` and `from` at another depth than they belong to, and the fields of a
     port or of selected pods beside, instead of below, the name that introduces them.

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition that today stands where the demonstration had a ThirdPartyResource."""
+"""Reads the CustomResourceDefinition that replaces the demonstration's ThirdPartyResource."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from romana_ovs.data_files import data_file
 
 def policy_definition() -> dict[str, Any]:
     """The CustomResourceDefinition of `networkpolicies.romana.io`. Raises SetupError when the installation lacks it."""
-    found: dict[str, Any] = yaml.safe_load(data_file("kubernetes/crd-networkpolicies.yaml").read_text())
-    return found
+    definition: dict[str, Any] = yaml.safe_load(data_file("kubernetes/crd-networkpolicies.yaml").read_text())
+    return definition

@@ -1,4 +1,4 @@
-"""`romana-ovs diff DIR NEWDIR`: what a change would open and close, and what it would cost each node.
+"""Implements `romana-ovs diff DIR NEWDIR`: what a change would open and close, and its cost for each node.
 
 NEWDIR is read as an edit of DIR: pods that stay keep their node, address, port and numbers, and an object that is
 invalid in NEWDIR keeps its last valid version, as live. With `--json`:
@@ -19,10 +19,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, print_json, warn
-from romana_ovs.cli.known import saved_state
 from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compiled, settled
+from romana_ovs.cli.progress import activity
 from romana_ovs.cli.workloads import summary, workloads
 from romana_ovs.config import load_settings
 from romana_ovs.engine import World, offline_facts
@@ -56,7 +57,7 @@ class Cost:
 
     @property
     def nothing(self) -> bool:
-        """Whether the node is left alone."""
+        """Whether no flow of the node changes."""
         return not (self.added or self.removed or self.changed)
 
 
@@ -85,7 +86,7 @@ class Change:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `diff` takes."""
+    """Declare the arguments of `diff`."""
     add_folder(parser)
     parser.add_argument("new", metavar="NEWDIR", type=Path, help="the same folder as it would be after the change")
     parser.add_argument("--all", action="store_true", help="every pair of pods and port, not pairs of workloads")
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def compare(
     before: Cluster, after: Cluster, *, ports: tuple[PortRef, ...] | None = None, state: Mapping[str, Any] | None = None
 ) -> Change:
-    """What differs; `ports` None means those that containers of either declare. Raises as `settled` does."""
+    """What differs; `ports` None: those that containers of either declare. Raises as `settled` does."""
     if ports is None:
         ports = tuple(dict.fromkeys([*container_ports(before), *container_ports(after)]))
     world, facts = settled(before, state)
@@ -128,18 +129,18 @@ def compare(
 
 def continued(before: Mapping[str, BridgeFacts], after: Mapping[str, BridgeFacts]) -> dict[str, BridgeFacts]:
     """The bridges of `after`, with the port numbers of `before` for every pod and neighbour that stays."""
-    found = {}
+    bridges = {}
     for node, own in after.items():
         known = before.get(node)
         if known is None:
-            found[node] = own
+            bridges[node] = own
             continue
         old = {key: port.ofport for key, port in known.pods.items()}
         numbers = _numbered(own.pods, old, FIRST_POD_PORT)
         links = _numbered(own.links, known.links, FIRST_LINK_PORT)
         pods = {key: PodPort(numbers[key]) for key in own.pods}
-        found[node] = replace(own, pods=MappingProxyType(pods), links=MappingProxyType(links))
-    return found
+        bridges[node] = replace(own, pods=MappingProxyType(pods), links=MappingProxyType(links))
+    return bridges
 
 
 def _numbered(keys: Iterable[Key], known: Mapping[Key, int], first: int) -> dict[Key, int]:
@@ -155,15 +156,16 @@ def _clusters(args: argparse.Namespace) -> tuple[Cluster, Cluster]:
         reason = "the settings differ from those of the first folder; only manifests can be compared"
         raise InputError.because(reason, file=str(args.new / "romana.conf"))
     store = ManifestStore(settings)
-    found = []
+    clusters = []
     for path in (args.dir, args.new):
-        content = FolderReader(path, settings).read()
+        with activity(f"reading {path}"):
+            content = FolderReader(path, settings).read()
         if not any(file.objects or file.problems or file.ignored for file in content.files):
             raise InputError.because("holds no Kubernetes objects", file=str(path))
         loaded = store.apply(content, nodes=args.nodes)
         warn(loaded)
-        found.append(loaded.cluster)
-    return found[0], found[1]
+        clusters.append(loaded.cluster)
+    return clusters[0], clusters[1]
 
 
 def _addresses(world: World, cluster: Cluster) -> dict[Any, Any]:
@@ -174,7 +176,11 @@ def _tables(
     world: World, facts: Mapping[str, BridgeFacts], caches: Mapping[str, CompileCache]
 ) -> tuple[dict[str, Tables], dict[str, CompileCache]]:
     kept = {node: caches.get(node) or CompileCache() for node in facts}
-    return {node: compiled(world, facts, node, kept[node]).flows for node in facts}, kept
+    tables: dict[str, Tables] = {}
+    with activity(lambda: f"compiling tables ({len(tables)} of {len(facts)} nodes)"):
+        for node in facts:
+            tables[node] = compiled(world, facts, node, kept[node]).flows
+    return tables, kept
 
 
 def _cost(old: Tables, new: Tables) -> Cost:
@@ -190,12 +196,12 @@ def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
         return ["Nothing differs: the same paths are open, and no node gets or loses a flow."]
     lines = []
     for verb, openings in (("opens", change.opened), ("closes", change.closed)):
-        told = (
+        rows = (
             summary(openings, names)
             if names is not None
             else [f"{one.source} -> {one.destination}  {one.port}" for one in openings]
         )
-        lines += [f"{verb}  {text}" for text in told]
+        lines += [f"{verb}  {text}" for text in rows]
     if len(lines) < len(change.opened) + len(change.closed):
         lines.append(f"{len(change.opened)} paths open and {len(change.closed)} close; --all lists each.")
     if not (change.opened or change.closed):

@@ -1,7 +1,7 @@
-"""A matrix on a terminal: rows connect to columns, small enough for 80 columns, coloured only on a terminal.
+"""Draws a matrix: rows connect to columns, within 80 columns of text, coloured on a terminal only.
 
-Up to `DRAWN_PODS` pods have a row each; more are summarised in groups (namespace, tenant, tier), and the
-drawing says so. Ports that look alike share one drawing.
+Up to `DRAWN_PODS` pods have a row each; more are summarised in groups (namespace, tenant, tier), which a
+line says. Ports with equal matrices share one drawing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHORTEST_NAME = 8
 
 
 class Cell(Enum):
-    """What a place of the matrix says; the value is (Unicode mark, ASCII mark, style, meaning)."""
+    """A cell of the matrix; the value is (Unicode mark, ASCII mark, style, meaning)."""
 
     ITSELF = (" ", " ", "", "")
     NONE = ("·", ".", "dim", "may not connect")
@@ -206,7 +206,7 @@ def _draw_numbered(grid: Grid, names: Sequence[str], corner: str, console: Conso
     digits = len(str(len(names)))
     room = max(_SHORTEST_NAME, console.width - digits - 1 - 2 * len(names))
     label = min(room, max(len(corner), *map(len, names)))
-    unicode = _speaks_unicode(console)
+    unicode = _supports_unicode(console)
     shown = [_shortened(name, label, unicode) for name in names]
     for place in range(digits):
         head = _shortened(corner, label + digits + 1, unicode) if place == digits - 1 else ""
@@ -220,7 +220,7 @@ def _draw_numbered(grid: Grid, names: Sequence[str], corner: str, console: Conso
 
 
 def _rows(grid: Grid, labels: Sequence[str], widths: Sequence[int], console: Console) -> None:
-    unicode = _speaks_unicode(console)
+    unicode = _supports_unicode(console)
     for label, row in zip(labels, grid.cells, strict=True):
         text = Text(label)
         for cell, width in zip(row, widths, strict=True):
@@ -230,7 +230,7 @@ def _rows(grid: Grid, labels: Sequence[str], widths: Sequence[int], console: Con
 
 
 def _legend(seen: Collection[Cell], console: Console) -> None:
-    unicode = _speaks_unicode(console)
+    unicode = _supports_unicode(console)
     _line(console, "")
     for cell in Cell:
         if cell in seen and cell.meaning:
@@ -259,7 +259,7 @@ def _namespace(pod: PodKey) -> str:
     return pod.partition("/")[0]
 
 
-def _speaks_unicode(console: Console) -> bool:
+def _supports_unicode(console: Console) -> bool:
     return "utf" in console.encoding.lower()
 
 

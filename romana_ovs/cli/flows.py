@@ -1,4 +1,4 @@
-"""`romana-ovs flows DIR --node NAME`: one node's compiled tables, as ovs-ofctl or a program reads them.
+"""Implements `romana-ovs flows DIR --node NAME`: prints the compiled tables of one node.
 
 The text loads with `ovs-ofctl -O OpenFlow15 add-flows BRIDGE FILE`. With `--json`:
 `[{"table", "table_id", "priority", "match", "actions", "cookie", "origin", "meter"}]`, where `match` and `actions` are
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 
+from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.known import saved_state
 from romana_ovs.cli.offline import compiled, settled
 
 HELP = "print one node's compiled tables"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `flows` takes."""
+    """Declare the arguments of `flows`."""
     add_folder(parser)
-    parser.add_argument("--node", required=True, metavar="NAME", help="the node whose tables are wanted")
+    parser.add_argument("--node", required=True, metavar="NAME", help="the node whose tables are printed")
 
 
 def run(args: argparse.Namespace) -> int:

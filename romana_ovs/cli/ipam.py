@@ -1,4 +1,4 @@
-"""`romana-ovs ipam DIR`: whose addresses are whose, how many are in use, what is left.
+"""Implements `romana-ovs ipam DIR`: address ranges of tenants and tiers, their use, and what is left.
 
 With `--state FILE` pods keep the numbers that the file says; a file that does not exist yet is made, one that
 does is only read. Exit code 1 when a pod or a node got no number or address.
@@ -39,13 +39,13 @@ TIER_WIDTH = 26
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `ipam` takes."""
+    """Declare the arguments of `ipam`."""
     add_folder(parser)
     parser.add_argument("--pods", action="store_true", help="list every pod with address and node too (JSON: and MAC)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 when someone got no number. Raises InputError when the folder or the state cannot be used."""
+    """0, or 1 when a pod or node got no number. Raises InputError when the folder or the state cannot be used."""
     loaded = load_folder(args)
     file = StateFile(args.state) if args.state is not None else None
     state = file.load() if file is not None else None
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(usage: Usage, problems: Iterable[Problem]) -> dict[str, Any]:
-    """`usage` and `problems` in the form that the head of this module describes."""
+    """`usage` and `problems` as the module's docstring describes."""
     plan = usage.plan
     return {
         "plan": {
@@ -85,7 +85,7 @@ def as_json(usage: Usage, problems: Iterable[Problem]) -> dict[str, Any]:
 
 
 def as_text(usage: Usage) -> Iterator[str]:
-    """Lines for people, at most 80 columns wide."""
+    """Lines of text, at most 80 columns wide."""
     plan = usage.plan
     yield from _wrapped(
         f"{plan.network} = {plan.segment_bits} segment bits, {plan.host_bits} host bits, {plan.endpoint_bits} endpoint "

@@ -1,8 +1,7 @@
-"""The command `romana-ovs`: finds the subcommand, imports its module alone, turns errors into exit codes.
+"""Runs the command `romana-ovs`: imports the module of the subcommand only, and turns errors into exit codes.
 
 A subcommand's module has `HELP: str`, `arguments(parser)` and `run(args) -> int` (0 fine, 1 the answer
-is no or problems were found). With `PASSES_OPTIONS = True` it takes options that it does not declare itself,
-as the list `args.rest`.
+is no or problems were found). With `PASSES_OPTIONS = True` it gets undeclared options as the list `args.rest`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ OK, PROBLEMS, UNUSABLE = 0, 1, 2
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
 BROKEN_PIPE = 141
-"""128 + SIGPIPE: whoever read our output has gone."""
+"""128 + SIGPIPE: the reader of the output has closed it."""
 
 EMULATOR = "romana_ovs_emulate"
 """The package of the commands that emulate a cluster; imported only when one of them is asked for."""
@@ -68,41 +67,41 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _open_what_is_closed()
+    _open_standard_streams()
     try:
         code = _run(words)
         sys.stdout.flush()
         return code
     except RomanaError as error:
-        _complain(error)
+        _print_error(error)
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _give_up_output()
+        _discard_output()
         return BROKEN_PIPE
     except OSError as error:
         if error.errno not in _OUTPUT_FULL:
             raise
         print(f"romana-ovs: the output cannot be written: {error.strerror}", file=sys.stderr)
-        _give_up_output()
+        _discard_output()
         return UNUSABLE
     except SystemExit as end:  # --help and --version
         return end.code if isinstance(end.code, int) else OK
 
 
-def _open_what_is_closed() -> None:
-    """Give the process an empty standard input, and outputs that swallow, where it was started without.
+def _open_standard_streams() -> None:
+    """Open /dev/null as standard input, output or error where the process was started without.
 
-    Python leaves None there, which few libraries expect; and the files opened next would get their numbers.
+    Python leaves None there, which few libraries expect, and the next opened files would get these descriptors.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until we end)
 
 
-def _give_up_output() -> None:
-    """What is still buffered has nowhere to go; without this the interpreter would complain at exit."""
+def _discard_output() -> None:
+    """Discard what is still buffered; the interpreter would report an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -157,7 +156,7 @@ def _parser(chosen: Subcommand | None, module: ModuleType | None) -> _Parser:
     return parser
 
 
-def _complain(error: RomanaError) -> None:
+def _print_error(error: RomanaError) -> None:
     """Print an error to stderr: one sentence, or one for each problem."""
     sentences = [str(problem) for problem in error.problems] if isinstance(error, InputError) else [str(error)]
     for sentence in sentences or [str(error)]:

@@ -1,12 +1,13 @@
-"""`romana-ovs matrix DIR`: who may connect to whom by evaluation alone; needs neither root nor a switch."""
+"""Implements `romana-ovs matrix DIR`: who may connect to whom, by evaluation alone, without root or a switch."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.known import Known, saved_state
+from romana_ovs.cli.progress import activity
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.policy.matrix import container_ports, depends_on_addresses, reachability
@@ -15,7 +16,7 @@ HELP = "the expected reachability of every pair of pods, by evaluation alone"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `matrix` takes."""
+    """Declare the arguments of `matrix`."""
     add_folder(parser)
     parser.add_argument(
         "--ports", metavar="PORTS", help="these ports (80/tcp,81/udp,icmp,...) instead of those the containers declare"
@@ -28,14 +29,15 @@ def run(args: argparse.Namespace) -> int:
     state = saved_state(args.state)
     loaded = load_folder(args)
     ports = container_ports(loaded.cluster) if asked is None else asked
-    addresses = Known.of(loaded.cluster, state).pods if depends_on_addresses(loaded.cluster) else {}
-    matrix = reachability(loaded.cluster, addresses, ports)
+    addresses = AddressMap.of(loaded.cluster, state).pods if depends_on_addresses(loaded.cluster) else {}
+    with activity(f"evaluating {len(loaded.cluster.pods)} pods on {len(ports)} ports"):
+        matrix = reachability(loaded.cluster, addresses, ports)
     if args.json:
         print_json(matrix.to_json())
     elif not ports:
         print("No container of these pods declares a port, so there is nothing to show: name some with --ports 80/tcp.")
     else:
-        # What draws is slow to import and needed here alone.
+        # Imported here: slow, and not needed for JSON.
         from rich.console import Console
 
         from romana_ovs.cli.drawing import draw_matrix, group_names
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_ports(text: str) -> tuple[PortRef, ...]:
-    """The ports of `80/tcp,81/udp,icmp`, each once. Raises InputError for what is no port, or when there is none."""
+    """The ports of `80/tcp,81/udp,icmp`, each once. Raises InputError for an invalid port, or without any."""
     ports = tuple(dict.fromkeys(PortRef.parse(word, field="--ports") for word in text.split(",") if word.strip()))
     if not ports:
         raise InputError.because("no port is given: write them as 80/tcp,81/udp", field="--ports")

@@ -1,4 +1,4 @@
-"""`romana-ovs verdict DIR --from --to --port`: whether one connection is allowed, and by which rule."""
+"""Implements `romana-ovs verdict DIR --from --to --port`: whether a connection is allowed, and by which rule."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
+from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.known import Known, saved_state
+from romana_ovs.cli.progress import activity
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
 from romana_ovs.model.errors import InputError
@@ -21,7 +22,7 @@ _NAMED_MATCHES = 3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what `verdict` takes."""
+    """Declare the arguments of `verdict`."""
     add_folder(parser)
     end = "a pod (namespace/name) or an IPv4 address; a pod's address means that pod"
     parser.add_argument("--from", dest="source", metavar="END", required=True, help=f"who connects: {end}")
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     cluster = load_folder(args).cluster
     ends = {"--from": _written(args.source, "--from"), "--to": _written(args.destination, "--to")}
     wants_addresses = depends_on_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
-    known = Known.of(cluster, state) if wants_addresses else None
+    with activity(f"allocating the addresses of {len(cluster.pods)} pods"):
+        known = AddressMap.of(cluster, state) if wants_addresses else None
     source, destination = (_endpoint(end, option, cluster=cluster, known=known) for option, end in ends.items())
     addresses: Mapping[PodKey, IPv4Address] = known.pods if known is not None else {}
     decision = decide(cluster, addresses, Connection(source, destination, port))
@@ -54,7 +56,7 @@ def as_json(decision: Decision) -> dict[str, object]:
 
 
 def _written(text: str, option: str) -> IPv4Address | PodKey:
-    """The address or pod that an argument names."""
+    """The address or pod in an argument."""
     if text.count("/") == 1 and all(text.split("/")):
         return PodKey(text)
     try:
@@ -64,7 +66,7 @@ def _written(text: str, option: str) -> IPv4Address | PodKey:
         raise InputError.because(reason, field=option) from error
 
 
-def _endpoint(end: IPv4Address | PodKey, option: str, *, cluster: Cluster, known: Known | None) -> Endpoint:
+def _endpoint(end: IPv4Address | PodKey, option: str, *, cluster: Cluster, known: AddressMap | None) -> Endpoint:
     if isinstance(end, IPv4Address):
         return known.endpoint_at(end, cluster) if known is not None else Endpoint(address=end)
     if end not in cluster.pods:
@@ -73,11 +75,11 @@ def _endpoint(end: IPv4Address | PodKey, option: str, *, cluster: Cluster, known
 
 
 def _alike(name: str, pods: Iterable[PodKey]) -> str:
-    """A question that names the pods that may have been meant, or nothing."""
+    """A hint with pods of similar names, or nothing."""
     from difflib import get_close_matches
 
     names = sorted(pods)
     same_name = [pod for pod in names if pod.partition("/")[2] == name.partition("/")[2]]
-    found = [*same_name, *get_close_matches(name, names, n=_NAMED_MATCHES)]
-    meant = list(dict.fromkeys(found))[:_NAMED_MATCHES]
-    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+    similar = dict.fromkeys([*same_name, *get_close_matches(name, names, n=_NAMED_MATCHES)])
+    hints = list(similar)[:_NAMED_MATCHES]
+    return f"; did you mean {' or '.join(hints)}?" if hints else ""

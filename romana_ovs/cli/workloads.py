@@ -1,4 +1,4 @@
-"""Groups pods that are alike for people who read about many: replicas of one workload are one line."""
+"""Groups the replicas of workloads, so that a summary has one line for each pair of workloads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OWN_LABELS = frozenset(
 def workloads(*clusters: Cluster) -> Mapping[PodKey, str]:
     """A name for each pod: its own, or `shop/web-* (3 pods)` where others of its namespace have the same labels.
 
-    Pods that are alike and whose common beginning others have too are named by the first of them.
+    Replicas whose common prefix other pods have, too, are named after the first of them.
     """
     pods: dict[PodKey, Pod] = {}
     for cluster in clusters:

@@ -62,7 +62,7 @@ class FolderStage:
 
     def settle(self) -> None:
         """Wait until all pods run and every switch is up to date. Raises SetupError."""
-        self.session.emulation.settle()
+        self.session.settle()
 
     def apply(self) -> None:
         """Move the policy's file into the folder."""
@@ -96,7 +96,7 @@ class KubernetesStage:
         allowed = [f"{PREFIX}{tenant}={ALLOWED}" for tenant in TENANTS]
         self._plane.kubectl("label", "--overwrite", "namespace", POLICY.namespace, *allowed)
         self._plane.apply(*sorted(self._source.glob("*.yaml")))
-        self.session.emulation.settle(pods=PODS)
+        self.session.settle(PODS)
         self._cluster.await_cluster(lambda cluster: all(pod.address for pod in cluster.pods.values()))
 
     def apply(self) -> None:

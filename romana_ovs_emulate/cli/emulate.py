@@ -84,8 +84,8 @@ def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
 
 
 def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
-    with session.emulation as emulation:
-        emulation.settle()
+    with session.emulation:
+        session.settle()
         session.screen.print("[dim]measuring ...[/]")
         expected, measured = session.measure(ports)
     differences = measured.differences(expected)
@@ -107,7 +107,7 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
 def _stay(session: Session) -> int:
     """Run the prompt until the user leaves; 0."""
     with session.emulation as emulation:
-        state = emulation.settle()
+        state = session.settle()
         session.edits.start()
         pods, nodes = len(emulation.pods), len(emulation.nodes)
         session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are invalid.")

@@ -17,12 +17,13 @@ from rich.console import Console
 from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.cli.common import warn
 from romana_ovs.cli.drawing import draw_matrix, group_names
+from romana_ovs.cli.progress import activity
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import Protocol
 from romana_ovs.policy.matrix import Matrix
 from romana_ovs_emulate.cluster_source import ClusterSource, ManifestFolder
-from romana_ovs_emulate.controller import Event, Programmed
+from romana_ovs_emulate.controller import Event, Programmed, State
 from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
@@ -151,7 +152,15 @@ class Session:
             (one for one in every_pod.openings() if one.source in running and one.destination in running),
         )
         forget = self.emulation.forget_sctp
-        return expected, measure(running, every_pod.ports, expected=expected, forget_sctp=forget)
+        paths = len(running) * (len(running) - 1) * len(every_pod.ports)
+        with activity(f"probing {paths} paths"):
+            return expected, measure(running, every_pod.ports, expected=expected, forget_sctp=forget)
+
+    def settle(self, pods: int = 0) -> State:
+        """Wait until every pod runs, at least `pods`, and every switch is up to date. Raises SetupError."""
+        emulation = self.emulation
+        with activity(lambda: f"{len(emulation.pods)} of {max(pods, len(emulation.state.pods))} pods run"):
+            return emulation.settle(pods=pods)
 
 
 def _plan(manifests: ManifestFolder, fabric: Fabric, ports: Sequence[PortRef], state: Path | None) -> Plan:

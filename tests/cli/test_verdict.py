@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from romana_ovs.cli.addresses import AddressMap
 from romana_ovs.cli.common import load
-from romana_ovs.cli.known import Known
 from romana_ovs.cli.main import main
 from romana_ovs.model.objects import PodKey
 
@@ -179,5 +179,5 @@ def test_all_three_options_are_required(folder: Path, capsys: pytest.CaptureFixt
     assert "--to" in capsys.readouterr().err
 
 
-def _known(folder: Path) -> Known:
-    return Known.of(load(folder).cluster, None)
+def _known(folder: Path) -> AddressMap:
+    return AddressMap.of(load(folder).cluster, None)

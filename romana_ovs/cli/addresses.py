@@ -1,4 +1,4 @@
-"""The addresses of pods and nodes for offline commands: allocated as the emulation does, afresh or from a file."""
+"""Allocates the addresses of pods and nodes for offline commands, anew or as a state file has them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from romana_ovs.model.objects import PodKey
 
 
 def saved_state(path: Path | None) -> dict[str, Any] | None:
-    """What a `--state` file holds; None without one. Raises InputError when it cannot be used."""
+    """The content of a `--state` file; None without one. Raises InputError when it cannot be used."""
     if path is None:
         return None
     from romana_ovs.state import StateFile
 
-    found = StateFile(path).load()
-    if found is None:
+    state = StateFile(path).load()
+    if state is None:
         raise InputError.because("there is no state file", file=str(path))
-    return found
+    return state
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """Addresses of the pods that have one of their own, and which node has which address towards its pods."""
+class AddressMap:
+    """The addresses of pods, and the nodes by their gateway addresses."""
 
     pods: Mapping[PodKey, IPv4Address]
     gateways: Mapping[IPv4Address, str]
 
     @classmethod
-    def of(cls, cluster: Cluster, state: Mapping[str, Any] | None) -> Known:
-        """The addresses in `cluster`, with the numbers of `state` (of `saved_state`) if there is any.
+    def of(cls, cluster: Cluster, state: Mapping[str, Any] | None) -> AddressMap:
+        """The addresses in `cluster`, with the numbers of `state` (of `saved_state`) if given.
 
         Raises AddressError when the plan cannot fit, InputError when the state cannot be used.
         """
-        # Few folders need addresses, and the allocator takes its time to import.
+        # Imported here: few folders need addresses, and the allocator is slow to import.
         from romana_ovs.engine import offline
 
         world, _ = offline(cluster, state)
@@ -47,6 +47,6 @@ class Known:
         return cls(pods, {world.plan.gateway(number): node for node, number in world.registry.hosts.items()})
 
     def endpoint_at(self, address: IPv4Address, cluster: Cluster) -> Endpoint:
-        """The pod or node that has `address`, else an outside address."""
+        """The pod or node with this address, else an endpoint outside of the cluster."""
         node = self.gateways.get(address)
         return Endpoint(node=node, address=address) if node is not None else endpoint_at(address, cluster, self.pods)
