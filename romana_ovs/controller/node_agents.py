@@ -12,7 +12,7 @@ from romana_ovs.addressing.plan import Plan
 from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
 from romana_ovs.kube.published import (
-    PublishedText,
+    PublishedJson,
     Verb,
     Write,
     published_from_json,
@@ -62,7 +62,7 @@ class NodeAgents:
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
-        self._text = PublishedText(lambda value: Encoded.of(value).text)
+        self._text = PublishedJson(lambda value: Encoded.of(value).text)
         if state is not None:
             self._restore(state)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.cache.raw_cache import RawCache
-from romana_ovs.kube.published import ALLOCATION, MARKER, Objects, Reader, decode_report
+from romana_ovs.kube.published import ALLOCATION, COMPLETE_MARKER, PublishedObjects, PublishedReader, decode_report
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.policy.published import Published, Report
 
@@ -23,10 +23,10 @@ class PublishedStore:
 
     def __init__(self) -> None:
         self._objects = RawCache(map(str, RESOURCES))
-        self._reader = Reader()
+        self._reader = PublishedReader()
         self._reports: dict[str, tuple[object, Report]] = {}
         self._stale = False
-        self._held = Objects()
+        self._held = PublishedObjects()
         self._published: Published | None = None
         self._problems: tuple[Problem, ...] = ()
         self.reports: Mapping[str, Report] = MappingProxyType({})
@@ -37,7 +37,7 @@ class PublishedStore:
         return self._objects.listed
 
     @property
-    def objects(self) -> Objects:
+    def objects(self) -> PublishedObjects:
         """The objects of the numbers: the same value until one of them is another."""
         self._read_numbers()
         return self._held
@@ -72,7 +72,7 @@ class PublishedStore:
     def _is_complete(self) -> bool:
         """Whether the marker is of the Allocation's revision, or there is no saying."""
         allocation = self._objects.of(str(ALLOCATIONS)).get(ALLOCATION)
-        marker = self._objects.of(str(CLASS_SETS)).get(MARKER)
+        marker = self._objects.of(str(CLASS_SETS)).get(COMPLETE_MARKER)
         return _revision(allocation) == _revision(marker)
 
     def report_version(self, node: str) -> str | None:
@@ -86,7 +86,7 @@ class PublishedStore:
         self._stale = False
         allocation = self._objects.of(str(ALLOCATIONS)).get(ALLOCATION)
         sets = {name: one.raw for name, one in self._objects.of(str(CLASS_SETS)).items() if one.raw is not None}
-        self._held = Objects(allocation.raw if allocation is not None else None, MappingProxyType(sets))
+        self._held = PublishedObjects(allocation.raw if allocation is not None else None, MappingProxyType(sets))
         try:
             self._published, self._problems = self._reader.read(self._held)
         except InputError as damaged:

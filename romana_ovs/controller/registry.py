@@ -11,7 +11,7 @@ from romana_ovs.engine.liveness import AckLag, DeletedNodes
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
-from romana_ovs.kube.published import Base, Checked, Superseded, Verb, Write, next_writes
+from romana_ovs.kube.published import TermBase, TermOver, Verb, Write, WriteCache, next_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.model.settings import Settings
@@ -46,7 +46,7 @@ class RegistryController:
         """What was stored when the last writes were planned: numbers and reports."""
         self._late = False
         self._wrong: tuple[Problem, ...] = ()
-        self._checked = Checked()
+        self._checked = WriteCache()
         self._not_before = 0.0
         self._up_to_date: tuple[object, object] | None = None
         self._ack_lag = AckLag(AWAY_SECONDS)
@@ -109,12 +109,12 @@ class RegistryController:
         self.superseded = False
         try:
             if self._part is None:
-                self._part = Registry(self._settings, Base.of(self._numbers.objects), writer=self._writer)
+                self._part = Registry(self._settings, TermBase.of(self._numbers.objects), writer=self._writer)
             self._part.update(cluster, self._numbers.reports, away=self._away())
             if self._in_flight is not None or self._paused():
                 return None
             writes = (*self._writes(self._part), *self._orphan_reports(cluster))
-        except Superseded as over:
+        except TermOver as over:
             LOG.warning("%s; beginning anew from what is published", over)
             self._part = None
             self.superseded = True

@@ -23,7 +23,7 @@ from romana_ovs.engine.hosts import HostNumbers
 from romana_ovs.engine.lifecycle import RequirementLifecycle
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
 from romana_ovs.engine.unacknowledged import UnacknowledgedPods
-from romana_ovs.kube.published import Base
+from romana_ovs.kube.published import TermBase
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.labels import Labels
@@ -60,7 +60,7 @@ class Registry:
     it is superseded, another is made of the objects as they are then. `writer` names it among all processes.
     """
 
-    def __init__(self, settings: Settings, base: Base | None, *, writer: str) -> None:
+    def __init__(self, settings: Settings, base: TermBase | None, *, writer: str) -> None:
         """A term that begins from `base` (None: nothing was ever published).
 
         Raises AddressError when the plan of `settings` cannot be, or is not the one that was published.

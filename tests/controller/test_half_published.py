@@ -10,7 +10,7 @@ from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.decode.objects import ObjectId
-from romana_ovs.kube.published import MARKER, allocation_object, class_set_object, marker_object
+from romana_ovs.kube.published import COMPLETE_MARKER, allocation_object, class_set_object, marker_object
 from tests.engine.test_world import cluster, pod
 
 
@@ -49,5 +49,5 @@ def test_the_end_of_the_listing_is_one_even_when_a_registry_stopped_half_way() -
     numbers.apply(
         [told(allocation_object(published), 1), ListCompleted(str(ALLOCATIONS)), ListCompleted(str(NODE_REPORTS))]
     )
-    assert MARKER not in numbers.objects.class_sets
+    assert COMPLETE_MARKER not in numbers.objects.class_sets
     assert numbers.apply([ListCompleted(str(CLASS_SETS))])

@@ -10,7 +10,7 @@ import pytest
 from romana_ovs.controller.duties import ANEW_SECONDS
 from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
-from romana_ovs.kube.published import MARKER, Verb
+from romana_ovs.kube.published import COMPLETE_MARKER, Verb
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Published
 from tests.support.in_memory_server import (
@@ -58,13 +58,13 @@ def test_one_job_at_a_time_the_allocation_first_and_the_marker_last() -> None:
     process.look()
     [job] = process.asked
     kinds = [write.kind for write in job.writes]
-    assert job.leading and kinds[0] == "Allocation" and job.writes[-1].name == MARKER
+    assert job.leading and kinds[0] == "Allocation" and job.writes[-1].name == COMPLETE_MARKER
     put_pod(server, "b", "n2")
     process.look()
     assert process.asked == [job], "nothing more is asked for before the answer"
     process.settle()
     names = [(write.kind, write.name) for write in server.writes]
-    assert names[0] == ("Allocation", "cluster") and names[-1] == ("ClassSet", MARKER)
+    assert names[0] == ("Allocation", "cluster") and names[-1] == ("ClassSet", COMPLETE_MARKER)
 
 
 def test_leadership_lost_and_won_again_goes_on_from_what_is_published() -> None:

@@ -10,7 +10,7 @@ import pytest
 from romana_ovs.engine.liveness import AckLag
 from romana_ovs.engine.node_agent import NodeAgent
 from romana_ovs.engine.registry import Registry
-from romana_ovs.kube.published import Base
+from romana_ovs.kube.published import TermBase
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
@@ -117,7 +117,7 @@ def test_a_state_of_another_plan_is_refused():
     with pytest.raises(AddressError, match="written for the plan"):
         NodeAgent("node1", TINY, parts.nodes["node1"].to_json())
     with pytest.raises(AddressError, match="another address plan"):
-        Registry(TINY, Base.of(objects_of(parts.messages[-1])), writer="x")
+        Registry(TINY, TermBase.of(objects_of(parts.messages[-1])), writer="x")
 
 
 def test_numbers_that_are_older_or_contradict_what_pods_have_are_not_taken():

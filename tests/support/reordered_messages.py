@@ -12,10 +12,10 @@ from romana_ovs.engine import World, offline_facts
 from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import (
-    MARKER,
-    Base,
-    Objects,
-    Reader,
+    COMPLETE_MARKER,
+    PublishedObjects,
+    PublishedReader,
+    TermBase,
     allocation_object,
     class_set_object,
     decode_report,
@@ -38,11 +38,11 @@ MOST_ROUNDS = 60
 PATIENT_ROUNDS = 20
 
 
-def objects_of(published: Published) -> Objects:
+def objects_of(published: Published) -> PublishedObjects:
     """What the API server would have of `published`, by way of its JSON."""
     sets = {name: class_set_object(each) for name, each in published.namespaces.items()}
-    plain = json.loads(json.dumps([allocation_object(published), {**sets, MARKER: marker_object(published)}]))
-    return Objects(*plain)
+    plain = json.loads(json.dumps([allocation_object(published), {**sets, COMPLETE_MARKER: marker_object(published)}]))
+    return PublishedObjects(*plain)
 
 
 def tunnelled(cluster: Cluster, nodes: list[str]) -> Mapping[str, BridgeFacts]:
@@ -99,7 +99,7 @@ class RegistryAndAgents:
         published = self.registry.update(self.history[version], dict(self.reports), away=away)
         if not self.messages or published is not self.messages[-1]:
             assert not self.messages or published.revision > self.messages[-1].revision
-            found, problems = Reader().read(objects_of(published))
+            found, problems = PublishedReader().read(objects_of(published))
             assert found == published and not problems
             self.messages.append(published)
 
@@ -153,7 +153,7 @@ class RegistryAndAgents:
         """Another process goes on from the objects."""
         if self.messages:
             objects = objects_of(self.messages[-1])
-            self.registry = Registry(self.settings, Base.of(objects), writer="r2")
+            self.registry = Registry(self.settings, TermBase.of(objects), writer="r2")
             self.registry_looks(self.seen["registry"], away)
 
     def view(self, name: str):

@@ -1,18 +1,17 @@
-"""The objects that carry published numbers and reports: `Allocation`, `ClassSet`, `NodeReport` (group romana.io).
+"""Reads and writes the objects of published numbers and reports: `Allocation`, `ClassSet`, `NodeReport` (romana.io).
 
-Pure: plain dicts as the API server has them, to frozen values and back, and what to write next. What is damaged or
-foreign is refused with the field that is wrong; a number that stands there twice is not taken. All that is exclusive
-is in the one Allocation, so that the API server's optimistic concurrency alone keeps two registries from giving one
-number twice.
+Pure: converts objects of the API server to frozen values and back, and plans the next writes. A damaged object is
+refused with the field; a number that occurs twice is not accepted. Everything exclusive is in the one Allocation, so
+that the API server's optimistic concurrency alone prevents two registries from giving one number twice.
 """
 
-from romana_ovs.kube.published.objects import Objects
-from romana_ovs.kube.published.planning import Checked, Superseded, Verb, Write, next_writes
-from romana_ovs.kube.published.reading import Base, Reader, decode_report, published_from_json
+from romana_ovs.kube.published.objects import PublishedObjects
+from romana_ovs.kube.published.planning import TermOver, Verb, Write, WriteCache, next_writes
+from romana_ovs.kube.published.reading import PublishedReader, TermBase, decode_report, published_from_json
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
-    MARKER,
-    PublishedText,
+    COMPLETE_MARKER,
+    PublishedJson,
     allocation_object,
     class_set_object,
     marker_object,
@@ -22,13 +21,13 @@ from romana_ovs.kube.published.writing import (
 
 __all__ = [
     "ALLOCATION",
-    "MARKER",
-    "Base",
-    "Checked",
-    "Objects",
-    "PublishedText",
-    "Reader",
-    "Superseded",
+    "COMPLETE_MARKER",
+    "TermBase",
+    "WriteCache",
+    "PublishedObjects",
+    "PublishedJson",
+    "PublishedReader",
+    "TermOver",
     "Verb",
     "Write",
     "allocation_object",

@@ -1,4 +1,4 @@
-"""Objects as they were last read, and their fields, one by one."""
+"""Reads single fields of published objects, with an error that names the field."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LARGEST_NUMBER = 2**53
 
 
 @dataclass(frozen=True, slots=True)
-class Objects:
-    """The Allocation, and the class sets by name, the marker among them; each with its resourceVersion."""
+class PublishedObjects:
+    """The Allocation and the ClassSets by name (with the marker), as last read, each with its resourceVersion."""
 
     allocation: Raw | None = None
     class_sets: Mapping[str, Raw] = field(default_factory=lambda: MappingProxyType({}))
@@ -32,7 +32,7 @@ def name_of(raw: Raw) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The fields of an object, or of a part of it at `path`. Every method raises InputError naming the field."""
+    """The fields of an object, or of a part of it at `path`. Every method raises InputError with the field."""
 
     kind: str
     name: str
@@ -45,31 +45,31 @@ class Fields:
         raise InputError(Problem(reason, kind=self.kind, name=self.name, field=location))
 
     def number(self, key: str, *, default: int | None = None, low: int = 0, high: int = LARGEST_NUMBER) -> int:
-        """A whole number from `low` to `high`; `default` when the field is absent."""
+        """An integer from `low` to `high`; `default` when the field is absent."""
         value = self.values.get(key, default)
         return self._number(key, value, low, high)
 
     def numbers(self, key: str, *, low: int = 0, high: int = LARGEST_NUMBER) -> tuple[int, ...]:
-        """A list of numbers; none when the field is absent."""
+        """A list of integers; empty when the field is absent."""
         return tuple(self._number(f"{key}[{at}]", value, low, high) for at, value in enumerate(self._list(key)))
 
     def text(self, key: str, *, default: str | None = None) -> str:
-        """A text; `default` when the field is absent."""
+        """A string; `default` when the field is absent."""
         value = self.values.get(key, default)
         if not isinstance(value, str):
-            self.refuse(key, "a text was expected")
+            self.refuse(key, "a string was expected")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts; none when the field is absent."""
+        """A list of strings; empty when the field is absent."""
         values = self._list(key)
         for at, value in enumerate(values):
             if not isinstance(value, str):
-                self.refuse(f"{key}[{at}]", "a text was expected")
+                self.refuse(f"{key}[{at}]", "a string was expected")
         return tuple(values)
 
     def addresses(self, key: str) -> tuple[IPv4Address, ...]:
-        """A list of IPv4 addresses; none when the field is absent."""
+        """A list of IPv4 addresses; empty when the field is absent."""
         found = []
         for at, value in enumerate(self.texts(key)):
             try:
@@ -83,13 +83,13 @@ class Fields:
         return Fields(self.kind, self.name, f"{self.path}.{key}", self._mapping(key, self.values.get(key, {})))
 
     def parts(self, key: str) -> Iterator[Fields]:
-        """A list of objects; none when the field is absent."""
+        """A list of objects; empty when the field is absent."""
         for at, value in enumerate(self._list(key)):
             location = f"{key}[{at}]"
             yield Fields(self.kind, self.name, f"{self.path}.{location}", self._mapping(location, value))
 
     def lists(self, key: str, *, length: int) -> Iterator[tuple[int, ...]]:
-        """A list of lists of `length` numbers each."""
+        """A list of lists of `length` integers each."""
         for at, value in enumerate(self._list(key)):
             location = f"{key}[{at}]"
             if not isinstance(value, list) or len(value) != length:
@@ -97,16 +97,16 @@ class Fields:
             yield tuple(self._number(location, each, 0, LARGEST_NUMBER) for each in value)
 
     def number_map(self, key: str, *, low: int = 0, high: int = LARGEST_NUMBER) -> dict[str, int]:
-        """Names with a number each; none when the field is absent."""
+        """Names with an integer each; empty when the field is absent."""
         values = self._mapping(key, self.values.get(key, {}))
         return {name: self._number(f"{key}.{name}", value, low, high) for name, value in values.items()}
 
     def text_map(self, key: str) -> dict[str, str]:
-        """Names with a text each; none when the field is absent."""
+        """Names with a string each; empty when the field is absent."""
         values = self._mapping(key, self.values.get(key, {}))
         for name, value in values.items():
             if not isinstance(value, str):
-                self.refuse(f"{key}.{name}", "a text was expected")
+                self.refuse(f"{key}.{name}", "a string was expected")
         return dict(values)
 
     def _number(self, location: str, value: Any, low: int, high: int) -> int:
@@ -127,7 +127,7 @@ class Fields:
 
 
 def fields_of(raw: Any, kind: str, part: str) -> Fields:
-    """The fields in `spec` or `status` of an object. Raises InputError when it is of another kind, or has none."""
+    """The fields in `spec` or `status` of an object. Raises InputError when it has another kind, or no such part."""
     whole = raw if isinstance(raw, Mapping) else {}
     name = name_of(whole)
     if whole.get("kind") != kind:

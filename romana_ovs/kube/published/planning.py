@@ -1,16 +1,16 @@
-"""What a registry writes next, in an order that is safe whoever else may think that he is the registry.
+"""Orders the registry's writes so that they are safe even if another process still believes that it leads.
 
-1. The Allocation, which claims every number: only who has written it over what he read may use them. Its `epoch`
-   and `writer` are the fence: a registry whose term is over finds another's there, and stops.
-2. The class sets that changed, over what was read.
-3. The marker, which says that all of them are there: what nodes acknowledge is its revision.
-4. Class sets that are empty now are deleted.
+1. The Allocation, which claims every number: numbers may be used only after it was written over the version that was
+   read. Its `epoch` and `writer` are a fencing token: a registry whose term is over reads others there, and stops.
+2. The ClassSets that changed, over the versions that were read.
+3. The marker, which says that all of them are written: nodes acknowledge its revision.
+4. ClassSets that are empty now are deleted.
 
-A class set that is too large to be stored gives way to one without classes: the pods of its namespace get what their
-whole segments get, and nobody else is kept waiting.
+A ClassSet that is too large is replaced by one without classes: only segment-wide rules apply to the pods of its
+namespace, and no other namespace is affected.
 
-They may be carried out one after the other without reading in between, by who stops at the first that is not accepted:
-what is not known to be written is planned again from what is read then.
+The writes may be executed one after the other without reading in between, up to the first that fails; what may not be
+written is planned again from what is read then.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.kube.published.objects import Objects, Raw, fields_of
-from romana_ovs.kube.published.reading import Base, version_of
+from romana_ovs.kube.published.objects import PublishedObjects, Raw, fields_of
+from romana_ovs.kube.published.reading import TermBase, version_of
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
-    MARKER,
+    COMPLETE_MARKER,
     allocation_object,
     class_set_object,
     marker_object,
@@ -34,12 +34,12 @@ from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.policy.published import ClassSet, Published
 
 
-class Superseded(RomanaError):
-    """Somebody else wrote what this registry goes by: it must begin anew from the objects as they are."""
+class TermOver(RomanaError):
+    """Another registry has written the objects: this one must start a new term from them."""
 
 
 class Verb(Enum):
-    """What is asked of the API server."""
+    """The verb of a write."""
 
     CREATE = "create"
     REPLACE = "replace"
@@ -48,9 +48,9 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One request. A replacement names the resourceVersion that it is over in its body, a deletion in `version`.
+    """One request. A replacement has the expected resourceVersion in its body, a deletion in `version`.
 
-    An answer of conflict, not found or already there is none to worry about: read again and plan again.
+    The responses conflict, not found and already exists are normal: read again and plan again.
     """
 
     verb: Verb
@@ -60,92 +60,92 @@ class Write:
     version: str = ""
 
 
-class Checked:
-    """The class sets that were found as they should be: with it the next look costs only what is another object.
+class WriteCache:
+    """Remembers ClassSets that are stored as desired, so that only changed objects are compared again.
 
-    `problems` are, by namespace, those of sets that are too large to be stored.
+    `problems` are those of ClassSets that are too large, by namespace.
     """
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[Raw, ClassSet]] = {}
+        self._equal: dict[str, tuple[Raw, ClassSet]] = {}
         self.problems: dict[str, Problem] = {}
 
     def knows(self, name: str, stored: Raw, wanted: ClassSet) -> bool:
-        """Whether just these two were noted."""
-        held = self._found.get(name)
-        return held is not None and held[0] is stored and held[1] is wanted
+        """Whether exactly these two were noted as equal."""
+        entry = self._equal.get(name)
+        return entry is not None and entry[0] is stored and entry[1] is wanted
 
     def note(self, name: str, stored: Raw, wanted: ClassSet) -> None:
-        """`stored` is what is `wanted`."""
-        self._found[name] = (stored, wanted)
+        """Note that `stored` is as `wanted`."""
+        self._equal[name] = (stored, wanted)
 
 
 def next_writes(
-    desired: Published, base: Base | None, objects: Objects, checked: Checked | None = None
+    desired: Published, base: TermBase | None, objects: PublishedObjects, cache: WriteCache | None = None
 ) -> tuple[Write, ...]:
-    """The writes of all stages, in their order; none when all of `desired` is there.
+    """All writes in their order; none when all of `desired` is stored.
 
-    `base` is what the registry of `desired` began from (None: from nothing), `objects` what was read last; the answer
-    is the same with and without what was `checked` before, only sooner. Raises Superseded when `objects` hold what
-    neither of the two accounts for, and InputError when they are damaged or the Allocation would be too large.
+    `base` is what the term started from (None: from nothing), `objects` what was read last; `cache` only makes it
+    faster. Raises TermOver when `objects` were written neither in this term nor before it, and InputError when they are
+    damaged or the Allocation would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
     if allocation is not None and objects.allocation is None and objects.class_sets:
-        # Somebody deleted it: what is left of its class sets is taken over only by who begins from the new one.
+        # It was deleted: the remaining ClassSets are taken over only by a term that starts from the new one.
         return (allocation,)
-    changed, gone = _class_sets(desired, base, objects.class_sets, Checked() if checked is None else checked)
-    marker = _over(objects.class_sets.get(MARKER), marker_object(desired))
+    changed, gone = _class_sets(desired, base, objects.class_sets, WriteCache() if cache is None else cache)
+    marker = _write_over(objects.class_sets.get(COMPLETE_MARKER), marker_object(desired))
     return (*filter(None, (allocation,)), *changed, *filter(None, (marker,)), *gone)
 
 
-def _allocation(desired: Published, base: Base | None, stored: Raw | None) -> Write | None:
+def _allocation(desired: Published, base: TermBase | None, stored: Raw | None) -> Write | None:
     if stored is None:
-        # There is none yet, or somebody deleted it: these are the numbers all the same. Whoever is quicker wins.
-        return _over(None, allocation_object(desired))
+        # It does not exist yet, or was deleted: create it. If two registries do, one gets a conflict.
+        return _write_over(None, allocation_object(desired))
     fields = fields_of(stored, "Allocation", "spec")
     epoch, writer, revision = fields.number("epoch"), fields.text("writer", default=""), fields.number("revision")
     own = (epoch, writer) == (desired.epoch, desired.writer) and revision <= desired.revision
     begun = base.published if base is not None else None
     begun_from = begun is not None and (epoch, writer, revision) == (begun.epoch, begun.writer, begun.revision)
     if not own and not begun_from:
-        raise Superseded(f"the Allocation is of epoch {epoch}, revision {revision}, by {writer!r}")
-    return _over(stored, allocation_object(desired))
+        raise TermOver(f"the Allocation is of epoch {epoch}, revision {revision}, by {writer!r}")
+    return _write_over(stored, allocation_object(desired))
 
 
 def _class_sets(
-    desired: Published, base: Base | None, stored: Mapping[str, Raw], checked: Checked
+    desired: Published, base: TermBase | None, stored: Mapping[str, Raw], cache: WriteCache
 ) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
-    """What to create or replace, and what to delete."""
+    """The ClassSets to create or replace, and those to delete."""
     changed = []
     for name, classes in desired.namespaces.items():
         raw = stored.get(name)
         if raw is not None:
-            if checked.knows(name, raw, classes):
+            if cache.knows(name, raw, classes):
                 continue
-            _account(name, raw, desired, base)
-        write = _over(raw, _storable(classes, checked))
+            _check_term(name, raw, desired, base)
+        write = _write_over(raw, _storable(classes, cache))
         if write is not None:
             changed.append(write)
         elif raw is not None:
-            checked.note(name, raw, classes)
-    for name in checked.problems.keys() - desired.namespaces.keys():
-        del checked.problems[name]
+            cache.note(name, raw, classes)
+    for name in cache.problems.keys() - desired.namespaces.keys():
+        del cache.problems[name]
     gone = []
     for name, raw in stored.items():
-        if name not in desired.namespaces and name != MARKER:
-            _account(name, raw, desired, base)
+        if name not in desired.namespaces and name != COMPLETE_MARKER:
+            _check_term(name, raw, desired, base)
             gone.append(Write(Verb.DELETE, "ClassSet", name, version=_version(raw)))
     return tuple(changed), tuple(gone)
 
 
-def _storable(classes: ClassSet, checked: Checked) -> dict[str, Any]:
-    """The object of a class set, or what stands in for one that is too large: no number of it is given meanwhile."""
-    checked.problems.pop(classes.namespace, None)
+def _storable(classes: ClassSet, cache: WriteCache) -> dict[str, Any]:
+    """The object of a ClassSet, or its replacement when it is too large; its class numbers stay reserved."""
+    cache.problems.pop(classes.namespace, None)
     try:
         return class_set_object(classes)
     except InputError as large:
-        reason = f"of its ClassSet, {large.problems[0].reason}; its pods get what their whole segments get"
-        checked.problems[classes.namespace] = Problem(reason, kind="Namespace", name=classes.namespace)
+        reason = f"of its ClassSet, {large.problems[0].reason}; only segment-wide rules apply to its pods"
+        cache.problems[classes.namespace] = Problem(reason, kind="Namespace", name=classes.namespace)
         everything = classes.retired | classes.classes.keys()
         return class_set_object(
             replace(
@@ -160,16 +160,16 @@ def _storable(classes: ClassSet, checked: Checked) -> dict[str, Any]:
         )
 
 
-def _account(name: str, raw: Raw, desired: Published, base: Base | None) -> None:
-    """Raises Superseded unless this registry wrote what is stored, or knew of it when it began."""
+def _check_term(name: str, raw: Raw, desired: Published, base: TermBase | None) -> None:
+    """Raises TermOver unless the stored object was written in this term, or known at its start."""
     epoch, revision = version_of(raw)
     own = epoch == desired.epoch and revision <= desired.revision
     if not own and (base is None or base.versions.get(name) != (epoch, revision)):
-        raise Superseded(f"ClassSet {name} is of epoch {epoch}, revision {revision}")
+        raise TermOver(f"ClassSet {name} is of epoch {epoch}, revision {revision}")
 
 
-def _over(stored: Raw | None, wanted: dict[str, Any]) -> Write | None:
-    """The write that makes `wanted` of what is stored; None when it is that already."""
+def _write_over(stored: Raw | None, wanted: dict[str, Any]) -> Write | None:
+    """The write that replaces `stored` by `wanted`; None when they are equal."""
     kind, name = wanted["kind"], wanted["metadata"]["name"]
     if stored is None:
         return Write(Verb.CREATE, kind, name, wanted)
@@ -183,4 +183,4 @@ def _version(raw: Raw) -> str:
     return str(raw.get("metadata", {}).get("resourceVersion", ""))
 
 
-__all__ = ["ALLOCATION", "Superseded", "Verb", "Write", "next_writes"]
+__all__ = ["ALLOCATION", "TermOver", "Verb", "Write", "next_writes"]

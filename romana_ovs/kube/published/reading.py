@@ -1,4 +1,4 @@
-"""Plain dicts of the API server back to published numbers and reports; what is wrong is refused field by field."""
+"""Decodes published numbers and reports from objects of the API server, and refuses invalid fields."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
 from romana_ovs.addressing.runs import Run
-from romana_ovs.kube.published.objects import Fields, Objects, Raw, fields_of, name_of
-from romana_ovs.kube.published.writing import MARKER, SCTP_TRACKED
+from romana_ovs.kube.published.objects import Fields, PublishedObjects, Raw, fields_of, name_of
+from romana_ovs.kube.published.writing import COMPLETE_MARKER, SCTP_TRACKED
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UNKNOWN_CLASS, segment_of
@@ -21,34 +21,36 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import LabelRequirement
 
-Together = tuple[Mapping[str, ClassSet], tuple[Problem, ...]]
-"""The class sets that can be true together, by namespace, and why the others cannot."""
+Consistent = tuple[Mapping[str, ClassSet], tuple[Problem, ...]]
+"""The ClassSets that are consistent with each other, by namespace, and the problems of the others."""
 
 
-class Reader:
-    """Reads the objects again and again; what did not change since the last time costs next to nothing."""
+class PublishedReader:
+    """Decodes the objects; unchanged ones are not decoded again."""
 
     def __init__(self) -> None:
         self._allocation: tuple[Raw, Published] | None = None
         self._sets: dict[str, tuple[Raw, ClassSet | None, tuple[Problem, ...]]] = {}
-        self._last: tuple[list[ClassSet], set[int], Together] = ([], set(), (MappingProxyType({}), ()))
+        self._last: tuple[list[ClassSet], set[int], Consistent] = ([], set(), (MappingProxyType({}), ()))
 
-    def read(self, objects: Objects) -> tuple[Published | None, tuple[Problem, ...]]:
-        """What `objects` publish together, as of the revision up to which all of it is there; and what is wrong.
+    def read(self, objects: PublishedObjects) -> tuple[Published | None, tuple[Problem, ...]]:
+        """The numbers in `objects`, as of the revision up to which all are written; and the problems.
 
-        None while there is no Allocation. A class set that cannot be used gives way to what it was before, or is left
-        out: the pods of its namespace then get what their whole segments get. So does one that comes before the
-        Allocation that its segments are in, for the two are watched each by itself. Of two that give one class, the
-        one of the later epoch and revision counts. Raises InputError when the Allocation or the marker is damaged.
+        None without an Allocation. An unusable ClassSet is replaced by its last usable version, or left out: only
+        segment-wide rules then apply to the pods of its namespace. The same holds for one that arrives before the
+        Allocation with its segments, as the two kinds are watched separately. Of two with the same class, the one with
+        the later epoch and revision counts. Raises InputError when the Allocation or the marker is damaged.
         """
         if objects.allocation is None:
             return None, ()
         if self._allocation is None or self._allocation[0] is not objects.allocation:
             self._allocation = (objects.allocation, _allocation(fields_of(objects.allocation, "Allocation", "spec")))
         published = self._allocation[1]
-        marker = objects.class_sets.get(MARKER)
+        marker = objects.class_sets.get(COMPLETE_MARKER)
         complete = fields_of(marker, "ClassSet", "spec").number("revision") if marker is not None else 0
-        self._sets = {name: self._class_set(name, raw) for name, raw in objects.class_sets.items() if name != MARKER}
+        self._sets = {
+            name: self._class_set(name, raw) for name, raw in objects.class_sets.items() if name != COMPLETE_MARKER
+        }
         problems = [problem for _, _, found in self._sets.values() for problem in found]
         usable = [found for _, found, _ in self._sets.values() if found is not None]
         segments = {indexes[0] for indexes in published.indexes.values()}
@@ -56,7 +58,7 @@ class Reader:
         revision = min(complete, published.revision)
         return replace(published, namespaces=namespaces, revision=revision), (*problems, *clashes)
 
-    def _together(self, usable: list[ClassSet], segments: set[int]) -> Together:
+    def _together(self, usable: list[ClassSet], segments: set[int]) -> Consistent:
         old, known, found = self._last
         same = len(old) == len(usable) and all(map(is_, old, usable)) and known == segments
         if not same:
@@ -75,28 +77,28 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """What a registry begins from: all numbers, as of the revision of the Allocation; and what was read to know them.
+class TermBase:
+    """What a registry starts its term from: all numbers, as of the revision of the Allocation.
 
-    `versions` are the epoch and revision of every class set that was there, usable or not.
+    `versions` are the epoch and revision of every ClassSet that was read, usable or not.
     """
 
     published: Published
     versions: Mapping[str, tuple[int, int]]
 
     @classmethod
-    def of(cls, objects: Objects) -> Base | None:
-        """What a registry begins from when it has read `objects`; None when it is the first one.
+    def of(cls, objects: PublishedObjects) -> TermBase | None:
+        """The base of a term that starts with `objects`; None for the first registry.
 
-        Raises InputError when the Allocation is damaged, or missing where numbers are in use: nobody may give one then.
+        Raises InputError when the Allocation is damaged, or missing while numbers are in use: none may be given then.
         """
         if objects.allocation is None and objects.class_sets:
             reason = (
-                "it is missing, while ClassSets show that numbers are in use: restore it from a copy, or delete every "
-                "ClassSet too, by which all numbers are given anew"
+                "it is missing, while ClassSets show that numbers are in use: restore it from a backup, or delete all "
+                "ClassSets too, after which all numbers are given again"
             )
             raise InputError(Problem(reason, kind="Allocation", name="cluster"))
-        published, _ = Reader().read(replace(objects, class_sets=_without_marker(objects)))
+        published, _ = PublishedReader().read(replace(objects, class_sets=_without_marker(objects)))
         if published is None or objects.allocation is None:
             return None
         revision = fields_of(objects.allocation, "Allocation", "spec").number("revision")
@@ -105,7 +107,7 @@ class Base:
 
 
 def version_of(raw: Raw) -> tuple[int, int]:
-    """The epoch and revision of a class set; (-1, -1) when it is damaged."""
+    """The epoch and revision of a ClassSet; (-1, -1) when it is damaged."""
     try:
         fields = fields_of(raw, "ClassSet", "spec")
         return fields.number("epoch"), fields.number("revision")
@@ -113,27 +115,27 @@ def version_of(raw: Raw) -> tuple[int, int]:
         return -1, -1
 
 
-def _without_marker(objects: Objects) -> dict[str, Raw]:
-    return {name: raw for name, raw in objects.class_sets.items() if name != MARKER}
+def _without_marker(objects: PublishedObjects) -> dict[str, Raw]:
+    return {name: raw for name, raw in objects.class_sets.items() if name != COMPLETE_MARKER}
 
 
 def _consistent(
     found: Collection[ClassSet], segments: Collection[int], before: Mapping[str, ClassSet] = MappingProxyType({})
-) -> Together:
-    """Those of `found` that can be true together; one of unknown segments gives way to what it was `before`."""
+) -> Consistent:
+    """The consistent ones among `found`; one with unknown segments is replaced by its version in `before`."""
     owners: dict[int, str] = {}
     kept: dict[str, ClassSet] = {}
     problems: list[Problem] = []
     known = []
     for classes in found:
-        strange = _strange(classes, segments)
+        strange = _unknown_segment(classes, segments)
         if strange is not None:
-            reason = f"class {strange:#x} is of a segment that the Allocation does not know"
+            reason = f"class {strange:#x} has a segment that the Allocation does not have"
             problems.append(Problem(reason, kind="ClassSet", name=classes.namespace, field="spec.classes"))
         held = before.get(classes.namespace)
         if strange is None:
             known.append(classes)
-        elif held is not None and _strange(held, segments) is None:
+        elif held is not None and _unknown_segment(held, segments) is None:
             known.append(held)
     for classes in sorted(known, key=lambda each: (-each.epoch, -each.revision, each.namespace)):
         taken = next((number for number in classes.classes if number in owners), None)
@@ -141,13 +143,13 @@ def _consistent(
             kept[classes.namespace] = classes
             owners.update(dict.fromkeys(classes.classes, classes.namespace))
             continue
-        reason = f"class {taken:#x} is that of namespace {owners[taken]}"
+        reason = f"class {taken:#x} belongs to namespace {owners[taken]}"
         problems.append(Problem(reason, kind="ClassSet", name=classes.namespace, field="spec.classes"))
     return MappingProxyType(dict(sorted(kept.items()))), tuple(problems)
 
 
-def _strange(classes: ClassSet, segments: Collection[int]) -> int | None:
-    """A class of a segment that is not among `segments`."""
+def _unknown_segment(classes: ClassSet, segments: Collection[int]) -> int | None:
+    """A class with a segment that is not among `segments`, if any."""
     return next((number for number in classes.classes if segment_of(number) not in segments), None)
 
 
@@ -159,7 +161,7 @@ def _allocation(fields: Fields) -> Published:
         fields.refuse("hosts", "two nodes have one host number")
     line = fields.numbers("freeHosts", high=plan.hosts)
     if not line or {*line[1:], *hosts.values()} - set(range(line[0])) or set(line[1:]) & set(hosts.values()):
-        fields.refuse("freeHosts", "the first number unused, then free lower ones, were expected")
+        fields.refuse("freeHosts", "the lowest unused number, then free lower ones, were expected")
     return Published(
         plan=plan,
         epoch=fields.number("epoch"),
@@ -186,7 +188,7 @@ def _plan(fields: Fields) -> Plan:
 def _tenants(
     fields: Fields, plan: Plan
 ) -> tuple[Mapping[str, tuple[Run, ...]], Mapping[SegmentKey, tuple[int, ...]], Mapping[int, int]]:
-    """Runs by tenant, indexes by segment, and the next class by segment number. Nothing stands in there twice."""
+    """Runs by tenant, indexes by segment, and the next class by segment number, without duplicates."""
     runs: dict[str, tuple[Run, ...]] = {}
     indexes: dict[SegmentKey, tuple[int, ...]] = {}
     next_class: dict[int, int] = {}
@@ -195,7 +197,7 @@ def _tenants(
     for tenant in fields.parts("tenants"):
         name = tenant.text("name")
         if name in runs:
-            tenant.refuse("name", f"tenant {name!r} stands there twice")
+            tenant.refuse("name", f"tenant {name!r} occurs twice")
         runs[name] = tuple(sorted(Run(base, size) for base, size in tenant.lists("segmentRanges", length=2)))
         for run in runs[name]:
             try:
@@ -212,7 +214,7 @@ def _tenants(
             if key in indexes or not found or not own.issuperset(found) or not given.isdisjoint(found):
                 tier.refuse("indexes", "segment indexes of the tenant's runs, given to no other tier, were expected")
             if len(set(found)) != len(found):
-                tier.refuse("indexes", "an index stands there twice")
+                tier.refuse("indexes", "an index occurs twice")
             given.update(found)
             indexes[key] = found
             if "nextClass" in tier.values:
@@ -228,33 +230,33 @@ def _foreign(fields: Fields) -> Mapping[IPv4Address, Claim]:
         for key, granted in (("granted", True), ("claimed", False)):
             for address in entry.addresses(key):
                 if address in found:
-                    entry.refuse(key, f"address {address} stands there twice")
+                    entry.refuse(key, f"address {address} occurs twice")
                 found[address] = Claim(node, granted)
     return MappingProxyType(dict(sorted(found.items())))
 
 
 def _class_set(fields: Fields, namespace: str) -> ClassSet:
     if fields.name != namespace:
-        fields.refuse("", f"it is kept under the name {namespace}")
+        fields.refuse("", f"its name must be {namespace}")
     requirements = [(_requirement(entry), _stage(entry)) for entry in fields.parts("requirements")]
     if len({requirement for requirement, _ in requirements}) != len(requirements):
-        fields.refuse("requirements", "a question stands there twice")
+        fields.refuse("requirements", "a requirement occurs twice")
     classes: dict[int, frozenset[LabelRequirement]] = {}
     marked: dict[str, set[int]] = {"pending": set(), "retiring": set()}
     for entry in fields.parts("classes"):
         number = _identity(entry, "id", entry.number("id", high=ALL_BITS))
         if number in classes:
-            entry.refuse("id", f"{number:#x} stands there twice")
+            entry.refuse("id", f"{number:#x} occurs twice")
         classes[number] = _answers(entry, [requirement for requirement, _ in requirements])
         for mark, numbers in marked.items():
             if entry.values.get(mark) is True:
                 numbers.add(number)
     overrides = fields.number_map("overrides", high=ALL_BITS)
     if not classes.keys() >= set(overrides.values()):
-        fields.refuse("overrides", "it names a class that is not there")
+        fields.refuse("overrides", "it has a class that does not exist")
     retired = {_identity(fields, "retired", number) for number in fields.numbers("retired", high=ALL_BITS)}
     if not retired.isdisjoint(classes):
-        fields.refuse("retired", "it names a class that is there")
+        fields.refuse("retired", "it has a class that exists")
     return ClassSet(
         namespace=namespace,
         requirements=MappingProxyType(dict(requirements)),
@@ -295,7 +297,7 @@ def _answers(fields: Fields, requirements: list[LabelRequirement]) -> frozenset[
 
 def _identity(fields: Fields, key: str, number: int) -> int:
     if not 0 < segment_of(number) < RESERVED_SEGMENT or number & CLASS_MASK == UNKNOWN_CLASS:
-        fields.refuse(key, f"{number:#x} is no identity of a class")
+        fields.refuse(key, f"{number:#x} is not the identity of a class")
     return number
 
 
@@ -304,7 +306,7 @@ def _segment(fields: Fields) -> int:
 
 
 def decode_report(raw: Raw) -> Report:
-    """The report in a NodeReport; an empty one while it has no status. Raises InputError naming the field."""
+    """The report in a NodeReport; empty without a status. Raises InputError with the field."""
     whole = {"status": {}, **raw} if isinstance(raw, Mapping) else raw
     fields = fields_of(whole, "NodeReport", "status")
     exhausted = {
@@ -331,7 +333,7 @@ def _sctp(fields: Fields) -> bool | None:
 
 
 def published_from_json(data: Any) -> Published:
-    """What `published_to_json` gave. Raises InputError when it is no such thing."""
+    """Decodes the result of `published_to_json`. Raises InputError when it is invalid."""
     if not isinstance(data, Mapping) or not isinstance(data.get("classSets"), list):
         raise InputError.because("not what was saved", field="published")
     published = _allocation(fields_of(data.get("allocation"), "Allocation", "spec"))

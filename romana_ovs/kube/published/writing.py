@@ -1,4 +1,4 @@
-"""Published numbers and reports as plain dicts, the way the API server has them."""
+"""Encodes published numbers and reports as objects of the API server."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 API_VERSION = "romana.io/v1"
 ALLOCATION = "cluster"
 """The name of the one Allocation."""
-MARKER = "complete.romana.io"
-"""The name of the ClassSet that says up to which revision all others are there; no namespace can have it."""
+COMPLETE_MARKER = "complete.romana.io"
+"""The name of the ClassSet with the revision up to which all others are written; no namespace can have it."""
 LARGEST = 1_000_000
-"""Bytes of JSON in one object; etcd takes 1.5 MiB, and the API server adds its own."""
+"""Bytes of JSON in one object; etcd accepts 1.5 MiB, and the API server adds fields."""
 MAX_OVERRIDES = 2000
 """Overrides in one ClassSet. A pod whose override is left out takes the lowest class that fits, which is as right."""
 MAX_OVERRIDES_TEXT, MAX_TOMBSTONES_TEXT = 200_000, 100_000
@@ -28,7 +28,7 @@ MAX_OVERRIDES_TEXT, MAX_TOMBSTONES_TEXT = 200_000, 100_000
 
 
 def allocation_object(published: Published) -> dict[str, Any]:
-    """The Allocation of `published`. Raises InputError when it would be larger than the API server takes."""
+    """The Allocation of `published`. Raises InputError when it would be too large for the API server."""
     plan = published.plan
     spec = {
         "epoch": published.epoch,
@@ -71,9 +71,9 @@ def _foreign(published: Published) -> list[dict[str, Any]]:
 
 
 def class_set_object(classes: ClassSet) -> dict[str, Any]:
-    """The ClassSet of a namespace. Raises InputError when it would be larger than the API server takes."""
+    """The ClassSet of a namespace. Raises InputError when it would be too large for the API server."""
     requirements = sorted(classes.requirements, key=requirement_sort_key)
-    overrides = dict(_within(MAX_OVERRIDES_TEXT, sorted(classes.overrides.items())[:MAX_OVERRIDES]))
+    overrides = dict(_limited(MAX_OVERRIDES_TEXT, sorted(classes.overrides.items())[:MAX_OVERRIDES]))
     tombstones = [
         {"segment": segment, "labels": dict(sorted(labels.items()))} for segment, labels in classes.tombstones
     ]
@@ -86,14 +86,14 @@ def class_set_object(classes: ClassSet) -> dict[str, Any]:
         ],
         "classes": [_class(number, classes, requirements) for number in sorted(classes.classes)],
         "overrides": {pod.partition("/")[2]: number for pod, number in overrides.items()},
-        "tombstones": [*_within(MAX_TOMBSTONES_TEXT, tombstones[::-1])][::-1],
+        "tombstones": [*_limited(MAX_TOMBSTONES_TEXT, tombstones[::-1])][::-1],
         "retired": sorted(classes.retired),
     }
     return _object("ClassSet", classes.namespace, spec)
 
 
-def _within(limit: int, values: Iterable[T]) -> Iterator[T]:
-    """The first of `values`, as many as take no more than `limit` characters of JSON."""
+def _limited(limit: int, values: Iterable[T]) -> Iterator[T]:
+    """As many of the first `values` as fit into `limit` characters of JSON."""
     for value in values:
         limit -= len(json.dumps(value)) + 1
         if limit < 0:
@@ -123,16 +123,18 @@ def _requirement(requirement: LabelRequirement) -> dict[str, Any]:
 
 
 def marker_object(published: Published) -> dict[str, Any]:
-    """The ClassSet that says that all others are there as of this revision."""
-    return _object("ClassSet", MARKER, {"epoch": published.epoch, "revision": published.revision, "complete": True})
+    """The ClassSet that says that all others are written up to this revision."""
+    return _object(
+        "ClassSet", COMPLETE_MARKER, {"epoch": published.epoch, "revision": published.revision, "complete": True}
+    )
 
 
 SCTP_TRACKED = {True: "Ports", False: "Addresses"}
-"""The words for whether SCTP is tracked by ports."""
+"""Values of sctpTracking, by whether SCTP is tracked by ports."""
 
 
 def report_object(report: Report) -> dict[str, Any]:
-    """The NodeReport of `report`: all of it is status."""
+    """The NodeReport of `report`; it only has a status."""
     status: dict[str, Any] = {
         "acknowledgedRevision": report.acknowledged,
         "releasedRevision": report.released,
@@ -147,7 +149,7 @@ def report_object(report: Report) -> dict[str, Any]:
     }
     if report.observed.sctp_ports is not None:
         status["sctpTracking"] = SCTP_TRACKED[report.observed.sctp_ports]
-    return _sized(
+    return _check_size(
         {
             "apiVersion": API_VERSION,
             "kind": "NodeReport",
@@ -159,35 +161,35 @@ def report_object(report: Report) -> dict[str, Any]:
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return _sized({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    return _check_size({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
-def _sized(found: dict[str, Any]) -> dict[str, Any]:
+def _check_size(found: dict[str, Any]) -> dict[str, Any]:
     size = len(json.dumps(found, separators=(",", ":")))
     if size > LARGEST:
-        reason = f"it would take {size} bytes, and the API server takes no object much larger than {LARGEST}"
+        reason = f"it would have {size} bytes, and the API server accepts about {LARGEST}"
         raise InputError(Problem(reason, kind=found["kind"], name=found["metadata"]["name"]))
     return found
 
 
 def published_to_json(published: Published) -> dict[str, Any]:
-    """`published` in plain values of JSON: its objects."""
+    """The objects of `published`, for the state file."""
     sets = [class_set_object(classes) for classes in published.namespaces.values()]
     return {"allocation": allocation_object(published), "classSets": sets}
 
 
-class PublishedText:
-    """What `published_to_json` gives, as text; only what changed since the last time is written anew."""
+class PublishedJson:
+    """`published_to_json` as text; only objects that changed since the last call are encoded again."""
 
     def __init__(self, write: Callable[[object], str]) -> None:
-        """`write` makes JSON text of plain values."""
+        """`write` encodes JSON."""
         self._write = write
         self._published: Published | None = None
         self._text = ""
         self._sets: dict[str, tuple[ClassSet, str]] = {}
 
     def of(self, published: Published) -> str:
-        """The text of `published`. Raises InputError when an object would be larger than the API server takes."""
+        """The text of `published`. Raises InputError when an object would be too large for the API server."""
         if published is not self._published:
             sets = {}
             for name, classes in published.namespaces.items():

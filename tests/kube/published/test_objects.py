@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.addressing.runs import Run
 from romana_ovs.kube.published import (
-    MARKER,
-    Base,
-    Objects,
-    Reader,
+    COMPLETE_MARKER,
+    PublishedObjects,
+    PublishedReader,
+    TermBase,
     allocation_object,
     class_set_object,
     decode_report,
@@ -85,27 +85,31 @@ def plain(value):
 
 def objects(published=PUBLISHED):
     sets = {name: class_set_object(each) for name, each in published.namespaces.items()}
-    return Objects(plain(allocation_object(published)), plain({**sets, MARKER: marker_object(published)}))
+    return PublishedObjects(
+        plain(allocation_object(published)), plain({**sets, COMPLETE_MARKER: marker_object(published)})
+    )
 
 
 def test_there_and_back():
-    assert Reader().read(objects()) == (PUBLISHED, ())
+    assert PublishedReader().read(objects()) == (PUBLISHED, ())
     assert published_from_json(plain(published_to_json(PUBLISHED))) == PUBLISHED
     for tracked in (True, False, None):
         report = replace(REPORT, observed=replace(REPORT.observed, sctp_ports=tracked))
         assert decode_report(plain(report_object(report))) == report
-    assert Reader().read(Objects()) == (None, ())
+    assert PublishedReader().read(PublishedObjects()) == (None, ())
     assert decode_report({"kind": "NodeReport", "metadata": {"name": "n"}}) == Report("n")
 
 
 def test_what_is_published_is_as_of_the_marker():
     before = objects(replace(PUBLISHED, revision=5))
-    both = Objects(objects().allocation, {**objects().class_sets, MARKER: before.class_sets[MARKER]})
-    assert Reader().read(both)[0].revision == 5
-    unmarked = {name: raw for name, raw in both.class_sets.items() if name != MARKER}
-    assert Reader().read(Objects(both.allocation, unmarked))[0].revision == 0
-    assert Base.of(both).published.revision == 8 and Base.of(both).versions == {"alpha": (3, 7)}
-    assert Base.of(Objects()) is None
+    both = PublishedObjects(
+        objects().allocation, {**objects().class_sets, COMPLETE_MARKER: before.class_sets[COMPLETE_MARKER]}
+    )
+    assert PublishedReader().read(both)[0].revision == 5
+    unmarked = {name: raw for name, raw in both.class_sets.items() if name != COMPLETE_MARKER}
+    assert PublishedReader().read(PublishedObjects(both.allocation, unmarked))[0].revision == 0
+    assert TermBase.of(both).published.revision == 8 and TermBase.of(both).versions == {"alpha": (3, 7)}
+    assert TermBase.of(PublishedObjects()) is None
 
 
 def allocation_with(**change):
@@ -173,8 +177,8 @@ TENANTS = objects().allocation["spec"]["tenants"]
     ],
 )
 def test_a_damaged_allocation_is_refused_by_field_and_nobody_begins_from_it(change, field):
-    damaged = Objects(allocation_with(**change), objects().class_sets)
-    for read in (Reader().read, Base.of):
+    damaged = PublishedObjects(allocation_with(**change), objects().class_sets)
+    for read in (PublishedReader().read, TermBase.of):
         with pytest.raises(InputError) as refused:
             read(damaged)
         (problem,) = refused.value.problems
@@ -205,10 +209,10 @@ def test_a_damaged_allocation_is_refused_by_field_and_nobody_begins_from_it(chan
     ],
 )
 def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change, field):
-    whole, reader = objects(), Reader()
+    whole, reader = objects(), PublishedReader()
     damaged = copy.deepcopy(whole.class_sets)
     damaged["alpha"]["spec"].update(change)
-    published, problems = Reader().read(replace(whole, class_sets=damaged))
+    published, problems = PublishedReader().read(replace(whole, class_sets=damaged))
     assert [(each.kind, each.name, each.field) for each in problems] == [("ClassSet", "alpha", field)]
     assert published == replace(PUBLISHED, namespaces={})
     reader.read(whole)
@@ -224,36 +228,36 @@ def test_objects_of_another_kind_name_or_form_are_refused():
         "text",
         {**whole.class_sets["alpha"], "metadata": {"name": "beta"}},
     ):
-        found, problems = Reader().read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
+        found, problems = PublishedReader().read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
         assert found.namespaces == {} and len(problems) == 1
     for raw in ({"kind": "Pod", "spec": {}}, {"kind": "Allocation"}, {"kind": "Allocation", "spec": []}):
         with pytest.raises(InputError):
-            Reader().read(Objects(raw))
+            PublishedReader().read(PublishedObjects(raw))
 
 
 def test_a_class_that_two_sets_give_counts_where_it_was_written_last():
     late = replace(ALPHA, namespace="beta", overrides={}, tombstones=(), retired=frozenset(), epoch=4, revision=2)
     both = objects(replace(PUBLISHED, namespaces={"alpha": ALPHA, "beta": late}))
-    found, problems = Reader().read(both)
+    found, problems = PublishedReader().read(both)
     assert found.namespaces == {"beta": late}
     (problem,) = problems
-    assert str(problem) == "ClassSet alpha: spec.classes: class 0x10001 is that of namespace beta"
+    assert str(problem) == "ClassSet alpha: spec.classes: class 0x10001 belongs to namespace beta"
 
 
 def test_a_class_of_a_segment_that_was_not_given_is_left_out():
     strange = replace(ALPHA, classes={identity(7, 1): frozenset()}, pending=frozenset(), overrides={})
-    found, problems = Reader().read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
-    assert found.namespaces == {} and "does not know" in problems[0].reason
+    found, problems = PublishedReader().read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
+    assert found.namespaces == {} and "does not have" in problems[0].reason
 
 
 def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_that_comes():
     later = replace(ALPHA, classes={**ALPHA.classes, identity(7, 1): frozenset()}, revision=ALPHA.revision + 1)
     new = objects(replace(PUBLISHED, namespaces={"alpha": later}))
-    reader = Reader()
+    reader = PublishedReader()
     reader.read(objects())
     for _ in range(2):
-        found, problems = reader.read(Objects(objects().allocation, plain(new.class_sets)))
-        assert found.namespaces == {"alpha": ALPHA} and "does not know" in problems[0].reason
+        found, problems = reader.read(PublishedObjects(objects().allocation, plain(new.class_sets)))
+        assert found.namespaces == {"alpha": ALPHA} and "does not have" in problems[0].reason
     indexes = {**PUBLISHED.indexes, SegmentKey("alpha", "new"): (7,), SegmentKey("alpha", "default"): (4,)}
     published = replace(PUBLISHED, indexes=indexes, namespaces={"alpha": later})
     assert reader.read(objects(published)) == (published, ())
@@ -298,8 +302,8 @@ def test_nothing_that_stands_in_an_object_crashes_a_reader(data):
     at[key] = data.draw(VALUES)
     for read in (
         lambda: decode_report(raw["report"]),
-        lambda: Reader().read(Objects(raw["allocation"], raw["sets"])),
-        lambda: Base.of(Objects(raw["allocation"], raw["sets"])),
+        lambda: PublishedReader().read(PublishedObjects(raw["allocation"], raw["sets"])),
+        lambda: TermBase.of(PublishedObjects(raw["allocation"], raw["sets"])),
         lambda: published_from_json({"allocation": raw["allocation"], "classSets": list(raw["sets"].values())}),
     ):
         with suppress(InputError):
@@ -353,7 +357,7 @@ def test_long_names_and_labels_leave_the_classes_their_room():
 
 def test_what_does_not_fit_is_said_before_it_is_sent():
     most = {IPv4Address(10 * 2**24 + at): Claim("node1", granted=True) for at in range(100_000)}
-    with pytest.raises(InputError, match="Allocation cluster: it would take .* bytes"):
+    with pytest.raises(InputError, match="Allocation cluster: it would have .* bytes"):
         allocation_object(replace(PUBLISHED, foreign=most))
 
 

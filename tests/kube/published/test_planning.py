@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import (
-    MARKER,
-    Base,
-    Checked,
-    Objects,
-    PublishedText,
-    Reader,
-    Superseded,
+    COMPLETE_MARKER,
+    PublishedJson,
+    PublishedObjects,
+    PublishedReader,
+    TermBase,
+    TermOver,
     Verb,
     Write,
+    WriteCache,
     next_writes,
     published_to_json,
 )
@@ -36,11 +36,11 @@ class Store:
 
     def __init__(self) -> None:
         self._versions = count(1)
-        self.states: list[Objects] = [Objects()]
+        self.states: list[PublishedObjects] = [PublishedObjects()]
         self.given = Given()
 
     @property
-    def objects(self) -> Objects:
+    def objects(self) -> PublishedObjects:
         return self.states[-1]
 
     def apply(self, write: Write) -> bool:
@@ -60,7 +60,7 @@ class Store:
             body["metadata"]["resourceVersion"] = str(next(self._versions))
             kinds[write.kind][write.name] = body
         allocation = kinds["Allocation"].get("cluster")
-        self.states.append(Objects(allocation, kinds["ClassSet"]))
+        self.states.append(PublishedObjects(allocation, kinds["ClassSet"]))
         self.given.look(self.objects)
         return True
 
@@ -75,14 +75,14 @@ class Given:
     indexes: dict[int, tuple[str, str]] = field(default_factory=dict)
     classes: dict[int, tuple[str, str]] = field(default_factory=dict)
 
-    def look(self, objects: Objects) -> None:
-        published, problems = Reader().read(objects)
+    def look(self, objects: PublishedObjects) -> None:
+        published, problems = PublishedReader().read(objects)
         assert published is not None and not problems, problems
         for key, indexes in published.indexes.items():
             for index in indexes:
                 assert self.indexes.setdefault(index, key) == key
         for name, raw in objects.class_sets.items():
-            if name == MARKER:
+            if name == COMPLETE_MARKER:
                 continue
             for entry in raw["spec"]["classes"]:
                 assert self.classes.setdefault(entry["id"], name) == name, hex(entry["id"])
@@ -98,15 +98,15 @@ class Process:
         self.part: Registry | None = None
         self.read = 0
         self.late: list[Write] = []
-        self.checked = Checked()
+        self.checked = WriteCache()
 
-    def look(self, at: int) -> Objects:
+    def look(self, at: int) -> PublishedObjects:
         """Reads a state of the store, not older than the last."""
         self.read = max(self.read, min(at, len(self.store.states) - 1))
         return self.store.states[self.read]
 
     def begin(self, cluster: Cluster, at: int) -> None:
-        base = Base.of(self.look(at))
+        base = TermBase.of(self.look(at))
         self.part = Registry(cluster.settings, base, writer=f"{self.name}-{next(self.terms)}")
 
     def work(self, cluster: Cluster, at: int, *, lose: int | None = None) -> None:
@@ -122,7 +122,7 @@ class Process:
             seen = self.look(at)
             writes = next_writes(desired, self.part.base, seen, self.checked)
             assert writes == next_writes(desired, self.part.base, seen)
-        except Superseded:
+        except TermOver:
             self.part = None
             return
         for number, write in enumerate(writes):
@@ -166,7 +166,7 @@ def test_two_registries_never_give_one_number_twice(data: st.DataObject, history
                 process.work(cluster, at, lose=data.draw(st.integers(0, 6)) if what == "lose" else None)
     last = data.draw(st.sampled_from(processes))
     published = last.finish(cluster)
-    found, problems = Reader().read(store.objects)
+    found, problems = PublishedReader().read(store.objects)
     assert found == published and not problems
 
 
@@ -180,13 +180,13 @@ def test_no_class_set_is_lost_to_who_hears_of_the_allocation_before_or_after_it(
     process = Process(store, "a")
     for cluster in (replace(each, settings=history[0].settings) for each in history):
         process.finish(cluster)
-    reader, newest, ahead = Reader(), len(store.states) - 1, [0, 0]
+    reader, newest, ahead = PublishedReader(), len(store.states) - 1, [0, 0]
     found: set[str] = set()
     while ahead != [newest, newest]:
         kind = data.draw(st.sampled_from([kind for kind in (0, 1) if ahead[kind] < newest]))
         ahead[kind] = data.draw(st.integers(ahead[kind] + 1, newest))
         sets = store.states[ahead[1]].class_sets
-        published, _ = reader.read(Objects(store.states[ahead[0]].allocation, sets))
+        published, _ = reader.read(PublishedObjects(store.states[ahead[0]].allocation, sets))
         if published is not None:
             assert published.namespaces.keys() >= found & sets.keys()
             found = set(published.namespaces)
@@ -211,7 +211,7 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
     writes = next_writes(desired, None, store.objects)
     assert all(store.apply(write) for write in writes)
     assert not next_writes(desired, None, store.objects)
-    kinds = [(write.kind, write.name == MARKER) for write in writes]
+    kinds = [(write.kind, write.name == COMPLETE_MARKER) for write in writes]
     assert kinds[0] == ("Allocation", False) and kinds[-1] == ("ClassSet", True)
     assert set(kinds[1:-1]) <= {("ClassSet", False)}
 
@@ -221,7 +221,7 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
 def test_what_is_remembered_of_class_sets_is_what_would_be_made_anew(history: list[Cluster]) -> None:
     history = [replace(each, settings=history[0].settings) for each in history]
     part = Registry(history[0].settings, None, writer="a")
-    text = PublishedText(json.dumps)
+    text = PublishedJson(json.dumps)
     for cluster in history:
         published = part.update(cluster)
         assert json.loads(text.of(published)) == published_to_json(published)

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from romana_ovs.kube.published import Base, Checked, Objects, next_writes
+from romana_ovs.kube.published import PublishedObjects, TermBase, WriteCache, next_writes
 from romana_ovs.model.identity import identity
 from romana_ovs.policy.published import Stage
 from romana_ovs.policy.view import LabelRequirement
@@ -37,21 +37,21 @@ def written(writes) -> dict[str, Any]:
 
 def test_a_set_that_is_too_large_gives_way_to_one_without_classes_and_keeps_its_numbers():
     """docs/hazards.md E10."""
-    checked, large = Checked(), crowded(3000)
+    checked, large = WriteCache(), crowded(3000)
     desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
-    found = written(next_writes(desired, None, Objects(), checked))
+    found = written(next_writes(desired, None, PublishedObjects(), checked))
     assert all(len(json.dumps(body)) < ETCD_LIMIT for body in found.values())
     assert found["alpha"]["spec"]["classes"] and found["crowded"]["spec"]["classes"] == []
     assert set(found["crowded"]["spec"]["retired"]) == large.retired | large.classes.keys()
     (problem,) = checked.problems.values()
-    assert str(problem).startswith("Namespace crowded: of its ClassSet, it would take ")
-    assert str(problem).endswith("its pods get what their whole segments get")
+    assert str(problem).startswith("Namespace crowded: of its ClassSet, it would have ")
+    assert str(problem).endswith("only segment-wide rules apply to its pods")
 
     for number, body in enumerate(found.values()):
         body["metadata"]["resourceVersion"] = str(number)
-    objects = Objects(found.pop("cluster"), found)
+    objects = PublishedObjects(found.pop("cluster"), found)
     assert next_writes(desired, None, objects, checked) == () and checked.problems, "it is as it is to be"
-    begun = Base.of(objects)
+    begun = TermBase.of(objects)
     assert begun.published is not None
     (again,) = (each for each in begun.published.namespaces.values() if each.namespace == "crowded")
     assert again.retired == large.retired | large.classes.keys(), "also the next registry gives none of them"
