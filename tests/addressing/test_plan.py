@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressParts, Plan
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.settings import Settings
 
@@ -27,8 +26,10 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @given(plans(), st.data())
-def test_split_undoes_address(plan, data):
-    numbers = tuple(data.draw(st.integers(0, count - 1)) for count in (plan.segments, plan.hosts, plan.endpoints))
+def test_split_undoes_address(plan: Plan, data: st.DataObject) -> None:
+    numbers = AddressParts(
+        *(data.draw(st.integers(0, count - 1)) for count in (plan.segments, plan.hosts, plan.endpoints))
+    )
     ends = (plan.network.network_address, plan.network.broadcast_address)
     first, last = plan.split(ends[0]), plan.split(ends[1])
     if numbers in (first, last):
@@ -43,23 +44,24 @@ def test_split_undoes_address(plan, data):
 
 
 @given(plans(), st.data())
-def test_host_match_is_exactly_the_addresses_of_the_host(plan, data):
+def test_host_match_is_exactly_the_addresses_of_the_host(plan: Plan, data: st.DataObject) -> None:
     value, mask = plan.host_match(data.draw(st.integers(0, plan.hosts - 1)))
-    host = plan.split(IPv4Address(value)).host
+    parts = plan.split(IPv4Address(value))
+    assert parts is not None
     other = IPv4Address(data.draw(st.integers(0, 2**32 - 1)))
     place = plan.split(other)
-    assert (int(other) & mask == value) == (place is not None and place.host == host)
+    assert (int(other) & mask == value) == (place is not None and place.host == parts.host)
 
 
 @given(plans())
-def test_segments_tile_the_network_and_runs_are_their_union(plan):
+def test_segments_tile_the_network_and_runs_are_their_union(plan: Plan) -> None:
     assert plan.run_cidr(0, plan.segments) == plan.network
     assert plan.segment_cidr(plan.segments - 1).broadcast_address == plan.network.broadcast_address
     assert plan.node_addresses() == plan.segment_cidr(0)
     assert plan.gateway(0) in plan.node_addresses()
 
 
-def test_the_default_plan_in_numbers():
+def test_the_default_plan_in_numbers() -> None:
     assert DEFAULT.address(1, 2, 3) == IPv4Address("10.0.16.131")
     assert DEFAULT.run_cidr(4, 4) == IPv4Network("10.0.64.0/18")
     assert DEFAULT.host_match(2) == (0x0A000080, 0xFF000FC0)
@@ -83,24 +85,26 @@ def test_the_default_plan_in_numbers():
         ("10.0.0.0/8", (-1, 13, 12), "segment_bits is -1"),
     ],
 )
-def test_a_plan_that_cannot_fit_is_refused_with_the_arithmetic(network, bits, words):
+def test_a_plan_that_cannot_fit_is_refused_with_the_arithmetic(
+    network: str, bits: tuple[int, int, int], words: str
+) -> None:
     with pytest.raises(AddressError, match=words):
         Plan(IPv4Network(network), *bits)
 
 
 @pytest.mark.parametrize(("base", "size"), [(2, 4), (0, 3), (4096, 1), (-4, 4), (4, 0)])
-def test_a_run_that_is_not_aligned_is_refused(base, size):
+def test_a_run_that_is_not_aligned_is_refused(base: int, size: int) -> None:
     with pytest.raises(AddressError, match="not an aligned run"):
         DEFAULT.run_cidr(base, size)
 
 
 @pytest.mark.parametrize("numbers", [(4096, 0, 0), (0, 64, 0), (0, 0, 64), (-1, 0, 1)])
-def test_numbers_out_of_range_are_refused(numbers):
+def test_numbers_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(AddressError, match="is out of range"):
         DEFAULT.address(*numbers)
 
 
-def test_widths_that_need_less_than_the_network_use_its_first_part():
+def test_widths_that_need_less_than_the_network_use_its_first_part() -> None:
     plan = Plan.of(Settings(segment_bits=10, host_bits=6, endpoint_bits=6))
     assert plan.network == IPv4Network("10.0.0.0/10")
     with pytest.raises(AddressError, match="leaves 32 - 8 = 24 bits.*= 25"):

@@ -135,7 +135,7 @@ def test_a_meter_that_the_switch_refuses_is_told_and_made_good(one: tuple[Ovs, C
     controller.until(lambda state: state["pods"].get("a/z", {}).get("port") == 3, "pod and port meet")
     controller.settled()
     assert f"refused the meter meter={METERS[3]}" in controller.log
-    assert "(Pod a/z), which new_connections = 0 does without: OFPET_METER_MOD_FAILED" in controller.log
+    assert "(Pod a/z) (new_connections = 0 turns it off): OFPET_METER_MOD_FAILED" in controller.log
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2), _ours(3)])
     assert _metered(ovs) == {1, 2, 3}
     assert controller.state["problems"] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network
 
 import pytest
@@ -97,7 +97,7 @@ MANY = 4200
 
 
 @pytest.mark.parametrize("shape", [alike, crossed, blocks])
-def test_no_group_makes_a_message_that_cannot_be_sent(shape) -> None:
+def test_no_group_makes_a_message_that_cannot_be_sent(shape: Callable[[int], Iterable[Allow]]) -> None:
     allows = tuple(shape(MANY))
     made = (
         *ingress_rows(ServerGroup(7, allows, ())),

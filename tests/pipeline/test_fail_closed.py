@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,8 +25,8 @@ def lab() -> SimNetwork:
     return SimNetwork.of(SimPod("c", 1, 1), SimPod("s", 1, 2), SimPod("t", 1, 3, server=BROKEN))
 
 
-def failing(real, about):
-    def make(*args, **kwargs):
+def failing(real: Callable[..., Any], about: Callable[..., bool]) -> Callable[..., Any]:
+    def make(*args: Any, **kwargs: Any) -> Any:
         if about(*args):
             raise PipelineError("there is no room")
         return real(*args, **kwargs)
@@ -44,7 +46,9 @@ def test_a_group_that_cannot_be_made_is_closed_and_said_and_others_go_on(monkeyp
 
 
 @pytest.mark.parametrize(("module", "name"), [(spoof_guard, "pod_guard"), (forwarding, "pod_route")])
-def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(module, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(
+    module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, name, failing(getattr(module, name), lambda pod, *_: pod.key == "test/t"))
     here = lab()
     assert [text.partition(",")[0] for text in here.program(1).failures] == ["pod test/t is closed"]

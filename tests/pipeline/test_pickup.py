@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
 
 import pytest
 
 from romana_ovs.policy.view import ClientGroup
-from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, icmp_error, sctp, tcp, udp
+from romana_ovs.simulator.packet import ACK, SYN, Addresses, Packet, echo, icmp_error, sctp, tcp, udp
 from tests.support.simulated_network import (
     CLOSED_SERVER,
     GATEWAY_PORT,
     OPEN_SERVER,
     PLAN,
-    Addresses,
     SimNetwork,
     SimPod,
 )
@@ -71,7 +69,9 @@ def test_a_handshake_that_was_lost_begins_again_and_its_answer_alone_goes_nowher
 @pytest.mark.parametrize("nodes", LOSSES)
 @pytest.mark.parametrize("first", ["c", "s"])
 @pytest.mark.parametrize("server_out", [None, SHUT])
-def test_tcp_goes_on_whoever_speaks_first(place: str, nodes: tuple[int, ...], first: str, server_out) -> None:
+def test_tcp_goes_on_whoever_speaks_first(
+    place: str, nodes: tuple[int, ...], first: str, server_out: ClientGroup | None
+) -> None:
     lab = made(place, server_out=server_out)
     there, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
     lose(lab, *nodes)
@@ -140,8 +140,13 @@ def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None
     outside = Addresses.of("203.0.113.9", lab.pods["p"].address, eth_src=0x020000000001)
     inward = tcp(outside, 4000, 80) if from_outside else tcp(outside, 80, 4000)
     outward = inward.reply()
-    there = lambda: lab.delivered("p", replace(outward, tcp_flags=ACK)) == [f"n1:{GATEWAY_PORT}"]  # noqa: E731
-    back = lambda: lab.arrivals("n1", GATEWAY_PORT, inward.with_flags(ACK)) == ["p"]  # noqa: E731
+
+    def there() -> bool:
+        return lab.delivered("p", replace(outward, tcp_flags=ACK)) == [f"n1:{GATEWAY_PORT}"]
+
+    def back() -> bool:
+        return lab.arrivals("n1", GATEWAY_PORT, inward.with_flags(ACK)) == ["p"]
+
     assert not there() and not back()
     lab.moved("p", pre_restart=True)
     order = [back, there] if from_outside else [there, back]

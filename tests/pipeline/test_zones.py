@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -165,7 +165,9 @@ def _zones_of(lab: SimNetwork, node: int) -> list[int]:
 @FABRICS
 @pytest.mark.parametrize("client", ["r2", "r3", "b2", "k"])
 @pytest.mark.parametrize("opens", [tcp, udp])
-def test_what_comes_from_another_node_is_its_own_tenants(tunnels: bool, client: str, opens) -> None:
+def test_what_comes_from_another_node_is_its_own_tenants(
+    tunnels: bool, client: str, opens: Callable[..., Packet]
+) -> None:
     lab = _meeting(tunnels=tunnels)
     packet: Packet = opens(lab.ends(client, "s"), 4000, 53)
     assert lab.delivered(client, packet) == ["s"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
-from romana_ovs.model.objects import PolicyPeer, PolicyPort
+from romana_ovs.model.objects import PolicyPeer, PolicyPort, PolicyRule
 from tests.support.builders import (
     ANY,
     EGRESS,
@@ -183,7 +183,7 @@ OR = rule(PolicyPeer(pods=Selector.of({"yes": "1"})), PolicyPeer(namespaces=Sele
 
 
 @pytest.mark.parametrize(("shape", "expected"), [(AND, ["b/yes"]), (OR, ["a/yes", "b/yes", "b/no"])])
-def test_a13_one_item_is_and_two_items_are_or(shape: object, expected: list[str]) -> None:
+def test_a13_one_item_is_and_two_items_are_or(shape: PolicyRule, expected: list[str]) -> None:
     found = cluster(
         namespace("b", team="x"), DB, pod("a/yes", yes=1), pod("a/no"), pod("b/yes", yes=1), pod("b/no"),
         policy("a/db", Selector.of({"app": "db"}), ingress=[shape]),

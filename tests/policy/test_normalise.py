@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -33,7 +32,9 @@ NET = IPv4Network
 TCP, UDP, SCTP = Protocol.TCP, Protocol.UDP, Protocol.SCTP
 
 
-def kubernetes(*rules: PolicyRule, directions: set[Direction] = INGRESS, egress: tuple[PolicyRule, ...] = ()):
+def kubernetes(
+    *rules: PolicyRule, directions: set[Direction] = INGRESS, egress: tuple[PolicyRule, ...] = ()
+) -> NormalPolicy:
     return normalise(KubernetesPolicy("ns", "p", WEB, frozenset(directions), rules, egress), Cluster())
 
 
@@ -45,7 +46,7 @@ def only_rule(*peers: PolicyPeer, ports: tuple[PolicyPort, ...] = ()) -> NormalR
 def test_a_policy_selects_in_its_own_namespace() -> None:
     policy = kubernetes()
     assert policy.subject == Scope(namespace="ns", pods=WEB)
-    assert (policy.directions, policy.rules) == ({Direction.INGRESS}, ())
+    assert (policy.directions, policy.rules) == (frozenset({Direction.INGRESS}), ())
 
 
 @pytest.mark.parametrize(
@@ -181,4 +182,4 @@ def test_romana_policies_speak_for_one_tenant(settings: Settings, tenant: str, s
 def test_a_romana_policy_of_no_tenant_isolates_every_tenants_pods_and_allows_nothing() -> None:
     policy = romana(Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner"))
     assert policy.subject == Scope(namespace="ns", pods=WEB)
-    assert (policy.directions, policy.rules) == ({Direction.INGRESS}, ())
+    assert (policy.directions, policy.rules) == (frozenset({Direction.INGRESS}), ())

@@ -5,7 +5,7 @@ See docs/hazards.md A6, A12, A14, B19.
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
@@ -35,7 +35,7 @@ from romana_ovs.policy import groups
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.peers import EVERY_POD
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.policy.rules import PortRange
+from romana_ovs.policy.rules import NormalPolicy, PortRange
 from romana_ovs.policy.view import (
     Allow,
     ClassInfo,
@@ -89,7 +89,7 @@ def policy(
     on: Selector = EVERYTHING,
     directions: frozenset[Direction] = frozenset({IN}),
     settings: Settings | None = None,
-):
+) -> NormalPolicy:
     namespace, _, short = name.partition("/")
     found = KubernetesPolicy(namespace, short, on, directions, rules, egress)
     return normalise(found, Cluster(settings=settings or Settings()))
@@ -127,7 +127,9 @@ def from_pods(pods: Selector = EVERYTHING, namespaces: Selector | None = None) -
     return PolicyRule((PolicyPeer(pods=pods, namespaces=namespaces),))
 
 
-def peers_of(rule: PolicyRule, *, of: str = "a/x", settings: Settings | None = None) -> frozenset[IdentityMatch] | None:
+def peers_of(
+    rule: PolicyRule, *, of: str = "a/x", settings: Settings | None = None
+) -> AbstractSet[IdentityMatch] | None:
     """The identities that an ingress rule means for a server; the empty set when it means nobody."""
     namespace = of.partition("/")[0]
     found = policy(f"{namespace}/p", rule, settings=settings)
@@ -164,9 +166,9 @@ def test_several_tier_labels_are_known_one_by_one() -> None:
         resolved = resolve(view(pod("a/x"), policies=(rule,), settings=settings, segments=numbers))
         return server(resolved, "a/x").ingress[0].identities
 
-    assert found(Selector.of({"tier": "front"})) == {whole_segments(16, 1), whole_segments(17, 1)}
+    assert found(Selector.of({"tier": "front"})) == frozenset({whole_segments(16, 1), whole_segments(17, 1)})
     # Segment 16 has no app or an empty one: that it is not `web` is for its classes to say.
-    assert found(WEB) == {whole_segments(17, 1), whole_segments(18, 1), IdentityMatch(identity(16, 2))}
+    assert found(WEB) == frozenset({whole_segments(17, 1), whole_segments(18, 1), IdentityMatch(identity(16, 2))})
 
 
 def test_the_label_that_names_the_tenant_is_known_from_the_tenant() -> None:
@@ -181,7 +183,8 @@ def test_a_scope_of_one_tenant_names_that_tenant_only() -> None:
     owned = Cluster(settings=settings)
     found = normalise(RomanaPolicy("a", "p", Labels({"owner": "a"}), EVERYTHING, (RomanaRule((WEB,)),)), owned)
     verdicts = resolve(view(pod("a/x"), policies=(found,), settings=settings))
-    assert server(verdicts, "a/x").ingress[0].identities == {IdentityMatch(identity(n, 2)) for n in (16, 17, 18)}
+    expected = frozenset(IdentityMatch(identity(number, 2)) for number in (16, 17, 18))
+    assert server(verdicts, "a/x").ingress[0].identities == expected
 
 
 def test_namespaces_of_one_tenant_are_told_apart_by_their_classes() -> None:
@@ -194,8 +197,8 @@ def test_namespaces_of_one_tenant_are_told_apart_by_their_classes() -> None:
         made = view(pod("a/x"), policies=(rule,), settings=settings, namespaces=namespaces, classes=classes)
         return server(resolve(made), "a/x").ingress[0].identities
 
-    assert found(Selector.of({"stage": "x"})) == {IdentityMatch(identity(16, 1))}
-    assert found(Selector.of({"team": "a"})) == {whole_segments(16, 4)}, "every namespace of the tenant has it"
+    assert found(Selector.of({"stage": "x"})) == frozenset({IdentityMatch(identity(16, 1))})
+    assert found(Selector.of({"team": "a"})) == frozenset({whole_segments(16, 4)})
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
     assert client(found, "a/client").accepted[0].ports == (PortRange(TCP, 80, 80),)
     (allow,) = server(found, "a/in").deferred_egress
     assert allow.ports == (PortRange(TCP, 8080, 8080),)
-    assert allow.identities == {IdentityMatch(identity(number, 2)) for number in (16, 17, 18)}
+    assert allow.identities == frozenset(IdentityMatch(identity(number, 2)) for number in (16, 17, 18))
     assert server(found, "a/out").deferred_egress == ()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import os
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -67,7 +66,10 @@ def connections(draw: st.DrawFn, rig: SimCluster, *, apart: bool = False) -> lis
     ends = [*(Endpoint(pod=key) for key in sorted(rig.addresses)), *_others(rig)]
     ports = [*_named_ports(rig.cluster), *draw(st.lists(port_refs(), min_size=1, max_size=3))]
     chance = Random(draw(st.integers(0, 2**32)))
-    tried = [Connection(*chance.sample(ends, 2), chance.choice(ports)) for _ in range(CONNECTIONS_EACH)]
+    tried = [
+        Connection(source, destination, chance.choice(ports))
+        for source, destination in (chance.sample(ends, 2) for _ in range(CONNECTIONS_EACH))
+    ]
     found = {frozenset((one.source, one.destination)) if apart else one: one for one in tried if _judged(rig, one)}
     assume(found)
     return list(found.values())
@@ -92,7 +94,7 @@ def _named_ports(cluster: Cluster) -> list[PortRef]:
 
 
 def _where(arrivals: list[Arrival]) -> list[tuple[str, int]]:
-    return [tuple(arrival.place) for arrival in arrivals]
+    return [(arrival.place.node, arrival.place.port) for arrival in arrivals]
 
 
 def _places(rig: SimCluster, connection: Connection) -> set[tuple[str, int]]:
@@ -100,8 +102,8 @@ def _places(rig: SimCluster, connection: Connection) -> set[tuple[str, int]]:
     place = rig.place(connection.destination, connection.source)
     source = rig.place(connection.source, connection.destination)
     if connection.destination.pod is None:
-        return {tuple(place), (source.node, GATEWAY_PORT)}
-    return {tuple(place)}
+        return {(place.node, place.port), (source.node, GATEWAY_PORT)}
+    return {(place.node, place.port)}
 
 
 def _delivered(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
@@ -330,10 +332,11 @@ def test_forged_packets_are_never_delivered(data: st.DataObject, cluster: Cluste
 
 def _forgeries(rig: SimCluster, connection: Connection, address: IPv4Address) -> list[Packet]:
     consistent, mac = rig.opening(connection), 0x0A58 << 32 | int(address)
+    assert connection.source.pod is not None
     own = rig.addresses[connection.source.pod]
     question = arp_request(Addresses.of(own, address))
     nobodys = [candidate for candidate in _plan_addresses(rig) if candidate not in rig.addresses.values()]
-    identities = [rig.world.identity_of(key) for key in rig.addresses]
+    identities = [number for key in rig.addresses if (number := rig.world.identity_of(key)) is not None]
     return [
         replace(consistent, nw_src=int(address)),
         replace(consistent, eth_src=mac),

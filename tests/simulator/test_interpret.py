@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -48,7 +47,7 @@ from romana_ovs.simulator.packet import (
 )
 
 A = Addresses.of("10.0.0.1", "10.0.0.2")
-Conditions = dict[str, int | tuple[int, int]]
+Conditions = Mapping[str, int | tuple[int, int]]
 IP = {"eth_type": ETH_IP}
 LOCAL_PORT = 0xFFFE
 

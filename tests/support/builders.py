@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.model.cluster import Cluster
@@ -73,12 +73,20 @@ def namespace(name: str, **labels: str) -> Namespace:
     return Namespace(name, Labels({**labels, NAME_LABEL: name}))
 
 
-def policy(key: str, selector: Selector = ANY, **more: object) -> KubernetesPolicy:
+def policy(
+    key: str,
+    selector: Selector = ANY,
+    *,
+    ingress: Iterable[PolicyRule] = (),
+    egress: Iterable[PolicyRule] = (),
+    directions: Iterable[Direction] | None = None,
+) -> KubernetesPolicy:
     """A NetworkPolicy; `directions` defaults as the API server does it: Ingress, and Egress if there are rules."""
     space, name = key.split("/")
-    ingress, egress = more.get("ingress", ()), more.get("egress", ())
-    directions = more.get("directions", {INGRESS, EGRESS} if egress else {INGRESS})
-    return KubernetesPolicy(space, name, selector, frozenset(directions), tuple(ingress), tuple(egress))
+    outgoing = tuple(egress)
+    if directions is None:
+        directions = {INGRESS, EGRESS} if outgoing else {INGRESS}
+    return KubernetesPolicy(space, name, selector, frozenset(directions), tuple(ingress), outgoing)
 
 
 def romana(key: str, selector: Selector, *rules: RomanaRule, **labels: str) -> RomanaPolicy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -189,7 +188,7 @@ class SimNetwork:
         """Who receives a packet that comes in at a port of a node."""
         names = {(f"n{pod.node}", pod.port): pod.name for pod in self.pods.values()}
         found = self.network.send(node, port, packet)
-        return [names.get(tuple(one.place), f"{one.place.node}:{one.place.port}") for one in found]
+        return [names.get((one.place.node, one.place.port), f"{one.place.node}:{one.place.port}") for one in found]
 
     def moved(self, name: str, **changes: object) -> None:
         """`change` of one known pod."""

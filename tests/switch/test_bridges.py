@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -54,7 +53,7 @@ def test_a_port_without_number_waits_quietly(port: int | None) -> None:
 
 def test_the_newest_of_two_claims_counts() -> None:
     found = _one(_pod("old", "a/x", 9, seen=1), _pod("new", "a/x", 2, seen=2))
-    assert found.facts.pods["a/x"].ofport == 2
+    assert found.facts.pods[PodKey("a/x")].ofport == 2
     assert "nothing passes old" in found.warnings[0]
 
 

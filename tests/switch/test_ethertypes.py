@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import json
 import os
@@ -79,7 +78,8 @@ def filtered(*devices: str) -> None:
 
 
 def shown() -> dict[str, Any]:
-    return json.loads(run(NODE, "ip", "-j", "-d", "link", "show", PORT).stdout)[0]
+    found: dict[str, Any] = json.loads(run(NODE, "ip", "-j", "-d", "link", "show", PORT).stdout)[0]
+    return found
 
 
 WRAPPED = struct.pack("!HH", 5, IPV4) + bytes(46)

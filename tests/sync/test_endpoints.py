@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from ipaddress import IPv4Address
-from typing import Any
 
 from romana_ovs.model.objects import PodKey
-from romana_ovs.pipeline.actions import Goto, Load
+from romana_ovs.pipeline.actions import Action, Goto, Load
 from romana_ovs.pipeline.cookies import OURS
-from romana_ovs.pipeline.flow import Flow, canonical
+from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
 from romana_ovs.pipeline.priorities import L3Forward
 from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION, RECEIVER_ID, RECEIVER_PRE_RESTART, TRUNK
 from romana_ovs.policy.view import Origin
@@ -20,7 +18,7 @@ A, B, C = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
 
 
 def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, pre_restart: int = 0, identity: int = 7) -> Flow:
-    actions = (
+    actions: tuple[Action, ...] = (
         Load(PKT_DESTINATION.bits, exit_),
         *([Load(RECEIVER_PRE_RESTART.bits, 1)] if pre_restart else []),
         Load(RECEIVER_ID.bits, identity),
@@ -31,7 +29,7 @@ def _place(address: IPv4Address, port: int, *, exit_: int = LOCAL, pre_restart: 
     return Flow("L3Forward", L3Forward.ENDPOINT, match, actions, OURS, Origin("Pod"))
 
 
-def _map(*flows: Flow) -> dict[str, Any]:
+def _map(*flows: Flow) -> dict[FlowKey, Flow]:
     return {flow.key: flow for flow in flows}
 
 

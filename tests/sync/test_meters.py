@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +17,9 @@ meters = st.dictionaries(st.integers(0, 6), st.integers(0, 2), max_size=6).map(
 
 
 @given(meters, meters)
-def test_a_plan_makes_actual_desired_and_the_second_is_empty(desired: dict[int, Meter], actual: dict[int, Meter]):
+def test_a_plan_makes_actual_desired_and_the_second_is_empty(
+    desired: dict[int, Meter], actual: dict[int, Meter]
+) -> None:
     found = plan_meters(desired, actual)
     state = dict(actual)
     for change, meter in (*found.before, *found.after):
