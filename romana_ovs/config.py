@@ -1,8 +1,7 @@
-"""Settings and where they come from: group `[romana]` of an oslo.config file, as ryu-manager reads it.
+"""Reads settings: the group `[romana]` of an oslo.config file, as ryu-manager reads it.
 
-Every option is kept as text by oslo.config and understood here, so that the controller's file and a
-manifest folder's `romana.conf` mean the same and are refused in the same words. A value may be followed
-by a comment that starts with ` #`.
+oslo.config keeps every option as text, which is parsed here, so that the controller's file and a manifest folder's
+`romana.conf` have the same meaning and the same error messages. A comment that starts with ` #` may follow a value.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ if TYPE_CHECKING:
 GROUP = "romana"
 FILE_NAME = "romana.conf"
 IN_CLUSTER = "in-cluster"
-"""In the place of a kubeconfig file: the service account of the pod that the controller runs in."""
+"""Instead of a kubeconfig file: the service account of the pod that the controller runs in."""
 MAX_BITS = 30
-"""Widest part of an address in bits; whether the parts fit together is for the address plan to say."""
+"""The widest part of an address in bits; the address plan checks whether the parts fit together."""
 MAX_RATE = 1_000_000
+"""Connections a second; ten seconds' worth of them still fit a meter's burst size."""
 MAX_COST = 10_000_000
-"""Connections a second; ten seconds' worth of it still fit a meter's burst size."""
+"""Peers and ports, or flows, of one namespace."""
 MAX_CONNECTIONS = 100_000_000
 """Connections of one tenant on one node; no table is that large."""
 
@@ -58,7 +58,7 @@ OPTIONS = (
         "namespace",
         "",
         "Where a pod's tenant is read from: namespace, namespace-label:KEY or "
-        "pod-label:KEY (with which whoever may create pods chooses their tenant).",
+        "pod-label:KEY (then users who may create pods choose the tenant).",
     ),
     Option("shared_tenants", "kube-system", "comma-separated tenants", "Tenants that every tenant may connect to."),
     Option("tier_labels", "tier", "comma-separated label keys", "Pod labels that name a pod's tier in its tenant."),
@@ -103,7 +103,7 @@ OPTIONS = (
         "manifests",
         "/etc/romana-ovs/manifests",
         "path",
-        "Folder of Kubernetes manifests that the controller follows, from when it is there.",
+        "Folder of Kubernetes manifests that the controller follows; it may be created later.",
     ),
     Option("nodes", "2", "nodes", "How many nodes there are when the folder has no Node object."),
     Option(
@@ -123,7 +123,7 @@ OPTIONS = (
         "registry_only",
         "no",
         "yes or no",
-        "With an API server: give out numbers as the registry, and drive no bridge at all.",
+        "With an API server: act as the registry, and drive no bridge.",
     ),
     Option(
         "ovsdb",
@@ -139,7 +139,7 @@ _NAMES = frozenset(option.name for option in OPTIONS)
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """What the controller needs besides Settings. What is not set is None; `kubeconfig` may be `IN_CLUSTER`."""
+    """The controller's options besides Settings. None: not set; `kubeconfig` may be `IN_CLUSTER`."""
 
     manifests: Path | None = Path("/etc/romana-ovs/manifests")
     nodes: int = 2
@@ -152,11 +152,11 @@ class ControllerOptions:
 
 
 def register(conf: ConfigOpts, given: Mapping[str, str] | None = None) -> None:
-    """Declare the options in `conf` (such as ryu's CONF); doing so twice is harmless.
+    """Declare the options in `conf` (such as ryu's CONF); calling it twice is harmless.
 
-    `given` counts above what files say.
+    `given` overrides configuration files.
     """
-    from oslo_config import cfg  # it takes longer to import than the offline commands do
+    from oslo_config import cfg  # imported here: it takes longer than an offline command
 
     options = [
         cfg.StrOpt(option.name, default=option.default, help=f"{option.help} Unit: {option.unit or 'none'}.")
@@ -170,36 +170,36 @@ def register(conf: ConfigOpts, given: Mapping[str, str] | None = None) -> None:
 def settings_from(conf: ConfigOpts) -> Settings:
     """The Settings in a parsed `conf` on which `register` was called.
 
-    Raises InputError naming every bad value, and every option of our group that there is not.
+    Raises InputError with every invalid value and every unknown option of the group.
     """
     values, source = _values_of(conf)
-    reading = _Reading(values, source, list(_unknown_in(conf)))
-    settings = _settings(reading)
-    reading.finish()
+    parser = _Parser(values, source, list(_unknown_in(conf)))
+    settings = _settings(parser)
+    parser.finish()
     return settings
 
 
 def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
-    """The controller's own options in a parsed `conf`. Raises InputError naming every bad value."""
+    """The controller's own options in a parsed `conf`. Raises InputError with every invalid value."""
     values, source = _values_of(conf)
-    reading = _Reading(values, source)
+    parser = _Parser(values, source)
     options = ControllerOptions(
-        manifests=reading.of("manifests", _path),
-        nodes=reading.of("nodes", _count),
-        kubeconfig=reading.of("kubeconfig", _text_or_none),
-        node=reading.of("node", _node_name),
-        registry_only=reading.of("registry_only", _yes),
-        ovsdb=reading.of("ovsdb", _remotes),
-        state_file=reading.of("state_file", _path),
-        status_socket=reading.of("status_socket", _path),
+        manifests=parser.of("manifests", _path),
+        nodes=parser.of("nodes", _node_count),
+        kubeconfig=parser.of("kubeconfig", _text_or_none),
+        node=parser.of("node", _node_name),
+        registry_only=parser.of("registry_only", _boolean),
+        ovsdb=parser.of("ovsdb", _remotes),
+        state_file=parser.of("state_file", _path),
+        status_socket=parser.of("status_socket", _path),
     )
-    reading.check(_parts_fault(options))
-    reading.finish()
+    parser.check(_conflict(options))
+    parser.finish()
     return options
 
 
-def _parts_fault(options: ControllerOptions) -> tuple[str, str] | None:
-    """The option that does not go with the others, and why."""
+def _conflict(options: ControllerOptions) -> tuple[str, str] | None:
+    """An option that contradicts the others, and why."""
     alone = [name for name, set_ in (("node", options.node), ("registry_only", options.registry_only)) if set_]
     if alone and options.kubeconfig is None:
         return alone[0], "only an API server's cluster can be shared out; name one by kubeconfig"
@@ -209,16 +209,16 @@ def _parts_fault(options: ControllerOptions) -> tuple[str, str] | None:
 
 
 def load_settings(folder: Path) -> Settings:
-    """The Settings that `romana.conf` in `folder` gives, the defaults when there is none (or `folder` is a file).
+    """The Settings in the `romana.conf` of `folder`, the defaults without one (or when `folder` is a file).
 
-    Raises InputError naming the file and every unknown option and bad value.
+    Raises InputError with the file, every unknown option and every invalid value.
     """
     path = folder / FILE_NAME
     return settings_in(path) if path.is_file() else Settings()
 
 
 def settings_in(path: Path) -> Settings:
-    """The Settings that a configuration file gives. Raises InputError naming it and all that is wrong with it."""
+    """The Settings in a configuration file. Raises InputError with the file and all its problems."""
     groups = _parsed(path)
     values = {name: texts[-1] for name, texts in groups.pop(GROUP, {}).items()}
     problems = [
@@ -226,15 +226,15 @@ def settings_in(path: Path) -> Settings:
         for name in sorted(groups.keys() - {"DEFAULT"})
     ]
     problems += _unknown(values, path)
-    reading = _Reading(values, str(path), problems)
-    settings = _settings(reading)
-    _controller_values(reading)
-    reading.finish()
+    parser = _Parser(values, str(path), problems)
+    settings = _settings(parser)
+    _controller_values(parser)
+    parser.finish()
     return settings
 
 
 def _unknown_in(conf: ConfigOpts) -> Iterator[Problem]:
-    """What oslo.config passes over: options of our group that nobody declared. Other groups are not ours to judge."""
+    """Unknown options of the group, which oslo.config ignores. Other groups belong to other programs."""
     for name in (conf.config_file if "config_file" in conf else None) or ():
         yield from _unknown(_parsed(Path(name)).get(GROUP, {}), Path(name))
 
@@ -244,69 +244,69 @@ def _unknown(names: Iterable[str], path: Path) -> list[Problem]:
     return [Problem("unknown option", file=str(path), field=_field(plain(name))) for name in unknown]
 
 
-def _settings(reading: _Reading) -> Settings:
-    source, key = reading.of("tenant_source", _tenant_source)
+def _settings(parser: _Parser) -> Settings:
+    source, key = parser.of("tenant_source", _tenant_source)
     return Settings(
-        isolation=reading.of("isolation", _isolation),
+        isolation=parser.of("isolation", _isolation),
         tenant_source=source,
         tenant_key=key,
-        shared_tenants=frozenset(reading.of("shared_tenants", _tenants)),
-        tier_labels=reading.of("tier_labels", _label_keys),
-        network=reading.of("network", _network),
-        segment_bits=reading.of("segment_bits", _bits),
-        host_bits=reading.of("host_bits", _bits),
-        endpoint_bits=reading.of("endpoint_bits", _bits),
-        new_connections=reading.of("new_connections", _rate),
-        tenant_connections=reading.of("tenant_connections", _connections),
-        fragments=reading.of("fragments", _fragments),
-        namespace_terms=reading.of("namespace_terms", _terms),
-        namespace_flows=reading.of("namespace_flows", _flows),
+        shared_tenants=frozenset(parser.of("shared_tenants", _tenants)),
+        tier_labels=parser.of("tier_labels", _label_keys),
+        network=parser.of("network", _network),
+        segment_bits=parser.of("segment_bits", _bits),
+        host_bits=parser.of("host_bits", _bits),
+        endpoint_bits=parser.of("endpoint_bits", _bits),
+        new_connections=parser.of("new_connections", _rate),
+        tenant_connections=parser.of("tenant_connections", _connections),
+        fragments=parser.of("fragments", _fragments),
+        namespace_terms=parser.of("namespace_terms", _terms),
+        namespace_flows=parser.of("namespace_flows", _flows),
     )
 
 
-def _controller_values(reading: _Reading) -> None:
-    """Check the controller's options, which a folder's file may hold too."""
-    reading.of("nodes", _count)
-    reading.of("node", _node_name)
-    reading.of("registry_only", _yes)
-    reading.of("ovsdb", _remotes)
+def _controller_values(parser: _Parser) -> None:
+    """Check the controller's options, which a folder's file may have, too."""
+    parser.of("nodes", _node_count)
+    parser.of("node", _node_name)
+    parser.of("registry_only", _boolean)
+    parser.of("ovsdb", _remotes)
 
 
-class _Reading:
-    """Understands option texts and gathers what is wrong with them."""
+class _Parser:
+    """Parses option texts and collects their problems."""
 
     def __init__(self, values: Mapping[str, str], source: str, problems: list[Problem] | None = None) -> None:
         self.values = values
         self.source = source
         self.problems = problems if problems is not None else []
 
-    def of(self, name: str, understand: Callable[[str], T]) -> T:
-        """The value of an option; a bad one is noted and its default returned."""
+    def of(self, name: str, parse: Callable[[str], T]) -> T:
+        """The value of an option; for an invalid one its problem is added and its default returned."""
         default = next(option.default for option in OPTIONS if option.name == name)
         try:
-            return understand(self._text(self.values.get(name, default)))
+            return parse(self._text(self.values.get(name, default)))
         except ValueError as error:
             self.problems.append(Problem(str(error), file=self.source, field=_field(name)))
-            return understand(default)
+            return parse(default)
 
     @staticmethod
     def _text(text: str) -> str:
-        """`text` without the comment that may follow it."""
+        """`text` without a comment."""
         return "" if text.lstrip().startswith("#") else text.split(" #")[0].split("\t#")[0].strip()
 
     def check(self, fault: tuple[str, str] | None) -> None:
-        """Note what is wrong with an option (name, reason) beside its own text."""
+        """Add the problem (name, reason) of an option, if any."""
         if fault is not None:
             self.problems.append(Problem(fault[1], file=self.source, field=_field(fault[0])))
 
     def finish(self) -> None:
-        """Raise InputError when anything was wrong."""
+        """Raise InputError if there are problems."""
         if self.problems:
             raise InputError(*self.problems)
 
 
 def _values_of(conf: ConfigOpts) -> tuple[dict[str, str], str]:
-    """The texts of all options in `conf`, and the file that they are from as far as it is known."""
+    """The texts of all options in `conf`, and their file if known."""
     group = getattr(conf, GROUP)
     files = conf.config_file if "config_file" in conf else None
     source = str(files[-1]) if files else ""
@@ -361,21 +361,21 @@ def _tenant_source(text: str) -> tuple[TenantSource, str]:
 
 
 def _tenants(text: str) -> tuple[str, ...]:
-    found = _list(text)
-    for tenant in found:
+    tenants = _list(text)
+    for tenant in tenants:
         if fault := value_fault(tenant):
             raise ValueError(f"tenant {shown(tenant)}: {fault}")
-    return found
+    return tenants
 
 
 def _label_keys(text: str) -> tuple[str, ...]:
-    found = _list(text)
-    for key in found:
+    keys = _list(text)
+    for key in keys:
         if fault := key_fault(key):
             raise ValueError(fault)
-    if len(set(found)) < len(found):
+    if len(set(keys)) < len(keys):
         raise ValueError("a label key is given twice")
-    return found
+    return keys
 
 
 def _network(text: str) -> IPv4Network:
@@ -420,7 +420,7 @@ def _flows(text: str) -> int:
     return _whole(text, 0, MAX_COST, "flows")
 
 
-def _count(text: str) -> int:
+def _node_count(text: str) -> int:
     return _whole(text, 1, 10_000, "nodes")
 
 
@@ -434,7 +434,7 @@ def _node_name(text: str) -> str | None:
     return text or None
 
 
-def _yes(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"{shown(text)} is neither yes nor no")
     return text == "yes"
@@ -446,10 +446,10 @@ def _path(text: str) -> Path | None:
 
 def _remotes(text: str) -> tuple[str, ...]:
     """OVSDB remotes; ovs-vswitchd(8) names the forms."""
-    found = _list(text)
-    if not found:
+    remotes = _list(text)
+    if not remotes:
         raise ValueError("names no OVSDB remote")
-    for remote in found:
+    for remote in remotes:
         if not remote.startswith(("unix:", "tcp:", "ssl:")):
             raise ValueError(f"{shown(remote)} is no OVSDB remote such as unix:/var/run/openvswitch/db.sock")
-    return found
+    return remotes
