@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import ast
 import re
 from collections.abc import Iterator
@@ -70,7 +69,7 @@ def _sizes(module: Module) -> Iterator[str]:
 def _public(parent: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
     """Public classes, functions and methods with their names; what a function defines inside is its own business."""
     for node in parent.body:
-        if isinstance(node, (ast.ClassDef, *Function.__args__)) and not node.name.startswith("_"):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             yield prefix + node.name, node
             if isinstance(node, ast.ClassDef):
                 yield from _public(node, f"{prefix}{node.name}.")
@@ -141,7 +140,9 @@ def _asserts_and_globals(module: Module) -> Iterator[str]:
 
 def _thawed(module: Module) -> Iterator[str]:
     for node in ast.walk(module.tree):
-        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for decorator in node.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
             if ast.unparse(call.func if call else decorator).split(".")[-1] != "dataclass":
                 continue

@@ -5,7 +5,6 @@ On a control plane of its own, where labels of pods and of namespaces name tenan
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,10 +95,11 @@ def test_a_pod_stays_with_its_tenant(
 
 def test_a_policy_speaks_for_a_tenant_of_its_namespace(root: Client) -> None:
     root.create(POLICIES, policy("ours", owner="t1"))
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: root.create(POLICIES, policy("theirs", owner="t2")),
         lambda: root.patch(f"{POLICIES}/ours", labelled({"owner": "t2"})),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(Refused, match=f"{DENIED}namespace shop may not hold pods of tenant t2"):
             attempt()
 
@@ -217,7 +217,7 @@ def test_the_registry_writes_numbers_and_statuses(
     registry = accounts(name)
     registry.create(f"{ROMANA}/tenants", named("Tenant", f"of-{name}", spec={"tenant": f"of-{name}"}))
     root.create(POLICIES, policy(f"of-{name}"))
-    attempts = [
+    attempts: list[Callable[[Client], object]] = [
         lambda who: who.create(f"{ROMANA}/allocations", named("Allocation", "cluster")),
         lambda who: who.patch(f"{ROMANA}/allocations/cluster", {"spec": {"a": 1}}),
         lambda who: who.create(f"{ROMANA}/classsets", named("ClassSet", "shop")),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -61,7 +61,7 @@ class Watcher:
 
     def list(self) -> None:
         for follower in self.followers:
-            while isinstance(follower._reflector.ask(), ListPage):
+            while isinstance(follower._reflector.next_request(), ListPage):
                 assert follower.step() == 0
 
 
@@ -101,7 +101,7 @@ def _miss(plane: ControlPlane, admin: Client, namespace: str) -> None:
     plane.start_api_server()
     del watcher.api.lists[:], watcher.told[:]
     for follower in watcher.followers:
-        assert follower.step() > 0 and isinstance(follower._reflector.ask(), ListPage), "it was told 410"
+        assert follower.step() > 0 and isinstance(follower._reflector.next_request(), ListPage), "it was told 410"
     assert watcher.loaded[-1].cluster is before, "nothing is deleted before the listing is complete"
     watcher.list()
     now = watcher.loaded[-1].cluster
@@ -132,7 +132,7 @@ def test_without_admission_a_tenant_is_still_not_for_whoever_makes_pods_to_choos
         made[0].until(lambda _: made[0].store.invalid >= objects)
         for tenant in ("t1", "t2", "shared", "t1"):
             admin.patch(f"{pods_path(namespace)}/web", {"metadata": {"labels": {"owner": tenant, "now": tenant}}})
-            loaded = made[0].until(lambda loaded, now=tenant: loaded.cluster.pods[web].labels.get("now") == now)
+            loaded = made[0].until(partial(_is_labelled, web, tenant))
             assert loaded.cluster.tenant_of(loaded.cluster.pods[web]) == NO_TENANT
             assert made[0].store.invalid >= objects
         [found] = [one for one in loaded.cluster.policies.values() if one.namespace == namespace]
@@ -145,3 +145,7 @@ def test_without_admission_a_tenant_is_still_not_for_whoever_makes_pods_to_choos
         now = made[0].until(lambda loaded: loaded.cluster.tenant_of(loaded.cluster.pods[web]) == "t1")
         assert not made[0].store.invalid & objects
         assert PolicyKey("RomanaNetworkPolicy", namespace, "p") in now.cluster.policies
+
+
+def _is_labelled(pod: PodKey, tenant: str, loaded: ClusterSnapshot) -> bool:
+    return loaded.cluster.pods[pod].labels.get("now") == tenant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import itertools
 import json
 import os
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -218,7 +218,7 @@ def test_without_the_api_server_everything_stays(cluster: SplitCluster, ns: str,
         own.kill_api_server()
         try:
             for name, part in cluster.parts.items():
-                cluster.until(lambda part=part: _mentions(part.state, own.url), f"{name} says so")
+                cluster.until(partial(_tells_of, part, own.url), f"{name} says so")
             for name in ("n1", "registry"):
                 cluster.parts[name].stop()
             said = len(cluster.parts["n1"].log)
@@ -234,7 +234,7 @@ def test_without_the_api_server_everything_stays(cluster: SplitCluster, ns: str,
         cluster.settled(more)
         assert cluster.verdicts(client, server, other, more) == []
         for name, part in cluster.parts.items():
-            cluster.until(lambda part=part: not _mentions(part.state, own.url), f"{name} says no more of it")
+            cluster.until(partial(_tells_nothing_of, part, own.url), f"{name} says no more of it")
         traffic.unharmed()
     cluster.delete_pod(more)
     cluster.settled()
@@ -258,7 +258,7 @@ def test_a_policy_is_programmed_when_every_node_says_so(cluster: SplitCluster, n
 
     def others_have_it() -> bool:
         digests = {node: cluster.report(node)["policiesDigest"] for node in NODES}
-        return digests["n1"] == digests["n2"] != digests["n3"]
+        return bool(digests["n1"] == digests["n2"] != digests["n3"])
 
     cluster.until(others_have_it, "the others have it")
     cluster.until(lambda: cluster.conditions(path)["Programmed"] == ("False", "Pending"), "it is pending")
@@ -460,18 +460,16 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: SplitCluster, ns:
     assert {node: cluster.flows(node) for node in NODES} == flows
     where = f"RomanaNetworkPolicy {ns}/p: spec.allowIncoming: asks for"
     for name, part in cluster.parts.items():
-        cluster.until(lambda part=part: f"refused: {where}" in part.log, f"{name} says so")
+        cluster.until(partial(_has_logged, part, f"refused: {where}"), f"{name} says so")
     blocks = [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/24"}} for number in range(22_000)]
     cluster.policy(other, "huge", {"podSelector": {}, "ingress": [{"from": blocks}]})
     cluster.until(lambda: "Invalid" in cluster.events(other), "there is an Event")
     cluster.settled(*pods)
     # It was never valid: what it selects is isolated, and everything else is as it was.
-    near, far = pods[:2], pods[2:]
-    assert (cluster.opens(*far, "80/tcp"), cluster.opens(*near, "80/tcp"), cluster.opens(*near, "81/tcp")) == (
-        False,
-        True,
-        False,
-    )
+    near, near_peer, far, far_peer = pods
+    assert not cluster.opens(far, far_peer, "80/tcp")
+    assert cluster.opens(near, near_peer, "80/tcp")
+    assert not cluster.opens(near, near_peer, "81/tcp")
     cluster.admin.delete(f"/apis/networking.k8s.io/v1/namespaces/{other}/networkpolicies/huge")
     cluster.settled(*pods)
     assert {node: cluster.flows(node) for node in NODES} == flows
@@ -526,3 +524,15 @@ def test_kubernetes_never_keeps_a_switch_waiting(cluster: SplitCluster, ns: str)
     finally:
         cluster.admin.delete(f"{path}?gracePeriodSeconds=0")
     cluster.settled(late)
+
+
+def _tells_of(part: SplitController, text: str) -> bool:
+    return _mentions(part.state, text)
+
+
+def _tells_nothing_of(part: SplitController, text: str) -> bool:
+    return not _mentions(part.state, text)
+
+
+def _has_logged(part: SplitController, text: str) -> bool:
+    return text in part.log

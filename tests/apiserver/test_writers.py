@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import json
 import os
@@ -10,12 +9,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from romana_ovs.controller.conditions import tenant_object_name
+from romana_ovs.kube.admission.tenancy import tenant_object_name
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.desired import (
     Condition,
@@ -47,7 +47,7 @@ SECONDS = 30.0
 SHORT = Timing(lease=3, renew=2, retry=0.3, request=1)
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 ROMANA = "/apis/romana.io/v1"
-SPEC = {"podSelector": {}, "allowIncoming": []}
+SPEC: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
 
 
 def eventually(look: Callable[[], Any], seconds: float = SECONDS) -> Any:
@@ -83,7 +83,7 @@ class Writer(KubeProcess):
 
     def led(self) -> Leadership:
         """The first time that it leads."""
-        return self.until(lambda said: isinstance(said, Leadership) and said.leads)
+        return cast(Leadership, self.until(lambda said: isinstance(said, Leadership) and said.leads))
 
     def resign(self) -> None:
         """Have it end in order, as with its controller: it gives the lease back."""
@@ -333,7 +333,7 @@ def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Wr
     for number in range(10):
         policies.admin.patch(f"{policies.path}/web", {"metadata": {"labels": {"n": str(number)}}})
         child.send(UpdateStatuses({policies.id(): status(version, message=str(number))}))
-        eventually(lambda number=number: policies.condition()["message"] == str(number))
+        eventually(partial(_says, policies, str(number)))
     assert policies.get()["metadata"]["labels"] == {"n": "9"}
 
 
@@ -426,7 +426,7 @@ def test_who_may_not_write_says_so_once_and_tries_again_calmly(
         ReplaceWarnings({policies.id(): ObjectWarning(version, "Invalid", "bad.")}),
     )
     for subject in ("status of networkpolicies.romana.io", "events"):
-        health = child.until(lambda said, s=subject: isinstance(said, Health) and said.subject == s and said.error)
+        health = child.until(partial(_in_trouble, subject))
         assert "403" in health.error and user in health.error
     (line,) = [said for said in child.said if isinstance(said, LogLine) and said.text.startswith("events: ")]
     assert "cannot create resource" in line.text and "it is tried again" in line.text
@@ -448,3 +448,11 @@ def _grant(admin: Client, name: str, rules: list[dict[str, Any]], *, user: str =
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user or name}],
     })  # fmt: skip
+
+
+def _says(policies: Any, text: str) -> bool:
+    return bool(policies.condition()["message"] == text)
+
+
+def _in_trouble(subject: str, message: object) -> bool:
+    return isinstance(message, Health) and message.subject == subject and bool(message.error)

@@ -5,8 +5,8 @@ A test marked `attack` is one attack for each of its parameters. Its name is mad
 
 from __future__ import annotations
 
-# mypy: ignore-errors
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def everything(config: pytest.Config) -> bool:
     """Whether all attacks are wanted on all fabrics."""
-    return config.getoption("--attacks") == "all"
+    return bool(config.getoption("--attacks") == "all")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,7 +42,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what only a whole session tries, names attacks, and expects those that are known to come through."""
-    mine = [item for item in items if item.get_closest_marker("attack") is not None]
+    mine = [
+        item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("attack") is not None
+    ]
     if not everything(config):
         long = [item for item in mine if item.get_closest_marker("long") is not None]
         items[:] = [item for item in items if item not in long]
@@ -55,10 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xfail(strict=True, raises=NotHeldError, reason=line.sentence))
 
 
-def name_of(item: pytest.Item) -> str:
+def name_of(item: pytest.Function) -> str:
     """An attack's name: `link: plain: UDP (other tenant, same node)`."""
     marker = item.get_closest_marker("attack")
-    values = item.callspec.params
+    values: dict[str, Any] = item.callspec.params
     words = [marker.args[0]] if marker is not None and marker.args else []
     words[:1] = [f"{word} of {values[AFTER]}" for word in words[:1]] if AFTER in values else words[:1]
     words += [getattr(one, "name", str(one)) for name, one in values.items() if name not in ("fabric", "duel", AFTER)]
@@ -67,7 +69,9 @@ def name_of(item: pytest.Item) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Notes that it was an attack which came through, not a test which went wrong."""
     report = yield
     if call.excinfo is not None and call.excinfo.errisinstance(NotHeldError):

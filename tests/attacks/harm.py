@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import subprocess
 import sys
@@ -86,8 +85,8 @@ def harm_of(scene: Scene, source: str, frames: list[Vary], *, rate: int = RATE, 
         before = _counts(traffic)
         with flooding(scene, source, frames, rate=rate, seconds=seconds) as process:
             while process.poll() is None:
-                for node in scene.cluster.emulation.nodes:
-                    harm.megaflows[node] = max(harm.megaflows.get(node, 0), scene.megaflows(node))
+                for name in scene.cluster.emulation.nodes:
+                    harm.megaflows[name] = max(harm.megaflows.get(name, 0), scene.megaflows(name))
                 time.sleep(POLL_SECONDS)
             assert process.stdout is not None
             harm.sent = int(process.stdout.read().split()[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 
 import pytest
@@ -20,8 +19,10 @@ def aim_of(scene: Scene, duel: Duel) -> Aim:
     """The ends of a duel as frames name them."""
     nodes = sorted(("node1", "node2"), key=lambda name: name != scene.cluster.pod(duel.attacker).place.node)
     others = tuple(scene.end(key) for key in sorted(scene.cluster.emulation.pods) if key != duel.attacker)
-    ends = (scene.end(key) for key in (duel.attacker, duel.ally, duel.victim, duel.friend))
-    return Aim(*ends, others, tuple(map(scene.node, nodes)), scene.wire_mac("blue/pal1", "blue/v2"))
+    attacker, ally, victim, friend = map(scene.end, (duel.attacker, duel.ally, duel.victim, duel.friend))
+    return Aim(
+        attacker, ally, victim, friend, others, tuple(map(scene.node, nodes)), scene.wire_mac("blue/pal1", "blue/v2")
+    )
 
 
 def _attacks() -> list[object]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import io
+from typing import Any
 
 from rich.console import Console
 
@@ -18,7 +18,7 @@ WEB = [PortRef.parse("80/tcp")]
 A, B, C = PodKey("x/a"), PodKey("x/b"), PodKey("x/c")
 
 
-def drawn(matrix: Matrix, *, encoding: str = "utf-8", terminal: bool = False, **more: object) -> str:
+def drawn(matrix: Matrix, *, encoding: str = "utf-8", terminal: bool = False, **more: Any) -> str:
     """What `draw_matrix` writes."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, write_through=True)

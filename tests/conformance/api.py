@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
@@ -109,7 +109,7 @@ def _path(key: ObjectKey) -> str:
 
 
 def _labels(manifest: Manifest) -> Mapping[str, str]:
-    return manifest["metadata"].get("labels", {})
+    return cast(Any, manifest)["metadata"].get("labels", {})  # type: ignore[no-any-return]
 
 
 def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | None]:

@@ -6,14 +6,14 @@ paths from one to the other. What an ipBlock or a selector of all namespaces hol
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import pytest
 
@@ -66,8 +66,9 @@ def rounds(cases: Iterable[Case], lanes: int = LANES) -> Iterator[list[Turn | No
 
 def asked_of(request: pytest.FixtureRequest) -> list[Case]:
     """The cases whose tests, in the file of the fixture that asks, are part of this session."""
-    tests = [item for item in request.session.items if item.path == request.path]
-    return list({item.callspec.params["case"].name: item.callspec.params["case"] for item in tests}.values())
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function) and item.path == request.path]
+    cases: list[Case] = [cast(Case, item.callspec.params["case"]) for item in tests]
+    return list({case.name: case for case in cases}.values())
 
 
 def run_table(cluster: EmulatedCluster, cases: Sequence[Case], mode: str) -> Mapping[str, list[str]]:
@@ -102,7 +103,7 @@ def objects_of(emulation: Emulation | None, turns: Sequence[Turn | None]) -> lis
     return [
         in_lane(manifest, lane)
         for lane, turn in enumerate(turns)
-        for manifest in resolved(turn.state if turn else BASE_STATE, lambda name, lane=lane: address(name, lane), lane)
+        for manifest in resolved(turn.state if turn else BASE_STATE, partial(address, lane=lane), lane)
     ]
 
 
@@ -131,8 +132,8 @@ def _look_at(emulation: Emulation, turns: Sequence[Turn | None], mode: str) -> d
         _forget_verdicts(emulation)
         answers |= probe_paths(emulation.pods, leaking, forget_sctp=emulation.forget_sctp, seconds=LOOK)
     for path, answer in answers.items():
-        lane, is_open = wanted[path]
-        if answer.open != is_open:
+        lane, should_be_open = wanted[path]
+        if answer.open != should_be_open:
             faults[lane].append(f"{path} is {'open' if answer.open else f'closed ({answer.detail})'}")
     for lane, fault in _claims(emulation, turns):
         faults[lane].append(fault)
@@ -150,8 +151,8 @@ def _paths(step: Step, pods: Sequence[str]) -> list[Opening]:
 
 
 def _in_lane(path: Opening, lane: int) -> Opening:
-    ends = (PodKey(lane_name(pod, lane)) for pod in (path.source, path.destination))
-    return Opening(*ends, path.port)
+    source, destination = (PodKey(lane_name(pod, lane)) for pod in (path.source, path.destination))
+    return Opening(source, destination, path.port)
 
 
 def _claims(emulation: Emulation, turns: Sequence[Turn | None]) -> list[tuple[int, str]]:

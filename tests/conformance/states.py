@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.conformance.words import BASE, NAME_LABEL, Change, Gone, Manifest, Step
 
@@ -77,7 +76,7 @@ def resolved(state: State, address: Callable[[str], IPv4Address], lane: int = 0)
     return [_mapped(manifest, lambda text: _PLACE.sub(put_in, text)) for manifest in state.values()]
 
 
-def _mapped(value: object, change: Callable[[str], str]) -> object:
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
@@ -106,7 +105,7 @@ def lane_name(name: str, lane: int) -> str:
     return name if not slash and not space.isalpha() else f"{space}-{lane}{slash}{pod}"
 
 
-def _asking(value: object, lane: int) -> object:
+def _asking(value: Any, lane: int) -> Any:
     if isinstance(value, Mapping):
         found = {key: _asking(inner, lane) for key, inner in value.items()}
         if NAME_LABEL in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -31,7 +30,7 @@ class Tables:
 
     rig: SimCluster
     open_before: set[Opening] = field(default_factory=set)
-    worn: dict[PodKey, int] = field(default_factory=dict)
+    worn: dict[PodKey, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Without ports, all SCTP of a pair would be one connection, and the order of the paths would matter.
@@ -68,7 +67,7 @@ class Tables:
         packet = self.rig.opening(connection)
         answer: Packet | None = packet.reply()
         if path in self.open_before:
-            packet, answer = _going_on(packet), _going_on(answer)
+            packet, answer = _going_on(packet), _going_on(packet.reply())
             same = self.worn[path.source] == self.rig.world.identity_of(path.source)
             if same and (allowed or connection.port.protocol is Protocol.TCP):
                 assert self.answered(connection, answer) == allowed, f"the server of {path}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, Endpoint, PortRef
-from romana_ovs.model.objects import KubernetesPolicy
+from romana_ovs.model.objects import KubernetesPolicy, RomanaPolicy
 from romana_ovs.policy.matrix import reachability
 from tests.conformance.server import asked, decoded, difference, meaning
 from tests.conformance.specs import CIDRS, FITTING, OTHERS, PORTS, TEXTS, encoded, manifest, slightly_broken
@@ -103,9 +104,14 @@ def test_every_way_to_write_a_range(admin: Client, whole: str) -> None:
 def test_every_value_in_its_place(admin: Client, field: str) -> None:
     """docs/hazards.md C13: port, endPort and the others."""
     for value in (*FITTING.get(field, TEXTS), *PORTS, *OTHERS):
-        expression = {"key": "a", "operator": "In", "values": ["b"]}
-        spec = {"podSelector": {"matchExpressions": [expression]}, "ingress": [{"ports": [{"port": 80}]}]}
-        place = {"policyTypes": spec}.get(field, expression if field in expression else spec["ingress"][0]["ports"][0])
+        expression: dict[str, Any] = {"key": "a", "operator": "In", "values": ["b"]}
+        spec: dict[str, Any] = {
+            "podSelector": {"matchExpressions": [expression]},
+            "ingress": [{"ports": [{"port": 80}]}],
+        }
+        place: dict[str, Any] = {"policyTypes": spec}.get(
+            field, expression if field in expression else spec["ingress"][0]["ports"][0]
+        )
         place[field] = value
         _agree(admin, spec)
 
@@ -135,17 +141,19 @@ def test_random_policies_are_taken_alike(admin: Client, data: st.DataObject, pol
         _agree(admin, data.draw(slightly_broken(spec)))
 
 
-def _peers(spec: dict[str, object]) -> list[object]:
+def _peers(spec: dict[str, Any]) -> list[object]:
     return [peer for side, key in (("ingress", "from"), ("egress", "to")) for rule in spec[side] for peer in rule[key]]
 
 
 @profile(30)
 @given(data=st.data(), cluster=clusters())
-def test_what_the_server_takes_means_the_same_in_the_tables(admin: Client, data: st.DataObject, cluster) -> None:
+def test_what_the_server_takes_means_the_same_in_the_tables(
+    admin: Client, data: st.DataObject, cluster: Cluster
+) -> None:
     """A cluster with the policies that the server took, some of them broken before: evaluated, and by packets."""
     policies = {}
     for key, policy in cluster.policies.items():
-        stored: object = policy
+        stored: KubernetesPolicy | RomanaPolicy | None = policy
         if isinstance(policy, KubernetesPolicy):
             spec = encoded(policy)
             found = _agree(admin, data.draw(st.one_of(st.just(spec), slightly_broken(spec))))

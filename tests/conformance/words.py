@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
-Manifest = Mapping[str, object]
+Manifest = Mapping[str, Any]
 """One Kubernetes object as JSON has it."""
 
 NAME_LABEL = "kubernetes.io/metadata.name"

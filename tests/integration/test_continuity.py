@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import re
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from romana_ovs.model.connection import PortRef
+from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
 from romana_ovs_emulate.cluster_source import ManifestFolder
@@ -225,7 +226,7 @@ def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_
     assert all(known[identity] < when for identity, when in new)
     assert max(when for _, when in new) < min(change.when for change in seen if rule in change.text)
     for name in ("naming", "finer"):
-        cluster.edit(lambda name=name: cluster.remove(name))
+        cluster.edit(partial(cluster.remove, name))
 
 
 @pytest.mark.alone
@@ -241,9 +242,9 @@ def test_ports_come_leave_and_change_their_number_under_their_pods(cluster: Live
             ["set", "interface", far.port, "ofport_request=77"],
             ["set", "interface", far.port, "ofport_request=78", "external_ids:note=x"],
         ):
-            sent = cluster.edit(lambda words=words: node.vsctl(*words))
+            sent = cluster.edit(partial(node.vsctl, *words))
             number = words[3].partition("=")[2]
-            assert cluster.emulation.state.pods["a/far"].port == int(number)
+            assert cluster.emulation.state.pods[PodKey("a/far")].port == int(number)
             assert any(f"in_port={number}," in text for text in cluster.flows("node2"))
             assert sent["node1"] == 0
             traffic.flowing()

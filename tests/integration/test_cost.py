@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -66,8 +66,8 @@ GUESTS = {
 def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster: LiveCluster) -> None:
     # Whatever class and tier the guest may bring is known by a pod that was there once.
     for tier in ("front", "back", "default"):
-        cluster.edit(lambda tier=tier: cluster.write("guest", placed_pod("guest", "node1", tier=tier)))
-        cluster.edit(lambda tier=tier: cluster.write("guest", placed_pod("guest", "node1", app="web", tier=tier)))
+        cluster.edit(partial(cluster.write, "guest", placed_pod("guest", "node1", tier=tier)))
+        cluster.edit(partial(cluster.write, "guest", placed_pod("guest", "node1", app="web", tier=tier)))
     cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1", app="web")))
     cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1")))
     cluster.edit(lambda: cluster.remove("guest"))
@@ -84,7 +84,7 @@ def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster:
     # Relabelled, then moved, without going in between.
     cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1", app="web")))
     for step in ({"app": "front"}, {"app": "web", "note": "z"}, {"app": "web", "tier": "back"}):
-        sent = cluster.edit(lambda step=step: cluster.write("guest", placed_pod("guest", "node1", **step)))
+        sent = cluster.edit(partial(cluster.write, "guest", placed_pod("guest", "node1", **step)))
         assert (sent["node2"], sent["node3"]) == (0, 0), step
     sent = cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node3", app="web", tier="back")))
     assert sent["node2"] == 0
@@ -136,7 +136,7 @@ def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(clu
             decided(guest, task, counted)
     assert cluster.pod("a/guest").place == place, "it is the same pod as before"
     for name in ("guest", "space", "trust"):
-        cluster.edit(lambda name=name: cluster.remove(name))
+        cluster.edit(partial(cluster.remove, name))
 
 
 def decided(traffic: Traffic, task: int, counted: str) -> None:

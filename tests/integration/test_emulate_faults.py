@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pytest
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline import priorities
 from romana_ovs.policy.matrix import Opening
-from romana_ovs_emulate.cli.demo import BACKEND, FRONTEND, PORTS, demo_folder
+from romana_ovs_emulate.cli.demo import BACKEND, FRONTEND, demo_folder
+from romana_ovs_emulate.cli.demo_stage import PORTS
 from romana_ovs_emulate.cli.session import Session
 from romana_ovs_emulate.emulation import Emulation
 from romana_ovs_emulate.fabric import Fabric
@@ -70,7 +70,7 @@ def test_a_restarted_controller_changes_nothing_and_loses_nothing(session: Sessi
 class Gaps:
     """The longest that either end of a stream heard nothing, as far as `watch` looked, in seconds."""
 
-    def __init__(self, *ends: object) -> None:
+    def __init__(self, *ends: Callable[[], list[dict[str, Any]]]) -> None:
         self.ends = ends
         self.longest = 0.0
 

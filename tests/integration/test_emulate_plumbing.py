@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -277,7 +277,7 @@ def ended(pid: int) -> bool:
         return True
 
 
-def probe(pods: Pods, ports: list[str]) -> dict[tuple[str, str, str], object]:
+def probe(pods: Pods, ports: list[str]) -> dict[tuple[str, str, str], Any]:
     running = pods.running
     begun = []
     for key, pod in running.items():

@@ -5,7 +5,6 @@ Each attack is made without the rules first, where it succeeds: that shows that 
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import json
 import os
@@ -22,8 +21,8 @@ import pytest
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs_emulate.fabric import TUNNEL_KEY, UNDERLAY_BRIDGE, Fabric, underlay_address
-from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric, underlay_address
+from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node
 from romana_ovs_emulate.system import inside, ip_batch
 from tests.integration.test_packets_outside import identity
 from tests.support import frames
@@ -208,7 +207,7 @@ def forged(live: Cluster, text: bytes) -> bytes:
     return header + frames.udp(client, victim, (6000, 81), eth_src=wire, data=text)
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Cluster], tuple[str, int]]] = {
     "to the node": lambda live: (str(underlay_address(1)), PORTS[live.fabric]),
     "by a node port": lambda live: (live.own(1), TUNNEL),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
 
 import pytest
@@ -24,7 +23,7 @@ def test_a_switch_takes_thousands_of_rules_that_share_a_peer_and_a_port() -> Non
     client = SimPod("c", 1, 2)
     rules = list(crossed(MANY))
     for at in (0, MANY - 1):
-        mine = frozenset({*rules[at].identities, IdentityMatch(client.identity, ALL_BITS)})
+        mine = frozenset({*(rules[at].identities or ()), IdentityMatch(client.identity, ALL_BITS)})
         rules[at] = replace(rules[at], identities=mine)
     lab = SimNetwork.of(client, SimPod("s", 1, 1, server=ServerGroup(6, tuple(rules), ())))
     text = loadable(lab.flows(1), lab.program(1).meters)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import re
 import struct
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
@@ -198,7 +198,7 @@ def send_marker(live: EditableCluster, taps: dict[str, Tap], names: tuple[str, .
         source, target = address(live, "evil"), address(live, name)
         taps["evil"].send(frames.udp(source, target, (4000, 81), eth_src=evil.place.mac, data=token))
     for name in names:
-        eventually(lambda name=name: taps[name].has(token), f"p/{name} gets an honest datagram")
+        eventually(partial(taps[name].has, token), f"p/{name} gets an honest datagram")
 
 
 OPEN_PODS = ("near", "far", "third", "half", "far-half")
@@ -221,7 +221,7 @@ def nothing_forged_arrives(live: EditableCluster, taps: dict[str, Tap]) -> None:
         # An honest one behind them, so that the switch is done with them; only a few at a time fit its buffer.
         honest = b"honest %d." % number
         taps["evil"].send(frames.udp(evil, near, (4000, 81), eth_src=pod(live, "evil").place.mac, data=honest))
-        eventually(lambda honest=honest: taps["near"].has(honest), f"the honest datagram behind {label}")
+        eventually(partial(taps["near"].has, honest), f"the honest datagram behind {label}")
         if dropped(live, "evil") - before < TIMES - 1:
             not_counted.append(label)
         arrived += [(label, name) for name, tap in taps.items() if tap.has(frame[14:60]) or tap.has(b"forged")]

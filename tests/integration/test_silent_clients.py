@@ -5,7 +5,6 @@ The client is on node1, its servers on node3; what node2 forwards it never looks
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import socket
 import threading
@@ -188,9 +187,10 @@ def test_tcp_is_cut_by_the_first_acknowledgement_and_goes_on_where_it_may(cluste
         eventually(lambda: [one["received"] > 100 for one in client.streams()] == [True] * 2, "both push")
         relabel(cluster, "b")
         told = time.monotonic()
-        heard = lambda name: next(  # noqa: E731
-            one["last"] for one in client.streams() if one["peer"].startswith(f"{ends[name]}:")
-        )
+
+        def heard(name: str) -> float:
+            return next(float(one["last"]) for one in client.streams() if one["peer"].startswith(f"{ends[name]}:"))
+
         eventually(lambda: heard("server") > told + QUIET, "the allowed one goes on")
         assert heard("other") < told + QUIET
     finally:

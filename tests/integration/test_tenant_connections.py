@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import re
 import shutil
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.controller.conntrack_limits import COMMON, ConntrackLimits, Place, Zones
+from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.tables import TABLE_IDS
-from romana_ovs.pipeline.zones import Share, common_zone
+from romana_ovs.pipeline.zones import COMMON, Share, common_zone
 from romana_ovs.policy.view import RemoteHost
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, echo, sctp, tcp, udp
 from romana_ovs_emulate.fabric import Fabric

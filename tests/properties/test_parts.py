@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import os
 from dataclasses import fields, replace
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -165,7 +165,7 @@ def selective_policies(
         )
         direction = draw(st.sampled_from(directions))
         subject = EVERYTHING if direction is Direction.INGRESS else draw(selectors())
-        rules = {direction.value.lower(): (PolicyRule(peers=peers),)}
+        rules: dict[str, Any] = {direction.value.lower(): (PolicyRule(peers=peers),)}
         policy = KubernetesPolicy(
             draw(st.sampled_from(names)), f"policy{number}", subject, frozenset({direction}), **rules
         )
@@ -264,9 +264,13 @@ def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
     """
     alive = sorted(key for key, pod in at.pods.items() if pod.networked)
     if not alive or draw(st.booleans()):
-        staying = {key: each for key, each in at.policies.items() if Direction.EGRESS in each.directions}
+        staying = {
+            key: each
+            for key, each in at.policies.items()
+            if isinstance(each, KubernetesPolicy) and Direction.EGRESS in each.directions
+        }
         leaving = sorted(at.policies.keys() - staying.keys())
-        if leaving and draw(st.booleans()):
+        if bool(leaving) and draw(st.booleans()):
             return at.without(at.policies[draw(st.sampled_from(leaving))])
         other = draw(selective_policies(tuple(at.namespaces), (Direction.INGRESS,)))
         return replace(at, policies=other | staying)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import errno
 import logging
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,22 +20,22 @@ NEW = {"numbers": {"a": 1, "b": 2}, "list": []}
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "romana.state"
 
 
-def test_nothing_saved_is_none(path):
+def test_nothing_saved_is_none(path: Path) -> None:
     assert StateFile(path).load() is None
 
 
-def test_what_was_saved_is_loaded_by_another(path):
+def test_what_was_saved_is_loaded_by_another(path: Path) -> None:
     StateFile(path).save(OLD)
     assert StateFile(path).load() == OLD
     StateFile(path).save(NEW)
     assert StateFile(path).load() == NEW
 
 
-def test_a_file_torn_at_any_byte_gives_way_to_the_previous_one(path, caplog):
+def test_a_file_torn_at_any_byte_gives_way_to_the_previous_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = StateFile(path)
     file.save(OLD)
     file.save(NEW)
@@ -46,7 +48,7 @@ def test_a_file_torn_at_any_byte_gives_way_to_the_previous_one(path, caplog):
         assert str(path) in caplog.text
 
 
-def test_a_file_with_any_byte_changed_is_never_taken_for_good(path):
+def test_a_file_with_any_byte_changed_is_never_taken_for_good(path: Path) -> None:
     file = StateFile(path)
     file.save(OLD)
     file.save(NEW)
@@ -59,14 +61,14 @@ def test_a_file_with_any_byte_changed_is_never_taken_for_good(path):
 
 
 @pytest.mark.parametrize("fill", [b"", b"\0" * 400, b"{}\n{}", b"[]\n"], ids=["empty", "zeros", "json", "list"])
-def test_a_damaged_file_without_a_good_previous_is_an_error_that_names_it(path, fill):
+def test_a_damaged_file_without_a_good_previous_is_an_error_that_names_it(path: Path, fill: bytes) -> None:
     path.write_bytes(fill)
     with pytest.raises(InputError, match="romana.state.*damaged.*missing"):
         StateFile(path).load()
     assert path.read_bytes() == fill
 
 
-def test_saving_over_a_damaged_file_keeps_the_good_previous_one(path):
+def test_saving_over_a_damaged_file_keeps_the_good_previous_one(path: Path) -> None:
     file = StateFile(path)
     file.save(OLD)
     file.save(NEW)
@@ -79,15 +81,17 @@ def test_saving_over_a_damaged_file_keeps_the_good_previous_one(path):
 
 
 @pytest.mark.parametrize("when", range(5))
-def test_a_crash_at_any_step_of_saving_loses_at_most_that_save(path, monkeypatch, when):
+def test_a_crash_at_any_step_of_saving_loses_at_most_that_save(
+    path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
     StateFile(path).save(OLD)
     steps = iter(range(100))
 
     class Crash(Exception):
         pass
 
-    def crashing(real):
-        def call(*arguments):
+    def crashing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             if next(steps) == when:
                 raise Crash
             return real(*arguments)
@@ -104,24 +108,24 @@ def test_a_crash_at_any_step_of_saving_loses_at_most_that_save(path, monkeypatch
     assert StateFile(path).load() == NEW
 
 
-def test_a_newer_version_is_refused_and_named(path):
+def test_a_newer_version_is_refused_and_named(path: Path) -> None:
     StateFile(path).save(OLD)
     path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 9'))
     with pytest.raises(InputError, match="version 9"):
         StateFile(path).load()
 
 
-def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path):
+def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent/file: the state cannot be written: No such file"):
         StateFile(tmp_path / "absent" / "file").save(OLD)
 
 
-def test_a_path_that_is_a_folder_is_a_clear_error(tmp_path):
+def test_a_path_that_is_a_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         StateFile(tmp_path).load()
 
 
-def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path):
+def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path: Path) -> None:
     StateFile(path).save({"b": Encoded.of({"x": [1, "\u00e9"]}), "a": 2})
     assert StateFile(path).load() == {"a": 2, "b": {"x": [1, "\u00e9"]}}
     plain = path.with_name("plain")
@@ -130,13 +134,15 @@ def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path):
 
 
 @pytest.mark.parametrize("when", range(5))
-def test_a_file_system_that_failed_once_at_any_step_is_written_to_again(path, monkeypatch, when):
+def test_a_file_system_that_failed_once_at_any_step_is_written_to_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
     file = StateFile(path)
     file.save(OLD)
     steps = iter(range(100))
 
-    def failing(real):
-        def call(*arguments):
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             if next(steps) == when:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return real(*arguments)

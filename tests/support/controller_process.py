@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -52,7 +52,7 @@ class Controller:
         path = self.folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def __enter__(self) -> Controller:
+    def __enter__(self) -> Self:
         self.manifests.mkdir()
         return self
 
@@ -136,7 +136,7 @@ class Controller:
 
         return self.until(check, f"{nodes} switches have everything")
 
-    def after_change(self, change: Callable[[], None], nodes: int = 1) -> dict[str, Any]:
+    def after_change(self, change: Callable[[], object], nodes: int = 1) -> dict[str, Any]:
         """The state once every switch has what `change` brought."""
         before = self.settled(nodes)["generation"]
         change()

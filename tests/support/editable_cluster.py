@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from romana_ovs.addressing.plan import Plan as AddressPlan
 from romana_ovs.model.connection import PortRef
@@ -59,7 +60,7 @@ class EditableCluster:
         )
         self.emulation = Emulation(plan, listener=self._hear)
 
-    def __enter__(self) -> EditableCluster:
+    def __enter__(self) -> Self:
         self.emulation.__enter__()
         try:
             self._until(-1, "the cluster never settles")

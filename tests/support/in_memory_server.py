@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import copy
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -49,7 +48,7 @@ class MemoryServer:
         namespace = parts.pop("namespace", "")
         held = self._objects[str(resource)].get((namespace, name))
         same = held is not None and held.get("spec") == parts.get("spec")
-        metadata = held["metadata"] if held is not None else {"uid": f"uid-{next(self._versions)}"}
+        metadata: dict[str, Any] = held["metadata"] if held is not None else {"uid": f"uid-{next(self._versions)}"}
         self._store(
             resource,
             (namespace, name),

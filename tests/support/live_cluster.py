@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -219,7 +218,7 @@ class Traffic:
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        return cast(list[dict[str, Any]], json.loads(self._process.stdout.readline()))
 
     def flowing(self) -> None:
         """Returns once every task but sinks has gone well ten times from now on."""
@@ -284,7 +283,12 @@ def cuts_both_ways(cluster: LiveCluster) -> None:
     opening = "{from: [{podSelector: {matchLabels: {app: client}}}]}"
     also = ingress_policy("also-guarded", "app: guarded", opening) + ingress_policy("also-near", "app: near", opening)
     nothing = ingress_policy("shut-guarded", "app: guarded") + ingress_policy("shut-near", "app: near")
-    cluster.edit(lambda: (cluster.write("shut", nothing), cluster.write("also", also)))
+
+    def revise() -> None:
+        cluster.write("shut", nothing)
+        cluster.write("also", also)
+
+    cluster.edit(revise)
     client = cluster.pod("a/client").agent
     ends = [(cluster.pod(key), protocol) for key in ("a/guarded", "a/near") for protocol in ("tcp", "udp")]
     try:

@@ -5,7 +5,6 @@ Ended by process id; nothing of the system's own Open vSwitch is touched.
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import os
 import shutil
@@ -226,7 +225,7 @@ class RawSwitch:
     def barrier(self) -> list[bytes]:
         """Bodies of the errors that came before the reply to a barrier."""
         self.send(message(20, 77))
-        errors: list[str] = []
+        errors: list[bytes] = []
         while True:
             kind, _, body = self.receive()
             if kind == 21:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,8 +25,10 @@ from romana_ovs.kube.published import (
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.pipeline.compile import compile_node
+from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
+from romana_ovs.policy.view import NodeView
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from tests.support.joined_state import joined_state
@@ -56,7 +57,7 @@ def tunnelled(cluster: Cluster, nodes: list[str]) -> Mapping[str, BridgeFacts]:
     )
 
 
-def tables(view):
+def tables(view: NodeView) -> dict[FlowKey, Flow]:
     """The flows of a view."""
     return compile_node(view, resolve(view)).flows
 
@@ -156,7 +157,7 @@ class RegistryAndAgents:
             self.registry = Registry(self.settings, TermBase.of(objects), writer="r2")
             self.registry_looks(self.seen["registry"], away)
 
-    def view(self, name: str):
+    def view(self, name: str) -> NodeView | None:
         facts = self.facts(name)
         return self.nodes[name].view(facts) if facts is not None else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -65,7 +64,7 @@ class SimCluster:
     def program(self) -> None:
         """The tables of the world as it is now, steps that are still pending left out."""
         self.facts = self._facts()
-        attached = {}
+        attached: dict[PodKey, Attached] = {}
         for node, own in self.facts.items():
             view = self.world.view(own, self.facts)
             used = node_zones(view).pods

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import contextlib
 import json
 import re
@@ -20,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -318,7 +318,7 @@ class SplitCluster:
         found: dict[str, BridgeFacts] = {}
         for name, node in self.nodes.items():
             rows: list[tuple[BridgeRow, ...]] = []
-            watch = OvsdbWatch(node.ovsdb, lambda _, seen, rows=rows: rows.append(seen))
+            watch = OvsdbWatch(node.ovsdb, partial(_collect, rows))
             try:
                 limit = time.monotonic() + PATIENCE
                 while not watch._idl.run() and time.monotonic() < limit:
@@ -424,7 +424,7 @@ def _now() -> str:
 def _unless_away(ask: Callable[[], Any]) -> Any:
     """What `ask` finds, None while the API server does not answer or is not ready."""
     try:
-        return probe_once()
+        return ask()
     except HTTPError:
         return None
     except Refused as refused:
@@ -493,3 +493,7 @@ def _through(url: str | None, config: Path) -> Path:
     path = config.with_suffix(".through")
     path.write_text(json.dumps(content))
     return path
+
+
+def _collect(rows: list[tuple[BridgeRow, ...]], _remote: str, seen: tuple[BridgeRow, ...]) -> None:
+    rows.append(seen)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import re
 from collections.abc import Iterable
+from functools import partial
 
 from romana_ovs_emulate.agent.streams import PIECE
 from romana_ovs_emulate.nodes import Node
@@ -21,10 +21,14 @@ def goes_on(places: Iterable[tuple[Node, RunningPod]]) -> None:
     """Returns once each of these pods has sent ENOUGH packets more, which its node's bridge has taken."""
     for node, pod in [*places]:
         before = _sent(node, pod)
-        eventually(lambda node=node, pod=pod, least=before + ENOUGH: _sent(node, pod) >= least, "it sends on")
+        eventually(partial(_has_sent, node, pod, before + ENOUGH), "it sends on")
 
 
 def _sent(node: Node, pod: RunningPod) -> int:
     shown = re.search(r"rx pkts=(\d+)", node.ofctl("dump-ports", pod.port))
     assert shown is not None
     return int(shown[1])
+
+
+def _has_sent(node: Node, pod: RunningPod, packets: int) -> bool:
+    return _sent(node, pod) >= packets

@@ -12,13 +12,14 @@ A line on standard input asks for a report, one JSON line with a list in the ord
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import asyncio
 import contextlib
 import functools
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 INTERVAL = 0.02
 """Between two datagrams, pieces or connections, in seconds."""
@@ -166,7 +167,7 @@ class Sink(asyncio.DatagramProtocol):
         return {"good": self.received, "lost": [], "last": self.last}
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], Any]] = {
     "udp": Udp,
     "dense": functools.partial(Udp, DENSE_INTERVAL),
     "connect": Connect,
@@ -175,7 +176,7 @@ KINDS = {
 }
 
 
-async def main(tasks: list[dict[str, object]]) -> None:
+async def main(tasks: list[dict[str, Any]]) -> None:
     """Do the tasks and answer lines until standard input ends."""
     doing = [KINDS[str(task["kind"])]() for task in tasks]
     running = [

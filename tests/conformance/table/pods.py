@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from tests.conformance.words import (
     ALL,
     EVERY,
