@@ -81,7 +81,7 @@ def test_a_client_that_is_shut_hears_nothing_of_its_old_server(after: Restarted,
 @pytest.mark.attack("restart")
 @pytest.mark.parametrize("duel", HEIR, ids=lambda duel: duel.name)
 @pytest.mark.parametrize("way", ["UDP and echo", "ICMP errors"])
-def test_an_heir_of_an_address_hears_nothing_that_is_meant_for_another(after: Restarted, way: str, duel: Duel) -> None:
+def test_a_reused_address_gets_nothing_of_its_predecessor(after: Restarted, way: str, duel: Duel) -> None:
     server, client = after.scene.end(duel.attacker), after.scene.end(duel.victim)
     frames = {
         "UDP and echo": pushes(server, client) * NUMBER,

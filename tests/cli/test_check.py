@@ -48,7 +48,7 @@ spec:
 """
 
 
-def test_what_sctp_leaves_open_is_a_note_and_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_open_sctp_ports_are_a_note_and_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(SCTP)
     assert rows(capsys, tmp_path, 0) == []
     assert main(["check", str(tmp_path)]) == 0
@@ -99,7 +99,7 @@ def test_the_table_fits_into_eighty_columns(
 @pytest.mark.parametrize(
     ("source", "missing"), [("pod-label:owner", "label owner"), ("namespace-label:team", "label team of its namespace")]
 )
-def test_pods_without_a_tenant_are_told(
+def test_pods_without_a_tenant_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, missing: str
 ) -> None:
     (tmp_path / "romana.conf").write_text(f"[romana]\ntenant_source = {source}\n")
@@ -117,7 +117,7 @@ def test_pods_without_a_tenant_are_told(
     assert all(missing in str(row["problem"]) for row in found)
 
 
-def test_an_address_that_two_pods_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_of_two_pods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = "status: {phase: Running, podIP: 10.1.0.1}\n"
     (tmp_path / "a.yaml").write_text(
         POD.format("a", "{}")
@@ -159,7 +159,7 @@ def test_an_address_that_no_pod_may_have(
     assert (row["file"], row["kind"], row["name"], row["problem"]) == ("a.yaml", "Pod", "a", problem)
 
 
-def test_pods_for_which_no_address_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pods_without_a_free_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = "[romana]\nnetwork = 10.0.0.0/27\nsegment_bits = 2\nhost_bits = 1\nendpoint_bits = 2\n"
     (tmp_path / "romana.conf").write_text(settings)
     (tmp_path / "a.yaml").write_text("---\n".join(POD.format(name, "{}") for name in "abc"))
@@ -184,7 +184,7 @@ def test_pods_for_which_no_address_is_left(tmp_path: Path, capsys: pytest.Captur
         ["flows", "--node", "node1"],
     ],
 )
-def test_a_state_file_that_is_not_there_is_told_by_every_command_that_reads_one(
+def test_a_missing_state_file_is_an_error_of_every_reader(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.yaml").write_text(POD.format("a", "{}"))
@@ -192,7 +192,7 @@ def test_a_state_file_that_is_not_there_is_told_by_every_command_that_reads_one(
     assert capsys.readouterr().err == f"romana-ovs: {tmp_path / 'missing'}: there is no state file\n"
 
 
-def test_what_is_not_acted_on_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kinds_without_effect_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Service\n---\n" * 2 + POD.format("a", "{}"))
     assert main(["check", str(tmp_path)]) == 0
     assert capsys.readouterr().err.count("Service") == 1

@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @needs_root
 @pytest.mark.root
-def test_dead_runs_go_and_live_ones_stay(
+def test_dead_runs_are_removed_and_live_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runs, "RUNS_FOLDER", tmp_path)

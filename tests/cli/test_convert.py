@@ -79,7 +79,7 @@ def test_the_policy_of_the_demonstration(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_slips_of_the_first_publication_are_repaired(
+def test_mistakes_of_the_first_publication_are_corrected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / "a.yaml").write_text(FORMS[name])
@@ -95,7 +95,7 @@ def test_the_output_passes_check(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_the_third_party_resource_is_a_definition_now(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_third_party_resource_becomes_a_definition(capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = convert(capsys, POLICY / "third-party-resource.yaml")
     assert isinstance(found, dict)
     assert (found["kind"], found["metadata"]) == ("CustomResourceDefinition", {"name": "networkpolicies.romana.io"})
@@ -153,7 +153,7 @@ def test_lists_are_converted_inside(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert convert(capsys, tmp_path / "a.yaml") == [{"apiVersion": "v1", "kind": "List", "items": [WANTED, WANTED]}]
 
 
-def test_what_is_left_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remaining_problems_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = HEAD + META + "spec: {podSelector: {}}\nallowIncoming: [{toPorts: [{port: 99999}]}]\n"
     (tmp_path / "a.yaml").write_text(text)
     assert main(["convert", str(tmp_path / "a.yaml")]) == 1
@@ -162,7 +162,7 @@ def test_what_is_left_over_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert yaml.safe_load(captured.out)["apiVersion"] == "romana.io/v1"
 
 
-def test_what_stands_at_two_places_is_not_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_fields_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(HEAD + META + "spec: {podSelector: {}, allowIncoming: []}\nallowIncoming: [{}]\n")
     assert main(["convert", str(tmp_path / "a.yaml")]) == 1
     assert "allowIncoming: unknown field" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_a_new_policy_closes_what_it_does_not_allow(tmp_path: Path, capsys: pyte
     assert cost["after"] - cost["before"] == cost["added"] - cost["removed"]
 
 
-def test_text_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_equals_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = manifest(tmp_path / "old", *PODS, POLICY), manifest(tmp_path / "new", *PODS)
     assert main(["diff", str(old), str(new), "--ports", "80/tcp"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -68,14 +68,14 @@ def test_text_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[-2].startswith("node1: ") and lines[-1].startswith("node2: ")
 
 
-def test_ports_may_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ports_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = manifest(tmp_path / "old", *PODS), manifest(tmp_path / "new", *PODS, POLICY)
     _, answer = _diff(capsys, old, new, "--ports", "9/udp")
     assert answer["ports"] == ["9/udp"]
     assert {opening["port"] for opening in answer["closed"]} == {"9/udp"}
 
 
-def test_a_pod_more_costs_its_own_node_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_pod_changes_its_own_node_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pods that stay keep node, address and port, though the new one's name sorts before theirs."""
     old, new = (
         manifest(tmp_path / "old", *PODS, POLICY),
@@ -91,7 +91,7 @@ def test_a_pod_more_costs_its_own_node_only(tmp_path: Path, capsys: pytest.Captu
     }
 
 
-def test_a_node_more_shows_its_tables_as_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_node_has_all_flows_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = (node("n1"), node("n2"))
     old, new = manifest(tmp_path / "old", nodes[0], *PODS), manifest(tmp_path / "new", *nodes, *PODS)
     code, answer = _diff(capsys, old, new)
@@ -136,9 +136,7 @@ def test_ports_of_pods_and_links_that_stay_do_not_change() -> None:
     assert found["k"] is after["k"]
 
 
-def test_replicas_are_one_line_and_all_of_them_can_be_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_replicas_are_one_line_unless_all_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     webs = tuple(pod(f"web-{number}", app="web") for number in range(3))
     old, new = manifest(tmp_path / "old", *webs, *PODS[1:]), manifest(tmp_path / "new", *webs, *PODS[1:], POLICY)
     words = ["diff", str(old), str(new), "--ports", "80/tcp,81/tcp"]
@@ -156,7 +154,7 @@ def test_replicas_are_one_line_and_all_of_them_can_be_listed(
     ]
 
 
-def test_pods_whose_names_others_share_the_beginning_of_are_named_by_the_first() -> None:
+def test_replicas_with_an_ambiguous_prefix_are_named_by_the_first() -> None:
     """Else two workloads would be one line."""
     named = {"web-1": "a", "web-2": "b", "web-3": "a", "web-4": "b", "db-0": "c", "db-1": "c", "x": "d"}
     pods = {PodKey(f"x/{name}"): _labelled(name, app) for name, app in named.items()}

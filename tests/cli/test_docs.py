@@ -17,7 +17,7 @@ from romana_ovs_emulate import docs
 sys.stdout.buffer.write(docs.{page}(docs.ROOT / docs.DEMO).encode())"""
 
 
-def test_a_page_that_is_not_what_the_code_says_is_told(
+def test_a_stale_page_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(docs.ROOT / docs.DEMO, tmp_path / docs.DEMO)
@@ -33,7 +33,7 @@ def test_a_page_that_is_not_what_the_code_says_is_told(
 
 
 @pytest.mark.parametrize("page", ["pipeline_page", "matrix_picture"])
-def test_they_are_the_same_on_every_terminal_and_in_every_language(page: str) -> None:
+def test_pages_do_not_depend_on_terminal_or_locale(page: str) -> None:
     odd = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "30", "LINES": "5", "LC_ALL": "C", "PYTHONUTF8": "0"}
     command = [sys.executable, "-c", PRINT.format(page=page)]
     done = subprocess.run(command, env=os.environ | odd, cwd=docs.ROOT, capture_output=True, check=True)

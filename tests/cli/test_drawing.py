@@ -50,12 +50,12 @@ def test_few_pods_have_named_columns() -> None:
     ]
 
 
-def test_ascii_where_the_terminal_has_nothing_else() -> None:
+def test_terminals_without_unicode_get_ascii() -> None:
     matrix = Matrix.of([A, B, C], ["80/tcp"], [Opening(A, B, "80/tcp")])
     assert "a                     o  ." in drawn(matrix, encoding="ascii").splitlines()
 
 
-def test_ports_that_look_alike_share_a_drawing() -> None:
+def test_ports_with_equal_matrices_share_a_drawing() -> None:
     same = [Opening(A, B, "80/tcp"), Opening(A, B, "53/udp"), Opening(B, A, "81/tcp")]
     text = drawn(Matrix.of([A, B], ["80/tcp", "81/tcp", "53/udp"], same))
     assert [line for line in text.splitlines() if "/tcp" in line] == ["80/tcp, 53/udp", "81/tcp"]
@@ -97,7 +97,7 @@ def test_more_pods_are_summarised_in_groups() -> None:
     assert row.split()[4:] == ["●", "●", "·", "·", "·", "·"]
 
 
-def test_groups_with_some_pairs_and_changes_say_so() -> None:
+def test_groups_mark_partial_access_and_changes() -> None:
     pods = [PodKey(f"{space}/p{number}") for space in "ab" for number in range(16)]
     one, two = Opening(pods[0], pods[1], "80/tcp"), Opening(pods[0], pods[16], "80/tcp")
     matrix = Matrix.of(pods, ["80/tcp"], [one, two])
@@ -117,12 +117,12 @@ def test_too_many_groups_become_namespaces_and_then_a_list() -> None:
     assert lines[-1] == "  and 10 more; --json has every pair of pods"
 
 
-def test_group_names_hold_what_tells_pods_apart() -> None:
+def test_group_names_have_tenant_and_tier_when_needed() -> None:
     demo = cluster(pod("d/x", owner="t1", tier="front"), pod("d/y"), settings=pod_label())
     assert group_names(demo) == {"d/x": "d, tenant t1, tier front", "d/y": "d, no tenant, tier default"}
     plain = cluster(pod("a/x"), pod("b/y"), settings=Settings())
     assert group_names(plain) == {"a/x": "a", "b/y": "b"}
 
 
-def test_no_pods_are_said_in_words() -> None:
+def test_without_pods_a_sentence_says_so() -> None:
     assert drawn(Matrix.of([], ["80/tcp"], [])) == "There is no pod that could connect.\n"

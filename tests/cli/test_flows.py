@@ -49,12 +49,12 @@ def test_json_has_the_same_flows_as_the_text(folder: Path, capsys: pytest.Captur
     assert (allowed["table"], allowed["origin"]) == ("Ingress", "NetworkPolicy x/p ingress[0]")
 
 
-def test_an_unknown_node_is_refused_by_the_names_there_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_node_is_an_error_with_all_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flows", str(folder), "--node", "node7"]) == 2
     assert capsys.readouterr().err == "romana-ovs: Node node7: there is no such node; the nodes are: node1, node2\n"
 
 
-def test_nodes_may_be_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_nodes_can_be_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flows", str(folder), "--nodes", "4", "--node", "node4"]) == 0
     assert "# Node node3" in capsys.readouterr().out.splitlines()
 

@@ -57,7 +57,7 @@ def test_nothing_is_wider_than_a_terminal(tmp_path: Path, capsys: pytest.Capture
     assert "192.168.0.9" in text and "x" * 80 in text
 
 
-def test_json_has_everything_the_help_of_the_module_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_documented_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign = pod("f", "t1") | {"status": {"phase": "Running", "podIP": "192.168.0.9"}}
     folder = manifest(tmp_path / "dir", *(pod(f"p{number}", "t1") for number in range(5)), foreign, settings=SMALL)
     assert json.loads(shown(capsys, str(folder), "--nodes", "1", "--json")) == {
@@ -91,16 +91,14 @@ def test_a_plan_that_is_full_is_a_problem_and_exit_code_1(tmp_path: Path, capsys
     assert "15 * 2**2 = 60" in problem["problem"] and problem["problem"] in found.err
 
 
-def test_a_plan_that_cannot_be_is_refused_with_the_arithmetic(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_impossible_plan_is_an_error_with_the_sum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = manifest(tmp_path / "dir", pod("a"), settings="host_bits = 7")
     assert main(["ipam", str(folder)]) == 2
     words = "leaves 32 - 8 = 24 bits, but segment_bits 12 + host_bits 7 + endpoint_bits 6 = 25"
     assert words in capsys.readouterr().err
 
 
-def test_a_state_file_is_made_once_and_keeps_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_file_is_created_once_and_keeps_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     folder = manifest(tmp_path / "dir", pod("a", "zz"))
     before = shown(capsys, str(folder), "--state", str(state))

@@ -122,7 +122,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "romana_ovs", *words]
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_closed_pipe_gives_no_traceback() -> None:
     process = subprocess.Popen(
         command("convert", str(DEMO / "policy" / "third-party-resource.yaml"), "--json"),
         stdout=subprocess.PIPE,
@@ -143,13 +143,13 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         ("> /dev/full", 2, "romana-ovs: the output cannot be written: No space left on device\n"),
     ],
 )
-def test_outputs_that_are_closed_or_full(redirections: str, code: int, told: str) -> None:
+def test_closed_or_full_outputs(redirections: str, code: int, told: str) -> None:
     line = f"exec {shlex.join(command('check', str(DEMO)))} {redirections}"
     done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, told)
 
 
-def test_only_what_is_needed_is_imported_and_that_quickly() -> None:
+def test_imports_are_few_and_quick() -> None:
     heavy = ("ryu", "ovs", "eventlet", "rich")
     program = (
         "import sys; from romana_ovs.cli.main import main; code = main(sys.argv[1:]);"
@@ -166,7 +166,7 @@ def test_only_what_is_needed_is_imported_and_that_quickly() -> None:
 
 @pytest.mark.parametrize("words", [["matrix"], ["matrix", "--json"], ["flows", "--node", "node0000"]])
 @pytest.mark.parametrize(("pods", "seconds"), [(50, 1), (10_000, 20)])
-def test_what_a_user_waits_for(words: list[str], pods: int, seconds: float, tmp_path: Path) -> None:
+def test_startup_time(words: list[str], pods: int, seconds: float, tmp_path: Path) -> None:
     """The process as a whole, start-up included, in its own processor time: others use this machine too."""
     folder = crowd(tmp_path / "crowd", pods)
     with (tmp_path / "out").open("w") as out:
@@ -179,6 +179,6 @@ def test_what_a_user_waits_for(words: list[str], pods: int, seconds: float, tmp_
 
 
 @pytest.mark.parametrize("option", ["--kubeconfig", "--node"])
-def test_an_empty_name_is_not_taken_for_none(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_option_is_an_error(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["controller", option, ""]) == 2
     assert f"{option} is empty" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_without_ports_it_is_those_of_the_containers(folder: Path, capsys: pytes
     assert sorted(found["allowed"]) == ["5432/tcp", "80/tcp"]
 
 
-def test_it_is_drawn_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_a_drawing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "80/tcp" in lines and "5432/tcp" in lines
@@ -79,7 +79,7 @@ def test_it_is_drawn_for_people(folder: Path, capsys: pytest.CaptureFixture[str]
     assert lines[place + 3].split() == ["a/web", "●", "·"]
 
 
-def test_no_declared_port_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_declared_ports_a_sentence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "all.yaml").write_text(pod("a/web", "web"))
     assert main(["matrix", str(tmp_path)]) == 0
     assert "--ports" in capsys.readouterr().out

@@ -164,7 +164,7 @@ def test_json(
         ("a/web", "a/db", "http/tcp", "--port: 'http/tcp' is not a port"),
     ],
 )
-def test_what_cannot_be_used_is_named(
+def test_invalid_arguments_are_named(
     folder: Path, source: str, destination: str, port: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(folder, source, destination, port)) == 2

@@ -90,7 +90,7 @@ def cluster(name: str = "") -> ApiCluster:
     return ApiCluster(FakeApi(ApiSource(name)), Settings())  # type: ignore[arg-type]
 
 
-def test_it_has_the_cluster_and_its_pods_once_all_is_listed(told: Told) -> None:
+def test_the_cluster_is_complete_once_listed(told: Told) -> None:
     followed = cluster("config")
     with pytest.raises(SetupError, match="has not listed"):
         followed.read()
@@ -100,26 +100,26 @@ def test_it_has_the_cluster_and_its_pods_once_all_is_listed(told: Told) -> None:
     assert "kubectl --kubeconfig" in followed.edit_hint
 
 
-def test_what_is_not_listed_is_said_with_the_reason(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_list_is_an_error_with_the_reason(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_cluster, "LISTING_SECONDS", 0.01)
     del told.first[str(NAMESPACES)]
     with pytest.raises(SetupError, match="does not list its objects: namespaces are not told"):
         cluster().start()
 
 
-def test_a_server_that_cannot_be_asked_is_not_waited_for() -> None:
+def test_an_unreachable_server_is_an_error_at_once() -> None:
     api = FakeApi(ApiSource("config"), UnreachableError("https://127.0.0.1:1: Connection refused"))
     with pytest.raises(SetupError, match=r"cannot be reached: https://127.0.0.1:1: Connection refused"):
         ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
 
 
-def test_a_cluster_without_our_definitions_is_told_what_it_lacks() -> None:
+def test_a_cluster_without_crds_is_an_error() -> None:
     with pytest.raises(SetupError, match="kubectl apply -f etc/kubernetes"):
         api = FakeApi(ApiSource("config"), MissingError("GET /apis/romana.io/v1/allocations: 404", status=404))
         ApiCluster(api, Settings()).start()  # type: ignore[arg-type]
 
 
-def test_changes_are_told_with_pods_as_the_server_has_them(told: Told) -> None:
+def test_handlers_get_pods_as_the_server_has_them(told: Told) -> None:
     followed, changes = cluster(), 0
     pods: list[Mapping[PodKey, Mapping[str, Any]]] = []
 
@@ -139,7 +139,7 @@ def test_changes_are_told_with_pods_as_the_server_has_them(told: Told) -> None:
     assert list(pods[-1]) == [A] and list(followed.read().cluster.pods) == [A]
 
 
-def test_a_pod_that_comes_while_the_first_are_being_told_is_told_after_them(told: Told) -> None:
+def test_a_pod_added_during_the_first_call_comes_after_it(told: Told) -> None:
     followed, pods = cluster(), []
     followed.start()
     coming = threading.Thread(target=lambda: told.say(PODS, pod("b")))
@@ -155,7 +155,7 @@ def test_a_pod_that_comes_while_the_first_are_being_told_is_told_after_them(told
     assert pods == [[A], [A, "shop/b"]]
 
 
-def test_waiting_for_the_cluster_to_be_something(told: Told) -> None:
+def test_waiting_for_a_condition_of_the_cluster(told: Told) -> None:
     followed = cluster()
     followed.start()
     assert list(followed.await_cluster(lambda found: A in found.pods).pods) == [A]

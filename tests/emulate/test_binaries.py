@@ -74,7 +74,7 @@ def test_two_builds_at_once_are_one(calls: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_build_that_is_ended_leaves_nothing_half(calls: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_killed_build_leaves_nothing(calls: Path, tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "romana_ovs_emulate.binaries"]
     process = subprocess.Popen(
         command, env={**os.environ, "GO_HANGS": "1"}, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -92,14 +92,14 @@ def test_a_build_that_is_ended_leaves_nothing_half(calls: Path, tmp_path: Path, 
     assert {path.name for path in cache.iterdir()} == {".lock", built.folder.name}
 
 
-def test_what_go_says_is_told(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_go_are_reported(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GO_FAILS", "1")
     with pytest.raises(SetupError, match="cannot be built with Go: k8s.io/some/package; go: no network"):
         binaries.find_or_build(lambda text: None)
     assert binaries.find() is None
 
 
-def test_without_go_a_sentence_says_what_to_do(
+def test_without_go_an_error_says_what_to_do(
     calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bin" / "go").unlink()

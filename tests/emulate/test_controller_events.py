@@ -29,7 +29,7 @@ def state(**changes: object) -> State:
     return found
 
 
-def test_a_state_is_settled_when_switches_and_ports_have_followed() -> None:
+def test_a_state_is_settled_with_all_switches_and_ports() -> None:
     assert state().settled(["node1"])
     assert state().nodes["node1"].flows["total"] == 12
     assert not state(generation=5).settled(["node1"])
@@ -51,6 +51,6 @@ def test_an_unknown_event_is_no_event() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"event": "state"}', '{"event": "programmed"}', "3", '{"a": 1}'])
-def test_what_cannot_be_read_is_named(line: str) -> None:
+def test_an_invalid_event_is_an_error(line: str) -> None:
     with pytest.raises(SetupError, match="controller sent an invalid event"):
         parse_event(line)

@@ -36,7 +36,7 @@ class World:
         self.folder = (Cluster(), matrix)
 
 
-def test_an_edit_is_told_by_its_difference() -> None:
+def test_an_edit_is_reported_with_its_difference() -> None:
     world = World()
     world.edits.on_event(Programmed(1, 5.0, {}))
     world.edits.start()
@@ -57,7 +57,7 @@ def test_an_edit_is_told_by_its_difference() -> None:
     assert world.refused == [("a.yaml: bad",)]
 
 
-def test_an_edit_with_new_pods_is_told_once_they_run() -> None:
+def test_an_edit_with_new_pods_is_reported_once_they_run() -> None:
     world = World()
     world.edits.start()
     world.ready = False
@@ -72,7 +72,7 @@ def test_an_edit_with_new_pods_is_told_once_they_run() -> None:
     assert [edit.lines()[0] for edit in world.told] == ["programmed in 57 ms (flow messages: node1 4, node2 4)"]
 
 
-def test_an_edit_that_the_controller_hears_of_first_is_told_too() -> None:
+def test_an_edit_known_to_the_controller_first_is_reported() -> None:
     world = World()
     world.edits.start()
     world.edits.on_event(Programmed(2, 7.0, {"node1": 3}))
@@ -94,7 +94,7 @@ def test_an_edit_that_the_controller_hears_of_first_is_told_too() -> None:
     assert len(world.told) == 2
 
 
-def test_one_that_others_hear_of_first_waits_for_the_controller() -> None:
+def test_an_edit_known_to_the_source_first_waits() -> None:
     world = World()
     world.edits.start()
     world.change(OPEN)

@@ -18,7 +18,7 @@ class PodsThatMayNotChange:
         raise AssertionError("the namespaces and bridges of these pods are gone")
 
 
-def test_a_closed_emulation_follows_nobody(tmp_path: Path) -> None:
+def test_a_closed_emulation_reconciles_nothing(tmp_path: Path) -> None:
     """The API server goes on telling of pods after the end: that of the kubelets is one more reason to."""
     emulation = Emulation(Plan(tmp_path, ("node1",), None, AddressPlan.of(Settings()), follows_api=True))
     emulation._pods = PodsThatMayNotChange()  # type: ignore[assignment]

@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
 
-def test_what_failed_is_due_again_after_a_while_or_otherwise() -> None:
+def test_a_failure_is_due_after_a_while_or_when_changed() -> None:
     clock = Clock()
     failures = Failures(clock)
     assert failures.due("a", 1) and failures.reasons == {}
@@ -36,7 +36,7 @@ def test_what_failed_is_due_again_after_a_while_or_otherwise() -> None:
     assert failures.due("a", 1) and failures.reasons == {}
 
 
-def test_that_ports_are_not_filtered_is_told_once() -> None:
+def test_unfiltered_ports_are_reported_once() -> None:
     said: list[str] = []
     emulation = Emulation(Plan(Path(), ("node1",), None, AddressPlan.of(Settings())), on_error=said.append)
     emulation._pods = SimpleNamespace(failed={}, unfiltered="")  # type: ignore[assignment]

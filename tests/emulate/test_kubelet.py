@@ -148,7 +148,7 @@ def pod(name: str, *, node: str = "n1", uid: str = "u", ends: bool = False, stat
     return {"metadata": metadata, "spec": {"nodeName": node, "containers": containers}, "status": dict(status)}
 
 
-def test_nodes_are_registered_ready_with_their_address_and_a_lease(rig: Rig) -> None:
+def test_nodes_are_registered_ready_with_address_and_lease(rig: Rig) -> None:
     rig.api.objects[LEASE] = {}
     rig.start("n1", "n2")
     first, second = (rig.api.objects[f"{NODES}/{name}"] for name in ("n1", "n2"))
@@ -173,13 +173,13 @@ def test_when_it_ends_nodes_and_leases_are_gone(rig: Rig) -> None:
     assert len(rig.api.asked) == asked
 
 
-def test_an_emulated_node_that_a_dead_run_left_is_taken_over(rig: Rig) -> None:
+def test_a_node_of_a_dead_run_is_taken_over(rig: Rig) -> None:
     rig.api.objects[f"{NODES}/n1"] = node_object("n1", "dead")
     rig.start()
     assert rig.api.objects[f"{NODES}/n1"]["metadata"]["labels"][EMULATED] == "ab12"
 
 
-def test_an_emulated_node_of_a_run_that_goes_on_is_left_alone(rig: Rig) -> None:
+def test_a_node_of_a_live_run_is_left_alone(rig: Rig) -> None:
     other = start_run()
     try:
         rig.api.objects[f"{NODES}/n1"] = node_object("n1", other.id)
@@ -190,7 +190,7 @@ def test_an_emulated_node_of_a_run_that_goes_on_is_left_alone(rig: Rig) -> None:
         other.close()
 
 
-def test_a_node_that_is_no_emulated_one_is_left_alone(rig: Rig) -> None:
+def test_a_real_node_is_left_alone(rig: Rig) -> None:
     real = {"metadata": {"name": "n2", "labels": {"a": "b"}}}
     rig.api.objects[f"{NODES}/n2"] = copy.deepcopy(real)
     with pytest.raises(SetupError, match="has a node n2 already, which is not an emulated one"):
@@ -205,20 +205,20 @@ def test_a_registration_that_fails_leaves_no_node(rig: Rig) -> None:
     assert rig.api.objects == {}
 
 
-def test_the_namespace_of_leases_may_come_a_moment_later(rig: Rig) -> None:
+def test_the_lease_namespace_may_be_created_later(rig: Rig) -> None:
     rig.api.faults["POST", LEASE] = MissingError("namespaces kube-node-lease not found", status=404)
     rig.start()
     assert f"{NODES}/n1" in rig.api.objects and rig.errors == []
 
 
-def test_nodes_say_again_and_again_that_they_live(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_send_heartbeats(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubelets, "HEARTBEAT_SECONDS", 0.01)
     rig.start()
     rig.api.until(lambda: rig.api.times("PATCH", f"{NODES}/n1/status") > 3)
     rig.api.until(lambda: rig.api.times("PATCH", f"{LEASE}/n1") > 3)
 
 
-def test_a_pod_is_announced_once_when_it_runs(rig: Rig) -> None:
+def test_a_running_pod_is_reported_once(rig: Rig) -> None:
     rig.start()
     rig.take(pod("a"), pod("elsewhere", node="real"))
     rig.run("a", "elsewhere")
@@ -239,7 +239,7 @@ def test_a_pod_is_announced_once_when_it_runs(rig: Rig) -> None:
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") == 2)
 
 
-def test_a_pod_that_the_server_calls_running_is_not_announced(rig: Rig) -> None:
+def test_a_pod_with_status_running_is_not_reported(rig: Rig) -> None:
     rig.start()
     rig.take(pod("a", status={"phase": "Running", "podIP": "10.0.0.1"}), pod("b", uid="v"))
     rig.run("a", "b")
@@ -247,7 +247,7 @@ def test_a_pod_that_the_server_calls_running_is_not_announced(rig: Rig) -> None:
     assert rig.api.times("PATCH", f"{PODS}/a/status") == 0
 
 
-def test_another_pod_of_the_same_name_is_not_taken_for_it(rig: Rig) -> None:
+def test_another_pod_of_the_same_name_is_distinguished(rig: Rig) -> None:
     rig.start()
     rig.api.objects[f"{PODS}/a"] = pod("a", uid="another")
     rig.take(pod("a", uid="old"))
@@ -260,7 +260,7 @@ def test_another_pod_of_the_same_name_is_not_taken_for_it(rig: Rig) -> None:
     assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.1" and rig.errors == []
 
 
-def test_a_new_pod_is_not_said_to_run_at_the_address_of_the_old_one_of_its_name(rig: Rig) -> None:
+def test_a_new_pod_is_not_reported_with_its_predecessors_address(rig: Rig) -> None:
     """The controller hears of pods by a watch of its own, which may be later than ours."""
     rig.start()
     rig.take(pod("a", uid="new"), pod("b", uid="v"))
@@ -274,7 +274,7 @@ def test_a_new_pod_is_not_said_to_run_at_the_address_of_the_old_one_of_its_name(
     assert (rig.api.times("PATCH", f"{PODS}/a/status"), rig.api.times("PATCH", f"{PODS}/c/status")) == (1, 0)
 
 
-def test_only_the_pod_of_its_uid_is_to_end(rig: Rig) -> None:
+def test_only_the_pod_of_the_uid_is_terminating(rig: Rig) -> None:
     rig.take(pod("a", uid="old", ends=True))
     assert (
         rig.kubelet.is_terminating(A)
@@ -283,7 +283,7 @@ def test_only_the_pod_of_its_uid_is_to_end(rig: Rig) -> None:
     )
 
 
-def test_a_pod_that_cannot_be_started_is_not_ready_and_why(rig: Rig) -> None:
+def test_a_pod_that_fails_to_start_is_not_ready_with_a_reason(rig: Rig) -> None:
     rig.start()
     rig.take(pod("a"), pod("b", uid="v"))
     for _ in range(2):
@@ -305,7 +305,7 @@ def test_a_pod_that_cannot_be_started_is_not_ready_and_why(rig: Rig) -> None:
     assert rig.api.times("PATCH", f"{PODS}/a/status") == 2
 
 
-def test_a_pod_that_is_to_end_is_buried_when_it_does_not_run_any_more(rig: Rig) -> None:
+def test_a_terminating_pod_is_deleted_once_it_has_ended(rig: Rig) -> None:
     rig.start()
     rig.take(pod("a"), pod("b", uid="v"))
     rig.run("a")
@@ -324,7 +324,7 @@ def test_a_pod_that_is_to_end_is_buried_when_it_does_not_run_any_more(rig: Rig) 
     assert f"{PODS}/a" not in rig.api.objects and not rig.kubelet.is_terminating(PodKey("shop/unknown"))
 
 
-def test_what_is_not_taken_is_complained_of_once_and_tried_again(rig: Rig) -> None:
+def test_a_refused_report_is_one_error_and_retried(rig: Rig) -> None:
     rig.start()
     rig.api.faults["PATCH", f"{PODS}/a"] = FaultyError("it broke", status=500)
     rig.take(pod("a"))
@@ -340,7 +340,7 @@ def test_what_is_not_taken_is_complained_of_once_and_tried_again(rig: Rig) -> No
     rig.api.until(lambda: len(rig.errors) == 2)
 
 
-def test_the_end_does_not_wait_for_what_fails(rig: Rig) -> None:
+def test_close_does_not_wait_for_retries(rig: Rig) -> None:
     rig.start()
     rig.api.faults["PATCH", PODS] = rig.api.faults["DELETE", NODES] = FaultyError("it broke", status=500)
     rig.take(pod("a"))

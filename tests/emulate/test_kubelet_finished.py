@@ -41,7 +41,7 @@ def _pod(name: str, phase: str) -> dict[str, Any]:
     }
 
 
-def test_a_pod_that_has_finished_is_not_said_to_run() -> None:
+def test_a_finished_pod_is_not_reported_running() -> None:
     """Until the controller takes note of its end its namespace is still there."""
     api = Listener()
     kubelet = Kubelet(api, addresses={}, on_error=lambda text: None, on_terminating=lambda: None)  # type: ignore[arg-type]

@@ -82,12 +82,12 @@ def talk(text: str) -> tuple[str, list[tuple[str, ...]]]:
     return out.getvalue(), shown
 
 
-def test_curl_says_who_answered_or_why_nobody_did() -> None:
+def test_curl_prints_the_name_or_the_reason() -> None:
     said, _ = talk("x/a curl b\na curl y/b:81\nb curl 10.0.0.3\nexit\n")
     assert said.splitlines() == ["y/b", "curl: y/b:81 (10.0.0.2): no answer after 1.5 s", "y/b"]
 
 
-def test_lists_name_pods_nodes_and_the_way_to_their_flows() -> None:
+def test_lists_have_pods_nodes_and_flow_commands() -> None:
     said, _ = talk("pods\nnodes\n")
     assert "x/a  node1  10.0.0.1" in said
     assert "rmn-x/a" in said
@@ -104,7 +104,7 @@ def test_a_matrix_of_given_ports() -> None:
     assert talk("matrix 80/tcp, 81/udp\nmatrix\n\n\nexit\nmatrix")[1] == [("80/tcp", "81/udp"), ()]
 
 
-def test_mistakes_end_one_line_only() -> None:
+def test_an_error_ends_one_line_only() -> None:
     said, shown = talk("z curl b\na\na curl b:http\n'\nflows node9\nmatrix\n")
     assert [line.split(" ")[0] for line in said.strip().splitlines()] == ["z", "a", "http", "the", "there"]
     assert shown == [()]

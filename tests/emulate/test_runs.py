@@ -59,15 +59,13 @@ def test_a_recorded_process_ends_with_its_run(tmp_path: Path, sleeper: subproces
     assert sleeper.wait(5) == -15
 
 
-def test_a_process_that_took_over_a_recorded_number_is_left_alone(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes]
-) -> None:
+def test_a_process_with_a_reused_pid_is_left_alone(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     dead_run(tmp_path, processes=f"{sleeper.pid} 12345\n")
     assert [(one.run, one.processes) for one in runs.clean(tmp_path)] == [("dead", 0)]
     assert sleeper.poll() is None
 
 
-def test_numbers_of_an_earlier_boot_are_left_alone(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+def test_pids_of_an_earlier_boot_are_ignored(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     started = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[19]
     dead_run(tmp_path, processes=f"{sleeper.pid} {started}\n", boot="another")
     assert runs.clean(tmp_path)[0].processes == 0
@@ -75,7 +73,7 @@ def test_numbers_of_an_earlier_boot_are_left_alone(tmp_path: Path, sleeper: subp
 
 
 @pytest.mark.parametrize("torn", ["", "\n", "earlier"])
-def test_a_torn_record_harms_nobody(tmp_path: Path, torn: str) -> None:
+def test_a_torn_record_is_ignored(tmp_path: Path, torn: str) -> None:
     run = dead_run(tmp_path, processes=f"{os.getpid()} \n7 8 9\nx y\n")
     (run / "boot").write_text(torn or runs.BOOT_ID.read_text().strip())
     assert [one.processes for one in runs.clean(tmp_path)] == [0]

@@ -149,9 +149,7 @@ STORMS = {
 
 
 @pytest.mark.parametrize("storm", STORMS)
-def test_a_deny_all_is_in_force_soon_whatever_another_namespace_does(
-    running: tuple[Ovs, Controller], storm: str
-) -> None:
+def test_a_deny_all_is_not_delayed_by_another_namespace(running: tuple[Ovs, Controller], storm: str) -> None:
     ovs, controller = running
     begin, pause = STORMS[storm]
     taken = []

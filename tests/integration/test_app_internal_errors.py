@@ -40,7 +40,7 @@ sys.exit(main(["controller", *sys.argv[1:]]))
 
 @pytest.mark.root
 @needs_ovs
-def test_what_failed_is_done_again_without_anybody_changing_anything() -> None:
+def test_failed_work_is_retried_without_a_change() -> None:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
         controller.write("nodes.yaml", TWO_NODES)
         controller.write("pods.yaml", placed_pod("x") + placed_pod("y"))

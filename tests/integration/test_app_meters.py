@@ -81,7 +81,7 @@ def test_meters_come_and_go_with_ports_and_each_pod_has_its_own(one: tuple[Ovs, 
     assert _metered(ovs) == {2, 3}
 
 
-def test_a_restart_sends_nothing_and_what_the_switch_lost_comes_back(one: tuple[Ovs, Controller]) -> None:
+def test_a_restart_sends_only_what_the_switch_lost(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
 
     def restart() -> None:

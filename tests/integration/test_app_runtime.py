@@ -28,7 +28,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
         ("lambda: (_ for _ in ()).throw(runtime.RomanaError('no inotify'))", "no inotify"),
     ],
 )
-def test_a_job_that_nothing_works_without_takes_the_process_with_it(job: str, said: str) -> None:
+def test_the_process_ends_with_an_essential_green_thread(job: str, said: str) -> None:
     done = _python(f"from romana_ovs import runtime; runtime.spawn({job}); runtime.hub.sleep(5)")
     assert done.returncode == 1
     assert said in done.stderr
@@ -69,7 +69,7 @@ print(len(gaps), max(gaps))
 
 
 @pytest.mark.alone
-def test_a_computation_of_seconds_aside_keeps_no_green_thread_waiting() -> None:
+def test_a_long_computation_blocks_no_green_thread() -> None:
     """docs/hazards.md D10: echoes are answered by green threads, which do not wait for who computes."""
     done = _python(BUSY)
     assert done.returncode == 0, done.stderr

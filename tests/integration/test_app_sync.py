@@ -165,7 +165,7 @@ def test_foreign_flows_survive_and_are_not_overwritten(one: tuple[Ovs, Controlle
     assert any("not ours" in problem for problem in state["problems"])
 
 
-def test_a_flow_that_the_switch_refuses_is_told_and_never_called_programmed(one: tuple[Ovs, Controller]) -> None:
+def test_a_refused_flow_is_reported_and_never_programmed(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     flows_before = ovs.flows("br-int")
     ovs.vsctl(
@@ -251,7 +251,7 @@ def test_a_reused_port_number_serves_its_new_pod_alone(one: tuple[Ovs, Controlle
     assert "in_port=2" not in ofports(ovs)
 
 
-def test_two_ports_that_claim_one_pod_are_told_and_one_stays_closed(one: tuple[Ovs, Controller]) -> None:
+def test_of_two_ports_with_one_pod_one_stays_closed(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     controller.after_change(lambda: ovs.port("br-int", "px2", iface_id="a/x", ofport=7))
     ports = ofports(ovs)
@@ -261,7 +261,7 @@ def test_two_ports_that_claim_one_pod_are_told_and_one_stays_closed(one: tuple[O
     assert controller.log.count("both claim pod a/x") == 1
 
 
-def test_ports_that_nobody_owns_stay_closed_and_the_log_says_so_once(one: tuple[Ovs, Controller]) -> None:
+def test_unclaimed_ports_stay_closed_and_are_logged_once(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     ovs.port("br-int", "stray", ofport=11)
     ovs.port("br-int", "ghost", iface_id="a/ghost", ofport=12)
@@ -326,7 +326,7 @@ def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Cont
     assert ovs.appctl("dpctl/dump-conntrack", f"zone={zone + 1}").count("udp") == 3
 
 
-def test_connections_of_a_shared_tenants_pod_are_forgotten_in_every_zone(one: tuple[Ovs, Controller]) -> None:
+def test_a_shared_tenants_connections_are_flushed_in_every_zone(one: tuple[Ovs, Controller]) -> None:
     """They may be in any tenant's."""
     ovs, controller = one
     controller.after_change(lambda: controller.write("shared.yaml", placed_pod("d", namespace="kube-system")))
@@ -353,7 +353,7 @@ def udp(source: str, target: str) -> str:
     return f"0a58000000020a580000000108004500001c000000004011{checksum:04x}{ends.hex()}0064006500080000"
 
 
-def test_a_bundle_is_all_or_nothing_when_the_controller_dies_midway(one: tuple[Ovs, Controller]) -> None:
+def test_a_bundle_is_atomic_when_the_controller_dies(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     controller.stop(signal.SIGKILL)
     before = ovs.flows("br-int")
@@ -429,7 +429,7 @@ def test_nothing_is_deleted_before_the_manifests_are_there(one: tuple[Ovs, Contr
     assert ovs.flows("br-int") == before
 
 
-def test_a_database_that_does_not_answer_holds_nothing_up_for_ever(one: tuple[Ovs, Controller]) -> None:
+def test_a_hung_database_does_not_block_for_ever(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     controller.stop()
     controller.remotes = (ovs.remote, f"unix:{controller.folder}/nobody.sock")
@@ -440,7 +440,7 @@ def test_a_database_that_does_not_answer_holds_nothing_up_for_ever(one: tuple[Ov
     controller.after_change(lambda: controller.write("policy.yaml", PORT_80_POLICY.replace("80", "85")))
 
 
-def test_a_switch_that_hangs_is_given_up_and_has_everything_once_it_goes_on(one: tuple[Ovs, Controller]) -> None:
+def test_a_hung_switch_catches_up_once_it_continues(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     pid = int((ovs.folder / "ovs-vswitchd.pid").read_text())
     os.kill(pid, signal.SIGSTOP)

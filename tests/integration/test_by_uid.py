@@ -62,7 +62,7 @@ def serves(ovs: Ovs, ofport: int, address: str) -> bool:
     return any(f"in_port={ofport}," in flow and f"nw_src={address} " in flow for flow in ovs.flows("br-int"))
 
 
-def test_with_the_watch_late_a_new_pod_of_an_old_name_gets_nothing_of_the_old_ones(
+def test_a_late_watch_gives_a_new_pod_nothing_of_the_old(
     one: tuple[Ovs, Controller],
 ) -> None:
     ovs, controller = one
@@ -134,7 +134,7 @@ def test_a_restarted_controller_knows_whose_addresses_they_are(one: tuple[Ovs, C
     assert not any(before["a/x"][1] in flow for flow in ovs.flows("br-int"))
 
 
-def test_what_an_address_was_connected_with_is_forgotten_when_another_pod_has_it_on_the_same_port() -> None:
+def test_connections_of_a_reused_address_and_port_are_flushed() -> None:
     """Attached by hand, without a UID, and with an address of its own: nothing changes for the switch's tables."""
     brought = "status: {phase: Running, podIP: 192.168.7.7}\n"
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:

@@ -53,7 +53,7 @@ def net(switch: DummySwitch) -> Net:
     return Net(switch)
 
 
-def test_original_of_a_new_connection_is_decided_and_committed_with_its_source(net: Net) -> None:
+def test_a_new_connection_is_decided_and_committed(net: Net) -> None:
     assert net.tcp("R", "B", (40000, 80), SYN) == "B"
     (entry,) = net.entries()
     assert f"mark={IDENTITY['R']}" in entry
@@ -97,7 +97,7 @@ def asked(net: Net) -> bool:
     return net.asked
 
 
-def test_a_reply_to_nothing_is_dropped_and_a_segment_asked_about_for_survivors(net: Net) -> None:
+def test_unknown_replies_drop_and_midstream_tcp_is_revalidated(net: Net) -> None:
     reply: dict[str, Any] = {"seq": 5000, "ack": 1001}
     assert net.tcp("R", "A", (80, 40000), ACK, mark=REPLY, **reply) == ""
     assert net.udp("R", "A", (53, 40000), mark=REPLY) == ""
@@ -111,7 +111,7 @@ def test_a_reply_to_nothing_is_dropped_and_a_segment_asked_about_for_survivors(n
     assert not asked(net), "a datagram waits for its client"
 
 
-def test_a_question_is_judged_and_answered_with_the_segment_as_it_was(net: Net) -> None:
+def test_a_revalidated_segment_returns_unchanged(net: Net) -> None:
     """R's node holds a segment of B's that is no reply there: as from R to B, it asks."""
 
     def answer(ports: tuple[int, int]) -> bytes | None:
@@ -137,7 +137,7 @@ def test_a_question_is_judged_and_answered_with_the_segment_as_it_was(net: Net) 
 
 
 @pytest.mark.parametrize("client", ["A", "O"])
-def test_what_was_lost_goes_on_here_and_outside_in_the_direction_that_policy_admits(net: Net, client: str) -> None:
+def test_lost_connections_continue_as_policies_allow(net: Net, client: str) -> None:
     ports, back = (40000, 80), (80, 40000)
     segment: dict[str, Any] = {"data": b"x"}
     assert net.tcp(client, "B", ports, ACK | PSH, seq=1001, ack=5002, **segment) == "", "no survivors, no loss"
@@ -179,13 +179,13 @@ def test_a_reply_tracked_as_original_is_decided_as_original(net: Net) -> None:
     assert net.tcp("R", "B", (40000, 80), ACK, mark=REPLY, seq=1001, ack=5001) == ""
 
 
-def test_an_original_against_a_tracked_connection_without_syn_is_dropped(net: Net) -> None:
+def test_a_reversed_segment_without_syn_is_dropped(net: Net) -> None:
     assert net.tcp("A", "R", (40000, 80), SYN) == "R"
     assert net.tcp("R", "A", (80, 40000), SYN | ACK, mark=REPLY, seq=5000, ack=1001) == "A"
     assert net.tcp("R", "A", (80, 40000), ACK, mark=ORIGINAL, seq=5001, ack=1001) == ""
 
 
-def test_an_original_datagram_against_a_tracked_one_is_decided_and_turns_the_entry(net: Net) -> None:
+def test_a_reversed_datagram_is_decided_and_reverses_the_entry(net: Net) -> None:
     assert net.udp("A", "R", (53, 53)) == "R"
     assert net.udp("R", "A", (53, 53), mark=ORIGINAL) == "", "A admits nobody"
     net.switch.load(tables(a_admits=(admits("R"),)))
@@ -194,7 +194,7 @@ def test_an_original_datagram_against_a_tracked_one_is_decided_and_turns_the_ent
     assert f"orig=(src={ADDRESS['R']}" in entry and f"mark={IDENTITY['R']}" in entry
 
 
-def test_two_pods_that_probe_each_other_with_fixed_ports_get_nothing(net: Net) -> None:
+def test_two_pods_with_fixed_ports_gain_nothing_from_probes(net: Net) -> None:
     net.switch.load(tables(b_admits=()))
     for _ in range(3):
         assert net.udp("R", "B", (53, 53)) == ""
@@ -211,7 +211,7 @@ def test_orphans(net: Net) -> None:
     assert net.tcp("R", "A", (80, 40001), SYN | ACK, mark=MIDSTREAM, seq=5000, ack=1001) == "", "tracked as reply"
 
 
-def test_a_local_segment_of_no_connection_leaves_as_orphan_and_is_not_remembered(net: Net) -> None:
+def test_a_local_midstream_segment_leaves_uncommitted(net: Net) -> None:
     packet = frames.tcp(ADDRESS["A"], ADDRESS["R"], (40000, 80), ACK, eth_src=PLAN.mac(ADDRESS["A"]))
     (frame,) = net.switch.send("pa", packet)["trunk"]
     assert frame[6] == 0x0A and frame[7] & 3 == MIDSTREAM
@@ -262,7 +262,7 @@ def test_replies_are_accepted_from_the_opposite_side_only(net: Net) -> None:
     assert net.udp("O", "A", (53, 40000)) == "A"
 
 
-def test_related_errors_pass_in_both_directions_while_the_connection_is_accepted(net: Net) -> None:
+def test_related_errors_pass_while_the_connection_is_allowed(net: Net) -> None:
     opening = frames.udp(ADDRESS["A"], ADDRESS["O"], (40000, 53), eth_src=PLAN.mac(ADDRESS["A"]))
     assert net.deliver("A", opening) == "O"
     error = frames.icmp_error(IPv4Address("192.0.2.1"), opening, eth_src=GATEWAY_MAC)
@@ -277,7 +277,7 @@ def test_related_errors_pass_in_both_directions_while_the_connection_is_accepted
     assert net.deliver("B", refused) == "R"
 
 
-def test_an_error_counts_only_in_the_direction_in_which_the_other_node_takes_it(net: Net) -> None:
+def test_an_error_is_valid_in_one_direction_only(net: Net) -> None:
     """A colluding pair: R's node refused what A sent, and R sends errors about it, which its node takes for its own."""
     sent = frames.udp(ADDRESS["A"], ADDRESS["R"], (7100, 7200), eth_src=PLAN.mac(ADDRESS["A"]))
     assert net.deliver("A", sent) == "R"
@@ -297,7 +297,7 @@ def test_an_error_is_judged_by_the_port_of_its_connection(net: Net) -> None:
     assert net.deliver("B", refused) == "R"
 
 
-def test_a_pod_cannot_report_errors_of_connections_that_are_not_its_own(net: Net) -> None:
+def test_a_pod_cannot_send_errors_of_others_connections(net: Net) -> None:
     net.switch.load(tables(b_admits=(admits("R"),)))
     request = frames.udp(ADDRESS["R"], ADDRESS["B"], (40000, 53), eth_src=wire_mac("R", ORIGINAL))
     assert net.deliver("R", request) == "B"
@@ -388,7 +388,7 @@ def test_transit_and_strange_marks(net: Net) -> None:
     assert far.switch.send("pa", tagged) == {}
 
 
-def test_settled_connections_take_the_short_way_and_relabelled_clients_do_not(net: Net) -> None:
+def test_current_connections_bypass_policies_unless_relabelled(net: Net) -> None:
     net.handshake("A", "B", (40000, 80))
     former = IDENTITY["A"]
     try:

@@ -93,7 +93,7 @@ def test_a_restarted_controller_sends_nothing_and_loses_nothing(cluster: LiveClu
         traffic.unharmed()
 
 
-def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluster: LiveCluster) -> None:
+def test_without_a_controller_packets_flow_and_edits_wait(cluster: LiveCluster) -> None:
     cluster.edit(
         lambda: cluster.write("more", placed_pod("leaving", "node2") + ingress_policy("open", "app: near", "{}"))
     )
@@ -123,9 +123,7 @@ def test_without_a_controller_packets_go_on_and_edits_wait_for_its_return(cluste
 
 
 @pytest.mark.parametrize("dead", ["node1", "node2"])
-def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(
-    cluster: LiveCluster, dead: str
-) -> None:
+def test_a_killed_switch_stays_closed_until_its_flows_return(cluster: LiveCluster, dead: str) -> None:
     """On node1 are the clients, on node2 the servers."""
     alive = {"node1": "node2", "node2": "node1"}[dead]
     before, elsewhere, begun = cluster.meaning(dead), cluster.flows(alive), time.monotonic()
@@ -152,7 +150,7 @@ def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(
         assert "NORMAL" not in cluster.hidden_flows(dead)
 
 
-def test_a_bridge_whose_controller_is_away_forwards_nothing_from_its_first_moment(cluster: LiveCluster) -> None:
+def test_a_new_bridge_without_controller_forwards_nothing(cluster: LiveCluster) -> None:
     words = bridge_commands("node1", "unix:x")
     assert words.count("add-br") == 1
     assert "fail_mode=secure" in words
@@ -199,7 +197,7 @@ def test_a_policy_that_makes_classes_finer_interrupts_nothing(cluster: LiveClust
 
 
 @pytest.mark.alone  # It compares when changes of two switches are seen, to the millisecond.
-def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_rules_ask(cluster: LiveCluster) -> None:
+def test_class_ids_are_introduced_adopted_and_active_in_order(cluster: LiveCluster) -> None:
     cluster.edit(lambda: cluster.write("naming", ingress_policy("naming", "app: far", NOT_NEAR)))
     old = {
         found
@@ -230,11 +228,11 @@ def test_new_numbers_are_known_everywhere_before_pods_wear_them_and_worn_before_
 
 
 @pytest.mark.alone
-def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: LiveCluster) -> None:
+def test_only_the_removed_policy_cuts_connections(cluster: LiveCluster) -> None:
     cuts_both_ways(cluster)
 
 
-def test_ports_come_leave_and_change_their_number_under_their_pods(cluster: LiveCluster) -> None:
+def test_ports_are_added_removed_and_renumbered(cluster: LiveCluster) -> None:
     far, node = cluster.pod("a/far"), cluster.node("node2")
     tasks = (("udp", "a/far", 80), ("connect", "a/far", 80))
     with flowing(cluster, "a/client", *tasks, ("udp", "a/near", 80)) as traffic:

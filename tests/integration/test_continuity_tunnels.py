@@ -32,7 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
 
 
 @pytest.mark.alone
-def test_a_removed_policy_cuts_what_is_open_and_an_unrelated_edit_cuts_nothing(cluster: LiveCluster) -> None:
+def test_only_the_removed_policy_cuts_connections(cluster: LiveCluster) -> None:
     cuts_both_ways(cluster)
 
 
@@ -53,7 +53,7 @@ def test_pods_that_come_and_go_cost_tunnels_no_packet(cluster: LiveCluster) -> N
     cluster.edit(lambda: cluster.remove("more"))
 
 
-def test_a_killed_switch_gets_its_flows_back_and_lets_nothing_through_meanwhile(cluster: LiveCluster) -> None:
+def test_a_killed_switch_stays_closed_until_its_flows_return(cluster: LiveCluster) -> None:
     before = cluster.meaning("node2")
     tasks = (("udp", "a/near", 80), ("stream", "a/far", 81), ("connect", "a/far", 80))
     with (

@@ -63,7 +63,7 @@ GUESTS = {
 }
 
 
-def test_pods_of_one_node_cost_the_others_nothing_whatever_their_labels(cluster: LiveCluster) -> None:
+def test_pods_of_one_node_add_no_flows_to_others(cluster: LiveCluster) -> None:
     # Whatever class and tier the guest may bring is known by a pod that was there once.
     for tier in ("front", "back", "default"):
         cluster.edit(partial(cluster.write, "guest", placed_pod("guest", "node1", tier=tier)))
@@ -118,7 +118,7 @@ TRUSTED = "{from: [{namespaceSelector: {matchLabels: {trusted: 'yes'}}}], ports:
 TRUST = ingress_policy("trust", "app: dns", TRUSTED, namespace="kube-system")
 
 
-def test_a_relabelled_pod_and_a_relabelled_namespace_are_judged_anew_at_once(cluster: LiveCluster) -> None:
+def test_relabelled_pods_and_namespaces_get_new_verdicts_at_once(cluster: LiveCluster) -> None:
     cluster.edit(lambda: cluster.write("trust", TRUST))
     cluster.edit(lambda: cluster.write("guest", placed_pod("guest", "node1", app="web")))
     place = cluster.pod("a/guest").place

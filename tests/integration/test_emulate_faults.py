@@ -92,7 +92,7 @@ class Gaps:
         return found
 
 
-def test_a_killed_switch_gets_every_flow_back_and_opens_nothing_meanwhile(session: Session) -> None:
+def test_a_killed_switch_gets_flows_back_and_opens_nothing(session: Session) -> None:
     emulation = session.emulation
     pods = emulation.pods
     node = emulation.nodes[pods[BACKEND].place.node]

@@ -246,7 +246,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("how", ["zygote", "clean"])
-def test_what_a_killed_run_leaves_is_removed_and_living_runs_are_not(run: runs.Run, how: str) -> None:
+def test_a_killed_run_is_removed_and_live_runs_are_not(run: runs.Run, how: str) -> None:
     mine = start_node(run, "node1", controller=run.folder / "controller.sock")
     registers = tempfile.mkdtemp(prefix="rmn-")
     child = subprocess.Popen([sys.executable, "-c", CHILD, how, registers], stdout=subprocess.PIPE, text=True)

@@ -53,7 +53,7 @@ def _entries(ovs: DummyOvs) -> int:
     return ovs.appctl("dpctl/dump-conntrack").count("zone=")
 
 
-def test_a_pod_opens_as_many_as_its_meter_says_and_others_are_not_its_concern(ovs: DummyOvs) -> None:
+def test_a_meter_limits_new_connections_of_its_pod_only(ovs: DummyOvs) -> None:
     first = range(1000, 1000 + 2 * BURST)
     assert _passing(ovs, "one", "far", first) == list(first)[:BURST]
     assert _entries(ovs) == BURST

@@ -92,7 +92,7 @@ NOWHERE = lab(client=1).ends("c", "s")
 
 
 @pytest.mark.parametrize("protocol", [17, 47])
-def test_a_datagram_to_a_relabelled_client_becomes_a_question_once(ovs: DummyOvs, protocol: int) -> None:
+def test_a_datagram_to_a_relabelled_client_is_revalidated_once(ovs: DummyOvs, protocol: int) -> None:
     pair, answer = opened(ovs, transport(protocol, NOWHERE, *((4000, 53) if protocol == 17 else (0, 0))))
     pair.change(number=2)
     ((port, question),) = pair.send(TRUNK_PORT, answer)
@@ -113,7 +113,7 @@ def test_fragments_to_a_relabelled_client_are_asked_about_too(ovs: DummyOvs) -> 
     assert [port for port, _ in pair.send(TRUNK_PORT, *answer.fragments(8))] == [1, 1]
 
 
-def test_refinement_delivers_and_asks_until_the_rules_tell_the_classes_apart(ovs: DummyOvs) -> None:
+def test_refined_classes_deliver_and_revalidate_until_active(ovs: DummyOvs) -> None:
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
     pair.change(number=2, previous_ids=(1,))
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1, TRUNK_PORT]
@@ -153,7 +153,7 @@ def test_an_echo_reply_is_dropped_until_the_next_request(ovs: DummyOvs) -> None:
     assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
 
 
-def test_a_question_about_a_refused_reply_is_answered_if_the_client_became_another(ovs: DummyOvs) -> None:
+def test_a_denied_reply_is_revalidated_for_a_new_client_identity(ovs: DummyOvs) -> None:
     for opening in (udp(NOWHERE, 4000, 53), tcp(NOWHERE, 4000, 80)):
         pair, answer = opened(ovs, opening)
         refused = replace(answer, eth_src=answer.eth_src | REVALIDATION << 32)
@@ -201,7 +201,7 @@ def test_the_servers_node_answers_a_question_about_a_segment(ovs: DummyOvs) -> N
     assert pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION)) == []
 
 
-def test_the_servers_node_decides_a_question_and_shows_it_to_nobody(ovs: DummyOvs) -> None:
+def test_the_servers_node_decides_revalidation_and_delivers_nothing(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     only = ServerGroup(5, (allow(replace(pair.lab.pods["c"], number=3)),), ())
     request = udp(pair.lab.ends("c", "s"), 4000, 53)
@@ -232,7 +232,7 @@ def test_the_servers_node_decides_a_question_and_shows_it_to_nobody(ovs: DummyOv
     assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REPLY), "allowed when this node hears of that"
 
 
-def test_only_the_servers_node_asks_about_what_it_refuses_and_never_about_fragments(ovs: DummyOvs) -> None:
+def test_only_the_servers_node_revalidates_and_never_fragments(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     request = tcp(pair.lab.ends("c", "s"), 4000, 80)
     pair.send(TRUNK_PORT, wired(pair, "c", request, ORIGINAL))

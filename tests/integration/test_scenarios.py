@@ -29,7 +29,7 @@ def test_measured_is_expected(live: EditableCluster, scenario: str) -> None:
     checks.check_measured(live, scenario)
 
 
-def test_a_controller_that_starts_anew_wants_what_the_live_one_arrived_at(live: EditableCluster) -> None:
+def test_a_new_controller_computes_the_same_flows(live: EditableCluster) -> None:
     checks.check_restart(live)
 
 

@@ -149,7 +149,7 @@ def after(push: Push, count: int = 5) -> list[int]:
 
 
 @pytest.mark.parametrize("size", [8, 6000], ids=["datagrams", "fragments"])
-def test_what_the_new_labels_allow_goes_on_and_what_they_do_not_stops(cluster: LiveCluster, size: int) -> None:
+def test_new_labels_keep_or_cut_each_connection(cluster: LiveCluster, size: int) -> None:
     with pushing(cluster, "server") as kept, pushing(cluster, "other") as cut:
         for push in (kept, cut):
             push.size = size
@@ -165,7 +165,7 @@ def test_what_the_new_labels_allow_goes_on_and_what_they_do_not_stops(cluster: L
     relabel(cluster, "a")
 
 
-def test_what_both_labels_allow_is_interrupted_once_at_most_while_it_flows(cluster: LiveCluster) -> None:
+def test_a_flow_allowed_by_both_labels_is_interrupted_once(cluster: LiveCluster) -> None:
     with pushing(cluster, "server") as push:
         with steadily(push):
             for role in ("b", "a", "b", "a"):
@@ -178,7 +178,7 @@ def test_what_both_labels_allow_is_interrupted_once_at_most_while_it_flows(clust
         assert len(push.received) == len(set(push.received))
 
 
-def test_tcp_is_cut_by_the_first_acknowledgement_and_goes_on_where_it_may(cluster: LiveCluster) -> None:
+def test_the_first_ack_cuts_or_keeps_tcp(cluster: LiveCluster) -> None:
     client = cluster.pod("a/client").agent
     ends = {name: cluster.pod(f"a/{name}").place.address for name in ("server", "other")}
     try:
@@ -228,7 +228,7 @@ def split(cluster: LiveCluster, key: str, operator: str) -> None:
     assert sent["node1"] > 0, "the client has another number"
 
 
-def test_finer_classes_interrupt_no_push_that_the_new_rule_allows(cluster: LiveCluster) -> None:
+def test_finer_classes_interrupt_no_allowed_push(cluster: LiveCluster) -> None:
     with one_class(cluster) as push:
         with steadily(push):
             split(cluster, "mood", "In")
@@ -239,7 +239,7 @@ def test_finer_classes_interrupt_no_push_that_the_new_rule_allows(cluster: LiveC
         assert max(map(len, gaps), default=0) <= ROUND_TRIP
 
 
-def test_a_push_that_paused_while_classes_became_finer_loses_its_first_datagram(cluster: LiveCluster) -> None:
+def test_a_paused_push_loses_one_datagram_to_finer_classes(cluster: LiveCluster) -> None:
     with one_class(cluster) as push:
         split(cluster, "temper", "In")
         assert after(push) == [1, 2, 3, 4]

@@ -177,7 +177,7 @@ def test_deletes_are_exact_and_leave_what_is_not_ours(switch: tuple[Ovs, RawSwit
     assert raw.read() == foreign
 
 
-def test_unknown_content_under_our_cookie_is_kept_and_can_be_deleted(switch: tuple[Ovs, RawSwitch]) -> None:
+def test_unknown_flows_with_our_cookie_can_be_deleted(switch: tuple[Ovs, RawSwitch]) -> None:
     ovs, raw = switch
     ovs.ofctl("br0", "del-flows")
     lines = [

@@ -180,7 +180,7 @@ def _limits(ovs: Ovs) -> dict[int, tuple[int, int]]:
     return {int(z): (int(n), int(c)) for z, n, c in re.findall(r"zone=(\d+),limit=(\d+),count=(\d+)", shown)}
 
 
-def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> None:
+def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
     with Ovs() as ovs:
         ovs.bridge("br-int")
         news: list[int] = []
@@ -213,7 +213,7 @@ def test_the_tenant_that_fills_its_zone_is_named_and_others_open_theirs() -> Non
         assert _limits(ovs) == {ZONE: (10, 0), 0x2002: (5, 0)}
 
 
-def test_the_controller_limits_what_its_bridges_track_also_after_the_switch_died() -> None:
+def test_zone_limits_are_set_again_after_a_switch_crash() -> None:
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
         controller.write("nodes.yaml", TWO_NODES)
         controller.write("pods.yaml", placed_pod("x"))
@@ -240,7 +240,7 @@ def test_the_controller_limits_what_its_bridges_track_also_after_the_switch_died
         assert controller.log.count("can open connections again") == 1
 
 
-def test_thousands_of_zones_are_limited_and_read_in_one_question_each() -> None:
+def test_thousands_of_zones_need_one_command_each_way() -> None:
     """As many as a node with a pod of a shared tenant has at most, each tenant elsewhere having its own."""
     with Ovs() as ovs:
         ovs.bridge("br-int")
@@ -257,7 +257,7 @@ def test_thousands_of_zones_are_limited_and_read_in_one_question_each() -> None:
         assert dict(limits.full) == {"node1": ("t4095",)}
 
 
-def test_datapath_flows_of_a_name_server_are_as_many_for_many_clients_as_for_few() -> None:
+def test_a_name_servers_datapath_flows_do_not_grow_with_clients() -> None:
     """Its zones take one for each tenant on each node, and no more for more pods."""
     shared, segments, remote = 4, (8, 12), (2, 3)
     clients = [SimPod(f"c{segment}", 2, segment, segment=segment) for segment in segments]
@@ -303,7 +303,7 @@ answer, so that no queue of the switch's is ever full."""
 
 
 @pytest.mark.parametrize("fabric", Fabric)
-def test_one_tenant_elsewhere_does_not_use_up_what_all_have_with_a_shared_tenant(
+def test_one_tenant_does_not_exhaust_a_shared_tenants_connections(
     fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Pods of tenant red on node2 open all that they can at the name server on node1; blue's still reach it."""

@@ -23,7 +23,7 @@ MACHINE = {"cores": "2", "memory": "4 GiB", "kernel": "6", "python": "3", "ovs":
 
 
 @pytest.mark.parametrize("pods", SIZES)
-def test_the_pods_of_one_node_are_of_as_many_tenants_and_tiers_as_there_are(pods: int) -> None:
+def test_one_nodes_pods_have_all_tenants_and_tiers(pods: int) -> None:
     cluster = large_cluster(pods)
     on_node = Counter(pod.node for pod in cluster.pods.values())
     assert set(on_node.values()) == {PODS_PER_NODE}

@@ -41,7 +41,7 @@ def test_strategies_print_in_little_room(name: str) -> None:
     assert list(too_long(vars(importlib.import_module(name)))) == []
 
 
-def test_a_strategy_that_would_fill_the_memory_is_found_before_it_does() -> None:
+def test_a_strategy_that_would_fill_memory_is_detected() -> None:
     deep: SearchStrategy[object] = st.integers()
     for _ in range(12):
         deep = st.lists(st.sampled_from([deep] * 40).flatmap(lambda chosen: chosen))
