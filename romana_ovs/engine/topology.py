@@ -2,7 +2,7 @@
 
 Nodes forward packets in transit without checking their sender, so the links in use must form no loop
 (docs/dataplane.md, "Between nodes"). They form the tree of a breadth-first search from the smallest node name of each
-connected part, neighbours in order of their names; no other link is a trunk.
+connected part, neighbours in order of their names; no other link is an uplink.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.objects import Node
-from romana_ovs.policy.view import RemoteHost, Trunk
+from romana_ovs.policy.view import RemoteHost, Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def topology_of(facts: Mapping[str, BridgeFacts], nodes: Mapping[str, Node], num
 
 def routes_of(
     facts: BridgeFacts, topology: Topology, numbers: Mapping[str, int]
-) -> tuple[tuple[RemoteHost, ...], tuple[Trunk, ...]]:
-    """The nodes that this bridge reaches, sorted by number, and its trunk ports, sorted by port."""
+) -> tuple[tuple[RemoteHost, ...], tuple[Uplink, ...]]:
+    """The nodes that this bridge reaches, sorted by number, and its uplink ports, sorted by port."""
     ways = topology.next_hops(facts.node)
     hosts: list[RemoteHost] = []
     for name, number in numbers.items():
@@ -74,12 +74,12 @@ def routes_of(
         elif way is None and facts.tunnel is not None and name in topology.tunnels:
             hosts.append(RemoteHost(number, name, facts.tunnel.ofport, topology.tunnels[name]))
     neighbours = topology.neighbours.get(facts.node, ())
-    trunks = [Trunk(facts.links[name]) for name in neighbours if name in facts.links]
+    uplinks = [Uplink(facts.links[name]) for name in neighbours if name in facts.links]
     if facts.tunnel is not None:
         peers = sorted(host.tunnel for host in hosts if host.tunnel is not None)
-        trunks.append(Trunk(facts.tunnel.ofport, tuple(peers)))
+        uplinks.append(Uplink(facts.tunnel.ofport, tuple(peers)))
     hosts.sort(key=lambda host: host.number)
-    return tuple(hosts), tuple(sorted(trunks, key=lambda trunk: trunk.ofport))
+    return tuple(hosts), tuple(sorted(uplinks, key=lambda uplink: uplink.ofport))
 
 
 def _tree(links: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:

@@ -76,7 +76,7 @@ class NodeViewBuilder:
         memo, cluster, host = self._memo, shared.cluster, shared.hosts[facts.node]
         shown = memo.value("pods", (pods, facts.pods, facts.older), lambda: self._show(facts, pods, shared.plan))
         names, tenants = memo.value("homes", shown, lambda: _local_scopes(shown))
-        hosts, trunks = memo.value(
+        hosts, uplinks = memo.value(
             "routes",
             (topology, facts.links, facts.tunnel, shared.hosts),
             lambda: routes_of(facts, topology, shared.hosts),
@@ -98,7 +98,7 @@ class NodeViewBuilder:
                 "policies", (shared.rules.lists(names), tenants), lambda: shared.rules.concerning(names, tenants)
             ),
             gateway=_gateway(facts, host, cluster.nodes.get(facts.node), shared.plan),
-            trunks=trunks,
+            uplinks=uplinks,
             hosts=hosts,
             foreign=memo.value("foreign", (shared.foreign, host), lambda: _elsewhere(shared.foreign, host)),
         )

@@ -1,4 +1,4 @@
-"""Addresses that no pod and no node can have as its own.
+"""Checks for addresses that no pod and no node can have.
 
 Sources: RFC 6890 (special-purpose addresses), RFC 1112 (multicast, class E), RFC 919 (limited broadcast), RFC 4291
 (IPv6). A kubelet refuses most of them as a node's own (validateNodeIP), an API server as that of an endpoint
@@ -27,7 +27,7 @@ _KINDS_6 = (
 
 
 def address_fault(address: IPv4Address | IPv6Address) -> str:
-    """Why `address` can be nobody's own, in a sentence that begins with it, or empty."""
+    """The reason why no pod or node can have `address`, as a sentence that begins with it, or empty."""
     found: str | None
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
@@ -39,7 +39,7 @@ def address_fault(address: IPv4Address | IPv6Address) -> str:
 
 
 def network_fault(network: IPv4Network) -> str:
-    """Why the addresses of `network` cannot be pods', in a sentence that begins with it, or empty."""
+    """The reason why pods cannot have the addresses of `network`, as a sentence that begins with it, or empty."""
     found = next((special for _, special in _KINDS_4 if special.overlaps(network)), None)
     if found is None:
         return ""

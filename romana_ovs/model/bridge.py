@@ -1,7 +1,6 @@
-"""What is known of one node's bridge, as values: its pod ports, gateway and ways to other nodes.
+"""Defines the facts about one node's bridge: its pod ports, gateway, links and tunnel.
 
-`switch/` learns it from OVSDB (docs/design.md section 8 names the external_ids); offline commands make it up
-in a fixed way.
+`switch/` reads them from OVSDB (docs/design.md section 8 lists the external_ids); offline commands use fixed ones.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ POD_ID = "iface-id"
 POD_UID = "iface-id-ver"
 """Interface external_ids key: the UID (metadata.uid) of that pod. OVN has the key for the same (ovn-nb(5)).
 
-A port without it is that of whichever pod has the name.
+A port without it belongs to the pod that has the name.
 """
 POD_MAC = "attached-mac"
-"""Interface external_ids key: the pod's MAC where it is not `0a:58` + address."""
+"""Interface external_ids key: the pod's MAC if it is not `0a:58` + address."""
 LINK_ID = "romana-link"
 """Interface external_ids key on a plain link: the name of the node at its other end."""
 TUNNEL_ID = "romana-tunnel"
@@ -36,9 +35,9 @@ NODE_ID = "romana-node"
 
 @dataclass(frozen=True, slots=True)
 class PodPort:
-    """The port of a pod: OpenFlow number, its MAC when declared, whether it is older than the bridge's connections.
+    """The port of a pod: OpenFlow number, declared MAC, and whether it is pre-restart.
 
-    `uid` is that of the pod, empty when the port does not say.
+    `uid` is that of the pod, empty if the port has none.
     """
 
     ofport: int
@@ -59,7 +58,7 @@ class TunnelPort:
 class BridgeFacts:
     """One node's bridge. `links` maps a neighbouring node to the port of the plain link to it.
 
-    `pods` has the newest port of each pod's name, `older` those before it that are of other UIDs, newest first.
+    `pods` has the newest port of each pod's name, `older` older ones with other UIDs, newest first.
     `gateway_port` is the OpenFlow number of the node's own port (0xfffe is LOCAL), None without one.
     `connections_lost`: the switch lost its connections a while ago, and what was open may go on.
     """
@@ -79,9 +78,9 @@ class BridgeFacts:
         return (newest, *self.older.get(pod, ())) if newest is not None else ()
 
     def port(self, pod: PodKey, uid: str) -> PodPort | None:
-        """The port of the pod of this name and UID: one that says so, or else one that does not say whose it is.
+        """The port of the pod with this name and UID: one with the UID, or else one without any.
 
-        An empty `uid` is not known: then it is the newest. None when every port is another pod's.
+        An empty `uid` is unknown: then the newest. None if every port belongs to another pod.
         """
         fitting = [port for port in self.ports(pod) if same_uid(port.uid, uid)]
         return next((port for port in fitting if uid and port.uid == uid), fitting[0] if fitting else None)

@@ -1,4 +1,4 @@
-"""A cluster at one moment, and who belongs to which tenant and tier in it."""
+"""Represents a cluster at one moment, and derives the tenant and tier of its pods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, P
 from romana_ovs.model.settings import Settings, TenantSource
 
 NO_TENANT = ""
-"""The tenant of pods for which none is found: they talk with their own node only."""
+"""The tenant of pods without tenant: they communicate with their own node only."""
 
 DEFAULT_TIER = "default"
 TIER_JOINT = "/"
@@ -33,9 +33,9 @@ def _frozen(items: Mapping[Any, Any] | None = None) -> Mapping[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Everything that decides about packets, as it should be now. Mappings are read-only.
+    """All objects that decide about packets, in their desired state. Mappings are read-only.
 
-    Existence is presence in a mapping; a change is a new Cluster (`with_object`, `without`).
+    An object exists if it is in a mapping; a change makes a new Cluster (`with_object`, `without`).
     """
 
     settings: Settings = Settings()
@@ -57,7 +57,7 @@ class Cluster:
         return replace(self, **changed)
 
     def namespace_labels(self, name: str) -> Labels:
-        """Labels of a namespace; one that nothing declares has the label of its name alone."""
+        """Labels of a namespace; an undeclared one has only the label of its name."""
         found = self.namespaces.get(name)
         return found.labels if found is not None else Labels({NAME_LABEL: name})
 
@@ -74,7 +74,7 @@ class Cluster:
         return namespace
 
     def tenant_of_policy(self, policy: RomanaPolicy) -> str:
-        """The tenant that a Romana policy speaks for (docs/design.md section 5), or `NO_TENANT`."""
+        """The tenant of a Romana policy (docs/design.md section 5), or `NO_TENANT`."""
         if self.settings.tenant_source is TenantSource.POD_LABEL:
             return policy.labels.get(self.settings.tenant_key, NO_TENANT)
         return self.tenant_of_namespace(policy.namespace)

@@ -1,4 +1,4 @@
-"""Who talks to whom: the two ends of a connection and the port it is for, as one writes them (`80/tcp`)."""
+"""Represents connections: two ends and a port, and parses and prints them (`80/tcp`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PortRef(NamedTuple):
     def parse(cls, text: str, *, field: str = "") -> PortRef:
         """The port that `80/tcp`, `80` (TCP), `icmp` or `proto 47` means; raises InputError for anything else.
 
-        `field` is what the error says the text was given as.
+        `field` is the name of the input in the error.
         """
         words = text.strip().lower()
         if words == _ICMP_WORD:
@@ -58,7 +58,7 @@ class PortRef(NamedTuple):
 class Endpoint:
     """One end of a connection: a pod, or a node's own address, or (neither) an address outside the cluster.
 
-    A pod's address is looked up where it is needed; `address` None on a node means that it is not known.
+    A pod's address is looked up when it is needed; `address` None on a node means unknown.
     """
 
     pod: PodKey | None = None

@@ -1,4 +1,4 @@
-"""The one tree of errors that romana-ovs raises on purpose."""
+"""Defines the errors that romana-ovs raises."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 
 class RomanaError(Exception):
-    """Base of every error of ours; never raised itself."""
+    """Base of all errors of romana-ovs; never raised itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with one input: where it stands and why, in words an operator can act on.
+    """One problem of one input: its place and the reason, in words that an operator can act on.
 
     `document` counts from 1 inside `file`; `field` is a path such as `spec.ingress[0].ports[1].port`.
     Unknown parts are empty strings (or 0).
@@ -37,7 +37,7 @@ class Problem:
 
 
 class InputError(RomanaError):
-    """Something given to us (a manifest, a setting, an argument) cannot be used."""
+    """An input (a manifest, a setting, an argument) cannot be used."""
 
     def __init__(self, *problems: Problem) -> None:
         self.problems: tuple[Problem, ...] = problems
@@ -54,11 +54,11 @@ class AddressError(RomanaError):
 
 
 class PipelineError(RomanaError):
-    """A flow breaks the declaration of its table: our own mistake, never the user's."""
+    """An internal error of the pipeline, such as a flow that breaks the declaration of its table."""
 
 
 class SwitchError(RomanaError):
-    """A switch, or its database, refused or misunderstood what was asked of it."""
+    """A switch or its database refused a request or sent an invalid answer."""
 
 
 class SetupError(RomanaError):
@@ -66,7 +66,7 @@ class SetupError(RomanaError):
 
 
 class ApiError(RomanaError):
-    """The Kubernetes API server cannot be asked, or does not do what it was asked; one of its kinds is raised.
+    """A request to the Kubernetes API server failed; one of the subclasses is raised.
 
     `status` is the HTTP status, 0 when there was no answer. `retry_after` is how many seconds the server
     asks to wait, None when it does not say.
@@ -79,19 +79,19 @@ class ApiError(RomanaError):
 
 
 class CredentialsError(ApiError):
-    """What says where the API server is and who we are (a kubeconfig, a pod's own account) cannot be used."""
+    """The kubeconfig or service account for the API server cannot be used."""
 
 
 class UnreachableError(ApiError):
-    """The API server cannot be connected to, or is not who it should be, or answers nothing in time."""
+    """The API server cannot be reached, has an invalid certificate, or does not answer in time."""
 
 
 class TornError(ApiError):
-    """An answer of the API server ended too early, stood still for too long, or is not what was asked for."""
+    """An answer of the API server is truncated, stalled, or of an unexpected kind."""
 
 
 class DeniedError(ApiError):
-    """401 or 403: the API server does not know us, or does not let us."""
+    """401 or 403: not authenticated, or not authorized."""
 
 
 class MissingError(ApiError):
@@ -99,19 +99,19 @@ class MissingError(ApiError):
 
 
 class ConflictError(ApiError):
-    """409: the object exists already, or is another version than the one that was to be changed."""
+    """409: the object exists already, or has another version than the update."""
 
 
 class ExpiredError(ApiError):
-    """410: the API server no longer has the version from which we wanted to go on."""
+    """410: the API server no longer has the requested version."""
 
 
 class BusyError(ApiError):
-    """429: the API server asks for patience."""
+    """429: too many requests."""
 
 
 class RefusedError(ApiError):
-    """Any other 4xx: the API server does not accept what it was given."""
+    """Any other 4xx: the API server rejects the request."""
 
 
 class FaultyError(ApiError):
@@ -119,4 +119,4 @@ class FaultyError(ApiError):
 
 
 MISTAKES = (RomanaError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What a mistake of ours raises where nothing but values are worked out: it is to be about as few as it can be."""
+"""The exceptions that an internal error in pure code raises. They are caught where one object can be isolated."""

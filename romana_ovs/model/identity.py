@@ -1,4 +1,4 @@
-"""Identities: what policy sees of a pod, one 32-bit number (docs/dataplane.md, "Identity").
+"""Encodes identities, 32-bit numbers by which policies know pods (docs/dataplane.md, "Identity").
 
 Layout: `segment (16 bits) | class (16 bits)`. Classes count from 1, so an identity is never 0 and a
 non-zero conntrack mark always says "accepted". Segment 0 holds the nodes' own addresses, segment 0xffff is
@@ -15,9 +15,9 @@ CLASS_MASK = (1 << CLASS_WIDTH) - 1
 
 RESERVED_SEGMENT = 0xFFFF
 OUTSIDE = 0xFFFFFFFF
-"""The identity of an address that is no pod of the cluster and no known node."""
+"""The identity of an address that is neither a pod of the cluster nor a known node."""
 UNKNOWN_CLASS = 0
-"""Class of a pod whose combination of labels has no number yet: it gets what its whole segment gets."""
+"""The class of a pod whose combination of matches has no number yet: only segment-wide rules apply to it."""
 
 
 class IdentityMatch(NamedTuple):

@@ -1,4 +1,4 @@
-"""Labels and label selectors, by the words of the Kubernetes API.
+"""Represents labels and label selectors of the Kubernetes API.
 
 Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 """
@@ -63,7 +63,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` meet it; NotIn and DoesNotExist also match an absent key."""
+        """Whether `labels` match; NotIn and DoesNotExist also match an absent key."""
         value = labels.get(self.key)
         if self.operator is Operator.IN:
             return value is not None and value in self.values
@@ -84,12 +84,12 @@ class Selector:
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether `labels` meet every requirement."""
+        """Whether `labels` match every requirement."""
         return all(requirement.matches(labels) for requirement in self.requirements)
 
     @classmethod
     def of(cls, labels: Mapping[str, str]) -> Selector:
-        """The selector that plain `matchLabels` mean, in sorted order of keys."""
+        """The selector of `matchLabels`, sorted by key."""
         return cls(tuple(Requirement(key, Operator.IN, frozenset({value})) for key, value in sorted(labels.items())))
 
 

@@ -1,4 +1,4 @@
-"""The objects of a cluster, reduced to what decides about packets.
+"""Represents the objects of a cluster, reduced to the fields that decide about packets.
 
 Sources: Kubernetes core/v1 Pod, Namespace and Node; networking.k8s.io/v1 NetworkPolicy;
 Romana's NetworkPolicy (docs/design.md section 5).
@@ -14,14 +14,14 @@ from typing import NewType
 from romana_ovs.model.labels import NO_LABELS, Labels, Selector
 
 PodKey = NewType("PodKey", str)
-"""A pod as everyone writes it: `namespace/name`."""
+"""The key of a pod: `namespace/name`."""
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 """The label that the API server gives every namespace, with the namespace's own name."""
 
 
 class Protocol(Enum):
-    """A transport protocol of the Kubernetes API; the value is how JSON and ports (`80/tcp`) write it."""
+    """A transport protocol of the Kubernetes API; the value is its name in JSON and ports (`80/tcp`)."""
 
     TCP = "tcp"
     UDP = "udp"
@@ -68,7 +68,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod as far as the network cares.
+    """A pod, reduced to its network.
 
     `uid` tells it from others of its name, before it and after it; empty where nobody gave it one.
     `node` is empty until it is bound. `address` is what its status carries (another IPAM gave it, or
@@ -84,9 +84,9 @@ class Pod:
     uid: str = ""
     has_status: bool = False
     finished: bool = False
-    """Phase Succeeded or Failed: neither subject nor peer of anything."""
+    """Phase Succeeded or Failed: no policy selects or matches it."""
     host_network: bool = False
-    """It is its node's address: never a subject, never a selector peer."""
+    """It has its node's address: no policy selects it, and no selector matches it as peer."""
 
     @property
     def key(self) -> PodKey:
@@ -95,12 +95,12 @@ class Pod:
 
     @property
     def networked(self) -> bool:
-        """Whether it is an endpoint of ours: running, with an address of its own (or one to be given)."""
+        """Whether it has a port: running, with an address of its own, or one to be allocated."""
         return not self.finished and not self.host_network and not (self.has_status and self.address is None)
 
 
 def same_uid(one: str, other: str) -> bool:
-    """Whether two UIDs may be of one object of a name: they are equal, or one of them is not known (empty)."""
+    """Whether two UIDs may be of the same object: they are equal, or one is unknown (empty)."""
     return not one or not other or one == other
 
 

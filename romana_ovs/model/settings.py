@@ -1,4 +1,4 @@
-"""The settings that shape a cluster's meaning; `config.py` reads them from files.
+"""Defines the settings of a cluster; `config.py` reads them from files.
 
 The defaults are those of docs/design.md section 8 and are part of the stable interface.
 """

@@ -1,4 +1,4 @@
-"""The syntax of names, labels and ports, as the Kubernetes API server checks it, and how messages repeat input.
+"""Validates names, labels and ports like the Kubernetes API server, and quotes input in messages.
 
 Sources: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and .../labels/;
 RFC 1123 (DNS names); RFC 6335 section 5.1 (port names).
@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 SHOWN_CHARACTERS = 60
-"""Longest piece of a manifest that a message repeats."""
+"""Limit of input quoted in a message, in characters."""
 
 _WORDS: dict[type, str] = {
     dict: "an object",
@@ -34,7 +34,7 @@ PORT_NAME_LENGTH = 15
 
 
 def shown(value: object) -> str:
-    """`value` as a message may repeat it: short, on one line, control characters escaped."""
+    """`value` for a message: short, on one line, control characters escaped."""
     if isinstance(value, (dict, list)):
         return word_for(value)
     text = json.dumps(value, default=str) if not isinstance(value, int) or value.bit_length() < 200 else "a huge number"
@@ -47,19 +47,19 @@ def plain(text: str) -> str:
 
 
 def word_for(value: object) -> str:
-    """What `value` is, in the words of JSON."""
+    """The JSON type of `value`."""
     return _WORDS.get(type(value), "a value")
 
 
 def label_fault(name: str) -> str:
-    """Why `name` is no DNS label (a namespace's name), or empty."""
+    """The reason why `name` is not a DNS label (a namespace's name), or empty."""
     if len(name) > LABEL_LENGTH:
         return f"{shown(name)} is longer than {LABEL_LENGTH} characters"
     return "" if _LABEL.match(name) else f"{shown(name)} may hold a-z, 0-9 and inner '-' only"
 
 
 def subdomain_fault(name: str) -> str:
-    """Why `name` is no DNS subdomain (most objects' names), or empty."""
+    """The reason why `name` is not a DNS subdomain (most objects' names), or empty."""
     if len(name) > SUBDOMAIN_LENGTH:
         return f"{shown(name)} is longer than {SUBDOMAIN_LENGTH} characters"
     return "" if _SUBDOMAIN.match(name) else f"{shown(name)} may hold a-z, 0-9, and '-' and '.' between them only"
@@ -67,7 +67,7 @@ def subdomain_fault(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def key_fault(key: str) -> str:
-    """Why `key` is no label key, or empty."""
+    """The reason why `key` is not a label key, or empty."""
     prefix, slash, name = key.rpartition("/")
     if slash and (len(prefix) > SUBDOMAIN_LENGTH or not _SUBDOMAIN.match(prefix)):
         return f"label key {shown(key)} has a prefix that is no DNS name"
@@ -78,7 +78,7 @@ def key_fault(key: str) -> str:
 
 @lru_cache(maxsize=4096)
 def value_fault(value: str) -> str:
-    """Why `value` is no label value, or empty; the empty value is one."""
+    """The reason why `value` is not a label value, or empty; the empty value is valid."""
     if len(value) > LABEL_LENGTH:
         return f"label value {shown(value)} is longer than {LABEL_LENGTH} characters"
     if value and not _WORD.match(value):
@@ -87,7 +87,7 @@ def value_fault(value: str) -> str:
 
 
 def port_name_fault(name: str) -> str:
-    """Why `name` is no port name, or empty."""
+    """The reason why `name` is not a port name, or empty."""
     if len(name) > PORT_NAME_LENGTH:
         return f"port name {shown(name)} is longer than {PORT_NAME_LENGTH} characters"
     if _PORT_NAME.match(name):

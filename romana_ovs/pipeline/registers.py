@@ -28,8 +28,8 @@ def _reg(number: int, low: int = 0, width: int = 32) -> Bits:
     return Bits(f"reg{number}", low, width)
 
 
-LOCAL, TRUNK, GATEWAY = 1, 2, 3
-_SIDES = (("local", LOCAL), ("trunk", TRUNK), ("gateway", GATEWAY))
+LOCAL, UPLINK, GATEWAY = 1, 2, 3
+_SIDES = (("local", LOCAL), ("uplink", UPLINK), ("gateway", GATEWAY))
 ORIGINAL, REPLY, MIDSTREAM = 1, 2, 3
 UNSELECTED, ACCEPTED, DEFERRED = 1, 2, 3
 

@@ -20,7 +20,7 @@ _DECLARED: Mapping[str, tuple[Register, ...]] = MappingProxyType(
 
 
 def symbols(item: Flow) -> str:
-    """What a flow matches and writes, by name: `pkt_source=local pkt_destination=trunk -> direction=original`.
+    """What a flow matches and writes, by name: `pkt_source=local pkt_destination=uplink -> direction=original`.
 
     Empty for a flow without any. Numbers of more than 16 bits are in hexadecimal; `client_id=sender_id` is a move.
     """

@@ -142,7 +142,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ConntrackZone",
-        "Sends packets through the conntrack zone of their tenant; transit between trunks passes unchanged.",
+        "Sends packets through the conntrack zone of their tenant; transit between uplinks passes unchanged.",
         _names("eth_type", "nw_src", "nw_dst", "nw_proto", "reg0", "reg11"),
         _names("tun_dst", "reg0", "reg11"),
         ("ConntrackState", "ClientServer", "Output"),

@@ -62,7 +62,7 @@ class RemoteHost:
 
 
 @dataclass(frozen=True, slots=True)
-class Trunk:
+class Uplink:
     """An uplink to other bridges. `tunnel_peers` None: a plain link; else the only accepted senders."""
 
     ofport: int
@@ -130,7 +130,7 @@ class NodeView:
     namespaces: Mapping[str, Labels]
     policies: tuple[NormalPolicy, ...]
     gateway: Gateway | None = None
-    trunks: tuple[Trunk, ...] = ()
+    uplinks: tuple[Uplink, ...] = ()
     hosts: tuple[RemoteHost, ...] = ()
     foreign: tuple[ForeignRoute, ...] = ()
 

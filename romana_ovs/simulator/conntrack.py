@@ -1,4 +1,4 @@
-"""Connection tracking as Open vSwitch's userspace datapath does it, as far as flows can see.
+"""Simulates the connection tracking of Open vSwitch's userspace datapath, as far as flows can match it.
 
 Source: ovs-fields(7) "Connection Tracking Fields", ovs-actions(7) "ct", and the behaviour of Open vSwitch
 3.1.0 itself, which tests/integration/test_conntrack_model.py compares with this packet by packet.
@@ -19,7 +19,7 @@ _NEEDS_ACK = TCP_FLAG_BITS["fin"] | TCP_FLAG_BITS["psh"] | TCP_FLAG_BITS["urg"]
 
 
 class FiveTuple(NamedTuple):
-    """What a connection is known by in one direction; ports are 0 where the protocol has none that count."""
+    """The tuple of a connection in one direction; ports are 0 if the protocol is tracked without ports."""
 
     zone: int
     proto: int
@@ -28,13 +28,13 @@ class FiveTuple(NamedTuple):
     target: int
     target_port: int
 
-    def turned(self) -> FiveTuple:
-        """The same connection seen from its other end."""
+    def reversed(self) -> FiveTuple:
+        """The tuple of the other direction."""
         return FiveTuple(self.zone, self.proto, self.target, self.target_port, self.source, self.source_port)
 
 
 class _Peer(IntEnum):
-    """How far one end of a TCP connection is."""
+    """The TCP state of one end."""
 
     CLOSED = 0
     SYN_SENT = 1
@@ -74,19 +74,19 @@ NO_WRITE = Write(0, 0)
 
 
 class Tracked(NamedTuple):
-    """What conntrack says of a packet: the fields that the packet has where it comes back."""
+    """The conntrack fields of a packet after ct()."""
 
     zone: int
     state: int
     mark: int
     label: int
     original: FiveTuple | None = None
-    """The connection as its first packet had it; None when the packet belongs to none."""
+    """The tuple of the connection's first packet; None if the packet belongs to no connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commitment:
-    """How a ct action commits; `force` turns round an entry that the packet answers."""
+    """How a ct action commits; `force` reverses an entry if the packet is a reply."""
 
     force: bool = False
     mark: Write = NO_WRITE
@@ -108,7 +108,7 @@ class Conntrack:
         return tuple(self._entries.values())
 
     def flush(self, *, zone: int | None = None, address: int | None = None) -> None:
-        """Forget every connection of the zone and with the address as either end; None is any."""
+        """Flushes every connection of the zone with the address at either end; None is any."""
         self._entries = {
             key: entry
             for key, entry in self._entries.items()
@@ -116,7 +116,7 @@ class Conntrack:
         }
 
     def process(self, packet: Packet, zone: int, commit: Commitment | None = None) -> Tracked:
-        """What the packet is tracked as in `zone`; `commit` None looks without remembering a new connection."""
+        """Tracks the packet in `zone`; with `commit` None a new connection is not committed."""
         key = self._tuple(packet, zone)
         if key is None:
             return Tracked(zone, INV | TRK, 0, 0)
@@ -138,7 +138,7 @@ class Conntrack:
         entry = self._entries.get(key)
         if entry is not None:
             return entry, False
-        return self._entries.get(key.turned()), True
+        return self._entries.get(key.reversed()), True
 
     def _unknown(self, key: FiveTuple, packet: Packet, commit: Commitment | None) -> Tracked:
         if packet.is_error or not _may_begin(packet):
@@ -177,7 +177,7 @@ class Conntrack:
         return _with_peers(entry, reply, near, far), EST | (RPL if reply else 0)
 
     def _tuple(self, packet: Packet, zone: int) -> FiveTuple | None:
-        """The packet's tuple, None when conntrack cannot make one of it."""
+        """The packet's tuple, None if conntrack cannot track it."""
         if packet.eth_type != ETH_IP:
             return None
         if packet.is_error:
@@ -185,7 +185,7 @@ class Conntrack:
             if inner is None or inner.nw_src != packet.nw_dst:
                 return None
             quoted = self._tuple(inner, zone)
-            return quoted.turned() if quoted is not None else None
+            return quoted.reversed() if quoted is not None else None
         source, target = 0, 0
         if packet.nw_proto in (TCP, UDP) or (packet.nw_proto == SCTP and self._sctp_ports):
             source, target = packet.tp_src, packet.tp_dst
@@ -227,7 +227,7 @@ def _nonsense(flags: int) -> bool:
 
 
 def _may_begin(packet: Packet) -> bool:
-    """Whether a packet of no known connection is +new (else +inv)."""
+    """Whether a packet of an unknown connection is +new (else +inv)."""
     if packet.nw_proto == TCP:
         return not _nonsense(packet.tcp_flags) and packet.tcp_flags & (SYN | ACK) != SYN | ACK
     return packet.nw_proto != ICMP or packet.icmp_type == ECHO_REQUEST

@@ -1,4 +1,4 @@
-"""The second meaning of compiled tables: packets run through flows as Open vSwitch would run them.
+"""Runs packets through compiled flows as Open vSwitch would.
 
 Sources: ovs-fields(7) (conjunctive match, conntrack fields), ovs-actions(7), and Open vSwitch 3.1.0 itself,
 with which tests/integration compare this. Pure: a `Switch` has state (conntrack, held fragments) but no I/O.
@@ -35,7 +35,7 @@ from romana_ovs.simulator.conntrack import NO_WRITE, Commitment, Conntrack, Trac
 from romana_ovs.simulator.packet import FRAG_NO, Packet
 
 MAX_DEPTH = 64
-"""Resubmits inside resubmits that Open vSwitch follows before it drops the packet."""
+"""Depth of resubmits at which Open vSwitch drops the packet."""
 
 _CT_FIELDS = (
     "ct_state",
@@ -50,12 +50,12 @@ _CT_FIELDS = (
 )
 
 Fields = dict[str, int]
-"""Match fields of a packet on its way, registers and conntrack fields included; absent ones are 0."""
+"""Match fields of a packet, including registers and conntrack fields; absent ones are 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One table passed: the flow that took the packet (None: no flow did) and the fields it came with."""
+    """One table: the flow that matched (None: no flow) and the fields of the packet."""
 
     table: str
     flow: Flow | None
@@ -64,7 +64,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """One pass through conntrack, `back` naming the table where the packet came back (None: nowhere)."""
+    """One pass through conntrack; `back` is the table where the packet continues (None: nowhere)."""
 
     result: Tracked
     committed: bool
@@ -73,7 +73,7 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A packet that left by a port."""
+    """A packet sent out of a port."""
 
     port: int
     packet: Packet
@@ -83,7 +83,7 @@ Event = Visit | Tracking | Sent
 
 
 class FlowTable:
-    """The flows of one table, ready for looking packets up."""
+    """The flows of one table, indexed for lookups."""
 
     def __init__(self, flows: Iterable[Flow]) -> None:
         ordered = sorted(flows, key=lambda item: -item.priority)
@@ -92,7 +92,7 @@ class FlowTable:
         )
 
     def lookup(self, fields: Mapping[str, int]) -> Flow | None:
-        """The flow that takes a packet, conjunctions resolved, or None.
+        """The flow that matches a packet, with conjunctions resolved, or None.
 
         Raises PipelineError when flows of one priority take the same packet and do different things: Open
         vSwitch leaves open which of them wins (OpenFlow 1.5.1 section 5.3).
@@ -111,7 +111,7 @@ class FlowTable:
         return None
 
     def _conjunction(self, fields: Mapping[str, int], number: int) -> Flow | None:
-        """What takes the packet when `conj_id` is `number`; clauses themselves no longer count."""
+        """The flow that matches with `conj_id` = `number`; clauses no longer count."""
         named = {**fields, "conj_id": number}
         for _, band in self._bands:
             found = _only(item for item in band if not _is_clause(item) and matches(item.match, named))
@@ -121,7 +121,7 @@ class FlowTable:
 
 
 def matches(match: Match, fields: Mapping[str, int]) -> bool:
-    """Whether a packet with these fields meets every condition."""
+    """Whether a packet with these fields matches."""
     return all(fields.get(name, 0) & mask == value for name, value, mask in match)
 
 
@@ -149,7 +149,7 @@ def _satisfied(found: Iterable[Flow]) -> list[int]:
 
 @dataclass(slots=True)
 class _Way:
-    """A packet on its way through one bridge; a copy comes out of conntrack while the first goes on."""
+    """A packet inside one bridge; a copy continues after conntrack while the first goes on."""
 
     packet: Packet
     fields: Fields
@@ -165,7 +165,7 @@ class _Way:
 
 
 class Switch:
-    """One bridge: its flows, its conntrack, the fragments it holds back.
+    """One bridge: its flows, its conntrack, and fragments of unfinished datagrams.
 
     `trace` lists what happened to the last packet received. A packet taken by no flow is dropped.
     Bridges of one switch process share a table of connections: give them the same `conntrack`.
@@ -188,7 +188,7 @@ class Switch:
         self._tables = {name: FlowTable(known.values()) for name, known in by_table.items()}
 
     def receive(self, packet: Packet, in_port: int) -> list[Sent]:
-        """What leaves the bridge, in order, when `packet` arrives at `in_port` (OpenFlow's number).
+        """The packets that leave the bridge, in order, when `packet` arrives at `in_port` (OpenFlow's number).
 
         Raises PipelineError where flows are ambiguous or go in circles.
         """
@@ -247,7 +247,7 @@ class Switch:
             way.fields.pop(name, None)
 
     def _defragmented(self, way: _Way, action: Ct) -> list[_Way]:
-        """The packets that conntrack lets go on: none while a fragment is missing, then all of them in order."""
+        """The packets that conntrack releases: none while a fragment is missing, then all in order."""
         packet = way.packet
         if packet.nw_frag == FRAG_NO:
             return [way]
@@ -261,12 +261,12 @@ class Switch:
 
 
 def _copied(way: _Way) -> _Way:
-    """A copy that later writes to `way` leave alone."""
+    """A copy that later writes to `way` do not change."""
     return _Way(way.packet, dict(way.fields), way.depth, way.passes)
 
 
 def _passed(way: _Way, action: Ct) -> tuple[object, ...]:
-    """What tells recirculated packets apart: the table they went to and the registers they had."""
+    """The key of recirculated packets: table and registers."""
     registers = tuple(sorted((name, value) for name, value in way.fields.items() if name.startswith("reg") and value))
     return (*way.passes, action.table, registers)
 
@@ -312,7 +312,7 @@ def _no_action(switch: Switch, way: _Way, action: Conjunction) -> None:
 
 
 def _apply_meter(switch: Switch, way: _Way, action: ApplyMeter) -> None:
-    """There is no clock here: every meter lets everything pass."""
+    """Does nothing: without a clock, every meter passes everything."""
 
 
 def _second_pass(switch: Switch, way: _Way, action: PushMpls | PopMpls) -> None:

@@ -1,4 +1,4 @@
-"""Several interpreted switches joined by links or tunnels, and packets followed from port to port."""
+"""Joins simulated switches by links or tunnels, and follows packets from port to port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romana_ovs.simulator.interpret import Event, Switch
 from romana_ovs.simulator.packet import Packet
 
 MAX_HOPS = 32
-"""Bridges that one packet may pass before it counts as going in circles."""
+"""Limit of bridges that one packet may pass; more is a loop."""
 
 
 class Place(NamedTuple):
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A packet that left the network of bridges: to a pod, to a node itself, or out of a port nobody joined."""
+    """A packet that left the network of bridges: to a pod, to a node itself, or out of an unconnected port."""
 
     place: Place
     packet: Packet
@@ -42,14 +42,14 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """How ports are joined: plain links port to port, tunnels by the address each tunnel port sends from."""
+    """How ports are connected: plain links port to port, tunnels by the address of each tunnel port."""
 
     links: Mapping[Place, Place] = field(default_factory=dict)
     tunnels: Mapping[Place, IPv4Address] = field(default_factory=dict)
 
     @classmethod
     def of(cls, facts: Mapping[str, BridgeFacts]) -> Wiring:
-        """The wiring that these bridges have among themselves; a link needs both its ends."""
+        """The wiring between these bridges; a link needs both ends."""
         links = {
             Place(node, port): Place(peer, facts[peer].links[node])
             for node, own in facts.items()
@@ -71,7 +71,7 @@ class Network:
         self.hops: list[Hop] = []
 
     def send(self, node: str, port: int, packet: Packet) -> list[Arrival]:
-        """Where a packet ends up that enters at `port` of `node`'s bridge, with every copy of it.
+        """The arrivals of a packet that enters at `port` of `node`'s bridge, with all copies.
 
         Raises PipelineError when it goes in circles.
         """
@@ -94,7 +94,7 @@ class Network:
         return arrivals
 
     def _carried(self, out: Place, packet: Packet) -> tuple[Place, Packet] | Arrival | None:
-        """Where a packet that leaves by `out` comes in next; None when a tunnel leads nowhere."""
+        """Where a packet that leaves by `out` comes in next; None if the tunnel has no such end."""
         bare = replace(packet, tun_src=0, tun_dst=0)
         if out in self._wiring.links:
             return self._wiring.links[out], bare

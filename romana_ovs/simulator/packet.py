@@ -1,4 +1,4 @@
-"""Packets as values: what Open vSwitch sees of a frame, and constructors for the kinds we talk about."""
+"""Represents packets by the fields that Open vSwitch can match, with constructors for each protocol."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Packet:
         return self.eth_type == ETH_IP and self.nw_proto == ICMP and self.icmp_type in _ERRORS
 
     def reply(self, *, flags: int = ACK) -> Packet:
-        """The packet that answers this one: ends and ports turned round, as a pod would send it to its next hop.
+        """The reply to this packet, with source and destination swapped, as a pod would send it to its next hop.
 
         An echo request becomes its reply; a TCP SYN becomes SYN+ACK, any other segment has `flags`.
         """
@@ -161,7 +161,7 @@ class Packet:
         return replace(self, tcp_flags=flags)
 
     def fragments(self, ip_id: int = 1) -> tuple[Packet, Packet]:
-        """This packet cut in two: the first fragment with the ports, the later one without."""
+        """Two fragments of this packet: the first with ports, the later one without."""
         first = replace(self, nw_frag=FRAG_FIRST, ip_id=ip_id)
         later = replace(
             self, nw_frag=FRAG_LATER, ip_id=ip_id, tp_src=0, tp_dst=0, tcp_flags=0, icmp_type=0, icmp_code=0
@@ -188,7 +188,7 @@ def udp(ends: Addresses, source: int, target: int) -> Packet:
 
 
 def sctp(ends: Addresses, source: int, target: int) -> Packet:
-    """An SCTP packet (which chunk it carries is nothing that Open vSwitch 3.1 looks at)."""
+    """An SCTP packet (Open vSwitch 3.1 does not read its chunks)."""
     return replace(_ip(ends, SCTP), tp_src=source, tp_dst=target)
 
 

@@ -1,4 +1,4 @@
-"""Renders the way of a simulated packet as lines of Markdown."""
+"""Renders the path of a simulated packet as lines of Markdown."""
 
 from __future__ import annotations
 

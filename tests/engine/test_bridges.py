@@ -1,4 +1,4 @@
-"""What a node's view says of bridges: routes, trunks, gateways, and ports where there is no switch."""
+"""What a node's view says of bridges: routes, uplinks, gateways, and ports where there is no switch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort, TunnelPort
 from romana_ovs.model.objects import Node
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.policy.view import ForeignRoute, RemoteHost, Trunk
+from romana_ovs.policy.view import ForeignRoute, RemoteHost, Uplink
 from tests.engine.test_world import NODES, cluster, follow, foreign, pod, views
 
 
@@ -46,7 +46,7 @@ def test_a_line_of_bridges_is_walked_from_neighbour_to_neighbour():
     at = cluster()
     shown = views(follow(at), at)
     assert shown["node1"].hosts == (RemoteHost(1, "node2", 0x7001), RemoteHost(2, "node3", 0x7001))
-    assert shown["node2"].trunks == (Trunk(0x7000), Trunk(0x7002))
+    assert shown["node2"].uplinks == (Uplink(0x7000), Uplink(0x7002))
 
 
 def test_a_tunnel_leads_to_every_node_and_admits_those_alone():
@@ -57,7 +57,7 @@ def test_a_tunnel_leads_to_every_node_and_admits_those_alone():
     peers = (IPv4Address("10.255.0.2"), IPv4Address("172.16.0.3"))
     view = world.view(facts, {"node1": facts, "node2": other})
     assert view.hosts == tuple(RemoteHost(n, f"node{n + 1}", 5, peer) for n, peer in enumerate(peers, 1))
-    assert view.trunks == (Trunk(5, peers),)
+    assert view.uplinks == (Uplink(5, peers),)
 
 
 def test_the_gateway_has_its_plan_address_first_and_the_nodes_own():

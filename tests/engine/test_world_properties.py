@@ -111,7 +111,7 @@ def test_every_packet_arrives_and_none_goes_in_circles(facts):
     views = {name: world.view(facts[name], facts) for name in facts}
     tunnels = {own.tunnel.address: name for name, own in facts.items() if own.tunnel is not None}
     for source, view in views.items():
-        trunks = {trunk.ofport: trunk for trunk in view.trunks}
+        uplinks = {uplink.ofport: uplink for uplink in view.uplinks}
         for target in view.hosts:
             here, seen = source, set()
             while here != target.name:
@@ -120,18 +120,18 @@ def test_every_packet_arrives_and_none_goes_in_circles(facts):
                 step = next(host for host in views[here].hosts if host.name == target.name)
                 if step.tunnel is not None:
                     assert here == source
-                    assert facts[here].tunnel.address in trunk_peers(views[tunnels[step.tunnel]], facts)
+                    assert facts[here].tunnel.address in uplink_peers(views[tunnels[step.tunnel]], facts)
                     here = tunnels[step.tunnel]
                 else:
                     before, here = here, next(name for name, port in facts[here].links.items() if port == step.ofport)
-                    assert facts[here].links[before] in {trunk.ofport for trunk in views[here].trunks}
-        assert {target.ofport for target in view.hosts} <= trunks.keys()
+                    assert facts[here].links[before] in {uplink.ofport for uplink in views[here].uplinks}
+        assert {target.ofport for target in view.hosts} <= uplinks.keys()
 
 
-def trunk_peers(view, facts):
+def uplink_peers(view, facts):
     """The senders that a node accepts from its tunnel."""
     port = facts[view.node].tunnel.ofport
-    return next(trunk.tunnel_peers for trunk in view.trunks if trunk.ofport == port)
+    return next(uplink.tunnel_peers for uplink in view.uplinks if uplink.ofport == port)
 
 
 @settings(max_examples=examples(80), deadline=None)
@@ -141,7 +141,7 @@ def test_links_in_use_form_no_circle_and_leave_nobody_out(facts):
     world.update(Cluster(nodes={name: Node(name) for name in facts}))
     edges, groups = set(), {name: {name} for name in facts}
     for name, own in facts.items():
-        used = {trunk.ofport for trunk in world.view(own, facts).trunks}
+        used = {uplink.ofport for uplink in world.view(own, facts).uplinks}
         edges |= {frozenset((name, other)) for other, port in own.links.items() if port in used}
         for other in own.links:
             if other in facts and name in facts[other].links and groups[name] is not groups[other]:

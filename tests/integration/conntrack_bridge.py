@@ -28,7 +28,7 @@ from romana_ovs.policy.view import (
     RemoteHost,
     ServerGroup,
     TenantAllow,
-    Trunk,
+    Uplink,
     Verdicts,
 )
 from tests.integration.dummy_switch import DummySwitch
@@ -43,7 +43,7 @@ ADDRESS = {
     "O": IPv4Address("192.0.2.9"),
 }
 IDENTITY = {"A": identity(1, 1), "B": identity(2, 1), "R": identity(3, 1), "O": OUTSIDE}
-PORT = {"A": "pa", "B": "pb", "R": "trunk", "O": "br0"}
+PORT = {"A": "pa", "B": "pb", "R": "uplink", "O": "br0"}
 GATEWAY_MAC = "0a:58:0a:00:00:41"
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
 SERVED = (PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80))
@@ -89,7 +89,7 @@ def tables(
         {},
         (),
         gateway=Gateway(0xFFFE, GATEWAY_MAC, (PLAN.gateway(1),), pre_restart),
-        trunks=(Trunk(9),),
+        uplinks=(Uplink(9),),
         hosts=(RemoteHost(2, "node2", 9),),
     )
     verdicts = Verdicts(
@@ -126,9 +126,9 @@ class Net:
     def deliver(self, sender: str, *packets: bytes) -> str:
         """Name of who got the packets, or an empty string. `asked` says whether a question went to R's node instead."""
         out = self.switch.send(PORT[sender], *packets)
-        questions = [frame for frame in out.get("trunk", []) if frame[7] & REVALIDATION]
+        questions = [frame for frame in out.get("uplink", []) if frame[7] & REVALIDATION]
         self.asked = bool(questions)
-        out["trunk"] = [frame for frame in out.get("trunk", []) if frame not in questions]
+        out["uplink"] = [frame for frame in out.get("uplink", []) if frame not in questions]
         return "".join(name for name, port in PORT.items() if out.get(port))
 
     def tcp(

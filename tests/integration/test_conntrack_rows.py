@@ -41,7 +41,7 @@ pytestmark = pytest.mark.root
 @pytest.fixture(scope="module")
 def switch() -> Iterator[DummySwitch]:
     """One switch for the module."""
-    with dummy_switch({"pa": 1, "pb": 2, "trunk": 9}) as running:
+    with dummy_switch({"pa": 1, "pb": 2, "uplink": 9}) as running:
         yield running
 
 
@@ -84,7 +84,7 @@ def test_a_udp_server_cannot_go_on_pushing(net: Net) -> None:
     # What B sends is now no reply but a connection of its own: R's node will decide about that.
     assert net.udp("R", "B", (40000, 53)) == ""
     out = net.switch.send("pb", frames.udp(ADDRESS["B"], ADDRESS["R"], (53, 40000), eth_src=PLAN.mac(ADDRESS["B"])))
-    assert all(frame[7] & 3 == ORIGINAL for frame in out.get("trunk", []))
+    assert all(frame[7] & 3 == ORIGINAL for frame in out.get("uplink", []))
 
 
 def test_a_reply_of_a_tracked_connection_passes(net: Net) -> None:
@@ -124,7 +124,7 @@ def test_a_revalidated_segment_returns_unchanged(net: Net) -> None:
             seq=5001,
             ack=1001,
         )
-        return next(iter(net.switch.send("trunk", question).get("trunk", [])), None)
+        return next(iter(net.switch.send("uplink", question).get("uplink", [])), None)
 
     found = answer((40000, 80))
     assert found is not None
@@ -213,7 +213,7 @@ def test_orphans(net: Net) -> None:
 
 def test_a_local_midstream_segment_leaves_uncommitted(net: Net) -> None:
     packet = frames.tcp(ADDRESS["A"], ADDRESS["R"], (40000, 80), ACK, eth_src=PLAN.mac(ADDRESS["A"]))
-    (frame,) = net.switch.send("pa", packet)["trunk"]
+    (frame,) = net.switch.send("pa", packet)["uplink"]
     assert frame[6] == 0x0A and frame[7] & 3 == MIDSTREAM
     assert int.from_bytes(frame[8:12], "big") == IDENTITY["A"]
     assert net.entries() == []
@@ -223,7 +223,7 @@ def test_a_local_midstream_segment_leaves_uncommitted(net: Net) -> None:
 
 def test_marks_of_what_leaves(net: Net) -> None:
     def mark(packet: bytes, port: str) -> tuple[int, int]:
-        (frame,) = net.switch.send(port, packet)["trunk"]
+        (frame,) = net.switch.send(port, packet)["uplink"]
         return frame[7] & 3, frame[7] >> 2 & 3
 
     opening = frames.tcp(ADDRESS["A"], ADDRESS["R"], (40000, 80), SYN, eth_src=PLAN.mac(ADDRESS["A"]))
@@ -238,7 +238,7 @@ def test_marks_of_what_leaves(net: Net) -> None:
 def test_open_egress_is_looked_up_where_the_server_is(net: Net) -> None:
     def answered() -> int:
         answer = frames.udp(ADDRESS["B"], ADDRESS["R"], (53, 40000), eth_src=PLAN.mac(ADDRESS["B"]))
-        (frame,) = net.switch.send("pb", answer)["trunk"]
+        (frame,) = net.switch.send("pb", answer)["uplink"]
         return frame[7] >> 2 & 3
 
     assert net.udp("R", "B", (40000, 53), egress=DEFERRED) == "B"
@@ -258,7 +258,7 @@ def test_replies_are_accepted_from_the_opposite_side_only(net: Net) -> None:
     assert net.switch.send("br0", forged) == {}, "a pod's address from the gateway"
     assert net.udp("A", "O", (40000, 53)) == "O"
     stray = frames.udp(ADDRESS["O"], ADDRESS["A"], (53, 40000), eth_src=wire_mac("O", REPLY))
-    assert net.switch.send("trunk", stray) == {}
+    assert net.switch.send("uplink", stray) == {}
     assert net.udp("O", "A", (53, 40000)) == "A"
 
 
@@ -328,7 +328,7 @@ def test_fragments_go_together_with_an_admitted_first_one(net: Net, sender: str)
 def test_fragmented_replies_pass(net: Net) -> None:
     assert net.udp("R", "B", (40000, 53)) == "B"
     answer = frames.udp_fragments(ADDRESS["B"], ADDRESS["R"], (53, 40000), eth_src=PLAN.mac(ADDRESS["B"]))
-    assert len(net.switch.send("pb", *answer)["trunk"]) == len(answer)
+    assert len(net.switch.send("pb", *answer)["uplink"]) == len(answer)
 
 
 def test_sctp_is_decided_on_its_ports_always(net: Net) -> None:
@@ -367,20 +367,22 @@ def test_either_nodes_conntrack_may_vanish(net: Net) -> None:
     net.handshake("R", "B", (40000, 80))
     net.switch.flush()
     back = frames.tcp(ADDRESS["B"], ADDRESS["R"], (80, 40000), ACK, eth_src=PLAN.mac(ADDRESS["B"]), seq=5001, ack=1001)
-    (lost,) = net.switch.send("pb", back)["trunk"]
+    (lost,) = net.switch.send("pb", back)["uplink"]
     assert lost[7] & 3 == MIDSTREAM
     assert net.entries() == [], "never tracked reversed"
     assert net.tcp("R", "B", (40000, 80), ACK, seq=1001, ack=5001) == "B"
-    (found,) = net.switch.send("pb", back)["trunk"]
+    (found,) = net.switch.send("pb", back)["uplink"]
     assert found[7] & 3 == REPLY
 
 
 def test_transit_and_strange_marks(net: Net) -> None:
     far = Net(net.switch)
     elsewhere = PLAN.address(3, 2, 7)
-    assert net.switch.send("trunk", frames.udp(ADDRESS["R"], elsewhere, (1, 53), eth_src=wire_mac("R", ORIGINAL))) == {}
+    assert (
+        net.switch.send("uplink", frames.udp(ADDRESS["R"], elsewhere, (1, 53), eth_src=wire_mac("R", ORIGINAL))) == {}
+    )
     spoofed = wire_mac("R", ORIGINAL).replace("0a:05", "0a:58")
-    assert far.switch.send("trunk", frames.udp(ADDRESS["R"], ADDRESS["B"], (1, 53), eth_src=spoofed)) == {}
+    assert far.switch.send("uplink", frames.udp(ADDRESS["R"], ADDRESS["B"], (1, 53), eth_src=spoofed)) == {}
     forged = frames.udp(ADDRESS["A"], ADDRESS["B"], (1, 53), eth_src=wire_mac("R", ORIGINAL))
     assert far.switch.send("pa", forged) == {}, "a pod cannot claim an identity"
     tagged = frames.udp(ADDRESS["A"], ADDRESS["B"], (1, 53), eth_src=PLAN.mac(ADDRESS["A"]))

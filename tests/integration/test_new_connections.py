@@ -21,7 +21,7 @@ from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
 from tests.support.live_cluster import LiveCluster, eventually, flowing, live_cluster, sink
 from tests.support.manifests import placed_pod
-from tests.support.simulated_network import TRUNK_PORT, SimNetwork, SimPod
+from tests.support.simulated_network import UPLINK_PORT, SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
@@ -35,7 +35,7 @@ def ovs() -> Iterator[DummyOvs]:
     """Node 1 of the lab as the controller would program it, meters and all, in a switch whose time stands still."""
     view = replace(LAB.view(1), settings=Settings(new_connections=RATE))
     program = compile_node(view, LAB.verdicts(1))
-    with DummyOvs((1, 2, 3, TRUNK_PORT, LOCAL)) as running:
+    with DummyOvs((1, 2, 3, UPLINK_PORT, LOCAL)) as running:
         for meter in program.meters.values():
             running.ofctl("add-meter", "br0", meter.text())
         running.program("\n".join(flow.text(TABLE_IDS) for flow in program.flows.values()))
@@ -69,7 +69,7 @@ def test_what_exists_and_what_stays_on_the_node_goes_on(ovs: DummyOvs) -> None:
     opening = tcp(far, 4000, 80)
     back = replace(opening.reply(), eth_src=0x0A06 << 32 | LAB.pods["far"].identity)
     assert ovs.send(1, frame(opening))
-    assert ovs.send(TRUNK_PORT, frame(back))
+    assert ovs.send(UPLINK_PORT, frame(back))
     assert _passing(ovs, "one", "far", range(1000, 1000 + 2 * BURST))[-1] == 1000 + BURST - 2
     assert not ovs.send(1, frame(tcp(far, 4001, 80)))
     for _ in range(2 * BURST):

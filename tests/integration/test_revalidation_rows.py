@@ -17,7 +17,7 @@ from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
 from tests.integration.dummy_interfaces import DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
-from tests.support.simulated_network import CLOSED_SERVER, TRUNK_PORT, SimNetwork, SimPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, UPLINK_PORT, SimNetwork, SimPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
@@ -27,7 +27,7 @@ REVALIDATION, REVALIDATED = 1 << 4, 1 << 5
 
 @pytest.fixture(scope="module")
 def ovs() -> Iterator[DummyOvs]:
-    with DummyOvs((1, 2, TRUNK_PORT)) as running:
+    with DummyOvs((1, 2, UPLINK_PORT)) as running:
         yield running
 
 
@@ -73,7 +73,7 @@ def wired(pair: Pair, sender: str, packet: Packet, direction: int) -> Packet:
 
 
 def marks(packet: Packet) -> int:
-    """The byte of marks of a packet that leaves by a trunk."""
+    """The byte of marks of a packet that leaves by an uplink."""
     return packet.eth_src >> 32 & 0xFF
 
 
@@ -82,9 +82,9 @@ def opened(ovs: DummyOvs, packet: Packet) -> tuple[Pair, Packet]:
     pair = Pair(ovs, lab(client=1))
     ends = pair.lab.ends("c", "s")
     packet = replace(packet, eth_src=ends.eth_src, nw_src=ends.nw_src, nw_dst=ends.nw_dst)
-    assert [port for port, _ in pair.send(1, packet)] == [TRUNK_PORT]
+    assert [port for port, _ in pair.send(1, packet)] == [UPLINK_PORT]
     answer = wired(pair, "s", packet.reply(), REPLY)
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
     return pair, answer
 
 
@@ -95,33 +95,33 @@ NOWHERE = lab(client=1).ends("c", "s")
 def test_a_datagram_to_a_relabelled_client_is_revalidated_once(ovs: DummyOvs, protocol: int) -> None:
     pair, answer = opened(ovs, transport(protocol, NOWHERE, *((4000, 53) if protocol == 17 else (0, 0))))
     pair.change(number=2)
-    ((port, question),) = pair.send(TRUNK_PORT, answer)
-    assert (port, marks(question)) == (TRUNK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
+    ((port, question),) = pair.send(UPLINK_PORT, answer)
+    assert (port, marks(question)) == (UPLINK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
     assert question.eth_src & 0xFFFFFFFF == pair.lab.pods["c"].identity
     asked = (question.nw_src, question.nw_dst, question.tp_src, question.tp_dst)
     assert asked == (answer.nw_dst, answer.nw_src, answer.tp_dst, answer.tp_src)
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1], "D was told"
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1], "D was told"
     pair.change(number=1)
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [TRUNK_PORT]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [UPLINK_PORT]
 
 
 def test_fragments_to_a_relabelled_client_are_asked_about_too(ovs: DummyOvs) -> None:
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
     pair.change(number=2)
-    sent = pair.send(TRUNK_PORT, *answer.fragments(7))
-    assert [(port, marks(packet) & REVALIDATION) for port, packet in sent] == [(TRUNK_PORT, REVALIDATION)] * 2
-    assert [port for port, _ in pair.send(TRUNK_PORT, *answer.fragments(8))] == [1, 1]
+    sent = pair.send(UPLINK_PORT, *answer.fragments(7))
+    assert [(port, marks(packet) & REVALIDATION) for port, packet in sent] == [(UPLINK_PORT, REVALIDATION)] * 2
+    assert [port for port, _ in pair.send(UPLINK_PORT, *answer.fragments(8))] == [1, 1]
 
 
 def test_refined_classes_deliver_and_revalidate_until_active(ovs: DummyOvs) -> None:
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
     pair.change(number=2, previous_ids=(1,))
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1, TRUNK_PORT]
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1, UPLINK_PORT]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
     pair.change(number=3, previous_ids=(1, 2))
     pair.change(number=3, previous_ids=())
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [TRUNK_PORT]
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [UPLINK_PORT]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
 
 
 @pytest.mark.parametrize("opening", [tcp(NOWHERE, 4000, 80), sctp(NOWHERE, 4000, 80)], ids=["tcp", "sctp"])
@@ -131,26 +131,26 @@ def test_what_the_client_will_acknowledge_is_passed_on(ovs: DummyOvs, opening: P
     if answer.nw_proto == 6:
         answer = answer.with_flags(ACK)
     for _ in range(2):
-        assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+        assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
 
 
 def test_a_question_that_its_own_node_refuses_is_asked_again(ovs: DummyOvs) -> None:
     pair, answer = opened(ovs, udp(NOWHERE, 4000, 53))
     pair.change(number=2, client=ClientGroup(9, (), deferred=False))
     for _ in range(2):
-        assert pair.send(TRUNK_PORT, answer) == []
+        assert pair.send(UPLINK_PORT, answer) == []
     pair.change(client=None)
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [TRUNK_PORT]
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [UPLINK_PORT]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
 
 
 def test_an_echo_reply_is_dropped_until_the_next_request(ovs: DummyOvs) -> None:
     request = echo(NOWHERE)
     pair, answer = opened(ovs, request)
     pair.change(number=2)
-    assert pair.send(TRUNK_PORT, answer) == []
+    assert pair.send(UPLINK_PORT, answer) == []
     pair.send(1, replace(request, eth_src=NOWHERE.eth_src))
-    assert [port for port, _ in pair.send(TRUNK_PORT, answer)] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
 
 
 def test_a_denied_reply_is_revalidated_for_a_new_client_identity(ovs: DummyOvs) -> None:
@@ -159,14 +159,14 @@ def test_a_denied_reply_is_revalidated_for_a_new_client_identity(ovs: DummyOvs) 
         refused = replace(answer, eth_src=answer.eth_src | REVALIDATION << 32)
         if opening.nw_proto == 6:
             refused = refused.with_flags(ACK)
-        assert pair.send(TRUNK_PORT, refused) == [], "D was right"
+        assert pair.send(UPLINK_PORT, refused) == [], "D was right"
         pair.change(number=2)
-        ((port, sent),) = pair.send(TRUNK_PORT, refused)
-        assert port == (1 if opening.nw_proto == 6 else TRUNK_PORT)
+        ((port, sent),) = pair.send(UPLINK_PORT, refused)
+        assert port == (1 if opening.nw_proto == 6 else UPLINK_PORT)
         assert opening.nw_proto == 6 or marks(sent) & REVALIDATION
         pair.ovs.appctl("dpctl/flush-conntrack")
         pair.model.conntrack.flush()
-        assert pair.send(TRUNK_PORT, refused) == [], "nobody here has asked for it"
+        assert pair.send(UPLINK_PORT, refused) == [], "nobody here has asked for it"
 
 
 @pytest.mark.parametrize("direction", [REPLY, MIDSTREAM, MIDSTREAM | REVALIDATION])
@@ -174,18 +174,18 @@ def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, di
     """The question that leaves, and the answer that is delivered, on the node that lost its connections."""
     pair = Pair(ovs, lab(client=1))
     segment = tcp(pair.lab.ends("s", "c"), 80, 4000, flags=ACK)
-    assert pair.send(TRUNK_PORT, wired(pair, "s", segment, direction)) == []
+    assert pair.send(UPLINK_PORT, wired(pair, "s", segment, direction)) == []
     pair.change(pre_restart=True)
-    ((port, question),) = pair.send(TRUNK_PORT, wired(pair, "s", segment, direction))
-    assert (port, marks(question)) == (TRUNK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
+    ((port, question),) = pair.send(UPLINK_PORT, wired(pair, "s", segment, direction))
+    assert (port, marks(question)) == (UPLINK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
     assert (question.nw_src, question.tp_src, question.tp_dst) == (segment.nw_dst, 4000, 80)
-    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY | REVALIDATED))] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, wired(pair, "s", segment, REPLY | REVALIDATED))] == [1]
     there = segment.reply()
     ((port, orphan),) = pair.send(1, there)
-    assert (port, marks(orphan) & 3) == (TRUNK_PORT, MIDSTREAM), "which end is the client is a guess"
+    assert (port, marks(orphan) & 3) == (UPLINK_PORT, MIDSTREAM), "which end is the client is a guess"
     ((port, again),) = pair.send(1, there)
     assert marks(again) == marks(orphan)
-    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "s", segment, REPLY))] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, wired(pair, "s", segment, REPLY))] == [1]
     ((port, firm),) = pair.send(1, there)
     assert marks(firm) & 3 == ORIGINAL, "the server's node has confirmed it"
 
@@ -193,55 +193,57 @@ def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, di
 def test_the_servers_node_answers_a_question_about_a_segment(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     question = tcp(pair.lab.ends("c", "s"), 4000, 80, flags=ACK)
-    ((port, answer),) = pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION))
-    assert (port, marks(answer) & (REVALIDATED | REVALIDATION | 3)) == (TRUNK_PORT, REVALIDATED | REPLY)
+    ((port, answer),) = pair.send(UPLINK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION))
+    assert (port, marks(answer) & (REVALIDATED | REVALIDATION | 3)) == (UPLINK_PORT, REVALIDATED | REPLY)
     assert (answer.nw_src, answer.tp_src, answer.tp_dst) == (question.nw_dst, 80, 4000)
     pair.lab.moved("s", server=CLOSED_SERVER)
     pair.change()
-    assert pair.send(TRUNK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION)) == []
+    assert pair.send(UPLINK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION)) == []
 
 
 def test_the_servers_node_decides_revalidation_and_delivers_nothing(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     only = ServerGroup(5, (allow(replace(pair.lab.pods["c"], number=3)),), ())
     request = udp(pair.lab.ends("c", "s"), 4000, 53)
-    assert [port for port, _ in pair.send(TRUNK_PORT, wired(pair, "c", request, ORIGINAL))] == [1]
+    assert [port for port, _ in pair.send(UPLINK_PORT, wired(pair, "c", request, ORIGINAL))] == [1]
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & REVALIDATION) == (TRUNK_PORT, 0)
+    assert (port, marks(back) & REVALIDATION) == (UPLINK_PORT, 0)
 
     def asked(number: int) -> list[tuple[int, Packet]]:
         pair.lab.moved("c", number=number)
         original = wired(pair, "c", request, ORIGINAL)
-        return pair.send(TRUNK_PORT, replace(original, eth_src=original.eth_src | REVALIDATION << 32))
+        return pair.send(UPLINK_PORT, replace(original, eth_src=original.eth_src | REVALIDATION << 32))
 
     pair.lab.moved("s", server=only)
     pair.change()
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REVALIDATION | REPLY), "refused by the old identity"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (UPLINK_PORT, REVALIDATION | REPLY), (
+        "refused by the old identity"
+    )
     assert asked(3) == []
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REPLY), "allowed by the new one"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (UPLINK_PORT, REPLY), "allowed by the new one"
     assert asked(2) == []
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REVALIDATION | REPLY), (
+    assert (port, marks(back) & (REVALIDATION | 3)) == (UPLINK_PORT, REVALIDATION | REPLY), (
         "refused by the one after that"
     )
     pair.lab.moved("s", server=ServerGroup(5, (allow(replace(pair.lab.pods["c"], number=2)),), ()))
     pair.change()
     ((port, back),) = pair.send(1, request.reply())
-    assert (port, marks(back) & (REVALIDATION | 3)) == (TRUNK_PORT, REPLY), "allowed when this node hears of that"
+    assert (port, marks(back) & (REVALIDATION | 3)) == (UPLINK_PORT, REPLY), "allowed when this node hears of that"
 
 
 def test_only_the_servers_node_revalidates_and_never_fragments(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     request = tcp(pair.lab.ends("c", "s"), 4000, 80)
-    pair.send(TRUNK_PORT, wired(pair, "c", request, ORIGINAL))
+    pair.send(UPLINK_PORT, wired(pair, "c", request, ORIGINAL))
     pair.send(1, request.reply())
     datagram = udp(pair.lab.ends("c", "s"), 4000, 53)
-    pair.send(TRUNK_PORT, wired(pair, "c", datagram, ORIGINAL))
+    pair.send(UPLINK_PORT, wired(pair, "c", datagram, ORIGINAL))
     pair.lab.moved("s", server=CLOSED_SERVER)
     pair.change()
     for reply in (request.reply().with_flags(ACK), datagram.reply()):
         assert [marks(sent) & REVALIDATION for _, sent in pair.send(1, reply)] == [REVALIDATION]
     assert pair.send(1, *datagram.reply().fragments(3)) == []
-    assert pair.send(TRUNK_PORT, wired(pair, "c", request.with_flags(SYN), ORIGINAL)) == []
+    assert pair.send(UPLINK_PORT, wired(pair, "c", request.with_flags(SYN), ORIGINAL)) == []

@@ -32,7 +32,7 @@ from tests.support.frames import udp as udp_frame
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.manifests import TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, eventually, needs_ovs
-from tests.support.simulated_network import PLAN, TRUNK_PORT, SimNetwork, SimPod
+from tests.support.simulated_network import PLAN, UPLINK_PORT, SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, needs_ovs]
 
@@ -262,10 +262,10 @@ def test_a_name_servers_datapath_flows_do_not_grow_with_clients() -> None:
     shared, segments, remote = 4, (8, 12), (2, 3)
     clients = [SimPod(f"c{segment}", 2, segment, segment=segment) for segment in segments]
     lab = SimNetwork.of(SimPod("s", 1, 1, segment=shared), *clients, shared=frozenset({str(shared)}))
-    ways = tuple(RemoteHost(number, f"n{number}", TRUNK_PORT) for number in remote)
+    ways = tuple(RemoteHost(number, f"n{number}", UPLINK_PORT) for number in remote)
     flows = compile_node(replace(lab.view(1), hosts=ways), lab.verdicts(1)).flows.values()
     server = lab.pods["s"]
-    with dummy_switch({"server": 1, "trunk": TRUNK_PORT}) as switch:
+    with dummy_switch({"server": 1, "uplink": UPLINK_PORT}) as switch:
         switch.load([unmetered(flow).text(TABLE_IDS) for flow in flows])
 
         def served(ends: range) -> int:
@@ -274,10 +274,10 @@ def test_a_name_servers_datapath_flows_do_not_grow_with_clients() -> None:
                 address = PLAN.address(client.segment, host, end)
                 wire = f"{0x0A01 << 32 | client.identity:012x}"
                 mac = ":".join(wire[at : at + 2] for at in range(0, 12, 2))
-                asked = switch.send("trunk", udp_frame(address, server.address, (4000, 53), eth_src=mac))
+                asked = switch.send("uplink", udp_frame(address, server.address, (4000, 53), eth_src=mac))
                 own = PLAN.mac(server.address)
                 answered = switch.send("server", udp_frame(server.address, address, (53, 4000), eth_src=own))
-                assert list(asked) == ["server"] and list(answered) == ["trunk"]
+                assert list(asked) == ["server"] and list(answered) == ["uplink"]
             return len(switch.run("ovs-appctl", "dpctl/dump-flows").splitlines())
 
         served(range(3, 5))

@@ -24,7 +24,7 @@ from romana_ovs.simulator.packet import ACK, FIN, SYN, Addresses, Packet, arp_re
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame, packet_of
 from tests.support.hypothesis_profiles import examples
-from tests.support.simulated_network import CLOSED_SERVER, OPEN_SERVER, PLAN, TRUNK_PORT, SimNetwork, SimPod, allow
+from tests.support.simulated_network import CLOSED_SERVER, OPEN_SERVER, PLAN, UPLINK_PORT, SimNetwork, SimPod, allow
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 
@@ -43,7 +43,7 @@ SOME_EGRESS = ClientGroup(9, (allow(ports=RANGES[:1]),), deferred=False)
 LAB = SimNetwork.of(A, B, C, D, E, FAR)
 LAB.moved("b", server=LARGE)
 LAB.moved("e", client=SOME_EGRESS, server=OPEN_SERVER)
-PORTS = (1, 2, 3, 4, 5, TRUNK_PORT, LOCAL)
+PORTS = (1, 2, 3, 4, 5, UPLINK_PORT, LOCAL)
 TEXT = loadable(LAB.flows(1), LAB.program(1).meters)
 
 
@@ -91,7 +91,7 @@ def _address(name: str) -> str:
 def _port(name: str) -> int:
     if name in ("node", "outside"):
         return LOCAL
-    return LAB.pods[name].port if LAB.pods[name].node == 1 else TRUNK_PORT
+    return LAB.pods[name].port if LAB.pods[name].node == 1 else UPLINK_PORT
 
 
 def _wire_mac(name: str) -> int:

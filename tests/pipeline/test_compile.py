@@ -22,13 +22,13 @@ from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import ApplyMeter, Bits, Conjunction, Goto, Load, Move, Resubmit
 from romana_ovs.pipeline.compile import CompileCache, compile_node
 from romana_ovs.pipeline.compile.port_masks import masks
-from romana_ovs.pipeline.compile.spoof_guard import trunk_guard
+from romana_ovs.pipeline.compile.spoof_guard import uplink_guard
 from romana_ovs.pipeline.cookies import MAGIC, MAGIC_SHIFT, Feature, cookie
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import REGISTERS
 from romana_ovs.pipeline.tables import TABLE, TABLE_IDS, TABLES, flow
 from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Trunk, Verdicts
+from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Uplink, Verdicts
 
 PLAN = Plan.of(Settings())
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
@@ -220,7 +220,7 @@ def test_a_pod_without_verdicts_is_our_own_mistake() -> None:
 @given(st.sets(st.integers(0xAC100000, 0xAC10001F), min_size=1))
 def test_a_tunnel_takes_packets_of_exactly_the_known_nodes(known: set[int]) -> None:
     peers = tuple(IPv4Address(number) for number in sorted(known))
-    rows = trunk_guard(Trunk(9, peers))
+    rows = uplink_guard(Uplink(9, peers))
     senders = [item for row in rows for item in row.match if item.field == "tun_src"]
     assert len(senders) == len(rows)
     for number in range(0xAC0FFFF0, 0xAC100030):
@@ -230,5 +230,5 @@ def test_a_tunnel_takes_packets_of_exactly_the_known_nodes(known: set[int]) -> N
 
 def test_neighbouring_nodes_share_a_row_of_the_tunnel() -> None:
     peers = tuple(IPv4Address("192.0.2.0") + number for number in range(64))
-    assert len(trunk_guard(Trunk(9, peers))) == 1
-    assert trunk_guard(Trunk(9, ())) == ()
+    assert len(uplink_guard(Uplink(9, peers))) == 1
+    assert uplink_guard(Uplink(9, ())) == ()

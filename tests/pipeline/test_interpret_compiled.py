@@ -11,7 +11,7 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Trunk
+from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Uplink
 from romana_ovs.simulator.interpret import Sent, Switch
 from romana_ovs.simulator.packet import (
     ACK,
@@ -36,7 +36,7 @@ from tests.support.simulated_network import (
     OPEN_SERVER,
     PLAN,
     RULE,
-    TRUNK_PORT,
+    UPLINK_PORT,
     SimNetwork,
     SimPod,
     allow,
@@ -286,14 +286,14 @@ def test_large_egress_rules_to_outsiders(lab: SimNetwork, target: str, port: int
 def test_a_packet_between_other_nodes_passes_unchanged_and_untracked() -> None:
     lab = SimNetwork.of(SimPod("c", 1, 1))
     view = lab.view(1)
-    third = RemoteHost(3, "n3", TRUNK_PORT + 1)
-    view = replace(view, hosts=(*view.hosts, third), trunks=(*view.trunks, Trunk(TRUNK_PORT + 1)))
+    third = RemoteHost(3, "n3", UPLINK_PORT + 1)
+    view = replace(view, hosts=(*view.hosts, third), uplinks=(*view.uplinks, Uplink(UPLINK_PORT + 1)))
     switch = Switch(compile_node(view, lab.verdicts(1)).flows.values())
     passing = udp(Addresses.of(PLAN.address(1, 2, 7), PLAN.address(1, 3, 8), eth_src=0x0A05 << 32 | 65537), 1, 2)
-    assert switch.receive(passing, TRUNK_PORT) == [Sent(TRUNK_PORT + 1, passing)]
-    assert switch.receive(passing, TRUNK_PORT + 1) == [], "never back where it came from"
+    assert switch.receive(passing, UPLINK_PORT) == [Sent(UPLINK_PORT + 1, passing)]
+    assert switch.receive(passing, UPLINK_PORT + 1) == [], "never back where it came from"
     outward = udp(Addresses.of(PLAN.address(1, 2, 7), "203.0.113.9", eth_src=0x0A05 << 32 | 65537), 1, 2)
-    assert switch.receive(outward, TRUNK_PORT) == [], "each node has its own way out"
+    assert switch.receive(outward, UPLINK_PORT) == [], "each node has its own way out"
     assert switch.conntrack.entries() == ()
 
 
@@ -360,18 +360,18 @@ def test_forged_packets_go_nowhere(lab: SimNetwork, forged: dict[str, object]) -
     assert lab.delivered("c", packet) == []
 
 
-def test_trunks_accept_marked_untagged_packets_of_known_nodes_only(lab: SimNetwork) -> None:
+def test_uplinks_accept_marked_untagged_packets_of_known_nodes_only(lab: SimNetwork) -> None:
     if lab.pods["s"].node == 1:
         return
     wire = replace(udp(lab.ends("c", "s"), 4000, 53), eth_src=0x0A05 << 32 | lab.pods["c"].identity)
     marked = replace(wire, tun_src=0xC0000201) if lab.tunnels else wire
-    assert lab.arrivals("n2", TRUNK_PORT, marked) == ["s"]
+    assert lab.arrivals("n2", UPLINK_PORT, marked) == ["s"]
     for forged in (
         replace(marked, eth_src=0x0A58 << 32 | int(lab.pods["c"].address)),
         replace(marked, vlan_tci=0x1001),
         replace(marked, tun_src=0xC0000209) if lab.tunnels else replace(marked, eth_src=0),
     ):
-        assert lab.arrivals("n2", TRUNK_PORT, forged) == []
+        assert lab.arrivals("n2", UPLINK_PORT, forged) == []
 
 
 def test_the_gateway_cannot_speak_as_a_pod(lab: SimNetwork) -> None:

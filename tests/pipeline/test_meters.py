@@ -13,7 +13,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
 from romana_ovs.simulator.interpret import Visit
 from romana_ovs.simulator.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
-from tests.support.simulated_network import GATEWAY_PORT, PLAN, TRUNK_PORT, SimNetwork, SimPod
+from tests.support.simulated_network import GATEWAY_PORT, PLAN, UPLINK_PORT, SimNetwork, SimPod
 
 
 def lab() -> SimNetwork:
@@ -42,7 +42,7 @@ def test_nothing_else_does() -> None:
     one = lab()
     assert metered(one, 1, udp(one.ends("c", "near"), 4000, 53)) == []
     arriving = udp(replace(one.ends("far", "c"), eth_src=0x0A05 << 32 | one.pods["far"].identity), 4000, 53)
-    assert metered(one, TRUNK_PORT, arriving) == []
+    assert metered(one, UPLINK_PORT, arriving) == []
     probing = udp(Addresses.of(PLAN.gateway(1), one.pods["c"].address, eth_src=0x020000000001), 4000, 53)
     assert metered(one, GATEWAY_PORT, probing) == []
 

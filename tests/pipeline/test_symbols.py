@@ -18,7 +18,7 @@ from romana_ovs.pipeline.registers import (
     RECEIVER_ID,
     REPLY,
     SENDER_ID,
-    TRUNK,
+    UPLINK,
     ZONE,
 )
 from romana_ovs.pipeline.symbols import matches, symbols, writes
@@ -34,9 +34,10 @@ def _flow(*match: tuple[str, int, int], actions: tuple[Action, ...] = ()) -> Flo
 
 def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_with_its_mask() -> None:
     moved = (Move(SENDER_ID.bits, CLIENT_ID.bits), load(DIRECTION, REPLY), Goto("Egress"))
-    item = _flow(PKT_SOURCE.match(TRUNK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
+    item = _flow(PKT_SOURCE.match(UPLINK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
     assert (
-        symbols(item) == "pkt_source=trunk direction=0x1/0x1 receiver_id=0x40001 -> client_id=sender_id direction=reply"
+        symbols(item)
+        == "pkt_source=uplink direction=0x1/0x1 receiver_id=0x40001 -> client_id=sender_id direction=reply"
     )
 
 
@@ -44,13 +45,14 @@ def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_
     assert ("pkt_destination", "0") in [(one.name, text) for one, text in writes(_flow(actions=(Load(MARKS, 1),)))]
     commit = flow(
         priorities.ConntrackCommit.COMMIT,
-        [("eth_type", 0x0800), PKT_DESTINATION.match(TRUNK)],
+        [("eth_type", 0x0800), PKT_DESTINATION.match(UPLINK)],
         [Ct(zone=ZONE.bits, table="Output", commit=True, writes=CT_WRITES)],
         feature=Feature.CONNTRACK,
         origin=feature_origin("test"),
     )
     assert symbols(commit) == (
-        "pkt_destination=trunk -> ct_client=client_id ct_source=pkt_source ct_destination=pkt_destination ct_accepted=1"
+        "pkt_destination=uplink -> ct_client=client_id ct_source=pkt_source ct_destination=pkt_destination"
+        " ct_accepted=1"
     )
 
 

@@ -21,7 +21,7 @@ from romana_ovs.pipeline.registers import (
     RECEIVER_SHARED,
     RECEIVER_ZONE,
     SENDER_SHARED,
-    TRUNK,
+    UPLINK,
     ZONE,
     Register,
 )
@@ -113,10 +113,10 @@ def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: in
         expected = zone(host, blocks.index(segment))
         for address in (plan.address(segment, 5, 3), plan.address(segment, 2, 4)):
             arriving = _chosen(
-                table, "nw_src", address, (PKT_SOURCE, TRUNK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
+                table, "nw_src", address, (PKT_SOURCE, UPLINK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
             )
             leaving = _chosen(
-                table, "nw_dst", address, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, TRUNK), (SENDER_SHARED, 1)
+                table, "nw_dst", address, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, UPLINK), (SENDER_SHARED, 1)
             )
             assert (arriving, leaving) == (expected, expected), f"segment {segment}"
         run = (whole_segments(segment >> blocks.bits << blocks.bits, blocks.size),)
@@ -215,16 +215,16 @@ def test_the_nodes_own_addresses_are_nobodys() -> None:
     table = FlowTable(shared_zones(PLAN, 1, ()))
     node = PLAN.gateway(2)
     assert _chosen(
-        table, "nw_src", node, (PKT_SOURCE, TRUNK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
+        table, "nw_src", node, (PKT_SOURCE, UPLINK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
     ) == common_zone(1)
     assert _chosen(
-        table, "nw_dst", node, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, TRUNK), (SENDER_SHARED, 1)
+        table, "nw_dst", node, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, UPLINK), (SENDER_SHARED, 1)
     ) == common_zone(1)
     outside = IPv4Address("192.168.7.7")
     assert (
-        _chosen(table, "nw_src", outside, (PKT_SOURCE, TRUNK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)) is None
+        _chosen(table, "nw_src", outside, (PKT_SOURCE, UPLINK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)) is None
     )
-    assert _chosen(table, "nw_dst", outside, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, TRUNK), (SENDER_SHARED, 1)) is None
+    assert _chosen(table, "nw_dst", outside, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, UPLINK), (SENDER_SHARED, 1)) is None
 
 
 def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:

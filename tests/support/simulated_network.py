@@ -28,7 +28,7 @@ from romana_ovs.policy.view import (
     RemoteHost,
     ServerGroup,
     TenantAllow,
-    Trunk,
+    Uplink,
     Verdicts,
 )
 from romana_ovs.simulator.interpret import Switch
@@ -37,7 +37,7 @@ from romana_ovs.simulator.packet import Addresses, Packet
 
 PLAN = Plan.of(Settings())
 GATEWAY_PORT = 0xFFFE
-TRUNK_PORT = 100
+UPLINK_PORT = 100
 RULE = Origin("NetworkPolicy", "test", "rule", "ingress[0]")
 OPEN_SERVER = ServerGroup(1, (Allow(RULE),), ())
 CLOSED_SERVER = ServerGroup(2, (), ())
@@ -128,7 +128,7 @@ class SimNetwork:
     def view(self, node: int) -> NodeView:
         """What a node knows."""
         other = 3 - node
-        way = RemoteHost(other, f"n{other}", TRUNK_PORT, underlay(other) if self.tunnels else None)
+        way = RemoteHost(other, f"n{other}", UPLINK_PORT, underlay(other) if self.tunnels else None)
         return NodeView(
             settings=Settings(shared_tenants=self.shared),
             node=f"n{node}",
@@ -145,7 +145,7 @@ class SimNetwork:
                 (PLAN.gateway(node),),
                 pre_restart=any(pod.pre_restart for pod in self._on(node)),
             ),
-            trunks=(Trunk(TRUNK_PORT, (underlay(other),) if self.tunnels else None),),
+            uplinks=(Uplink(UPLINK_PORT, (underlay(other),) if self.tunnels else None),),
             hosts=(way,),
             foreign=tuple(route for route in self.foreign if route.host != node),
         )
@@ -171,9 +171,9 @@ class SimNetwork:
     def _facts(self) -> Mapping[str, BridgeFacts]:
         if self.tunnels:
             return {
-                f"n{node}": BridgeFacts(f"n{node}", tunnel=TunnelPort(TRUNK_PORT, underlay(node))) for node in (1, 2)
+                f"n{node}": BridgeFacts(f"n{node}", tunnel=TunnelPort(UPLINK_PORT, underlay(node))) for node in (1, 2)
             }
-        return {f"n{node}": BridgeFacts(f"n{node}", links={f"n{3 - node}": TRUNK_PORT}) for node in (1, 2)}
+        return {f"n{node}": BridgeFacts(f"n{node}", links={f"n{3 - node}": UPLINK_PORT}) for node in (1, 2)}
 
     def ends(self, source: str, target: str) -> Addresses:
         """The addresses of a frame from one pod to another."""

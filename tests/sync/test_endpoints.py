@@ -9,7 +9,7 @@ from romana_ovs.pipeline.actions import Action, Goto, Load
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
 from romana_ovs.pipeline.priorities import L3Forward
-from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION, RECEIVER_ID, RECEIVER_PRE_RESTART, TRUNK
+from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION, RECEIVER_ID, RECEIVER_PRE_RESTART, UPLINK
 from romana_ovs.policy.view import Origin
 from romana_ovs.sync.endpoints import Endpoint, endpoint_changes, endpoints, reassigned
 from romana_ovs.sync.plan import plan
@@ -36,7 +36,7 @@ def _map(*flows: Flow) -> dict[FlowKey, Flow]:
 def test_local_pods_alone_are_endpoints() -> None:
     flows = [
         _place(A, 3, pre_restart=1),
-        _place(B, 4, exit_=TRUNK),
+        _place(B, 4, exit_=UPLINK),
         Flow("ArpSpoofGuard", 400, (), (), OURS, Origin("x")),
     ]
     assert endpoints(flows) == {A: Endpoint(3, True)}

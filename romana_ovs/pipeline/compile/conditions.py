@@ -14,7 +14,7 @@ from romana_ovs.pipeline.registers import (
     RELATED,
     REPLY,
     SCRATCH,
-    TRUNK,
+    UPLINK,
     Register,
 )
 from romana_ovs.pipeline.tables import Condition
@@ -26,11 +26,11 @@ FORWARD = DIRECTION.match(1, mask=1)
 BACKWARD = DIRECTION.match(REPLY)
 DIRECT = RELATED.match(0)
 """Not an ICMP error about another packet."""
-FROM_LOCAL, FROM_TRUNK, FROM_GATEWAY = (PKT_SOURCE.match(side) for side in (LOCAL, TRUNK, GATEWAY))
-TO_LOCAL, TO_TRUNK, TO_GATEWAY = (PKT_DESTINATION.match(side) for side in (LOCAL, TRUNK, GATEWAY))
-FROM_ELSEWHERE = PKT_SOURCE.match(TRUNK, mask=TRUNK)
-"""From a trunk or the gateway: not from a local pod."""
-TO_ELSEWHERE = PKT_DESTINATION.match(TRUNK, mask=TRUNK)
+FROM_LOCAL, FROM_UPLINK, FROM_GATEWAY = (PKT_SOURCE.match(side) for side in (LOCAL, UPLINK, GATEWAY))
+TO_LOCAL, TO_UPLINK, TO_GATEWAY = (PKT_DESTINATION.match(side) for side in (LOCAL, UPLINK, GATEWAY))
+FROM_ELSEWHERE = PKT_SOURCE.match(UPLINK, mask=UPLINK)
+"""From an uplink or the gateway: not from a local pod."""
+TO_ELSEWHERE = PKT_DESTINATION.match(UPLINK, mask=UPLINK)
 UNTAGGED: Condition = ("vlan_tci", 0, VLAN_PRESENT)
 """One bit, so that few megaflows drop all tagged frames."""
 

@@ -16,11 +16,11 @@ from romana_ovs.pipeline.compile.conditions import (
     BACKWARD,
     FORWARD,
     FROM_LOCAL,
-    FROM_TRUNK,
+    FROM_UPLINK,
     TO_ELSEWHERE,
     TO_GATEWAY,
     TO_LOCAL,
-    TO_TRUNK,
+    TO_UPLINK,
     feature_origin,
     flags,
     load,
@@ -60,8 +60,8 @@ from romana_ovs.pipeline.registers import (
     SENDER_SERVER_GROUP,
     SERVER_GROUP,
     SERVER_ID,
-    TRUNK,
     UNSELECTED,
+    UPLINK,
     ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
@@ -73,7 +73,7 @@ SCTP: Condition = ("nw_proto", 132)
 _IP: Condition = ("eth_type", ETH_IP)
 _ORIGIN: Origin = feature_origin("conntrack")
 _HERE = (LOCAL, GATEWAY)
-"""Where this bridge sets the direction itself; from a trunk the direction mark of the sending node counts too."""
+"""Where this bridge sets the direction itself; from an uplink the direction mark of the sending node counts too."""
 
 
 def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action]) -> Flow:
@@ -105,11 +105,11 @@ def _replies() -> tuple[Flow, ...]:
         )
         for side in _HERE
     ]
-    marked = (FROM_TRUNK, DIRECTION.match(REPLY))
-    midstream = (FROM_TRUNK, DIRECTION.match(MIDSTREAM))
+    marked = (FROM_UPLINK, DIRECTION.match(REPLY))
+    midstream = (FROM_UPLINK, DIRECTION.match(MIDSTREAM))
     returned = (*marked, REVALIDATION.match(1))
     current = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
-    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(TRUNK)], _on(*current)))
+    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)], _on(*current)))
     rows += [
         _row(rank.UNSOLICITED, [*mark, found], [])
         for mark in (marked, midstream)
@@ -117,7 +117,7 @@ def _replies() -> tuple[Flow, ...]:
     ]
     # A reply that its server's node denied is never taken for a packet of a client.
     rows.append(_row(rank.UNSOLICITED, [*returned, state("+trk+est-rpl")], []))
-    rows.append(_row(rank.UNSOLICITED, [_IP, TCP, FROM_TRUNK, DIRECTION.match(ORIGINAL), tracked], []))
+    rows.append(_row(rank.UNSOLICITED, [_IP, TCP, FROM_UPLINK, DIRECTION.match(ORIGINAL), tracked], []))
     rows += [_row(rank.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), tracked], []) for side in _HERE]
     return tuple(rows)
 
@@ -127,7 +127,7 @@ def _openings() -> tuple[Flow, ...]:
     rank, opening = priorities.ConntrackState, flags("+syn-ack")
     reversed_ = state("+trk+rpl")
     rows = [
-        _row(rank.REVERSED, [opening, FROM_TRUNK, DIRECTION.match(ORIGINAL), reversed_], _on(load(FORCE, 1))),
+        _row(rank.REVERSED, [opening, FROM_UPLINK, DIRECTION.match(ORIGINAL), reversed_], _on(load(FORCE, 1))),
     ]
     for side in _HERE:
         original = load(DIRECTION, ORIGINAL)
@@ -150,12 +150,12 @@ def _decisions() -> tuple[Flow, ...]:
             [state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(side), PKT_DESTINATION.match(side)],
             _on(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
         )
-        for side in (LOCAL, TRUNK, GATEWAY)
+        for side in (LOCAL, UPLINK, GATEWAY)
     ]
     rows.append(_row(rank.DECIDE, [state("+trk+est-rpl")], _on(original)))
     reversed_ = (state("+trk+rpl"),)
-    rows.append(_row(rank.DECIDE, [FROM_TRUNK, DIRECTION.match(ORIGINAL), *reversed_], _on(load(FORCE, 1))))
-    rows.append(_row(rank.DECIDE, [FROM_TRUNK, DIRECTION.match(ORIGINAL), state("+trk+new")], _on()))
+    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), *reversed_], _on(load(FORCE, 1))))
+    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), state("+trk+new")], _on()))
     for side in _HERE:
         rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), *reversed_], _on(original, load(FORCE, 1))))
         rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), state("+trk+new")], _on(original)))
@@ -187,7 +187,7 @@ def client_server() -> tuple[Flow, ...]:
     return (
         _row(rank.DEFAULT, [FORWARD], forward),
         _row(rank.DEFAULT, [BACKWARD, TO_LOCAL], [*TO_CLIENT, Goto("Egress")]),
-        _row(rank.DEFAULT, [BACKWARD, TO_TRUNK], [*committed, deferred, Goto("Egress")]),
+        _row(rank.DEFAULT, [BACKWARD, TO_UPLINK], [*committed, deferred, Goto("Egress")]),
         _row(rank.DEFAULT, [BACKWARD, TO_GATEWAY], [*committed, decided, Goto("Egress")]),
     )
 
@@ -209,7 +209,7 @@ def commit_rows() -> tuple[Flow, ...]:
         # Later fragments carry no ports: only ct() ties them to an admitted first one.
         _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=ZONE.bits, table="Output")),
         _row(rank.REPLY, [BACKWARD], [Goto("Output")]),
-        _row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), TO_TRUNK], [Goto("Output")]),
+        _row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), TO_UPLINK], [Goto("Output")]),
         *(_row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), PKT_DESTINATION.match(side)], []) for side in _HERE),
         # The entry has the client's present identity already: no second ct().
         _row(
@@ -250,14 +250,14 @@ def revoke_rows() -> tuple[Flow, ...]:
     """
     rank = priorities.ConntrackRevoke
     reevaluate = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("ClientServer"))
-    denied_reply = (BACKWARD, FROM_LOCAL, TO_TRUNK, ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
+    denied_reply = (BACKWARD, FROM_LOCAL, TO_UPLINK, ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
     accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
     cleared = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
     update_id = Ct(zone=ZONE.bits, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
     return (
         _row(rank.REVALIDATION, [FORWARD, REVALIDATION.match(1), FROM_LOCAL], []),
-        _ct_row(rank.UPDATE_ID, [*accepted, FROM_TRUNK, REVALIDATION.match(1)], update_id),
-        _ct_row(rank.UPDATE_ID, [*accepted, FROM_TRUNK, SCTP], update_id),
+        _ct_row(rank.UPDATE_ID, [*accepted, FROM_UPLINK, REVALIDATION.match(1)], update_id),
+        _ct_row(rank.UPDATE_ID, [*accepted, FROM_UPLINK, SCTP], update_id),
         *(_row(rank.REEVALUATE, [_IP, SCTP, BACKWARD, PKT_SOURCE.match(side)], reevaluate) for side in _HERE),
         _row(rank.REEVALUATE, [_IP, SCTP, FORWARD], []),
         *(

@@ -14,12 +14,12 @@ from romana_ovs.pipeline.compile.compare import compare
 from romana_ovs.pipeline.compile.conditions import (
     FROM_ELSEWHERE,
     FROM_LOCAL,
-    FROM_TRUNK,
+    FROM_UPLINK,
     IP,
     TO_ELSEWHERE,
     TO_GATEWAY,
     TO_LOCAL,
-    TO_TRUNK,
+    TO_UPLINK,
     feature_origin,
     load,
     loads,
@@ -48,8 +48,8 @@ from romana_ovs.pipeline.registers import (
     REVALIDATION,
     SENDER_ID,
     SENDER_SHARED,
-    TRUNK,
     TUNNEL,
+    UPLINK,
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_FIXED,
@@ -153,18 +153,18 @@ def _route(host: RemoteHost, destination: Condition, priority: IntEnum) -> Flow:
     return flow(
         priority,
         [destination],
-        [*loads((PKT_DESTINATION, TRUNK), (OUT_PORT, host.ofport), (TUNNEL, tunnel)), Goto("ConntrackZone")],
+        [*loads((PKT_DESTINATION, UPLINK), (OUT_PORT, host.ofport), (TUNNEL, tunnel)), Goto("ConntrackZone")],
         feature=Feature.FORWARDING,
         origin=Origin("Node", name=host.name),
     )
 
 
 def zone_rows(host: int, indexes: tuple[int, ...]) -> tuple[Flow, ...]:
-    """Transit from trunk to trunk, unchanged and untracked; all else goes to the zone of its tenant here (zones.py).
+    """Transit from uplink to uplink, unchanged and untracked; all else goes to the zone of its tenant here (zones.py).
 
-    The zones of shared tenants' connections with other nodes are in shared_zones.py. A packet from a trunk never leaves
-    by the gateway, unless it is for this node's own address. `indexes` are the zone indexes of local tenants if these
-    may connect to each other (isolation none); otherwise table Tenancy denies their packets, whatever the zone.
+    The zones of shared tenants' connections with other nodes are in shared_zones.py. A packet from an uplink never
+    leaves by the gateway, unless it is for this node's own address. `indexes` are the zone indexes of local tenants if
+    these may connect to each other (isolation none); otherwise table Tenancy denies their packets in any zone.
     """
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("transit"))
     here = (IP, FROM_LOCAL, TO_LOCAL)
@@ -177,8 +177,8 @@ def zone_rows(host: int, indexes: tuple[int, ...]) -> tuple[Flow, ...]:
     )
     common = (load(ZONE, common_zone(host)),)
     rows = [
-        row(rank.TRANSIT, [FROM_TRUNK, TO_TRUNK], transit),
-        row(rank.TRANSIT, [FROM_TRUNK, TO_GATEWAY, OWN_NODE.match(0)], []),
+        row(rank.TRANSIT, [FROM_UPLINK, TO_UPLINK], transit),
+        row(rank.TRANSIT, [FROM_UPLINK, TO_GATEWAY, OWN_NODE.match(0)], []),
         row(rank.SELF, [*here, DIFFERENT.match(0)], []),
         _zone_row(rank.SHARED, both, common),
         _zone_row(rank.SHARED, [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(0)], receiver_zone),
@@ -201,7 +201,7 @@ def _zone_row(priority: priorities.ConntrackZone, match: list[Condition], chosen
 
 
 def output_rows() -> tuple[Flow, ...]:
-    """Rows of Output. On a trunk the source MAC carries the sender's identity and the marks."""
+    """Rows of Output. On an uplink the source MAC carries the sender's identity and the marks."""
     row = partial(flow, feature=Feature.DELIVERY, origin=feature_origin("delivery"))
     out = OutputReg(OUT_PORT.bits)
     wire = (
@@ -217,10 +217,10 @@ def output_rows() -> tuple[Flow, ...]:
     return (
         row(rank.REVALIDATION, [REVALIDATION.match(1), TO_LOCAL], []),
         row(rank.REVALIDATION, [REVALIDATION.match(1), TO_GATEWAY], []),
-        # A packet turned round goes back by the trunk it came by; output to the port it came in by needs IN_PORT.
-        row(rank.REVALIDATION, [REVALIDATION.match(1), DIRECTION.match(ORIGINAL), TO_TRUNK], [*wire, InPort()]),
-        row(rank.REVALIDATION, [REVALIDATED.match(1), FROM_LOCAL, TO_TRUNK], [*wire, InPort()]),
+        # A packet turned round goes back by the uplink it came by; output to the port it came in by needs IN_PORT.
+        row(rank.REVALIDATION, [REVALIDATION.match(1), DIRECTION.match(ORIGINAL), TO_UPLINK], [*wire, InPort()]),
+        row(rank.REVALIDATION, [REVALIDATED.match(1), FROM_LOCAL, TO_UPLINK], [*wire, InPort()]),
         row(rank.OUT, [TO_LOCAL], [out]),
         row(rank.OUT, [TO_GATEWAY], [out]),
-        row(rank.OUT, [TO_TRUNK], [*wire, out]),
+        row(rank.OUT, [TO_UPLINK], [*wire, out]),
     )

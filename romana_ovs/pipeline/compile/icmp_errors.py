@@ -21,7 +21,7 @@ from romana_ovs.pipeline.compile.compare import compare
 from romana_ovs.pipeline.compile.conditions import (
     FROM_GATEWAY,
     FROM_LOCAL,
-    FROM_TRUNK,
+    FROM_UPLINK,
     IP,
     TO_LOCAL,
     feature_origin,
@@ -47,8 +47,8 @@ from romana_ovs.pipeline.registers import (
     RELATED,
     REPLY,
     SENDER_ID,
-    TRUNK,
     UNSELECTED,
+    UPLINK,
 )
 from romana_ovs.pipeline.tables import Condition, flow
 
@@ -70,7 +70,7 @@ def error_rows() -> tuple[Flow, ...]:
     """Errors from local pods about their own connections, from other nodes (which checked the same), and from routers
     outside. All others are dropped.
     """
-    rank, local, trunk, gateway = priorities.ConntrackState, FROM_LOCAL, FROM_TRUNK, FROM_GATEWAY
+    rank, local, uplink, gateway = priorities.ConntrackState, FROM_LOCAL, FROM_UPLINK, FROM_GATEWAY
     sender, server, client = (Bits(name, 0, 32) for name in ("nw_src", "ct_nw_dst", "ct_nw_src"))
     committed = Move(CT_CLIENT.bits, SENDER_ID.bits)
     return (
@@ -79,10 +79,10 @@ def error_rows() -> tuple[Flow, ...]:
         _row(priorities.ClientServer.FORGED, [RELATED.match(1), FROM_LOCAL, DIFFERENT.match(1)], []),
         _row(
             rank.RELATED,
-            [trunk, DIRECTION.match(REPLY), *_FROM_SERVER, CT_DESTINATION.match(TRUNK)],
+            [uplink, DIRECTION.match(REPLY), *_FROM_SERVER, CT_DESTINATION.match(UPLINK)],
             _decide(*_CURRENT),
         ),
-        _row(rank.RELATED, [trunk, DIRECTION.match(ORIGINAL), *_FROM_CLIENT, CT_SOURCE.match(TRUNK)], _decide()),
+        _row(rank.RELATED, [uplink, DIRECTION.match(ORIGINAL), *_FROM_CLIENT, CT_SOURCE.match(UPLINK)], _decide()),
         _row(rank.RELATED, [gateway, *_FROM_SERVER, CT_DESTINATION.match(GATEWAY)], _decide(load(DIRECTION, REPLY))),
         _row(
             rank.RELATED,
@@ -98,7 +98,7 @@ def error_rows() -> tuple[Flow, ...]:
 def node_errors(host: int, addresses: tuple[IPv4Address, ...]) -> tuple[Flow, ...]:
     """Errors that the node itself sends as the router of its pods, about any of their connections.
 
-    Of a connection between two pods only the receiving pod's part is decided, as if the error came by a trunk. The
+    Of a connection between two pods only the receiving pod's part is decided, as if the error came by an uplink. The
     other pod's node does not see the error.
     """
     rank, node = priorities.ConntrackState.RELATED_NODE, (FROM_GATEWAY, SENDER_ID.match(node_identity(host)))
@@ -116,10 +116,10 @@ def node_errors(host: int, addresses: tuple[IPv4Address, ...]) -> tuple[Flow, ..
         _row(rank, [*node, *_FROM_SERVER, CT_DESTINATION.match(GATEWAY)], _decide(load(SENDER_ID, OUTSIDE), reply)),
         _row(rank, [*node, *_FROM_CLIENT, CT_SOURCE.match(GATEWAY)], _decide(committed, original)),
     ]
-    for side in (LOCAL, TRUNK):
+    for side in (LOCAL, UPLINK):
         # The identity of any pod: the server's node has checked whether the server is a pod or a node.
-        server = (committed, reply, load(PKT_SOURCE, TRUNK), load(EGRESS, DEFERRED), *_CURRENT)
-        client = (committed, original, load(PKT_SOURCE, TRUNK), load(EGRESS, UNSELECTED))
+        server = (committed, reply, load(PKT_SOURCE, UPLINK), load(EGRESS, DEFERRED), *_CURRENT)
+        client = (committed, original, load(PKT_SOURCE, UPLINK), load(EGRESS, UNSELECTED))
         rows += [
             _row(rank, [*node, *_FROM_SERVER, CT_DESTINATION.match(side), TO_LOCAL], _decide(*server)),
             _row(rank, [*node, *_FROM_CLIENT, CT_SOURCE.match(side), TO_LOCAL], _decide(*client)),

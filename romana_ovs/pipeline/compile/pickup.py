@@ -29,12 +29,12 @@ from romana_ovs.pipeline.compile.conditions import (
     BACKWARD,
     FORWARD,
     FROM_LOCAL,
-    FROM_TRUNK,
+    FROM_UPLINK,
     IP,
     TO_ELSEWHERE,
     TO_GATEWAY,
     TO_LOCAL,
-    TO_TRUNK,
+    TO_UPLINK,
     feature_origin,
     flags,
     load,
@@ -73,8 +73,8 @@ from romana_ovs.pipeline.registers import (
     SENDER_ID,
     SENDER_PRE_RESTART,
     SENDER_SERVER_GROUP,
-    TRUNK,
     UNSELECTED,
+    UPLINK,
     ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
@@ -106,13 +106,13 @@ def _revalidations() -> tuple[Flow, ...]:
     track, commit = priorities.ConntrackZone.REVALIDATION, priorities.ConntrackCommit
     return (
         _row(track, [*revalidation, FROM_LOCAL], [load(DIRECTION, ORIGINAL), Goto("ClientServer")]),
-        _row(track, [*revalidation, FROM_TRUNK, DIRECTION.match(ORIGINAL)], [Goto("ClientServer")]),
+        _row(track, [*revalidation, FROM_UPLINK, DIRECTION.match(ORIGINAL)], [Goto("ClientServer")]),
         _row(track, [*_TCP, REVALIDATED.match(1), FROM_LOCAL], [Goto("Output")]),
         _row(commit.REVALIDATION, [*revalidation, FORWARD, FROM_LOCAL], [Goto("Output")]),
-        _row(commit.REVALIDATION, [*revalidation, FORWARD, FROM_TRUNK], _revalidated_reply(UNSELECTED)),
+        _row(commit.REVALIDATION, [*revalidation, FORWARD, FROM_UPLINK], _revalidated_reply(UNSELECTED)),
         _row(
             commit.REVALIDATION_DEFERRED,
-            [*revalidation, FORWARD, FROM_TRUNK, EGRESS.match(DEFERRED)],
+            [*revalidation, FORWARD, FROM_UPLINK, EGRESS.match(DEFERRED)],
             _revalidated_reply(DEFERRED),
         ),
     )
@@ -138,8 +138,8 @@ def _leaving() -> tuple[Flow, ...]:
         midstream = (load(DIRECTION, MIDSTREAM), load(PICKUP, 1), Goto("ClientServer"))
         loose = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
         rows += [
-            _row(rank, [*sent, pre_restart, TO_TRUNK, state("+trk+new")], midstream),
-            _row(rank, [*sent, TO_TRUNK, *loose], midstream),
+            _row(rank, [*sent, pre_restart, TO_UPLINK, state("+trk+new")], midstream),
+            _row(rank, [*sent, TO_UPLINK, *loose], midstream),
             _row(
                 rank,
                 [*sent, pre_restart, RECEIVER_PRE_RESTART.match(1), state("+trk+new")],
@@ -151,12 +151,12 @@ def _leaving() -> tuple[Flow, ...]:
 
 def _arriving() -> tuple[Flow, ...]:
     """From another node, by its direction mark and the local conntrack state."""
-    rank, trunk = priorities.ConntrackState.PICKUP, (FROM_TRUNK, REVALIDATION.match(0))
+    rank, uplink = priorities.ConntrackState.PICKUP, (FROM_UPLINK, REVALIDATION.match(0))
     midstream, reply, original = (
-        (*_MIDSTREAM_TCP, *trunk, DIRECTION.match(direction)) for direction in (MIDSTREAM, REPLY, ORIGINAL)
+        (*_MIDSTREAM_TCP, *uplink, DIRECTION.match(direction)) for direction in (MIDSTREAM, REPLY, ORIGINAL)
     )
-    reply_only = (FROM_TRUNK, REVALIDATION.match(1), DIRECTION.match(MIDSTREAM))
-    replied = (state("+trk+rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(TRUNK))
+    reply_only = (FROM_UPLINK, REVALIDATION.match(1), DIRECTION.match(MIDSTREAM))
+    replied = (state("+trk+rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(UPLINK))
     loose = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
     unknown = (RECEIVER_PRE_RESTART.match(1), state("+trk+new"))
     on = (load(PICKUP, 1), Goto("ClientServer"))
@@ -175,14 +175,14 @@ def _arriving() -> tuple[Flow, ...]:
 def _returned() -> tuple[Flow, ...]:
     """Replies from another node are revalidated there; revalidated ones, and those to the node itself, are decided."""
     rank = priorities.ClientServer
-    reply = (BACKWARD, PICKUP.match(1), FROM_TRUNK)
+    reply = (BACKWARD, PICKUP.match(1), FROM_UPLINK)
     marks = Load(MARKS, LOCAL << PKT_SOURCE.bits.low | 1 << REVALIDATION.bits.low)
     revalidate = (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, marks, CtClear(), Resubmit("L3Forward"))
     decide = (*TO_CLIENT, Goto("Egress"))
     decided = load(EGRESS, UNSELECTED)
     return (
         _row(rank.PICKUP, [*_TCP, *reply, REVALIDATED.match(0)], revalidate),
-        _row(rank.REVALIDATED, [*_TCP, BACKWARD, REVALIDATED.match(1), FROM_TRUNK, TO_LOCAL], decide),
+        _row(rank.REVALIDATED, [*_TCP, BACKWARD, REVALIDATED.match(1), FROM_UPLINK, TO_LOCAL], decide),
         _row(
             rank.REVALIDATED,
             [*_TCP, BACKWARD, PICKUP.match(1), TO_GATEWAY],
@@ -200,7 +200,7 @@ def _commits() -> tuple[Flow, ...]:
     """Admitted midstream packets commit loose entries; a reply by the other node's own entry confirms them."""
     rank, midstream = priorities.ConntrackCommit, (*_TCP, PICKUP.match(1), DIRECTION.match(MIDSTREAM))
     confirm = Ct(zone=ZONE.bits, table="Output", commit=True, writes=(Load(CT_LOOSE.bits, 0),))
-    by_entry = (BACKWARD, FROM_TRUNK, REVALIDATION.match(0), REVALIDATED.match(0))
+    by_entry = (BACKWARD, FROM_UPLINK, REVALIDATION.match(0), REVALIDATED.match(0))
     return (
         _row(rank.LOOSE_FORCED, [*midstream, FORCE.match(1)], [_loose_commit(force=True)]),
         _row(rank.LOOSE, [*midstream, state("+trk+new")], [_loose_commit()]),
@@ -230,6 +230,6 @@ def _revocations() -> tuple[Flow, ...]:
     return (
         _row(rank, [IP, PICKUP.match(1), DIRECTION.match(ORIGINAL)], as_reply),
         _row(rank, [IP, PICKUP.match(1), BACKWARD], []),
-        _row(rank, [*midstream, FROM_TRUNK], as_reply),
+        _row(rank, [*midstream, FROM_UPLINK], as_reply),
         *(_row(rank, [*midstream, PKT_SOURCE.match(side)], [load(REVALIDATION, 1), Goto("Output")]) for side in _HERE),
     )

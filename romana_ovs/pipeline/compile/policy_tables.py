@@ -15,11 +15,11 @@ from romana_ovs.pipeline.compile.conditions import (
     FROM_ELSEWHERE,
     FROM_GATEWAY,
     FROM_LOCAL,
-    FROM_TRUNK,
+    FROM_UPLINK,
     TO_ELSEWHERE,
     TO_GATEWAY,
     TO_LOCAL,
-    TO_TRUNK,
+    TO_UPLINK,
     feature_origin,
     identified,
     load,
@@ -63,9 +63,9 @@ def egress_base(plan: Plan, host: int, tenantless: tuple[IdentityMatch, ...]) ->
         *(row(rank.TENANTLESS, [identified(CLIENT_ID, run)], deny) for run in tenantless),
         row(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("DeferredEgress")]),
         row(rank.NOT_A_POD, [FORWARD, TO_GATEWAY], deny),
-        row(rank.NOT_A_POD, [FORWARD, TO_TRUNK, to_nodes], deny),
+        row(rank.NOT_A_POD, [FORWARD, TO_UPLINK, to_nodes], deny),
         row(rank.NOT_A_POD, [BACKWARD, FROM_GATEWAY], deny),
-        row(rank.NOT_A_POD, [BACKWARD, FROM_TRUNK, identified(SENDER_ID, NOT_A_POD)], deny),
+        row(rank.NOT_A_POD, [BACKWARD, FROM_UPLINK, identified(SENDER_ID, NOT_A_POD)], deny),
         row(rank.MISS, [], deny),
     )
 
@@ -90,7 +90,7 @@ def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
     return (
         *flows,
         row(rank.DEFERRED, [*table.base, FROM_LOCAL], [load(EGRESS, DEFERRED), Goto("DeferredEgress")]),
-        row(rank.DEFERRED, [*table.base, FROM_TRUNK, EGRESS.match(DEFERRED)], [Goto("DeferredEgress")]),
+        row(rank.DEFERRED, [*table.base, FROM_UPLINK, EGRESS.match(DEFERRED)], [Goto("DeferredEgress")]),
     )
 
 
@@ -107,7 +107,7 @@ def deferred_base(host: int) -> tuple[Flow, ...]:
         row(rank.ELSEWHERE, [BACKWARD, FROM_LOCAL, TO_GATEWAY, node], accept),
         row(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")]),
         row(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")]),
-        row(rank.NOT_ADMITTED, [BACKWARD, TO_TRUNK], [load(EGRESS, UNSELECTED), Goto("Tenancy")]),
+        row(rank.NOT_ADMITTED, [BACKWARD, TO_UPLINK], [load(EGRESS, UNSELECTED), Goto("Tenancy")]),
         row(rank.MISS, [], [Goto("ConntrackRevoke")]),
     )
 

@@ -192,8 +192,8 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
         add("gateway routes", (gateway, plan, view.host), lambda: forwarding.gateway_routes(gateway, plan, view.host))
         own = (view.host, gateway.addresses)
         add("node icmp errors", own, lambda: icmp_errors.node_errors(*own))
-    for trunk in view.trunks:
-        add(("trunk", trunk.ofport), trunk, partial(spoof_guard.trunk_guard, trunk))
+    for uplink in view.uplinks:
+        add(("uplink", uplink.ofport), uplink, partial(spoof_guard.uplink_guard, uplink))
     routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
     add("remote routes", (plan, view.hosts, routes), lambda: forwarding.remote_routes(plan, view.hosts, routes))
 

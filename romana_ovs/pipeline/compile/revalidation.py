@@ -21,7 +21,7 @@ from enum import IntEnum
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, CtClear, Goto, Load, Move, Resubmit
-from romana_ovs.pipeline.compile.conditions import BACKWARD, FROM_TRUNK, IP, TO_LOCAL, feature_origin, load, swapped
+from romana_ovs.pipeline.compile.conditions import BACKWARD, FROM_UPLINK, IP, TO_LOCAL, feature_origin, load, swapped
 from romana_ovs.pipeline.compile.conntrack import TO_CLIENT
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ICMP, SCTP, TCP, UDP
@@ -44,7 +44,7 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.tables import Condition, flow
 
-_REPLY = (BACKWARD, FROM_TRUNK, TO_LOCAL)
+_REPLY = (BACKWARD, FROM_UPLINK, TO_LOCAL)
 _ICMP: Condition = ("nw_proto", ICMP)
 _TCP: Condition = ("nw_proto", TCP)
 _UDP: Condition = ("nw_proto", UDP)

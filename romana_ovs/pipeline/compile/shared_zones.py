@@ -14,7 +14,15 @@ from ipaddress import IPv4Address, IPv4Network
 from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, Move
-from romana_ovs.pipeline.compile.conditions import FROM_LOCAL, FROM_TRUNK, IP, TO_LOCAL, TO_TRUNK, feature_origin, load
+from romana_ovs.pipeline.compile.conditions import (
+    FROM_LOCAL,
+    FROM_UPLINK,
+    IP,
+    TO_LOCAL,
+    TO_UPLINK,
+    feature_origin,
+    load,
+)
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import (
@@ -34,8 +42,8 @@ def shared_zones(plan: Plan, host: int, foreign: tuple[IPv4Address, ...]) -> tup
     """
     received = Bits(ZONE.bits.field, ZONE.bits.low, RECEIVER_ZONE.bits.width)
     own: tuple[Action, ...] = (load(ZONE, zone(host, 0)), Move(RECEIVER_ZONE.bits, received))
-    arriving = (IP, FROM_TRUNK, TO_LOCAL, RECEIVER_SHARED.match(1))
-    leaving = (IP, FROM_LOCAL, TO_TRUNK, SENDER_SHARED.match(1))
+    arriving = (IP, FROM_UPLINK, TO_LOCAL, RECEIVER_SHARED.match(1))
+    leaving = (IP, FROM_LOCAL, TO_UPLINK, SENDER_SHARED.match(1))
     return (
         *_by_segment(plan, host, arriving, "nw_src"),
         *_by_segment(plan, host, leaving, "nw_dst"),

@@ -44,7 +44,7 @@ from romana_ovs.pipeline.registers import (
     SENDER_PRE_RESTART,
     SENDER_SERVER_GROUP,
     SENDER_SHARED,
-    TRUNK,
+    UPLINK,
     WIRE_DIRECTION,
     WIRE_EGRESS,
     WIRE_FIXED,
@@ -56,7 +56,7 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.pipeline.zones import PodZone, zone
-from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Trunk
+from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Uplink
 
 ARP_REQUEST: Condition = ("arp_op", 1)
 PART_BITS = 4
@@ -157,11 +157,11 @@ def metered_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
     )
 
 
-def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
-    """Accepts untagged IP from a trunk if the source MAC carries an identity; from a tunnel, of known nodes only."""
+def uplink_guard(uplink: Uplink) -> tuple[Flow, ...]:
+    """Accepts untagged IP from an uplink if the source MAC carries an identity; from a tunnel, of known nodes only."""
     rest = ("eth_src", WIRE_FIXED_VALUE << WIRE_FIXED.low, ((1 << WIRE_FIXED.width) - 1) << WIRE_FIXED.low)
     actions: list[Action] = [
-        *loads((PKT_SOURCE, TRUNK)),
+        *loads((PKT_SOURCE, UPLINK)),
         Move(WIRE_DIRECTION, DIRECTION.bits),
         Move(WIRE_EGRESS, EGRESS.bits),
         Move(WIRE_REVALIDATION, REVALIDATION.bits),
@@ -170,17 +170,17 @@ def trunk_guard(trunk: Trunk) -> tuple[Flow, ...]:
         Goto("DestinationMac"),
     ]
     senders: list[tuple[Condition, ...]] = [()]
-    if trunk.tunnel_peers is not None:
+    if uplink.tunnel_peers is not None:
         # Exactly the known nodes, merged into prefixes: nodes mostly have neighbouring addresses.
-        blocks = merge_cidrs(IPv4Network(peer) for peer in trunk.tunnel_peers)
+        blocks = merge_cidrs(IPv4Network(peer) for peer in uplink.tunnel_peers)
         senders = [(("tun_src", int(block.network_address), int(block.netmask)),) for block in blocks]
     return tuple(
         flow(
             priorities.SpoofGuard.SOURCE,
-            [("in_port", trunk.ofport), *sender, UNTAGGED, IP, rest],
+            [("in_port", uplink.ofport), *sender, UNTAGGED, IP, rest],
             actions,
             feature=Feature.SPOOF_GUARD,
-            origin=feature_origin("trunk"),
+            origin=feature_origin("uplink"),
         )
         for sender in senders
     )
