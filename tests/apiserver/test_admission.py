@@ -104,7 +104,7 @@ def test_a_policy_speaks_for_a_tenant_of_its_namespace(root: Client) -> None:
             attempt()
 
 
-def test_what_lost_its_namespace_s_consent_can_still_be_updated_and_removed(root: Client) -> None:
+def test_a_pod_whose_namespace_lost_consent_can_be_updated(root: Client) -> None:
     root.create(NAMESPACES, {"metadata": {"name": "closing", "labels": {"tenants.romana.io/t1": "allowed"}}})
     pods = f"{NAMESPACES}/closing/pods"
     root.create(pods, pod("old", owner="t1"))
@@ -143,7 +143,7 @@ OF_OWNER = "label owner says whose a namespace is; changing it needs the verb as
         ({"owner": None}, OF_OWNER),
     ],
 )
-def test_whoever_may_edit_a_namespace_does_not_thereby_choose_tenants(
+def test_namespace_editors_do_not_choose_tenants(
     root: Client,
     dev: Client,
     place: str,

@@ -230,7 +230,7 @@ def test_kubectl_gives_no_pod_another_tenant(plane: ControlPlane, root: Client, 
     assert root.get(f"{NAMESPACES}/both/pods/{name}")["metadata"]["labels"] == {"owner": "t1"}
 
 
-def test_applying_makes_no_pod_of_a_tenant_that_the_namespace_may_not_hold(root: Client) -> None:
+def test_apply_creates_no_pod_of_a_forbidden_tenant(root: Client) -> None:
     body = pod("applied", owner="t2")
     with pytest.raises(Refused, match=f"{DENIED}namespace shop may not hold pods of tenant t2"):
         root.request(
@@ -238,7 +238,7 @@ def test_applying_makes_no_pod_of_a_tenant_that_the_namespace_may_not_hold(root:
         )
 
 
-def test_a_pod_that_ends_keeps_its_tenant_until_its_finalizer_is_gone(root: Client) -> None:
+def test_a_terminating_pod_keeps_its_tenant_until_finalized(root: Client) -> None:
     path = f"{NAMESPACES}/both/pods"
     ending = pod("ending", owner="t1")
     ending["metadata"]["finalizers"] = ["example.com/wait"]
@@ -271,7 +271,7 @@ def test_an_eviction_ends_a_pod_and_changes_none(root: Client) -> None:
 # Pods of templates.
 
 
-def test_a_template_makes_no_pods_of_a_tenant_that_the_namespace_may_not_hold(root: Client) -> None:
+def test_a_template_creates_no_pods_of_a_forbidden_tenant(root: Client) -> None:
     """Whoever may write Deployments has the controller manager write pods, which may write them anywhere."""
     until_there(root, f"{NAMESPACES}/shop/serviceaccounts/default")
     sets = "/apis/apps/v1/namespaces/shop/replicasets"

@@ -30,7 +30,7 @@ def test_rbac_judges_whoever_has_credentials(control_plane: ControlPlane, namesp
     assert review["status"]["userInfo"]["groups"] == ["some group", "system:authenticated"]
 
 
-def test_a_service_account_s_token_is_of_that_account_and_bound_to_its_node(
+def test_a_service_account_token_is_bound_to_its_node(
     control_plane: ControlPlane,
     admin: Client,
     namespace: str,
@@ -51,7 +51,7 @@ def test_credentials_are_for_their_owner_alone(control_plane: ControlPlane) -> N
     assert (control_plane.folder / "pki").stat().st_mode & 0o077 == 0
 
 
-def test_a_killed_api_server_comes_back_with_its_data_at_the_same_place(control_plane: ControlPlane) -> None:
+def test_a_killed_api_server_comes_back_with_its_data(control_plane: ControlPlane) -> None:
     with ControlPlane() as plane:
         url, pid = plane.url, plane.daemon("kube-apiserver").pid
         with Client.of_kubeconfig(plane.kubeconfig) as admin:

@@ -128,9 +128,7 @@ def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(shop: ControlPlane,
     assert shop.kubectl("get", "pods", "--namespace=shop", "-o", "name").split() == ["pod/db", "pod/spy", "pod/web"]
 
 
-def test_a_pod_that_is_replaced_at_once_is_another_and_a_wrong_address_is_nobodys(
-    shop: ControlPlane, start: Callable[..., Talk]
-) -> None:
+def test_a_replaced_pod_is_another_pod(shop: ControlPlane, start: Callable[..., Talk]) -> None:
     talk = start("--nodes", "2")
     given, uid = addresses(shop), uid_of(shop, "db")
     shop.kubectl("replace", "--force", "-f", "-", stdin=POD.format(name="db", node="node2"))

@@ -73,7 +73,7 @@ def forgetful() -> Iterator[ControlPlane]:
         yield plane
 
 
-def test_a_watch_from_before_all_that_is_remembered_lists_once_and_finds_every_difference(
+def test_an_expired_watch_relists_once_and_finds_every_change(
     forgetful: ControlPlane,
 ) -> None:
     """docs/hazards.md C2 and C6: policies that went meanwhile, a pod and a policy made anew under their names."""
@@ -116,7 +116,7 @@ def _miss(plane: ControlPlane, admin: Client, namespace: str) -> None:
     assert watcher.api.lists == [POLICIES.path, PODS.path], "there is no second listing"
 
 
-def test_without_admission_a_tenant_is_still_not_for_whoever_makes_pods_to_choose(
+def test_without_admission_pod_authors_still_choose_no_tenant(
     control_plane: ControlPlane, admin: Client, namespace: str
 ) -> None:
     """docs/hazards.md E1, E2 and E5: admission is not applied here, so the controller closes such labels."""

@@ -49,7 +49,7 @@ def ending(admin: Client) -> Object | None:
     return found if looked and "deletionTimestamp" in found["metadata"] else None
 
 
-def test_policies_stay_as_long_as_pods_that_are_ending_and_nobody_waits_for_us(plane: ControlPlane) -> None:
+def test_policies_outlive_terminating_pods_of_their_namespace(plane: ControlPlane) -> None:
     """docs/hazards.md A29 and C15: a slow pod, in a namespace that is deleted while no controller of ours runs.
 
     That pods go first is the server's doing (Kubernetes 1.33 and later): docs/kubernetes.md says what that means.

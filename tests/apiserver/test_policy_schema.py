@@ -259,7 +259,7 @@ def stricter(spec: object) -> bool:
 
 @settings(max_examples=3000 if PROFILE == "long" else examples(300))
 @given(SPEC)
-def test_whatever_the_server_takes_the_decoder_reads_and_it_means_the_same(admin: Client, spec: object) -> None:
+def test_what_the_server_accepts_decodes_to_the_same_meaning(admin: Client, spec: object) -> None:
     """docs/hazards.md C13: also where the server drops what it does not know."""
     body = policy(spec)
     stored, sent = offered(admin, body), decoded(body)

@@ -90,7 +90,7 @@ def test_tenants_write_policies_and_see_no_tenants(control_plane: ControlPlane, 
 
 
 @pytest.mark.parametrize("role", ["view", "edit", "admin"])
-def test_what_people_get_with_the_rights_of_a_namespace_is_policies_alone(admin: Client, role: str) -> None:
+def test_namespace_roles_give_people_policies_alone(admin: Client, role: str) -> None:
     """docs/hazards.md E13: what of ours Kubernetes adds to the roles that it has for people (aggregation)."""
     selector = f"labelSelector=rbac.authorization.k8s.io%2Faggregate-to-{role}%3Dtrue"
     found = admin.get(f"/apis/rbac.authorization.k8s.io/v1/clusterroles?{selector}")["items"]

@@ -182,9 +182,7 @@ def test_the_end_of_the_controller_gives_the_lease_back(writer: Callable[..., Wr
     assert not admin.get(f"{LEASES}/romana-ovs")["spec"].get("holderIdentity")
 
 
-def test_a_leader_that_was_stopped_beyond_its_lease_writes_nothing_more(
-    writer: Callable[..., Writer], policies: Policies
-) -> None:
+def test_a_leader_stopped_beyond_its_lease_writes_nothing(writer: Callable[..., Writer], policies: Policies) -> None:
     """docs/hazards.md C12: SIGSTOP."""
     version = policies.make()
     first = writer("a")
@@ -208,9 +206,7 @@ def test_a_leader_that_was_stopped_beyond_its_lease_writes_nothing_more(
         time.sleep(0.1)
 
 
-def test_a_write_that_was_checked_and_then_delayed_is_refused_by_its_version(
-    registry: Path, policies: Policies
-) -> None:
+def test_a_delayed_write_is_refused_by_its_resource_version(registry: Path, policies: Policies) -> None:
     """The status as read before the other leader wrote: what no check of a clock can prevent. docs/hazards.md C12."""
     policies.make()
     old = policies.get()["metadata"]
@@ -239,7 +235,7 @@ def test_a_lease_deleted_by_hand_comes_back_with_the_same_leader(writer: Callabl
     assert eventually(anew)["spec"]["holderIdentity"] == "a"
 
 
-def test_an_api_server_that_stands_still_costs_leadership_and_nothing_that_is_wanted(
+def test_a_stalled_api_server_costs_leadership_but_no_writes(
     control_plane: ControlPlane,
 ) -> None:
     """One of our own, as everything stops with it."""
@@ -302,7 +298,7 @@ def test_our_own_write_is_no_change_of_the_object(writer: Callable[..., Writer],
     assert decoded[0].value is not None and decoded[0] == decoded[1]
 
 
-def test_a_thousand_changes_are_bounded_writes_and_the_last_one_stands(
+def test_a_thousand_changes_are_few_writes_and_the_last_stands(
     writer: Callable[..., Writer], policies: Policies, control_plane: ControlPlane
 ) -> None:
     version = policies.make()
@@ -391,7 +387,7 @@ def test_a_refused_object_has_one_event_that_kubectl_shows(
     assert event["series"]["count"] == 2
 
 
-def test_an_object_without_namespace_is_told_about_in_the_default_one(
+def test_events_of_cluster_scoped_objects_go_to_default(
     writer: Callable[..., Writer], admin: Client, namespace: str, control_plane: ControlPlane
 ) -> None:
     uid = admin.get(f"/api/v1/namespaces/{namespace}")["metadata"]["uid"]

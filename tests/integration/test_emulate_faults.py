@@ -50,7 +50,7 @@ def wrong(session: Session) -> list[str]:
     return [str(one) for one in measured.differences(expected)]
 
 
-def test_a_restarted_controller_changes_nothing_and_loses_nothing(session: Session) -> None:
+def test_a_restarted_controller_changes_and_loses_nothing(session: Session) -> None:
     emulation = session.emulation
     pods = emulation.pods
     with open_connection(pods[FRONTEND], pods[BACKEND], 80, "tcp") as stream:

@@ -61,7 +61,7 @@ def test_a_file_with_any_byte_changed_is_never_taken_for_good(path: Path) -> Non
 
 
 @pytest.mark.parametrize("fill", [b"", b"\0" * 400, b"{}\n{}", b"[]\n"], ids=["empty", "zeros", "json", "list"])
-def test_a_damaged_file_without_a_good_previous_is_an_error_that_names_it(path: Path, fill: bytes) -> None:
+def test_a_damaged_file_without_a_backup_is_a_named_error(path: Path, fill: bytes) -> None:
     path.write_bytes(fill)
     with pytest.raises(InputError, match="romana.state.*damaged.*missing"):
         StateFile(path).load()
@@ -125,7 +125,7 @@ def test_a_path_that_is_a_folder_is_a_clear_error(tmp_path: Path) -> None:
         StateFile(tmp_path).load()
 
 
-def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path: Path) -> None:
+def test_an_encoded_value_is_saved_as_it_is(path: Path) -> None:
     StateFile(path).save({"b": Encoded.of({"x": [1, "\u00e9"]}), "a": 2})
     assert StateFile(path).load() == {"a": 2, "b": {"x": [1, "\u00e9"]}}
     plain = path.with_name("plain")
@@ -134,9 +134,7 @@ def test_what_is_encoded_already_is_saved_as_the_value_that_it_is(path: Path) ->
 
 
 @pytest.mark.parametrize("when", range(5))
-def test_a_file_system_that_failed_once_at_any_step_is_written_to_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch, when: int
-) -> None:
+def test_saving_works_again_after_any_file_system_error(path: Path, monkeypatch: pytest.MonkeyPatch, when: int) -> None:
     file = StateFile(path)
     file.save(OLD)
     steps = iter(range(100))
