@@ -70,7 +70,7 @@ class Node:
 class Pod:
     """A pod, reduced to its network.
 
-    `uid` tells it from others of its name, before it and after it; empty where nobody gave it one.
+    `uid` distinguishes it from earlier and later pods of its name; empty if unknown.
     `node` is empty until it is bound. `address` is what its status carries (another IPAM gave it, or
     ours did earlier); None when status is absent or has none. `has_status` tells the two apart.
     """

@@ -72,7 +72,7 @@ COMMITTED = Register(
 RELATED = Register(
     "related",
     _reg(0, 12, 1),
-    "an ICMP error: judged as a packet of the connection that it quotes, in the same direction",
+    "an ICMP error: decided like a packet of the connection that it quotes, in the same direction",
     "ConntrackState",
     "ConntrackCommit",
 )

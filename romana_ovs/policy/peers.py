@@ -55,7 +55,7 @@ class TenantIds:
 
 @dataclass(frozen=True, slots=True)
 class VisibleTenants:
-    """The tenants that some servers may hear of; `all`: those are all tenants.
+    """The tenants whose pods may connect to some servers; `all`: all tenants.
 
     `by_namespace` are those that have pods in a namespace.
     """
@@ -118,7 +118,7 @@ def namespace_labels(namespaces: Mapping[str, Labels], name: str) -> Labels:
 
 
 def tier_labels(tier: str, settings: Settings) -> Labels:
-    """The labels common to pods of `tier`. An absent component says nothing: the label may be empty."""
+    """The labels common to pods of `tier`. An absent component implies nothing: the label may be empty."""
     keys = settings.tier_labels
     if tier == DEFAULT_TIER:
         return NO_LABELS

@@ -48,7 +48,7 @@ class _Peer(IntEnum):
 class Entry:
     """A committed connection; `sent` and `answered` are the TCP states of its original source and destination.
 
-    `replied` says that a packet of the reply direction was seen (what makes UDP and ICMP established).
+    `replied`: a packet of the reply direction was seen (which makes UDP and ICMP established).
     """
 
     original: FiveTuple
@@ -96,7 +96,7 @@ class Commitment:
 class Conntrack:
     """The table of one switch process: connections by zone and tuple.
 
-    `sctp_ports` says whether SCTP is told apart by ports (Open vSwitch from 3.2 on).
+    `sctp_ports`: whether SCTP is tracked by ports (Open vSwitch 3.2 or later).
     """
 
     def __init__(self, *, sctp_ports: bool = False) -> None:

@@ -44,7 +44,7 @@ class Packet:
 
     `inner` is the packet that an ICMP error is about; `ip_id` ties fragments together; `in_window` False
     is a TCP segment that fits no window of its connection; `tun_src` and `tun_dst` are the outer
-    addresses while it is in a tunnel port; `payload` tells packets apart in tests.
+    addresses while it is in a tunnel port; `payload` distinguishes packets in tests.
     """
 
     eth_src: int = 0
@@ -206,7 +206,7 @@ def echo(ends: Addresses, number: int = 1) -> Packet:
 
 
 def icmp_error(ends: Addresses, about: Packet, *, kind: int = UNREACHABLE, code: int = 4) -> Packet:
-    """An ICMP error about `about` (fragmentation needed unless told otherwise), sent to its source."""
+    """An ICMP error about `about` (fragmentation needed by default), sent to its source."""
     return replace(_ip(ends, ICMP), icmp_type=kind, icmp_code=code, inner=about)
 
 

@@ -22,7 +22,7 @@ PROBE_PACKETS = 3
 PROBE_ZONE = 0xFFFF
 """The conntrack zone of these packets; no packet of a pod is ever in it."""
 _CLIENT, _TRANSLATED, _SERVER = (IPv4Address(f"192.0.2.{number}") for number in (1, 2, 3))
-"""Addresses for documentation (RFC 5737), which are nobody's."""
+"""Addresses for documentation (RFC 5737), which no host has."""
 _CONNECTION, _OTHER = (0x5243, 0x524F), (0x5253, 0x5256)
 """Ports of the client and the server: of the connection, and others."""
 

@@ -62,7 +62,7 @@ def test_a_further_run_beside_the_first_makes_one_range(registry: Allocator) -> 
     assert list(registry.tenants["a"]) == [Run(2, 2), Run(4, 2)]
 
 
-def test_exhaustion_is_told_with_the_arithmetic_and_stays_with_its_tenant(registry: Allocator) -> None:
+def test_exhaustion_is_reported_and_affects_one_tenant(registry: Allocator) -> None:
     """docs/hazards.md E9."""
     other = SegmentKey("b", "web")
     attach(registry, "other", other)
@@ -98,7 +98,7 @@ def test_a_late_word_about_an_old_pod_does_not_evict_the_new_one(registry: Alloc
     assert registry.endpoints[PodKey("ns/p")].uid == "second"
 
 
-def test_a_relabelled_pod_keeps_its_address_and_frees_it_to_its_own_segment(registry: Allocator) -> None:
+def test_a_relabelled_pod_keeps_its_address(registry: Allocator) -> None:
     before = attach(registry, "p")
     assert attach(registry, "p", DB) == before
     registry.release(PodKey("ns/p"), uid="p")
@@ -139,7 +139,7 @@ def test_two_claims_of_one_address_leave_it_to_who_has_it(registry: Allocator) -
     assert registry.endpoints[PodKey("ns/b")].address == address and registry.endpoint(PodKey("ns/a")) is None
 
 
-def test_addresses_of_nodes_are_nobody_elses(registry: Allocator) -> None:
+def test_addresses_of_nodes_are_never_allocated(registry: Allocator) -> None:
     number = registry.number(WEB)
     registry.host("n1")
     blocked = TINY.address(number, 0, 0)
@@ -164,7 +164,7 @@ def test_addresses_of_nodes_are_nobody_elses(registry: Allocator) -> None:
         "255.255.255.255",
     ],
 )
-def test_an_address_that_nobody_can_have_is_not_claimed(registry: Allocator, text: str) -> None:
+def test_an_invalid_address_is_not_claimed(registry: Allocator, text: str) -> None:
     for address in (IPv4Address(text), TINY.network.network_address, TINY.network.broadcast_address):
         with pytest.raises(AddressError, match=f"address {address} is .* which no pod and no node can have"):
             registry.claim(PodKey("ns/x"), uid="x", node="n1", address=address)

@@ -76,7 +76,7 @@ def test_ranges_become_exact_masks(one: int, other: int, protocol: Protocol) -> 
 
 
 @pytest.mark.parametrize("bounds", [(5, 4), (-1, 4), (0, 65536)])
-def test_what_is_no_range_is_refused(bounds: tuple[int, int]) -> None:
+def test_an_invalid_port_range_is_refused(bounds: tuple[int, int]) -> None:
     with pytest.raises(PipelineError, match="not a range"):
         list(masks(*bounds))
 

@@ -32,7 +32,9 @@ _products = st.lists(st.tuples(_side, _side), max_size=12)
 
 
 @given(_products, st.integers(1, 4))
-def test_what_leaves_a_crowded_product_is_written_out(asked: list[tuple[set[int], set[int]]], most: int) -> None:
+def test_an_alternative_in_too_many_products_gets_plain_flows(
+    asked: list[tuple[set[int], set[int]]], most: int
+) -> None:
     products = [
         Product(
             str(at), WHY, {(("nw_src", peer),): WHY for peer in peers}, {(("tcp_dst", port),): WHY for port in ports}
@@ -130,7 +132,7 @@ def test_a_rule_to_cluster_dns_in_every_namespace_is_one_conjunction() -> None:
 
 @pytest.mark.parametrize(("port", "passes"), [(80, True), (1002, True), (1004, False), (2000, False)])
 @pytest.mark.parametrize("most", [1, 2, MOST_CLAUSES])
-def test_what_is_written_out_means_the_same(
+def test_plain_flows_mean_the_same_as_conjunctions(
     most: int, port: int, *, passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The peer is in all rules by the shared port, and by its own port in the rule that names it."""

@@ -34,7 +34,7 @@ def failing(real: Callable[..., Any], about: Callable[..., bool]) -> Callable[..
     return make
 
 
-def test_a_group_that_cannot_be_made_is_closed_and_said_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_cannot_be_compiled_is_closed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         policy_tables, "ingress_rows", failing(policy_tables.ingress_rows, lambda group: group.number == 99)
     )
@@ -46,7 +46,7 @@ def test_a_group_that_cannot_be_made_is_closed_and_said_and_others_go_on(monkeyp
 
 
 @pytest.mark.parametrize(("module", "name"), [(spoof_guard, "pod_guard"), (forwarding, "pod_route")])
-def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(
+def test_a_pod_that_cannot_be_compiled_is_closed_alone(
     module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, name, failing(getattr(module, name), lambda pod, *_: pod.key == "test/t"))
@@ -58,13 +58,13 @@ def test_a_pod_whose_rows_cannot_be_made_is_closed_alone(
     assert here.delivered("c", tcp(here.ends("c", "s"), 4000, 80)) == ["s"]
 
 
-def test_what_all_pods_share_must_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_common_rows_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_tables, "ingress_base", failing(policy_tables.ingress_base, lambda: True))
     with pytest.raises(PipelineError, match="no room"):
         lab()
 
 
-def test_a_flow_of_too_many_actions_is_refused_where_it_is_made() -> None:
+def test_a_flow_with_too_many_actions_is_refused() -> None:
     flows = lab().flows(1)
     assert sendable(flows) is flows
     large = next(item for item in flows if item.actions)

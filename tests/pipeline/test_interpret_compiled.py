@@ -138,7 +138,7 @@ def test_an_entry_of_sctp_hides_no_connection_of_other_ports(lab: SimNetwork) ->
     assert lab.delivered("c", back.reply()) == ["s"]
 
 
-def test_a_connection_may_be_opened_from_the_other_end_of_a_refused_one(lab: SimNetwork) -> None:
+def test_a_denied_connection_may_be_opened_from_the_other_end(lab: SimNetwork) -> None:
     """What conntrack takes for an answer of the refused one is decided as an original and turns the entry round."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     opened(lab, packet)
@@ -170,7 +170,7 @@ def test_a_router_in_the_middle_may_report(lab: SimNetwork) -> None:
     assert lab.arrivals("n1", GATEWAY_PORT, icmp_error(node, packet)) == ["c"]
 
 
-def test_a_flushed_connection_is_never_turned_round(lab: SimNetwork) -> None:
+def test_a_flushed_connection_is_never_reversed(lab: SimNetwork) -> None:
     """docs/hazards.md B11: the server's data after a flush must not make the client's denied packets replies."""
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
@@ -241,7 +241,7 @@ def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: SimNetw
     assert [name for packet in denied for name in lab.delivered("c", packet)] == []
 
 
-def test_later_fragments_of_refused_replies_do_not_slip_through(lab: SimNetwork) -> None:
+def test_later_fragments_of_denied_replies_are_dropped(lab: SimNetwork) -> None:
     """docs/hazards.md A22: the first fragment's port is refused, and another port of the same peers is not."""
     packet = udp(lab.ends("c", "s"), 4000, 53)
     opened(lab, packet)
@@ -320,7 +320,7 @@ def test_arp_has_one_answer_even_for_isolated_pods(lab: SimNetwork) -> None:
     ],
     ids=str,
 )
-def test_arp_that_is_not_a_question_of_its_own_is_dropped(lab: SimNetwork, change: dict[str, object]) -> None:
+def test_spoofed_arp_is_dropped(lab: SimNetwork, change: dict[str, object]) -> None:
     """docs/hazards.md A23: duplicate address detection gets no answer, and nobody asks or answers for another."""
     known = {"own": int(lab.pods["c"].address), "x": int(lab.pods["x"].address)}
     values = {name: known.get(value, value) for name, value in change.items()}  # type: ignore[call-overload]

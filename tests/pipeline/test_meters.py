@@ -28,7 +28,7 @@ def metered(lab: SimNetwork, port: int, packet: Packet) -> list[int]:
     return [METERS.index(action.number) for action in passed]
 
 
-def test_what_a_pod_opens_towards_elsewhere_passes_its_own_meter() -> None:
+def test_new_connections_that_leave_the_node_pass_the_pods_meter() -> None:
     outside = Addresses.of(lab().pods["c"].address, "203.0.113.9")
     for packet in (tcp(outside, 4000, 80), udp(outside, 4000, 53), echo(outside)):
         assert metered(lab(), 1, packet) == [1]
@@ -47,7 +47,7 @@ def test_nothing_else_does() -> None:
     assert metered(one, GATEWAY_PORT, probing) == []
 
 
-def test_later_packets_of_a_connection_do_not_whether_or_not_it_is_answered() -> None:
+def test_later_packets_of_a_connection_pass_no_meter() -> None:
     one = lab()
     question = udp(one.ends("c", "far"), 4000, 53)
     assert [metered(one, 1, question) for _ in range(3)] == [[1], [], []]
@@ -81,7 +81,7 @@ def test_a_meter_stays_in_our_range(port: int) -> None:
     assert meter_number(0xFFFF) < arp_meter_number(0) and arp_meter_number(0xFFFF) < fragment_meter_number(0)
 
 
-def test_a_meter_says_which_setting_does_without_it() -> None:
+def test_a_meter_names_the_setting_that_turns_it_off() -> None:
     numbers = (meter_number(7), fragment_meter_number(0xFFFF), arp_meter_number(7))
     assert [setting_of(number) for number in numbers] == ["new_connections", "fragments", ""]
 
@@ -94,7 +94,7 @@ def test_every_piece_of_a_packet_passes_another_meter_of_its_pod() -> None:
     assert metered(one, 1, udp(one.ends("c", "near"), 4000, 53)) == []
 
 
-def test_requests_for_addresses_pass_a_meter_before_anything_reads_who_asks_for_whom() -> None:
+def test_arp_requests_pass_a_meter_before_they_are_parsed() -> None:
     """On a real switch what stands before the second pass has a datapath flow of its own (test_packets)."""
     one = lab()
     assert metered(one, 1, arp_request(one.ends("c", "far"))) == [METERS.index(arp_meter_number(1))]

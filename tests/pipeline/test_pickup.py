@@ -51,9 +51,7 @@ def opened(lab: SimNetwork, packet: Packet) -> tuple[Packet, Packet]:
 
 @pytest.mark.parametrize("place", ["node", "link", "tunnel"])
 @pytest.mark.parametrize("nodes", LOSSES)
-def test_a_handshake_that_was_lost_begins_again_and_its_answer_alone_goes_nowhere(
-    place: str, nodes: tuple[int, ...]
-) -> None:
+def test_a_lost_handshake_starts_again(place: str, nodes: tuple[int, ...]) -> None:
     lab = made(place)
     opening = tcp(lab.ends("c", "s"), 4000, 80)
     assert lab.delivered("c", opening) == ["s"]
@@ -69,7 +67,7 @@ def test_a_handshake_that_was_lost_begins_again_and_its_answer_alone_goes_nowher
 @pytest.mark.parametrize("nodes", LOSSES)
 @pytest.mark.parametrize("first", ["c", "s"])
 @pytest.mark.parametrize("server_out", [None, SHUT])
-def test_tcp_goes_on_whoever_speaks_first(
+def test_tcp_is_picked_up_whichever_end_sends_first(
     place: str, nodes: tuple[int, ...], first: str, server_out: ClientGroup | None
 ) -> None:
     lab = made(place, server_out=server_out)
@@ -89,7 +87,7 @@ def test_tcp_goes_on_whoever_speaks_first(
 @pytest.mark.parametrize("place", ["node", "link", "tunnel"])
 @pytest.mark.parametrize("nodes", LOSSES)
 @pytest.mark.parametrize("change", ["egress", "open egress", "ingress", "tenants"])
-def test_what_policy_refuses_now_does_not_go_on(place: str, nodes: tuple[int, ...], change: str) -> None:
+def test_a_connection_that_policy_denies_now_is_not_picked_up(place: str, nodes: tuple[int, ...], change: str) -> None:
     """The client's egress, the server's ingress, their tenants, an egress rule that does not name the server."""
     lab = made(place)
     there, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
@@ -110,7 +108,7 @@ def test_what_policy_refuses_now_does_not_go_on(place: str, nodes: tuple[int, ..
 
 @pytest.mark.parametrize("place", ["link", "tunnel"])
 @pytest.mark.parametrize("nodes", LOSSES)
-def test_a_pod_that_came_after_the_loss_gets_nothing_meant_for_another(place: str, nodes: tuple[int, ...]) -> None:
+def test_a_pod_attached_after_the_loss_gets_nothing_of_its_predecessor(place: str, nodes: tuple[int, ...]) -> None:
     lab = made(place)
     _, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
     _, push = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
@@ -153,7 +151,7 @@ def test_connections_with_outside_go_on_both_ways(*, from_outside: bool) -> None
     assert order[1]() and order[0]() and order[1]() and order[0]()
 
 
-def test_survivors_hear_no_errors_about_what_was_refused() -> None:
+def test_pre_restart_pods_get_no_errors_about_denied_packets() -> None:
     """One refused datagram, then errors about it (docs/dataplane.md, "ICMP errors")."""
     lab = SimNetwork.of(
         SimPod("a", 1, 1, pre_restart=True),

@@ -44,7 +44,7 @@ def test_every_flow_is_one_line_below_its_table_and_its_origin() -> None:
             assert origins[line.partition(" # ")[0]] == (table, origin)
 
 
-def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_loaded() -> None:
+def test_meters_are_listed_beside_flows_and_not_loaded() -> None:
     program = LAB.program(2)
     first, second = (program.meters[METERS[port]].text() for port in (2, 3))
     assert first == f"meter={METERS[2]},pktps,burst,stats,bands=type=drop,rate=1000,burst_size=10000"
@@ -66,7 +66,7 @@ def test_meters_are_told_beside_the_flows_that_name_them_and_not_in_what_is_load
     assert "bands=" not in loadable(program.flows.values())
 
 
-def test_flows_are_listed_by_table_then_priority_and_nothing_depends_on_their_order() -> None:
+def test_flows_are_listed_by_table_and_priority() -> None:
     flows = LAB.flows(2)
     places = [(TABLE_IDS[item.table], -item.priority) for item in ordered(flows)]
     assert places == sorted(places)
@@ -112,7 +112,7 @@ def test_the_page_lists_the_example_and_follows_its_packets() -> None:
     assert "On n2" in dropped and "out of port 3" not in dropped
 
 
-def test_a_table_where_no_flow_takes_the_packet_says_so() -> None:
+def test_the_trace_shows_a_table_miss() -> None:
     LAB.delivered("c", udp(LAB.ends("c", "c"), 1, 2))
     stray = udp(LAB.ends("s", "c"), 1, 2)
     LAB.arrivals("n1", 55, stray)

@@ -37,7 +37,7 @@ def datagrams(lab: SimNetwork) -> list[Packet]:
     return [udp(lab.ends("c", "s"), 4000, 53), transport(47, lab.ends("c", "s"), 0, 0)]
 
 
-def test_what_the_new_labels_allow_goes_on_after_one_datagram(lab: SimNetwork) -> None:
+def test_an_allowed_stream_loses_one_datagram_after_a_relabel(lab: SimNetwork) -> None:
     for packet in datagrams(lab):
         answer = opened(lab, packet)
         lab.moved("c", number=2)
@@ -45,7 +45,7 @@ def test_what_the_new_labels_allow_goes_on_after_one_datagram(lab: SimNetwork) -
         lab.moved("c", number=1)
 
 
-def test_what_they_do_not_allow_stops_at_once_and_comes_back_with_the_permission(lab: SimNetwork) -> None:
+def test_a_denied_stream_stops_and_resumes_with_the_permission(lab: SimNetwork) -> None:
     for packet in datagrams(lab):
         answer = opened(lab, packet)
         lab.moved("c", number=3)
@@ -55,7 +55,7 @@ def test_what_they_do_not_allow_stops_at_once_and_comes_back_with_the_permission
         opened(lab, packet)
 
 
-def test_a_class_that_the_servers_node_hears_of_a_moment_later_is_not_cut(lab: SimNetwork) -> None:
+def test_a_class_that_the_servers_node_learns_late_is_not_revoked(lab: SimNetwork) -> None:
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=3)
     for _ in range(2):
@@ -75,7 +75,7 @@ def test_a_rule_of_the_servers_that_wants_the_new_class_finds_it(lab: SimNetwork
         lab.moved("s", server=accepting(1, 2))
 
 
-def test_a_refusal_by_what_the_client_is_stays_one(lab: SimNetwork) -> None:
+def test_a_denial_by_the_present_identity_stays(lab: SimNetwork) -> None:
     for packet in (udp(lab.ends("c", "s"), 4000, 53), tcp(lab.ends("c", "s"), 4000, 80)):
         answer = opened(lab, packet)
         lab.moved("s", server=accepting(2))
@@ -118,7 +118,7 @@ def test_egress_of_the_new_labels_counts_too(lab: SimNetwork) -> None:
         lab.moved("s", server=accepting(1, 2))
 
 
-def test_former_numbers_are_judged_as_they_were_until_rules_ask_for_the_new(lab: SimNetwork) -> None:
+def test_previous_ids_are_accepted_until_rules_distinguish_them(lab: SimNetwork) -> None:
     packets = [*datagrams(lab), tcp(lab.ends("c", "s"), 4000, 80), sctp(lab.ends("c", "s"), 4000, 80)]
     answers = [opened(lab, packet) for packet in packets]
     silent = opened(lab, udp(lab.ends("c", "s"), 4001, 53))
@@ -131,14 +131,14 @@ def test_former_numbers_are_judged_as_they_were_until_rules_ask_for_the_new(lab:
     assert [lab.delivered("s", silent) for _ in range(2)] == [[], ["c"]]
 
 
-def test_a_question_goes_to_the_servers_node_and_no_further(lab: SimNetwork) -> None:
+def test_a_revalidation_packet_ends_at_the_servers_node(lab: SimNetwork) -> None:
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=2)
     assert lab.delivered("s", answer) == []
     assert [hop.place.node for hop in lab.network.hops] == ["n2", "n1", "n2"]
 
 
-def test_pods_of_one_node_need_no_question() -> None:
+def test_pods_of_one_node_need_no_revalidation() -> None:
     lab = SimNetwork.of(CLIENT, SimPod("s", 1, 2, server=accepting(1, 2)))
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=2)

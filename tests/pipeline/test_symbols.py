@@ -32,7 +32,7 @@ def _flow(*match: tuple[str, int, int], actions: tuple[Action, ...] = ()) -> Flo
     )
 
 
-def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_with_its_mask() -> None:
+def test_values_and_moves_are_named_and_partial_matches_masked() -> None:
     moved = (Move(SENDER_ID.bits, CLIENT_ID.bits), load(DIRECTION, REPLY), Goto("Egress"))
     item = _flow(PKT_SOURCE.match(UPLINK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
     assert (
@@ -41,7 +41,7 @@ def test_values_with_names_and_moves_are_named_and_part_of_a_register_is_shown_w
     )
 
 
-def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_written() -> None:
+def test_a_load_of_several_registers_names_each() -> None:
     assert ("pkt_destination", "0") in [(one.name, text) for one, text in writes(_flow(actions=(Load(MARKS, 1),)))]
     commit = flow(
         priorities.ConntrackCommit.COMMIT,
@@ -56,7 +56,7 @@ def test_a_load_of_several_registers_names_each_and_what_is_committed_counts_as_
     )
 
 
-def test_every_register_that_a_flow_matches_has_a_name_and_names_are_comments() -> None:
+def test_every_matched_register_has_a_name_in_a_comment() -> None:
     lab = SimNetwork.of(SimPod("c", 1, 1), SimPod("s", 2, 2))
     for item in lab.flows(1):
         declared = {field.field for field in item.match if field.field.startswith(("reg", "ct_mark", "ct_label"))}

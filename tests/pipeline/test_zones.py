@@ -36,7 +36,7 @@ SHARED, RED, BLUE = 4, 8, 12
 """Segments, each the first of a tenant's block."""
 
 
-def test_zones_are_neither_the_hosts_nor_the_probes_and_those_of_near_hosts_are_apart() -> None:
+def test_zones_of_nearby_hosts_are_disjoint() -> None:
     found = [zone(host, index) for host in range(SLOTS) for index in (0, 1, 0xFFF)]
     assert len(set(found)) == len(found)
     assert min(found) > 0 and max(found) < 0xFFFF
@@ -74,7 +74,7 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
     assert there == {zone(2, RED): Share("8"), zone(2, BLUE): Share("12"), common_zone(2): Share(COMMON)}
 
 
-def test_a_tenant_keeps_its_zone_when_it_gets_what_is_left_of_the_first_block() -> None:
+def test_a_tenant_keeps_its_zone_when_it_grows_into_the_first_block() -> None:
     blocks = Blocks.of(PLAN)
     assert blocks.home((whole_segments(64, 4),)) == blocks.home((whole_segments(64, 4), whole_segments(128, 4))) == 64
     assert blocks.home((whole_segments(0, 1),)) == 0
@@ -165,7 +165,7 @@ def _zones_of(lab: SimNetwork, node: int) -> list[int]:
 @FABRICS
 @pytest.mark.parametrize("client", ["r2", "r3", "b2", "k"])
 @pytest.mark.parametrize("opens", [tcp, udp])
-def test_what_comes_from_another_node_is_its_own_tenants(
+def test_connections_from_another_node_are_in_their_tenants_zone(
     tunnels: bool, client: str, opens: Callable[..., Packet]
 ) -> None:
     lab = _meeting(tunnels=tunnels)
@@ -185,7 +185,7 @@ def test_what_comes_from_another_node_is_its_own_tenants(
 
 
 @FABRICS
-def test_what_a_shared_tenants_pod_begins_is_there_too_and_what_is_here_is_as_it_was(tunnels: bool) -> None:
+def test_connections_of_a_shared_pod_are_in_the_other_tenants_zone(tunnels: bool) -> None:
     lab = _meeting(tunnels=tunnels)
     packet = udp(lab.ends("s", "k"), 4000, 53)
     assert lab.delivered("s", packet) == ["k"]
@@ -211,7 +211,7 @@ def test_an_address_that_is_not_from_the_plan_counts_for_the_shared_tenant(tunne
     assert _zones_of(lab, 1) == [zone(1, SHARED)]
 
 
-def test_the_nodes_own_addresses_are_nobodys() -> None:
+def test_the_nodes_own_addresses_are_in_the_common_zone() -> None:
     table = FlowTable(shared_zones(PLAN, 1, ()))
     node = PLAN.gateway(2)
     assert _chosen(
@@ -236,6 +236,6 @@ def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:
     assert len(shared_zones(PLAN, 1, ())) == 4
 
 
-def test_a_bridge_that_would_share_zones_is_named_with_the_one_that_has_them() -> None:
+def test_a_bridge_with_colliding_zones_is_reported() -> None:
     assert colliding({"a": 1, "b": 2, "c": 1 + SLOTS}) == {"c": "a"}
     assert colliding({"a": 1, "b": 2}) == {}

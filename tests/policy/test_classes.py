@@ -45,12 +45,12 @@ def asked(
     }
 
 
-def test_ingress_asks_about_peers_and_not_about_subjects() -> None:
+def test_ingress_has_requirements_for_peers_only() -> None:
     rule = PolicyRule((PolicyPeer(pods=DB),))
     assert asked(KubernetesPolicy("a", "p", WEB, INGRESS, (rule,))) == {"a": {IS_DB}}
 
 
-def test_egress_asks_about_subjects_where_the_destinations_node_decides() -> None:
+def test_deferred_egress_has_requirements_for_the_selected_pods() -> None:
     by_label, to_all = PolicyRule((PolicyPeer(pods=DB),)), PolicyRule(ports=(PolicyPort(port=80),))
     by_name = PolicyRule(ports=(PolicyPort(port="http"),))
     assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (), (by_label,))) == {"a": {IS_WEB}}
@@ -58,12 +58,12 @@ def test_egress_asks_about_subjects_where_the_destinations_node_decides() -> Non
     assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (), (to_all,))) == {}
 
 
-def test_rules_of_a_direction_that_policy_types_leave_out_ask_nothing() -> None:
+def test_rules_outside_policy_types_have_no_requirements() -> None:
     rule = PolicyRule((PolicyPeer(pods=DB),))
     assert asked(KubernetesPolicy("a", "p", WEB, EGRESS, (rule,), ())) == {}
 
 
-def test_namespace_selectors_ask_in_every_namespace_that_they_select() -> None:
+def test_namespace_selectors_require_in_each_selected_namespace() -> None:
     rule = PolicyRule((PolicyPeer(pods=DB, namespaces=Selector.of({"stage": "x"})),))
     policy = KubernetesPolicy("c", "p", EVERYTHING, INGRESS, (rule,))
     assert asked(policy) == {"a": {IS_DB}, "b": {IS_DB}}
@@ -79,12 +79,12 @@ def test_namespace_selectors_ask_in_every_namespace_that_they_select() -> None:
         (Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner"), {"a", "b", "c"}),
     ],
 )
-def test_nothing_is_asked_where_tenants_are_apart_anyway(settings: Settings, places: set[str]) -> None:
+def test_separated_tenants_have_no_requirements_for_each_other(settings: Settings, places: set[str]) -> None:
     rule = PolicyRule((PolicyPeer(pods=DB, namespaces=EVERYTHING),))
     assert asked(KubernetesPolicy("a", "p", EVERYTHING, INGRESS, (rule,)), settings).keys() == places
 
 
-def test_romana_policies_ask_about_their_own_tenant() -> None:
+def test_romana_policies_have_requirements_for_their_own_tenant() -> None:
     policy = RomanaPolicy("a", "p", Labels(), EVERYTHING, (RomanaRule((WEB,)),))
     assert asked(policy) == {"a": {IS_WEB}}
     by_stage = Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="stage")
@@ -92,7 +92,7 @@ def test_romana_policies_ask_about_their_own_tenant() -> None:
     assert not any(requirements_by_namespace([normal], NAMES).values()), "an unlabelled namespace has no tenant"
 
 
-def test_negation_asks_the_same_question() -> None:
+def test_a_negated_requirement_is_the_same_requirement() -> None:
     def policy(operator: Operator, *values: str) -> dict[str, frozenset[LabelRequirement]]:
         selector = Selector((Requirement("app", operator, frozenset(values)),))
         return asked(KubernetesPolicy("a", "p", WEB, INGRESS, (PolicyRule((PolicyPeer(pods=selector),)),)))
@@ -106,12 +106,12 @@ def put(allocator: ClassAllocator, name: str, app: str = "", *, segment: int = 1
     return allocator.assign(PodKey(f"a/{name}"), segment=segment, namespace="a", labels=labels)
 
 
-def test_labels_that_nobody_asks_about_do_not_make_classes() -> None:
+def test_labels_without_requirement_make_no_classes() -> None:
     allocator = ClassAllocator()
     assert [put(allocator, "one", "web"), put(allocator, "two", "db"), put(allocator, "three")] == [identity(1, 1)] * 3
 
 
-def test_a_new_question_moves_those_who_answer_yes_and_only_if_some_say_no() -> None:
+def test_a_new_requirement_splits_only_mixed_classes() -> None:
     allocator = ClassAllocator()
     for name, app in (("one", "web"), ("two", "db"), ("three", "")):
         put(allocator, name, app)
@@ -128,7 +128,7 @@ def test_a_new_question_moves_those_who_answer_yes_and_only_if_some_say_no() -> 
     }
 
 
-def test_a_question_that_is_dropped_moves_nobody_and_comes_back_honestly() -> None:
+def test_a_dropped_requirement_moves_no_pod() -> None:
     allocator = ClassAllocator()
     question = {"a": frozenset({IS_WEB})}
     allocator.set_requirements(question)
@@ -158,7 +158,7 @@ def test_a_released_number_is_not_given_again_before_all_have_been() -> None:
     assert put(again, "five", "other") == identity(1, 3), "2 is in use"
 
 
-def test_a_segment_without_numbers_says_so_and_keeps_what_it_has() -> None:
+def test_a_segment_without_free_numbers_keeps_its_classes() -> None:
     entries = [{"identity": identity(1, number), "namespace": "b", "yes": [], "no": []} for number in range(1, 65536)]
     allocator = ClassAllocator.from_json({"asked": {}, "next": {}, "classes": entries, "pins": {}})
     with pytest.raises(AddressError, match="segment 1 has all of its 65535 classes in use"):
@@ -187,7 +187,7 @@ def test_classes_from_a_file_stay_hidden_until_a_pod_claims_them() -> None:
     assert len(again.to_json()["classes"]) == 1
 
 
-def test_a_question_that_is_new_after_a_restart_is_answered_by_the_first_to_come() -> None:
+def test_a_new_requirement_after_a_restart_is_decided_by_the_first_pod() -> None:
     allocator = ClassAllocator()
     number = put(allocator, "one", "web")
     again = ClassAllocator.from_json(allocator.to_json())
@@ -230,6 +230,6 @@ def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None
         ),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_by_field(change: dict[str, Any], field: str) -> None:
+def test_an_invalid_file_is_refused_by_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=field):
         ClassAllocator.from_json({**ClassAllocator().to_json(), **change})

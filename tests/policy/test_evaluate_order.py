@@ -219,7 +219,7 @@ def test_absent_from_is_any_source(given_rule: RomanaRule, expected: str) -> Non
     assert " ".join(each for each in sources if passes(found, each, "a/back", "icmp")) == expected
 
 
-def test_a_romana_policy_without_a_tenant_isolates_all_it_selects_and_admits_nothing() -> None:
+def test_a_romana_policy_without_tenant_isolates_and_admits_nothing() -> None:
     found = cluster(*TEAM, romana("a/p", BACK, RomanaRule(), tenant="t1"), settings=pod_label())
     for source in ("a/front", OUTSIDE, "a/other"):
         assert not passes(found, source, "a/back")
@@ -288,7 +288,7 @@ def test_reasons_are_sentences_that_name_the_rule() -> None:
     assert verdict(found, "a/x", "a/y", "81/tcp").rules == (RuleRef("NetworkPolicy", "a", "p"),)
 
 
-def test_a_refusal_by_both_sides_names_both() -> None:
+def test_a_denial_by_both_sides_names_both() -> None:
     out, into = policy("a/out", directions=[EGRESS]), policy("a/in", directions=[INGRESS])
     found = cluster(pod("a/x"), pod("a/y"), out, into)
     assert [ref.name for ref in verdict(found, "a/x", "a/y").rules] == ["out", "in"]
@@ -318,7 +318,7 @@ def test_a_port_without_protocol_is_tcp() -> None:
 @pytest.mark.parametrize(
     "text", ["", "0/tcp", "65536/tcp", "80/", "80/icmp", "http/tcp", "tcp/80", "-1/udp", "proto 6", "٣/tcp"]
 )
-def test_what_is_no_port_is_refused(text: str) -> None:
+def test_an_invalid_port_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="not a port"):
         PortRef.parse(text)
 

@@ -25,7 +25,7 @@ WEB = PortRef.parse("80/tcp")
 
 @settings(max_examples=examples(150), deadline=None)
 @given(clusters(), st.lists(port_refs(), min_size=1, max_size=3))
-def test_groups_say_what_pairs_say(found: Cluster, ports: list[PortRef]) -> None:
+def test_profiles_give_the_same_as_pairs(found: Cluster, ports: list[PortRef]) -> None:
     known = addresses_of(found)
     matrix = reachability(found, known, ports)
     networked = sorted(key for key, each in found.pods.items() if each.networked)
@@ -55,7 +55,7 @@ def test_json_is_exactly_the_documented_form() -> None:
     }
 
 
-def test_pods_that_an_ip_block_tells_apart_are_judged_apart() -> None:
+def test_an_ip_block_distinguishes_pods() -> None:
     near, far = pod("a/near", "192.168.7.127"), pod("a/far", "192.168.7.128")
     half = policy("a/p", Selector.of({"app": "x"}), ingress=[rule(block("192.168.7.0/25"))])
     found = cluster(near, far, pod("a/x", app="x"), half)
@@ -66,7 +66,7 @@ def test_pods_that_an_ip_block_tells_apart_are_judged_apart() -> None:
     assert not depends_on_addresses(cluster(near, policy("a/p", ingress=[rule(pods())])))
 
 
-def test_pods_that_an_exception_tells_apart_are_judged_apart() -> None:
+def test_an_exception_distinguishes_pods() -> None:
     near, far = pod("a/near", "192.168.7.3"), pod("a/far", "192.168.7.4")
     out = policy("a/p", egress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))])
     matrix = reachability(cluster(near, far, out), {}, [WEB])
@@ -75,13 +75,13 @@ def test_pods_that_an_exception_tells_apart_are_judged_apart() -> None:
     assert list(reachability(with_ingress, {}, [WEB]).openings()) == [("a/near", "a/far", "80/tcp")]
 
 
-def test_pods_that_only_tiers_tell_apart_are_judged_apart() -> None:
+def test_tiers_distinguish_pods() -> None:
     found = cluster(pod("a/x", tier="1"), pod("a/y", tier="1"), pod("a/z", tier="2"), settings=Settings(Isolation.TIER))
     found_pairs = [each[:2] for each in reachability(found, {}, [WEB]).openings()]
     assert found_pairs == [("a/x", "a/y"), ("a/y", "a/x")]
 
 
-def test_pods_that_a_romana_rule_tells_apart_are_judged_apart() -> None:
+def test_a_romana_rule_distinguishes_pods() -> None:
     source = RomanaRule((Selector.of({"role": "web"}),))
     closed = romana("a/p", Selector.of({"app": "db"}), source)
     found = cluster(pod("a/db", app="db"), pod("a/web", role="web"), pod("a/x", role="x"), closed, settings=Settings())
@@ -89,7 +89,7 @@ def test_pods_that_a_romana_rule_tells_apart_are_judged_apart() -> None:
     assert [each.source for each in matrix.openings() if each.destination == "a/db"] == ["a/web"]
 
 
-def test_pods_that_a_named_port_tells_apart_are_judged_apart() -> None:
+def test_a_named_port_distinguishes_pods() -> None:
     named = policy("a/p", ingress=[rule(ports="http/tcp")])
     found = cluster(pod("a/x", ports="http=80/tcp"), pod("a/y", ports="http=81/tcp"), named)
     matrix = reachability(found, {}, [WEB])

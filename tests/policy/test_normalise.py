@@ -79,7 +79,7 @@ def test_exceptions_are_taken_from_their_own_block_only() -> None:
     assert only_rule(holed, other).cidrs == (NET("10.1.0.5/32"), NET("10.1.0.192/26"))
 
 
-def test_a_block_that_is_all_exceptions_admits_nobody() -> None:
+def test_a_block_of_exceptions_only_admits_nobody() -> None:
     rule = only_rule(PolicyPeer(ip_block=IpBlock(NET("10.1.0.0/24"), (NET("10.0.0.0/8"),))))
     assert (rule.cidrs, rule.any_peer, rule.scopes) == ((), False, ())
 
@@ -179,7 +179,7 @@ def test_romana_policies_speak_for_one_tenant(settings: Settings, tenant: str, s
     )
 
 
-def test_a_romana_policy_of_no_tenant_isolates_every_tenants_pods_and_allows_nothing() -> None:
+def test_a_romana_policy_without_tenant_isolates_every_tenants_pods() -> None:
     policy = romana(Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner"))
     assert policy.subject == Scope(namespace="ns", pods=WEB)
     assert (policy.directions, policy.rules) == (frozenset({Direction.INGRESS}), ())

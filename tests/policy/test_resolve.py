@@ -138,7 +138,7 @@ def peers_of(
     return allows[0].identities if allows else frozenset()
 
 
-def test_a_rule_about_labels_names_the_classes_of_the_tenant_that_have_them() -> None:
+def test_a_label_selector_matches_classes_of_the_tenant() -> None:
     assert peers_of(from_pods(WEB)) == {IdentityMatch(identity(number, 2)) for number in (16, 17, 18)}
 
 
@@ -187,7 +187,7 @@ def test_a_scope_of_one_tenant_names_that_tenant_only() -> None:
     assert server(verdicts, "a/x").ingress[0].identities == expected
 
 
-def test_namespaces_of_one_tenant_are_told_apart_by_their_classes() -> None:
+def test_classes_distinguish_namespaces_of_one_tenant() -> None:
     settings = Settings(tenant_source=TenantSource.NAMESPACE_LABEL, tenant_key="team")
     namespaces = {name: Labels({"team": "a", "stage": stage}) for name, stage in (("a", "x"), ("a2", "y"))}
     classes = {identity(16, 1): ClassInfo("a", {}), identity(16, 2): ClassInfo("a2", {})}
@@ -215,12 +215,12 @@ def test_other_tenants_are_left_out_where_step_five_keeps_them_apart() -> None:
     assert peers_of(from_pods(WEB, Selector.of({NAME_LABEL: "b"}))) == frozenset()
 
 
-def test_what_is_not_known_of_a_class_does_not_match() -> None:
+def test_an_unknown_match_of_a_class_does_not_match() -> None:
     absent = Selector((Requirement("app", Operator.DOES_NOT_EXIST),))
     assert peers_of(from_pods(absent)) == frozenset()
 
 
-def test_a_rule_that_matches_nobody_isolates_and_never_becomes_everybody() -> None:
+def test_a_rule_without_matches_isolates() -> None:
     found = resolve(view(pod("a/x"), policies=(policy("a/p", PolicyRule((PolicyPeer(),))),)))
     assert server(found, "a/x").ingress == ()
 
@@ -250,7 +250,7 @@ def test_the_isolation_level_is_a_permission(settings: Settings, of: str, expect
     assert found == ServerGroup(found.number, (Allow(level, expected),), ())
 
 
-def test_what_the_clients_node_can_tell_it_decides_alone() -> None:
+def test_the_clients_node_decides_what_it_can_alone() -> None:
     block = PolicyRule((PolicyPeer(ip_block=IpBlock(IPv4Network("10.0.0.0/8"))),), (PolicyPort(port=80),))
     found = resolve(view(pod("a/x"), policies=(policy("a/p", egress=(block,), directions=frozenset({OUT})),)))
     group = client(found, "a/x")
@@ -276,7 +276,7 @@ def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
     assert server(found, "a/out").deferred_egress == ()
 
 
-def test_selectors_in_egress_admit_the_policys_subjects_at_the_servers_they_select() -> None:
+def test_deferred_egress_admits_the_selected_pods_at_the_servers() -> None:
     rule = PolicyRule((PolicyPeer(pods=WEB),))
     out = policy("a/p", egress=(rule,), directions=frozenset({OUT}))
     found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(out,)))
@@ -324,7 +324,7 @@ def test_tenants_meet_themselves_and_everybody_meets_shared_ones() -> None:
     assert resolve(view(pod("a/x"), settings=Settings(isolation=Isolation.NONE))).tenancy is None
 
 
-def test_pods_without_a_tenant_are_cut_off_and_nobody_reaches_them() -> None:
+def test_pods_without_a_tenant_are_tenantless() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
     lonely = replace(pod("a/x"), segment=SegmentKey("", "default"))
     runs = {"": (whole_segments(80, 1),)}

@@ -113,7 +113,7 @@ def test_each_change_and_its_undoing_are_seen(
     assert (changed == resolve(one, cache)) == (first in neutral and changed.tenancy == resolve(one).tenancy)
 
 
-def test_a_new_class_is_seen_by_every_rule_that_names_it_and_by_no_other_group() -> None:
+def test_a_new_class_changes_only_groups_that_match_it() -> None:
     cache = ResolveCache()
     before, after = resolve(start(), cache), resolve(with_class(start()), cache)
     assert IdentityMatch(NEW) in (server(after, "a/x").ingress[0].identities or ())

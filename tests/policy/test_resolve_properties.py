@@ -132,7 +132,7 @@ def test_pods_that_bring_no_new_class_change_nothing_on_other_nodes(data: st.Dat
 
 @settings(max_examples=examples(40), deadline=None)
 @given(cluster=strategies.clusters())
-def test_the_order_of_policies_and_of_rules_of_the_book_is_no_part_of_the_answer(cluster: Cluster) -> None:
+def test_the_order_of_policies_and_classes_does_not_matter(cluster: Cluster) -> None:
     for view in read(cluster).views.values():
         turned = replace(
             view,

@@ -70,7 +70,7 @@ def test_the_highest_priority_wins_whatever_the_order() -> None:
         assert out(flows, arp_request(A)) == [2]
 
 
-def test_a_packet_that_no_flow_takes_is_dropped_and_the_trace_says_where() -> None:
+def test_a_table_miss_drops_and_is_in_the_trace() -> None:
     switch = Switch([rule("SpoofGuard", 1, {}, Goto("L3Forward"))])
     assert switch.receive(udp(A, 1, 2), 1) == []
     assert [(event.table, event.flow is None) for event in switch.trace if isinstance(event, Visit)] == [
@@ -85,7 +85,7 @@ def test_masks_match_bits_and_nothing_else() -> None:
     assert out(flows, udp(Addresses.of("10.9.9.1", "1.2.3.4"), 1, 2)) == []
 
 
-def test_two_flows_of_one_priority_that_differ_are_an_error_and_equal_ones_are_not() -> None:
+def test_different_flows_of_equal_key_are_an_error() -> None:
     first = rule("SpoofGuard", 5, IP | {"nw_src": A.nw_src}, Output(2))
     other = rule("SpoofGuard", 5, IP | {"nw_dst": A.nw_dst}, Output(3))
     with pytest.raises(PipelineError, match="one priority"):
@@ -93,7 +93,7 @@ def test_two_flows_of_one_priority_that_differ_are_an_error_and_equal_ones_are_n
     assert out([first, replace(other, actions=first.actions)], udp(A, 1, 2)) == [2]
 
 
-def test_the_same_flow_twice_is_refused_when_the_switch_is_programmed() -> None:
+def test_a_duplicate_flow_is_refused() -> None:
     with pytest.raises(PipelineError, match="same flow twice"):
         Switch([rule("SpoofGuard", 5, IP, Output(2)), rule("SpoofGuard", 5, IP, Output(3))])
 
@@ -109,7 +109,7 @@ def test_registers_start_at_zero_and_move_and_load_touch_only_their_bits() -> No
     assert out(flows, udp(A, 1, 2)) == [7]
 
 
-def test_output_never_goes_back_where_the_packet_came_from_but_in_port_does() -> None:
+def test_output_never_sends_to_the_in_port() -> None:
     flows = [rule("SpoofGuard", 5, {}, Output(1), Output(2), InPort())]
     assert out(flows, arp_request(A), in_port=1) == [2, 1]
     assert out(flows, arp_request(A), in_port=2) == [1, 2]
@@ -121,7 +121,7 @@ def test_output_to_register_bits_reaches_the_local_port() -> None:
     assert out(flows, arp_request(A)) == [LOCAL_PORT]
 
 
-def test_what_was_sent_is_the_packet_as_it_was_at_that_action() -> None:
+def test_a_sent_packet_is_as_at_the_output_action() -> None:
     source = Bits("eth_src", 0, 48)
     switch = Switch([rule("SpoofGuard", 5, {}, Load(source, 1), Output(2), Load(source, 2), Output(3))])
     assert [sent.packet.eth_src for sent in switch.receive(udp(A, 1, 2), 1)] == [1, 2]
@@ -177,7 +177,7 @@ def test_a_conjunction_needs_all_its_clauses() -> None:
     assert out([peer, *conjunction(7), miss], tcp(A, 1, 80)) == [99]
 
 
-def test_conjunctions_that_share_a_clause_are_told_apart() -> None:
+def test_conjunctions_may_share_a_clause() -> None:
     """docs/hazards.md B17: two rules with a common source are one flow with two clauses; neither loses the other."""
     shared = clause(10, IP | {"nw_src": A.nw_src}, (7, PEERS), (8, PEERS))
     flows = [shared, clause(10, TCP_TO_80, (7, PORTS)), *conjunction(7, 8)]
@@ -202,7 +202,7 @@ def test_a_plain_flow_beside_clauses_of_its_priority_is_an_error() -> None:
         out(flows, tcp(A, 1, 80))
 
 
-def test_a_plain_flow_above_the_clauses_comes_first_and_one_below_them_last() -> None:
+def test_plain_flows_and_clauses_compare_by_priority() -> None:
     flows = [clause(10, IP | {"nw_src": A.nw_src}, (7, PEERS)), clause(10, TCP_TO_80, (7, PORTS)), *conjunction(7)]
     assert out([*flows, rule("SpoofGuard", 15, IP, Output(50))], tcp(A, 1, 80)) == [50]
     assert out([*flows, rule("SpoofGuard", 5, IP, Output(50))], tcp(A, 1, 80)) == [7]
@@ -314,7 +314,7 @@ def test_a_second_commit_changes_the_mark_in_place() -> None:
     assert [(entry.mark, entry.label) for entry in switch.conntrack.entries()] == [(9, 1)]
 
 
-def test_zones_do_not_see_each_other_and_flushing_takes_what_it_is_told() -> None:
+def test_zones_are_separate_and_flushed_by_address() -> None:
     shared = Conntrack()
     first = Switch([rule("SpoofGuard", 1, IP, Ct(zone=1, commit=True))], conntrack=shared)
     second = Switch([rule("SpoofGuard", 1, IP, Ct(zone=2, commit=True))], conntrack=shared)
@@ -379,7 +379,7 @@ def test_a_packet_crosses_links_and_arrives() -> None:
     assert [hop.place for hop in network.hops] == [Place("n1", 1), Place("n2", 6)]
 
 
-def test_a_tunnel_delivers_by_its_outer_destination_and_shows_its_outer_source() -> None:
+def test_a_tunnel_delivers_by_its_outer_destination() -> None:
     wiring = Wiring.of({"n1": facts("n1", "1.1.1.1"), "n2": facts("n2", "2.2.2.2")})
     known = rule("SpoofGuard", 5, {"in_port": 9, "tun_src": 0x01010101}, Output(2))
     for target, arrivals in ((0x02020202, [Place("n2", 2)]), (0x03030303, [])):

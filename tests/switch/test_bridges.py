@@ -62,7 +62,7 @@ def _uid(port: str, uid: str, seen: int) -> InterfaceRow:
     return InterfaceRow(port, seen, ids, seen=seen)
 
 
-def test_ports_of_two_pods_of_one_name_are_both_known_and_the_uid_says_whose_they_are() -> None:
+def test_ports_of_two_pods_of_one_name_differ_by_uid() -> None:
     found = _one(_uid("old", "1", 3), _uid("new", "2", 4))
     new, old = PodPort(4, uid="2"), PodPort(3, uid="1")
     assert found.warnings == ()
@@ -101,7 +101,7 @@ def test_the_order_of_rows_decides_nothing() -> None:
         (InterfaceRow("p", 1, {"romana-tunnel": "0.0.0.0"}, {"local_ip": "flow"}), "is the unspecified address"),
     ],
 )
-def test_what_cannot_be_understood_stays_closed_and_is_told(row: InterfaceRow, why: str) -> None:
+def test_an_invalid_port_stays_closed_and_is_reported(row: InterfaceRow, why: str) -> None:
     found = _one(row)
     assert why in found.warnings[0]
     assert not found.facts.pods
@@ -122,7 +122,7 @@ def test_two_bridges_of_one_node() -> None:
     assert "br-int is ignored" in found[0].warnings[-1]
 
 
-def test_unsafe_bridges_are_told() -> None:
+def test_unsafe_bridges_are_reported() -> None:
     in_band = replace(ROW, fail_mode="", controllers=(ControllerRow("tcp:127.0.0.1:6653"),))
     warnings = _one(row=in_band).warnings
     assert any("fail_mode=secure" in text for text in warnings)

@@ -63,7 +63,7 @@ def test_the_packets_are_valid_for_a_tracker_that_checks_them() -> None:
     assert not {other[34:36], other[36:38]} & {first[34:36], first[36:38]}
 
 
-def test_what_comes_back_is_told_from_other_packets() -> None:
+def test_probe_packets_are_recognized() -> None:
     _, answer, other = _packets()
     assert seen_in(_sent_back(answer, translated=True)) == (True, True)
     assert seen_in(_sent_back(other, translated=False)) == (False, False)
@@ -133,18 +133,18 @@ def _both(*, ports: bool) -> Callable[[Channel, list[bytes]], None]:
 
 
 @pytest.mark.parametrize("ports", [True, False])
-def test_a_switch_is_asked_over_its_connection(ports: bool) -> None:
+def test_a_switch_is_probed_over_its_connection(ports: bool) -> None:
     asked = Channel(Switch(_both(ports=ports)))  # type: ignore[arg-type]
     assert asked.sctp_ports() is ports
     assert asked.packets_in == 1
 
 
-def test_a_switch_that_sends_nothing_back_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_packets_back_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "PROBE_SECONDS", 0.05)
     assert Channel(Switch(lambda *_: None)).sctp_ports() is None  # type: ignore[arg-type]
 
 
-def test_a_switch_that_refuses_says_nothing() -> None:
+def test_a_refused_probe_is_inconclusive() -> None:
     refusing = Switch(lambda *_: None)
     asked = Channel(refusing)  # type: ignore[arg-type]
 

@@ -55,7 +55,7 @@ def _remote(folder: Path) -> str:
     return f"unix:{folder}/db.sock"
 
 
-def test_limits_are_read_and_set_in_one_question_each(tmp_path: Path, serve: Serve) -> None:
+def test_limits_are_read_and_set_in_one_command_each(tmp_path: Path, serve: Serve) -> None:
     text = "default limit=0\nzone=5,limit=4,count=0\nzone=4097,limit=250000,count=1234\n"
     asked = serve(json.dumps({"error": None, "id": 0, "result": text}).encode())
     zones = ZoneLimits(_remote(tmp_path), "netdev")
@@ -73,9 +73,7 @@ def test_limits_are_read_and_set_in_one_question_each(tmp_path: Path, serve: Ser
     ]
 
 
-def test_the_kernel_is_asked_about_some_hundred_zones_at_a_time(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zones_of_the_kernel_are_read_in_batches(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer is one message of a page; and of a zone without a limit it says that it is 0."""
     text = "default limit=0\nzone=5,limit=4,count=3\nzone=6,limit=0,count=0\n"
     asked = serve(json.dumps({"error": None, "id": 0, "result": text}).encode())
@@ -104,7 +102,7 @@ def test_the_size_of_the_table_is_the_switch_s_or_the_kernel_s(
     assert len(asked) == 1
 
 
-def test_a_command_that_is_refused_says_so(tmp_path: Path, serve: Serve) -> None:
+def test_a_refused_command_raises(tmp_path: Path, serve: Serve) -> None:
     serve(b'{"error":"\\"dpctl/ct-get-limits\\" is not a valid command\\n","id":0,"result":null}')
     with pytest.raises(SwitchError, match=r"^dpctl/ct-get-limits: .* is not a valid command$") as caught:
         ZoneLimits(_remote(tmp_path), "netdev").read()
@@ -114,13 +112,13 @@ def test_a_command_that_is_refused_says_so(tmp_path: Path, serve: Serve) -> None
 @pytest.mark.parametrize(
     ("answer", "reason"), [(b"{}" * 3, "disconnected"), (b"nonsense}", "disconnected"), (b"[1]", "disconnected")]
 )
-def test_an_answer_that_is_none_is_no_answer(tmp_path: Path, serve: Serve, answer: bytes, reason: str) -> None:
+def test_an_invalid_answer_raises(tmp_path: Path, serve: Serve, answer: bytes, reason: str) -> None:
     serve(answer)
     with pytest.raises(VswitchdUnavailable, match=reason):
         Vswitchd(_remote(tmp_path)).ask("version")
 
 
-def test_nobody_else_waits_for_a_process_that_does_not_answer(
+def test_a_silent_process_blocks_no_other_green_thread(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(b"")
@@ -149,7 +147,7 @@ def test_nobody_else_waits_for_a_process_that_does_not_answer(
         ("17", "tcp:192.0.2.1:6640", r"at tcp:192\.0\.2\.1:6640 has no control socket on this machine$"),
     ],
 )
-def test_a_process_that_is_not_there_is_told_of_in_a_sentence(
+def test_a_missing_process_raises_with_the_reason(
     tmp_path: Path, pidfile: str | None, remote: str, reason: str
 ) -> None:
     if pidfile is not None:

@@ -164,7 +164,7 @@ def test_deletes_are_strict_and_only_for_our_cookie() -> None:
     assert struct.unpack_from("!Q", add_flow(flow, 9), 8) == (OURS | 5,)
 
 
-def test_a_message_that_its_header_cannot_describe_is_an_error_with_a_sentence() -> None:
+def test_a_message_too_long_for_its_header_raises() -> None:
     assert len(message(1, 1, bytes(LONGEST - 8))) == LONGEST
     with pytest.raises(SwitchError, match="message of 65536 bytes cannot be sent"):
         message(1, 1, bytes(LONGEST - 7))

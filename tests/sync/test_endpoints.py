@@ -54,7 +54,7 @@ def test_another_port_is_another_attachment() -> None:
     assert (found.added, found.removed) == ({A: Endpoint(4, False)}, {})
 
 
-def test_an_address_that_another_pod_has_now_is_renewed_though_its_port_is_the_same() -> None:
+def test_a_reassigned_address_is_found_by_uid() -> None:
     a, b = PodKey("ns/a"), PodKey("ns/b")
     before = {A: (a, "1"), B: (b, ""), C: (a, "1")}
     assert reassigned(before, {A: (a, "1"), B: (b, "2"), C: (a, "")}) == (), "of an unknown UID nothing can be said"

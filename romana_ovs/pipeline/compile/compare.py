@@ -21,7 +21,7 @@ WIDTH = COMPARED.bits.width
 def compare(one: Bits, other: Bits, *, again: bool = False) -> tuple[Action, ...]:
     """Actions that set DIFFERENT to whether two fields differ, in 32 bits or as many as the narrower one has.
 
-    `again`: do not clear DIFFERENT first, so that it says whether any of several pairs differs.
+    `again`: do not clear DIFFERENT first, so that it is set if any of several pairs differs.
     """
     width = min(one.width, other.width, WIDTH)
     cleared = (Load(COMPARED.bits, 0), Load(SCRATCH.bits, 0)) if width < WIDTH else ()

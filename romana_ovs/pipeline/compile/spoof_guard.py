@@ -104,7 +104,7 @@ def _sender_marks(pod: LocalPod, member: Membership, pod_zone: PodZone, host: in
 
 
 def mac_rows() -> tuple[Flow, ...]:
-    """Rows of SourceMac and DestinationMac that compare a MAC part by part; SCRATCH says which part is next.
+    """Rows of SourceMac and DestinationMac that compare a MAC part by part; SCRATCH counts the parts.
 
     A wrong MAC matches no row at its first wrong part, so random MACs make no more than 15 megaflows for each part.
     One row for the whole MAC would make a megaflow for each MAC.
