@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from romana_ovs.kube.api.desired import ObjectWarning
 from romana_ovs.kube.api.token_bucket import TokenBucket
+from romana_ovs.kube.api.work_queue import WorkQueue
 from romana_ovs.kube.decode.objects import ObjectId
 
 WRITES_A_SECOND, WRITES_AT_ONCE = 5.0, 25.0
@@ -61,19 +62,21 @@ class _Slot:
     """One object with a warning."""
 
     warning: ObjectWarning
-    due: float
     posted: str = ""
     """The name of its Event that is known to exist."""
     count: int = 0
     """The count of that Event; 0: unknown."""
-    failures: int = 0
 
 
 class EventQueue:
     """Keeps the desired warnings; `next_task` is what to do, `on_...` record the results."""
 
     def __init__(self, bucket: TokenBucket | None = None) -> None:
-        self._bucket = bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE)
+        self._queue: WorkQueue[ObjectId] = WorkQueue(
+            bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE),
+            first_pause=FIRST_PAUSE,
+            longest_pause=LONGEST_PAUSE,
+        )
         self._slots: dict[ObjectId, _Slot] = {}
         self._last: dict[ObjectId, float] = {}
         """When each object had its last Event."""
@@ -83,7 +86,7 @@ class EventQueue:
     def replace_all(self, objects: Mapping[ObjectId, ObjectWarning]) -> None:
         """Replace all desired warnings."""
         for gone in self._slots.keys() - objects.keys():
-            del self._slots[gone]
+            self._drop(gone)
         for key, warning in objects.items():
             self._set(key, warning)
 
@@ -91,14 +94,21 @@ class EventQueue:
         """Change some desired warnings; None removes one."""
         for key, warning in changed.items():
             if warning is None:
-                self._slots.pop(key, None)
+                self._drop(key)
             else:
                 self._set(key, warning)
 
     def _set(self, key: ObjectId, warning: ObjectWarning) -> None:
         slot = self._slots.get(key)
         if slot is None or _content(slot.warning) != _content(warning):
-            self._slots[key] = _Slot(warning, self._last.get(key, -math.inf) + QUIET_SECONDS)
+            self._slots[key] = _Slot(warning)
+            self._queue.forget(key)
+            self._queue.add_at(key, self._last.get(key, -math.inf) + QUIET_SECONDS)
+
+    def _drop(self, key: ObjectId) -> None:
+        self._slots.pop(key, None)
+        self._queue.forget(key)
+        self._queue.done(key)
 
     # Results.
 
@@ -127,9 +137,8 @@ class EventQueue:
 
     def on_refused(self, task: Task, now: float) -> None:
         """The server refused it: try again later."""
-        if (slot := self._slot(task)) is not None:
-            slot.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(slot.failures, 20))
-            slot.failures += 1
+        if self._slot(task) is not None:
+            self._queue.add_rate_limited(task.id, now)
 
     def _written(self, task: CreateEvent | RenewEvent, count: int, now: float) -> None:
         self._last.pop(task.id, None)
@@ -137,7 +146,9 @@ class EventQueue:
         while len(self._last) > MEMORY:
             del self._last[next(iter(self._last))]
         if (slot := self._slot(task)) is not None:
-            slot.posted, slot.count, slot.failures, slot.due = task.name, count, 0, now + RENEW_SECONDS
+            slot.posted, slot.count = task.name, count
+            self._queue.forget(task.id)
+            self._queue.add_at(task.id, now + RENEW_SECONDS)
 
     def _slot(self, task: Task) -> _Slot | None:
         """The slot of `task`, if its warning is still the same."""
@@ -148,13 +159,12 @@ class EventQueue:
 
     def next_task(self, now: float) -> Task | float | None:
         """The task that is due, else the seconds until one may be, else None. Every task takes a token."""
-        if not self._slots:
-            return None
-        key, slot = min(self._slots.items(), key=lambda item: item[1].due)
-        pause = max(slot.due - now, self._bucket.wait(now))
-        if pause > 0:
+        key = self._queue.get(now)
+        if key is None:
+            return self._queue.wait(now)
+        if (pause := self._queue.admit(now)) > 0:
             return pause
-        self._bucket = self._bucket.take(now)
+        slot = self._slots[key]
         name = event_name(key, slot.warning)
         if not slot.posted:
             return CreateEvent(key, slot.warning, name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from romana_ovs.kube.api.desired import Condition, ConditionStatus, PolicyStatus, Status, TenantStatus
 from romana_ovs.kube.api.token_bucket import TokenBucket
+from romana_ovs.kube.api.work_queue import WorkQueue
 from romana_ovs.kube.decode.objects import ObjectId, Version
 
 WRITES_A_SECOND, WRITES_AT_ONCE = 20.0, 50.0
@@ -75,9 +76,7 @@ class _Slot:
     """One object with a desired status."""
 
     status: Status
-    due: float = -math.inf
     written: float = -math.inf
-    failures: int = 0
     fresh: bool = False
     """Whether the object was read after the last change of its desired status."""
 
@@ -86,10 +85,13 @@ class StatusQueue:
     """Keeps desired and observed statuses; `next_task` is what to do, `on_...` record the results."""
 
     def __init__(self, bucket: TokenBucket | None = None) -> None:
-        self._bucket = bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE)
         self._slots: dict[ObjectId, _Slot] = {}
         self._observed: dict[ObjectId, Observed | None] = {}
-        self._queue: dict[ObjectId, None] = {}
+        self._queue: WorkQueue[ObjectId] = WorkQueue(
+            bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE),
+            first_pause=FIRST_PAUSE,
+            longest_pause=LONGEST_PAUSE,
+        )
 
     # Desired.
 
@@ -117,13 +119,15 @@ class StatusQueue:
         else:
             if slot.status.version not in (status.version, None):
                 self._observed.pop(key, None)
-            slot.status, slot.fresh, slot.failures, slot.due = status, False, 0, -math.inf
-        self._queue.setdefault(key)
+            slot.status, slot.fresh = status, False
+            self._queue.forget(key)
+        self._queue.add(key)
 
     def _drop(self, key: ObjectId) -> None:
         self._slots.pop(key, None)
         self._observed.pop(key, None)
-        self._queue.pop(key, None)
+        self._queue.forget(key)
+        self._queue.done(key)
 
     # Observed.
 
@@ -132,7 +136,8 @@ class StatusQueue:
         for key, slot in self._slots.items():
             self._observed[key] = observed.get(key)
             slot.fresh = True
-            self._queue.setdefault(key)
+            if key not in self._queue:
+                self._queue.add(key)
 
     def on_read(self, key: ObjectId, observed: Observed | None) -> None:
         """One object, as just read; None: it does not exist."""
@@ -146,10 +151,11 @@ class StatusQueue:
         if slot is None:
             return
         self._observed[patch.id] = observed
-        slot.written, slot.failures = now, 0
+        slot.written = now
+        self._queue.forget(patch.id)
         if slot.status is patch.status:
             # Even if the server stored less than was written: another write would not help.
-            self._queue.pop(patch.id, None)
+            self._queue.done(patch.id)
 
     def on_conflict(self, key: ObjectId) -> None:
         """The object has changed since it was read: read it again."""
@@ -159,10 +165,8 @@ class StatusQueue:
 
     def on_refused(self, key: ObjectId, now: float) -> None:
         """The server refused the write: try again later, or when the desired status changes."""
-        slot = self._slots.get(key)
-        if slot is not None:
-            slot.due = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(slot.failures, 20))
-            slot.failures += 1
+        if key in self._slots:
+            self._queue.add_rate_limited(key, now)
             self.on_conflict(key)
 
     # Tasks.
@@ -172,26 +176,19 @@ class StatusQueue:
 
         `at` is the time of day as in the API, for changed conditions. Every task takes a token.
         """
-        soonest = math.inf
-        for key in list(self._queue):
+        while (key := self._queue.get(now)) is not None:
             slot = self._slots[key]
-            if slot.due > now:
-                soonest = min(soonest, slot.due - now)
-                continue
             task = self._task_for(key, slot, at)
             if task is None:
-                del self._queue[key]
-                continue
-            if isinstance(task, Patch) and (pause := slot.written + _min_interval(task) - now) > 0:
-                soonest = min(soonest, pause)
-                continue
-            if (pause := self._bucket.wait(now)) > 0:
+                self._queue.done(key)
+            elif isinstance(task, Patch) and (next_write := slot.written + _min_interval(task)) > now:
+                self._queue.add_at(key, next_write)
+            elif (pause := self._queue.admit(now)) > 0:
                 return pause
-            self._bucket = self._bucket.take(now)
-            # To the end of the queue.
-            self._queue[key] = self._queue.pop(key)
-            return task
-        return soonest if soonest < math.inf else None
+            else:
+                self._queue.add_at(key, now)  # Unless its result changes that, after all others.
+                return task
+        return self._queue.wait(now)
 
     def _task_for(self, key: ObjectId, slot: _Slot, at: str) -> Task | None:
         if key not in self._observed:
