@@ -15,10 +15,10 @@ from romana_ovs.policy.matrix import Opening
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from romana_ovs_emulate.probe import probe_once
-from tests.kube.api.test_list_watch import EXPIRED, refuse, watch
 from tests.support.control_plane import needed_binaries
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.live_cluster import Traffic
+from tests.support.scripted_server import EXPIRED, refuse, watch
 from tests.support.split_cluster import SplitCluster, split_cluster
 
 pytestmark = pytest.mark.root

@@ -16,7 +16,7 @@ from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, PodKe
 from romana_ovs.pipeline.compile import Program, group_entries
 from romana_ovs.policy.view import ServerGroup
 from tests.controller.test_group_queue import server
-from tests.engine.test_world import cluster, pod
+from tests.support.cluster_objects import cluster, pod
 
 NONE = frozenset[PodKey]()
 

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from bench.echo import EchoProbe
-from tests.kube.api.test_client import kubeconfig
 from tests.support.private_ovs import eventually
-from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
+from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, scripted_server
 from tests.support.split_cluster import SplitController
 
 FIRST, THEN = 20_000, 10_000

@@ -12,7 +12,7 @@ from romana_ovs.kube.api.messages import ListCompleted, ListStarted
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from tests.engine.test_world import cluster, pod
+from tests.support.cluster_objects import cluster, pod
 from tests.support.in_memory_server import ControllerProcess, put_pod, server_with_pods
 
 

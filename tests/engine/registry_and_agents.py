@@ -6,7 +6,7 @@ from __future__ import annotations
 from romana_ovs.model.labels import Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.view import LabelRequirement
-from tests.engine.test_world import cluster, policy
+from tests.support.cluster_objects import cluster, policy
 from tests.support.reordered_messages import RegistryAndAgents
 
 APP = LabelRequirement("app", frozenset({"web"}))

@@ -14,7 +14,8 @@ from romana_ovs.model.objects import Node
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute, RemoteHost, Uplink
-from tests.engine.test_world import NODES, cluster, follow, foreign, pod, views
+from tests.engine.test_world import follow, views
+from tests.support.cluster_objects import NODES, cluster, foreign, pod
 
 
 def test_foreign_addresses_are_routed_to_their_nodes_by_all_others():

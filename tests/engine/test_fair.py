@@ -12,7 +12,7 @@ from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.published import ClassSet
-from tests.engine.test_world import DEFAULTS, cluster, pod, policy
+from tests.support.cluster_objects import DEFAULTS, cluster, pod, policy
 
 NOBODY_ANSWERS = {"red": ClassSet("red"), "blue": ClassSet("blue")}
 

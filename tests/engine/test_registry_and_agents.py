@@ -20,7 +20,7 @@ from romana_ovs.policy.published import Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute
 from tests.engine.registry_and_agents import WEB, hear, look, newest, settled
-from tests.engine.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
 from tests.support.reordered_messages import RegistryAndAgents, objects_of, tunnelled
 
 # What a node does alone

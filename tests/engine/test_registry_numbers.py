@@ -22,7 +22,7 @@ from romana_ovs.policy import classes
 from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
 from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, settled
-from tests.engine.test_world import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
 from tests.support.reordered_messages import RegistryAndAgents, tables
 
 # Numbers

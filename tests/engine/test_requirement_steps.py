@@ -15,7 +15,7 @@ from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.published import Stage
 from romana_ovs.policy.resolve import resolve
 from tests.engine.registry_and_agents import APP, NOT_WEB, WEB, confirm, hear, in_force, look, newest, settled, stages
-from tests.engine.test_world import cluster, pod, policy
+from tests.support.cluster_objects import cluster, pod, policy
 
 WITHOUT_Z = policy("without-z", PolicyPeer(pods=Selector((Requirement("z", Operator.DOES_NOT_EXIST),))))
 

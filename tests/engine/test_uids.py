@@ -16,8 +16,9 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import PolicyPeer
 from tests.engine.registry_and_agents import look, newest, settled
-from tests.engine.test_world import DEFAULTS, TINY, cluster, follow, foreign, pod, policy
+from tests.engine.test_world import follow
 from tests.support import manifests
+from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
 
 OLD, NEW = pod("a", uid="old", labels={"app": "web"}), pod("a", uid="new", labels={"app": "db"})
 ASKS = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))

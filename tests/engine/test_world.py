@@ -4,56 +4,27 @@ from __future__ import annotations
 
 # mypy: ignore-errors
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 import pytest
 
 from bench.world import large_cluster, measure
 from romana_ovs.engine import World, offline, offline_facts
 from romana_ovs.model.bridge import BridgeFacts, PodPort
-from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
-    Direction,
-    KubernetesPolicy,
     Namespace,
     Node,
-    Pod,
     PolicyPeer,
     PolicyPort,
     PolicyRule,
 )
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.policy.resolve import resolve
-
-UNDERLAY = IPv4Address("172.16.0.0")
-NODES = ("node1", "node2", "node3")
-DEFAULTS = Settings()
-TINY = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=4, host_bits=2, endpoint_bits=2)
-
-
-def pod(name, node="node1", *, namespace="ns", uid="1", **other):
-    labels = Labels(other.pop("labels", {}))
-    return Pod(namespace=namespace, name=name, labels=labels, node=node, uid=uid, **other)
-
-
-def cluster(*pods, settings=DEFAULTS, policies=(), nodes=NODES, namespaces=("ns", "other")):
-    return Cluster(
-        settings=settings,
-        namespaces={name: Namespace(name, Labels({NAME_LABEL: name})) for name in namespaces},
-        nodes={name: Node(name, addresses=(UNDERLAY + number,)) for number, name in enumerate(nodes, 1)},
-        pods={each.key: each for each in pods},
-        policies={each.key: each for each in policies},
-    )
-
-
-def policy(name, peer=None, *, selector=EVERYTHING, namespace="ns", egress=False):
-    rules = (PolicyRule(peers=(peer,)),) if peer is not None else ()
-    direction = Direction.EGRESS if egress else Direction.INGRESS
-    return KubernetesPolicy(namespace, name, selector, frozenset({direction}), **{direction.value.lower(): rules})
+from tests.support.cluster_objects import DEFAULTS, NODES, TINY, cluster, foreign, pod, policy
 
 
 def follow(start):
@@ -65,10 +36,6 @@ def follow(start):
 def views(world, at, **other):
     facts = {**offline_facts(at, at.nodes), **other}
     return {node: world.view(facts[node], facts) for node in facts}
-
-
-def foreign(name, address, **other):
-    return pod(name, address=IPv4Address(address), has_status=True, **other)
 
 
 # What does not change

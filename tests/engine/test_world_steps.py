@@ -12,7 +12,8 @@ from romana_ovs.model.labels import EVERYTHING, Operator, Requirement, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy import classes
 from romana_ovs.policy.view import LabelRequirement
-from tests.engine.test_world import DEFAULTS, cluster, follow, pod, policy, views
+from tests.engine.test_world import follow, views
+from tests.support.cluster_objects import DEFAULTS, cluster, pod, policy
 
 
 def test_a_rule_that_splits_classes_comes_into_force_in_three_steps():

@@ -16,7 +16,7 @@ from romana_ovs.kube.api import client
 from romana_ovs.kube.api.client import Api
 from romana_ovs.model.errors import TornError
 from romana_ovs_emulate.system import inside, ip_batch
-from tests.kube.api.test_client import kubeconfig
+from tests.support.scripted_server import kubeconfig
 
 SERVER = """
 import socket, time

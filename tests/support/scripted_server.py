@@ -10,7 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
+
+import yaml
+
+from romana_ovs.kube.api.source import ApiSource
 
 Step = Callable[["Exchange"], None]
 
@@ -145,3 +150,50 @@ def _read(connection: socket.socket) -> Request | None:
         body += connection.recv(65536)
     parts = urlsplit(target)
     return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, body)
+
+
+def kubeconfig(folder: Path, url: str, **user: object) -> ApiSource:
+    """The credentials of a user at `url`, as a file."""
+    path = folder / "config"
+    content = {
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    path.write_text(yaml.safe_dump(content))
+    return ApiSource(str(path))
+
+
+def page(*names: str, version: str = "v10", rest: str = "") -> Step:
+    """Answers a list with objects of these names; `rest` continues it."""
+    items = [{"metadata": {"name": name, "uid": name, "resourceVersion": f"v-{name}"}} for name in names]
+    return lambda exchange: exchange.answer(
+        200, {"metadata": {"resourceVersion": version, "continue": rest}, "items": items}
+    )
+
+
+def refuse(status: int, **headers: object) -> Step:
+    """Answers with an error of this HTTP status."""
+    return lambda exchange: exchange.answer(status, {"kind": "Status", "message": "no"}, **headers)
+
+
+def event(kind: str, name: str, version: str) -> bytes:
+    """One line of a watch."""
+    value = {"metadata": {"name": name, "uid": name, "resourceVersion": version}}
+    return json.dumps({"type": kind, "object": value}).encode() + b"\n"
+
+
+def watch(*lines: bytes, after: Callable[[Exchange], None] = lambda exchange: exchange.chunk(b"")) -> Step:
+    """Begins a watch, sends these lines, then does `after`."""
+
+    def step(exchange: Exchange) -> None:
+        exchange.begin()
+        for line in lines:
+            exchange.chunk(line)
+        after(exchange)
+
+    return step
+
+
+EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n'

@@ -16,7 +16,6 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-import yaml
 
 from romana_ovs.kube.api import client
 from romana_ovs.kube.api.client import Api
@@ -34,25 +33,13 @@ from romana_ovs.model.errors import (
     TornError,
     UnreachableError,
 )
-from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
+from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, scripted_server
 
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with scripted_server() as running:
         yield running
-
-
-def kubeconfig(folder: Path, url: str, **user: object) -> ApiSource:
-    path = folder / "config"
-    content = {
-        "clusters": [{"name": "c", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": user}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    path.write_text(yaml.safe_dump(content))
-    return ApiSource(str(path))
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.lease import Elector, LeaseName
 from romana_ovs.kube.api.messages import Health
-from tests.kube.api.test_client import kubeconfig
-from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
+from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, scripted_server
 
 TIMING = Timing(lease=3, renew=1, retry=0.1, request=10)
 SECONDS = 20.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 # mypy: ignore-errors
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +14,17 @@ from romana_ovs.kube.api.list_watch import ListWatcher
 from romana_ovs.kube.api.messages import Health, ListCompleted, ListStarted, ObjectsObserved
 from romana_ovs.kube.api.resources import NAMESPACES
 from romana_ovs.model.settings import Settings
-from tests.kube.api.test_client import kubeconfig
-from tests.support.scripted_server import Exchange, ScriptedServer, Step, scripted_server
+from tests.support.scripted_server import (
+    EXPIRED,
+    Exchange,
+    ScriptedServer,
+    event,
+    kubeconfig,
+    page,
+    refuse,
+    scripted_server,
+    watch,
+)
 
 BEGAN, LISTED = ListStarted("namespaces"), ListCompleted("namespaces")
 
@@ -51,35 +59,6 @@ def told() -> Told:
 def follower(server: ScriptedServer, tmp_path: Path, told: Told) -> ListWatcher:
     api = Api(kubeconfig(tmp_path, server.url))
     return ListWatcher(api, NAMESPACES, Settings(), told.append, pause=pytest.fail, silent=0.3)
-
-
-def page(*names: str, version: str = "v10", rest: str = "") -> Step:
-    items = [{"metadata": {"name": name, "uid": name, "resourceVersion": f"v-{name}"}} for name in names]
-    return lambda exchange: exchange.answer(
-        200, {"metadata": {"resourceVersion": version, "continue": rest}, "items": items}
-    )
-
-
-def refuse(status: int, **headers: object) -> Step:
-    return lambda exchange: exchange.answer(status, {"kind": "Status", "message": "no"}, **headers)
-
-
-def event(kind: str, name: str, version: str) -> bytes:
-    value = {"metadata": {"name": name, "uid": name, "resourceVersion": version}}
-    return json.dumps({"type": kind, "object": value}).encode() + b"\n"
-
-
-def watch(*lines: bytes, after: Callable[[Exchange], None] = lambda exchange: exchange.chunk(b"")) -> Step:
-    def step(exchange: Exchange) -> None:
-        exchange.begin()
-        for line in lines:
-            exchange.chunk(line)
-        after(exchange)
-
-    return step
-
-
-EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n'
 
 
 def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(

@@ -13,8 +13,7 @@ import pytest
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.liveness import ANSWER_SECONDS, QUIET_SECONDS, LivenessCheck
 from romana_ovs.model.errors import UnreachableError
-from tests.kube.api.test_client import kubeconfig
-from tests.support.scripted_server import Exchange, ScriptedServer, Step, scripted_server
+from tests.support.scripted_server import Exchange, ScriptedServer, Step, kubeconfig, scripted_server
 
 SECONDS = 30.0
 """What anything may take on a loaded machine."""

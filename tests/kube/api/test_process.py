@@ -18,10 +18,8 @@ from romana_ovs.kube.api.messages import Health, ListCompleted, LogLine, Start, 
 from romana_ovs.kube.api.resources import NAMESPACES, NODES
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
-from tests.kube.api.test_client import kubeconfig
-from tests.kube.api.test_list_watch import page, watch
 from tests.support.kubernetes_process import COMMAND, SECONDS, KubeProcess, kubernetes_process
-from tests.support.scripted_server import Exchange, ScriptedServer, scripted_server
+from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, page, scripted_server, watch
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import remaining
 from romana_ovs.policy.resolve import resolve
-from tests.engine.test_world import cluster, pod
+from tests.support.cluster_objects import cluster, pod
 
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
 
