@@ -124,11 +124,11 @@ class Net:
         return GATEWAY_MAC if name == "O" else PLAN.mac(ADDRESS[name])
 
     def deliver(self, sender: str, *packets: bytes) -> str:
-        """Name of who got the packets, or an empty string. `asked` says whether a question went to R's node instead."""
+        """Name of the receiver, or an empty string. `asked`: whether a revalidation packet went to R's node instead."""
         out = self.switch.send(PORT[sender], *packets)
-        questions = [frame for frame in out.get("uplink", []) if frame[7] & REVALIDATION]
-        self.asked = bool(questions)
-        out["uplink"] = [frame for frame in out.get("uplink", []) if frame not in questions]
+        revalidations = [frame for frame in out.get("uplink", []) if frame[7] & REVALIDATION]
+        self.asked = bool(revalidations)
+        out["uplink"] = [frame for frame in out.get("uplink", []) if frame not in revalidations]
         return "".join(name for name, port in PORT.items() if out.get(port))
 
     def tcp(

@@ -93,7 +93,7 @@ def test_a_reply_of_a_tracked_connection_passes(net: Net) -> None:
 
 
 def asked(net: Net) -> bool:
-    """Whether the last packet became a question to R's node. A function: mypy takes an attribute for unchanged."""
+    """Whether the last packet was revalidated at R's node. A function: mypy takes an attribute for unchanged."""
     return net.asked
 
 
@@ -115,7 +115,7 @@ def test_a_revalidated_segment_returns_unchanged(net: Net) -> None:
     """R's node holds a segment of B's that is no reply there: as from R to B, it asks."""
 
     def answer(ports: tuple[int, int]) -> bytes | None:
-        question = frames.tcp(
+        packet = frames.tcp(
             ADDRESS["R"],
             ADDRESS["B"],
             ports,
@@ -124,7 +124,7 @@ def test_a_revalidated_segment_returns_unchanged(net: Net) -> None:
             seq=5001,
             ack=1001,
         )
-        return next(iter(net.switch.send("uplink", question).get("uplink", [])), None)
+        return next(iter(net.switch.send("uplink", packet).get("uplink", [])), None)
 
     found = answer((40000, 80))
     assert found is not None
@@ -140,7 +140,7 @@ def test_a_revalidated_segment_returns_unchanged(net: Net) -> None:
 def test_lost_connections_continue_as_policies_allow(net: Net, client: str) -> None:
     ports, back = (40000, 80), (80, 40000)
     segment: dict[str, Any] = {"data": b"x"}
-    assert net.tcp(client, "B", ports, ACK | PSH, seq=1001, ack=5002, **segment) == "", "no survivors, no loss"
+    assert net.tcp(client, "B", ports, ACK | PSH, seq=1001, ack=5002, **segment) == "", "no pre-restart pods, no loss"
     net.switch.load(tables(pre_restart=True))
     if client == "A":
         # As a client of A's the server is refused; what it sends may be a reply.
@@ -242,7 +242,7 @@ def test_open_egress_is_looked_up_where_the_server_is(net: Net) -> None:
         return frame[7] >> 2 & 3
 
     assert net.udp("R", "B", (40000, 53), egress=DEFERRED) == "B"
-    assert answered() == DEFERRED, "the client's node is told that open egress admits it"
+    assert answered() == DEFERRED, "the client's node learns that a deferred rule admits it"
     net.switch.load(
         [line for line in tables() if f"table={TABLE_IDS['DeferredEgress']}, " not in line or "reg10" not in line]
     )
@@ -363,7 +363,7 @@ def test_one_way_datagrams_stop_when_the_permission_goes(net: Net) -> None:
 
 
 def test_either_nodes_conntrack_may_vanish(net: Net) -> None:
-    """D lost its state: the client's next packet restores it. S lost it: orphans keep what D knows alive."""
+    """D lost its state: the client's next packet restores it. S lost it: midstream packets keep D's entry alive."""
     net.handshake("R", "B", (40000, 80))
     net.switch.flush()
     back = frames.tcp(ADDRESS["B"], ADDRESS["R"], (80, 40000), ACK, eth_src=PLAN.mac(ADDRESS["B"]), seq=5001, ack=1001)

@@ -122,7 +122,7 @@ def test_a_killed_switch_gets_flows_back_and_opens_nothing(session: Session) -> 
 
 
 def flow_count(emulation: Emulation, node: str) -> int:
-    """The flows of a node, but for those that only survivors of a restart have."""
+    """The flows of a node, but for those that only pre-restart pods have."""
     shown = emulation.nodes[node].ofctl("dump-flows").splitlines()
     loose = f"priority={int(priorities.ConntrackCommit.LOOSE_METERED)},"
     return sum("actions=" in line and loose not in line for line in shown)

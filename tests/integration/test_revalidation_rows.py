@@ -95,10 +95,10 @@ NOWHERE = lab(client=1).ends("c", "s")
 def test_a_datagram_to_a_relabelled_client_is_revalidated_once(ovs: DummyOvs, protocol: int) -> None:
     pair, answer = opened(ovs, transport(protocol, NOWHERE, *((4000, 53) if protocol == 17 else (0, 0))))
     pair.change(number=2)
-    ((port, question),) = pair.send(UPLINK_PORT, answer)
-    assert (port, marks(question)) == (UPLINK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
-    assert question.eth_src & 0xFFFFFFFF == pair.lab.pods["c"].identity
-    asked = (question.nw_src, question.nw_dst, question.tp_src, question.tp_dst)
+    ((port, revalidation),) = pair.send(UPLINK_PORT, answer)
+    assert (port, marks(revalidation)) == (UPLINK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
+    assert revalidation.eth_src & 0xFFFFFFFF == pair.lab.pods["c"].identity
+    asked = (revalidation.nw_src, revalidation.nw_dst, revalidation.tp_src, revalidation.tp_dst)
     assert asked == (answer.nw_dst, answer.nw_src, answer.tp_dst, answer.tp_src)
     assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1], "D was told"
     pair.change(number=1)
@@ -171,20 +171,20 @@ def test_a_denied_reply_is_revalidated_for_a_new_client_identity(ovs: DummyOvs) 
 
 @pytest.mark.parametrize("direction", [REPLY, MIDSTREAM, MIDSTREAM | REVALIDATION])
 def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, direction: int) -> None:
-    """The question that leaves, and the answer that is delivered, on the node that lost its connections."""
+    """The revalidation that leaves, and the answer that is delivered, on the node that lost its connections."""
     pair = Pair(ovs, lab(client=1))
     segment = tcp(pair.lab.ends("s", "c"), 80, 4000, flags=ACK)
     assert pair.send(UPLINK_PORT, wired(pair, "s", segment, direction)) == []
     pair.change(pre_restart=True)
-    ((port, question),) = pair.send(UPLINK_PORT, wired(pair, "s", segment, direction))
-    assert (port, marks(question)) == (UPLINK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
-    assert (question.nw_src, question.tp_src, question.tp_dst) == (segment.nw_dst, 4000, 80)
+    ((port, revalidation),) = pair.send(UPLINK_PORT, wired(pair, "s", segment, direction))
+    assert (port, marks(revalidation)) == (UPLINK_PORT, REVALIDATION | UNSELECTED << 2 | ORIGINAL)
+    assert (revalidation.nw_src, revalidation.tp_src, revalidation.tp_dst) == (segment.nw_dst, 4000, 80)
     assert [port for port, _ in pair.send(UPLINK_PORT, wired(pair, "s", segment, REPLY | REVALIDATED))] == [1]
     there = segment.reply()
-    ((port, orphan),) = pair.send(1, there)
-    assert (port, marks(orphan) & 3) == (UPLINK_PORT, MIDSTREAM), "which end is the client is a guess"
+    ((port, midstream),) = pair.send(1, there)
+    assert (port, marks(midstream) & 3) == (UPLINK_PORT, MIDSTREAM), "which end is the client is a guess"
     ((port, again),) = pair.send(1, there)
-    assert marks(again) == marks(orphan)
+    assert marks(again) == marks(midstream)
     assert [port for port, _ in pair.send(UPLINK_PORT, wired(pair, "s", segment, REPLY))] == [1]
     ((port, firm),) = pair.send(1, there)
     assert marks(firm) & 3 == ORIGINAL, "the server's node has confirmed it"
@@ -192,13 +192,13 @@ def test_a_segment_to_a_survivor_is_judged_by_the_servers_node(ovs: DummyOvs, di
 
 def test_the_servers_node_answers_a_question_about_a_segment(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
-    question = tcp(pair.lab.ends("c", "s"), 4000, 80, flags=ACK)
-    ((port, answer),) = pair.send(UPLINK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION))
+    revalidation = tcp(pair.lab.ends("c", "s"), 4000, 80, flags=ACK)
+    ((port, answer),) = pair.send(UPLINK_PORT, wired(pair, "c", revalidation, ORIGINAL | REVALIDATION))
     assert (port, marks(answer) & (REVALIDATED | REVALIDATION | 3)) == (UPLINK_PORT, REVALIDATED | REPLY)
-    assert (answer.nw_src, answer.tp_src, answer.tp_dst) == (question.nw_dst, 80, 4000)
+    assert (answer.nw_src, answer.tp_src, answer.tp_dst) == (revalidation.nw_dst, 80, 4000)
     pair.lab.moved("s", server=CLOSED_SERVER)
     pair.change()
-    assert pair.send(UPLINK_PORT, wired(pair, "c", question, ORIGINAL | REVALIDATION)) == []
+    assert pair.send(UPLINK_PORT, wired(pair, "c", revalidation, ORIGINAL | REVALIDATION)) == []
 
 
 def test_the_servers_node_decides_revalidation_and_delivers_nothing(ovs: DummyOvs) -> None:

@@ -49,8 +49,8 @@ def test_nothing_else_does() -> None:
 
 def test_later_packets_of_a_connection_pass_no_meter() -> None:
     one = lab()
-    question = udp(one.ends("c", "far"), 4000, 53)
-    assert [metered(one, 1, question) for _ in range(3)] == [[1], [], []]
+    request = udp(one.ends("c", "far"), 4000, 53)
+    assert [metered(one, 1, request) for _ in range(3)] == [[1], [], []]
     opening = tcp(one.ends("c", "far"), 4000, 80)
     assert metered(one, 1, opening) == [1]
     assert one.delivered("far", opening.reply()) == ["c"]

@@ -18,7 +18,7 @@ from tests.support.simulated_network import (
 )
 
 SHUT = ClientGroup(9, (), deferred=False)
-OPEN_ONLY = ClientGroup(8, (), deferred=True)
+DEFERRED_ONLY = ClientGroup(8, (), deferred=True)
 LOSSES = [(1,), (2,), (1, 2)]
 
 
@@ -77,7 +77,7 @@ def test_tcp_is_picked_up_whichever_end_sends_first(
         assert lab.delivered(sender, there if sender == "c" else back) == ["s" if sender == "c" else "c"]
     for name in ("c", "s"):
         lab.moved(name, pre_restart=False)
-    assert lab.delivered("s", back) == ["c"], "the time of survivors is over, the connection is known again"
+    assert lab.delivered("s", back) == ["c"], "the time for pick-up is over, the connection is known again"
     assert lab.delivered("c", there) == ["s"]
     lab.moved("s", server=CLOSED_SERVER)
     assert lab.delivered("s", back) == []
@@ -86,7 +86,7 @@ def test_tcp_is_picked_up_whichever_end_sends_first(
 
 @pytest.mark.parametrize("place", ["node", "link", "tunnel"])
 @pytest.mark.parametrize("nodes", LOSSES)
-@pytest.mark.parametrize("change", ["egress", "open egress", "ingress", "tenants"])
+@pytest.mark.parametrize("change", ["egress", "deferred egress", "ingress", "tenants"])
 def test_a_connection_that_policy_denies_now_is_not_picked_up(place: str, nodes: tuple[int, ...], change: str) -> None:
     """The client's egress, the server's ingress, their tenants, an egress rule that does not name the server."""
     lab = made(place)
@@ -94,7 +94,7 @@ def test_a_connection_that_policy_denies_now_is_not_picked_up(place: str, nodes:
     lose(lab, *nodes)
     client, server = lab.pods["c"], replace(lab.pods["s"], client=SHUT)
     if "egress" in change:
-        client = replace(client, client=OPEN_ONLY if change == "open egress" else SHUT)
+        client = replace(client, client=DEFERRED_ONLY if change == "deferred egress" else SHUT)
     elif change == "ingress":
         server = replace(server, server=CLOSED_SERVER)
     lab.change(client, server)

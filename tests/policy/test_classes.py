@@ -1,4 +1,4 @@
-"""Classes by example: which questions are asked where, and what becomes of numbers."""
+"""Classes by example: requirements by namespace, and class numbers."""
 
 from __future__ import annotations
 
@@ -130,13 +130,13 @@ def test_a_new_requirement_splits_only_mixed_classes() -> None:
 
 def test_a_dropped_requirement_moves_no_pod() -> None:
     allocator = ClassAllocator()
-    question = {"a": frozenset({IS_WEB})}
-    allocator.set_requirements(question)
+    requirement = {"a": frozenset({IS_WEB})}
+    allocator.set_requirements(requirement)
     numbers = [put(allocator, "one", "web"), put(allocator, "two", "db")]
     assert allocator.set_requirements({}) == frozenset()
     assert put(allocator, "three", "web") == numbers[0], "the lowest number fits now"
     assert put(allocator, "four", "db") == numbers[0]
-    assert allocator.set_requirements(question) == {"a/one", "a/three"}, "four says no, so those who say yes leave"
+    assert allocator.set_requirements(requirement) == {"a/one", "a/three"}, "four says no, so those who say yes leave"
     assert allocator.identity_of(PodKey("a/one")) == allocator.identity_of(PodKey("a/three"))
     assert allocator.identity_of(PodKey("a/two")) == numbers[1]
 

@@ -17,7 +17,7 @@ from tests.support import strategies
 from tests.support.hypothesis_profiles import examples
 
 NAMESPACES = ("a", "b")
-ATOMS = (
+REQUIREMENTS = (
     LabelRequirement("app"),
     LabelRequirement("app", frozenset({"web"})),
     LabelRequirement("app", frozenset({"web", "db"})),
@@ -29,7 +29,9 @@ ATOMS = (
 pods = st.sampled_from([PodKey(f"a/p{number}") for number in range(6)])
 segments = st.integers(1, 2)
 namespaces = st.sampled_from(NAMESPACES)
-questions = st.fixed_dictionaries({name: st.frozensets(st.sampled_from(ATOMS), max_size=3) for name in NAMESPACES})
+requirement_sets = st.fixed_dictionaries(
+    {name: st.frozensets(st.sampled_from(REQUIREMENTS), max_size=3) for name in NAMESPACES}
+)
 
 
 class Book(RuleBasedStateMachine):
@@ -50,25 +52,25 @@ class Book(RuleBasedStateMachine):
             frozenset(requirement for requirement in self.asked[namespace] if requirement.matches(labels)),
         )
 
-    @initialize(requirements=questions)
+    @initialize(requirements=requirement_sets)
     def first_questions(self, requirements: dict[str, frozenset[LabelRequirement]]) -> None:
         self.asked = requirements
         assert self.allocator.set_requirements(requirements) == frozenset()
 
-    @rule(requirements=questions)
+    @rule(requirements=requirement_sets)
     def require(self, requirements: dict[str, frozenset[LabelRequirement]]) -> None:
         before = {pod: self.allocator.identity_of(pod) for pod in self.pods}
         added = {name: requirements[name] - self.asked[name] for name in NAMESPACES}
         self.asked = requirements
         moved = self.allocator.set_requirements(requirements)
         assert moved == {pod for pod, number in before.items() if self.allocator.identity_of(pod) != number}
-        assert all(added[self.pods[pod][1]] for pod in moved), "only a new question moves a pod"
+        assert all(added[self.pods[pod][1]] for pod in moved), "only a new requirement moves a pod"
         for number in set(before.values()):
             once = [pod for pod in before if before[pod] == number]
             stayed = {self._answers(pod) for pod in once if pod not in moved}
             assert len(stayed) == 1, "exactly one part of a class keeps its number"
 
-    @rule(requirement=st.sampled_from(ATOMS), namespace=namespaces)
+    @rule(requirement=st.sampled_from(REQUIREMENTS), namespace=namespaces)
     def ask_one_more(self, requirement: LabelRequirement, namespace: str) -> None:
         before = {pod: self.allocator.identity_of(pod) for pod in self.pods}
         known = requirement in self.asked[namespace]
@@ -134,7 +136,7 @@ Book.TestCase.settings = settings(max_examples=examples(150), stateful_step_coun
 TestBook = Book.TestCase
 
 
-@given(st.lists(strategies.labels(), min_size=1, max_size=6), questions)
+@given(st.lists(strategies.labels(), min_size=1, max_size=6), requirement_sets)
 def test_equal_calls_give_equal_numbers(
     found: list[Labels], requirements: dict[str, frozenset[LabelRequirement]]
 ) -> None:

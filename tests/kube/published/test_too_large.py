@@ -13,16 +13,16 @@ from romana_ovs.policy.published import Stage
 from romana_ovs.policy.view import LabelRequirement
 from tests.kube.published.test_objects import ALPHA, ETCD_LIMIT, PUBLISHED
 
-ATOMS = [LabelRequirement(f"key-{number:04}") for number in range(2000)]
+REQUIREMENTS = [LabelRequirement(f"key-{number:04}") for number in range(2000)]
 
 
 def crowded(many: int):
     """As many classes as this, no two of which answer alike, and numbers that are not to be given again yet."""
-    classes = {identity(1, number): frozenset(ATOMS[number % 2000 :: 7]) for number in range(1, many + 1)}
+    classes = {identity(1, number): frozenset(REQUIREMENTS[number % 2000 :: 7]) for number in range(1, many + 1)}
     return replace(
         ALPHA,
         namespace="crowded",
-        requirements=dict.fromkeys(ATOMS, Stage.ACTIVE),
+        requirements=dict.fromkeys(REQUIREMENTS, Stage.ACTIVE),
         classes=classes,
         overrides={},
         tombstones=(),
