@@ -1,4 +1,4 @@
-"""A real API server with a large cluster in it, and what changes it at a pace."""
+"""Runs a real API server with a large cluster, and changes that cluster at a steady rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real Ryu application, driven by clusters in memory instead of a folder. Loaded by Ryu (`bench.latency`)."""
+"""Runs the real Ryu application on clusters in memory instead of a folder. Loaded by Ryu (`bench.latency`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a controller takes to answer OpenFlow echo requests, asked all the time from beside it."""
+"""Measures how long a controller takes to answer OpenFlow echo requests, sent continuously by another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the measurements, each in a process of its own, and writes what they found to `bench/results.md`."""
+"""Runs the measurements, each in a process of its own, and writes the results to `bench/results.md`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from romana_ovs_emulate.system import require_machine
 RESULTS = ROOT / "bench" / "results.md"
 CHILD_SECONDS = 240
 FILLING_SECONDS = 240
-"""What more the measurement with an API server may take: objects are created one by one."""
+"""How much longer the measurement with an API server may take, in seconds: objects are created one by one."""
 CASES = ("tenant", "tier", "dns")
 
 
@@ -47,13 +47,13 @@ QUICK = Size((100,), rounds=2, turns=1, seconds=1.0, tuples=25, changing=1.0)
 
 
 def child(module: str, *words: object, seconds: float = CHILD_SECONDS) -> dict[str, Any]:
-    """What a measurement prints, in `seconds` at most. Raises SystemExit with its last words when it fails."""
+    """The JSON that a measurement prints within `seconds`. Raises SystemExit with its error output."""
     argv = [sys.executable, "-m", module, *map(str, words)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv[1:])} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def measured(section: str, size: Size) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def measured(section: str, size: Size) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """What it ran on, without names."""
+    """The machine, without names."""
     version = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True, check=True).stdout
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
     return {
@@ -87,7 +87,7 @@ def machine() -> dict[str, str]:
 
 
 def _with_iperf() -> None:
-    """Install iperf3 where it is missing and can be; without it a sender of our own does."""
+    """Install iperf3 if possible; without it bench/peer.py sends."""
     if shutil.which("iperf3") is None and shutil.which("apt-get") is not None:
         print("installing iperf3", flush=True)
         subprocess.run(
@@ -118,16 +118,16 @@ def main(words: list[str]) -> int:
         return 2
     if "traffic" in chosen:
         _with_iperf()
-    found: dict[str, Any] = {"machine": machine()}
+    figures: dict[str, Any] = {"machine": machine()}
     for number, name in enumerate(chosen, start=1):
         start = time.monotonic()
         section = f"[{number}/{len(chosen)}] {name} ..."
         if not sys.stderr.isatty():
             print(section, end=" ", flush=True)
         with activity(section):
-            found[name] = measured(name, size)
+            figures[name] = measured(name, size)
         print(f"{section} " if sys.stderr.isatty() else "", f"{time.monotonic() - start:.0f} s", sep="", flush=True)
-    text = results(found)
+    text = results(figures)
     options.output.write_text(text)
     print(f"\n{text.partition('## Aims')[2].partition('## ')[0].strip()}\n\nAll figures: {_shown(options.output)}")
     return 0

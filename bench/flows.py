@@ -1,4 +1,4 @@
-"""How many flows one node has, what compiling them takes, and how much memory: `python -m bench.flows PODS CASE`.
+"""Measures how many flows one node has, and the time and memory to compile them: `python -m bench.flows PODS CASE`.
 
 Run as a process of its own for each case, so that memory is of that case alone; prints JSON.
 """

@@ -1,4 +1,4 @@
-"""The real Ryu application on an API server, with a clock beside it. ClusterSnapshot by Ryu (`bench.kubernetes`).
+"""Runs the real Ryu application on an API server and takes times. Loaded by Ryu (`bench.kubernetes`).
 
 It writes a line of JSON about its start once its first tables are programmed, and one about each change after that.
 """
@@ -49,7 +49,7 @@ class Teller(Bell):
         super().__init__()
         self._ring = ring
 
-    def tell(self, event: Mapping[str, Any]) -> None:
+    def broadcast(self, event: Mapping[str, Any]) -> None:
         """Ring, when the event is the one that is waited for."""
         if event["event"] == "programmed":
             self._ring()
@@ -60,7 +60,7 @@ class Followed(Timed):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._feed = Teller(self.programmed)
+        self._status_server = Teller(self.programmed)
         self._moments: dict[str, float] = {}
         self._computed = 0.0
         self._waiting: list[Change] = []
@@ -108,7 +108,7 @@ class Followed(Timed):
 
     def on_programmed(self, session: Session, sent: int) -> None:
         """The switch has something: the changes that it is about are done, policies only when nothing waits."""
-        super().confirmed(session, sent)
+        super().on_programmed(session, sent)
         synced, now = session.synced, time.monotonic()
         if synced is None or "programmed" not in self._moments:
             return

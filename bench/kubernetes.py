@@ -1,4 +1,4 @@
-"""From an API server to the switch: `python -m bench.kubernetes PODS SECONDS`.
+"""Measures the time from an event of the API server to the switch: `python -m bench.kubernetes PODS SECONDS`.
 
 A real kube-apiserver with a large cluster, a real Open vSwitch with one node's pods, and the controller as it is
 installed: everything in one process, or this node's controller and a registry apart. Prints JSON.

@@ -1,4 +1,4 @@
-"""From a changed cluster to the switch's barrier, in one process with Ryu: `python -m bench.latency PODS ROUNDS`.
+"""Measures from a change of the cluster to the switch's barrier: `python -m bench.latency PODS ROUNDS`.
 
 The application is the real one, the switch a real Open vSwitch with one node's 50 pods; prints JSON.
 """

@@ -1,4 +1,4 @@
-"""Pieces of a page in Markdown."""
+"""Formats tables and lines in Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many datapath flows 1,000 five-tuples of one tier pair leave behind: `python -m bench.megaflows PODS TUPLES`.
+"""Counts the datapath flows of 1,000 five-tuples between two tiers: `python -m bench.megaflows PODS TUPLES`.
 
 Prints JSON.
 """

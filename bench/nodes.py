@@ -1,4 +1,4 @@
-"""One node of a large cluster as its own controller sees it, and the clusters that are hard for it."""
+"""Builds one node of a large cluster, and clusters that are hard for its controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects of a large cluster, as people and controllers send them to an API server."""
+"""Builds the objects of a large cluster as users and controllers send them to an API server."""
 
 from __future__ import annotations
 

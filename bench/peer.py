@@ -1,4 +1,7 @@
-"""The programs in the pods: `python -m bench.peer serve|connect|open|sweep|send ...`. Prints one line of JSON."""
+"""Runs a server or client inside a pod: `python -m bench.peer serve|connect|open|sweep|send ...`.
+
+Prints one line of JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods with real network stacks behind a full node's tables, to measure what the tables cost packets."""
+"""Starts pods with real network stacks on a node with full tables, to measure the cost of the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured, as `bench/results.md`."""
+"""Renders the figures as `bench/results.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured with an API server, as a section of `bench/results.md`."""
+"""Renders the figures of an API server as a section of `bench/results.md`."""
 
 from __future__ import annotations
 

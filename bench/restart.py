@@ -1,4 +1,4 @@
-"""How long a controller takes from its start to a switch that has everything: `python -m bench.restart PODS`.
+"""Measures from the start of a controller to an up-to-date switch: `python -m bench.restart PODS`.
 
 The process is a new one each time, with a folder of manifests, a state file and one node's real switch; prints JSON.
 """

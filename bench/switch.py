@@ -1,4 +1,4 @@
-"""A node of its own for measuring: a real Open vSwitch in a network namespace, gone when the block ends."""
+"""Starts a node to measure on: a real Open vSwitch in a network namespace, removed at the end."""
 
 from __future__ import annotations
 

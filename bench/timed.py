@@ -1,4 +1,4 @@
-"""The real Ryu application with a clock beside it, for what is measured inside one process."""
+"""Runs the real Ryu application and takes times inside its process."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def since(start: float) -> float:
 
 
 class Bell:
-    """In the place of the status feed: rings when every switch has confirmed a change."""
+    """In place of the status server: rings when every switch has confirmed a change."""
 
     def __init__(self) -> None:
         self.rung = Event()
@@ -87,7 +87,7 @@ class Bell:
     def changed(self) -> None:
         """A state that nobody asks for."""
 
-    def tell(self, event: Mapping[str, Any]) -> None:
+    def broadcast(self, event: Mapping[str, Any]) -> None:
         """Ring, when the event is the one that is waited for."""
         if event["event"] == "programmed" and not self.rung.ready():
             self.rung.send(None)
@@ -99,7 +99,7 @@ class Timed(app.RomanaOvs):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.bell = Bell()
-        self._feed: Any = self.bell
+        self._status_server: Any = self.bell
 
     def start(self) -> None:
         """As the application does, and the scenario beside it."""

@@ -1,4 +1,4 @@
-"""TCP between two local pods, behind a full node's tables and behind one NORMAL flow, in turns.
+"""Measures TCP between two local pods, through full tables and through one NORMAL flow, in turns.
 
 `python -m bench.traffic PODS ROUNDS SECONDS` prints JSON. A third set of tables, one pass through conntrack
 before NORMAL, says what tracking alone costs here.

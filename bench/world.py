@@ -1,4 +1,7 @@
-"""How long the world takes to follow a large cluster: `python bench/world.py [PODS]`, one line per figure."""
+"""Measures how long address and identity allocation of a large cluster takes: `python bench/world.py [PODS]`.
+
+Prints one line for each figure.
+"""
 
 from __future__ import annotations
 

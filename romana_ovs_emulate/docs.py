@@ -64,7 +64,7 @@ def pipeline_page(demo: Path) -> str:
     _, cluster = _around_policy(demo)
     world, facts = settled(cluster, None)
     flows = {node: list(compiled(world, facts, node).flows.values()) for node in facts}
-    network = Network({node: Switch(found) for node, found in flows.items()}, Wiring.of(facts))
+    network = Network({node: Switch(own) for node, own in flows.items()}, Wiring.of(facts))
     tour = _Tour(cluster, world, facts, network)
     opening = tour.packet(FRONTEND, BACKEND, 80)
     journeys = (
@@ -105,7 +105,7 @@ def _around_policy(demo: Path) -> tuple[Cluster, Cluster]:
 
 
 class _Tour:
-    """Sends packets between the demonstration's pods and tells what became of them."""
+    """Sends packets between the demonstration's pods, and records what happens to them."""
 
     def __init__(self, cluster: Cluster, world: World, facts: Mapping[str, BridgeFacts], network: Network) -> None:
         self._places = {key: (pod.node, facts[pod.node].pods[key].ofport) for key, pod in cluster.pods.items()}
@@ -119,7 +119,7 @@ class _Tour:
         return tcp(Addresses.of(*(address for address in addresses if address is not None)), CLIENT_PORT, port)
 
     def journey(self, title: str, sender: PodKey, packet: Packet) -> Journey:
-        """What became of a packet that `sender` sent."""
+        """The way of a packet that `sender` sent."""
         arrivals = self._network.send(*self._places[sender], packet)
         names = [self._names.get((one.place.node, one.place.port), str(one.place)) for one in arrivals]
         outcome = f"It arrives at {names[0]}." if names else "It arrives nowhere."

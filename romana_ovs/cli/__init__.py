@@ -1,1 +1,1 @@
-"""The `romana-ovs` command, one module for each subcommand."""
+"""Implements the command `romana-ovs`, one module for each subcommand."""

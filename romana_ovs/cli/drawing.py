@@ -100,15 +100,15 @@ def group_names(cluster: Cluster) -> dict[PodKey, str]:
     segments = {key: cluster.segment_of(pod) for key, pod in cluster.pods.items()}
     other_tenants = any(segments[key].tenant != pod.namespace for key, pod in cluster.pods.items())
     tiers = len({segment.tier for segment in segments.values()}) > 1
-    found = {}
+    names = {}
     for key, (tenant, tier) in segments.items():
         parts = [_namespace(key)]
         if other_tenants:
             parts.append(f"tenant {tenant}" if tenant else "no tenant")
         if tiers:
             parts.append(f"tier {tier}")
-        found[key] = ", ".join(parts)
-    return found
+        names[key] = ", ".join(parts)
+    return names
 
 
 def _members(pods: Iterable[PodKey], groups: Mapping[PodKey, str]) -> tuple[dict[PodKey, str], str]:
@@ -139,8 +139,8 @@ def _grid_of_groups(
 ) -> Grid:
     allowed, possible = _counts(matrix, port, members)
     marks: dict[tuple[str, str], Cell] = {}
-    for cell, found in zip((Cell.OPENED, Cell.CLOSED), changes, strict=True):
-        for source, destination, changed in found:
+    for cell, openings in zip((Cell.OPENED, Cell.CLOSED), changes, strict=True):
+        for source, destination, changed in openings:
             if changed == port and source in members and destination in members:
                 pair = members[source], members[destination]
                 marks[pair] = cell if marks.get(pair, cell) is cell else Cell.BOTH
@@ -169,21 +169,21 @@ def _counts(
 
 
 def _list_groups(matrix: Matrix, port: str, members: Mapping[PodKey, str], console: Console) -> None:
-    found, possible = _counts(matrix, port, members)
+    allowed, possible = _counts(matrix, port, members)
     _line(console, "")
-    _line(console, f"{port}: {len(found)} of {len(possible)} pairs of namespaces may connect", style="bold")
-    for (one, two), count in sorted(found.items())[:LISTED_PAIRS]:
+    _line(console, f"{port}: {len(allowed)} of {len(possible)} pairs of namespaces may connect", style="bold")
+    for (one, two), count in sorted(allowed.items())[:LISTED_PAIRS]:
         amount = "all" if count == possible[one, two] else f"{count} of {possible[one, two]} pairs of pods"
         _line(console, f"  {one} -> {two}: {amount}")
-    if len(found) > LISTED_PAIRS:
-        _line(console, f"  and {len(found) - LISTED_PAIRS} more; --json has every pair of pods")
+    if len(allowed) > LISTED_PAIRS:
+        _line(console, f"  and {len(allowed) - LISTED_PAIRS} more; --json has every pair of pods")
 
 
 def _alike(by_port: Mapping[str, Grid]) -> dict[Grid, list[str]]:
-    found: dict[Grid, list[str]] = {}
+    ports_by_grid: dict[Grid, list[str]] = {}
     for port, grid in by_port.items():
-        found.setdefault(grid, []).append(port)
-    return found
+        ports_by_grid.setdefault(grid, []).append(port)
+    return ports_by_grid
 
 
 def _draw(grid: Grid, title: str, console: Console) -> None:

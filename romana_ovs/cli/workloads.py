@@ -54,12 +54,12 @@ def _name(keys: list[PodKey], ordered: list[PodKey]) -> str:
 
 def summary(openings: Iterable[Opening], names: Mapping[PodKey, str]) -> list[str]:
     """A line for each pair of workloads, with all ports and how many openings that are: `a -> b-* (2 pods)  80/tcp`."""
-    found: dict[tuple[str, str], list[Opening]] = defaultdict(list)
+    by_pair: dict[tuple[str, str], list[Opening]] = defaultdict(list)
     for one in openings:
-        found[names[one.source], names[one.destination]].append(one)
+        by_pair[names[one.source], names[one.destination]].append(one)
     return [
-        f"{source} -> {target}  {_ports(held)}" + (f"  ({len(held)} paths)" if len(held) > 1 else "")
-        for (source, target), held in found.items()
+        f"{source} -> {target}  {_ports(paths)}" + (f"  ({len(paths)} paths)" if len(paths) > 1 else "")
+        for (source, target), paths in by_pair.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""Just enough SCTP to ask "would you associate?" and to answer it: INIT and INIT ACK (RFC 9260).
+"""Encodes and decodes INIT and INIT ACK, which is enough SCTP to probe a port and to answer (RFC 9260).
 
 Many kernels have no SCTP; raw sockets do. The answer's State Cookie, which only its sender understands,
 carries the pod's name.

@@ -1,1 +1,1 @@
-"""The subcommands of `romana-ovs` that emulate a cluster, one module each."""
+"""Implements the subcommands of `romana-ovs` that emulate a cluster, one module each."""
