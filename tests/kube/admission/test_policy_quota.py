@@ -41,7 +41,7 @@ def test_the_oldest_count_and_what_is_beyond_isolates() -> None:
     assert counting([new, old], 0) == {"a", "z"}
 
 
-def test_without_timestamps_names_decide_and_a_smaller_one_may_still_fit() -> None:
+def test_without_timestamps_the_quota_goes_by_name() -> None:
     assert counting([policy("c", 3), policy("b", 8), policy("a", 4)], 10) == {"a", "c"}
 
 
@@ -49,7 +49,7 @@ def test_each_namespace_has_its_own() -> None:
     assert counting([policy("a", 6), policy("b", 6), policy("c", 6, namespace="blue")], 10) == {"a", "c"}
 
 
-def test_a_rule_without_peers_or_ports_costs_something_and_no_rule_costs_nothing() -> None:
+def test_a_rule_without_peers_or_ports_counts_as_one_term() -> None:
     assert policy_terms(KubernetesPolicy("n", "p", EVERYTHING, BOTH, egress=(PolicyRule(),) * 7)) == 7
     assert policy_terms(policy("p", 0)) == 0
 

@@ -100,7 +100,7 @@ def test_a_bound_pod_is_in_a_tenant_of_its_namespace_or_in_none(
 
 
 @given(strategies.clusters(), st.data())
-def test_a_pod_that_its_namespace_may_not_hold_reaches_no_pod_and_no_pod_reaches_it(
+def test_a_pod_with_a_refused_tenant_is_isolated(
     cluster: Cluster,
     data: st.DataObject,
 ) -> None:

@@ -68,7 +68,7 @@ def test_a_policy_for_another_tenant_isolates() -> None:
     assert bound.violations == {ObjectId("RomanaNetworkPolicy", "shop", "p")}
 
 
-def test_where_tenants_do_not_separate_the_pod_does_not_count_at_all() -> None:
+def test_without_isolation_a_pod_with_a_refused_tenant_is_absent() -> None:
     bound = TenantGuard(replace(BY_OWNER, isolation=Isolation.NONE))
     assert counted(bound, WEB, NONE) is None
     assert len(bound.problems) == 1
@@ -164,7 +164,7 @@ def after(store: ClusterCache, resource: Resource, one: Update) -> ClusterSnapsh
     return loaded
 
 
-def test_labels_of_the_namespace_decide_whose_pods_an_api_server_has() -> None:
+def test_namespace_labels_decide_which_tenants_pods_count() -> None:
     """docs/hazards.md E1 and E5."""
     store, loaded = started(BY_OWNER)
     pod, policy = loaded.cluster.pods[POD], loaded.cluster.policies
@@ -185,7 +185,7 @@ def test_labels_of_the_namespace_decide_whose_pods_an_api_server_has() -> None:
     assert again.problems == () and gone.problems == loaded.problems
 
 
-def test_with_no_isolation_such_a_pod_comes_and_goes_with_the_label() -> None:
+def test_without_isolation_a_pod_follows_the_namespace_label() -> None:
     store, loaded = started(replace(BY_OWNER, isolation=Isolation.NONE), namespace(ALLOWED))
     assert list(loaded.cluster.pods) == [POD]
     assert not after(store, NAMESPACES, namespace(NONE)).cluster.pods
@@ -207,7 +207,7 @@ def policy(labels: Labels, *, version: int, uid: str = "u") -> Update:
     return replace(update(ROMANA_POLICIES, "p", dict(labels), spec=spec), version=str(version), uid=uid)
 
 
-def test_a_policy_that_names_its_tenant_at_last_leaves_nothing_behind() -> None:
+def test_a_policy_with_a_corrected_tenant_leaves_no_fallback() -> None:
     store, _ = started(BY_OWNER, namespace(ALLOWED))
     gone = after(store, ROMANA_POLICIES, replace(policy(T1, version=2), exists=False, value=None))
     assert not gone.cluster.policies
@@ -217,7 +217,7 @@ def test_a_policy_that_names_its_tenant_at_last_leaves_nothing_behind() -> None:
     assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), exists=False, value=None)).cluster.policies
 
 
-def test_a_policy_that_was_replaced_by_an_invalid_one_does_not_come_back_with_a_label_of_its_namespace() -> None:
+def test_a_relabelled_namespace_does_not_restore_a_replaced_policy() -> None:
     store, loaded = started(BY_OWNER, namespace(ALLOWED))
     assert list(loaded.cluster.policies) == [POLICY]
     other = after(store, ROMANA_POLICIES, policy(NONE, version=2, uid="another")).cluster.policies
@@ -227,7 +227,7 @@ def test_a_policy_that_was_replaced_by_an_invalid_one_does_not_come_back_with_a_
     assert dict(again.cluster.policies) == dict(other)
 
 
-def test_no_account_is_kept_of_a_namespace_that_holds_nothing_any_more() -> None:
+def test_an_empty_namespace_is_no_longer_tracked() -> None:
     bound = TenantGuard(BY_OWNER)
     for number in range(100):
         one = replace(WEB, namespace=f"ci-{number}")

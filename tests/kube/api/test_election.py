@@ -113,7 +113,7 @@ def test_the_right_ends_by_itself_while_nothing_is_heard() -> None:
     assert state.term(10.5) is None
 
 
-def test_anothers_lease_is_free_only_when_it_stood_still_for_its_own_duration_as_we_saw_it() -> None:
+def test_a_lease_expires_after_its_own_duration_as_observed() -> None:
     state = election.on_read(Election("me"), Record("other", 4, 60, "7"), 1000, chance=0)
     for now in (1015, 1059):
         state = election.on_read(state, Record("other", 4, 60, "7"), now, chance=0)
@@ -140,7 +140,7 @@ def test_a_deleted_lease_is_its_last_holders_until_that_must_know() -> None:
     assert asked(state, 18)[1].record == Record("me", 5, 15, "")
 
 
-def test_our_own_deleted_lease_is_made_again_without_writing_meanwhile() -> None:
+def test_our_deleted_lease_is_created_again_without_writes_meanwhile() -> None:
     state = leading(record=Record("", 7, 1, "0"))
     state, _ = asked(state, 2)
     state = election.on_conflict(state, 2, chance=0)
@@ -213,9 +213,7 @@ TIGHT = Timing(lease=15, renew=14, retry=2, request=12)
     fates=st.lists(FATES, max_size=60),
     end=st.none() | st.floats(20, 150),
 )
-def test_never_two_may_write_whatever_is_lost_late_doubled_or_stopped(
-    electors: list[Any], fates: list[Fate], end: float | None
-) -> None:
+def test_two_leaders_never_write_at_once(electors: list[Any], fates: list[Fate], end: float | None) -> None:
     """docs/hazards.md C12: wall clocks jump, writes hang, are late or doubled, processes stand still."""
     coming = iter(fates)
     world = World(lambda: next(coming, Fate()), TIGHT)
@@ -242,7 +240,7 @@ def test_without_trouble_leadership_never_changes() -> None:
     assert [change.leads for _, change in leader.told] == [False, True] or [c.leads for _, c in leader.told] == [True]
 
 
-def test_a_leader_that_is_stopped_finds_its_right_gone_and_another_leading() -> None:
+def test_a_leader_that_was_suspended_has_lost_its_term() -> None:
     world = World(Fate)
     world.add("a", Clocks(), [(30, 90)])
     world.add("b", Clocks(), [], begins=5)

@@ -77,9 +77,7 @@ def test_it_is_noticed_within_a_minute() -> None:
     assert QUIET_SECONDS + ANSWER_SECONDS + 5 < 60
 
 
-def test_a_server_that_stands_still_loses_all_its_streams_by_one_question(
-    server: ScriptedServer, api: Api, short: None
-) -> None:
+def test_one_liveness_check_aborts_all_streams_of_a_hung_server(server: ScriptedServer, api: Api, short: None) -> None:
     stands = Watched(server, lambda exchange: stands.stand_still(exchange))
 
     together = threading.Barrier(MANY)

@@ -47,7 +47,7 @@ MESSAGES = [
 
 
 @given(st.lists(st.integers(1, 200)))
-def test_messages_come_out_as_they_went_in_however_the_pipe_cuts_them(cuts: list[int]) -> None:
+def test_frames_are_reassembled_however_the_pipe_splits_them(cuts: list[int]) -> None:
     data, reader, found = b"".join(map(frame, MESSAGES)), FrameReader(), []
     for cut in cuts:
         found += reader.feed(data[:cut])

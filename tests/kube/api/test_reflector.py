@@ -176,7 +176,7 @@ def test_an_event_from_before_is_no_news() -> None:
     assert watched_from(made) == "12"
 
 
-def test_an_expired_version_is_listed_anew_and_only_what_differs_is_told() -> None:
+def test_an_expired_version_is_listed_again_and_differences_sent() -> None:
     """docs/hazards.md C2 and C6: `c` is another object of its name by now."""
     made = listed(thing("a", "3"), thing("b", "4"), thing("c", "5"), thing("d", "6"))
     status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
@@ -204,7 +204,7 @@ def test_a_loop_of_expired_versions_slows_down() -> None:
     assert waits == [1, 2, 4, 8, 16, 30]
 
 
-def test_a_listing_that_expires_begins_again_and_at_last_comes_in_one_piece() -> None:
+def test_a_listing_that_expires_twice_is_requested_in_one_piece() -> None:
     """docs/hazards.md C9: 410 between two pages."""
     made = reflector()
     for _ in range(2):
@@ -266,7 +266,7 @@ def test_one_torn_watch_is_everyday_life_two_at_once_are_not() -> None:
 
 
 @pytest.mark.parametrize("sign", [event("BOOKMARK", thing("", "12")), event("ADDED", thing("b", "12"))])
-def test_a_watch_that_keeps_failing_is_no_better_when_another_begins(sign: bytes) -> None:
+def test_a_flapping_watch_is_not_reported_as_recovered(sign: bytes) -> None:
     made, trouble = listed(), Health("namespaces", "namespaces: cut")
     told: list[object] = []
     for _ in range(5):
@@ -312,7 +312,7 @@ def test_a_torn_line_is_an_error_and_the_watch_goes_on_before_it(line: bytes) ->
 
 
 @pytest.mark.parametrize("line", [b"[]", b"1", event("RENAMED", thing("a", "11")), event("ADDED", {"spec": {}}), b"{}"])
-def test_an_event_that_is_not_understood_is_passed_over_with_a_line_in_the_log(line: bytes) -> None:
+def test_an_unknown_event_is_logged_and_ignored(line: bytes) -> None:
     made = listed()
     [said] = made.on_event(line, 0)
     assert isinstance(said, LogLine) and said.level == logging.WARNING and "namespaces: an event" in said.text
@@ -351,7 +351,7 @@ def test_an_absent_list_is_an_empty_one() -> None:
     assert list(made.on_page({"metadata": {"resourceVersion": "1"}, "items": None}, 0))[-1] == LISTED
 
 
-def test_a_resource_that_is_not_installed_is_empty_and_looked_for_calmly() -> None:
+def test_a_resource_that_is_not_installed_counts_as_empty() -> None:
     made = reflector(ROMANA_POLICIES)
     name = "networkpolicies.romana.io"
     missing = MissingError("404", status=404)
@@ -367,7 +367,7 @@ def test_a_resource_that_is_not_installed_is_empty_and_looked_for_calmly() -> No
     assert isinstance(made.next_request(), ListPage)
 
 
-def test_objects_are_not_lost_because_their_definition_is_missing_for_a_moment() -> None:
+def test_a_crd_that_is_missing_for_a_moment_loses_no_objects() -> None:
     made = reflector(TENANTS)
     list(made.on_page(page(thing("a", "3")), 0))
     missing = MissingError("404", status=404)
@@ -379,7 +379,7 @@ def test_objects_are_not_lost_because_their_definition_is_missing_for_a_moment()
     assert told == [Health, LogLine, ListStarted, ListCompleted]
 
 
-def test_what_is_not_decoded_is_handed_on_whole_without_what_only_people_read() -> None:
+def test_undecoded_objects_are_passed_on_without_managed_fields() -> None:
     made = reflector(TENANTS)
     value = thing("acme", "3")
     value["metadata"]["managedFields"] = [{}]  # type: ignore[index]

@@ -132,7 +132,7 @@ class Api:
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("a mistake"), FaultyError("500, a webhook is away", status=500)])
-def test_an_object_that_something_is_wrong_with_keeps_no_other_from_its_event(fault: Exception) -> None:
+def test_a_refused_event_does_not_delay_others(fault: Exception) -> None:
     api, fence = Api("a", fault), LeadershipGuard()
     fence.set(LeadershipTerm(1, time.monotonic() + 1000))
     events = Events(api, "me", fence)  # type: ignore[arg-type]

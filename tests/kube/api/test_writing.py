@@ -144,7 +144,7 @@ def test_conditions_of_others_stay() -> None:
     assert [one["type"] for one in body["conditions"]] == ["Blessed", "Programmed"]
 
 
-def test_what_is_not_known_yet_replaces_nothing_that_was_said_of_the_same_generation() -> None:
+def test_unknown_does_not_replace_a_condition_of_the_generation() -> None:
     unknown = Condition("Programmed", ConditionStatus.UNKNOWN, "Starting")
     server = listed(WEB)
     for now, generation, condition, writes in [
@@ -158,7 +158,7 @@ def test_what_is_not_known_yet_replaces_nothing_that_was_said_of_the_same_genera
         assert len(server.patches) == writes
 
 
-def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins() -> None:
+def test_a_thousand_changes_of_one_object_are_a_few_writes() -> None:
     """docs/hazards.md C14."""
     server = listed(WEB)
     for number in range(1000):
@@ -169,7 +169,7 @@ def test_a_thousand_changes_of_one_object_are_a_few_writes_and_the_newest_wins()
     assert len(server.done) <= status_queue.WRITES_AT_ONCE + status_queue.WRITES_A_SECOND + 2
 
 
-def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_them() -> None:
+def test_a_thousand_objects_are_written_within_the_rate_limit() -> None:
     """docs/hazards.md C14."""
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(1000)]
     server = listed(*keys)
@@ -186,7 +186,7 @@ def test_a_thousand_objects_are_written_at_the_rate_that_is_allowed_and_all_of_t
     assert len(server.done) == 1000
 
 
-def test_one_restless_object_does_not_keep_the_others_from_their_turn() -> None:
+def test_an_object_that_keeps_changing_does_not_starve_others() -> None:
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(200)]
     server = listed(WEB, *keys)
     server.book.replace_all({key: policy() for key in (WEB, *keys)})
@@ -209,7 +209,7 @@ def test_a_conflict_is_read_and_tried_again() -> None:
     assert server.objects[WEB].status["observedGeneration"] == 1
 
 
-def test_another_object_of_the_same_name_gets_nothing_that_was_meant_for_the_old_one() -> None:
+def test_a_status_is_not_written_to_another_object_of_that_name() -> None:
     server = listed(WEB)
     server.book.update({WEB: policy(uid="old")})
     server.add(WEB, uid="new")
@@ -279,7 +279,7 @@ def test_a_tenant_that_nobody_made_is_made_and_then_described() -> None:
     assert len(server.patches) == 1
 
 
-def test_numbers_of_pods_are_written_once_in_a_while_and_anything_else_at_once() -> None:
+def test_pod_counts_are_written_less_often_than_other_fields() -> None:
     server = listed(T1)
     version = Version("u", 1)
     for number in range(1000):
@@ -304,9 +304,7 @@ ANSWERS = st.lists(st.sampled_from(["ok", "ok", "lost", "unheard", "refused"]), 
 
 
 @given(STEPS, ANSWERS)
-def test_whatever_happens_in_between_the_newest_is_written_in_the_end_and_nothing_after(
-    steps: list[tuple[str, int, int]], answers: list[str]
-) -> None:
+def test_the_newest_status_is_always_written_last(steps: list[tuple[str, int, int]], answers: list[str]) -> None:
     """Writes that are lost, or done but not heard of; objects that others change, remove and make anew."""
     keys = [ObjectId("RomanaNetworkPolicy", "shop", name) for name in "abc"]
     server, coming, now = listed(*keys), iter(answers), 0.0

@@ -173,7 +173,7 @@ def test_a_policy_that_was_never_valid_isolates_until_it_is() -> None:
     assert dict(after(store, seen(POLICIES, gone(update(POLICIES, "p"), 3))).cluster.policies) == {}
 
 
-def test_the_valid_version_of_another_object_of_that_name_is_not_kept() -> None:
+def test_the_valid_version_of_a_replaced_object_is_not_kept() -> None:
     store, before = started(policies=[update(POLICIES, "p", spec=GOOD)])
     now = after(store, seen(POLICIES, update(POLICIES, "p", 2, uid="other", spec=BAD)))
     found = now.cluster.policies[P]
@@ -209,7 +209,7 @@ def test_which_pods_are_of_our_network(one: Update, networked: bool) -> None:
     assert not (found.networked and not found.node)
 
 
-def test_a_pod_that_gets_the_address_that_we_gave_it_and_loses_it_again() -> None:
+def test_a_pod_may_report_our_address_and_lose_it_again() -> None:
     store, loaded = started(pods=[pod("a", phase="Pending")])
     key = PodKey("shop/a")
     assert loaded.cluster.pods[key].address is None
@@ -218,7 +218,7 @@ def test_a_pod_that_gets_the_address_that_we_gave_it_and_loses_it_again() -> Non
     assert after(store, seen(PODS, pod("a", 3))).cluster.pods[key].address is None
 
 
-def test_a_namespace_that_is_named_exists_with_the_label_of_its_name() -> None:
+def test_a_namespace_exists_while_objects_are_in_it() -> None:
     bare = Namespace("shop", Labels({NAME_LABEL: "shop"}))
     store, loaded = started(pods=[pod("a"), pod("b")])
     assert dict(loaded.cluster.namespaces) == {"shop": bare}

@@ -219,7 +219,7 @@ def from_folder(server: Server) -> ClusterSnapshot:
 
 @pytest.mark.parametrize("versions", [numbered, opaque])
 @given(data=st.data(), changes=st.lists(steps(), max_size=14))
-def test_any_telling_comes_to_what_a_folder_of_the_same_objects_says(
+def test_the_cache_equals_a_folder_of_the_same_objects(
     versions: Callable[[int], str], data: st.DataObject, changes: list[Step]
 ) -> None:
     """docs/hazards.md C5 and C7: whatever versions look like, and in whatever order kinds, pieces and listings come."""

@@ -56,7 +56,7 @@ def test_a_policy_may_use_all_of_its_budget_in_each_direction() -> None:
         [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [f"10.{n}.0.1/32" for n in range(200)]}}]}],
     ],
 )
-def test_a_policy_that_asks_for_more_isolates_what_it_selects_and_says_why(rules: list[Any]) -> None:
+def test_a_policy_that_is_too_large_isolates_with_a_reason(rules: list[Any]) -> None:
     item = decoded(ingress=rules)
     [problem] = item.problems
     assert str(problem).startswith("NetworkPolicy n/p: spec.ingress: asks for ")
@@ -86,9 +86,7 @@ def networks(low: int) -> st.SearchStrategy[IPv4Network]:
 
 
 @given(networks(24), st.lists(networks(25), max_size=6))
-def test_what_remains_of_a_block_is_every_address_that_is_in_no_exception(
-    cidr: IPv4Network, holes: list[IPv4Network]
-) -> None:
+def test_a_block_matches_all_addresses_without_exceptions(cidr: IPv4Network, holes: list[IPv4Network]) -> None:
     found = remaining(IpBlock(cidr, tuple(holes)))
     expected = set(cidr) - {address for hole in holes for address in hole}
     assert {address for network in found for address in network} == expected
@@ -124,7 +122,7 @@ HOSTILE: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("shape", HOSTILE)
-def test_whatever_a_policy_spends_its_budget_on_its_tables_take_a_moment(shape: str) -> None:
+def test_tables_of_any_policy_within_the_limit_are_quick(shape: str) -> None:
     """docs/hazards.md E10 and B19: peers and ports add up and never multiply; no policy keeps others waiting."""
     item = decoded(ingress=HOSTILE[shape])
     assert isinstance(item.value, KubernetesPolicy), item.problems
@@ -148,7 +146,7 @@ def compiled(at: Cluster) -> Mapping[FlowKey, Flow]:
     return compile_node(view, resolve(view)).flows
 
 
-def test_a_name_that_stands_for_thousands_of_ports_makes_no_rule_as_many_times_as_large() -> None:
+def test_a_port_name_with_thousands_of_ports_is_limited() -> None:
     """A pod of an API server may have twenty thousand containers, and a rule for each of its peers."""
     containers = [{"name": f"c{at}", "ports": [{"name": "x", "containerPort": 1 + at}]} for at in range(20_000)]
     value = {"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "node1", "containers": containers}}

@@ -133,7 +133,7 @@ def test_ports() -> None:
     )
 
 
-def test_blocks_lose_their_host_bits_and_other_families_match_nothing() -> None:
+def test_host_bits_of_blocks_are_masked_and_ipv6_matches_nothing() -> None:
     (rule,) = valid(
         """
         podSelector: {}
@@ -198,7 +198,7 @@ def test_what_stands_in_for_a_broken_policy(spec: str, selector: Selector, direc
     assert found.directions == directions
 
 
-def test_a_policy_without_a_usable_name_isolates_under_one_that_no_other_has() -> None:
+def test_a_policy_with_an_invalid_name_isolates_under_a_unique_one() -> None:
     found = item(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: x}\nspec: {podSelector: {}}"
     )

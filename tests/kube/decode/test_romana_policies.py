@@ -70,7 +70,7 @@ def test_a_source_that_names_no_pods_matches_nothing() -> None:
     assert len(found.problems) == 1
 
 
-def test_the_tenant_is_named_by_a_label_only_where_labels_name_tenants() -> None:
+def test_a_tenant_label_counts_only_with_tenant_source_pod_label() -> None:
     text = HEAD.format("v1", "{}") + "spec: {podSelector: {matchLabels: {a: b}}, allowIncoming: [{}]}"
     assert valid(text, Settings()).rules == (RomanaRule(),)
     found = item(text, BY_OWNER)

@@ -64,7 +64,7 @@ def test_a_workload_whose_pods_are_there_is_not_expanded_again() -> None:
     ]
 
 
-def test_a_deployment_is_known_by_its_pods_of_a_replica_set_that_is_not_there() -> None:
+def test_a_deployment_owns_pods_of_a_missing_replica_set() -> None:
     text = owned("odd", "ReplicaSet", "w-6c5bdf7b4d", "{app: w, pod-template-hash: 6c5bdf7b4d}")
     assert names(a=workload("Deployment", "w", "  replicas: 2\n"), b=text) == ["odd"]
 

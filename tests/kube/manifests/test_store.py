@@ -70,7 +70,7 @@ def test_an_object_that_is_gone_is_gone() -> None:
     assert (not after.cluster.policies, after.kept) == (True, ())
 
 
-def test_the_same_object_twice_names_both_places_and_the_older_counts() -> None:
+def test_of_a_duplicate_object_the_earlier_file_counts() -> None:
     first = loaded(a=pod("x", "{v: one}"), b=join(pod("y"), pod("x", "{v: two}")))
     assert first.cluster.pods["default/x"].labels == Labels({"v": "one"})
     (problem,) = first.problems
@@ -216,7 +216,7 @@ def test_once_valid_a_policy_is_only_lost_by_being_removed(edits: list[str]) -> 
             assert found is None
 
 
-def test_a_pod_that_is_not_bound_is_where_its_port_is_seen_and_stays_there() -> None:
+def test_an_unbound_pod_is_placed_on_the_node_of_its_port() -> None:
     store = ManifestStore(Settings())
     bound = pod("c", more="  nodeName: node2\n")
     text = content(a=join(pod("a"), pod("b"), bound))

@@ -176,7 +176,7 @@ TENANTS = objects().allocation["spec"]["tenants"]
         ),
     ],
 )
-def test_a_damaged_allocation_is_refused_by_field_and_nobody_begins_from_it(change, field):
+def test_a_damaged_allocation_is_refused_and_starts_no_term(change, field):
     damaged = PublishedObjects(allocation_with(**change), objects().class_sets)
     for read in (PublishedReader().read, TermBase.of):
         with pytest.raises(InputError) as refused:
@@ -235,7 +235,7 @@ def test_objects_of_another_kind_name_or_form_are_refused():
             PublishedReader().read(PublishedObjects(raw))
 
 
-def test_a_class_that_two_sets_give_counts_where_it_was_written_last():
+def test_a_duplicate_class_counts_in_the_newest_class_set():
     late = replace(ALPHA, namespace="beta", overrides={}, tombstones=(), retired=frozenset(), epoch=4, revision=2)
     both = objects(replace(PUBLISHED, namespaces={"alpha": ALPHA, "beta": late}))
     found, problems = PublishedReader().read(both)
@@ -250,7 +250,7 @@ def test_a_class_of_a_segment_that_was_not_given_is_left_out():
     assert found.namespaces == {} and "does not have" in problems[0].reason
 
 
-def test_a_class_set_that_is_ahead_of_the_allocation_stays_what_it_was_until_that_comes():
+def test_a_class_set_ahead_of_its_allocation_is_not_used_yet():
     later = replace(ALPHA, classes={**ALPHA.classes, identity(7, 1): frozenset()}, revision=ALPHA.revision + 1)
     new = objects(replace(PUBLISHED, namespaces={"alpha": later}))
     reader = PublishedReader()

@@ -172,9 +172,7 @@ def test_two_registries_never_give_one_number_twice(data: st.DataObject, history
 
 @settings(max_examples=examples(40), deadline=None)
 @given(data=st.data(), history=st.lists(clusters(), min_size=2, max_size=4))
-def test_no_class_set_is_lost_to_who_hears_of_the_allocation_before_or_after_it(
-    data: st.DataObject, history: list[Cluster]
-) -> None:
+def test_class_sets_may_arrive_before_or_after_the_allocation(data: st.DataObject, history: list[Cluster]) -> None:
     """The two kinds are watched each by itself: either may be ahead, but none goes back."""
     store = Store()
     process = Process(store, "a")
@@ -218,7 +216,7 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
 
 @settings(max_examples=examples(30), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=4))
-def test_what_is_remembered_of_class_sets_is_what_would_be_made_anew(history: list[Cluster]) -> None:
+def test_the_reader_cache_does_not_change_results(history: list[Cluster]) -> None:
     history = [replace(each, settings=history[0].settings) for each in history]
     part = Registry(history[0].settings, None, writer="a")
     text = PublishedJson(json.dumps)

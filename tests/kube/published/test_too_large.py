@@ -35,7 +35,7 @@ def written(writes) -> dict[str, Any]:
     return {write.name: json.loads(json.dumps(write.body)) for write in writes}
 
 
-def test_a_set_that_is_too_large_gives_way_to_one_without_classes_and_keeps_its_numbers():
+def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers():
     """docs/hazards.md E10."""
     checked, large = WriteCache(), crowded(3000)
     desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
