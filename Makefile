@@ -45,8 +45,10 @@ test: root lint contracts types docs-check kube-binaries  ## Lint, import contra
 	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
 		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(TEST_WORKERS) $(PYTEST_ARGS)
 
+# Compiled tests are kept, whatever the environment says of that: compiling them anew is half of collecting them.
 unit: .venv/.installed-test  ## The fast lane: tests that need neither root nor an API server, a minute and a half
-	@ROMANA_HYPOTHESIS=brief $(BIN)/python -m pytest -q $(UNIT_TESTS) $(PYTEST_ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE ROMANA_HYPOTHESIS=brief \
+		$(BIN)/python -m pytest -q $(UNIT_TESTS) $(PYTEST_ARGS)
 
 attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on all fabrics: how many held
 	@timeout --foreground --signal=INT --kill-after=60 $(ATTACK_SECONDS) \
