@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.timed import Bell, Timed
-from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.origin import Shared
 from romana_ovs.controller.session import Session
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import ObjectsObserved
 from romana_ovs.kube.snapshot import ClusterSnapshot

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
-from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
@@ -20,6 +19,14 @@ from romana_ovs.model.objects import PodKey, same_uid
 
 Runs = Mapping[str, tuple[Run, ...]]
 Indexes = Mapping[SegmentKey, tuple[int, ...]]
+
+
+NO_FURTHER_RANGE = "it waits for the registry to give a further range"
+
+
+def no_host_number(node: str) -> str:
+    """Why pods on `node` have no address, while the registry has not numbered it."""
+    return f"node {node} has no host number yet: it waits for the registry"
 
 
 class PublishedTenants(Tenants):
@@ -47,7 +54,7 @@ class PublishedTenants(Tenants):
 
     def exhausted(self) -> str:
         """What a full segment waits for."""
-        return "it waits for the registry to give a further range"
+        return NO_FURTHER_RANGE
 
 
 class NodeAllocator(Allocator):
@@ -66,7 +73,7 @@ class NodeAllocator(Allocator):
         self._brought = frozenset(addresses)
 
     def follow(
-        self, runs: Runs, indexes: Indexes, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
+        self, tenants: PublishedTenants, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
     ) -> None:
         """Takes the registry's numbers. `foreign`: by address, which node claims it, and whether that is granted.
 
@@ -74,14 +81,14 @@ class NodeAllocator(Allocator):
         """
         for held in self._endpoints.values():
             place = self.plan.split(held.address)
-            if held.segment is not None and (place is None or place.segment not in indexes.get(held.segment, ())):
+            if held.segment is not None and (place is None or place.segment not in tenants.indexes(held.segment)):
                 raise InputError.because(
                     f"they do not give {named(held.segment)} the range that pod {held.pod} has {held.address} of",
                     field="published numbers",
                 )
-        self._tenants = PublishedTenants(self.plan, runs, indexes)
+        self._tenants = tenants
         self._hosts = dict(hosts)
-        self._frozen_hosts = MappingProxyType(dict(sorted(hosts.items())))
+        self._frozen_hosts = hosts
         self._elsewhere = frozenset(address for address, (node, _) in foreign.items() if node != self.node)
         self._granted = frozenset(
             address for address, (node, granted) in foreign.items() if node == self.node and granted
@@ -92,7 +99,7 @@ class NodeAllocator(Allocator):
         """The host number of `node`. Raises AddressError while the registry has given none."""
         found = self._hosts.get(node)
         if found is None:
-            raise AddressError(f"node {node} has no host number yet: it waits for the registry")
+            raise AddressError(no_host_number(node))
         return found
 
     def forget_host(self, node: str) -> None:
@@ -132,9 +139,10 @@ class NodeAllocator(Allocator):
         return found
 
     def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
-        address = IPv4Address(self._value(segment, host, position))
-        if address in self._elsewhere or address in self._brought:
-            return False
+        if self._elsewhere or self._brought:
+            address = IPv4Address(self._value(segment, host, position))
+            if address in self._elsewhere or address in self._brought:
+                return False
         return super()._free_position(segment, host, position)
 
     def _node_with(self, address: IPv4Address) -> str | None:

@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryController
 from romana_ovs.controller.status_reporter import Snapshot, StatusReporter, digest
+from romana_ovs.engine.node_agents import NodeAgents
+from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.kube.api.desired import JoinElection, Leadership
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -63,6 +64,7 @@ class ApiReconciler:
         self.registry = RegistryController(settings, self.numbers, self._me, clock) if registers else None
         self.status_reporter = StatusReporter(store, tell)
         self._store = store
+        self._policies = PolicyIndex()
         self._tell = tell
         self._later = later
         self._wake_later = wake_later
@@ -87,7 +89,9 @@ class ApiReconciler:
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with numbers and reports."""
         own = [Problem(self._report_trouble, kind="NodeReport")] if self._report_trouble else []
-        registry = self.registry.problems if self.registry is not None else ()
+        registry: tuple[Problem, ...] = ()
+        if self.registry is not None and self.registry.leads:
+            registry = (*self.registry.problems, *self._policies.problems)
         return tuple(dict.fromkeys((*self.numbers.problems, *registry, *own)))
 
     def process_started(self) -> None:
@@ -120,15 +124,16 @@ class ApiReconciler:
     def follow(self, cluster: Cluster, nodes: Collection[str]) -> None:
         """Work out what the registry publishes, and what the parts of `nodes` make of what is published."""
         self._nodes = cluster.nodes.keys()
+        rules = self._policies.follow(cluster)
         if self.registry is not None:
-            carry = self.registry.reconcile(cluster)
+            carry = self.registry.reconcile(cluster, rules)
             if carry is not None:
                 self._outbox.append(carry)
         self.parts.ensure(nodes)
         self.parts.published = self.numbers.published if self.numbers.published is not None else self.parts.published
         self.parts.stored = frozenset(self.numbers.reports)
         self.parts.patience_over = self._impatient()
-        self.parts.update(cluster)
+        self.parts.update(cluster, rules)
 
     def _impatient(self) -> bool:
         return self._waiting_since is not None and self._clock() - self._waiting_since >= PATIENCE_SECONDS

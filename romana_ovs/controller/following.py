@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.model.bridge import BridgeFacts
-from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import NodeView
@@ -34,9 +33,6 @@ class Following(Protocol):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
-
-    def update(self, cluster: Cluster) -> None:
-        """Follows `cluster`. Raises InputError, and changes nothing, when the settings ask for another plan."""
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
         """What the node of `facts` must know; None while that cannot be said: what is programmed stays."""

@@ -12,8 +12,8 @@ from romana_ovs.controller.duties import ApiReconciler
 from romana_ovs.controller.following import Following
 from romana_ovs.controller.kubernetes import Kubernetes, resources_of
 from romana_ovs.controller.manifests import Manifests
-from romana_ovs.controller.node_agents import NodeAgents, PendingAck
 from romana_ovs.engine import World
+from romana_ovs.engine.node_agents import NodeAgents, PendingAck
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore

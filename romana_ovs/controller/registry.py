@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.engine.liveness import AckLag, DeletedNodes
+from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
@@ -102,7 +103,7 @@ class RegistryController:
         self._in_flight = None
         self.set_leader(False)
 
-    def reconcile(self, cluster: Cluster) -> WriteRequest | None:
+    def reconcile(self, cluster: Cluster, rules: RuleSet) -> WriteRequest | None:
         """Follow the cluster and the nodes; returns what is to be written, None for nothing at the moment."""
         if not self.leads or not self._numbers.listed:
             return None
@@ -110,7 +111,7 @@ class RegistryController:
         try:
             if self._part is None:
                 self._part = Registry(self._settings, TermBase.of(self._numbers.objects), writer=self._writer)
-            self._part.update(cluster, self._numbers.reports, away=self._away())
+            self._part.update(cluster, self._numbers.reports, rules, away=self._away())
             if self._in_flight is not None or self._paused():
                 return None
             writes = (*self._writes(self._part), *self._orphan_reports(cluster))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from romana_ovs.controller.node_agents import PendingAck
 from romana_ovs.controller.session import Wanted
 from romana_ovs.controller.table_compiler import Compiled
+from romana_ovs.engine.node_agents import PendingAck
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from romana_ovs.controller.flag import Flag
-from romana_ovs.controller.node_agents import PendingAck
 from romana_ovs.controller.pre_restart import PreRestartPods
+from romana_ovs.engine.node_agents import PendingAck
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from operator import is_not
@@ -44,8 +44,8 @@ class Changes:
     meaning: bool
 
     @classmethod
-    def between(cls, old: Cluster | None, new: Cluster) -> Changes:
-        """The changes from `old` (None: from nothing) to `new`."""
+    def between(cls, old: Cluster | None, new: Cluster, pods: Collection[PodKey] | None = None) -> Changes:
+        """The changes from `old` (None: from nothing) to `new`; `pods` are those that changed, if that is known."""
         if old is None:
             return cls(
                 frozenset(new.pods), frozenset(new.policies), frozenset(new.namespaces), nodes=True, meaning=True
@@ -55,10 +55,10 @@ class Changes:
             new.settings.tenant_source is TenantSource.NAMESPACE_LABEL
             and any(old.tenant_of_namespace(name) != new.tenant_of_namespace(name) for name in namespaces)
         )
-        pods = frozenset(changed_keys(old.pods, new.pods))
+        changed = frozenset(changed_keys(old.pods, new.pods) if pods is None else pods)
         policies = frozenset(changed_keys(old.policies, new.policies))
         return cls(
-            pods=pods | new.pods.keys() if meaning else pods,
+            pods=changed | new.pods.keys() if meaning else changed,
             policies=policies | new.policies.keys() if meaning else policies,
             namespaces=namespaces,
             nodes=bool(changed_keys(old.nodes, new.nodes)),

@@ -54,6 +54,7 @@ class ClassRegistry:
         self._left = self._remnants.by_namespace()
         self._seen = self._remnants.changes
         self._pins: dict[str, dict[PodKey, int]] = {}
+        self._next: Mapping[int, int] = MappingProxyType({})
         self.freed = 0
         """Counts the numbers that may be given again: while it stands still, who got none would get none again."""
         self._reserve()
@@ -71,7 +72,10 @@ class ClassRegistry:
     @property
     def next(self) -> Mapping[int, int]:
         """The class number to try next, by segment number."""
-        return MappingProxyType(dict(sorted(self._allocator.next.items())))
+        now = self._allocator.next
+        if now != self._next:
+            self._next = MappingProxyType(dict(sorted(now.items())))
+        return self._next
 
     @property
     def pending(self) -> bool:

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
-from romana_ovs.addressing.node_allocator import NodeAllocator
+from romana_ovs.addressing.node_allocator import NodeAllocator, PublishedTenants
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import EndpointRecord, Endpoints, needs_endpoint
-from romana_ovs.engine.enforced import EnforcedRules
+from romana_ovs.engine.enforced import EnforcedRules, PreparedClasses
 from romana_ovs.engine.pod_identities import PodIdentities, PodIdentity
-from romana_ovs.engine.policy_index import PolicyIndex
+from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
 from romana_ovs.engine.topology import topology_of
 from romana_ovs.engine.view_builder import AssignedIdentity, NodeViewBuilder, ViewInputs
 from romana_ovs.kube.published import published_from_json
@@ -63,7 +64,8 @@ class NodeAgent:
         node: str,
         settings: Settings,
         state: Mapping[str, Any] | None = None,
-        published: Mapping[str, Any] | None = None,
+        published: Published | Mapping[str, Any] | None = None,
+        shared: PreparedClasses | None = None,
     ) -> None:
         """The part of `node` with the endpoints of `state` and the `published` numbers, both as they were saved.
 
@@ -76,19 +78,24 @@ class NodeAgent:
         self.published: Published | None = None
         self.changes = 0
         self._refused: Problem | None = None
+        self._shared = shared if shared is not None else PreparedClasses()
         self._cluster: Cluster | None = None
         self._acknowledged = self._released = 0
+        self._needs: Report | None = None
+        self._report: tuple[Report, int, int, Report] | None = None
+        self._given_for: tuple[object, ...] | None = None
+        """What addresses were given for last."""
         self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
         self._restored: Saved = {}
         if state is not None:
             self._restore(state)
         if published is not None:
             freed = self.registry.freed
-            self._apply(published_from_json(published))
+            self._apply(published if isinstance(published, Published) else published_from_json(published))
             self.registry.freed = freed
         self._members = Endpoints(self.registry)
         self._policies = PolicyIndex()
-        self._enforced = EnforcedRules(fresh_switch=not self._acknowledged)
+        self._enforced = EnforcedRules(fresh_switch=not self._acknowledged, shared=self._shared)
         self._identities = PodIdentities()
         self._view_builder = NodeViewBuilder()
         self._derived = Derived()
@@ -107,12 +114,20 @@ class NodeAgent:
         except (KeyError, TypeError, ValueError) as broken:
             raise InputError.because(f"not what was saved: {broken}", field="worn") from broken
 
-    def update(self, cluster: Cluster, published: Published | None, *, patience_over: bool = False) -> None:
+    def update(
+        self,
+        cluster: Cluster,
+        published: Published | None,
+        rules: RuleSet | None = None,
+        *,
+        patience_over: bool = False,
+    ) -> None:
         """Follows `cluster`, of which only this node's pods matter, and the newest `published` numbers, if any came.
 
-        `patience_over`: what is `waiting` has waited for the registry long enough. Raises InputError, and changes
-        nothing, when the settings ask for another address plan (AddressError when that cannot be). Published numbers
-        that are older than those held are not taken; nor are such as contradict them, which is a problem.
+        `rules` are those of the cluster, by default of what this node sees. `patience_over`: what is `waiting` has
+        waited for the registry long enough. Raises InputError, and changes nothing, when the settings ask for another
+        address plan (AddressError when that cannot be). Published numbers that are older than those held are not taken;
+        nor are such as contradict them, which is a problem.
         """
         if Plan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -122,30 +137,36 @@ class NodeAgent:
             self._accept(published)
         own = self._pods = self._derived.value("own", cluster.pods, lambda: self._own(cluster.pods))
         if self.published is None:
+            self._needs = None
             return
         cluster = replace(cluster, pods=own)
-        first = self._cluster is None
-        changes = Changes.between(self._cluster, cluster)
+        moved = self._update_endpoints(cluster, self.published)
+        rules = rules if rules is not None else self._policies.follow(cluster)
+        namespaces, patient = self.published.namespaces, not patience_over
+        self._enforced.update(rules, namespaces, patient=patient)
+        matchers, enforced = self._shared.matchers(namespaces), self._enforced.enforced
+        if moved is None and self._identities.stay(matchers, patient=patient, enforced=enforced):
+            return
+        worn = self._identities.worn
+        self._identities.update(self._members.members, matchers, late=self._late(), patient=patient, enforced=enforced)
+        if moved or worn != self._identities.worn:
+            self.changes += 1
+
+    def _update_endpoints(self, cluster: Cluster, published: Published) -> bool | None:
+        """Gives addresses; returns whether any moved, None when there was nothing to look at."""
+        before, old, self._cluster = self._given_for, self._cluster, cluster
+        self._given_for = (cluster.pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
+        if before is not None and all(map(is_, before, self._given_for)):
+            return None
+        self._needs, first = None, old is None
         freed, endpoints = self.registry.freed, dict(self.registry.endpoints)
         self.registry.keep_free(
-            pod.address for pod in own.values() if pod.address is not None and needs_endpoint(pod) is not None
+            pod.address for pod in cluster.pods.values() if pod.address is not None and needs_endpoint(pod) is not None
         )
-        self._members.update(cluster, changes, first=first)
-        self._policies.update(cluster, changes, used=self._members.in_namespace)
-        self._cluster = cluster
+        self._members.update(cluster, Changes.between(old, cluster), first=first)
         if first:
             self._identities.restore(self._former())
-        worn, namespaces = self._identities.worn, self.published.namespaces
-        self._enforced.update(self._policies.rule_set, namespaces, patient=not patience_over)
-        self._identities.update(
-            self._members.members,
-            namespaces,
-            late=self._late(),
-            patient=not patience_over,
-            enforced=self._enforced.enforced,
-        )
-        if freed != self.registry.freed or endpoints != self.registry.endpoints or worn != self._identities.worn:
-            self.changes += 1
+        return freed != self.registry.freed or endpoints != self.registry.endpoints
 
     @property
     def revision(self) -> int:
@@ -155,7 +176,12 @@ class NodeAgent:
     @property
     def waiting(self) -> bool:
         """Whether rules, or pods that are something else by now, wait for the registry."""
-        return self._enforced.waiting or any(worn.waiting for worn in self._identities.worn.values())
+        return self._enforced.waiting or self._identities.waiting
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is `waiting`, or has pods without an address because their segment has none left or no range."""
+        return self.waiting or bool(self.report.exhausted)
 
     @property
     def acknowledgement(self) -> Acknowledgement:
@@ -166,14 +192,26 @@ class NodeAgent:
             released=revision if self._enforced.nothing_retiring else 0,
         )
 
-    def on_programmed(self, acknowledgement: Acknowledgement) -> None:
-        """The switch has the view that `acknowledgement` was made with."""
+    def on_programmed(self, acknowledgement: Acknowledgement) -> bool:
+        """The switch has the view that `acknowledgement` was made with; returns whether the `report` changes."""
+        before = (self._acknowledged, self._released)
         self._acknowledged = max(self._acknowledged, acknowledgement.acknowledged)
         self._released = max(self._released, acknowledgement.released)
+        return before != (self._acknowledged, self._released)
 
     @property
     def report(self) -> Report:
         """What the registry must know of this node, as far as its switch has confirmed it."""
+        if self._needs is None:
+            self._needs = self._what_it_needs()
+        held = self._report
+        if held is None or held[0] is not self._needs or held[1:3] != (self._acknowledged, self._released):
+            report = replace(self._needs, acknowledged=self._acknowledged, released=self._released)
+            held = self._report = (self._needs, self._acknowledged, self._released, report)
+        return held[3]
+
+    def _what_it_needs(self) -> Report:
+        """The report without what switches have confirmed."""
         alive = [pod for pod in self._pods.values() if needs_endpoint(pod) is not None]
         held = {pod.key: self.registry.endpoint(pod.key) for pod in alive}
         foreign = [
@@ -183,8 +221,6 @@ class NodeAgent:
         ]
         return Report(
             node=self.node,
-            acknowledged=self._acknowledged,
-            released=self._released,
             exhausted=MappingProxyType(dict(sorted(self._wants(alive).items()))),
             foreign=frozenset(foreign),
             conflicting=self.registry.contested(),
@@ -276,7 +312,10 @@ class NodeAgent:
             raise InputError.because("they are of another address plan than the settings", field="published numbers")
         claims = {address: (claim.node, claim.granted) for address, claim in new.foreign.items()}
         if self.published is None or _numbers(self.published) != _numbers(new):
-            self.registry.follow(new.runs, new.indexes, new.hosts, claims)
+            tenants = self._shared.derived.shared(
+                "tenants", (new.runs, new.indexes), lambda: PublishedTenants(self.plan, new.runs, new.indexes)
+            )
+            self.registry.follow(tenants, new.hosts, claims)
         self.published = new
 
     def _own(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:

@@ -14,7 +14,6 @@ from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.requirements import requirement_sort_key
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
-NO_CLASSES = ClassSet("")
 NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
 
 
@@ -61,6 +60,10 @@ class ClassMatcher:
         return self._coming.get((segment, yes))
 
 
+NO_MATCHER = ClassMatcher(ClassSet(""))
+"""For a namespace without classes."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
     """What a pod is to the tables now.
@@ -85,18 +88,32 @@ class PodIdentities:
 
     def __init__(self) -> None:
         self.consistent = True
+        self.waiting = False
+        """Whether some pod waits for its class."""
         self._enforced = 0
+        self._patient: bool | None = None
+        self._any_former = False
         self.worn: Mapping[PodKey, PodIdentity] = MappingProxyType({})
         self._matchers: dict[str, ClassMatcher] = {}
 
     def restore(self, worn: Mapping[PodKey, PodIdentity]) -> None:
         """Takes `worn` as what pods wore before a restart."""
         self.worn = MappingProxyType(dict(worn))
+        self.waiting = any(each.waiting for each in worn.values())
+
+    def stay(self, matchers: Mapping[str, ClassMatcher], *, patient: bool, enforced: int) -> bool:
+        """Whether `update` with the same members would change nothing."""
+        if self.waiting or patient != self._patient or (enforced != self._enforced and self._any_former):
+            return False
+        if any(matchers.get(name, NO_MATCHER) is not held for name, held in self._matchers.items()):
+            return False
+        self._enforced = enforced
+        return True
 
     def update(
         self,
         members: Mapping[PodKey, EndpointRecord],
-        namespaces: Mapping[str, ClassSet],
+        matchers: Mapping[str, ClassMatcher],
         *,
         late: Mapping[PodKey, EndpointRecord],
         patient: bool,
@@ -109,7 +126,7 @@ class PodIdentities:
         `enforced` is another number when other rules have come into force: they may tell apart what no rule did.
         """
         places = {member.pod.namespace for member in (*members.values(), *late.values())}
-        self._matchers = {name: self._matcher(name, namespaces.get(name, NO_CLASSES)) for name in places}
+        self._matchers = {name: matchers.get(name, NO_MATCHER) for name in places}
         found = {}
         for key, member in members.items():
             old = self.worn.get(key)
@@ -121,14 +138,13 @@ class PodIdentities:
         known = self.worn if enforced == self._enforced else {}
         self._enforced = enforced
         self.worn = MappingProxyType({key: _with_former(found[key], known.get(key)) for key in sorted(found)})
+        self.waiting = any(worn.waiting for worn in self.worn.values())
+        self._any_former = any(worn.formerly for worn in self.worn.values())
+        self._patient = patient
         self.consistent = all(
             self._matchers[worn.member.pod.namespace].consistent(worn.identity, worn.member.pod.labels)
             for worn in found.values()
         )
-
-    def _matcher(self, namespace: str, classes: ClassSet) -> ClassMatcher:
-        held = self._matchers.get(namespace)
-        return held if held is not None and held.classes is classes else ClassMatcher(classes)
 
     def _assign(self, key: PodKey, member: EndpointRecord, old: PodIdentity | None, *, patient: bool) -> PodIdentity:
         matcher = self._matchers[member.pod.namespace]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from romana_ovs.engine.changes import Changes
+from romana_ovs.engine.endpoints import needs_endpoint
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels, Selector
-from romana_ovs.model.objects import Direction, PolicyKey
+from romana_ovs.model.objects import Direction, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.classes import requirements_by_namespace
 from romana_ovs.policy.normalise import normalise
@@ -77,6 +78,8 @@ class PolicyIndex:
         self._set = NO_RULES
         self._settings = Settings()
         self._crowded: dict[str, Problem] = {}
+        self._cluster: Cluster | None = None
+        self._in_namespace: Counter[str] = Counter()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -88,8 +91,23 @@ class PolicyIndex:
         """The rules as of the last update: the same object until they change."""
         return self._set
 
-    def update(self, cluster: Cluster, changes: Changes, *, used: Collection[str]) -> None:
-        """Follows `cluster`; `used` are the namespaces that its pods are in."""
+    def follow(self, cluster: Cluster, pods: Collection[PodKey] | None = None) -> RuleSet:
+        """Follows `cluster` and returns its rules: the same object until they change.
+
+        `pods` are those that changed since the last time, if that is known.
+        """
+        before, self._cluster = self._cluster, cluster
+        changes = Changes.between(before, cluster, pods)
+        for key in changes.pods:
+            for pods, sign in ((before.pods if before is not None else {}, -1), (cluster.pods, 1)):
+                if (pod := needs_endpoint(pods.get(key))) is not None:
+                    self._in_namespace[pod.namespace] += sign
+                    if not self._in_namespace[pod.namespace]:
+                        del self._in_namespace[pod.namespace]
+        self._update(cluster, changes, self._in_namespace)
+        return self._set
+
+    def _update(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> None:
         self._settings = cluster.settings
         relabelled = self._follow_namespaces(cluster, changes, used)
         again = set(changes.policies)

@@ -106,6 +106,16 @@ class Registry:
         return self._last
 
     @property
+    def exhausted(self) -> str:
+        """Why a segment gets no further range, in words that follow "and"."""
+        return self._tenants.exhausted()
+
+    @property
+    def blocked(self) -> frozenset[IPv4Address]:
+        """The nodes' own addresses: never given to a pod."""
+        return self._blocked
+
+    @property
     def pending(self) -> bool:
         """Whether a step waits for nodes to acknowledge something."""
         return bool(self._lifecycle.unsettled) or self._classes.pending or self._foreign.pending
@@ -117,23 +127,28 @@ class Registry:
         return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(
-        self, cluster: Cluster, reports: Mapping[str, Report] = NOBODY, *, away: Collection[str] = frozenset()
+        self,
+        cluster: Cluster,
+        reports: Mapping[str, Report] = NOBODY,
+        rules: RuleSet | None = None,
+        *,
+        away: Collection[str] = frozenset(),
+        pods: Collection[PodKey] | None = None,
     ) -> Published:
         """Follows `cluster` and the nodes' `reports`, and returns what is to be published.
 
-        `away` are nodes that have not been heard of for long. Nobody waits for them: others take new classes without
-        them, and a class that one of their pods may still wear although it says of that pod what is not true gets
-        another number (any class may be such a one, while a node has heard nothing in this term), so that such pods
-        get what their whole segments get until their nodes are back. But no number is given again and no question
-        goes before that, or before their Node is deleted. Raises InputError, and changes nothing, when the settings
-        ask for another address plan.
+        `away` are nodes that have not acknowledged anything for long. Nobody waits for them: others take new classes
+        without them. A class that one of their pods may still have, although its matches are no longer those of the
+        pod, gets another number (any class may be such a one, while a node has acknowledged nothing in this term), so
+        that only segment-wide rules apply to such pods until their nodes are back. But no number is given again and no
+        requirement goes before that, or before their Node is deleted.
+
+        `rules` are those of the cluster, by default worked out here; `pods` are those that changed since the last time,
+        if that is known. Raises InputError, and changes nothing, when the settings ask for another address plan.
         """
-        if Plan.of(cluster.settings) != self.plan:
-            raise InputError.because(
-                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
-            )
+        self._check_plan(cluster)
         first, now = self._cluster is None, self._last.revision + 1
-        changes = Changes.between(self._cluster, cluster)
+        changes = Changes.between(self._cluster, cluster, pods)
         self._cluster = cluster
         known = {name: report for name, report in reports.items() if name in cluster.nodes}
         here = [report.acknowledged for name, report in known.items() if name not in away]
@@ -152,7 +167,7 @@ class Registry:
         self._hosts.update(
             cluster.nodes.keys(), self._on_node.keys(), usable=self._free_gateway, acknowledged=everybody, now=now
         )
-        self._policies.update(cluster, changes, used=self._in_namespace)
+        rules = rules if rules is not None else self._policies.follow(cluster)
         released = min((report.released for report in known.values()), default=math.inf)
         away_pods = self._absent({name: report for name, report in known.items() if name in away})
         self._lifecycle.advance(
@@ -161,8 +176,8 @@ class Registry:
             now=now,
             blocked=lambda name: (first and away_pods.incomplete) or self._blocked_by_away_pods(name, away_pods),
         )
-        self._lifecycle.follow(self._policies.rule_set.requirements, classed=self._classes.namespaces, now=now)
-        self._refine()
+        self._lifecycle.follow(rules.requirements, classed=self._classes.namespaces, now=now)
+        self._refine(rules)
         for each in placed:
             if self._placed.get(each.pod.key) is each:
                 self._identify(each)
@@ -170,6 +185,12 @@ class Registry:
             self._classes.settle()
         self._classes.publish(self._lifecycle, epoch=self._last.epoch, now=now, reached=reached, everybody=everybody)
         return self._publish(now)
+
+    def _check_plan(self, cluster: Cluster) -> None:
+        if Plan.of(cluster.settings) != self.plan:
+            raise InputError.because(
+                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
+            )
 
     def _follow_nodes(self, cluster: Cluster, changes: Changes) -> None:
         if changes.nodes:
@@ -253,11 +274,11 @@ class Registry:
         address = self.plan.gateway(number)
         return address not in self._blocked and address not in self._foreign.claims
 
-    def _refine(self) -> None:
-        steps, rules = self._refined
-        if steps != self._lifecycle.changes or rules is not self._policies.rule_set:
-            self._refined = (self._lifecycle.changes, self._policies.rule_set)
-            for key, refused in self._classes.refine(self._policies.rule_set, self._lifecycle.requirements).items():
+    def _refine(self, rules: RuleSet) -> None:
+        steps, before = self._refined
+        if steps != self._lifecycle.changes or before is not rules:
+            self._refined = (self._lifecycle.changes, rules)
+            for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 
     def _absent(self, away: Mapping[str, Report]) -> AwayPods:

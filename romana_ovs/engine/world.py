@@ -76,7 +76,7 @@ class World:
         before = (self.registry.freed, self.registry.hosts, self.registry.segments)
         old = {key: self._members.members.get(key) for key in changes.pods}
         done = self._members.update(cluster, changes, first=first)
-        self._rules.update(cluster, changes, used=self._members.in_namespace)
+        self._rules.follow(cluster, changes.pods)
         self._cluster = cluster
         classes = self._identities.classes
         for key in done.members - self._members.members.keys():

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.engine import offline_facts
+from romana_ovs.engine.node_agents import NodeAgents
+from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.published import Verb, decode_report
 from romana_ovs.model.cluster import Cluster
@@ -46,7 +47,7 @@ def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> N
     state = saved(before)
     again = NodeAgents(Settings(), state)
     again.stored = frozenset({"n1", "n2"})
-    again.update(cluster)
+    again.update(cluster, PolicyIndex().follow(cluster))
     assert again.nodes == {"n1", "n2"} and saved(again) == state
     facts = offline_facts(cluster, ["n1", "n2"])
     for key, node in ((A, "n1"), (B, "n2")):
@@ -80,7 +81,8 @@ def test_the_revision_moves_with_what_must_be_saved() -> None:
     server = server_with_pods("a@n1")
     process = driven(server)
     before, state = process.parts.revision, saved(process.parts)
-    process.parts.update(cluster_of(process))
+    at = cluster_of(process)
+    process.parts.update(at, PolicyIndex().follow(at))
     assert process.parts.revision == before
     put_pod(server, "b", "n2")
     process.settle()
@@ -94,7 +96,7 @@ def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
     parts.ensure(["n1"])
     parts.ensure(["n1"])
     parts.published, parts.stored = process.parts.published, frozenset({"n1"})
-    parts.update(cluster_of(process))
+    parts.update(cluster_of(process), PolicyIndex().follow(cluster_of(process)))
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
     assert parts.nodes == {"n1"}
     assert parts.address_of(A) is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 # mypy: ignore-errors
 from romana_ovs.controller.duties import ApiReconciler
-from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS

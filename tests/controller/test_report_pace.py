@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from romana_ovs.controller.duties import REPORT_SECONDS, ApiReconciler
-from romana_ovs.controller.node_agents import NodeAgents, PendingAck
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.engine.node_agent import Acknowledgement
+from romana_ovs.engine.node_agents import NodeAgents, PendingAck
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult

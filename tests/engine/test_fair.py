@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from romana_ovs.engine import World, offline_facts
-from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.enforced import EnforcedRules
 from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.model.labels import EVERYTHING, Selector
@@ -87,13 +86,10 @@ def test_a_node_puts_rules_in_force_while_the_registry_is_asked_something_by_ano
     rules, reliance = PolicyIndex(), EnforcedRules(fresh_switch=False)
 
     def told(now) -> tuple[set[str], bool]:
-        rules.update(now, Changes.between(told.before, now), used=frozenset({"red", "blue"}))
-        told.before = now
-        reliance.update(rules.rule_set, NOBODY_ANSWERS, patient=True)
+        reliance.update(rules.follow(now), NOBODY_ANSWERS, patient=True)
         found = reliance.rules.concerning(("red", "blue"), ("red", "blue")) if reliance.rules is not None else ()
         return {each.key.name for each in found}, reliance.waiting
 
-    told.before = None
     assert told(at_rest()) == (set(), False)
     deny = policy("deny", namespace="blue")
     for at in range(5):

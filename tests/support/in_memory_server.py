@@ -10,8 +10,8 @@ from itertools import count
 from typing import Any
 
 from romana_ovs.controller.duties import ApiReconciler
-from romana_ovs.controller.node_agents import NodeAgents
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.api.desired import JoinElection, Leadership
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta

@@ -27,8 +27,8 @@ MAX_OVERRIDES_TEXT, MAX_TOMBSTONES_TEXT = 200_000, 100_000
 """Characters of overrides and of tombstones in one ClassSet: names and labels of pods must not crowd out the rest."""
 
 
-def allocation_object(published: Published) -> dict[str, Any]:
-    """The Allocation of `published`. Raises InputError when it would be too large for the API server."""
+def allocation_object(published: Published, *, limit: int | None = LARGEST) -> dict[str, Any]:
+    """The Allocation of `published`. Raises InputError when it would take more than `limit` bytes of JSON."""
     plan = published.plan
     spec = {
         "epoch": published.epoch,
@@ -46,7 +46,7 @@ def allocation_object(published: Published) -> dict[str, Any]:
         "retiredHosts": sorted(published.retired_hosts),
         "foreignAddresses": _foreign(published),
     }
-    return _object("Allocation", ALLOCATION, spec)
+    return _object("Allocation", ALLOCATION, spec, limit)
 
 
 def _tenants(published: Published) -> list[dict[str, Any]]:
@@ -70,8 +70,8 @@ def _foreign(published: Published) -> list[dict[str, Any]]:
     return [nodes[name] for name in sorted(nodes)]
 
 
-def class_set_object(classes: ClassSet) -> dict[str, Any]:
-    """The ClassSet of a namespace. Raises InputError when it would be too large for the API server."""
+def class_set_object(classes: ClassSet, *, limit: int | None = LARGEST) -> dict[str, Any]:
+    """The ClassSet of a namespace. Raises InputError when it would take more than `limit` bytes of JSON."""
     requirements = sorted(classes.requirements, key=requirement_sort_key)
     overrides = dict(_limited(MAX_OVERRIDES_TEXT, sorted(classes.overrides.items())[:MAX_OVERRIDES]))
     tombstones = [
@@ -89,7 +89,7 @@ def class_set_object(classes: ClassSet) -> dict[str, Any]:
         "tombstones": [*_limited(MAX_TOMBSTONES_TEXT, tombstones[::-1])][::-1],
         "retired": sorted(classes.retired),
     }
-    return _object("ClassSet", classes.namespace, spec)
+    return _object("ClassSet", classes.namespace, spec, limit)
 
 
 def _limited(limit: int, values: Iterable[T]) -> Iterator[T]:
@@ -160,22 +160,22 @@ def report_object(report: Report) -> dict[str, Any]:
     )
 
 
-def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return _check_size({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+def _object(kind: str, name: str, spec: dict[str, Any], limit: int | None = LARGEST) -> dict[str, Any]:
+    return _check_size({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}, limit)
 
 
-def _check_size(found: dict[str, Any]) -> dict[str, Any]:
-    size = len(json.dumps(found, separators=(",", ":")))
-    if size > LARGEST:
-        reason = f"it would have {size} bytes, and the API server accepts about {LARGEST}"
+def _check_size(found: dict[str, Any], limit: int | None = LARGEST) -> dict[str, Any]:
+    size = len(json.dumps(found, separators=(",", ":"))) if limit is not None else 0
+    if limit is not None and size > limit:
+        reason = f"it would have {size} bytes, and the API server accepts about {limit}"
         raise InputError(Problem(reason, kind=found["kind"], name=found["metadata"]["name"]))
     return found
 
 
 def published_to_json(published: Published) -> dict[str, Any]:
-    """The objects of `published`, for the state file."""
-    sets = [class_set_object(classes) for classes in published.namespaces.values()]
-    return {"allocation": allocation_object(published), "classSets": sets}
+    """`published` in plain values of JSON, for a state file: its objects, however large."""
+    sets = [class_set_object(classes, limit=None) for classes in published.namespaces.values()]
+    return {"allocation": allocation_object(published, limit=None), "classSets": sets}
 
 
 class PublishedJson:
@@ -189,14 +189,16 @@ class PublishedJson:
         self._sets: dict[str, tuple[ClassSet, str]] = {}
 
     def of(self, published: Published) -> str:
-        """The text of `published`. Raises InputError when an object would be too large for the API server."""
+        """The text of `published`."""
         if published is not self._published:
             sets = {}
             for name, classes in published.namespaces.items():
                 held = self._sets.get(name)
                 same = held is not None and held[0] is classes
-                sets[name] = held if same and held is not None else (classes, self._write(class_set_object(classes)))
-            allocation = self._write(allocation_object(published))
+                if not same or held is None:
+                    held = (classes, self._write(class_set_object(classes, limit=None)))
+                sets[name] = held
+            allocation = self._write(allocation_object(published, limit=None))
             texts = ",".join(text for _, text in sets.values())
             self._text = f'{{"allocation":{allocation},"classSets":[{texts}]}}'
             self._published, self._sets = published, sets

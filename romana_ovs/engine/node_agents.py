@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
+from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import Plan
 from romana_ovs.engine.changes import changed_keys
+from romana_ovs.engine.enforced import PreparedClasses
 from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
+from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.kube.published import (
     PublishedJson,
     Verb,
@@ -42,7 +47,7 @@ class PendingAck:
 
 
 class NodeAgents:
-    """One `NodeAgent` for each node that is driven; a `Following`.
+    """One `NodeAgent` for each node that is driven.
 
     Before each `update` set `published` (None: nothing came), `stored`, the nodes whose reports the API server has, and
     `patience_over`. Only nodes in `stored` use published numbers: from then on the registry waits for them.
@@ -63,6 +68,11 @@ class NodeAgents:
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
+        self._shared = PreparedClasses()
+        self._inputs: dict[str, tuple[object, ...]] = {}
+        """What each agent was updated with last."""
+        self._saved: dict[str, tuple[int, str]] = {}
+        """Each agent's part of the state as text, with the agent's count of changes then."""
         if state is not None:
             self._restore(state)
 
@@ -73,7 +83,7 @@ class NodeAgents:
         if state.get("published") is not None:
             self.published = published_from_json(state["published"])
         for node, saved in parts.items():
-            self._agents[node] = NodeAgent(node, self._settings, saved, state.get("published"))
+            self._agents[node] = NodeAgent(node, self._settings, saved, self.published, self._shared)
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -83,7 +93,7 @@ class NodeAgents:
     def ensure(self, nodes: Iterable[str]) -> None:
         """Have a agent for each of `nodes`; those that there are stay."""
         for node in sorted(set(nodes) - self._agents.keys()):
-            self._agents[node] = NodeAgent(node, self._settings)
+            self._agents[node] = NodeAgent(node, self._settings, shared=self._shared)
             self._added += 1
 
     @property
@@ -97,33 +107,71 @@ class NodeAgents:
         return not self.patience_over and self.waiting
 
     @property
+    def waiting(self) -> bool:
+        """Whether pods or rules wait for the registry, however long."""
+        return any(agent.waits for agent in self._agents.values())
+
+    @property
     def step(self) -> int:
         """None of them is ours: the registry takes the steps."""
         return 0
 
     @property
-    def waiting(self) -> bool:
-        """Whether pods or rules wait for the registry, however long."""
-        return any(agent.waiting or agent.report.exhausted for agent in self._agents.values())
+    def endpoints(self) -> Mapping[PodKey, Endpoint]:
+        """The endpoint of every pod that has one."""
+        return {key: end for agent in self._agents.values() for key, end in agent.registry.endpoints.items()}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What could not be given to whom, and why; sorted."""
         return tuple(dict.fromkeys(problem for agent in self._agents.values() for problem in agent.problems))
 
-    def update(self, cluster: Cluster) -> None:
-        """Follows `cluster`: each agent its own node's pods."""
-        own = self._split(cluster.pods)
+    def retain(self, nodes: Collection[str]) -> None:
+        """Removes the agents of all nodes but these."""
+        for node in self._agents.keys() - set(nodes):
+            del self._agents[node]
+            self._by_node.pop(node, None)
+            self._inputs.pop(node, None)
+            self._saved.pop(node, None)
+            self._policies.pop(node, None)
+            self._added += 1
+
+    def update(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey] | None = None) -> None:
+        """Follows `cluster` and its `rules`: each agent its own node's pods, if anything is new for it.
+
+        `changed` are the pods that did since the last time, if that is known.
+        """
+        own = self._split(cluster.pods, changed)
         for node, agent in self._agents.items():
             published = self.published if node in self.stored else None
-            agent.update(replace(cluster, pods=own.get(node, NO_PODS)), published, patience_over=self.patience_over)
+            pods = own.get(node, NO_PODS)
+            over = self.patience_over and agent.waits
+            inputs = (pods, published, rules, cluster.nodes, cluster.namespaces, cluster.settings, over)
+            before = self._inputs.get(node)
+            if before is not None and all(map(is_, before, inputs)):
+                continue
+            self._inputs[node] = inputs
+            agent.update(replace(cluster, pods=pods), published, rules, patience_over=over)
 
-    def _split(self, pods: Mapping[PodKey, Pod]) -> Mapping[str, Mapping[PodKey, Pod]]:
+    @property
+    def reports(self) -> Mapping[str, Report]:
+        """What the registry must know of every node."""
+        return {node: agent.report for node, agent in self._agents.items()}
+
+    def acknowledge(self, nodes: Iterable[str]) -> None:
+        """Nothing has to be confirmed for these nodes: their views count as programmed."""
+        for node in nodes:
+            agent = self._agents[node]
+            agent.on_programmed(agent.acknowledgement)
+
+    def _split(
+        self, pods: Mapping[PodKey, Pod], changed: Collection[PodKey] | None
+    ) -> Mapping[str, Mapping[PodKey, Pod]]:
         """The pods of each driven node: the same mapping as before where nothing changed."""
         if pods is self._pods and self._by_node.keys() >= self._agents.keys():
             return self._by_node
         if self._by_node.keys() >= self._agents.keys():
-            self._by_node = {**self._by_node, **self._moved(self._pods, pods)}
+            self._by_node = {**self._by_node, **self._moved(self._pods, pods, changed)}
         else:
             found: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._agents}
             for key, pod in pods.items():
@@ -133,10 +181,12 @@ class NodeAgents:
         self._pods = pods
         return self._by_node
 
-    def _moved(self, old: Mapping[PodKey, Pod], new: Mapping[PodKey, Pod]) -> dict[str, Mapping[PodKey, Pod]]:
+    def _moved(
+        self, old: Mapping[PodKey, Pod], new: Mapping[PodKey, Pod], changed: Collection[PodKey] | None
+    ) -> dict[str, Mapping[PodKey, Pod]]:
         """The pods of the driven nodes where they are not as they were."""
         found: dict[str, dict[PodKey, Pod]] = {}
-        for key in changed_keys(old, new):
+        for key in changed_keys(old, new) if changed is None else changed:
             was, now = old.get(key), new.get(key)
             for pod in (was, now):
                 if pod is not None and pod.node in self._agents:
@@ -157,12 +207,18 @@ class NodeAgents:
         agent = self._agents.get(node)
         return PendingAck(agent.acknowledgement, policies if not agent.waiting else "") if agent is not None else None
 
-    def on_programmed(self, node: str, ack: PendingAck) -> None:
-        """The switch of `node` has the view that the ack was made with."""
+    def can_acknowledge(self, node: str) -> bool:
+        """Whether the view of `node` acknowledges what is published: no pod has a class that it does not match."""
+        agent = self._agents[node]
+        return agent.acknowledgement.acknowledged >= agent.revision
+
+    def on_programmed(self, node: str, ack: PendingAck) -> bool:
+        """The switch of `node` has the view that `ack` was made with; returns whether the node's report changes."""
         agent = self._agents.get(node)
-        if agent is not None:
-            agent.on_programmed(ack.acknowledgement)
-            self._policies[node] = ack.policies
+        if agent is None:
+            return False
+        self._policies[node] = ack.policies
+        return agent.on_programmed(ack.acknowledgement)
 
     def report_writes(
         self, stored: Mapping[str, Report], versions: Mapping[str, str], *, all_of_it: bool = True
@@ -208,6 +264,11 @@ class NodeAgents:
         agent = self._agent_of(pod)
         return agent.node if agent is not None and agent.address_of(pod) is not None else None
 
+    def identity_of(self, pod: PodKey) -> int | None:
+        """The identity of `pod` now, or None while it has no address here."""
+        agent = self._agent_of(pod)
+        return agent.identity_of(pod) if agent is not None else None
+
     def host_number(self, node: str) -> int | None:
         """The host number of `node`, or None."""
         return self.published.hosts.get(node) if self.published is not None else None
@@ -215,17 +276,28 @@ class NodeAgents:
     def to_json(self) -> dict[str, Any]:
         """All that must survive a restart, in plain values of JSON: what was published stands there once."""
         newest = self._newest()
-        return {**self.to_save(), "published": published_to_json(newest) if newest is not None else None}
-
-    def to_save(self) -> dict[str, Any]:
-        """`to_json` for a StateFile: what was published is written down again only where it changed."""
-        newest = self._newest()
-        parts = {node: agent.to_json() for node, agent in self._agents.items()}
         return {
             "format": FORMAT,
-            "parts": parts,
+            "parts": {node: agent.to_json() for node, agent in self._agents.items()},
+            "published": published_to_json(newest) if newest is not None else None,
+        }
+
+    def to_save(self) -> dict[str, Any]:
+        """`to_json` for a StateFile: only what changed is encoded again."""
+        newest = self._newest()
+        parts = ",".join(f"{json.dumps(node)}:{self._part_text(node)}" for node in sorted(self._agents))
+        return {
+            "format": FORMAT,
+            "parts": Encoded("{" + parts + "}"),
             "published": Encoded(self._text.of(newest)) if newest is not None else None,
         }
+
+    def _part_text(self, node: str) -> str:
+        """One agent's part of the state as JSON text."""
+        changes, held = self._agents[node].changes, self._saved.get(node)
+        if held is None or held[0] != changes:
+            held = self._saved[node] = (changes, Encoded.of(self._agents[node].to_json()).text)
+        return held[1]
 
     def _newest(self) -> Published | None:
         held = (agent.published for agent in self._agents.values() if agent.published is not None)
