@@ -37,7 +37,7 @@ def facts_of(cluster: Cluster, node: str) -> BridgeFacts:
     local = sorted(key for key, pod in cluster.pods.items() if pod.node == node)
     return BridgeFacts(
         node=node,
-        pods=MappingProxyType({key: PodPort(number) for number, key in enumerate(local, start=1)}),
+        pod_ports=MappingProxyType({key: PodPort(number) for number, key in enumerate(local, start=1)}),
         gateway_port=LOCAL_PORT,
         gateway_mac=GATEWAY_MAC,
         tunnel=TunnelPort(TUNNEL_PORT, _address(cluster, node)),

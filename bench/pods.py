@@ -97,7 +97,7 @@ def bench(pods: int, clients: int, servers: int) -> Iterator[Bench]:
             for index in range(count):
                 key = f"{TENANT}/{kind}{index}"
                 address, mac = compiled.world.address_of(key), compiled.world.mac_of(key)  # type: ignore[arg-type]
-                ofport = compiled.facts.pods[key].ofport  # type: ignore[index]
+                ofport = compiled.facts.pod_ports[key].ofport  # type: ignore[index]
                 places[kind].append(Place(this_run.netns(f"{kind}{index}"), str(address), str(mac), ofport))
         everyone = [*places["client"], *places["server"]]
         _plug(here, everyone)

@@ -11,7 +11,7 @@ from typing import Any
 from romana_ovs import app, runtime
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.switch.channel import Channel, ReadBack
-from romana_ovs.sync.plan import Plan
+from romana_ovs.sync.diff import FlowDiff
 
 # After `runtime`, which makes Ryu and eventlet fit each other.
 from eventlet.event import Event  # isort: skip
@@ -53,7 +53,7 @@ class TimedChannel(Channel):
         Clock.spent.reading += since(start)
         return found
 
-    def send(self, plan: Plan) -> None:
+    def send(self, plan: FlowDiff) -> None:
         """Send, and count."""
         super().send(plan)
         Clock.spent.flow_mods += plan.size

@@ -108,7 +108,7 @@ class _Tour:
     """Sends packets between the demonstration's pods, and records what happens to them."""
 
     def __init__(self, cluster: Cluster, world: World, facts: Mapping[str, BridgeFacts], network: Network) -> None:
-        self._places = {key: (pod.node, facts[pod.node].pods[key].ofport) for key, pod in cluster.pods.items()}
+        self._places = {key: (pod.node, facts[pod.node].pod_ports[key].ofport) for key, pod in cluster.pods.items()}
         self._names = {place: key for key, place in self._places.items()}
         self._world = world
         self._network = network

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
-from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.errors import RomanaError, SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.agent_client import Zygote

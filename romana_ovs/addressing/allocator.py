@@ -13,9 +13,9 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
 
+from romana_ovs.addressing.blocks import Block
 from romana_ovs.addressing.numbers import NumberAllocator
-from romana_ovs.addressing.plan import AddressParts, Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.plan import AddressParts, AddressPlan
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.cluster import SegmentKey
@@ -48,7 +48,7 @@ class Allocator:
     `freed` counts what was given back so far: while it stands still, what was refused would be refused again.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: AddressPlan) -> None:
         self.plan = plan
         self.freed = 0
         self._tenants = Tenants(plan)
@@ -59,13 +59,13 @@ class Allocator:
         self._owners: dict[int, PodKey] = {}
         self._on_node: Counter[str] = Counter()
         self._shares: dict[tuple[SegmentKey, int], NumberAllocator] = {}
-        self._blocked: frozenset[int] = frozenset()
+        self._reserved: frozenset[int] = frozenset()
         self._frozen_hosts: Mapping[str, int] | None = None
 
     @property
-    def tenants(self) -> Mapping[str, tuple[Run, ...]]:
-        """Each tenant's runs of segment indexes: the same frozen object until it changes."""
-        return self._tenants.runs
+    def tenants(self) -> Mapping[str, tuple[Block, ...]]:
+        """Each tenant's blocks of segment indexes: the same frozen object until it changes."""
+        return self._tenants.blocks
 
     @property
     def segments(self) -> Mapping[SegmentKey, int]:
@@ -85,9 +85,9 @@ class Allocator:
         return MappingProxyType(self._endpoints)
 
     @property
-    def blocked(self) -> frozenset[IPv4Address]:
+    def reserved(self) -> frozenset[IPv4Address]:
         """The addresses of nodes: never given to a pod."""
-        return frozenset(IPv4Address(value) for value in self._blocked)
+        return frozenset(IPv4Address(value) for value in self._reserved)
 
     def endpoint(self, pod: PodKey) -> Endpoint | None:
         """The endpoint of `pod`, or None."""
@@ -98,26 +98,26 @@ class Allocator:
         return self._tenants.indexes(segment)
 
     def admit(self, tenant: str, tiers: Collection[str]) -> None:
-        """Gives `tenant` its first run, with room for `tiers`, and these their numbers, as far as there is room."""
+        """Gives `tenant` its first block, with room for `tiers`, and these their numbers, as far as there is room."""
         self._tenants.admit(tenant, tiers)
 
     def number(self, segment: SegmentKey) -> int:
         """The permanent number of `segment`, given on first sight. Raises AddressError when none is left."""
         return self._tenants.number(segment)
 
-    def block(self, addresses: Iterable[IPv4Address]) -> None:
+    def reserve(self, addresses: Iterable[IPv4Address]) -> None:
         """Takes `addresses`, the nodes' own, as never to be given to a pod, and no others any more.
 
         A pod that has one of them already keeps it: `clashes` names it.
         """
-        blocked = frozenset(int(address) for address in addresses)
-        if self._blocked - blocked:
+        reserved = frozenset(int(address) for address in addresses)
+        if self._reserved - reserved:
             self.freed += 1
-        self._blocked = blocked
+        self._reserved = reserved
 
     def clashes(self) -> tuple[Endpoint, ...]:
         """Endpoints whose address a node has too, sorted by pod."""
-        owners = (self._owners.get(value) for value in self._blocked)
+        owners = (self._owners.get(value) for value in self._reserved)
         return tuple(self._endpoints[pod] for pod in sorted(owner for owner in owners if owner is not None))
 
     def host(self, node: str) -> int:
@@ -129,8 +129,8 @@ class Allocator:
         number = self._host_numbers.allocate(self.plan.hosts, self._free_gateway)
         if number is None:
             raise AddressError(
-                f"node {node} gets no host number: all 2**{self.plan.host_bits} = {self.plan.hosts} (host_bits "
-                f"{self.plan.host_bits}) are in use"
+                f"node {node} gets no host number: all 2**{self.plan.node_bits} = {self.plan.hosts} (host_bits "
+                f"{self.plan.node_bits}) are in use"
             )
         self._hosts[node] = number
         self._frozen_hosts = None
@@ -222,10 +222,10 @@ class Allocator:
         plan = self.plan
         return {
             "format": FORMAT,
-            "plan": [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits],
+            "plan": [str(plan.network), plan.segment_bits, plan.node_bits, plan.endpoint_bits],
             "freed": self.freed,
             "shares": [[*key, host, share.to_json()] for (key, host), share in sorted(self._shares.items())],
-            "blocked": sorted(self._blocked),
+            "blocked": sorted(self._reserved),
             "endpoints": [
                 [pod, end.uid, end.node, str(end.address), *(end.segment or ())]
                 for pod, end in sorted(self._endpoints.items())
@@ -233,7 +233,7 @@ class Allocator:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Allocator:
+    def from_json(cls, data: Mapping[str, Any], plan: AddressPlan) -> Allocator:
         """The registry that `to_json` described.
 
         Raises AddressError when it was written under another plan, InputError when it is no such thing.
@@ -241,7 +241,7 @@ class Allocator:
         try:
             if data["format"] != FORMAT:
                 raise InputError.because(f"{data['format']} was expected to be {FORMAT}", field="addresses.format")
-            written = [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits]
+            written = [str(plan.network), plan.segment_bits, plan.node_bits, plan.endpoint_bits]
             if data["plan"] != written:
                 raise AddressError(
                     f"the state was written for the plan {_plan_text(data['plan'])}, "
@@ -262,7 +262,7 @@ class Allocator:
         self._leaving.update(data["leaving"])
         for tenant, tier, host, share in data["shares"]:
             self._shares[SegmentKey(tenant, tier), int(host)] = _numbers(share)
-        self._blocked = frozenset(int(value) for value in data["blocked"])
+        self._reserved = frozenset(int(value) for value in data["blocked"])
         for pod, uid, node, address, *segment in data["endpoints"]:
             owner = SegmentKey(*segment) if segment else None
             self._record(Endpoint(PodKey(pod), uid, node, IPv4Address(address), owner))
@@ -304,7 +304,7 @@ class Allocator:
         """The address of a position in a share: the segment's indexes one after the other."""
         plan = self.plan
         index = self._tenants.indexes(segment)[position >> plan.endpoint_bits]
-        offset = (index << plan.host_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
+        offset = (index << plan.node_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
         return int(plan.network.network_address) + offset
 
     def _position(self, segment: SegmentKey, place: AddressParts) -> int:
@@ -313,14 +313,14 @@ class Allocator:
 
     def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
         value = self._value(segment, host, position)
-        return value not in self._owners and value not in self._blocked and self.plan.usable(value)
+        return value not in self._owners and value not in self._reserved and self.plan.usable(value)
 
     def _free_gateway(self, number: int) -> bool:
         value = int(self.plan.gateway(number))
-        return value not in self._owners and value not in self._blocked
+        return value not in self._owners and value not in self._reserved
 
     def _node_with(self, address: IPv4Address) -> str | None:
-        if int(address) in self._blocked:
+        if int(address) in self._reserved:
             return "a node"
         for node, number in self._hosts.items() if address in self.plan.node_addresses() else ():
             if self.plan.gateway(number) == address:

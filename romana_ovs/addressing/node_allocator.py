@@ -10,14 +10,14 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.blocks import Block
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey, same_uid
 
-Runs = Mapping[str, tuple[Run, ...]]
+Blocks = Mapping[str, tuple[Block, ...]]
 Indexes = Mapping[SegmentKey, tuple[int, ...]]
 
 
@@ -32,9 +32,9 @@ def no_host_number(node: str) -> str:
 class PublishedTenants(Tenants):
     """Ranges as the registry gave them; nothing is given here."""
 
-    def __init__(self, plan: Plan, runs: Runs, indexes: Indexes) -> None:
+    def __init__(self, plan: AddressPlan, blocks: Blocks, indexes: Indexes) -> None:
         super().__init__(plan)
-        self._runs.update(runs)
+        self._blocks.update(blocks)
         self._indexes.update(indexes)
         self._owners.update((index, key) for key, found in indexes.items() for index in found)
 
@@ -60,7 +60,7 @@ class PublishedTenants(Tenants):
 class NodeAllocator(Allocator):
     """The endpoints of one node. `follow` before anything else: until then nobody has a number."""
 
-    def __init__(self, plan: Plan, node: str) -> None:
+    def __init__(self, plan: AddressPlan, node: str) -> None:
         super().__init__(plan)
         self.node = node
         self._tenants = PublishedTenants(plan, {}, {})
@@ -128,14 +128,14 @@ class NodeAllocator(Allocator):
         return self._given_to_json()
 
     @classmethod
-    def restored(cls, data: Mapping[str, Any], plan: Plan, node: str) -> NodeAllocator:
+    def restored(cls, data: Mapping[str, Any], plan: AddressPlan, node: str) -> NodeAllocator:
         """What `to_json` described. Raises AddressError and InputError as `Allocator.from_json`."""
         found = cls(plan, node)
         whole = {"runs": {}, "segments": [], "hosts": {}, "host_numbers": [0], "leaving": [], **data}
         saved = Allocator.from_json(whole, plan)
         found.freed = saved.freed
         found._endpoints, found._owners, found._on_node = saved._endpoints, saved._owners, saved._on_node
-        found._shares, found._blocked = saved._shares, saved._blocked
+        found._shares, found._reserved = saved._shares, saved._reserved
         return found
 
     def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:

@@ -36,32 +36,32 @@ class AddressParts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The network and the widths of the three fields, in bits.
+class AddressPlan:
+    """The network and the widths of the three fields, in bits. `node_bits` is the setting `host_bits`.
 
-    Raises AddressError, with the arithmetic, when the widths do not add up to the host bits of the network.
+    Raises AddressError, with the arithmetic, when the widths do not add up to what the network's prefix leaves.
     """
 
     network: IPv4Network
     segment_bits: int
-    host_bits: int
+    node_bits: int
     endpoint_bits: int
 
     def __post_init__(self) -> None:
-        widths = f"segment_bits {self.segment_bits} + host_bits {self.host_bits} + endpoint_bits {self.endpoint_bits}"
-        for name, bits in (("segment_bits", self.segment_bits), ("host_bits", self.host_bits)):
+        widths = f"segment_bits {self.segment_bits} + host_bits {self.node_bits} + endpoint_bits {self.endpoint_bits}"
+        for name, bits in (("segment_bits", self.segment_bits), ("host_bits", self.node_bits)):
             if not 1 <= bits <= LARGEST_FIELD:
                 raise AddressError(f"{name} is {bits}; it must be from 1 to {LARGEST_FIELD}")
         if self.endpoint_bits < SMALLEST_ENDPOINT_FIELD:
             raise AddressError(f"endpoint_bits is {self.endpoint_bits}; it must be at least {SMALLEST_ENDPOINT_FIELD}")
         left = 32 - self.network.prefixlen
-        total = self.segment_bits + self.host_bits + self.endpoint_bits
+        total = self.segment_bits + self.node_bits + self.endpoint_bits
         if total != left:
             given = f"network {self.network} leaves 32 - {self.network.prefixlen} = {left} bits"
             raise AddressError(f"{given}, but {widths} = {total}")
 
     @classmethod
-    def of(cls, settings: Settings) -> Plan:
+    def of(cls, settings: Settings) -> AddressPlan:
         """The plan of `settings`; raises AddressError as the constructor does.
 
         If the widths need less than the network has, the plan is its first part of that size.
@@ -80,7 +80,7 @@ class Plan:
     @property
     def hosts(self) -> int:
         """The number of host numbers, from 0."""
-        return 1 << self.host_bits
+        return 1 << self.node_bits
 
     @property
     def endpoints(self) -> int:
@@ -118,23 +118,23 @@ class Plan:
             return None
         value = int(address)
         return AddressParts(
-            value >> self.endpoint_bits + self.host_bits & self.segments - 1,
+            value >> self.endpoint_bits + self.node_bits & self.segments - 1,
             value >> self.endpoint_bits & self.hosts - 1,
             value & self.endpoints - 1,
         )
 
     def segment_cidr(self, index: int) -> IPv4Network:
         """The range of one segment index."""
-        return self.run_cidr(index, 1)
+        return self.block_cidr(index, 1)
 
-    def run_cidr(self, base: int, size: int) -> IPv4Network:
-        """The range of the aligned power-of-two run of `size` segment indexes from `base`.
+    def block_cidr(self, base: int, size: int) -> IPv4Network:
+        """The range of the aligned power-of-two block of `size` segment indexes from `base`.
 
-        Raises AddressError when the run is not aligned, not a power of two, or out of range.
+        Raises AddressError when the block is not aligned, not a power of two, or out of range.
         """
         if size < 1 or size & size - 1 or base % size or not 0 <= base <= self.segments - size:
             indexes = f"segment indexes {base} to {base + size - 1}"
-            raise AddressError(f"{indexes} are not an aligned run of network {self.network}")
+            raise AddressError(f"{indexes} are not an aligned block of network {self.network}")
         length = self.network.prefixlen + self.segment_bits - (size.bit_length() - 1)
         return IPv4Network((self._value(base, 0, 0), length))
 
@@ -162,5 +162,5 @@ class Plan:
         return ":".join(text[at : at + 2] for at in range(0, 12, 2))
 
     def _value(self, segment: int, host: int, endpoint: int) -> int:
-        numbers = (segment << self.host_bits | host) << self.endpoint_bits | endpoint
+        numbers = (segment << self.node_bits | host) << self.endpoint_bits | endpoint
         return int(self.network.network_address) | numbers

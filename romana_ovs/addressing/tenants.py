@@ -1,6 +1,6 @@
 """Allocates segment indexes to tenants and their tiers, permanently.
 
-A tenant owns aligned runs of indexes, a segment one or more indexes in its tenant's runs. The first index is the
+A tenant owns aligned blocks of indexes, a segment one or more indexes in its tenant's blocks. The first index is the
 segment's permanent number, which is part of identities (docs/dataplane.md, "Identity").
 """
 
@@ -11,15 +11,15 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
-from romana_ovs.addressing.runs import FreeRuns, Run
+from romana_ovs.addressing.blocks import Block, FreeBlocks
+from romana_ovs.addressing.plan import NODE_SEGMENT, AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 
-USUAL_RUN = 4
-"""Segment indexes in a tenant's first run, unless the plan is too small or the tenant has more tiers."""
+USUAL_BLOCK = 4
+"""Segment indexes in a tenant's first block, unless the plan is too small or the tenant has more tiers."""
 SMALLEST_SHARE = 16
-"""A first run is at most this part of all indexes (1/16), unless the tenant's tiers need more."""
+"""A first block is at most this part of all indexes (1/16), unless the tenant's tiers need more."""
 
 
 MOST_TIERS, TIER_SHARE = 16, 16
@@ -31,25 +31,25 @@ tenant with one pod at a time could use up all indexes.
 
 
 class Tenants:
-    """The runs of tenants and the indexes of segments. Properties return the same frozen object until it changes."""
+    """The blocks of tenants and the indexes of segments. Properties return the same frozen object until it changes."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: AddressPlan) -> None:
         self._plan = plan
-        self._runs: dict[str, tuple[Run, ...]] = {}
+        self._blocks: dict[str, tuple[Block, ...]] = {}
         self._indexes: dict[SegmentKey, tuple[int, ...]] = {}
         self._owners: dict[int, SegmentKey] = {}
         self._tiers: Counter[str] = Counter()
-        self._unused = FreeRuns(plan, [Run(NODE_SEGMENT, 1)])
-        self._frozen_runs: Mapping[str, tuple[Run, ...]] | None = None
+        self._unused = FreeBlocks(plan, [Block(NODE_SEGMENT, 1)])
+        self._frozen_blocks: Mapping[str, tuple[Block, ...]] | None = None
         self._frozen_numbers: Mapping[SegmentKey, int] | None = None
         self._frozen_indexes: Mapping[SegmentKey, tuple[int, ...]] | None = None
 
     @property
-    def runs(self) -> Mapping[str, tuple[Run, ...]]:
-        """Each tenant's runs, sorted."""
-        if self._frozen_runs is None:
-            self._frozen_runs = MappingProxyType(dict(sorted(self._runs.items())))
-        return self._frozen_runs
+    def blocks(self) -> Mapping[str, tuple[Block, ...]]:
+        """Each tenant's blocks, sorted."""
+        if self._frozen_blocks is None:
+            self._frozen_blocks = MappingProxyType(dict(sorted(self._blocks.items())))
+        return self._frozen_blocks
 
     @property
     def all_indexes(self) -> Mapping[SegmentKey, tuple[int, ...]]:
@@ -74,14 +74,14 @@ class Tenants:
         return self._owners.get(index)
 
     def admit(self, tenant: str, tiers: Collection[str]) -> None:
-        """Allocates the first run of `tenant`, with room for `tiers`, and their numbers, in sorted order.
+        """Allocates the first block of `tenant`, with room for `tiers`, and their numbers, in sorted order.
 
         Tiers above the limit get none: `number` raises AddressError for them.
         """
         room = max(0, self.most_tiers - self._tiers[tenant])
         missing = sorted(tier for tier in tiers if SegmentKey(tenant, tier) not in self._indexes)[:room]
-        if tenant not in self._runs:
-            self._add_run(tenant, max(usual_run(self._plan), _power_of_two(len(missing))))
+        if tenant not in self._blocks:
+            self._add_block(tenant, max(usual_block(self._plan), _power_of_two(len(missing))))
         for tier in missing:
             if not self._add_index(SegmentKey(tenant, tier)):
                 return
@@ -105,7 +105,7 @@ class Tenants:
         return self.exhausted()
 
     def grow(self, segment: SegmentKey) -> bool:
-        """Allocates one more index to `segment`, of its tenant's runs or of a further run; returns whether it could."""
+        """Allocates one more index to `segment`, in its tenant's blocks or a new one; returns whether one was left."""
         return self._add_index(segment)
 
     def exhausted(self) -> str:
@@ -119,37 +119,37 @@ class Tenants:
     def to_json(self) -> dict[str, Any]:
         """The state as JSON values, for `from_json`."""
         return {
-            "runs": {tenant: [list(run) for run in runs] for tenant, runs in sorted(self._runs.items())},
+            "runs": {tenant: [list(block) for block in blocks] for tenant, blocks in sorted(self._blocks.items())},
             "segments": [[*key, *indexes] for key, indexes in sorted(self._indexes.items())],
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Tenants:
+    def from_json(cls, data: Mapping[str, Any], plan: AddressPlan) -> Tenants:
         """The state of `to_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
-        runs = {
-            tenant: tuple(Run(int(base), int(size)) for base, size in each) for tenant, each in data["runs"].items()
+        blocks = {
+            tenant: tuple(Block(int(base), int(size)) for base, size in each) for tenant, each in data["runs"].items()
         }
         indexes = {SegmentKey(tenant, tier): tuple(map(int, each)) for tenant, tier, *each in data["segments"]}
-        return cls.of(plan, runs, indexes)
+        return cls.of(plan, blocks, indexes)
 
     @classmethod
     def of(
-        cls, plan: Plan, runs: Mapping[str, tuple[Run, ...]], indexes: Mapping[SegmentKey, tuple[int, ...]]
+        cls, plan: AddressPlan, blocks: Mapping[str, tuple[Block, ...]], indexes: Mapping[SegmentKey, tuple[int, ...]]
     ) -> Tenants:
-        """A state with these runs and indexes. Raises ValueError or KeyError when they contradict each other."""
+        """A state with these blocks and indexes. Raises ValueError or KeyError when they contradict each other."""
         tenants = cls(plan)
-        tenants._runs.update(runs)
-        taken = [run for runs in tenants._runs.values() for run in runs]
-        covered = [index for run in taken for index in run.indexes]
+        tenants._blocks.update(blocks)
+        taken = [block for blocks in tenants._blocks.values() for block in blocks]
+        covered = [index for block in taken for index in block.indexes]
         if len(set(covered)) != len(covered) or any(not 0 < index < plan.segments for index in covered):
-            raise ValueError("runs overlap or lie outside the plan")
+            raise ValueError("blocks overlap or lie outside the plan")
         for key, found in indexes.items():
             tenants._give(key, found)
-        tenants._unused = FreeRuns(plan, [Run(NODE_SEGMENT, 1), *taken])
+        tenants._unused = FreeBlocks(plan, [Block(NODE_SEGMENT, 1), *taken])
         return tenants
 
     def _give(self, segment: SegmentKey, indexes: tuple[int, ...]) -> None:
-        own = {index for run in self._runs[segment.tenant] for index in run.indexes}
+        own = {index for block in self._blocks[segment.tenant] for index in block.indexes}
         if not indexes or not own.issuperset(indexes) or any(index in self._owners for index in indexes):
             raise ValueError(f"{named(segment)} has indexes that are not its own")
         self._indexes[segment] = indexes
@@ -159,40 +159,40 @@ class Tenants:
 
     def _add_index(self, segment: SegmentKey) -> bool:
         while True:
-            for run in self._runs.get(segment.tenant, ()):
-                for index in run.indexes:
+            for block in self._blocks.get(segment.tenant, ()):
+                for index in block.indexes:
                     if index not in self._owners:
                         self._tiers[segment.tenant] += segment not in self._indexes
                         self._indexes[segment] = (*self.indexes(segment), index)
                         self._owners[index] = segment
                         self._frozen_numbers = self._frozen_indexes = None
                         return True
-            sizes = [run.size for run in self._runs.get(segment.tenant, ())]
-            if not self._add_run(segment.tenant, max(sizes, default=1)):
+            sizes = [block.size for block in self._blocks.get(segment.tenant, ())]
+            if not self._add_block(segment.tenant, max(sizes, default=1)):
                 return False
 
-    def _add_run(self, tenant: str, size: int) -> bool:
-        """Adds a run of `size`, or else the largest smaller one; if possible, extends an own run by its buddy."""
-        runs = self._runs.get(tenant, ())
-        for run in reversed(runs):
-            if self._unused.take_exactly(run.buddy):
-                return self._own(tenant, tuple(run.with_buddy() if run == other else other for other in runs))
+    def _add_block(self, tenant: str, size: int) -> bool:
+        """Adds a block of `size`, or else the largest smaller one; if possible, extends an own block by its buddy."""
+        blocks = self._blocks.get(tenant, ())
+        for block in reversed(blocks):
+            if self._unused.take_exactly(block.buddy):
+                return self._own(tenant, tuple(block.with_buddy() if block == other else other for other in blocks))
         while size:
             found = self._unused.take(size)
             if found is not None:
-                return self._own(tenant, (*runs, found))
+                return self._own(tenant, (*blocks, found))
             size //= 2
         return False
 
-    def _own(self, tenant: str, runs: tuple[Run, ...]) -> bool:
-        self._runs[tenant] = tuple(sorted(runs))
-        self._frozen_runs = None
+    def _own(self, tenant: str, blocks: tuple[Block, ...]) -> bool:
+        self._blocks[tenant] = tuple(sorted(blocks))
+        self._frozen_blocks = None
         return True
 
 
-def usual_run(plan: Plan) -> int:
-    """Segment indexes in the first run of a tenant with few tiers: a power of two."""
-    return max(1, min(USUAL_RUN, plan.segments // SMALLEST_SHARE))
+def usual_block(plan: AddressPlan) -> int:
+    """Segment indexes in the first block of a tenant with few tiers: a power of two."""
+    return max(1, min(USUAL_BLOCK, plan.segments // SMALLEST_SHARE))
 
 
 def named(segment: SegmentKey) -> str:

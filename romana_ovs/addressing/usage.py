@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
 from romana_ovs.addressing.cidrs import merge_cidrs
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 
 
@@ -54,7 +54,7 @@ class NodeUse:
 class Usage:
     """The whole plan. `indexes_left` belong to no tenant, `hosts_left` to no node; `foreign` have foreign addresses."""
 
-    plan: Plan
+    plan: AddressPlan
     tenants: tuple[TenantUse, ...]
     nodes: tuple[NodeUse, ...]
     foreign: tuple[Endpoint, ...]
@@ -68,7 +68,7 @@ def usage_of(allocator: Allocator) -> Usage:
     endpoints = allocator.endpoints.values()
     taken = _taken(allocator, endpoints)
     used = Counter(end.segment for end in endpoints if end.segment is not None)
-    owned = sum(run.size for runs in allocator.tenants.values() for run in runs)
+    owned = sum(block.size for blocks in allocator.tenants.values() for block in blocks)
     on_node = Counter(end.node for end in endpoints)
     return Usage(
         plan=plan,
@@ -87,13 +87,13 @@ def _taken(allocator: Allocator, endpoints: Iterable[Endpoint]) -> Counter[int]:
     """By segment index: addresses on the present nodes that are not free."""
     plan = allocator.plan
     hosts = set(allocator.hosts.values())
-    addresses = {end.address for end in endpoints} | allocator.blocked | {plan.network.broadcast_address}
+    addresses = {end.address for end in endpoints} | allocator.reserved | {plan.network.broadcast_address}
     places = (plan.split(address) for address in addresses)
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 
 
 def _tenant(tenant: str, allocator: Allocator, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
-    plan, runs = allocator.plan, allocator.tenants[tenant]
+    plan, blocks = allocator.plan, allocator.tenants[tenant]
     share = len(allocator.hosts) << plan.endpoint_bits
     segments = []
     for key, number in allocator.segments.items():
@@ -101,15 +101,15 @@ def _tenant(tenant: str, allocator: Allocator, taken: Mapping[int, int], used: M
             indexes = allocator.indexes(key)
             left = sum(share - taken[index] for index in indexes)
             segments.append(SegmentUse(key.tier, number, indexes, _merged(plan, indexes), used[key], left))
-    indexes = tuple(index for run in runs for index in run.indexes)
+    indexes = tuple(index for block in blocks for index in block.indexes)
     return TenantUse(
         tenant=tenant,
-        ranges=tuple(plan.run_cidr(run.base, run.size) for run in runs),
+        ranges=tuple(plan.block_cidr(block.base, block.size) for block in blocks),
         indexes=indexes,
         spare=len(indexes) - sum(len(segment.indexes) for segment in segments),
         segments=tuple(segments),
     )
 
 
-def _merged(plan: Plan, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
+def _merged(plan: AddressPlan, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:
     return merge_cidrs(plan.segment_cidr(index) for index in indexes)

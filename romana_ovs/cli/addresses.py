@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Endpoint, endpoint_at
+from romana_ovs.model.connection import ConnectionEnd, end_at
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 
@@ -46,7 +46,7 @@ class AddressMap:
         pods = {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}
         return cls(pods, {world.plan.gateway(number): node for node, number in world.registry.hosts.items()})
 
-    def endpoint_at(self, address: IPv4Address, cluster: Cluster) -> Endpoint:
+    def end_at(self, address: IPv4Address, cluster: Cluster) -> ConnectionEnd:
         """The pod or node with this address, else an endpoint outside of the cluster."""
         node = self.gateways.get(address)
-        return Endpoint(node=node, address=address) if node is not None else endpoint_at(address, cluster, self.pods)
+        return ConnectionEnd(node=node, address=address) if node is not None else end_at(address, cluster, self.pods)

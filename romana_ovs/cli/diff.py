@@ -135,11 +135,11 @@ def continued(before: Mapping[str, BridgeFacts], after: Mapping[str, BridgeFacts
         if known is None:
             bridges[node] = own
             continue
-        old = {key: port.ofport for key, port in known.pods.items()}
-        numbers = _numbered(own.pods, old, FIRST_POD_PORT)
+        old = {key: port.ofport for key, port in known.pod_ports.items()}
+        numbers = _numbered(own.pod_ports, old, FIRST_POD_PORT)
         links = _numbered(own.links, known.links, FIRST_LINK_PORT)
-        pods = {key: PodPort(numbers[key]) for key in own.pods}
-        bridges[node] = replace(own, pods=MappingProxyType(pods), links=MappingProxyType(links))
+        pods = {key: PodPort(numbers[key]) for key in own.pod_ports}
+        bridges[node] = replace(own, pod_ports=MappingProxyType(pods), links=MappingProxyType(links))
     return bridges
 
 

@@ -26,7 +26,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage, usage_of
 from romana_ovs.cli.common import add_folder, load_folder, print_json
 from romana_ovs.cli.offline import settled
@@ -69,7 +69,7 @@ def as_json(usage: Usage, problems: Iterable[Problem]) -> dict[str, Any]:
         "plan": {
             "network": str(plan.network),
             "segment_bits": plan.segment_bits,
-            "host_bits": plan.host_bits,
+            "host_bits": plan.node_bits,
             "endpoint_bits": plan.endpoint_bits,
             "node_addresses": str(plan.node_addresses()),
         },
@@ -88,7 +88,7 @@ def as_text(usage: Usage) -> Iterator[str]:
     """Lines of text, at most 80 columns wide."""
     plan = usage.plan
     yield from _wrapped(
-        f"{plan.network} = {plan.segment_bits} segment bits, {plan.host_bits} host bits, {plan.endpoint_bits} endpoint "
+        f"{plan.network} = {plan.segment_bits} segment bits, {plan.node_bits} host bits, {plan.endpoint_bits} endpoint "
         f"bits; {plan.node_addresses()} is for the nodes themselves."
     )
     for tenant in usage.tenants:
@@ -119,7 +119,7 @@ def _pods_text(ends: list[Endpoint]) -> Iterator[str]:
         yield from _row(end.pod, f"{end.address!s:<15}  {textwrap.shorten(end.node, 35, placeholder='...')}")
 
 
-def _pod_json(end: Endpoint, plan: Plan) -> dict[str, Any]:
+def _pod_json(end: Endpoint, plan: AddressPlan) -> dict[str, Any]:
     return {"pod": end.pod, "node": end.node, "address": str(end.address), "mac": plan.mac(end.address)}
 
 

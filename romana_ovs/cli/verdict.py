@@ -10,7 +10,7 @@ from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.common import add_folder, load_folder, print_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.evaluate import Decision, decide
@@ -66,12 +66,12 @@ def _written(text: str, option: str) -> IPv4Address | PodKey:
         raise InputError.because(reason, field=option) from error
 
 
-def _endpoint(end: IPv4Address | PodKey, option: str, *, cluster: Cluster, known: AddressMap | None) -> Endpoint:
+def _endpoint(end: IPv4Address | PodKey, option: str, *, cluster: Cluster, known: AddressMap | None) -> ConnectionEnd:
     if isinstance(end, IPv4Address):
-        return known.endpoint_at(end, cluster) if known is not None else Endpoint(address=end)
+        return known.end_at(end, cluster) if known is not None else ConnectionEnd(address=end)
     if end not in cluster.pods:
         raise InputError.because(f"there is no pod {end}{_alike(end, cluster.pods)}", field=option)
-    return Endpoint(pod=end)
+    return ConnectionEnd(pod=end)
 
 
 def _alike(name: str, pods: Iterable[PodKey]) -> str:

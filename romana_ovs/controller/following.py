@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
@@ -16,7 +16,7 @@ from romana_ovs.policy.view import NodeView
 class Following(Protocol):
     """Follows a cluster; `World` decides all of it alone, `NodeAgents` goes by what a registry publishes."""
 
-    plan: Plan
+    plan: AddressPlan
 
     @property
     def revision(self) -> int:

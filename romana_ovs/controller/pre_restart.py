@@ -17,7 +17,7 @@ from typing import Protocol
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge, Marks
-from romana_ovs.sync.endpoints import Endpoint
+from romana_ovs.sync.attached_pods import AttachedPod
 
 SURVIVAL_SECONDS = 8100.0
 """How long TCP may go on after a loss: past two hours, when Linux's keepalive makes the most silent end speak."""
@@ -41,7 +41,7 @@ class PreRestartPods:
     the epoch: they are compared over restarts of the controller.
     """
 
-    served: Mapping[IPv4Address, Endpoint]
+    served: Mapping[IPv4Address, AttachedPod]
     fresh: bool
     lost_at: float | None = None
     _rows: Mapping[PodKey, str] | None = None
@@ -60,10 +60,10 @@ class PreRestartPods:
         self._rows = {pod: row for pod, row in self._rows.items() if bridge.rows.get(pod) == row}
         pods = {
             pod: replace(port, pre_restart=True) if pod in self._rows else port
-            for pod, port in bridge.facts.pods.items()
+            for pod, port in bridge.facts.pod_ports.items()
         }
         lost = self.seconds_left(now) > 0
-        return replace(bridge.facts, pods=MappingProxyType(pods), connections_lost=lost)
+        return replace(bridge.facts, pod_ports=MappingProxyType(pods), conntrack_lost=lost)
 
     def seconds_left(self, now: float) -> float:
         """How long survivors have left; 0 when nothing was lost or it is long ago."""
@@ -72,7 +72,7 @@ class PreRestartPods:
         return min(max(self.lost_at + SURVIVAL_SECONDS - now, 0.0), SURVIVAL_SECONDS)
 
     def _found(self, bridge: Bridge, places: Places, now: float) -> dict[PodKey, str]:
-        ports = bridge.facts.pods
+        ports = bridge.facts.pod_ports
         if not self.fresh:
             self.lost_at = bridge.marks.lost_at
             return {pod: bridge.rows[pod] for pod in ports if self._survived(places.address_of(pod), ports[pod].ofport)}
@@ -110,7 +110,7 @@ def marks_of(bridge: Bridge, places: Places, lost_at: float | None) -> Marks:
     """What should be noted of a bridge whose switch has just been programmed."""
     programmed = {
         pod: programmed_for(pod, address, places.uid_of(pod))
-        for pod in bridge.facts.pods
+        for pod in bridge.facts.pod_ports
         if (address := places.address_of(pod)) is not None
     }
     return Marks(MappingProxyType(programmed), lost_at if lost_at is not None else bridge.marks.lost_at)

@@ -19,9 +19,9 @@ from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.switch.bridges import Marks
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, SwitchRefused
-from romana_ovs.sync.endpoints import Endpoint, Owners, endpoint_changes, endpoints, reassigned
-from romana_ovs.sync.meters import plan_meters
-from romana_ovs.sync.plan import Plan, applied, changed_sections, plan
+from romana_ovs.sync.attached_pods import AttachedPod, Owners, attached_pod_changes, attached_pods, reassigned
+from romana_ovs.sync.diff import FlowDiff, applied, changed_sections, flow_diff
+from romana_ovs.sync.meters import meter_diff
 from romana_ovs.sync.session import SessionEvent, SessionState, next_state
 
 LOG = logging.getLogger("romana_ovs.session")
@@ -157,19 +157,19 @@ class Session:
         first = self.survivors is None
         if first:
             self.sctp_ports = self.channel.sctp_ports()
-            self.survivors = PreRestartPods(endpoints(found.ours.values()), fresh=not found.ours)
+            self.survivors = PreRestartPods(attached_pods(found.ours.values()), fresh=not found.ours)
         self._step(SessionEvent.READ)
         if first:
             self._listener.on_session_ready(self)
 
     def _send(self, wanted: Wanted) -> None:
         todo = self._plan(wanted)
-        around = endpoint_changes(self._actual, todo)
+        around = attached_pod_changes(self._actual, todo)
         # Before a pod's first flow its address's old connections go; after its last flow its own do
         # (docs/hazards.md B13).
         came = {address: end for address, end in around.added.items() if address not in wanted.known}
         anew = reassigned(self.synced.owners, wanted.owners) if self.synced is not None else ()
-        there = endpoints(wanted.program.flows.values()) if anew else {}
+        there = attached_pods(wanted.program.flows.values()) if anew else {}
         self._flush(wanted, came | {address: there[address] for address in anew if address in there})
         self.channel.send(todo)
         self._flush(wanted, around.removed)
@@ -183,17 +183,17 @@ class Session:
         self._step(SessionEvent.CONFIRMED)
         self._listener.on_programmed(self, todo.size)
 
-    def _plan(self, wanted: Wanted) -> Plan:
-        return replace(self._flows_plan(wanted), meters=plan_meters(wanted.program.meters, self._meters))
+    def _plan(self, wanted: Wanted) -> FlowDiff:
+        return replace(self._flows_plan(wanted), meters=meter_diff(wanted.program.meters, self._meters))
 
-    def _flows_plan(self, wanted: Wanted) -> Plan:
+    def _flows_plan(self, wanted: Wanted) -> FlowDiff:
         if self.synced is not None and not self._foreign:
             part = changed_sections(self.synced.program.sections, wanted.program.sections)
             if part is not None:
-                return plan(*part)
-        return plan(wanted.program.flows, self._actual, self._foreign)
+                return flow_diff(*part)
+        return flow_diff(wanted.program.flows, self._actual, self._foreign)
 
-    def _flush(self, wanted: Wanted, ends: Mapping[IPv4Address, Endpoint]) -> None:
+    def _flush(self, wanted: Wanted, ends: Mapping[IPv4Address, AttachedPod]) -> None:
         """Forget the connections of these addresses: in their tenant's zone and the common one.
 
         What a shared tenant's pod has with others is in the zones of these, which may be thousands, and each question

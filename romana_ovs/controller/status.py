@@ -66,7 +66,7 @@ def pods_seen_elsewhere(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict
     return {
         key: node
         for node, bridge in sorted(bridges.items(), reverse=True)
-        for key in bridge.facts.pods
+        for key in bridge.facts.pod_ports
         if (pod := cluster.pods.get(key)) is not None
         and pod.node != node
         and bridge.facts.port(key, pod.uid) is not None
@@ -83,7 +83,7 @@ def unclaimed_ports(cluster: Cluster, world: Following, bridges: Iterable[Bridge
     nothing passes it."""
     found: dict[PortClaim, str] = {}
     for bridge in bridges:
-        for key in bridge.facts.pods:
+        for key in bridge.facts.pod_ports:
             home, uid = world.node_of(key), world.uid_of(key)
             right = bridge.facts.port(key, uid) if home == bridge.node else None
             for port in bridge.facts.ports(key):

@@ -151,7 +151,7 @@ def usage_of_published(published: Published, cluster: Cluster) -> Usage:
         tenants=tuple(_tenants(published, used)),
         nodes=(),
         foreign=(),
-        indexes_left=plan.segments - 1 - sum(run.size for runs in published.runs.values() for run in runs),
+        indexes_left=plan.segments - 1 - sum(run.size for runs in published.blocks.values() for run in runs),
         hosts_left=plan.hosts - len(published.hosts),
     )
 
@@ -162,10 +162,10 @@ def _tenants(published: Published, used: Mapping[SegmentKey, int]) -> Iterator[T
     for key, numbers in published.indexes.items():
         use = SegmentUse(key.tier, numbers[0], numbers, _ranges(published, numbers), used.get(key, 0), 0)
         segments.setdefault(key.tenant, []).append(use)
-    for tenant, runs in published.runs.items():
+    for tenant, runs in published.blocks.items():
         own = tuple(segments.get(tenant, ()))
         indexes = tuple(index for run in runs for index in run.indexes)
-        ranges = tuple(plan.run_cidr(run.base, run.size) for run in runs)
+        ranges = tuple(plan.block_cidr(run.base, run.size) for run in runs)
         spare = len(indexes) - sum(len(segment.indexes) for segment in own)
         yield TenantUse(tenant, ranges, indexes, spare, own)
 

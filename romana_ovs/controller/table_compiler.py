@@ -16,7 +16,7 @@ from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, gro
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
 from romana_ovs.policy.view import LocalPod, NodeView, Verdicts
-from romana_ovs.sync.endpoints import Owners
+from romana_ovs.sync.attached_pods import Owners
 
 LOG = logging.getLogger("romana_ovs")
 STAYS = "node %s: its tables cannot be made; what is programmed stays"

@@ -121,7 +121,7 @@ class Endpoints:
     def _follow_nodes(self, cluster: Cluster, changes: Changes) -> None:
         if not changes.nodes:
             return
-        self.registry.block(address for node in cluster.nodes.values() for address in node.addresses)
+        self.registry.reserve(address for node in cluster.nodes.values() for address in node.addresses)
         for node in self.registry.hosts:
             if node not in cluster.nodes:
                 self.registry.forget_host(node)

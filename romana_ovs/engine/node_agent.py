@@ -14,7 +14,7 @@ from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.node_allocator import NodeAllocator, PublishedTenants
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import EndpointRecord, Endpoints, needs_endpoint
@@ -73,7 +73,7 @@ class NodeAgent:
         InputError when one of the two is not what was saved.
         """
         self.node = node
-        self.plan = Plan.of(settings)
+        self.plan = AddressPlan.of(settings)
         self.registry = NodeAllocator(self.plan, node)
         self.published: Published | None = None
         self.changes = 0
@@ -129,7 +129,7 @@ class NodeAgent:
         address plan (AddressError when that cannot be). Published numbers that are older than those held are not taken;
         nor are such as contradict them, which is a problem.
         """
-        if Plan.of(cluster.settings) != self.plan:
+        if AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
                 "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
             )
@@ -313,7 +313,7 @@ class NodeAgent:
         claims = {address: (claim.node, claim.granted) for address, claim in new.foreign.items()}
         if self.published is None or _numbers(self.published) != _numbers(new):
             tenants = self._shared.derived.shared(
-                "tenants", (new.runs, new.indexes), lambda: PublishedTenants(self.plan, new.runs, new.indexes)
+                "tenants", (new.blocks, new.indexes), lambda: PublishedTenants(self.plan, new.blocks, new.indexes)
             )
             self.registry.follow(tenants, new.hosts, claims)
         self.published = new
@@ -352,7 +352,7 @@ class NodeAgent:
 
 
 def _numbers(published: Published) -> tuple[Any, ...]:
-    return published.runs, published.indexes, published.hosts, published.foreign
+    return published.blocks, published.indexes, published.hosts, published.foreign
 
 
 def _routes(published: Published) -> tuple[ForeignRoute, ...]:

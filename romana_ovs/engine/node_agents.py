@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.enforced import PreparedClasses
 from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
@@ -55,7 +55,7 @@ class NodeAgents:
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
         """The parts of `state`. Raises AddressError and InputError as `NodeAgent` does."""
-        self.plan = Plan.of(settings)
+        self.plan = AddressPlan.of(settings)
         self._settings = settings
         self._agents: dict[str, NodeAgent] = {}
         self._by_node: dict[str, Mapping[PodKey, Pod]] = {}

@@ -35,7 +35,7 @@ def offline_facts(cluster: Cluster, nodes: Iterable[str]) -> Mapping[str, Bridge
         beside = [other for other in (index - 1, index + 1) if 0 <= other < len(names)]
         found[name] = BridgeFacts(
             node=name,
-            pods=MappingProxyType({key: PodPort(port) for port, key in enumerate(pods[name], FIRST_POD_PORT)}),
+            pod_ports=MappingProxyType({key: PodPort(port) for port, key in enumerate(pods[name], FIRST_POD_PORT)}),
             gateway_port=LOCAL_PORT,
             links=MappingProxyType({names[other]: FIRST_LINK_PORT + other for other in beside}),
         )

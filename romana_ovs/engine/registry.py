@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.class_registry import ClassRegistry
@@ -65,7 +65,7 @@ class Registry:
 
         Raises AddressError when the plan of `settings` cannot be, or is not the one that was published.
         """
-        self.plan = Plan.of(settings)
+        self.plan = AddressPlan.of(settings)
         self.base = base
         before = base.published if base is not None else Published(self.plan)
         if before.plan != self.plan:
@@ -78,7 +78,7 @@ class Registry:
         self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)
         self._changed = True
         now = last + 1
-        self._tenants = Tenants.of(self.plan, before.runs, before.indexes)
+        self._tenants = Tenants.of(self.plan, before.blocks, before.indexes)
         self._hosts = HostNumbers(before, now)
         self._foreign = ForeignAddresses(before, now)
         self._classes = ClassRegistry(before, now)
@@ -187,7 +187,7 @@ class Registry:
         return self._publish(now)
 
     def _check_plan(self, cluster: Cluster) -> None:
-        if Plan.of(cluster.settings) != self.plan:
+        if AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
                 "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
             )
@@ -316,7 +316,7 @@ class Registry:
         new = replace(
             last,
             revision=now,
-            runs=self._tenants.runs,
+            blocks=self._tenants.blocks,
             indexes=_same(last.indexes, self._tenants.all_indexes),
             next_class=_same(last.next_class, self._classes.next),
             hosts=self._hosts.hosts,
@@ -349,5 +349,5 @@ def _same(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> Mapping[Key, Va
     return old if old == new else new
 
 
-def _text(plan: Plan) -> str:
-    return f"{plan.network} = {plan.segment_bits} segment, {plan.host_bits} host, {plan.endpoint_bits} endpoint bits"
+def _text(plan: AddressPlan) -> str:
+    return f"{plan.network} = {plan.segment_bits} segment, {plan.node_bits} host, {plan.endpoint_bits} endpoint bits"

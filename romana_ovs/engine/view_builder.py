@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import NamedTuple
 
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.blocks import Block
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import EndpointRecord
 from romana_ovs.engine.policy_index import RuleSet
@@ -27,8 +27,8 @@ class ViewInputs:
     """What all views of one moment have in common."""
 
     cluster: Cluster
-    plan: Plan
-    tenants: Mapping[str, tuple[Run, ...]]
+    plan: AddressPlan
+    tenants: Mapping[str, tuple[Block, ...]]
     segments: Mapping[SegmentKey, int]
     hosts: Mapping[str, int]
     classes: Mapping[int, ClassInfo]
@@ -74,7 +74,8 @@ class NodeViewBuilder:
         It is the same object as the last one while it is equal to it.
         """
         memo, cluster, host = self._memo, shared.cluster, shared.hosts[facts.node]
-        shown = memo.value("pods", (pods, facts.pods, facts.older), lambda: self._show(facts, pods, shared.plan))
+        inputs = (pods, facts.pod_ports, facts.superseded_ports)
+        shown = memo.value("pods", inputs, lambda: self._show(facts, pods, shared.plan))
         names, tenants = memo.value("homes", shown, lambda: _local_scopes(shown))
         hosts, uplinks = memo.value(
             "routes",
@@ -107,7 +108,7 @@ class NodeViewBuilder:
         return self._view
 
     def _show(
-        self, facts: BridgeFacts, pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...], plan: Plan
+        self, facts: BridgeFacts, pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...], plan: AddressPlan
     ) -> tuple[LocalPod, ...]:
         residents: dict[PodKey, CachedPod] = {}
         for key, member, worn in pods:
@@ -123,7 +124,7 @@ class NodeViewBuilder:
         return tuple(resident.shown for resident in residents.values())
 
 
-def _local(member: EndpointRecord, worn: AssignedIdentity, port: PodPort, plan: Plan) -> LocalPod:
+def _local(member: EndpointRecord, worn: AssignedIdentity, port: PodPort, plan: AddressPlan) -> LocalPod:
     pod, address = member.pod, member.endpoint.address
     return LocalPod(
         key=pod.key,
@@ -146,14 +147,16 @@ def _local_scopes(pods: tuple[LocalPod, ...]) -> tuple[tuple[str, ...], frozense
     return tuple(sorted({pod.namespace for pod in pods})), frozenset(pod.segment.tenant for pod in pods)
 
 
-def _visible_tenants(local: frozenset[str], known: Mapping[str, tuple[Run, ...]], settings: Settings) -> frozenset[str]:
-    """The tenants whose runs matter where pods of `local` tenants are: all, where everyone may reach one of them."""
+def _visible_tenants(
+    local: frozenset[str], known: Mapping[str, tuple[Block, ...]], settings: Settings
+) -> frozenset[str]:
+    """The tenants whose blocks matter where pods of `local` tenants are: all, where everyone may reach one of them."""
     if settings.isolation is Isolation.NONE or local & settings.shared_tenants:
         return frozenset(known)
     return local | settings.shared_tenants | {NO_TENANT}
 
 
-def _runs(runs: Mapping[str, tuple[Run, ...]], wanted: frozenset[str]) -> Mapping[str, tuple[IdentityMatch, ...]]:
+def _runs(runs: Mapping[str, tuple[Block, ...]], wanted: frozenset[str]) -> Mapping[str, tuple[IdentityMatch, ...]]:
     found = {
         tenant: tuple(whole_segments(run.base, run.size) for run in runs[tenant])
         for tenant in sorted(wanted)
@@ -162,14 +165,14 @@ def _runs(runs: Mapping[str, tuple[Run, ...]], wanted: frozenset[str]) -> Mappin
     return MappingProxyType(found)
 
 
-def _gateway(facts: BridgeFacts, host: int, node: Node | None, plan: Plan) -> Gateway | None:
+def _gateway(facts: BridgeFacts, host: int, node: Node | None, plan: AddressPlan) -> Gateway | None:
     """The node itself: first its address of the plan, then those that the cluster knows."""
     if facts.gateway_port is None:
         return None
     own = plan.gateway(host)
     known: tuple[IPv4Address, ...] = node.addresses if node is not None else ()
     addresses = (own, *sorted(set(known) - {own}))
-    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(own), addresses, facts.connections_lost)
+    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(own), addresses, facts.conntrack_lost)
 
 
 def _elsewhere(foreign: tuple[ForeignRoute, ...], host: int) -> tuple[ForeignRoute, ...]:

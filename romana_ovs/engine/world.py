@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import EndpointRecord, Endpoints
@@ -41,7 +41,7 @@ class World:
         Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
         InputError when `state` is not what `to_json` gave.
         """
-        self.plan = Plan.of(settings)
+        self.plan = AddressPlan.of(settings)
         self.registry, self._identities = Allocator(self.plan), Identities.none()
         if state is not None:
             addresses, identities = _parts(state)
@@ -67,7 +67,7 @@ class World:
         that cannot be): it takes a restart with a new state. What cannot be given to a pod or node is among the
         `problems`; everyone else is served.
         """
-        if Plan.of(cluster.settings) != self.plan:
+        if AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
                 "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
             )
@@ -247,7 +247,7 @@ class World:
         """The ways to addresses that are not from the plan; none to one that a node has got since."""
 
         def work_out() -> tuple[ForeignRoute, ...]:
-            blocked = self.registry.blocked
+            blocked = self.registry.reserved
             ends = sorted(self._foreign.values(), key=lambda end: end.address)
             routed = [end for end in ends if end.node in hosts and end.address not in blocked]
             return tuple(ForeignRoute(end.address, hosts[end.node]) for end in routed)

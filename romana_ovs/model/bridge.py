@@ -17,7 +17,7 @@ POD_ID = "iface-id"
 POD_UID = "iface-id-ver"
 """Interface external_ids key: the UID (metadata.uid) of that pod. OVN has the key for the same (ovn-nb(5)).
 
-A port without it belongs to the pod that has the name.
+A port without iface-id-ver is matched by name only.
 """
 POD_MAC = "attached-mac"
 """Interface external_ids key: the pod's MAC if it is not `0a:58` + address."""
@@ -27,8 +27,8 @@ TUNNEL_ID = "romana-tunnel"
 """Interface external_ids key on the one flow-based tunnel port of a bridge (remote_ip=flow): any value."""
 POD_PROGRAMMED = "romana-programmed"
 """Interface external_ids key that we write: `namespace/pod address UID`, once the port's flows were in the switch."""
-CONNECTIONS_LOST = "romana-connections-lost"
-"""Bridge external_ids key that we write: when the switch last lost its connections, in seconds since the epoch."""
+CONNTRACK_LOST = "romana-connections-lost"
+"""Bridge external_ids key that we write: when the switch last lost its conntrack entries (Unix time)."""
 NODE_ID = "romana-node"
 """Bridge external_ids key: the name of the node that the bridge belongs to."""
 
@@ -37,7 +37,7 @@ NODE_ID = "romana-node"
 class PodPort:
     """The port of a pod: OpenFlow number, declared MAC, and whether it is pre-restart.
 
-    `uid` is that of the pod, empty if the port has none.
+    `uid` is the port's iface-id-ver, empty if the port has none.
     """
 
     ofport: int
@@ -58,29 +58,29 @@ class TunnelPort:
 class BridgeFacts:
     """One node's bridge. `links` maps a neighbouring node to the port of the plain link to it.
 
-    `pods` has the newest port of each pod's name, `older` older ones with other UIDs, newest first.
-    `gateway_port` is the OpenFlow number of the node's own port (0xfffe is LOCAL), None without one.
-    `connections_lost`: the switch lost its connections a while ago, and what was open may go on.
+    `pod_ports` maps `namespace/pod` to its newest port, `superseded_ports` to its earlier ports with other UIDs, newest
+    first. `gateway_port` is the OpenFlow number of the gateway (0xfffe is LOCAL), None without one.
+    `conntrack_lost`: the switch lost its conntrack entries recently; TCP connections from before may continue.
     """
 
     node: str
-    pods: Mapping[PodKey, PodPort] = field(default_factory=lambda: MappingProxyType({}))
+    pod_ports: Mapping[PodKey, PodPort] = field(default_factory=lambda: MappingProxyType({}))
     gateway_port: int | None = None
     gateway_mac: str = ""
     links: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     tunnel: TunnelPort | None = None
-    connections_lost: bool = False
-    older: Mapping[PodKey, tuple[PodPort, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    conntrack_lost: bool = False
+    superseded_ports: Mapping[PodKey, tuple[PodPort, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def ports(self, pod: PodKey) -> tuple[PodPort, ...]:
-        """Every port that claims a pod of this name, newest first."""
-        newest = self.pods.get(pod)
-        return (newest, *self.older.get(pod, ())) if newest is not None else ()
+        """Every port whose iface-id is this pod, newest first."""
+        newest = self.pod_ports.get(pod)
+        return (newest, *self.superseded_ports.get(pod, ())) if newest is not None else ()
 
     def port(self, pod: PodKey, uid: str) -> PodPort | None:
-        """The port of the pod with this name and UID: one with the UID, or else one without any.
+        """The port of the pod with this name and UID: the one with this UID, else one without a UID.
 
-        An empty `uid` is unknown: then the newest. None if every port belongs to another pod.
+        For an unknown `uid` (empty), the newest port. None if every port has the UID of another pod.
         """
-        fitting = [port for port in self.ports(pod) if same_uid(port.uid, uid)]
-        return next((port for port in fitting if uid and port.uid == uid), fitting[0] if fitting else None)
+        candidates = [port for port in self.ports(pod) if same_uid(port.uid, uid)]
+        return next((port for port in candidates if uid and port.uid == uid), candidates[0] if candidates else None)

@@ -55,7 +55,7 @@ class PortRef(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ConnectionEnd:
     """One end of a connection: a pod, or a node's own address, or (neither) an address outside the cluster.
 
     A pod's address is looked up when it is needed; `address` None on a node means unknown.
@@ -76,39 +76,39 @@ class Endpoint:
 class Connection:
     """A connection from `source` to `port` of `destination` (in its original direction)."""
 
-    source: Endpoint
-    destination: Endpoint
+    source: ConnectionEnd
+    destination: ConnectionEnd
     port: PortRef
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.destination} {self.port}"
 
 
-def endpoint_of(pod: Pod, cluster: Cluster) -> Endpoint:
-    """The endpoint that a pod is: itself, or its node when it uses the node's network."""
+def end_of_pod(pod: Pod, cluster: Cluster) -> ConnectionEnd:
+    """The connection end of a pod: itself, or its node when it uses the node's network."""
     if not pod.host_network:
-        return Endpoint(pod=pod.key)
+        return ConnectionEnd(pod=pod.key)
     node = cluster.nodes.get(pod.node)
     known = (pod.address,) if pod.address is not None else node.addresses if node is not None else ()
-    return Endpoint(node=pod.node, address=known[0] if known else None)
+    return ConnectionEnd(node=pod.node, address=known[0] if known else None)
 
 
-def endpoint_at(address: IPv4Address, cluster: Cluster, addresses: Mapping[PodKey, IPv4Address]) -> Endpoint:
-    """The endpoint that has `address` now: a running pod, a node (also by a hostNetwork pod's address), or outside.
+def end_at(address: IPv4Address, cluster: Cluster, addresses: Mapping[PodKey, IPv4Address]) -> ConnectionEnd:
+    """The connection end with `address` now: a running pod, a node (also by a hostNetwork pod's address), or outside.
 
     `addresses` are those of the pods that have one of their own.
     """
     for key, held in addresses.items():
         pod = cluster.pods.get(key)
         if held == address and pod is not None and pod.networked:
-            return Endpoint(pod=key)
+            return ConnectionEnd(pod=key)
     for node in cluster.nodes.values():
         if address in node.addresses:
-            return Endpoint(node=node.name, address=address)
+            return ConnectionEnd(node=node.name, address=address)
     for pod in cluster.pods.values():
         if pod.host_network and not pod.finished and pod.address == address:
-            return Endpoint(node=pod.node, address=address)
-    return Endpoint(address=address)
+            return ConnectionEnd(node=pod.node, address=address)
+    return ConnectionEnd(address=address)
 
 
 def _is_number(text: str, low: int, high: int) -> bool:

@@ -8,8 +8,8 @@ Bridges of one ovs-vswitchd have one connection table and never share a zone: po
 (docs/dataplane.md). A zone's number depends on the bridge's host number and the tenant's first range of segments only,
 so that it survives restarts.
 
-An address on another node shows its segment, not its tenant. Tenants own aligned runs of segments, mostly of one size
-(`usual_run`): each such block has one index. A tenant with several blocks has a zone for each, which share its limit.
+An address on another node shows its segment, not its tenant. Tenants own aligned blocks of segments, mostly of one size
+(`usual_block`): each such block has one index. A tenant with several blocks has a zone for each, which share its limit.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.tenants import usual_run
+from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.addressing.tenants import usual_block
 from romana_ovs.model.identity import ALL_BITS, CLASS_WIDTH, IdentityMatch, segment_of, whole_segments
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import LocalPod, NodeView
@@ -74,7 +74,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class ZoneBlocks:
     """Maps segments to zone indexes: a block of neighbouring segments has one index.
 
     The lowest `bits` of a segment number count inside its block; the lowest `dropped` of these do not fit into an
@@ -86,9 +86,9 @@ class Blocks:
     dropped: int
 
     @classmethod
-    def of(cls, plan: Plan) -> Blocks:
+    def of(cls, plan: AddressPlan) -> ZoneBlocks:
         """Those of a plan."""
-        bits = usual_run(plan).bit_length() - 1
+        bits = usual_block(plan).bit_length() - 1
         return cls(bits, min(bits, max(0, plan.segment_bits - INDEX_BITS)))
 
     @property
@@ -136,7 +136,7 @@ def node_zones(view: NodeView) -> NodeZones:
     A tenant with several zones has half of its limit in the first one, which its local pods use, and the other half in
     equal parts in the others.
     """
-    blocks = Blocks.of(Plan.of(view.settings))
+    blocks = ZoneBlocks.of(AddressPlan.of(view.settings))
     pods = {pod.key: _pod_zone(view, pod, blocks) for pod in view.pods}
     found: dict[int, dict[str, int]] = {}
     for pod in view.pods:
@@ -155,7 +155,7 @@ def node_zones(view: NodeView) -> NodeZones:
     return NodeZones(MappingProxyType(pods), MappingProxyType(shares))
 
 
-def _pod_zone(view: NodeView, pod: LocalPod, blocks: Blocks) -> PodZone:
+def _pod_zone(view: NodeView, pod: LocalPod, blocks: ZoneBlocks) -> PodZone:
     tenant = pod.segment.tenant
     runs = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
     return PodZone(blocks.home(runs), tenant in view.settings.shared_tenants)

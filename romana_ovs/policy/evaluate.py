@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from romana_ovs.model.cluster import NO_TENANT, Cluster, SegmentKey
-from romana_ovs.model.connection import Connection, Endpoint, PortRef, endpoint_of
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef, end_of_pod
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import (
     Direction,
@@ -111,7 +111,7 @@ class Reference:
             return False
         return source.segment.tenant != destination.segment.tenant and not self._shared(destination)
 
-    def traffic_peer(self, endpoint: Endpoint) -> TrafficPeer:
+    def traffic_peer(self, endpoint: ConnectionEnd) -> TrafficPeer:
         """`endpoint` with its policies; raises InputError for a pod that does not exist."""
         if endpoint.pod is None:
             return TrafficPeer(str(endpoint), node=endpoint.node, address=endpoint.address)
@@ -123,7 +123,7 @@ class Reference:
         if pod.host_network:
             # [docs] leaves it open how policies see such pods and names this as the most common way: they are
             # treated like the node they run on, so selectors do not match them and an ipBlock may.
-            node = endpoint_of(pod, self.cluster)
+            node = end_of_pod(pod, self.cluster)
             return TrafficPeer(f"{pod.key} (on the network of node {pod.node})", node=node.node, address=node.address)
         if not pod.networked:
             return TrafficPeer(pod.key, absent=f"pod {pod.key} has no address (yet)")

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Endpoint, PortRef
+from romana_ovs.model.connection import ConnectionEnd, PortRef
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import ContainerPort, IpBlock, KubernetesPolicy, Pod, PodKey, Policy, PolicyPort
 from romana_ovs.model.settings import Isolation, TenantSource
@@ -145,7 +145,8 @@ def _profiles(reference: Reference) -> list[_Profile]:
             index = bisect_right(bounds, int(address)) if bounds and address is not None else -1
             found.setdefault(_kind(pod, keys, names, index), []).append(key)
     return [
-        _Profile(reference.traffic_peer(Endpoint(pod=members[0])), tuple(sorted(members))) for members in found.values()
+        _Profile(reference.traffic_peer(ConnectionEnd(pod=members[0])), tuple(sorted(members)))
+        for members in found.values()
     ]
 
 

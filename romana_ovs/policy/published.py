@@ -14,8 +14,8 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.blocks import Block
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
@@ -84,11 +84,11 @@ class Published:
     (`addressing.numbers.NumberAllocator.to_json`); `retired_hosts` are those not to be given again yet.
     """
 
-    plan: Plan
+    plan: AddressPlan
     epoch: int = 0
     writer: str = ""
     revision: int = 0
-    runs: Mapping[str, tuple[Run, ...]] = field(default_factory=_frozen)
+    blocks: Mapping[str, tuple[Block, ...]] = field(default_factory=_frozen)
     indexes: Mapping[SegmentKey, tuple[int, ...]] = field(default_factory=_frozen)
     next_class: Mapping[int, int] = field(default_factory=_frozen)
     hosts: Mapping[str, int] = field(default_factory=_frozen)

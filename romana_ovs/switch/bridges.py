@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.bridge import (
-    CONNECTIONS_LOST,
+    CONNTRACK_LOST,
     LINK_ID,
     NODE_ID,
     POD_ID,
@@ -136,12 +136,12 @@ def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
 
 @dataclass(slots=True)
 class _Ports:
-    """The ports of one bridge by their roles, newest first, and warnings about the others."""
+    """The ports of one bridge by role, and warnings about unusable ones. Ports are added newest first."""
 
     bridge: str
     warnings: list[str]
-    pods: dict[PodKey, PodPort] = field(default_factory=dict)
-    older: dict[PodKey, tuple[PodPort, ...]] = field(default_factory=dict)
+    newest: dict[PodKey, PodPort] = field(default_factory=dict)
+    superseded: dict[PodKey, tuple[PodPort, ...]] = field(default_factory=dict)
     rows: dict[PodKey, str] = field(default_factory=dict)
     programmed: dict[PodKey, str] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class _Ports:
     """By claim and pod UID: the name of the newest port."""
 
     def add(self, item: InterfaceRow, ofport: int) -> None:
-        """Adds a port by the role that its external_ids claim; of equal claims the first one counts."""
+        """Adds a port by the role that its external_ids claim; the first port with a claim wins."""
         claim, why = _claim(item)
         uid = item.external_ids.get(POD_UID, "") if POD_ID in item.external_ids else ""
         if claim is None:
@@ -173,11 +173,11 @@ class _Ports:
 
     def _add_pod(self, item: InterfaceRow, port: PodPort) -> None:
         pod = PodKey(item.external_ids[POD_ID])
-        if pod in self.pods:
-            # A port of another UID: of a previous pod of this name, or of the next one.
-            self.older[pod] = (*self.older.get(pod, ()), port)
+        if pod in self.newest:
+            # It has another UID: that of the previous or the next pod of this name.
+            self.superseded[pod] = (*self.superseded.get(pod, ()), port)
             return
-        self.pods[pod], self.rows[pod] = port, item.row
+        self.newest[pod], self.rows[pod] = port, item.row
         self.programmed[pod] = item.external_ids.get(POD_PROGRAMMED, "")
 
 
@@ -191,14 +191,14 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
             ports.add(item, item.ofport)
     facts = BridgeFacts(
         node,
-        MappingProxyType(dict(sorted(ports.pods.items()))),
+        MappingProxyType(dict(sorted(ports.newest.items()))),
         LOCAL_PORT if gateway_mac else None,
         gateway_mac,
         MappingProxyType(dict(sorted(ports.links.items()))),
         ports.tunnel,
-        older=MappingProxyType(dict(sorted(ports.older.items()))),
+        superseded_ports=MappingProxyType(dict(sorted(ports.superseded.items()))),
     )
-    marks = Marks(MappingProxyType(ports.programmed), _seconds(row.external_ids.get(CONNECTIONS_LOST, "")))
+    marks = Marks(MappingProxyType(ports.programmed), _seconds(row.external_ids.get(CONNTRACK_LOST, "")))
     warnings = tuple(sorted(ports.warnings))
     return Bridge(dpid, row.name, facts, MappingProxyType(ports.rows), warnings, row.datapath, marks)
 

@@ -23,8 +23,8 @@ from romana_ovs.switch.datapath import GuardedDatapath, error_text
 from romana_ovs.switch.meter_wire import meter_mod, meters_request, read_meters
 from romana_ovs.switch.sctp_probe import PROBE_PACKETS, probe_messages, seen_in, tracks_ports
 from romana_ovs.switch.wire import REPLY_MORE, add_flow, delete_flow, flows_request, read_flows
+from romana_ovs.sync.diff import Change, FlowDiff
 from romana_ovs.sync.meters import MeterChange
-from romana_ovs.sync.plan import Change, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +177,7 @@ class Channel:
         self._raise(exchange, {})
         return exchange.bodies
 
-    def send(self, plan: Plan) -> None:
+    def send(self, plan: FlowDiff) -> None:
         """Applies `plan`, its flows in one bundle. When this returns, a barrier has confirmed all of it.
 
         Raises SwitchRefused (no flow was changed), ConnectionLost or NoAnswer (all flows were changed, or none). After
@@ -197,7 +197,7 @@ class Channel:
             self._await(exchange)
         self._raise(exchange, {xid: meter for xid, (_, meter) in enumerate(changes, first)})
 
-    def _bundle_flows(self, plan: Plan) -> None:
+    def _bundle_flows(self, plan: FlowDiff) -> None:
         self._bundle += 1
         sent, refused = self._fill(plan)
         # A refused message leaves the others in the bundle, so the commit waits for the answers to all of them.
@@ -206,7 +206,7 @@ class Channel:
             raise SwitchRefused(refused)
         self._bundle_step(messages.COMMIT, sent)
 
-    def _fill(self, plan: Plan) -> tuple[dict[int, Flow], list[tuple[Flow | None, str]]]:
+    def _fill(self, plan: FlowDiff) -> tuple[dict[int, Flow], list[tuple[Flow | None, str]]]:
         """Opens the bundle and adds all messages; returns the flows by xid, and the refused ones."""
         changes = plan.ordered()
         with self._exchange(len(changes) + 1) as (exchange, first):

@@ -16,7 +16,7 @@ from typing import Any
 import ovs.db.idl
 import ovs.poller
 
-from romana_ovs.model.bridge import CONNECTIONS_LOST, POD_PROGRAMMED
+from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROGRAMMED
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
 from romana_ovs.switch.zone_limits import KERNEL
 
@@ -104,7 +104,7 @@ class OvsdbWatch:
             if bridge.marks.programmed.get(pod) != text and pod in bridge.rows:
                 self._notes["Interface", bridge.rows[pod]] = (POD_PROGRAMMED, text)
         if marks.lost_at is not None and marks.lost_at != bridge.marks.lost_at:
-            self._notes["Bridge", bridge.name] = (CONNECTIONS_LOST, str(int(marks.lost_at)))
+            self._notes["Bridge", bridge.name] = (CONNTRACK_LOST, str(int(marks.lost_at)))
         if self._notes != before and not self._noted:
             self._noted = True
             os.write(self._wakes, b"x")

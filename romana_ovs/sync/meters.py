@@ -1,7 +1,7 @@
 """Computes the difference between the desired and the actual meters of a switch.
 
-Bundles do not take meters, so meters are sent around them: a flow cannot use a meter that does not exist yet, and
-deleting a meter deletes the flows that use it.
+A bundle cannot contain meter-mods, so they are sent before and after it: a flow cannot use a meter that does not exist
+yet, and deleting a meter deletes the flows that use it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class MeterChange(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class MeterPlan:
+class MeterDiff:
     """`before` is sent before the flows, `after` once they are confirmed; each sorted by meter number."""
 
     before: tuple[tuple[MeterChange, Meter], ...] = ()
@@ -34,12 +34,12 @@ class MeterPlan:
         return len(self.before) + len(self.after)
 
 
-def plan_meters(desired: Mapping[int, Meter], actual: Mapping[int, Meter]) -> MeterPlan:
-    """The plan that turns `actual` (only our meters) into `desired`."""
+def meter_diff(desired: Mapping[int, Meter], actual: Mapping[int, Meter]) -> MeterDiff:
+    """The changes that turn `actual` (only our meters) into `desired`."""
     before = [
         (MeterChange.ADD if number not in actual else MeterChange.MODIFY, desired[number])
         for number in sorted(desired)
         if actual.get(number) != desired[number]
     ]
     after = [(MeterChange.DELETE, actual[number]) for number in sorted(actual.keys() - desired.keys())]
-    return MeterPlan(tuple(before), tuple(after))
+    return MeterDiff(tuple(before), tuple(after))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.config import settings_in
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.source import ApiSource

@@ -14,7 +14,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.cli.common import warn
 from romana_ovs.cli.drawing import draw_matrix, group_names
 from romana_ovs.cli.progress import activity

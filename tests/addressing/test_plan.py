@@ -8,25 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.addressing.plan import AddressParts, Plan
+from romana_ovs.addressing.plan import AddressParts, AddressPlan
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.settings import Settings
 
-DEFAULT = Plan.of(Settings())
+DEFAULT = AddressPlan.of(Settings())
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
+def plans(draw: st.DrawFn) -> AddressPlan:
     length = draw(st.integers(8, 28))
     left = 32 - length
     host = draw(st.integers(1, min(15, left - 3)))
     segment = draw(st.integers(max(1, left - host - 20), min(15, left - host - 2)))
     base = draw(st.integers(0, 2**length - 1)) << left
-    return Plan(IPv4Network((base, length)), segment, host, left - host - segment)
+    return AddressPlan(IPv4Network((base, length)), segment, host, left - host - segment)
 
 
 @given(plans(), st.data())
-def test_split_undoes_address(plan: Plan, data: st.DataObject) -> None:
+def test_split_undoes_address(plan: AddressPlan, data: st.DataObject) -> None:
     numbers = AddressParts(
         *(data.draw(st.integers(0, count - 1)) for count in (plan.segments, plan.hosts, plan.endpoints))
     )
@@ -44,7 +44,7 @@ def test_split_undoes_address(plan: Plan, data: st.DataObject) -> None:
 
 
 @given(plans(), st.data())
-def test_host_match_is_exactly_the_addresses_of_the_host(plan: Plan, data: st.DataObject) -> None:
+def test_host_match_is_exactly_the_addresses_of_the_host(plan: AddressPlan, data: st.DataObject) -> None:
     value, mask = plan.host_match(data.draw(st.integers(0, plan.hosts - 1)))
     parts = plan.split(IPv4Address(value))
     assert parts is not None
@@ -54,8 +54,8 @@ def test_host_match_is_exactly_the_addresses_of_the_host(plan: Plan, data: st.Da
 
 
 @given(plans())
-def test_segments_tile_the_network_and_runs_are_their_union(plan: Plan) -> None:
-    assert plan.run_cidr(0, plan.segments) == plan.network
+def test_segments_tile_the_network_and_runs_are_their_union(plan: AddressPlan) -> None:
+    assert plan.block_cidr(0, plan.segments) == plan.network
     assert plan.segment_cidr(plan.segments - 1).broadcast_address == plan.network.broadcast_address
     assert plan.node_addresses() == plan.segment_cidr(0)
     assert plan.gateway(0) in plan.node_addresses()
@@ -63,7 +63,7 @@ def test_segments_tile_the_network_and_runs_are_their_union(plan: Plan) -> None:
 
 def test_the_default_plan_in_numbers() -> None:
     assert DEFAULT.address(1, 2, 3) == IPv4Address("10.0.16.131")
-    assert DEFAULT.run_cidr(4, 4) == IPv4Network("10.0.64.0/18")
+    assert DEFAULT.block_cidr(4, 4) == IPv4Network("10.0.64.0/18")
     assert DEFAULT.host_match(2) == (0x0A000080, 0xFF000FC0)
     assert DEFAULT.gateway(2) == IPv4Address("10.0.0.129")
     assert DEFAULT.mac(IPv4Address("10.0.16.131")) == "0a:58:0a:00:10:83"
@@ -89,13 +89,13 @@ def test_a_plan_that_cannot_fit_is_refused_with_the_arithmetic(
     network: str, bits: tuple[int, int, int], words: str
 ) -> None:
     with pytest.raises(AddressError, match=words):
-        Plan(IPv4Network(network), *bits)
+        AddressPlan(IPv4Network(network), *bits)
 
 
 @pytest.mark.parametrize(("base", "size"), [(2, 4), (0, 3), (4096, 1), (-4, 4), (4, 0)])
 def test_a_run_that_is_not_aligned_is_refused(base: int, size: int) -> None:
-    with pytest.raises(AddressError, match="not an aligned run"):
-        DEFAULT.run_cidr(base, size)
+    with pytest.raises(AddressError, match="not an aligned block"):
+        DEFAULT.block_cidr(base, size)
 
 
 @pytest.mark.parametrize("numbers", [(4096, 0, 0), (0, 64, 0), (0, 0, 64), (-1, 0, 1)])
@@ -105,7 +105,7 @@ def test_numbers_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None
 
 
 def test_widths_that_need_less_than_the_network_use_its_first_part() -> None:
-    plan = Plan.of(Settings(segment_bits=10, host_bits=6, endpoint_bits=6))
+    plan = AddressPlan.of(Settings(segment_bits=10, host_bits=6, endpoint_bits=6))
     assert plan.network == IPv4Network("10.0.0.0/10")
     with pytest.raises(AddressError, match="leaves 32 - 8 = 24 bits.*= 25"):
-        Plan.of(Settings(segment_bits=13, host_bits=6, endpoint_bits=6))
+        AddressPlan.of(Settings(segment_bits=13, host_bits=6, endpoint_bits=6))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.blocks import Block
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 
-TINY = Plan(IPv4Network("10.9.0.0/24"), 4, 2, 2)
+TINY = AddressPlan(IPv4Network("10.9.0.0/24"), 4, 2, 2)
 """15 segment indexes for tenants, 4 hosts, 4 endpoints each; a first run holds one index."""
 WEB, DB = SegmentKey("a", "web"), SegmentKey("a", "db")
 
@@ -32,11 +32,11 @@ def registry() -> Allocator:
 
 
 def test_the_first_run_has_room_for_the_tiers_that_are_known() -> None:
-    registry = Allocator(Plan.of(Settings()))
+    registry = Allocator(AddressPlan.of(Settings()))
     registry.admit("small", ["x"])
     registry.admit("large", [f"t{i}" for i in range(5)])
-    assert registry.tenants["small"] == (Run(4, 4),)
-    assert registry.tenants["large"] == (Run(8, 8),)
+    assert registry.tenants["small"] == (Block(4, 4),)
+    assert registry.tenants["large"] == (Block(8, 8),)
     assert [registry.number(SegmentKey("large", f"t{i}")) for i in range(5)] == [8, 9, 10, 11, 12]
 
 
@@ -55,11 +55,11 @@ def test_a_further_run_beside_the_first_makes_one_range(registry: Allocator) -> 
     registry.admit("b", ["x"])
     registry.admit("a", ["x"])
     registry.number(SegmentKey("a", "y"))
-    assert registry.tenants["a"] == (Run(2, 2),)
+    assert registry.tenants["a"] == (Block(2, 2),)
     registry.number(SegmentKey("a", "z"))
     registry.number(SegmentKey("b", "y"))
-    assert registry.tenants["b"] == (Run(1, 1), Run(6, 1))
-    assert list(registry.tenants["a"]) == [Run(2, 2), Run(4, 2)]
+    assert registry.tenants["b"] == (Block(1, 1), Block(6, 1))
+    assert list(registry.tenants["a"]) == [Block(2, 2), Block(4, 2)]
 
 
 def test_exhaustion_is_reported_and_affects_one_tenant(registry: Allocator) -> None:
@@ -143,12 +143,12 @@ def test_addresses_of_nodes_are_never_allocated(registry: Allocator) -> None:
     number = registry.number(WEB)
     registry.host("n1")
     blocked = TINY.address(number, 0, 0)
-    registry.block([blocked])
+    registry.reserve([blocked])
     assert blocked not in {attach(registry, f"p{i}").address for i in range(8)}
     for address in (blocked, TINY.gateway(registry.host("n1"))):
         with pytest.raises(AddressError, match=f"address {address} is that of"):
             registry.claim(PodKey("ns/x"), uid="x", node="n1", address=address)
-    registry.block([])
+    registry.reserve([])
     assert registry.claim(PodKey("ns/x"), uid="x", node="n1", address=blocked).foreign
 
 
@@ -197,7 +197,7 @@ def test_a_host_that_comes_back_in_time_keeps_its_number(registry: Allocator) ->
 
 
 def test_the_first_and_the_last_address_of_the_network_are_not_used() -> None:
-    plan = Plan(IPv4Network("10.9.0.0/28"), 1, 1, 2)
+    plan = AddressPlan(IPv4Network("10.9.0.0/28"), 1, 1, 2)
     registry = Allocator(plan)
     registry.host("n0")
     given = [attach(registry, f"p{i}", node="n1").address for i in range(3)]
@@ -207,7 +207,7 @@ def test_the_first_and_the_last_address_of_the_network_are_not_used() -> None:
 
 
 def test_a_state_of_another_plan_is_refused_with_both(registry: Allocator) -> None:
-    other = Plan(IPv4Network("10.9.0.0/24"), 3, 2, 3)
+    other = AddressPlan(IPv4Network("10.9.0.0/24"), 3, 2, 3)
     words = "written for the plan 10.9.0.0/24 = 4 segment.*the settings say 10.9.0.0/24 = 3"
     with pytest.raises(AddressError, match=words):
         Allocator.from_json(registry.to_json(), other)

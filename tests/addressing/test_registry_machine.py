@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import PodKey, same_uid
 from tests.support.hypothesis_profiles import examples
 
 PLANS = (
-    Plan(IPv4Network("10.9.0.0/24"), 4, 2, 2),
-    Plan(IPv4Network("10.9.0.0/26"), 2, 2, 2),
-    Plan(IPv4Network("10.9.0.0/25"), 2, 1, 4),
+    AddressPlan(IPv4Network("10.9.0.0/24"), 4, 2, 2),
+    AddressPlan(IPv4Network("10.9.0.0/26"), 2, 2, 2),
+    AddressPlan(IPv4Network("10.9.0.0/25"), 2, 1, 4),
 )
 PODS = st.sampled_from([PodKey(f"ns/{letter}{number}") for letter in "abc" for number in range(6)])
 UIDS = st.sampled_from(["", "1", "2"])
@@ -38,7 +38,7 @@ class Events(RuleBasedStateMachine):
     """What must hold of the registry, whatever happens."""
 
     @initialize(plan=st.sampled_from(PLANS))
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: AddressPlan) -> None:
         self.plan = plan
         self.registry = Allocator(plan)
         self.restarted = Allocator(plan)
@@ -151,7 +151,7 @@ class Events(RuleBasedStateMachine):
 
     @rule(addresses=st.frozensets(ADDRESSES, max_size=3))
     def block(self, addresses: frozenset[IPv4Address]) -> None:
-        self.both(lambda registry: registry.block(addresses))
+        self.both(lambda registry: registry.reserve(addresses))
         self.blocked = addresses
 
     @rule(tenant=st.sampled_from(["t1", "t3"]), tiers=st.sets(st.sampled_from(["web", "db", "x", "y", "z"])))

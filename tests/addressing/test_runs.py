@@ -7,42 +7,42 @@ from ipaddress import IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romana_ovs.addressing.blocks import Block, FreeBlocks
 from romana_ovs.addressing.numbers import NumberAllocator
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.runs import FreeRuns, Run
+from romana_ovs.addressing.plan import AddressPlan
 
 
 @given(st.integers(1, 6), st.lists(st.integers(0, 3), max_size=40))
 def test_runs_are_aligned_and_apart_and_taken_while_there_is_room(bits: int, logs: list[int]) -> None:
-    plan = Plan(IPv4Network((10 << 24, 32 - bits - 3)), bits, 1, 2)
-    free = FreeRuns(plan, [])
-    taken: list[Run] = []
+    plan = AddressPlan(IPv4Network((10 << 24, 32 - bits - 3)), bits, 1, 2)
+    free = FreeBlocks(plan, [])
+    taken: list[Block] = []
     for size in (1 << log for log in logs):
         covered = {index for run in taken for index in run.indexes}
-        room = any(covered.isdisjoint(Run(base, size).indexes) for base in range(0, (plan.segments) - size + 1, size))
+        room = any(covered.isdisjoint(Block(base, size).indexes) for base in range(0, (plan.segments) - size + 1, size))
         run = free.take(size)
         assert (run is not None) == room
         if run is not None:
             assert run.size == size and run.base % size == 0 and run.base + size <= plan.segments
             assert covered.isdisjoint(run.indexes)
             taken.append(run)
-        assert FreeRuns(plan, taken).runs() == free.runs()
+        assert FreeBlocks(plan, taken).blocks() == free.blocks()
 
 
 @given(st.integers(0, 3), st.integers(0, 15))
 def test_take_exactly_takes_a_free_run_and_no_other(log: int, index: int) -> None:
     size = 1 << log
-    taken = [Run(0, 1), Run(8, 4)]
-    free = FreeRuns(Plan(IPv4Network("10.0.0.0/25"), 4, 1, 2), taken)
-    run = Run(index // size * size, size)
+    taken = [Block(0, 1), Block(8, 4)]
+    free = FreeBlocks(AddressPlan(IPv4Network("10.0.0.0/25"), 4, 1, 2), taken)
+    run = Block(index // size * size, size)
     whole = {1: [1], 2: [2], 4: [4, 12]}
     assert free.take_exactly(run) == (run.base in whole.get(size, []))
     assert not free.take_exactly(run)
 
 
 def test_a_run_and_its_buddy_are_one_run() -> None:
-    assert Run(4, 4).buddy == Run(0, 4) and Run(8, 4).buddy == Run(12, 4)
-    assert Run(12, 4).with_buddy() == Run(8, 8)
+    assert Block(4, 4).buddy == Block(0, 4) and Block(8, 4).buddy == Block(12, 4)
+    assert Block(12, 4).with_buddy() == Block(8, 8)
 
 
 def test_a_freed_number_is_reused_after_all_others() -> None:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romana_ovs.addressing.allocator import Allocator
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import TenantUse, usage_of
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import PodKey
 
-PLAN = Plan(IPv4Network("10.9.0.0/25"), 3, 2, 2)
+PLAN = AddressPlan(IPv4Network("10.9.0.0/25"), 3, 2, 2)
 SEGMENTS = [SegmentKey(tenant, tier) for tenant in ("a", "b") for tier in ("web", "db")]
 
 
@@ -28,7 +28,7 @@ def test_left_is_how_many_more_fit_without_a_further_range(
     pods: list[tuple[SegmentKey, str]], blocked: frozenset[IPv4Address], gone: set[int]
 ) -> None:
     registry = Allocator(PLAN)
-    registry.block(blocked)
+    registry.reserve(blocked)
     for name, (segment, node) in enumerate(pods):
         try:
             registry.attach(PodKey(f"ns/{name}"), uid="", node=node, segment=segment)

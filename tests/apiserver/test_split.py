@@ -28,7 +28,7 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.sync.plan import plan
+from romana_ovs.sync.diff import flow_diff
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.support.control_plane import needed_binaries
@@ -129,7 +129,7 @@ def _equal_to_one_controller(cluster: SplitCluster) -> None:
     for node in NODES:
         view = world.view(facts[node], facts)
         wanted = compile_node(view, resolve(view)).flows
-        difference = plan(wanted, cluster.has(node))
+        difference = flow_diff(wanted, cluster.has(node))
         assert (difference.add, difference.modify, difference.delete) == ((), (), ()), node
         assert len(wanted) > 50
 

@@ -131,7 +131,7 @@ def test_ports_of_pods_and_links_that_stay_do_not_change() -> None:
         ),
     }
     found = continued(before, after)
-    assert {key: port.ofport for key, port in found["n"].pods.items()} == {keys[0]: 3, keys[1]: 1}
+    assert {key: port.ofport for key, port in found["n"].pod_ports.items()} == {keys[0]: 3, keys[1]: 1}
     assert found["n"].links == {"k": 0x7001, "m": 0x7000}
     assert found["k"] is after["k"]
 

@@ -10,7 +10,7 @@ import pytest
 from romana_ovs.kube.manifests.folder import FolderContent, read_bytes
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Endpoint
+from romana_ovs.model.connection import ConnectionEnd
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.matrix import Opening
@@ -54,13 +54,13 @@ def expected(step: Step, pods: Iterable[str], mode: str) -> set[Opening]:
     }
 
 
-def end_of(text: str, node_address: Mapping[str, IPv4Address]) -> Endpoint:
+def end_of(text: str, node_address: Mapping[str, IPv4Address]) -> ConnectionEnd:
     """The end that a claim names: a pod, a node, or an address."""
     if "/" in text:
-        return Endpoint(pod=PodKey(text))
+        return ConnectionEnd(pod=PodKey(text))
     if text in node_address:
-        return Endpoint(node=text, address=node_address[text])
-    return Endpoint(address=IPv4Address(text))
+        return ConnectionEnd(node=text, address=node_address[text])
+    return ConnectionEnd(address=IPv4Address(text))
 
 
 __all__ = ["Folder", "MODES", "endpoints", "end_of", "every_case", "every_mode", "expected"]

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.matrix import Opening
@@ -63,7 +63,9 @@ class Tables:
 
         Not where the client got another identity meanwhile: what happens until it sends is in tests/properties.
         """
-        connection = Connection(Endpoint(pod=path.source), Endpoint(pod=path.destination), PortRef.parse(path.port))
+        connection = Connection(
+            ConnectionEnd(pod=path.source), ConnectionEnd(pod=path.destination), PortRef.parse(path.port)
+        )
         packet = self.rig.opening(connection)
         answer: Packet | None = packet.reply()
         if path in self.open_before:

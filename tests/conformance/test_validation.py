@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import KubernetesPolicy, RomanaPolicy
 from romana_ovs.policy.matrix import reachability
 from tests.conformance.server import asked, decoded, difference, meaning
@@ -167,7 +167,7 @@ def test_what_the_server_takes_means_the_same_in_the_tables(
     for port in ports:
         for source in rig.addresses:
             for target in rig.addresses:
-                connection = Connection(Endpoint(pod=source), Endpoint(pod=target), port)
+                connection = Connection(ConnectionEnd(pod=source), ConnectionEnd(pod=target), port)
                 if source != target:
                     for switch in rig.switches.values():
                         switch.conntrack.flush()

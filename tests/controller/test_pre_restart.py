@@ -10,7 +10,7 @@ from romana_ovs.controller.pre_restart import SURVIVAL_SECONDS, PreRestartPods, 
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge, Marks
-from romana_ovs.sync.endpoints import Endpoint
+from romana_ovs.sync.attached_pods import AttachedPod
 
 OLD, NEW = PodKey("a/old"), PodKey("a/new")
 ADDRESS = {OLD: IPv4Address("10.0.64.1"), NEW: IPv4Address("10.0.64.2")}
@@ -37,28 +37,28 @@ def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str
 
 
 def surviving(facts: BridgeFacts) -> set[PodKey]:
-    return {key for key, port in facts.pods.items() if port.pre_restart}
+    return {key for key, port in facts.pod_ports.items() if port.pre_restart}
 
 
 def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() -> None:
     survivors = PreRestartPods({}, fresh=True)
     facts = survivors.mark(bridge(), PLACES, 1000.0)
-    assert surviving(facts) == {OLD} and facts.connections_lost
+    assert surviving(facts) == {OLD} and facts.conntrack_lost
     assert marks_of(bridge(), PLACES, survivors.lost_at).lost_at == 1000.0
     later = survivors.mark(bridge(), PLACES, 1000.0 + SURVIVAL_SECONDS)
-    assert surviving(later) == set() and not later.connections_lost
+    assert surviving(later) == set() and not later.conntrack_lost
 
 
 def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survivors() -> None:
     others = ("", "a/old 10.0.64.9 uid-1", "a/old 10.0.64.1 uid-9", "a/x 10.0.64.1 uid-1")
     for found in (bridge(datapath="system"), *(bridge(noted=noted) for noted in others)):
         facts = PreRestartPods({}, fresh=True).mark(found, PLACES, 1000.0)
-        assert surviving(facts) == set() and not facts.connections_lost
+        assert surviving(facts) == set() and not facts.conntrack_lost
     assert known_pods(bridge(datapath="system"), PLACES) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
 
 
 def test_a_restarted_controller_goes_on_with_what_the_flows_and_the_database_say() -> None:
-    served = {ADDRESS[OLD]: Endpoint(1, pre_restart=True), ADDRESS[NEW]: Endpoint(2, pre_restart=False)}
+    served = {ADDRESS[OLD]: AttachedPod(1, pre_restart=True), ADDRESS[NEW]: AttachedPod(2, pre_restart=False)}
     for lost_at, expected in ((990.0, {OLD}), (None, set()), (1000.0 - SURVIVAL_SECONDS, set())):
         facts = PreRestartPods(served, fresh=False).mark(bridge(lost_at=lost_at), PLACES, 1000.0)
         assert surviving(facts) == expected

@@ -47,7 +47,7 @@ def test_who_does_not_lead_writes_no_number() -> None:
     assert process.duties.registry.part is None and process.duties.problems == ()
     process.lead()
     process.settle()
-    assert published(process).hosts.keys() == {"n1", "n2"} and "shop" in published(process).runs
+    assert published(process).hosts.keys() == {"n1", "n2"} and "shop" in published(process).blocks
 
 
 def test_one_job_at_a_time_the_allocation_first_and_the_marker_last() -> None:

@@ -27,7 +27,7 @@ def world(at: Cluster) -> World:
 def bridge(node: str, *ports: PodPort) -> Bridge:
     """The bridge of a node with these ports that claim the pod, newest first."""
     older = {A: ports[1:]} if ports[1:] else {}
-    return Bridge(1, f"br-{node}", BridgeFacts(node, pods={A: ports[0]} if ports else {}, older=older))
+    return Bridge(1, f"br-{node}", BridgeFacts(node, pod_ports={A: ports[0]} if ports else {}, superseded_ports=older))
 
 
 def test_a_pods_port_is_the_one_of_its_uid() -> None:
@@ -72,5 +72,5 @@ def test_a_pod_is_placed_where_its_own_port_is_only() -> None:
     assert pods_seen_elsewhere(cluster("2"), bridges) == {}
     bridges["n1"] = bridge("n1", PodPort(4, uid="2"))
     assert pods_seen_elsewhere(cluster("1"), bridges) == {A: "n2"}
-    bridges["n1"] = replace(bridges["n1"], facts=BridgeFacts("n1", pods={A: PodPort(4)}))
+    bridges["n1"] = replace(bridges["n1"], facts=BridgeFacts("n1", pod_ports={A: PodPort(4)}))
     assert pods_seen_elsewhere(cluster("1"), bridges) == {}

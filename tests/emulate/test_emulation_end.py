@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.emulation import Emulation, Plan
 

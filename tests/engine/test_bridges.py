@@ -75,8 +75,8 @@ def test_the_gateway_has_its_plan_address_first_and_the_nodes_own():
 def test_offline_ports_are_numbered_in_order_and_links_stay_when_pods_come():
     at = cluster(pod("b"), pod("a"), pod("host", host_network=True), pod("c", "node3"))
     facts = offline_facts(at, at.nodes)
-    assert facts["node1"].pods == {"ns/a": PodPort(1), "ns/b": PodPort(2)}
-    assert facts["node3"].pods == {"ns/c": PodPort(1)}
+    assert facts["node1"].pod_ports == {"ns/a": PodPort(1), "ns/b": PodPort(2)}
+    assert facts["node3"].pod_ports == {"ns/c": PodPort(1)}
     assert [dict(facts[name].links) for name in NODES] == [
         {"node2": 0x7001},
         {"node1": 0x7000, "node3": 0x7002},

@@ -30,8 +30,8 @@ from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import Scope
 from romana_ovs.policy.selection import selects
-from romana_ovs.sync.meters import MeterPlan, plan_meters
-from romana_ovs.sync.plan import Plan, plan
+from romana_ovs.sync.diff import FlowDiff, flow_diff
+from romana_ovs.sync.meters import MeterDiff, meter_diff
 from tests.support.strategies import (
     FOREIGN_ADDRESSES,
     NODE_NAMES,
@@ -63,7 +63,7 @@ class Counter:
         counter.follow(cluster)
         return counter
 
-    def follow(self, cluster: Cluster) -> dict[str, Plan]:
+    def follow(self, cluster: Cluster) -> dict[str, FlowDiff]:
         """What every node is sent, over all steps of the change, to follow `cluster`."""
         self.world.update(cluster)
         plans = {node: [] for node in cluster.nodes}
@@ -74,7 +74,7 @@ class Counter:
         self.cluster = cluster
         return {node: _joined(steps) for node, steps in plans.items()}
 
-    def _step(self, cluster: Cluster, plans: dict[str, list[Plan]]) -> None:
+    def _step(self, cluster: Cluster, plans: dict[str, list[FlowDiff]]) -> None:
         facts = offline_facts(cluster, self.world.registry.hosts)
         programs = {}
         for node, own in facts.items():
@@ -83,19 +83,19 @@ class Counter:
             program = programs[node] = compile_node(view, resolve(view, resolving), compiling)
             before = self.programs.get(node, NOTHING)
             if node in plans:
-                meters = plan_meters(program.meters, before.meters)
-                plans[node].append(replace(plan(program.flows, before.flows), meters=meters))
+                meters = meter_diff(program.meters, before.meters)
+                plans[node].append(replace(flow_diff(program.flows, before.flows), meters=meters))
         self.programs = programs
 
 
-def _joined(steps: list[Plan]) -> Plan:
+def _joined(steps: list[FlowDiff]) -> FlowDiff:
     kinds = ("add", "modify", "delete")
     flows = (tuple(flow for step in steps for flow in getattr(step, kind)) for kind in kinds)
     changes = tuple(change for step in steps for change in (*step.meters.before, *step.meters.after))
-    return Plan(*flows, meters=MeterPlan(changes))
+    return FlowDiff(*flows, meters=MeterDiff(changes))
 
 
-def sent_elsewhere(plans: Mapping[str, Plan], *homes: str) -> dict[str, list[str]]:
+def sent_elsewhere(plans: Mapping[str, FlowDiff], *homes: str) -> dict[str, list[str]]:
     """The flow-mods and meter-mods to all nodes but `homes`, as text; empty when there are none."""
     return {
         node: [

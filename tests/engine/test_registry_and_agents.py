@@ -128,7 +128,7 @@ def test_numbers_that_are_older_or_contradict_what_pods_have_are_not_taken():
     assert node.published is held and node.problems == ()
     for wrong in (
         replace(held, epoch=held.epoch - 1, revision=held.revision + 9),
-        replace(held, revision=held.revision + 1, runs={}, indexes={}),
+        replace(held, revision=held.revision + 1, blocks={}, indexes={}),
         replace(held, revision=held.revision + 1, plan=NodeAgent("x", TINY).plan),
     ):
         node.update(at, wrong)

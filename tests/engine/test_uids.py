@@ -26,7 +26,9 @@ ASKS = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
 
 def shown(world, *ports):
     """What the node's switch serves with these ports that claim the pod, newest first: port, UID and address."""
-    facts = BridgeFacts("node1", pods={"ns/a": ports[0]}, older={"ns/a": ports[1:]} if ports[1:] else {})
+    facts = BridgeFacts(
+        "node1", pod_ports={"ns/a": ports[0]}, superseded_ports={"ns/a": ports[1:]} if ports[1:] else {}
+    )
     return [(each.ofport, each.uid, each.address) for each in world.view(facts, {"node1": facts}).pods]
 
 
@@ -50,7 +52,9 @@ def test_a_node_that_hears_late_gives_a_new_pod_nothing_of_the_old_ones():
     was, identity = node.address_of("ns/a"), node.identity_of("ns/a")
 
     def serves(*ports):
-        facts = BridgeFacts("node1", pods={"ns/a": ports[0]}, older={"ns/a": ports[1:]} if ports[1:] else {})
+        facts = BridgeFacts(
+            "node1", pod_ports={"ns/a": ports[0]}, superseded_ports={"ns/a": ports[1:]} if ports[1:] else {}
+        )
         return [(each.ofport, each.address, each.identity) for each in node.view(facts).pods]
 
     assert serves(PodPort(4, uid="new")) == []
@@ -93,10 +97,10 @@ def test_a_new_pod_of_the_name_was_never_anything_else():
     world = follow(at)
     world.update(at.with_object(ASKS))
     world.advance()
-    before = world.view(BridgeFacts("node1", pods={"ns/a": PodPort(3)}), {}).pods[0]
+    before = world.view(BridgeFacts("node1", pod_ports={"ns/a": PodPort(3)}), {}).pods[0]
     assert before.previous_ids
     world.update(at.with_object(ASKS).with_object(pod("a", uid="new", labels={"app": "web"})))
-    after = world.view(BridgeFacts("node1", pods={"ns/a": PodPort(3)}), {}).pods[0]
+    after = world.view(BridgeFacts("node1", pod_ports={"ns/a": PodPort(3)}), {}).pods[0]
     assert after.identity == before.identity and after.previous_ids == ()
 
 

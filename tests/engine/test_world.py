@@ -127,19 +127,19 @@ def test_a_local_pod_is_shown_with_the_port_and_mac_that_its_bridge_has():
     world = follow(at)
     key, other = "ns/a", "ns/b"
     ports = {key: PodPort(7, mac="02:00:00:00:00:07", pre_restart=True), "ns/stranger": PodPort(9)}
-    facts = BridgeFacts("node1", pods=ports)
+    facts = BridgeFacts("node1", pod_ports=ports)
     (shown,) = world.view(facts, {"node1": facts}).pods
     assert (shown.key, shown.ofport, shown.mac, shown.pre_restart) == (key, 7, "02:00:00:00:00:07", True)
     assert (shown.address, shown.identity) == (world.address_of(key), world.identity_of(key))
     assert shown.segment == ("ns", "web")
-    facts = BridgeFacts("node1", pods={other: PodPort(8)})
+    facts = BridgeFacts("node1", pod_ports={other: PodPort(8)})
     (shown,) = world.view(facts, {"node1": facts}).pods
     assert shown.mac == world.mac_of(other) == world.plan.mac(world.address_of(other))
 
 
 def test_a_port_of_a_pod_that_is_on_another_node_is_nobody_s():
     world = follow(cluster(pod("a", "node2")))
-    facts = BridgeFacts("node1", pods={"ns/a": PodPort(7)})
+    facts = BridgeFacts("node1", pod_ports={"ns/a": PodPort(7)})
     assert world.view(facts, {}).pods == ()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import OUTSIDE, IdentityMatch, identity, whole_segments
 from romana_ovs.model.labels import NO_LABELS
@@ -35,7 +35,7 @@ from tests.integration.dummy_switch import DummySwitch
 from tests.support import frames
 from tests.support.frames import ACK, SYN
 
-PLAN = Plan.of(Settings())
+PLAN = AddressPlan.of(Settings())
 ADDRESS = {
     "A": PLAN.address(1, 1, 1),
     "B": PLAN.address(2, 1, 1),

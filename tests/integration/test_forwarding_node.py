@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric, underlay_address
@@ -153,7 +153,7 @@ def rules(live: Cluster, number: int, **others: str) -> str:
     """The file as an operator writes it for a node of this cluster."""
     defined = {
         "NODE": live.own(number),
-        "HOST_MASK": str(IPv4Address(Plan.of(Settings()).host_match(0)[1])),
+        "HOST_MASK": str(IPv4Address(AddressPlan.of(Settings()).host_match(0)[1])),
         "HEARD": f'{{ "lo", "{BRIDGE}", "{UNDERLAY_BRIDGE}", "{UPLINK}" }}',
         "NODES": f"{{ {underlay_address(0)}, {underlay_address(1)}, {OTHER} }}",
         **others,

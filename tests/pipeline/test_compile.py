@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.identity import IdentityMatch, identity, whole_segments
@@ -30,7 +30,7 @@ from romana_ovs.pipeline.tables import TABLE, TABLE_IDS, TABLES, flow
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Uplink, Verdicts
 
-PLAN = Plan.of(Settings())
+PLAN = AddressPlan.of(Settings())
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
 OTHER = Origin("NetworkPolicy", "d", "q", "ingress[0]")
 SOURCES = frozenset(IdentityMatch(identity(number, 1)) for number in range(1, 9))

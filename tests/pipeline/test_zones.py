@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.tenants import Tenants
 from romana_ovs.model.identity import whole_segments
 from romana_ovs.pipeline.actions import Load, Move
@@ -25,7 +25,7 @@ from romana_ovs.pipeline.registers import (
     ZONE,
     Register,
 )
-from romana_ovs.pipeline.zones import COMMON, SLOTS, Blocks, Share, colliding, common_zone, node_zones, zone
+from romana_ovs.pipeline.zones import COMMON, SLOTS, Share, ZoneBlocks, colliding, common_zone, node_zones, zone
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.simulator.interpret import FlowTable
 from romana_ovs.simulator.packet import ACK, Packet, icmp_error, tcp, udp
@@ -75,26 +75,26 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
 
 
 def test_a_tenant_keeps_its_zone_when_it_grows_into_the_first_block() -> None:
-    blocks = Blocks.of(PLAN)
+    blocks = ZoneBlocks.of(PLAN)
     assert blocks.home((whole_segments(64, 4),)) == blocks.home((whole_segments(64, 4), whole_segments(128, 4))) == 64
     assert blocks.home((whole_segments(0, 1),)) == 0
 
 
-def _plan(segment_bits: int) -> Plan:
+def _plan(segment_bits: int) -> AddressPlan:
     width = segment_bits + 6
-    return Plan(IPv4Network((int(IPv4Address("10.0.0.0")), 32 - width)), segment_bits, 3, 3)
+    return AddressPlan(IPv4Network((int(IPv4Address("10.0.0.0")), 32 - width)), segment_bits, 3, 3)
 
 
 @pytest.mark.parametrize("segment_bits", range(1, 15))
 def test_no_two_tenants_share_a_zone_whatever_the_plan(segment_bits: int) -> None:
     """As long as the registry has whole blocks to give; what comes after them may be in the common zone."""
     plan = _plan(segment_bits)
-    tenants, blocks = Tenants(plan), Blocks.of(plan)
+    tenants, blocks = Tenants(plan), ZoneBlocks.of(plan)
     owners: dict[int, set[str]] = {}
     for number in range(min(plan.segments // blocks.size - 1, 3000)):
         tenants.admit(f"t{number}", ["default"])
-    assert tenants.runs
-    for tenant, runs in tenants.runs.items():
+    assert tenants.blocks
+    for tenant, runs in tenants.blocks.items():
         matches = [whole_segments(run.base, run.size) for run in runs]
         for index in blocks.indexes(matches):
             owners.setdefault(index, set()).add(tenant)
@@ -108,7 +108,7 @@ SAMPLES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 63, 64, 1023, 2048, 4095, 4096, 4099, 8191
 @pytest.mark.parametrize("segment_bits", range(1, 16))
 def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: int) -> None:
     plan, host = _plan(segment_bits), 3
-    blocks, table = Blocks.of(plan), FlowTable(shared_zones(plan, host, ()))
+    blocks, table = ZoneBlocks.of(plan), FlowTable(shared_zones(plan, host, ()))
     for segment in (segment for segment in SAMPLES if segment < plan.segments):
         expected = zone(host, blocks.index(segment))
         for address in (plan.address(segment, 5, 3), plan.address(segment, 2, 4)):
@@ -176,7 +176,7 @@ def test_connections_from_another_node_are_in_their_tenants_zone(
         packet = packet.with_flags(ACK)
     assert lab.delivered(client, packet) == ["s"]
     assert lab.delivered("s", packet.reply()) == [client]
-    own = Blocks.of(PLAN).index(lab.pods[client].segment)
+    own = ZoneBlocks.of(PLAN).index(lab.pods[client].segment)
     assert own == {"r2": RED, "r3": RED, "b2": BLUE, "k": SHARED}[client]
     assert _zones_of(lab, 1) == [zone(1, own)]
     assert lab.delivered(client, icmp_error(lab.ends(client, "s"), packet.reply())) == ["s"]

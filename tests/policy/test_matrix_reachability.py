@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
@@ -35,7 +35,7 @@ def test_profiles_give_the_same_as_pairs(found: Cluster, ports: list[PortRef]) -
         for source in networked
         for destination in networked
         if source != destination
-        and decide(found, known, Connection(Endpoint(pod=source), Endpoint(pod=destination), port)).allowed
+        and decide(found, known, Connection(ConnectionEnd(pod=source), ConnectionEnd(pod=destination), port)).allowed
     ]
     assert matrix == Matrix.of(networked, map(str, ports), by_pair)
     assert sorted(set(matrix.openings())) == sorted(set(by_pair))

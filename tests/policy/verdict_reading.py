@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from romana_ovs.model.cluster import Cluster, SegmentKey
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.identity import OUTSIDE, IdentityMatch, node_identity, whole_segments
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassAllocator, requirements_by_namespace
@@ -123,14 +123,14 @@ class Reading:
         identity, address = self._client(connection.source, source)
         return self._enters(*destination, identity, address, port=connection.port, mark=mark)
 
-    def _local(self, endpoint: Endpoint) -> tuple[str, LocalPod] | None:
+    def _local(self, endpoint: ConnectionEnd) -> tuple[str, LocalPod] | None:
         for node, view in self.views.items():
             for pod in view.pods:
                 if pod.key == endpoint.pod:
                     return node, pod
         return None
 
-    def _client(self, endpoint: Endpoint, pod: tuple[str, LocalPod] | None) -> tuple[int, IPv4Address | None]:
+    def _client(self, endpoint: ConnectionEnd, pod: tuple[str, LocalPod] | None) -> tuple[int, IPv4Address | None]:
         if pod is not None:
             return pod[1].identity, pod[1].address
         return node_identity(self.views[endpoint.node].host) if endpoint.node else OUTSIDE, endpoint.address

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import ICMP, Connection, Endpoint, PortRef
+from romana_ovs.model.connection import ICMP, Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import KubernetesPolicy, Protocol
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.pipeline.fields import TCP
@@ -63,7 +63,7 @@ def connections(draw: st.DrawFn, rig: SimCluster, *, apart: bool = False) -> lis
 
     `apart`: no two between the same two ends, so that none can be taken for another's answer.
     """
-    ends = [*(Endpoint(pod=key) for key in sorted(rig.addresses)), *_others(rig)]
+    ends = [*(ConnectionEnd(pod=key) for key in sorted(rig.addresses)), *_others(rig)]
     ports = [*_named_ports(rig.cluster), *draw(st.lists(port_refs(), min_size=1, max_size=3))]
     chance = Random(draw(st.integers(0, 2**32)))
     tried = [
@@ -75,9 +75,9 @@ def connections(draw: st.DrawFn, rig: SimCluster, *, apart: bool = False) -> lis
     return list(found.values())
 
 
-def _others(rig: SimCluster) -> list[Endpoint]:
-    nodes = [Endpoint(node=node.name, address=node.addresses[0]) for node in rig.cluster.nodes.values()]
-    return [*nodes, *(Endpoint(address=address) for address in OUTSIDE_ADDRESSES)]
+def _others(rig: SimCluster) -> list[ConnectionEnd]:
+    nodes = [ConnectionEnd(node=node.name, address=node.addresses[0]) for node in rig.cluster.nodes.values()]
+    return [*nodes, *(ConnectionEnd(address=address) for address in OUTSIDE_ADDRESSES)]
 
 
 def _named_ports(cluster: Cluster) -> list[PortRef]:
@@ -372,7 +372,7 @@ def test_every_pod_resolves_every_other(cluster: Cluster) -> None:
     """ARP has one answer, whatever policies say, and nobody else sees the question."""
     rig = SimCluster(cluster)
     for pod, own in rig.addresses.items():
-        place = rig.place(Endpoint(pod=pod), Endpoint(pod=pod))
+        place = rig.place(ConnectionEnd(pod=pod), ConnectionEnd(pod=pod))
         for address in (*rig.addresses.values(), IPv4Address("203.0.113.9")):
             found = rig.network.send(*place, arp_request(Addresses.of(own, address)))
             answers = [(one.place, one.packet.arp_sha, one.packet.arp_spa) for one in found]

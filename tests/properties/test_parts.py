@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
@@ -174,7 +174,7 @@ def selective_policies(
 
 
 def every_pair(rig: AgentsSimCluster) -> list[Connection]:
-    ends = [Endpoint(pod=key) for key in sorted(rig.addresses)]
+    ends = [ConnectionEnd(pod=key) for key in sorted(rig.addresses)]
     return [Connection(one, two, PortRef(Protocol.TCP, 80)) for one in ends for two in ends if one != two]
 
 

@@ -39,7 +39,7 @@ def test_the_clusters_are_what_they_are_called() -> None:
     dns, tier = dns_cluster(100), tier_cluster(100)
     assert tier.settings.isolation is Isolation.TIER
     home = facts_of(dns, min(dns.nodes))
-    assert {"kube-system/dns0", "kube-system/dns1"} <= set(home.pods)
+    assert {"kube-system/dns0", "kube-system/dns1"} <= set(home.pod_ports)
     assert len(dns.policies) == len(large_cluster(100).policies) + SIZES[100]
 
 

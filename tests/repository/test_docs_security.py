@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.controller import duties, status_server
 from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube.decode import limits
@@ -37,7 +37,7 @@ def test_figures_are_those_of_the_code() -> None:
     assert limit("a node that does not acknowledge") == f"{AWAY_SECONDS:.0f} seconds"
     assert limit("a policy with a new label requirement") == f"{duties.PATIENCE_SECONDS:.0f} seconds"
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
-    tiers = f"{Plan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
+    tiers = f"{AddressPlan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
     assert tiers in limit("tiers of a tenant")
     assert status_server.MODE == 0o600 and "mode 0600" in TEXT
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Connection, Endpoint, PortRef, endpoint_at, endpoint_of
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef, end_at, end_of_pod
 from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
@@ -150,13 +150,13 @@ def pod_label(key: str = "owner", isolation: Isolation = Isolation.TIER) -> Sett
     return Settings(isolation=isolation, tenant_source=TenantSource.POD_LABEL, tenant_key=key)
 
 
-def _end(found: Cluster, text: str) -> Endpoint:
+def _end(found: Cluster, text: str) -> ConnectionEnd:
     if "/" in text:
         known = found.pods.get(PodKey(text))
-        return endpoint_of(known, found) if known is not None and not known.finished else Endpoint(pod=PodKey(text))
+        return end_of_pod(known, found) if known is not None and not known.finished else ConnectionEnd(pod=PodKey(text))
     if text in found.nodes:
-        return Endpoint(node=text, address=found.nodes[text].addresses[0])
-    return endpoint_at(IPv4Address(text), found, addresses(found))
+        return ConnectionEnd(node=text, address=found.nodes[text].addresses[0])
+    return end_at(IPv4Address(text), found, addresses(found))
 
 
 def _container_port(text: str) -> ContainerPort:

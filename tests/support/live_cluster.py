@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 
-from romana_ovs.addressing.plan import Plan as AddressPlan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import Load

@@ -210,7 +210,7 @@ class AgentsSimCluster(SimCluster):
         self.addresses = {
             key: address
             for name, own in self.facts.items()
-            for key in own.pods
+            for key in own.pod_ports
             if (address := parts.nodes[name].address_of(key)) is not None
         }
 

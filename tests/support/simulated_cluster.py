@@ -10,7 +10,7 @@ from typing import NamedTuple
 from romana_ovs.engine import World, offline_facts
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import Connection, Endpoint
+from romana_ovs.model.connection import Connection, ConnectionEnd
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.zones import node_zones
@@ -103,21 +103,21 @@ class SimCluster:
         self.attached = now
         self.addresses = {key: pod.address for key, pod in now.items()}
 
-    def place(self, end: Endpoint, other: Endpoint) -> Place:
+    def place(self, end: ConnectionEnd, other: ConnectionEnd) -> Place:
         """Where `end` is attached; outside addresses are behind the gateway of the pod they talk with."""
         if end.pod is not None:
             node = self.cluster.pods[end.pod].node
-            return Place(node, self.facts[node].pods[end.pod].ofport)
+            return Place(node, self.facts[node].pod_ports[end.pod].ofport)
         node = end.node or self.cluster.pods[other.pod].node if other.pod is not None else end.node
         return Place(node, GATEWAY_PORT)
 
-    def address(self, end: Endpoint) -> IPv4Address:
+    def address(self, end: ConnectionEnd) -> IPv4Address:
         if end.pod is not None:
             return self.addresses[end.pod]
         assert end.address is not None
         return end.address
 
-    def mac(self, end: Endpoint) -> int:
+    def mac(self, end: ConnectionEnd) -> int:
         return 0x0A58 << 32 | int(self.address(end)) if end.pod is not None else GATEWAY_MAC
 
     def opening(self, connection: Connection) -> Packet:
@@ -142,5 +142,5 @@ class SimCluster:
 
 
 def _surviving(facts: BridgeFacts) -> BridgeFacts:
-    pods = {key: replace(port, pre_restart=True) for key, port in facts.pods.items()}
-    return replace(facts, pods=pods, connections_lost=True)
+    pods = {key: replace(port, pre_restart=True) for key, port in facts.pod_ports.items()}
+    return replace(facts, pod_ports=pods, conntrack_lost=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import ALL_BITS, IdentityMatch, identity, whole_segments
@@ -35,7 +35,7 @@ from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.simulator.packet import Addresses, Packet
 
-PLAN = Plan.of(Settings())
+PLAN = AddressPlan.of(Settings())
 GATEWAY_PORT = 0xFFFE
 UPLINK_PORT = 100
 RULE = Origin("NetworkPolicy", "test", "rule", "ingress[0]")

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import ICMP, Connection, Endpoint, PortRef, endpoint_of
+from romana_ovs.model.connection import ICMP, Connection, ConnectionEnd, PortRef, end_of_pod
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
@@ -277,16 +277,16 @@ def addresses_of(cluster: Cluster) -> dict[PodKey, IPv4Address]:
     return found
 
 
-def pod_endpoints(cluster: Cluster) -> list[Endpoint]:
+def pod_endpoints(cluster: Cluster) -> list[ConnectionEnd]:
     """The pods that can send or receive, hostNetwork ones as their node."""
     alive = [pod for pod in cluster.pods.values() if pod.networked or (pod.host_network and not pod.finished)]
-    return [endpoint_of(pod, cluster) for pod in alive]
+    return [end_of_pod(pod, cluster) for pod in alive]
 
 
-def other_endpoints(cluster: Cluster) -> list[Endpoint]:
+def other_endpoints(cluster: Cluster) -> list[ConnectionEnd]:
     """Nodes and outside addresses."""
-    nodes = [Endpoint(node=node.name, address=node.addresses[0]) for node in cluster.nodes.values()]
-    return nodes + [Endpoint(address=address) for address in OUTSIDE_ADDRESSES]
+    nodes = [ConnectionEnd(node=node.name, address=node.addresses[0]) for node in cluster.nodes.values()]
+    return nodes + [ConnectionEnd(address=address) for address in OUTSIDE_ADDRESSES]
 
 
 def port_refs() -> st.SearchStrategy[PortRef]:
@@ -298,7 +298,7 @@ def port_refs() -> st.SearchStrategy[PortRef]:
 @st.composite
 def packets(draw: st.DrawFn, cluster: Cluster) -> Connection:
     """Connections in `cluster`: mostly between pods, else between a pod and a node or an outside address."""
-    pods = pod_endpoints(cluster) or [Endpoint(address=OUTSIDE_ADDRESSES[0])]
+    pods = pod_endpoints(cluster) or [ConnectionEnd(address=OUTSIDE_ADDRESSES[0])]
     shape = draw(st.sampled_from(("inside",) * 5 + ("itself", "out", "in")))
     first = draw(st.integers(0, len(pods) - 1))
     source = destination = pods[first]

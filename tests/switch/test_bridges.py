@@ -37,7 +37,7 @@ def test_ports_by_their_ids() -> None:
     )
     facts = found.facts
     assert (found.dpid, facts.node, facts.gateway_port, facts.gateway_mac) == (5, "n1", 0xFFFE, "0a:58:0a:00:00:01")
-    assert facts.pods == {"a/x": PodPort(3, "0a:58:00:00:00:09")}
+    assert facts.pod_ports == {"a/x": PodPort(3, "0a:58:00:00:00:09")}
     assert facts.links == {"n2": 4}
     assert facts.tunnel == TunnelPort(5, IPv4Address("192.0.2.1"))
     assert found.rows == {"a/x": "p"}
@@ -47,13 +47,13 @@ def test_ports_by_their_ids() -> None:
 @pytest.mark.parametrize("port", [None, -1, 0])
 def test_a_port_without_number_waits_quietly(port: int | None) -> None:
     found = _one(_pod("p", "a/x", port), _pod("q", "a/y", 2))
-    assert list(found.facts.pods) == ["a/y"]
+    assert list(found.facts.pod_ports) == ["a/y"]
     assert found.warnings == ()
 
 
 def test_the_newest_of_two_claims_counts() -> None:
     found = _one(_pod("old", "a/x", 9, seen=1), _pod("new", "a/x", 2, seen=2))
-    assert found.facts.pods[PodKey("a/x")].ofport == 2
+    assert found.facts.pod_ports[PodKey("a/x")].ofport == 2
     assert "nothing passes old" in found.warnings[0]
 
 
@@ -66,7 +66,7 @@ def test_ports_of_two_pods_of_one_name_differ_by_uid() -> None:
     found = _one(_uid("old", "1", 3), _uid("new", "2", 4))
     new, old = PodPort(4, uid="2"), PodPort(3, uid="1")
     assert found.warnings == ()
-    assert (dict(found.facts.pods), dict(found.facts.older)) == ({"a/x": new}, {"a/x": (old,)})
+    assert (dict(found.facts.pod_ports), dict(found.facts.superseded_ports)) == ({"a/x": new}, {"a/x": (old,)})
     port = found.facts.port
     assert (port(X, "1"), port(X, "2"), port(X, "3"), port(X, "")) == (old, new, None, new)
     assert port(PodKey("a/y"), "1") is None
@@ -80,7 +80,7 @@ def test_a_port_without_a_uid_is_that_of_whichever_pod_has_the_name() -> None:
 @pytest.mark.parametrize("uids", [("1", "1"), ("", "1"), ("1", ""), ("", "")])
 def test_of_two_ports_that_may_be_one_pods_the_newer_counts(uids: tuple[str, str]) -> None:
     found = _one(_uid("old", uids[0], 3), _uid("new", uids[1], 4))
-    assert found.facts.port(X, "1") == PodPort(4, uid=uids[1]) and not found.facts.older
+    assert found.facts.port(X, "1") == PodPort(4, uid=uids[1]) and not found.facts.superseded_ports
     assert "ports new and old both claim pod a/x" in found.warnings[0]
 
 
@@ -104,7 +104,7 @@ def test_the_order_of_rows_decides_nothing() -> None:
 def test_an_invalid_port_stays_closed_and_is_reported(row: InterfaceRow, why: str) -> None:
     found = _one(row)
     assert why in found.warnings[0]
-    assert not found.facts.pods
+    assert not found.facts.pod_ports
     assert not found.facts.links
     assert found.facts.tunnel is None
 

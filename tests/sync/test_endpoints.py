@@ -11,8 +11,8 @@ from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
 from romana_ovs.pipeline.priorities import L3Forward
 from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION, RECEIVER_ID, RECEIVER_PRE_RESTART, UPLINK
 from romana_ovs.policy.view import Origin
-from romana_ovs.sync.endpoints import Endpoint, endpoint_changes, endpoints, reassigned
-from romana_ovs.sync.plan import plan
+from romana_ovs.sync.attached_pods import AttachedPod, attached_pod_changes, attached_pods, reassigned
+from romana_ovs.sync.diff import flow_diff
 
 A, B, C = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
 
@@ -39,19 +39,19 @@ def test_local_pods_alone_are_endpoints() -> None:
         _place(B, 4, exit_=UPLINK),
         Flow("ArpSpoofGuard", 400, (), (), OURS, Origin("x")),
     ]
-    assert endpoints(flows) == {A: Endpoint(3, True)}
+    assert attached_pods(flows) == {A: AttachedPod(3, True)}
 
 
 def test_who_comes_and_who_goes() -> None:
     before, after = _map(_place(A, 3)), _map(_place(B, 4))
-    found = endpoint_changes(before, plan(after, before))
-    assert (found.added, found.removed) == ({B: Endpoint(4, False)}, {A: Endpoint(3, False)})
+    found = attached_pod_changes(before, flow_diff(after, before))
+    assert (found.added, found.removed) == ({B: AttachedPod(4, False)}, {A: AttachedPod(3, False)})
 
 
 def test_another_port_is_another_attachment() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 4))
-    found = endpoint_changes(before, plan(after, before))
-    assert (found.added, found.removed) == ({A: Endpoint(4, False)}, {})
+    found = attached_pod_changes(before, flow_diff(after, before))
+    assert (found.added, found.removed) == ({A: AttachedPod(4, False)}, {})
 
 
 def test_a_reassigned_address_is_found_by_uid() -> None:
@@ -64,5 +64,5 @@ def test_a_reassigned_address_is_found_by_uid() -> None:
 
 def test_a_new_identity_interrupts_nothing() -> None:
     before, after = _map(_place(A, 3)), _map(_place(A, 3, identity=8))
-    found = endpoint_changes(before, plan(after, before))
+    found = attached_pod_changes(before, flow_diff(after, before))
     assert (found.added, found.removed) == ({}, {})

@@ -11,7 +11,7 @@ from romana_ovs.pipeline.actions import Goto, Output
 from romana_ovs.pipeline.cookies import OURS
 from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
 from romana_ovs.policy.view import Origin
-from romana_ovs.sync.plan import Change, applied, changed_sections, plan
+from romana_ovs.sync.diff import Change, applied, changed_sections, flow_diff
 
 ORIGIN = Origin("Test")
 
@@ -39,9 +39,9 @@ sections = st.dictionaries(
 def test_applying_a_plan_gives_the_desired_flows_and_the_second_is_empty(
     desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow]
 ) -> None:
-    done = plan(desired, actual)
+    done = flow_diff(desired, actual)
     assert applied(actual, done) == desired
-    assert plan(desired, applied(actual, done)).size == 0
+    assert flow_diff(desired, applied(actual, done)).size == 0
 
 
 @given(maps, maps, st.sets(flows.map(lambda flow: flow.key)))
@@ -49,14 +49,14 @@ def test_keys_of_foreign_flows_are_never_sent(
     desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow], foreign: set[FlowKey]
 ) -> None:
     ours = {key: flow for key, flow in actual.items() if key not in foreign}
-    done = plan(desired, ours, foreign)
+    done = flow_diff(desired, ours, foreign)
     assert not {flow.key for _, flow in done.ordered()} & foreign
     assert {flow.key for flow in done.blocked} == desired.keys() & foreign
 
 
 @given(maps, maps)
 def test_deletes_come_first(desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow]) -> None:
-    done = plan(desired, actual)
+    done = flow_diff(desired, actual)
     kinds = [list(Change).index(change) for change, _ in done.ordered()]
     assert kinds == sorted(kinds)
     assert len(kinds) == done.size
@@ -66,7 +66,7 @@ def test_deletes_come_first(desired: dict[FlowKey, Flow], actual: dict[FlowKey, 
 def test_the_order_of_the_input_does_not_matter(desired: dict[FlowKey, Flow], random: object) -> None:
     items = list(desired.items())
     random.shuffle(items)  # type: ignore[attr-defined]
-    assert plan(dict(items), {}) == plan(desired, {})
+    assert flow_diff(dict(items), {}) == flow_diff(desired, {})
 
 
 def _merged(parts: Mapping[Hashable, tuple[Flow, ...]]) -> dict[FlowKey, Flow]:
@@ -83,13 +83,13 @@ def test_comparing_changed_sections_equals_comparing_all(
 ) -> None:
     kept = data.draw(st.sets(st.sampled_from(sorted(before, key=str))) if before else st.just(set()))
     after = {**{name: before[name] for name in kept}, **{k: v for k, v in fresh.items() if k not in kept}}
-    whole = plan(_merged(after), _merged(before))
+    whole = flow_diff(_merged(after), _merged(before))
     part = changed_sections(before, after)
     if part is not None:
-        assert applied(_merged(before), plan(*part)).keys() == _merged(after).keys()
+        assert applied(_merged(before), flow_diff(*part)).keys() == _merged(after).keys()
         unique = sum(len(section) for section in before.values()) == len(_merged(before))
         if unique:
-            assert plan(*part) == whole
+            assert flow_diff(*part) == whole
 
 
 def test_a_replaced_section_is_compared_alone() -> None:
@@ -101,7 +101,7 @@ def test_a_replaced_section_is_compared_alone() -> None:
     part = changed_sections({"a": same, "b": old}, {"a": same, "b": new})
     assert part is not None
     assert len(part[0]) == 2
-    done = plan(*part)
+    done = flow_diff(*part)
     assert done.modify == (new[0],)
     assert done.add == (new[1],)
 
@@ -114,10 +114,10 @@ def test_a_key_shared_with_an_unchanged_section_needs_all() -> None:
 
 def test_an_equal_flow_with_another_cookie_is_replaced() -> None:
     old, new = _flow("L3Forward", 1, 1, 1, 0), _flow("L3Forward", 1, 1, 1, 1)
-    assert plan({new.key: new}, {old.key: old}).modify == (new,)
+    assert flow_diff({new.key: new}, {old.key: old}).modify == (new,)
 
 
 def test_origin_is_no_difference() -> None:
     old = Flow("L3Forward", 1, (), (Goto("ConntrackZone"),), OURS, Origin("Switch"))
     new = Flow("L3Forward", 1, (), (Goto("ConntrackZone"),), OURS, Origin("Policy"))
-    assert plan({new.key: new}, {old.key: old}).size == 0
+    assert flow_diff({new.key: new}, {old.key: old}).size == 0

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.kube.decode import kubepolicy, romanapolicy
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.limits import check_size
@@ -322,15 +322,17 @@ def _served_version(kind: str, version: str, expected: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _plan_of(settings: Settings) -> Plan | None:
+def _plan_of(settings: Settings) -> AddressPlan | None:
     """The address plan; None when its widths do not add up, which is reported where addresses are given."""
     try:
-        return Plan.of(settings)
+        return AddressPlan.of(settings)
     except AddressError:
         return None
 
 
-def _read(value: Mapping[str, object], kind: str, meta: _Meta, validator: Validator, plan: Plan | None) -> KubeObject:
+def _read(
+    value: Mapping[str, object], kind: str, meta: _Meta, validator: Validator, plan: AddressPlan | None
+) -> KubeObject:
     if kind == "Pod":
         pod = Pod(meta.namespace, meta.name, labels=meta.labels, uid=meta.uid)
         return read_pod(value, pod, validator, plan=plan)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.kube.decode.selectors import MAX_PORT, read_protocol
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.model.addresses import address_fault
@@ -90,7 +90,7 @@ def _port(entry: Mapping[str, object], path: str, validator: Validator) -> Conta
     return ContainerPort(number, protocol, name) if number is not None else None
 
 
-def read_pod(document: Mapping[str, object], pod: Pod, validator: Validator, *, plan: Plan | None = None) -> Pod:
+def read_pod(document: Mapping[str, object], pod: Pod, validator: Validator, *, plan: AddressPlan | None = None) -> Pod:
     """`pod` (namespace, name, labels, uid) completed from the spec and status of `document`.
 
     An address that no pod can have, in general or by the address `plan`, is an error. An address in the status of a
@@ -116,7 +116,7 @@ def read_pod(document: Mapping[str, object], pod: Pod, validator: Validator, *, 
 
 
 def _pod_address(
-    status: Mapping[str, object], validator: Validator, *, own: bool, plan: Plan | None
+    status: Mapping[str, object], validator: Validator, *, own: bool, plan: AddressPlan | None
 ) -> IPv4Address | None:
     """The pod's IPv4 address: podIP, or the one among podIPs when podIP is of the other family.
 
@@ -135,7 +135,7 @@ def _pod_address(
 
 
 def _check_pod_address(
-    address: IPv4Address | IPv6Address, path: str, validator: Validator, plan: Plan | None = None
+    address: IPv4Address | IPv6Address, path: str, validator: Validator, plan: AddressPlan | None = None
 ) -> None:
     """Record an error for an address that no pod can have."""
     fault = address_fault(address)

@@ -9,8 +9,8 @@ from operator import is_
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.blocks import Block
+from romana_ovs.addressing.plan import NODE_SEGMENT, AddressPlan
 from romana_ovs.kube.published.objects import Fields, PublishedObjects, Raw, fields_of, name_of
 from romana_ovs.kube.published.writing import COMPLETE_MARKER, SCTP_TRACKED
 from romana_ovs.model.cluster import SegmentKey
@@ -155,7 +155,7 @@ def _unknown_segment(classes: ClassSet, segments: Collection[int]) -> int | None
 
 def _allocation(fields: Fields) -> Published:
     plan = _plan(fields.part("plan"))
-    runs, indexes, next_class = _tenants(fields, plan)
+    blocks, indexes, next_class = _tenants(fields, plan)
     hosts = fields.number_map("hosts", high=plan.hosts - 1)
     if len(set(hosts.values())) != len(hosts):
         fields.refuse("hosts", "two nodes have one host number")
@@ -167,7 +167,7 @@ def _allocation(fields: Fields) -> Published:
         epoch=fields.number("epoch"),
         writer=fields.text("writer", default=""),
         revision=fields.number("revision"),
-        runs=runs,
+        blocks=blocks,
         indexes=indexes,
         next_class=next_class,
         hosts=MappingProxyType(dict(sorted(hosts.items()))),
@@ -177,49 +177,51 @@ def _allocation(fields: Fields) -> Published:
     )
 
 
-def _plan(fields: Fields) -> Plan:
+def _plan(fields: Fields) -> AddressPlan:
     try:
         network = IPv4Network(fields.text("network"))
-        return Plan(network, fields.number("segmentBits"), fields.number("hostBits"), fields.number("endpointBits"))
+        return AddressPlan(
+            network, fields.number("segmentBits"), fields.number("hostBits"), fields.number("endpointBits")
+        )
     except (ValueError, AddressError) as bad:
         fields.refuse("", str(bad))
 
 
 def _tenants(
-    fields: Fields, plan: Plan
-) -> tuple[Mapping[str, tuple[Run, ...]], Mapping[SegmentKey, tuple[int, ...]], Mapping[int, int]]:
+    fields: Fields, plan: AddressPlan
+) -> tuple[Mapping[str, tuple[Block, ...]], Mapping[SegmentKey, tuple[int, ...]], Mapping[int, int]]:
     """Runs by tenant, indexes by segment, and the next class by segment number, without duplicates."""
-    runs: dict[str, tuple[Run, ...]] = {}
+    blocks: dict[str, tuple[Block, ...]] = {}
     indexes: dict[SegmentKey, tuple[int, ...]] = {}
     next_class: dict[int, int] = {}
     covered: set[int] = set()
     given: set[int] = set()
     for tenant in fields.parts("tenants"):
         name = tenant.text("name")
-        if name in runs:
+        if name in blocks:
             tenant.refuse("name", f"tenant {name!r} occurs twice")
-        runs[name] = tuple(sorted(Run(base, size) for base, size in tenant.lists("segmentRanges", length=2)))
-        for run in runs[name]:
+        blocks[name] = tuple(sorted(Block(base, size) for base, size in tenant.lists("segmentRanges", length=2)))
+        for block in blocks[name]:
             try:
-                plan.run_cidr(run.base, run.size)
+                plan.block_cidr(block.base, block.size)
             except AddressError as bad:
                 tenant.refuse("segmentRanges", str(bad))
-            if run.base == NODE_SEGMENT or not covered.isdisjoint(run.indexes):
-                reason = f"segment indexes {run.base} to {run.base + run.size - 1} are given already"
+            if block.base == NODE_SEGMENT or not covered.isdisjoint(block.indexes):
+                reason = f"segment indexes {block.base} to {block.base + block.size - 1} are given already"
                 tenant.refuse("segmentRanges", reason)
-            covered.update(run.indexes)
-        own = {index for run in runs[name] for index in run.indexes}
+            covered.update(block.indexes)
+        own = {index for block in blocks[name] for index in block.indexes}
         for tier in tenant.parts("tiers"):
             key, found = SegmentKey(name, tier.text("name")), tier.numbers("indexes")
             if key in indexes or not found or not own.issuperset(found) or not given.isdisjoint(found):
-                tier.refuse("indexes", "segment indexes of the tenant's runs, given to no other tier, were expected")
+                tier.refuse("indexes", "expected unique segment indexes within the tenant's segmentRanges")
             if len(set(found)) != len(found):
                 tier.refuse("indexes", "an index occurs twice")
             given.update(found)
             indexes[key] = found
             if "nextClass" in tier.values:
                 next_class[found[0]] = tier.number("nextClass", low=1, high=CLASS_MASK)
-    ordered = MappingProxyType(dict(sorted(runs.items())))
+    ordered = MappingProxyType(dict(sorted(blocks.items())))
     return ordered, MappingProxyType(dict(sorted(indexes.items()))), MappingProxyType(dict(sorted(next_class.items())))
 
 

@@ -37,7 +37,7 @@ def allocation_object(published: Published, *, limit: int | None = LARGEST) -> d
         "plan": {
             "network": str(plan.network),
             "segmentBits": plan.segment_bits,
-            "hostBits": plan.host_bits,
+            "hostBits": plan.node_bits,
             "endpointBits": plan.endpoint_bits,
         },
         "tenants": _tenants(published),
@@ -57,8 +57,8 @@ def _tenants(published: Published) -> list[dict[str, Any]]:
             tier["nextClass"] = published.next_class[indexes[0]]
         tiers[key.tenant].append(tier)
     return [
-        {"name": tenant, "segmentRanges": [list(run) for run in runs], "tiers": tiers[tenant]}
-        for tenant, runs in sorted(published.runs.items())
+        {"name": tenant, "segmentRanges": [list(block) for block in blocks], "tiers": tiers[tenant]}
+        for tenant, blocks in sorted(published.blocks.items())
     ]
 
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 from functools import partial
 from ipaddress import IPv4Network
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.identity import OUTSIDE, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, Goto, InPort, Load, Move, OutputReg
@@ -70,7 +70,9 @@ def _to_mac(mac: str) -> tuple[Action, ...]:
     return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), NEXT_HOP_MAC))
 
 
-def pod_route(pod: LocalPod, member: Membership, pod_zone: PodZone, *, plan: Plan, host: int) -> tuple[Flow, ...]:
+def pod_route(
+    pod: LocalPod, member: Membership, pod_zone: PodZone, *, plan: AddressPlan, host: int
+) -> tuple[Flow, ...]:
     """The way to a local pod, and the registers that later tables need of a receiver.
 
     An address in the plan's share of `host` is in table L3ForwardLocal, any other in L3Forward. The row also compares
@@ -101,7 +103,7 @@ def _endpoint(*, share: bool) -> IntEnum:
     return priorities.L3ForwardLocal.ENDPOINT if share else priorities.L3Forward.ENDPOINT
 
 
-def gateway_routes(gateway: Gateway, plan: Plan, host: int) -> tuple[Flow, ...]:
+def gateway_routes(gateway: Gateway, plan: AddressPlan, host: int) -> tuple[Flow, ...]:
     """The node's own addresses, and the default route by way of the node."""
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("gateway"))
     marks = loads(
@@ -116,7 +118,7 @@ def gateway_routes(gateway: Gateway, plan: Plan, host: int) -> tuple[Flow, ...]:
     return (*own, row(priorities.L3Forward.OUTSIDE, [IP], [*loads((RECEIVER_ID, OUTSIDE)), *way]))
 
 
-def plan_routes(plan: Plan, host: int) -> tuple[Flow, ...]:
+def plan_routes(plan: AddressPlan, host: int) -> tuple[Flow, ...]:
     """The way to addresses of the plan. Packets to addresses that are not unicast are dropped.
 
     The host bits are matched in a table of their own: they are not a prefix, so a row for them in L3Forward would put
@@ -135,7 +137,9 @@ def plan_routes(plan: Plan, host: int) -> tuple[Flow, ...]:
     )
 
 
-def remote_routes(plan: Plan, hosts: tuple[RemoteHost, ...], foreign: tuple[ForeignRoute, ...]) -> tuple[Flow, ...]:
+def remote_routes(
+    plan: AddressPlan, hosts: tuple[RemoteHost, ...], foreign: tuple[ForeignRoute, ...]
+) -> tuple[Flow, ...]:
     """One row for each other node, by host bits, and one for each foreign address."""
     flows = []
     by_number = {host.number: host for host in hosts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from functools import partial
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Goto
@@ -43,7 +43,7 @@ from romana_ovs.pipeline.tables import flow
 from romana_ovs.policy.view import ClientGroup, Origin, ServerGroup, TenantAllow
 
 
-def egress_base(plan: Plan, host: int, tenantless: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
+def egress_base(plan: AddressPlan, host: int, tenantless: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
     """Rows of Egress that belong to no group: decided elsewhere, the node itself, pods without tenant."""
     rank = priorities.Egress
     row = partial(flow, feature=Feature.POLICY, origin=feature_origin("egress"))

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from romana_ovs.addressing.plan import Plan
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
@@ -131,7 +131,7 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
             section = fail_closed(name, lambda: kept.section(name, inputs, build), failures)
         sections[name] = section
 
-    plan = Plan.of(view.settings)
+    plan = AddressPlan.of(view.settings)
     zones = kept.part("zones", zone_inputs(view), lambda: node_zones(view))
     meters = _pod_meters(view, kept)
     _add_fixed(add, view, plan, zones)
@@ -155,7 +155,7 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
 _Add = Callable[[Hashable, object, Callable[[], Section]], None]
 
 
-def _add_fixed(add: _Add, view: NodeView, plan: Plan, zones: NodeZones) -> None:
+def _add_fixed(add: _Add, view: NodeView, plan: AddressPlan, zones: NodeZones) -> None:
     pod_zones = set(zones.pods.values())
     indexes = {pod_zone.index for pod_zone in pod_zones}
     meeting = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
@@ -178,7 +178,7 @@ def _add_fixed(add: _Add, view: NodeView, plan: Plan, zones: NodeZones) -> None:
     add("plan routes", (plan, view.host), lambda: forwarding.plan_routes(plan, view.host))
 
 
-def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
+def _add_node(add: _Add, view: NodeView, plan: AddressPlan) -> None:
     foreign = tuple(route.address for route in view.foreign) + tuple(
         pod.address for pod in view.pods if pod.address not in plan.network
     )
@@ -199,7 +199,7 @@ def _add_node(add: _Add, view: NodeView, plan: Plan) -> None:
 
 
 def _add_pod(
-    add: _Add, view: NodeView, plan: Plan, inputs: tuple[LocalPod, Membership, PodZone], meters: PodMeters
+    add: _Add, view: NodeView, plan: AddressPlan, inputs: tuple[LocalPod, Membership, PodZone], meters: PodMeters
 ) -> None:
     pod = inputs[0]
     add(("spoof guard", pod.key), (*inputs, view.host), partial(spoof_guard.pod_guard, *inputs, view.host))
@@ -222,7 +222,7 @@ def _pod_meters(view: NodeView, kept: CompileCache) -> dict[PodKey, PodMeters]:
     }
 
 
-def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: Plan) -> None:
+def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: AddressPlan) -> None:
     tenantless = verdicts.tenantless
     add("egress", (plan, view.host, tenantless), lambda: policy_tables.egress_base(plan, view.host, tenantless))
     add("deferred egress", view.host, lambda: policy_tables.deferred_base(view.host))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
 
-from romana_ovs.addressing.plan import NODE_SEGMENT, Plan
+from romana_ovs.addressing.plan import NODE_SEGMENT, AddressPlan
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, Ct, Move
 from romana_ovs.pipeline.compile.conditions import (
@@ -32,10 +32,10 @@ from romana_ovs.pipeline.registers import (
     ZONE,
 )
 from romana_ovs.pipeline.tables import Condition, flow
-from romana_ovs.pipeline.zones import INDEX_BITS, Blocks, zone
+from romana_ovs.pipeline.zones import INDEX_BITS, ZoneBlocks, zone
 
 
-def shared_zones(plan: Plan, host: int, foreign: tuple[IPv4Address, ...]) -> tuple[Flow, ...]:
+def shared_zones(plan: AddressPlan, host: int, foreign: tuple[IPv4Address, ...]) -> tuple[Flow, ...]:
     """The zones of connections between shared tenants' pods and other nodes.
 
     `foreign` are addresses of remote pods inside the plan's network that the plan did not give.
@@ -52,9 +52,9 @@ def shared_zones(plan: Plan, host: int, foreign: tuple[IPv4Address, ...]) -> tup
     )
 
 
-def _by_segment(plan: Plan, host: int, match: tuple[Condition, ...], other: str) -> tuple[Flow, ...]:
-    """The zone of the segment in field `other`, as `Blocks.index` computes it."""
-    blocks, low = Blocks.of(plan), plan.host_bits + plan.endpoint_bits
+def _by_segment(plan: AddressPlan, host: int, match: tuple[Condition, ...], other: str) -> tuple[Flow, ...]:
+    """The zone of the segment in field `other`, as `ZoneBlocks.index` computes it."""
+    blocks, low = ZoneBlocks.of(plan), plan.node_bits + plan.endpoint_bits
     base = load(ZONE, zone(host, 0))
 
     def moved(first: int, end: int) -> tuple[Action, ...]:
@@ -65,7 +65,7 @@ def _by_segment(plan: Plan, host: int, match: tuple[Condition, ...], other: str)
     whole = moved(blocks.bits, min(plan.segment_bits, blocks.dropped + INDEX_BITS))
     rows = [_row(priorities.ConntrackZone.REMOTE, [*match, _within(other, plan.network)], whole)]
     if blocks.bits > blocks.dropped:
-        first = plan.run_cidr(NODE_SEGMENT, blocks.size)
+        first = plan.block_cidr(NODE_SEGMENT, blocks.size)
         pieces = moved(blocks.dropped, blocks.bits)
         rows.append(_row(priorities.ConntrackZone.FIRST_BLOCK, [*match, _within(other, first)], pieces))
     return tuple(rows)

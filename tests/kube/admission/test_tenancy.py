@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from romana_ovs.kube.admission.tenancy import admit_pod, admit_policy, tenant_object_name
 from romana_ovs.model.cluster import NO_TENANT, Cluster
-from romana_ovs.model.connection import Connection, Endpoint, PortRef
+from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import (
     Direction,
@@ -119,7 +119,7 @@ def test_a_pod_with_a_refused_tenant_is_isolated(
     meaning = Reference.of(now, strategies.addresses_of(now))
     for other in now.pods.values():
         if other.networked and other.key != impostor.key:
-            ends = Endpoint(pod=impostor.key), Endpoint(pod=other.key)
+            ends = ConnectionEnd(pod=impostor.key), ConnectionEnd(pod=other.key)
             for source, destination in (ends, ends[::-1]):
                 assert not meaning.allowed(Connection(source, destination, PortRef(Protocol.TCP, 80)))
 

@@ -15,8 +15,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romana_ovs.addressing.plan import Plan
-from romana_ovs.addressing.runs import Run
+from romana_ovs.addressing.blocks import Block
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.kube.published import (
     COMPLETE_MARKER,
     PublishedObjects,
@@ -55,11 +55,11 @@ ALPHA = ClassSet(
     revision=7,
 )
 PUBLISHED = Published(
-    plan=Plan.of(Settings()),
+    plan=AddressPlan.of(Settings()),
     epoch=3,
     writer="a",
     revision=8,
-    runs={"": (Run(8, 4),), "alpha": (Run(4, 4),), "t1": (Run(1, 1), Run(2, 2))},
+    blocks={"": (Block(8, 4),), "alpha": (Block(4, 4),), "t1": (Block(1, 1), Block(2, 2))},
     indexes={SegmentKey("alpha", "default"): (4, 7), SegmentKey("t1", "x/y"): (1,)},
     next_class={1: 10, 4: 2},
     hosts={"node1": 0, "node2": 2},
@@ -312,8 +312,8 @@ def test_nothing_that_stands_in_an_object_crashes_a_reader(data):
 
 def large():
     """250 tenants of 4 tiers, 1,000 nodes, 10,000 namespaces with two classes each."""
-    plan = Plan.of(Settings(segment_bits=12, host_bits=10, endpoint_bits=2))
-    runs = {f"tenant-{number:03}": (Run(4 + 4 * number, 4),) for number in range(250)}
+    plan = AddressPlan.of(Settings(segment_bits=12, host_bits=10, endpoint_bits=2))
+    runs = {f"tenant-{number:03}": (Block(4 + 4 * number, 4),) for number in range(250)}
     indexes = {SegmentKey(name, f"tier{at}"): (run.base + at,) for name, (run,) in runs.items() for at in range(4)}
     sets = {}
     for number in range(10_000):

@@ -197,7 +197,7 @@ def test_a_restart_changes_nothing(cluster: Cluster) -> None:
     store = Store()
     first = Process(store, "a").finish(cluster)
     second = Process(store, "b").finish(cluster)
-    for name in ("runs", "indexes", "hosts", "free_hosts", "next_class", "foreign", "namespaces"):
+    for name in ("blocks", "indexes", "hosts", "free_hosts", "next_class", "foreign", "namespaces"):
         assert getattr(first, name) == getattr(second, name), name
 
 

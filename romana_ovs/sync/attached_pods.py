@@ -1,7 +1,6 @@
-"""Extracts the local pods from a switch's flows, and computes whose connections a plan makes obsolete.
+"""Extracts the local pods from a switch's flows, and computes whose conntrack entries must be flushed after a change.
 
-So a restarted controller learns from the switch which pods were attached already, and which of them before the bridge
-lost its connections.
+A restarted controller reads from these flows which pods were attached already, and which of them are pre-restart.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from romana_ovs.pipeline.registers import (
     Register,
 )
 from romana_ovs.pipeline.tables import TABLES
-from romana_ovs.sync.plan import Plan
+from romana_ovs.sync.diff import FlowDiff
 
 Owners = Mapping[IPv4Address, tuple[PodKey, str]]
 """The name and UID of the pod with each address."""
@@ -35,11 +34,11 @@ _ENDPOINT_PRIORITY = {
     if table.priorities is rank
 }
 """The tables with rows of local pods, and the priority of these rows."""
-_WHOLE = 0xFFFFFFFF
+_EXACT = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class AttachedPod:
     """A local pod in the flows: its OpenFlow port, whether it is pre-restart, its zone index, and whether its tenant is
     shared.
     """
@@ -50,21 +49,21 @@ class Endpoint:
     shared: bool = False
 
 
-def endpoints(flows: Iterable[Flow]) -> dict[IPv4Address, Endpoint]:
+def attached_pods(flows: Iterable[Flow]) -> dict[IPv4Address, AttachedPod]:
     """The local pods among `flows`, by address."""
-    found: dict[IPv4Address, Endpoint] = {}
+    pods: dict[IPv4Address, AttachedPod] = {}
     for flow in flows:
         if flow.priority != _ENDPOINT_PRIORITY.get(flow.table) or _loaded(flow, PKT_DESTINATION) != LOCAL:
             continue
         for item in flow.match:
-            if item.field == "nw_dst" and item.mask == _WHOLE:
-                found[IPv4Address(item.value)] = Endpoint(
+            if item.field == "nw_dst" and item.mask == _EXACT:
+                pods[IPv4Address(item.value)] = AttachedPod(
                     _loaded(flow, OUT_PORT),
                     bool(_loaded(flow, RECEIVER_PRE_RESTART)),
                     _loaded(flow, RECEIVER_ZONE),
                     bool(_loaded(flow, RECEIVER_SHARED)),
                 )
-    return found
+    return pods
 
 
 def _loaded(flow: Flow, register: Register) -> int:
@@ -72,15 +71,15 @@ def _loaded(flow: Flow, register: Register) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointChanges:
-    """Pods by address: added (also with another port or zone), and removed."""
+class AttachedPodChanges:
+    """Pods by address: those added or moved to another port or zone, and those removed."""
 
-    added: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
-    removed: Mapping[IPv4Address, Endpoint] = field(default_factory=dict)
+    added: Mapping[IPv4Address, AttachedPod] = field(default_factory=dict)
+    removed: Mapping[IPv4Address, AttachedPod] = field(default_factory=dict)
 
 
 def reassigned(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
-    """The addresses that another pod has now, maybe on the same port; an unknown UID counts as the same."""
+    """The addresses whose pod changed, maybe on the same port. An unknown UID counts as unchanged."""
     return tuple(
         sorted(
             address
@@ -90,17 +89,17 @@ def reassigned(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
     )
 
 
-def endpoint_changes(before: Mapping[FlowKey, Flow], plan: Plan) -> EndpointChanges:
-    """The endpoints that `plan` adds and removes on a switch with the flows `before`: their connections are flushed.
+def attached_pod_changes(before: Mapping[FlowKey, Flow], diff: FlowDiff) -> AttachedPodChanges:
+    """The local pods that `diff` adds to and removes from the flows `before`: their connections are flushed.
 
     A pod that keeps its port and zone keeps its connections.
     """
-    replaced = (before[flow.key] for flow in plan.modify if flow.key in before)
-    old = endpoints((*plan.delete, *replaced))
-    new = endpoints((*plan.add, *plan.modify))
+    replaced = (before[flow.key] for flow in diff.modify if flow.key in before)
+    old = attached_pods((*diff.delete, *replaced))
+    new = attached_pods((*diff.add, *diff.modify))
     added = {
         address: new[address]
         for address in sorted(new)
         if address not in old or (old[address].port, old[address].zone) != (new[address].port, new[address].zone)
     }
-    return EndpointChanges(added, {address: old[address] for address in sorted(old.keys() - new.keys())})
+    return AttachedPodChanges(added, {address: old[address] for address in sorted(old.keys() - new.keys())})

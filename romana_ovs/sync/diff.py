@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from romana_ovs.pipeline.flow import FieldMatch, Flow, FlowKey
-from romana_ovs.sync.meters import MeterPlan
+from romana_ovs.sync.meters import MeterDiff
 
 
 class Change(Enum):
@@ -23,7 +23,7 @@ SEND_ORDER = (Change.DELETE, Change.MODIFY, Change.ADD)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FlowDiff:
     """The changes that turn the actual flows into the desired ones, each sorted by table, priority and match.
 
     `modify` has the new flows: OpenFlow's ADD replaces a flow of the same key. `blocked` are desired flows that are not
@@ -34,7 +34,7 @@ class Plan:
     modify: tuple[Flow, ...] = ()
     delete: tuple[Flow, ...] = ()
     blocked: tuple[Flow, ...] = ()
-    meters: MeterPlan = MeterPlan()
+    meters: MeterDiff = MeterDiff()
 
     @property
     def size(self) -> int:
@@ -52,27 +52,29 @@ class Plan:
         return tuple((change, flow) for change in SEND_ORDER for flow in listed[change])
 
 
-def plan(desired: Mapping[FlowKey, Flow], actual: Mapping[FlowKey, Flow], foreign: Set[FlowKey] = frozenset()) -> Plan:
-    """The plan that turns `actual` (only our flows) into `desired`, except for keys of `foreign` flows."""
+def flow_diff(
+    desired: Mapping[FlowKey, Flow], actual: Mapping[FlowKey, Flow], foreign: Set[FlowKey] = frozenset()
+) -> FlowDiff:
+    """The changes that turn `actual` (only our flows) into `desired`, except for keys of `foreign` flows."""
     add, modify, blocked = [], [], []
     for key, flow in desired.items():
         if key in foreign:
             blocked.append(flow)
             continue
-        present = actual.get(key)
-        if present is None:
+        current = actual.get(key)
+        if current is None:
             add.append(flow)
-        elif present is not flow and present != flow:
+        elif current is not flow and current != flow:
             modify.append(flow)
     delete = [flow for key, flow in actual.items() if key not in desired]
-    return Plan(_sorted(add), _sorted(modify), _sorted(delete), _sorted(blocked))
+    return FlowDiff(_sorted(add), _sorted(modify), _sorted(delete), _sorted(blocked))
 
 
 def _sorted(flows: list[Flow]) -> tuple[Flow, ...]:
     return tuple(sorted(flows, key=lambda flow: flow.key))
 
 
-def applied(actual: Mapping[FlowKey, Flow], done: Plan) -> dict[FlowKey, Flow]:
+def applied(actual: Mapping[FlowKey, Flow], done: FlowDiff) -> dict[FlowKey, Flow]:
     """The flows of a switch after it confirmed `done`."""
     result = dict(actual)
     for flow in done.delete:
@@ -88,8 +90,8 @@ Sections = Mapping[Hashable, tuple[Flow, ...]]
 def changed_sections(before: Sections, after: Sections) -> tuple[dict[FlowKey, Flow], dict[FlowKey, Flow]] | None:
     """(desired, actual) of the sections that are not the identical tuple in both.
 
-    If the switch has exactly `before`, the plan between the two equals the plan between all flows, and its cost grows
-    with the change only. None if an unchanged section has one of their keys: then all flows must be compared.
+    If the switch has exactly `before`, their difference equals that of all flows, at a cost that grows only with the
+    change. None if an unchanged section shares a key with a changed one: then all flows must be compared.
     """
     removed = [section for name, section in before.items() if after.get(name) is not section]
     added = [section for name, section in after.items() if before.get(name) is not section]
@@ -97,16 +99,16 @@ def changed_sections(before: Sections, after: Sections) -> tuple[dict[FlowKey, F
     desired: dict[FlowKey, Flow] = {}
     for flow in (flow for section in added for flow in section):
         desired.setdefault(flow.key, flow)
-    places = {_place(key) for key in (*actual, *desired)}
+    partial_keys = {_partial_key(key) for key in (*actual, *desired)}
     for name, section in after.items():
         if before.get(name) is not section:
             continue
         for flow in section:
-            if _place(flow) in places and (flow.key in actual or flow.key in desired):
+            if _partial_key(flow) in partial_keys and (flow.key in actual or flow.key in desired):
                 return None
     return desired, actual
 
 
-def _place(item: Flow | FlowKey) -> tuple[str, int, FieldMatch | None]:
-    """A cheap part of a key that few different keys share: comparing whole keys takes longer."""
+def _partial_key(item: Flow | FlowKey) -> tuple[str, int, FieldMatch | None]:
+    """A part of the key that is cheaper to compare, and that few different keys share."""
     return item.table, item.priority, item.match[-1] if item.match else None
