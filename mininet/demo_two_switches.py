@@ -24,7 +24,7 @@ from mininet.net import Mininet
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.load import load
 from romana_ovs.model.connection import PortRef
-from romana_ovs.policy.matrix import Matrix, Opening, reachability
+from romana_ovs.policy.matrix import Matrix, PodPath, reachability
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from romana_topo import PodHost, RomanaController, RomanaTopo
@@ -61,9 +61,9 @@ def main() -> int:
             controller.send_signal(signal.SIGTERM)
             controller.wait()
     expected = reachability(cluster, {}, [PORT])
-    for opening in measured.openings():
+    for opening in measured.open_paths():
         print(f"{opening.source} -> {opening.destination} {opening.port}")
-    wrong = set(measured.openings()) ^ set(expected.openings())
+    wrong = set(measured.open_paths()) ^ set(expected.open_paths())
     for opening in sorted(wrong):
         print(f"WRONG: {opening}", file=sys.stderr)
     return 1 if wrong else 0
@@ -124,7 +124,7 @@ def measure(hosts: dict[str, Any], addresses: dict[str, str]) -> Matrix:
         for host, server in zip(hosts.values(), servers, strict=True):
             await_server(host, server)
         asked = {
-            Opening(source, destination, str(PORT)): hosts[source].popen(
+            PodPath(source, destination, str(PORT)): hosts[source].popen(
                 ["curl", "-s", "-o", "/dev/null", "-m", str(CURL_SECONDS), f"http://{address}/"]
             )
             for source in addresses

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from romana_ovs.cli.offline import compiled, settled
+from romana_ovs.cli.offline import compile_node_tables, offline_world
 from romana_ovs.config import load_settings
 from romana_ovs.engine import World
 from romana_ovs.kube.manifests.folder import FolderReader
@@ -62,15 +62,15 @@ def main(argv: list[str] | None = None) -> int:
 def pipeline_page(demo: Path) -> str:
     """The text of docs/pipeline.md, with the demonstration at `demo`. Raises InputError when that cannot be used."""
     _, cluster = _around_policy(demo)
-    world, facts = settled(cluster, None)
-    flows = {node: list(compiled(world, facts, node).flows.values()) for node in facts}
+    world, facts = offline_world(cluster, None)
+    flows = {node: list(compile_node_tables(world, facts, node).flows.values()) for node in facts}
     network = Network({node: Switch(own) for node, own in flows.items()}, Wiring.of(facts))
     tour = _Tour(cluster, world, facts, network)
-    opening = tour.packet(FRONTEND, BACKEND, 80)
+    first_packet = tour.packet(FRONTEND, BACKEND, 80)
     journeys = (
-        tour.journey("The first packet from frontend to backend, TCP port 80", FRONTEND, opening),
-        tour.journey("The backend's answer", BACKEND, opening.reply()),
-        tour.journey("The frontend's next packet", FRONTEND, opening.with_flags(ACK)),
+        tour.journey("The first packet from frontend to backend, TCP port 80", FRONTEND, first_packet),
+        tour.journey("The backend's answer", BACKEND, first_packet.reply()),
+        tour.journey("The frontend's next packet", FRONTEND, first_packet.with_flags(ACK)),
         tour.journey("From frontend to backend on port 81", FRONTEND, tour.packet(FRONTEND, BACKEND, 81)),
     )
     introduction = _INTRODUCTION.format(node=SHOWN_NODE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.policy.matrix import Matrix, Opening, difference
+from romana_ovs.policy.matrix import Matrix, PodPath, difference
 from romana_ovs_emulate.controller import Event, Programmed, Refused
 
 SHOWN = 20
@@ -22,8 +22,8 @@ STAYS = "the last valid version stays in force; a policy that never had one allo
 class Edit:
     """One edit that is in every switch: what it opened and closed by the reference evaluation, and its cost."""
 
-    opened: Sequence[Opening]
-    closed: Sequence[Opening]
+    opened: Sequence[PodPath]
+    closed: Sequence[PodPath]
     programmed: Programmed
 
     def to_json(self) -> dict[str, object]:
@@ -49,8 +49,8 @@ class Edit:
 class _Pending:
     """An edit that is in all switches, but whose pods do not all run yet."""
 
-    opened: Sequence[Opening]
-    closed: Sequence[Opening]
+    opened: Sequence[PodPath]
+    closed: Sequence[PodPath]
     programmed: Programmed
     since: float
 
@@ -150,7 +150,7 @@ def refusal_lines(problems: Iterable[str]) -> list[str]:
     return [f"refused: {problem}" for problem in problems] + [STAYS]
 
 
-def _listed(word: str, openings: Sequence[Opening]) -> list[str]:
-    shown = [f"  {word}: {one.source} -> {one.destination} {one.port}" for one in openings[:SHOWN]]
-    more = len(openings) - len(shown)
+def _listed(word: str, paths: Sequence[PodPath]) -> list[str]:
+    shown = [f"  {word}: {one.source} -> {one.destination} {one.port}" for one in paths[:SHOWN]]
+    more = len(paths) - len(shown)
     return [*shown, *([f"  {word}: and {more} more"] if more > 0 else [])]

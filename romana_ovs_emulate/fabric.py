@@ -54,10 +54,9 @@ def underlay_address(index: int) -> IPv4Address:
 
 def _link(left: Node, right: Node) -> None:
     """Join two bridges by a veth pair; each end names the node at the other end."""
-    ends = ((left, _link_name(right)), (right, _link_name(left)))
-    (_, here), (_, there) = ends
-    ip_batch([f"link add {here} netns {left.netns} type veth peer name {there} netns {right.netns}"])
-    for (node, port), other in zip(ends, (right, left), strict=True):
+    left_port, right_port = _link_name(right), _link_name(left)
+    ip_batch([f"link add {left_port} netns {left.netns} type veth peer name {right_port} netns {right.netns}"])
+    for node, port, other in ((left, left_port, right), (right, right_port, left)):
         ip_batch([f"link set {port} up"], netns=node.netns)
         node.vsctl("add-port", BRIDGE, port, "--", "set", "interface", port, f"external_ids:{LINK_ID}={other.name}")
 
@@ -74,7 +73,7 @@ def hash_of(name: str) -> str:
 
 def _tunnels(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
     switch = run.netns("underlay")
-    run.make(
+    run.ip_batch(
         [
             f"netns add {switch}",
             *(
@@ -92,7 +91,7 @@ def _tunnels(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
         netns=switch,
     )
     for index, node in enumerate(nodes):
-        _uplink(node, underlay_address(index))
+        _add_underlay_bridge(node, underlay_address(index))
         node.vsctl(
             "add-port",
             BRIDGE,
@@ -104,13 +103,14 @@ def _tunnels(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
             f"type={fabric.value}",
             "options:remote_ip=flow",
             f"options:key={TUNNEL_KEY}",
-            # With options:local_ip it would look up a route to that, too, which cannot be added by hand.
+            # With options:local_ip Open vSwitch would look up a route to that address, too, which cannot
+            # be added by hand.
             f"external_ids:{TUNNEL_ID}={underlay_address(index)}",
         )
     _set_neighbours(nodes)
 
 
-def _uplink(node: Node, address: IPv4Address) -> None:
+def _add_underlay_bridge(node: Node, address: IPv4Address) -> None:
     """Give the node its underlay address, on a bridge to which Open vSwitch can route tunnels."""
     ip_batch(["link set eth0 up"], netns=node.netns)
     node.vsctl(
@@ -122,7 +122,7 @@ def _uplink(node: Node, address: IPv4Address) -> None:
         UNDERLAY_BRIDGE,
         "datapath_type=netdev",
         "fail_mode=standalone",
-        f'other_config:hwaddr="{_uplink_mac(address)}"',
+        f'other_config:hwaddr="{_underlay_mac(address)}"',
         "--",
         "add-port",
         UNDERLAY_BRIDGE,
@@ -139,8 +139,8 @@ def _set_neighbours(nodes: Sequence[Node]) -> None:
         for other in range(len(nodes)):
             if other != index:
                 address = underlay_address(other)
-                node.appctl("tnl/neigh/set", UNDERLAY_BRIDGE, str(address), _uplink_mac(address))
+                node.appctl("tnl/neigh/set", UNDERLAY_BRIDGE, str(address), _underlay_mac(address))
 
 
-def _uplink_mac(address: IPv4Address) -> str:
+def _underlay_mac(address: IPv4Address) -> str:
     return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + address.packed)

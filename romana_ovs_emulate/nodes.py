@@ -4,7 +4,7 @@ The OpenFlow channel crosses namespaces over a unix socket. Open vSwitch connect
 run directory ("due to possibility for remote exploit"), but follows a symbolic link in there, whether the
 controller is given as `unix:<rundir>/controller.sock` or as `unix:controller.sock` (seen on 3.1.0). So each
 node's run directory holds a link to the one socket on which the controller listens; its target may be missing
-until the controller is up. Nothing of a node is in the machine's own namespace.
+until the controller is up. A node puts nothing into the machine's own namespace.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VSCTL_SECONDS = 20
 NICENESS = -5
 """The priority of an emulated node's switch, as nice(1) counts."""
 BACKOFF_MS = 1000
-"""The longest that a bridge waits before it connects to the controller again, in milliseconds."""
+"""The longest pause before a bridge reconnects to the controller, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Node:
         return {"OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder}
 
     def vsctl(self, *arguments: str) -> str:
-        """The output of `ovs-vsctl` on this node, which waits for the switch to follow. Raises SetupError."""
+        """The output of `ovs-vsctl` on this node, which waits until the switch is reconfigured. Raises SetupError."""
         return run(["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={VSCTL_SECONDS}", *arguments], env=self.environment)
 
     def ofctl(self, command: str, *arguments: str, stdin: str | None = None) -> str:
@@ -84,12 +84,15 @@ class Node:
         return int((self.folder / "ovs-vswitchd.pid").read_text())
 
     def start_switch(self) -> None:
-        """Start ovs-vswitchd, also again after it was killed; returns when it serves. Raises SetupError."""
-        # The userspace datapath looks up the routes of tunnels by itself. It reads the kernel's anew whenever a link
-        # changes, so with every pod, and has none for 5 to 15 ms: tunnelled packets are lost meanwhile (seen with Open
-        # vSwitch 3.1.0). So it does not follow the kernel's routes, and gets the one that it needs.
-        # A real node has the kernel datapath, which no other process delays.
-        self._daemon("ovs-vswitchd", self.ovsdb, "--disable-system-route", before=("nice", "-n", str(NICENESS)))
+        """Start ovs-vswitchd, for the first time or after it was killed.
+
+        Returns when it is ready. Raises SetupError.
+        """
+        # The userspace datapath looks up the routes of tunnels by itself. It re-reads the kernel's routes whenever a
+        # link changes, so with every pod, and has none for 5 to 15 ms: tunnelled packets are lost (seen with
+        # Open vSwitch
+        # 3.1.0). So it is started without the kernel's routes, and the one route that it needs is added by hand.
+        self._daemon("ovs-vswitchd", self.ovsdb, "--disable-system-route", prefix=("nice", "-n", str(NICENESS)))
         if UNDERLAY_BRIDGE in self.vsctl("--no-wait", "list-br").split():
             self.route_underlay()
 
@@ -97,10 +100,10 @@ class Node:
         """Add the route to the other ends of tunnels to its switch. Raises SetupError."""
         self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE)
 
-    def _daemon(self, program: str, *arguments: str, before: Sequence[str] = ()) -> None:
+    def _daemon(self, program: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
         pidfile = self.folder / f"{program}.pid"
         argv = [
-            *before,
+            *prefix,
             program,
             *arguments,
             f"--pidfile={pidfile}",
@@ -114,14 +117,14 @@ class Node:
 
 
 def start_node(owner: Run, name: str, *, controller: Path) -> Node:
-    """Start a node with an empty bridge, which is secure and out-of-band from the transaction that creates it.
+    """Start a node with an empty bridge, which is created with fail_mode=secure and out-of-band control.
 
     `controller` is the socket that the controller listens on, now or later. Raises SetupError.
     """
     node = Node(name, owner.netns(name), owner.folder / short(name), owner)
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
-    owner.make([f"netns add {node.netns}"])
+    owner.ip_batch([f"netns add {node.netns}"])
     ip_batch(["link set lo up", *_rules_to_ignore_ports()], netns=node.netns)
     database = str(node.folder / "conf.db")
     run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])
@@ -150,7 +153,7 @@ def bridge_commands(node: str, target: str) -> list[str]:
 
     Secure, so that it never forwards without flows, and out-of-band, so that no hidden flows precede ours
     (vswitchd.conf.db(5)). The datapath id is set, as otherwise it follows the bridge's MAC, which changes once the node
-    has an address: the switch would reconnect as another one.
+    has an address: the switch would reconnect with another datapath id.
     """
     return [
         "add-br",

@@ -23,7 +23,7 @@ from romana_ovs_emulate.system import in_netns, ip_batch
 
 INTERFACE = "eth0"
 HUNG_SECONDS = VSCTL_SECONDS / 2
-"""A start that fails after this time has hung, as when a switch is down: pods are then not started one by one."""
+"""A start that fails only after this time, in seconds, has hung, as when a switch is down: no further attempts."""
 PORT_NAME_LENGTH = 15
 """The longest interface name that Linux takes (IFNAMSIZ less the final zero)."""
 
@@ -79,7 +79,7 @@ class Pods:
         return self._unfiltered
 
     def serve(self, ports: Sequence[str]) -> None:
-        """Have all pods, also later ones, serve exactly `ports` (`80/tcp`). Raises SetupError after trying all."""
+        """Make all pods, also later ones, serve exactly `ports` (`80/tcp`). Raises SetupError after trying all."""
         if tuple(ports) == self._served:
             return
         self._served = tuple(ports)
@@ -104,9 +104,9 @@ class Pods:
         for key in self.failed.keys() - wanted.keys():
             self._failures.clear(key)
         new = [place for key, place in wanted.items() if key not in self._running and self._failures.due(key, place)]
-        again = [place for place in new if place.pod in self.failed]
-        self._start([place for place in new if place not in again])
-        for place in again:
+        retried = [place for place in new if place.pod in self.failed]
+        self._start([place for place in new if place not in retried])
+        for place in retried:
             self._start([place])
         return bool(gone or new)
 
@@ -143,7 +143,7 @@ class Pods:
         ]
         started: list[RunningPod] = []
         try:
-            self._make(names, started)
+            self._create(names, started)
         except SetupError:
             self._running.update({pod.place.pod: pod for pod in started})
             self._stop(started)
@@ -153,9 +153,9 @@ class Pods:
         for place in places:
             self._failures.clear(place.pod)
 
-    def _make(self, names: Sequence[tuple[PodPlacement, str, str]], started: list[RunningPod]) -> None:
-        """Create namespaces, veth pairs and agents of pods, which are then in `started`, and at last their ports."""
-        self._run.make(
+    def _create(self, names: Sequence[tuple[PodPlacement, str, str]], started: list[RunningPod]) -> None:
+        """Create namespaces, veth pairs and agents of pods, append these to `started`, and at last add their ports."""
+        self._run.ip_batch(
             line
             for place, netns, port in names
             for line in (
@@ -173,14 +173,17 @@ class Pods:
         for node, group in _by_node(started, self._nodes):
             ip_batch((f"link set {pod.port} addrgenmode none mtu {self._mtu} up" for pod in group), netns=node.netns)
             self._filter(node, [pod.port for pod in group])
-            node.vsctl(*_one_transaction(_port_words(pod) for pod in group))
+            node.vsctl(*_one_transaction(_add_port_command(pod) for pod in group))
 
     def _filter(self, node: Node, ports: Sequence[str]) -> None:
-        """Drop what is neither IPv4 nor ARP before the switch, where this machine can; the tables drop it too."""
+        """Drop frames other than IPv4 and ARP before the switch, where the kernel supports that.
+
+        The tables drop them too.
+        """
         try:
             in_netns(node.netns, lambda: filter_ports(ports))
         except NotFiltered as error:
-            self._unfiltered = self._unfiltered or f"frames of any ethertype get to the switches: {error}"
+            self._unfiltered = self._unfiltered or f"frames of every ethertype reach the switches: {error}"
 
 
 def _inside_lines(place: PodPlacement, mtu: int) -> list[str]:
@@ -203,10 +206,19 @@ def _remove(namespaces: Sequence[str]) -> None:
                 ip_batch([f"netns del {netns}"])
 
 
-def _port_words(pod: RunningPod) -> list[str]:
-    words = ["add-port", BRIDGE, pod.port, "--", "set", "interface", pod.port, f"external_ids:{POD_ID}={pod.place.pod}"]
-    # Quoted: a UID is any text, and ovs-vsctl would take some of it for more keys.
-    return [*words, f"external_ids:{POD_UID}={json.dumps(pod.place.uid)}"] if pod.place.uid else words
+def _add_port_command(pod: RunningPod) -> list[str]:
+    command = [
+        "add-port",
+        BRIDGE,
+        pod.port,
+        "--",
+        "set",
+        "interface",
+        pod.port,
+        f"external_ids:{POD_ID}={pod.place.pod}",
+    ]
+    # Quoted: a UID is any text, and ovs-vsctl would parse some texts as several keys.
+    return [*command, f"external_ids:{POD_UID}={json.dumps(pod.place.uid)}"] if pod.place.uid else command
 
 
 def _one_transaction(commands: Iterable[list[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs.policy.matrix import Matrix, PodPath
 from romana_ovs_emulate.agent_client import PROBE_SECONDS, ProbeResult
 from romana_ovs_emulate.pods import RunningPod
 
@@ -19,19 +19,19 @@ CONFIRM_SECONDS = 4.0
 class Difference:
     """One path that is not as expected; `detail` is the result of the probe."""
 
-    opening: Opening
+    path: PodPath
     expected: bool
     measured: bool
     detail: str
 
     def to_json(self) -> dict[str, object]:
         """As docs/design.md section 8 writes it, with `detail` added."""
-        return {**self.opening.to_json(), "expected": self.expected, "measured": self.measured, "detail": self.detail}
+        return {**self.path.to_json(), "expected": self.expected, "measured": self.measured, "detail": self.detail}
 
     def __str__(self) -> str:
         measured, expected = ("open", "closed") if self.measured else ("closed", "open")
-        at = self.opening
-        return f"{at.source} -> {at.destination} {at.port} is {measured}, should be {expected}" + (
+        path = self.path
+        return f"{path.source} -> {path.destination} {path.port} is {measured}, should be {expected}" + (
             f" ({self.detail})" if self.detail else ""
         )
 
@@ -41,11 +41,11 @@ class Measurement:
     """The measured matrix, and why each closed path is closed."""
 
     matrix: Matrix
-    details: Mapping[Opening, str]
+    details: Mapping[PodPath, str]
 
     def differences(self, expected: Matrix) -> list[Difference]:
         """Every path on which this differs from what is expected, sorted."""
-        here, there = set(self.matrix.openings()), set(expected.openings())
+        here, there = set(self.matrix.open_paths()), set(expected.open_paths())
         return [Difference(one, one in there, one in here, self.details.get(one, "")) for one in sorted(here ^ there)]
 
 
@@ -62,13 +62,13 @@ def measure(
     Paths that `expected` has open are probed as `expected_open` of `probe_paths`. Raises SetupError.
     """
     paths = [
-        Opening(source, destination, port)
+        PodPath(source, destination, port)
         for source in pods
         for destination in pods
         if source != destination
         for port in ports
     ]
-    expected_open = frozenset(expected.openings()) if expected is not None else frozenset()
+    expected_open = frozenset(expected.open_paths()) if expected is not None else frozenset()
     answers = probe_paths(pods, paths, expected_open=expected_open, forget_sctp=forget_sctp, seconds=seconds)
     matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
     return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
@@ -76,12 +76,12 @@ def measure(
 
 def probe_paths(
     pods: Mapping[PodKey, RunningPod],
-    paths: Sequence[Opening],
+    paths: Sequence[PodPath],
     *,
-    expected_open: AbstractSet[Opening] = frozenset(),
+    expected_open: AbstractSet[PodPath] = frozenset(),
     forget_sctp: Callable[[], None] = lambda: None,
     seconds: float = PROBE_SECONDS,
-) -> dict[Opening, ProbeResult]:
+) -> dict[PodPath, ProbeResult]:
     """The result of each path.
 
     A path of `expected_open` that is closed in the first round is probed once more, with a longer time limit, so that a
@@ -91,7 +91,7 @@ def probe_paths(
     connection. So the two directions of a pair are probed one after the other, and before each of them `forget_sctp` is
     called, which flushes SCTP from the switches' connection tracking. Raises SetupError.
     """
-    answers: dict[Opening, ProbeResult] = {}
+    answers: dict[PodPath, ProbeResult] = {}
     for group in _sctp_groups(paths):
         answers.update(_probe_fresh(pods, group, seconds, forget_sctp))
     doubtful = [path for path in paths if path in expected_open and not answers[path].open]
@@ -100,7 +100,7 @@ def probe_paths(
     return answers
 
 
-def _sctp_groups(paths: Sequence[Opening]) -> Iterator[list[Opening]]:
+def _sctp_groups(paths: Sequence[PodPath]) -> Iterator[list[PodPath]]:
     """The paths in groups that may be probed at once: none has both directions of a pair over SCTP."""
     upward = [path for path in paths if not _is_sctp(path) or path.source < path.destination]
     downward = [path for path in paths if _is_sctp(path) and path.source > path.destination]
@@ -108,22 +108,22 @@ def _sctp_groups(paths: Sequence[Opening]) -> Iterator[list[Opening]]:
 
 
 def _probe_fresh(
-    pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], seconds: float, forget_sctp: Callable[[], None]
-) -> dict[Opening, ProbeResult]:
+    pods: Mapping[PodKey, RunningPod], paths: Sequence[PodPath], seconds: float, forget_sctp: Callable[[], None]
+) -> dict[PodPath, ProbeResult]:
     if any(map(_is_sctp, paths)):
         forget_sctp()
     return probe_once(pods, paths, seconds=seconds)
 
 
-def _is_sctp(path: Opening) -> bool:
+def _is_sctp(path: PodPath) -> bool:
     return path.port.endswith("/sctp")
 
 
 def probe_once(
-    pods: Mapping[PodKey, RunningPod], paths: Sequence[Opening], *, seconds: float = PROBE_SECONDS
-) -> dict[Opening, ProbeResult]:
+    pods: Mapping[PodKey, RunningPod], paths: Sequence[PodPath], *, seconds: float = PROBE_SECONDS
+) -> dict[PodPath, ProbeResult]:
     """The result of each path; all sources probe in parallel. Raises SetupError."""
-    by_source: dict[PodKey, list[Opening]] = {}
+    by_source: dict[PodKey, list[PodPath]] = {}
     for path in paths:
         by_source.setdefault(path.source, []).append(path)
     begun = []
@@ -137,6 +137,6 @@ def probe_once(
     }
 
 
-def _target(pods: Mapping[PodKey, RunningPod], path: Opening) -> tuple[str, int, str, str]:
+def _target(pods: Mapping[PodKey, RunningPod], path: PodPath) -> tuple[str, int, str, str]:
     port, _, protocol = path.port.partition("/")
     return pods[path.destination].place.address, int(port), protocol, path.destination

@@ -1,9 +1,9 @@
-"""Keeps run folders, so that runs never collide and what a killed one left behind can be removed.
+"""Creates and removes run folders, so that runs never collide and the remains of a killed run can be removed.
 
 A run is a folder named by its id. Its owner holds a lock on the file `lock` in it until it ends (the kernel releases
-it however the owner ends). Commands that create namespaces for the run hold the lock too, so that a run is dead only
-when nothing of it can appear any more. All that a run creates has the id: its network namespaces are `rmn-<id>-...`,
-its interfaces are inside those, and its processes are recorded with their start times. So a dead run can be removed
+it however the owner ends). Commands that create namespaces for the run hold the lock too, so that a dead run
+creates nothing more. All that a run creates is recognised by the id: its network namespaces are `rmn-<id>-...`, its
+interfaces are inside these, and its processes are recorded with their start times. So a dead run can be removed
 completely, and nothing else is removed.
 """
 
@@ -32,7 +32,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME_LENGTH = 60
 """The longest name of a node or pod that is used in paths unchanged."""
 STRAGGLER_SECONDS = 5.0
-"""How long a command that a killed owner had just started may take to end, in seconds; usually milliseconds."""
+"""How long to wait for commands that a killed owner had started, in seconds; they usually take milliseconds."""
 END_SECONDS = 2.0
 """How long processes may take to end on SIGTERM before SIGKILL, in seconds."""
 
@@ -47,7 +47,7 @@ class ProcessRef:
 
 @dataclass(frozen=True, slots=True)
 class RemovedRun:
-    """A removed run: its id, how many processes it had, and its namespaces."""
+    """A removed run: its id, how many of its processes were alive when it was removed, and its namespaces."""
 
     run: str
     processes: int
@@ -66,7 +66,7 @@ class Run:
         """The name of this run's network namespace for `name` (a node, or a pod as `ns/pod`)."""
         return f"{NETNS_PREFIX}{self.id}-{short(name.replace('/', '.'))}"
 
-    def make(self, lines: Iterable[str]) -> None:
+    def ip_batch(self, lines: Iterable[str]) -> None:
         """Run `ip` commands that create namespaces of this run. Raises SetupError as `ip_batch` does."""
         ip_batch(lines, keep_open=self._lock)
 
@@ -80,19 +80,19 @@ class Run:
     def close(self) -> None:
         """End every process of this run, remove its namespaces and folder, release the lock. Idempotent."""
         if not self._lock.closed:
-            with _registry_lock(self.folder.parent):
+            with _runs_lock(self.folder.parent):
                 _remove(self.folder)
                 self._lock.close()
 
 
 def short(name: str) -> str:
-    """`name`, or its beginning and a hash of it when it is too long for paths of sockets (unix(7): 107 bytes)."""
+    """`name`; when it is too long for the path of a socket (unix(7): 107 bytes), its beginning and a hash of it."""
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def start_run(runs: Path = RUNS_FOLDER) -> Run:
     """Start a run with a free id, after removing dead runs. Raises SetupError."""
-    with _registry_lock(runs):
+    with _runs_lock(runs):
         _remove_dead(runs)
         while True:
             folder = runs / secrets.token_hex(2)
@@ -107,10 +107,10 @@ def start_run(runs: Path = RUNS_FOLDER) -> Run:
 
 
 def clean(runs: Path = RUNS_FOLDER) -> list[RemovedRun]:
-    """Remove dead runs, and nothing else; returns an entry for each."""
+    """Remove dead runs, and nothing else. Returns an entry for each."""
     if not runs.is_dir():
         return []
-    with _registry_lock(runs):
+    with _runs_lock(runs):
         return _remove_dead(runs)
 
 
@@ -121,17 +121,17 @@ def is_live(name: str, runs: Path = RUNS_FOLDER) -> bool:
 
 def remove_if_dead(folder: Path) -> None:
     """Remove one run if it is dead; does nothing when it is live or removed already."""
-    with _registry_lock(folder.parent):
-        if folder.is_dir() and _is_dead(folder):
+    with _runs_lock(folder.parent):
+        if folder.is_dir() and _wait_until_dead(folder):
             _remove(folder)
 
 
 @contextlib.contextmanager
-def _registry_lock(runs: Path) -> Iterator[None]:
-    """Hold the lock under which run folders are created and removed."""
+def _runs_lock(runs: Path) -> Iterator[None]:
+    """Hold the lock of the folder of runs, under which run folders are created and removed."""
     try:
         runs.mkdir(mode=0o755, parents=True, exist_ok=True)
-        file = (runs / ".register").open("w")
+        file = (runs / ".lock").open("w")
     except OSError as error:
         raise SetupError(f"the folder {runs} cannot be used: {error.strerror}") from error
     with file:
@@ -140,21 +140,24 @@ def _registry_lock(runs: Path) -> Iterator[None]:
 
 
 def _remove_dead(runs: Path) -> list[RemovedRun]:
-    return [_remove(path) for path in sorted(runs.iterdir()) if path.is_dir() and _is_dead(path)]
+    return [_remove(path) for path in sorted(runs.iterdir()) if path.is_dir() and _wait_until_dead(path)]
 
 
-def _is_dead(folder: Path) -> bool:
-    """Whether nobody holds the run's lock; waits for commands that still hold it although their owner has ended."""
+def _wait_until_dead(folder: Path) -> bool:
+    """Whether no process holds the run's lock.
+
+    When the owner has ended but its commands still hold the lock, waits for these, at most STRAGGLER_SECONDS.
+    """
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while _is_live(folder):
-        if _owner_lives(folder) or time.monotonic() > deadline:
+        if _owner_exists(folder) or time.monotonic() > deadline:
             return False
         time.sleep(0.01)  # flock(2) has no time limit
     return True
 
 
-def _owner_lives(folder: Path) -> bool:
-    """Whether the process that started the run exists; True also while that is unknown."""
+def _owner_exists(folder: Path) -> bool:
+    """Whether the process that started the run exists; True also when the file that names it is missing or damaged."""
     try:
         pid, started = (folder / "owner").read_text().split()
     except (FileNotFoundError, ValueError):
@@ -163,6 +166,7 @@ def _owner_lives(folder: Path) -> bool:
 
 
 def _is_live(folder: Path) -> bool:
+    """Whether a process holds the run's lock."""
     try:
         with (folder / "lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -174,18 +178,18 @@ def _is_live(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> RemovedRun:
-    """Remove everything of one run but the process that holds its lock."""
+    """Remove everything of one run except the calling process."""
     prefix = f"{NETNS_PREFIX}{folder.name}-"
     names = sorted(path.name for path in NETNS_FOLDER.glob(f"{prefix}*"))
-    processes = _recorded(folder) | _inside(names)
+    processes = _recorded_processes(folder) | _processes_inside(names)
     _end(processes)
     ip_batch(f"netns del {name}" for name in names)
     shutil.rmtree(folder, ignore_errors=True)
     return RemovedRun(folder.name, len(processes), tuple(names))
 
 
-def _recorded(folder: Path) -> set[ProcessRef]:
-    """Those of the run's recorded processes that still exist, without this one."""
+def _recorded_processes(folder: Path) -> set[ProcessRef]:
+    """The recorded processes of the run that still exist, without the calling process."""
     try:
         boot = (folder / "boot").read_text()
         lines = (folder / "processes").read_text().splitlines()
@@ -194,32 +198,32 @@ def _recorded(folder: Path) -> set[ProcessRef]:
     if boot != _boot():
         return set()
     pairs = [line.split() for line in lines]
-    listed = {ProcessRef(*map(int, pair)) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()}
-    return {one for one in listed if one.pid != os.getpid() and _start_time(one.pid) == one.started}
+    recorded = {ProcessRef(*map(int, pair)) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()}
+    return {one for one in recorded if one.pid != os.getpid() and _start_time(one.pid) == one.started}
 
 
-def _inside(names: Iterable[str]) -> set[ProcessRef]:
-    """The processes in one of these network namespaces: what was started in pods and nodes."""
-    wanted = set()
+def _processes_inside(names: Iterable[str]) -> set[ProcessRef]:
+    """The processes inside these network namespaces: commands that were started in pods and nodes."""
+    namespaces = set()
     for name in names:
         with contextlib.suppress(OSError):
-            file = (NETNS_FOLDER / name).stat()
-            wanted.add((file.st_dev, file.st_ino))
+            status = (NETNS_FOLDER / name).stat()
+            namespaces.add((status.st_dev, status.st_ino))
     own = Path("/proc/self/ns/net").stat()
-    wanted.discard((own.st_dev, own.st_ino))
+    namespaces.discard((own.st_dev, own.st_ino))
     result = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                at = (entry / "ns/net").stat()
+                status = (entry / "ns/net").stat()
                 started = _start_time(int(entry.name))
-                if (at.st_dev, at.st_ino) in wanted and started is not None:
+                if (status.st_dev, status.st_ino) in namespaces and started is not None:
                     result.add(ProcessRef(int(entry.name), started))
     return result
 
 
 def _end(processes: set[ProcessRef]) -> None:
-    """End processes by SIGTERM, then SIGKILL; returns when they have ended."""
+    """End processes by SIGTERM, then SIGKILL. Waits END_SECONDS at most after each; some may still exist then."""
     for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS)):
         handles = []
         for one in processes:

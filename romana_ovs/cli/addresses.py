@@ -1,4 +1,4 @@
-"""Allocates the addresses of pods and nodes for offline commands, anew or as a state file has them."""
+"""Allocates the addresses of pods and nodes for offline commands: anew, or from a state file."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class AddressMap:
 
     @classmethod
     def of(cls, cluster: Cluster, state: Mapping[str, Any] | None) -> AddressMap:
-        """The addresses in `cluster`, with the numbers of `state` (of `saved_state`) if given.
+        """The addresses in `cluster`, with the saved allocations `state` (of `saved_state`) if given.
 
-        Raises AddressError when the plan cannot fit, InputError when the state cannot be used.
+        Raises AddressError when the address plan is invalid, InputError when the state cannot be used.
         """
-        # Imported here: few folders need addresses, and the allocator is slow to import.
+        # Imported here: few manifest directories need addresses, and the allocator is slow to import.
         from romana_ovs.engine import offline
 
         world, _ = offline(cluster, state)

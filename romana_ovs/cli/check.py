@@ -19,23 +19,23 @@ from romana_ovs.model.settings import TenantSource
 
 HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
 
-SHOWN = 5
+NAMED_POLICIES = 5
 """How many policies a note names; further ones are counted."""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `check`."""
     add_folder(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all problems; 1 if there are any."""
+    """Print all problems. Returns exit code 1 if there are any, else 0."""
     loaded = load(args.dir, nodes=args.nodes)
     problems = [*loaded.problems, *advice(loaded)]
-    listed = {(problem.file, problem.kind, problem.name) for problem in problems}
+    reported = {(problem.file, problem.kind, problem.name) for problem in problems}
     with activity(f"allocating the addresses of {len(loaded.cluster.pods)} pods"):
-        lacking = list(unplaced(loaded, saved_state(args.state)))
-    problems += [problem for problem in lacking if (problem.file, problem.kind, problem.name) not in listed]
+        unallocated = list(allocation_problems(loaded, saved_state(args.state)))
+    problems += [problem for problem in unallocated if (problem.file, problem.kind, problem.name) not in reported]
     if args.json:
         print_json([_row(problem) for problem in problems])
     elif problems:
@@ -44,28 +44,29 @@ def run(args: argparse.Namespace) -> int:
         print(_summary(loaded))
     if loaded.ignored and not args.json:
         print(f"Not acted on: {', '.join(loaded.ignored)}.", file=sys.stderr)
-    if (about := sctp_note(loaded)) and not args.json:
-        print(about, file=sys.stderr)
+    if (note := sctp_note(loaded)) and not args.json:
+        print(note, file=sys.stderr)
     return 1 if problems else 0
 
 
 def sctp_note(loaded: ClusterSnapshot) -> str:
-    """What may stay open although policies name SCTP ports, empty when none does.
+    """A note on what SCTP policies may leave open, empty when no policy names SCTP.
 
-    It is no problem of the manifests: it depends on the switches, which only the controller knows.
+    It is not a problem of the manifests: it depends on the switches, which only the controller knows.
     """
     names = sorted(f"{key.namespace}/{key.name}" for key, one in loaded.cluster.policies.items() if names_sctp(one))
     if not names:
         return ""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    more = f" and {len(names) - NAMED_POLICIES} more" if len(names) > NAMED_POLICIES else ""
     return (
-        f"SCTP is named by {', '.join(names[:SHOWN])}{more}: where a switch tracks it by addresses alone (Open vSwitch "
-        "before 3.2, userspace), a server that a client has sent SCTP to can open associations to any of its ports."
+        f"Policies name SCTP: {', '.join(names[:NAMED_POLICIES])}{more}: where a switch tracks it by addresses alone "
+        "(Open vSwitch before 3.2, userspace), a server that a client has sent SCTP to can open associations to any of "
+        "its ports."
     )
 
 
 def advice(loaded: ClusterSnapshot) -> Iterator[Problem]:
-    """What is valid but probably not intended: pods without a tenant, pods with the same address."""
+    """Problems that are valid but probably not intended: pods without a tenant, pods with the same address."""
     yield from dict.fromkeys(_tenantless(loaded))
     yield from _shared_addresses(loaded)
 
@@ -92,10 +93,10 @@ def _shared_addresses(loaded: ClusterSnapshot) -> Iterator[Problem]:
             yield loaded.locations[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
 
 
-def unplaced(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterator[Problem]:
-    """The pods and nodes for which the address plan has no number left, `state` (of `saved_state`) considered.
+def allocation_problems(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterator[Problem]:
+    """Problems of pods and nodes for which the address plan has no number left; `state` is that of `saved_state`.
 
-    Raises AddressError when the plan itself cannot fit.
+    Raises AddressError when the plan itself is invalid.
     """
     from romana_ovs.engine import offline  # imported here: slow, and `advice` does not need it
 

@@ -29,7 +29,7 @@ def node_count(text: str) -> int:
 
 
 def load(path: Path, *, nodes: int | None = None) -> ClusterSnapshot:
-    """The manifests at `path` with the settings of its `romana.conf`, which are `cluster.settings`.
+    """The manifests at `path` decoded with the settings of its `romana.conf` (`cluster.settings` of the result).
 
     Raises InputError when nothing there can be used.
     """

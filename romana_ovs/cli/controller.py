@@ -10,19 +10,22 @@ HELP = "the Ryu application; takes ryu-manager's own options, such as --config-f
 PASSES_OPTIONS = True
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options for the cluster and the part of the work; all others are ryu-manager's."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options for the cluster and the role; all others are ryu-manager's."""
     parser.add_argument("--kubeconfig", metavar="FILE", help="follow this API server (in-cluster: that of our own pod)")
-    part = parser.add_mutually_exclusive_group()
-    part.add_argument("--node", metavar="NAME", help="drive this node's bridge alone, watching its own pods only")
-    part.add_argument("--registry", action="store_true", help="act as the registry for all nodes, and drive no bridge")
+    role = parser.add_mutually_exclusive_group()
+    role.add_argument("--node", metavar="NAME", help="drive this node's bridge alone, watching its own pods only")
+    role.add_argument("--registry", action="store_true", help="act as the registry for all nodes, and drive no bridge")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 after SIGTERM or SIGINT, 1 when it ended by itself. Raises InputError when its settings are invalid."""
+    """Returns exit code 0 after SIGTERM or SIGINT, 1 after an internal error.
+
+    Raises InputError for invalid settings.
+    """
     for option, text in (("--kubeconfig", args.kubeconfig), ("--node", args.node)):
         if text == "":
-            # It would count as absent, and the controller would follow or drive something else than intended.
+            # An empty option would count as absent: the controller would use another cluster or drive other bridges.
             raise InputError.because(f"{option} is empty")
     from romana_ovs import runtime  # imported here: it patches modules, which no other command needs
 

@@ -1,4 +1,4 @@
-"""Implements `romana-ovs convert FILE`: prints old forms of objects in their present form."""
+"""Implements `romana-ovs convert FILE`: converts objects of obsolete API versions to current ones."""
 
 from __future__ import annotations
 
@@ -20,58 +20,59 @@ from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Settings
 
 HELP = (
-    "Turn old forms (romana.io/demo/v1, the ThirdPartyResource network-policy.romana.io) into today's objects on "
-    "stdout; other objects pass unchanged. Exit code 1 if something in the result is still not valid."
+    "Convert objects of obsolete API versions (romana.io/demo/v1, the ThirdPartyResource network-policy.romana.io) to "
+    "current ones, on stdout; other objects pass unchanged. Exit code 1 if an object of the result is invalid."
 )
 
 Object = dict[str, object]
 
-_PLACED = ("apiVersion", "kind", "metadata", "spec", "allowIncoming", "from")
-_LIFTED: tuple[str, ...] = ("spec", "allowIncoming", "from")
+_KNOWN_KEYS = ("apiVersion", "kind", "metadata", "spec", "allowIncoming", "from")
+_MISPLACED_KEYS: tuple[str, ...] = ("spec", "allowIncoming", "from")
+"""Keys that the first publication has inside `metadata`, by wrong indentation."""
 
 THIRD_PARTY = "ThirdPartyResource"
 THIRD_PARTY_NAME = "network-policy.romana.io"
 _SLASHED_COMMENT = re.compile(rb"(?m)(?<=[\s:])//.*$")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `convert`."""
     parser.add_argument("file", metavar="FILE", help="YAML or JSON with any number of objects, - for standard input")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the objects of the file in their present form; 1 when one of them is invalid."""
+    """Print the objects of the file in their current form. Returns exit code 1 when one of them is invalid, else 0."""
     name = "stdin" if args.file == "-" else Path(args.file).name
     documents = _documents(name, read_argument(args.file))
-    converted = [today(document.value) for document in documents]
+    converted = [to_current(document.value) for document in documents]
     if args.json:
         print_json({"apiVersion": "v1", "kind": "List", "items": converted})
     else:
         yaml.dump_all(converted, sys.stdout, Dumper=_Dumper, sort_keys=False, explicit_start=len(converted) > 1)
     sys.stdout.flush()
-    problems = _left_over(name, documents, converted)
+    problems = _validate(name, documents, converted)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
-def objects_of_today(path: Path) -> list[object]:
-    """The objects of a file in their present form. Raises InputError."""
-    return [today(document.value) for document in _documents(path.name, read_argument(str(path)))]
+def current_objects(path: Path) -> list[object]:
+    """The objects of a file in their current form. Raises InputError."""
+    return [to_current(document.value) for document in _documents(path.name, read_argument(str(path)))]
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every value where it stands, without anchors."""
+    """Writes YAML without anchors and aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Always: an object that stands in two places is written twice."""
+        """True: an object that is referenced twice is written twice."""
         return True
 
 
 def _documents(name: str, data: bytes) -> list[Document]:
-    """The documents of the file that hold anything. Raises InputError.
+    """The documents of the file that are not empty. Raises InputError.
 
-    The demonstration's write-up has comments that start with `//`; they are removed when the file is invalid with them.
+    Comments that start with `//`, as the demonstration published them, are removed when the file is invalid with them.
     """
     try:
         documents = parse_bytes(name, data)
@@ -79,19 +80,19 @@ def _documents(name: str, data: bytes) -> list[Document]:
         if DEMO_VERSION.encode() not in data or not _SLASHED_COMMENT.search(data):
             raise
         documents = parse_bytes(name, _SLASHED_COMMENT.sub(b"", data))
-    repeated = [
+    duplicates = [
         Problem("is given twice", name, document.number, field=key.path)
         for document in documents
         for key in document.duplicates
     ]
-    if repeated:
-        raise InputError(*repeated)
+    if duplicates:
+        raise InputError(*duplicates)
     return [document for document in documents if document.value is not None]
 
 
-def _left_over(name: str, documents: list[Document], converted: list[object]) -> list[Problem]:
-    """Problems of the result, with the numbers of the documents in the file."""
-    settings = Settings()  # The namespace as the tenant asks for no label.
+def _validate(name: str, documents: list[Document], converted: list[object]) -> list[Problem]:
+    """The problems of the converted objects, with the numbers of their documents in the file."""
+    settings = Settings()  # With tenant_source = namespace no object needs a tenant label.
     return [
         problem
         for document, value in zip(documents, converted, strict=True)
@@ -99,47 +100,47 @@ def _left_over(name: str, documents: list[Document], converted: list[object]) ->
     ]
 
 
-def today(value: object) -> object:
-    """An object (or a List of them) in its present form; `value` itself when it has that already."""
+def to_current(value: object) -> object:
+    """An object (or a List of them) in its current form; `value` itself when that is its form already."""
     if not isinstance(value, dict):
         return value
     kind, version = value.get("kind"), value.get("apiVersion")
     if isinstance(kind, str) and kind.endswith("List") and isinstance(value.get("items"), list):
-        return {**value, "items": [today(item) for item in value["items"]]}
+        return {**value, "items": [to_current(item) for item in value["items"]]}
     if kind == "NetworkPolicy" and version == DEMO_VERSION:
-        return policy_of_today(value)
+        return upgrade_policy(value)
     if kind == THIRD_PARTY and THIRD_PARTY_NAME in (value.get("name"), _mapping(value.get("metadata")).get("name")):
         return policy_definition()
     return value
 
 
-def policy_of_today(old: Mapping[str, object]) -> Object:
-    """A `romana.io/demo/v1` NetworkPolicy as `romana.io/v1`, with mistakes of its first publication corrected.
+def upgrade_policy(old: Mapping[str, object]) -> Object:
+    """A `romana.io/demo/v1` NetworkPolicy as `romana.io/v1`, with the mistakes of its first publication corrected.
 
-    These are: `spec`, `allowIncoming` and `from` at another depth than they belong to, and the fields of a
-    port or of selected pods beside, instead of below, the name that introduces them.
+    The mistakes are indentation: `spec`, `allowIncoming` and `from` at a wrong depth, and the fields of `toPorts` or
+    `pods` as siblings of that key instead of its children.
     """
     metadata = dict(_mapping(old.get("metadata")))
-    rest: Object = {key: value for key, value in old.items() if key not in _PLACED}
-    around: Object = {key: metadata.pop(key) for key in _LIFTED if key in metadata}
-    around |= {key: value for key, value in old.items() if value is not None}
-    if not isinstance(around.get("spec", {}), dict):
+    unknown: Object = {key: value for key, value in old.items() if key not in _KNOWN_KEYS}
+    outside_spec: Object = {key: metadata.pop(key) for key in _MISPLACED_KEYS if key in metadata}
+    outside_spec |= {key: value for key, value in old.items() if value is not None}
+    if not isinstance(outside_spec.get("spec", {}), dict):
         return {**old, "apiVersion": CURRENT_VERSION}
-    spec = {**_mapping(around.get("spec"))}
+    spec = {**_mapping(outside_spec.get("spec"))}
     rules = spec.pop("allowIncoming", None)
-    doubled = rules is not None and "allowIncoming" in around
+    duplicate = rules is not None and "allowIncoming" in outside_spec
     if rules is None:
-        rules = around.get("allowIncoming")
-    sources = spec.pop("from", around.get("from"))
+        rules = outside_spec.get("allowIncoming")
+    sources = spec.pop("from", outside_spec.get("from"))
     if "labels" in metadata:
         metadata["labels"] = _labels(metadata["labels"])
     if "podSelector" in spec:
         spec["podSelector"] = _selector(spec["podSelector"])
     if rules is not None:
         spec["allowIncoming"] = _rules(rules, sources)
-    if doubled:
-        rest["allowIncoming"] = around["allowIncoming"]
-    return {"apiVersion": CURRENT_VERSION, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec, **rest}
+    if duplicate:
+        unknown["allowIncoming"] = outside_spec["allowIncoming"]
+    return {"apiVersion": CURRENT_VERSION, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec, **unknown}
 
 
 def _mapping(value: object) -> Mapping[str, object]:
@@ -147,7 +148,7 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 
 def _labels(value: object) -> object:
-    """Labels as a map; what is neither a map nor a list of maps is left for the check that follows."""
+    """Labels as a map; what is neither a map nor a list of maps is returned unchanged, and `_validate` reports it."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return value
     pairs = [pair for entry in value for pair in entry.items()]
@@ -155,7 +156,7 @@ def _labels(value: object) -> object:
 
 
 def _selector(value: object) -> object:
-    """Plain labels as a LabelSelector, which has the label maps one level deeper."""
+    """Plain labels as a LabelSelector (`matchLabels`); a LabelSelector is returned unchanged."""
     labels = _labels(value)
     if not isinstance(labels, dict):
         return value
@@ -165,45 +166,48 @@ def _selector(value: object) -> object:
 
 
 def _rules(value: object, sources: object) -> object:
-    """`allowIncoming`, with the `from` that stood beside it given to its only rule."""
+    """The rules of `allowIncoming`; a `from` beside it (`sources`) becomes that of its only rule, if that has none."""
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         return value
-    rules = [_rule(entry) for entry in _joined(value)]
+    rules = [_rule(entry) for entry in _merge_split_ports(value)]
     only = rules[0] if len(rules) == 1 else None
     if sources is not None and isinstance(only, dict) and only.get("from") is None:
         return [{**only, "from": _sources(sources)}]
     return rules
 
 
-def _joined(entries: list[object]) -> list[object]:
-    """Entries of a rule list, where `- toPorts:` and its ports became entries side by side, made one again."""
-    joined: list[object] = []
+def _merge_split_ports(entries: list[object]) -> list[object]:
+    """The entries of a rule list.
+
+    An entry `toPorts:` without value is merged with the entry of its port that follows.
+    """
+    merged: list[object] = []
     for entry in entries:
-        before = joined[-1] if joined else None
-        opened = isinstance(before, dict) and set(before) == {"toPorts"} and before["toPorts"] is None
-        if opened and isinstance(entry, dict) and "port" in entry and "toPorts" not in entry:
-            joined[-1] = {"toPorts": None, **entry}
+        last = merged[-1] if merged else None
+        lacks_port = isinstance(last, dict) and set(last) == {"toPorts"} and last["toPorts"] is None
+        if lacks_port and isinstance(entry, dict) and "port" in entry and "toPorts" not in entry:
+            merged[-1] = {"toPorts": None, **entry}
         else:
-            joined.append(entry)
-    return joined
+            merged.append(entry)
+    return merged
 
 
 def _rule(value: object) -> object:
     if not isinstance(value, dict):
         return value
     rule = dict(value)
-    beside = {key: rule.pop(key) for key in ("port", "protocol") if key in rule}
+    siblings = {key: rule.pop(key) for key in ("port", "protocol") if key in rule}
     ports = rule.get("toPorts")
     if isinstance(ports, dict):
         ports = [ports]
-    if beside and not ports:
-        ports = [beside]
-    elif "port" not in beside and isinstance(ports, list) and len(ports) == 1 and isinstance(ports[0], dict):
-        ports = [{**beside, **ports[0]}]
+    if siblings and not ports:
+        ports = [siblings]
+    elif "port" not in siblings and isinstance(ports, list) and len(ports) == 1 and isinstance(ports[0], dict):
+        ports = [{**siblings, **ports[0]}]
     else:
-        rule |= beside
+        rule |= siblings
     if ports is not None:
         rule["toPorts"] = ports
     if rule.get("from") is not None:

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, print_json, warn
 from romana_ovs.cli.matrix import parse_ports
-from romana_ovs.cli.offline import compiled, settled
+from romana_ovs.cli.offline import compile_node_tables, offline_world
 from romana_ovs.cli.progress import activity
-from romana_ovs.cli.workloads import summary, workloads
+from romana_ovs.cli.workloads import display_names, summary
 from romana_ovs.config import load_settings
 from romana_ovs.engine import World, offline_facts
 from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
@@ -37,7 +37,7 @@ from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import CompileCache
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.policy.matrix import Opening, container_ports, difference, reachability
+from romana_ovs.policy.matrix import PodPath, container_ports, difference, reachability
 
 HELP = "what a change of manifests would open and close, and its cost in flows per node"
 
@@ -63,29 +63,29 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Everything that differs between two folders; openings are sorted, nodes by name."""
+    """Everything that differs between two folders; paths are sorted, nodes by name."""
 
     ports: tuple[PortRef, ...]
-    opened: tuple[Opening, ...]
-    closed: tuple[Opening, ...]
+    opened: tuple[PodPath, ...]
+    closed: tuple[PodPath, ...]
     nodes: Mapping[str, Cost]
 
     @property
     def nothing(self) -> bool:
-        """Whether nothing differs at all."""
+        """Whether no path and no flow differs."""
         return not (self.opened or self.closed) and all(cost.nothing for cost in self.nodes.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As the module's docstring says."""
+        """As JSON values, in the form of the module's docstring."""
         return {
             "ports": [str(port) for port in self.ports],
-            "opened": [opening.to_json() for opening in self.opened],
-            "closed": [opening.to_json() for opening in self.closed],
+            "opened": [path.to_json() for path in self.opened],
+            "closed": [path.to_json() for path in self.closed],
             "nodes": {node: asdict(cost) for node, cost in self.nodes.items()},
         }
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `diff`."""
     add_folder(parser)
     parser.add_argument("new", metavar="NEWDIR", type=Path, help="the same folder as it would be after the change")
@@ -94,30 +94,36 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 when anything differs, else 0. Raises InputError when a folder, the state or the ports cannot be used."""
-    asked = parse_ports(args.ports) if args.ports is not None else None
+    """Returns exit code 1 when anything differs, else 0.
+
+    Raises InputError when a folder, the state or the ports cannot be used.
+    """
+    ports = parse_ports(args.ports) if args.ports is not None else None
     before, after = _clusters(args)
-    change = compare(before, after, ports=asked, state=saved_state(args.state))
+    change = compare(before, after, ports=ports, state=saved_state(args.state))
     if args.json:
         print_json(change.to_json())
     else:
-        print("\n".join(_lines(change, workloads(before, after) if not args.all else None)))
+        print("\n".join(_lines(change, display_names(before, after) if not args.all else None)))
     return 0 if change.nothing else 1
 
 
 def compare(
     before: Cluster, after: Cluster, *, ports: tuple[PortRef, ...] | None = None, state: Mapping[str, Any] | None = None
 ) -> Change:
-    """What differs; `ports` None: those that containers of either declare. Raises as `settled` does."""
+    """The change from `before` to `after`; `ports` None: those that containers of either declare.
+
+    Raises as `offline_world` does.
+    """
     if ports is None:
         ports = tuple(dict.fromkeys([*container_ports(before), *container_ports(after)]))
-    world, facts = settled(before, state)
+    world, facts = offline_world(before, state)
     old_tables, caches = _tables(world, facts, {})
     old_matrix = reachability(before, _addresses(world, before), ports)
     world.update(after)
     while world.pending:
         world.advance()
-    new_facts = continued(facts, offline_facts(after, world.registry.hosts))
+    new_facts = keep_port_numbers(facts, offline_facts(after, world.registry.hosts))
     new_tables, _ = _tables(world, new_facts, caches)
     opened, closed = difference(old_matrix, reachability(after, _addresses(world, after), ports))
     nodes = {
@@ -127,8 +133,8 @@ def compare(
     return Change(ports, tuple(opened), tuple(closed), nodes)
 
 
-def continued(before: Mapping[str, BridgeFacts], after: Mapping[str, BridgeFacts]) -> dict[str, BridgeFacts]:
-    """The bridges of `after`, with the port numbers of `before` for every pod and neighbour that stays."""
+def keep_port_numbers(before: Mapping[str, BridgeFacts], after: Mapping[str, BridgeFacts]) -> dict[str, BridgeFacts]:
+    """The bridges of `after`, with the port numbers of `before` for every pod and link that is in both."""
     bridges = {}
     for node, own in after.items():
         known = before.get(node)
@@ -144,7 +150,7 @@ def continued(before: Mapping[str, BridgeFacts], after: Mapping[str, BridgeFacts
 
 
 def _numbered(keys: Iterable[Key], known: Mapping[Key, int], first: int) -> dict[Key, int]:
-    """A number for each key: the known one, else the lowest from `first` that was never used."""
+    """A port number for each key: the known one, else the lowest from `first` that is not a known one."""
     used = set(known.values())
     free = (number for number in count(first) if number not in used)
     return {key: known[key] if key in known else next(free) for key in keys}
@@ -175,12 +181,12 @@ def _addresses(world: World, cluster: Cluster) -> dict[Any, Any]:
 def _tables(
     world: World, facts: Mapping[str, BridgeFacts], caches: Mapping[str, CompileCache]
 ) -> tuple[dict[str, Tables], dict[str, CompileCache]]:
-    kept = {node: caches.get(node) or CompileCache() for node in facts}
+    used = {node: caches.get(node) or CompileCache() for node in facts}
     tables: dict[str, Tables] = {}
     with activity(lambda: f"compiling tables ({len(tables)} of {len(facts)} nodes)"):
         for node in facts:
-            tables[node] = compiled(world, facts, node, kept[node]).flows
-    return tables, kept
+            tables[node] = compile_node_tables(world, facts, node, used[node]).flows
+    return tables, used
 
 
 def _cost(old: Tables, new: Tables) -> Cost:
@@ -191,15 +197,15 @@ def _cost(old: Tables, new: Tables) -> Cost:
 
 
 def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
-    """The text; with `names` of pods, a line for each pair of these."""
+    """The lines of text; with `names`, one line for each pair of display names instead of each path."""
     if change.nothing:
         return ["Nothing differs: the same paths are open, and no node gets or loses a flow."]
     lines = []
-    for verb, openings in (("opens", change.opened), ("closes", change.closed)):
+    for verb, paths in (("opens", change.opened), ("closes", change.closed)):
         rows = (
-            summary(openings, names)
+            summary(paths, names)
             if names is not None
-            else [f"{one.source} -> {one.destination}  {one.port}" for one in openings]
+            else [f"{one.source} -> {one.destination}  {one.port}" for one in paths]
         )
         lines += [f"{verb}  {text}" for text in rows]
     if len(lines) < len(change.opened) + len(change.closed):
@@ -209,8 +215,8 @@ def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
         lines.append(f"No path opens or closes, on {asked}.")
     lines.append("")
     for node, cost in change.nodes.items():
-        doing = f"{cost.added} added, {cost.removed} removed, {cost.changed} changed"
+        counts = f"{cost.added} added, {cost.removed} removed, {cost.changed} changed"
         lines.append(
-            f"{node}: {'no flow differs' if cost.nothing else doing} ({cost.before} flows before, {cost.after} after)"
+            f"{node}: {'no flow differs' if cost.nothing else counts} ({cost.before} flows before, {cost.after} after)"
         )
     return lines

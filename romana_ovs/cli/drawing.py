@@ -16,7 +16,7 @@ from rich.text import Text
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs.policy.matrix import Matrix, PodPath
 
 DRAWN_PODS = 30
 """More pods than this do not fit into 80 columns with their names."""
@@ -37,17 +37,17 @@ class Cell(Enum):
     BOTH = ("±", "*", "bold yellow", "some pairs opened, some closed")
 
     def mark(self, unicode: bool) -> str:
-        """The one character drawn for it."""
+        """The character that is drawn."""
         return self.value[0] if unicode else self.value[1]
 
     @property
     def style(self) -> str:
-        """Rich's style of it."""
+        """Its style, as Rich names styles."""
         return self.value[2]
 
     @property
     def meaning(self) -> str:
-        """Its words in the legend."""
+        """Its text in the legend."""
         return self.value[3]
 
 
@@ -63,14 +63,13 @@ def draw_matrix(
     matrix: Matrix,
     *,
     console: Console,
-    opened: Collection[Opening] = (),
-    closed: Collection[Opening] = (),
+    opened: Collection[PodPath] = (),
+    closed: Collection[PodPath] = (),
     groups: Mapping[PodKey, str] | None = None,
 ) -> None:
-    """Prints `matrix` with marks for what `opened` and `closed` since the step before.
+    """Draw `matrix` with marks for what `opened` and `closed` since the step before.
 
-    `groups` names the group of each pod for when there are too many pods to draw; without it that is
-    the namespace.
+    `groups` has the group of each pod, which is drawn when there are too many pods; default: its namespace.
     """
     if not matrix.pods:
         _line(console, "There is no pod that could connect.")
@@ -88,7 +87,7 @@ def draw_matrix(
             return
         by_port = {port: _grid_of_groups(matrix, port, members, changes=(opened, closed)) for port in matrix.ports}
     seen: set[Cell] = set()
-    for grid, ports in _alike(by_port).items():
+    for grid, ports in _ports_by_grid(by_port).items():
         _line(console, "")
         _draw(grid, ", ".join(ports), console)
         seen.update(cell for row in grid.cells for cell in row)
@@ -96,7 +95,7 @@ def draw_matrix(
 
 
 def group_names(cluster: Cluster) -> dict[PodKey, str]:
-    """The group of every pod in words: its namespace, and its tenant and tier where they tell pods apart."""
+    """The group name of every pod: its namespace, and its tenant and tier where these differ between pods."""
     segments = {key: cluster.segment_of(pod) for key, pod in cluster.pods.items()}
     other_tenants = any(segments[key].tenant != pod.namespace for key, pod in cluster.pods.items())
     tiers = len({segment.tier for segment in segments.values()}) > 1
@@ -112,21 +111,21 @@ def group_names(cluster: Cluster) -> dict[PodKey, str]:
 
 
 def _members(pods: Iterable[PodKey], groups: Mapping[PodKey, str]) -> tuple[dict[PodKey, str], str]:
-    """The group of each pod and what the groups are: those given, or namespaces where those are too many."""
+    """The group of each pod, and the kind of the groups: `groups`, or namespaces where those are too many."""
     given = {pod: groups.get(pod) or _namespace(pod) for pod in pods}
     if groups and len(set(given.values())) <= DRAWN_PODS:
         return given, "groups of pods"
     return {pod: _namespace(pod) for pod in given}, "namespaces"
 
 
-def _grid_of_pods(matrix: Matrix, port: str, opened: Collection[Opening], closed: Collection[Opening]) -> Grid:
+def _grid_of_pods(matrix: Matrix, port: str, opened: Collection[PodPath], closed: Collection[PodPath]) -> Grid:
     changed = {each[:2]: Cell.CLOSED for each in closed if each.port == port}
     changed |= {each[:2]: Cell.OPENED for each in opened if each.port == port}
     rows = []
     for source in matrix.pods:
-        reached = frozenset(matrix.reach[port].get(source, ()))
+        destinations = frozenset(matrix.reach[port].get(source, ()))
         row = [
-            changed.get((source, destination)) or (Cell.ALL if destination in reached else Cell.NONE)
+            changed.get((source, destination)) or (Cell.ALL if destination in destinations else Cell.NONE)
             for destination in matrix.pods
         ]
         row[matrix.pods.index(source)] = Cell.ITSELF
@@ -135,12 +134,12 @@ def _grid_of_pods(matrix: Matrix, port: str, opened: Collection[Opening], closed
 
 
 def _grid_of_groups(
-    matrix: Matrix, port: str, members: Mapping[PodKey, str], *, changes: tuple[Iterable[Opening], Iterable[Opening]]
+    matrix: Matrix, port: str, members: Mapping[PodKey, str], *, changes: tuple[Iterable[PodPath], Iterable[PodPath]]
 ) -> Grid:
     allowed, possible = _counts(matrix, port, members)
     marks: dict[tuple[str, str], Cell] = {}
-    for cell, openings in zip((Cell.OPENED, Cell.CLOSED), changes, strict=True):
-        for source, destination, changed in openings:
+    for cell, paths in zip((Cell.OPENED, Cell.CLOSED), changes, strict=True):
+        for source, destination, changed in paths:
             if changed == port and source in members and destination in members:
                 pair = members[source], members[destination]
                 marks[pair] = cell if marks.get(pair, cell) is cell else Cell.BOTH
@@ -179,7 +178,7 @@ def _list_groups(matrix: Matrix, port: str, members: Mapping[PodKey, str], conso
         _line(console, f"  and {len(allowed) - LISTED_PAIRS} more; --json has every pair of pods")
 
 
-def _alike(by_port: Mapping[str, Grid]) -> dict[Grid, list[str]]:
+def _ports_by_grid(by_port: Mapping[str, Grid]) -> dict[Grid, list[str]]:
     ports_by_grid: dict[Grid, list[str]] = {}
     for port, grid in by_port.items():
         ports_by_grid.setdefault(grid, []).append(port)
@@ -187,7 +186,7 @@ def _alike(by_port: Mapping[str, Grid]) -> dict[Grid, list[str]]:
 
 
 def _draw(grid: Grid, title: str, console: Console) -> None:
-    """One grid: columns carry names where they fit into the console's width, else the numbers of the rows."""
+    """One grid: columns have names where these fit into the console's width, else the numbers of the rows."""
     prefix = _common_namespace(grid.names)
     names = [name.removeprefix(prefix) for name in grid.names]
     corner = f"from \\ to ({prefix}...)" if prefix else "from \\ to"

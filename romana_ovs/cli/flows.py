@@ -2,8 +2,8 @@
 
 The text loads with `ovs-ofctl -O OpenFlow15 add-flows BRIDGE FILE`. With `--json`:
 `[{"table", "table_id", "priority", "match", "actions", "cookie", "origin", "meter"}]`, where `match` and `actions` are
-in ovs-ofctl's words, `origin` says why the flow exists (a policy and its rule, or a feature of ours), and `meter` is
-empty or the meter that a switch has before the actions, as `add-meter` takes it.
+in the syntax of ovs-ofctl, `origin` names what the flow exists for (a policy and its rule, a pod, or a part of the
+pipeline), and `meter` is empty or the meter that a switch applies before the actions, in the syntax of `add-meter`.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import argparse
 
 from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.offline import compiled, settled
+from romana_ovs.cli.offline import compile_node_tables, offline_world
 
 HELP = "print one node's compiled tables"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `flows`."""
     add_folder(parser)
     parser.add_argument("--node", required=True, metavar="NAME", help="the node whose tables are printed")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0. Raises InputError when the folder or the state cannot be used, or there is no such node."""
+    """Returns exit code 0. Raises InputError when the folder or the state cannot be used, or there is no such node."""
     from romana_ovs.pipeline.listing import loadable, rows
 
     loaded = load_folder(args)
-    world, facts = settled(loaded.cluster, saved_state(args.state))
-    program = compiled(world, facts, args.node)
+    world, facts = offline_world(loaded.cluster, saved_state(args.state))
+    program = compile_node_tables(world, facts, args.node)
     if args.json:
         print_json(rows(program.flows.values(), program.meters))
     else:

@@ -1,18 +1,18 @@
 """Implements `romana-ovs ipam DIR`: address ranges of tenants and tiers, their use, and what is left.
 
-With `--state FILE` pods keep the numbers that the file says; a file that does not exist yet is made, one that
-does is only read. Exit code 1 when a pod or a node got no number or address.
+With `--state FILE` pods keep the allocations saved in the file; a missing file is created, an existing one is only
+read. Exit code 1 when a pod or a node gets no number or address.
 
 With `--json`:
 - `plan`: `{"network", "segment_bits", "host_bits", "endpoint_bits", "node_addresses"}`, the last being the range of
   the nodes' own addresses;
 - `tenants`: `[{"tenant", "ranges", "indexes", "spare_indexes", "tiers"}]`, where `ranges` are CIDRs, `indexes` the
   segment indexes in them, `spare_indexes` how many of these no tier has yet, and `tiers`
-  `[{"tier", "number", "ranges", "indexes", "used", "left"}]`: `number` is the segment's for good, `used` counts
-  addresses given to pods, `left` those that the ranges still have on the nodes there are;
+  `[{"tier", "number", "ranges", "indexes", "used", "left"}]`: `number` is the segment's permanent number, `used` counts
+  allocated addresses, `left` the free ones in the ranges on the present nodes;
 - `nodes`: `[{"node", "number", "address", "pods"}]`, `address` being the node's own towards its pods;
-- `foreign`: `[{"pod", "node", "address"}]`, addresses that pods brought along;
-- `left`: `{"segment_indexes", "host_numbers"}` that belong to nobody;
+- `foreign`: `[{"pod", "node", "address"}]`, pod addresses that the address plan did not allocate;
+- `left`: `{"segment_indexes", "host_numbers"}` that are free;
 - `problems`: `[{"kind", "name", "problem"}]`;
 - `pods`, with `--pods` only: `[{"pod", "node", "address", "mac"}]`, every pod that has an address.
 """
@@ -29,7 +29,7 @@ from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage, usage_of
 from romana_ovs.cli.common import add_folder, load_folder, print_json
-from romana_ovs.cli.offline import settled
+from romana_ovs.cli.offline import offline_world
 from romana_ovs.model.errors import Problem
 from romana_ovs.state import StateFile
 
@@ -38,18 +38,21 @@ WIDTH = 80
 TIER_WIDTH = 26
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `ipam`."""
     add_folder(parser)
     parser.add_argument("--pods", action="store_true", help="list every pod with address and node too (JSON: and MAC)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 when a pod or node got no number. Raises InputError when the folder or the state cannot be used."""
+    """Returns exit code 1 when a pod or node gets no number, else 0.
+
+    Raises InputError when the folder or the state cannot be used.
+    """
     loaded = load_folder(args)
     file = StateFile(args.state) if args.state is not None else None
     state = file.load() if file is not None else None
-    world, _ = settled(loaded.cluster, state)
+    world, _ = offline_world(loaded.cluster, state)
     if file is not None and state is None:
         file.save(world.to_json())
     usage, problems = usage_of(world.registry), world.problems

@@ -1,7 +1,7 @@
 """Runs the command `romana-ovs`: imports the module of the subcommand only, and turns errors into exit codes.
 
-A subcommand's module has `HELP: str`, `arguments(parser)` and `run(args) -> int` (0 fine, 1 the answer
-is no or problems were found). With `PASSES_OPTIONS = True` it gets undeclared options as the list `args.rest`.
+A subcommand's module has `HELP: str`, `add_arguments(parser)` and `run(args) -> int` (exit code 0: fine, 1: the answer
+is no, or problems were found). With `PASSES_OPTIONS = True` it gets undeclared options as the list `args.rest`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SUBCOMMANDS = (
     Subcommand("flows", "romana_ovs.cli.flows", "the compiled tables of one node"),
     Subcommand("check", "romana_ovs.cli.check", "every problem of a folder of manifests"),
     Subcommand("diff", "romana_ovs.cli.diff", "what a change would open and close"),
-    Subcommand("convert", "romana_ovs.cli.convert", "old forms of objects as today's"),
+    Subcommand("convert", "romana_ovs.cli.convert", "objects of obsolete API versions as current ones"),
     Subcommand("ipam", "romana_ovs.cli.ipam", "address ranges, their use, what is left"),
     Subcommand("clean", f"{EMULATOR}.cli.clean", "remove what a killed run left behind"),
     Subcommand("controller", "romana_ovs.cli.controller", "the Ryu application"),
@@ -66,10 +66,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     _open_standard_streams()
     try:
-        code = _run(words)
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except RomanaError as error:
@@ -105,16 +105,16 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(words: list[str]) -> int:
-    name = next((word for word in words if not word.startswith("-")), "")
+def _run(arguments: list[str]) -> int:
+    name = next((word for word in arguments if not word.startswith("-")), "")
     chosen = next((command for command in SUBCOMMANDS if command.name == name), None)
     module = _module(chosen) if chosen is not None else None
     parser = _parser(chosen, module)
     if module is not None and getattr(module, "PASSES_OPTIONS", False):
-        args, rest = parser.parse_known_args(words)
+        args, rest = parser.parse_known_args(arguments)
         args.rest = rest
     else:
-        args = parser.parse_args(words)
+        args = parser.parse_args(arguments)
     if module is None:
         parser.print_help(sys.stderr)
         return UNUSABLE
@@ -152,7 +152,7 @@ def _parser(chosen: Subcommand | None, module: ModuleType | None) -> _Parser:
         )
         sub.add_argument("--json", action="store_true", help="print JSON")
         if module is not None and command is chosen:
-            module.arguments(sub)
+            module.add_arguments(sub)
     return parser
 
 

@@ -15,7 +15,7 @@ from romana_ovs.policy.matrix import container_ports, depends_on_addresses, reac
 HELP = "the expected reachability of every pair of pods, by evaluation alone"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `matrix`."""
     add_folder(parser)
     parser.add_argument(
@@ -24,11 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0. Raises InputError when the folder or the ports cannot be used."""
-    asked = None if args.ports is None else parse_ports(args.ports)
+    """Returns exit code 0. Raises InputError when the folder or the ports cannot be used."""
+    chosen = None if args.ports is None else parse_ports(args.ports)
     state = saved_state(args.state)
     loaded = load_folder(args)
-    ports = container_ports(loaded.cluster) if asked is None else asked
+    ports = container_ports(loaded.cluster) if chosen is None else chosen
     addresses = AddressMap.of(loaded.cluster, state).pods if depends_on_addresses(loaded.cluster) else {}
     with activity(f"evaluating {len(loaded.cluster.pods)} pods on {len(ports)} ports"):
         matrix = reachability(loaded.cluster, addresses, ports)

@@ -1,4 +1,4 @@
-"""Compiling without switches: what `flows`, `diff` and the generated docs have in common."""
+"""Allocates addresses and compiles tables without switches, for `flows`, `diff`, `ipam` and the generated docs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.resolve import resolve
 
 
-def settled(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, Mapping[str, BridgeFacts]]:
-    """A settled world of `cluster` and made-up bridges; what could not be given to a pod is a warning on stderr.
+def offline_world(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, Mapping[str, BridgeFacts]]:
+    """A world of `cluster` with all numbers allocated, and made-up bridges.
 
-    Raises AddressError and InputError when the plan or the state cannot be used.
+    A pod or node without an address or number is a warning on stderr. `state` is that of `saved_state`.
+
+    Raises AddressError when the address plan is invalid, InputError when the state cannot be used.
     """
     world, facts = offline(cluster, state)
     for problem in world.problems:
@@ -25,8 +27,10 @@ def settled(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[World, M
     return world, facts
 
 
-def compiled(world: World, facts: Mapping[str, BridgeFacts], node: str, cache: CompileCache | None = None) -> Program:
-    """The tables of `node`. Raises InputError, naming the nodes there are, when it is none of them."""
+def compile_node_tables(
+    world: World, facts: Mapping[str, BridgeFacts], node: str, cache: CompileCache | None = None
+) -> Program:
+    """The compiled tables of `node`. Raises InputError, which names the nodes, when there is no such node."""
     if node not in facts:
         known = ", ".join(sorted(facts)) or "none"
         raise InputError(Problem(f"there is no such node; the nodes are: {known}", kind="Node", name=node))

@@ -1,4 +1,4 @@
-"""Shows on a terminal what a long command is doing, and for how long already."""
+"""Shows on a terminal what a long command is doing, and the elapsed time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SHOW_AFTER_SECONDS = 0.5
-"""Shorter steps show nothing, and import nothing for it."""
+"""Shorter steps show nothing and do not import Rich, in seconds."""
 
 
 @contextmanager
@@ -55,17 +55,17 @@ class _Line:
         describe = self._describe
 
         class Description(ProgressColumn):
-            """The present text."""
+            """The text of the activity."""
 
             def render(self, task: Task) -> Text:
-                """The text, as it is now."""
+                """The current text."""
                 return Text(describe())
 
         with self._lock:
             if not self._removed:
                 console = Console(stderr=True)
                 columns = (SpinnerColumn(), Description(), TimeElapsedColumn())
-                # Standard output stays what it is: it may be a file, and it is the result.
+                # Standard output must not be redirected: it carries the result.
                 self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
                 self._progress.add_task("", total=None)
                 self._progress.start()

@@ -18,10 +18,10 @@ from romana_ovs.policy.matrix import depends_on_addresses
 
 HELP = "whether a connection is allowed, and by which rule"
 ALLOWED, DROPPED = 0, 1
-_NAMED_MATCHES = 3
+_MAX_HINTS = 3
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `verdict`."""
     add_folder(parser)
     end = "a pod (namespace/name) or an IPv4 address; a pod's address means that pod"
@@ -31,16 +31,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the connection is allowed, 1 when it is dropped. Raises InputError for an unknown pod or bad argument."""
+    """Returns exit code 0 when the connection is allowed, 1 when dropped. Raises InputError for an invalid argument."""
     port = PortRef.parse(args.port, field="--port")
     state = saved_state(args.state)
     cluster = load_folder(args).cluster
-    ends = {"--from": _written(args.source, "--from"), "--to": _written(args.destination, "--to")}
-    wants_addresses = depends_on_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
+    ends = {"--from": _parse_end(args.source, "--from"), "--to": _parse_end(args.destination, "--to")}
+    needs_addresses = depends_on_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
     with activity(f"allocating the addresses of {len(cluster.pods)} pods"):
-        known = AddressMap.of(cluster, state) if wants_addresses else None
-    source, destination = (_endpoint(end, option, cluster=cluster, known=known) for option, end in ends.items())
-    addresses: Mapping[PodKey, IPv4Address] = known.pods if known is not None else {}
+        address_map = AddressMap.of(cluster, state) if needs_addresses else None
+    source, destination = (
+        _connection_end(end, option, cluster=cluster, address_map=address_map) for option, end in ends.items()
+    )
+    addresses: Mapping[PodKey, IPv4Address] = address_map.pods if address_map is not None else {}
     decision = decide(cluster, addresses, Connection(source, destination, port))
     if args.json:
         print_json(as_json(decision))
@@ -50,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(decision: Decision) -> dict[str, object]:
-    """As docs/design.md section 8 has it: `allowed`, `reason`, and `rules` of `kind`, `namespace`, `name`, `rule`."""
+    """As in docs/design.md section 8: `allowed`, `reason`, and `rules` of `kind`, `namespace`, `name`, `rule`."""
     rules = [reference._asdict() for reference in decision.rules]
     return {"allowed": decision.allowed, "reason": decision.reason, "rules": rules}
 
 
-def _written(text: str, option: str) -> IPv4Address | PodKey:
+def _parse_end(text: str, option: str) -> IPv4Address | PodKey:
     """The address or pod in an argument."""
     if text.count("/") == 1 and all(text.split("/")):
         return PodKey(text)
@@ -66,20 +68,22 @@ def _written(text: str, option: str) -> IPv4Address | PodKey:
         raise InputError.because(reason, field=option) from error
 
 
-def _endpoint(end: IPv4Address | PodKey, option: str, *, cluster: Cluster, known: AddressMap | None) -> ConnectionEnd:
+def _connection_end(
+    end: IPv4Address | PodKey, option: str, *, cluster: Cluster, address_map: AddressMap | None
+) -> ConnectionEnd:
     if isinstance(end, IPv4Address):
-        return known.end_at(end, cluster) if known is not None else ConnectionEnd(address=end)
+        return address_map.end_at(end, cluster) if address_map is not None else ConnectionEnd(address=end)
     if end not in cluster.pods:
-        raise InputError.because(f"there is no pod {end}{_alike(end, cluster.pods)}", field=option)
+        raise InputError.because(f"there is no pod {end}{_did_you_mean(end, cluster.pods)}", field=option)
     return ConnectionEnd(pod=end)
 
 
-def _alike(name: str, pods: Iterable[PodKey]) -> str:
+def _did_you_mean(name: str, pods: Iterable[PodKey]) -> str:
     """A hint with pods of similar names, or nothing."""
     from difflib import get_close_matches
 
     names = sorted(pods)
     same_name = [pod for pod in names if pod.partition("/")[2] == name.partition("/")[2]]
-    similar = dict.fromkeys([*same_name, *get_close_matches(name, names, n=_NAMED_MATCHES)])
-    hints = list(similar)[:_NAMED_MATCHES]
+    similar = dict.fromkeys([*same_name, *get_close_matches(name, names, n=_MAX_HINTS)])
+    hints = list(similar)[:_MAX_HINTS]
     return f"; did you mean {' or '.join(hints)}?" if hints else ""

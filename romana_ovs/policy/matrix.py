@@ -20,8 +20,8 @@ from romana_ovs.model.settings import Isolation, TenantSource
 from romana_ovs.policy.evaluate import Reference, TrafficPeer
 
 
-class Opening(NamedTuple):
-    """One ordered pair of pods and a port (`80/tcp`) by which the first may connect to the second."""
+class PodPath(NamedTuple):
+    """A path: an ordered pair of pods, and the port (`80/tcp`) on which the first would connect to the second."""
 
     source: PodKey
     destination: PodKey
@@ -45,10 +45,10 @@ class Matrix:
     reach: Mapping[str, Mapping[PodKey, tuple[PodKey, ...]]]
 
     @classmethod
-    def of(cls, pods: Iterable[PodKey], ports: Iterable[str], openings: Iterable[Opening]) -> Matrix:
-        """The matrix of exactly `openings`, without self pairs."""
+    def of(cls, pods: Iterable[PodKey], ports: Iterable[str], paths: Iterable[PodPath]) -> Matrix:
+        """The matrix of exactly `paths`, without self pairs."""
         found: dict[str, dict[PodKey, set[PodKey]]] = {port: {} for port in ports}
-        for source, destination, port in openings:
+        for source, destination, port in paths:
             if source != destination:
                 found[port].setdefault(source, set()).add(destination)
         reach = {
@@ -63,12 +63,12 @@ class Matrix:
         place = bisect_left(found, destination)
         return place < len(found) and found[place] == destination
 
-    def openings(self) -> Iterator[Opening]:
+    def open_paths(self) -> Iterator[PodPath]:
         """Every allowed pair and port: ports in their order, pairs sorted."""
         for port in self.ports:
             for source, destinations in self.reach[port].items():
                 for destination in destinations:
-                    yield Opening(source, destination, port)
+                    yield PodPath(source, destination, port)
 
     def to_json(self) -> dict[str, object]:
         """As docs/design.md section 8 writes it: `pods`, `ports` and `allowed` pairs by port, sorted."""
@@ -92,17 +92,17 @@ def reachability(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], port
     return Matrix(tuple(pods), tuple(reach), reach)
 
 
-def difference(before: Matrix, after: Matrix) -> tuple[list[Opening], list[Opening]]:
+def difference(before: Matrix, after: Matrix) -> tuple[list[PodPath], list[PodPath]]:
     """(opened, closed) between two matrices, each sorted; an absent port or pod is closed."""
-    opened: list[Opening] = []
-    closed: list[Opening] = []
+    opened: list[PodPath] = []
+    closed: list[PodPath] = []
     for port in sorted({*before.ports, *after.ports}):
         old, new = before.reach.get(port, {}), after.reach.get(port, {})
         for source in old.keys() | new.keys():
             was, now = old.get(source, ()), new.get(source, ())
             if was != now:
-                opened.extend(Opening(source, destination, port) for destination in set(now) - set(was))
-                closed.extend(Opening(source, destination, port) for destination in set(was) - set(now))
+                opened.extend(PodPath(source, destination, port) for destination in set(now) - set(was))
+                closed.extend(PodPath(source, destination, port) for destination in set(was) - set(now))
     return sorted(opened), sorted(closed)
 
 

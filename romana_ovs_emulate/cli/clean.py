@@ -12,7 +12,7 @@ from romana_ovs_emulate import runs
 HELP = "remove what a killed run left behind, and nothing else"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds nothing: live runs are never touched, so there is nothing to choose."""
 
 

@@ -16,7 +16,7 @@ from romana_ovs.cli.drawing import draw_matrix
 from romana_ovs.data_files import data_file
 from romana_ovs.model.errors import InputError, SetupError
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.matrix import Matrix, Opening, difference
+from romana_ovs.policy.matrix import Matrix, PodPath, difference
 from romana_ovs_emulate.cli.demo_stage import PORTS, Stage, folder_stage, kubernetes_stage
 from romana_ovs_emulate.cli.session import Session, ended_by_signals, show_matrix
 from romana_ovs_emulate.controller import Programmed
@@ -34,7 +34,7 @@ CUT_LIMIT_MS = 1000.0
 """An open connection must be cut in both directions within this time of the change, in milliseconds."""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `demo`."""
     parser.add_argument(
         "--nodes",
@@ -87,8 +87,8 @@ class Step:
 
     name: str
     matrix: Matrix
-    opened: Sequence[Opening]
-    closed: Sequence[Opening]
+    opened: Sequence[PodPath]
+    closed: Sequence[PodPath]
 
     def to_json(self) -> dict[str, object]:
         """As docs/design.md section 8 writes it."""
@@ -153,8 +153,8 @@ class Demo:
         self.screen.print(f"\n({letter}) {title}", style="bold", markup=False, soft_wrap=True)
         changes = (opened, closed) if self.steps else ((), ())
         draw_matrix(measured.matrix, console=self.screen, opened=changes[0], closed=changes[1])
-        for word, openings in zip(("opened", "closed"), changes, strict=True):
-            for one in openings:
+        for word, paths in zip(("opened", "closed"), changes, strict=True):
+            for one in paths:
                 self.screen.print(f"  {word}: {_listed([one])}", markup=False, soft_wrap=True)
         if self.steps and not opened and not closed:
             self.screen.print("  nothing opened or closed since the step before")
@@ -171,11 +171,11 @@ class Demo:
         tenants = {pod: self._tenant(pod) for pod in step.matrix.pods}
         if len(set(tenants.values())) < 2:
             yield "there are not two tenants"
-        openings = list(step.matrix.openings())
-        for one in openings:
+        paths = list(step.matrix.open_paths())
+        for one in paths:
             if tenants[one.source] != tenants[one.destination]:
                 yield f"{one.source} of {tenants[one.source]} reaches {one.destination} on {one.port}"
-        if not openings:
+        if not paths:
             yield "no path is open, so the measurement proves nothing"
 
     def _tiers_apart(self, step: Step) -> Iterator[str]:
@@ -184,14 +184,14 @@ class Demo:
                 yield f"{FRONTEND} reaches {BACKEND} on {port}"
 
     def _one_path(self, step: Step) -> Iterator[str]:
-        wanted = Opening(FRONTEND, BACKEND, POLICY_PORT)
+        wanted = PodPath(FRONTEND, BACKEND, POLICY_PORT)
         if list(step.opened) != [wanted]:
             yield f"opened {_listed(step.opened)}, should be {_listed([wanted])}"
         if step.closed:
             yield f"closed {_listed(step.closed)}, should be nothing"
 
     def _closed_again(self, step: Step) -> Iterator[str]:
-        wanted = Opening(FRONTEND, BACKEND, POLICY_PORT)
+        wanted = PodPath(FRONTEND, BACKEND, POLICY_PORT)
         if list(step.closed) != [wanted]:
             yield f"closed {_listed(step.closed)}, should be {_listed([wanted])}"
         if step.opened:
@@ -245,8 +245,8 @@ def _conclude(demo: Demo, *, as_json: bool) -> None:
         print(f"WRONG: {fault}", file=sys.stderr)
 
 
-def _listed(openings: Sequence[Opening]) -> str:
-    return ", ".join(f"{one.source} -> {one.destination} {one.port}" for one in openings) or "nothing"
+def _listed(paths: Sequence[PodPath]) -> str:
+    return ", ".join(f"{one.source} -> {one.destination} {one.port}" for one in paths) or "nothing"
 
 
 def _rounded(milliseconds: float | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from romana_ovs.cli.convert import objects_of_today
+from romana_ovs.cli.convert import current_objects
 from romana_ovs.kube.admission.tenancy import ALLOWED, PREFIX
 from romana_ovs.model.objects import PolicyKey
 from romana_ovs_emulate.cli.api_session import EmulateRequest, prepare
@@ -101,7 +101,7 @@ class KubernetesStage:
 
     def apply(self) -> None:
         """Create the policy, converted to its present form. Raises SetupError."""
-        objects = objects_of_today(self._source / "policy" / POLICY_FILE)
+        objects = current_objects(self._source / "policy" / POLICY_FILE)
         whole = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self._plane.kubectl("apply", "-f", "-", stdin=whole)
         self._cluster.await_cluster(lambda cluster: POLICY in cluster.policies)

@@ -18,7 +18,7 @@ from romana_ovs_emulate.prompt import Prompt
 HELP = "run a folder of manifests on an emulated cluster of real Open vSwitch bridges"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `emulate`."""
     parser.add_argument(
         "folder", metavar="DIR", type=Path, nargs="?", help="the folder of manifests; edits of it apply live"

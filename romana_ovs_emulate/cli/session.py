@@ -149,7 +149,7 @@ class Session:
         expected = Matrix.of(
             running,
             every_pod.ports,
-            (one for one in every_pod.openings() if one.source in running and one.destination in running),
+            (one for one in every_pod.open_paths() if one.source in running and one.destination in running),
         )
         forget = self.emulation.forget_sctp
         paths = len(running) * (len(running) - 1) * len(every_pod.ports)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.matrix import Opening
+from romana_ovs.policy.matrix import PodPath
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from romana_ovs_emulate.probe import probe_once
@@ -87,9 +87,9 @@ class Scene:
 
     def is_for(self, port: int) -> bool:
         """Whether just that port is open, and to the client only, by real connections."""
-        wanted = Opening(self.client, self.server, f"{port}/tcp")
-        others = [Opening(self.client, self.server, f"{each}/tcp") for each in (80, 81) if each != port]
-        others += [Opening(self.other, self.server, f"{each}/tcp") for each in (80, 81)]
+        wanted = PodPath(self.client, self.server, f"{port}/tcp")
+        others = [PodPath(self.client, self.server, f"{each}/tcp") for each in (80, 81) if each != port]
+        others += [PodPath(self.other, self.server, f"{each}/tcp") for each in (80, 81)]
         running = self.cluster.pods.running
         closed = not any(answer.open for answer in probe_once(running, others, seconds=CLOSED_SECONDS).values())
         return closed and probe_once(running, [wanted])[wanted].open

@@ -1,4 +1,4 @@
-"""`romana-ovs convert`: what the demonstration used, as today's objects."""
+"""`romana-ovs convert`: objects of the demonstration in their current form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.cli.convert import today
+from romana_ovs.cli.convert import to_current
 from romana_ovs.cli.main import main
 from romana_ovs.kube.decode.decoder import decode
 from romana_ovs.kube.decode.objects import Document
@@ -205,7 +205,7 @@ def test_the_meaning_does_not_change(labels: object, selector: object, rules: ob
     }
     (old if beside else spec)["allowIncoming"] = rules
     (before,) = decode(Document(1, old), "a.yaml", Settings()).objects
-    (after,) = decode(Document(1, today(old)), "a.yaml", Settings()).objects
+    (after,) = decode(Document(1, to_current(old)), "a.yaml", Settings()).objects
     assert before.problems == after.problems == ()
     assert before.value is not None
     assert before.value == after.value

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.cli.diff import continued
+from romana_ovs.cli.diff import keep_port_numbers
 from romana_ovs.cli.main import main
-from romana_ovs.cli.workloads import workloads
+from romana_ovs.cli.workloads import display_names
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
@@ -72,7 +72,7 @@ def test_ports_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     old, new = manifest(tmp_path / "old", *PODS), manifest(tmp_path / "new", *PODS, POLICY)
     _, answer = _diff(capsys, old, new, "--ports", "9/udp")
     assert answer["ports"] == ["9/udp"]
-    assert {opening["port"] for opening in answer["closed"]} == {"9/udp"}
+    assert {path["port"] for path in answer["closed"]} == {"9/udp"}
 
 
 def test_a_new_pod_changes_its_own_node_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,9 +86,7 @@ def test_a_new_pod_changes_its_own_node_only(tmp_path: Path, capsys: pytest.Capt
     brief = _brief(answer)
     assert brief["node1"] == _cost(), "an allowed class that was there already sends other nodes nothing"
     assert brief["node2"]["removed"] == 0 and brief["node2"]["added"] > 0
-    assert {opening["from"] for opening in answer["opened"]} | {opening["to"] for opening in answer["opened"]} >= {
-        "x/a0"
-    }
+    assert {path["from"] for path in answer["opened"]} | {path["to"] for path in answer["opened"]} >= {"x/a0"}
 
 
 def test_a_new_node_has_all_flows_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +128,7 @@ def test_ports_of_pods_and_links_that_stay_do_not_change() -> None:
             "n", {key: PodPort(number) for number, key in enumerate(keys[:2], 1)}, links={"k": 0x7000, "m": 0x7001}
         ),
     }
-    found = continued(before, after)
+    found = keep_port_numbers(before, after)
     assert {key: port.ofport for key, port in found["n"].pod_ports.items()} == {keys[0]: 3, keys[1]: 1}
     assert found["n"].links == {"k": 0x7001, "m": 0x7000}
     assert found["k"] is after["k"]
@@ -158,8 +156,8 @@ def test_replicas_with_an_ambiguous_prefix_are_named_by_the_first() -> None:
     """Else two workloads would be one line."""
     named = {"web-1": "a", "web-2": "b", "web-3": "a", "web-4": "b", "db-0": "c", "db-1": "c", "x": "d"}
     pods = {PodKey(f"x/{name}"): _labelled(name, app) for name, app in named.items()}
-    found = workloads(Cluster(pods=pods))
-    assert {str(key): name for key, name in found.items()} == {
+    names = display_names(Cluster(pods=pods))
+    assert {str(key): name for key, name in names.items()} == {
         "x/web-1": "x/web-1 and 1 alike",
         "x/web-3": "x/web-1 and 1 alike",
         "x/web-2": "x/web-2 and 1 alike",

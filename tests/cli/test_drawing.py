@@ -11,7 +11,7 @@ from romana_ovs.cli.drawing import draw_matrix, group_names
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.matrix import Matrix, Opening, reachability
+from romana_ovs.policy.matrix import Matrix, PodPath, reachability
 from tests.support.builders import cluster, pod, pod_label
 
 WEB = [PortRef.parse("80/tcp")]
@@ -36,7 +36,7 @@ def many(count: int, spaces: int, *, name: str = "p", tiers: int = 2) -> Matrix:
 
 
 def test_few_pods_have_named_columns() -> None:
-    matrix = Matrix.of([A, B, C], ["80/tcp"], [Opening(A, B, "80/tcp"), Opening(B, C, "80/tcp")])
+    matrix = Matrix.of([A, B, C], ["80/tcp"], [PodPath(A, B, "80/tcp"), PodPath(B, C, "80/tcp")])
     assert drawn(matrix).splitlines() == [
         "",
         "80/tcp",
@@ -51,18 +51,18 @@ def test_few_pods_have_named_columns() -> None:
 
 
 def test_terminals_without_unicode_get_ascii() -> None:
-    matrix = Matrix.of([A, B, C], ["80/tcp"], [Opening(A, B, "80/tcp")])
+    matrix = Matrix.of([A, B, C], ["80/tcp"], [PodPath(A, B, "80/tcp")])
     assert "a                     o  ." in drawn(matrix, encoding="ascii").splitlines()
 
 
 def test_ports_with_equal_matrices_share_a_drawing() -> None:
-    same = [Opening(A, B, "80/tcp"), Opening(A, B, "53/udp"), Opening(B, A, "81/tcp")]
+    same = [PodPath(A, B, "80/tcp"), PodPath(A, B, "53/udp"), PodPath(B, A, "81/tcp")]
     text = drawn(Matrix.of([A, B], ["80/tcp", "81/tcp", "53/udp"], same))
     assert [line for line in text.splitlines() if "/tcp" in line] == ["80/tcp, 53/udp", "81/tcp"]
 
 
 def test_what_opened_and_closed_is_marked() -> None:
-    opened, closed = Opening(A, B, "80/tcp"), Opening(B, A, "80/tcp")
+    opened, closed = PodPath(A, B, "80/tcp"), PodPath(B, A, "80/tcp")
     matrix = Matrix.of([A, B], ["80/tcp", "81/tcp"], [opened])
     lines = drawn(matrix, opened=[opened], closed=[closed]).splitlines()
     assert lines[1:5] == ["80/tcp", "from \\ to (x/...)  a  b", "a                     +", "b                  -"]
@@ -72,7 +72,7 @@ def test_what_opened_and_closed_is_marked() -> None:
 
 
 def test_colours_on_a_terminal_only() -> None:
-    opened = Opening(A, B, "80/tcp")
+    opened = PodPath(A, B, "80/tcp")
     matrix = Matrix.of([A, B], ["80/tcp"], [opened])
     assert "\x1b[1;32m" in drawn(matrix, terminal=True, opened=[opened])
     assert "\x1b" not in drawn(matrix, opened=[opened])
@@ -99,10 +99,10 @@ def test_more_pods_are_summarised_in_groups() -> None:
 
 def test_groups_mark_partial_access_and_changes() -> None:
     pods = [PodKey(f"{space}/p{number}") for space in "ab" for number in range(16)]
-    one, two = Opening(pods[0], pods[1], "80/tcp"), Opening(pods[0], pods[16], "80/tcp")
+    one, two = PodPath(pods[0], pods[1], "80/tcp"), PodPath(pods[0], pods[16], "80/tcp")
     matrix = Matrix.of(pods, ["80/tcp"], [one, two])
     assert [line.split()[-2:] for line in drawn(matrix).splitlines()[4:6]] == [["◐", "◐"], ["·", "·"]]
-    both = drawn(matrix, opened=[one, two], closed=[Opening(pods[1], pods[0], "80/tcp")])
+    both = drawn(matrix, opened=[one, two], closed=[PodPath(pods[1], pods[0], "80/tcp")])
     assert [line.split()[-2:] for line in both.splitlines()[4:6]] == [["±", "+"], ["·", "·"]]
 
 

@@ -32,7 +32,7 @@ class Fake(ModuleType):
     raises: BaseException | None = None
     args: argparse.Namespace | None = None
 
-    def arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--number", type=int, default=3)
 
     def run(self, args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def test_the_subcommands() -> None:
     assert " ".join(command.name for command in SUBCOMMANDS) == ORDER
     for command in SUBCOMMANDS:
         module = import_module(command.module)
-        assert isinstance(module.HELP, str) and callable(module.arguments) and callable(module.run)
+        assert isinstance(module.HELP, str) and callable(module.add_arguments) and callable(module.run)
 
 
 @pytest.mark.parametrize("name", ["demo", "emulate", "clean"])

@@ -13,7 +13,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import ConnectionEnd
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation, Settings
-from romana_ovs.policy.matrix import Opening
+from romana_ovs.policy.matrix import PodPath
 from tests.conformance.states import endpoints, text_of
 from tests.conformance.table import CASES
 from tests.conformance.words import SHARED, Manifest, Step
@@ -42,11 +42,11 @@ class Folder:
         return loaded.cluster
 
 
-def expected(step: Step, pods: Iterable[str], mode: str) -> set[Opening]:
+def expected(step: Step, pods: Iterable[str], mode: str) -> set[PodPath]:
     """The open paths between these pods, as the step has it."""
     known = list(pods)
     return {
-        Opening(PodKey(source), PodKey(destination), port)
+        PodPath(PodKey(source), PodKey(destination), port)
         for port in step.ports
         for source in known
         for destination in known

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, cast
 import pytest
 
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.matrix import Opening
+from romana_ovs.policy.matrix import PodPath
 from romana_ovs_emulate.emulation import Emulation
 from romana_ovs_emulate.probe import probe_paths
 from tests.conformance.offline import expected
@@ -114,7 +114,7 @@ def _address(emulation: Emulation, name: str) -> IPv4Address:
 def _look_at(emulation: Emulation, turns: Sequence[Turn | None], mode: str) -> dict[int, list[str]]:
     """The faults that each lane shows, all paths at once."""
     faults: dict[int, list[str]] = {lane: [] for lane, turn in enumerate(turns) if turn is not None}
-    wanted: dict[Opening, tuple[int, bool]] = {}
+    wanted: dict[PodPath, tuple[int, bool]] = {}
     for lane, turn in enumerate(turns):
         if turn is not None:
             pods = endpoints(turn.state)
@@ -140,9 +140,9 @@ def _look_at(emulation: Emulation, turns: Sequence[Turn | None], mode: str) -> d
     return faults
 
 
-def _paths(step: Step, pods: Sequence[str]) -> list[Opening]:
+def _paths(step: Step, pods: Sequence[str]) -> list[PodPath]:
     return [
-        Opening(PodKey(source), PodKey(destination), port)
+        PodPath(PodKey(source), PodKey(destination), port)
         for port in step.ports
         for source in pods
         for destination in pods
@@ -150,9 +150,9 @@ def _paths(step: Step, pods: Sequence[str]) -> list[Opening]:
     ]
 
 
-def _in_lane(path: Opening, lane: int) -> Opening:
+def _in_lane(path: PodPath, lane: int) -> PodPath:
     source, destination = (PodKey(lane_name(pod, lane)) for pod in (path.source, path.destination))
-    return Opening(source, destination, path.port)
+    return PodPath(source, destination, path.port)
 
 
 def _claims(emulation: Emulation, turns: Sequence[Turn | None]) -> list[tuple[int, str]]:

@@ -35,7 +35,7 @@ def test_every_pair_is_as_the_table_says(case: Case, mode: str) -> None:
         }
         matrix = reachability(cluster, addresses, [PortRef.parse(port) for port in step.ports])
         assert list(matrix.pods) == pods
-        assert set(matrix.openings()) ^ expected(step, pods, mode) == set(), step.does
+        assert set(matrix.open_paths()) ^ expected(step, pods, mode) == set(), step.does
         reference = Reference.of(cluster, addresses)
         for claim in step.claims:
             ends = (end_of(claim.source, NODES), end_of(claim.destination, NODES))

@@ -10,7 +10,7 @@ import pytest
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.fields import TCP
-from romana_ovs.policy.matrix import Opening
+from romana_ovs.policy.matrix import PodPath
 from romana_ovs.simulator.conntrack import Conntrack
 from romana_ovs.simulator.packet import ACK, Packet
 from tests.conformance.offline import Folder, end_of, endpoints, every_mode, expected
@@ -29,7 +29,7 @@ class Tables:
     """
 
     rig: SimCluster
-    open_before: set[Opening] = field(default_factory=set)
+    open_before: set[PodPath] = field(default_factory=set)
     worn: dict[PodKey, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Tables:
         assert found in ([], [self.rig.place(connection.source, connection.destination)]), f"{connection} at {found}"
         return bool(found)
 
-    def try_path(self, path: Opening, *, allowed: bool) -> None:
+    def try_path(self, path: PodPath, *, allowed: bool) -> None:
         """One more packet each way. Where there was a connection, the server first: it cannot wait for the client.
 
         Not where the client got another identity meanwhile: what happens until it sends is in tests/properties.
@@ -84,7 +84,7 @@ class Tables:
         for port in step.ports:
             for source in pods:
                 for destination in pods:
-                    path = Opening(PodKey(source), PodKey(destination), port)
+                    path = PodPath(PodKey(source), PodKey(destination), port)
                     if source != destination:
                         self.try_path(path, allowed=path in is_open)
         self.open_before = is_open

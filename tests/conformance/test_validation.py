@@ -163,7 +163,7 @@ def test_what_the_server_takes_means_the_same_in_the_tables(
     cluster = replace(cluster, policies=policies)
     rig = SimCluster(cluster)
     ports = [PortRef.parse(port) for port in ("80/tcp", "81/udp")]
-    expected = set(reachability(cluster, rig.addresses, ports).openings())
+    expected = set(reachability(cluster, rig.addresses, ports).open_paths())
     for port in ports:
         for source in rig.addresses:
             for target in rig.addresses:

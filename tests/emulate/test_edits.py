@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs.policy.matrix import Matrix, PodPath
 from romana_ovs_emulate.controller import Programmed, Refused, State
 from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
 
 A, B = PodKey("x/a"), PodKey("x/b")
 NOTHING = Matrix.of((A, B), ("80/tcp",), ())
-OPEN = Matrix.of((A, B), ("80/tcp",), (Opening(A, B, "80/tcp"),))
+OPEN = Matrix.of((A, B), ("80/tcp",), (PodPath(A, B, "80/tcp"),))
 
 
 class World:
@@ -109,7 +109,7 @@ def test_an_edit_known_to_the_source_first_waits() -> None:
 
 
 def test_json_of_an_edit() -> None:
-    edit = Edit([Opening(A, B, "80/tcp")], [], Programmed(2, 7.4, {"node1": 3}))
+    edit = Edit([PodPath(A, B, "80/tcp")], [], Programmed(2, 7.4, {"node1": 3}))
     assert edit.to_json() == {
         "opened": [{"from": "x/a", "to": "x/b", "port": "80/tcp"}],
         "closed": [],
@@ -119,7 +119,7 @@ def test_json_of_an_edit() -> None:
 
 
 def test_long_lists_are_cut_and_say_so() -> None:
-    many = [Opening(A, PodKey(f"x/{number}"), "80/tcp") for number in range(25)]
+    many = [PodPath(A, PodKey(f"x/{number}"), "80/tcp") for number in range(25)]
     lines = Edit([], many, Programmed(2, 1.0, {})).lines()
     assert lines[0] == "programmed in 1 ms (flow messages: nothing)"
     assert len(lines) == 22

@@ -42,7 +42,7 @@ def test_live_runs_stay_and_ids_differ(tmp_path: Path) -> None:
         second.close()
         first.close()
     first.close()
-    assert [path.name for path in tmp_path.iterdir()] == [".register"]
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_start_of_a_run_removes_dead_ones(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ from romana_ovs_emulate import runs, system
 run = runs.start_run(Path(sys.argv[1]))
 os.environ["PATH"] = sys.argv[2]
 print(run.folder, flush=True)
-run.make(["netns add never"])
+run.ip_batch(["netns add never"])
 """
 
 

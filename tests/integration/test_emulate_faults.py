@@ -15,7 +15,7 @@ import pytest
 
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline import priorities
-from romana_ovs.policy.matrix import Opening
+from romana_ovs.policy.matrix import PodPath
 from romana_ovs_emulate.cli.demo import BACKEND, FRONTEND, demo_folder
 from romana_ovs_emulate.cli.demo_stage import PORTS
 from romana_ovs_emulate.cli.session import Session
@@ -98,9 +98,9 @@ def test_a_killed_switch_gets_flows_back_and_opens_nothing(session: Session) -> 
     node = emulation.nodes[pods[BACKEND].place.node]
     before = flow_count(emulation, node.name)
     closed = [
-        Opening(FRONTEND, BACKEND, "81/tcp"),
-        Opening(BACKEND, FRONTEND, "80/tcp"),
-        Opening(PodKey("default/nginx-default-0"), BACKEND, "80/tcp"),
+        PodPath(FRONTEND, BACKEND, "81/tcp"),
+        PodPath(BACKEND, FRONTEND, "80/tcp"),
+        PodPath(PodKey("default/nginx-default-0"), BACKEND, "80/tcp"),
     ]
     pid = node.switch_pid()
     os.kill(pid, signal.SIGKILL)

@@ -199,7 +199,7 @@ def test_pods_run_where_ports_cannot_be_filtered(
         pods.reconcile(places)
         assert {pod.place for pod in pods.running.values()} == set(places) and not pods.failed
         said = pods.unfiltered
-        assert said.startswith("frames of any ethertype get to the switches: ") and "libbpf.so.none" in said
+        assert said.startswith("frames of every ethertype reach the switches: ") and "libbpf.so.none" in said
         monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.other")
         pods.reconcile([*places, place(3, "node1")])
         assert len(pods.running) == 3 and pods.unfiltered == said

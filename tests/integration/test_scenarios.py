@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs.policy.matrix import Matrix, PodPath
 from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
 from tests.support.editable_cluster import EditableCluster
@@ -53,6 +53,6 @@ def test_a_fresh_start_on_geneve_measures_the_same(tmp_path: Path) -> None:
         Matrix.of(
             result["measured"]["pods"],
             checks.PORTS,
-            [Opening(source, destination, port) for port in checks.PORTS for source, destination in measured[port]],
+            [PodPath(source, destination, port) for port in checks.PORTS for source, destination in measured[port]],
         ),
     )

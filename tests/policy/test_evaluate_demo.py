@@ -5,7 +5,7 @@ from __future__ import annotations
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import RomanaRule
-from romana_ovs.policy.matrix import Opening, difference, reachability
+from romana_ovs.policy.matrix import PodPath, difference, reachability
 from tests.support.builders import addresses, cluster, pod, pod_label, policy_ports, romana
 
 PODS = (
@@ -32,7 +32,7 @@ def test_the_demonstration() -> None:
 
     applied = start.with_object(POLICY)
     during = reachability(applied, addresses(applied), PORTS)
-    path = Opening(PODS[0].key, PODS[1].key, "80/tcp")
+    path = PodPath(PODS[0].key, PODS[1].key, "80/tcp")
     assert difference(before, during) == ([path], [])
 
     removed = applied.without(POLICY)

@@ -15,7 +15,7 @@ from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
-from romana_ovs.policy.matrix import Matrix, Opening, container_ports, depends_on_addresses, difference, reachability
+from romana_ovs.policy.matrix import Matrix, PodPath, container_ports, depends_on_addresses, difference, reachability
 from tests.support.builders import addresses, block, cluster, pod, pods, policy, romana, rule
 from tests.support.hypothesis_profiles import examples
 from tests.support.strategies import addresses_of, clusters, port_refs
@@ -30,7 +30,7 @@ def test_profiles_give_the_same_as_pairs(found: Cluster, ports: list[PortRef]) -
     matrix = reachability(found, known, ports)
     networked = sorted(key for key, each in found.pods.items() if each.networked)
     by_pair = [
-        Opening(source, destination, str(port))
+        PodPath(source, destination, str(port))
         for port in ports
         for source in networked
         for destination in networked
@@ -38,7 +38,7 @@ def test_profiles_give_the_same_as_pairs(found: Cluster, ports: list[PortRef]) -
         and decide(found, known, Connection(ConnectionEnd(pod=source), ConnectionEnd(pod=destination), port)).allowed
     ]
     assert matrix == Matrix.of(networked, map(str, ports), by_pair)
-    assert sorted(set(matrix.openings())) == sorted(set(by_pair))
+    assert sorted(set(matrix.open_paths())) == sorted(set(by_pair))
 
 
 def test_json_is_exactly_the_documented_form() -> None:
@@ -72,12 +72,12 @@ def test_an_exception_distinguishes_pods() -> None:
     matrix = reachability(cluster(near, far, out), {}, [WEB])
     assert not matrix.allows(PodKey("a/near"), PodKey("a/far"), "80/tcp")
     with_ingress = cluster(near, far, policy("a/q", ingress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))]))
-    assert list(reachability(with_ingress, {}, [WEB]).openings()) == [("a/near", "a/far", "80/tcp")]
+    assert list(reachability(with_ingress, {}, [WEB]).open_paths()) == [("a/near", "a/far", "80/tcp")]
 
 
 def test_tiers_distinguish_pods() -> None:
     found = cluster(pod("a/x", tier="1"), pod("a/y", tier="1"), pod("a/z", tier="2"), settings=Settings(Isolation.TIER))
-    found_pairs = [each[:2] for each in reachability(found, {}, [WEB]).openings()]
+    found_pairs = [each[:2] for each in reachability(found, {}, [WEB]).open_paths()]
     assert found_pairs == [("a/x", "a/y"), ("a/y", "a/x")]
 
 
@@ -86,18 +86,18 @@ def test_a_romana_rule_distinguishes_pods() -> None:
     closed = romana("a/p", Selector.of({"app": "db"}), source)
     found = cluster(pod("a/db", app="db"), pod("a/web", role="web"), pod("a/x", role="x"), closed, settings=Settings())
     matrix = reachability(found, {}, [WEB])
-    assert [each.source for each in matrix.openings() if each.destination == "a/db"] == ["a/web"]
+    assert [each.source for each in matrix.open_paths() if each.destination == "a/db"] == ["a/web"]
 
 
 def test_a_named_port_distinguishes_pods() -> None:
     named = policy("a/p", ingress=[rule(ports="http/tcp")])
     found = cluster(pod("a/x", ports="http=80/tcp"), pod("a/y", ports="http=81/tcp"), named)
     matrix = reachability(found, {}, [WEB])
-    assert list(matrix.openings()) == [("a/y", "a/x", "80/tcp")]
+    assert list(matrix.open_paths()) == [("a/y", "a/x", "80/tcp")]
 
 
 def test_allows_knows_only_what_is_in_the_matrix() -> None:
-    matrix = Matrix.of([PodKey("a"), PodKey("b")], ["80/tcp"], [Opening(PodKey("a"), PodKey("b"), "80/tcp")])
+    matrix = Matrix.of([PodKey("a"), PodKey("b")], ["80/tcp"], [PodPath(PodKey("a"), PodKey("b"), "80/tcp")])
     assert matrix.allows(PodKey("a"), PodKey("b"), "80/tcp")
     assert not matrix.allows(PodKey("b"), PodKey("a"), "80/tcp")
     assert not matrix.allows(PodKey("a"), PodKey("b"), "81/tcp")
@@ -106,8 +106,8 @@ def test_allows_knows_only_what_is_in_the_matrix() -> None:
 
 def test_difference_names_what_opened_and_closed() -> None:
     pods_ = [PodKey(each) for each in ("a", "b", "c")]
-    one = [Opening(pods_[0], pods_[1], "80/tcp"), Opening(pods_[1], pods_[2], "80/tcp")]
-    two = [Opening(pods_[0], pods_[1], "80/tcp"), Opening(pods_[2], pods_[0], "80/tcp")]
+    one = [PodPath(pods_[0], pods_[1], "80/tcp"), PodPath(pods_[1], pods_[2], "80/tcp")]
+    two = [PodPath(pods_[0], pods_[1], "80/tcp"), PodPath(pods_[2], pods_[0], "80/tcp")]
     before, after = Matrix.of(pods_, ["80/tcp"], one), Matrix.of(pods_, ["80/tcp"], two)
     assert difference(before, after) == ([two[1]], [one[1]])
     assert difference(before, before) == ([], [])
@@ -121,9 +121,9 @@ def test_difference_names_what_opened_and_closed() -> None:
 def test_difference_leads_from_one_to_the_other(one: Cluster, two: Cluster, port: PortRef) -> None:
     before, after = (reachability(each, addresses_of(each), [port]) for each in (one, two))
     opened, closed = difference(before, after)
-    assert set(before.openings()) - set(closed) | set(opened) == set(after.openings())
-    assert set(opened) <= set(after.openings())
-    assert set(closed) <= set(before.openings())
+    assert set(before.open_paths()) - set(closed) | set(opened) == set(after.open_paths())
+    assert set(opened) <= set(after.open_paths())
+    assert set(closed) <= set(before.open_paths())
 
 
 def test_container_ports_are_those_of_pods_on_the_network() -> None:

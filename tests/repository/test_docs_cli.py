@@ -130,7 +130,7 @@ def test_every_command_is_documented_with_all_options() -> None:
     shown = {word for session in sessions() for one in session for word in one.line.split()}
     for command in SUBCOMMANDS:
         parser = argparse.ArgumentParser()
-        importlib.import_module(command.module).arguments(parser)
+        importlib.import_module(command.module).add_arguments(parser)
         options = {name for action in parser._actions for name in action.option_strings} - {"-h", "--help"}
         known = set(re.findall(r"(?<![\w-])--[a-z-]+", chapters[command.name] + text.partition("\n## `")[0]))
         assert options <= known, command.name

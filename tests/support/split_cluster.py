@@ -42,7 +42,7 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.policy.matrix import Opening, reachability
+from romana_ovs.policy.matrix import PodPath, reachability
 from romana_ovs.state import StateFile
 from romana_ovs.switch.bridges import BridgeRow, bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
@@ -361,7 +361,7 @@ class SplitCluster:
 
     def opens(self, source: PodKey, destination: PodKey, port: str) -> bool:
         """Whether a real connection comes through."""
-        path = Opening(source, destination, port)
+        path = PodPath(source, destination, port)
         return probe_once(self.pods.running, [path])[path].open
 
     def verdicts(self, *keys: PodKey) -> list[str]:
@@ -374,7 +374,7 @@ class SplitCluster:
         return [
             str(one)
             for one in measured.differences(expected)
-            if one.opening.source in pods and one.opening.destination in pods
+            if one.path.source in pods and one.path.destination in pods
         ]
 
     # Controllers.

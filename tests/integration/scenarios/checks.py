@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from romana_ovs.policy.matrix import Matrix, Opening
+from romana_ovs.policy.matrix import Matrix, PodPath
 from romana_ovs_emulate.fabric import Fabric
 from tests.support.editable_cluster import EditableCluster
 
@@ -45,19 +45,19 @@ def manifests_of(scenario: str) -> str:
     return (FOLDER / scenario).with_name("pods.yaml").read_text() + "---\n" + text_of(scenario)
 
 
-def claims_of(scenario: str) -> dict[Opening, bool]:
+def claims_of(scenario: str) -> dict[PodPath, bool]:
     """What a scenario's comments say: path -> whether it is open."""
-    claims: dict[Opening, bool] = {}
+    claims: dict[PodPath, bool] = {}
     for word, paths in _CLAIM.findall(text_of(scenario)):
         for path in paths.split(", "):
             source, _, destination, port = path.split()
-            claims[Opening(source, destination, port)] = word == "open"
+            claims[PodPath(source, destination, port)] = word == "open"
     return claims
 
 
 def check_claims(scenario: str, matrix: Matrix) -> None:
     """Every claim is about a path that was asked, and is true."""
-    openings, claims = set(matrix.openings()), claims_of(scenario)
+    openings, claims = set(matrix.open_paths()), claims_of(scenario)
     assert set(claims.values()) == {True, False}, "a scenario says by hand what is open and what is closed"
     assert {opening.port for opening in claims} <= set(matrix.ports)
     assert {pod for opening in claims for pod in (opening.source, opening.destination)} <= set(matrix.pods)
