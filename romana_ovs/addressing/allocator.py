@@ -123,9 +123,9 @@ class Allocator:
     def host(self, node: str) -> int:
         """The host number of `node`, given on first sight. Raises AddressError when none is left."""
         self._leaving.discard(node)
-        found = self._hosts.get(node)
-        if found is not None:
-            return found
+        assigned = self._hosts.get(node)
+        if assigned is not None:
+            return assigned
         number = self._host_numbers.allocate(self.plan.hosts, self._free_gateway)
         if number is None:
             raise AddressError(
@@ -149,11 +149,11 @@ class Allocator:
         which no uid is known is that of whichever pod has the name, and of that one from then on. Raises
         AddressError, and changes nothing for anybody else, when numbers have run out.
         """
-        held = self._endpoints.get(pod)
-        if held is not None and same_uid(held.uid, uid) and held.node == node and not held.foreign:
-            return self._known(held, uid)
-        if held is not None:
-            self.release(pod, uid=held.uid)
+        current = self._endpoints.get(pod)
+        if current is not None and same_uid(current.uid, uid) and current.node == node and not current.foreign:
+            return self._known(current, uid)
+        if current is not None:
+            self.release(pod, uid=current.uid)
         host = self.host(node)
         self.number(segment)
         endpoint = Endpoint(pod, uid, node, self._take(segment, host, node), segment)
@@ -165,16 +165,16 @@ class Allocator:
 
         Raises AddressError when the address is another pod's or a node's (who has it keeps it), or no pod may have it.
         """
-        held = self._endpoints.get(pod)
-        if held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address):
-            return self._known(held, uid)
+        current = self._endpoints.get(pod)
+        if current is not None and same_uid(current.uid, uid) and (current.node, current.address) == (node, address):
+            return self._known(current, uid)
         owner = self._owners.get(int(address))
         if owner is not None and owner != pod:
             raise AddressError(f"address {address} is already that of pod {owner}")
         if fault := self.fault(address):
             raise AddressError(fault)
-        if held is not None:
-            self.release(pod, uid=held.uid)
+        if current is not None:
+            self.release(pod, uid=current.uid)
         endpoint = Endpoint(pod, uid, node, address)
         self._record(endpoint)
         return endpoint
@@ -188,19 +188,19 @@ class Allocator:
 
     def release(self, pod: PodKey, *, uid: str) -> bool:
         """Whether the endpoint of `pod` is gone now: not when a pod of another uid has taken its place."""
-        held = self._endpoints.get(pod)
-        if held is None or held.uid != uid:
+        endpoint = self._endpoints.get(pod)
+        if endpoint is None or endpoint.uid != uid:
             return False
         del self._endpoints[pod]
-        del self._owners[int(held.address)]
-        self._on_node[held.node] -= 1
-        if not self._on_node[held.node]:
-            del self._on_node[held.node]
-        place = self.plan.split(held.address)
-        if held.segment is not None and place is not None:
-            self._shares[held.segment, place.host].free(self._position(held.segment, place))
+        del self._owners[int(endpoint.address)]
+        self._on_node[endpoint.node] -= 1
+        if not self._on_node[endpoint.node]:
+            del self._on_node[endpoint.node]
+        place = self.plan.split(endpoint.address)
+        if endpoint.segment is not None and place is not None:
+            self._shares[endpoint.segment, place.host].free(self._position(endpoint.segment, place))
         self.freed += 1
-        self._free_host(held.node)
+        self._free_host(endpoint.node)
         return True
 
     def capacity(self, segment: SegmentKey) -> int:
@@ -275,20 +275,18 @@ class Allocator:
         self._owners[int(endpoint.address)] = endpoint.pod
         self._on_node[endpoint.node] += 1
 
-    def _known(self, held: Endpoint, uid: str) -> Endpoint:
-        """The endpoint `held`, with the `uid` of its pod, of which none may have been known."""
-        if uid and not held.uid:
-            held = self._endpoints[held.pod] = replace(held, uid=uid)
-        return held
+    def _known(self, endpoint: Endpoint, uid: str) -> Endpoint:
+        """`endpoint` with the UID of its pod, which may have been unknown until now."""
+        if uid and not endpoint.uid:
+            endpoint = self._endpoints[endpoint.pod] = replace(endpoint, uid=uid)
+        return endpoint
 
     def _take(self, segment: SegmentKey, host: int, node: str) -> IPv4Address:
         share = self._shares.setdefault((segment, host), NumberAllocator())
         while True:
-            found = share.allocate(
-                self.capacity(segment), lambda position: self._free_position(segment, host, position)
-            )
-            if found is not None:
-                return IPv4Address(self._value(segment, host, found))
+            position = share.allocate(self.capacity(segment), lambda number: self._free_position(segment, host, number))
+            if position is not None:
+                return IPv4Address(self._value(segment, host, position))
             if not self._tenants.grow(segment):
                 raise AddressError(self._full(segment, node))
 

@@ -36,17 +36,17 @@ class PublishedTenants(Tenants):
         super().__init__(plan)
         self._blocks.update(blocks)
         self._indexes.update(indexes)
-        self._owners.update((index, key) for key, found in indexes.items() for index in found)
+        self._owners.update((index, key) for key, owned in indexes.items() for index in owned)
 
     def admit(self, tenant: str, tiers: Collection[str]) -> None:
         """Does nothing: the registry admits tenants."""
 
     def number(self, segment: SegmentKey) -> int:
         """The permanent number of `segment`. Raises AddressError while the registry has given none."""
-        found = self._indexes.get(segment)
-        if found is None:
+        owned = self._indexes.get(segment)
+        if owned is None:
             raise AddressError(f"{named(segment)} has no range yet: it waits for the registry")
-        return found[0]
+        return owned[0]
 
     def grow(self, segment: SegmentKey) -> bool:
         """False: only the registry gives a further index."""
@@ -79,11 +79,11 @@ class NodeAllocator(Allocator):
 
         Raises InputError, and changes nothing, when they take away what pods here have their addresses from.
         """
-        for held in self._endpoints.values():
-            place = self.plan.split(held.address)
-            if held.segment is not None and (place is None or place.segment not in tenants.indexes(held.segment)):
+        for endpoint in self._endpoints.values():
+            segment, parts = endpoint.segment, self.plan.split(endpoint.address)
+            if segment is not None and (parts is None or parts.segment not in tenants.indexes(segment)):
                 raise InputError.because(
-                    f"they do not give {named(held.segment)} the range that pod {held.pod} has {held.address} of",
+                    f"the address {endpoint.address} of pod {endpoint.pod} is in no range of {named(segment)}",
                     field="published numbers",
                 )
         self._tenants = tenants
@@ -97,10 +97,10 @@ class NodeAllocator(Allocator):
 
     def host(self, node: str) -> int:
         """The host number of `node`. Raises AddressError while the registry has given none."""
-        found = self._hosts.get(node)
-        if found is None:
+        number = self._hosts.get(node)
+        if number is None:
             raise AddressError(no_host_number(node))
-        return found
+        return number
 
     def forget_host(self, node: str) -> None:
         """Does nothing: only the registry takes a number back."""
@@ -110,8 +110,8 @@ class NodeAllocator(Allocator):
 
         A foreign one must have been granted by the registry, or been served before. Raises AddressError until then.
         """
-        held = self._endpoints.get(pod)
-        ours = held is not None and same_uid(held.uid, uid) and (held.node, held.address) == (node, address)
+        current = self._endpoints.get(pod)
+        ours = current is not None and same_uid(current.uid, uid) and (current.node, current.address) == (node, address)
         if not ours and (fault := self.fault(address)):
             # Said at once: nobody is ever going to route it.
             raise AddressError(fault)
@@ -130,13 +130,13 @@ class NodeAllocator(Allocator):
     @classmethod
     def restored(cls, data: Mapping[str, Any], plan: AddressPlan, node: str) -> NodeAllocator:
         """What `to_json` described. Raises AddressError and InputError as `Allocator.from_json`."""
-        found = cls(plan, node)
+        allocator = cls(plan, node)
         whole = {"runs": {}, "segments": [], "hosts": {}, "host_numbers": [0], "leaving": [], **data}
         saved = Allocator.from_json(whole, plan)
-        found.freed = saved.freed
-        found._endpoints, found._owners, found._on_node = saved._endpoints, saved._owners, saved._on_node
-        found._shares, found._reserved = saved._shares, saved._reserved
-        return found
+        allocator.freed = saved.freed
+        allocator._endpoints, allocator._owners, allocator._on_node = saved._endpoints, saved._owners, saved._on_node
+        allocator._shares, allocator._reserved = saved._shares, saved._reserved
+        return allocator
 
     def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
         if self._elsewhere or self._brought:

@@ -62,7 +62,7 @@ class Tenants:
     def numbers(self) -> Mapping[SegmentKey, int]:
         """Each segment's permanent number."""
         if self._frozen_numbers is None:
-            self._frozen_numbers = MappingProxyType({key: found[0] for key, found in sorted(self._indexes.items())})
+            self._frozen_numbers = MappingProxyType({key: owned[0] for key, owned in sorted(self._indexes.items())})
         return self._frozen_numbers
 
     def indexes(self, segment: SegmentKey) -> tuple[int, ...]:
@@ -143,8 +143,8 @@ class Tenants:
         covered = [index for block in taken for index in block.indexes]
         if len(set(covered)) != len(covered) or any(not 0 < index < plan.segments for index in covered):
             raise ValueError("blocks overlap or lie outside the plan")
-        for key, found in indexes.items():
-            tenants._give(key, found)
+        for key, owned in indexes.items():
+            tenants._give(key, owned)
         tenants._unused = FreeBlocks(plan, [Block(NODE_SEGMENT, 1), *taken])
         return tenants
 
@@ -178,9 +178,9 @@ class Tenants:
             if self._unused.take_exactly(block.buddy):
                 return self._own(tenant, tuple(block.with_buddy() if block == other else other for other in blocks))
         while size:
-            found = self._unused.take(size)
-            if found is not None:
-                return self._own(tenant, (*blocks, found))
+            free_block = self._unused.take(size)
+            if free_block is not None:
+                return self._own(tenant, (*blocks, free_block))
             size //= 2
         return False
 

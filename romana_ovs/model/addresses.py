@@ -28,19 +28,19 @@ _KINDS_6 = (
 
 def address_fault(address: IPv4Address | IPv6Address) -> str:
     """The reason why no pod or node can have `address`, as a sentence that begins with it, or empty."""
-    found: str | None
+    kind: str | None
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address_fault(address.ipv4_mapped)
-        found = next((kind for kind, network in _KINDS_6 if address in network), None)
+        kind = next((name for name, network in _KINDS_6 if address in network), None)
     else:
-        found = next((kind for kind, network in _KINDS_4 if address in network), None)
-    return f"{address} is {found}, which no pod and no node can have" if found is not None else ""
+        kind = next((name for name, network in _KINDS_4 if address in network), None)
+    return f"{address} is {kind}, which no pod and no node can have" if kind is not None else ""
 
 
 def network_fault(network: IPv4Network) -> str:
     """The reason why pods cannot have the addresses of `network`, as a sentence that begins with it, or empty."""
-    found = next((special for _, special in _KINDS_4 if special.overlaps(network)), None)
-    if found is None:
+    special = next((candidate for _, candidate in _KINDS_4 if candidate.overlaps(network)), None)
+    if special is None:
         return ""
-    return f"{network} holds addresses of {found}, which no pod and no node can have"
+    return f"{network} holds addresses of {special}, which no pod and no node can have"

@@ -58,8 +58,8 @@ class Cluster:
 
     def namespace_labels(self, name: str) -> Labels:
         """Labels of a namespace; an undeclared one has only the label of its name."""
-        found = self.namespaces.get(name)
-        return found.labels if found is not None else Labels({NAME_LABEL: name})
+        namespace = self.namespaces.get(name)
+        return namespace.labels if namespace is not None else Labels({NAME_LABEL: name})
 
     def tenant_of(self, pod: Pod) -> str:
         """The tenant that owns `pod` by `settings.tenant_source`, or `NO_TENANT`."""

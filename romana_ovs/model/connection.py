@@ -98,9 +98,9 @@ def end_at(address: IPv4Address, cluster: Cluster, addresses: Mapping[PodKey, IP
 
     `addresses` are those of the pods that have one of their own.
     """
-    for key, held in addresses.items():
+    for key, pod_address in addresses.items():
         pod = cluster.pods.get(key)
-        if held == address and pod is not None and pod.networked:
+        if pod_address == address and pod is not None and pod.networked:
             return ConnectionEnd(pod=key)
     for node in cluster.nodes.values():
         if address in node.addresses:

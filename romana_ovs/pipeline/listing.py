@@ -83,9 +83,9 @@ def loadable(flows: Iterable[Flow], meters: Mapping[int, Meter] = NO_METERS) -> 
     Comments have tables, origins, meters and names of registers.
     """
     lines = [*_METERS_HEAD, *(f"# {meters[number].text()}" for number in sorted(meters))] if meters else []
-    for table, held in groupby(ordered(flows), key=lambda item: item.table):
+    for table, table_flows in groupby(ordered(flows), key=lambda item: item.table):
         lines += ["", f"# Table {TABLE_IDS[table]}: {table}"] if lines else [f"# Table {TABLE_IDS[table]}: {table}"]
-        for (origin, meter), group in groupby(held, key=lambda item: (str(item.origin), _meter_of(item))):
+        for (origin, meter), group in groupby(table_flows, key=lambda item: (str(item.origin), _meter_of(item))):
             lines.append(f"# {origin}" if meter is None else f"# {origin}, first through meter:{meter}")
             lines += [_with_symbols(unmetered(item).text(TABLE_IDS), item) for item in group]
     return "\n".join([*lines, ""])

@@ -108,8 +108,8 @@ def _fields(names: frozenset[str], used: Collection[str]) -> str:
 
 def _meanings(name: str, used: Collection[str]) -> str:
     declared = [register.name for register in REGISTERS if register.bits.field == name]
-    held = [each for each in declared if each in used or len(declared) == 1]
-    return f" ({', '.join(held)})" if held else ""
+    shown = [each for each in declared if each in used or len(declared) == 1]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _registers() -> str:

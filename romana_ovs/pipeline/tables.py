@@ -313,8 +313,8 @@ def _joined(table: Table, match: Iterable[Condition]) -> dict[str, tuple[int, in
         if value & ~mask or mask & ~field.ones or (mask != field.ones and not field.maskable):
             raise PipelineError(f"table {table.name}: {name}={value:#x}/{mask:#x} is not a valid match")
         _join(conditions, name, value, mask)
-        for need, wanted in field.needs:
-            _join(conditions, need, wanted, FIELDS[need].ones)
+        for prerequisite, required in field.needs:
+            _join(conditions, prerequisite, required, FIELDS[prerequisite].ones)
     return conditions
 
 

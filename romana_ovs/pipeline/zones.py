@@ -134,22 +134,22 @@ def node_zones(view: NodeView) -> NodeZones:
     other nodes may connect to it.
 
     A tenant with several zones has half of its limit in the first one, which its local pods use, and the other half in
-    equal parts in the others.
+    equal parts in the rest.
     """
     blocks = ZoneBlocks.of(AddressPlan.of(view.settings))
     pods = {pod.key: _pod_zone(view, pod, blocks) for pod in view.pods}
-    found: dict[int, dict[str, int]] = {}
+    parts_by_index: dict[int, dict[str, int]] = {}
     for pod in view.pods:
-        found.setdefault(pods[pod.key].index, {})[pod.segment.tenant] = 1
+        parts_by_index.setdefault(pods[pod.key].index, {})[pod.segment.tenant] = 1
     for tenant, runs in view.tenants.items() if any(place.shared for place in pods.values()) else ():
         home = blocks.home(runs)
-        others = set(blocks.indexes(runs)) - {home, COMMON_INDEX}
-        found.setdefault(home, {})[tenant] = 2 if others else 1
-        for index in others:
-            found.setdefault(index, {})[tenant] = 2 * len(others)
+        rest = set(blocks.indexes(runs)) - {home, COMMON_INDEX}
+        parts_by_index.setdefault(home, {})[tenant] = 2 if rest else 1
+        for index in rest:
+            parts_by_index.setdefault(index, {})[tenant] = 2 * len(rest)
     named = {
         zone(view.host, index): Share(", ".join(sorted(parts)), min(parts.values()))
-        for index, parts in sorted(found.items())
+        for index, parts in sorted(parts_by_index.items())
     }
     shares = {**named, common_zone(view.host): Share(COMMON)}
     return NodeZones(MappingProxyType(pods), MappingProxyType(shares))

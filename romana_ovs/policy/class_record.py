@@ -73,7 +73,7 @@ class ClassRecord:
 
 
 def _entries(data: Any) -> tuple[ClassEntry, ...]:
-    found: dict[int, ClassEntry] = {}
+    entries: dict[int, ClassEntry] = {}
     for index, item in enumerate(_list(data, "classes.classes")):
         place = f"classes.classes[{index}]"
         fields = _object(item, place)
@@ -81,14 +81,14 @@ def _entries(data: Any) -> tuple[ClassEntry, ...]:
         yes = _requirements_in(fields.get("yes"), f"{place}.yes")
         no = _requirements_in(fields.get("no"), f"{place}.no")
         namespace = fields.get("namespace")
-        if number in found:
+        if number in entries:
             _refuse(f"{place}.identity", f"{number:#x} is given to two classes")
         if not isinstance(namespace, str):
             _refuse(f"{place}.namespace", "a name was expected")
         if yes & no:
             _refuse(place, "the same requirement is in yes and no")
-        found[number] = ClassEntry(number, namespace, yes, no)
-    return tuple(found.values())
+        entries[number] = ClassEntry(number, namespace, yes, no)
+    return tuple(entries.values())
 
 
 def _requirements_out(requirements: Iterable[LabelRequirement]) -> list[list[Any]]:

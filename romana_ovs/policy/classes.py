@@ -85,8 +85,8 @@ class ClassAllocator:
 
     def drain_unassigned(self) -> dict[PodKey, AddressError]:
         """The pods that lost their class since the last call, and why."""
-        found, self._unassigned = self._unassigned, {}
-        return found
+        unassigned, self._unassigned = self._unassigned, {}
+        return unassigned
 
     @property
     def classes(self) -> Mapping[int, ClassInfo]:
@@ -158,8 +158,8 @@ class ClassAllocator:
     def drop_unclaimed(self) -> None:
         """Drops the classes from a file that no pod claimed, after every pod was assigned."""
         self._pins.clear()
-        for found in [found for found in self._classes.values() if not found.members]:
-            self._drop(found)
+        for klass in [klass for klass in self._classes.values() if not klass.members]:
+            self._drop(klass)
 
     def to_json(self) -> dict[str, Any]:
         """The state by which every pod gets its number again after a restart (`ClassAllocator.from_json`).
@@ -167,7 +167,7 @@ class ClassAllocator:
         It names a pod only if the rule "lowest number that fits" would not find its class.
         """
         entries = (
-            ClassEntry(number, found.scope[1], found.yes, found.no) for number, found in sorted(self._classes.items())
+            ClassEntry(number, klass.scope[1], klass.yes, klass.no) for number, klass in sorted(self._classes.items())
         )
         return ClassRecord(self._asked, self._next, tuple(entries), self.pins).to_json()
 
@@ -206,10 +206,10 @@ class ClassAllocator:
 
     def _pinned(self, pod: PodKey, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
         """The class that the file has for this pod, if it fits."""
-        found = self._classes.get(self._pins.pop(pod, 0))
-        if found is None or found.scope != scope or not self._fits(found, yes):
+        klass = self._classes.get(self._pins.pop(pod, 0))
+        if klass is None or klass.scope != scope or not self._fits(klass, yes):
             return None
-        return self._completed(found, yes)
+        return self._completed(klass, yes)
 
     def _fitting(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
         """The lowest class of `scope` for a pod that matches exactly `yes`."""
@@ -224,72 +224,72 @@ class ClassAllocator:
         return None
 
     @staticmethod
-    def _fits(found: _Class, yes: frozenset[LabelRequirement]) -> bool:
-        return found.yes <= yes and not found.no & yes
+    def _fits(klass: _Class, yes: frozenset[LabelRequirement]) -> bool:
+        return klass.yes <= yes and not klass.no & yes
 
-    def _completed(self, found: _Class, yes: frozenset[LabelRequirement]) -> _Class:
-        """`found`, with a match for all requirements in use."""
-        if found.yes != yes or not self._complete(found):
-            self._unlist(found)
-            found.yes, found.no = yes, self._asked.get(found.scope[1], NO_REQUIREMENTS) - yes
-            self._list(found)
-        return found
+    def _completed(self, klass: _Class, yes: frozenset[LabelRequirement]) -> _Class:
+        """`klass`, with a match for all requirements in use."""
+        if klass.yes != yes or not self._complete(klass):
+            self._unlist(klass)
+            klass.yes, klass.no = yes, self._asked.get(klass.scope[1], NO_REQUIREMENTS) - yes
+            self._list(klass)
+        return klass
 
-    def _complete(self, found: _Class) -> bool:
-        return len(found.yes) + len(found.no) == len(self._asked.get(found.scope[1], NO_REQUIREMENTS))
+    def _complete(self, klass: _Class) -> bool:
+        return len(klass.yes) + len(klass.no) == len(self._asked.get(klass.scope[1], NO_REQUIREMENTS))
 
     def _new(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class:
         number = self._free_number(scope[0])
-        found = _Class(number, scope, yes, self._asked.get(scope[1], NO_REQUIREMENTS) - yes)
-        self._add(found)
-        return found
+        klass = _Class(number, scope, yes, self._asked.get(scope[1], NO_REQUIREMENTS) - yes)
+        self._add(klass)
+        return klass
 
     def _free_number(self, segment: int) -> int:
         start = self._next.get(segment, FIRST_CLASS)
         for step in range(CLASS_MASK):
             number = (start - FIRST_CLASS + step) % CLASS_MASK + FIRST_CLASS
-            found = identity(segment, number)
-            if found not in self._classes and found not in self._reserved:
+            candidate = identity(segment, number)
+            if candidate not in self._classes and candidate not in self._reserved:
                 self._next[segment] = number % CLASS_MASK + FIRST_CLASS
-                return found
+                return candidate
         raise AddressError(f"segment {segment} has all of its {CLASS_MASK} classes in use")
 
-    def _add(self, found: _Class) -> None:
-        self._classes[found.number] = found
-        self._segments_of.setdefault(found.scope[1], set()).add(found.scope[0])
-        self._scopes.setdefault(found.scope, _Candidates())
-        self._list(found)
+    def _add(self, klass: _Class) -> None:
+        self._classes[klass.number] = klass
+        self._segments_of.setdefault(klass.scope[1], set()).add(klass.scope[0])
+        self._scopes.setdefault(klass.scope, _Candidates())
+        self._list(klass)
 
-    def _drop(self, found: _Class) -> None:
-        del self._classes[found.number]
-        self._unlist(found)
-        candidates = self._scopes[found.scope]
+    def _drop(self, klass: _Class) -> None:
+        del self._classes[klass.number]
+        self._unlist(klass)
+        candidates = self._scopes[klass.scope]
         if not candidates.complete and not candidates.partial:
-            del self._scopes[found.scope]
-            self._doubled.discard(found.scope)
-            self._segments_of[found.scope[1]].discard(found.scope[0])
-        if self._infos.pop(found.number, None) is not None:
+            del self._scopes[klass.scope]
+            self._doubled.discard(klass.scope)
+            self._segments_of[klass.scope[1]].discard(klass.scope[0])
+        if self._infos.pop(klass.number, None) is not None:
             self._frozen = None
 
-    def _list(self, found: _Class) -> None:
-        candidates = self._scopes[found.scope]
-        if self._complete(found):
-            numbers = candidates.complete.setdefault(found.yes, [])
-            insort(numbers, found.number)
+    def _list(self, klass: _Class) -> None:
+        candidates = self._scopes[klass.scope]
+        if self._complete(klass):
+            numbers = candidates.complete.setdefault(klass.yes, [])
+            insort(numbers, klass.number)
             if len(numbers) > 1:
-                self._doubled.add(found.scope)
+                self._doubled.add(klass.scope)
         else:
-            insort(candidates.partial, found.number)
+            insort(candidates.partial, klass.number)
 
-    def _unlist(self, found: _Class) -> None:
-        candidates = self._scopes[found.scope]
-        if found.number in candidates.partial:
-            candidates.partial.remove(found.number)
+    def _unlist(self, klass: _Class) -> None:
+        candidates = self._scopes[klass.scope]
+        if klass.number in candidates.partial:
+            candidates.partial.remove(klass.number)
             return
-        numbers = candidates.complete[found.yes]
-        numbers.remove(found.number)
+        numbers = candidates.complete[klass.yes]
+        numbers.remove(klass.number)
         if not numbers:
-            del candidates.complete[found.yes]
+            del candidates.complete[klass.yes]
 
     def _enter(self, pod: PodKey, labels: Labels, target: _Class) -> None:
         target.members.setdefault(labels, set()).add(pod)
@@ -305,8 +305,8 @@ class ClassAllocator:
         if not members and assignment.of is not staying:
             self._drop(assignment.of)
 
-    def _publish(self, found: _Class) -> None:
-        self._infos[found.number] = found.info()
+    def _publish(self, klass: _Class) -> None:
+        self._infos[klass.number] = klass.info()
         self._frozen = None
 
     def _refine(self, namespace: str, asked: frozenset[LabelRequirement]) -> Iterator[PodKey]:
@@ -342,13 +342,13 @@ class ClassAllocator:
         return sorted([number for numbers in candidates.complete.values() for number in numbers] + candidates.partial)
 
     def _split(
-        self, found: _Class, asked: frozenset[LabelRequirement]
+        self, klass: _Class, asked: frozenset[LabelRequirement]
     ) -> list[tuple[frozenset[LabelRequirement], dict[Labels, set[PodKey]]]]:
-        """Gives `found` the matches of the pods that keep it; returns the other pods by what they match."""
-        added = sorted(asked - found.yes - found.no, key=requirement_sort_key)
-        found.yes, found.no = found.yes & asked, found.no & asked
+        """Gives `klass` the matches of the pods that keep it; returns the other pods by what they match."""
+        added = sorted(asked - klass.yes - klass.no, key=requirement_sort_key)
+        klass.yes, klass.no = klass.yes & asked, klass.no & asked
         parts: dict[frozenset[LabelRequirement], dict[Labels, set[PodKey]]] = {}
-        for labels, pods in found.members.items():
+        for labels, pods in klass.members.items():
             parts.setdefault(frozenset(requirement for requirement in added if requirement.matches(labels)), {})[
                 labels
             ] = pods
@@ -356,10 +356,10 @@ class ClassAllocator:
             return []
         # Ordered requirement by requirement, no before yes: the first part keeps the number.
         first, *others = sorted(parts, key=lambda part: [requirement in part for requirement in added])
-        base = found.yes
-        found.members = parts[first]
-        found.yes, found.no = base | first, asked - base - first
-        self._publish(found)
+        base = klass.yes
+        klass.members = parts[first]
+        klass.yes, klass.no = base | first, asked - base - first
+        self._publish(klass)
         return [(base | part, parts[part]) for part in others]
 
     def _all_pins(self) -> Iterator[tuple[PodKey, int]]:

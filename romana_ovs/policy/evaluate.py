@@ -63,10 +63,10 @@ class Reference:
     @classmethod
     def of(cls, cluster: Cluster, addresses: Mapping[PodKey, IPv4Address]) -> Reference:
         """The evaluation of `cluster`, whose pods have `addresses` (only ipBlock depends on these)."""
-        found: dict[str, list[Policy]] = {}
+        by_namespace: dict[str, list[Policy]] = {}
         for _, policy in sorted(cluster.policies.items()):
-            found.setdefault(policy.namespace, []).append(policy)
-        return cls(cluster, addresses, {namespace: tuple(policies) for namespace, policies in found.items()})
+            by_namespace.setdefault(policy.namespace, []).append(policy)
+        return cls(cluster, addresses, {namespace: tuple(policies) for namespace, policies in by_namespace.items()})
 
     def decide(self, connection: Connection) -> Decision:
         """Whether `connection` may be opened and why; raises InputError for a pod that does not exist."""
@@ -321,8 +321,8 @@ def _port_matches(entry: PolicyPort, port: PortRef, destination: TrafficPeer) ->
     if isinstance(entry.port, str):
         # [types] "This can either be a numerical or named port on a pod": on the destination, whose protocol counts.
         declared = destination.pod.ports if destination.pod is not None else ()
-        wanted = (entry.port, entry.protocol, port.port)
-        return entry.end is None and any((each.name, each.protocol, each.number) == wanted for each in declared)
+        named = (entry.port, entry.protocol, port.port)
+        return entry.end is None and any((each.name, each.protocol, each.number) == named for each in declared)
     # [types] "endPort indicates that the range of ports from port to endPort if set, inclusive, should be allowed"
     return entry.port <= port.port <= (entry.port if entry.end is None else entry.end)
 

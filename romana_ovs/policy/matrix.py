@@ -47,21 +47,21 @@ class Matrix:
     @classmethod
     def of(cls, pods: Iterable[PodKey], ports: Iterable[str], paths: Iterable[PodPath]) -> Matrix:
         """The matrix of exactly `paths`, without self pairs."""
-        found: dict[str, dict[PodKey, set[PodKey]]] = {port: {} for port in ports}
+        by_port: dict[str, dict[PodKey, set[PodKey]]] = {port: {} for port in ports}
         for source, destination, port in paths:
             if source != destination:
-                found[port].setdefault(source, set()).add(destination)
+                by_port[port].setdefault(source, set()).add(destination)
         reach = {
             port: {source: tuple(sorted(sources[source])) for source in sorted(sources)}
-            for port, sources in found.items()
+            for port, sources in by_port.items()
         }
-        return cls(tuple(sorted(pods)), tuple(found), reach)
+        return cls(tuple(sorted(pods)), tuple(by_port), reach)
 
     def allows(self, source: PodKey, destination: PodKey, port: str) -> bool:
         """Whether `source` may connect to `destination`; False for an unknown pod or port."""
-        found = self.reach.get(port, {}).get(source, ())
-        place = bisect_left(found, destination)
-        return place < len(found) and found[place] == destination
+        destinations = self.reach.get(port, {}).get(source, ())
+        at = bisect_left(destinations, destination)
+        return at < len(destinations) and destinations[at] == destination
 
     def open_paths(self) -> Iterator[PodPath]:
         """Every allowed pair and port: ports in their order, pairs sorted."""
@@ -73,7 +73,7 @@ class Matrix:
     def to_json(self) -> dict[str, object]:
         """As docs/design.md section 8 writes it: `pods`, `ports` and `allowed` pairs by port, sorted."""
         allowed = {
-            port: [[source, destination] for source, found in self.reach[port].items() for destination in found]
+            port: [[source, pod] for source, destinations in self.reach[port].items() for pod in destinations]
             for port in self.ports
         }
         return {"pods": list(self.pods), "ports": list(self.ports), "allowed": allowed}
@@ -109,8 +109,8 @@ def difference(before: Matrix, after: Matrix) -> tuple[list[PodPath], list[PodPa
 def container_ports(cluster: Cluster) -> tuple[PortRef, ...]:
     """The ports that the networked pods' containers declare, by number and protocol."""
     pods = [pod for pod in cluster.pods.values() if pod.networked]
-    found = {PortRef(port.protocol, port.number) for pod in pods for port in pod.ports}
-    return tuple(sorted(found, key=lambda ref: (ref.port or 0, str(ref))))
+    refs = {PortRef(port.protocol, port.number) for pod in pods for port in pod.ports}
+    return tuple(sorted(refs, key=lambda ref: (ref.port or 0, str(ref))))
 
 
 def depends_on_addresses(cluster: Cluster) -> bool:
@@ -138,15 +138,15 @@ class _Kind(NamedTuple):
 def _profiles(reference: Reference) -> list[_Profile]:
     cluster = reference.cluster
     keys, names, bounds = _used_labels(cluster), _used_names(cluster), _bounds(cluster)
-    found: dict[_Kind, list[PodKey]] = {}
+    pods_by_kind: dict[_Kind, list[PodKey]] = {}
     for key, pod in cluster.pods.items():
         if pod.networked:
             address = reference.addresses.get(key, pod.address)
             index = bisect_right(bounds, int(address)) if bounds and address is not None else -1
-            found.setdefault(_kind(pod, keys, names, index), []).append(key)
+            pods_by_kind.setdefault(_kind(pod, keys, names, index), []).append(key)
     return [
         _Profile(reference.traffic_peer(ConnectionEnd(pod=members[0])), tuple(sorted(members)))
-        for members in found.values()
+        for members in pods_by_kind.values()
     ]
 
 
@@ -173,7 +173,7 @@ def _reach(
     reference: Reference, profiles: list[_Profile], servers: Mapping[str, list[_Profile]], port: PortRef
 ) -> dict[PodKey, tuple[PodKey, ...]]:
     """Source pod -> the pods it may connect to by `port`."""
-    found: dict[PodKey, tuple[PodKey, ...]] = {}
+    destinations: dict[PodKey, tuple[PodKey, ...]] = {}
     for profile in profiles:
         client = profile.pod
         reached = [
@@ -186,8 +186,8 @@ def _reach(
         ]
         if reached:
             reached.sort()
-            found.update((pod, _without(reached, pod)) for pod in profile.pods)
-    return {source: found[source] for source in sorted(found) if found[source]}
+            destinations.update((pod, _without(reached, pod)) for pod in profile.pods)
+    return {source: destinations[source] for source in sorted(destinations) if destinations[source]}
 
 
 def _without(pods: list[PodKey], pod: PodKey) -> tuple[PodKey, ...]:
@@ -237,9 +237,9 @@ def _blocks(policies: Iterable[Policy]) -> Iterator[IpBlock]:
 
 def _bounds(cluster: Cluster) -> list[int]:
     """The starts and ends of ipBlock ranges: addresses between two bounds are in the same ranges."""
-    found: set[int] = set()
+    bounds: set[int] = set()
     for block in _blocks(cluster.policies.values()):
         for network in (block.cidr, *block.excepts):
-            found.add(int(network.network_address))
-            found.add(int(network.broadcast_address) + 1)
-    return sorted(found)
+            bounds.add(int(network.network_address))
+            bounds.add(int(network.broadcast_address) + 1)
+    return sorted(bounds)

@@ -28,7 +28,7 @@ def rows_of(group: Group) -> int:
 
 def rows_by_namespace(group: Group) -> RowCounts:
     """The same by namespace of the policies; "" for permissions of no policy."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for allows in _lists(group):
         seen: set[tuple[str, tuple[PortRange, ...] | None]] = set()
         for allow in allows:
@@ -38,8 +38,8 @@ def rows_by_namespace(group: Group) -> RowCounts:
             if (owner, allow.ports) not in seen:
                 seen.add((owner, allow.ports))
                 rows += 1 if allow.ports is None else sum(_masks(ports) for ports in allow.ports)
-            found[owner] = found.get(owner, 0) + rows
-    return found
+            counts[owner] = counts.get(owner, 0) + rows
+    return counts
 
 
 def _lists(group: Group) -> tuple[tuple[Allow, ...], ...]:
@@ -64,13 +64,13 @@ class RowCountCache:
 
     def of(self, groups: Iterable[Group]) -> list[tuple[Group, RowCounts]]:
         """The counts of each of `groups`; all others are dropped."""
-        found = [self._one(group) for group in groups]
-        self.known = {id(each[0]): each for each in found}
-        return found
+        counted = [self._counted(group) for group in groups]
+        self.known = {id(each[0]): each for each in counted}
+        return counted
 
-    def _one(self, group: Group) -> tuple[Group, RowCounts]:
-        held = self.known.get(id(group))
-        return held if held is not None and held[0] is group else (group, rows_by_namespace(group))
+    def _counted(self, group: Group) -> tuple[Group, RowCounts]:
+        known = self.known.get(id(group))
+        return known if known is not None and known[0] is group else (group, rows_by_namespace(group))
 
 
 def limit_rows(verdicts: Verdicts, most: int, memo: RowCountCache) -> Verdicts:

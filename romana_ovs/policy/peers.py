@@ -76,14 +76,14 @@ def tenants_of(view: NodeView, only: Collection[str] | None = None) -> dict[str,
     for key, number in view.segments.items():
         if only is None or key.tenant in only:
             keys_of.setdefault(key.tenant, []).append((key, number))
-    found = {}
+    tenants = {}
     for tenant, keys in keys_of.items():
         segments = tuple(
             SegmentIds(whole_segments(number, 1), tier_labels(key.tier, view.settings), tuple(classes.get(number, ())))
             for key, number in sorted(keys)
         )
-        found[tenant] = _tenant_ids(tenant, segments, view)
-    return found
+        tenants[tenant] = _tenant_ids(tenant, segments, view)
+    return tenants
 
 
 def runs_of(tenant: str, view: NodeView) -> tuple[IdentityMatch, ...]:
@@ -113,8 +113,8 @@ def _tenant_ids(tenant: str, segments: tuple[SegmentIds, ...], view: NodeView) -
 
 def namespace_labels(namespaces: Mapping[str, Labels], name: str) -> Labels:
     """Labels of a namespace; an undeclared one has only the label of its name."""
-    found = namespaces.get(name)
-    return found if found is not None else Labels({NAME_LABEL: name})
+    labels = namespaces.get(name)
+    return labels if labels is not None else Labels({NAME_LABEL: name})
 
 
 def tier_labels(tier: str, settings: Settings) -> Labels:
@@ -145,17 +145,17 @@ def _visible(members: Mapping[str, TenantIds], *, all_: bool) -> VisibleTenants:
     for tenant_ids in members.values():
         for name in tenant_ids.namespaces if tenant_ids.namespace is None else (tenant_ids.namespace,):
             homes.setdefault(name, []).append(tenant_ids)
-    return VisibleTenants(members, {name: tuple(found) for name, found in homes.items()}, all_)
+    return VisibleTenants(members, {name: tuple(names) for name, names in homes.items()}, all_)
 
 
 def identities(scope: Scope, visible: VisibleTenants) -> frozenset[IdentityMatch]:
     """The identities of `scope` among `visible`: a class whose match is not known does not match."""
     if visible.all and scope == ALL_PODS:
         return frozenset({EVERY_POD})
-    found: set[IdentityMatch] = set()
+    matches: set[IdentityMatch] = set()
     for tenant_ids in _candidates(scope, visible):
-        found.update(_in_tenant(scope, tenant_ids))
-    return frozenset(found)
+        matches.update(_in_tenant(scope, tenant_ids))
+    return frozenset(matches)
 
 
 def _candidates(scope: Scope, visible: VisibleTenants) -> Iterable[TenantIds]:
@@ -184,9 +184,9 @@ def _in_tenant(scope: Scope, tenant_ids: TenantIds) -> Iterator[IdentityMatch]:
         if inside and not rest:
             yield segment_ids.match
             continue
-        wanted = [without_negation(requirement) for requirement in rest]
+        requirements = [without_negation(requirement) for requirement in rest]
         for number, info in segment_ids.classes:
-            if (inside or _has_namespace(scope, info.namespace, tenant_ids)) and _answers(info, wanted):
+            if (inside or _has_namespace(scope, info.namespace, tenant_ids)) and _fulfils(info, requirements):
                 yield IdentityMatch(number)
 
 
@@ -230,5 +230,5 @@ def undecided_by(requirements: Requirements, known: Mapping[str, str]) -> Requir
     return tuple(undecided)
 
 
-def _answers(info: ClassInfo, wanted: list[tuple[LabelRequirement, bool]]) -> bool:
-    return all(info.matches.get(requirement) is answer for requirement, answer in wanted)
+def _fulfils(info: ClassInfo, requirements: list[tuple[LabelRequirement, bool]]) -> bool:
+    return all(info.matches.get(requirement) is answer for requirement, answer in requirements)

@@ -81,13 +81,13 @@ def remote_requirements(policy: NormalPolicy) -> RemoteRequirements:
     Those of ingress rules are for peers: the pods that the policy selects are known exactly on their own node. Those of
     deferred egress rules are for the selected pods: on the server's node it is the peers that are known exactly.
     """
-    found: dict[Scope, frozenset[LabelRequirement]] = {}
+    by_scope: dict[Scope, frozenset[LabelRequirement]] = {}
     for rule in policy.rules:
         if rule.direction is Direction.INGRESS:
-            found.update((scope, _requirements(scope.pods)) for scope in rule.scopes if not rule.any_peer)
+            by_scope.update((scope, _requirements(scope.pods)) for scope in rule.scopes if not rule.any_peer)
         elif is_deferred(rule):
-            found[policy.subject] = _requirements(policy.subject.pods)
-    return tuple((scope, requirements) for scope, requirements in found.items() if requirements)
+            by_scope[policy.subject] = _requirements(policy.subject.pods)
+    return tuple((scope, requirements) for scope, requirements in by_scope.items() if requirements)
 
 
 def _requirements(selector: Selector) -> frozenset[LabelRequirement]:
@@ -102,7 +102,7 @@ def requirements_by_namespace(
     With `settings`, requirements are left out where tenants separate the pods of the namespace from the pods that the
     policy selects (docs/design.md section 5, step 5).
     """
-    found: dict[str, set[LabelRequirement]] = {name: set() for name in namespaces}
+    by_namespace: dict[str, set[LabelRequirement]] = {name: set() for name in namespaces}
     matching: dict[Selector, tuple[str, ...]] = {}
     for policy in policies:
         for scope, requirements in remote_requirements(policy):
@@ -115,8 +115,8 @@ def requirements_by_namespace(
                 matching[scope.namespaces] = names
             for name in names:
                 if _may_connect(policy.subject.namespace, name, namespaces=namespaces, settings=settings):
-                    found.setdefault(name, set()).update(requirements)
-    return {name: frozenset(requirements) for name, requirements in found.items()}
+                    by_namespace.setdefault(name, set()).update(requirements)
+    return {name: frozenset(requirements) for name, requirements in by_namespace.items()}
 
 
 def namespace_tenant(name: str, labels: Mapping[str, str], settings: Settings) -> str | None:

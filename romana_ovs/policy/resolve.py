@@ -149,17 +149,17 @@ def _made(
     make: Callable[[GroupSpec, int], Group],
 ) -> dict[tuple[bytes, int], Group]:
     """The groups of all specs; known ones are the same objects as before."""
-    wanted = {(digest, numbers[digest]): spec for digest, spec in specs.items()}
-    return {key: known[key] if key in known else make(spec, key[1]) for key, spec in wanted.items()}
+    specs_by_key = {(digest, numbers[digest]): spec for digest, spec in specs.items()}
+    return {key: known[key] if key in known else make(spec, key[1]) for key, spec in specs_by_key.items()}
 
 
 def _tenancy(view: NodeView) -> tuple[TenantAllow, ...]:
     """For each local tenant the tenants whose clients may connect to its servers."""
-    found: list[TenantAllow] = []
+    allows: list[TenantAllow] = []
     for tenant in sorted({pod.segment.tenant for pod in view.pods} - {NO_TENANT}):
         origin = Origin(TENANT, name=tenant)
         runs = sorted(peers.runs_of(tenant, view))
         shared = tenant in view.settings.shared_tenants
         clients: list[IdentityMatch | None] = [None] if shared else [*runs]
-        found += (TenantAllow(server, client, origin) for server in runs for client in clients)
-    return tuple(found)
+        allows += (TenantAllow(server, client, origin) for server in runs for client in clients)
+    return tuple(allows)

@@ -212,8 +212,8 @@ class ResolveCache:
     def _allow(self, memo: PolicyMemo, grant: Grant, viewer: Viewer, visible: VisibleTenants) -> Allow | None:
         if grant.any_peer:
             return Allow(grant.origin, ports=grant.ports)
-        found = [self._peers(memo, scope, viewer, visible) for scope in grant.scopes]
-        identities = found[0] if len(found) == 1 else frozenset().union(*found)
+        peer_sets = [self._peers(memo, scope, viewer, visible) for scope in grant.scopes]
+        identities = peer_sets[0] if len(peer_sets) == 1 else frozenset().union(*peer_sets)
         if not identities and not grant.cidrs:
             return None
         return Allow(grant.origin, identities=identities, cidrs=grant.cidrs, ports=grant.ports)
@@ -223,9 +223,9 @@ class ResolveCache:
         known = memo.peers.get((id(scope), viewer))
         if known is not None and known[0] is visible:
             return known[1]
-        found = peers.identities(scope, visible)
-        memo.peers[id(scope), viewer] = (visible, found)
-        return found
+        matches = peers.identities(scope, visible)
+        memo.peers[id(scope), viewer] = (visible, matches)
+        return matches
 
 
 def _differing(old: Mapping[int, ClassInfo], new: Mapping[int, ClassInfo]) -> set[int]:

@@ -98,13 +98,13 @@ class FlowTable:
         vSwitch leaves open which of them wins (OpenFlow 1.5.1 section 5.3).
         """
         for _, band in self._bands:
-            found = [item for item in band if matches(item.match, fields)]
-            plain = _only(item for item in found if not _is_clause(item))
-            if plain is not None and len(found) > 1 and any(_is_clause(item) for item in found):
+            matching = [item for item in band if matches(item.match, fields)]
+            plain = _only(item for item in matching if not _is_clause(item))
+            if plain is not None and len(matching) > 1 and any(_is_clause(item) for item in matching):
                 raise PipelineError(f"{plain.table}: a plain flow and a clause share a priority: {plain.match_text()}")
             if plain is not None:
                 return plain
-            met = _satisfied(found)
+            met = _satisfied(matching)
             joined = _only(item for item in map(lambda number: self._conjunction(fields, number), met) if item)
             if joined is not None:
                 return joined
@@ -114,9 +114,9 @@ class FlowTable:
         """The flow that matches with `conj_id` = `number`; clauses no longer count."""
         named = {**fields, "conj_id": number}
         for _, band in self._bands:
-            found = _only(item for item in band if not _is_clause(item) and matches(item.match, named))
-            if found is not None:
-                return found
+            flow = _only(item for item in band if not _is_clause(item) and matches(item.match, named))
+            if flow is not None:
+                return flow
         return None
 
 
@@ -129,18 +129,18 @@ def _is_clause(item: Flow) -> bool:
     return any(isinstance(action, Conjunction) for action in item.actions)
 
 
-def _only(found: Iterable[Flow]) -> Flow | None:
-    listed = list(found)
+def _only(flows: Iterable[Flow]) -> Flow | None:
+    listed = list(flows)
     if any(item.actions != listed[0].actions for item in listed[1:]):
         texts = " | ".join(f"{item.match_text()} [{item.origin}]" for item in listed)
         raise PipelineError(f"{listed[0].table}: flows of one priority take the same packet differently: {texts}")
     return listed[0] if listed else None
 
 
-def _satisfied(found: Iterable[Flow]) -> list[int]:
-    """Numbers of the conjunctions of which every clause has a flow among `found`, sorted."""
+def _satisfied(flows: Iterable[Flow]) -> list[int]:
+    """Numbers of the conjunctions of which every clause has a flow among `flows`, sorted."""
     clauses: dict[tuple[int, int], set[int]] = {}
-    for item in found:
+    for item in flows:
         for action in item.actions:
             if isinstance(action, Conjunction):
                 clauses.setdefault((action.number, action.clauses), set()).add(action.clause)
@@ -200,9 +200,9 @@ class Switch:
         if way.depth > MAX_DEPTH:
             raise PipelineError(f"a packet goes in circles through table {table}")
         known = self._tables.get(table)
-        found = known.lookup(way.fields) if known is not None else None
-        self.trace.append(Visit(table, found, dict(way.fields)))
-        for action in found.actions if found is not None else ():
+        flow = known.lookup(way.fields) if known is not None else None
+        self.trace.append(Visit(table, flow, dict(way.fields)))
+        for action in flow.actions if flow is not None else ():
             _HANDLERS[type(action)](self, way, action)
 
     def _load(self, way: _Way, action: Load) -> None:
@@ -252,12 +252,12 @@ class Switch:
         if packet.nw_frag == FRAG_NO:
             return [way]
         key = (_zone(way, action), packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, way.passes)
-        held = self._held.setdefault(key, [])
-        held.append(_copied(way))
-        if len({each.packet.nw_frag for each in held}) < 2:
+        fragments = self._held.setdefault(key, [])
+        fragments.append(_copied(way))
+        if len({each.packet.nw_frag for each in fragments}) < 2:
             return []
         del self._held[key]
-        return sorted(held, key=lambda each: each.packet.nw_frag)
+        return sorted(fragments, key=lambda each: each.packet.nw_frag)
 
 
 def _copied(way: _Way) -> _Way:

@@ -75,7 +75,7 @@ class Packet:
 
     def fields(self) -> dict[str, int]:
         """Its match fields by ovs-ofctl's names; ports of later fragments are absent, as in Open vSwitch."""
-        found = {
+        values = {
             "eth_src": self.eth_src,
             "eth_dst": self.eth_dst,
             "eth_type": self.eth_type,
@@ -84,12 +84,12 @@ class Packet:
             "tun_dst": self.tun_dst,
         }
         if self.eth_type == ETH_ARP:
-            found |= {name: getattr(self, name) for name in ("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha")}
+            values |= {name: getattr(self, name) for name in ("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha")}
         elif self.eth_type == ETH_IP:
-            found |= {name: getattr(self, name) for name in ("nw_src", "nw_dst", "nw_proto", "nw_frag")}
+            values |= {name: getattr(self, name) for name in ("nw_src", "nw_dst", "nw_proto", "nw_frag")}
             if self.nw_frag != FRAG_LATER:
-                found |= self._transport()
-        return found
+                values |= self._transport()
+        return values
 
     def _transport(self) -> dict[str, int]:
         if self.nw_proto == ICMP:
@@ -97,8 +97,8 @@ class Packet:
         names = _PORT_FIELDS.get(self.nw_proto)
         if names is None:
             return {}
-        found = {names[0]: self.tp_src, names[1]: self.tp_dst}
-        return found | {"tcp_flags": self.tcp_flags} if self.nw_proto == TCP else found
+        values = {names[0]: self.tp_src, names[1]: self.tp_dst}
+        return values | {"tcp_flags": self.tcp_flags} if self.nw_proto == TCP else values
 
     def rewritten(self, fields: dict[str, int]) -> Packet:
         """This packet with the match fields of `fields` that a flow may have changed."""

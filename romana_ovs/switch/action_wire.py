@@ -76,8 +76,8 @@ def table_name(number: int) -> str:
 
 def table_number(name: str) -> int:
     """The number of a table by the name of `table_name`."""
-    found = TABLE_IDS.get(name)
-    return int(name.removeprefix("table:")) if found is None else found
+    number = TABLE_IDS.get(name)
+    return int(name.removeprefix("table:")) if number is None else number
 
 
 def instructions_bytes(actions: tuple[Action, ...]) -> bytes:
@@ -190,31 +190,31 @@ _WRITERS: dict[type, Callable[..., bytes]] = {
 
 def read_instructions(data: memoryview) -> tuple[Readable, ...]:
     """The actions of the instructions in `data`. Raises SwitchError when a length is impossible."""
-    found: list[Readable] = []
+    readables: list[Readable] = []
     at = 0
     while at < len(data):
         kind, length = _head(data, at)
         piece = data[at : at + length]
         if kind == GOTO_TABLE and length == _GOTO.size:
-            found.append(Goto(table_name(_GOTO.unpack(piece)[2])))
+            readables.append(Goto(table_name(_GOTO.unpack(piece)[2])))
         elif kind == APPLY_ACTIONS and length >= _INSTRUCTION.size:
-            found.extend(read_actions(piece[_INSTRUCTION.size :]))
+            readables.extend(read_actions(piece[_INSTRUCTION.size :]))
         else:
-            found.append(Opaque(bytes(piece)))
+            readables.append(Opaque(bytes(piece)))
         at += length
-    return tuple(found)
+    return tuple(readables)
 
 
 def read_actions(data: memoryview) -> list[Readable]:
     """The actions in `data`; unknown ones as Opaque. Raises SwitchError on an impossible length."""
-    found: list[Readable] = []
+    readables: list[Readable] = []
     at = 0
     while at < len(data):
         kind, length = _head(data, at)
         piece = data[at : at + length]
-        found.append(_read(kind, piece) or Opaque(bytes(piece)))
+        readables.append(_read(kind, piece) or Opaque(bytes(piece)))
         at += length
-    return found
+    return readables
 
 
 def _head(data: memoryview, at: int) -> tuple[int, int]:

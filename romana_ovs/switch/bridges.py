@@ -120,18 +120,18 @@ def node_name(row: BridgeRow) -> str | None:
 
 def bridges(rows: Iterable[BridgeRow]) -> tuple[Bridge, ...]:
     """Our bridges among `rows` that have a datapath id; the first by name if two claim one node."""
-    found: dict[str, Bridge] = {}
+    by_node: dict[str, Bridge] = {}
     for row in sorted(rows, key=lambda row: row.name):
         node = node_name(row)
         if node is None or row.dpid is None:
             continue
-        if node in found:
-            first = found[node]
+        if node in by_node:
+            first = by_node[node]
             warning = f"bridge {row.name} is ignored: bridge {first.name} is already that of node {node}"
-            found[node] = replace(first, warnings=(*first.warnings, warning))
+            by_node[node] = replace(first, warnings=(*first.warnings, warning))
         else:
-            found[node] = _bridge(row, node, row.dpid)
-    return tuple(found.values())
+            by_node[node] = _bridge(row, node, row.dpid)
+    return tuple(by_node.values())
 
 
 @dataclass(slots=True)

@@ -166,8 +166,8 @@ class Channel:
                 else:
                     foreign.add(item.flow.key)
             eventlet.sleep(0)
-        found = (meter for body in self._described(meters_request) for meter in read_meters(body[8:]))
-        return ReadBack(ours, frozenset(foreign), {meter.number: meter for meter in found})
+        meters = (meter for body in self._described(meters_request) for meter in read_meters(body[8:]))
+        return ReadBack(ours, frozenset(foreign), {meter.number: meter for meter in meters})
 
     def _described(self, request: Callable[[int], bytes]) -> list[memoryview]:
         """The bodies of the replies to a multipart request."""
@@ -177,16 +177,16 @@ class Channel:
         self._raise(exchange, {})
         return exchange.bodies
 
-    def send(self, plan: FlowDiff) -> None:
-        """Applies `plan`, its flows in one bundle. When this returns, a barrier has confirmed all of it.
+    def send(self, diff: FlowDiff) -> None:
+        """Applies `diff`, its flows in one bundle. When this returns, a barrier has confirmed all of it.
 
         Raises SwitchRefused (no flow was changed), ConnectionLost or NoAnswer (all flows were changed, or none). After
         an error the meters must be read again.
         """
-        self._change_meters(plan.meters.before)
-        if plan.flow_mods:
-            self._bundle_flows(plan)
-        self._change_meters(plan.meters.after)
+        self._change_meters(diff.meters.before)
+        if diff.flow_mods:
+            self._bundle_flows(diff)
+        self._change_meters(diff.meters.after)
 
     def _change_meters(self, changes: Sequence[tuple[MeterChange, Meter]]) -> None:
         if not changes:
@@ -197,18 +197,18 @@ class Channel:
             self._await(exchange)
         self._raise(exchange, {xid: meter for xid, (_, meter) in enumerate(changes, first)})
 
-    def _bundle_flows(self, plan: FlowDiff) -> None:
+    def _bundle_flows(self, diff: FlowDiff) -> None:
         self._bundle += 1
-        sent, refused = self._fill(plan)
+        sent, refused = self._fill(diff)
         # A refused message leaves the others in the bundle, so the commit waits for the answers to all of them.
         if refused:
             self._bundle_step(messages.DISCARD, {})
             raise SwitchRefused(refused)
         self._bundle_step(messages.COMMIT, sent)
 
-    def _fill(self, plan: FlowDiff) -> tuple[dict[int, Flow], list[tuple[Flow | None, str]]]:
+    def _fill(self, diff: FlowDiff) -> tuple[dict[int, Flow], list[tuple[Flow | None, str]]]:
         """Opens the bundle and adds all messages; returns the flows by xid, and the refused ones."""
-        changes = plan.ordered()
+        changes = diff.ordered()
         with self._exchange(len(changes) + 1) as (exchange, first):
             parts = [messages.bundle_control(self._bundle, messages.OPEN, first)]
             sent = {}
@@ -250,11 +250,11 @@ class Channel:
 
     def on_packet_in(self, body: memoryview) -> None:
         """Counts packets to the controller; only those of the SCTP probe are expected."""
-        found = seen_in(body)
-        if found is None:
+        sighting = seen_in(body)
+        if sighting is None:
             self.packets_in += 1
         elif self._probe is not None:
-            self._probe.take(*found)
+            self._probe.take(*sighting)
 
     def on_message(self, kind: int, xid: int, body: memoryview) -> None:
         """Handles one answer of the switch; unexpected ones are dropped."""

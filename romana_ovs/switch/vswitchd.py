@@ -79,10 +79,10 @@ def _exchange(path: Path, request: bytes) -> dict[str, object]:
             if not data.rstrip().endswith(b"}"):
                 continue
             try:
-                found = json.loads(data)
+                response = json.loads(data)
             except ValueError:
                 continue
-            if isinstance(found, dict):
-                return found
+            if isinstance(response, dict):
+                return response
             break
     raise VswitchdUnavailable(f"{path}: invalid answer")

@@ -50,12 +50,12 @@ class ZoneLimits:
     def read(self, zones: Collection[int] = ()) -> dict[int, ZoneUse]:
         """Those of `zones` that have a limit; the userspace datapath reports all zones with a limit."""
         requests = [f"zone={','.join(map(str, part))}" for part in _parts(zones, READ_BATCH)] if self._kernel else [""]
-        found: dict[int, ZoneUse] = {}
+        uses: dict[int, ZoneUse] = {}
         for request in requests:
             shown = self._switch.ask("dpctl/ct-get-limits", self._name, *filter(None, [request]))
-            found |= {int(zone): ZoneUse(int(limit), int(count)) for zone, limit, count in _ZONE.findall(shown)}
+            uses |= {int(zone): ZoneUse(int(limit), int(count)) for zone, limit, count in _ZONE.findall(shown)}
         # The kernel reports 0 for a zone without limit.
-        return {zone: use for zone, use in found.items() if use.limit}
+        return {zone: use for zone, use in uses.items() if use.limit}
 
     def set(self, limits: Mapping[int, int]) -> None:
         """Sets limits, of at least 1. A zone with a limit keeps its count; another starts to count at 0."""

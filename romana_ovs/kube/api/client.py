@@ -262,8 +262,8 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _cause(error: urllib3.exceptions.HTTPError) -> str:
     """The cause, without names of objects of the library."""
     inner: BaseException = error
-    while isinstance(found := getattr(inner, "reason", None) or inner.__cause__, BaseException):
-        inner = found
+    while isinstance(cause := getattr(inner, "reason", None) or inner.__cause__, BaseException):
+        inner = cause
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     if isinstance(error, urllib3.exceptions.ConnectTimeoutError):

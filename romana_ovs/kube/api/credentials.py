@@ -139,10 +139,10 @@ def _inner(content: object, kind: str, name: str) -> Iterator[dict[str, object]]
 
 def _state(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _tls(configuration: Any) -> ssl.SSLContext:

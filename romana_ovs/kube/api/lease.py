@@ -163,10 +163,10 @@ class Elector:
 
     def _read(self, ask: Read) -> Record | None:
         try:
-            found = self._api.request("GET", self._lease.path, deadline=ask.deadline).json()
+            response = self._api.request("GET", self._lease.path, deadline=ask.deadline).json()
         except MissingError:
             return None
-        return self._record(found)
+        return self._record(response)
 
     def _write(self, ask: Write) -> Record:
         method, path = ("PUT", self._lease.path) if ask.record.version else ("POST", self._lease.collection)

@@ -34,8 +34,8 @@ _KINDS: Mapping[int, type[ApiError]] = {
 def api_error(status: int, data: bytes, *, asked: str, after: float | None = None) -> ApiError:
     """The error for a response with this status and body; `after` is its Retry-After in seconds."""
     kind = _KINDS.get(status, FaultyError if status >= 500 else RefusedError)
-    said = _status_message(data)
-    return kind(f"{asked}: {status}{f', {said}' if said else ''}", status=status, retry_after=after)
+    message = _status_message(data)
+    return kind(f"{asked}: {status}{f', {message}' if message else ''}", status=status, retry_after=after)
 
 
 def parsed(data: bytes) -> Any:

@@ -259,8 +259,8 @@ def _condition(condition: Condition, generation: int, old: Mapping[str, Any], at
 
 
 def _observed_generation(status: Mapping[str, Any]) -> int:
-    found = status.get("observedGeneration")
-    return found if isinstance(found, int) else 0
+    generation = status.get("observedGeneration")
+    return generation if isinstance(generation, int) else 0
 
 
 def _min_interval(patch: Patch) -> float:

@@ -178,8 +178,8 @@ class _Decoder:
             read, fallback = self._read_policy(value, meta, validator, romana=romana)
             yield self._result(validator, kind, meta.name, meta=meta, read=read, fallback=fallback)
         else:
-            found = _read(value, kind, meta, validator, _plan_of(self.settings))
-            yield self._result(validator, kind, meta.name, meta=meta, read=found)
+            decoded = _read(value, kind, meta, validator, _plan_of(self.settings))
+            yield self._result(validator, kind, meta.name, meta=meta, read=decoded)
 
     def _report_duplicates(self, validator: Validator, *, but: str | None = None) -> None:
         """Record an error for each key that occurs twice in this object, except below the path `but`."""

@@ -61,16 +61,16 @@ def _directions(fields: Mapping[str, object], validator: Validator) -> frozenset
     listed = validator.sequence(fields.get("policyTypes"), "spec.policyTypes")
     if not listed:
         return _BOTH if fields.get("egress") else frozenset({Direction.INGRESS})
-    found = set()
+    directions = set()
     for index, name in enumerate(listed):
         direction = _DIRECTIONS.get(name) if isinstance(name, str) else None
         if direction is None:
             validator.error(f"spec.policyTypes[{index}]", f"{shown(name)} is none of {', '.join(_DIRECTIONS)}")
         else:
-            found.add(direction)
+            directions.add(direction)
     if len(listed) > len(_DIRECTIONS):
         validator.error("spec.policyTypes", f"holds more than {len(_DIRECTIONS)} entries")
-    return frozenset(found)
+    return frozenset(directions)
 
 
 def _rules(value: object, path: str, validator: Validator) -> tuple[PolicyRule, ...]:
@@ -97,8 +97,8 @@ def _peer(entry: Mapping[str, object], path: str, validator: Validator) -> Polic
     if block is not None:
         if pods is not None or namespaces is not None:
             validator.error(path, "ipBlock cannot stand beside a selector in one peer")
-        found = _block(block, f"{path}.ipBlock", validator)
-        return PolicyPeer(ip_block=found) if found is not None else NO_PEER
+        ip_block = _block(block, f"{path}.ipBlock", validator)
+        return PolicyPeer(ip_block=ip_block) if ip_block is not None else NO_PEER
     if pods is None and namespaces is None:
         validator.warning(path, "names no peer and so matches nothing (an omitted list matches every peer)")
         return NO_PEER

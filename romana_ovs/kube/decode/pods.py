@@ -127,11 +127,11 @@ def _pod_address(
         (f"{where}.ip", entry.get("ip"))
         for where, entry in validator.mappings_in(status.get("podIPs"), "status.podIPs")
     ]
-    found = [(path, _address(text, path, validator)) for path, text in texts]
-    for path, address in found if own else ():
+    parsed = [(path, _address(text, path, validator)) for path, text in texts]
+    for path, address in parsed if own else ():
         if address is not None:
             _check_pod_address(address, path, validator, plan)
-    return next((address for _, address in found if isinstance(address, IPv4Address)), None)
+    return next((address for _, address in parsed if isinstance(address, IPv4Address)), None)
 
 
 def _check_pod_address(

@@ -66,11 +66,11 @@ def read_protocol(value: object, path: str, validator: Validator) -> Protocol:
     """A protocol by its name in capitals; TCP when absent."""
     if value is None:
         return Protocol.TCP
-    found = _PROTOCOLS.get(value) if isinstance(value, str) else None
-    if found is None:
+    protocol = _PROTOCOLS.get(value) if isinstance(value, str) else None
+    if protocol is None:
         validator.error(path, f"{shown(value)} is none of {', '.join(_PROTOCOLS)}")
         return Protocol.TCP
-    return found
+    return protocol
 
 
 def read_port(entry: Mapping[str, object], path: str, validator: Validator) -> PolicyPort:

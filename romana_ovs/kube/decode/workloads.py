@@ -111,8 +111,8 @@ def _replicas(
     completions = validator.integer(spec.get("completions"), "spec.completions", low=0, high=2**31 - 1)
     if validator.boolean(spec.get("suspend"), "spec.suspend") or _is_over(document, validator):
         return 0
-    wanted = 1 if parallel is None else parallel
-    return wanted if completions is None else min(wanted, completions)
+    pods = 1 if parallel is None else parallel
+    return pods if completions is None else min(pods, completions)
 
 
 def _is_over(document: Mapping[str, object], validator: Validator) -> bool:

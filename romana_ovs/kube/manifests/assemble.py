@@ -107,9 +107,9 @@ def _nodes(inputs: AssemblyInput) -> dict[str, Node]:
 
 
 def _namespaces(objects: Iterable[DecodedObject], named: set[str]) -> dict[str, Namespace]:
-    found = {name: Namespace(name, Labels({NAME_LABEL: name})) for name in named}
-    found |= {item.value.name: item.value for item in objects if isinstance(item.value, Namespace)}
-    return dict(sorted(found.items()))
+    namespaces = {name: Namespace(name, Labels({NAME_LABEL: name})) for name in named}
+    namespaces |= {item.value.name: item.value for item in objects if isinstance(item.value, Namespace)}
+    return dict(sorted(namespaces.items()))
 
 
 class _PodCollector:
@@ -188,10 +188,10 @@ def _pods_on_missing_nodes(
     pods: Mapping[PodKey, Pod], nodes: Mapping[str, Node], locations: Mapping[PodKey, SourceLocation]
 ) -> list[Problem]:
     """A problem for each pod (or workload) that is bound to a missing node."""
-    found: dict[Problem, None] = {}
+    problems: dict[Problem, None] = {}
     for key, pod in pods.items():
         if pod.node and pod.node not in nodes and not pod.finished:
             location = locations[key]
             field = "spec.nodeName" if location.kind == "Pod" else "spec.template.spec.nodeName"
-            found[location.problem(field, f"there is no node {pod.node}")] = None
-    return list(found)
+            problems[location.problem(field, f"there is no node {pod.node}")] = None
+    return list(problems)

@@ -72,12 +72,12 @@ class _Inotify:
 
     def read(self) -> list[_Event]:
         """All pending events."""
-        found: list[_Event] = []
+        events: list[_Event] = []
         while True:
             # Checked first, because a read that eventlet has patched waits instead of raising BlockingIOError.
             waiting = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
             if not any(waiting):
-                return found
+                return events
             data = os.read(self.fd, _BUFFER)
             offset = 0
             while offset < len(data):
@@ -85,7 +85,7 @@ class _Inotify:
                 offset += _HEADER.size
                 name = data[offset : offset + length].rstrip(b"\0")
                 offset += length
-                found.append(_Event(watch, mask, os.fsdecode(name)))
+                events.append(_Event(watch, mask, os.fsdecode(name)))
 
 
 class FolderWatch:
@@ -187,26 +187,26 @@ class FolderWatch:
         """
         before = self._folder
         # The parent reports when the folder is replaced; it is watched first, so that no event is missed in between.
-        wanted = {self.path.parent: {self.path.name}}
-        self._other_watches = self._watch_names(wanted)
+        names_by_folder = {self.path.parent: {self.path.name}}
+        self._other_watches = self._watch_names(names_by_folder)
         self._folder = self._inotify.add(self.path, _CONTENT)
         if self._folder != before:
             self._writing.clear()
             if before is not None:
                 self._inotify.remove(before)
         for target in self._link_targets():
-            wanted.setdefault(target.parent, set()).add(target.name)
-        self._other_watches = self._watch_names(wanted)
+            names_by_folder.setdefault(target.parent, set()).add(target.name)
+        self._other_watches = self._watch_names(names_by_folder)
         return self._folder != before
 
-    def _watch_names(self, wanted: dict[Path, set[str]]) -> dict[int, set[str]]:
+    def _watch_names(self, names_by_folder: dict[Path, set[str]]) -> dict[int, set[str]]:
         """Watch these names in these folders; missing folders are left out."""
-        found: dict[int, set[str]] = {}
-        for folder, names in wanted.items():
+        names_by_watch: dict[int, set[str]] = {}
+        for folder, names in names_by_folder.items():
             watch = self._inotify.add(folder, _CLOSE_WRITE | _NAMES_CHANGE)
             if watch is not None:
-                found.setdefault(watch, set()).update(names)
-        return found
+                names_by_watch.setdefault(watch, set()).update(names)
+        return names_by_watch
 
     def _link_targets(self) -> set[Path]:
         """The files outside the folder that links in it point to."""

@@ -146,7 +146,7 @@ class _Builder:
 
     def documents(self) -> tuple[Document, ...]:
         """All documents of the stream. Raises ParseError and yaml.YAMLError."""
-        found: list[Document] = []
+        parsed: list[Document] = []
         while True:
             event = self.parser.get_event()
             if isinstance(event, yaml.ScalarEvent):
@@ -160,9 +160,9 @@ class _Builder:
             elif isinstance(event, yaml.DocumentStartEvent):
                 self.anchors, self.duplicates, self.root = {}, [], None
             elif isinstance(event, yaml.DocumentEndEvent):
-                found.append(Document(len(found) + 1, self.root, tuple(self.duplicates)))
+                parsed.append(Document(len(parsed) + 1, self.root, tuple(self.duplicates)))
             elif isinstance(event, yaml.StreamEndEvent):
-                return tuple(found)
+                return tuple(parsed)
 
     def _wants_key(self) -> bool:
         return bool(self.stack) and isinstance(self.stack[-1].value, dict) and self.stack[-1].key is None
@@ -261,9 +261,9 @@ def _plain_value(text: str) -> object:
         return _BOOLEANS[text]
     if not _NUMBER.match(text) or len(text) > MAX_DIGITS:
         return text
-    found = _INTEGER.match(text)
-    if found:
-        return _integer(found.group(1), found.group(2).replace("_", ""), text)
+    integer = _INTEGER.match(text)
+    if integer:
+        return _integer(integer.group(1), integer.group(2).replace("_", ""), text)
     return float(text) if _FRACTION.match(text) else text
 
 

@@ -70,13 +70,13 @@ class Fields:
 
     def addresses(self, key: str) -> tuple[IPv4Address, ...]:
         """A list of IPv4 addresses; empty when the field is absent."""
-        found = []
+        parsed = []
         for at, value in enumerate(self.texts(key)):
             try:
-                found.append(IPv4Address(value))
+                parsed.append(IPv4Address(value))
             except ValueError as bad:
                 self.refuse(f"{key}[{at}]", f"an IPv4 address was expected: {bad}")
-        return tuple(found)
+        return tuple(parsed)
 
     def part(self, key: str) -> Fields:
         """An object in a field; empty when it is absent."""

@@ -70,14 +70,14 @@ class WriteCache:
         self._equal: dict[str, tuple[Raw, ClassSet]] = {}
         self.problems: dict[str, Problem] = {}
 
-    def knows(self, name: str, stored: Raw, wanted: ClassSet) -> bool:
+    def knows(self, name: str, stored: Raw, desired: ClassSet) -> bool:
         """Whether exactly these two were noted as equal."""
         entry = self._equal.get(name)
-        return entry is not None and entry[0] is stored and entry[1] is wanted
+        return entry is not None and entry[0] is stored and entry[1] is desired
 
-    def note(self, name: str, stored: Raw, wanted: ClassSet) -> None:
-        """Note that `stored` is as `wanted`."""
-        self._equal[name] = (stored, wanted)
+    def note(self, name: str, stored: Raw, desired: ClassSet) -> None:
+        """Note that `stored` is as `desired`."""
+        self._equal[name] = (stored, desired)
 
 
 def next_writes(
@@ -168,15 +168,15 @@ def _check_term(name: str, raw: Raw, desired: Published, base: TermBase | None) 
         raise TermOver(f"ClassSet {name} is of epoch {epoch}, revision {revision}")
 
 
-def _write_over(stored: Raw | None, wanted: dict[str, Any]) -> Write | None:
-    """The write that replaces `stored` by `wanted`; None when they are equal."""
-    kind, name = wanted["kind"], wanted["metadata"]["name"]
+def _write_over(stored: Raw | None, desired: dict[str, Any]) -> Write | None:
+    """The write that replaces `stored` by `desired`; None when they are equal."""
+    kind, name = desired["kind"], desired["metadata"]["name"]
     if stored is None:
-        return Write(Verb.CREATE, kind, name, wanted)
-    if stored.get("spec") == wanted["spec"]:
+        return Write(Verb.CREATE, kind, name, desired)
+    if stored.get("spec") == desired["spec"]:
         return None
     metadata = {"name": name, "resourceVersion": _version(stored)}
-    return Write(Verb.REPLACE, kind, name, {**wanted, "metadata": metadata})
+    return Write(Verb.REPLACE, kind, name, {**desired, "metadata": metadata})
 
 
 def _version(raw: Raw) -> str:

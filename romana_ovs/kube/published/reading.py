@@ -51,29 +51,29 @@ class PublishedReader:
         self._sets = {
             name: self._class_set(name, raw) for name, raw in objects.class_sets.items() if name != COMPLETE_MARKER
         }
-        problems = [problem for _, _, found in self._sets.values() for problem in found]
-        usable = [found for _, found, _ in self._sets.values() if found is not None]
+        problems = [problem for _, _, refused in self._sets.values() for problem in refused]
+        usable = [decoded for _, decoded, _ in self._sets.values() if decoded is not None]
         segments = {indexes[0] for indexes in published.indexes.values()}
         namespaces, clashes = self._together(usable, segments)
         revision = min(complete, published.revision)
         return replace(published, namespaces=namespaces, revision=revision), (*problems, *clashes)
 
     def _together(self, usable: list[ClassSet], segments: set[int]) -> Consistent:
-        old, known, found = self._last
+        old, known, consistent = self._last
         same = len(old) == len(usable) and all(map(is_, old, usable)) and known == segments
         if not same:
-            found = _consistent(usable, segments, found[0])
-            self._last = (usable, segments, found)
-        return found
+            consistent = _consistent(usable, segments, consistent[0])
+            self._last = (usable, segments, consistent)
+        return consistent
 
     def _class_set(self, name: str, raw: Raw) -> tuple[Raw, ClassSet | None, tuple[Problem, ...]]:
-        held = self._sets.get(name)
-        if held is not None and held[0] is raw:
-            return held
+        previous = self._sets.get(name)
+        if previous is not None and previous[0] is raw:
+            return previous
         try:
             return raw, _class_set(fields_of(raw, "ClassSet", "spec"), name), ()
         except InputError as refused:
-            return raw, held[1] if held is not None else None, refused.problems
+            return raw, previous[1] if previous is not None else None, refused.problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +120,23 @@ def _without_marker(objects: PublishedObjects) -> dict[str, Raw]:
 
 
 def _consistent(
-    found: Collection[ClassSet], segments: Collection[int], before: Mapping[str, ClassSet] = MappingProxyType({})
+    candidates: Collection[ClassSet], segments: Collection[int], before: Mapping[str, ClassSet] = MappingProxyType({})
 ) -> Consistent:
-    """The consistent ones among `found`; one with unknown segments is replaced by its version in `before`."""
+    """The consistent ones among `candidates`; one with unknown segments is replaced by its version in `before`."""
     owners: dict[int, str] = {}
     kept: dict[str, ClassSet] = {}
     problems: list[Problem] = []
     known = []
-    for classes in found:
+    for classes in candidates:
         strange = _unknown_segment(classes, segments)
         if strange is not None:
             reason = f"class {strange:#x} has a segment that the Allocation does not have"
             problems.append(Problem(reason, kind="ClassSet", name=classes.namespace, field="spec.classes"))
-        held = before.get(classes.namespace)
+        previous = before.get(classes.namespace)
         if strange is None:
             known.append(classes)
-        elif held is not None and _unknown_segment(held, segments) is None:
-            known.append(held)
+        elif previous is not None and _unknown_segment(previous, segments) is None:
+            known.append(previous)
     for classes in sorted(known, key=lambda each: (-each.epoch, -each.revision, each.namespace)):
         taken = next((number for number in classes.classes if number in owners), None)
         if taken is None:
@@ -212,29 +212,29 @@ def _tenants(
             covered.update(block.indexes)
         own = {index for block in blocks[name] for index in block.indexes}
         for tier in tenant.parts("tiers"):
-            key, found = SegmentKey(name, tier.text("name")), tier.numbers("indexes")
-            if key in indexes or not found or not own.issuperset(found) or not given.isdisjoint(found):
+            key, numbers = SegmentKey(name, tier.text("name")), tier.numbers("indexes")
+            if key in indexes or not numbers or not own.issuperset(numbers) or not given.isdisjoint(numbers):
                 tier.refuse("indexes", "expected unique segment indexes within the tenant's segmentRanges")
-            if len(set(found)) != len(found):
+            if len(set(numbers)) != len(numbers):
                 tier.refuse("indexes", "an index occurs twice")
-            given.update(found)
-            indexes[key] = found
+            given.update(numbers)
+            indexes[key] = numbers
             if "nextClass" in tier.values:
-                next_class[found[0]] = tier.number("nextClass", low=1, high=CLASS_MASK)
+                next_class[numbers[0]] = tier.number("nextClass", low=1, high=CLASS_MASK)
     ordered = MappingProxyType(dict(sorted(blocks.items())))
     return ordered, MappingProxyType(dict(sorted(indexes.items()))), MappingProxyType(dict(sorted(next_class.items())))
 
 
 def _foreign(fields: Fields) -> Mapping[IPv4Address, Claim]:
-    found: dict[IPv4Address, Claim] = {}
+    claims: dict[IPv4Address, Claim] = {}
     for entry in fields.parts("foreignAddresses"):
         node = entry.text("node")
         for key, granted in (("granted", True), ("claimed", False)):
             for address in entry.addresses(key):
-                if address in found:
+                if address in claims:
                     entry.refuse(key, f"address {address} occurs twice")
-                found[address] = Claim(node, granted)
-    return MappingProxyType(dict(sorted(found.items())))
+                claims[address] = Claim(node, granted)
+    return MappingProxyType(dict(sorted(claims.items())))
 
 
 def _class_set(fields: Fields, namespace: str) -> ClassSet:
@@ -328,10 +328,10 @@ def decode_report(raw: Raw) -> Report:
 
 
 def _sctp(fields: Fields) -> bool | None:
-    found = {word: truth for truth, word in SCTP_TRACKED.items()}.get(word := fields.text("sctpTracking", default=""))
-    if word and found is None:
+    tracked = {word: truth for truth, word in SCTP_TRACKED.items()}.get(word := fields.text("sctpTracking", default=""))
+    if word and tracked is None:
         fields.refuse("sctpTracking", f"one of {', '.join(SCTP_TRACKED.values())} was expected")
-    return found
+    return tracked
 
 
 def published_from_json(data: Any) -> Published:
@@ -339,8 +339,8 @@ def published_from_json(data: Any) -> Published:
     if not isinstance(data, Mapping) or not isinstance(data.get("classSets"), list):
         raise InputError.because("not what was saved", field="published")
     published = _allocation(fields_of(data.get("allocation"), "Allocation", "spec"))
-    found = [_class_set(fields_of(raw, "ClassSet", "spec"), name_of(raw)) for raw in data["classSets"]]
-    namespaces, problems = _consistent(found, {indexes[0] for indexes in published.indexes.values()})
+    class_sets = [_class_set(fields_of(raw, "ClassSet", "spec"), name_of(raw)) for raw in data["classSets"]]
+    namespaces, problems = _consistent(class_sets, {indexes[0] for indexes in published.indexes.values()})
     if problems:
         raise InputError(*problems)
     return replace(published, namespaces=namespaces)

@@ -106,12 +106,12 @@ def _class(number: int, classes: ClassSet, requirements: list[LabelRequirement])
     bits = sum(
         1 << position for position, requirement in enumerate(requirements) if requirement in classes.classes[number]
     )
-    found: dict[str, Any] = {"id": number, "matches": f"{bits:x}"}
+    entry: dict[str, Any] = {"id": number, "matches": f"{bits:x}"}
     if number in classes.pending:
-        found["pending"] = True
+        entry["pending"] = True
     if number in classes.retiring:
-        found["retiring"] = True
-    return found
+        entry["retiring"] = True
+    return entry
 
 
 def _requirement(requirement: LabelRequirement) -> dict[str, Any]:
@@ -164,12 +164,12 @@ def _object(kind: str, name: str, spec: dict[str, Any], limit: int | None = LARG
     return _check_size({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}, limit)
 
 
-def _check_size(found: dict[str, Any], limit: int | None = LARGEST) -> dict[str, Any]:
-    size = len(json.dumps(found, separators=(",", ":"))) if limit is not None else 0
+def _check_size(raw: dict[str, Any], limit: int | None = LARGEST) -> dict[str, Any]:
+    size = len(json.dumps(raw, separators=(",", ":"))) if limit is not None else 0
     if limit is not None and size > limit:
         reason = f"it would have {size} bytes, and the API server accepts about {limit}"
-        raise InputError(Problem(reason, kind=found["kind"], name=found["metadata"]["name"]))
-    return found
+        raise InputError(Problem(reason, kind=raw["kind"], name=raw["metadata"]["name"]))
+    return raw
 
 
 def published_to_json(published: Published) -> dict[str, Any]:
@@ -193,11 +193,11 @@ class PublishedJson:
         if published is not self._published:
             sets = {}
             for name, classes in published.namespaces.items():
-                held = self._sets.get(name)
-                same = held is not None and held[0] is classes
-                if not same or held is None:
-                    held = (classes, self._write(class_set_object(classes, limit=None)))
-                sets[name] = held
+                encoded = self._sets.get(name)
+                same = encoded is not None and encoded[0] is classes
+                if not same or encoded is None:
+                    encoded = (classes, self._write(class_set_object(classes, limit=None)))
+                sets[name] = encoded
             allocation = self._write(allocation_object(published, limit=None))
             texts = ",".join(text for _, text in sets.values())
             self._text = f'{{"allocation":{allocation},"classSets":[{texts}]}}'

@@ -40,11 +40,11 @@ def _low(bits: Bits, width: int) -> Bits:
 
 def compare_rows() -> tuple[Flow, ...]:
     """Two rows for each bit: set in one value and not in the other."""
-    found = []
+    rows = []
     for bit in range(WIDTH):
         for one, other in ((0, 1), (1, 0)):
             match = [COMPARED.match(one << bit, 1 << bit), SCRATCH.match(other << bit, 1 << bit)]
-            found.append(
+            rows.append(
                 flow(
                     priorities.Compare.DIFFERENT,
                     match,
@@ -53,4 +53,4 @@ def compare_rows() -> tuple[Flow, ...]:
                     origin=feature_origin("compare"),
                 )
             )
-    return tuple(found)
+    return tuple(rows)

@@ -41,19 +41,19 @@ def products_of(
     alternatives: Callable[[tuple[PortRange, ...] | None], Iterable[Alternative]],
 ) -> list[Product]:
     """One product for each set of ports. In a product with any peer that replaces all others."""
-    found: dict[tuple[PortRange, ...] | None, Product] = {}
+    by_ports: dict[tuple[PortRange, ...] | None, Product] = {}
     for ports, peers, origin in permissions:
-        product = found.get(ports)
+        product = by_ports.get(ports)
         if product is None:
-            product = found[ports] = Product(str(ports), origin, {}, dict.fromkeys(alternatives(ports), origin))
+            product = by_ports[ports] = Product(str(ports), origin, {}, dict.fromkeys(alternatives(ports), origin))
         for peer in peers:
             product.peers.setdefault(peer, origin)
-    for product in found.values():
+    for product in by_ports.values():
         if () in product.peers:
             anyone = product.peers[()]
             product.peers.clear()
             product.peers[()] = anyone
-    return list(found.values())
+    return list(by_ports.values())
 
 
 def bounded_products(products: Iterable[Product], most: int = MOST_CLAUSES) -> tuple[list[Product], dict[Pair, Origin]]:
@@ -73,7 +73,7 @@ def bounded_products(products: Iterable[Product], most: int = MOST_CLAUSES) -> t
     return [product for product in kept if product.peers and product.ports], apart
 
 
-def _crowded(sides: list[Side], others: list[Side], most: int) -> list[tuple[Alternative, list[int]]]:
+def _crowded(sides: list[Side], other_sides: list[Side], most: int) -> list[tuple[Alternative, list[int]]]:
     """Every alternative that is in more than `most` of `sides`, with those it leaves, which cost the fewest flows."""
     if len(sides) <= most:
         return []
@@ -82,7 +82,7 @@ def _crowded(sides: list[Side], others: list[Side], most: int) -> list[tuple[Alt
         for alternative in side:
             holders.setdefault(alternative, []).append(at)
     return [
-        (alternative, sorted(held, key=lambda at: (len(others[at]), at))[:-most])
-        for alternative, held in holders.items()
-        if len(held) > most
+        (alternative, sorted(products, key=lambda at: (len(other_sides[at]), at))[:-most])
+        for alternative, products in holders.items()
+        if len(products) > most
     ]

@@ -111,9 +111,9 @@ def _replies() -> tuple[Flow, ...]:
     current = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
     rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)], _on(*current)))
     rows += [
-        _row(rank.UNSOLICITED, [*mark, found], [])
+        _row(rank.UNSOLICITED, [*mark, connection_state], [])
         for mark in (marked, midstream)
-        for found in (tracked, state("+trk+new"))
+        for connection_state in (tracked, state("+trk+new"))
     ]
     # A reply that its server's node denied is never taken for a packet of a client.
     rows.append(_row(rank.UNSOLICITED, [*returned, state("+trk+est-rpl")], []))

@@ -48,17 +48,17 @@ class CompileCache:
 
     def same(self, name: Hashable, inputs: object) -> Any:
         """The part `name` if it was computed from equal `inputs`, else None."""
-        found = self.kept.get(name)
-        if found is None or found[0] != inputs:
+        entry = self.kept.get(name)
+        if entry is None or entry[0] != inputs:
             return None
         self._used.add(name)
-        return found[1]
+        return entry[1]
 
     def part(self, name: Hashable, inputs: object, build: Callable[[], Value]) -> Value:
         """The part `name`: the identical object while `inputs` are equal, else what `build` returns."""
-        found: Value | None = self.same(name, inputs)
-        if found is not None:
-            return found
+        kept: Value | None = self.same(name, inputs)
+        if kept is not None:
+            return kept
         made = build()
         self.kept[name] = (inputs, made)
         self._used.add(name)
