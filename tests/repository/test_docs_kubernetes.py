@@ -1,4 +1,4 @@
-"""docs/kubernetes.md speaks of every manifest, every reason and every column that there is, and of no other."""
+"""docs/kubernetes.md has every manifest, reason and printer column, and no others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_code_that_is_named_exists() -> None:
 
 def test_figures_and_names_are_those_of_the_code() -> None:
     flat = " ".join(TEXT.split())
-    assert f"not acknowledged within {AWAY_SECONDS:.0f} seconds what is stored" in flat
+    assert f"The registry waits {AWAY_SECONDS:.0f} seconds for its acknowledgement" in flat
     assert duties.PATIENCE_SECONDS == 10 and "does not answer for ten seconds" in REGISTRY
     assert f"`{LeaseName().namespace}/{LeaseName().name}`" in TEXT
     assert (duties.STATUS_SECONDS, duties.TENANT_SECONDS) == (1, 5)
@@ -78,13 +78,13 @@ def test_what_the_readme_has_one_type_exists() -> None:
 RULES = (ROOT / "etc" / "nftables" / "forwarding-node.nft").read_text(encoding="utf-8")
 
 
-def test_the_rules_of_forwarding_nodes_are_quoted_is_complete() -> None:
-    quoted = TEXT.partition("\nThis is all of it:\n\n")[2].partition("\nWhat to know of it:\n")[0]
+def test_the_quoted_rules_for_forwarding_nodes_are_complete() -> None:
+    quoted = TEXT.partition("\nThe whole file:\n\n")[2].partition("\nNotes:\n")[0]
     lines = RULES.splitlines()
     assert quoted.splitlines() == [f"    {line}".rstrip() for line in lines[lines.index("") + 1 :]]
 
 
-def test_what_the_readme_has_of_them_is_as_it_stands_there() -> None:
+def test_the_readme_quotes_these_rules_exactly() -> None:
     chains = re.findall(r"^ {6}chain .*?^ {6}}$", README, re.MULTILINE | re.DOTALL)
     assert [chain.split()[1] for chain in chains] == ["tunnels-forwarded", "node-ports"]
     for chain in chains:
