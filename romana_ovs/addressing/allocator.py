@@ -23,12 +23,12 @@ from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey, same_uid
 
 FORMAT = 1
-"""Version of what `to_json` gives."""
+"""Version of the format of `to_json`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One pod's attachment. `segment` is the one whose range the address came from; None: a foreign address."""
+    """One pod's attachment. `segment` owns the range of the address; None if the address is foreign."""
 
     pod: PodKey
     uid: str
@@ -38,14 +38,14 @@ class Endpoint:
 
     @property
     def foreign(self) -> bool:
-        """Whether the address was not given by us."""
+        """Whether the address plan did not give this address."""
         return self.segment is None
 
 
 class Allocator:
     """The numbers and addresses of one cluster under one plan.
 
-    `freed` counts what was given back so far: while it stands still, what was refused would be refused again.
+    `freed` counts releases: while it is unchanged, retrying a failed allocation is pointless.
     """
 
     def __init__(self, plan: AddressPlan) -> None:
@@ -86,7 +86,7 @@ class Allocator:
 
     @property
     def reserved(self) -> frozenset[IPv4Address]:
-        """The addresses of nodes: never given to a pod."""
+        """The addresses of nodes, which are never allocated to a pod."""
         return frozenset(IPv4Address(value) for value in self._reserved)
 
     def endpoint(self, pod: PodKey) -> Endpoint | None:
@@ -94,21 +94,21 @@ class Allocator:
         return self._endpoints.get(pod)
 
     def indexes(self, segment: SegmentKey) -> tuple[int, ...]:
-        """The segment indexes that `segment` owns, first its permanent number."""
+        """The segment indexes of `segment`, the permanent number first."""
         return self._tenants.indexes(segment)
 
     def admit(self, tenant: str, tiers: Collection[str]) -> None:
-        """Gives `tenant` its first block, with room for `tiers`, and these their numbers, as far as there is room."""
+        """Allocates the first block of `tenant`, with room for `tiers`, and their numbers, as far as there is room."""
         self._tenants.admit(tenant, tiers)
 
     def number(self, segment: SegmentKey) -> int:
-        """The permanent number of `segment`, given on first sight. Raises AddressError when none is left."""
+        """The permanent number of `segment`, allocated at first use. Raises AddressError when none is left."""
         return self._tenants.number(segment)
 
     def reserve(self, addresses: Iterable[IPv4Address]) -> None:
-        """Takes `addresses`, the nodes' own, as never to be given to a pod, and no others any more.
+        """Replaces the reserved addresses, those of nodes, which are not allocated to pods.
 
-        A pod that has one of them already keeps it: `clashes` names it.
+        A pod that already has one of them keeps it: see `clashes`.
         """
         reserved = frozenset(int(address) for address in addresses)
         if self._reserved - reserved:
@@ -116,12 +116,12 @@ class Allocator:
         self._reserved = reserved
 
     def clashes(self) -> tuple[Endpoint, ...]:
-        """Endpoints whose address a node has too, sorted by pod."""
+        """Endpoints with a reserved address, sorted by pod."""
         owners = (self._owners.get(value) for value in self._reserved)
         return tuple(self._endpoints[pod] for pod in sorted(owner for owner in owners if owner is not None))
 
     def host(self, node: str) -> int:
-        """The host number of `node`, given on first sight. Raises AddressError when none is left."""
+        """The host number of `node`, allocated at first use. Raises AddressError when none is left."""
         self._leaving.discard(node)
         assigned = self._hosts.get(node)
         if assigned is not None:
@@ -137,7 +137,7 @@ class Allocator:
         return number
 
     def forget_host(self, node: str) -> None:
-        """Frees the number of `node` as soon as no endpoint is on it any more. Unknown nodes are fine."""
+        """Frees the number of `node` as soon as it has no endpoints. Ignores unknown nodes."""
         if node in self._hosts:
             self._leaving.add(node)
             self._free_host(node)
@@ -145,29 +145,29 @@ class Allocator:
     def attach(self, pod: PodKey, *, uid: str, node: str, segment: SegmentKey) -> Endpoint:
         """The endpoint of `pod`, with an address of `segment`'s range on `node`.
 
-        What this pod (key and uid) has on this node it keeps, even when its segment is another by now. An endpoint of
-        which no uid is known is that of whichever pod has the name, and of that one from then on. Raises
-        AddressError, and changes nothing for anybody else, when numbers have run out.
+        An existing endpoint of this pod (key and UID) on this node is kept, even after its segment changed. An endpoint
+        without UID matches by name only, and gets this UID. Raises AddressError, without effect on other endpoints,
+        when numbers have run out.
         """
         current = self._endpoints.get(pod)
         if current is not None and same_uid(current.uid, uid) and current.node == node and not current.foreign:
-            return self._known(current, uid)
+            return self._with_uid(current, uid)
         if current is not None:
             self.release(pod, uid=current.uid)
         host = self.host(node)
         self.number(segment)
-        endpoint = Endpoint(pod, uid, node, self._take(segment, host, node), segment)
+        endpoint = Endpoint(pod, uid, node, self._allocate_address(segment, host, node), segment)
         self._record(endpoint)
         return endpoint
 
     def claim(self, pod: PodKey, *, uid: str, node: str, address: IPv4Address) -> Endpoint:
-        """The endpoint of `pod` with the address it came with: ours if we gave it to this pod, else foreign.
+        """The endpoint of `pod` with the address that the pod already has; foreign unless allocated here to this pod.
 
-        Raises AddressError when the address is another pod's or a node's (who has it keeps it), or no pod may have it.
+        Raises AddressError when another pod or a node has the address, or no pod may have it.
         """
         current = self._endpoints.get(pod)
         if current is not None and same_uid(current.uid, uid) and (current.node, current.address) == (node, address):
-            return self._known(current, uid)
+            return self._with_uid(current, uid)
         owner = self._owners.get(int(address))
         if owner is not None and owner != pod:
             raise AddressError(f"address {address} is already that of pod {owner}")
@@ -180,14 +180,14 @@ class Allocator:
         return endpoint
 
     def fault(self, address: IPv4Address) -> str:
-        """Why no pod may come with `address`, in a sentence, or empty: it is nobody's own, or a node's."""
+        """The reason why no pod may have `address`, as a sentence, or empty: it is unusable, or a node's."""
         if fault := address_fault(address) or self.plan.address_fault(address):
             return f"address {fault}"
-        node_of = self._node_with(address)
+        node_of = self._owning_node(address)
         return f"address {address} is that of {node_of}" if node_of is not None else ""
 
     def release(self, pod: PodKey, *, uid: str) -> bool:
-        """Whether the endpoint of `pod` is gone now: not when a pod of another uid has taken its place."""
+        """Releases the endpoint of `pod` if it has this `uid`, and returns whether it did."""
         endpoint = self._endpoints.get(pod)
         if endpoint is None or endpoint.uid != uid:
             return False
@@ -204,21 +204,21 @@ class Allocator:
         return True
 
     def capacity(self, segment: SegmentKey) -> int:
-        """Endpoint numbers of all indexes of `segment` on one host together."""
+        """The number of endpoint numbers of `segment` on one host, over all its indexes."""
         return len(self._tenants.indexes(segment)) << self.plan.endpoint_bits
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in plain values of JSON, sorted."""
+        """The state as JSON values, sorted, for `from_json`."""
         return {
             **self._tenants.to_json(),
             "hosts": dict(sorted(self._hosts.items())),
             "host_numbers": self._host_numbers.to_json(),
             "leaving": sorted(self._leaving),
-            **self._given_to_json(),
+            **self._allocations_to_json(),
         }
 
-    def _given_to_json(self) -> dict[str, Any]:
-        """The endpoints, and what is left of shares."""
+    def _allocations_to_json(self) -> dict[str, Any]:
+        """The endpoints, and the free numbers of each share."""
         plan = self.plan
         return {
             "format": FORMAT,
@@ -234,10 +234,7 @@ class Allocator:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], plan: AddressPlan) -> Allocator:
-        """The registry that `to_json` described.
-
-        Raises AddressError when it was written under another plan, InputError when it is no such thing.
-        """
+        """The allocator of `to_json`. Raises AddressError if `plan` differs from its plan, InputError if invalid."""
         try:
             if data["format"] != FORMAT:
                 raise InputError.because(f"{data['format']} was expected to be {FORMAT}", field="addresses.format")
@@ -248,11 +245,11 @@ class Allocator:
                     f"the settings say {_plan_text(written)}: "
                     "restore the settings, or remove the state to give every pod a new address"
                 )
-            return cls(plan)._filled(data)
+            return cls(plan)._restore(data)
         except (KeyError, TypeError, ValueError, AttributeError) as broken:
             raise InputError.because(f"not what was saved: {broken}", field="addresses") from broken
 
-    def _filled(self, data: Mapping[str, Any]) -> Allocator:
+    def _restore(self, data: Mapping[str, Any]) -> Allocator:
         self.freed = int(data["freed"])
         self._tenants = Tenants.from_json(data, self.plan)
         self._hosts.update((node, int(number)) for node, number in data["hosts"].items())
@@ -275,22 +272,22 @@ class Allocator:
         self._owners[int(endpoint.address)] = endpoint.pod
         self._on_node[endpoint.node] += 1
 
-    def _known(self, endpoint: Endpoint, uid: str) -> Endpoint:
+    def _with_uid(self, endpoint: Endpoint, uid: str) -> Endpoint:
         """`endpoint` with the UID of its pod, which may have been unknown until now."""
         if uid and not endpoint.uid:
             endpoint = self._endpoints[endpoint.pod] = replace(endpoint, uid=uid)
         return endpoint
 
-    def _take(self, segment: SegmentKey, host: int, node: str) -> IPv4Address:
+    def _allocate_address(self, segment: SegmentKey, host: int, node: str) -> IPv4Address:
         share = self._shares.setdefault((segment, host), NumberAllocator())
         while True:
             position = share.allocate(self.capacity(segment), lambda number: self._free_position(segment, host, number))
             if position is not None:
                 return IPv4Address(self._value(segment, host, position))
             if not self._tenants.grow(segment):
-                raise AddressError(self._full(segment, node))
+                raise AddressError(self._exhausted(segment, node))
 
-    def _full(self, segment: SegmentKey, node: str) -> str:
+    def _exhausted(self, segment: SegmentKey, node: str) -> str:
         count = len(self._tenants.indexes(segment))
         return (
             f"no address is left for {named(segment)} on node {node}: {count} * 2**{self.plan.endpoint_bits} = "
@@ -317,7 +314,7 @@ class Allocator:
         value = int(self.plan.gateway(number))
         return value not in self._owners and value not in self._reserved
 
-    def _node_with(self, address: IPv4Address) -> str | None:
+    def _owning_node(self, address: IPv4Address) -> str | None:
         if int(address) in self._reserved:
             return "a node"
         for node, number in self._hosts.items() if address in self.plan.node_addresses() else ():

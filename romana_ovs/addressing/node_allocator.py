@@ -1,6 +1,6 @@
-"""Allocates the addresses of one node in the ranges that the registry gave.
+"""Allocates the addresses of one node in the ranges that the registry published.
 
-(segment, host) belongs to the node, so it allocates endpoint numbers without asking anybody.
+Each (segment, host) belongs to one node, so the node allocates endpoint numbers in it without coordination.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def no_host_number(node: str) -> str:
 
 
 class PublishedTenants(Tenants):
-    """Ranges as the registry gave them; nothing is given here."""
+    """Ranges as published by the registry; allocates none itself."""
 
     def __init__(self, plan: AddressPlan, blocks: Blocks, indexes: Indexes) -> None:
         super().__init__(plan)
@@ -42,23 +42,23 @@ class PublishedTenants(Tenants):
         """Does nothing: the registry admits tenants."""
 
     def number(self, segment: SegmentKey) -> int:
-        """The permanent number of `segment`. Raises AddressError while the registry has given none."""
+        """The permanent number of `segment`. Raises AddressError until the registry has published one."""
         owned = self._indexes.get(segment)
         if owned is None:
             raise AddressError(f"{named(segment)} has no range yet: it waits for the registry")
         return owned[0]
 
     def grow(self, segment: SegmentKey) -> bool:
-        """False: only the registry gives a further index."""
+        """False: only the registry allocates a further index."""
         return False
 
     def exhausted(self) -> str:
-        """What a full segment waits for."""
+        """The reason why a full segment gets no further index here."""
         return NO_FURTHER_RANGE
 
 
 class NodeAllocator(Allocator):
-    """The endpoints of one node. `follow` before anything else: until then nobody has a number."""
+    """The endpoints of one node. Call `follow` first: before, no segment or node has a number."""
 
     def __init__(self, plan: AddressPlan, node: str) -> None:
         super().__init__(plan)
@@ -69,15 +69,15 @@ class NodeAllocator(Allocator):
         self._brought: frozenset[IPv4Address] = frozenset()
 
     def keep_free(self, addresses: Iterable[IPv4Address]) -> None:
-        """Takes `addresses`, with which pods of this node came, as not to be given, served or not; and no others."""
+        """Replaces the addresses that are not allocated because pods of this node already have them, served or not."""
         self._brought = frozenset(addresses)
 
     def follow(
         self, tenants: PublishedTenants, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
     ) -> None:
-        """Takes the registry's numbers. `foreign`: by address, which node claims it, and whether that is granted.
+        """Applies the registry's numbers. `foreign`: by address, the claiming node, and whether the claim is granted.
 
-        Raises InputError, and changes nothing, when they take away what pods here have their addresses from.
+        Raises InputError, and changes nothing, when a local pod's address would be in no range of its segment.
         """
         for endpoint in self._endpoints.values():
             segment, parts = endpoint.segment, self.plan.split(endpoint.address)
@@ -96,40 +96,40 @@ class NodeAllocator(Allocator):
         self.freed += 1
 
     def host(self, node: str) -> int:
-        """The host number of `node`. Raises AddressError while the registry has given none."""
+        """The host number of `node`. Raises AddressError until the registry has published one."""
         number = self._hosts.get(node)
         if number is None:
             raise AddressError(no_host_number(node))
         return number
 
     def forget_host(self, node: str) -> None:
-        """Does nothing: only the registry takes a number back."""
+        """Does nothing: only the registry frees host numbers."""
 
     def claim(self, pod: PodKey, *, uid: str, node: str, address: IPv4Address) -> Endpoint:
-        """The endpoint of `pod` with the address that it came with, as `Allocator.claim`.
+        """As `Allocator.claim`. Raises AddressError too until the registry has granted a foreign address.
 
-        A foreign one must have been granted by the registry, or been served before. Raises AddressError until then.
+        An address that was already served needs no grant.
         """
         current = self._endpoints.get(pod)
         ours = current is not None and same_uid(current.uid, uid) and (current.node, current.address) == (node, address)
         if not ours and (fault := self.fault(address)):
-            # Said at once: nobody is ever going to route it.
+            # Reported at once, as this address is never going to be routed.
             raise AddressError(fault)
         if not ours and address not in self._granted:
             raise AddressError(f"address {address} is not from here: it waits for the registry to route it")
         return super().claim(pod, uid=uid, node=node, address=address)
 
     def contested(self) -> frozenset[IPv4Address]:
-        """Addresses that other nodes claim though a pod here was given them."""
+        """Addresses of pods here that other nodes claim."""
         return frozenset(address for address in self._elsewhere if int(address) in self._owners)
 
     def to_json(self) -> dict[str, Any]:
-        """What is this node's own: endpoints and what is left of its shares."""
-        return self._given_to_json()
+        """The state of this node as JSON values: endpoints, and the free numbers of each share."""
+        return self._allocations_to_json()
 
     @classmethod
     def restored(cls, data: Mapping[str, Any], plan: AddressPlan, node: str) -> NodeAllocator:
-        """What `to_json` described. Raises AddressError and InputError as `Allocator.from_json`."""
+        """The allocator of `to_json`. Raises AddressError and InputError as `Allocator.from_json`."""
         allocator = cls(plan, node)
         whole = {"runs": {}, "segments": [], "hosts": {}, "host_numbers": [0], "leaving": [], **data}
         saved = Allocator.from_json(whole, plan)
@@ -145,7 +145,7 @@ class NodeAllocator(Allocator):
                 return False
         return super()._free_position(segment, host, position)
 
-    def _node_with(self, address: IPv4Address) -> str | None:
+    def _owning_node(self, address: IPv4Address) -> str | None:
         if address in self._elsewhere:
             return "another node's pod"
-        return super()._node_with(address)
+        return super()._owning_node(address)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 class NumberAllocator:
     """Allocates numbers from 0: first those never used, then the one that was freed first.
 
-    So a freed number is reused only after every other free one. The capacity may grow.
+    So a freed number is reused as late as possible. The capacity may grow.
     """
 
     def __init__(self, unused: int = 0, freed: Iterable[int] = ()) -> None:

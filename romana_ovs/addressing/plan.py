@@ -103,10 +103,7 @@ class AddressPlan:
         return int(self.network.network_address) < value < int(self.network.broadcast_address)
 
     def address_fault(self, address: IPv4Address) -> str:
-        """The reason why this plan excludes `address`, as a sentence that begins with it, or empty.
-
-        It does not cover nodes' own addresses, which depend on the host numbers in use.
-        """
+        """The reason why this plan excludes `address`, as a sentence, or empty; addresses of nodes are not checked."""
         if address not in self.network or self.usable(int(address)):
             return ""
         kind = "first" if address == self.network.network_address else "last"

@@ -144,11 +144,11 @@ class Tenants:
         if len(set(covered)) != len(covered) or any(not 0 < index < plan.segments for index in covered):
             raise ValueError("blocks overlap or lie outside the plan")
         for key, owned in indexes.items():
-            tenants._give(key, owned)
+            tenants._set_indexes(key, owned)
         tenants._unused = FreeBlocks(plan, [Block(NODE_SEGMENT, 1), *taken])
         return tenants
 
-    def _give(self, segment: SegmentKey, indexes: tuple[int, ...]) -> None:
+    def _set_indexes(self, segment: SegmentKey, indexes: tuple[int, ...]) -> None:
         own = {index for block in self._blocks[segment.tenant] for index in block.indexes}
         if not indexes or not own.issuperset(indexes) or any(index in self._owners for index in indexes):
             raise ValueError(f"{named(segment)} has indexes that are not its own")
@@ -176,15 +176,17 @@ class Tenants:
         blocks = self._blocks.get(tenant, ())
         for block in reversed(blocks):
             if self._unused.take_exactly(block.buddy):
-                return self._own(tenant, tuple(block.with_buddy() if block == other else other for other in blocks))
+                return self._set_blocks(
+                    tenant, tuple(block.with_buddy() if block == other else other for other in blocks)
+                )
         while size:
             free_block = self._unused.take(size)
             if free_block is not None:
-                return self._own(tenant, (*blocks, free_block))
+                return self._set_blocks(tenant, (*blocks, free_block))
             size //= 2
         return False
 
-    def _own(self, tenant: str, blocks: tuple[Block, ...]) -> bool:
+    def _set_blocks(self, tenant: str, blocks: tuple[Block, ...]) -> bool:
         self._blocks[tenant] = tuple(sorted(blocks))
         self._frozen_blocks = None
         return True

@@ -1,4 +1,4 @@
-"""Represents connections: two ends and a port, and parses and prints them (`80/tcp`)."""
+"""Represents a connection by its two ends and its port; parses and formats ports (`80/tcp`)."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class PortRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEnd:
-    """One end of a connection: a pod, or a node's own address, or (neither) an address outside the cluster.
+    """One end of a connection: a pod, a node's own address, or an address outside the cluster.
 
-    A pod's address is looked up when it is needed; `address` None on a node means unknown.
+    `address` is None for a pod, whose address is looked up when needed, and for a node of unknown address.
     """
 
     pod: PodKey | None = None
@@ -96,7 +96,7 @@ def end_of_pod(pod: Pod, cluster: Cluster) -> ConnectionEnd:
 def end_at(address: IPv4Address, cluster: Cluster, addresses: Mapping[PodKey, IPv4Address]) -> ConnectionEnd:
     """The connection end with `address` now: a running pod, a node (also by a hostNetwork pod's address), or outside.
 
-    `addresses` are those of the pods that have one of their own.
+    `addresses` has every pod address; hostNetwork pods are not in it.
     """
     for key, pod_address in addresses.items():
         pod = cluster.pods.get(key)

@@ -68,8 +68,8 @@ class SetupError(RomanaError):
 class ApiError(RomanaError):
     """A request to the Kubernetes API server failed; one of the subclasses is raised.
 
-    `status` is the HTTP status, 0 when there was no answer. `retry_after` is how many seconds the server
-    asks to wait, None when it does not say.
+    `status` is the HTTP status, 0 without a response. `retry_after` is the response's Retry-After in seconds, or
+    None.
     """
 
     def __init__(self, sentence: str, *, status: int = 0, retry_after: float | None = None) -> None:
@@ -95,11 +95,11 @@ class DeniedError(ApiError):
 
 
 class MissingError(ApiError):
-    """404: there is no such object, or no such kind."""
+    """404: the object or its kind does not exist."""
 
 
 class ConflictError(ApiError):
-    """409: the object exists already, or has another version than the update."""
+    """409: the object exists already, or its resourceVersion differs from that of the update."""
 
 
 class ExpiredError(ApiError):

@@ -1,8 +1,8 @@
 """Encodes identities, 32-bit numbers by which policies know pods (docs/dataplane.md, "Identity").
 
 Layout: `segment (16 bits) | class (16 bits)`. Classes count from 1, so an identity is never 0 and a
-non-zero conntrack mark always says "accepted". Segment 0 holds the nodes' own addresses, segment 0xffff is
-reserved for what is not a pod.
+non-zero conntrack mark always means "accepted". Segment 0 holds the nodes' own addresses, segment 0xffff is
+reserved for addresses of no pod.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class Pod:
     """A pod, reduced to its network.
 
     `uid` distinguishes it from earlier and later pods of its name; empty if unknown.
-    `node` is empty until it is bound. `address` is what its status carries (another IPAM gave it, or
-    ours did earlier); None when status is absent or has none. `has_status` tells the two apart.
+    `node` is empty until it is bound. `address` is its status.podIP, allocated by another IPAM or earlier by this
+    controller; None if there is no status (`has_status`) or no podIP in it.
     """
 
     namespace: str

@@ -55,7 +55,7 @@ OWN_NODE = Register("own_node", _reg(0, 8, 1), "the destination is this node its
 RECEIVER_PRE_RESTART = Register(
     "receiver_pre_restart",
     _reg(0, 9, 1),
-    "the receiver was attached before the bridge lost its connections",
+    "the receiver was attached before the bridge last lost its conntrack entries",
     "L3Forward",
     "ConntrackState",
 )
@@ -86,7 +86,7 @@ REVALIDATION = Register(
 SENDER_PRE_RESTART = Register(
     "sender_pre_restart",
     _reg(0, 14, 1),
-    "the local sender was attached before the bridge lost its connections",
+    "the local sender was attached before the bridge last lost its conntrack entries",
     "SpoofGuard",
     "ConntrackState",
 )

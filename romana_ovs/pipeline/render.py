@@ -59,19 +59,19 @@ def document(example: Example) -> str:
     """The whole of docs/pipeline.md."""
     parts = [INTRODUCTION, _overview(), *_tables(example), _registers(), _conntrack(), _meters()]
     parts += [_wire(), CHANGED_CLIENTS, PICKUP, ICMP_ERRORS, _cookies()]
-    return "\n".join([*parts, _worked(example)])
+    return "\n".join([*parts, _worked_example(example)])
 
 
 def _overview() -> str:
     lines = ["## Tables", "", "| number | table | purpose | leads to |", "|---|---|---|---|"]
     lines += [
-        f"| {TABLE_IDS[table.name]} | [{table.name}](#{table.name.lower()}) | {table.purpose} | {_led(table)} |"
+        f"| {TABLE_IDS[table.name]} | [{table.name}](#{table.name.lower()}) | {table.purpose} | {_next_tables(table)} |"
         for table in TABLES
     ]
     return "\n".join([*lines, ""])
 
 
-def _led(table: Table) -> str:
+def _next_tables(table: Table) -> str:
     return ", ".join(table.leads_to) or "output, or drop"
 
 
@@ -93,7 +93,7 @@ def _table(table: Table, flows: Sequence[Flow]) -> str:
             "",
             f"- matches: {_fields(table.matches, read)}",
             f"- writes: {_fields(table.writes, written)}",
-            f"- leads to: {_led(table)}",
+            f"- leads to: {_next_tables(table)}",
             f"- priorities: {bands}",
             "",
         ]
@@ -235,7 +235,7 @@ def _cookies() -> str:
     )
 
 
-def _worked(example: Example) -> str:
+def _worked_example(example: Example) -> str:
     parts = ["## Worked example", "", example.introduction, ""]
     for node, flows in example.flows.items():
         parts += [
@@ -245,13 +245,13 @@ def _worked(example: Example) -> str:
             "",
             "```",
         ]
-        parts += [*_listed(flows), "```", ""]
+        parts += [*_listing(flows), "```", ""]
     for journey in example.journeys:
         parts += [f"### {journey.title}", "", *journey.steps, ""]
     return "\n".join(parts)
 
 
-def _listed(flows: Sequence[Flow]) -> list[str]:
+def _listing(flows: Sequence[Flow]) -> list[str]:
     lines: list[str] = []
     for origin, group in groupby(ordered(flows), key=lambda item: str(item.origin)):
         lines += [f"# {origin}", *map(readable, group)]

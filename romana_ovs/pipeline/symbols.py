@@ -46,13 +46,13 @@ def matches(item: Flow) -> Iterator[tuple[Register, str]]:
 def writes(item: Flow) -> Iterator[tuple[Register, str]]:
     """The registers that a flow writes, each with the value as text, or the name of what is moved there."""
     for action in item.actions:
-        yield from _written(action)
+        yield from _register_writes(action)
 
 
-def _written(action: Action) -> Iterator[tuple[Register, str]]:
+def _register_writes(action: Action) -> Iterator[tuple[Register, str]]:
     if isinstance(action, Ct):
         for each in action.writes:
-            yield from _written(each)
+            yield from _register_writes(each)
     elif isinstance(action, Move):
         for register in _DECLARED.get(action.to.field, ()):
             if register.bits == action.to:

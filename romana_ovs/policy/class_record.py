@@ -25,7 +25,7 @@ class ClassEntry:
 
 @dataclass(frozen=True, slots=True)
 class ClassRecord:
-    """The state of a `ClassAllocator`. `pins` are pods whose class it would not find again without them.
+    """The state of a `ClassAllocator`. `pins` maps pods to classes that their labels alone would not select.
 
     `asked` are the requirements in use by namespace, `next` the next class number to try by segment.
     """
@@ -38,14 +38,14 @@ class ClassRecord:
     def to_json(self) -> dict[str, Any]:
         """This record as JSON values, sorted."""
         return {
-            "asked": {name: _requirements_out(requirements) for name, requirements in sorted(self.asked.items())},
+            "asked": {name: _requirements_to_json(requirements) for name, requirements in sorted(self.asked.items())},
             "next": {str(segment): number for segment, number in sorted(self.next.items())},
             "classes": [
                 {
                     "identity": entry.identity,
                     "namespace": entry.namespace,
-                    "yes": _requirements_out(entry.yes),
-                    "no": _requirements_out(entry.no),
+                    "yes": _requirements_to_json(entry.yes),
+                    "no": _requirements_to_json(entry.no),
                 }
                 for entry in self.classes
             ],
@@ -61,7 +61,8 @@ class ClassRecord:
         pins = _object(fields.get("pins"), "classes.pins")
         return cls(
             asked={
-                name: _requirements_in(requirements, f"classes.asked.{name}") for name, requirements in asked.items()
+                name: _requirements_from_json(requirements, f"classes.asked.{name}")
+                for name, requirements in asked.items()
             },
             next={
                 _segment(name, f"classes.next.{name}"): _number(value, f"classes.next.{name}", 1, CLASS_MASK)
@@ -78,8 +79,8 @@ def _entries(data: Any) -> tuple[ClassEntry, ...]:
         place = f"classes.classes[{index}]"
         fields = _object(item, place)
         number = _identity(fields.get("identity"), f"{place}.identity")
-        yes = _requirements_in(fields.get("yes"), f"{place}.yes")
-        no = _requirements_in(fields.get("no"), f"{place}.no")
+        yes = _requirements_from_json(fields.get("yes"), f"{place}.yes")
+        no = _requirements_from_json(fields.get("no"), f"{place}.no")
         namespace = fields.get("namespace")
         if number in entries:
             _refuse(f"{place}.identity", f"{number:#x} is given to two classes")
@@ -91,18 +92,18 @@ def _entries(data: Any) -> tuple[ClassEntry, ...]:
     return tuple(entries.values())
 
 
-def _requirements_out(requirements: Iterable[LabelRequirement]) -> list[list[Any]]:
+def _requirements_to_json(requirements: Iterable[LabelRequirement]) -> list[list[Any]]:
     return [
         [requirement.key, None if requirement.values is None else sorted(requirement.values)]
         for requirement in sorted(requirements, key=requirement_sort_key)
     ]
 
 
-def _requirements_in(data: Any, place: str) -> frozenset[LabelRequirement]:
-    return frozenset(_requirement_in(item, f"{place}[{index}]") for index, item in enumerate(_list(data, place)))
+def _requirements_from_json(data: Any, place: str) -> frozenset[LabelRequirement]:
+    return frozenset(_requirement_from_json(item, f"{place}[{index}]") for index, item in enumerate(_list(data, place)))
 
 
-def _requirement_in(data: Any, place: str) -> LabelRequirement:
+def _requirement_from_json(data: Any, place: str) -> LabelRequirement:
     pair = _list(data, place)
     if len(pair) != 2 or not isinstance(pair[0], str):
         _refuse(place, "a label key and its values were expected")

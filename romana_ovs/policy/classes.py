@@ -1,8 +1,8 @@
 """Allocates class numbers: classes are what policies can distinguish inside a segment, and keep their numbers.
 
 A class is one combination of segment, namespace and matches of the requirements used there (docs/dataplane.md,
-"Identity"). `ClassAllocator` is the only stateful part of this package, as it has to remember the numbers it gave. It
-does no I/O, and equal calls in equal order give equal numbers.
+"Identity"). `ClassAllocator` is the only stateful part of this package, as it has to remember the numbers in use. It
+does no I/O, and equal calls in equal order allocate equal numbers.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ClassAllocator:
         return self._assignments[pod].of.number
 
     def reserve(self, identities: frozenset[int]) -> None:
-        """Replaces the identities that must not be given, because some node may still know them."""
+        """Replaces the identities that must not be allocated, because some node may still know them."""
         self._reserved = identities
 
     def set_requirements(self, requirements: Mapping[str, frozenset[LabelRequirement]]) -> frozenset[PodKey]:
@@ -113,7 +113,7 @@ class ClassAllocator:
         for namespace in sorted(self._asked.keys() | requirements.keys()):
             asked = requirements.get(namespace, NO_REQUIREMENTS)
             if asked != self._asked.get(namespace, NO_REQUIREMENTS):
-                moved.update(self._refine(namespace, asked))
+                moved.update(self._split_classes(namespace, asked))
         self._asked = {namespace: asked for namespace, asked in requirements.items() if asked}
         return frozenset(moved)
 
@@ -127,23 +127,23 @@ class ClassAllocator:
         assignment = self._assignments.get(pod)
         if assignment is not None and assignment.scope == scope and assignment.labels == labels:
             return assignment.of.number
-        yes = self._answers(namespace, labels)
+        yes = self._matches(namespace, labels)
         if assignment is not None and assignment.scope == scope and assignment.of.yes == yes:
             target = assignment.of
         else:
-            target = self._pinned(pod, scope, yes) or self._fitting(scope, yes) or self._new(scope, yes)
+            target = self._pinned(pod, scope, yes) or self._lowest_fit(scope, yes) or self._new(scope, yes)
         if assignment is not None:
-            self._leave(pod, assignment, staying=target)
-        self._enter(pod, labels, target)
+            self._remove_member(pod, assignment, staying=target)
+        self._add_member(pod, labels, target)
         return target.number
 
     def renumber(self, number: int) -> frozenset[PodKey]:
-        """Gives the class with this identity another number, and returns its pods. Raises AddressError as `assign`."""
+        """Allocates a new number to the class with this identity; returns its pods. Raises AddressError as `assign`."""
         old = self._classes[number]
         new = self._new(old.scope, old.yes)
         for labels, pods in old.members.items():
             for pod in pods:
-                self._enter(pod, labels, new)
+                self._add_member(pod, labels, new)
         old.members = {}
         self._drop(old)
         return frozenset(pod for pods in new.members.values() for pod in pods)
@@ -153,7 +153,7 @@ class ClassAllocator:
         self._pins.pop(pod, None)
         assignment = self._assignments.pop(pod, None)
         if assignment is not None:
-            self._leave(pod, assignment, staying=None)
+            self._remove_member(pod, assignment, staying=None)
 
     def drop_unclaimed(self) -> None:
         """Drops the classes from a file that no pod claimed, after every pod was assigned."""
@@ -199,7 +199,7 @@ class ClassAllocator:
             allocator._add(_Class(entry.identity, scope, entry.yes & asked, entry.no & asked))
         return allocator
 
-    def _answers(self, namespace: str, labels: Labels) -> frozenset[LabelRequirement]:
+    def _matches(self, namespace: str, labels: Labels) -> frozenset[LabelRequirement]:
         return frozenset(
             requirement for requirement in self._asked.get(namespace, NO_REQUIREMENTS) if requirement.matches(labels)
         )
@@ -211,7 +211,7 @@ class ClassAllocator:
             return None
         return self._completed(klass, yes)
 
-    def _fitting(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
+    def _lowest_fit(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
         """The lowest class of `scope` for a pod that matches exactly `yes`."""
         candidates = self._scopes.get(scope)
         if candidates is None:
@@ -291,13 +291,13 @@ class ClassAllocator:
         if not numbers:
             del candidates.complete[klass.yes]
 
-    def _enter(self, pod: PodKey, labels: Labels, target: _Class) -> None:
+    def _add_member(self, pod: PodKey, labels: Labels, target: _Class) -> None:
         target.members.setdefault(labels, set()).add(pod)
         self._assignments[pod] = _Assignment(target.scope, labels, target)
         if target.number not in self._infos:
             self._publish(target)
 
-    def _leave(self, pod: PodKey, assignment: _Assignment, *, staying: _Class | None) -> None:
+    def _remove_member(self, pod: PodKey, assignment: _Assignment, *, staying: _Class | None) -> None:
         members = assignment.of.members
         members[assignment.labels].discard(pod)
         if not members[assignment.labels]:
@@ -309,7 +309,7 @@ class ClassAllocator:
         self._infos[klass.number] = klass.info()
         self._frozen = None
 
-    def _refine(self, namespace: str, asked: frozenset[LabelRequirement]) -> Iterator[PodKey]:
+    def _split_classes(self, namespace: str, asked: frozenset[LabelRequirement]) -> Iterator[PodKey]:
         """Splits the classes of `namespace` by the requirements `asked`; yields the pods that changed class."""
         self._asked[namespace] = asked
         for segment in sorted(self._segments_of.get(namespace, ())):
@@ -323,16 +323,16 @@ class ClassAllocator:
                 self._list(self._classes[number])
             for yes, members in leaving:
                 try:
-                    target = self._fitting(scope, yes) or self._new(scope, yes)
+                    target = self._lowest_fit(scope, yes) or self._new(scope, yes)
                 except AddressError as error:
-                    self._evict(members, error)
+                    self._unassign(members, error)
                     continue
                 for labels, pods in members.items():
                     for pod in pods:
-                        self._enter(pod, labels, target)
+                        self._add_member(pod, labels, target)
                     yield from pods
 
-    def _evict(self, members: Mapping[Labels, set[PodKey]], error: AddressError) -> None:
+    def _unassign(self, members: Mapping[Labels, set[PodKey]], error: AddressError) -> None:
         for pod in (pod for pods in members.values() for pod in pods):
             del self._assignments[pod]
             self._unassigned[pod] = error

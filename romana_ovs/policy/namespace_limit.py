@@ -29,7 +29,7 @@ def rows_of(group: Group) -> int:
 def rows_by_namespace(group: Group) -> RowCounts:
     """The same by namespace of the policies; "" for permissions of no policy."""
     counts: dict[str, int] = {}
-    for allows in _lists(group):
+    for allows in _allow_lists(group):
         seen: set[tuple[str, tuple[PortRange, ...] | None]] = set()
         for allow in allows:
             owner = allow.origin.namespace
@@ -42,7 +42,7 @@ def rows_by_namespace(group: Group) -> RowCounts:
     return counts
 
 
-def _lists(group: Group) -> tuple[tuple[Allow, ...], ...]:
+def _allow_lists(group: Group) -> tuple[tuple[Allow, ...], ...]:
     return (group.ingress, group.deferred_egress) if isinstance(group, ServerGroup) else (group.accepted,)
 
 

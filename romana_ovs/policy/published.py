@@ -27,7 +27,7 @@ def _frozen() -> Mapping[Any, Any]:
 
 
 class Stage(Enum):
-    """How far a label requirement has come; the value is how ClassSet objects write it."""
+    """The stage of a label requirement; the value is its spelling in ClassSet objects."""
 
     INTRODUCED = "Introduced"
     """Classes answer it, so that tables learn the numbers; pods keep the class that fits them without it."""
@@ -43,10 +43,10 @@ class Stage(Enum):
 class ClassSet:
     """The classes of one namespace. `classes`: for each identity, the requirements that match; the others do not.
 
-    `pending`: not every node knows it yet, so no pod changes to it. `retiring`: it has another number now; only pods on
-    nodes that have not acknowledged that still use it. `overrides`: pods whose class is not the lowest that fits.
-    `tombstones` (segment, labels; oldest first) keep classes that no pod is in. `retired` identities are not to be
-    given again yet. `epoch` and `revision` are those of the last change.
+    `pending`: not every node knows the class yet, so no pod changes to it. `retiring`: the class has a new number; only
+    pods on nodes that have not acknowledged the new one still use this one. `overrides`: pods whose class is not the
+    lowest that fits. `tombstones` (segment, labels; oldest first) keep classes without pods. `retired` identities must
+    not be reused yet. `epoch` and `revision` are those of the last change.
     """
 
     namespace: str
@@ -76,12 +76,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Every number that the registry has given, complete up to `revision`.
+    """Every number that the registry has allocated, complete up to `revision`.
 
     `epoch` counts leadership terms, `writer` names the registry of this term. `indexes` are each segment's, first the
     permanent one; `next_class` is the class number to try next, by segment number. `free_hosts` are the lowest host
-    number never used, then the free ones below it in the order in which they are given
-    (`addressing.numbers.NumberAllocator.to_json`); `retired_hosts` are those not to be given again yet.
+    number never used, then the free ones below it in the order of allocation
+    (`addressing.numbers.NumberAllocator.to_json`); `retired_hosts` must not be reused yet.
     """
 
     plan: AddressPlan
@@ -117,7 +117,7 @@ class Report:
     `acknowledged`: its switch has the classes of this revision, and its pods use them. `released`: its tables rely on
     no requirement that is retiring in this revision. `exhausted`: segments without a free address on this node, with
     the number of indexes that it knows. `foreign`: addresses of its pods that the address plan did not give.
-    `conflicting`: addresses claimed by other nodes that it has given to a pod of its own. `policies` is the digest of
+    `conflicting`: addresses of its pods that other nodes claim. `policies` is the digest of
     the versions of all policies that its tables are made of.
     """
 

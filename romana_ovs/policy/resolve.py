@@ -123,8 +123,8 @@ def _verdicts(specs: Mapping[PodKey, PodGroups], view: NodeView, cache: ResolveC
     servers = {each.server.digest: each.server for each in specs.values()}
     clients = {each.client.digest: each.client for each in specs.values() if each.client is not None}
     server_numbers, client_numbers = groups.numbers(_keys(servers)), groups.numbers(_keys(clients))
-    cache.servers = _made(servers, server_numbers, known=cache.servers, make=groups.server_group)
-    cache.clients = _made(clients, client_numbers, known=cache.clients, make=groups.client_group)
+    cache.servers = _reuse_or_make(servers, server_numbers, known=cache.servers, make=groups.server_group)
+    cache.clients = _reuse_or_make(clients, client_numbers, known=cache.clients, make=groups.client_group)
     separate = view.settings.isolation is not Isolation.NONE
     return Verdicts(
         members=MappingProxyType(
@@ -141,7 +141,7 @@ def _keys(specs: Mapping[bytes, GroupSpec]) -> dict[bytes, bytes]:
     return {digest: spec.key for digest, spec in specs.items()}
 
 
-def _made(
+def _reuse_or_make(
     specs: Mapping[bytes, GroupSpec],
     numbers: Mapping[bytes, int],
     *,

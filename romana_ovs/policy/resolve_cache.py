@@ -176,7 +176,7 @@ class ResolveCache:
         made = None
         if effect is not None:
             keys = known.keys if known is not None else GroupKeys.of(effect, profile.viewer)
-            made = self._made(memo, effect, keys, profile.viewer, visible)
+            made = self._apply(memo, effect, keys, profile.viewer, visible)
         memo.applied[profile.number] = made
         return made
 
@@ -198,7 +198,7 @@ class ResolveCache:
             return peers.all_tenants(self._tenants, self._settings)
         return peers.own_tenant(viewer, self._tenants)
 
-    def _made(
+    def _apply(
         self, memo: PolicyMemo, effect: PolicyEffect, keys: GroupKeys, viewer: Viewer, visible: VisibleTenants
     ) -> AppliedPolicy:
         def entries(grants: Iterable[Grant]) -> tuple[HashedAllow, ...]:

@@ -93,21 +93,21 @@ def policy_effect(policy: NormalPolicy, profile: Profile) -> PolicyEffect | None
     egress = selected and Direction.EGRESS in policy.directions
     rules = [rule for rule in policy.rules if rule.direction in policy.directions]
     outgoing = [rule for rule in rules if rule.direction is Direction.EGRESS]
-    deferred_egress = _present(_deferred_egress(policy, rule, profile) for rule in outgoing)
+    deferred_egress = _without_none(_deferred_egress(policy, rule, profile) for rule in outgoing)
     if not ingress and not egress and not deferred_egress:
         return None
     incoming = [rule for rule in rules if rule.direction is Direction.INGRESS] if ingress else []
     return PolicyEffect(
         isolates_ingress=ingress,
         isolates_egress=egress,
-        ingress=_present(_ingress(policy, rule, profile) for rule in incoming),
+        ingress=_without_none(_ingress(policy, rule, profile) for rule in incoming),
         deferred_egress=deferred_egress,
-        accepted=_present(_accepted(policy, rule) for rule in outgoing) if egress else (),
+        accepted=_without_none(_accepted(policy, rule) for rule in outgoing) if egress else (),
         deferred=egress and any(is_deferred(rule) for rule in outgoing),
     )
 
 
-def _present(grants: Iterable[Grant | None]) -> tuple[Grant, ...]:
+def _without_none(grants: Iterable[Grant | None]) -> tuple[Grant, ...]:
     return tuple(grant for grant in grants if grant is not None)
 
 

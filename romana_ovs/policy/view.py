@@ -33,7 +33,7 @@ class Origin:
 class LocalPod:
     """A pod whose port is on this node's bridge; `mac` is `aa:bb:cc:dd:ee:ff`, `ofport` OpenFlow's number.
 
-    `pre_restart`: it was attached before the bridge lost its connections, not long ago (`controller.pre_restart`).
+    `pre_restart`: attached before the bridge last lost its conntrack entries, recently (`controller.pre_restart`).
     `previous_ids`: identities that it had before classes were split, while no rule in force distinguishes them.
     """
 
@@ -73,7 +73,7 @@ class Uplink:
 class Gateway:
     """The node itself: its port on the bridge, its MAC and its addresses.
 
-    `pre_restart`: the bridge lost its connections not long ago (`LocalPod`).
+    `pre_restart`: the bridge lost its conntrack entries recently (`LocalPod`).
     """
 
     ofport: int
@@ -155,8 +155,8 @@ class ServerGroup:
     `number` (1..2**32-1) is a stable hash of the rules: it survives restarts, other changes and new classes.
     `ingress`: the union of the policies that select the pods or, if none does, the isolation level as permissions. If
     it is empty, it denies all. It does not contain tenancy.
-    `deferred_egress`: deferred rules that admit connections to these pods; here `identities` are those of the clients
-    that the policy selects.
+    `deferred_egress`: deferred rules that admit connections to these pods; their `identities` are clients that the
+    policy selects.
     """
 
     number: int

@@ -126,9 +126,9 @@ class Conntrack:
             entry = None
         state = 0
         if entry is not None:
-            entry, state = self._seen(entry, reply, packet)
+            entry, state = self._track_known(entry, reply, packet)
         if entry is None:
-            return self._unknown(key, packet, commit)
+            return self._track_new(key, packet, commit)
         if commit is not None:
             entry = replace(entry, mark=commit.mark.over(entry.mark), label=commit.label.over(entry.label))
         self._entries[entry.original] = entry
@@ -140,7 +140,7 @@ class Conntrack:
             return entry, False
         return self._entries.get(key.reversed()), True
 
-    def _unknown(self, key: FiveTuple, packet: Packet, commit: Commitment | None) -> Tracked:
+    def _track_new(self, key: FiveTuple, packet: Packet, commit: Commitment | None) -> Tracked:
         if packet.is_error or not _may_begin(packet):
             return Tracked(key.zone, INV | TRK, 0, 0)
         if commit is None:
@@ -149,7 +149,7 @@ class Conntrack:
         self._entries[key] = entry
         return Tracked(key.zone, NEW | TRK, entry.mark, entry.label, key)
 
-    def _seen(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
+    def _track_known(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
         """The entry after the packet and the packet's state; no entry when a new connection replaces it."""
         side = RPL if reply else 0
         if packet.is_error:
@@ -162,7 +162,7 @@ class Conntrack:
     def _tcp(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
         flags = packet.tcp_flags
         near, far = (entry.answered, entry.sent) if reply else (entry.sent, entry.answered)
-        if _nonsense(flags):
+        if _invalid_flags(flags):
             return entry, INV
         if flags & (SYN | ACK) == SYN:
             if near >= _Peer.FIN_WAIT and far >= _Peer.FIN_WAIT:
@@ -173,7 +173,7 @@ class Conntrack:
         # The first segment of an end defines its window, whatever it is.
         if not packet.in_window and near >= _Peer.SYN_SENT:
             return entry, INV
-        near, far = _advanced(near, far, flags)
+        near, far = _next_peer_states(near, far, flags)
         return _with_peers(entry, reply, near, far), EST | (RPL if reply else 0)
 
     def _tuple(self, packet: Packet, zone: int) -> FiveTuple | None:
@@ -203,7 +203,7 @@ def _with_peers(entry: Entry, reply: bool, near: _Peer, far: _Peer) -> Entry:
     return replace(entry, sent=sent, answered=answered, replied=entry.replied or reply)
 
 
-def _advanced(near: _Peer, far: _Peer, flags: int) -> tuple[_Peer, _Peer]:
+def _next_peer_states(near: _Peer, far: _Peer, flags: int) -> tuple[_Peer, _Peer]:
     near = max(near, _Peer.SYN_SENT)
     if flags & FIN and near < _Peer.CLOSING:
         near = _Peer.CLOSING
@@ -217,8 +217,8 @@ def _advanced(near: _Peer, far: _Peer, flags: int) -> tuple[_Peer, _Peer]:
     return near, far
 
 
-def _nonsense(flags: int) -> bool:
-    """Whether no TCP would send these flags together (ovs 3.1 reports such segments as +inv)."""
+def _invalid_flags(flags: int) -> bool:
+    """Whether the combination of TCP flags is invalid (ovs 3.1 reports such segments as +inv)."""
     if flags & SYN:
         return bool(flags & (RST | FIN))
     if not flags & (ACK | RST):
@@ -229,5 +229,5 @@ def _nonsense(flags: int) -> bool:
 def _may_begin(packet: Packet) -> bool:
     """Whether a packet of an unknown connection is +new (else +inv)."""
     if packet.nw_proto == TCP:
-        return not _nonsense(packet.tcp_flags) and packet.tcp_flags & (SYN | ACK) != SYN | ACK
+        return not _invalid_flags(packet.tcp_flags) and packet.tcp_flags & (SYN | ACK) != SYN | ACK
     return packet.nw_proto != ICMP or packet.icmp_type == ECHO_REQUEST

@@ -148,7 +148,7 @@ def _satisfied(flows: Iterable[Flow]) -> list[int]:
 
 
 @dataclass(slots=True)
-class _Way:
+class _Context:
     """A packet inside one bridge; a copy continues after conntrack while the first goes on."""
 
     packet: Packet
@@ -174,7 +174,7 @@ class Switch:
     def __init__(self, flows: Iterable[Flow], *, conntrack: Conntrack | None = None) -> None:
         self.conntrack = conntrack or Conntrack()
         self.trace: list[Event] = []
-        self._held: dict[tuple[object, ...], list[_Way]] = {}
+        self._held: dict[tuple[object, ...], list[_Context]] = {}
         self.program(flows)
 
     def program(self, flows: Iterable[Flow]) -> None:
@@ -193,82 +193,84 @@ class Switch:
         Raises PipelineError where flows are ambiguous or go in circles.
         """
         self.trace = []
-        self._enter(_Way(packet, {**packet.fields(), "in_port": in_port}), TABLES[0].name)
+        self._enter(_Context(packet, {**packet.fields(), "in_port": in_port}), TABLES[0].name)
         return [event for event in self.trace if isinstance(event, Sent)]
 
-    def _enter(self, way: _Way, table: str) -> None:
-        if way.depth > MAX_DEPTH:
+    def _enter(self, ctx: _Context, table: str) -> None:
+        if ctx.depth > MAX_DEPTH:
             raise PipelineError(f"a packet goes in circles through table {table}")
         known = self._tables.get(table)
-        flow = known.lookup(way.fields) if known is not None else None
-        self.trace.append(Visit(table, flow, dict(way.fields)))
+        flow = known.lookup(ctx.fields) if known is not None else None
+        self.trace.append(Visit(table, flow, dict(ctx.fields)))
         for action in flow.actions if flow is not None else ():
-            _HANDLERS[type(action)](self, way, action)
+            _HANDLERS[type(action)](self, ctx, action)
 
-    def _load(self, way: _Way, action: Load) -> None:
-        way.write(action.to, action.value)
+    def _load(self, ctx: _Context, action: Load) -> None:
+        ctx.write(action.to, action.value)
 
-    def _move(self, way: _Way, action: Move) -> None:
-        way.write(action.to, way.bits(action.source))
+    def _move(self, ctx: _Context, action: Move) -> None:
+        ctx.write(action.to, ctx.bits(action.source))
 
-    def _goto(self, way: _Way, action: Goto | Resubmit) -> None:
-        way.depth += 1
-        self._enter(way, action.table)
-        way.depth -= 1
+    def _goto(self, ctx: _Context, action: Goto | Resubmit) -> None:
+        ctx.depth += 1
+        self._enter(ctx, action.table)
+        ctx.depth -= 1
 
-    def _output(self, way: _Way, action: Output) -> None:
-        # Open vSwitch never sends a packet back to where it came from, but for the action IN_PORT.
-        if action.port != way.fields["in_port"]:
-            self.trace.append(Sent(action.port, way.packet.rewritten(way.fields)))
+    def _output(self, ctx: _Context, action: Output) -> None:
+        # Open vSwitch outputs a packet to its ingress port only by the action IN_PORT.
+        if action.port != ctx.fields["in_port"]:
+            self.trace.append(Sent(action.port, ctx.packet.rewritten(ctx.fields)))
 
-    def _output_reg(self, way: _Way, action: OutputReg) -> None:
-        self._output(way, Output(way.bits(action.port)))
+    def _output_reg(self, ctx: _Context, action: OutputReg) -> None:
+        self._output(ctx, Output(ctx.bits(action.port)))
 
-    def _in_port(self, way: _Way, action: InPort) -> None:
-        self.trace.append(Sent(way.fields["in_port"], way.packet.rewritten(way.fields)))
+    def _in_port(self, ctx: _Context, action: InPort) -> None:
+        self.trace.append(Sent(ctx.fields["in_port"], ctx.packet.rewritten(ctx.fields)))
 
-    def _ct(self, way: _Way, action: Ct) -> None:
-        way.packet = way.packet.rewritten(way.fields)
-        going = self._defragmented(way, action)
+    def _ct(self, ctx: _Context, action: Ct) -> None:
+        ctx.packet = ctx.packet.rewritten(ctx.fields)
+        going = self._defragmented(ctx, action)
         whole = going[0].packet if going else None
         if whole is not None:
-            unbroken, zone = replace(whole, nw_frag=FRAG_NO), _zone(way, action)
-            result = self.conntrack.process(unbroken, zone, _commitment(way, action))
+            unbroken, zone = replace(whole, nw_frag=FRAG_NO), _zone(ctx, action)
+            result = self.conntrack.process(unbroken, zone, _commitment(ctx, action))
             self.trace.append(Tracking(result, action.commit, action.table))
             for each in going if action.table is not None else ():
                 # Fragments go on with the registers of the one that completed them.
-                fields = {**way.fields, **each.packet.rewritten(each.fields).fields(), **_tracked(result)}
-                back = _Way(each.packet, _without_transport(fields, each.packet), way.depth + 1, _passed(way, action))
+                fields = {**ctx.fields, **each.packet.rewritten(each.fields).fields(), **_tracked(result)}
+                back = _Context(
+                    each.packet, _without_transport(fields, each.packet), ctx.depth + 1, _recirculation_key(ctx, action)
+                )
                 self._enter(back, action.table or "")
-        self._ct_clear(way)
+        self._ct_clear(ctx)
 
-    def _ct_clear(self, way: _Way, action: CtClear | None = None) -> None:
+    def _ct_clear(self, ctx: _Context, action: CtClear | None = None) -> None:
         for name in _CT_FIELDS:
-            way.fields.pop(name, None)
+            ctx.fields.pop(name, None)
 
-    def _defragmented(self, way: _Way, action: Ct) -> list[_Way]:
+    def _defragmented(self, ctx: _Context, action: Ct) -> list[_Context]:
         """The packets that conntrack releases: none while a fragment is missing, then all in order."""
-        packet = way.packet
+        packet = ctx.packet
         if packet.nw_frag == FRAG_NO:
-            return [way]
-        key = (_zone(way, action), packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, way.passes)
+            return [ctx]
+        key = (_zone(ctx, action), packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, ctx.passes)
         fragments = self._held.setdefault(key, [])
-        fragments.append(_copied(way))
+        fragments.append(_copied(ctx))
         if len({each.packet.nw_frag for each in fragments}) < 2:
             return []
         del self._held[key]
         return sorted(fragments, key=lambda each: each.packet.nw_frag)
 
 
-def _copied(way: _Way) -> _Way:
-    """A copy that later writes to `way` do not change."""
-    return _Way(way.packet, dict(way.fields), way.depth, way.passes)
+def _copied(ctx: _Context) -> _Context:
+    """A copy that later writes to `ctx` do not change."""
+    return _Context(ctx.packet, dict(ctx.fields), ctx.depth, ctx.passes)
 
 
-def _passed(way: _Way, action: Ct) -> tuple[object, ...]:
+def _recirculation_key(ctx: _Context, action: Ct) -> tuple[object, ...]:
     """The key of recirculated packets: table and registers."""
-    registers = tuple(sorted((name, value) for name, value in way.fields.items() if name.startswith("reg") and value))
-    return (*way.passes, action.table, registers)
+    registers = tuple(sorted((name, value) for name, value in ctx.fields.items() if name.startswith("reg") and value))
+    return (*ctx.passes, action.table, registers)
 
 
 def _tracked(result: Tracked) -> Fields:
@@ -290,32 +292,32 @@ def _without_transport(fields: Fields, packet: Packet) -> Fields:
     return {name: value for name, value in fields.items() if name not in _TRANSPORT or name in own}
 
 
-def _zone(way: _Way, action: Ct) -> int:
-    return way.bits(action.zone) if isinstance(action.zone, Bits) else action.zone
+def _zone(ctx: _Context, action: Ct) -> int:
+    return ctx.bits(action.zone) if isinstance(action.zone, Bits) else action.zone
 
 
-def _commitment(way: _Way, action: Ct) -> Commitment | None:
+def _commitment(ctx: _Context, action: Ct) -> Commitment | None:
     if not action.commit:
         return None
     written = {"ct_mark": NO_WRITE, "ct_label": NO_WRITE}
     for write in action.writes:
         low, width = write.to.low, write.to.width
-        value = way.bits(write.source) if isinstance(write, Move) else write.value
+        value = ctx.bits(write.source) if isinstance(write, Move) else write.value
         mask = (1 << width) - 1 << low
         old = written[write.to.field]
         written[write.to.field] = Write(value << low | old.value & ~mask, mask | old.mask)
     return Commitment(action.force, written["ct_mark"], written["ct_label"])
 
 
-def _no_action(switch: Switch, way: _Way, action: Conjunction) -> None:
+def _refuse_clause(switch: Switch, ctx: _Context, action: Conjunction) -> None:
     raise PipelineError(f"conjunction {action.number} was taken as an action")
 
 
-def _apply_meter(switch: Switch, way: _Way, action: ApplyMeter) -> None:
+def _apply_meter(switch: Switch, ctx: _Context, action: ApplyMeter) -> None:
     """Does nothing: without a clock, every meter passes everything."""
 
 
-def _second_pass(switch: Switch, way: _Way, action: PushMpls | PopMpls) -> None:
+def _recirculate(switch: Switch, ctx: _Context, action: PushMpls | PopMpls) -> None:
     """A label that is popped again leaves the packet as it was."""
 
 
@@ -329,8 +331,8 @@ _HANDLERS: Mapping[type[Action], Callable[..., None]] = {
     InPort: Switch._in_port,
     Resubmit: Switch._goto,
     Goto: Switch._goto,
-    Conjunction: _no_action,
+    Conjunction: _refuse_clause,
     ApplyMeter: _apply_meter,
-    PushMpls: _second_pass,
-    PopMpls: _second_pass,
+    PushMpls: _recirculate,
+    PopMpls: _recirculate,
 }

@@ -86,15 +86,15 @@ class Network:
             leaving = switch.receive(arriving, place.port)
             self.hops.append(Hop(place, arriving, tuple(switch.trace)))
             for sent in leaving:
-                arrival = self._carried(Place(place.node, sent.port), sent.packet)
+                arrival = self._next_ingress(Place(place.node, sent.port), sent.packet)
                 if isinstance(arrival, Arrival):
                     arrivals.append(arrival)
                 elif arrival is not None:
                     waiting.append(arrival)
         return arrivals
 
-    def _carried(self, out: Place, packet: Packet) -> tuple[Place, Packet] | Arrival | None:
-        """Where a packet that leaves by `out` comes in next; None if the tunnel has no such end."""
+    def _next_ingress(self, out: Place, packet: Packet) -> tuple[Place, Packet] | Arrival | None:
+        """The next ingress of a packet that leaves by `out`; None if no tunnel port has the packet's destination."""
         bare = replace(packet, tun_src=0, tun_dst=0)
         if out in self._wiring.links:
             return self._wiring.links[out], bare

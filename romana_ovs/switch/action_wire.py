@@ -121,12 +121,12 @@ def _ct(action: Ct) -> bytes:
     source, zone = 0, action.zone
     if isinstance(zone, Bits):
         (source,) = struct.unpack("!I", header_of(zone.field))
-        zone = _spread(zone)
+        zone = _ofs_nbits(zone)
     head = _CT.pack(EXPERIMENTER, _CT.size + len(nested), NICIRA, CT, flags, source, zone, table, 0)
     return head + nested
 
 
-def _spread(bits: Bits) -> int:
+def _ofs_nbits(bits: Bits) -> int:
     """ofs_nbits of nicira-ext.h."""
     return bits.low << 6 | bits.width - 1
 
@@ -142,7 +142,7 @@ def _output(action: Output) -> bytes:
 def _output_reg(action: OutputReg) -> bytes:
     bits = action.port
     (header,) = struct.unpack("!I", header_of(bits.field))
-    return _OUTPUT_REG.pack(EXPERIMENTER, _OUTPUT_REG.size, NICIRA, OUTPUT_REG, _spread(bits), header, 0)
+    return _OUTPUT_REG.pack(EXPERIMENTER, _OUTPUT_REG.size, NICIRA, OUTPUT_REG, _ofs_nbits(bits), header, 0)
 
 
 def _in_port(action: InPort) -> bytes:
@@ -193,7 +193,7 @@ def read_instructions(data: memoryview) -> tuple[Readable, ...]:
     readables: list[Readable] = []
     at = 0
     while at < len(data):
-        kind, length = _head(data, at)
+        kind, length = _action_header(data, at)
         piece = data[at : at + length]
         if kind == GOTO_TABLE and length == _GOTO.size:
             readables.append(Goto(table_name(_GOTO.unpack(piece)[2])))
@@ -210,14 +210,14 @@ def read_actions(data: memoryview) -> list[Readable]:
     readables: list[Readable] = []
     at = 0
     while at < len(data):
-        kind, length = _head(data, at)
+        kind, length = _action_header(data, at)
         piece = data[at : at + length]
         readables.append(_read(kind, piece) or Opaque(bytes(piece)))
         at += length
     return readables
 
 
-def _head(data: memoryview, at: int) -> tuple[int, int]:
+def _action_header(data: memoryview, at: int) -> tuple[int, int]:
     if at + _HEAD.size > len(data):
         raise SwitchError("an action or instruction from the switch is cut short")
     kind, length = _HEAD.unpack_from(data, at)

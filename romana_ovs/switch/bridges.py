@@ -33,9 +33,9 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 @dataclass(frozen=True, slots=True)
 class InterfaceRow:
-    """One Interface; a higher `seen` appeared later, `ofport` None is not assigned yet.
+    """One Interface row. A row with higher `seen` appeared later; `ofport` is None until assigned.
 
-    `row` is the UUID of the row: a port that is removed and added again has another.
+    `row` is the UUID of the row, which changes when a port is removed and added again.
     """
 
     name: str
@@ -77,7 +77,7 @@ class BridgeRow:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Our notes in the database of a bridge: for which pods its ports were programmed, and the last loss."""
+    """What the controller noted in OVSDB: the pods whose ports were programmed, and when conntrack was last lost."""
 
     programmed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     lost_at: float | None = None
@@ -85,10 +85,10 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """One of our bridges: `facts` for the tables, `warnings` for people, each a sentence that never varies.
+    """A bridge of this controller: `facts` for the tables, and `warnings`, sentences that do not vary for one cause.
 
     `rows` are the UUIDs of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
-    datapath. `marks` are our own notes, and not part of equality.
+    datapath. `marks` are what the controller noted in OVSDB, and not part of equality.
     """
 
     dpid: int
@@ -106,7 +106,7 @@ class Bridge:
 
     @property
     def keeps_connections(self) -> bool:
-        """Whether its connections outlive ovs-vswitchd, as the kernel's do."""
+        """Whether its conntrack entries survive a restart of ovs-vswitchd, as in the kernel datapath."""
         return self.datapath == KERNEL
 
 
@@ -182,7 +182,7 @@ class _Ports:
 
 
 def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
-    ports = _Ports(row.name, list(_safety(row)))
+    ports = _Ports(row.name, list(_unsafe_settings(row)))
     gateway_mac = ""
     for item in sorted(row.interfaces, key=lambda item: (-item.seen, -(item.ofport or 0), item.name)):
         if item.name == row.name:
@@ -246,7 +246,7 @@ def _tunnel_address(item: InterfaceRow) -> IPv4Address | None:
     return None
 
 
-def _safety(row: BridgeRow) -> Iterable[str]:
+def _unsafe_settings(row: BridgeRow) -> Iterable[str]:
     if row.fail_mode != "secure":
         yield (
             f"bridge {row.name} is not fail_mode=secure: without a controller it forwards everything "

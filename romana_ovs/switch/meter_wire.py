@@ -39,7 +39,7 @@ def meters_request(xid: int) -> bytes:
 def read_meters(body: memoryview) -> Iterator[Meter]:
     """Our meters in the entries of one multipart reply. Raises SwitchError when a length is impossible.
 
-    A meter with our number but not our form is decoded with rate 0, which none of ours has.
+    A meter with a number of ours but in another form is decoded with rate 0, so that it differs from any desired one.
     """
     at = 0
     while at < len(body):

@@ -160,7 +160,7 @@ class OvsdbWatch:
         )
 
     def _interface(self, row: Any) -> InterfaceRow:
-        """The row, translated anew only if a value has changed, as translating takes ten times as long.
+        """The row; the cached translation unless a value has changed, as translating takes ten times as long.
 
         The values are copied, as the IDL changes maps in place.
         """

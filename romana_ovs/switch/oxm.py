@@ -141,7 +141,7 @@ def match_bytes(match: Match) -> bytes:
 def read_field(data: memoryview, at: int) -> tuple[str, int, int, int]:
     """(name, value, mask, next offset) of the field at `at`. Raises SwitchError when it does not fit `data`."""
     header, value, mask, size, end = _raw_field(data, at)
-    name, value, mask = _ours(header, value, mask, size)
+    name, value, mask = _flow_field(header, value, mask, size)
     return name, value, mask, end
 
 
@@ -160,7 +160,7 @@ def _raw_field(data: memoryview, at: int) -> tuple[int, int, int, int, int]:
     return header, value, mask, size, end
 
 
-def _ours(header: int, value: int, mask: int, size: int) -> tuple[str, int, int]:
+def _flow_field(header: int, value: int, mask: int, size: int) -> tuple[str, int, int]:
     number = (header >> 16, header >> 9 & 0x7F)
     # Open vSwitch shows any match on the VLAN word as VLAN_VID to OpenFlow 1.2 and later; none at all is 0.
     if number == _VLAN_VID and value == 0 and mask & _VID_BITS == _VID_BITS:
@@ -198,7 +198,7 @@ def read_match(data: memoryview, at: int) -> tuple[Match, int]:
             known[f"reg{first}"] = (value >> 32, mask >> 32)
             known[f"reg{first + 1}"] = (value & 0xFFFFFFFF, mask & 0xFFFFFFFF)
             continue
-        name, value, mask = _ours(header, value, mask, size)
+        name, value, mask = _flow_field(header, value, mask, size)
         if name.startswith(UNKNOWN):
             foreign.append(FieldMatch(name, value, mask))
         else:

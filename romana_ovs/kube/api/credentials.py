@@ -122,13 +122,13 @@ def _named_in(path: Path) -> Iterator[Path]:
         content = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return
-    for fields in (*_inner(content, "users", "user"), *_inner(content, "clusters", "cluster")):
+    for fields in (*_fields_of_entries(content, "users", "user"), *_fields_of_entries(content, "clusters", "cluster")):
         for key in _FILES:
             if isinstance(name := fields.get(key), str):
                 yield path.parent / name
 
 
-def _inner(content: object, kind: str, name: str) -> Iterator[dict[str, object]]:
+def _fields_of_entries(content: object, kind: str, name: str) -> Iterator[dict[str, object]]:
     """The field `name` of every entry of the list `kind`."""
     entries = content.get(kind) if isinstance(content, dict) else None
     for entry in entries if isinstance(entries, list) else ():

@@ -128,7 +128,7 @@ class Elector:
             if not self._stop:
                 self._publish()
             if ask is not None:
-                self._election = self._answered(ask)
+                self._election = self._after_request(ask)
                 self._publish()
             else:
                 self._environment.wait(self._wake, max(0.0, self._election.wakes() - self._environment.now()))
@@ -139,7 +139,7 @@ class Elector:
             self.guard.set(None)
             self._election = election.on_stop(self._election, now)
 
-    def _answered(self, ask: Ask) -> Election:
+    def _after_request(self, ask: Ask) -> Election:
         """The election after the request `ask` was sent, with whatever result."""
         try:
             answer = self._read(ask) if isinstance(ask, Read) else self._write(ask)

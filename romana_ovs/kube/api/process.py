@@ -94,7 +94,7 @@ def main() -> None:
     """Never returns: the process ends with the controller, or at once on SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller; this process ends after it.
-    incoming, writer = _own_streams()
+    incoming, writer = _redirect_standard_streams()
     root = logging.getLogger()
     root.addHandler(LogForwarder(writer.send))
     root.setLevel(logging.INFO)
@@ -112,7 +112,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _own_streams() -> tuple[int, MessageWriter]:
+def _redirect_standard_streams() -> tuple[int, MessageWriter]:
     """Move the two pipes to other descriptors: plugins inherit standard input, and libraries may print."""
     incoming, outgoing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)

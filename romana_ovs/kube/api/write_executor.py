@@ -25,7 +25,7 @@ _RESOURCES = {resource.kind: resource for resource in (ALLOCATIONS, CLASS_SETS, 
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """Asks for `writes`, one after the other; the WriteResult has the same `number`.
+    """Requests `writes`, to be sent one after the other; the WriteResult has the same `number`.
 
     `leading`: only while this process leads.
     """
@@ -39,8 +39,8 @@ class WriteRequest:
 class WriteResult:
     """The result of the request with this `number`. Written objects are sent before it, as if they were watched.
 
-    `conflict`: an object had another version than expected; the watch will show it, possibly later. `error` is any
-    other failure, else empty.
+    `conflict`: the resourceVersion of an object was not the expected one; the watch delivers the new one, maybe
+    later. `error` is any other failure, else empty.
     """
 
     number: int
@@ -63,7 +63,7 @@ class WriteExecutor:
         self._thread = threading.Thread(target=self._run, name="writes", daemon=True)
 
     def start(self) -> None:
-        """WriteRequest out what comes, in a thread that ends with the process."""
+        """Start the thread that executes queued requests."""
         self._thread.start()
 
     def handle(self, message: object) -> None:
@@ -87,7 +87,7 @@ class WriteExecutor:
             self._send(answer)
 
     def execute(self, request: WriteRequest) -> WriteResult:
-        """WriteRequest out one request; returns what came of it."""
+        """Execute one request; returns its result."""
         for write in request.writes:
             if self._ending:
                 return WriteResult(request.number, "this process ends")

@@ -1,4 +1,4 @@
-"""Builds the `Cluster` of what an API server has, one changed object at a time."""
+"""Maintains the `Cluster` from the objects of an API server, one changed object at a time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ClusterBuilder:
         if isinstance(which, Node):
             self._nodes.set(which.name, value)
         elif isinstance(which, Namespace):
-            self._declare(which, value is not None)
+            self._set_namespace(which, value is not None)
         elif isinstance(which, Pod):
             self._pods.set(which.key, value)
             self._count_objects(which.namespace, 1 if value is not None else -1)
@@ -85,7 +85,7 @@ class ClusterBuilder:
             self._quota.set(which.key, value if isinstance(value, Policy) else None)
             self._count_objects(which.namespace, 1 if value is not None else -1)
 
-    def _declare(self, namespace: Namespace, exists: bool) -> None:
+    def _set_namespace(self, namespace: Namespace, exists: bool) -> None:
         if exists:
             self._declared[namespace.name] = namespace
         else:

@@ -121,14 +121,14 @@ def _block(value: object, path: str, validator: Validator) -> IpBlock | None:
         part = read_cidr(entry, where, validator)
         if part is None or whole is None:
             continue
-        if not _inside(part, whole):
+        if not _is_proper_subnet(part, whole):
             validator.error(where, f"{part} is not a smaller part of cidr {whole}")
         elif isinstance(part, IPv4Network):
             excepts.append(part)
     return IpBlock(whole, tuple(excepts)) if isinstance(whole, IPv4Network) else None
 
 
-def _inside(part: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network) -> bool:
+def _is_proper_subnet(part: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network) -> bool:
     if isinstance(part, IPv4Network) and isinstance(whole, IPv4Network):
         return part != whole and part.subnet_of(whole)
     if isinstance(part, IPv6Network) and isinstance(whole, IPv6Network):

@@ -51,7 +51,7 @@ def demo_selector(value: object, path: str, validator: Validator) -> Selector:
 def read_romana_policy(
     document: Mapping[str, object], labels: Labels, validator: Validator, *, namespace: str, name: str
 ) -> RomanaPolicy:
-    """The policy in `document` with these `labels`, as far as it can be read; `validator` say what could not."""
+    """The policy in `document` with these `labels`, as far as it is valid; `validator` records the errors."""
     demo = document.get("apiVersion") == DEMO_VERSION
     spec = validator.mapping(document.get("spec"), "spec", ("podSelector", "allowIncoming"))
     selector: ReadSelector = demo_selector if demo else read_selector

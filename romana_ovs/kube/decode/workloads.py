@@ -182,7 +182,7 @@ class ExistingPods:
                 self._owned.add((workload.namespace, owner))
 
     def has(self, workload: Workload, nodes: Iterable[str]) -> bool:
-        """Whether there are pods of `workload`: owned by it, or with names and labels as it would give them."""
+        """Whether there are pods of `workload`: owned by it, or with the name prefix and labels of its pods."""
         if (workload.namespace, Owner(workload.kind, workload.name)) in self._owned:
             return True
         orphans = self._orphans.get(workload.namespace)

@@ -55,7 +55,7 @@ def parse_yaml(text: str) -> tuple[Document, ...]:
         line = text.count("\n", 0, error.position) + 1
         raise ParseError("holds a character that YAML does not allow", line) from error
     except yaml.MarkedYAMLError as error:
-        raise _explained(error, text) from error
+        raise _parse_error(error, text) from error
     except yaml.YAMLError as error:
         raise ParseError(plain(str(error))) from error
 
@@ -113,7 +113,7 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _explained(error: yaml.MarkedYAMLError, text: str) -> ParseError:
+def _parse_error(error: yaml.MarkedYAMLError, text: str) -> ParseError:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark is not None else 0
     lines = text.splitlines()

@@ -9,8 +9,8 @@
 A ClassSet that is too large is replaced by one without classes: only segment-wide rules apply to the pods of its
 namespace, and no other namespace is affected.
 
-The writes may be executed one after the other without reading in between, up to the first that fails; what may not be
-written is planned again from what is read then.
+The writes are executed in order, without reading in between, up to the first failure. The rest is planned again from
+the next reading.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def next_writes(
 ) -> tuple[Write, ...]:
     """All writes in their order; none when all of `desired` is stored.
 
-    `base` is what the term started from (None: from nothing), `objects` what was read last; `cache` only makes it
-    faster. Raises TermOver when `objects` were written neither in this term nor before it, and InputError when they are
-    damaged or the Allocation would be too large.
+    `base` are the objects at the start of the term (None: there were none), `objects` the latest ones; `cache` only
+    saves time. Raises TermOver when `objects` were written neither in this term nor before it, and InputError when
+    they are damaged or the Allocation would be too large.
     """
     allocation = _allocation(desired, base, objects.allocation)
     if allocation is not None and objects.allocation is None and objects.class_sets:

@@ -54,11 +54,11 @@ class PublishedReader:
         problems = [problem for _, _, refused in self._sets.values() for problem in refused]
         usable = [decoded for _, decoded, _ in self._sets.values() if decoded is not None]
         segments = {indexes[0] for indexes in published.indexes.values()}
-        namespaces, clashes = self._together(usable, segments)
+        namespaces, clashes = self._consistent_sets(usable, segments)
         revision = min(complete, published.revision)
         return replace(published, namespaces=namespaces, revision=revision), (*problems, *clashes)
 
-    def _together(self, usable: list[ClassSet], segments: set[int]) -> Consistent:
+    def _consistent_sets(self, usable: list[ClassSet], segments: set[int]) -> Consistent:
         old, known, consistent = self._last
         same = len(old) == len(usable) and all(map(is_, old, usable)) and known == segments
         if not same:
@@ -249,7 +249,7 @@ def _class_set(fields: Fields, namespace: str) -> ClassSet:
         number = _identity(entry, "id", entry.number("id", high=ALL_BITS))
         if number in classes:
             entry.refuse("id", f"{number:#x} occurs twice")
-        classes[number] = _answers(entry, [requirement for requirement, _ in requirements])
+        classes[number] = _matches(entry, [requirement for requirement, _ in requirements])
         for mark, numbers in marked.items():
             if entry.values.get(mark) is True:
                 numbers.add(number)
@@ -286,7 +286,7 @@ def _stage(fields: Fields) -> Stage:
         fields.refuse("stage", f"one of {', '.join(stage.value for stage in Stage)} was expected")
 
 
-def _answers(fields: Fields, requirements: list[LabelRequirement]) -> frozenset[LabelRequirement]:
+def _matches(fields: Fields, requirements: list[LabelRequirement]) -> frozenset[LabelRequirement]:
     text = fields.text("matches")
     try:
         bits = int(text, 16)

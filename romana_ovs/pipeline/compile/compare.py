@@ -1,4 +1,4 @@
-"""Compiles table Compare, which tells whether two fields of a packet differ.
+"""Compiles table Compare, which determines whether two fields of a packet differ.
 
 OpenFlow matches fields with constants only, so each comparison would need a row for each pod. Compare has a pair of
 rows for each bit instead. A caller moves both values into registers, resubmits to Compare, and reads DIFFERENT.

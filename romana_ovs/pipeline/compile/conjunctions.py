@@ -60,12 +60,12 @@ def bounded_products(products: Iterable[Product], most: int = MOST_CLAUSES) -> t
     """The products, with no alternative in more than `most` of them, and pairs to write as plain flows instead."""
     kept = [Product(each.text, each.origin, dict(each.peers), dict(each.ports)) for each in products]
     apart: dict[Pair, Origin] = {}
-    for port, crowd in _crowded([product.ports for product in kept], [product.peers for product in kept], most):
+    for port, crowd in _over_limit([product.ports for product in kept], [product.peers for product in kept], most):
         for at in crowd:
             del kept[at].ports[port]
             for peer, origin in kept[at].peers.items():
                 apart.setdefault((peer, port), origin)
-    for peer, crowd in _crowded([product.peers for product in kept], [product.ports for product in kept], most):
+    for peer, crowd in _over_limit([product.peers for product in kept], [product.ports for product in kept], most):
         for at in crowd:
             origin = kept[at].peers.pop(peer)
             for port in kept[at].ports:
@@ -73,7 +73,7 @@ def bounded_products(products: Iterable[Product], most: int = MOST_CLAUSES) -> t
     return [product for product in kept if product.peers and product.ports], apart
 
 
-def _crowded(sides: list[Side], other_sides: list[Side], most: int) -> list[tuple[Alternative, list[int]]]:
+def _over_limit(sides: list[Side], other_sides: list[Side], most: int) -> list[tuple[Alternative, list[int]]]:
     """Every alternative that is in more than `most` of `sides`, with those it leaves, which cost the fewest flows."""
     if len(sides) <= most:
         return []

@@ -85,7 +85,7 @@ def _ct_row(priority: IntEnum, match: Sequence[Condition], ct: Ct) -> Flow:
     return _row(priority, [_IP, *match], [ct])
 
 
-def _on(*actions: Action) -> tuple[Action, ...]:
+def _decide(*actions: Action) -> tuple[Action, ...]:
     return (*actions, Goto("ClientServer"))
 
 
@@ -101,7 +101,7 @@ def _replies() -> tuple[Flow, ...]:
         _row(
             rank.REPLY,
             [tracked, CT_ACCEPTED.match(1), PKT_SOURCE.match(side), CT_DESTINATION.match(side)],
-            _on(load(DIRECTION, REPLY)),
+            _decide(load(DIRECTION, REPLY)),
         )
         for side in _HERE
     ]
@@ -109,7 +109,13 @@ def _replies() -> tuple[Flow, ...]:
     midstream = (FROM_UPLINK, DIRECTION.match(MIDSTREAM))
     returned = (*marked, REVALIDATION.match(1))
     current = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
-    rows.append(_row(rank.REPLY, [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)], _on(*current)))
+    rows.append(
+        _row(
+            rank.REPLY,
+            [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)],
+            _decide(*current),
+        )
+    )
     rows += [
         _row(rank.UNSOLICITED, [*mark, connection_state], [])
         for mark in (marked, midstream)
@@ -127,15 +133,21 @@ def _openings() -> tuple[Flow, ...]:
     rank, opening = priorities.ConntrackState, flags("+syn-ack")
     reversed_ = state("+trk+rpl")
     rows = [
-        _row(rank.REVERSED, [opening, FROM_UPLINK, DIRECTION.match(ORIGINAL), reversed_], _on(load(FORCE, 1))),
+        _row(
+            rank.REVERSED,
+            [opening, FROM_UPLINK, DIRECTION.match(ORIGINAL), reversed_],
+            _decide(load(FORCE, 1)),
+        ),
     ]
     for side in _HERE:
         original = load(DIRECTION, ORIGINAL)
         rows += [
-            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), reversed_], _on(original, load(FORCE, 1))),
-            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), state("+trk+new")], _on(original)),
+            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), reversed_], _decide(original, load(FORCE, 1))),
+            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), state("+trk+new")], _decide(original)),
             _row(
-                rank.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), state("+trk+new")], _on(load(DIRECTION, MIDSTREAM))
+                rank.UNSOLICITED,
+                [_IP, TCP, PKT_SOURCE.match(side), state("+trk+new")],
+                _decide(load(DIRECTION, MIDSTREAM)),
             ),
         ]
     return tuple(rows)
@@ -148,17 +160,17 @@ def _decisions() -> tuple[Flow, ...]:
         _row(
             rank.ORIGINAL,
             [state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(side), PKT_DESTINATION.match(side)],
-            _on(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
+            _decide(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
         )
         for side in (LOCAL, UPLINK, GATEWAY)
     ]
-    rows.append(_row(rank.DECIDE, [state("+trk+est-rpl")], _on(original)))
+    rows.append(_row(rank.DECIDE, [state("+trk+est-rpl")], _decide(original)))
     reversed_ = (state("+trk+rpl"),)
-    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), *reversed_], _on(load(FORCE, 1))))
-    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), state("+trk+new")], _on()))
+    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), *reversed_], _decide(load(FORCE, 1))))
+    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), state("+trk+new")], _decide()))
     for side in _HERE:
-        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), *reversed_], _on(original, load(FORCE, 1))))
-        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), state("+trk+new")], _on(original)))
+        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), *reversed_], _decide(original, load(FORCE, 1))))
+        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), state("+trk+new")], _decide(original)))
     return tuple(rows)
 
 

@@ -221,7 +221,7 @@ def output_rows() -> tuple[Flow, ...]:
     return (
         row(rank.REVALIDATION, [REVALIDATION.match(1), TO_LOCAL], []),
         row(rank.REVALIDATION, [REVALIDATION.match(1), TO_GATEWAY], []),
-        # A packet turned round goes back by the uplink it came by; output to the port it came in by needs IN_PORT.
+        # A revalidation packet returns by its ingress uplink; output to the ingress port needs IN_PORT.
         row(rank.REVALIDATION, [REVALIDATION.match(1), DIRECTION.match(ORIGINAL), TO_UPLINK], [*wire, InPort()]),
         row(rank.REVALIDATION, [REVALIDATED.match(1), FROM_LOCAL, TO_UPLINK], [*wire, InPort()]),
         row(rank.OUT, [TO_LOCAL], [out]),

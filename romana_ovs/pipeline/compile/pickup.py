@@ -97,7 +97,14 @@ def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action
 
 def pickup_rows() -> tuple[Flow, ...]:
     """All rows except those of single pods."""
-    return (*_revalidations(), *_leaving(), *_arriving(), *_returned(), *_commits(), *_revocations())
+    return (
+        *_revalidations(),
+        *_to_other_nodes(),
+        *_from_other_nodes(),
+        *_replies(),
+        *_commits(),
+        *_revocations(),
+    )
 
 
 def _revalidations() -> tuple[Flow, ...]:
@@ -129,7 +136,7 @@ def _revalidated_reply(egress: int) -> tuple[Action, ...]:
     return (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, Load(MARKS, marks), Resubmit("L3Forward"))
 
 
-def _leaving() -> tuple[Flow, ...]:
+def _to_other_nodes() -> tuple[Flow, ...]:
     """From a pre-restart pod here, or the node."""
     rank, pre_restart = priorities.ConntrackState.PICKUP, SENDER_PRE_RESTART.match(1)
     rows = []
@@ -149,7 +156,7 @@ def _leaving() -> tuple[Flow, ...]:
     return tuple(rows)
 
 
-def _arriving() -> tuple[Flow, ...]:
+def _from_other_nodes() -> tuple[Flow, ...]:
     """From another node, by its direction mark and the local conntrack state."""
     rank, uplink = priorities.ConntrackState.PICKUP, (FROM_UPLINK, REVALIDATION.match(0))
     midstream, reply, original = (
@@ -172,7 +179,7 @@ def _arriving() -> tuple[Flow, ...]:
     )
 
 
-def _returned() -> tuple[Flow, ...]:
+def _replies() -> tuple[Flow, ...]:
     """Replies from another node are revalidated there; revalidated ones, and those to the node itself, are decided."""
     rank = priorities.ClientServer
     reply = (BACKWARD, PICKUP.match(1), FROM_UPLINK)
