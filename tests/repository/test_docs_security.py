@@ -1,4 +1,4 @@
-"""docs/security.md: its figures are those of the code, and what it names and points to exists."""
+"""docs/security.md: its numbers are those of the code, and its links and names exist."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from romana_ovs.switch import ethertypes
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-LIMITS = TEXT.partition("\n## Limits that remain\n")[2].partition("\nNot attempted")[0]
+LIMITS = TEXT.partition("\n## Limits that remain\n")[2].partition("\nOut of scope")[0]
 
 
 def limit(what: str) -> str:
-    """The number that stands beside what a row of the limits begins with."""
+    """The limit in the table row that begins with `what`."""
     [row] = re.findall(rf"^\| {re.escape(what)}[^|]*\| ([^|]*) \|", LIMITS, re.MULTILINE)
     return str(row)
 
@@ -42,7 +42,7 @@ def test_figures_are_those_of_the_code() -> None:
     assert status_server.MODE == 0o600 and "mode 0600" in TEXT
 
 
-def test_what_it_points_to_exists() -> None:
+def test_link_targets_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert len(links) > 4
     for link in links:
@@ -53,12 +53,12 @@ def test_what_it_points_to_exists() -> None:
         assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, link
 
 
-def test_it_is_pointed_to() -> None:
+def test_readme_and_kubernetes_page_link_to_it() -> None:
     assert "(docs/security.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert "(security.md)" in (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 
 
-def test_what_is_said_of_ports_of_pods_is_so() -> None:
+def test_names_in_the_chapter_on_pod_ports_exist() -> None:
     chapter = TEXT.partition("\n## Ports of pods\n")[2].partition("\n## ")[0]
     assert len(ethertypes.PROGRAM) == 12 and "twelve instructions" in chapter
     assert f"`python -m {ethertypes.__name__} DEVICE ...`" in chapter
