@@ -127,9 +127,10 @@ class Tenants:
     def from_json(cls, data: Mapping[str, Any], plan: AddressPlan) -> Tenants:
         """The state of `to_json`. Raises ValueError, TypeError or KeyError when it is invalid."""
         blocks = {
-            tenant: tuple(Block(int(base), int(size)) for base, size in each) for tenant, each in data["runs"].items()
+            tenant: tuple(Block(int(base), int(size)) for base, size in values)
+            for tenant, values in data["runs"].items()
         }
-        indexes = {SegmentKey(tenant, tier): tuple(map(int, each)) for tenant, tier, *each in data["segments"]}
+        indexes = {SegmentKey(tenant, tier): tuple(map(int, values)) for tenant, tier, *values in data["segments"]}
         return cls.of(plan, blocks, indexes)
 
     @classmethod

@@ -44,7 +44,7 @@ class PortRef(NamedTuple):
             if number not in {protocol.number for protocol in Protocol}:
                 return cls(number)
         port, _, protocol = words.partition("/")
-        known = {each.value: each for each in Protocol}
+        known = {member.value: member for member in Protocol}
         if _is_number(port, 1, _HIGHEST_PORT) and (protocol or "tcp") in known and not words.endswith("/"):
             return cls(known[protocol or "tcp"], int(port))
         raise InputError.because(

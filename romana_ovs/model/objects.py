@@ -99,9 +99,9 @@ class Pod:
         return not self.finished and not self.host_network and not (self.has_status and self.address is None)
 
 
-def same_uid(one: str, other: str) -> bool:
+def same_uid(left: str, right: str) -> bool:
     """Whether two UIDs may be of the same object: they are equal, or one is unknown (empty)."""
-    return not one or not other or one == other
+    return not left or not right or left == right
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def _fields(names: frozenset[str], used: Collection[str]) -> str:
 
 def _meanings(name: str, used: Collection[str]) -> str:
     declared = [register.name for register in REGISTERS if register.bits.field == name]
-    shown = [each for each in declared if each in used or len(declared) == 1]
+    shown = [meaning for meaning in declared if meaning in used or len(declared) == 1]
     return f" ({', '.join(shown)})" if shown else ""
 
 

@@ -33,10 +33,10 @@ def symbols(item: Flow) -> str:
 
 def matches(item: Flow) -> Iterator[tuple[Register, str]]:
     """The registers that a flow matches, each with the value as text."""
-    for one in item.match:
-        for register in _DECLARED.get(one.field, ()):
+    for condition in item.match:
+        for register in _DECLARED.get(condition.field, ()):
             ones = (1 << register.bits.width) - 1
-            mask, value = one.mask >> register.bits.low & ones, one.value >> register.bits.low & ones
+            mask, value = condition.mask >> register.bits.low & ones, condition.value >> register.bits.low & ones
             if mask == ones:
                 yield register, _value(register, value)
             elif mask:
@@ -51,8 +51,8 @@ def writes(item: Flow) -> Iterator[tuple[Register, str]]:
 
 def _register_writes(action: Action) -> Iterator[tuple[Register, str]]:
     if isinstance(action, Ct):
-        for each in action.writes:
-            yield from _register_writes(each)
+        for write in action.writes:
+            yield from _register_writes(write)
     elif isinstance(action, Move):
         for register in _DECLARED.get(action.to.field, ()):
             if register.bits == action.to:
@@ -64,8 +64,8 @@ def _register_writes(action: Action) -> Iterator[tuple[Register, str]]:
                 yield register, _value(register, shifted & (1 << register.bits.width) - 1)
 
 
-def _overlaps(one: Bits, other: Bits) -> bool:
-    return one.low < other.low + other.width and other.low < one.low + one.width
+def _overlaps(left: Bits, right: Bits) -> bool:
+    return left.low < right.low + right.width and right.low < left.low + left.width
 
 
 def _named(bits: Bits) -> str:

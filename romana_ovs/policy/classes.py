@@ -355,12 +355,12 @@ class ClassAllocator:
         if not parts:
             return []
         # Ordered requirement by requirement, no before yes: the first part keeps the number.
-        first, *others = sorted(parts, key=lambda part: [requirement in part for requirement in added])
+        first, *rest = sorted(parts, key=lambda part: [requirement in part for requirement in added])
         base = klass.yes
         klass.members = parts[first]
         klass.yes, klass.no = base | first, asked - base - first
         self._publish(klass)
-        return [(base | part, parts[part]) for part in others]
+        return [(base | part, parts[part]) for part in rest]
 
     def _all_pins(self) -> Iterator[tuple[PodKey, int]]:
         yield from self._pins.items()

@@ -127,7 +127,7 @@ class Reference:
             return TrafficPeer(f"{pod.key} (on the network of node {pod.node})", node=node.node, address=node.address)
         if not pod.networked:
             return TrafficPeer(pod.key, absent=f"pod {pod.key} has no address (yet)")
-        selecting = [each for each in self.policies.get(pod.namespace, ()) if _selects(each, pod, self.cluster)]
+        selecting = [policy for policy in self.policies.get(pod.namespace, ()) if _selects(policy, pod, self.cluster)]
         return TrafficPeer(
             pod.key,
             pod=pod,
@@ -135,9 +135,11 @@ class Reference:
             address=self.addresses.get(pod.key, pod.address),
             segment=self.cluster.segment_of(pod),
             # [types] "policyTypes ... is a list of rule types that the NetworkPolicy relates to"
-            ingress=tuple(each for each in selecting if _isolates(each, Direction.INGRESS)),
+            ingress=tuple(policy for policy in selecting if _isolates(policy, Direction.INGRESS)),
             egress=tuple(
-                each for each in selecting if isinstance(each, KubernetesPolicy) and _isolates(each, Direction.EGRESS)
+                policy
+                for policy in selecting
+                if isinstance(policy, KubernetesPolicy) and _isolates(policy, Direction.EGRESS)
             ),
         )
 
@@ -163,10 +165,10 @@ class Reference:
     def _by_policies(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Decision:
         """Steps 6 and 7."""
         egress = DirectionResult(
-            tuple(each.key for each in source.egress), tuple(self._egress(source, destination, port))
+            tuple(policy.key for policy in source.egress), tuple(self._egress(source, destination, port))
         )
         ingress = DirectionResult(
-            tuple(each.key for each in destination.ingress), tuple(self._ingress(source, destination, port))
+            tuple(policy.key for policy in destination.ingress), tuple(self._ingress(source, destination, port))
         )
         if egress.denies or ingress.denies:
             denying = [key for side in (egress, ingress) if side.denies for key in side.selecting]
@@ -244,11 +246,11 @@ class Reference:
             if known and _ports_match(rule.ports, port, destination):
                 yield RuleRef.of(policy.key, f"allowIncoming[{index}]")
 
-    def _peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, other: TrafficPeer) -> bool:
+    def _peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, traffic_peer: TrafficPeer) -> bool:
         # [types] "If this field is empty or missing, this rule matches all sources (traffic not restricted by
         # source). If this field is present and contains at least one item, this rule allows traffic only if the
         # traffic matches at least one item in the from list." The same of `to` and destinations.
-        return not peers or any(self._peer_matches(peer, policy, other) for peer in peers)
+        return not peers or any(self._peer_matches(peer, policy, traffic_peer) for peer in peers)
 
     def _peer_matches(self, peer: PolicyPeer, policy: KubernetesPolicy, other: TrafficPeer) -> bool:
         selectors = (peer.pods, peer.namespaces)
@@ -321,8 +323,11 @@ def _port_matches(entry: PolicyPort, port: PortRef, destination: TrafficPeer) ->
     if isinstance(entry.port, str):
         # [types] "This can either be a numerical or named port on a pod": on the destination, whose protocol counts.
         declared = destination.pod.ports if destination.pod is not None else ()
-        named = (entry.port, entry.protocol, port.port)
-        return entry.end is None and any((each.name, each.protocol, each.number) == named for each in declared)
+        wanted_port = (entry.port, entry.protocol, port.port)
+        return entry.end is None and any(
+            (container_port.name, container_port.protocol, container_port.number) == wanted_port
+            for container_port in declared
+        )
     # [types] "endPort indicates that the range of ports from port to endPort if set, inclusive, should be allowed"
     return entry.port <= port.port <= (entry.port if entry.end is None else entry.end)
 

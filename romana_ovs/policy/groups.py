@@ -73,17 +73,19 @@ def server_spec(
     ingress: Iterable[HashedAllow], deferred_egress: Iterable[HashedAllow], keys: Iterable[Digest]
 ) -> GroupSpec:
     """The spec of a server group; `keys` are those of its grants."""
-    one, two = _sorted(ingress), _sorted(deferred_egress)
+    ingress_allows, egress_allows = _sorted(ingress), _sorted(deferred_egress)
     key = _key(b"server", keys)
-    digest = _join(key, one, two)
-    return GroupSpec(digest, key, tuple(each.allow for each in one), tuple(each.allow for each in two))
+    digest = _join(key, ingress_allows, egress_allows)
+    return GroupSpec(
+        digest, key, tuple(allow.allow for allow in ingress_allows), tuple(allow.allow for allow in egress_allows)
+    )
 
 
 def client_spec(accepted: Iterable[HashedAllow], keys: Iterable[Digest], *, deferred: bool) -> GroupSpec:
     """The spec of a client group; `deferred`: it has rules that the server's node decides."""
-    listed = _sorted(accepted)
+    allows = _sorted(accepted)
     key = _key(b"client, deferred" if deferred else b"client", keys)
-    return GroupSpec(_join(key, listed), key, tuple(each.allow for each in listed), deferred=deferred)
+    return GroupSpec(_join(key, allows), key, tuple(allow.allow for allow in allows), deferred=deferred)
 
 
 def numbers(keys: Mapping[Digest, Digest]) -> dict[Digest, int]:
@@ -118,7 +120,7 @@ def membership(groups: PodGroups, servers: dict[Digest, int], clients: dict[Dige
 
 
 def _sorted(allows: Iterable[HashedAllow]) -> list[HashedAllow]:
-    return sorted({each.digest: each for each in allows}.values(), key=attrgetter("order"))
+    return sorted({allow.digest: allow for allow in allows}.values(), key=attrgetter("order"))
 
 
 def _key(kind: bytes, keys: Iterable[Digest]) -> Digest:
@@ -127,9 +129,9 @@ def _key(kind: bytes, keys: Iterable[Digest]) -> Digest:
 
 def _join(key: bytes, *lists: list[HashedAllow]) -> Digest:
     digest = blake2b(key, digest_size=_DIGEST_BYTES)
-    for listed in lists:
-        digest.update(len(listed).to_bytes(_NUMBER_BYTES, "big"))
-        digest.update(b"".join(each.digest for each in listed))
+    for allows in lists:
+        digest.update(len(allows).to_bytes(_NUMBER_BYTES, "big"))
+        digest.update(b"".join(allow.digest for allow in allows))
     return digest.digest()
 
 

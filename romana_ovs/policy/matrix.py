@@ -165,7 +165,8 @@ def _servers_by_tenant(profiles: list[_Profile], reference: Reference) -> dict[s
         return dict.fromkeys(by_tenant, profiles)
     shared = settings.shared_tenants & by_tenant.keys()
     return {
-        tenant: [profile for each in sorted({tenant, *shared}) for profile in by_tenant[each]] for tenant in by_tenant
+        tenant: [profile for server_tenant in sorted({tenant, *shared}) for profile in by_tenant[server_tenant]]
+        for tenant in by_tenant
     }
 
 

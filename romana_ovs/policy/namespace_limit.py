@@ -65,7 +65,7 @@ class RowCountCache:
     def of(self, groups: Iterable[Group]) -> list[tuple[Group, RowCounts]]:
         """The counts of each of `groups`; all others are dropped."""
         counted = [self._counted(group) for group in groups]
-        self.known = {id(each[0]): each for each in counted}
+        self.known = {id(entry[0]): entry for entry in counted}
         return counted
 
     def _counted(self, group: Group) -> tuple[Group, RowCounts]:

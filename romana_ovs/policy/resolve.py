@@ -87,24 +87,24 @@ def _pod_groups(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, c
 
 
 def _groups_of(applied: list[AppliedPolicy], segment: SegmentKey, own: int | None, view: NodeView) -> PodGroups:
-    selected = any(each.effect.isolates_egress for each in applied)
+    selected = any(policy.effect.isolates_egress for policy in applied)
     if segment.tenant == NO_TENANT and view.settings.isolation is not Isolation.NONE:
         nothing = groups.client_spec((), (), deferred=False) if selected else None
         return PodGroups(groups.server_spec((), (), ()), nothing)
-    if any(each.effect.isolates_ingress for each in applied):
-        ingress: Iterable[HashedAllow] = [each for one in applied for each in one.ingress]
-        keys = [key for one in applied for key in one.keys.ingress]
+    if any(policy.effect.isolates_ingress for policy in applied):
+        ingress: Iterable[HashedAllow] = [allow for policy in applied for allow in policy.ingress]
+        keys = [key for policy in applied for key in policy.keys.ingress]
     else:
         level = groups.hashed(_isolation(segment, own, view))
         ingress, keys = [level], [level.digest]
-    keys += [key for one in applied for key in one.keys.deferred_egress]
-    server = groups.server_spec(ingress, (each for one in applied for each in one.deferred_egress), keys)
+    keys += [key for policy in applied for key in policy.keys.deferred_egress]
+    server = groups.server_spec(ingress, (allow for policy in applied for allow in policy.deferred_egress), keys)
     if not selected:
         return PodGroups(server, None)
     client = groups.client_spec(
-        (each for one in applied for each in one.accepted),
-        (key for one in applied for key in one.keys.accepted),
-        deferred=any(each.effect.deferred for each in applied),
+        (allow for policy in applied for allow in policy.accepted),
+        (key for policy in applied for key in policy.keys.accepted),
+        deferred=any(policy.effect.deferred for policy in applied),
     )
     return PodGroups(server, client)
 
@@ -120,15 +120,17 @@ def _isolation(segment: SegmentKey, own: int | None, view: NodeView) -> Allow:
 
 
 def _verdicts(specs: Mapping[PodKey, PodGroups], view: NodeView, cache: ResolveCache) -> Verdicts:
-    servers = {each.server.digest: each.server for each in specs.values()}
-    clients = {each.client.digest: each.client for each in specs.values() if each.client is not None}
+    servers = {pod_groups.server.digest: pod_groups.server for pod_groups in specs.values()}
+    clients = {
+        pod_groups.client.digest: pod_groups.client for pod_groups in specs.values() if pod_groups.client is not None
+    }
     server_numbers, client_numbers = groups.numbers(_keys(servers)), groups.numbers(_keys(clients))
     cache.servers = _reuse_or_make(servers, server_numbers, known=cache.servers, make=groups.server_group)
     cache.clients = _reuse_or_make(clients, client_numbers, known=cache.clients, make=groups.client_group)
     separate = view.settings.isolation is not Isolation.NONE
     return Verdicts(
         members=MappingProxyType(
-            {key: groups.membership(each, server_numbers, client_numbers) for key, each in specs.items()}
+            {key: groups.membership(pod_groups, server_numbers, client_numbers) for key, pod_groups in specs.items()}
         ),
         servers=tuple(sorted(cache.servers.values(), key=lambda group: group.number)),
         clients=tuple(sorted(cache.clients.values(), key=lambda group: group.number)),

@@ -166,8 +166,8 @@ def _resolved(ports: Iterable[PortRange | NamedPort] | None, profile: Profile) -
             numeric.append(port)
             continue
         numeric += (
-            PortRange(each.protocol, each.number, each.number)
-            for each in profile.ports
-            if each.name == port.name and each.protocol is port.protocol
+            PortRange(container_port.protocol, container_port.number, container_port.number)
+            for container_port in profile.ports
+            if container_port.name == port.name and container_port.protocol is port.protocol
         )
     return merged_ports(numeric)

@@ -229,17 +229,20 @@ class Switch:
 
     def _ct(self, ctx: _Context, action: Ct) -> None:
         ctx.packet = ctx.packet.rewritten(ctx.fields)
-        going = self._defragmented(ctx, action)
-        whole = going[0].packet if going else None
+        released = self._defragmented(ctx, action)
+        whole = released[0].packet if released else None
         if whole is not None:
             unbroken, zone = replace(whole, nw_frag=FRAG_NO), _zone(ctx, action)
             result = self.conntrack.process(unbroken, zone, _commitment(ctx, action))
             self.trace.append(Tracking(result, action.commit, action.table))
-            for each in going if action.table is not None else ():
+            for fragment in released if action.table is not None else ():
                 # Fragments go on with the registers of the one that completed them.
-                fields = {**ctx.fields, **each.packet.rewritten(each.fields).fields(), **_tracked(result)}
+                fields = {**ctx.fields, **fragment.packet.rewritten(fragment.fields).fields(), **_tracked(result)}
                 back = _Context(
-                    each.packet, _without_transport(fields, each.packet), ctx.depth + 1, _recirculation_key(ctx, action)
+                    fragment.packet,
+                    _without_transport(fields, fragment.packet),
+                    ctx.depth + 1,
+                    _recirculation_key(ctx, action),
                 )
                 self._enter(back, action.table or "")
         self._ct_clear(ctx)
@@ -256,10 +259,10 @@ class Switch:
         key = (_zone(ctx, action), packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, ctx.passes)
         fragments = self._held.setdefault(key, [])
         fragments.append(_copied(ctx))
-        if len({each.packet.nw_frag for each in fragments}) < 2:
+        if len({fragment.packet.nw_frag for fragment in fragments}) < 2:
             return []
         del self._held[key]
-        return sorted(fragments, key=lambda each: each.packet.nw_frag)
+        return sorted(fragments, key=lambda fragment: fragment.packet.nw_frag)
 
 
 def _copied(ctx: _Context) -> _Context:

@@ -62,7 +62,7 @@ def flush_connections(zone: int | None, address: IPv4Address, xid: int) -> bytes
 
 def _flush_body(zone: int | None, address: IPv4Address, end: int) -> bytes:
     mapped = bytes(10) + b"\xff\xff" + address.packed
-    one = _PROPERTY.pack(end, _PROPERTY.size + len(mapped)) + mapped
-    nested = bytes(4) + one + bytes(-len(one) % 8)
+    address_property = _PROPERTY.pack(end, _PROPERTY.size + len(mapped)) + mapped
+    nested = bytes(4) + address_property + bytes(-len(address_property) % 8)
     original = _PROPERTY.pack(_CT_ORIGINAL, _PROPERTY.size + len(nested)) + nested
     return original + (_PROPERTY.pack(_CT_ZONE, 8) + struct.pack("!H2x", zone) if zone is not None else b"")

@@ -94,15 +94,15 @@ def quota_problem(location: SourceLocation, most: int) -> Problem:
 
 def _over_quota(entries: Iterable[_Entry], most: int) -> frozenset[PolicyKey]:
     """The policies of one namespace that are beyond the quota."""
-    listed = list(entries)
-    if not most or sum(each.terms for each in listed) <= most:
+    ordered = list(entries)
+    if not most or sum(entry.terms for entry in ordered) <= most:
         return frozenset()
     left, over = most, set()
-    for each in sorted(listed, key=lambda one: one.order):
-        if each.terms > left:
-            over.add(each.policy.key)
+    for entry in sorted(ordered, key=lambda entry: entry.order):
+        if entry.terms > left:
+            over.add(entry.policy.key)
         else:
-            left -= each.terms
+            left -= entry.terms
     return frozenset(over)
 
 

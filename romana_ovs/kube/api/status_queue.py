@@ -235,7 +235,7 @@ def _tenant_body(status: TenantStatus) -> Body:
 
 
 def _conditions(conditions: Iterable[Condition], observed: object, generation: int, at: str) -> list[Body]:
-    before = [one for one in observed if isinstance(one, dict)] if isinstance(observed, list) else []
+    before = [item for item in observed if isinstance(item, dict)] if isinstance(observed, list) else []
     own = {condition.type: condition for condition in conditions}
     merged = []
     for old in before:

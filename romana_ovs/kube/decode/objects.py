@@ -55,12 +55,12 @@ class Version(NamedTuple):
     generation: int = 0
 
 
-def is_older(one: str, other: str) -> bool:
-    """Whether resourceVersion `one` is certainly older than `other`.
+def is_older(version: str, reference: str) -> bool:
+    """Whether resourceVersion `version` is certainly older than `reference`.
 
     Numeric versions of one resource can be compared (KEP-5504); others cannot.
     """
-    return one.isdecimal() and other.isdecimal() and (len(one), one) < (len(other), other)
+    return version.isdecimal() and reference.isdecimal() and (len(version), version) < (len(reference), reference)
 
 
 class SourceLocation(NamedTuple):

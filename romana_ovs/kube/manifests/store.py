@@ -107,11 +107,11 @@ class ManifestStore:
         before = self._accepted.get(key)
         item = items[0]
         if before is not None:
-            item = next((one for one in items if one.location.file == before.file), item)
-        for other in items:
-            if other is not item:
+            item = next((candidate for candidate in items if candidate.location.file == before.file), item)
+        for duplicate in items:
+            if duplicate is not item:
                 selection.problems.append(
-                    other.location.problem("metadata.name", f"the same object stands in {item.location}")
+                    duplicate.location.problem("metadata.name", f"the same object stands in {item.location}")
                 )
         if item.value is not None:
             same = before is not None and before.item.value == item.value and before.item.owners == item.owners

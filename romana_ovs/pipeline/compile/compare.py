@@ -18,17 +18,17 @@ from romana_ovs.pipeline.tables import flow
 WIDTH = COMPARED.bits.width
 
 
-def compare(one: Bits, other: Bits, *, again: bool = False) -> tuple[Action, ...]:
+def compare(left: Bits, right: Bits, *, again: bool = False) -> tuple[Action, ...]:
     """Actions that set DIFFERENT to whether two fields differ, in 32 bits or as many as the narrower one has.
 
     `again`: do not clear DIFFERENT first, so that it is set if any of several pairs differs.
     """
-    width = min(one.width, other.width, WIDTH)
+    width = min(left.width, right.width, WIDTH)
     cleared = (Load(COMPARED.bits, 0), Load(SCRATCH.bits, 0)) if width < WIDTH else ()
     return (
         *cleared,
-        Move(_low(one, width), _low(COMPARED.bits, width)),
-        Move(_low(other, width), _low(SCRATCH.bits, width)),
+        Move(_low(left, width), _low(COMPARED.bits, width)),
+        Move(_low(right, width), _low(SCRATCH.bits, width)),
         *(() if again else (load(DIFFERENT, 0),)),
         Resubmit("Compare"),
     )
@@ -42,8 +42,8 @@ def compare_rows() -> tuple[Flow, ...]:
     """Two rows for each bit: set in one value and not in the other."""
     rows = []
     for bit in range(WIDTH):
-        for one, other in ((0, 1), (1, 0)):
-            match = [COMPARED.match(one << bit, 1 << bit), SCRATCH.match(other << bit, 1 << bit)]
+        for compared, scratch in ((0, 1), (1, 0)):
+            match = [COMPARED.match(compared << bit, 1 << bit), SCRATCH.match(scratch << bit, 1 << bit)]
             rows.append(
                 flow(
                     priorities.Compare.DIFFERENT,

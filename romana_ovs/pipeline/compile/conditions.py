@@ -60,10 +60,10 @@ def loads(*pairs: tuple[Register, int]) -> tuple[Load, ...]:
     return tuple(load(register, value) for register, value in pairs if value)
 
 
-def swapped(one: Bits, other: Bits) -> tuple[Action, ...]:
+def swapped(left: Bits, right: Bits) -> tuple[Action, ...]:
     """Exchange the bits of two fields."""
-    scratch = Bits(SCRATCH.bits.field, 0, one.width)
-    return (Move(one, scratch), Move(other, one), Move(scratch, other))
+    scratch = Bits(SCRATCH.bits.field, 0, left.width)
+    return (Move(left, scratch), Move(right, left), Move(scratch, right))
 
 
 def identified(register: Register, match: IdentityMatch) -> Condition:

@@ -135,13 +135,13 @@ def _peers(allow: Allow, address: str) -> list[Alternative]:
     if allow.identities is None and not allow.cidrs:
         return [()]
     peers: list[Alternative] = [(identified(CLIENT_ID, match),) for match in _minimal(allow.identities or ())]
-    other = "nw_src" if address == "nw_dst" else "nw_dst"
+    reply_address = "nw_src" if address == "nw_dst" else "nw_dst"
     for cidr in allow.cidrs:
         if cidr.prefixlen == 0:
             return [()]
         peers += [
             (FORWARD, DIRECT, _within(address, cidr)),
-            (BACKWARD, DIRECT, _within(other, cidr)),
+            (BACKWARD, DIRECT, _within(reply_address, cidr)),
             (*ICMP_ERROR, _within(f"ct_{address}", cidr)),
         ]
     return peers

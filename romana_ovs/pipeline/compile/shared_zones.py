@@ -38,7 +38,7 @@ from romana_ovs.pipeline.zones import INDEX_BITS, ZoneBlocks, zone
 def shared_zones(plan: AddressPlan, host: int, foreign: tuple[IPv4Address, ...]) -> tuple[Flow, ...]:
     """The zones of connections between shared tenants' pods and other nodes.
 
-    `foreign` are addresses of remote pods inside the plan's network that the plan did not give.
+    `foreign` are foreign addresses of remote pods inside the plan's network.
     """
     received = Bits(ZONE.bits.field, ZONE.bits.low, RECEIVER_ZONE.bits.width)
     own: tuple[Action, ...] = (load(ZONE, zone(host, 0)), Move(RECEIVER_ZONE.bits, received))
@@ -47,27 +47,30 @@ def shared_zones(plan: AddressPlan, host: int, foreign: tuple[IPv4Address, ...])
     return (
         *_by_segment(plan, host, arriving, "nw_src"),
         *_by_segment(plan, host, leaving, "nw_dst"),
-        *(_row(priorities.ConntrackZone.OUT_OF_PLAN, [*arriving, ("nw_src", int(one))], own) for one in foreign),
-        *(_row(priorities.ConntrackZone.OUT_OF_PLAN, [*leaving, ("nw_dst", int(one))], ()) for one in foreign),
+        *(
+            _row(priorities.ConntrackZone.OUT_OF_PLAN, [*arriving, ("nw_src", int(address))], own)
+            for address in foreign
+        ),
+        *(_row(priorities.ConntrackZone.OUT_OF_PLAN, [*leaving, ("nw_dst", int(address))], ()) for address in foreign),
     )
 
 
-def _by_segment(plan: AddressPlan, host: int, match: tuple[Condition, ...], other: str) -> tuple[Flow, ...]:
-    """The zone of the segment in field `other`, as `ZoneBlocks.index` computes it."""
+def _by_segment(plan: AddressPlan, host: int, match: tuple[Condition, ...], address_field: str) -> tuple[Flow, ...]:
+    """The zone of the segment in `address_field`, as `ZoneBlocks.index` computes it."""
     blocks, low = ZoneBlocks.of(plan), plan.node_bits + plan.endpoint_bits
     base = load(ZONE, zone(host, 0))
 
     def moved(first: int, end: int) -> tuple[Action, ...]:
         """Copies bits `first` to `end` - 1 of a segment number to their place in the index; the rest of it is 0."""
         to = Bits(ZONE.bits.field, ZONE.bits.low + first - blocks.dropped, end - first)
-        return base, Move(Bits(other, low + first, end - first), to)
+        return base, Move(Bits(address_field, low + first, end - first), to)
 
     whole = moved(blocks.bits, min(plan.segment_bits, blocks.dropped + INDEX_BITS))
-    rows = [_row(priorities.ConntrackZone.REMOTE, [*match, _within(other, plan.network)], whole)]
+    rows = [_row(priorities.ConntrackZone.REMOTE, [*match, _within(address_field, plan.network)], whole)]
     if blocks.bits > blocks.dropped:
         first = plan.block_cidr(NODE_SEGMENT, blocks.size)
         pieces = moved(blocks.dropped, blocks.bits)
-        rows.append(_row(priorities.ConntrackZone.FIRST_BLOCK, [*match, _within(other, first)], pieces))
+        rows.append(_row(priorities.ConntrackZone.FIRST_BLOCK, [*match, _within(address_field, first)], pieces))
     return tuple(rows)
 
 
