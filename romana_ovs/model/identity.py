@@ -51,5 +51,5 @@ def node_identity(host: int) -> int:
 
 
 def whole_segments(base: int, size: int) -> IdentityMatch:
-    """All identities of the aligned power-of-two run of `size` segments from `base`."""
+    """All identities of the aligned power-of-two block of `size` segments from `base`."""
     return IdentityMatch(base << CLASS_WIDTH, ALL_BITS & ~((size << CLASS_WIDTH) - 1))

@@ -101,16 +101,16 @@ class ZoneBlocks:
         first = segment >> self.bits << self.bits
         return (first or segment) >> self.dropped & (1 << INDEX_BITS) - 1
 
-    def indexes(self, runs: Iterable[IdentityMatch]) -> Iterator[int]:
-        """The indexes of all segments of these runs; some may come twice."""
-        for run in runs:
-            base, size = segment_of(run.value), (ALL_BITS & ~run.mask) + 1 >> CLASS_WIDTH
+    def indexes(self, blocks: Iterable[IdentityMatch]) -> Iterator[int]:
+        """The indexes of all segments of these blocks; some may come twice."""
+        for block in blocks:
+            base, size = segment_of(block.value), (ALL_BITS & ~block.mask) + 1 >> CLASS_WIDTH
             for segment in range(base, base + size, self.size if base >= self.size else 1):
                 yield self.index(segment)
 
-    def home(self, runs: Iterable[IdentityMatch]) -> int:
-        """The zone index of local pods of the tenant with these runs: the first index of its own."""
-        return next((index for index in self.indexes(runs) if index != COMMON_INDEX), COMMON_INDEX)
+    def home(self, blocks: Iterable[IdentityMatch]) -> int:
+        """The zone index of local pods of the tenant with these blocks: the first index of its own."""
+        return next((index for index in self.indexes(blocks) if index != COMMON_INDEX), COMMON_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +136,14 @@ def node_zones(view: NodeView) -> NodeZones:
     A tenant with several zones has half of its limit in the first one, which its local pods use, and the other half in
     equal parts in the rest.
     """
-    blocks = ZoneBlocks.of(AddressPlan.of(view.settings))
-    pods = {pod.key: _pod_zone(view, pod, blocks) for pod in view.pods}
+    zone_blocks = ZoneBlocks.of(AddressPlan.of(view.settings))
+    pods = {pod.key: _pod_zone(view, pod, zone_blocks) for pod in view.pods}
     parts_by_index: dict[int, dict[str, int]] = {}
     for pod in view.pods:
         parts_by_index.setdefault(pods[pod.key].index, {})[pod.segment.tenant] = 1
-    for tenant, runs in view.tenants.items() if any(place.shared for place in pods.values()) else ():
-        home = blocks.home(runs)
-        rest = set(blocks.indexes(runs)) - {home, COMMON_INDEX}
+    for tenant, blocks in view.tenants.items() if any(place.shared for place in pods.values()) else ():
+        home = zone_blocks.home(blocks)
+        rest = set(zone_blocks.indexes(blocks)) - {home, COMMON_INDEX}
         parts_by_index.setdefault(home, {})[tenant] = 2 if rest else 1
         for index in rest:
             parts_by_index.setdefault(index, {})[tenant] = 2 * len(rest)
@@ -155,7 +155,7 @@ def node_zones(view: NodeView) -> NodeZones:
     return NodeZones(MappingProxyType(pods), MappingProxyType(shares))
 
 
-def _pod_zone(view: NodeView, pod: LocalPod, blocks: ZoneBlocks) -> PodZone:
+def _pod_zone(view: NodeView, pod: LocalPod, zone_blocks: ZoneBlocks) -> PodZone:
     tenant = pod.segment.tenant
-    runs = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
-    return PodZone(blocks.home(runs), tenant in view.settings.shared_tenants)
+    blocks = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
+    return PodZone(zone_blocks.home(blocks), tenant in view.settings.shared_tenants)

@@ -38,14 +38,14 @@ class SegmentIds:
 
 @dataclass(frozen=True, slots=True)
 class TenantIds:
-    """A tenant: its runs of identities, the labels common to its pods, its segments.
+    """A tenant: its blocks of identities, the labels common to its pods, its segments.
 
     `namespace` is the only namespace of its pods (None: several), `namespace_known` the labels common to its
     namespaces (None: not known yet), and `namespaces` the labels of those in which it has classes.
     """
 
     tenant: str
-    runs: tuple[IdentityMatch, ...]
+    blocks: tuple[IdentityMatch, ...]
     known: Labels
     namespace: str | None
     namespace_known: Labels | None
@@ -66,7 +66,7 @@ class VisibleTenants:
 
 
 def tenants_of(view: NodeView, only: Collection[str] | None = None) -> dict[str, TenantIds]:
-    """Every tenant that has segments or runs, by name; with `only`, at most these."""
+    """Every tenant that has segments or blocks, by name; with `only`, at most these."""
     classes: dict[int, list[tuple[int, ClassInfo]]] = {}
     for number, info in view.classes.items():
         classes.setdefault(segment_of(number), []).append((number, info))
@@ -86,16 +86,16 @@ def tenants_of(view: NodeView, only: Collection[str] | None = None) -> dict[str,
     return tenants
 
 
-def runs_of(tenant: str, view: NodeView) -> tuple[IdentityMatch, ...]:
-    """The runs of identities of `tenant`: those of the view, else its segments one by one; none when unknown."""
-    runs = view.tenants.get(tenant)
-    if runs:
-        return tuple(runs)
+def identity_blocks(tenant: str, view: NodeView) -> tuple[IdentityMatch, ...]:
+    """The identity blocks of `tenant` in the view, else one for each of its segments; none if it is unknown."""
+    blocks = view.tenants.get(tenant)
+    if blocks:
+        return tuple(blocks)
     return tuple(whole_segments(number, 1) for key, number in sorted(view.segments.items()) if key.tenant == tenant)
 
 
 def _tenant_ids(tenant: str, segments: tuple[SegmentIds, ...], view: NodeView) -> TenantIds:
-    runs = view.tenants.get(tenant) or tuple(segment_ids.match for segment_ids in segments)
+    blocks = view.tenants.get(tenant) or tuple(segment_ids.match for segment_ids in segments)
     names = sorted({info.namespace for segment_ids in segments for _, info in segment_ids.classes})
     known = NO_LABELS
     namespace = None
@@ -108,7 +108,7 @@ def _tenant_ids(tenant: str, segments: tuple[SegmentIds, ...], view: NodeView) -
     elif tenant != NO_TENANT:
         namespace_known = Labels({view.settings.tenant_key: tenant})
     places = {name: view.namespaces.get(name) for name in names}
-    return TenantIds(tenant, runs, known, namespace, namespace_known, places, segments)
+    return TenantIds(tenant, blocks, known, namespace, namespace_known, places, segments)
 
 
 def namespace_labels(namespaces: Mapping[str, Labels], name: str) -> Labels:
@@ -175,7 +175,7 @@ def _in_tenant(scope: Scope, tenant_ids: TenantIds) -> Iterator[IdentityMatch]:
     if undecided is None:
         return
     if inside and not undecided:
-        yield from tenant_ids.runs
+        yield from tenant_ids.blocks
         return
     for segment_ids in tenant_ids.segments:
         rest = undecided_by(undecided, segment_ids.known)

@@ -135,7 +135,7 @@ def _verdicts(specs: Mapping[PodKey, PodGroups], view: NodeView, cache: ResolveC
         servers=tuple(sorted(cache.servers.values(), key=lambda group: group.number)),
         clients=tuple(sorted(cache.clients.values(), key=lambda group: group.number)),
         tenancy=_tenancy(view) if separate else None,
-        tenantless=peers.runs_of(NO_TENANT, view) if separate else (),
+        tenantless=peers.identity_blocks(NO_TENANT, view) if separate else (),
     )
 
 
@@ -160,8 +160,8 @@ def _tenancy(view: NodeView) -> tuple[TenantAllow, ...]:
     allows: list[TenantAllow] = []
     for tenant in sorted({pod.segment.tenant for pod in view.pods} - {NO_TENANT}):
         origin = Origin(TENANT, name=tenant)
-        runs = sorted(peers.runs_of(tenant, view))
+        blocks = sorted(peers.identity_blocks(tenant, view))
         shared = tenant in view.settings.shared_tenants
-        clients: list[IdentityMatch | None] = [None] if shared else [*runs]
-        allows += (TenantAllow(server, client, origin) for server in runs for client in clients)
+        clients: list[IdentityMatch | None] = [None] if shared else [*blocks]
+        allows += (TenantAllow(server, client, origin) for server in blocks for client in clients)
     return tuple(allows)

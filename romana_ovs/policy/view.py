@@ -115,7 +115,7 @@ class ClassInfo:
 class NodeView:
     """The input of one node's tables. Tuples are sorted, mappings read-only.
 
-    `host` is the host number, `tenants` has the runs of identities of each tenant, `segments` the number of each
+    `host` is the host number, `tenants` has the identity blocks of each tenant, `segments` the number of each
     segment, `classes` every identity in use with its class. `policies` are all that select a local pod or whose
     deferred egress rules may admit one as server.
     """
@@ -187,7 +187,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class TenantAllow:
-    """Lets clients of `client` through to ingress rules of servers of `server` (identity runs); `client` None: all."""
+    """Admits clients of `client` to the ingress rules of servers of `server` (identity blocks); `client` None: all."""
 
     server: IdentityMatch
     client: IdentityMatch | None
@@ -198,8 +198,8 @@ class TenantAllow:
 class Verdicts:
     """The decisions of policies about one node's pods, ready to be compiled to flows.
 
-    `tenancy` None: tenants are not separated (isolation none). `tenantless` are identity runs of pods without a tenant:
-    these communicate with their own node only (their client group, if any, admits nothing outside either).
+    `tenancy` None: tenants are not separated (isolation none). `tenantless` are identity blocks of pods without tenant,
+    which communicate with their own node only (their client group, if any, admits nothing outside either).
     `over`: namespaces whose rules take more rows than the limit, and how many; `failed`: pods whose policies could not
     be resolved, and why: they may neither send nor receive.
     """

@@ -60,7 +60,7 @@ def egress_base(plan: AddressPlan, host: int, tenantless: tuple[IdentityMatch, .
             [BACKWARD, FROM_GATEWAY, SENDER_ID.match(node_identity(host))],
             [Goto("ConntrackCommit")],
         ),
-        *(row(rank.TENANTLESS, [identified(CLIENT_ID, run)], deny) for run in tenantless),
+        *(row(rank.TENANTLESS, [identified(CLIENT_ID, block)], deny) for block in tenantless),
         row(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("DeferredEgress")]),
         row(rank.NOT_A_POD, [FORWARD, TO_GATEWAY], deny),
         row(rank.NOT_A_POD, [FORWARD, TO_UPLINK, to_nodes], deny),
@@ -163,7 +163,7 @@ def tenancy_rows(allows: tuple[TenantAllow, ...] | None, tenantless: tuple[Ident
         )
     }
     return (
-        *(row(rank.DENY, [identified(SERVER_ID, run)], [Goto("ConntrackRevoke")]) for run in tenantless),
+        *(row(rank.DENY, [identified(SERVER_ID, block)], [Goto("ConntrackRevoke")]) for block in tenantless),
         row(rank.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward),
         *rows.values(),
         row(rank.MISS, [], [Goto("ConntrackRevoke")]),
