@@ -1,4 +1,4 @@
-"""Talks to the processes inside pods (`agent/`): starts them, and has them serve, probe and stream."""
+"""Controls the processes inside pods (`agent/`): starts them, and requests them to serve, probe and stream."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from romana_ovs_emulate.runs import Run
 from romana_ovs_emulate.system import NETNS_FOLDER
 
 ANSWER_SECONDS = 10.0
-"""How long an agent may take for anything but probes, in seconds."""
+"""How long an agent may take to answer requests other than probes, in seconds."""
 PROBE_SECONDS = 1.5
 """How long a probe waits for an answer before its path counts as closed, in seconds."""
 PROBE_MARGIN_SECONDS = 20.0
-"""How much longer than that a loaded machine may take to answer, in seconds."""
+"""How much longer than its time limit a probe may take on a loaded machine, in seconds."""
 
 Target = tuple[str, int, str, str]
 """What to probe: address, port, protocol, and the name that should answer (empty: any)."""
@@ -47,8 +47,8 @@ class AgentClient:
         self.pod = pod
         self.pid = pid
         self._control = control
-        self._rest = b""
-        self._number = 0
+        self._buffer = b""
+        self._last_id = 0
         self._lock = threading.Lock()
         self._answers: dict[int, dict[str, Any]] = {}
 
@@ -93,13 +93,13 @@ class AgentClient:
 
     def _begin(self, request: dict[str, object]) -> int:
         with self._lock:
-            self._number += 1
-            number = self._number
+            self._last_id += 1
+            number = self._last_id
             try:
                 self._control.settimeout(ANSWER_SECONDS)
                 self._control.sendall(json.dumps({"id": number, **request}).encode() + b"\n")
             except OSError as error:
-                raise SetupError(f"the process of pod {self.pod} is gone: {error}") from error
+                raise SetupError(f"the process of pod {self.pod} has ended: {error}") from error
             return number
 
     def _end(self, number: int, seconds: float) -> dict[str, Any]:
@@ -120,17 +120,17 @@ class AgentClient:
         except TimeoutError as error:
             raise SetupError(f"the process of pod {self.pod} does not answer") from error
         except OSError as error:
-            raise SetupError(f"the process of pod {self.pod} is gone: {error}") from error
+            raise SetupError(f"the process of pod {self.pod} has ended: {error}") from error
         if not data:
-            raise SetupError(f"the process of pod {self.pod} is gone")
-        *lines, self._rest = (self._rest + data).split(b"\n")
+            raise SetupError(f"the process of pod {self.pod} has ended")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             answer = json.loads(line)
             self._answers[answer["id"]] = answer
 
 
 class Zygote:
-    """The process that forks agents. When its parent is killed, it removes the run and ends."""
+    """The process that forks agents (as Android's zygote forks apps). When its parent is killed, it removes the run."""
 
     def __init__(self, run: Run) -> None:
         """Starts it."""
@@ -158,10 +158,10 @@ class Zygote:
         try:
             with theirs, self._lock:
                 socket.send_fds(self._requests, [request], [theirs.fileno()])
-                answer = json.loads(self._requests.recv(65536) or b'{"error": "the process that forks pods is gone"}')
+                answer = json.loads(self._requests.recv(65536) or b'{"error": "the process that forks pods has ended"}')
         except OSError as error:
             ours.close()
-            raise SetupError(f"the process that forks pods is gone: {error}") from error
+            raise SetupError(f"the process that forks pods has ended: {error}") from error
         if "error" in answer:
             ours.close()
             raise SetupError(f"pod {pod}: its process cannot run: {answer['error']}")
@@ -175,6 +175,6 @@ class Zygote:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a Python child, in which this very package is found first."""
+    """The environment of a Python child process, in which this package is imported from the same place."""
     here = str(Path(__file__).parents[1])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))}

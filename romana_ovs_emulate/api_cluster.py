@@ -1,4 +1,4 @@
-"""Follows an API server for the emulator: the cluster that is expected, and the pods that emulated nodes must run."""
+"""Watches an API server for the emulator: the expected cluster, and the pods that emulated nodes must run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Object = Mapping[str, Any]
 
 
 class ApiCluster(ClusterSource):
-    """Follows an API server in threads of its own, from `start` until `stop` or the end of the process.
+    """Watches an API server in threads of its own, from `start` until `stop` or the end of the process.
 
     `changed` is called, from those threads, after every change of the cluster.
     """
@@ -41,7 +41,7 @@ class ApiCluster(ClusterSource):
         self._pods_changed: Callable[[Mapping[PodKey, Object]], None] = lambda _: None
         self._cache = ClusterCache(settings)
         self._tracker = ObjectTracker([str(PODS)])
-        self._followers = [
+        self._watchers = [
             *(ListWatcher(api, resource, settings, self._on_message) for resource in CLUSTER),
             ListWatcher(api, replace(PODS, decoded=False), settings, self._on_pods),
         ]
@@ -49,8 +49,8 @@ class ApiCluster(ClusterSource):
         self._snapshot: ClusterSnapshot | None = None
         self._errors: dict[str, str] = {}
         self._condition = threading.Condition(threading.RLock())
-        self._calling = threading.Lock()
-        """Held while `_pods_changed` is called, so that the last call has the latest pods."""
+        self._handler_lock = threading.Lock()
+        """Held while `_pods_changed` is called, so that the calls are in the order of the events."""
 
     @property
     def edit_hint(self) -> str:
@@ -58,16 +58,18 @@ class ApiCluster(ClusterSource):
         return f"the cluster (kubectl --kubeconfig {self.name} ...)"
 
     def start(self) -> None:
-        """Follow from now on. Raises SetupError when the API server cannot be reached, or does not list its objects."""
+        """Start the watches. Raises SetupError when the API server cannot be reached, or does not list its objects."""
         try:
             self.api.request("GET", NODES.path, query={"limit": 1}, deadline=LISTING_SECONDS)
             self.api.request("GET", ALLOCATIONS.path, query={"limit": 1}, deadline=LISTING_SECONDS)
         except MissingError as error:
-            raise SetupError("the cluster lacks our definitions: kubectl apply -f etc/kubernetes") from error
+            raise SetupError(
+                "the CRDs of romana.io are missing in the cluster: kubectl apply -f etc/kubernetes"
+            ) from error
         except ApiError as error:
             raise SetupError(f"the API server cannot be reached: {error}") from error
-        for follower in self._followers:
-            follower.start()
+        for watcher in self._watchers:
+            watcher.start()
         with self._condition:
             if not self._condition.wait_for(self._is_listed, LISTING_SECONDS):
                 reason = "; ".join(self._errors.values()) or "no answer"
@@ -77,14 +79,14 @@ class ApiCluster(ClusterSource):
         return self._snapshot is not None and self._tracker.listed
 
     def stop(self) -> None:
-        """Send no more requests: the API server may be about to end."""
-        for follower in self._followers:
-            follower.stop()
+        """Stop the watches: the API server may be about to end."""
+        for watcher in self._watchers:
+            watcher.stop()
 
     def watch_pods(self, handler: Callable[[Mapping[PodKey, Object]], None]) -> None:
         """Call `handler` with all pods as the API server has them (metadata, spec, status): now, and, from another
         thread, whenever one changes."""
-        with self._calling:
+        with self._handler_lock:
             with self._condition:
                 self._pods_changed = handler
                 pods = dict(self._pods)
@@ -116,12 +118,12 @@ class ApiCluster(ClusterSource):
         self.changed()
 
     def _on_pods(self, message: object) -> None:
-        with self._calling:
+        with self._handler_lock:
             self._apply_pods(message)
 
     def _apply_pods(self, message: object) -> None:
         with self._condition:
-            before = self._tracker.listed
+            was_listed = self._tracker.listed
             changes = list(self._tracker.apply(message))
             for change in changes:
                 key = PodKey(f"{change.id.namespace}/{change.id.name}")
@@ -130,7 +132,7 @@ class ApiCluster(ClusterSource):
                 else:
                     self._pods[key] = change.update.raw
             pods = dict(self._pods)
-            if self._tracker.listed and not before:
+            if self._tracker.listed and not was_listed:
                 self._condition.notify_all()
         if changes:
             self._pods_changed(pods)

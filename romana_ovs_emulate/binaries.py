@@ -1,6 +1,6 @@
 """Finds the programs of a Kubernetes control plane, or builds them once per machine (etc/kubernetes/binaries/go.mod).
 
-`python -m romana_ovs_emulate.binaries` builds what is missing, where that can be done.
+`python -m romana_ovs_emulate.binaries` builds them if they are missing and Go is installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PACKAGES = {
 }
 """Each program and the Go package that it is built from."""
 NEEDED = ("etcd", "kube-apiserver", "kubectl")
-"""What a folder of binaries must hold: what envtest, whose convention KUBEBUILDER_ASSETS is, puts there."""
+"""The programs that a folder of binaries must have: those of envtest, whose convention KUBEBUILDER_ASSETS is."""
 ASSETS = "KUBEBUILDER_ASSETS"
 PROGRESS_SECONDS = 15.0
 """How often a build reports its progress, in seconds."""
@@ -60,12 +60,12 @@ def find() -> Binaries | None:
 
     Raises SetupError when KUBEBUILDER_ASSETS names a folder that lacks one of NEEDED.
     """
-    given = os.environ.get(ASSETS)
-    if given:
-        binaries = Binaries(Path(given))
+    assets = os.environ.get(ASSETS)
+    if assets:
+        binaries = Binaries(Path(assets))
         for program in NEEDED:
             if not os.access(binaries.folder / program, os.X_OK):
-                raise SetupError(f"{ASSETS} is {given}, but there is no {program} in it that can be run")
+                raise SetupError(f"{ASSETS} is {assets}, but there is no {program} in it that can be run")
         return binaries
     folder = _cache() / _key(_module())
     return Binaries(folder) if folder.is_dir() else None
@@ -79,9 +79,9 @@ def unavailable_reason() -> str:
 
 
 def find_or_build(progress: Progress) -> Binaries:
-    """The programs, which are built first when there are none (minutes; builds exclude each other and leave nothing).
+    """The programs, built if there are none. A build takes minutes; only one runs at a time.
 
-    Raises SetupError where that cannot be done.
+    Raises SetupError when they cannot be built.
     """
     present = find()
     if present is not None:
@@ -128,7 +128,7 @@ def _key(module: Path) -> str:
 
 @contextlib.contextmanager
 def _building(cache: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of this cache, and remove what killed builds left."""
+    """Hold the lock of this cache, and remove the remains of killed builds."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         file: IO[str] = (cache / ".lock").open("w")
@@ -140,8 +140,8 @@ def _building(cache: Path, progress: Progress) -> Iterator[None]:
         except BlockingIOError:
             progress("Another build of Kubernetes is under way; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        for left in cache.glob(".building-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for remains in cache.glob(".building-*"):
+            shutil.rmtree(remains, ignore_errors=True)
         yield
 
 
@@ -160,20 +160,20 @@ def _build(module: Path, folder: Path, progress: Progress) -> None:
         errors="replace",
     )
     try:
-        words = _read_progress(process, progress)
+        last_lines = _read_progress(process, progress)
         code = process.wait()
     except BaseException:
         process.terminate()
         process.wait()
         raise
     if code != 0:
-        raise SetupError(f"Kubernetes cannot be built with Go: {'; '.join(words)}")
-    # Go names a program by the last part of its package's path that is no version.
+        raise SetupError(f"Kubernetes cannot be built with Go: {'; '.join(last_lines)}")
+    # Go names a program after the last element of its package path, without the version: etcd's is `server`.
     (folder / "server").rename(folder / "etcd")
 
 
 def _read_progress(process: subprocess.Popen[str], progress: Progress) -> list[str]:
-    """Report how many packages are compiled; returns the last lines, which have the reason when the build fails."""
+    """Report how many packages are compiled. Returns the last lines, which contain the error when the build fails."""
     last: list[str] = []
     compiled, reported = 0, time.monotonic()
     for line in process.stderr or ():
@@ -193,7 +193,7 @@ def _stamp(version: str) -> str:
 
 
 def main() -> int:
-    """0 after building. Where building is impossible this prints why, which is an error in CI only."""
+    """Returns exit code 0, or 2 when the build fails. When nothing can be built, prints why: an error in CI only."""
     try:
         if (reason := unavailable_reason()) and not os.environ.get("CI"):
             print(f"The tests on a Kubernetes API server will be skipped: that {reason}.")

@@ -1,4 +1,4 @@
-"""Reads what the controller follows, and says what the reference evaluation expects of it."""
+"""Reads the cluster that the controller follows, and evaluates what the reference evaluation expects of it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ClusterSource:
         return served_ports(self.read().cluster, asked)
 
     def expected(self, ports: Sequence[PortRef] = ()) -> Matrix:
-        """The reference matrix of the present cluster; without `ports`, of the containers' ports."""
+        """The reference matrix of the present cluster; without `ports`, on the ports that containers declare."""
         return self.cluster_and_matrix(ports)[1]
 
     def cluster_and_matrix(self, ports: Sequence[PortRef] = ()) -> tuple[Cluster, Matrix]:
@@ -58,7 +58,7 @@ class ClusterSource:
 
 
 class ManifestFolder(ClusterSource):
-    """A folder of manifests. Like the controller it keeps the last valid version of an object."""
+    """A folder of manifests. Like the controller, keeps the last valid version of an object."""
 
     def __init__(
         self, folder: Path, nodes: int | None, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict

@@ -1,6 +1,6 @@
 """Runs the controller as a child process and decodes the events of its status socket.
 
-The socket carries one JSON object a line: `state` (everything that is known now), `programmed` (a change of the
+The socket carries one JSON object a line: `state` (the complete present state), `programmed` (a change of the
 manifests is in every switch) and `refused` (a change that is invalid).
 """
 
@@ -27,7 +27,7 @@ from romana_ovs_emulate.runs import Run
 CONNECT_SECONDS = 20.0
 """How long the controller may take to offer its status socket, in seconds."""
 RETRY_SECONDS = 0.02
-"""How often to try to connect, in seconds: there is no way to wait for a socket to exist."""
+"""How often to try to connect, in seconds: a process cannot wait for a socket to exist."""
 END_SECONDS = 5.0
 LOG_LINES = 12
 
@@ -55,7 +55,7 @@ class PodState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the controller reported last."""
+    """The last state that the controller reported."""
 
     generation: int = -1
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
@@ -69,10 +69,10 @@ class State:
     def settled(self, nodes: Collection[str], *, failed: Collection[PodKey] = ()) -> bool:
         """Whether the switches of `nodes` have this generation, and every pod of theirs but the `failed` has a port."""
         known = (node for name, node in self.nodes.items() if name in nodes)
-        followed = (node.connected and node.synced_generation >= self.generation for node in known)
+        synced = (node.connected and node.synced_generation >= self.generation for node in known)
         return (
             not self.pending
-            and all(followed)
+            and all(synced)
             and all(pod.port is not None for key, pod in self.pods.items() if pod.node in nodes and key not in failed)
         )
 
@@ -141,7 +141,7 @@ def _texts(problems: Iterable[object]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the controller is started with; `settings` are further configuration files.
+    """The options that the controller is started with; `settings` are further configuration files.
 
     `source` is the setting that names where its cluster comes from. `nodes` None: the source names them.
     """
@@ -153,7 +153,7 @@ class Options:
 
 
 class Controller:
-    """The controller's process. `start` and `stop` may alternate; the data plane goes on meanwhile."""
+    """The controller's process. It can be stopped and started again; switches keep forwarding meanwhile."""
 
     def __init__(self, run: Run, nodes: Sequence[Node], options: Options) -> None:
         self.socket = controller_socket(run)
@@ -171,7 +171,7 @@ class Controller:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start it; its events say when it is ready."""
+        """Start it. It is ready when `events` yields the first one."""
         for path in (self.socket, self._status):
             path.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "romana_ovs", "controller"]
@@ -226,8 +226,8 @@ class Controller:
                 if self.pid is None:
                     raise SetupError(f"the controller ended at once; {log}") from error
                 if time.monotonic() > deadline:
-                    waited = f"{CONNECT_SECONDS:.0f} s"
-                    raise SetupError(f"the controller has no status socket after {waited}; {log}") from error
+                    reason = f"the controller has no status socket after {CONNECT_SECONDS:.0f} s"
+                    raise SetupError(f"{reason}; {log}") from error
                 time.sleep(RETRY_SECONDS)
             else:
                 return status

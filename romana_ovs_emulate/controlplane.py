@@ -4,7 +4,7 @@
         plane.kubectl("get", "nodes")
 
 Everything is in a run folder (romana_ovs_emulate/runs.py), so two never collide, and the next run or `romana-ovs
-clean` removes what a killed one left behind. It listens on loopback only, or on the given address.
+clean` removes the remains of a killed one. It listens on loopback only, or on the given address.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ READY_SECONDS = 60.0
 """How long the API server may take to be ready, on a loaded machine, in seconds."""
 RETRY_SECONDS = 0.05
 NICENESS = 5
-"""Lower priority, as nice(1) counts: an API server that starts takes all processors, and switches must forward."""
+"""A lower priority (nice(1)): an API server that starts uses all CPUs, while switches must forward."""
 ATTEMPTS = 3
-"""How many ports are tried, as another process may take a free one first."""
+"""How many ports are tried: another process may take a free port first."""
 REQUEST_SECONDS = 10.0
 COMMAND_SECONDS = 120.0
 MASTERS = "system:masters"
 
 
 class ControlPlane:
-    """A control plane, as a context manager; its parts may be ended and started while it runs."""
+    """A control plane, as a context manager; its processes can be stopped and started again meanwhile."""
 
     def __init__(
         self,
@@ -204,8 +204,8 @@ class ControlPlane:
     def apply(self, *paths: Path) -> None:
         """`kubectl apply` files and folders; returns when every definition in them is served. Raises SetupError."""
         files = [word for path in paths for word in ("-f", str(path))]
-        made = self.kubectl("apply", "-o", "name", *files).split()
-        definitions = [name for name in made if name.startswith("customresourcedefinition.")]
+        applied = self.kubectl("apply", "-o", "name", *files).split()
+        definitions = [name for name in applied if name.startswith("customresourcedefinition.")]
         if definitions:
             self.kubectl("wait", "--for=condition=Established", f"--timeout={READY_SECONDS:.0f}s", *definitions)
 
@@ -248,9 +248,10 @@ class ControlPlane:
 
     def _is_ready(self) -> bool:
         """Whether it reports ready, and has created the namespace kube-system."""
-        return self._answers("/readyz") and self._answers("/api/v1/namespaces/kube-system")
+        return self._is_served("/readyz") and self._is_served("/api/v1/namespaces/kube-system")
 
-    def _answers(self, path: str) -> bool:
+    def _is_served(self, path: str) -> bool:
+        """Whether the API server answers GET of `path` with 200 OK."""
         context = ssl.create_default_context(cafile=self.authority)
         context.load_cert_chain(self._admin.certificate, self._admin.key)
         connection = http.client.HTTPSConnection(self._address, self._port, timeout=REQUEST_SECONDS, context=context)
@@ -271,7 +272,7 @@ class ControlPlane:
             f"--client-ca-file={self.authority}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            # Without a controller manager there are no service accounts that this could mount.
+            # Without a controller manager there are no service accounts whose tokens this plugin could mount.
             *([] if self._controllers else ["--disable-admission-plugins=ServiceAccount"]),
             f"--service-account-issuer={ISSUER}",
             f"--service-account-key-file={pki / 'accounts.pub'}",

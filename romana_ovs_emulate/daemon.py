@@ -15,7 +15,7 @@ LOG_LINES = 12
 
 
 class Daemon:
-    """One program of a run. `start` and `stop` (or `kill`) may alternate."""
+    """One program of a run. It can be stopped (or killed) and started again."""
 
     def __init__(self, run: Run, program: Path, *, niceness: int = 0) -> None:
         """Nothing is started yet; `niceness` is that of nice(1)."""
@@ -36,7 +36,7 @@ class Daemon:
         return self.pid is not None
 
     def start(self, arguments: Sequence[str]) -> None:
-        """Start it, in a session of its own, which the terminal's Ctrl-C does not reach."""
+        """Start it in a session of its own, so that Ctrl-C on the terminal does not end it."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, *arguments],

@@ -43,7 +43,7 @@ prints them, but with the names of tables, and with meters. Then come some packe
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0, or 1 when `--check` finds a page that is not what the code says."""
+    """Returns exit code 0, or 1 when `--check` finds a page that differs from the code."""
     parser = argparse.ArgumentParser(prog="python -m romana_ovs_emulate.docs", description="Render docs from code.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     args = parser.parse_args(argv)
@@ -54,32 +54,32 @@ def main(argv: list[str] | None = None) -> int:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            print(f"{page} is not what the code says; run `make docs`", file=sys.stderr)
+            print(f"{page} does not match the code; run `make docs`", file=sys.stderr)
             stale += 1
     return 1 if stale else 0
 
 
 def pipeline_page(demo: Path) -> str:
     """The text of docs/pipeline.md, with the demonstration at `demo`. Raises InputError when that cannot be used."""
-    _, cluster = _around_policy(demo)
+    _, cluster = _before_and_after_policy(demo)
     world, facts = offline_world(cluster, None)
     flows = {node: list(compile_node_tables(world, facts, node).flows.values()) for node in facts}
     network = Network({node: Switch(own) for node, own in flows.items()}, Wiring.of(facts))
-    tour = _Tour(cluster, world, facts, network)
-    first_packet = tour.packet(FRONTEND, BACKEND, 80)
+    packets = _Packets(cluster, world, facts, network)
+    first_packet = packets.first_packet(FRONTEND, BACKEND, 80)
     journeys = (
-        tour.journey("The first packet from frontend to backend, TCP port 80", FRONTEND, first_packet),
-        tour.journey("The backend's answer", BACKEND, first_packet.reply()),
-        tour.journey("The frontend's next packet", FRONTEND, first_packet.with_flags(ACK)),
-        tour.journey("From frontend to backend on port 81", FRONTEND, tour.packet(FRONTEND, BACKEND, 81)),
+        packets.journey("The first packet from frontend to backend, TCP port 80", FRONTEND, first_packet),
+        packets.journey("The backend's answer", BACKEND, first_packet.reply()),
+        packets.journey("The frontend's next packet", FRONTEND, first_packet.with_flags(ACK)),
+        packets.journey("From frontend to backend on port 81", FRONTEND, packets.first_packet(FRONTEND, BACKEND, 81)),
     )
     introduction = _INTRODUCTION.format(node=SHOWN_NODE)
     return document(Example(introduction, {SHOWN_NODE: flows[SHOWN_NODE]}, journeys))
 
 
 def matrix_picture(demo: Path) -> str:
-    """The text of docs/matrix.svg, likewise."""
-    return picture(*_around_policy(demo))
+    """The text of docs/matrix.svg. Raises as `pipeline_page` does."""
+    return picture(*_before_and_after_policy(demo))
 
 
 PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType(
@@ -88,10 +88,10 @@ PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType(
         Path("docs") / "matrix.svg": matrix_picture,
     }
 )
-"""What is rendered, and by what: functions of the folder of the demonstration."""
+"""The rendered files, and the functions that render them from the folder of the demonstration."""
 
 
-def _around_policy(demo: Path) -> tuple[Cluster, Cluster]:
+def _before_and_after_policy(demo: Path) -> tuple[Cluster, Cluster]:
     """The demonstration before the policy of its sub-folder is in force, and after: pods stay where they are."""
     settings = load_settings(demo)
     store = ManifestStore(settings, default_nodes=NODES)
@@ -104,7 +104,7 @@ def _around_policy(demo: Path) -> tuple[Cluster, Cluster]:
     return before, loaded.cluster
 
 
-class _Tour:
+class _Packets:
     """Sends packets between the demonstration's pods, and records what happens to them."""
 
     def __init__(self, cluster: Cluster, world: World, facts: Mapping[str, BridgeFacts], network: Network) -> None:
@@ -113,13 +113,13 @@ class _Tour:
         self._world = world
         self._network = network
 
-    def packet(self, source: PodKey, target: PodKey, port: int) -> Packet:
+    def first_packet(self, source: PodKey, target: PodKey, port: int) -> Packet:
         """The first packet of a TCP connection."""
         addresses = [self._world.address_of(key) for key in (source, target)]
         return tcp(Addresses.of(*(address for address in addresses if address is not None)), CLIENT_PORT, port)
 
     def journey(self, title: str, sender: PodKey, packet: Packet) -> Journey:
-        """The way of a packet that `sender` sent."""
+        """The hops of a packet from `sender`, step by step."""
         arrivals = self._network.send(*self._places[sender], packet)
         names = [self._names.get((one.place.node, one.place.port), str(one.place)) for one in arrivals]
         outcome = f"It arrives at {names[0]}." if names else "It arrives nowhere."

@@ -11,16 +11,16 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.matrix import Matrix, PodPath, difference
 from romana_ovs_emulate.controller import Event, Programmed, Refused
 
-SHOWN = 20
-"""How many opened (and closed) paths are listed."""
+LISTED_PATHS = 20
+"""How many opened, and how many closed, paths are listed."""
 LATE_SECONDS = 10.0
-"""How much later than the controller this may learn of a change, in seconds."""
-STAYS = "the last valid version stays in force; a policy that never had one allows nothing"
+"""How much later than the controller `Edits` may learn of a change, in seconds."""
+LAST_VALID_NOTE = "the last valid version stays in force; a policy that never had one allows nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One edit that is in every switch: what it opened and closed by the reference evaluation, and its cost."""
+    """One edit that every switch has: the paths that it opened and closed by the reference evaluation, and its cost."""
 
     opened: Sequence[PodPath]
     closed: Sequence[PodPath]
@@ -47,7 +47,7 @@ class Edit:
 
 @dataclass(slots=True)
 class _Pending:
-    """An edit that is in all switches, but whose pods do not all run yet."""
+    """An edit that every switch has, but whose pods do not all run yet."""
 
     opened: Sequence[PodPath]
     closed: Sequence[PodPath]
@@ -120,7 +120,10 @@ class Edits:
         self._on_edit(Edit(pending.opened, pending.closed, pending.programmed))
 
     def _programmed(self, event: Programmed, before: tuple[Cluster, Matrix]) -> None:
-        """Begin an edit, or add to the one whose pods are starting; do nothing when only ports changed."""
+        """Begin an edit, or add to the pending one.
+
+        Do nothing when the cluster is unchanged (only ports of pods changed).
+        """
         now = self._clock()
         after = self._expected()
         if after[0] is not before[0]:
@@ -147,10 +150,10 @@ def _combined(pending: _Pending, event: Programmed, now: float) -> Programmed:
 
 def refusal_lines(problems: Iterable[str]) -> list[str]:
     """The lines of text about an invalid change."""
-    return [f"refused: {problem}" for problem in problems] + [STAYS]
+    return [f"refused: {problem}" for problem in problems] + [LAST_VALID_NOTE]
 
 
 def _listed(word: str, paths: Sequence[PodPath]) -> list[str]:
-    shown = [f"  {word}: {one.source} -> {one.destination} {one.port}" for one in paths[:SHOWN]]
+    shown = [f"  {word}: {one.source} -> {one.destination} {one.port}" for one in paths[:LISTED_PATHS]]
     more = len(paths) - len(shown)
     return [*shown, *([f"  {word}: and {more} more"] if more > 0 else [])]

@@ -27,7 +27,7 @@ from romana_ovs_emulate.system import ip_batch, require_machine
 SETTLE_SECONDS = 60.0
 """How long a cluster may take until every switch is up to date, in seconds."""
 PARALLEL = 4
-"""How many nodes start at once; more would only compete for the processor."""
+"""How many nodes start at once; more would only compete for the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class Emulation:
         self._programmed: Programmed | None = None
         self._listed = False
         self._failure: RomanaError | None = None
-        self._addressed: dict[str, IPv4Address] = {}
+        self._node_addresses: dict[str, IPv4Address] = {}
         self._ending = False
-        self._follower: threading.Thread | None = None
+        self._events_thread: threading.Thread | None = None
         self._run: Run | None = None
         self._zygote: Zygote | None = None
         self._pods: Pods | None = None
@@ -127,10 +127,10 @@ class Emulation:
         self._ending = True
         if self._controller is not None:
             self._controller.stop()
-        if self._follower is not None:
-            self._follower.join()
+        if self._events_thread is not None:
+            self._events_thread.join()
         with self._changed:
-            # From here on `reconcile`, which other threads may call at any time, does nothing.
+            # From now on `reconcile`, which other threads may call at any time, does nothing.
             self._pods = None
             if self._retry is not None:
                 self._retry.cancel()
@@ -166,7 +166,7 @@ class Emulation:
     @property
     def node_addresses(self) -> Mapping[str, IPv4Address]:
         """The addresses that nodes have on their bridges so far."""
-        return dict(self._addressed)
+        return dict(self._node_addresses)
 
     @property
     def controller(self) -> Controller:
@@ -176,7 +176,7 @@ class Emulation:
         return self._controller
 
     def start_controller(self) -> None:
-        """Start the controller, also again after `stop_controller`."""
+        """Start the controller, for the first time or after `stop_controller`."""
         self._progress("starting the controller")
         self._state = State()
         self._programmed = None
@@ -184,18 +184,18 @@ class Emulation:
         self._failure = None
         self._ending = False
         self.controller.start()
-        self._follower = threading.Thread(target=self._follow, name="kubelet", daemon=True)
-        self._follower.start()
+        self._events_thread = threading.Thread(target=self._follow, name="kubelet", daemon=True)
+        self._events_thread.start()
 
     def stop_controller(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the controller by this signal, and nothing else: the data plane goes on."""
+        """End the controller by this signal; switches and pods continue."""
         self._ending = True
         self.controller.stop(number)
-        if self._follower is not None:
-            self._follower.join()
+        if self._events_thread is not None:
+            self._events_thread.join()
 
     def serve(self, ports: Iterable[str]) -> None:
-        """Have all pods serve exactly `ports`. Raises SetupError."""
+        """Make all pods serve exactly `ports`. Raises SetupError."""
         with self._changed:
             if self._pods is not None:
                 self._pods.serve(tuple(ports))
@@ -206,7 +206,7 @@ class Emulation:
             node.ofctl("ct-flush", "ct_nw_proto=132")
 
     def settle(self, seconds: float = SETTLE_SECONDS, *, pods: int = 0) -> State:
-        """The state once every pod runs, and at least `pods` of them, and every switch has all of it.
+        """The state once every pod runs, and at least `pods` of them, and every switch is up to date.
 
         Raises SetupError after `seconds`.
         """
@@ -226,32 +226,32 @@ class Emulation:
 
     def _await(self, condition: Callable[[], bool], seconds: float, problem: str) -> None:
         with self._changed:
-            came = self._changed.wait_for(lambda: self._failure is not None or condition(), seconds)
+            fulfilled = self._changed.wait_for(lambda: self._failure is not None or condition(), seconds)
             if self._failure is not None:
                 raise self._failure
-            if not came:
+            if not fulfilled:
                 raise SetupError(f"{problem} within {seconds:.0f} s: {self._missing()}")
 
     @property
     def settled(self) -> bool:
-        """Whether every node is addressed, every pod runs, and every switch has all that is asked for."""
+        """Whether every node has its address, every pod runs, and every switch is up to date."""
         state, running = self._state, {key: pod.place for key, pod in self.pods.items()}
-        known = self.nodes.keys() <= state.nodes.keys() and self.nodes.keys() <= self._addressed.keys()
+        known = self.nodes.keys() <= state.nodes.keys() and self.nodes.keys() <= self._node_addresses.keys()
         pods = self._pods
         failed = pods.failed if pods is not None else {}
         wanted = {key: place for key, place in self._places().items() if key not in failed}
         return known and state.settled(self.nodes, failed=failed.keys()) and wanted == running
 
     def _missing(self) -> str:
-        """What is not there yet, in words."""
+        """A text with what the cluster is waiting for."""
         state = self._state
         if state.generation < 0:
             return f"the controller reports nothing; its log ends:\n{self.controller.log_tail()}"
-        away = sorted(name for name, node in state.nodes.items() if not node.connected)
+        disconnected = sorted(name for name, node in state.nodes.items() if not node.connected)
         behind = sorted(name for name, node in state.nodes.items() if node.synced_generation < state.generation)
         portless = sorted(key for key, pod in state.pods.items() if pod.port is None)
         parts: list[tuple[str, Sequence[str]]] = [
-            ("not connected", away),
+            ("not connected", disconnected),
             ("behind", behind),
             ("without a port", portless),
             ("problems", state.problems),
@@ -294,7 +294,7 @@ class Emulation:
         self._report_failures()
 
     def _follow_pods(self) -> None:
-        """Run the pods that the controller reports. None ends while a new controller still lists its sources."""
+        """Run the pods that the controller reports. Keeps all running pods while a new controller is still starting."""
         if self._pods is None:
             return
         nodes = self._state.nodes
@@ -310,7 +310,7 @@ class Emulation:
         self._schedule_retry(bool(self._pods.failed))
 
     def _schedule_retry(self, wanted: bool) -> None:
-        """Retry what failed after a while, even if no further event comes."""
+        """Retry failed pods after RETRY_SECONDS, even if no further event comes."""
         if wanted and (self._retry is None or not self._retry.is_alive()):
             self._retry = threading.Timer(RETRY_SECONDS, self._retry_now)
             self._retry.daemon = True
@@ -322,7 +322,7 @@ class Emulation:
         self.reconcile()
 
     def reconcile(self) -> None:
-        """Start and end pods as is due now: pods may be terminating, or failures due for a retry."""
+        """Start and end pods now: some may be terminating, or be due for a retry."""
         with self._changed:
             self._follow_pods()
             self._changed.notify_all()
@@ -336,19 +336,21 @@ class Emulation:
         }
 
     def _address_nodes(self) -> None:
-        """Give each node its address on its bridge, once the controller reports it."""
+        """Configure each node's address on its bridge, once the controller reports it."""
         for name, node in self.nodes.items():
             state = self._state.nodes.get(name)
-            if name in self._addressed or state is None or not state.address:
+            if name in self._node_addresses or state is None or not state.address:
                 continue
             if not self._address_failures.due(name, state.address):
                 continue
             try:
                 _address_node(node, IPv4Address(state.address), self.plan)
             except SetupError as error:
-                self._address_failures.record(name, state.address, f"node {name} cannot be given its address: {error}")
+                self._address_failures.record(
+                    name, state.address, f"node {name} cannot be configured with its address: {error}"
+                )
             else:
-                self._addressed[name] = IPv4Address(state.address)
+                self._node_addresses[name] = IPv4Address(state.address)
                 self._address_failures.clear(name)
 
 

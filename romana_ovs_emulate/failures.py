@@ -1,4 +1,4 @@
-"""Remembers what failed in an emulation, until it works or is due for another attempt."""
+"""Records failed attempts of an emulation, and when they are due for a retry."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 RETRY_SECONDS = 10.0
-"""How long until what failed is tried again, in seconds; the first pause of a kubelet's CrashLoopBackOff."""
+"""How long until a failed attempt is retried, in seconds; the first pause of a kubelet's CrashLoopBackOff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something failed, what was tried, and when (of the clock, in seconds)."""
+    """A failed attempt: the reason, what was tried, and when (in seconds of the clock)."""
 
     reason: str
     tried: object
@@ -32,15 +32,15 @@ class Failures:
         return {subject: failure.reason for subject, failure in self._failures.items()}
 
     def due(self, subject: Hashable, what: object) -> bool:
-        """Whether to try `what`: it has not failed, or more than RETRY_SECONDS ago."""
+        """Whether to try `what`: it has not failed, or at least RETRY_SECONDS ago."""
         last = self._failures.get(subject)
         return last is None or last.tried != what or self._clock() - last.since >= RETRY_SECONDS
 
     def record(self, subject: Hashable, what: object, reason: str) -> None:
-        """Note that `what` was tried, and failed."""
+        """Record that `what` was tried and failed."""
         self._failures = {**self._failures, subject: Failure(reason, what, self._clock())}
 
     def clear(self, subject: Hashable) -> None:
-        """Forget a failure: it works now, or is not wanted any more."""
+        """Remove a failure: the attempt succeeded, or is no longer needed."""
         if subject in self._failures:
             self._failures = {key: failure for key, failure in self._failures.items() if key != subject}

@@ -23,8 +23,8 @@ def manifests_folder() -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until a signal comes: 0, or 2 after an error message."""
-    parser = argparse.ArgumentParser(prog="make kube", description="A Kubernetes control plane to try things on.")
+    """Run until a signal. Returns exit code 0, or 2 after an error message."""
+    parser = argparse.ArgumentParser(prog="make kube", description="A Kubernetes control plane for experiments.")
     parser.add_argument("--controllers", action="store_true", help="kube-controller-manager and kube-scheduler too")
     parser.add_argument("--address", default=LOOPBACK, help="what the API server listens on (default %(default)s)")
     args = parser.parse_args(argv)

@@ -29,7 +29,7 @@ from romana_ovs_emulate.runs import Run, is_live
 HEARTBEAT_SECONDS = 10.0
 """How often nodes renew their Lease and condition Ready, in seconds."""
 RETRY_SECONDS = 1.0
-"""How long until what the API server refused is tried again, in seconds."""
+"""How long until a failed request to the API server is retried, in seconds."""
 FINISHED = ("Succeeded", "Failed")
 MERGE = "application/merge-patch+json"
 NODES = "/api/v1/nodes"
@@ -96,7 +96,7 @@ class Kubelet:
         self._unregister()
 
     def on_pods(self, pods: Mapping[PodKey, Object]) -> None:
-        """Note the pods that the API server has now."""
+        """Replace the known pods by those that the API server has now."""
         with self._changed:
             before = {key for key, pod in self._pods.items() if _is_terminating(pod)}
             self._pods = pods
@@ -118,9 +118,9 @@ class Kubelet:
                 self._mark_dirty()
 
     def is_terminating(self, key: PodKey, uid: str = "") -> bool:
-        """Whether the pod of this UID (empty: whichever has the name) is terminating: its kubelet has to end it.
+        """Whether the pod of this UID (empty: whichever has the name) is terminating, so that its kubelet must end it.
 
-        False when another pod has the name by now.
+        False when a later pod has the name.
         """
         pod = self._pods.get(key)
         return pod is not None and same_uid(uid, pod["metadata"]["uid"]) and _is_terminating(pod)
@@ -166,7 +166,7 @@ class Kubelet:
                 self._api.request("POST", NODE_LEASES, body=lease)
 
     def _report(self) -> None:
-        """Send what is due whenever something changes, and heartbeats, until `close`."""
+        """Send due requests whenever something changes, and heartbeats, until `close`."""
         last_beat = time.monotonic()
         while True:
             with self._changed:
@@ -180,13 +180,13 @@ class Kubelet:
             if time.monotonic() - last_beat >= HEARTBEAT_SECONDS:
                 last_beat = time.monotonic()
                 failed += [error for name in self._nodes if (error := _error_of(partial(self._heartbeat, name)))]
-            self._note_errors(failed)
+            self._report_errors(failed)
 
-    def _note_errors(self, failed: Sequence[ApiError]) -> None:
+    def _report_errors(self, failed: Sequence[ApiError]) -> None:
         """Report an error once, and retry after RETRY_SECONDS."""
         text = str(failed[0]) if failed else ""
         if text and text != self._last_error:
-            self._on_error(f"the API server refuses what nodes report: {text}")
+            self._on_error(f"the API server rejects reports of nodes: {text}")
         self._last_error = text
         if text:
             with self._changed:
@@ -194,10 +194,10 @@ class Kubelet:
                 self._dirty = True
 
     def _due(self) -> Iterator[Callable[[], None]]:
-        """The requests that the API server has yet to get."""
+        """The requests that are due: deletions and statuses that differ from what was reported."""
         for key, pod in self._pods.items():
             place, uid = self._running.get(key), pod["metadata"]["uid"]
-            is_another = place is not None and not same_uid(place.uid, uid)
+            is_replaced = place is not None and not same_uid(place.uid, uid)
             if pod["spec"].get("nodeName") not in self._nodes:
                 continue
             if _is_terminating(pod):
@@ -205,7 +205,7 @@ class Kubelet:
                     yield partial(self._delete_pod, pod)
             elif key in self._failed and self._reported_failures.get(uid) != self._failed[key]:
                 yield partial(self._report_unready, pod, self._failed[key])
-            elif place is not None and not is_another and not self._is_reported(pod, place):
+            elif place is not None and not is_replaced and not self._is_reported(pod, place):
                 yield partial(self._report_running, pod, place)
 
     def _is_reported(self, pod: Object, place: PodPlacement) -> bool:
@@ -220,7 +220,7 @@ class Kubelet:
     def _report_running(self, pod: Object, place: PodPlacement) -> None:
         status = pod_status(pod, address=place.address, host=self._addresses.get(place.node), now=_now())
         body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
-        with suppress(MissingError, ConflictError):  # gone, or another pod of the same name: a watch event follows
+        with suppress(MissingError, ConflictError):  # deleted or replaced: a watch event follows
             self._api.request("PATCH", f"{_path(pod)}/status", body=body, content_type=MERGE)
         self._reported_addresses[pod["metadata"]["uid"]] = place.address
         self._reported_failures.pop(pod["metadata"]["uid"], None)

@@ -17,7 +17,7 @@ LEASES = "kube-node-lease"
 LEASE_SECONDS = 40
 """How long a node counts as alive after it last renewed its Lease, in seconds; the default of kubelets."""
 CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"}
-"""The capacity of a node, so large that the scheduler never runs out: emulated pods need next to nothing."""
+"""The capacity of a node, so large that the scheduler never runs out of it: emulated pods need almost nothing."""
 READY = "KubeletReady"
 
 Object = Mapping[str, Any]

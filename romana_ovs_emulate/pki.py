@@ -1,4 +1,4 @@
-"""Makes keys, certificates and kubeconfigs of a control plane: short-lived, in a folder that only its owner reads.
+"""Creates keys, certificates and kubeconfigs of a control plane: short-lived, in a folder that only its owner can read.
 
 Source: https://kubernetes.io/docs/setup/best-practices/certificates/
 """
@@ -162,7 +162,7 @@ def public_key(private: Path, path: Path) -> None:
 
 
 def write_kubeconfig(path: Path, url: str, authority: Authority, credentials: Pair | str) -> None:
-    """Write a kubeconfig that stands alone (mode 0600), with a certificate or a bearer token as credentials.
+    """Write a self-contained kubeconfig (mode 0600), with a certificate or a bearer token as credentials.
 
     Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
     """

@@ -25,7 +25,7 @@ class Difference:
     detail: str
 
     def to_json(self) -> dict[str, object]:
-        """As docs/design.md section 8 writes it, with `detail` added."""
+        """As JSON values, in the form of docs/design.md section 8, with `detail` added."""
         return {**self.path.to_json(), "expected": self.expected, "measured": self.measured, "detail": self.detail}
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def probe_paths(
     """The result of each path.
 
     A path of `expected_open` that is closed in the first round is probed once more, with a longer time limit, so that a
-    busy machine is not taken for a closed path. No other path is probed twice. `seconds` is the first round's limit.
+    busy machine does not make a path appear closed. No other path is probed twice. `seconds` is the first limit.
 
     Open vSwitch before 3.2 tracks SCTP without ports: all associations of a pair, whichever end begins, are one
     connection. So the two directions of a pair are probed one after the other, and before each of them `forget_sctp` is
@@ -126,14 +126,14 @@ def probe_once(
     by_source: dict[PodKey, list[PodPath]] = {}
     for path in paths:
         by_source.setdefault(path.source, []).append(path)
-    begun = []
-    for source, mine in by_source.items():
+    probes = []
+    for source, targets in by_source.items():
         agent = pods[source].agent
-        begun.append((mine, agent, agent.start_probe([_target(pods, path) for path in mine], seconds=seconds)))
+        probes.append((targets, agent, agent.start_probe([_target(pods, path) for path in targets], seconds=seconds)))
     return {
         path: answer
-        for mine, agent, number in begun
-        for path, answer in zip(mine, agent.finish_probe(number, seconds=seconds), strict=True)
+        for targets, agent, number in probes
+        for path, answer in zip(targets, agent.finish_probe(number, seconds=seconds), strict=True)
     }
 
 

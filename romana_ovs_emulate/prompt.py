@@ -24,7 +24,7 @@ from romana_ovs_emulate.system import inside
 
 PROMPT = "romana-ovs> "
 PING_OPTIONS = ("-c", "3", "-i", "0.3", "-W", "1")
-"""What `a ping b` adds when no options are given, so that it ends by itself."""
+"""The options that `a ping b` adds, so that it ends by itself."""
 _NAME_PART = r"[A-Za-z0-9._-]"
 
 HELP = """\
@@ -32,7 +32,7 @@ HELP = """\
   POD ping POD           three echo requests
   POD COMMAND ...        any command inside a pod; names of pods in it become addresses
   NODE COMMAND ...       any command inside a node
-  matrix [PORT,...]      measure with real packets which paths are open, and compare with what is expected
+  matrix [PORT,...]      measure with real packets which paths are open, and compare with the expected matrix
   pods, nodes            where each pod runs, and the nodes' switches
   flows [NODE]           the OpenFlow tables, and the command that shows them
   help, exit             this text; leave (or Ctrl-D)
@@ -118,7 +118,7 @@ class Prompt(cmd.Cmd):
         states, addresses = self._emulation.state.nodes, self._emulation.node_addresses
         for name in self._emulation.nodes:
             state = states.get(name)
-            connected = "connected" if state is not None and state.connected else "away"
+            connected = "connected" if state is not None and state.connected else "disconnected"
             flows = ", ".join(f"{kind} {count}" for kind, count in state.flows.items()) if state is not None else ""
             rows.append((name, str(addresses.get(name, "-")), connected, flows))
         self._table(rows)

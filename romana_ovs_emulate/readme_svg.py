@@ -13,9 +13,9 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.policy.matrix import difference, reachability
 
 WIDTH = 66
-"""Columns of the drawn terminal."""
+"""The columns of the drawn terminal."""
 HEIGHT = 25
-"""Its lines: without a number for both, a real terminal has a say. The picture is as high as it needs."""
+"""Its lines. With both set, Rich does not use the size of a real terminal; the picture has only the lines it needs."""
 PORTS = ("80/tcp", "81/tcp", "80/udp")
 
 _FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">

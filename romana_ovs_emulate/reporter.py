@@ -1,4 +1,4 @@
-"""Reports the nodes and pods of an emulation to an API server, or to nobody."""
+"""Declares how an emulation reports its nodes and pods to an API server, and a reporter that does nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Reporter(Protocol):
 
 
 class NoReporter:
-    """Reports to nobody: the cluster is a folder of manifests."""
+    """Reports nothing: the cluster is a folder of manifests."""
 
     def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
         """Nothing to do."""

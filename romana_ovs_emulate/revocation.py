@@ -1,4 +1,4 @@
-"""Measures how fast an open connection is cut: both ends push without pause, and note when they last received."""
+"""Measures how fast an open connection is cut: both ends push continuously and record when they last received data."""
 
 from __future__ import annotations
 

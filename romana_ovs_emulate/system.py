@@ -18,11 +18,11 @@ NETNS_FOLDER = Path("/run/netns")
 OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PROGRAMS = ("ip", "nsenter", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 COMMAND_SECONDS = 30
-"""How long one command may take before it counts as hung, in seconds."""
+"""How long one command may take, in seconds."""
 
 
 def require_machine() -> None:
-    """Check that an emulated cluster can run here. Raises SetupError with the first thing that is missing."""
+    """Check that an emulated cluster can run here. Raises SetupError with the first missing requirement."""
     if os.geteuid() != 0:
         raise SetupError("an emulated cluster needs root (network namespaces, Open vSwitch): run it with sudo")
     for program in PROGRAMS:

@@ -1,4 +1,4 @@
-"""Runs inside one emulated pod: serves ports, probes other pods and keeps streams open, as its parent asks.
+"""Runs inside one emulated pod: serves ports, probes other pods and keeps streams open, on requests of its parent.
 
 Requests are JSON lines `{"id": n, "op": ..., ...}`, answers `{"id": n, ...}`, with `error` when a request failed:
 - `serve` `ports`: listen on exactly these (`["80/tcp", ...]`); answers `failed`, `{port: reason}`.
@@ -36,7 +36,7 @@ class PodAgent:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Serve until the control socket closes. Requests may finish in another order than they came in."""
+        """Serve until the control socket closes. Requests may be answered out of order."""
         reader, writer = await asyncio.open_unix_connection(sock=self._control, limit=REQUEST_BYTES)
         self._sctp.start()
         while line := await reader.readline():
@@ -47,7 +47,7 @@ class PodAgent:
                 await self._answer(request, writer)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
-        """Run a coroutine beside the others; the event loop itself keeps no reference to its task."""
+        """Run a coroutine concurrently, with a reference to its task: the event loop keeps none."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -57,7 +57,7 @@ class PodAgent:
             answer = await self._handle(request)
         except (OSError, KeyError, TypeError, ValueError) as error:
             answer = {"error": f"{request.get('op')}: {error}"}
-        # `run` notices when the parent is gone.
+        # When the parent has ended, `run` ends, too.
         with contextlib.suppress(ConnectionError):
             writer.write(json.dumps({"id": request["id"], **answer}).encode() + b"\n")
             await writer.drain()

@@ -1,4 +1,4 @@
-"""Probes other pods, all at once: who answers on a port, and with which name?"""
+"""Probes other pods, all at once: which pod answers on a port?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Target(NamedTuple):
 
 
 class Result:
-    """What a probe has seen so far: the name that answered, and why there is none yet."""
+    """The result of a probe so far: the name that answered, or why none has."""
 
     __slots__ = ("name", "detail", "milliseconds")
 
@@ -120,7 +120,7 @@ def _socket(kind: socket.SocketKind) -> socket.socket:
 
 @contextlib.contextmanager
 def _sending(send: Callable[[], object]) -> Iterator[None]:
-    """Send now, and again at RESEND_SECONDS; what cannot be sent counts as lost."""
+    """Send now, and again at RESEND_SECONDS; an error of `send` counts as a lost packet."""
 
     def attempt() -> None:
         with contextlib.suppress(OSError):

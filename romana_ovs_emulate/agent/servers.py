@@ -1,6 +1,6 @@
-"""Serves a pod's ports; each answer holds the pod's name, so that a client knows which pod it reached.
+"""Serves a pod's ports; each answer contains the pod's name, so that a client knows which pod it reached.
 
-TCP ports speak HTTP: `/` answers with the name, `/stream` keeps the connection open and pushes both ways. UDP ports
+TCP ports serve HTTP: `/` answers with the name, `/stream` keeps the connection open and pushes both ways. UDP ports
 answer with the datagram, a space and the name; the datagram `STREAM` starts a push to its sender. SCTP ports answer an
 INIT with an INIT ACK whose cookie is the name.
 """
@@ -36,7 +36,7 @@ class HttpServer:
         self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """Listen no more; open connections stay."""
+        """Stop listening; open connections stay."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
@@ -50,7 +50,7 @@ class HttpServer:
                 task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
-        """ProbeResult one request of a connection."""
+        """Answer one request of a connection."""
         with contextlib.suppress(OSError):
             async with asyncio.timeout(IDLE_SECONDS):
                 path = await self._path(connection)
@@ -62,7 +62,7 @@ class HttpServer:
         connection.close()
 
     async def _path(self, connection: socket.socket) -> bytes | None:
-        """The path in the request, empty when it is no HTTP; None when the client closes. Raises OSError."""
+        """The path in the request, empty when it is not HTTP; None when the client closes. Raises OSError."""
         request = b""
         while b"\r\n\r\n" not in request:
             data = await self._loop.sock_recv(connection, REQUEST_BYTES)
@@ -91,7 +91,7 @@ class UdpServer:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def close(self) -> None:
-        """ProbeResult no more."""
+        """Stop answering."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._streams.drop_udp(self._socket)
         self._socket.close()
@@ -108,14 +108,14 @@ class UdpServer:
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """An association that was asked for: `send` sends the INIT, `name` is that in the INIT ACK."""
+    """An association that is being opened: `send` sends the INIT, `name` is the name in the INIT ACK."""
 
     send: Callable[[], object]
     name: asyncio.Future[str]
 
 
 class SctpEndpoint:
-    """The one raw socket for everything that is SCTP in a pod: its open ports and its own probes."""
+    """The raw socket for all SCTP of a pod: its open ports and its own probes."""
 
     def __init__(self, name: str) -> None:
         """Raises OSError when raw sockets are not permitted."""
@@ -127,7 +127,7 @@ class SctpEndpoint:
 
     @contextlib.contextmanager
     def initiating(self, address: str, port: int) -> Iterator[Association]:
-        """An association with a port, waited for inside the context."""
+        """An association with a port; the INIT ACK is expected while the context lasts."""
         tag = int.from_bytes(os.urandom(4), "big") | 1
         source = 32768 + int.from_bytes(os.urandom(2), "big") % 28000
         packet = sctp.encode(sctp.Message(source, port, 0, sctp.INIT, tag))
@@ -138,7 +138,7 @@ class SctpEndpoint:
             del self._waiting[tag]
 
     def start(self) -> None:
-        """Handle what arrives, from now on."""
+        """Handle packets that arrive, from now on."""
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def _read(self) -> None:

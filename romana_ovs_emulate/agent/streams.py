@@ -1,6 +1,6 @@
 """Keeps connections open and pushes data in both directions, to see when a permission ends.
 
-Each end sends a small piece every `PUSH_SECONDS` and notes when it last received something. Times are
+Each end sends a small piece every `PUSH_SECONDS` and records when it last received data. Times are
 CLOCK_MONOTONIC seconds, the same for every process of the machine.
 """
 
@@ -39,12 +39,12 @@ class Stream:
         self._task = asyncio.get_running_loop().create_task(work)
 
     def close(self) -> None:
-        """Push and read no more."""
+        """Stop pushing and reading."""
         if self._task is not None:
             self._task.cancel()
 
     def on_received(self, count: int) -> None:
-        """Note that `count` bytes came in now."""
+        """Record that `count` bytes were received now."""
         self.received += count
         self.last = time.monotonic()
 
@@ -113,7 +113,7 @@ class Streams:
 
 
 class _TcpEnd(asyncio.Protocol):
-    """What arrives at one end of a TCP stream."""
+    """One end of a TCP stream."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -136,7 +136,7 @@ class _TcpEnd(asyncio.Protocol):
                 await asyncio.sleep(PUSH_SECONDS)
             await self._lost
         finally:
-            transport.abort()  # what is unsent may never get through: the path may be closed
+            transport.abort()  # unsent data may never be delivered: the path may be closed
 
 
 async def _tcp_client(stream: Stream, address: str, port: int, *, push: bool) -> None:

@@ -1,4 +1,4 @@
-"""Forks one agent for each pod, and removes the run when the parent dies.
+"""Forks one agent for each pod, and removes the run when the parent is killed.
 
 Run as `python -m romana_ovs_emulate.agent.zygote FD FOLDER`: FD is a SOCK_SEQPACKET socket to the parent,
 FOLDER the run's. Each packet asks for one agent: `{"pod": ..., "netns": path}` with its control socket as
@@ -30,7 +30,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Serve requests until the parent is gone, then remove its run."""
+    """Serve requests until the parent ends, then remove its run if it is dead."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
@@ -88,7 +88,7 @@ def _become_pod(request: dict[str, str], descriptor: int, ready: int) -> None:
 
 
 def _remove_if_dead(folder: Path) -> None:
-    """Remove the run if its owner died without doing so."""
+    """Remove the run if its owner was killed before it removed it."""
     from romana_ovs_emulate.runs import remove_if_dead
 
     remove_if_dead(folder)

@@ -1,4 +1,4 @@
-"""Implements `romana-ovs clean`: removes what killed runs left behind, and nothing else."""
+"""Implements `romana-ovs clean`: removes the remains of killed runs, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HELP = "remove what a killed run left behind, and nothing else"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds nothing: live runs are never touched, so there is nothing to choose."""
+    """Declare no arguments: `clean` never touches live runs, so it has no options."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove dead runs; 0. Raises SetupError without root."""
+    """Remove dead runs. Returns exit code 0. Raises SetupError without root."""
     if os.geteuid() != 0:
         raise SetupError("clean needs root (it removes network namespaces and ends processes): run it with sudo")
     removed = runs.clean(runs.RUNS_FOLDER)

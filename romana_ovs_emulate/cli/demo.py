@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 when a measurement is not as expected. Raises InputError and SetupError."""
+    """Returns exit code 0, or 1 when a measurement is not as expected. Raises InputError and SetupError."""
     if args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
     stage_of = kubernetes_stage if args.kubernetes else folder_stage
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             screen = Console(quiet=args.json, highlight=False)
             demo = Demo(stage, screen)
             demo.play(time.monotonic() - began)
-            _conclude(demo, as_json=args.json)
+            _print_result(demo, as_json=args.json)
             if args.keep and not args.json:
                 message = f"\nThe cluster stays up. {stage.leave_message} (help, exit)"
                 screen.print(message, markup=False, soft_wrap=True)
@@ -91,7 +91,7 @@ class Step:
     closed: Sequence[PodPath]
 
     def to_json(self) -> dict[str, object]:
-        """As docs/design.md section 8 writes it."""
+        """As JSON values, in the form of docs/design.md section 8."""
         return {
             "name": self.name,
             "matrix": self.matrix.to_json(),
@@ -122,13 +122,19 @@ class Demo:
         packets = emulation.state.packet_ins
         if not {FRONTEND, BACKEND} <= emulation.pods.keys():
             raise SetupError(f"the demonstration needs the pods {FRONTEND} and {BACKEND}")
-        self._step("a", "Tenants are apart: t2 cannot reach t1, nor t1 t2", self._tenants_apart)
-        self._step("b", "Tiers are apart: t1's frontend cannot reach t1's backend", self._tiers_apart)
+        self._step("a", "Tenants are apart: t2 cannot reach t1, nor t1 t2", self._check_tenants_separate)
+        self._step("b", "Tiers are apart: t1's frontend cannot reach t1's backend", self._check_tiers_separate)
         applied = self._change(self.stage.apply)
-        self._step("c", "The policy is applied: frontend reaches backend on TCP 80, nothing else opens", self._one_path)
+        self._step(
+            "c",
+            "The policy is applied: frontend reaches backend on TCP 80, nothing else opens",
+            self._check_only_path_opened,
+        )
         removed, cut = self._remove()
-        self._step("d", "The policy is removed: the path closes, an open connection is cut", self._closed_again)
-        self._judge_cut(cut)
+        self._step(
+            "d", "The policy is removed: the path closes, an open connection is cut", self._check_only_path_closed
+        )
+        self._check_cut(cut)
         packets = emulation.state.packet_ins - packets
         if packets:
             self.faults.append(f"{packets} packets were sent to the controller, should be none")
@@ -143,13 +149,13 @@ class Demo:
             }
         )
 
-    def _step(self, letter: str, title: str, claims: Callable[[Step], Iterator[str]]) -> None:
-        """Measure, compare with the reference evaluation and the claims of the step, and draw."""
+    def _step(self, letter: str, title: str, checks: Callable[[Step], Iterator[str]]) -> None:
+        """Measure, compare with the reference evaluation and the checks of the step, and draw."""
         expected, measured = self.session.measure(PORTS)
         before = self.steps[-1].matrix if self.steps else Matrix.of(measured.matrix.pods, measured.matrix.ports, ())
         opened, closed = difference(before, measured.matrix)
         step = Step(f"{letter}: {title}", measured.matrix, opened, closed)
-        faults = [f"{one}" for one in measured.differences(expected)] + list(claims(step))
+        faults = [f"{one}" for one in measured.differences(expected)] + list(checks(step))
         self.screen.print(f"\n({letter}) {title}", style="bold", markup=False, soft_wrap=True)
         changes = (opened, closed) if self.steps else ((), ())
         draw_matrix(measured.matrix, console=self.screen, opened=changes[0], closed=changes[1])
@@ -167,7 +173,7 @@ class Demo:
         cluster = self.session.source.read().cluster
         return cluster.tenant_of(cluster.pods[pod])
 
-    def _tenants_apart(self, step: Step) -> Iterator[str]:
+    def _check_tenants_separate(self, step: Step) -> Iterator[str]:
         tenants = {pod: self._tenant(pod) for pod in step.matrix.pods}
         if len(set(tenants.values())) < 2:
             yield "there are not two tenants"
@@ -178,19 +184,19 @@ class Demo:
         if not paths:
             yield "no path is open, so the measurement proves nothing"
 
-    def _tiers_apart(self, step: Step) -> Iterator[str]:
+    def _check_tiers_separate(self, step: Step) -> Iterator[str]:
         for port in step.matrix.ports:
             if step.matrix.allows(FRONTEND, BACKEND, port):
                 yield f"{FRONTEND} reaches {BACKEND} on {port}"
 
-    def _one_path(self, step: Step) -> Iterator[str]:
+    def _check_only_path_opened(self, step: Step) -> Iterator[str]:
         wanted = PodPath(FRONTEND, BACKEND, POLICY_PORT)
         if list(step.opened) != [wanted]:
             yield f"opened {_listed(step.opened)}, should be {_listed([wanted])}"
         if step.closed:
             yield f"closed {_listed(step.closed)}, should be nothing"
 
-    def _closed_again(self, step: Step) -> Iterator[str]:
+    def _check_only_path_closed(self, step: Step) -> Iterator[str]:
         wanted = PodPath(FRONTEND, BACKEND, POLICY_PORT)
         if list(step.closed) != [wanted]:
             yield f"closed {_listed(step.closed)}, should be {_listed([wanted])}"
@@ -211,18 +217,18 @@ class Demo:
             removed = self._change(self.stage.remove)
             return removed, connection.await_revocation(changed)
 
-    def _judge_cut(self, cut: RevocationTimes) -> None:
-        words = {
+    def _check_cut(self, cut: RevocationTimes) -> None:
+        times = {
             end: "never" if ms is None else f"after {ms:.0f} ms"
             for end, ms in (("the client's", cut.server), ("the server's", cut.client))
         }
-        outcome = ", ".join(f"{end} data stopped {when}" for end, when in words.items())
+        outcome = ", ".join(f"{end} data stopped {when}" for end, when in times.items())
         self.screen.print(f"  the open connection: {outcome}", soft_wrap=True)
         if not cut.within(CUT_LIMIT_MS):
             self.faults.append(f"step d: the open connection was not cut within {CUT_LIMIT_MS:.0f} ms: {outcome}")
 
 
-def _conclude(demo: Demo, *, as_json: bool) -> None:
+def _print_result(demo: Demo, *, as_json: bool) -> None:
     """Print the figures and whether all is as expected, or everything as JSON."""
     if as_json:
         steps = [step.to_json() for step in demo.steps]

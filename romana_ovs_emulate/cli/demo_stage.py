@@ -35,7 +35,7 @@ class Stage(Protocol):
 
     session: Session
     change: str
-    """From when the time to programmed counts, for users."""
+    """The event from which the time until programmed is measured, for users."""
     leave_message: str
     """What is printed when the cluster stays up."""
 
@@ -100,10 +100,10 @@ class KubernetesStage:
         self._cluster.await_cluster(lambda cluster: all(pod.address for pod in cluster.pods.values()))
 
     def apply(self) -> None:
-        """Create the policy, converted to its present form. Raises SetupError."""
+        """Create the policy, converted to its current form. Raises SetupError."""
         objects = current_objects(self._source / "policy" / POLICY_FILE)
-        whole = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self._plane.kubectl("apply", "-f", "-", stdin=whole)
+        manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self._plane.kubectl("apply", "-f", "-", stdin=manifest)
         self._cluster.await_cluster(lambda cluster: POLICY in cluster.policies)
 
     def remove(self) -> None:

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 when a probe finds a difference. Raises InputError and SetupError."""
+    """Returns exit code 0, or 1 when a probe finds a difference. Raises InputError and SetupError."""
     ports = parse_ports(args.probe) if args.probe is not None else ()
     if args.nodes is not None and args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
@@ -68,7 +68,7 @@ def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
             args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
         )
     from romana_ovs_emulate.cli import (
-        api_session,  # imported here: folders need no client of Kubernetes, which takes long to import
+        api_session,  # imported here: only API servers need the client of Kubernetes, which is slow to import
     )
 
     request = api_session.EmulateRequest(
@@ -105,7 +105,7 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
 
 
 def _stay(session: Session) -> int:
-    """Run the prompt until the user leaves; 0."""
+    """Run the prompt until the user leaves. Returns exit code 0."""
     with session.emulation as emulation:
         state = session.settle()
         session.edits.start()

@@ -1,4 +1,4 @@
-"""Connects a cluster source with its emulation, and prints what both show; shared by `emulate` and `demo`."""
+"""Connects a cluster source with its emulation, and prints edits and matrices; shared by `emulate` and `demo`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def parse_ports(text: str) -> tuple[PortRef, ...]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Exit in good order on SIGTERM and SIGHUP, as on Ctrl-C."""
+    """On SIGTERM and SIGHUP exit with cleanup, as on Ctrl-C."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -130,14 +130,14 @@ class Session:
             self.report_error(str(error))
 
     def catch_up(self) -> None:
-        """Report an edit of which the controller may have learned before `source`."""
+        """Report an edit that the controller may have programmed before `source` has it."""
         try:
             self.edits.catch_up()
         except RomanaError as error:
             self.report_error(str(error))
 
     def report_error(self, text: str) -> None:
-        """Print an error, whatever else is shown."""
+        """Print an error."""
         self.screen.print(text, style="red", markup=False)
 
     def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:

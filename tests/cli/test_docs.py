@@ -29,7 +29,7 @@ def test_a_stale_page_is_reported(
     picture = tmp_path / "docs" / "matrix.svg"
     picture.write_text(picture.read_text().replace("opened", "closed"))
     assert docs.main(["--check"]) == 1
-    assert capsys.readouterr().err == "docs/matrix.svg is not what the code says; run `make docs`\n"
+    assert capsys.readouterr().err == "docs/matrix.svg does not match the code; run `make docs`\n"
 
 
 @pytest.mark.parametrize("page", ["pipeline_page", "matrix_picture"])

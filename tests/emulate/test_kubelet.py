@@ -324,13 +324,13 @@ def test_a_terminating_pod_is_deleted_once_it_has_ended(rig: Rig) -> None:
     assert f"{PODS}/a" not in rig.api.objects and not rig.kubelet.is_terminating(PodKey("shop/unknown"))
 
 
-def test_a_refused_report_is_one_error_and_retried(rig: Rig) -> None:
+def test_a_rejected_report_is_one_error_and_retried(rig: Rig) -> None:
     rig.start()
     rig.api.faults["PATCH", f"{PODS}/a"] = FaultyError("it broke", status=500)
     rig.take(pod("a"))
     rig.run("a")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") > 3)
-    assert rig.errors == ["the API server refuses what nodes report: it broke"]
+    assert rig.errors == ["the API server rejects reports of nodes: it broke"]
     with rig.api.changed:
         rig.api.faults.clear()
     rig.api.until(lambda: rig.api.objects[f"{PODS}/a"]["status"].get("podIP") == "10.0.0.1" or None)
