@@ -1,1 +1,1 @@
-"""PURE: the bit plan, ranges, and who gets which number and address."""
+"""Allocates segment indexes, host numbers and pod addresses under the address plan. Pure."""

@@ -1,9 +1,9 @@
-"""Finds the pods that are older than the connection table of their bridge.
+"""Finds the pods that were attached before their bridge last lost its conntrack entries.
 
-Open vSwitch's userspace datapath loses every connection with its process; the kernel's keeps them over a restart of
-ovs-vswitchd. Either way the flows are gone. What tells a restart from an ordinary start is noted in the database, which
-outlives both the switch and the controller: at each pod's Interface, for which pod and address it was programmed,
-and at the bridge, when its connections were last lost.
+A restart of ovs-vswitchd deletes all flows, and in the userspace datapath all conntrack entries; the kernel datapath
+keeps them. Notes in OVSDB, which survive a restart of both the switch and the controller, distinguish a restart from a
+first start: each pod's Interface has the pod and address that it was programmed for, and the Bridge the time when
+conntrack entries were last lost.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class OutputReg:
 
 @dataclass(frozen=True, slots=True)
 class InPort:
-    """Send the packet back out of the port it came in by."""
+    """Output to the ingress port (IN_PORT)."""
 
     def text(self, tables: Mapping[str, int]) -> str:
         """As ovs-ofctl writes it."""

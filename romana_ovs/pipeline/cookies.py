@@ -1,7 +1,7 @@
 """Computes cookies: `magic (16 bits) | feature (8) | hash of the origin (40)`.
 
-The magic (never all ones) marks our flows. The hash identifies the policy and rule: equal origins have equal cookies,
-after a restart too.
+The magic (never all ones) marks the flows of this controller. The hash identifies the policy and rule: equal origins
+have equal cookies, after a restart too.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Source: OpenFlow 1.5.1 section 7.3.4.5.
 
-Meters have no cookie: a number in `METERS` marks a meter as ours, and no other is ever touched.
+Meters have no cookie: the numbers in `METERS` are of this controller, which changes no other meters.
 """
 
 from __future__ import annotations

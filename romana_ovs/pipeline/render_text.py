@@ -1,4 +1,4 @@
-"""Holds the paragraphs of docs/pipeline.md that no declaration can give."""
+"""Contains the paragraphs of docs/pipeline.md that are not rendered from declarations."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ about everything if the revalidation packet itself is lost between the nodes.
 PICKUP = """\
 ## Connections lost with a restart of Open vSwitch
 
-Open vSwitch's userspace datapath loses its connections when it is restarted; the kernel's keeps them. Afterwards no
-packet passes because it is old: it passes if policy admits it now, at both ends. UDP, SCTP and ICMP wait for their
+Open vSwitch's userspace datapath loses its conntrack entries when it is restarted; the kernel's keeps them. Afterwards
+a packet passes only if policy admits it now, at both ends. UDP, SCTP and ICMP continue with the next packet of the
 client. TCP without SYN is picked up between ends that were attached before the loss (*pre-restart*), in whichever
 direction policy admits, for 2 h 15 min after it:
 
 - On one node, and between a pod and outside: if policy admits the segment as its client's, which commits an entry;
   else if policy admits it as a reply, which commits none.
-- Between nodes the segment is marked *midstream*. The other node decides it as a client's if it lost its connections
+- Between nodes the segment is marked *midstream*. The other node decides it as a client's if it lost its entries
   too. If that is denied, or an entry says that it is a reply, it goes back to the sender's node as a *revalidation
   packet*, with its ends swapped. That node decides it as its client's and returns it as a *revalidated* reply, which
   the client's node decides and delivers.

@@ -1,6 +1,6 @@
 """Declares the tables in the order of the switch, and builds flows that are checked against the declarations.
 
-To add a table: declare it here at its place, give it a class in `priorities`, and run `make docs`.
+To add a table: declare it here in order, give it a class in `priorities`, and run `make docs`.
 """
 
 from __future__ import annotations

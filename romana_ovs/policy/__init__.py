@@ -1,5 +1,5 @@
-"""PURE: what policies mean. `evaluate` is the reference; `normalise` and `resolve` feed the tables.
+"""Evaluates policies. `evaluate` is the reference; `normalise` and `resolve` compute the input of the tables. Pure.
 
-Law of this package: no sockets, threads, clocks, files or randomness; it knows nothing of OpenFlow.
-`evaluate` reads the raw objects and never imports `normalise` or `resolve`: two independent meanings.
+This package has no sockets, threads, clocks, files, randomness or OpenFlow. `evaluate` reads the objects themselves and
+never imports `normalise` or `resolve`, so that the two implementations are independent.
 """

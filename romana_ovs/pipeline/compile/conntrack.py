@@ -251,10 +251,10 @@ def metered_commits(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
 def revoke_rows() -> tuple[Flow, ...]:
     """A denied original clears the mark of its entry, which stops the replies too.
 
-    A denied reply to another node goes there as a revalidation packet: the client's identity may have changed
-    (`revalidation`). If that packet, turned round, is denied here, the entry is kept under the client's present
-    identity: this node may learn the client's new class only in a moment. Replies are then decided by that identity.
-    The client's node keeps the old identity, so that it revalidates the next reply again.
+    A denied reply to another node is sent there as a revalidation packet: the client's identity may have changed
+    (`revalidation`). If the returned packet is denied here, the entry is kept with the client's current identity, as
+    this node may learn the client's new class a moment later. Replies are then decided by that identity. The client's
+    node keeps the old identity, so that it revalidates the next reply again.
 
     SCTP is tracked without ports before Open vSwitch 3.2: one entry stands for all associations of a pair. So it is
     never cleared, and a reply that is denied by its ports is decided again as an original. But the entry gets the

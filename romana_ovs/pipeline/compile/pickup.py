@@ -6,16 +6,16 @@ without SYN.
 - Both ends here, or one here and one outside: a segment passes if policy admits it as a packet of its client, which
   commits an entry, or else as a reply, which commits none (the other end's next segment will).
 - Between nodes the sender's node marks it *midstream*, with its own egress decision. If that denies, it also sets the
-  revalidation bit: the segment can then be a reply only. The other node, if it lost its connections too, decides it
-  as a packet of a client. If that is denied, or if an entry says that it is a reply, it becomes a *revalidation
+  revalidation bit: the segment can then be a reply only. The other node, if it lost its conntrack entries too, decides
+  it as a packet of a client. If that is denied, or if an entry says that it is a reply, it becomes a *revalidation
   packet*: it returns to the sender's node with source and destination swapped, as its client would send it. That node
   decides it as the client's packet and sends it back as a *revalidated* reply, which the client's node decides and
   delivers. Revalidation packets and revalidated replies bypass conntrack: a swapped segment fits no TCP window.
-- An entry committed from a midstream packet is *loose*: which end is the client is a guess. Later packets still leave
-  as midstream. A packet that contradicts the guess reverses the entry; a reply by the other node's
-  own entry confirms it.
-- UDP, ICMP, SCTP and other protocols wait for the client. To pick them up could make a connection that the client
-  never opened: its address may have been another pod's when the server began to send.
+- An entry committed from a midstream packet is *loose*: which end is the client is a guess. Later packets are still
+  sent as midstream. A packet that contradicts the guess reverses the entry; a reply by the other node's own entry
+  confirms it.
+- Other protocols are not picked up: they continue with the client's next packet. An entry from a server's packet could
+  be for a connection that the client never opened: its address may have been a former pod's.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Compiles rows of ClientServer for replies to a local client whose identity has changed.
 
-D, the server's node, decides replies by the identity that the client had when it last sent. S, the client's node, has
-both: the identity in its conntrack entry, which D knows too, and the present one. If they differ, D must learn the
-present one. Otherwise a server could go on sending to a client that was relabelled and never sends again, and could
-not go on sending to a client that got a new class. So S turns such a datagram round, as if the client had sent it
+D, the server's node, decides replies by the identity that the client had when it last sent. S, the client's node, knows
+both that identity, from its conntrack entry, and the current one. If they differ, S must inform D. Otherwise a server
+could continue to send to a client that was relabelled and never sends again, and could not continue to send to a client
+with a new class. So S returns such a datagram to D with source and destination swapped, as a packet of the client
 (`REVALIDATION`): it passes the tables of S and D like any packet of the client, both bridges commit the client's
-present identity, and no pod receives it. The datagram itself is lost; those a round trip later are decided right.
-- Only replies are turned round, and the result is an original, so no revalidation packet causes another.
-- TCP is delivered: the client acknowledges within a round trip, by a packet with its present identity. A segment turned
-  round would fit no TCP window. SCTP likewise.
+current identity, and no pod receives it. The datagram itself is lost; from a round trip later, D decides correctly.
+- Only replies are returned, and the returned packet is an original, so no revalidation packet causes a further one.
+- TCP is delivered: the client acknowledges within a round trip, by a packet with its current identity. A swapped
+  segment would fit no TCP window. SCTP likewise.
 - ICMP is dropped until the client's next request.
-- TCP and UDP replies that D denies come to S as revalidation packets too (table ConntrackRevoke), as D may have decided
-  by an old identity. If the identity did change, the same happens as with other replies; if not, table Output drops it.
+- D sends TCP and UDP replies that it denies to S as revalidation packets too (table ConntrackRevoke), as it may have
+  decided by an old identity. If the identity did change, S handles them like other replies; if not, Output drops them.
 """
 
 from __future__ import annotations
