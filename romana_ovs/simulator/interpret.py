@@ -178,7 +178,7 @@ class Switch:
         self.program(flows)
 
     def program(self, flows: Iterable[Flow]) -> None:
-        """Replace all flows; connections and held fragments stay. Raises PipelineError for a flow given twice."""
+        """Replace all flows; connections and queued fragments stay. Raises PipelineError for a duplicate flow."""
         by_table: dict[str, dict[object, Flow]] = {}
         for item in flows:
             known = by_table.setdefault(item.table, {})

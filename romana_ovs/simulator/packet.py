@@ -33,7 +33,7 @@ class Addresses:
     def of(
         cls, source: str | int | IPv4Address, target: str | int | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0
     ) -> Addresses:
-        """From IPv4 addresses; a source MAC that is not given is `0a:58` + address, a destination the next hop's."""
+        """From IPv4 addresses; the MACs default to `0a:58` + source address and to the next hop"""
         src, dst = int(IPv4Address(source)), int(IPv4Address(target))
         return cls(eth_src or MAC_PREFIX << 32 | src, eth_dst or NEXT_HOP_MAC, src, dst)
 

@@ -59,7 +59,7 @@ _LOAD_32, _LOAD_16, _SET, _COPY, _ADD, _BIG_ENDIAN, _EXIT = 0x61, 0x69, 0xB7, 0x
 _IF_ABOVE, _IF_EQUAL, _IF_OTHER = 0x2D, 0x15, 0x55
 """Jumps over `offset` instructions: where register `to` is above register `of`, equal to `value`, not equal to it."""
 _VERDICT, _CONTEXT, _FRAME, _END, _HEADER_END = range(5)
-"""Registers: what is returned, what the program is given, and addresses in the frame."""
+"""Registers: the return value, the argument of the program, and addresses in the frame."""
 _DROP, _PASS = 1, 2
 _HEADER, _TYPE, _IPV4, _ARP = 14, 12, 0x0800, 0x0806
 

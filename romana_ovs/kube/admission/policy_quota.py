@@ -17,7 +17,7 @@ from romana_ovs.model.objects import KubernetesPolicy, Policy, PolicyKey
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A policy as given, and how many peers and ports it has."""
+    """A policy before the quota applies, and its number of peers and ports."""
 
     policy: Policy
     terms: int

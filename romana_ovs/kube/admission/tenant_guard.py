@@ -18,7 +18,7 @@ Replacement = tuple[KubeObject | None, KubeObject | None]
 
 @dataclass(slots=True)
 class _Entry:
-    """One object: as given, and its effective version."""
+    """One object: as in the API, and as in effect."""
 
     given: KubeObject
     effective: KubeObject | None

@@ -1,4 +1,4 @@
-"""Defines the interface of the components of the Kubernetes process, and what they are given."""
+"""Defines the components of the Kubernetes process, and the context of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from romana_ovs.kube.api.messages import Start
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What components are given. `send` sends a message to the controller, from any thread.
+    """The context of every component. `send` sends a message to the controller, from any thread.
 
     `guard` knows whether this process leads. LeaderTasks sets it; it is checked before every write of the leader.
     """

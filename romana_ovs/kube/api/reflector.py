@@ -48,7 +48,7 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A request for a stream of changes; it is given up after `deadline` seconds."""
+    """A watch request, which times out after `deadline` seconds."""
 
     path: str
     query: Mapping[str, str | int]

@@ -156,7 +156,7 @@ def _entry(update: Update, before: _Entry) -> _Entry:
 def _normalized(value: KubeObject) -> KubeObject:
     """`value`; a pod without an address counts as one without status, so that it gets an address here.
 
-    Its kubelet reports an address only after we have given it. A pod that is not bound to a node gets none yet.
+    Its kubelet reports an address only after this controller has allocated it. A pod without a node gets none yet.
     """
     if not isinstance(value, Pod) or value.finished or value.host_network or value.address is not None:
         return value

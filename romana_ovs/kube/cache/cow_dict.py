@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class CowDict:
-    """A mapping as it is now, and the read-only copy of it that was given out last."""
+    """A mutable mapping, and its latest read-only copy."""
 
     current: dict[Any, Any] = field(default_factory=dict)
     last_view: Mapping[Any, Any] = field(default_factory=lambda: MappingProxyType({}))

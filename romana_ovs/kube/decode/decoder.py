@@ -323,7 +323,7 @@ def _served_version(kind: str, version: str, expected: str) -> str:
 
 @lru_cache(maxsize=8)
 def _plan_of(settings: Settings) -> AddressPlan | None:
-    """The address plan; None when its widths do not add up, which is reported where addresses are given."""
+    """The address plan; None when its widths do not add up, which is reported where addresses are allocated."""
     try:
         return AddressPlan.of(settings)
     except AddressError:

@@ -187,7 +187,7 @@ def client_server() -> tuple[Flow, ...]:
     rank = priorities.ClientServer
     committed = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
     # Only the client's node knows its present egress policies. DeferredEgress finds out whether a deferred rule admits
-    # the connection, and tells that node with the reply.
+    # the connection, and marks the reply to that node accordingly.
     deferred, decided = load(EGRESS, DEFERRED), load(EGRESS, UNSELECTED)
     forward = (
         Move(SENDER_ID.bits, CLIENT_ID.bits),
