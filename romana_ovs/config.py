@@ -1,6 +1,6 @@
-"""Reads settings: the group `[romana]` of an oslo.config file, as ryu-manager reads it.
+"""Parses settings: the group `[romana]` of an oslo.config file, as ryu-manager reads it.
 
-oslo.config keeps every option as text, which is parsed here, so that the controller's file and a manifest folder's
+All options are strings for oslo.config and are parsed here, so that the controller's file and a manifest folder's
 `romana.conf` have the same meaning and the same error messages. A comment that starts with ` #` may follow a value.
 """
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 GROUP = "romana"
 FILE_NAME = "romana.conf"
 IN_CLUSTER = "in-cluster"
-"""Instead of a kubeconfig file: the service account of the pod that the controller runs in."""
+"""The value of `kubeconfig` that means the service account of the controller's pod."""
 MAX_BITS = 30
-"""The widest part of an address in bits; the address plan checks whether the parts fit together."""
+"""The maximum of each of the three `..._bits`; the address plan checks their sum."""
 MAX_RATE = 1_000_000
-"""Connections a second; ten seconds' worth of them still fit a meter's burst size."""
-MAX_COST = 10_000_000
+"""Connections or fragments a second; ten seconds' worth still fits a meter's burst size."""
+MAX_POLICY_SIZE = 10_000_000
 """Peers and ports, or flows, of one namespace."""
 MAX_CONNECTIONS = 100_000_000
 """Connections of one tenant on one node; no table is that large."""
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Option(NamedTuple):
-    """One option of the group: its name, default as text, unit (empty for none) and meaning."""
+    """One option of the group: its name, default as text, unit (empty for none) and help text."""
 
     name: str
     default: str
@@ -96,7 +96,7 @@ OPTIONS = (
         "namespace_flows",
         "25000",
         "flows",
-        "How many policy flows one node makes for the policies of one namespace; what needs more is left out; 0: no "
+        "How many policy flows one node makes for the policies of one namespace; excess flows are left out; 0: no "
         "limit.",
     ),
     Option(
@@ -110,29 +110,29 @@ OPTIONS = (
         "kubeconfig",
         "",
         "path",
-        "The Kubernetes API server that the controller follows in place of the folder: a kubeconfig file, or "
-        "in-cluster for the service account of the pod that it runs in; empty: none.",
+        "The Kubernetes API server that the controller watches instead of the folder: a kubeconfig file, or "
+        "in-cluster for the service account of the controller's pod; empty: none.",
     ),
     Option(
         "node",
         "",
         "node name",
-        "With an API server: drive the bridge of this node alone, and watch no other node's pods; empty: every bridge.",
+        "With an API server: program only the bridge of this node, and watch only its pods; empty: every bridge.",
     ),
     Option(
         "registry_only",
         "no",
         "yes or no",
-        "With an API server: act as the registry, and drive no bridge.",
+        "With an API server: act as the registry, and program no bridge.",
     ),
     Option(
         "ovsdb",
         "unix:/var/run/openvswitch/db.sock",
         "comma-separated OVSDB remotes",
-        "Databases of the Open vSwitch instances whose bridges the controller drives.",
+        "Databases of the Open vSwitch instances whose bridges the controller programs.",
     ),
-    Option("state_file", "", "path", "File that remembers allocated numbers and addresses; empty: none."),
-    Option("status_socket", "", "path", "Unix socket that answers with the controller's status; empty: none."),
+    Option("state_file", "", "path", "File in which allocated numbers and addresses are saved; empty: none."),
+    Option("status_socket", "", "path", "Unix socket on which the controller reports its status; empty: none."),
 )
 _NAMES = frozenset(option.name for option in OPTIONS)
 
@@ -151,10 +151,10 @@ class ControllerOptions:
     status_socket: Path | None = None
 
 
-def register(conf: ConfigOpts, given: Mapping[str, str] | None = None) -> None:
-    """Declare the options in `conf` (such as ryu's CONF); calling it twice is harmless.
+def register(conf: ConfigOpts, overrides: Mapping[str, str] | None = None) -> None:
+    """Declare the options in `conf` (such as ryu's CONF). Idempotent.
 
-    `given` overrides configuration files.
+    `overrides` take precedence over configuration files.
     """
     from oslo_config import cfg  # imported here: it takes longer than an offline command
 
@@ -163,7 +163,7 @@ def register(conf: ConfigOpts, given: Mapping[str, str] | None = None) -> None:
         for option in OPTIONS
     ]
     conf.register_opts(options, group=GROUP)
-    for name, text in (given or {}).items():
+    for name, text in (overrides or {}).items():
         conf.set_override(name, text, group=GROUP)
 
 
@@ -199,12 +199,12 @@ def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
 
 
 def _conflict(options: ControllerOptions) -> tuple[str, str] | None:
-    """An option that contradicts the others, and why."""
-    alone = [name for name, set_ in (("node", options.node), ("registry_only", options.registry_only)) if set_]
-    if alone and options.kubeconfig is None:
-        return alone[0], "only an API server's cluster can be shared out; name one by kubeconfig"
-    if len(alone) > 1:
-        return "registry_only", "the registry alone drives no bridge, so node cannot be given"
+    """An option that contradicts the others, and the reason; None without a conflict."""
+    roles = [name for name, set_ in (("node", options.node), ("registry_only", options.registry_only)) if set_]
+    if roles and options.kubeconfig is None:
+        return roles[0], "this needs an API server; set kubeconfig"
+    if len(roles) > 1:
+        return "registry_only", "a process that is only the registry programs no bridge; unset node"
     return None
 
 
@@ -265,7 +265,7 @@ def _settings(parser: _Parser) -> Settings:
 
 
 def _controller_values(parser: _Parser) -> None:
-    """Check the controller's options, which a folder's file may have, too."""
+    """Check the values of the controller's options, which the file of a folder may have, too."""
     parser.of("nodes", _node_count)
     parser.of("node", _node_name)
     parser.of("registry_only", _boolean)
@@ -413,11 +413,11 @@ def _connections(text: str) -> int:
 
 
 def _terms(text: str) -> int:
-    return _whole(text, 0, MAX_COST, "peers and ports")
+    return _whole(text, 0, MAX_POLICY_SIZE, "peers and ports")
 
 
 def _flows(text: str) -> int:
-    return _whole(text, 0, MAX_COST, "flows")
+    return _whole(text, 0, MAX_POLICY_SIZE, "flows")
 
 
 def _node_count(text: str) -> int:
@@ -448,7 +448,7 @@ def _remotes(text: str) -> tuple[str, ...]:
     """OVSDB remotes; ovs-vswitchd(8) names the forms."""
     remotes = _list(text)
     if not remotes:
-        raise ValueError("names no OVSDB remote")
+        raise ValueError("has no OVSDB remote")
     for remote in remotes:
         if not remote.startswith(("unix:", "tcp:", "ssl:")):
             raise ValueError(f"{shown(remote)} is no OVSDB remote such as unix:/var/run/openvswitch/db.sock")

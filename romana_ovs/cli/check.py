@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_summary(loaded))
     if loaded.ignored and not args.json:
-        print(f"Not acted on: {', '.join(loaded.ignored)}.", file=sys.stderr)
+        print(f"Ignored kinds: {', '.join(loaded.ignored)}.", file=sys.stderr)
     if (note := sctp_note(loaded)) and not args.json:
         print(note, file=sys.stderr)
     return 1 if problems else 0

@@ -50,7 +50,7 @@ def warn(loaded: ClusterSnapshot) -> None:
     for problem in loaded.problems:
         print(f"warning: {problem}", file=sys.stderr)
     if loaded.ignored:
-        print(f"note: not acted on: {', '.join(loaded.ignored)}", file=sys.stderr)
+        print(f"note: ignored kinds: {', '.join(loaded.ignored)}", file=sys.stderr)
 
 
 def read_argument(name: str) -> bytes:

@@ -12,10 +12,14 @@ PASSES_OPTIONS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options for the cluster and the role; all others are ryu-manager's."""
-    parser.add_argument("--kubeconfig", metavar="FILE", help="follow this API server (in-cluster: that of our own pod)")
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", help="watch this API server (in-cluster: with the service account of the pod)"
+    )
     role = parser.add_mutually_exclusive_group()
-    role.add_argument("--node", metavar="NAME", help="drive this node's bridge alone, watching its own pods only")
-    role.add_argument("--registry", action="store_true", help="act as the registry for all nodes, and drive no bridge")
+    role.add_argument("--node", metavar="NAME", help="program only this node's bridge, and watch only its pods")
+    role.add_argument(
+        "--registry", action="store_true", help="act as the registry for all nodes, and program no bridge"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def _name(keys: list[PodKey], ordered: list[PodKey]) -> str:
     after = bisect_left(ordered, prefix) + len(keys)
     # Pods with the prefix are adjacent in `ordered`. If there are more of them than `keys`, some are no replicas.
     if any(key.startswith(prefix) for key in ordered[after : after + 1]):
-        return f"{keys[0]} and {len(keys) - 1} alike"
+        return f"{keys[0]} and {len(keys) - 1} with equal labels"
     return f"{prefix}* ({len(keys)} pods)"
 
 

@@ -158,10 +158,10 @@ def test_replicas_with_an_ambiguous_prefix_are_named_by_the_first() -> None:
     pods = {PodKey(f"x/{name}"): _labelled(name, app) for name, app in named.items()}
     names = display_names(Cluster(pods=pods))
     assert {str(key): name for key, name in names.items()} == {
-        "x/web-1": "x/web-1 and 1 alike",
-        "x/web-3": "x/web-1 and 1 alike",
-        "x/web-2": "x/web-2 and 1 alike",
-        "x/web-4": "x/web-2 and 1 alike",
+        "x/web-1": "x/web-1 and 1 with equal labels",
+        "x/web-3": "x/web-1 and 1 with equal labels",
+        "x/web-2": "x/web-2 and 1 with equal labels",
+        "x/web-4": "x/web-2 and 1 with equal labels",
         "x/db-0": "x/db-* (2 pods)",
         "x/db-1": "x/db-* (2 pods)",
         "x/x": "x/x",

@@ -136,7 +136,7 @@ def test_a_pod_that_cannot_be_started_keeps_no_other_from_it(
         assert bad.pod in pods.failed and bad.pod not in pods.running
         monkeypatch.setattr(failures, "RETRY_SECONDS", 0.0)
         tried = Mock(side_effect=SetupError("again"))
-        monkeypatch.setattr(pods, "_make", tried)
+        monkeypatch.setattr(pods, "_create", tried)
         pods.reconcile([*good, bad])
         assert tried.call_count == 1 and pods.failed[bad.pod].endswith("again")
         pods.reconcile(good)
