@@ -33,7 +33,7 @@ class Addresses:
     def of(
         cls, source: str | int | IPv4Address, target: str | int | IPv4Address, *, eth_src: int = 0, eth_dst: int = 0
     ) -> Addresses:
-        """From IPv4 addresses; the MACs default to `0a:58` + source address and to the next hop"""
+        """From IPv4 addresses. By default `eth_src` is `0a:58` + source, and `eth_dst` the next hop's MAC."""
         src, dst = int(IPv4Address(source)), int(IPv4Address(target))
         return cls(eth_src or MAC_PREFIX << 32 | src, eth_dst or NEXT_HOP_MAC, src, dst)
 
