@@ -154,7 +154,7 @@ def rules(live: Cluster, number: int, **others: str) -> str:
     defined = {
         "NODE": live.own(number),
         "HOST_MASK": str(IPv4Address(AddressPlan.of(Settings()).host_match(0)[1])),
-        "HEARD": f'{{ "lo", "{BRIDGE}", "{UNDERLAY_BRIDGE}", "{UPLINK}" }}',
+        "NODE_INTERFACES": f'{{ "lo", "{BRIDGE}", "{UNDERLAY_BRIDGE}", "{UPLINK}" }}',
         "NODES": f"{{ {underlay_address(0)}, {underlay_address(1)}, {OTHER} }}",
         **others,
     }
@@ -306,9 +306,9 @@ def test_a_node_port_is_not_the_node(live: Cluster, proxy: None, asks: Callable[
     assert fetch(live.node(1).netns, live.pod("red/closed")) == "red/closed"
 
 
-def test_a_pod_sees_the_second_address(live: Cluster, proxy: None, asks: Callable[..., str | None]) -> None:
-    """So a policy can be about it, and it is none of the node's."""
-    nft(live.node(1), rules(live, 1, SECOND="192.0.2.77"))
+def test_a_pod_sees_the_forwarded_source(live: Cluster, proxy: None, asks: Callable[..., str | None]) -> None:
+    """So an ipBlock can match it, and it is not an address of the node."""
+    nft(live.node(1), rules(live, 1, FORWARDED_SOURCE="192.0.2.77"))
     with contextlib.closing(Tap(live.netns("red/public"))) as public:
         assert asks("blue/client", PUBLIC) == "red/public"
         sources = {frames.source_of(frame) for frame in public.drain() if frame[12:14] == b"\x08\x00"}
