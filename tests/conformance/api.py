@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
+from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.api_cluster import ApiCluster
 from romana_ovs_emulate.cli.api_session import EmulateRequest, prepare
 from romana_ovs_emulate.cli.session import Session
@@ -20,6 +21,7 @@ from tests.conformance.offline import NODES
 from tests.conformance.runners import LANES, objects_of
 from tests.conformance.states import ObjectKey, endpoints, key_of
 from tests.conformance.words import ALL_PORTS, BASE_NODES, NAME_LABEL, Manifest, namespace
+from tests.support.live_cluster import eventually
 from tests.support.raw_client import Client
 
 PATIENCE = 10.0
@@ -38,6 +40,7 @@ class ApiServerCluster:
         self._cluster = cluster
         self._session = session
         self._there = {key_of(space): space for space in _spaces(admin)}
+        self._uids: dict[PodKey, str] = {}
         self._shown = count(1)
 
     @property
@@ -56,7 +59,13 @@ class ApiServerCluster:
             self._put(key, manifest)
         self._cluster.await_cluster(lambda cluster: _told(cluster, wanted.values()))
         self.emulation.programmed_after(before)
+        # The controller may be later than this client. A pod that it has yet to replace would end while it is probed.
+        eventually(self._every_pod_is_the_new_one, "the controller knows every pod by its UID")
         self.emulation.settle(pods=len(endpoints(wanted)))
+
+    def _every_pod_is_the_new_one(self) -> bool:
+        pods = self.emulation.state.pods
+        return all(self._uids.get(key) == pod.uid for key, pod in pods.items())
 
     def clear(self) -> None:
         """Delete every pod and every policy."""
@@ -72,7 +81,9 @@ class ApiServerCluster:
         elif old is None or (key.kind == "Pod" and old["spec"] != manifest["spec"]):
             if old is not None:
                 self._remove(key)
-            self._admin.create(_path(key).rpartition("/")[0], dict(manifest))
+            created = self._admin.create(_path(key).rpartition("/")[0], dict(manifest))
+            if key.kind == "Pod":
+                self._uids[PodKey(f"{key.namespace}/{key.name}")] = created["metadata"]["uid"]
         else:
             self._admin.patch(_path(key), {"metadata": {"labels": _changed(_labels(old), _labels(manifest))}})
         if "status" in manifest:
