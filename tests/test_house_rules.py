@@ -52,6 +52,7 @@ def _module(path: Path, *, name: str | None = None) -> Module:
 
 
 MODULES = [_module(path) for package in PACKAGES for path in sorted(package.rglob("*.py"))]
+TEST_MODULES = [_module(path) for folder in ("tests", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
 PURE_MODULES = [module for module in MODULES if module.path.split("/")[1] in PURE]
 
 
@@ -154,7 +155,7 @@ def _thawed(module: Module) -> Iterator[str]:
 
 
 RULES = {
-    "sizes": (_sizes, MODULES),
+    "sizes": (_sizes, MODULES + TEST_MODULES),
     "docstrings": (_undocumented, MODULES),
     "no literal table, register or priority": (_literal_numbers, MODULES),
     "no NORMAL action": (_normal_actions, MODULES),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,19 +19,14 @@ import pytest
 
 from bench.echo import EchoProbe
 from romana_ovs.kube.api.election import Timing
-from romana_ovs.kube.api.messages import ObjectsObserved, Start
-from romana_ovs.kube.api.resources import ALLOCATIONS
-from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.model.objects import PodKey
-from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.sync.diff import flow_diff
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.support.control_plane import needed_binaries
-from tests.support.kubernetes_process import kubernetes_process
 from tests.support.live_cluster import Traffic
+from tests.support.split_checks import consistent, flowing, leads, numbers, only_from, published
 from tests.support.split_cluster import SplitCluster, SplitController, split_cluster
 
 pytestmark = pytest.mark.root
@@ -86,14 +79,6 @@ def cluster(running: SplitCluster) -> Iterator[SplitCluster]:
 @pytest.fixture
 def ns(cluster: SplitCluster) -> str:
     return cluster.namespace(f"t-{secrets.token_hex(3)}")
-
-
-def only_from(app: str, target: str, *ports: int) -> dict[str, Any]:
-    """A policy's spec: into pods of `target`, only from pods of `app`, at these ports."""
-    rule: dict[str, Any] = {"from": [{"podSelector": {"matchLabels": {"app": app}}}]}
-    if ports:
-        rule["ports"] = [{"port": port} for port in ports]
-    return {"podSelector": {"matchLabels": {"app": target}}, "policyTypes": ["Ingress"], "ingress": [rule]}
 
 
 def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: SplitCluster, ns: str, audit: Path) -> None:
@@ -167,18 +152,6 @@ def test_a_new_question_interrupts_nothing_between_processes(cluster: SplitClust
             cluster.settled()
             assert cluster.verdicts(client, server, other) == []
         traffic.unharmed()
-    finally:
-        traffic.close()
-
-
-@contextmanager
-def flowing(cluster: SplitCluster, source: PodKey, *targets: PodKey) -> Iterator[Traffic]:
-    """UDP that goes well already, from one pod to others."""
-    tasks = [{"kind": "udp", "address": cluster.address(target), "port": 80} for target in targets]
-    traffic = Traffic(cluster.pods.running[source], tasks)
-    try:
-        traffic.flowing()
-        yield traffic
     finally:
         traffic.close()
 
@@ -270,12 +243,6 @@ def test_a_policy_is_programmed_when_every_node_says_so(cluster: SplitCluster, n
     assert status["status"]["observedGeneration"] == status["metadata"]["generation"] == 2
 
 
-def numbers(cluster: SplitCluster) -> dict[str, Any]:
-    """Everything that is given once only."""
-    found = cluster.allocation()
-    return {name: value for name, value in found.items() if name not in ("epoch", "writer", "revision")}
-
-
 def test_a_restart_sends_nothing_and_changes_no_number(cluster: SplitCluster, ns: str) -> None:
     """docs/hazards.md C5: what is listed anew and is as it was sends no flow-mod."""
     pods = [cluster.pod(ns, f"p{number}", node) for number, node in enumerate((*NODES, *NODES))]
@@ -354,30 +321,6 @@ def test_a_pod_of_the_same_name_inherits_nothing(cluster: SplitCluster, ns: str)
     assert cluster.verdicts(client, server) == []
 
 
-@contextmanager
-def published(cluster: SplitCluster) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Every Allocation that there was since, up to the one that there is when the function is called."""
-    seen: list[dict[str, Any]] = []
-
-    def heard(message: object) -> None:
-        if isinstance(message, ObjectsObserved):
-            seen.extend(dict(update.raw["spec"]) for update in message.updates if update.raw is not None)
-
-    def so_far() -> list[dict[str, Any]]:
-        last = cluster.allocation()
-        if last not in seen:
-            process.until(lambda _: last in seen, anew=True)
-        return seen
-
-    with kubernetes_process(heard) as process:
-        process.send(Start(ApiSource(str(cluster.plane.kubeconfig)), Settings(), (ALLOCATIONS,)))
-        yield so_far
-
-
-def leads(part: SplitController) -> bool:
-    return re.findall("this process (is now|is no longer) the registry", part.log)[-1:] == ["is now"]
-
-
 def test_of_two_registries_one_leads_and_nothing_is_given_twice(
     cluster: SplitCluster, ns: str, own: ControlPlane
 ) -> None:
@@ -414,26 +357,6 @@ def test_of_two_registries_one_leads_and_nothing_is_given_twice(
     assert cluster.verdicts(before, *newcomers, *later) == []
     assert leads(first) and {one["writer"] for one in history if one["epoch"] == history[-1]["epoch"]} == {writer}
     consistent(history)
-
-
-def consistent(history: list[dict[str, Any]]) -> None:
-    """Fails the test where anything was given twice, or taken from who has it."""
-    tenants: dict[str, list[Any]] = {}
-    hosts: dict[str, int] = {}
-    for before, now in itertools.pairwise(history):
-        assert before["epoch"] <= now["epoch"] and before["revision"] < now["revision"]
-        assert before["writer"] == now["writer"] or before["epoch"] < now["epoch"]
-    for one in history:
-        runs = [range(base, base + size) for tenant in one["tenants"] for base, size in tenant["segmentRanges"]]
-        given = [index for run in runs for index in run]
-        assert len(set(given)) == len(given)
-        assert len(set(one["hosts"].values())) == len(one["hosts"])
-        for tenant in one["tenants"]:
-            had = tenants.get(tenant["name"], [])
-            assert tenant["segmentRanges"][: len(had)] == had
-            tenants[tenant["name"]] = tenant["segmentRanges"]
-        assert {**one["hosts"], **hosts} == one["hosts"]
-        hosts = one["hosts"]
 
 
 def test_what_means_nothing_is_said_and_loses_nothing(cluster: SplitCluster, ns: str) -> None:
