@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
 import yaml
+
+from romana_ovs import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,3 +48,9 @@ def test_no_more_files_are_left_out_by_mypy() -> None:
     assert not [path for path in ROOT.glob("romana_ovs*/**/*.py") if left_out.search(path.read_text())]
     tests = [path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py")]
     assert sum(left_out.search(path.read_text()) is not None for path in tests) <= UNTYPED
+
+
+def test_both_distributions_have_one_version() -> None:
+    declared = configparser.ConfigParser(interpolation=None)
+    declared.read(ROOT / "distributions" / "emulate" / "setup.cfg")
+    assert f"romana-ovs=={__version__}" in declared["options"]["install_requires"].split()
