@@ -10,13 +10,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import sys, time
+import sys, threading
 from romana_ovs.cli import progress
 progress.SHOW_AFTER_SECONDS = float(sys.argv[1])
-done = []
-with progress.activity(lambda: f"compiling node {len(done)} of 2"):
+done, shown = [], (threading.Event(), threading.Event(), threading.Event())
+def describe():
+    shown[len(done)].set()
+    return f"compiling node {len(done)} of 2"
+with progress.activity(describe):
     for node in range(2):
-        time.sleep(0.4)
+        if sys.stderr.isatty() and progress.SHOW_AFTER_SECONDS == 0:
+            assert shown[node].wait(60)
         done.append(node)
 print("result")
 """

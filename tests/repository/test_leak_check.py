@@ -36,10 +36,14 @@ def test_a_clean_session_leaves_nothing(watch: leak_check.LeakCheck) -> None:
 
 
 def test_a_process_that_outlives_its_test_is_named(watch: leak_check.LeakCheck) -> None:
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(b"running\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"running\n", "until then its command line may be Python's"
         left = watch.finish()
         process.kill()
-    assert left == [f"process {process.pid}: sleep 60"]
+    assert left == [f"process {process.pid}: cat"]
 
 
 def test_a_temporary_folder_is_named_and_removed(watch: leak_check.LeakCheck) -> None:
