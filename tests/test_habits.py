@@ -32,7 +32,7 @@ def test_a_commit_checks_what_ci_checks_before_its_tests() -> None:
     assert commands["make unit"] == ["pre-push"]
 
 
-def test_the_fast_lane_needs_no_root_and_is_named_where_people_look() -> None:
+def test_make_unit_needs_no_root_and_is_documented() -> None:
     assert "root" not in targets()["unit"] and "kube-binaries" not in targets()["unit"]
     for page in ("README.md", "CONTRIBUTING.md"):
         assert "make unit" in (ROOT / page).read_text()

@@ -104,7 +104,7 @@ def test_numbers_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None
         DEFAULT.address(*numbers)
 
 
-def test_widths_that_need_less_than_the_network_use_its_first_part() -> None:
+def test_narrow_widths_use_the_first_part_of_the_network() -> None:
     plan = AddressPlan.of(Settings(segment_bits=10, host_bits=6, endpoint_bits=6))
     assert plan.network == IPv4Network("10.0.0.0/10")
     with pytest.raises(AddressError, match="leaves 32 - 8 = 24 bits.*= 25"):

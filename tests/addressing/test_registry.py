@@ -114,7 +114,7 @@ def test_a_pod_of_another_uid_or_node_gets_another_address(registry: Allocator) 
     assert TINY.is_on(registry.hosts["n2"], moved)
 
 
-def test_an_address_of_our_record_is_ours_and_any_other_is_foreign(registry: Allocator) -> None:
+def test_only_addresses_of_our_record_are_not_foreign(registry: Allocator) -> None:
     ours = attach(registry, "p")
     assert registry.claim(PodKey("ns/p"), uid="p", node="n1", address=ours.address) == ours
     registry.release(PodKey("ns/p"), uid="p")
@@ -176,7 +176,7 @@ def test_a_host_number_whose_gateway_is_taken_is_passed_over(registry: Allocator
     assert registry.host("n1") == 1
 
 
-def test_host_numbers_are_kept_while_pods_are_there_and_run_out_alone(registry: Allocator) -> None:
+def test_a_host_number_is_kept_while_its_node_has_pods(registry: Allocator) -> None:
     attach(registry, "p", node="n0")
     for name in ("n1", "n2", "n3"):
         registry.host(name)
@@ -196,7 +196,7 @@ def test_a_host_that_comes_back_in_time_keeps_its_number(registry: Allocator) ->
     assert registry.hosts["n0"] == 0
 
 
-def test_the_first_and_the_last_address_of_the_network_are_not_used() -> None:
+def test_network_and_broadcast_address_are_not_allocated() -> None:
     plan = AddressPlan(IPv4Network("10.9.0.0/28"), 1, 1, 2)
     registry = Allocator(plan)
     registry.host("n0")

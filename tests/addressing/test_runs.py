@@ -13,7 +13,7 @@ from romana_ovs.addressing.plan import AddressPlan
 
 
 @given(st.integers(1, 6), st.lists(st.integers(0, 3), max_size=40))
-def test_runs_are_aligned_and_apart_and_taken_while_there_is_room(bits: int, logs: list[int]) -> None:
+def test_blocks_are_aligned_disjoint_and_use_all_room(bits: int, logs: list[int]) -> None:
     plan = AddressPlan(IPv4Network((10 << 24, 32 - bits - 3)), bits, 1, 2)
     free = FreeBlocks(plan, [])
     taken: list[Block] = []

@@ -152,7 +152,7 @@ def test_replicas_are_one_line_unless_all_are_listed(tmp_path: Path, capsys: pyt
     ]
 
 
-def test_replicas_with_an_ambiguous_prefix_are_named_by_the_first() -> None:
+def test_replicas_of_one_prefix_are_named_by_their_first_pod() -> None:
     """Else two workloads would be one line."""
     named = {"web-1": "a", "web-2": "b", "web-3": "a", "web-4": "b", "db-0": "c", "db-1": "c", "x": "d"}
     pods = {PodKey(f"x/{name}"): _labelled(name, app) for name, app in named.items()}

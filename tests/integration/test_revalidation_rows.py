@@ -201,7 +201,7 @@ def test_the_servers_node_answers_a_question_about_a_segment(ovs: DummyOvs) -> N
     assert pair.send(UPLINK_PORT, wired(pair, "c", revalidation, ORIGINAL | REVALIDATION)) == []
 
 
-def test_the_servers_node_decides_revalidation_and_delivers_nothing(ovs: DummyOvs) -> None:
+def test_the_servers_node_decides_revalidation_packets(ovs: DummyOvs) -> None:
     pair = Pair(ovs, lab(client=2))
     only = ServerGroup(5, (allow(replace(pair.lab.pods["c"], number=3)),), ())
     request = udp(pair.lab.ends("c", "s"), 4000, 53)

@@ -303,7 +303,7 @@ answer, so that no queue of the switch's is ever full."""
 
 
 @pytest.mark.parametrize("fabric", Fabric)
-def test_one_tenant_does_not_exhaust_a_shared_tenants_connections(
+def test_a_tenant_cannot_exhaust_a_shared_tenants_connections(
     fabric: Fabric, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Pods of tenant red on node2 open all that they can at the name server on node1; blue's still reach it."""

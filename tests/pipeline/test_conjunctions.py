@@ -113,7 +113,7 @@ def test_no_group_makes_a_message_that_cannot_be_sent(shape: Callable[[int], Ite
     assert len(made) < 3 * (2 * terms + 100), "what is written out is no more than what was asked for"
 
 
-def test_a_rule_to_cluster_dns_in_every_namespace_is_one_conjunction() -> None:
+def test_dns_rules_of_all_namespaces_are_one_conjunction() -> None:
     dns = (PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.TCP, 53, 53))
     allows = tuple(
         Allow(Origin("NetworkPolicy", f"n{at}", "dns", "egress[0]"), frozenset({peer(at)}), ports=dns)

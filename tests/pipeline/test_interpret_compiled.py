@@ -86,7 +86,7 @@ def test_an_admitted_connection_goes_on_in_both_directions(lab: SimNetwork) -> N
         assert lab.delivered("s", packet.reply().with_flags(flags)) == ["c"]
 
 
-def test_delivery_shows_one_constant_source_mac_and_the_receivers_own(lab: SimNetwork) -> None:
+def test_delivered_packets_have_the_gateways_and_receivers_mac(lab: SimNetwork) -> None:
     lab.delivered("c", udp(lab.ends("c", "s"), 4000, 53))
     (arrival,) = lab.network.send("n1", 1, udp(lab.ends("c", "s"), 4000, 53))
     assert (arrival.packet.eth_src, arrival.packet.eth_dst) == (0x0A5800000001, lab.pods["s"].mac)
@@ -183,7 +183,7 @@ def test_a_flushed_connection_is_never_reversed(lab: SimNetwork) -> None:
 
 
 @pytest.mark.parametrize("lost", ["n1", "n2"])
-def test_one_nodes_conntrack_may_vanish_under_pods_that_are_older(lab: SimNetwork, lost: str) -> None:
+def test_connections_survive_the_loss_of_one_nodes_conntrack(lab: SimNetwork, lost: str) -> None:
     packet = tcp(lab.ends("c", "s"), 4000, 80)
     opened(lab, packet)
     if lab.pods["c"].node == lab.pods["s"].node:
@@ -231,7 +231,7 @@ def test_two_that_probe_each_other_with_fixed_ports_get_nothing(lab: SimNetwork)
         assert lab.delivered("y", back) == []
 
 
-def test_fragments_of_an_admitted_datagram_arrive_and_others_do_not(lab: SimNetwork) -> None:
+def test_only_fragments_of_allowed_datagrams_arrive(lab: SimNetwork) -> None:
     """docs/hazards.md A22."""
     first, later = udp(lab.ends("c", "s"), 4000, 53).fragments(1)
     assert lab.delivered("c", first) + lab.delivered("c", later) == ["s", "s"]
@@ -283,7 +283,7 @@ def test_large_egress_rules_to_outsiders(lab: SimNetwork, target: str, port: int
     assert lab.arrivals("n1", GATEWAY_PORT, replace(packet.reply(), eth_src=0x020000000001)) == ["c"] * passes
 
 
-def test_a_packet_between_other_nodes_passes_unchanged_and_untracked() -> None:
+def test_packets_between_other_nodes_pass_untracked() -> None:
     lab = SimNetwork.of(SimPod("c", 1, 1))
     view = lab.view(1)
     third = RemoteHost(3, "n3", UPLINK_PORT + 1)
@@ -360,7 +360,7 @@ def test_forged_packets_go_nowhere(lab: SimNetwork, forged: dict[str, object]) -
     assert lab.delivered("c", packet) == []
 
 
-def test_uplinks_accept_marked_untagged_packets_of_known_nodes_only(lab: SimNetwork) -> None:
+def test_uplinks_accept_only_marked_packets_of_known_nodes(lab: SimNetwork) -> None:
     if lab.pods["s"].node == 1:
         return
     wire = replace(udp(lab.ends("c", "s"), 4000, 53), eth_src=0x0A05 << 32 | lab.pods["c"].identity)

@@ -108,7 +108,7 @@ def test_a_connection_that_policy_denies_now_is_not_picked_up(place: str, nodes:
 
 @pytest.mark.parametrize("place", ["link", "tunnel"])
 @pytest.mark.parametrize("nodes", LOSSES)
-def test_a_pod_attached_after_the_loss_gets_nothing_of_its_predecessor(place: str, nodes: tuple[int, ...]) -> None:
+def test_a_pod_attached_after_the_loss_inherits_no_connection(place: str, nodes: tuple[int, ...]) -> None:
     lab = made(place)
     _, back = opened(lab, tcp(lab.ends("c", "s"), 4000, 80))
     _, push = opened(lab, udp(lab.ends("c", "s"), 4000, 53))

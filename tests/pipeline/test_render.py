@@ -92,7 +92,7 @@ def test_readable_flows_name_their_tables() -> None:
     assert readable(item) == f"ConntrackZone priority=100,ip actions=ct(table=ConntrackState,zone={ZONE.bits})"
 
 
-def test_the_page_declares_every_table_register_and_conntrack_bit() -> None:
+def test_the_page_has_every_table_register_and_conntrack_bit() -> None:
     page = _page()
     for table in TABLES:
         section = page.partition(f"### {table.name}\n")[2].partition("\n### ")[0]

@@ -55,7 +55,7 @@ def test_a_denied_stream_stops_and_resumes_with_the_permission(lab: SimNetwork) 
         opened(lab, packet)
 
 
-def test_a_class_that_the_servers_node_learns_late_is_not_revoked(lab: SimNetwork) -> None:
+def test_a_class_learnt_late_is_admitted_once_it_is_known(lab: SimNetwork) -> None:
     answer = opened(lab, udp(lab.ends("c", "s"), 4000, 53))
     lab.moved("c", number=3)
     for _ in range(2):

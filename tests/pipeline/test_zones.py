@@ -74,7 +74,7 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
     assert there == {zone(2, RED): Share("8"), zone(2, BLUE): Share("12"), common_zone(2): Share(COMMON)}
 
 
-def test_a_tenant_keeps_its_zone_when_it_grows_into_the_first_block() -> None:
+def test_a_tenant_keeps_its_zone_when_it_gets_another_block() -> None:
     blocks = ZoneBlocks.of(PLAN)
     assert blocks.home((whole_segments(64, 4),)) == blocks.home((whole_segments(64, 4), whole_segments(128, 4))) == 64
     assert blocks.home((whole_segments(0, 1),)) == 0
@@ -185,7 +185,7 @@ def test_connections_from_another_node_are_in_their_tenants_zone(
 
 
 @FABRICS
-def test_connections_of_a_shared_pod_are_in_the_other_tenants_zone(tunnels: bool) -> None:
+def test_connections_of_shared_pods_are_in_their_peers_zone(tunnels: bool) -> None:
     lab = _meeting(tunnels=tunnels)
     packet = udp(lab.ends("s", "k"), 4000, 53)
     assert lab.delivered("s", packet) == ["k"]
@@ -199,7 +199,7 @@ def test_connections_of_a_shared_pod_are_in_the_other_tenants_zone(tunnels: bool
 
 
 @FABRICS
-def test_an_address_that_is_not_from_the_plan_counts_for_the_shared_tenant(tunnels: bool) -> None:
+def test_foreign_addresses_count_for_the_shared_tenant(tunnels: bool) -> None:
     """It shows the segment of blue, whose zone its pod must not fill."""
     lab = _meeting(tunnels=tunnels)
     lab.foreign = (ForeignRoute(lab.pods["b2"].address, 2),)
@@ -227,7 +227,7 @@ def test_the_nodes_own_addresses_are_in_the_common_zone() -> None:
     assert _chosen(table, "nw_dst", outside, (PKT_SOURCE, LOCAL), (PKT_DESTINATION, UPLINK), (SENDER_SHARED, 1)) is None
 
 
-def test_there_are_as_many_rows_for_thousands_of_tenants_as_for_one() -> None:
+def test_rows_do_not_grow_with_the_number_of_tenants() -> None:
     lab, many = _meeting(), {f"t{base}": (whole_segments(base, 4),) for base in range(4, 4096, 4)}
     own = len(lab.program(1).flows)
     view = replace(lab.view(1), tenants=many)

@@ -141,7 +141,7 @@ def test_a_dropped_requirement_moves_no_pod() -> None:
     assert allocator.identity_of(PodKey("a/two")) == numbers[1]
 
 
-def test_a_released_number_is_not_given_again_before_all_have_been() -> None:
+def test_a_released_class_number_is_reused_last() -> None:
     allocator = ClassAllocator()
     assert put(allocator, "one") == identity(1, 1)
     allocator.forget(PodKey("a/one"))
@@ -187,7 +187,7 @@ def test_classes_from_a_file_stay_hidden_until_a_pod_claims_them() -> None:
     assert len(again.to_json()["classes"]) == 1
 
 
-def test_a_new_requirement_after_a_restart_is_decided_by_the_first_pod() -> None:
+def test_the_first_pod_decides_a_match_after_a_restart() -> None:
     allocator = ClassAllocator()
     number = put(allocator, "one", "web")
     again = ClassAllocator.from_json(allocator.to_json())
@@ -197,7 +197,7 @@ def test_a_new_requirement_after_a_restart_is_decided_by_the_first_pod() -> None
     assert put(again, "two", "db") == number + 1
 
 
-def test_pods_whose_class_is_not_the_lowest_that_fits_are_written_down() -> None:
+def test_pods_not_in_their_lowest_class_are_saved() -> None:
     allocator = ClassAllocator()
     allocator.set_requirements({"a": frozenset({IS_WEB})})
     one, two = put(allocator, "one", "web"), put(allocator, "two", "db")

@@ -55,13 +55,13 @@ def test_a1_finished_pods_are_neither_subject_nor_peer() -> None:
     assert not passes(without_address, "a/job", "a/db")
 
 
-def test_a1_a_finished_pod_of_the_hosts_network_is_nothing_either() -> None:
+def test_a1_finished_host_network_pods_take_part_in_nothing() -> None:
     found = cluster(pod("a/job", "172.16.0.1", host_network=True, finished=True), DB)
     assert not passes(found, "a/db", "a/job")
     assert "has finished" in verdict(found, "a/db", "a/job").reason
 
 
-def test_a3_a_pod_with_a_status_but_no_address_takes_part_in_nothing() -> None:
+def test_a3_pods_without_an_address_take_part_in_nothing() -> None:
     found = cluster(pod("a/new", has_status=True), WEB)
     assert not passes(found, "a/web", "a/new")
     assert not passes(found, "a/new", "a/web")
@@ -104,7 +104,7 @@ def test_a6_named_ports_resolve_on_the_destination() -> None:
     assert reached(found, "a/b", "a/client", *ports) == "666/tcp"
 
 
-def test_a6_a_name_matches_nothing_outside_and_resolves_for_egress() -> None:
+def test_a6_named_ports_of_egress_match_only_pods() -> None:
     server = pod("a/server", ports="http=8080/tcp")
     found = cluster(server, WEB, policy("a/out", Selector.of({"app": "web"}), egress=[rule(ports="http/tcp")]))
     assert passes(found, "a/web", "a/server", "8080/tcp")

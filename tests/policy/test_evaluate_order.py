@@ -89,7 +89,7 @@ def test_no_policy_of_a_tenant_opens_a_path_between_tenants() -> None:
     assert passes(found, OUTSIDE, "a/x")
 
 
-def test_shared_tenants_are_destinations_for_all_and_sources_for_none() -> None:
+def test_shared_tenants_are_destinations_but_no_sources() -> None:
     found = cluster(pod("kube-system/dns", tier="dns"), pod("a/x", tier="front"), settings=TENANTS)
     for level in (TENANTS, TIERS):
         again = cluster(*found.pods.values(), settings=level)
@@ -123,7 +123,7 @@ def test_a_pod_without_a_tenant_talks_with_its_own_node_only() -> None:
     assert not passes(opened, OUTSIDE, "a/lost")
 
 
-def test_without_isolation_a_pod_without_a_tenant_is_an_ordinary_pod() -> None:
+def test_without_isolation_a_pod_needs_no_tenant() -> None:
     found = cluster(pod("a/lost"), pod("b/x", owner="t1"), settings=pod_label(isolation=Isolation.NONE))
     assert passes(found, "a/lost", "b/x")
     assert passes(found, "b/x", "a/lost")
@@ -142,7 +142,7 @@ def test_tenants_from_namespace_labels() -> None:
     assert not passes(found, "d/x", OUTSIDE)
 
 
-def test_a_kubernetes_policy_selects_pods_of_all_tenants_of_its_namespace() -> None:
+def test_a_kubernetes_policy_selects_pods_of_every_tenant() -> None:
     found = cluster(
         pod("a/x", owner="t1"), pod("a/y", owner="t1"), pod("a/z", owner="t2"), pod("a/u", owner="t2"),
         policy("a/in", ingress=[rule(pods())]), settings=pod_label(isolation=Isolation.TENANT),
@@ -191,7 +191,7 @@ def test_a_romana_policy_speaks_for_its_tenant_in_its_namespace() -> None:
     assert verdict(found, "a/front", "a/back").rules == (RuleRef("RomanaNetworkPolicy", "a", "p", "allowIncoming[0]"),)
 
 
-def test_a_romana_policy_knows_its_own_tenant_even_without_isolation() -> None:
+def test_a_romana_policy_is_its_tenants_without_isolation_too() -> None:
     found = cluster(*TEAM, romana("a/p", BACK, FRONT, owner="t1"), settings=pod_label(isolation=Isolation.NONE))
     assert passes(found, "b/front", "a/back")
     assert not passes(found, "a/other", "a/back")
@@ -219,7 +219,7 @@ def test_absent_from_is_any_source(given_rule: RomanaRule, expected: str) -> Non
     assert " ".join(each for each in sources if passes(found, each, "a/back", "icmp")) == expected
 
 
-def test_a_romana_policy_without_tenant_isolates_and_admits_nothing() -> None:
+def test_a_romana_policy_without_tenant_admits_nothing() -> None:
     found = cluster(*TEAM, romana("a/p", BACK, RomanaRule(), tenant="t1"), settings=pod_label())
     for source in ("a/front", OUTSIDE, "a/other"):
         assert not passes(found, source, "a/back")

@@ -66,7 +66,7 @@ def test_absent_and_empty_selectors_are_two_things(peer: PolicyPeer, scopes: tup
     assert (rule.scopes, rule.any_peer, rule.cidrs) == (scopes, False, ())
 
 
-def test_several_peers_are_alternatives_and_no_peers_are_everybody() -> None:
+def test_peers_are_alternatives_and_none_is_everybody() -> None:
     both = only_rule(PolicyPeer(pods=WEB), PolicyPeer(namespaces=STAGE), PolicyPeer(pods=WEB))
     assert both.scopes == (Scope(namespace="ns", pods=WEB), Scope(namespaces=STAGE))
     assert only_rule() == NormalRule(Direction.INGRESS, 0, any_peer=True)
@@ -179,7 +179,7 @@ def test_romana_policies_speak_for_one_tenant(settings: Settings, tenant: str, s
     )
 
 
-def test_a_romana_policy_without_tenant_isolates_every_tenants_pods() -> None:
+def test_a_romana_policy_without_tenant_selects_every_tenant() -> None:
     policy = romana(Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner"))
     assert policy.subject == Scope(namespace="ns", pods=WEB)
     assert (policy.directions, policy.rules) == (frozenset({Direction.INGRESS}), ())

@@ -171,7 +171,7 @@ def test_several_tier_labels_are_known_one_by_one() -> None:
     assert found(WEB) == frozenset({whole_segments(17, 1), whole_segments(18, 1), IdentityMatch(identity(16, 2))})
 
 
-def test_the_label_that_names_the_tenant_is_known_from_the_tenant() -> None:
+def test_the_tenant_decides_requirements_on_the_tenants_label() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner", isolation=Isolation.NONE)
     owned = from_pods(Selector.of({"owner": "b"}), EVERYTHING)
     assert peers_of(owned, settings=settings) == {whole_segments(32, 1)}
@@ -211,7 +211,7 @@ def test_where_tenants_do_not_separate_every_pod_is_one_match(of: str, settings:
     assert peers_of(other, of=of, settings=settings) == {whole_segments(32, 1)}
 
 
-def test_other_tenants_are_left_out_where_step_five_keeps_them_apart() -> None:
+def test_isolation_leaves_other_tenants_out_of_peers() -> None:
     assert peers_of(from_pods(WEB, Selector.of({NAME_LABEL: "b"}))) == frozenset()
 
 
@@ -294,7 +294,7 @@ def test_deny_all_egress_is_a_group_that_admits_nothing() -> None:
     assert group.number > 0
 
 
-def test_pods_that_come_out_alike_share_a_group_and_its_number_stays() -> None:
+def test_pods_with_equal_permissions_share_a_group() -> None:
     rule = policy("a/p", from_pods(WEB))
     found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(rule,)))
     assert found.members[PodKey("a/x")] == found.members[PodKey("a/y")]

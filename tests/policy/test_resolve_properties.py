@@ -111,7 +111,7 @@ def test_an_identity_that_the_tables_do_not_know_gains_nothing(data: st.DataObje
 
 @settings(max_examples=examples(80), deadline=None)
 @given(data=st.data(), cluster=strategies.clusters())
-def test_pods_that_bring_no_new_class_change_nothing_on_other_nodes(data: st.DataObject, cluster: Cluster) -> None:
+def test_pods_of_known_classes_change_no_other_node(data: st.DataObject, cluster: Cluster) -> None:
     twin = data.draw(st.sampled_from(sorted(cluster.pods.values(), key=lambda pod: pod.key)))
     more = cluster.with_object(replace(twin, name="twin", node="elsewhere", address=None, has_status=False))
     allocator, numbers, policies = ClassAllocator(), numbers_of(cluster), normal_policies(cluster)

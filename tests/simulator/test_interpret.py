@@ -98,7 +98,7 @@ def test_a_duplicate_flow_is_refused() -> None:
         Switch([rule("SpoofGuard", 5, IP, Output(2)), rule("SpoofGuard", 5, IP, Output(3))])
 
 
-def test_registers_start_at_zero_and_move_and_load_touch_only_their_bits() -> None:
+def test_move_and_load_write_only_their_bits() -> None:
     flows = [
         rule(
             "SpoofGuard", 5, IP, Load(Bits("reg0", 4, 4), 0xA), Move(Bits("nw_src", 0, 4), Bits("reg0", 0, 4)),
@@ -252,7 +252,7 @@ def test_a_connection_is_new_until_it_is_answered(packet: Packet) -> None:
     assert [sent.port for sent in switch.receive(again, 1)] == [3]
 
 
-def test_tcp_in_mid_stream_without_an_entry_is_new_and_syn_ack_is_invalid() -> None:
+def test_midstream_tcp_is_new_and_syn_ack_is_invalid() -> None:
     """docs/hazards.md B11, B12: what would recommit a flushed connection turned round is for the tables to drop."""
     switch = Switch(STATEFUL)
     assert [sent.port for sent in switch.receive(tcp(A, 1, 80, flags=SYN | ACK), 1)] == [5]
@@ -283,7 +283,7 @@ def _second_association(*, sctp_ports: bool) -> list[int]:
     return [sent.port for sent in switch.receive(sctp(A, 4000, 81), 1)]
 
 
-def test_an_icmp_error_is_related_to_its_connection_and_carries_its_mark() -> None:
+def test_an_icmp_error_has_the_mark_of_its_connection() -> None:
     """docs/hazards.md A19: a router in the middle reports about a tracked packet."""
     related = rule("ConntrackState", 20, IP | {"ct_state": ct_state("+rel+rpl"), "ct_mark": 9}, Output(8))
     switch = Switch([*STATEFUL, related])
@@ -338,7 +338,7 @@ def test_fragments_wait_for_each_other_in_any_order() -> None:
     assert switch.receive(udp(A, 1, 54).fragments(2)[1], 1) == []
 
 
-def test_a_later_fragment_without_its_first_is_held_at_the_second_pass() -> None:
+def test_later_fragments_share_the_verdict_of_their_first() -> None:
     flows = tracking(
         rule("ConntrackState", 5, IP | {"nw_proto": 17, "udp_dst": 53}, Ct(zone=1, commit=True, table="Output")),
         rule("ConntrackState", 5, IP | {"nw_frag": (2, 2)}, Ct(zone=1, commit=True, table="Output")),

@@ -72,7 +72,7 @@ def test_ports_of_two_pods_of_one_name_differ_by_uid() -> None:
     assert port(PodKey("a/y"), "1") is None
 
 
-def test_a_port_without_a_uid_is_that_of_whichever_pod_has_the_name() -> None:
+def test_a_port_without_a_uid_is_found_by_the_pods_name() -> None:
     facts = _one(_uid("p", "", 3)).facts
     assert facts.port(X, "1") == facts.port(X, "") == PodPort(3)
 

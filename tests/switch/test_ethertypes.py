@@ -151,7 +151,7 @@ def test_what_tc_redirects_is_dropped_too(redirected: tuple[Tap, Tap]) -> None:
     assert passed(redirected, others) == []
 
 
-def test_a_tag_beside_a_frame_is_not_seen_but_the_type_behind_it_is(redirected: tuple[Tap, Tap]) -> None:
+def test_a_stripped_tag_passes_the_filter_if_its_payload_may(redirected: tuple[Tap, Tap]) -> None:
     """The kernel takes a tag off where tc gets the frame; a VLAN interface never puts one in. Tables refuse these."""
     filtered()
     assert len(passed(redirected, [REFUSED[name] for name in ONE_TAG])) == len(ONE_TAG)

@@ -112,7 +112,7 @@ def test_meters_survive(port: int, rate: int) -> None:
     assert list(read_meters(memoryview(described))) == [meter]
 
 
-def test_meters_of_another_form_differ_and_those_of_others_are_not_seen() -> None:
+def test_meters_outside_our_numbers_are_not_read() -> None:
     band = struct.pack("!HHII4x", 1, 16, 100, 1000)
     forms = [(METERS[1], 14, band), (METERS[2], 6, band), (METERS[3], 14, band + band), (METERS[4], 14, b"")]
     others = [(METERS.start - 1, 14, band), (METERS.stop, 14, band)]

@@ -36,9 +36,7 @@ sections = st.dictionaries(
 
 
 @given(maps, maps)
-def test_applying_a_plan_gives_the_desired_flows_and_the_second_is_empty(
-    desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow]
-) -> None:
+def test_applying_a_diff_gives_the_desired_flows(desired: dict[FlowKey, Flow], actual: dict[FlowKey, Flow]) -> None:
     done = flow_diff(desired, actual)
     assert applied(actual, done) == desired
     assert flow_diff(desired, applied(actual, done)).size == 0

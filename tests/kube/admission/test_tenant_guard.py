@@ -217,7 +217,7 @@ def test_a_policy_with_a_corrected_tenant_leaves_no_fallback() -> None:
     assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), exists=False, value=None)).cluster.policies
 
 
-def test_a_relabelled_namespace_does_not_restore_a_replaced_policy() -> None:
+def test_relabelling_a_namespace_restores_no_replaced_policy() -> None:
     store, loaded = started(BY_OWNER, namespace(ALLOWED))
     assert list(loaded.cluster.policies) == [POLICY]
     other = after(store, ROMANA_POLICIES, policy(NONE, version=2, uid="another")).cluster.policies

@@ -130,7 +130,7 @@ def test_a_lease_given_back_is_free_at_once() -> None:
     assert asked(state, 0)[1].record == Record("me", 5, 15, "9")
 
 
-def test_a_deleted_lease_is_its_last_holders_until_that_must_know() -> None:
+def test_a_deleted_lease_stays_its_last_holders_for_a_while() -> None:
     state = election.on_read(Election("me"), Record("other", 4, 15, "7"), 0, chance=0)
     state = election.on_read(state, None, 3, chance=0)
     assert state.state is State.WAITING
@@ -140,7 +140,7 @@ def test_a_deleted_lease_is_its_last_holders_until_that_must_know() -> None:
     assert asked(state, 18)[1].record == Record("me", 5, 15, "")
 
 
-def test_our_deleted_lease_is_created_again_without_writes_meanwhile() -> None:
+def test_our_deleted_lease_is_created_again_after_a_read() -> None:
     state = leading(record=Record("", 7, 1, "0"))
     state, _ = asked(state, 2)
     state = election.on_conflict(state, 2, chance=0)

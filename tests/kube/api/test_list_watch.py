@@ -128,9 +128,7 @@ def test_a_server_that_refuses_is_asked_less_and_less(
     assert len(told.trouble) == 1 and LISTED not in told
 
 
-def test_an_answer_of_something_else_is_trouble_and_deletes_nothing(
-    server: ScriptedServer, follower: ListWatcher, told: Told
-) -> None:
+def test_an_answer_that_is_no_list_deletes_nothing(server: ScriptedServer, follower: ListWatcher, told: Told) -> None:
     server.then(page("a"), refuse(410), lambda exchange: exchange.answer(200, b"<html>"), page("a"))
     for _ in range(4):
         follower.step()

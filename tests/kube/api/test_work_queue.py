@@ -37,7 +37,7 @@ def test_a_key_that_is_added_again_keeps_its_turn() -> None:
     assert one.get(6) == "b"
 
 
-def test_a_failed_key_waits_longer_each_time_until_it_is_forgotten() -> None:
+def test_a_failed_key_waits_longer_until_it_is_forgotten() -> None:
     one = queue()
     pauses = []
     for _ in range(5):

@@ -250,7 +250,7 @@ def test_what_the_server_refuses_is_tried_again_ever_more_rarely() -> None:
     assert 10 < attempts < 25
 
 
-def test_a_server_that_keeps_less_than_it_is_told_is_not_told_again() -> None:
+def test_a_status_that_the_server_prunes_is_not_sent_again() -> None:
     book = StatusQueue()
     book.update({WEB: policy()})
     book.on_read(WEB, Observed("u", 1, "r1"))
@@ -383,7 +383,7 @@ def run_events(book: EventQueue, until: float, now: float = 0.0) -> list[tuple[f
     return done
 
 
-def test_one_event_for_one_refusal_renewed_before_it_is_forgotten() -> None:
+def test_a_refusal_is_one_event_renewed_before_it_expires() -> None:
     book = EventQueue()
     book.replace_all({WEB: refused()})
     book.update({WEB: ObjectWarning(Version("u", 2), "Invalid", "bad")})

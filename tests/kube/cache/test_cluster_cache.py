@@ -246,7 +246,7 @@ def test_an_invalid_object_that_is_no_policy_is_absent() -> None:
     assert after(store, seen(PODS, gone(broken, 2))).problems == ()
 
 
-def test_fields_of_metadata_that_are_newer_than_we_are_do_no_harm() -> None:
+def test_unknown_fields_of_metadata_are_no_problem() -> None:
     value = {"metadata": {"name": "p", "namespace": "shop", "brandNew": 1}, "spec": GOOD}
     head = object_meta(value, POLICIES)
     assert head is not None

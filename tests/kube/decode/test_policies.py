@@ -198,7 +198,7 @@ def test_what_stands_in_for_a_broken_policy(spec: str, selector: Selector, direc
     assert found.directions == directions
 
 
-def test_a_policy_with_an_invalid_name_isolates_under_a_unique_one() -> None:
+def test_a_policy_without_a_name_isolates_under_a_unique_one() -> None:
     found = item(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: x}\nspec: {podSelector: {}}"
     )

@@ -35,7 +35,7 @@ def test_a_pod_that_was_missing_and_is_there_again_is_another() -> None:
     assert uids(one, a=pod("a"), b=pod("b")) == {"a": "made-3", "b": "made-2"}
 
 
-def test_a_pod_that_is_edited_or_stands_in_another_file_is_the_same() -> None:
+def test_a_pod_keeps_its_uid_when_edited_or_moved() -> None:
     one = store()
     first = uids(one, a=pod("a"))
     assert uids(one, a=pod("a", "{x: y}")) == first
@@ -50,14 +50,14 @@ def test_what_cannot_be_read_is_not_missing() -> None:
     assert uids(one, a=pod("a")) == first
 
 
-def test_a_uid_of_a_manifest_counts_and_another_one_is_another_pod() -> None:
+def test_a_uid_in_a_manifest_is_the_pods_uid() -> None:
     one = store()
     assert uids(one, a=pod("a", uid="one"), b=pod("b")) == {"a": "one", "b": "made-1"}
     assert uids(one, a=pod("a", uid="two"), b=pod("b")) == {"a": "two", "b": "made-1"}
     assert uids(one, a=pod("a"), b=pod("b")) == {"a": "two", "b": "made-1"}, "an edit that drops it says nothing new"
 
 
-def test_pods_of_workloads_that_are_scaled_down_and_up_are_others() -> None:
+def test_scaling_a_workload_down_and_up_makes_new_pods() -> None:
     one = store()
     assert uids(one, a=workload("ReplicaSet", "w", "  replicas: 2\n")) == {"w-0": "made-1", "w-1": "made-2"}
     assert uids(one, a=workload("ReplicaSet", "w", "  replicas: 1\n")) == {"w-0": "made-1"}
