@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import pytest
 
-from romana_ovs.controller.conntrack_limits import COMMON, ConntrackLimits, Place, Zones, limits_of
+from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones, limits_of
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.pipeline.zones import Share
+from romana_ovs.pipeline.zones import COMMON, Share
 from romana_ovs.switch.zone_limits import ZoneUse
 
 PLACE = Place("unix:/a/db.sock", "netdev")
@@ -53,7 +53,7 @@ class FakeZones:
             self.uses[zone] = ZoneUse(limit, self.uses[zone].count if zone in self.uses else 0)
         self.calls += [("set", dict(limits))] if limits else []
 
-    def remove(self, zones: set[int]) -> None:
+    def remove(self, zones: Collection[int]) -> None:
         self._ask()
         for zone in zones:
             del self.uses[zone]
@@ -83,10 +83,14 @@ class Watched:
     news: int = 0
 
     def __post_init__(self) -> None:
-        self.limits = ConntrackLimits(self.setting, self._told, clock=self.clock, zones_at=lambda *_: self.zones)  # type: ignore[arg-type,return-value]
+        self.limits = ConntrackLimits(self.setting, self._told, clock=self.clock, zones_at=lambda *_: self.zones)  # type: ignore[arg-type]
 
     def _told(self) -> None:
         self.news += 1
+
+    def problems(self) -> list[str]:
+        """The problems at this moment."""
+        return list(self.limits.problems)
 
     def follow(self, tenants: dict[int, str], node: str = "n1", place: Place = PLACE) -> None:
         self.limits.set_zones({node: Zones(place, shares(tenants))}, [node])
@@ -176,17 +180,17 @@ def test_what_cannot_be_limited_is_said_after_a_while_and_until_it_can(caplog: p
     watched.zones.fault = "/a/ovs-vswitchd.pid: No such file or directory"
     watched.follow({RED: "red"})
     assert watched.limits.work()
-    assert watched.limits.problems == ()
+    assert watched.problems() == []
     watched.clock.now = 5.0
     for _ in range(3):
         # Who will hardly be there the next second is not asked every second.
         assert not watched.limits.work()
     said = "tenants' connections are not limited (tenant_connections): /a/ovs-vswitchd.pid: No such file or directory"
-    assert watched.limits.problems == (said,)
+    assert watched.problems() == [said]
     assert [one.message for one in caplog.records] == [said]
     watched.zones.fault = ""
     assert not watched.limits.work()
-    assert watched.limits.problems == ()
+    assert watched.problems() == []
     assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
 
 

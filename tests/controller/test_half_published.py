@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from typing import Any
 
 from romana_ovs.controller.published_store import PublishedStore

@@ -5,7 +5,6 @@ The API server is one of our own, whose pods are nothing to make; what a real on
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import re
 import threading
 from collections.abc import Iterator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 from dataclasses import replace
 from typing import Any
@@ -38,7 +37,8 @@ def cluster_of(process: ControllerProcess) -> Cluster:
 
 
 def saved(parts: NodeAgents) -> dict[str, Any]:
-    return json.loads(json.dumps(parts.to_json()))
+    state: dict[str, Any] = json.loads(json.dumps(parts.to_json()))
+    return state
 
 
 def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> None:
@@ -100,7 +100,7 @@ def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
     assert parts.nodes == {"n1"}
     assert parts.address_of(A) is not None
-    assert parts.address_of(B) is parts.mac_of(B) is parts.node_of(B) is None
+    assert (parts.address_of(B), parts.mac_of(B), parts.node_of(B)) == (None, None, None)
     assert parts.view(facts["n2"], facts) is None and parts.pending_ack("n2", "x") is None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,10 +38,11 @@ def test_a_failure_is_due_after_a_while_or_when_changed() -> None:
 def test_unfiltered_ports_are_reported_once() -> None:
     said: list[str] = []
     emulation = Emulation(Plan(Path(), ("node1",), None, AddressPlan.of(Settings())), on_error=said.append)
-    emulation._pods = SimpleNamespace(failed={}, unfiltered="")  # type: ignore[assignment]
+    pods = SimpleNamespace(failed={}, unfiltered="")
+    emulation._pods = pods  # type: ignore[assignment]
     emulation._report_failures()
     assert said == []
-    emulation._pods.unfiltered = "why"  # type: ignore[misc]
+    pods.unfiltered = "why"
     emulation._report_failures()
     emulation._report_failures()
     assert said == ["why"] and emulation.failures == ("why",)

@@ -184,7 +184,7 @@ def event(kind: str, name: str, version: str) -> bytes:
     return json.dumps({"type": kind, "object": value}).encode() + b"\n"
 
 
-def watch(*lines: bytes, after: Callable[[Exchange], None] = lambda exchange: exchange.chunk(b"")) -> Step:
+def watch(*lines: bytes, after: Callable[[Exchange], object] = lambda exchange: exchange.chunk(b"")) -> Step:
     """Begins a watch, sends these lines, then does `after`."""
 
     def step(exchange: Exchange) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
 from romana_ovs.kube.decode.limits import MAX_TERMS, policy_terms
 from romana_ovs.kube.manifests.load import load
 from romana_ovs.model.labels import EVERYTHING
-from romana_ovs.model.objects import Direction, KubernetesPolicy, PolicyPeer, PolicyRule
+from romana_ovs.model.objects import Direction, KubernetesPolicy, Policy, PolicyKey, PolicyPeer, PolicyRule
 from romana_ovs.model.settings import Settings
 
 BOTH = frozenset(Direction)
@@ -30,6 +29,7 @@ def counting(policies: list[KubernetesPolicy], most: int) -> set[str]:
     counted, over = apply_quota(policies, most)
     assert [each.key for each in counted] == [each.key for each in policies]
     for given_, now in zip(policies, counted, strict=True):
+        assert isinstance(now, KubernetesPolicy)
         assert now == given_ if given_.key not in over else (now.directions, policy_terms(now)) == (BOTH, 0)
     return {each.name for each in policies if each.key not in over}
 
@@ -61,7 +61,9 @@ _edits = st.lists(
 
 @given(_edits, st.integers(1, 4))
 def test_edits_one_by_one_come_to_what_a_listing_comes_to(edits: list[Any], step: int) -> None:
-    allowance, given_, counted = PolicyQuota(12), {}, {}
+    allowance = PolicyQuota(12)
+    given_: dict[PolicyKey, KubernetesPolicy] = {}
+    counted: dict[PolicyKey, Policy | None] = {}
     for at, (name, namespace, terms) in enumerate(edits):
         one = policy(name, terms or 0, created=str(at % 3), namespace=namespace)
         if terms is None:
@@ -97,7 +99,8 @@ def test_a_folder_names_what_has_no_room(tmp_path: Path) -> None:
     loaded = load(tmp_path, Settings())
     assert [problem.name for problem in loaded.problems] == ["a"]
     assert "namespace_terms" in loaded.problems[0].reason and loaded.problems[0].document
-    assert {key.name: bool(each.ingress) for key, each in loaded.cluster.policies.items()} == {
+    policies = [each for each in loaded.cluster.policies.values() if isinstance(each, KubernetesPolicy)]
+    assert {each.name: bool(each.ingress) for each in policies} == {
         "a": False,
         "b": True,
         "c": True,
@@ -125,4 +128,6 @@ def test_what_a_real_user_has_stays_far_below() -> None:
         ).value
         for at, spec in enumerate(specs)
     ]
-    assert apply_quota(read, Settings().namespace_terms)[1] == frozenset()
+    policies = [each for each in read if isinstance(each, KubernetesPolicy)]
+    assert len(policies) == len(specs)
+    assert apply_quota(policies, Settings().namespace_terms)[1] == frozenset()

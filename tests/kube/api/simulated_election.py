@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
+import copy
 import heapq
 import itertools
 import json
@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from greenlet import getcurrent, greenlet
 
-from romana_ovs.kube.api.client import Answer
+from romana_ovs.kube.api.client import Answer, Api
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.lease import Elector, Environment, LeaseName
@@ -49,10 +49,10 @@ class Server:
         self.lease: dict[str, Any] | None = None
         self.writes = 0
 
-    def apply(self, method: str, body: dict[str, Any] | None) -> dict[str, Any] | Exception:
+    def apply(self, method: str, body: dict[str, Any]) -> dict[str, Any] | Exception:
         """The answer to one request, or what the client makes of it."""
         if method == "GET":
-            return json.loads(json.dumps(self.lease)) if self.lease is not None else MissingError("404", status=404)
+            return copy.deepcopy(self.lease) if self.lease is not None else MissingError("404", status=404)
         if method == "POST":
             return self._store(body) if self.lease is None else ConflictError("409 AlreadyExists", status=409)
         if self.lease is None:
@@ -75,7 +75,7 @@ class Node:
     name: str
     clocks: Clocks
     pauses: list[tuple[float, float]]
-    elector: Elector | None = None
+    elector: Elector = field(init=False)
     told: list[tuple[float, Leadership]] = field(default_factory=list)
 
 
@@ -90,7 +90,7 @@ class World:
         self.healthy = False
         self._fates = fates
         self._timing = timing or Timing()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._count = itertools.count()
 
     def add(self, name: str, clocks: Clocks, pauses: list[tuple[float, float]], *, begins: float = 0.0) -> Node:
@@ -103,7 +103,7 @@ class World:
             wait=lambda event, seconds: self._sleep(node, seconds / clocks.rate, event),
         )
         node.elector = Elector(
-            _Client(self, node), LeaseName(), me=name, notify=lambda what: self._note(node, what),
+            cast(Api, _Client(self, node)), LeaseName(), me=name, notify=lambda what: self._note(node, what),
             timing=self._timing, environment=machine,
         )  # fmt: skip
         self.nodes.append(node)
@@ -151,11 +151,11 @@ class World:
         gives_up = sent + deadline / node.clocks.rate
 
         def arrive() -> None:
-            box.append(self.server.apply(method, body))
+            box.append(self.server.apply(method, body or {}))
 
         self.at(sent + fate.there, arrive)
         if fate.again is not None:
-            self.at(sent + fate.there + fate.again, lambda: self.server.apply(method, body))
+            self.at(sent + fate.there + fate.again, lambda: self.server.apply(method, body or {}))
         self._resume(node, min(answers, gives_up), me)
         if answers > gives_up:
             raise UnreachableError("no data in time")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import os
 import socket
@@ -13,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,7 +60,7 @@ def test_a_request_and_its_answer(server: ScriptedServer, api: Api) -> None:
 
 def test_connections_are_used_again(server: ScriptedServer, api: Api) -> None:
     for status in (200, 404, 200):
-        server.then(lambda exchange, status=status: exchange.answer(status, {}))
+        server.then(partial(Exchange.answer, status=status, body={}))
     api.request("GET", "/a")
     with pytest.raises(MissingError):
         api.request("GET", "/b")
@@ -241,7 +241,7 @@ def test_a_plugin_is_asked_again_after_401(server: ScriptedServer, tmp_path: Pat
     command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin)}
     api = Api(kubeconfig(tmp_path, server.url, exec=command))
     for status_code in (200, 401, 200):
-        server.then(lambda exchange, code=status_code: exchange.answer(code, {}))
+        server.then(partial(Exchange.answer, status=status_code, body={}))
     api.request("GET", "/x")
     with pytest.raises(DeniedError):
         api.request("GET", "/x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import math
 from typing import Any
 
@@ -79,6 +78,13 @@ def asked(state: Election, now: float) -> tuple[Election, Read | Write]:
     return state, ask
 
 
+def written(state: Election, now: float) -> Record:
+    """What `state` asks to write."""
+    _, write = asked(state, now)
+    assert isinstance(write, Write)
+    return write.record
+
+
 def leading(now: float = 0.0, *, record: Record | None = None) -> Election:
     state, _ = asked(Election("me"), now)
     state = election.on_read(state, record, now, chance=0)
@@ -91,10 +97,12 @@ def test_leadership_counts_from_when_the_renewal_was_sent() -> None:
     state, _ = asked(Election("me"), 100)
     state = election.on_read(state, None, 100, chance=0)
     state, write = asked(state, 100)
+    assert isinstance(write, Write)
     state = election.on_written(state, write, Record("me", 0, 15, "1"), 104.5, chance=0)
     assert state.until == 110
-    assert state.term(109.9).may_write(109.9)
-    assert not state.term(109.9).may_write(109.9, needs=0.2)
+    term = state.term(109.9)
+    assert term is not None
+    assert term.may_write(109.9) and not term.may_write(109.9, needs=0.2)
     assert state.term(110) is None
 
 
@@ -127,7 +135,7 @@ def test_a_lease_expires_after_its_own_duration_as_observed() -> None:
 
 def test_a_lease_given_back_is_free_at_once() -> None:
     state = election.on_read(Election("me"), Record("", 4, 1, "9"), 0, chance=0)
-    assert asked(state, 0)[1].record == Record("me", 5, 15, "9")
+    assert written(state, 0) == Record("me", 5, 15, "9")
 
 
 def test_a_deleted_lease_stays_its_last_holders_for_a_while() -> None:
@@ -137,7 +145,7 @@ def test_a_deleted_lease_stays_its_last_holders_for_a_while() -> None:
     state = election.on_read(state, None, 17.9, chance=0)
     assert state.state is State.WAITING
     state = election.on_read(state, None, 18, chance=0)
-    assert asked(state, 18)[1].record == Record("me", 5, 15, "")
+    assert written(state, 18) == Record("me", 5, 15, "")
 
 
 def test_our_deleted_lease_is_created_again_after_a_read() -> None:
@@ -148,7 +156,7 @@ def test_our_deleted_lease_is_created_again_after_a_read() -> None:
     state, read = asked(state, 2)
     assert isinstance(read, Read)
     state = election.on_read(state, None, 2, chance=0)
-    assert asked(state, 2)[1].record == Record("me", 9, 15, "")
+    assert written(state, 2) == Record("me", 9, 15, "")
 
 
 def test_a_renewal_without_answer_is_looked_for_before_the_next() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,7 +57,7 @@ def told() -> Told:
 @pytest.fixture
 def follower(server: ScriptedServer, tmp_path: Path, told: Told) -> ListWatcher:
     api = Api(kubeconfig(tmp_path, server.url))
-    return ListWatcher(api, NAMESPACES, Settings(), told.append, pause=pytest.fail, silent=0.3)
+    return ListWatcher(api, NAMESPACES, Settings(), told.append, pause=lambda _: pytest.fail("it slept"), silent=0.3)
 
 
 def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
@@ -70,7 +69,7 @@ def test_a_watch_goes_on_where_it_was_after_every_kind_of_end(
         watch(event("ADDED", "b", "v11")),
         watch(event("ADDED", "c", "v12"), b'{"type":"ADDED","object":{"metadata":{"name":"to'),
         watch(event("ADDED", "d", "v13"), after=Exchange.hang_up),
-        watch(event("ADDED", "e", "v14"), after=lambda exchange: done.wait(10) and None),
+        watch(event("ADDED", "e", "v14"), after=lambda exchange: done.wait(10)),
         refuse(500),
         refuse(403),
         watch(event("DELETED", "a", "v15")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import logging
 from collections.abc import Iterable
@@ -107,7 +106,12 @@ def test_a_list_comes_in_pages_and_then_a_watch_goes_on_from_it() -> None:
     second = list(made.on_page(page(thing("c", "5")), 2))
     assert seen(second) == [("c", "5", True)] and second[-1] == LISTED
     seconds = int(WATCH_SECONDS * 1.5)
-    query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": seconds, "resourceVersion": "10"}
+    query: dict[str, str | int] = {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": seconds,
+        "resourceVersion": "10",
+    }
     assert made.next_request() == Watch("/api/v1/namespaces", query, seconds + GRACE_SECONDS)
 
 
@@ -230,7 +234,8 @@ def test_a_page_that_fails_is_asked_for_again() -> None:
 def test_no_error_is_tried_again_at_once_or_loses_anything(kind: type[ApiError], listing: bool) -> None:
     """docs/hazards.md C3."""
     made = reflector() if listing else listed(thing("a", "3"))
-    told, waits = [], []
+    told: list[object] = []
+    waits = []
     for _ in range(8):
         messages, wait = made.on_failed(kind("because"), lasted=0)
         told += messages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 import pickle
 from collections.abc import Iterator
@@ -363,9 +362,9 @@ def refused(note: str = "bad", uid: str = "u") -> ObjectWarning:
     return ObjectWarning(Version(uid, 1), "Invalid", note)
 
 
-def run_events(book: EventQueue, until: float, now: float = 0.0) -> list[tuple[float, object]]:
+def run_events(book: EventQueue, until: float, now: float = 0.0) -> list[tuple[float, event_queue.Task]]:
     """Do all that the book wants from `now` to `until`."""
-    done = []
+    done: list[tuple[float, event_queue.Task]] = []
     while now < until:
         task = book.next_task(now)
         if task is None:
@@ -389,7 +388,7 @@ def test_a_refusal_is_one_event_renewed_before_it_expires() -> None:
     book.update({WEB: ObjectWarning(Version("u", 2), "Invalid", "bad")})
     done = run_events(book, 3600)
     assert [type(task).__name__ for _, task in done] == ["CreateEvent", "RenewEvent", "RenewEvent"]
-    assert [task.count for _, task in done[1:]] == [2, 3]
+    assert [task.count for _, task in done if isinstance(task, RenewEvent)] == [2, 3]
     assert all(later - sooner < 3600 for (sooner, _), (later, _) in zip(done, done[1:], strict=False))
 
 

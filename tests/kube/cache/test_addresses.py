@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from ipaddress import IPv4Address
 
 import pytest
 
+from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS
 from romana_ovs.model.objects import PodKey
 from tests.kube.cache.test_cluster_cache import pod, seen, started, update
@@ -77,7 +77,7 @@ def test_a_node_with_an_address_that_no_node_can_have_is_refused(address: str, k
 
 @pytest.mark.parametrize("address", [each for each in (*SPECIAL, *NETWORKS) if ":" not in each])
 def test_an_api_servers_pod_keeps_its_last_valid_address(address: str) -> None:
-    store, loaded = started(pods=[pod("a", ip="10.5.5.5"), pod("b", ip="10.5.5.6")])
+    store, _ = started(pods=[pod("a", ip="10.5.5.5"), pod("b", ip="10.5.5.6")])
     loaded = store.apply(seen(PODS, pod("a", 2, ip=address)))
     assert loaded is not None
     assert loaded.cluster.pods[PodKey("shop/a")].address == IPv4Address("10.5.5.5")
@@ -91,11 +91,11 @@ def test_an_api_servers_pod_keeps_its_last_valid_address(address: str) -> None:
 
 
 def test_an_api_servers_node_keeps_its_last_valid_addresses() -> None:
-    def node(version: int, address: str) -> object:
+    def node(version: int, address: str) -> Update:
         return update(NODES, "n", version, status={"addresses": [{"type": "InternalIP", "address": address}]})
 
     store, _ = started(pods=[pod("a", ip="10.5.5.5")], nodes=[node(1, "172.16.0.1")])
-    loaded = store.apply(seen(NODES, node(2, "224.0.0.1")))  # type: ignore[arg-type]
+    loaded = store.apply(seen(NODES, node(2, "224.0.0.1")))
     assert loaded is not None
     assert loaded.cluster.nodes["n"].addresses == (IPv4Address("172.16.0.1"),)
     assert "Node n: status.addresses[0].address: 224.0.0.1 is a multicast address" in str(loaded.problems[0])

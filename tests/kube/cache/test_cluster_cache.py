@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import gc
 import json
 import time
@@ -277,8 +276,8 @@ def test_objects_that_are_not_decoded() -> None:
     name = str(TENANTS)
     objects = RawCache([name])
     one, two = update(TENANTS, "a", spec={"tenant": "A"}), update(TENANTS, "b")
-    assert objects.apply(ListStarted(name), seen(TENANTS, one, two)) == {name} and not objects.listed
-    assert objects.apply(ListCompleted(name)) == {name} and objects.listed
+    assert (objects.apply(ListStarted(name), seen(TENANTS, one, two)), objects.listed) == (frozenset({name}), False)
+    assert (objects.apply(ListCompleted(name)), objects.listed) == (frozenset({name}), True)
     before = objects.of(name)
     assert dict(before) == {"a": one, "b": two}
     assert objects.of(name) is before

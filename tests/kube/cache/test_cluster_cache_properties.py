@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import hashlib
 import json
 from collections import defaultdict
@@ -153,16 +152,16 @@ class Server:
         return [value for key, value in self.states[at].items() if key[0] == resource]
 
 
-def told(draw: st.DrawFn, server: Server, resource: Resource) -> Iterator[object]:
+def told(data: st.DataObject, server: Server, resource: Resource) -> Iterator[object]:
     """What one reflector makes of it: lists at some time, watches, is told things again, is cut off, lists anew."""
     reflector = Reflector(resource, decoder(resource, SETTINGS), Backoff(lambda: 0.5), jitter=0.5)
     end = len(server.events)
-    at = draw(st.integers(0, end))
+    at = data.draw(st.integers(0, end))
     while True:
         if not isinstance(reflector.next_request(), Watch):
-            at = draw(st.integers(at, end))
-            yield from _listing(draw, server, reflector, at)
-        action = draw(st.sampled_from(("on", "on", "on", "again", "expired", "torn", "restart")))
+            at = data.draw(st.integers(at, end))
+            yield from _listing(data, server, reflector, at)
+        action = data.draw(st.sampled_from(("on", "on", "on", "again", "expired", "torn", "restart")))
         if action == "again" and server.versions is opaque:
             continue  # By such versions nobody can tell that it was before; and servers tell nothing twice.
         if action == "on":
@@ -172,7 +171,7 @@ def told(draw: st.DrawFn, server: Server, resource: Resource) -> Iterator[object
                 yield from reflector.on_event(_line(server, at), 0)
             at += 1
         elif action == "again" and at:
-            earlier = draw(st.integers(0, at - 1))
+            earlier = data.draw(st.integers(0, at - 1))
             if server.events[earlier][0] == resource:
                 yield from reflector.on_event(_line(server, earlier), 0)
         elif action == "expired":
@@ -183,10 +182,10 @@ def told(draw: st.DrawFn, server: Server, resource: Resource) -> Iterator[object
             reflector = Reflector(resource, decoder(resource, SETTINGS), Backoff(lambda: 0.5), jitter=0.5)
 
 
-def _listing(draw: st.DrawFn, server: Server, reflector: Reflector, at: int) -> Iterator[object]:
+def _listing(data: st.DataObject, server: Server, reflector: Reflector, at: int) -> Iterator[object]:
     items = server.items(reflector.resource, at)
-    cut = draw(st.integers(0, len(items)))
-    if draw(st.booleans()):
+    cut = data.draw(st.integers(0, len(items)))
+    if data.draw(st.booleans()):
         yield from reflector.on_page(
             {"metadata": {"resourceVersion": "1", "continue": "more"}, "items": items[:cut]}, 0
         )
@@ -199,11 +198,11 @@ def _line(server: Server, at: int) -> bytes:
     return json.dumps({"type": kind, "object": value}).encode()
 
 
-def merged(draw: st.DrawFn, streams: list[list[object]]) -> Iterator[object]:
+def merged(data: st.DataObject, streams: list[list[object]]) -> Iterator[object]:
     """The streams in any order that keeps each one's own."""
     rest = [list(reversed(stream)) for stream in streams if stream]
     while rest:
-        chosen = draw(st.integers(0, len(rest) - 1))
+        chosen = data.draw(st.integers(0, len(rest) - 1))
         yield rest[chosen].pop()
         rest = [stream for stream in rest if stream]
 
@@ -228,9 +227,9 @@ def test_the_cache_equals_a_folder_of_the_same_objects(
     for change in [*changes, Step(NODES, ("", "n1"), {"metadata": {"labels": {}}})]:
         server.take(change)
     store, last = ClusterCache(SETTINGS), None
-    streams = [list(told(data.draw, server, resource)) for resource in CLUSTER]
+    streams = [list(told(data, server, resource)) for resource in CLUSTER]
     waiting: list[object] = []
-    for message in merged(data.draw, streams):
+    for message in merged(data, streams):
         waiting.append(message)
         if data.draw(st.booleans()):
             loaded, waiting = store.apply(*waiting), []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import pytest
 
 from romana_ovs.model.labels import Labels
@@ -12,7 +11,7 @@ NODES = "".join(f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n---\n"
 
 
 def names(**files: str) -> list[str]:
-    found = loaded(**files)
+    found = loaded(None, None, **files)
     assert found.problems == ()
     return [pod.name for pod in found.cluster.pods.values()]
 

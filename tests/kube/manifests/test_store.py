@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,14 +71,14 @@ def test_an_object_that_is_gone_is_gone() -> None:
 
 def test_of_a_duplicate_object_the_earlier_file_counts() -> None:
     first = loaded(a=pod("x", "{v: one}"), b=join(pod("y"), pod("x", "{v: two}")))
-    assert first.cluster.pods["default/x"].labels == Labels({"v": "one"})
+    assert first.cluster.pods[PodKey("default/x")].labels == Labels({"v": "one"})
     (problem,) = first.problems
     assert (problem.file, problem.document, problem.name) == ("b.yaml", 2, "x")
     assert "a.yaml, document 1" in problem.reason
     store = ManifestStore(Settings())
     store.apply(content(b=pod("x", "{v: two}")))
     later = store.apply(content(a=pod("x", "{v: one}"), b=pod("x", "{v: two}")))
-    assert later.cluster.pods["default/x"].labels == Labels({"v": "two"})
+    assert later.cluster.pods[PodKey("default/x")].labels == Labels({"v": "two"})
 
 
 def test_an_object_may_move_to_another_file() -> None:
@@ -98,8 +97,8 @@ def test_what_has_not_changed_is_the_same_value() -> None:
     assert second.cluster.nodes is first.cluster.nodes
     assert second.cluster.namespaces is first.cluster.namespaces
     for name in ("w-0", "w-1", "w-2"):
-        assert second.cluster.pods[f"default/{name}"] is first.cluster.pods[f"default/{name}"]
-    assert second.cluster.pods["default/x"] is not first.cluster.pods["default/x"]
+        assert second.cluster.pods[PodKey(f"default/{name}")] is first.cluster.pods[PodKey(f"default/{name}")]
+    assert second.cluster.pods[PodKey("default/x")] is not first.cluster.pods[PodKey("default/x")]
 
 
 def test_namespaces_that_only_something_names_exist() -> None:
@@ -157,7 +156,7 @@ def test_only_what_lacks_a_node_is_placed() -> None:
 
 def test_a_pod_on_a_node_that_is_not_there_is_told_and_stays() -> None:
     found = loaded(a=join(pod("x", more="  nodeName: gone\n"), NODE))
-    assert found.cluster.pods["default/x"].node == "gone"
+    assert found.cluster.pods[PodKey("default/x")].node == "gone"
     assert [(one.field, one.reason) for one in found.problems] == [("spec.nodeName", "there is no node gone")]
 
 

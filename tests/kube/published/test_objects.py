@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import copy
 import json
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,9 +31,10 @@ from romana_ovs.kube.published import (
     report_object,
 )
 from romana_ovs.model.cluster import SegmentKey
-from romana_ovs.model.errors import InputError
+from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.identity import identity
 from romana_ovs.model.labels import Labels
+from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import LabelRequirement
@@ -48,7 +49,7 @@ ALPHA = ClassSet(
     requirements={EXISTS: Stage.RETIRING, WEB: Stage.ACTIVE},
     classes={ONE: frozenset(), TWO: frozenset({WEB, EXISTS})},
     pending=frozenset({TWO}),
-    overrides={"alpha/a": TWO},
+    overrides={PodKey("alpha/a"): TWO},
     tombstones=((1, Labels({"app": "web"})),),
     retired=frozenset({identity(1, 9)}),
     epoch=3,
@@ -79,18 +80,24 @@ REPORT = Report(
 )
 
 
-def plain(value):
+def plain(value: object) -> Any:
     return json.loads(json.dumps(value))
 
 
-def objects(published=PUBLISHED):
+def objects(published: Published = PUBLISHED) -> PublishedObjects:
     sets = {name: class_set_object(each) for name, each in published.namespaces.items()}
     return PublishedObjects(
         plain(allocation_object(published)), plain({**sets, COMPLETE_MARKER: marker_object(published)})
     )
 
 
-def test_there_and_back():
+def read(found: PublishedObjects, reader: PublishedReader | None = None) -> tuple[Published, tuple[Problem, ...]]:
+    published, problems = (reader or PublishedReader()).read(found)
+    assert published is not None
+    return published, problems
+
+
+def test_there_and_back() -> None:
     assert PublishedReader().read(objects()) == (PUBLISHED, ())
     assert published_from_json(plain(published_to_json(PUBLISHED))) == PUBLISHED
     for tracked in (True, False, None):
@@ -100,25 +107,26 @@ def test_there_and_back():
     assert decode_report({"kind": "NodeReport", "metadata": {"name": "n"}}) == Report("n")
 
 
-def test_what_is_published_is_as_of_the_marker():
+def test_what_is_published_is_as_of_the_marker() -> None:
     before = objects(replace(PUBLISHED, revision=5))
     both = PublishedObjects(
         objects().allocation, {**objects().class_sets, COMPLETE_MARKER: before.class_sets[COMPLETE_MARKER]}
     )
-    assert PublishedReader().read(both)[0].revision == 5
+    assert read(both)[0].revision == 5
     unmarked = {name: raw for name, raw in both.class_sets.items() if name != COMPLETE_MARKER}
-    assert PublishedReader().read(PublishedObjects(both.allocation, unmarked))[0].revision == 0
-    assert TermBase.of(both).published.revision == 8 and TermBase.of(both).versions == {"alpha": (3, 7)}
+    assert read(PublishedObjects(both.allocation, unmarked))[0].revision == 0
+    base = TermBase.of(both)
+    assert base is not None and base.published.revision == 8 and base.versions == {"alpha": (3, 7)}
     assert TermBase.of(PublishedObjects()) is None
 
 
-def allocation_with(**change):
-    raw = copy.deepcopy(objects().allocation)
+def allocation_with(**change: Any) -> dict[str, Any]:
+    raw: dict[str, Any] = plain(objects().allocation)
     raw["spec"].update(change)
     return raw
 
 
-TENANTS = objects().allocation["spec"]["tenants"]
+TENANTS = allocation_with()["spec"]["tenants"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +184,7 @@ TENANTS = objects().allocation["spec"]["tenants"]
         ),
     ],
 )
-def test_a_damaged_allocation_is_refused_and_starts_no_term(change, field):
+def test_a_damaged_allocation_is_refused_and_starts_no_term(change: dict[str, Any], field: str) -> None:
     damaged = PublishedObjects(allocation_with(**change), objects().class_sets)
     for read in (PublishedReader().read, TermBase.of):
         with pytest.raises(InputError) as refused:
@@ -208,7 +216,7 @@ def test_a_damaged_allocation_is_refused_and_starts_no_term(change, field):
         ({"revision": None}, "spec.revision"),
     ],
 )
-def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change, field):
+def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change: dict[str, Any], field: str) -> None:
     whole, reader = objects(), PublishedReader()
     damaged = copy.deepcopy(whole.class_sets)
     damaged["alpha"]["spec"].update(change)
@@ -219,44 +227,45 @@ def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change, field):
     assert reader.read(replace(whole, class_sets=damaged)) == (PUBLISHED, problems)
 
 
-def test_objects_of_another_kind_name_or_form_are_refused():
+def test_objects_of_another_kind_name_or_form_are_refused() -> None:
     whole = objects()
-    for raw in (
+    broken: tuple[Any, ...] = (
         {},
         {"kind": "ClassSet", "metadata": {"name": "alpha"}},
         {"kind": "Pod", "spec": {}},
         "text",
         {**whole.class_sets["alpha"], "metadata": {"name": "beta"}},
-    ):
-        found, problems = PublishedReader().read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
+    )
+    for raw in broken:
+        found, problems = read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
         assert found.namespaces == {} and len(problems) == 1
     for raw in ({"kind": "Pod", "spec": {}}, {"kind": "Allocation"}, {"kind": "Allocation", "spec": []}):
         with pytest.raises(InputError):
             PublishedReader().read(PublishedObjects(raw))
 
 
-def test_a_duplicate_class_counts_in_the_newest_class_set():
+def test_a_duplicate_class_counts_in_the_newest_class_set() -> None:
     late = replace(ALPHA, namespace="beta", overrides={}, tombstones=(), retired=frozenset(), epoch=4, revision=2)
     both = objects(replace(PUBLISHED, namespaces={"alpha": ALPHA, "beta": late}))
-    found, problems = PublishedReader().read(both)
+    found, problems = read(both)
     assert found.namespaces == {"beta": late}
     (problem,) = problems
     assert str(problem) == "ClassSet alpha: spec.classes: class 0x10001 belongs to namespace beta"
 
 
-def test_a_class_of_a_segment_that_was_not_given_is_left_out():
+def test_a_class_of_a_segment_that_was_not_given_is_left_out() -> None:
     strange = replace(ALPHA, classes={identity(7, 1): frozenset()}, pending=frozenset(), overrides={})
-    found, problems = PublishedReader().read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
+    found, problems = read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
     assert found.namespaces == {} and "does not have" in problems[0].reason
 
 
-def test_a_class_set_ahead_of_its_allocation_is_not_used_yet():
+def test_a_class_set_ahead_of_its_allocation_is_not_used_yet() -> None:
     later = replace(ALPHA, classes={**ALPHA.classes, identity(7, 1): frozenset()}, revision=ALPHA.revision + 1)
     new = objects(replace(PUBLISHED, namespaces={"alpha": later}))
     reader = PublishedReader()
     reader.read(objects())
     for _ in range(2):
-        found, problems = reader.read(PublishedObjects(objects().allocation, plain(new.class_sets)))
+        found, problems = read(PublishedObjects(objects().allocation, plain(new.class_sets)), reader)
         assert found.namespaces == {"alpha": ALPHA} and "does not have" in problems[0].reason
     indexes = {**PUBLISHED.indexes, SegmentKey("alpha", "new"): (7,), SegmentKey("alpha", "default"): (4,)}
     published = replace(PUBLISHED, indexes=indexes, namespaces={"alpha": later})
@@ -275,7 +284,7 @@ def test_a_class_set_ahead_of_its_allocation_is_not_used_yet():
         {"tenantsAtConnectionLimit": [1]},
     ],
 )
-def test_a_damaged_report_is_refused(change):
+def test_a_damaged_report_is_refused(change: dict[str, Any]) -> None:
     raw = plain(report_object(REPORT))
     raw["status"].update(change)
     with pytest.raises(InputError, match="NodeReport node1: status"):
@@ -291,7 +300,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=examples(400), deadline=None)
 @given(st.data())
-def test_nothing_that_stands_in_an_object_crashes_a_reader(data):
+def test_nothing_that_stands_in_an_object_crashes_a_reader(data: st.DataObject) -> None:
     """Some field is anything at all: it is read, or refused in our own words."""
     raw = plain({"allocation": objects().allocation, "sets": objects().class_sets, "report": report_object(REPORT)})
     places = [(raw, "allocation"), (raw, "report"), *((raw["sets"], name) for name in raw["sets"])]
@@ -310,7 +319,7 @@ def test_nothing_that_stands_in_an_object_crashes_a_reader(data):
             read()
 
 
-def large():
+def large() -> Published:
     """250 tenants of 4 tiers, 1,000 nodes, 10,000 namespaces with two classes each."""
     plan = AddressPlan.of(Settings(segment_bits=12, host_bits=10, endpoint_bits=2))
     runs = {f"tenant-{number:03}": (Block(4 + 4 * number, 4),) for number in range(250)}
@@ -325,7 +334,7 @@ def large():
     return Published(plan, 1, "registry-1", 9, runs, indexes, next_class, hosts, (1000,), namespaces=sets)
 
 
-def test_large_clusters_fit():
+def test_large_clusters_fit() -> None:
     published = large()
     assert len(json.dumps(allocation_object(published))) < ETCD_LIMIT / 5
     assert all(len(json.dumps(class_set_object(each))) < 1000 for each in published.namespaces.values())
@@ -335,19 +344,19 @@ def test_large_clusters_fit():
         requirements=dict.fromkeys(asked, Stage.ACTIVE),
         classes={identity(1, 1 + at): frozenset({asked[at % 200]}) for at in range(5000)},
         pending=frozenset(),
-        overrides={f"alpha/pod-{at:05}": ONE for at in range(20_000)},
+        overrides={PodKey(f"alpha/pod-{at:05}"): ONE for at in range(20_000)},
     )
     raw = class_set_object(crowded)
     assert len(json.dumps(raw)) < ETCD_LIMIT and len(raw["spec"]["overrides"]) == 2000
 
 
-def test_long_names_and_labels_leave_the_classes_their_room():
+def test_long_names_and_labels_leave_the_classes_their_room() -> None:
     remnants = tuple((1, Labels({"app": f"{at:04}" + "x" * 59, "tier": "y" * 63})) for at in range(1024))
     raw = class_set_object(
         replace(
             ALPHA,
             tombstones=remnants,
-            overrides={f"alpha/{at:04}{'p' * 249}": ONE for at in range(3000)},
+            overrides={PodKey(f"alpha/{at:04}{'p' * 249}"): ONE for at in range(3000)},
         )
     )
     assert len(json.dumps(raw)) < 400_000 and 500 < len(raw["spec"]["overrides"]) < 2000
@@ -355,14 +364,14 @@ def test_long_names_and_labels_leave_the_classes_their_room():
     assert len(kept) > 400 and kept == [f"{at:04}" for at in range(1024 - len(kept), 1024)]
 
 
-def test_what_does_not_fit_is_said_before_it_is_sent():
+def test_what_does_not_fit_is_said_before_it_is_sent() -> None:
     most = {IPv4Address(10 * 2**24 + at): Claim("node1", granted=True) for at in range(100_000)}
     with pytest.raises(InputError, match="Allocation cluster: it would have .* bytes"):
         allocation_object(replace(PUBLISHED, foreign=most))
 
 
 @pytest.mark.parametrize("name", ["allocations", "classsets", "nodereports"])
-def test_the_schema_names_every_field_that_is_written(name):
+def test_the_schema_names_every_field_that_is_written(name: str) -> None:
     crd = yaml.safe_load((Path(__file__).parents[3] / "etc" / "kubernetes" / f"crd-{name}.yaml").read_text())
     (version,) = crd["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
@@ -377,7 +386,7 @@ def test_the_schema_names_every_field_that_is_written(name):
             _known(raw.get(part, {}), schema["properties"].get(part, {}), part)
 
 
-def _known(value, schema, place):
+def _known(value: object, schema: Any, place: str) -> None:
     """Structural schemas drop what they do not name."""
     if isinstance(value, dict):
         for key, inner in value.items():

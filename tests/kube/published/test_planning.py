@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -25,7 +24,7 @@ from romana_ovs.kube.published import (
     next_writes,
     published_to_json,
 )
-from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.policy.published import Published
 from tests.support.hypothesis_profiles import examples
 from tests.support.strategies import clusters
@@ -72,8 +71,8 @@ class Store:
 class Given:
     """Everything that was ever given, to find what is given twice."""
 
-    indexes: dict[int, tuple[str, str]] = field(default_factory=dict)
-    classes: dict[int, tuple[str, str]] = field(default_factory=dict)
+    indexes: dict[int, SegmentKey] = field(default_factory=dict)
+    classes: dict[int, str] = field(default_factory=dict)
 
     def look(self, objects: PublishedObjects) -> None:
         published, problems = PublishedReader().read(objects)

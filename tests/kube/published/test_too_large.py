@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from romana_ovs.kube.published import PublishedObjects, TermBase, WriteCache, next_writes
+from romana_ovs.kube.published import PublishedObjects, TermBase, Write, WriteCache, next_writes
 from romana_ovs.model.identity import identity
-from romana_ovs.policy.published import Stage
+from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import LabelRequirement
 from tests.kube.published.test_objects import ALPHA, ETCD_LIMIT, PUBLISHED
 
 REQUIREMENTS = [LabelRequirement(f"key-{number:04}") for number in range(2000)]
 
 
-def crowded(many: int):
+def crowded(many: int) -> ClassSet:
     """As many classes as this, no two of which answer alike, and numbers that are not to be given again yet."""
     classes = {identity(1, number): frozenset(REQUIREMENTS[number % 2000 :: 7]) for number in range(1, many + 1)}
     return replace(
@@ -31,11 +31,11 @@ def crowded(many: int):
     )
 
 
-def written(writes) -> dict[str, Any]:
+def written(writes: Iterable[Write]) -> dict[str, Any]:
     return {write.name: json.loads(json.dumps(write.body)) for write in writes}
 
 
-def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers():
+def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers() -> None:
     """docs/hazards.md E10."""
     checked, large = WriteCache(), crowded(3000)
     desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
@@ -52,7 +52,7 @@ def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers():
     objects = PublishedObjects(found.pop("cluster"), found)
     assert next_writes(desired, None, objects, checked) == () and checked.problems, "it is as it is to be"
     begun = TermBase.of(objects)
-    assert begun.published is not None
+    assert begun is not None
     (again,) = (each for each in begun.published.namespaces.values() if each.namespace == "crowded")
     assert again.retired == large.retired | large.classes.keys(), "also the next registry gives none of them"
 
