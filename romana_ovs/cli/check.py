@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from romana_ovs.cli.addresses import saved_state
-from romana_ovs.cli.common import add_folder, load, print_json
+from romana_ovs.cli.common import add_folder, load, print_json, problem_row
 from romana_ovs.cli.progress import activity
 from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.cluster import NO_TENANT
-from romana_ovs.model.errors import Problem
+from romana_ovs.lint import lint
+from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import PodKey, names_sctp
-from romana_ovs.model.settings import TenantSource
 
 HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
 
@@ -29,24 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all problems. Returns exit code 1 if there are any, else 0."""
+    """Print all problems and notes. Returns exit code 1 if there are problems (with `--strict` also notes), else 0."""
     loaded = load(args.dir, nodes=args.nodes)
-    problems = [*loaded.problems, *advice(loaded)]
-    reported = {(problem.file, problem.kind, problem.name) for problem in problems}
+    findings = [*loaded.problems, *lint(loaded)]
+    reported = {(problem.file, problem.kind, problem.name) for problem in findings}
     with activity(f"allocating the addresses of {len(loaded.cluster.pods)} pods"):
         unallocated = list(allocation_problems(loaded, saved_state(args.state)))
-    problems += [problem for problem in unallocated if (problem.file, problem.kind, problem.name) not in reported]
+    findings += [problem for problem in unallocated if (problem.file, problem.kind, problem.name) not in reported]
+    general = general_notes(loaded)
+    problems = [problem for problem in findings if problem.severity is not Severity.INFO]
+    notes = [problem for problem in findings if problem.severity is Severity.INFO]
     if args.json:
-        print_json([_row(problem) for problem in problems])
-    elif problems:
-        _print_table(problems)
+        print_json([problem_row(problem) for problem in (*findings, *(general if args.strict else ()))])
     else:
-        print(_summary(loaded))
-    if loaded.ignored and not args.json:
-        print(f"Ignored kinds: {', '.join(loaded.ignored)}.", file=sys.stderr)
-    if (note := sctp_note(loaded)) and not args.json:
-        print(note, file=sys.stderr)
-    return 1 if problems else 0
+        _print_tables(problems, notes)
+        if not problems:
+            print(_summary(loaded))
+        for note in general:
+            print(note.reason, file=sys.stderr)
+    return 1 if problems or (args.strict and (notes or general)) else 0
+
+
+def general_notes(loaded: ClusterSnapshot) -> list[Problem]:
+    """Notes about the folder as a whole: the kinds that have no effect, and SCTP."""
+    reasons = [f"Ignored kinds: {', '.join(loaded.ignored)}."] if loaded.ignored else []
+    reasons += [note] if (note := sctp_note(loaded)) else []
+    return [Problem(reason, severity=Severity.INFO) for reason in reasons]
 
 
 def sctp_note(loaded: ClusterSnapshot) -> str:
@@ -65,40 +71,12 @@ def sctp_note(loaded: ClusterSnapshot) -> str:
     )
 
 
-def advice(loaded: ClusterSnapshot) -> Iterator[Problem]:
-    """Problems that are valid but probably not intended: pods without a tenant, pods with the same address."""
-    yield from dict.fromkeys(_tenantless(loaded))
-    yield from _shared_addresses(loaded)
-
-
-def _tenantless(loaded: ClusterSnapshot) -> Iterator[Problem]:
-    settings = loaded.cluster.settings
-    missing = f"label {settings.tenant_key}"
-    if settings.tenant_source is TenantSource.NAMESPACE_LABEL:
-        missing += " of its namespace"
-    for key, pod in loaded.cluster.pods.items():
-        if pod.networked and loaded.cluster.tenant_of(pod) == NO_TENANT:
-            place = loaded.locations[key]
-            field = "metadata.labels" if place.kind == "Pod" else "spec.template.metadata.labels"
-            yield place.problem(field, f"no tenant: {missing} is absent, so it talks with its own node only")
-
-
-def _shared_addresses(loaded: ClusterSnapshot) -> Iterator[Problem]:
-    holders: dict[object, list[PodKey]] = defaultdict(list)
-    for key, pod in loaded.cluster.pods.items():
-        if pod.networked and pod.address is not None:
-            holders[pod.address].append(key)
-    for address, keys in holders.items():
-        for key in keys[1:]:
-            yield loaded.locations[key].problem("status.podIP", f"{address} is the address of pod {keys[0]} too")
-
-
 def allocation_problems(loaded: ClusterSnapshot, state: Mapping[str, Any] | None) -> Iterator[Problem]:
     """Problems of pods and nodes for which the address plan has no number left; `state` is that of `saved_state`.
 
     Raises AddressError when the plan itself is invalid.
     """
-    from romana_ovs.engine import offline  # imported here: slow, and `advice` does not need it
+    from romana_ovs.engine import offline  # imported here: slow, and not needed to import this module
 
     for problem in offline(loaded.cluster, state)[0].problems:
         place = loaded.locations.get(PodKey(problem.name)) if problem.kind == "Pod" else None
@@ -108,24 +86,19 @@ def allocation_problems(loaded: ClusterSnapshot, state: Mapping[str, Any] | None
             yield place.problem("", problem.reason if place.kind == "Pod" else f"pod {problem.name}: {problem.reason}")
 
 
-def _row(problem: Problem) -> dict[str, object]:
-    return {
-        "file": problem.file,
-        "document": problem.document,
-        "kind": problem.kind,
-        "name": problem.name,
-        "field": problem.field,
-        "problem": problem.reason,
-    }
+def _print_tables(problems: list[Problem], notes: list[Problem]) -> None:
+    for title, rows in (("problem", problems), ("note", notes)):
+        if rows:
+            _print_table(f"{len(rows)} {title}{'s' if len(rows) > 1 else ''}", rows)
 
 
-def _print_table(problems: list[Problem]) -> None:
+def _print_table(title: str, problems: list[Problem]) -> None:
     # Imported here: slow, and not needed without problems or for JSON.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", title_justify="left", expand=True)
+    table = Table(title=title, title_justify="left", expand=True)
     table.add_column("where", ratio=5, overflow="fold")
     table.add_column("object", ratio=4, overflow="fold")
     table.add_column("problem", ratio=9, overflow="fold")

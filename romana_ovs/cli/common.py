@@ -11,7 +11,7 @@ from romana_ovs.cli.progress import activity
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.load import load as load_manifests
 from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.errors import InputError
+from romana_ovs.model.errors import InputError, Problem
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,12 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", metavar="DIR", type=Path, help="folder of Kubernetes manifests (or one file of them)")
     parser.add_argument("--nodes", type=node_count, metavar="N", help="nodes when DIR has no Node (default 2)")
     parser.add_argument("--state", type=Path, metavar="FILE", help="state file with allocated numbers and addresses")
+    add_strict(parser)
+
+
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Add the argument --strict, as `args.strict`."""
+    parser.add_argument("--strict", action="store_true", help="exit code 1 for every problem and note (for CI)")
 
 
 def node_count(text: str) -> int:
@@ -51,6 +57,24 @@ def warn(loaded: ClusterSnapshot) -> None:
         print(f"warning: {problem}", file=sys.stderr)
     if loaded.ignored:
         print(f"note: ignored kinds: {', '.join(loaded.ignored)}", file=sys.stderr)
+
+
+def exit_code(code: int, *snapshots: ClusterSnapshot, strict: bool) -> int:
+    """`code`; with `strict` 1 in place of 0 when `warn` prints anything about one of `snapshots`."""
+    return 1 if code == 0 and strict and any(one.problems or one.ignored for one in snapshots) else code
+
+
+def problem_row(problem: Problem) -> dict[str, object]:
+    """The JSON of a problem, as `check` prints it."""
+    return {
+        "file": problem.file,
+        "document": problem.document,
+        "kind": problem.kind,
+        "name": problem.name,
+        "field": problem.field,
+        "problem": problem.reason,
+        "severity": problem.severity.value,
+    }
 
 
 def read_argument(name: str) -> bytes:

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from romana_ovs.cli.addresses import saved_state
-from romana_ovs.cli.common import add_folder, print_json, warn
+from romana_ovs.cli.common import add_folder, exit_code, print_json, warn
 from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compile_node_tables, offline_world
 from romana_ovs.cli.progress import activity
@@ -30,6 +30,7 @@ from romana_ovs.engine import World, offline_facts
 from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.store import ManifestStore
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
@@ -99,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
     Raises InputError when a folder, the state or the ports cannot be used.
     """
     ports = parse_ports(args.ports) if args.ports is not None else None
-    before, after = _clusters(args)
-    change = compare(before, after, ports=ports, state=saved_state(args.state))
+    before, after = _snapshots(args)
+    change = compare(before.cluster, after.cluster, ports=ports, state=saved_state(args.state))
     if args.json:
         print_json(change.to_json())
     else:
-        print("\n".join(_lines(change, display_names(before, after) if not args.all else None)))
-    return 0 if change.nothing else 1
+        print("\n".join(_lines(change, display_names(before.cluster, after.cluster) if not args.all else None)))
+    return exit_code(0 if change.nothing else 1, before, after, strict=args.strict)
 
 
 def compare(
@@ -156,13 +157,13 @@ def _numbered(keys: Iterable[Key], known: Mapping[Key, int], first: int) -> dict
     return {key: known[key] if key in known else next(free) for key in keys}
 
 
-def _clusters(args: argparse.Namespace) -> tuple[Cluster, Cluster]:
+def _snapshots(args: argparse.Namespace) -> tuple[ClusterSnapshot, ClusterSnapshot]:
     settings = load_settings(args.dir)
     if load_settings(args.new) != settings:
         reason = "the settings differ from those of the first folder; only manifests can be compared"
         raise InputError.because(reason, file=str(args.new / "romana.conf"))
     store = ManifestStore(settings)
-    clusters = []
+    snapshots = []
     for path in (args.dir, args.new):
         with activity(f"reading {path}"):
             content = FolderReader(path, settings).read()
@@ -170,8 +171,8 @@ def _clusters(args: argparse.Namespace) -> tuple[Cluster, Cluster]:
             raise InputError.because("holds no Kubernetes objects", file=str(path))
         loaded = store.apply(content, nodes=args.nodes)
         warn(loaded)
-        clusters.append(loaded.cluster)
-    return clusters[0], clusters[1]
+        snapshots.append(loaded)
+    return snapshots[0], snapshots[1]
 
 
 def _addresses(world: World, cluster: Cluster) -> dict[Any, Any]:

@@ -28,7 +28,7 @@ from typing import Any
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage, usage_of
-from romana_ovs.cli.common import add_folder, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.offline import offline_world
 from romana_ovs.model.errors import Problem
 from romana_ovs.state import StateFile
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(as_json(usage, problems) | listed)
     else:
         print("\n".join([*as_text(usage), *_pods_text([end for _, end in pods])]))
-    return 1 if problems else 0
+    return exit_code(1 if problems else 0, loaded, strict=args.strict)
 
 
 def as_json(usage: Usage, problems: Iterable[Problem]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
-from romana_ovs.cli.common import add_folder, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         from romana_ovs.cli.drawing import draw_matrix, group_names
 
         draw_matrix(matrix, console=Console(file=sys.stdout, highlight=False), groups=group_names(loaded.cluster))
-    return 0
+    return exit_code(0, loaded, strict=args.strict)
 
 
 def parse_ports(text: str) -> tuple[PortRef, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
-from romana_ovs.cli.common import add_folder, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Returns exit code 0 when the connection is allowed, 1 when dropped. Raises InputError for an invalid argument."""
     port = PortRef.parse(args.port, field="--port")
     state = saved_state(args.state)
-    cluster = load_folder(args).cluster
+    loaded = load_folder(args)
+    cluster = loaded.cluster
     ends = {"--from": _parse_end(args.source, "--from"), "--to": _parse_end(args.destination, "--to")}
     needs_addresses = depends_on_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
     with activity(f"allocating the addresses of {len(cluster.pods)} pods"):
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(as_json(decision))
     else:
         print(decision.reason)
-    return ALLOWED if decision.allowed else DROPPED
+    return exit_code(ALLOWED if decision.allowed else DROPPED, loaded, strict=args.strict)
 
 
 def as_json(decision: Decision) -> dict[str, object]:

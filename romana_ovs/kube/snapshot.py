@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from romana_ovs.kube.decode.objects import ObjectId, SourceLocation
+from romana_ovs.kube.decode.objects import DecodedObject, ObjectId, SourceLocation
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
@@ -17,7 +17,8 @@ class ClusterSnapshot:
     """A cluster, and all problems of its objects.
 
     `kept` are the objects whose last valid version is in force, because the present one is invalid or cannot be
-    read; `ignored` names kinds that have no effect here; `locations` are those of pods (or their workloads).
+    read; `ignored` names kinds that have no effect here; `locations` are those of pods (or their workloads). `objects`
+    are the valid objects of a folder with their locations; empty when the source is an API server.
     """
 
     cluster: Cluster
@@ -25,3 +26,4 @@ class ClusterSnapshot:
     kept: tuple[ObjectId, ...] = ()
     ignored: tuple[str, ...] = ()
     locations: Mapping[PodKey, SourceLocation] = field(default_factory=lambda: MappingProxyType({}))
+    objects: tuple[DecodedObject, ...] = ()

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 class RomanaError(Exception):
     """Base of all errors of romana-ovs; never raised itself."""
+
+
+class Severity(Enum):
+    """How much a problem matters; the value is its name in JSON."""
+
+    ERROR = "error"
+    """The input is invalid, or something in it is not acted on and decides about connections."""
+    WARNING = "warning"
+    """The input is valid, but probably not what was intended."""
+    INFO = "info"
+    """A note: worth a look, and often intended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,7 @@ class Problem:
     kind: str = ""
     name: str = ""
     field: str = ""
+    severity: Severity = Severity.ERROR
 
     def __str__(self) -> str:
         """One sentence: file, object, field, reason, as far as each is known."""

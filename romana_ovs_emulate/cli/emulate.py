@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from romana_ovs.cli.common import add_strict, exit_code
 from romana_ovs.config import FILE_NAME
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--probe", metavar="PORTS", help="measure these ports (80/tcp,81/udp,...) and end")
     parser.add_argument("--state", type=Path, metavar="FILE", help="keep addresses and numbers in this file")
+    add_strict(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     session = _session(args, ports)
     with ended_by_signals():
         if ports:
-            return _probe(session, ports, as_json=args.json)
+            code = _probe(session, ports, as_json=args.json)
+            return exit_code(code, session.source.read(), strict=args.strict)
         return _stay(session)
 
 

@@ -71,6 +71,7 @@ def test_every_problem_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "name": "p",
         "field": "spec.ingress[0].from[0].ipBlock.cidr",
         "problem": '"nowhere" is not a CIDR such as 10.1.0.0/16',
+        "severity": "error",
     }
     assert [row["file"] for row in found] == ["a.yaml", "a.yaml", "b.yaml"]
 
@@ -196,6 +197,21 @@ def test_kinds_without_effect_are_named_once(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Service\n---\n" * 2 + POD.format("a", "{}"))
     assert main(["check", str(tmp_path)]) == 0
     assert capsys.readouterr().err.count("Service") == 1
+
+
+def test_strict_makes_notes_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(POD.format("a", "{}"))
+    commands = (["check"], ["matrix"], ["ipam"], ["flows", "--node", "node1"], ["diff", str(tmp_path)])
+    for words in commands:
+        assert main([*words, str(tmp_path), "--strict"]) == 0
+    (tmp_path / "b.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: m}}\n")
+    for words in commands:
+        assert main([*words, str(tmp_path)]) == 0
+        assert main([*words, str(tmp_path), "--strict"]) == 1
+    capsys.readouterr()
+    assert main(["check", str(tmp_path), "--strict", "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["problem"], row["severity"]) == ("Ignored kinds: ConfigMap.", "info")
 
 
 def test_unusable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

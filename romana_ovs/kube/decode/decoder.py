@@ -261,7 +261,7 @@ class _Decoder:
             location=location,
             value=read if valid else None,
             fallback=None if valid else fallback,
-            problems=tuple(location.problem(path, reason) for path, reason in validator.findings),
+            problems=tuple(location.problem(*finding) for finding in validator.findings),
             owners=meta.owners if meta is not None else (),
         )
 

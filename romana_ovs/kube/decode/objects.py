@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from romana_ovs.kube.decode.workloads import Owner, Workload
-from romana_ovs.model.errors import Problem
+from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import Namespace, Node, Pod, Policy
 
 
@@ -72,10 +72,18 @@ class SourceLocation(NamedTuple):
     kind: str
     name: str
 
-    def problem(self, field: str, reason: str) -> Problem:
+    def problem(self, field: str, reason: str, severity: Severity = Severity.ERROR) -> Problem:
         """A problem of the object at this location."""
         path = self.prefix + field if field else self.prefix.rstrip(".")
-        return Problem(reason, file=self.file, document=self.document, kind=self.kind, name=self.name, field=path)
+        return Problem(
+            reason,
+            file=self.file,
+            document=self.document,
+            kind=self.kind,
+            name=self.name,
+            field=path,
+            severity=severity,
+        )
 
     def __str__(self) -> str:
         inside = f" at {self.prefix.rstrip('.')}" if self.prefix else ""

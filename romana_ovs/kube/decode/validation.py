@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
+from romana_ovs.model.errors import Severity
 from romana_ovs.model.syntax import plain, shown, word_for
 
 NO_FIELDS: Mapping[str, object] = {}
+
+
+class Finding(NamedTuple):
+    """A problem of one object: the path of the field from the object, the reason, and the severity."""
+
+    path: str
+    reason: str
+    severity: Severity = Severity.ERROR
 
 
 class Validator:
@@ -18,26 +28,28 @@ class Validator:
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
-        self.findings: list[tuple[str, str]] = []
+        self.findings: list[Finding] = []
         self.unknown_in: set[str] = set()
         self.valid = True
 
     def error(self, path: str, reason: str) -> None:
         """Record that the value at `path` makes the object invalid."""
         self.valid = False
-        self.findings.append((path, reason))
+        self.findings.append(Finding(path, reason))
 
     def warning(self, path: str, reason: str) -> None:
         """Record a problem with which the object is still valid."""
-        self.findings.append((path, reason))
+        self.findings.append(Finding(path, reason, Severity.WARNING))
 
     def has(self, path: str) -> bool:
         """Whether there is a finding about `path` itself."""
-        return any(entry == path for entry, _ in self.findings)
+        return any(finding.path == path for finding in self.findings)
 
     def has_under(self, path: str) -> bool:
         """Whether there is a finding about `path` or anything below it."""
-        return any(entry == path or entry.startswith((path + ".", path + "[")) for entry, _ in self.findings)
+        return any(
+            finding.path == path or finding.path.startswith((path + ".", path + "[")) for finding in self.findings
+        )
 
     def mapping(
         self, value: object, path: str, known: Collection[str] | None = None, *, hint: str = ""

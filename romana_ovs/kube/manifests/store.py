@@ -86,6 +86,7 @@ class ManifestStore:
             kept=tuple(sorted(selection.kept)),
             ignored=tuple(dict.fromkeys(kind for file in content.files for kind in file.ignored)),
             locations=built.locations,
+            objects=parts.objects,
         )
 
     def _select(self, content: FolderContent) -> _Selection:
