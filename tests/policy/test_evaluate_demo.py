@@ -9,8 +9,8 @@ from romana_ovs.policy.matrix import PodPath, difference, reachability
 from tests.support.builders import addresses, cluster, pod, pod_label, policy_ports, romana
 
 PODS = (
-    pod("default/nginx-frontend", app="nginx", owner="t1", tier="frontend", node="n1"),
-    pod("default/nginx-backend", app="nginx", owner="t1", tier="backend", node="n2"),
+    pod("default/nginx-frontend", app="nginx", owner="t1", tier="frontend", node="node1"),
+    pod("default/nginx-backend", app="nginx", owner="t1", tier="backend", node="node2"),
     *(pod(f"default/nginx-default-{each}", app="guestbook", owner="t2", tier="default") for each in range(3)),
 )
 POLICY = romana(

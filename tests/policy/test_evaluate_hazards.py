@@ -19,9 +19,9 @@ from tests.support.builders import (
     SCTP,
     TCP,
     block,
-    cluster,
     namespace,
     passes,
+    plain_cluster,
     pod,
     pods,
     policy,
@@ -36,9 +36,9 @@ WEB, DB = pod("a/web", app="web"), pod("a/db", app="db")
 
 def test_a1_finished_pods_are_neither_subject_nor_peer() -> None:
     """A new pod has the address of a finished Job's: no policy about the Job concerns it."""
-    job = pod("a/job", "10.9.9.9", app="job", finished=True)
-    heir = pod("a/heir", "10.9.9.9", app="heir")
-    found = cluster(
+    job = pod("a/job", address="10.9.9.9", app="job", finished=True)
+    heir = pod("a/heir", address="10.9.9.9", app="heir")
+    found = plain_cluster(
         job,
         heir,
         WEB,
@@ -56,13 +56,13 @@ def test_a1_finished_pods_are_neither_subject_nor_peer() -> None:
 
 
 def test_a1_finished_host_network_pods_take_part_in_nothing() -> None:
-    found = cluster(pod("a/job", "172.16.0.1", host_network=True, finished=True), DB)
+    found = plain_cluster(pod("a/job", address="172.16.0.1", host_network=True, finished=True), DB)
     assert not passes(found, "a/db", "a/job")
     assert "has finished" in verdict(found, "a/db", "a/job").reason
 
 
 def test_a3_pods_without_an_address_take_part_in_nothing() -> None:
-    found = cluster(pod("a/new", has_status=True), WEB)
+    found = plain_cluster(pod("a/new", has_status=True), WEB)
     assert not passes(found, "a/web", "a/new")
     assert not passes(found, "a/new", "a/web")
 
@@ -73,24 +73,24 @@ def test_a3_pods_without_an_address_take_part_in_nothing() -> None:
 )
 def test_a4_host_network_pods_are_their_nodes_address(peer: PolicyPeer, expected: bool) -> None:
     """No selector ever means one; an ipBlock of the node's address does."""
-    api = pod("a/api", "172.16.0.2", app="api", host_network=True, node="n2")
-    found = cluster(api, WEB, policy("a/web", Selector.of({"app": "web"}), ingress=[rule(peer)]))
+    api = pod("a/api", address="172.16.0.2", app="api", host_network=True, node="node2")
+    found = plain_cluster(api, WEB, policy("a/web", Selector.of({"app": "web"}), ingress=[rule(peer)]))
     assert passes(found, "a/api", "a/web") is expected
-    assert passes(found, "n2", "a/web") is expected
+    assert passes(found, "node2", "a/web") is expected
 
 
 def test_a4_host_network_pods_are_never_subjects() -> None:
-    api = pod("a/api", "172.16.0.2", app="api", host_network=True, node="n2", ports="http=80/tcp")
-    found = cluster(api, WEB, policy("a/deny", directions=[INGRESS, EGRESS]))
+    api = pod("a/api", address="172.16.0.2", app="api", host_network=True, node="node2", ports="http=80/tcp")
+    found = plain_cluster(api, WEB, policy("a/deny", directions=[INGRESS, EGRESS]))
     assert passes(found, "203.0.113.1", "a/api")
     assert not passes(found, "203.0.113.1", "a/web")
-    named = cluster(api, WEB, policy("a/out", Selector.of({"app": "web"}), egress=[rule(ports="http/tcp")]))
+    named = plain_cluster(api, WEB, policy("a/out", Selector.of({"app": "web"}), egress=[rule(ports="http/tcp")]))
     assert not passes(named, "a/web", "a/api")
 
 
 def test_a6_named_ports_resolve_on_the_destination() -> None:
     """A serves http on 8080, B on 9090, the client declares http too; udp of that name is something else."""
-    found = cluster(
+    found = plain_cluster(
         pod("a/a", ports="http=8080/tcp"),
         pod("a/b", ports="http=9090/tcp http=53/udp"),
         pod("a/client", ports="http=666/tcp"),
@@ -106,18 +106,18 @@ def test_a6_named_ports_resolve_on_the_destination() -> None:
 
 def test_a6_named_ports_of_egress_match_only_pods() -> None:
     server = pod("a/server", ports="http=8080/tcp")
-    found = cluster(server, WEB, policy("a/out", Selector.of({"app": "web"}), egress=[rule(ports="http/tcp")]))
+    found = plain_cluster(server, WEB, policy("a/out", Selector.of({"app": "web"}), egress=[rule(ports="http/tcp")]))
     assert passes(found, "a/web", "a/server", "8080/tcp")
     assert not passes(found, "a/web", "a/server", "80/tcp")
     assert not passes(found, "a/web", "203.0.113.1", "8080/tcp")
-    assert not passes(found, "a/web", "n2", "8080/tcp")
+    assert not passes(found, "a/web", "node2", "8080/tcp")
 
 
 @given(st.data(), st.sampled_from(["tcp", "udp", "sctp"]))
 def test_a7_end_port_is_inclusive(data: st.DataObject, protocol: str) -> None:
     low = data.draw(st.integers(1, 65535))
     high = data.draw(st.integers(low, 65535))
-    found = cluster(WEB, DB, policy("a/db", ingress=[rule(ports=f"{low}-{high}/{protocol}")]))
+    found = plain_cluster(WEB, DB, policy("a/db", ingress=[rule(ports=f"{low}-{high}/{protocol}")]))
     near = {low - 1, low, (low + high) // 2, high, high + 1} & set(range(1, 65536))
     assert {port for port in near if passes(found, "a/web", "a/db", f"{port}/{protocol}")} == {
         port for port in near if low <= port <= high
@@ -125,7 +125,7 @@ def test_a7_end_port_is_inclusive(data: st.DataObject, protocol: str) -> None:
 
 
 def test_a8_sctp_stays_sctp() -> None:
-    found = cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), ingress=[rule(ports="81/sctp")]))
+    found = plain_cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), ingress=[rule(ports="81/sctp")]))
     assert reached(found, "a/web", "a/db", "81/sctp", "81/tcp", "81/udp", "80/sctp", "icmp") == "81/sctp"
 
 
@@ -139,12 +139,12 @@ def test_a8_sctp_stays_sctp() -> None:
     ],
 )
 def test_a10_protocol_defaults_to_tcp_and_port_to_all(entry: PolicyPort, expected: str) -> None:
-    found = cluster(WEB, DB, policy("a/db", ingress=[replace(rule(), ports=(entry,))]))
+    found = plain_cluster(WEB, DB, policy("a/db", ingress=[replace(rule(), ports=(entry,))]))
     assert reached(found, "a/web", "a/db", "80/tcp", "81/tcp", "80/udp", "80/sctp", "icmp", "proto 47") == expected
 
 
 def test_a10_no_ports_at_all_is_every_protocol() -> None:
-    found = cluster(WEB, DB, policy("a/db", ingress=[rule(pods(app="web"))]))
+    found = plain_cluster(WEB, DB, policy("a/db", ingress=[rule(pods(app="web"))]))
     assert reached(found, "a/web", "a/db", "80/tcp", "80/sctp", "icmp", "proto 47") == "80/tcp 80/sctp icmp proto 47"
 
 
@@ -165,13 +165,13 @@ SELF, OTHER, OUTSIDE = "a/web", "b/web", "203.0.113.1"
 )
 def test_a11_nil_is_not_empty(rules: list[Any], expected: list[str]) -> None:
     """podSelector {} is all pods of its own namespace, ingress [] none, [{}] everyone, from [{}] nobody."""
-    found = cluster(WEB, DB, pod("b/web", app="web"), policy("a/db", Selector.of({"app": "db"}), ingress=rules))
+    found = plain_cluster(WEB, DB, pod("b/web", app="web"), policy("a/db", Selector.of({"app": "db"}), ingress=rules))
     assert [source for source in (SELF, OTHER, OUTSIDE) if passes(found, source, "a/db")] == expected
 
 
 def test_a12_no_matching_peer_denies() -> None:
     only_web = policy("a/db", Selector.of({"app": "db"}), ingress=[rule(pods(app="web"))])
-    found = cluster(WEB, DB, pod("a/other"), only_web)
+    found = plain_cluster(WEB, DB, pod("a/other"), only_web)
     assert passes(found, "a/web", "a/db")
     after = found.without(WEB)
     assert not passes(after, "a/other", "a/db")
@@ -184,7 +184,7 @@ OR = rule(PolicyPeer(pods=Selector.of({"yes": "1"})), PolicyPeer(namespaces=Sele
 
 @pytest.mark.parametrize(("shape", "expected"), [(AND, ["b/yes"]), (OR, ["a/yes", "b/yes", "b/no"])])
 def test_a13_one_item_is_and_two_items_are_or(shape: PolicyRule, expected: list[str]) -> None:
-    found = cluster(
+    found = plain_cluster(
         namespace("b", team="x"), DB, pod("a/yes", yes=1), pod("a/no"), pod("b/yes", yes=1), pod("b/no"),
         policy("a/db", Selector.of({"app": "db"}), ingress=[shape]),
     )  # fmt: skip
@@ -194,12 +194,12 @@ def test_a13_one_item_is_and_two_items_are_or(shape: PolicyRule, expected: list[
 def test_a14_except_subtracts_from_its_own_peer_only() -> None:
     one = policy("a/one", ingress=[rule(block("203.0.113.0/24", "203.0.113.1/32"))])
     two = policy("a/two", ingress=[rule(block("203.0.113.1/32"))])
-    found = cluster(DB, one, two)
+    found = plain_cluster(DB, one, two)
     assert passes(found, "203.0.113.1", "a/db")
     assert not passes(found.without(two), "203.0.113.1", "a/db")
     assert passes(found.without(two), "203.0.113.2", "a/db")
     one_rule = rule(block("203.0.113.0/24", "203.0.113.1/32"), block("203.0.113.1/32"))
-    assert passes(cluster(DB, policy("a/one", ingress=[one_rule])), "203.0.113.1", "a/db")
+    assert passes(plain_cluster(DB, policy("a/one", ingress=[one_rule])), "203.0.113.1", "a/db")
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,12 @@ def test_a14_except_subtracts_from_its_own_peer_only() -> None:
     ],
 )
 def test_a15_ip_block_matches_pod_addresses(peer: PolicyPeer, expected: bool) -> None:
-    client = pod("a/client", "192.168.7.9")
-    incoming = cluster(client, DB, policy("a/db", Selector.of({"app": "db"}), ingress=[rule(peer)]))
+    client = pod("a/client", address="192.168.7.9")
+    incoming = plain_cluster(client, DB, policy("a/db", Selector.of({"app": "db"}), ingress=[rule(peer)]))
     assert passes(incoming, "a/client", "a/db") is expected
-    outgoing = cluster(client, DB, policy("a/db", Selector.of({"app": "db"}), egress=[rule(peer)], directions=[EGRESS]))
+    outgoing = plain_cluster(
+        client, DB, policy("a/db", Selector.of({"app": "db"}), egress=[rule(peer)], directions=[EGRESS])
+    )
     assert passes(outgoing, "a/db", "a/client") is expected
 
 
@@ -230,10 +232,10 @@ def test_a15_ip_block_matches_pod_addresses(peer: PolicyPeer, expected: bool) ->
 def test_a16_policy_types_decide_over_rules(directions: list[Any], incoming: str, outgoing: str) -> None:
     """Listed directions isolate, with or without rules; rules of a direction that is not listed count for nothing."""
     rules = {"ingress": [rule(ports="80/tcp")], "egress": [rule(ports="81/tcp")]}
-    found = cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), directions=directions, **rules))
+    found = plain_cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), directions=directions, **rules))
     assert reached(found, "a/web", "a/db", "80/tcp", "81/tcp") == incoming
     assert reached(found, "a/db", "a/web", "80/tcp", "81/tcp") == outgoing
-    empty = cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), directions=directions))
+    empty = plain_cluster(WEB, DB, policy("a/db", Selector.of({"app": "db"}), directions=directions))
     assert passes(empty, "a/web", "a/db") is (INGRESS not in directions)
     assert passes(empty, "a/db", "a/web") is (EGRESS not in directions)
 
@@ -246,20 +248,20 @@ def test_a17_policies_unite_in_any_order() -> None:
     ]
     seen = set()
     for order in itertools.permutations(policies):
-        found = cluster(WEB, DB, *order)
+        found = plain_cluster(WEB, DB, *order)
         inside, outside = (reached(found, each, "a/db", "80/tcp", "81/tcp", "82/tcp") for each in ("a/web", OUTSIDE))
         seen.add((inside, outside))
     assert seen == {("80/tcp 81/tcp", "81/tcp")}
     out = [policy(f"a/out{port}", egress=[rule(ports=f"{port}/tcp")], directions=[EGRESS]) for port in (80, 81)]
-    assert reached(cluster(WEB, DB, *out), "a/web", OUTSIDE, "80/tcp", "81/tcp", "82/tcp") == "80/tcp 81/tcp"
-    without = cluster(WEB, DB, *policies[1:])
+    assert reached(plain_cluster(WEB, DB, *out), "a/web", OUTSIDE, "80/tcp", "81/tcp", "82/tcp") == "80/tcp 81/tcp"
+    without = plain_cluster(WEB, DB, *policies[1:])
     assert reached(without, "a/web", "a/db", "80/tcp", "81/tcp", "82/tcp") == "81/tcp"
 
 
-@pytest.mark.parametrize("node", ["n1", "n2"])
+@pytest.mark.parametrize("node", ["node1", "node2"])
 @pytest.mark.parametrize(("out", "into"), list(itertools.product([True, False], repeat=2)))
 def test_a18_both_sides_must_agree(out: bool, into: bool, node: str) -> None:
-    found = cluster(
+    found = plain_cluster(
         WEB,
         replace(DB, node=node),
         policy("a/out", Selector.of({"app": "web"}), egress=[rule()] if out else [], directions=[EGRESS]),
@@ -269,7 +271,7 @@ def test_a18_both_sides_must_agree(out: bool, into: bool, node: str) -> None:
 
 
 def test_a24_changed_labels_decide_at_once() -> None:
-    found = cluster(
+    found = plain_cluster(
         namespace("b", team="x"),
         DB,
         pod("b/web", app="web"),
@@ -299,7 +301,7 @@ KEYS, VALUES = ("k", "l"), ("1", "2", "")
     ],
 )
 def test_a25_not_in_and_does_not_exist_match_absent_keys(selector: Selector, expected: list[str]) -> None:
-    found = cluster(
+    found = plain_cluster(
         pod("a/one", k=1), pod("a/two", k=2), pod("a/without"), pod("a/client", k=1), policy("a/deny", selector)
     )
     closed = [name for name in ("a/one", "a/two", "a/without") if not passes(found, OUTSIDE, name)]
@@ -325,6 +327,6 @@ def test_a25_operators_are_complements(labels: dict[str, str], key: str, values:
 
 
 def test_a28_a_pod_reaches_itself_whatever_policies_say() -> None:
-    found = cluster(WEB, DB, policy("a/deny", directions=[INGRESS, EGRESS]))
+    found = plain_cluster(WEB, DB, policy("a/deny", directions=[INGRESS, EGRESS]))
     assert passes(found, "a/db", "a/db")
     assert not passes(found, "a/db", "a/web")

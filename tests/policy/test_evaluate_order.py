@@ -20,6 +20,7 @@ from tests.support.builders import (
     cluster,
     namespace,
     passes,
+    plain_cluster,
     pod,
     pod_label,
     pods,
@@ -43,29 +44,29 @@ DENY_ALL = policy("a/deny", directions=[INGRESS, EGRESS])
 
 
 def test_a_node_and_its_own_pods_always_reach_each_other() -> None:
-    found = cluster(pod("a/x", node="n1"), DENY_ALL, settings=TENANTS)
-    assert passes(found, "n1", "a/x", "80/tcp")
-    assert passes(found, "a/x", "n1", "icmp")
-    assert verdict(found, "n1", "a/x").rules == (RuleRef("Node", "", "n1"),)
+    found = cluster(pod("a/x", node="node1"), DENY_ALL, settings=TENANTS)
+    assert passes(found, "node1", "a/x", "80/tcp")
+    assert passes(found, "a/x", "node1", "icmp")
+    assert verdict(found, "node1", "a/x").rules == (RuleRef("Node", "", "node1"),)
 
 
 def test_another_node_is_an_outside_address() -> None:
-    found = cluster(pod("a/x", node="n1"), DENY_ALL, settings=TENANTS)
-    assert not passes(found, "n2", "a/x")
-    assert not passes(found, "a/x", "n2")
-    assert passes(found.without(DENY_ALL), "n2", "a/x")
+    found = cluster(pod("a/x", node="node1"), DENY_ALL, settings=TENANTS)
+    assert not passes(found, "node2", "a/x")
+    assert not passes(found, "a/x", "node2")
+    assert passes(found.without(DENY_ALL), "node2", "a/x")
     by_block = policy("a/node", ingress=[rule(block("172.16.0.2/32"))])
-    assert passes(cluster(pod("a/x"), by_block), "n2", "a/x")
-    assert not passes(cluster(pod("a/x"), by_block), OUTSIDE, "a/x")
+    assert passes(plain_cluster(pod("a/x"), by_block), "node2", "a/x")
+    assert not passes(plain_cluster(pod("a/x"), by_block), OUTSIDE, "a/x")
 
 
 def test_a_pod_that_is_not_bound_has_no_own_node() -> None:
-    found = cluster(pod("a/x", node=""), DENY_ALL)
+    found = plain_cluster(pod("a/x", node=""), DENY_ALL)
     assert not passes(found, OUTSIDE, "a/x")
 
 
 def test_between_ends_that_are_no_pods_nothing_here_decides() -> None:
-    assert passes(cluster(pod("a/x"), DENY_ALL), OUTSIDE, "n1")
+    assert passes(plain_cluster(pod("a/x"), DENY_ALL), OUTSIDE, "node1")
 
 
 # 5. Different tenants: drop, unless the isolation level is none, or the destination's tenant is shared.
@@ -110,14 +111,14 @@ def test_a_shared_tenants_other_tiers_may_connect_to_it_too() -> None:
 
 def test_a_pod_without_a_tenant_talks_with_its_own_node_only() -> None:
     found = cluster(
-        pod("a/lost", node="n1"), pod("a/lost2"), pod("a/x", owner="t1"), pod("a/dns", owner="shared"),
+        pod("a/lost", node="node1"), pod("a/lost2"), pod("a/x", owner="t1"), pod("a/dns", owner="shared"),
         settings=Settings(Isolation.TIER, TenantSource.POD_LABEL, "owner", frozenset({"shared"})),
     )  # fmt: skip
-    for other in ("a/lost2", "a/x", "a/dns", OUTSIDE, "n2"):
+    for other in ("a/lost2", "a/x", "a/dns", OUTSIDE, "node2"):
         assert not passes(found, "a/lost", other)
         assert not passes(found, other, "a/lost")
-    assert passes(found, "a/lost", "n1")
-    assert passes(found, "n1", "a/lost")
+    assert passes(found, "a/lost", "node1")
+    assert passes(found, "node1", "a/lost")
     assert passes(found, "a/lost", "a/lost")
     opened = found.with_object(policy("a/all", ingress=[rule()], egress=[rule()]))
     assert not passes(opened, OUTSIDE, "a/lost")
@@ -166,7 +167,7 @@ def test_a_direction_in_which_no_policy_selects_is_open() -> None:
 
 
 def test_policies_select_in_their_own_namespace_only() -> None:
-    found = cluster(pod("a/x"), pod("b/x"), policy("b/deny"))
+    found = plain_cluster(pod("a/x"), pod("b/x"), policy("b/deny"))
     assert passes(found, "b/x", "a/x")
     assert not passes(found, "a/x", "b/x")
 
@@ -224,7 +225,7 @@ def test_a_romana_policy_without_tenant_admits_nothing() -> None:
     for source in ("a/front", OUTSIDE, "a/other"):
         assert not passes(found, source, "a/back")
         assert not passes(found, source, "a/other-back")
-    assert passes(found, "n1", "a/back")
+    assert passes(found, "node1", "a/back")
     assert passes(found, OUTSIDE, "b/back")
 
 
@@ -276,7 +277,7 @@ def test_a_policy_replaces_the_isolation_level() -> None:
 
 
 def test_reasons_are_sentences_that_name_the_rule() -> None:
-    found = cluster(
+    found = plain_cluster(
         pod("a/x"), pod("a/y", app="y"), policy("a/p", Selector.of({"app": "y"}), ingress=[rule(ports="80/tcp")])
     )
     assert verdict(found, "a/x", "a/y").reason == (
@@ -290,12 +291,12 @@ def test_reasons_are_sentences_that_name_the_rule() -> None:
 
 def test_a_denial_by_both_sides_names_both() -> None:
     out, into = policy("a/out", directions=[EGRESS]), policy("a/in", directions=[INGRESS])
-    found = cluster(pod("a/x"), pod("a/y"), out, into)
+    found = plain_cluster(pod("a/x"), pod("a/y"), out, into)
     assert [ref.name for ref in verdict(found, "a/x", "a/y").rules] == ["out", "in"]
 
 
 def test_every_rule_that_admits_is_named() -> None:
-    found = cluster(
+    found = plain_cluster(
         pod("a/x"), pod("a/y"), policy("a/p", ingress=[rule(pods()), rule(ports="81/tcp"), rule()]), policy("a/q")
     )
     assert [ref.rule for ref in verdict(found, "a/x", "a/y").rules] == ["ingress[0]", "ingress[2]"]
@@ -303,7 +304,7 @@ def test_every_rule_that_admits_is_named() -> None:
 
 def test_an_unknown_pod_is_an_input_error() -> None:
     with pytest.raises(InputError, match="there is no pod a/nobody"):
-        verdict(cluster(pod("a/x")), "a/nobody", "a/x")
+        verdict(plain_cluster(pod("a/x")), "a/nobody", "a/x")
 
 
 @pytest.mark.parametrize("text", ["80/tcp", "1/udp", "65535/sctp", "icmp", "proto 47"])

@@ -16,7 +16,7 @@ from romana_ovs.model.objects import Pod, PodKey, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import decide
 from romana_ovs.policy.matrix import Matrix, PodPath, container_ports, depends_on_addresses, difference, reachability
-from tests.support.builders import addresses, block, cluster, pod, pods, policy, romana, rule
+from tests.support.builders import addresses, block, cluster, plain_cluster, pod, pods, policy, romana, rule
 from tests.support.hypothesis_profiles import examples
 from tests.support.strategies import addresses_of, clusters, port_refs
 
@@ -44,7 +44,7 @@ def test_profiles_give_the_same_as_pairs(found: Cluster, ports: list[PortRef]) -
 def test_json_is_exactly_the_documented_form() -> None:
     found = cluster(
         pod("b/y"), pod("a/x"), pod("a/z", app="db"), pod("a/gone", finished=True),
-        pod("a/host", "172.16.0.1", host_network=True), pod("a/new", has_status=True),
+        pod("a/host", address="172.16.0.1", host_network=True), pod("a/new", has_status=True),
         policy("a/db", Selector.of({"app": "db"})), settings=Settings(),
     )  # fmt: skip
     matrix = reachability(found, addresses(found), [WEB, PortRef.parse("53/udp"), WEB])
@@ -56,22 +56,22 @@ def test_json_is_exactly_the_documented_form() -> None:
 
 
 def test_an_ip_block_distinguishes_pods() -> None:
-    near, far = pod("a/near", "192.168.7.127"), pod("a/far", "192.168.7.128")
+    near, far = pod("a/near", address="192.168.7.127"), pod("a/far", address="192.168.7.128")
     half = policy("a/p", Selector.of({"app": "x"}), ingress=[rule(block("192.168.7.0/25"))])
-    found = cluster(near, far, pod("a/x", app="x"), half)
+    found = plain_cluster(near, far, pod("a/x", app="x"), half)
     assert depends_on_addresses(found)
     matrix = reachability(found, addresses(found), [WEB])
     assert matrix.allows(PodKey("a/near"), PodKey("a/x"), "80/tcp")
     assert not matrix.allows(PodKey("a/far"), PodKey("a/x"), "80/tcp")
-    assert not depends_on_addresses(cluster(near, policy("a/p", ingress=[rule(pods())])))
+    assert not depends_on_addresses(plain_cluster(near, policy("a/p", ingress=[rule(pods())])))
 
 
 def test_an_exception_distinguishes_pods() -> None:
-    near, far = pod("a/near", "192.168.7.3"), pod("a/far", "192.168.7.4")
+    near, far = pod("a/near", address="192.168.7.3"), pod("a/far", address="192.168.7.4")
     out = policy("a/p", egress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))])
-    matrix = reachability(cluster(near, far, out), {}, [WEB])
+    matrix = reachability(plain_cluster(near, far, out), {}, [WEB])
     assert not matrix.allows(PodKey("a/near"), PodKey("a/far"), "80/tcp")
-    with_ingress = cluster(near, far, policy("a/q", ingress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))]))
+    with_ingress = plain_cluster(near, far, policy("a/q", ingress=[rule(block("192.168.7.0/24", "192.168.7.4/32"))]))
     assert list(reachability(with_ingress, {}, [WEB]).open_paths()) == [("a/near", "a/far", "80/tcp")]
 
 
@@ -91,7 +91,7 @@ def test_a_romana_rule_distinguishes_pods() -> None:
 
 def test_a_named_port_distinguishes_pods() -> None:
     named = policy("a/p", ingress=[rule(ports="http/tcp")])
-    found = cluster(pod("a/x", ports="http=80/tcp"), pod("a/y", ports="http=81/tcp"), named)
+    found = plain_cluster(pod("a/x", ports="http=80/tcp"), pod("a/y", ports="http=81/tcp"), named)
     matrix = reachability(found, {}, [WEB])
     assert list(matrix.open_paths()) == [("a/y", "a/x", "80/tcp")]
 
@@ -127,7 +127,7 @@ def test_difference_leads_from_one_to_the_other(one: Cluster, two: Cluster, port
 
 
 def test_container_ports_are_those_of_pods_on_the_network() -> None:
-    found = cluster(
+    found = plain_cluster(
         pod("a/x", ports="80/tcp dns=53/udp"),
         pod("a/y", ports="80/tcp 53/tcp"),
         pod("a/z", ports="99/tcp", finished=True),

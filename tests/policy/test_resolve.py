@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from romana_ovs.model.cluster import Cluster, SegmentKey, tier_of
+from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, identity, whole_segments
 from romana_ovs.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
     ContainerPort,
-    Direction,
     IpBlock,
-    KubernetesPolicy,
     PodKey,
     PolicyPeer,
     PolicyPort,
@@ -35,96 +32,18 @@ from romana_ovs.policy import groups
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.peers import EVERY_POD
 from romana_ovs.policy.resolve import resolve
-from romana_ovs.policy.rules import NormalPolicy, PortRange
+from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import (
     Allow,
     ClassInfo,
     ClientGroup,
-    LabelRequirement,
-    LocalPod,
-    NodeView,
     Origin,
     ServerGroup,
     TenantAllow,
-    Verdicts,
 )
+from tests.policy.node_views import IN, OUT, WEB, client, from_pods, local_pod, normal_policy, server, view
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
-IN, OUT = Direction.INGRESS, Direction.EGRESS
-WEB = Selector.of({"app": "web"})
-IS_WEB = LabelRequirement("app", frozenset({"web"}))
-TIERS = (
-    ("a", "front", 16),
-    ("a", "back", 17),
-    ("a", "default", 18),
-    ("b", "front", 32),
-    ("kube-system", "default", 48),
-)
-
-
-def segments() -> dict[SegmentKey, int]:
-    return {SegmentKey(tenant, tier): number for tenant, tier, number in TIERS}
-
-
-def pod(name: str, *, ports: tuple[ContainerPort, ...] = (), tenant: str = "", **labels: str) -> LocalPod:
-    namespace = name.partition("/")[0]
-    segment = SegmentKey(tenant or namespace, tier_of(labels, ("tier",)))
-    return LocalPod(
-        PodKey(name),
-        namespace,
-        Labels(labels),
-        segment,
-        identity(segments().get(segment, 99), 1),
-        IPv4Address("10.1.0.1"),
-        mac="0a:58:0a:01:00:01",
-        ofport=1,
-        ports=ports,
-    )
-
-
-def policy(
-    name: str,
-    *rules: PolicyRule,
-    egress: tuple[PolicyRule, ...] = (),
-    on: Selector = EVERYTHING,
-    directions: frozenset[Direction] = frozenset({IN}),
-    settings: Settings | None = None,
-) -> NormalPolicy:
-    namespace, _, short = name.partition("/")
-    found = KubernetesPolicy(namespace, short, on, directions, rules, egress)
-    return normalise(found, Cluster(settings=settings or Settings()))
-
-
-def view(*pods: LocalPod, policies: tuple[Any, ...] = (), settings: Settings | None = None, **changes: Any) -> NodeView:
-    classes = {
-        identity(number, position): ClassInfo(tenant, MappingProxyType({IS_WEB: truth}))
-        for tenant, _, number in TIERS
-        for position, truth in ((1, False), (2, True))
-    }
-    made = NodeView(
-        settings=settings or Settings(),
-        node="n",
-        host=1,
-        pods=pods,
-        tenants={"a": (whole_segments(16, 4),), "b": (whole_segments(32, 1),), "kube-system": (whole_segments(48, 1),)},
-        segments=segments(),
-        classes=classes,
-        policies=policies,
-        namespaces={name: Labels({NAME_LABEL: name}) for name in ("a", "b", "kube-system")},
-    )
-    return replace(made, **changes)
-
-
-def server(verdicts: Verdicts, name: str) -> ServerGroup:
-    return next(group for group in verdicts.servers if group.number == verdicts.members[PodKey(name)].server)
-
-
-def client(verdicts: Verdicts, name: str) -> ClientGroup:
-    return next(group for group in verdicts.clients if group.number == verdicts.members[PodKey(name)].client)
-
-
-def from_pods(pods: Selector = EVERYTHING, namespaces: Selector | None = None) -> PolicyRule:
-    return PolicyRule((PolicyPeer(pods=pods, namespaces=namespaces),))
 
 
 def peers_of(
@@ -132,8 +51,8 @@ def peers_of(
 ) -> AbstractSet[IdentityMatch] | None:
     """The identities that an ingress rule means for a server; the empty set when it means nobody."""
     namespace = of.partition("/")[0]
-    found = policy(f"{namespace}/p", rule, settings=settings)
-    verdicts = resolve(view(pod(of), policies=(found,), settings=settings))
+    found = normal_policy(f"{namespace}/p", rule, settings=settings)
+    verdicts = resolve(view(local_pod(of), policies=(found,), settings=settings))
     allows = server(verdicts, of).ingress
     return allows[0].identities if allows else frozenset()
 
@@ -162,8 +81,8 @@ def test_several_tier_labels_are_known_one_by_one() -> None:
     numbers = {SegmentKey("a", "front/-"): 16, SegmentKey("a", "front/web"): 17, SegmentKey("a", "-/web"): 18}
 
     def found(pods: Selector) -> frozenset[IdentityMatch] | None:
-        rule = policy("a/p", from_pods(pods))
-        resolved = resolve(view(pod("a/x"), policies=(rule,), settings=settings, segments=numbers))
+        rule = normal_policy("a/p", from_pods(pods))
+        resolved = resolve(view(local_pod("a/x"), policies=(rule,), settings=settings, segments=numbers))
         return server(resolved, "a/x").ingress[0].identities
 
     assert found(Selector.of({"tier": "front"})) == frozenset({whole_segments(16, 1), whole_segments(17, 1)})
@@ -182,7 +101,7 @@ def test_a_scope_of_one_tenant_names_that_tenant_only() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner", isolation=Isolation.NONE)
     owned = Cluster(settings=settings)
     found = normalise(RomanaPolicy("a", "p", Labels({"owner": "a"}), EVERYTHING, (RomanaRule((WEB,)),)), owned)
-    verdicts = resolve(view(pod("a/x"), policies=(found,), settings=settings))
+    verdicts = resolve(view(local_pod("a/x"), policies=(found,), settings=settings))
     expected = frozenset(IdentityMatch(identity(number, 2)) for number in (16, 17, 18))
     assert server(verdicts, "a/x").ingress[0].identities == expected
 
@@ -193,8 +112,8 @@ def test_classes_distinguish_namespaces_of_one_tenant() -> None:
     classes = {identity(16, 1): ClassInfo("a", {}), identity(16, 2): ClassInfo("a2", {})}
 
     def found(selector: Selector) -> frozenset[IdentityMatch] | None:
-        rule = policy("a/p", from_pods(namespaces=selector))
-        made = view(pod("a/x"), policies=(rule,), settings=settings, namespaces=namespaces, classes=classes)
+        rule = normal_policy("a/p", from_pods(namespaces=selector))
+        made = view(local_pod("a/x"), policies=(rule,), settings=settings, namespaces=namespaces, classes=classes)
         return server(resolve(made), "a/x").ingress[0].identities
 
     assert found(Selector.of({"stage": "x"})) == frozenset({IdentityMatch(identity(16, 1))})
@@ -221,17 +140,19 @@ def test_an_unknown_match_of_a_class_does_not_match() -> None:
 
 
 def test_a_rule_without_matches_isolates() -> None:
-    found = resolve(view(pod("a/x"), policies=(policy("a/p", PolicyRule((PolicyPeer(),))),)))
+    found = resolve(view(local_pod("a/x"), policies=(normal_policy("a/p", PolicyRule((PolicyPeer(),))),)))
     assert server(found, "a/x").ingress == ()
 
 
 def test_named_ports_are_those_of_the_server_and_of_the_protocol() -> None:
     ports = (ContainerPort(8080, TCP, "http"), ContainerPort(9090, TCP, "http"), ContainerPort(53, UDP, "http"))
     rule = PolicyRule(ports=(PolicyPort(port="http"), PolicyPort(port=80)))
-    found = resolve(view(pod("a/x", ports=ports), pod("a/y"), policies=(policy("a/p", rule),)))
+    found = resolve(view(local_pod("a/x", ports=ports), local_pod("a/y"), policies=(normal_policy("a/p", rule),)))
     assert server(found, "a/x").ingress[0].ports == tuple(PortRange(TCP, port, port) for port in (80, 8080, 9090))
     assert server(found, "a/y").ingress[0].ports == (PortRange(TCP, 80, 80),)
-    nobody = resolve(view(pod("a/x"), policies=(policy("a/p", PolicyRule(ports=(PolicyPort(port="http"),))),)))
+    nobody = resolve(
+        view(local_pod("a/x"), policies=(normal_policy("a/p", PolicyRule(ports=(PolicyPort(port="http"),))),))
+    )
     assert server(nobody, "a/x").ingress == ()
 
 
@@ -245,14 +166,16 @@ def test_named_ports_are_those_of_the_server_and_of_the_protocol() -> None:
     ],
 )
 def test_the_isolation_level_is_a_permission(settings: Settings, of: str, expected: frozenset[Any] | None) -> None:
-    found = server(resolve(view(pod(of, tier="front"), settings=settings)), of)
+    found = server(resolve(view(local_pod(of, tier="front"), settings=settings)), of)
     level = Origin("Isolation", name=settings.isolation.value)
     assert found == ServerGroup(found.number, (Allow(level, expected),), ())
 
 
 def test_the_clients_node_decides_what_it_can_alone() -> None:
     block = PolicyRule((PolicyPeer(ip_block=IpBlock(IPv4Network("10.0.0.0/8"))),), (PolicyPort(port=80),))
-    found = resolve(view(pod("a/x"), policies=(policy("a/p", egress=(block,), directions=frozenset({OUT})),)))
+    found = resolve(
+        view(local_pod("a/x"), policies=(normal_policy("a/p", egress=(block,), directions=frozenset({OUT})),))
+    )
     group = client(found, "a/x")
     origin = Origin("NetworkPolicy", "a", "p", "egress[0]")
     expected = Allow(origin, frozenset(), (IPv4Network("10.0.0.0/8"),), (PortRange(TCP, 80, 80),))
@@ -264,10 +187,13 @@ def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
     block = PolicyRule(
         (PolicyPeer(ip_block=IpBlock(IPv4Network("10.1.0.0/24"))),), (PolicyPort(port=80), PolicyPort(port="http"))
     )
-    out = policy("a/p", egress=(block,), directions=frozenset({OUT}), on=WEB)
+    out = normal_policy("a/p", egress=(block,), directions=frozenset({OUT}), on=WEB)
     http = (ContainerPort(8080, TCP, "http"),)
-    inside, outside = pod("a/in", ports=http), replace(pod("a/out", ports=http), address=IPv4Address("10.1.1.1"))
-    found = resolve(view(inside, outside, pod("a/client", app="web"), policies=(out,)))
+    inside, outside = (
+        local_pod("a/in", ports=http),
+        replace(local_pod("a/out", ports=http), address=IPv4Address("10.1.1.1")),
+    )
+    found = resolve(view(inside, outside, local_pod("a/client", app="web"), policies=(out,)))
     assert client(found, "a/client").deferred
     assert client(found, "a/client").accepted[0].ports == (PortRange(TCP, 80, 80),)
     (allow,) = server(found, "a/in").deferred_egress
@@ -278,8 +204,8 @@ def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
 
 def test_deferred_egress_admits_the_selected_pods_at_the_servers() -> None:
     rule = PolicyRule((PolicyPeer(pods=WEB),))
-    out = policy("a/p", egress=(rule,), directions=frozenset({OUT}))
-    found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(out,)))
+    out = normal_policy("a/p", egress=(rule,), directions=frozenset({OUT}))
+    found = resolve(view(local_pod("a/x", app="web"), local_pod("a/y", app="db"), policies=(out,)))
     assert server(found, "a/x").deferred_egress == (
         Allow(Origin("NetworkPolicy", "a", "p", "egress[0]"), frozenset({whole_segments(16, 4)})),
     )
@@ -288,18 +214,18 @@ def test_deferred_egress_admits_the_selected_pods_at_the_servers() -> None:
 
 
 def test_deny_all_egress_is_a_group_that_admits_nothing() -> None:
-    found = resolve(view(pod("a/x"), policies=(policy("a/p", directions=frozenset({OUT})),)))
+    found = resolve(view(local_pod("a/x"), policies=(normal_policy("a/p", directions=frozenset({OUT})),)))
     group = client(found, "a/x")
     assert (group.accepted, group.deferred) == ((), False)
     assert group.number > 0
 
 
 def test_pods_with_equal_permissions_share_a_group() -> None:
-    rule = policy("a/p", from_pods(WEB))
-    found = resolve(view(pod("a/x", app="web"), pod("a/y", app="db"), policies=(rule,)))
+    rule = normal_policy("a/p", from_pods(WEB))
+    found = resolve(view(local_pod("a/x", app="web"), local_pod("a/y", app="db"), policies=(rule,)))
     assert found.members[PodKey("a/x")] == found.members[PodKey("a/y")]
     assert len(found.servers) == 1
-    more = resolve(view(pod("a/x"), pod("b/z"), policies=(rule, policy("b/q"))))
+    more = resolve(view(local_pod("a/x"), local_pod("b/z"), policies=(rule, normal_policy("b/q"))))
     assert more.members[PodKey("a/x")] == found.members[PodKey("a/x")]
     assert found.servers[0].number == 1471509493, "a stable hash: the same in every process and release"
 
@@ -314,21 +240,21 @@ def test_groups_whose_numbers_would_meet_get_two(monkeypatch: pytest.MonkeyPatch
 
 def test_tenants_meet_themselves_and_everybody_meets_shared_ones() -> None:
     two_runs = {"a": (whole_segments(16, 1), whole_segments(64, 1)), "kube-system": (whole_segments(48, 1),)}
-    found = resolve(view(pod("a/x"), pod("kube-system/dns"), tenants=two_runs))
+    found = resolve(view(local_pod("a/x"), local_pod("kube-system/dns"), tenants=two_runs))
     one, two = two_runs["a"]
     own, shared = Origin("Tenant", name="a"), Origin("Tenant", name="kube-system")
     assert found.tenancy == (
         *(TenantAllow(server, client, own) for server in (one, two) for client in (one, two)),
         TenantAllow(whole_segments(48, 1), None, shared),
     )
-    assert resolve(view(pod("a/x"), settings=Settings(isolation=Isolation.NONE))).tenancy is None
+    assert resolve(view(local_pod("a/x"), settings=Settings(isolation=Isolation.NONE))).tenancy is None
 
 
 def test_pods_without_a_tenant_are_tenantless() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
-    lonely = replace(pod("a/x"), segment=SegmentKey("", "default"))
+    lonely = replace(local_pod("a/x"), segment=SegmentKey("", "default"))
     runs = {"": (whole_segments(80, 1),)}
-    anyone = policy("a/p", PolicyRule(), egress=(PolicyRule(),), directions=frozenset({IN, OUT}))
+    anyone = normal_policy("a/p", PolicyRule(), egress=(PolicyRule(),), directions=frozenset({IN, OUT}))
     found = resolve(view(lonely, settings=settings, tenants=runs, policies=(anyone,)))
     assert (found.tenantless, found.tenancy) == (runs[""], ())
     assert (server(found, "a/x").ingress, client(found, "a/x").accepted) == ((), ())
@@ -338,7 +264,9 @@ def test_pods_without_a_tenant_are_tenantless() -> None:
 
 
 def test_two_policies_that_allow_the_same_stay_two_reasons() -> None:
-    found = resolve(view(pod("a/x"), policies=(policy("a/p", from_pods(WEB)), policy("a/q", from_pods(WEB)))))
+    found = resolve(
+        view(local_pod("a/x"), policies=(normal_policy("a/p", from_pods(WEB)), normal_policy("a/q", from_pods(WEB))))
+    )
     assert [str(allow.origin) for allow in server(found, "a/x").ingress] == [
         "NetworkPolicy a/p ingress[0]",
         "NetworkPolicy a/q ingress[0]",

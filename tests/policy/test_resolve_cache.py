@@ -15,21 +15,23 @@ from romana_ovs.model.objects import ContainerPort, IpBlock, PolicyPeer, PolicyP
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.view import ClassInfo, NodeView
-from tests.policy.test_resolve import IN, IS_WEB, OUT, WEB, client, from_pods, pod, policy, server, view
+from tests.policy.node_views import IN, IS_WEB, OUT, WEB, client, from_pods, local_pod, normal_policy, server, view
 
 NEW = identity(17, 7)
 
 
 def start() -> NodeView:
     """Two local pods, a rule about labels for each direction, and one about an address."""
-    block = PolicyRule((PolicyPeer(ip_block=IpBlock(IPv4Network(pod("a/x").address))),), (PolicyPort(port="http"),))
+    block = PolicyRule(
+        (PolicyPeer(ip_block=IpBlock(IPv4Network(local_pod("a/x").address))),), (PolicyPort(port="http"),)
+    )
     return view(
-        pod("a/x", app="web", ports=(ContainerPort(80, name="http"),)),
-        pod("kube-system/dns"),
+        local_pod("a/x", app="web", ports=(ContainerPort(80, name="http"),)),
+        local_pod("kube-system/dns"),
         policies=(
-            policy("a/in", from_pods(WEB), directions=frozenset({IN})),
-            policy("a/out", egress=(from_pods(WEB, EVERYTHING), block), directions=frozenset({OUT}), on=WEB),
-            policy("kube-system/all", from_pods(WEB, Selector.of({"stage": "x"}))),
+            normal_policy("a/in", from_pods(WEB), directions=frozenset({IN})),
+            normal_policy("a/out", egress=(from_pods(WEB, EVERYTHING), block), directions=frozenset({OUT}), on=WEB),
+            normal_policy("kube-system/all", from_pods(WEB, Selector.of({"stage": "x"}))),
         ),
     )
 
@@ -71,7 +73,7 @@ def one_pod_less(old: NodeView) -> NodeView:
 
 
 def policy_replaced(old: NodeView) -> NodeView:
-    return replace(old, policies=(policy("a/in", from_pods()), *old.policies[1:]))
+    return replace(old, policies=(normal_policy("a/in", from_pods()), *old.policies[1:]))
 
 
 def policy_removed(old: NodeView) -> NodeView:

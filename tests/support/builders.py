@@ -1,4 +1,4 @@
-"""A few words to write small clusters with, for tests of what policies mean."""
+"""Builds pods, policies and clusters as model objects, in a few words, and decides about two ends of them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from romana_ovs.model.objects import (
     Node,
     Pod,
     PodKey,
+    Policy,
     PolicyPeer,
     PolicyPort,
     PolicyRule,
@@ -31,41 +32,64 @@ from romana_ovs.policy.evaluate import Decision, allowed, decide
 TCP, UDP, SCTP = Protocol.TCP, Protocol.UDP, Protocol.SCTP
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
 PLAIN = Settings(isolation=Isolation.NONE)
-"""Plain Kubernetes: neither tenants nor tiers decide."""
+DEFAULTS = Settings()
+TINY = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=4, host_bits=2, endpoint_bits=2)
+"""15 segment indexes for tenants, 4 hosts, 4 endpoints each."""
 ANY = Selector()
-NODES = (
-    Node("n1", addresses=(IPv4Address("172.16.0.1"),)),
-    Node("n2", addresses=(IPv4Address("172.16.0.2"),)),
-)
+NODES = ("node1", "node2", "node3")
+UNDERLAY = IPv4Address("172.16.0.0")
 
 
-def pod(key: str, address: str = "", **more: object) -> Pod:
-    """A pod `namespace/name` on node n1; keywords that Pod does not know are labels, `ports` are `name=80/tcp`."""
-    namespace, name = key.split("/")
-    ports = tuple(_container_port(text) for text in str(more.pop("ports", "")).split())
-    known = {field: more.pop(field) for field in ("node", "finished", "host_network", "has_status") if field in more}
+def pod(
+    key: str,
+    node: str = "node1",
+    *,
+    address: str = "",
+    ports: str = "",
+    uid: str = "1",
+    finished: bool = False,
+    host_network: bool = False,
+    has_status: bool | None = None,
+    **labels: object,
+) -> Pod:
+    """A pod `namespace/name`, or `name` in namespace `ns`; `ports` are such as `http=80/tcp 53/udp`.
+
+    Its address is one that this controller has to allocate, unless `address` is given.
+    """
+    space, name = _split(key)
     return Pod(
-        namespace,
+        space,
         name,
-        labels=Labels({label: str(value) for label, value in more.items()}),
+        labels=Labels({label: str(value) for label, value in labels.items()}),
+        node=node,
         address=IPv4Address(address) if address else None,
-        ports=ports,
-        node=str(known.get("node", "n1")),
-        finished=bool(known.get("finished")),
-        host_network=bool(known.get("host_network")),
-        has_status=bool(known.get("has_status", address)),
+        ports=tuple(_container_port(text) for text in ports.split()),
+        uid=uid,
+        has_status=bool(address) if has_status is None else has_status,
+        finished=finished,
+        host_network=host_network,
     )
 
 
-def cluster(*items: Pod | KubernetesPolicy | RomanaPolicy | Namespace, settings: Settings = PLAIN) -> Cluster:
-    """A cluster of these objects, two nodes, and every namespace that a pod is in."""
-    found = Cluster(settings)
-    for item in NODES + items:
-        found = found.with_object(item)
-    for each in items:
-        if isinstance(each, Pod) and each.namespace not in found.namespaces:
-            found = found.with_object(namespace(each.namespace))
-    return found
+def cluster(
+    *objects: Pod | Policy | Namespace | Node, settings: Settings = DEFAULTS, nodes: Iterable[str] = NODES
+) -> Cluster:
+    """A cluster of these objects, with `nodes` and every namespace that a pod or a policy is in."""
+    spaces = {each.namespace for each in objects if isinstance(each, Pod | Policy)}
+    named = (*map(namespace, spaces), *(each for each in objects if isinstance(each, Namespace)))
+    numbered = (Node(name, addresses=(UNDERLAY + number,)) for number, name in enumerate(nodes, 1))
+    return Cluster(
+        settings=settings,
+        namespaces={each.name: each for each in named},
+        nodes={each.name: each for each in (*numbered, *(each for each in objects if isinstance(each, Node)))},
+        pods={each.key: each for each in objects if isinstance(each, Pod)},
+        policies={each.key: each for each in objects if isinstance(each, Policy)},
+    )
+
+
+def plain_cluster(*objects: Pod | Policy | Namespace | Node) -> Cluster:
+    """A cluster of plain Kubernetes: neither tenants nor tiers decide."""
+    return cluster(*objects, settings=PLAIN)
 
 
 def namespace(name: str, **labels: str) -> Namespace:
@@ -82,7 +106,7 @@ def policy(
     directions: Iterable[Direction] | None = None,
 ) -> KubernetesPolicy:
     """A NetworkPolicy; `directions` defaults as the API server does it: Ingress, and Egress if there are rules."""
-    space, name = key.split("/")
+    space, name = _split(key)
     outgoing = tuple(egress)
     if directions is None:
         directions = {INGRESS, EGRESS} if outgoing else {INGRESS}
@@ -91,7 +115,7 @@ def policy(
 
 def romana(key: str, selector: Selector, *rules: RomanaRule, **labels: str) -> RomanaPolicy:
     """A Romana policy with these labels of its own."""
-    space, name = key.split("/")
+    space, name = _split(key)
     return RomanaPolicy(space, name, Labels(labels), selector, rules)
 
 
@@ -150,6 +174,12 @@ def pod_label(key: str = "owner", isolation: Isolation = Isolation.TIER) -> Sett
     return Settings(isolation=isolation, tenant_source=TenantSource.POD_LABEL, tenant_key=key)
 
 
+def _split(key: str) -> tuple[str, str]:
+    """Namespace (`ns` if there is none in `key`) and name."""
+    space, _, name = key.rpartition("/")
+    return space or "ns", name
+
+
 def _end(found: Cluster, text: str) -> ConnectionEnd:
     if "/" in text:
         known = found.pods.get(PodKey(text))
@@ -176,7 +206,7 @@ def _policy_port(word: str) -> PolicyPort:
 
 
 __all__ = [
-    "ANY", "EGRESS", "INGRESS", "PLAIN", "SCTP", "TCP", "UDP", "addresses", "block", "cluster",
-    "namespace", "passes", "pod", "pod_label", "pods", "policy", "policy_ports", "reached", "romana", "rule",
-    "verdict", "where",
+    "ANY", "DEFAULTS", "EGRESS", "INGRESS", "NODES", "SCTP", "TCP", "TINY", "UDP", "addresses", "block", "cluster",
+    "namespace", "passes", "plain_cluster", "pod", "pod_label", "pods", "policy", "policy_ports", "reached", "romana",
+    "rule", "verdict", "where",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from romana_ovs.kube.manifests.load import load
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, KubernetesPolicy, Policy, PolicyKey, PolicyPeer, PolicyRule
 from romana_ovs.model.settings import Settings
+from tests.support.builders import policy
 
 BOTH = frozenset(Direction)
 
 
-def policy(name: str, terms: int, created: str = "", namespace: str = "red") -> KubernetesPolicy:
+def policy_of(terms: int, name: str, created: str = "", namespace: str = "red") -> KubernetesPolicy:
     peers = tuple(PolicyPeer(pods=EVERYTHING) for _ in range(terms))
     rules = (PolicyRule(peers=peers),) if terms else ()
-    return KubernetesPolicy(namespace, name, EVERYTHING, BOTH, ingress=rules, created=created)
+    return replace(policy(f"{namespace}/{name}", ingress=rules, directions=BOTH), created=created)
 
 
 def counting(policies: list[KubernetesPolicy], most: int) -> set[str]:
@@ -35,23 +37,23 @@ def counting(policies: list[KubernetesPolicy], most: int) -> set[str]:
 
 
 def test_the_oldest_count_and_what_is_beyond_isolates() -> None:
-    old, new = policy("z", 6, "2026-01-01T00:00:00Z"), policy("a", 6, "2026-02-01T00:00:00Z")
+    old, new = policy_of(6, "z", "2026-01-01T00:00:00Z"), policy_of(6, "a", "2026-02-01T00:00:00Z")
     assert counting([new, old], 10) == {"z"}
     assert counting([new, old], 12) == {"a", "z"}
     assert counting([new, old], 0) == {"a", "z"}
 
 
 def test_without_timestamps_the_quota_goes_by_name() -> None:
-    assert counting([policy("c", 3), policy("b", 8), policy("a", 4)], 10) == {"a", "c"}
+    assert counting([policy_of(3, "c"), policy_of(8, "b"), policy_of(4, "a")], 10) == {"a", "c"}
 
 
 def test_each_namespace_has_its_own() -> None:
-    assert counting([policy("a", 6), policy("b", 6), policy("c", 6, namespace="blue")], 10) == {"a", "c"}
+    assert counting([policy_of(6, "a"), policy_of(6, "b"), policy_of(6, "c", namespace="blue")], 10) == {"a", "c"}
 
 
 def test_a_rule_without_peers_or_ports_counts_as_one_term() -> None:
-    assert policy_terms(KubernetesPolicy("n", "p", EVERYTHING, BOTH, egress=(PolicyRule(),) * 7)) == 7
-    assert policy_terms(policy("p", 0)) == 0
+    assert policy_terms(policy("n/p", egress=(PolicyRule(),) * 7, directions=BOTH)) == 7
+    assert policy_terms(policy_of(0, "p")) == 0
 
 
 _edits = st.lists(
@@ -65,7 +67,7 @@ def test_edits_one_by_one_come_to_what_a_listing_comes_to(edits: list[Any], step
     given_: dict[PolicyKey, KubernetesPolicy] = {}
     counted: dict[PolicyKey, Policy | None] = {}
     for at, (name, namespace, terms) in enumerate(edits):
-        one = policy(name, terms or 0, created=str(at % 3), namespace=namespace)
+        one = policy_of(terms or 0, name, created=str(at % 3), namespace=namespace)
         if terms is None:
             given_.pop(one.key, None)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -25,20 +25,19 @@ from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.evaluate import Reference
 from tests.support import strategies
+from tests.support.builders import pod
 from tests.support.manifests import BY_OWNER
 
 OURS = {"tenants.romana.io/t1": "allowed", "tenants.romana.io/t2": "no", "tenants.romana.io/t3": ""}
 
 
-def pod(**labels: str) -> Pod:
-    return Pod(
-        "shop", "web", Labels({"app": "web", **labels}), node="node1", address=IPv4Address("10.0.0.1"), has_status=True
-    )
+def web_pod(**labels: Any) -> Pod:
+    return pod("shop/web", address="10.0.0.1", app="web", **labels)
 
 
 @pytest.mark.parametrize("labels", [{}, {"owner": ""}, {"owner": "t1"}])
 def test_a_pod_of_no_tenant_or_of_an_allowed_one_stays_as_it_is(labels: dict[str, str]) -> None:
-    one = pod(**labels)
+    one = web_pod(**labels)
     found, reason = admit_pod(one, OURS, BY_OWNER)
     assert found is one
     assert reason == ""
@@ -47,7 +46,7 @@ def test_a_pod_of_no_tenant_or_of_an_allowed_one_stays_as_it_is(labels: dict[str
 @pytest.mark.parametrize("tenant", ["t2", "t3", "t4"])
 def test_a_pod_of_another_tenant_has_none(tenant: str) -> None:
     """docs/hazards.md E1: without admission too."""
-    found, reason = admit_pod(pod(owner=tenant), OURS, BY_OWNER)
+    found, reason = admit_pod(web_pod(owner=tenant), OURS, BY_OWNER)
     assert reason == (
         f'label "owner" names tenant "{tenant}", but namespace shop has no label tenants.romana.io/{tenant}=allowed'
     )
@@ -76,7 +75,7 @@ def test_policies_that_may_stand_there_stay_as_they_are() -> None:
 @pytest.mark.parametrize("source", [TenantSource.NAMESPACE, TenantSource.NAMESPACE_LABEL])
 def test_where_labels_of_pods_name_no_tenant_nothing_is_asked(source: TenantSource) -> None:
     settings = Settings(tenant_source=source, tenant_key="owner")
-    one, policy = pod(owner="t2"), RomanaPolicy("shop", "p", Labels({"owner": "t2"}), EVERYTHING)
+    one, policy = web_pod(owner="t2"), RomanaPolicy("shop", "p", Labels({"owner": "t2"}), EVERYTHING)
     assert admit_pod(one, {}, settings) == (one, "")
     assert admit_policy(policy, {}, settings) == (policy, "")
 
