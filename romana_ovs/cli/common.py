@@ -11,7 +11,7 @@ from romana_ovs.cli.progress import activity
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.load import load as load_manifests
 from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.errors import InputError, Problem, Severity
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
@@ -53,15 +53,17 @@ def load_folder(args: argparse.Namespace) -> ClusterSnapshot:
 
 def warn(loaded: ClusterSnapshot) -> None:
     """Print the problems of manifests, and the kinds that have no effect, to stderr."""
-    for problem in loaded.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+    for problem in (*loaded.problems, *loaded.unsupported):
+        print(f"{'note' if problem.severity is Severity.INFO else 'warning'}: {problem}", file=sys.stderr)
     if loaded.ignored:
         print(f"note: ignored kinds: {', '.join(loaded.ignored)}", file=sys.stderr)
 
 
 def exit_code(code: int, *snapshots: ClusterSnapshot, strict: bool) -> int:
     """`code`; with `strict` 1 in place of 0 when `warn` prints anything about one of `snapshots`."""
-    return 1 if code == 0 and strict and any(one.problems or one.ignored for one in snapshots) else code
+    return (
+        1 if code == 0 and strict and any(one.problems or one.unsupported or one.ignored for one in snapshots) else code
+    )
 
 
 def problem_row(problem: Problem) -> dict[str, object]:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from romana_ovs.cli.addresses import saved_state
+from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import add_folder, exit_code, print_json, warn
 from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compile_node_tables, offline_world
@@ -103,9 +104,11 @@ def run(args: argparse.Namespace) -> int:
     before, after = _snapshots(args)
     change = compare(before.cluster, after.cluster, ports=ports, state=saved_state(args.state))
     if args.json:
-        print_json(change.to_json())
+        print_json(change.to_json() | problems_json(before, after))
     else:
         print("\n".join(_lines(change, display_names(before.cluster, after.cluster) if not args.all else None)))
+        for caveat in caveats(before, after):
+            print(f"\n{caveat}")
     return exit_code(0 if change.nothing else 1, before, after, strict=args.strict)
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
+from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.connection import PortRef
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     with activity(f"evaluating {len(loaded.cluster.pods)} pods on {len(ports)} ports"):
         matrix = reachability(loaded.cluster, addresses, ports)
     if args.json:
-        print_json(matrix.to_json())
+        print_json(matrix.to_json() | problems_json(loaded))
     elif not ports:
         print("No container of these pods declares a port, so there is nothing to show: name some with --ports 80/tcp.")
     else:
@@ -43,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
         from romana_ovs.cli.drawing import draw_matrix, group_names
 
         draw_matrix(matrix, console=Console(file=sys.stdout, highlight=False), groups=group_names(loaded.cluster))
+    if not args.json:
+        for caveat in caveats(loaded):
+            print(f"\n{caveat}")
     return exit_code(0, loaded, strict=args.strict)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
+from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.cluster import Cluster
@@ -46,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     addresses: Mapping[PodKey, IPv4Address] = address_map.pods if address_map is not None else {}
     decision = decide(cluster, addresses, Connection(source, destination, port))
     if args.json:
-        print_json(as_json(decision))
+        print_json(as_json(decision) | problems_json(loaded))
     else:
-        print(decision.reason)
+        print("\n".join([decision.reason, *caveats(loaded)]))
     return exit_code(ALLOWED if decision.allowed else DROPPED, loaded, strict=args.strict)
 
 

@@ -27,3 +27,8 @@ class ClusterSnapshot:
     ignored: tuple[str, ...] = ()
     locations: Mapping[PodKey, SourceLocation] = field(default_factory=lambda: MappingProxyType({}))
     objects: tuple[DecodedObject, ...] = ()
+
+    @property
+    def unsupported(self) -> tuple[Problem, ...]:
+        """What decides about connections in the manifests and is not acted on, so that answers may be wrong."""
+        return tuple(problem for item in self.objects for problem in item.unsupported)

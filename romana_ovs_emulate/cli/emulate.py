@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import add_strict, exit_code
 from romana_ovs.config import FILE_NAME
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
@@ -99,11 +100,14 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
                     "expected": expected.to_json(),
                     "measured": measured.matrix.to_json(),
                     "differences": [one.to_json() for one in differences],
+                    **problems_json(session.source.read()),
                 }
             )
         )
     else:
         draw(session, expected, measured.matrix, differences)
+        for caveat in caveats(session.source.read()):
+            session.screen.print(f"\n{caveat}", markup=False, soft_wrap=True)
     return 1 if differences else 0
 
 

@@ -23,10 +23,12 @@ from romana_ovs.kube.decode.objects import (
     ObjectId,
     SourceLocation,
 )
+from romana_ovs.kube.decode.other_policies import Effect, other_policy
 from romana_ovs.kube.decode.pods import read_namespace, read_node, read_pod
+from romana_ovs.kube.decode.services import read_endpoint_slice, read_endpoints, read_service
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.kube.decode.workloads import WORKLOADS, Owner, read_owners, read_workload
-from romana_ovs.model.errors import AddressError
+from romana_ovs.model.errors import AddressError, Severity
 from romana_ovs.model.labels import NO_LABELS, Labels
 from romana_ovs.model.objects import Pod, Policy
 from romana_ovs.model.settings import Settings
@@ -37,7 +39,8 @@ ROMANA_POLICY = "RomanaNetworkPolicy"
 POLICY_VERSION = "networking.k8s.io/v1"
 _ROMANA_VERSIONS = (romanapolicy.DEMO_VERSION, romanapolicy.CURRENT_VERSION)
 _OLD_POLICY_VERSION = "extensions/v1beta1"
-_VERSIONS = {"Pod": "v1", "Namespace": "v1", "Node": "v1", **WORKLOADS}
+_SERVICES = {"Service": "v1", "Endpoints": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
+_VERSIONS = {"Pod": "v1", "Namespace": "v1", "Node": "v1", **WORKLOADS, **_SERVICES}
 _CLUSTER_SCOPED = ("Namespace", "Node")
 _MAX_LIST_DEPTH = 4
 _SIMILARITY = 0.8
@@ -130,13 +133,36 @@ class _Decoder:
             yield self._result(validator, kind, _name_in(value))
         elif kind == "List" or (kind.endswith("List") and "items" in value):
             yield from self._decode_list(value, validator, depth, (kind.removesuffix("List"), version))
+        elif kind in _SERVICES and not _name_in(value):
+            self._ignore(kind, version)  # it has no effect on packets, and nobody can ask for it
         elif kind == POLICY or kind in _VERSIONS:
             yield from self._decode_object({**value, "kind": kind, "apiVersion": version}, kind, version, validator)
         elif meant := _closest_kind(kind, version):
             validator.error("kind", f"{shown(kind)} is no kind of {version}, write {meant}")
             yield from self._decode_object({**value, "kind": meant, "apiVersion": version}, meant, version, validator)
         else:
+            yield from self._decode_other(value, kind, version, prefix)
+
+    def _decode_other(
+        self, value: Mapping[str, object], kind: str, version: str, prefix: str
+    ) -> Iterator[DecodedObject]:
+        """The object of a kind that is not acted on: a policy of another system, or ignored."""
+        metadata = value.get("metadata")
+        fields = metadata if isinstance(metadata, dict) else {}
+        namespace, name = (text if isinstance(text := fields.get(key), str) else "" for key in ("namespace", "name"))
+        group = version.partition("/")[0] if "/" in version else ""
+        policy = other_policy(kind, group, value, namespace=namespace, name=name)
+        if policy is None:
             self._ignore(kind, version)
+            return
+        location = SourceLocation(self.file, self.document.number, prefix, plain(kind), plain(name))
+        severity = Severity.INFO if policy.effect is Effect.NONE else Severity.ERROR
+        yield DecodedObject(
+            id=ObjectId(f"{kind}.{group}", namespace, name or str(location)),
+            location=location,
+            value=policy,
+            unsupported=(location.problem("", policy.reason, severity),),
+        )
 
     def _decode_list(
         self, value: Mapping[str, object], validator: Validator, depth: int, inner: tuple[str, str]
@@ -160,11 +186,11 @@ class _Decoder:
     def _decode_object(
         self, value: Mapping[str, object], kind: str, version: str, validator: Validator
     ) -> Iterator[DecodedObject]:
-        """The object of a known kind; none when it belongs to another API group with a kind of that name."""
+        """The object of a known kind, or of another API group with a kind of that name."""
         expected = POLICY_VERSION if kind == POLICY else _VERSIONS[kind]
         if version not in (expected, *(_ROMANA_VERSIONS if kind == POLICY else ())):
             if not _is_other_version(kind, version, expected):
-                self._ignore(kind, version)
+                yield from self._decode_other(value, kind, version, validator.prefix)
                 return
             validator.error(
                 "apiVersion", f"{shown(version)} is not served, write {_served_version(kind, version, expected)}"
@@ -263,6 +289,7 @@ class _Decoder:
             fallback=None if valid else fallback,
             problems=tuple(location.problem(*finding) for finding in validator.findings),
             owners=meta.owners if meta is not None else (),
+            unsupported=tuple(location.problem(*finding) for finding in validator.unsupported) if valid else (),
         )
 
     def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:
@@ -340,4 +367,10 @@ def _read(
         return read_namespace(meta.name, meta.labels)
     if kind == "Node":
         return read_node(value, meta.name, meta.labels, validator)
+    if kind == "Service":
+        return read_service(value, validator, namespace=meta.namespace, name=meta.name)
+    if kind == "Endpoints":
+        return read_endpoints(value, validator, namespace=meta.namespace, name=meta.name)
+    if kind == "EndpointSlice":
+        return read_endpoint_slice(value, validator, namespace=meta.namespace, name=meta.name, labels=meta.labels)
     return read_workload(value, kind, validator, namespace=meta.namespace, name=meta.name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from romana_ovs.kube.decode.other_policies import OtherPolicy
 from romana_ovs.kube.decode.workloads import Owner, Workload
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import Namespace, Node, Pod, Policy
+from romana_ovs.model.services import EndpointsObject, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Document:
     duplicates: tuple[DuplicateKey, ...] = ()
 
 
-KubeObject = Namespace | Node | Pod | Policy | Workload
+KubeObject = Namespace | Node | Pod | Policy | Workload | Service | EndpointsObject | OtherPolicy
 """A decoded Kubernetes object."""
 
 
@@ -95,7 +97,8 @@ class DecodedObject:
     """One object of a document. `id` is None when its name cannot be read; `value` is None when it is invalid.
 
     `fallback` replaces an invalid policy that has no valid version: it isolates and allows nothing.
-    `owners` are its ownerReferences.
+    `owners` are its ownerReferences. `unsupported` are parts of a valid object, or the whole object, that decide about
+    connections and are not acted on.
     """
 
     id: ObjectId | None
@@ -104,11 +107,12 @@ class DecodedObject:
     fallback: Policy | None = None
     problems: tuple[Problem, ...] = ()
     owners: tuple[Owner, ...] = ()
+    unsupported: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedDocument:
-    """All objects of one document; `ignored` names kinds that have no effect here, such as `Service`."""
+    """All objects of one document; `ignored` names kinds that have no effect here, such as `ConfigMap`."""
 
     objects: tuple[DecodedObject, ...] = ()
     problems: tuple[Problem, ...] = ()

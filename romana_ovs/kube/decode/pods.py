@@ -131,7 +131,12 @@ def _pod_address(
     for path, address in parsed if own else ():
         if address is not None:
             _check_pod_address(address, path, validator, plan)
-    return next((address for _, address in parsed if isinstance(address, IPv4Address)), None)
+    first = next((address for _, address in parsed if isinstance(address, IPv4Address)), None)
+    only = next(((path, address) for path, address in parsed if isinstance(address, IPv6Address)), None)
+    if own and first is None and only is not None:
+        reason = f"{only[1]} is IPv6, and the pod has no IPv4 address: it has no network here, and is in no answer"
+        validator.unsupport(only[0], reason)
+    return first
 
 
 def _check_pod_address(

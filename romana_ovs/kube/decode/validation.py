@@ -23,12 +23,13 @@ class Validator:
     """Validates one object; `prefix` is the path to it from the top of its document.
 
     Paths given to its methods are relative to the object, such as `spec.ingress[0]`. `unknown_in` holds the
-    paths of mappings with an unknown field.
+    paths of mappings with an unknown field. `unsupported` are parts that are valid and not acted on.
     """
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
         self.findings: list[Finding] = []
+        self.unsupported: list[Finding] = []
         self.unknown_in: set[str] = set()
         self.valid = True
 
@@ -40,6 +41,10 @@ class Validator:
     def warning(self, path: str, reason: str) -> None:
         """Record a problem with which the object is still valid."""
         self.findings.append(Finding(path, reason, Severity.WARNING))
+
+    def unsupport(self, path: str, reason: str) -> None:
+        """Record that the value at `path` is valid, decides about connections, and is not acted on."""
+        self.unsupported.append(Finding(path, reason))
 
     def has(self, path: str) -> bool:
         """Whether there is a finding about `path` itself."""

@@ -1,0 +1,60 @@
+"""Says beside an answer what it leaves out: what decides about connections in the manifests and is not acted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from romana_ovs.cli.common import problem_row
+from romana_ovs.kube.decode.objects import DecodedObject
+from romana_ovs.kube.decode.other_policies import Effect, OtherPolicy
+from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.errors import Severity
+
+MAX_NAMES = 5
+"""How many objects a sentence names; further ones are counted."""
+
+_FAULTS = (("too open", {Effect.BOTH, Effect.CLOSES}), ("too closed", {Effect.BOTH, Effect.OPENS}))
+
+
+def caveats(*snapshots: ClusterSnapshot) -> list[str]:
+    """A sentence for each reason why an answer about these manifests may be wrong."""
+    policies: dict[str, Effect] = {}
+    partial: dict[str, None] = {}
+    for item in (item for one in snapshots for item in one.objects if item.unsupported):
+        if not isinstance(item.value, OtherPolicy):
+            partial[_name(item)] = None
+        elif item.value.effect is not Effect.NONE:
+            policies[_name(item)] = item.value.effect
+    sentences = []
+    if policies:
+        faults = " and ".join(fault for fault, effects in _FAULTS if effects.intersection(policies.values()))
+        verb = "are" if len(policies) > 1 else "is"
+        sentences.append(f"This answer may be {faults}: {_listing(list(policies))} {verb} not acted on.")
+    if partial:
+        sentences.append(
+            f"Only IPv4 is evaluated; {_listing(list(partial))} {'have' if len(partial) > 1 else 'has'} IPv6."
+        )
+    return sentences
+
+
+def problems_json(*snapshots: ClusterSnapshot) -> dict[str, object]:
+    """The field `problems` of an answer: what is printed to stderr as warnings. Absent when there is nothing."""
+    problems = dict.fromkeys(
+        problem
+        for one in snapshots
+        for problem in (*one.problems, *one.unsupported)
+        if problem.severity is not Severity.INFO
+    )
+    return {"problems": [problem_row(problem) for problem in problems]} if problems else {}
+
+
+def _name(item: DecodedObject) -> str:
+    namespace = f"{item.id.namespace}/" if item.id is not None and item.id.namespace else ""
+    return f"{item.location.kind} {namespace}{item.location.name}".rstrip()
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = list(names[:MAX_NAMES])
+    if len(names) > MAX_NAMES:
+        shown.append(f"{len(names) - MAX_NAMES} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

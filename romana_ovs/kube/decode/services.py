@@ -1,0 +1,150 @@
+"""Decodes Services, Endpoints and EndpointSlices.
+
+Sources: Kubernetes core/v1 Service and Endpoints, discovery.k8s.io/v1 EndpointSlice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+
+from romana_ovs.kube.decode.labels import read_labels
+from romana_ovs.kube.decode.selectors import MAX_PORT, read_protocol
+from romana_ovs.kube.decode.validation import Validator
+from romana_ovs.model.labels import Labels, Selector
+from romana_ovs.model.objects import PodKey
+from romana_ovs.model.services import (
+    Address,
+    Endpoint,
+    EndpointPort,
+    EndpointsObject,
+    Service,
+    ServiceEndpoints,
+    ServicePort,
+)
+from romana_ovs.model.syntax import shown
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+"""The label of an EndpointSlice with the name of its Service."""
+_HEADLESS = "None"
+
+
+def read_service(document: Mapping[str, object], validator: Validator, *, namespace: str, name: str) -> Service:
+    """The Service in `document`, as far as it can be read."""
+    spec = validator.mapping(document.get("spec"), "spec")
+    external_name = ""
+    if validator.string(spec.get("type"), "spec.type") == "ExternalName":
+        external_name = validator.string(spec.get("externalName"), "spec.externalName")
+    labels = read_labels(spec.get("selector"), "spec.selector", validator)
+    cluster_ip = validator.string(spec.get("clusterIP"), "spec.clusterIP")
+    listed = [("spec.clusterIP", spec.get("clusterIP")), *_texts(spec.get("clusterIPs"), "spec.clusterIPs", validator)]
+    return Service(
+        namespace=namespace,
+        name=name,
+        selector=Selector.of(labels) if labels and not external_name else None,
+        ports=tuple(_service_ports(spec.get("ports"), validator)),
+        addresses=tuple(_addresses(listed, validator)),
+        external=tuple(_external(document, spec, validator)),
+        headless=cluster_ip == _HEADLESS,
+        external_name=external_name,
+    )
+
+
+def _service_ports(value: object, validator: Validator) -> Iterator[ServicePort]:
+    for where, entry in validator.mappings_in(value, "spec.ports"):
+        number = validator.integer(entry.get("port"), f"{where}.port", low=1, high=MAX_PORT)
+        if number is None:
+            if entry.get("port") is None:
+                validator.error(f"{where}.port", "is required")
+            continue
+        target = entry.get("targetPort")
+        if not isinstance(target, str):
+            target = validator.integer(target, f"{where}.targetPort", low=0, high=MAX_PORT)
+        node_port = validator.integer(entry.get("nodePort"), f"{where}.nodePort", low=0, high=MAX_PORT)
+        yield ServicePort(
+            number=number,
+            protocol=read_protocol(entry.get("protocol"), f"{where}.protocol", validator),
+            name=validator.string(entry.get("name"), f"{where}.name"),
+            target=int(target) if isinstance(target, str) and target.isdecimal() else target or number,
+            node_port=node_port or 0,
+        )
+
+
+def _external(document: Mapping[str, object], spec: Mapping[str, object], validator: Validator) -> Iterator[Address]:
+    """The addresses of the Service for clients outside: externalIPs, loadBalancerIP, and those of its status."""
+    texts = _texts(spec.get("externalIPs"), "spec.externalIPs", validator)
+    texts.append(("spec.loadBalancerIP", spec.get("loadBalancerIP")))
+    status = validator.mapping(document.get("status"), "status")
+    balancer = validator.mapping(status.get("loadBalancer"), "status.loadBalancer")
+    for where, entry in validator.mappings_in(balancer.get("ingress"), "status.loadBalancer.ingress"):
+        texts.append((f"{where}.ip", entry.get("ip")))
+    yield from _addresses(texts, validator)
+
+
+def read_endpoints(
+    document: Mapping[str, object], validator: Validator, *, namespace: str, name: str
+) -> EndpointsObject:
+    """The Endpoints in `document`: those of the Service of the same name."""
+    groups = []
+    for where, subset in validator.mappings_in(document.get("subsets"), "subsets"):
+        endpoints = [
+            endpoint
+            for path, entry in validator.mappings_in(subset.get("addresses"), f"{where}.addresses")
+            for endpoint in _endpoints([(f"{path}.ip", entry.get("ip"))], entry, path, namespace, validator)
+        ]
+        ports = tuple(_endpoint_ports(subset.get("ports"), f"{where}.ports", validator))
+        groups.append(ServiceEndpoints(namespace, name, tuple(endpoints), ports))
+    return EndpointsObject(namespace, name, tuple(groups))
+
+
+def read_endpoint_slice(
+    document: Mapping[str, object], validator: Validator, *, namespace: str, name: str, labels: Labels
+) -> EndpointsObject:
+    """The EndpointSlice in `document`: those of the Service that its label names, none without that label."""
+    endpoints: list[Endpoint] = []
+    for where, entry in validator.mappings_in(document.get("endpoints"), "endpoints"):
+        conditions = validator.mapping(entry.get("conditions"), f"{where}.conditions")
+        if conditions.get("ready") is not False:
+            texts = _texts(entry.get("addresses"), f"{where}.addresses", validator)
+            endpoints += _endpoints(texts, entry, where, namespace, validator)
+    ports = tuple(_endpoint_ports(document.get("ports"), "ports", validator))
+    service = labels.get(SERVICE_LABEL, "")
+    groups = (ServiceEndpoints(namespace, service, tuple(endpoints), ports),) if service else ()
+    return EndpointsObject(namespace, name, groups)
+
+
+def _endpoints(
+    texts: Iterable[tuple[str, object]], entry: Mapping[str, object], path: str, namespace: str, validator: Validator
+) -> list[Endpoint]:
+    """The endpoints of one entry, with the pod that its targetRef names."""
+    reference = validator.mapping(entry.get("targetRef"), f"{path}.targetRef")
+    pod = None
+    if reference.get("kind") == "Pod":
+        owner = validator.string(reference.get("namespace"), f"{path}.targetRef.namespace") or namespace
+        pod = PodKey(f"{owner}/{validator.string(reference.get('name'), f'{path}.targetRef.name')}")
+    return [Endpoint(address, pod) for address in _addresses(texts, validator)]
+
+
+def _endpoint_ports(value: object, path: str, validator: Validator) -> Iterator[EndpointPort]:
+    for where, entry in validator.mappings_in(value, path):
+        number = validator.integer(entry.get("port"), f"{where}.port", low=1, high=MAX_PORT)
+        if number is not None:
+            protocol = read_protocol(entry.get("protocol"), f"{where}.protocol", validator)
+            yield EndpointPort(number, protocol, validator.string(entry.get("name"), f"{where}.name"))
+
+
+def _texts(value: object, path: str, validator: Validator) -> list[tuple[str, object]]:
+    return [(f"{path}[{index}]", entry) for index, entry in enumerate(validator.sequence(value, path))]
+
+
+def _addresses(texts: Iterable[tuple[str, object]], validator: Validator) -> list[Address]:
+    """The addresses in `texts` (path, text), each once; an empty text is none."""
+    addresses: dict[Address, None] = {}
+    for path, value in texts:
+        text = validator.string(value, path)
+        try:
+            if text and text != _HEADLESS:
+                addresses[ip_address(text)] = None
+        except ValueError:
+            validator.error(path, f"{shown(text)} is not an IP address")
+    return list(addresses)
