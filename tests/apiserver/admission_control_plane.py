@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
+from tests.support.api_objects import Object, pod
 from tests.support.control_plane import needed_binaries
-from tests.support.raw_client import Client, Object, Refused
+from tests.support.raw_client import Client, Refused
 
 NAMESPACES = "/api/v1/namespaces"
 ROMANA = "/apis/romana.io/v1"
@@ -67,7 +69,7 @@ def _refused(admin: Client, probe: Client) -> tuple[Callable[[], Object], ...]:
     shop = f"{NAMESPACES}/shop"
     binding = {"metadata": {"name": "none", "labels": {"owner": "t9"}}, "target": {"name": "none"}}
     return (
-        lambda: admin.create(f"{shop}/pods?dryRun=All", pod("probe", owner="t9")),
+        lambda: admin.create(f"{shop}/pods?dryRun=All", unscheduled_pod("probe", owner="t9")),
         lambda: admin.create(f"{shop}/bindings?dryRun=All", binding),
         lambda: probe.patch(f"{shop}?dryRun=All", labelled({"tenants.romana.io/t9": "allowed"})),
         lambda: probe.patch(f"{shop}?dryRun=All", labelled({"owner": "t9"})),
@@ -97,14 +99,9 @@ def definition(plural: str, kind: str) -> Object:
     }
 
 
-def pod(name: str, **labels: str) -> Object:
+def unscheduled_pod(name: str, **labels: Any) -> Object:
     """A Pod with these labels, left alone by the cluster's own scheduler."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "none"}]},
-    }
+    return pod(name, spec={"schedulerName": "nobody"}, **labels)
 
 
 def named(kind: str, name: str, **fields: object) -> Object:

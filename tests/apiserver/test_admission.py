@@ -21,14 +21,16 @@ from tests.apiserver.admission_control_plane import (
     guarded,
     labelled,
     named,
-    pod,
+    unscheduled_pod,
     until_denied,
     until_taken,
 )
-from tests.support.raw_client import Client, Object, Refused
+from tests.support.api_objects import Object, romana_policy
+from tests.support.raw_client import Client, Refused
 
 PODS = f"{NAMESPACES}/shop/pods"
 POLICIES = f"{ROMANA}/namespaces/shop/networkpolicies"
+EVERY_POD: Object = {"podSelector": {}}
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +54,16 @@ def dev(plane: ControlPlane, root: Client) -> Iterator[Client]:
         yield client
 
 
-def policy(name: str, **labels: str) -> Object:
-    return {
-        "apiVersion": "romana.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"podSelector": {}},
-    }
-
-
 # tenant_source = pod-label:owner
 
 
 def test_a_pod_is_of_a_tenant_that_its_namespace_may_hold(root: Client) -> None:
-    root.create(PODS, pod("ours", owner="t1"))
-    root.create(PODS, pod("nobody-s"))
-    root.create(PODS, pod("empty", owner=""))
+    root.create(PODS, unscheduled_pod("ours", owner="t1"))
+    root.create(PODS, unscheduled_pod("nobody-s"))
+    root.create(PODS, unscheduled_pod("empty", owner=""))
     for tenant in ("t2", "t3"):
         with pytest.raises(Refused, match=f"{DENIED}namespace shop may not hold pods of tenant {tenant}: it has no"):
-            root.create(PODS, pod("theirs", owner=tenant))
+            root.create(PODS, unscheduled_pod("theirs", owner=tenant))
 
 
 @pytest.mark.parametrize("place", ["", "/status"])
@@ -87,16 +80,16 @@ def test_a_pod_stays_with_its_tenant(
 ) -> None:
     """docs/hazards.md E1 and E2."""
     name = f"stays-{secrets.token_hex(4)}"
-    root.create(PODS, pod(name, **({"owner": before} if before else {})))
+    root.create(PODS, unscheduled_pod(name, **({"owner": before} if before else {})))
     with pytest.raises(Refused, match=f"{DENIED}the tenant of a pod never changes: label owner is {was}"):
         root.patch(f"{PODS}/{name}{place}", labelled({"owner": after}))
     root.patch(f"{PODS}/{name}{place}", labelled({"tier": "web"}))
 
 
 def test_a_policy_speaks_for_a_tenant_of_its_namespace(root: Client) -> None:
-    root.create(POLICIES, policy("ours", owner="t1"))
+    root.create(POLICIES, romana_policy("ours", EVERY_POD, owner="t1"))
     attempts: list[Callable[[], object]] = [
-        lambda: root.create(POLICIES, policy("theirs", owner="t2")),
+        lambda: root.create(POLICIES, romana_policy("theirs", EVERY_POD, owner="t2")),
         lambda: root.patch(f"{POLICIES}/ours", labelled({"owner": "t2"})),
     ]
     for attempt in attempts:
@@ -107,11 +100,11 @@ def test_a_policy_speaks_for_a_tenant_of_its_namespace(root: Client) -> None:
 def test_a_pod_whose_namespace_lost_consent_can_be_updated(root: Client) -> None:
     root.create(NAMESPACES, {"metadata": {"name": "closing", "labels": {"tenants.romana.io/t1": "allowed"}}})
     pods = f"{NAMESPACES}/closing/pods"
-    root.create(pods, pod("old", owner="t1"))
+    root.create(pods, unscheduled_pod("old", owner="t1"))
     root.patch(f"{NAMESPACES}/closing", labelled({"tenants.romana.io/t1": None}))
-    until_denied(lambda: root.create(f"{pods}?dryRun=All", pod("probe", owner="t1")))
+    until_denied(lambda: root.create(f"{pods}?dryRun=All", unscheduled_pod("probe", owner="t1")))
     with pytest.raises(Refused, match="namespace closing may not hold"):
-        root.create(pods, pod("new", owner="t1"))
+        root.create(pods, unscheduled_pod("new", owner="t1"))
     root.patch(f"{pods}/old/status", {"status": {"phase": "Failed"}})
     root.delete(f"{pods}/old?gracePeriodSeconds=0")
 
@@ -120,10 +113,10 @@ def test_without_its_parameter_the_rule_denies_everything(plane: ControlPlane, r
     """docs/hazards.md E5: it fails closed."""
     root.delete(f"{NAMESPACES}/kube-system/configmaps/romana-tenant-pod-label")
     try:
-        until_denied(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
+        until_denied(lambda: root.create(f"{PODS}?dryRun=All", unscheduled_pod("probe", owner="t1")))
     finally:
         plane.apply(manifests_folder() / "optional" / "tenant-pod-label.yaml")
-        until_taken(lambda: root.create(f"{PODS}?dryRun=All", pod("probe", owner="t1")))
+        until_taken(lambda: root.create(f"{PODS}?dryRun=All", unscheduled_pod("probe", owner="t1")))
 
 
 # Which namespace may hold whose pods, and (tenant_source = namespace-label:owner) whose a namespace is.
@@ -216,7 +209,7 @@ def test_the_registry_writes_numbers_and_statuses(
 ) -> None:
     registry = accounts(name)
     registry.create(f"{ROMANA}/tenants", named("Tenant", f"of-{name}", spec={"tenant": f"of-{name}"}))
-    root.create(POLICIES, policy(f"of-{name}"))
+    root.create(POLICIES, romana_policy(f"of-{name}", EVERY_POD))
     attempts: list[Callable[[Client], object]] = [
         lambda who: who.create(f"{ROMANA}/allocations", named("Allocation", "cluster")),
         lambda who: who.patch(f"{ROMANA}/allocations/cluster", {"spec": {"a": 1}}),

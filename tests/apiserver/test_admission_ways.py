@@ -21,10 +21,11 @@ from tests.apiserver.admission_control_plane import (
     grant,
     guarded,
     labelled,
-    pod,
+    unscheduled_pod,
     until_denied,
 )
-from tests.support.raw_client import MERGE, Client, Object, Refused
+from tests.support.api_objects import Object
+from tests.support.raw_client import MERGE, Client, Refused
 
 STAYS = f"{DENIED}the tenant of a pod never changes: "
 POLICY = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
@@ -168,7 +169,7 @@ KEEP = ("/ephemeralcontainers", "/resize")
 def outcome(client: Client, path: str, change: Callable[..., None], at: str) -> tuple[str, str]:
     """What becomes of label owner of a new pod when it is changed to t2: what is said, and what it is then."""
     name = f"pod-{secrets.token_hex(4)}"
-    client.create(path, pod(name, owner="t1"))
+    client.create(path, unscheduled_pod(name, owner="t1"))
     said = ""
     try:
         change(client, path, at, name, {"owner": "t2"})
@@ -219,9 +220,9 @@ def test_no_request_gives_a_pod_another_tenant(
 )
 def test_kubectl_gives_no_pod_another_tenant(plane: ControlPlane, root: Client, words: list[str]) -> None:
     name = f"pod-{secrets.token_hex(4)}"
-    root.create(f"{NAMESPACES}/both/pods", pod(name, owner="t1"))
+    root.create(f"{NAMESPACES}/both/pods", unscheduled_pod(name, owner="t1"))
     told = [word.replace("NAME", name) for word in words]
-    wanted = pod(name, owner="t2")
+    wanted = unscheduled_pod(name, owner="t2")
     if words[0] == "replace":
         wanted = root.get(f"{NAMESPACES}/both/pods/{name}")
         wanted["metadata"]["labels"]["owner"] = "t2"
@@ -231,7 +232,7 @@ def test_kubectl_gives_no_pod_another_tenant(plane: ControlPlane, root: Client, 
 
 
 def test_apply_creates_no_pod_of_a_forbidden_tenant(root: Client) -> None:
-    body = pod("applied", owner="t2")
+    body = unscheduled_pod("applied", owner="t2")
     with pytest.raises(Refused, match=f"{DENIED}namespace shop may not hold pods of tenant t2"):
         root.request(
             "PATCH", f"{NAMESPACES}/shop/pods/applied?fieldManager=somebody", body, kind="application/apply-patch+yaml"
@@ -240,7 +241,7 @@ def test_apply_creates_no_pod_of_a_forbidden_tenant(root: Client) -> None:
 
 def test_a_terminating_pod_keeps_its_tenant_until_finalized(root: Client) -> None:
     path = f"{NAMESPACES}/both/pods"
-    ending = pod("ending", owner="t1")
+    ending = unscheduled_pod("ending", owner="t1")
     ending["metadata"]["finalizers"] = ["example.com/wait"]
     root.create(path, ending)
     root.delete(f"{path}/ending?gracePeriodSeconds=0")
@@ -256,7 +257,7 @@ def test_a_terminating_pod_keeps_its_tenant_until_finalized(root: Client) -> Non
 
 def test_an_eviction_ends_a_pod_and_changes_none(root: Client) -> None:
     path = f"{NAMESPACES}/both/pods"
-    root.create(path, pod("evicted", owner="t1"))
+    root.create(path, unscheduled_pod("evicted", owner="t1"))
     eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evicted"}}
     with pytest.raises(Refused, match=f"{STAYS}no Eviction may have label owner"):
         root.create(
@@ -277,7 +278,7 @@ def test_a_template_creates_no_pods_of_a_forbidden_tenant(root: Client) -> None:
     sets = "/apis/apps/v1/namespaces/shop/replicasets"
     for name, owner in (("theirs", "t2"), ("ours", "t1")):
         labels = {"app": name, "owner": owner}
-        template = {"metadata": {"labels": labels}, "spec": pod("x")["spec"]}
+        template = {"metadata": {"labels": labels}, "spec": unscheduled_pod("x")["spec"]}
         root.create(
             sets,
             {
@@ -324,7 +325,7 @@ def bound(root: Client) -> Callable[..., Object]:
     def do(client: Client, place: str, labels: Object | None = None, node: str = "node1") -> Object:
         name = f"pod-{secrets.token_hex(4)}"
         path = f"{NAMESPACES}/both"
-        root.create(f"{path}/pods", pod(name, owner="t1", tier="web"))
+        root.create(f"{path}/pods", unscheduled_pod(name, owner="t1", tier="web"))
         client.create(f"{path}/{place.replace('NAME', name)}", binding(name, labels, node))
         made = root.get(f"{path}/pods/{name}")
         assert made["spec"]["nodeName"] == node
@@ -357,7 +358,7 @@ def test_a_binding_names_no_tenant(
     with pytest.raises(Refused, match=f"{STAYS}no Binding may have label owner"):
         bound(root, place, {"owner": owner})
     path = f"{NAMESPACES}/{namespace}"
-    admin.create(f"{path}/pods", pod("free", owner="t1"))
+    admin.create(f"{path}/pods", unscheduled_pod("free", owner="t1"))
     admin.create(f"{path}/{place.replace('NAME', 'free')}", binding("free", {"owner": owner}))
     assert admin.get(f"{path}/pods/free")["metadata"]["labels"] == {"owner": owner}, "the same request does it"
 

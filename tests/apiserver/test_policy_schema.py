@@ -22,8 +22,9 @@ from romana_ovs.model.labels import EVERYTHING, NO_LABELS
 from romana_ovs.model.objects import RomanaPolicy
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.controlplane import ControlPlane
+from tests.support.api_objects import Object, romana_policy
 from tests.support.hypothesis_profiles import PROFILE, examples
-from tests.support.raw_client import Client, Object, Refused
+from tests.support.raw_client import Client, Refused
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = [
@@ -102,10 +103,6 @@ REFUSED: Mapping[str, tuple[Object, str]] = {
 }
 
 
-def policy(spec: object, **more: object) -> Object:
-    return {"apiVersion": "romana.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": spec, **more}
-
-
 def offered(admin: Client, body: Object) -> Object | Refused:
     """What the server would store, unknown fields being nobody's error; nothing is stored."""
     try:
@@ -124,24 +121,24 @@ def decoded(body: Object) -> DecodedObject:
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_what_is_right_is_taken_as_it_is(admin: Client, name: str) -> None:
-    stored = offered(admin, policy(ACCEPTED[name]))
+    stored = offered(admin, romana_policy("p", ACCEPTED[name]))
     assert not isinstance(stored, Refused), stored
     read = decoded(stored)
     assert read.problems == ()
     assert read.value is not None
-    assert read.value == decoded(policy(ACCEPTED[name], metadata={"name": "p"})).value
+    assert read.value == decoded(romana_policy("p", ACCEPTED[name])).value
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_wrong_is_refused_whoever_sends_it(admin: Client, name: str) -> None:
     spec, reason = REFUSED[name]
-    found = offered(admin, policy(spec))
+    found = offered(admin, romana_policy("p", spec))
     assert isinstance(found, Refused), found
     assert re.search(reason, found.message, re.DOTALL), found.message
 
 
 def test_kubectl_says_what_it_does_not_know(admin: Client) -> None:
-    body = policy({"podSelector": {}}, allowIncoming=[{}])
+    body = romana_policy("p", {"podSelector": {}}) | {"allowIncoming": [{}]}
     with pytest.raises(Refused, match='strict decoding error: unknown field "allowIncoming"'):
         admin.request("POST", f"{POLICIES}?dryRun=All&fieldValidation=Strict", body)
     stored = offered(admin, body)
@@ -151,7 +148,7 @@ def test_kubectl_says_what_it_does_not_know(admin: Client) -> None:
 
 def test_kubectl_shows_what_an_operator_asks(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
     policies = f"/apis/romana.io/v1/namespaces/{namespace}/networkpolicies"
-    admin.create(policies, policy({"podSelector": WEB}))
+    admin.create(policies, romana_policy("p", {"podSelector": WEB}))
     condition = {"status": "True", "reason": "Applied", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     admin.patch(
         f"{policies}/p/status",
@@ -261,7 +258,7 @@ def stricter(spec: object) -> bool:
 @given(SPEC)
 def test_what_the_server_accepts_decodes_to_the_same_meaning(admin: Client, spec: object) -> None:
     """docs/hazards.md C13: also where the server drops what it does not know."""
-    body = policy(spec)
+    body = romana_policy("p", spec)
     stored, sent = offered(admin, body), decoded(body)
     if isinstance(stored, Refused):
         event("refused by both" if sent.value is None else "refused by the server alone")

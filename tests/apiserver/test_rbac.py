@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from romana_ovs_emulate.controlplane import ControlPlane
-from tests.support.raw_client import Client, Object
+from tests.support.api_objects import Object
+from tests.support.raw_client import Client
 
 ACCOUNTS = ("romana-node", "romana-registry", "romana-controller")
 AUTHORIZATION = "/apis/authorization.k8s.io/v1"

@@ -34,6 +34,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
+from tests.support.api_objects import Object, pod, policy, romana_policy
 from tests.support.kubernetes_process import SECONDS, KubeProcess, kubernetes_process
 from tests.support.raw_client import Client
 
@@ -74,28 +75,14 @@ def source(kubeconfig: Path, resources: tuple[Resource, ...] = CLUSTER) -> Itera
         yield made[0]
 
 
-def pod(name: str, node: str = "n1", **labels: str) -> dict[str, Any]:
-    return {
-        "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "nodeName": node,
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80, "name": "http"}]}],
-        },
-    }
-
-
-def policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "spec": spec}
+def bound_pod(name: str, node: str = "n1", **labels: Any) -> Object:
+    """A pod on a node, whose deletion waits for nobody."""
+    spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
+    return pod(name, node, ports="http=80/tcp", spec=spec, **labels)
 
 
 def pods_path(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/pods"
-
-
-def romana_policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "romana.io/v1", "kind": "NetworkPolicy", **policy(name, spec)}
 
 
 def policies_path(namespace: str, group: str = "networking.k8s.io") -> str:
@@ -104,7 +91,7 @@ def policies_path(namespace: str, group: str = "networking.k8s.io") -> str:
 
 def test_it_follows_what_happens(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
     key = PodKey(f"{namespace}/web")
-    admin.create(pods_path(namespace), pod("web", app="web"))
+    admin.create(pods_path(namespace), bound_pod("web", app="web"))
     with source(control_plane.kubeconfig) as followed:
         one = followed.until(lambda loaded: key in loaded.cluster.pods).cluster.pods[key]
         # Nobody has given it an address yet: it is ours to give.
@@ -130,7 +117,7 @@ def test_a_pod_that_is_made_anew_is_another(control_plane: ControlPlane, admin: 
     with source(control_plane.kubeconfig, (PODS,)) as followed:
         uids = []
         for _ in range(2):
-            made = admin.create(pods_path(namespace), pod("web"))
+            made = admin.create(pods_path(namespace), bound_pod("web"))
             uids.append(made["metadata"]["uid"])
             followed.until(lambda loaded: [uids[-1]] == [one.uid for k, one in loaded.cluster.pods.items() if k == key])
             admin.delete(f"{pods_path(namespace)}/web")
@@ -139,12 +126,12 @@ def test_a_pod_that_is_made_anew_is_another(control_plane: ControlPlane, admin: 
 
 def test_a_node_is_told_of_its_own_pods_only(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
     node = f"n-{secrets.token_hex(4)}"
-    admin.create(pods_path(namespace), pod("other", "elsewhere"))
-    admin.create(pods_path(namespace), pod("first", node))
+    admin.create(pods_path(namespace), bound_pod("other", "elsewhere"))
+    admin.create(pods_path(namespace), bound_pod("first", node))
     with source(control_plane.kubeconfig, (pods_of(node),)) as followed:
         followed.until(lambda loaded: True)
-        admin.create(pods_path(namespace), pod("another", "elsewhere"))
-        admin.create(pods_path(namespace), pod("second", node))
+        admin.create(pods_path(namespace), bound_pod("another", "elsewhere"))
+        admin.create(pods_path(namespace), bound_pod("second", node))
         followed.until(lambda loaded: len(loaded.cluster.pods) == 2)
         assert {one.name for one in followed.cluster.pods.values()} == {"first", "second"}
 
@@ -155,7 +142,7 @@ def test_every_page_of_a_long_list_comes(
     """docs/hazards.md C9."""
     monkeypatch.setattr("romana_ovs.kube.api.reflector.PAGE", 3)
     for number in range(10):
-        admin.create(pods_path(namespace), pod(f"p{number}"))
+        admin.create(pods_path(namespace), bound_pod(f"p{number}"))
     told: list[object] = []
     api = Api(ApiSource(str(control_plane.kubeconfig)))
     follower = ListWatcher(api, PODS, Settings(), told.append)
@@ -202,7 +189,7 @@ def test_a_policy_as_large_as_the_server_takes(control_plane: ControlPlane, admi
         followed.until(lambda loaded: True)
         admin.create(policies_path(namespace), policy("huge", {"podSelector": {}, "ingress": [{"from": blocks}]}))
         begin = time.monotonic()
-        admin.create(pods_path(namespace), pod("after"))
+        admin.create(pods_path(namespace), bound_pod("after"))
         followed.until(lambda loaded: PodKey(f"{namespace}/after") in loaded.cluster.pods)
         followed.until(lambda loaded: key in loaded.cluster.policies)
         assert time.monotonic() - begin < 10
@@ -266,8 +253,8 @@ def test_down_at_the_start_and_killed_later(fragile: ControlPlane) -> None:
         fragile.start_api_server()
         followed.until(lambda loaded: True)
         with Client.of_kubeconfig(fragile.kubeconfig) as admin:
-            admin.create("/api/v1/namespaces/default/pods", pod("one"))
-            admin.create("/api/v1/namespaces/default/pods", pod("two"))
+            admin.create("/api/v1/namespaces/default/pods", bound_pod("one"))
+            admin.create("/api/v1/namespaces/default/pods", bound_pod("two"))
         before = followed.until(lambda loaded: len(loaded.cluster.pods) == 2)
         followed.process.said.clear()
         fragile.kill_api_server()
@@ -276,7 +263,7 @@ def test_down_at_the_start_and_killed_later(fragile: ControlPlane) -> None:
         fragile.start_api_server()
         with Client.of_kubeconfig(fragile.kubeconfig) as admin:
             admin.delete("/api/v1/namespaces/default/pods/one")
-            admin.create("/api/v1/namespaces/default/pods", pod("three"))
+            admin.create("/api/v1/namespaces/default/pods", bound_pod("three"))
         now = followed.until(lambda loaded: PodKey("default/three") in loaded.cluster.pods)
         now = followed.until(lambda loaded: PodKey("default/one") not in loaded.cluster.pods)
         assert set(now.cluster.pods) == {"default/two", "default/three"}

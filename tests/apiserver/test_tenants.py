@@ -8,7 +8,8 @@ import pytest
 
 from romana_ovs.kube.admission.tenancy import tenant_object_name
 from romana_ovs_emulate.controlplane import ControlPlane
-from tests.support.raw_client import Client, Object, Refused
+from tests.support.api_objects import Object
+from tests.support.raw_client import Client, Refused
 
 TENANTS = "/apis/romana.io/v1/tenants"
 STATUS: Object = {

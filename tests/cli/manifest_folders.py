@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-Object = dict[str, Any]
-
-
-def pod(name: str, namespace: str = "x", *, ports: tuple[int, ...] = (80,), **labels: str) -> Object:
-    """A pod whose container declares TCP `ports`."""
-    container = {"name": "c", "image": "i", "ports": [{"containerPort": port} for port in ports]}
-    metadata = {"name": name, "namespace": namespace, "labels": labels}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+from tests.support.api_objects import Object, node, pod, policy
 
 
-def policy(name: str, subject: dict[str, str], peer: dict[str, str], *ports: int, namespace: str = "x") -> Object:
+def policy_to(key: str, subject: dict[str, str], peer: dict[str, str], *ports: int) -> Object:
     """A NetworkPolicy that lets pods of label `peer` reach those of label `subject` on TCP `ports`."""
     rule = {"from": [{"podSelector": {"matchLabels": peer}}], "ports": [{"port": port} for port in ports]}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"podSelector": {"matchLabels": subject}, "ingress": [rule]},
-    }
-
-
-def node(name: str) -> Object:
-    """A Node."""
-    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+    return policy(key, {"podSelector": {"matchLabels": subject}, "ingress": [rule]})
 
 
 def manifest(folder: Path, *objects: Object, settings: str = "") -> Path:
@@ -45,9 +27,12 @@ def crowd(folder: Path, pods: int) -> Path:
     """`pods` pods, 50 on each node, of 40 in a tenant, 4 tiers each; tier i+1 accepts TCP/80 from tier i."""
     tenants = max(5, pods // 40)
     items = [node(f"node{number:04}") for number in range(max(1, pods // 50))]
-    items += [pod(f"p{number}", f"t{number % tenants}", tier=f"tier{number // tenants % 4}") for number in range(pods)]
     items += [
-        policy(f"p{tier}", {"tier": f"tier{tier + 1}"}, {"tier": f"tier{tier}"}, 80, namespace=f"t{tenant}")
+        pod(f"t{number % tenants}/p{number}", ports="80/tcp", tier=f"tier{number // tenants % 4}")
+        for number in range(pods)
+    ]
+    items += [
+        policy_to(f"t{tenant}/p{tier}", {"tier": f"tier{tier + 1}"}, {"tier": f"tier{tier}"}, 80)
         for tenant in range(tenants)
         for tier in range(3)
     ]

@@ -15,10 +15,15 @@ from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
-from tests.cli.manifest_folders import manifest, node, pod, policy
+from tests.cli.manifest_folders import manifest, policy_to
+from tests.support.api_objects import node, pod
 
-PODS = (pod("a", app="web"), pod("b", app="db"), pod("c", app="other", ports=(81,)))
-POLICY = policy("p", {"app": "db"}, {"app": "web"}, 80)
+PODS = (
+    pod("x/a", ports="80/tcp", app="web"),
+    pod("x/b", ports="80/tcp", app="db"),
+    pod("x/c", ports="81/tcp", app="other"),
+)
+POLICY = policy_to("x/p", {"app": "db"}, {"app": "web"}, 80)
 
 
 def _diff(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any]]:
@@ -79,7 +84,7 @@ def test_a_new_pod_changes_its_own_node_only(tmp_path: Path, capsys: pytest.Capt
     """Pods that stay keep node, address and port, though the new one's name sorts before theirs."""
     old, new = (
         manifest(tmp_path / "old", *PODS, POLICY),
-        manifest(tmp_path / "new", pod("a0", app="web"), *PODS, POLICY),
+        manifest(tmp_path / "new", pod("x/a0", ports="80/tcp", app="web"), *PODS, POLICY),
     )
     code, answer = _diff(capsys, old, new)
     assert code == 1
@@ -135,7 +140,7 @@ def test_ports_of_pods_and_links_that_stay_do_not_change() -> None:
 
 
 def test_replicas_are_one_line_unless_all_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    webs = tuple(pod(f"web-{number}", app="web") for number in range(3))
+    webs = tuple(pod(f"x/web-{number}", ports="80/tcp", app="web") for number in range(3))
     old, new = manifest(tmp_path / "old", *webs, *PODS[1:]), manifest(tmp_path / "new", *webs, *PODS[1:], POLICY)
     words = ["diff", str(old), str(new), "--ports", "80/tcp,81/tcp"]
     assert main(words) == 1

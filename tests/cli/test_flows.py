@@ -12,9 +12,10 @@ from romana_ovs.cli.main import main
 from romana_ovs.engine import World
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.state import StateFile
-from tests.cli.manifest_folders import crowd, manifest, pod, policy
+from tests.cli.manifest_folders import crowd, manifest, policy_to
+from tests.support.api_objects import pod
 
-DEMO_LIKE = (pod("a", app="web"), pod("b", app="db"), policy("p", {"app": "db"}, {"app": "web"}, 80))
+DEMO_LIKE = (pod("x/a", app="web"), pod("x/b", app="db"), policy_to("x/p", {"app": "db"}, {"app": "web"}, 80))
 
 
 @pytest.fixture

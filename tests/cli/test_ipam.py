@@ -9,7 +9,8 @@ import pytest
 
 from romana_ovs.cli.main import main
 from romana_ovs.state import StateFile
-from tests.cli.manifest_folders import manifest, node, pod
+from tests.cli.manifest_folders import manifest
+from tests.support.api_objects import node, pod
 
 SMALL = "network = 10.9.0.0/24\nsegment_bits = 4\nhost_bits = 2\nendpoint_bits = 2"
 
@@ -22,7 +23,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_text_has_ranges_use_and_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = manifest(
         tmp_path / "dir",
-        pod("a", "t1", tier="frontend"), pod("b", "t1", tier="backend"), pod("c", "t2"), pod("d", "t2"),
+        pod("t1/a", tier="frontend"), pod("t1/b", tier="backend"), pod("t2/c"), pod("t2/d"),
     )  # fmt: skip
     assert shown(capsys, str(folder)) == (
         "10.0.0.0/8 = 12 segment bits, 6 host bits, 6 endpoint bits; 10.0.0.0/20 is for\n"
@@ -47,10 +48,10 @@ def test_text_has_ranges_use_and_what_is_left(tmp_path: Path, capsys: pytest.Cap
 
 def test_nothing_is_wider_than_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = "n" * 63
-    foreign = pod("p" * 200, long, tier="t" * 63) | {
+    foreign = pod(f"{long}/{'p' * 200}", tier="t" * 63) | {
         "status": {"phase": "Running", "podIP": "192.168.0.9", "podIPs": [{"ip": "192.168.0.9"}]}
     }
-    crowd = [pod(f"p{number:02}", long, tier="t" * 63) for number in range(50)]
+    crowd = [pod(f"{long}/p{number:02}", tier="t" * 63) for number in range(50)]
     folder = manifest(tmp_path / "dir", foreign, *crowd, node("x" * 250), settings=SMALL)
     text = shown(capsys, str(folder))
     assert max(len(line) for line in text.splitlines()) <= 80
@@ -58,8 +59,8 @@ def test_nothing_is_wider_than_a_terminal(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_json_has_every_documented_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    foreign = pod("f", "t1") | {"status": {"phase": "Running", "podIP": "192.168.0.9"}}
-    folder = manifest(tmp_path / "dir", *(pod(f"p{number}", "t1") for number in range(5)), foreign, settings=SMALL)
+    foreign = pod("t1/f") | {"status": {"phase": "Running", "podIP": "192.168.0.9"}}
+    folder = manifest(tmp_path / "dir", *(pod(f"t1/p{number}") for number in range(5)), foreign, settings=SMALL)
     assert json.loads(shown(capsys, str(folder), "--nodes", "1", "--json")) == {
         "plan": {
             "network": "10.9.0.0/24", "segment_bits": 4, "host_bits": 2, "endpoint_bits": 2,
@@ -83,7 +84,7 @@ def test_json_has_every_documented_field(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_plan_that_is_full_is_a_problem_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = manifest(tmp_path / "dir", *(pod(f"p{number:02}", "t1") for number in range(61)), settings=SMALL)
+    folder = manifest(tmp_path / "dir", *(pod(f"t1/p{number:02}") for number in range(61)), settings=SMALL)
     assert main(["ipam", str(folder), "--nodes", "1", "--json"]) == 1
     found = capsys.readouterr()
     (problem,) = json.loads(found.out)["problems"]
@@ -92,7 +93,7 @@ def test_a_plan_that_is_full_is_a_problem_and_exit_code_1(tmp_path: Path, capsys
 
 
 def test_an_impossible_plan_is_an_error_with_the_sum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = manifest(tmp_path / "dir", pod("a"), settings="host_bits = 7")
+    folder = manifest(tmp_path / "dir", pod("x/a"), settings="host_bits = 7")
     assert main(["ipam", str(folder)]) == 2
     words = "leaves 32 - 8 = 24 bits, but segment_bits 12 + host_bits 7 + endpoint_bits 6 = 25"
     assert words in capsys.readouterr().err
@@ -100,11 +101,11 @@ def test_an_impossible_plan_is_an_error_with_the_sum(tmp_path: Path, capsys: pyt
 
 def test_a_state_file_is_created_once_and_keeps_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
-    folder = manifest(tmp_path / "dir", pod("a", "zz"))
+    folder = manifest(tmp_path / "dir", pod("zz/a"))
     before = shown(capsys, str(folder), "--state", str(state))
     saved = state.read_bytes()
     assert (StateFile(state).load() or {})["format"] == 1
-    manifest(folder, pod("a", "zz"), pod("b", "aa"))
+    manifest(folder, pod("zz/a"), pod("aa/b"))
     after = shown(capsys, str(folder), "--state", str(state))
     assert "tenant zz: 10.0.64.0/18" in before and "tenant zz: 10.0.64.0/18" in after
     assert "tenant aa: 10.0.128.0/18" in after
@@ -115,12 +116,12 @@ def test_a_state_file_is_created_once_and_keeps_numbers(tmp_path: Path, capsys: 
 def test_a_damaged_state_file_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     state.write_text("numbers")
-    assert main(["ipam", str(manifest(tmp_path / "dir", pod("a"))), "--state", str(state)]) == 2
+    assert main(["ipam", str(manifest(tmp_path / "dir", pod("x/a"))), "--state", str(state)]) == 2
     assert str(state) in capsys.readouterr().err
 
 
 def test_pods_are_listed_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = manifest(tmp_path / "dir", pod("a", "t1", tier="frontend"), pod("b" * 40, "t1", tier="backend"))
+    folder = manifest(tmp_path / "dir", pod("t1/a", tier="frontend"), pod(f"t1/{'b' * 40}", tier="backend"))
     text = shown(capsys, str(folder), "--pods")
     assert "pod                         address          node\n" in text
     assert "t1/a                        10.0.80.0        node1\n" in text

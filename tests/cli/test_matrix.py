@@ -11,43 +11,37 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.cli.main import main
+from tests.support.api_objects import as_yaml, pod
 
-POD = """
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{tier: {tier}}}}}
-spec: {{containers: [{{name: c, image: i, ports: [{ports}]}}]}}
----"""
 POLICY = """
+---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: a}
 spec:
   podSelector: {matchLabels: {tier: db}}
   ingress: [{from: [{podSelector: {matchLabels: {tier: web}}}], ports: [{port: 5432}]}]
----"""
+"""
 BLOCKED = """
+---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: block, namespace: a}
 spec:
   podSelector: {matchLabels: {tier: db}}
   ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 80}]}]
----"""
-
-
-def pod(key: str, tier: str, *ports: int) -> str:
-    """The manifest of a pod whose container declares `ports`."""
-    namespace, name = key.split("/")
-    declared = ", ".join(f"{{containerPort: {port}}}" for port in ports)
-    return POD.format(name=name, namespace=namespace, tier=tier, ports=declared)
+"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two pods of namespace a, one of b, and a policy about a's database."""
-    manifests = pod("a/web", "web", 80) + pod("a/db", "db", 5432) + pod("b/web", "web", 80) + POLICY
-    (tmp_path / "all.yaml").write_text(manifests)
+    pods = (
+        pod("a/web", ports="80/tcp", tier="web"),
+        pod("a/db", ports="5432/tcp", tier="db"),
+        pod("b/web", ports="80/tcp", tier="web"),
+    )
+    (tmp_path / "all.yaml").write_text(as_yaml(*pods) + POLICY)
     return tmp_path
 
 
@@ -80,7 +74,7 @@ def test_text_is_a_drawing(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_without_declared_ports_a_sentence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "all.yaml").write_text(pod("a/web", "web"))
+    (tmp_path / "all.yaml").write_text(as_yaml(pod("a/web", tier="web")))
     assert main(["matrix", str(tmp_path)]) == 0
     assert "--ports" in capsys.readouterr().out
     assert main(["matrix", str(tmp_path), "--json"]) == 0
@@ -112,8 +106,8 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_fifty_pods_take_less_than_a_second(tmp_path: Path, form: list[str]) -> None:
     """Start-up included; processor time, so that a busy machine does not decide."""
-    pods = "".join(pod(f"t{each % 5}/p{each}", f"tier{each % 3}", 80, 443) for each in range(50))
-    (tmp_path / "all.yaml").write_text(pods + POLICY + BLOCKED)
+    pods = (pod(f"t{each % 5}/p{each}", ports="80/tcp 443/tcp", tier=f"tier{each % 3}") for each in range(50))
+    (tmp_path / "all.yaml").write_text(as_yaml(*pods) + POLICY + BLOCKED)
     command = [sys.executable, "-m", "romana_ovs", "matrix", str(tmp_path), *form]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

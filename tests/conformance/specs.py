@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import IpBlock, KubernetesPolicy, PolicyPeer, PolicyPort, PolicyRule
 from tests.conformance.words import Manifest
+from tests.support import api_objects
 
 Path = tuple[str | int, ...]
 
@@ -142,8 +143,7 @@ def encoded(policy: KubernetesPolicy) -> dict[str, object]:
 
 def manifest(spec: object, name: str = "tried", namespace: str = "default") -> Manifest:
     """The policy of this spec."""
-    metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+    return api_objects.policy(f"{namespace}/{name}", spec)
 
 
 def _selector(selector: Selector) -> dict[str, object]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from tests.support import api_objects
+
 Manifest = Mapping[str, Any]
 """One Kubernetes object as JSON has it."""
 
@@ -252,14 +254,8 @@ ANY_OUT = out()
 
 def policy(key: str, selector: Manifest = EVERY, **spec: object) -> Manifest:
     """The NetworkPolicy `namespace/name`; `ingress`, `egress` and `types` are there exactly when they are given."""
-    namespace, name = key.split("/")
     fields = {"policyTypes" if field == "types" else field: value for field, value in spec.items()}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"podSelector": selector, **fields},
-    }
+    return api_objects.policy(key, {"podSelector": selector, **fields})
 
 
 def no_policy(key: str) -> Gone:
@@ -269,7 +265,7 @@ def no_policy(key: str) -> Gone:
 
 def namespace(name: str, **more: str) -> Manifest:
     """A namespace with these labels."""
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": more}}
+    return api_objects.namespace(name, **more)
 
 
 def no_namespace(name: str) -> Gone:
@@ -290,16 +286,10 @@ def pod(
 
     Without `node` it is on node1, or where the base has it.
     """
-    namespace, name = key.split("/")
-    metadata = {"name": name, "namespace": namespace, "labels": {"pod": name} if labels is None else dict(labels)}
-    container = {"name": "serve", "image": "serve", "ports": list(BASE_PORTS if ports is None else ports)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {"nodeName": node or BASE_NODES.get(key, "node1"), "containers": [container], **spec},
-        **({"status": status} if status else {}),
-    }
+    given: Manifest = {"pod": key.rpartition("/")[2]} if labels is None else labels
+    declared = BASE_PORTS if ports is None else ports
+    place = node or BASE_NODES.get(key, "node1")
+    return api_objects.pod(key, place, ports=declared, spec=spec, status=status, **given)
 
 
 def no_pod(key: str) -> Gone:

@@ -18,6 +18,7 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate import api_cluster
 from romana_ovs_emulate.api_cluster import ApiCluster
+from tests.support.api_objects import pod
 
 A = PodKey("shop/a")
 
@@ -72,26 +73,21 @@ def update(resource: Resource, value: dict[str, Any]) -> Update:
     return decoder(resource, Settings())(value, head)
 
 
-def pod(name: str, **status: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1"}
-    return {"metadata": metadata, "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": status}
-
-
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     made = Told(monkeypatch)
     made.first = {str(resource): [] for resource in CLUSTER}
     made.first[str(NODES)] = [{"metadata": {"name": "n"}}]
-    made.first[str(PODS)] = [pod("a")]
+    made.first[str(PODS)] = [pod("shop/a", "n", uid="a")]
     return made
 
 
-def cluster(name: str = "") -> ApiCluster:
+def api_cluster_of(name: str = "") -> ApiCluster:
     return ApiCluster(FakeApi(ApiSource(name)), Settings())  # type: ignore[arg-type]
 
 
 def test_the_cluster_is_complete_once_listed(told: Told) -> None:
-    followed = cluster("config")
+    followed = api_cluster_of("config")
     with pytest.raises(SetupError, match="has not listed"):
         followed.read()
     followed.start()
@@ -104,7 +100,7 @@ def test_a_failed_list_is_an_error_with_the_reason(told: Told, monkeypatch: pyte
     monkeypatch.setattr(api_cluster, "LISTING_SECONDS", 0.01)
     del told.first[str(NAMESPACES)]
     with pytest.raises(SetupError, match="does not list its objects: namespaces are not told"):
-        cluster().start()
+        api_cluster_of().start()
 
 
 def test_an_unreachable_server_is_an_error_at_once() -> None:
@@ -120,7 +116,7 @@ def test_a_cluster_without_crds_is_an_error() -> None:
 
 
 def test_handlers_get_pods_as_the_server_has_them(told: Told) -> None:
-    followed, changes = cluster(), 0
+    followed, changes = api_cluster_of(), 0
     pods: list[Mapping[PodKey, Mapping[str, Any]]] = []
 
     def changed() -> None:
@@ -131,18 +127,18 @@ def test_handlers_get_pods_as_the_server_has_them(told: Told) -> None:
     followed.changed = changed
     followed.watch_pods(pods.append)
     assert [list(each) for each in pods] == [[A]] and pods[0][A]["spec"]["nodeName"] == "n"
-    told.say(PODS, pod("b"))
+    told.say(PODS, pod("shop/b", "n", uid="b"))
     assert list(pods[-1]) == [A, "shop/b"] and changes == 1
-    told.say(PODS, pod("a", phase="Pending"))
+    told.say(PODS, pod("shop/a", "n", uid="a", status={"phase": "Pending"}))
     assert pods[-1][A]["status"] == {"phase": "Pending"} and len(pods) == 3
-    told.say(PODS, pod("b"), there=False)
+    told.say(PODS, pod("shop/b", "n", uid="b"), there=False)
     assert list(pods[-1]) == [A] and list(followed.read().cluster.pods) == [A]
 
 
 def test_a_pod_added_during_the_first_call_comes_after_it(told: Told) -> None:
-    followed, pods = cluster(), []
+    followed, pods = api_cluster_of(), []
     followed.start()
-    coming = threading.Thread(target=lambda: told.say(PODS, pod("b")))
+    coming = threading.Thread(target=lambda: told.say(PODS, pod("shop/b", "n", uid="b")))
 
     def take(now: Mapping[PodKey, Mapping[str, Any]]) -> None:
         if not coming.ident:
@@ -156,7 +152,7 @@ def test_a_pod_added_during_the_first_call_comes_after_it(told: Told) -> None:
 
 
 def test_waiting_for_a_condition_of_the_cluster(told: Told) -> None:
-    followed = cluster()
+    followed = api_cluster_of()
     followed.start()
     assert list(followed.await_cluster(lambda found: A in found.pods).pods) == [A]
     with pytest.raises(SetupError, match="after 0 s"):

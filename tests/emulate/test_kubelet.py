@@ -19,13 +19,13 @@ from romana_ovs_emulate.kubelet import Kubelet
 from romana_ovs_emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
 from romana_ovs_emulate.pods import PodPlacement
 from romana_ovs_emulate.runs import start_run
+from tests.support.api_objects import Object, pod
 
 NODES = "/api/v1/nodes"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{LEASES}/leases"
 PODS = "/api/v1/namespaces/shop/pods"
 SECONDS = 20.0
 A = PodKey("shop/a")
-Object = dict[str, Any]
 
 
 class ScriptedApi:
@@ -121,9 +121,10 @@ class Rig:
 
     def take(self, *pods: Object) -> None:
         """The API server has these pods."""
-        for pod in pods:
-            self.api.objects.setdefault(f"{PODS}/{pod['metadata']['name']}", pod)
-        self.kubelet.on_pods({PodKey(f"shop/{pod['metadata']['name']}"): pod for pod in pods})
+        named = {one["metadata"]["name"]: one for one in pods}
+        for name, one in named.items():
+            self.api.objects.setdefault(f"{PODS}/{name}", one)
+        self.kubelet.on_pods({PodKey(f"shop/{name}"): one for name, one in named.items()})
 
     def run(self, *names: str, address: str = "10.0.0.1", uid: str = "") -> None:
         """These pods run."""
@@ -140,12 +141,15 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made.kubelet.close()
 
 
-def pod(name: str, *, node: str = "n1", uid: str = "u", ends: bool = False, status: Mapping[str, Any] = {}) -> Object:
-    metadata = {"name": name, "namespace": "shop", "uid": uid}
-    if ends:
-        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+def bound_pod(name: str, *, node: str = "n1", uid: str = "u", status: Mapping[str, Any] = {}) -> Object:
     containers = [{"name": "c", "image": "i"}, {"name": "d"}]
-    return {"metadata": metadata, "spec": {"nodeName": node, "containers": containers}, "status": dict(status)}
+    return pod(f"shop/{name}", node, uid=uid, spec={"containers": containers}, status=status)
+
+
+def terminating_pod(name: str, *, uid: str = "u") -> Object:
+    made = bound_pod(name, uid=uid)
+    made["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    return made
 
 
 def test_nodes_are_registered_ready_with_address_and_lease(rig: Rig) -> None:
@@ -220,7 +224,7 @@ def test_nodes_send_heartbeats(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_running_pod_is_reported_once(rig: Rig) -> None:
     rig.start()
-    rig.take(pod("a"), pod("elsewhere", node="real"))
+    rig.take(bound_pod("a"), bound_pod("elsewhere", node="real"))
     rig.run("a", "elsewhere")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
     status = rig.api.objects[f"{PODS}/a"]["status"]
@@ -228,9 +232,9 @@ def test_a_running_pod_is_reported_once(rig: Rig) -> None:
     assert status["hostIP"] == "192.0.2.1"
     assert [each["name"] for each in status["containerStatuses"]] == ["c", "d"]
     # What was told is not known here before the watch brings it; until then it is not told again.
-    rig.take(pod("a"))
+    rig.take(bound_pod("a"))
     rig.run("a")
-    rig.take(pod("a"), pod("b", uid="v"))
+    rig.take(bound_pod("a"), bound_pod("b", uid="v"))
     rig.run("a", "b", address="10.0.0.1")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
     assert rig.api.times("PATCH", f"{PODS}/a/status") == 1
@@ -241,7 +245,7 @@ def test_a_running_pod_is_reported_once(rig: Rig) -> None:
 
 def test_a_pod_with_status_running_is_not_reported(rig: Rig) -> None:
     rig.start()
-    rig.take(pod("a", status={"phase": "Running", "podIP": "10.0.0.1"}), pod("b", uid="v"))
+    rig.take(bound_pod("a", status={"phase": "Running", "podIP": "10.0.0.1"}), bound_pod("b", uid="v"))
     rig.run("a", "b")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
     assert rig.api.times("PATCH", f"{PODS}/a/status") == 0
@@ -249,12 +253,12 @@ def test_a_pod_with_status_running_is_not_reported(rig: Rig) -> None:
 
 def test_another_pod_of_the_same_name_is_distinguished(rig: Rig) -> None:
     rig.start()
-    rig.api.objects[f"{PODS}/a"] = pod("a", uid="another")
-    rig.take(pod("a", uid="old"))
+    rig.api.objects[f"{PODS}/a"] = bound_pod("a", uid="another")
+    rig.take(bound_pod("a", uid="old"))
     rig.run("a")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
     assert rig.api.objects[f"{PODS}/a"]["status"] == {}
-    rig.take(pod("a", uid="another"))
+    rig.take(bound_pod("a", uid="another"))
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") == 2)
     rig.kubelet.close()
     assert rig.api.objects[f"{PODS}/a"]["status"]["podIP"] == "10.0.0.1" and rig.errors == []
@@ -263,9 +267,9 @@ def test_another_pod_of_the_same_name_is_distinguished(rig: Rig) -> None:
 def test_a_new_pod_is_not_reported_with_its_predecessors_address(rig: Rig) -> None:
     """The controller hears of pods by a watch of its own, which may be later than ours."""
     rig.start()
-    rig.take(pod("a", uid="new"), pod("b", uid="v"))
+    rig.take(bound_pod("a", uid="new"), bound_pod("b", uid="v"))
     rig.run("a", uid="old")
-    rig.take(pod("a", uid="new"), pod("b", uid="v"), pod("c", uid="w"))
+    rig.take(bound_pod("a", uid="new"), bound_pod("b", uid="v"), bound_pod("c", uid="w"))
     rig.run("a", "c", uid="old")
     rig.run("a", uid="new", address="10.0.0.2")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
@@ -275,7 +279,7 @@ def test_a_new_pod_is_not_reported_with_its_predecessors_address(rig: Rig) -> No
 
 
 def test_only_the_pod_of_the_uid_is_terminating(rig: Rig) -> None:
-    rig.take(pod("a", uid="old", ends=True))
+    rig.take(terminating_pod("a", uid="old"))
     assert (
         rig.kubelet.is_terminating(A)
         and rig.kubelet.is_terminating(A, "old")
@@ -285,7 +289,7 @@ def test_only_the_pod_of_the_uid_is_terminating(rig: Rig) -> None:
 
 def test_a_pod_that_fails_to_start_is_not_ready_with_a_reason(rig: Rig) -> None:
     rig.start()
-    rig.take(pod("a"), pod("b", uid="v"))
+    rig.take(bound_pod("a"), bound_pod("b", uid="v"))
     for _ in range(2):
         rig.kubelet.report_failed({A: "pod shop/a cannot be started: why"})
         rig.run("b", uid="v")
@@ -307,13 +311,13 @@ def test_a_pod_that_fails_to_start_is_not_ready_with_a_reason(rig: Rig) -> None:
 
 def test_a_terminating_pod_is_deleted_once_it_has_ended(rig: Rig) -> None:
     rig.start()
-    rig.take(pod("a"), pod("b", uid="v"))
+    rig.take(bound_pod("a"), bound_pod("b", uid="v"))
     rig.run("a")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status"))
     assert not rig.kubelet.is_terminating(A) and rig.ended == 0
-    rig.take(pod("a", ends=True), pod("b", uid="v"))
+    rig.take(terminating_pod("a"), bound_pod("b", uid="v"))
     assert rig.kubelet.is_terminating(A) and rig.ended == 1
-    rig.take(pod("a", ends=True), pod("b", uid="v"))
+    rig.take(terminating_pod("a"), bound_pod("b", uid="v"))
     assert rig.ended == 1, "told once"
     rig.run("a", "b")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/b/status"))
@@ -327,7 +331,7 @@ def test_a_terminating_pod_is_deleted_once_it_has_ended(rig: Rig) -> None:
 def test_a_rejected_report_is_one_error_and_retried(rig: Rig) -> None:
     rig.start()
     rig.api.faults["PATCH", f"{PODS}/a"] = FaultyError("it broke", status=500)
-    rig.take(pod("a"))
+    rig.take(bound_pod("a"))
     rig.run("a")
     rig.api.until(lambda: rig.api.times("PATCH", f"{PODS}/a/status") > 3)
     assert rig.errors == ["the API server rejects reports of nodes: it broke"]
@@ -335,7 +339,7 @@ def test_a_rejected_report_is_one_error_and_retried(rig: Rig) -> None:
         rig.api.faults.clear()
     rig.api.until(lambda: rig.api.objects[f"{PODS}/a"]["status"].get("podIP") == "10.0.0.1" or None)
     rig.api.faults["PATCH", f"{PODS}/b"] = FaultyError("it broke", status=500)
-    rig.take(pod("a"), pod("b", uid="v"))
+    rig.take(bound_pod("a"), bound_pod("b", uid="v"))
     rig.run("a", "b")
     rig.api.until(lambda: len(rig.errors) == 2)
 
@@ -343,7 +347,7 @@ def test_a_rejected_report_is_one_error_and_retried(rig: Rig) -> None:
 def test_close_does_not_wait_for_retries(rig: Rig) -> None:
     rig.start()
     rig.api.faults["PATCH", PODS] = rig.api.faults["DELETE", NODES] = FaultyError("it broke", status=500)
-    rig.take(pod("a"))
+    rig.take(bound_pod("a"))
     rig.run("a")
     rig.api.until(lambda: rig.errors)
     rig.kubelet.close()
@@ -355,7 +359,7 @@ def test_objects_are_of_plain_values() -> None:
         node_object("n", "r"),
         node_status("n", None, "t"),
         node_lease("n", "t"),
-        pod_status(pod("a"), address="10.0.0.1", host=None, now="t"),
+        pod_status(bound_pod("a"), address="10.0.0.1", host=None, now="t"),
     ]
     assert json.loads(json.dumps(made)) == made
     assert "hostIP" not in made[-1] and made[2]["metadata"]["namespace"] == LEASES

@@ -9,6 +9,7 @@ from typing import Any
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.kubelet import Kubelet
 from romana_ovs_emulate.pods import PodPlacement
+from tests.support.api_objects import pod
 
 PATIENCE = 30.0
 
@@ -33,21 +34,14 @@ class Listener:
             return self.news.wait_for(lambda: path in self.told, PATIENCE)
 
 
-def _pod(name: str, phase: str) -> dict[str, Any]:
-    return {
-        "metadata": {"namespace": "x", "name": name, "uid": name},
-        "spec": {"nodeName": "node1"},
-        "status": {"phase": phase},
-    }
-
-
 def test_a_finished_pod_is_not_reported_running() -> None:
     """Until the controller takes note of its end its namespace is still there."""
     api = Listener()
     kubelet = Kubelet(api, addresses={}, on_error=lambda text: None, on_terminating=lambda: None)  # type: ignore[arg-type]
     kubelet.start(SimpleNamespace(id="run"), {"node1": SimpleNamespace()})  # type: ignore[arg-type, dict-item]
     phases = {"done": "Succeeded", "broken": "Failed", "new": "Pending"}
-    kubelet.on_pods({PodKey(f"x/{name}"): _pod(name, phase) for name, phase in phases.items()})
+    pods = {name: pod(f"x/{name}", "node1", uid=name, status={"phase": phase}) for name, phase in phases.items()}
+    kubelet.on_pods({PodKey(f"x/{name}"): one for name, one in pods.items()})
     kubelet.report_running(
         {PodKey(f"x/{name}"): PodPlacement(PodKey(f"x/{name}"), "node1", "10.0.0.1", "") for name in phases}
     )

@@ -27,12 +27,15 @@ class Asked:
         return [SimpleNamespace(open=target[1] == 80, name="y/b", detail="no answer") for target in targets]
 
 
-def pod(key: str, address: str) -> RunningPod:
+def running_pod(key: str, address: str) -> RunningPod:
     place = PodPlacement(PodKey(key), "node1", address, "0a:58:00:00:00:01")
     return RunningPod(place, f"rmn-{key}", "p", cast(Any, Asked()))
 
 
-PODS = {PodKey(key): pod(key, f"10.0.0.{number}") for number, key in enumerate(("x/a", "y/b", "x/c", "y/c"), start=1)}
+PODS = {
+    PodKey(key): running_pod(key, f"10.0.0.{number}")
+    for number, key in enumerate(("x/a", "y/b", "x/c", "y/c"), start=1)
+}
 
 
 def test_full_names_and_unique_short_names_resolve() -> None:

@@ -26,6 +26,7 @@ from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node
 from romana_ovs_emulate.system import inside, ip_batch
 from tests.integration.test_packets_outside import identity
 from tests.support import frames
+from tests.support.api_objects import Object, as_yaml, pod, policy
 from tests.support.editable_cluster import EditableCluster
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket
 from tests.support.private_ovs import eventually
@@ -41,43 +42,21 @@ on node2, to outside, to node2's tunnel."""
 MASQUERADED = "meta mark & 0x4000 == 0x4000"
 
 
-def pod(key: str, node: str) -> str:
-    namespace, _, name = key.partition("/")
-    return f"""
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{pod: {name}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i}}]}}
-"""
+def policy_of(key: str, **spec: object) -> Object:
+    """The policy of the pod of this key."""
+    return policy(key, {"podSelector": {"matchLabels": {"pod": key.rpartition("/")[2]}}, **spec})
 
 
-def policy(key: str, spec: str) -> str:
-    namespace, _, name = key.partition("/")
-    return f"""
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{podSelector: {{matchLabels: {{pod: {name}}}}}, {spec}}}
-"""
-
-
-EVERYBODY = "ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]"
-MANIFESTS = (
-    pod("red/attacker", "node1")
-    + pod("red/cut", "node1")
-    + pod("red/closed", "node1")
-    + pod("red/public", "node1")
-    + pod("red/far", "node2")
-    + pod("red/shut", "node2")
-    + pod("blue/client", "node1")
-    + pod("blue/victim", "node2")
-    + policy("red/closed", "policyTypes: [Ingress]")
-    + policy("red/shut", "policyTypes: [Ingress]")
-    + policy("red/public", EVERYBODY)
-    + policy("red/far", EVERYBODY)
-    + policy("red/cut", "policyTypes: [Egress]")
+EVERYBODY = [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]
+PODS = {
+    "node1": ("red/attacker", "red/cut", "red/closed", "red/public", "blue/client"),
+    "node2": ("red/far", "red/shut", "blue/victim"),
+}
+MANIFESTS = as_yaml(
+    *(pod(key, node, pod=key.rpartition("/")[2]) for node, keys in PODS.items() for key in keys),
+    *(policy_of(key, policyTypes=["Ingress"]) for key in ("red/closed", "red/shut")),
+    *(policy_of(key, ingress=EVERYBODY) for key in ("red/public", "red/far")),
+    policy_of("red/cut", policyTypes=["Egress"]),
 )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from textwrap import dedent
+from typing import Any
 
 from romana_ovs.kube.decode.objects import DecodedObject
 from romana_ovs.kube.manifests.folder import FileContent, FolderContent, read_bytes
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.settings import Settings, TenantSource
+from tests.support import api_objects
+from tests.support.api_objects import as_yaml
 
 BY_OWNER = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
 
@@ -71,14 +73,8 @@ def join(*documents: str) -> str:
 
 def placed_pod(name: str, node: str = "node1", namespace: str = "a", **labels: str) -> str:
     """A pod that is assigned to a node, to be joined with other documents; its label `app` is its name unless given."""
-    given = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {"app": name, **labels}.items())
-    return f"""
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{{given}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]}}
-"""
+    given: dict[str, Any] = {"app": name, **labels}
+    return as_yaml(api_objects.pod(f"{namespace}/{name}", node, ports="80/tcp", **given))
 
 
 def ingress_policy(name: str, selected: str, *ingress: str, namespace: str = "a") -> str:

@@ -8,14 +8,15 @@ import ssl
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import urllib3
+
+from tests.support.api_objects import Object as Object
 
 SECONDS = 30.0
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
-Object = dict[str, Any]
 
 
 class Refused(Exception):

@@ -36,7 +36,7 @@ WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 T1 = ObjectId("Tenant", "", "t1")
 
 
-def policy(generation: int = 1, *, programmed: bool = True, uid: str = "u", message: str = "") -> PolicyStatus:
+def policy_status(generation: int = 1, *, programmed: bool = True, uid: str = "u", message: str = "") -> PolicyStatus:
     truth = ConditionStatus.TRUE if programmed else ConditionStatus.FALSE
     return PolicyStatus(Version(uid, generation), (Condition("Programmed", truth, "Why", message),))
 
@@ -110,11 +110,11 @@ def listed(*keys: ObjectId) -> Server:
 
 def test_what_is_there_already_is_not_written() -> None:
     server = listed(WEB)
-    server.book.replace_all({WEB: policy()})
+    server.book.replace_all({WEB: policy_status()})
     server.book.on_listed(server.objects)
     assert server.drain(0) is None
     assert len(server.patches) == 1
-    server.book.replace_all({WEB: policy()})
+    server.book.replace_all({WEB: policy_status()})
     server.book.on_listed(server.objects)
     assert server.drain(100, LATER) is None
     assert len(server.patches) == 1
@@ -123,9 +123,9 @@ def test_what_is_there_already_is_not_written() -> None:
 def test_a_transition_has_its_time_and_anything_else_keeps_it() -> None:
     server = listed(WEB)
     for now, at, status in [
-        (0, AT, policy()),
-        (1, "2026-01-01T00:00:01Z", policy(2, message="still")),
-        (7, LATER, policy(2, programmed=False)),
+        (0, AT, policy_status()),
+        (1, "2026-01-01T00:00:01Z", policy_status(2, message="still")),
+        (7, LATER, policy_status(2, programmed=False)),
     ]:
         server.book.update({WEB: status})
         server.drain(now, at)
@@ -138,7 +138,7 @@ def test_a_transition_has_its_time_and_anything_else_keeps_it() -> None:
 
 def test_conditions_of_others_stay() -> None:
     theirs = {"type": "Blessed", "status": "True", "reason": "R", "message": "", "lastTransitionTime": AT}
-    body = rendered(policy(), 1, {"conditions": [theirs]}, LATER)
+    body = rendered(policy_status(), 1, {"conditions": [theirs]}, LATER)
     assert body["conditions"][0] is theirs
     assert [one["type"] for one in body["conditions"]] == ["Blessed", "Programmed"]
 
@@ -148,7 +148,7 @@ def test_unknown_does_not_replace_a_condition_of_the_generation() -> None:
     server = listed(WEB)
     for now, generation, condition, writes in [
         (0, 1, unknown, 1),
-        (1, 1, policy().conditions[0], 2),
+        (1, 1, policy_status().conditions[0], 2),
         (2, 1, unknown, 2),
         (3, 2, unknown, 3),
     ]:
@@ -161,7 +161,7 @@ def test_a_thousand_changes_of_one_object_are_a_few_writes() -> None:
     """docs/hazards.md C14."""
     server = listed(WEB)
     for number in range(1000):
-        server.book.update({WEB: policy(programmed=bool(number % 2), message=str(number))})
+        server.book.update({WEB: policy_status(programmed=bool(number % 2), message=str(number))})
         server.drain(number / 1000)
     server.drain(60)
     assert server.objects[WEB].status["conditions"][0]["message"] == "999"
@@ -172,7 +172,7 @@ def test_a_thousand_objects_are_written_within_the_rate_limit() -> None:
     """docs/hazards.md C14."""
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(1000)]
     server = listed(*keys)
-    server.book.replace_all({key: policy() for key in keys})
+    server.book.replace_all({key: policy_status() for key in keys})
     server.book.on_listed(server.objects)
     server.drain(0)
     assert len(server.done) == status_queue.WRITES_AT_ONCE
@@ -188,10 +188,10 @@ def test_a_thousand_objects_are_written_within_the_rate_limit() -> None:
 def test_an_object_that_keeps_changing_does_not_starve_others() -> None:
     keys = [ObjectId("RomanaNetworkPolicy", "shop", f"p{number}") for number in range(200)]
     server = listed(WEB, *keys)
-    server.book.replace_all({key: policy() for key in (WEB, *keys)})
+    server.book.replace_all({key: policy_status() for key in (WEB, *keys)})
     server.book.on_listed(server.objects)
     for number in range(300):
-        server.book.update({WEB: policy(message=str(number))})
+        server.book.update({WEB: policy_status(message=str(number))})
         server.drain(number / 10)
     assert {patch.id for patch in server.patches} >= set(keys)
 
@@ -199,7 +199,7 @@ def test_an_object_that_keeps_changing_does_not_starve_others() -> None:
 def test_a_conflict_is_read_and_tried_again() -> None:
     """docs/hazards.md C14: 409."""
     server = listed(WEB)
-    server.book.update({WEB: policy()})
+    server.book.update({WEB: policy_status()})
     server.book.on_listed(server.objects)
     server.add(WEB, status={"other": 1})
     server.objects[WEB] = replace(server.objects[WEB], version="newer")
@@ -210,11 +210,11 @@ def test_a_conflict_is_read_and_tried_again() -> None:
 
 def test_a_status_is_not_written_to_another_object_of_that_name() -> None:
     server = listed(WEB)
-    server.book.update({WEB: policy(uid="old")})
+    server.book.update({WEB: policy_status(uid="old")})
     server.add(WEB, uid="new")
     server.drain(0)
     assert server.patches == []
-    server.book.update({WEB: policy(uid="new")})
+    server.book.update({WEB: policy_status(uid="new")})
     server.drain(1)
     assert len(server.patches) == 1
 
@@ -222,21 +222,21 @@ def test_a_status_is_not_written_to_another_object_of_that_name() -> None:
 def test_a_status_about_a_newer_generation_is_not_set_back() -> None:
     server = listed()
     server.add(WEB, generation=5, status={"observedGeneration": 5, "conditions": []})
-    server.book.update({WEB: policy(4)})
+    server.book.update({WEB: policy_status(4)})
     server.drain(0)
     assert server.patches == []
 
 
 def test_an_object_that_is_gone_costs_one_look() -> None:
     server = listed()
-    server.book.update({WEB: policy()})
+    server.book.update({WEB: policy_status()})
     assert server.drain(0) is None
     assert len(server.done) == 1
 
 
 def test_what_the_server_refuses_is_tried_again_ever_more_rarely() -> None:
     book, attempts, now = StatusQueue(), 0, 0.0
-    book.update({WEB: policy()})
+    book.update({WEB: policy_status()})
     while now < 3600:
         task = book.next_task(now, AT)
         if isinstance(task, Patch):
@@ -251,7 +251,7 @@ def test_what_the_server_refuses_is_tried_again_ever_more_rarely() -> None:
 
 def test_a_status_that_the_server_prunes_is_not_sent_again() -> None:
     book = StatusQueue()
-    book.update({WEB: policy()})
+    book.update({WEB: policy_status()})
     book.on_read(WEB, Observed("u", 1, "r1"))
     patch = book.next_task(0, AT)
     assert isinstance(patch, Patch)
@@ -259,21 +259,23 @@ def test_a_status_that_the_server_prunes_is_not_sent_again() -> None:
     assert book.next_task(1, AT) is None
 
 
-def tenant(pods: int, *, ranges: tuple[str, ...] = ("10.16.0.0/16",), version: Version | None = None) -> TenantStatus:
+def tenant_status(
+    pods: int, *, ranges: tuple[str, ...] = ("10.16.0.0/16",), version: Version | None = None
+) -> TenantStatus:
     tiers = (TierStatus("web", 5, ranges, pods),)
     return TenantStatus("t1", (Condition("Ready", ConditionStatus.TRUE, "Allocated"),), ranges, tiers, pods, version)
 
 
 def test_a_tenant_that_nobody_made_is_made_and_then_described() -> None:
     server = listed()
-    server.book.update({T1: tenant(1)})
+    server.book.update({T1: tenant_status(1)})
     server.book.on_listed({})
     server.drain(0)
     assert [type(task).__name__ for task in server.done] == ["Create", "Patch"]
     status = server.objects[T1].status
     assert (status["pods"], status["tierNames"], status["observedGeneration"]) == (1, ["web"], 1)
     # The controller learns of the object and names its version: nothing to write.
-    server.book.update({T1: tenant(1, version=Version("made", 1))})
+    server.book.update({T1: tenant_status(1, version=Version("made", 1))})
     server.drain(1)
     assert len(server.patches) == 1
 
@@ -282,11 +284,11 @@ def test_pod_counts_are_written_less_often_than_other_fields() -> None:
     server = listed(T1)
     version = Version("u", 1)
     for number in range(1000):
-        server.book.update({T1: tenant(number, version=version)})
+        server.book.update({T1: tenant_status(number, version=version)})
         server.drain(number / 50)
     assert len(server.patches) <= 1 + 20 / COUNT_SECONDS
     writes = len(server.patches)
-    server.book.update({T1: tenant(1000, ranges=("10.16.0.0/15",), version=version)})
+    server.book.update({T1: tenant_status(1000, ranges=("10.16.0.0/15",), version=version)})
     server.drain(20.01)
     assert len(server.patches) == writes + 1
 
@@ -313,7 +315,7 @@ def test_the_newest_status_is_always_written_last(steps: list[tuple[str, int, in
         found = server.objects.get(key)
         if step == "want":
             uid = found.uid if found is not None else "u"
-            wanted[key] = policy(number + 1, programmed=number > 1, message=str(number), uid=uid)
+            wanted[key] = policy_status(number + 1, programmed=number > 1, message=str(number), uid=uid)
             server.book.update({key: wanted[key]})
         elif step == "drop":
             wanted.pop(key, None)
@@ -458,6 +460,6 @@ def test_an_event_is_what_the_api_server_takes(text: str) -> None:
     assert json.loads(json.dumps(body)) == body
 
 
-@pytest.mark.parametrize("message", [ReplaceStatuses({WEB: policy(), T1: tenant(3)})])
+@pytest.mark.parametrize("message", [ReplaceStatuses({WEB: policy_status(), T1: tenant_status(3)})])
 def test_messages_go_through_a_pipe(message: object) -> None:
     assert pickle.loads(pickle.dumps(message)) == message
