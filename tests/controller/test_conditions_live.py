@@ -12,50 +12,50 @@ from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.settings import Settings, TenantSource
-from tests.kube.cache.test_cluster_cache import everything, gone, pod, seen, started, update
+from tests.support.observed_objects import deleted, full_listing, listed_cache, observe, observed, observed_pod
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 GOOD: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
 BAD: dict[str, Any] = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 99999}]}]}
 
 
-def policy(version: int, spec: dict[str, Any], *, generation: int, uid: str = "u") -> Update:
-    return replace(update(ROMANA_POLICIES, "web", version, uid=uid, spec=spec), generation=generation)
+def observed_policy(version: int, spec: dict[str, Any], *, generation: int, uid: str = "u") -> Update:
+    return replace(observed(ROMANA_POLICIES, "web", version, uid=uid, spec=spec), generation=generation)
 
 
 def test_versions_follow_every_edit_and_stay_the_same_mapping_otherwise() -> None:
-    store, _ = started(romana=[policy(1, GOOD, generation=1)])
+    store, _ = listed_cache(romana=[observed_policy(1, GOOD, generation=1)])
     before = store.versions
     assert before[WEB] == Version("u", 1)
-    store.apply(seen(PODS, pod("a")))
+    store.apply(observe(PODS, observed_pod("a")))
     with_pod = store.versions
     assert with_pod is not before and with_pod[ObjectId("Pod", "shop", "a")].uid == "u"
     # A status that somebody writes: a new resourceVersion, and nothing else.
-    assert store.apply(seen(ROMANA_POLICIES, policy(2, GOOD, generation=1))) is None
+    assert store.apply(observe(ROMANA_POLICIES, observed_policy(2, GOOD, generation=1))) is None
     assert store.versions is with_pod
     # An edit that means the same is no other cluster, but has to be observed.
-    assert store.apply(seen(ROMANA_POLICIES, policy(3, GOOD, generation=2))) is None
+    assert store.apply(observe(ROMANA_POLICIES, observed_policy(3, GOOD, generation=2))) is None
     assert store.versions[WEB] == Version("u", 2) and before[WEB] == Version("u", 1)
-    store.apply(seen(ROMANA_POLICIES, gone(policy(4, GOOD, generation=2), 4)))
+    store.apply(observe(ROMANA_POLICIES, deleted(observed_policy(4, GOOD, generation=2), 4)))
     assert WEB not in store.versions
 
 
 def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> None:
-    store, _ = started(romana=[policy(1, GOOD, generation=1)])
+    store, _ = listed_cache(romana=[observed_policy(1, GOOD, generation=1)])
     assert store.invalid == frozenset()
-    loaded = store.apply(seen(ROMANA_POLICIES, policy(2, BAD, generation=2)))
+    loaded = store.apply(observe(ROMANA_POLICIES, observed_policy(2, BAD, generation=2)))
     assert loaded is not None and store.invalid == {WEB} == set(loaded.kept)
     now = ObservedState(store.versions, {WEB: Version("u", 1)}, loaded.problems, loaded.kept, store.invalid)
     programmed, invalid = policy_statuses(now)[WEB].conditions
     assert (programmed.reason, invalid.status) == ("LastValidKept", ConditionStatus.TRUE)
     assert "spec.allowIncoming[0].toPorts[0].port" in invalid.message
     assert refused_objects(now)[WEB].version == Version("u", 2)
-    loaded = store.apply(seen(ROMANA_POLICIES, policy(3, GOOD, generation=3)))
+    loaded = store.apply(observe(ROMANA_POLICIES, observed_policy(3, GOOD, generation=3)))
     assert loaded is not None and store.invalid == frozenset()
     now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
     assert refused_objects(now) == {}
     assert policy_statuses(now)[WEB].conditions[0].status is ConditionStatus.TRUE
-    loaded = store.apply(seen(ROMANA_POLICIES, policy(4, BAD, generation=1, uid="another")))
+    loaded = store.apply(observe(ROMANA_POLICIES, observed_policy(4, BAD, generation=1, uid="another")))
     assert loaded is not None and store.invalid == {WEB} and not loaded.kept
     now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
     assert policy_statuses(now)[WEB].conditions[0].reason == "Isolating"
@@ -63,11 +63,11 @@ def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> 
 
 def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
     bad = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
-    store, loaded = started(
-        policies=[update(POLICIES, "p", spec=bad)],
-        romana=[policy(1, BAD, generation=1)],
-        pods=[pod("lost", node="nowhere")],
-        nodes=[update(NODES, "n")],
+    store, loaded = listed_cache(
+        policies=[observed(POLICIES, "p", spec=bad)],
+        romana=[observed_policy(1, BAD, generation=1)],
+        pods=[observed_pod("lost", node="nowhere")],
+        nodes=[observed(NODES, "n")],
     )
     now = ObservedState(store.versions, {}, loaded.problems, loaded.kept, store.invalid)
     assert {str(key): each.reason for key, each in refused_objects(now).items()} == {
@@ -80,7 +80,7 @@ def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
 def test_a_pod_that_its_namespace_may_not_hold_is_told_what_becomes_of_it() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
     store = ClusterCache(settings)
-    loaded = store.apply(*everything(pods=[pod("web", labels={"owner": "t1"})]))
+    loaded = store.apply(*full_listing(pods=[observed_pod("web", labels={"owner": "t1"})]))
     assert loaded is not None
     [refused] = refused_objects(ObservedState(store.versions, problems=loaded.problems, invalid=store.invalid)).values()
     assert refused.note == (

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from romana_ovs.kube.api.messages import Health, ListCompleted, ListStarted, ObjectsObserved, Update
-from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, Resource
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import ApiError, MissingError, SetupError, UnreachableError
@@ -19,6 +18,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate import api_cluster
 from romana_ovs_emulate.api_cluster import ApiCluster
 from tests.support.api_objects import pod
+from tests.support.observed_objects import decoded
 
 A = PodKey("shop/a")
 
@@ -56,21 +56,15 @@ class Told:
         name = str(resource)
         if name not in self.first:
             return [Health(name, f"{name} are not told")]
-        updates = tuple(update(resource, one) for one in self.first[name])
+        updates = tuple(decoded(one, resource) for one in self.first[name])
         return [ListStarted(name), ObjectsObserved(name, updates), ListCompleted(name)]
 
     def say(self, resource: Resource, value: dict[str, Any], *, there: bool = True) -> None:
         """A change of an object; of pods both who decode them and who do not hear of it."""
         for one, send in self.followed.items():
             if str(one) == str(resource):
-                found = update(one, value)
+                found = decoded(value, one)
                 send(ObjectsObserved(str(one), (found if there else Update(found.id, exists=False),)))
-
-
-def update(resource: Resource, value: dict[str, Any]) -> Update:
-    head = object_meta(value, resource)
-    assert head is not None
-    return decoder(resource, Settings())(value, head)
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from romana_ovs.kube.admission.tenant_guard import TenantGuard
-from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
-from romana_ovs.kube.api.object_decoder import decoder, object_meta
-from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, Resource
+from romana_ovs.kube.api.messages import ObjectsObserved, Update
+from romana_ovs.kube.api.resources import NAMESPACES, ROMANA_POLICIES, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.objects import KubeObject, ObjectId
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -19,6 +17,7 @@ from romana_ovs.model.labels import EVERYTHING, Labels
 from romana_ovs.model.objects import KubernetesPolicy, Node, Pod, PodKey, PolicyKey, RomanaPolicy, RomanaRule
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from tests.support.manifests import BY_OWNER
+from tests.support.observed_objects import applied, listed_cache, observe, observed, observed_pod
 
 ALLOWED = Labels({"tenants.romana.io/t1": "allowed"})
 OTHER = Labels({"tenants.romana.io/t2": "allowed"})
@@ -118,49 +117,23 @@ def test_with_other_sources_of_tenants_everything_passes(settings: Settings) -> 
 POD, POLICY = PodKey("shop/web"), PolicyKey("RomanaNetworkPolicy", "shop", "p")
 
 
-def update(resource: Resource, name: str, labels: dict[str, str], **parts: Any) -> Update:
-    namespaced = {"namespace": "shop"} if resource in (PODS, ROMANA_POLICIES) else {}
-    value = {"metadata": {"name": name, "uid": "u", "resourceVersion": "1", "labels": labels, **namespaced}, **parts}
-    head = object_meta(value, resource)
-    assert head is not None
-    return decoder(resource, BY_OWNER)(value, head)
+def observed_namespace(labels: Labels) -> Update:
+    return observed(NAMESPACES, "shop", labels=dict(labels))
 
 
-def namespace(labels: Labels) -> Update:
-    return update(NAMESPACES, "shop", dict(labels))
+def observed_policy(labels: Labels, *, version: int = 1, uid: str = "u") -> Update:
+    spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
+    return observed(ROMANA_POLICIES, "p", version, uid=uid, labels=dict(labels), spec=spec, settings=BY_OWNER)
 
 
-def started(settings: Settings, *more: Update) -> tuple[ClusterCache, ClusterSnapshot]:
-
-    here = {str(NODES): [update(NODES, "n", {})], str(NAMESPACES): list(more)}
-    here[str(PODS)] = [update(PODS, "web", dict(T1), spec={"nodeName": "n", "containers": [{"name": "c"}]})]
-    here[str(ROMANA_POLICIES)] = [
-        update(
-            ROMANA_POLICIES,
-            "p",
-            dict(T1),
-            spec={
-                "podSelector": {},
-                "allowIncoming": [{"toPorts": [{"port": 80}]}],
-            },
-        )
-    ]
-    store = ClusterCache(settings)
-    messages = [
-        message
-        for name in map(str, CLUSTER)
-        for message in (ListStarted(name), ObjectsObserved(name, tuple(here.get(name, ()))), ListCompleted(name))
-    ]
-    loaded = store.apply(*messages)
-    assert loaded is not None
-    return store, loaded
+def started(settings: Settings, *namespaces: Update) -> tuple[ClusterCache, ClusterSnapshot]:
+    """A cache with a pod and a policy of tenant t1."""
+    web = observed_pod("web", labels=dict(T1), phase="Pending", settings=BY_OWNER)
+    return listed_cache(settings, pods=[web], romana=[observed_policy(T1)], namespaces=list(namespaces))
 
 
 def after(store: ClusterCache, resource: Resource, one: Update) -> ClusterSnapshot:
-
-    loaded = store.apply(ObjectsObserved(str(resource), (one,)))
-    assert loaded is not None
-    return loaded
+    return applied(store, observe(resource, one))
 
 
 def test_namespace_labels_decide_which_tenants_pods_count() -> None:
@@ -171,24 +144,24 @@ def test_namespace_labels_decide_which_tenants_pods_count() -> None:
     assert POLICY not in policy and len(policy) == 1
     assert len(loaded.problems) == 2 and loaded.kept == ()
     assert store.invalid == {ObjectId("Pod", "shop", "web"), ObjectId("RomanaNetworkPolicy", "shop", "p")}
-    now = after(store, NAMESPACES, namespace(ALLOWED))
+    now = after(store, NAMESPACES, observed_namespace(ALLOWED))
     assert now.cluster.tenant_of(now.cluster.pods[POD]) == "t1"
     assert list(now.cluster.policies) == [POLICY]
     assert now.problems == () and store.invalid == frozenset()
-    back = after(store, NAMESPACES, replace(namespace(NONE), version="2"))
+    back = after(store, NAMESPACES, replace(observed_namespace(NONE), version="2"))
     assert dict(back.cluster.pods) == dict(loaded.cluster.pods)
     assert dict(back.cluster.policies) == dict(loaded.cluster.policies)
     assert back.problems == loaded.problems
-    again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="3"))
-    gone = after(store, NAMESPACES, replace(namespace(ALLOWED), exists=False, value=None, version="4"))
+    again = after(store, NAMESPACES, replace(observed_namespace(ALLOWED), version="3"))
+    gone = after(store, NAMESPACES, replace(observed_namespace(ALLOWED), exists=False, value=None, version="4"))
     assert again.problems == () and gone.problems == loaded.problems
 
 
 def test_without_isolation_a_pod_follows_the_namespace_label() -> None:
-    store, loaded = started(replace(BY_OWNER, isolation=Isolation.NONE), namespace(ALLOWED))
+    store, loaded = started(replace(BY_OWNER, isolation=Isolation.NONE), observed_namespace(ALLOWED))
     assert list(loaded.cluster.pods) == [POD]
-    assert not after(store, NAMESPACES, namespace(NONE)).cluster.pods
-    assert list(after(store, NAMESPACES, namespace(ALLOWED)).cluster.pods) == [POD]
+    assert not after(store, NAMESPACES, observed_namespace(NONE)).cluster.pods
+    assert list(after(store, NAMESPACES, observed_namespace(ALLOWED)).cluster.pods) == [POD]
 
 
 @pytest.mark.parametrize("settings", SOURCES)
@@ -201,28 +174,25 @@ def test_other_sources_of_tenants_ask_no_label(settings: Settings) -> None:
 # A policy that named no tenant is stood in for by one that names none either: another kind, of another key.
 
 
-def policy(labels: Labels, *, version: int, uid: str = "u") -> Update:
-    spec = {"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}
-    return replace(update(ROMANA_POLICIES, "p", dict(labels), spec=spec), version=str(version), uid=uid)
-
-
 def test_a_policy_with_a_corrected_tenant_leaves_no_fallback() -> None:
-    store, _ = started(BY_OWNER, namespace(ALLOWED))
-    gone = after(store, ROMANA_POLICIES, replace(policy(T1, version=2), exists=False, value=None))
+    store, _ = started(BY_OWNER, observed_namespace(ALLOWED))
+    gone = after(store, ROMANA_POLICIES, replace(observed_policy(T1, version=2), exists=False, value=None))
     assert not gone.cluster.policies
-    nameless = after(store, ROMANA_POLICIES, policy(NONE, version=3))
+    nameless = after(store, ROMANA_POLICIES, observed_policy(NONE, version=3))
     assert [key.kind for key in nameless.cluster.policies] == ["NetworkPolicy"], "what isolates in its place"
-    assert list(after(store, ROMANA_POLICIES, policy(T1, version=4)).cluster.policies) == [POLICY]
-    assert not after(store, ROMANA_POLICIES, replace(policy(T1, version=5), exists=False, value=None)).cluster.policies
+    assert list(after(store, ROMANA_POLICIES, observed_policy(T1, version=4)).cluster.policies) == [POLICY]
+    assert not after(
+        store, ROMANA_POLICIES, replace(observed_policy(T1, version=5), exists=False, value=None)
+    ).cluster.policies
 
 
 def test_relabelling_a_namespace_restores_no_replaced_policy() -> None:
-    store, loaded = started(BY_OWNER, namespace(ALLOWED))
+    store, loaded = started(BY_OWNER, observed_namespace(ALLOWED))
     assert list(loaded.cluster.policies) == [POLICY]
-    other = after(store, ROMANA_POLICIES, policy(NONE, version=2, uid="another")).cluster.policies
+    other = after(store, ROMANA_POLICIES, observed_policy(NONE, version=2, uid="another")).cluster.policies
     assert POLICY not in other and len(other) == 1
-    store.apply(ObjectsObserved(str(NAMESPACES), (replace(namespace(NONE), version="3"),)))
-    again = after(store, NAMESPACES, replace(namespace(ALLOWED), version="4"))
+    store.apply(ObjectsObserved(str(NAMESPACES), (replace(observed_namespace(NONE), version="3"),)))
+    again = after(store, NAMESPACES, replace(observed_namespace(ALLOWED), version="4"))
     assert dict(again.cluster.policies) == dict(other)
 
 

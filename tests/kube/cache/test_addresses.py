@@ -9,8 +9,8 @@ import pytest
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS
 from romana_ovs.model.objects import PodKey
-from tests.kube.cache.test_cluster_cache import pod, seen, started, update
 from tests.support import manifests
+from tests.support.observed_objects import listed_cache, observe, observed, observed_pod
 
 SPECIAL = {
     "0.0.0.0": "the unspecified address",
@@ -77,25 +77,25 @@ def test_a_node_with_an_address_that_no_node_can_have_is_refused(address: str, k
 
 @pytest.mark.parametrize("address", [each for each in (*SPECIAL, *NETWORKS) if ":" not in each])
 def test_an_api_servers_pod_keeps_its_last_valid_address(address: str) -> None:
-    store, _ = started(pods=[pod("a", ip="10.5.5.5"), pod("b", ip="10.5.5.6")])
-    loaded = store.apply(seen(PODS, pod("a", 2, ip=address)))
+    store, _ = listed_cache(pods=[observed_pod("a", ip="10.5.5.5"), observed_pod("b", ip="10.5.5.6")])
+    loaded = store.apply(observe(PODS, observed_pod("a", 2, ip=address)))
     assert loaded is not None
     assert loaded.cluster.pods[PodKey("shop/a")].address == IPv4Address("10.5.5.5")
     assert [problem.name for problem in loaded.problems] == ["shop/a"] * 2
     assert f"{address} is" in loaded.problems[0].reason
     assert [str(key) for key in loaded.kept] == ["Pod shop/a"]
     # One that never had a valid address is nobody; the others are not concerned.
-    loaded = store.apply(seen(PODS, pod("c", 3, ip=address, uid="c")))
+    loaded = store.apply(observe(PODS, observed_pod("c", 3, ip=address, uid="c")))
     assert loaded is not None
     assert sorted(loaded.cluster.pods) == ["shop/a", "shop/b"]
 
 
 def test_an_api_servers_node_keeps_its_last_valid_addresses() -> None:
     def node(version: int, address: str) -> Update:
-        return update(NODES, "n", version, status={"addresses": [{"type": "InternalIP", "address": address}]})
+        return observed(NODES, "n", version, status={"addresses": [{"type": "InternalIP", "address": address}]})
 
-    store, _ = started(pods=[pod("a", ip="10.5.5.5")], nodes=[node(1, "172.16.0.1")])
-    loaded = store.apply(seen(NODES, node(2, "224.0.0.1")))
+    store, _ = listed_cache(pods=[observed_pod("a", ip="10.5.5.5")], nodes=[node(1, "172.16.0.1")])
+    loaded = store.apply(observe(NODES, node(2, "224.0.0.1")))
     assert loaded is not None
     assert loaded.cluster.nodes["n"].addresses == (IPv4Address("172.16.0.1"),)
     assert "Node n: status.addresses[0].address: 224.0.0.1 is a multicast address" in str(loaded.problems[0])

@@ -13,14 +13,22 @@ import pytest
 
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
-from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
+from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, TENANTS
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.cache.raw_cache import RawCache
-from romana_ovs.kube.decode.objects import ObjectId
-from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.labels import EVERYTHING, Labels
 from romana_ovs.model.objects import NAME_LABEL, Direction, KubernetesPolicy, Namespace, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
+from tests.support.observed_objects import (
+    applied,
+    deleted,
+    full_listing,
+    listed_cache,
+    listing,
+    observe,
+    observed,
+    observed_pod,
+)
 
 GOOD: dict[str, Any] = {"podSelector": {}, "ingress": [{}]}
 OTHER: dict[str, Any] = {"podSelector": {}, "ingress": []}
@@ -28,76 +36,27 @@ BAD: dict[str, Any] = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"ci
 P = PolicyKey("NetworkPolicy", "shop", "p")
 
 
-def update(resource: Resource, name: str, version: int = 1, *, uid: str = "u", **parts: Any) -> Update:
-    """An object as its decoder has it; `labels` and `namespace` belong to its metadata."""
-    metadata = {"name": name, "uid": uid, "resourceVersion": str(version), "labels": parts.pop("labels", {})}
-    if resource in (PODS, POLICIES, ROMANA_POLICIES):
-        metadata["namespace"] = parts.pop("namespace", "shop")
-    value = {"metadata": metadata, **parts}
-    head = object_meta(value, resource)
-    assert head is not None
-    return decoder(resource, Settings())(value, head)
-
-
-def pod(name: str, version: int = 1, *, node: str = "n", ip: str = "", phase: str = "Running", **more: Any) -> Update:
-    spec: dict[str, Any] = {"nodeName": node, "containers": [{"name": "c"}], "hostNetwork": more.pop("host", False)}
-    status = {"phase": phase, **({"podIP": ip, "podIPs": [{"ip": ip}]} if ip else {})}
-    return update(PODS, name, version, spec=spec, status=status, **more)
-
-
-def gone(one: Update, version: int) -> Update:
-    return Update(one.id, one.uid, str(version), exists=False)
-
-
-def seen(resource: Resource, *updates: Update) -> ObjectsObserved:
-    return ObjectsObserved(str(resource), updates)
-
-
-def listing(resource: Resource, *updates: Update, kept: tuple[ObjectId, ...] = ()) -> list[object]:
-    return [ListStarted(str(resource)), ObjectsObserved(str(resource), updates, kept), ListCompleted(str(resource))]
-
-
-def everything(**objects: list[Update]) -> list[object]:
-    """A listing of every resource; those that are not given are empty, but for a node."""
-    objects.setdefault("nodes", [update(NODES, "n")])
-    names = {"pods": PODS, "namespaces": NAMESPACES, "nodes": NODES, "policies": POLICIES, "romana": ROMANA_POLICIES}
-    return [message for name, one in names.items() for message in listing(one, *objects.get(name, []))]
-
-
-def started(**objects: list[Update]) -> tuple[ClusterCache, ClusterSnapshot]:
-    store = ClusterCache(Settings())
-    loaded = store.apply(*everything(**objects))
-    assert loaded is not None
-    return store, loaded
-
-
-def after(store: ClusterCache, *messages: object) -> ClusterSnapshot:
-    loaded = store.apply(*messages)
-    assert loaded is not None
-    return loaded
-
-
 def test_there_is_no_cluster_before_every_resource_is_listed() -> None:
     """docs/hazards.md C7: so nothing is deleted before."""
     store = ClusterCache(Settings())
-    messages = everything(pods=[pod("a")])
+    messages = full_listing(pods=[observed_pod("a")])
     for number, message in enumerate(messages[:-1]):
         assert store.apply(message) is None, number
         assert not store.listed and store.missing
-    loaded = after(store, messages[-1])
+    loaded = applied(store, messages[-1])
     assert store.listed and store.missing == ()
     assert list(loaded.cluster.pods) == ["shop/a"]
 
 
 def test_an_empty_cluster_is_one_too() -> None:
-    _, loaded = started(nodes=[])
+    _, loaded = listed_cache(nodes=[])
     assert not loaded.cluster.pods and not loaded.cluster.nodes
 
 
 def test_what_does_not_change_stays_the_same_object() -> None:
-    pods = [pod("a", ip="10.0.0.1"), pod("b", ip="10.0.0.2")]
-    store, before = started(pods=pods, policies=[update(POLICIES, "p", spec=GOOD)])
-    now = after(store, seen(PODS, pod("b", 2, ip="10.0.0.2", labels={"x": "y"})))
+    pods = [observed_pod("a", ip="10.0.0.1"), observed_pod("b", ip="10.0.0.2")]
+    store, before = listed_cache(pods=pods, policies=[observed(POLICIES, "p", spec=GOOD)])
+    now = applied(store, observe(PODS, observed_pod("b", 2, ip="10.0.0.2", labels={"x": "y"})))
     old, new = before.cluster, now.cluster
     assert new.pods is not old.pods and new.pods[PodKey("shop/a")] is old.pods[PodKey("shop/a")]
     assert (new.policies, new.nodes, new.namespaces) == (old.policies, old.nodes, old.namespaces)
@@ -107,82 +66,87 @@ def test_what_does_not_change_stays_the_same_object() -> None:
 
 def test_nothing_new_is_no_news() -> None:
     """docs/hazards.md C5 and C14: listings of what is known, and versions that say the same, cause no computation."""
-    policies = [update(POLICIES, "p", spec=GOOD), update(POLICIES, "q", spec=BAD)]
-    store, _ = started(pods=[pod("a")], policies=policies)
-    assert store.apply(seen(PODS, pod("a", 7)), seen(POLICIES, replace(policies[0], version="8"), policies[1])) is None
-    assert store.apply(*listing(PODS, pod("a", 7))) is None
-    assert store.apply(seen(PODS, pod("b", 8), gone(pod("b"), 9))) is None
-    assert store.apply(seen(PODS, gone(pod("never"), 9))) is None
-    assert store.apply("something else", seen(TENANTS, update(TENANTS, "t"))) is None
+    policies = [observed(POLICIES, "p", spec=GOOD), observed(POLICIES, "q", spec=BAD)]
+    store, _ = listed_cache(pods=[observed_pod("a")], policies=policies)
+    assert (
+        store.apply(
+            observe(PODS, observed_pod("a", 7)), observe(POLICIES, replace(policies[0], version="8"), policies[1])
+        )
+        is None
+    )
+    assert store.apply(*listing(PODS, observed_pod("a", 7))) is None
+    assert store.apply(observe(PODS, observed_pod("b", 8), deleted(observed_pod("b"), 9))) is None
+    assert store.apply(observe(PODS, deleted(observed_pod("never"), 9))) is None
+    assert store.apply("something else", observe(TENANTS, observed(TENANTS, "t"))) is None
 
 
 def test_a_pod_that_goes_leaves() -> None:
-    store, _ = started(pods=[pod("a"), pod("b")])
-    assert list(after(store, seen(PODS, gone(pod("a"), 3))).cluster.pods) == ["shop/b"]
+    store, _ = listed_cache(pods=[observed_pod("a"), observed_pod("b")])
+    assert list(applied(store, observe(PODS, deleted(observed_pod("a"), 3))).cluster.pods) == ["shop/b"]
 
 
 def test_what_a_later_listing_lacks_is_gone_when_it_is_complete() -> None:
-    store, _ = started(pods=[pod("a"), pod("b"), pod("c")])
-    assert store.apply(ListStarted("pods"), seen(PODS, pod("c", 9))) is None
-    assert store.apply(ObjectsObserved("pods", kept=(pod("a").id,))) is None
-    assert sorted(after(store, ListCompleted("pods")).cluster.pods) == ["shop/a", "shop/c"]
+    store, _ = listed_cache(pods=[observed_pod("a"), observed_pod("b"), observed_pod("c")])
+    assert store.apply(ListStarted("pods"), observe(PODS, observed_pod("c", 9))) is None
+    assert store.apply(ObjectsObserved("pods", kept=(observed_pod("a").id,))) is None
+    assert sorted(applied(store, ListCompleted("pods")).cluster.pods) == ["shop/a", "shop/c"]
 
 
 def test_a_listing_that_breaks_off_deletes_nothing() -> None:
-    store, _ = started(pods=[pod("a"), pod("b")])
-    assert store.apply(ListStarted("pods"), seen(PODS, pod("b"))) is None
-    assert store.apply(*listing(PODS, pod("a"), pod("b"))) is None
+    store, _ = listed_cache(pods=[observed_pod("a"), observed_pod("b")])
+    assert store.apply(ListStarted("pods"), observe(PODS, observed_pod("b"))) is None
+    assert store.apply(*listing(PODS, observed_pod("a"), observed_pod("b"))) is None
 
 
 def test_an_older_version_after_a_newer_one_is_ignored() -> None:
-    store, _ = started(pods=[pod("a", 10, labels={"v": "new"})])
-    assert store.apply(seen(PODS, pod("a", 9, labels={"v": "old"}))) is None
-    assert store.apply(seen(PODS, gone(pod("a"), 9))) is None
-    now = after(store, seen(PODS, pod("a", 100, labels={"v": "newer"})))
+    store, _ = listed_cache(pods=[observed_pod("a", 10, labels={"v": "new"})])
+    assert store.apply(observe(PODS, observed_pod("a", 9, labels={"v": "old"}))) is None
+    assert store.apply(observe(PODS, deleted(observed_pod("a"), 9))) is None
+    now = applied(store, observe(PODS, observed_pod("a", 100, labels={"v": "newer"})))
     assert now.cluster.pods[PodKey("shop/a")].labels["v"] == "newer"
 
 
 def test_a_listing_counts_even_when_its_versions_are_older() -> None:
-    store, _ = started(pods=[pod("a", 10, labels={"v": "new"})])
-    now = after(store, *listing(PODS, pod("a", 3, labels={"v": "restored"})))
+    store, _ = listed_cache(pods=[observed_pod("a", 10, labels={"v": "new"})])
+    now = applied(store, *listing(PODS, observed_pod("a", 3, labels={"v": "restored"})))
     assert now.cluster.pods[PodKey("shop/a")].labels["v"] == "restored"
 
 
 def test_an_invalid_edit_keeps_the_last_valid_version() -> None:
-    store, before = started(policies=[update(POLICIES, "p", spec=GOOD)])
-    now = after(store, seen(POLICIES, update(POLICIES, "p", 2, spec=BAD)))
+    store, before = listed_cache(policies=[observed(POLICIES, "p", spec=GOOD)])
+    now = applied(store, observe(POLICIES, observed(POLICIES, "p", 2, spec=BAD)))
     assert now.cluster is before.cluster
     assert [str(key) for key in now.kept] == ["NetworkPolicy shop/p"]
     [problem] = map(str, now.problems)
     assert problem.startswith("NetworkPolicy shop/p: spec.ingress[0].from[0].ipBlock.cidr: ")
-    assert store.apply(*listing(POLICIES, update(POLICIES, "p", 3, spec=BAD))) is None
-    mended = after(store, seen(POLICIES, update(POLICIES, "p", 4, spec=OTHER)))
+    assert store.apply(*listing(POLICIES, observed(POLICIES, "p", 3, spec=BAD))) is None
+    mended = applied(store, observe(POLICIES, observed(POLICIES, "p", 4, spec=OTHER)))
     assert (mended.kept, mended.problems) == ((), ())
     assert mended.cluster.policies[P] != before.cluster.policies[P]
 
 
 def test_a_policy_that_was_never_valid_isolates_until_it_is() -> None:
-    store, loaded = started(policies=[update(POLICIES, "p", spec=BAD)])
+    store, loaded = listed_cache(policies=[observed(POLICIES, "p", spec=BAD)])
     found = loaded.cluster.policies[P]
     assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector == EVERYTHING
     assert found.directions == frozenset({Direction.INGRESS})
     assert len(loaded.problems) == 1 and loaded.kept == ()
-    mended = after(store, seen(POLICIES, update(POLICIES, "p", 2, spec=GOOD)))
+    mended = applied(store, observe(POLICIES, observed(POLICIES, "p", 2, spec=GOOD)))
     assert mended.problems == () and mended.cluster.policies[P] != found
-    assert dict(after(store, seen(POLICIES, gone(update(POLICIES, "p"), 3))).cluster.policies) == {}
+    assert dict(applied(store, observe(POLICIES, deleted(observed(POLICIES, "p"), 3))).cluster.policies) == {}
 
 
 def test_the_valid_version_of_a_replaced_object_is_not_kept() -> None:
-    store, before = started(policies=[update(POLICIES, "p", spec=GOOD)])
-    now = after(store, seen(POLICIES, update(POLICIES, "p", 2, uid="other", spec=BAD)))
+    store, before = listed_cache(policies=[observed(POLICIES, "p", spec=GOOD)])
+    now = applied(store, observe(POLICIES, observed(POLICIES, "p", 2, uid="other", spec=BAD)))
     found = now.cluster.policies[P]
     assert isinstance(found, KubernetesPolicy) and found.ingress == () and now.kept == ()
 
 
 def test_a_pod_of_the_same_name_with_another_uid_is_another_pod() -> None:
     """docs/hazards.md C6."""
-    store, before = started(pods=[pod("a", ip="10.0.0.1", uid="one")])
-    now = after(store, seen(PODS, pod("a", 2, ip="10.0.0.1", uid="two")))
+    store, before = listed_cache(pods=[observed_pod("a", ip="10.0.0.1", uid="one")])
+    now = applied(store, observe(PODS, observed_pod("a", 2, ip="10.0.0.1", uid="two")))
     assert [one.uid for one in now.cluster.pods.values()] == ["two"]
     assert before.cluster.pods[PodKey("shop/a")].uid == "one"
 
@@ -190,59 +154,61 @@ def test_a_pod_of_the_same_name_with_another_uid_is_another_pod() -> None:
 @pytest.mark.parametrize(
     ("one", "networked"),
     [
-        (pod("a", phase="Pending"), True),
-        (pod("a", phase="Running"), True),
-        (pod("a", ip="10.0.0.1"), True),
-        (pod("a", phase="Pending", node=""), False),
-        (update(PODS, "a", spec={"containers": [{"name": "c"}]}), False),
-        (pod("a", phase="Succeeded", ip="10.0.0.1"), False),
-        (pod("a", phase="Failed"), False),
-        (pod("a", host=True, ip="172.16.0.1"), False),
-        (pod("a", host=True), False),
+        (observed_pod("a", phase="Pending"), True),
+        (observed_pod("a", phase="Running"), True),
+        (observed_pod("a", ip="10.0.0.1"), True),
+        (observed_pod("a", phase="Pending", node=""), False),
+        (observed(PODS, "a", spec={"containers": [{"name": "c"}]}), False),
+        (observed_pod("a", phase="Succeeded", ip="10.0.0.1"), False),
+        (observed_pod("a", phase="Failed"), False),
+        (observed_pod("a", host=True, ip="172.16.0.1"), False),
+        (observed_pod("a", host=True), False),
     ],
 )
 def test_which_pods_are_of_our_network(one: Update, networked: bool) -> None:
-    _, loaded = started(pods=[one])
+    _, loaded = listed_cache(pods=[one])
     [found] = loaded.cluster.pods.values()
     assert found.networked is networked
     assert not (found.networked and not found.node)
 
 
 def test_a_pod_may_report_our_address_and_lose_it_again() -> None:
-    store, loaded = started(pods=[pod("a", phase="Pending")])
+    store, loaded = listed_cache(pods=[observed_pod("a", phase="Pending")])
     key = PodKey("shop/a")
     assert loaded.cluster.pods[key].address is None
-    now = after(store, seen(PODS, pod("a", 2, ip="10.0.0.1")))
+    now = applied(store, observe(PODS, observed_pod("a", 2, ip="10.0.0.1")))
     assert now.cluster.pods[key].address == IPv4Address("10.0.0.1")
-    assert after(store, seen(PODS, pod("a", 3))).cluster.pods[key].address is None
+    assert applied(store, observe(PODS, observed_pod("a", 3))).cluster.pods[key].address is None
 
 
 def test_a_namespace_exists_while_objects_are_in_it() -> None:
     bare = Namespace("shop", Labels({NAME_LABEL: "shop"}))
-    store, loaded = started(pods=[pod("a"), pod("b")])
+    store, loaded = listed_cache(pods=[observed_pod("a"), observed_pod("b")])
     assert dict(loaded.cluster.namespaces) == {"shop": bare}
-    declared = update(NAMESPACES, "shop", labels={"team": "x"})
-    now = after(store, seen(NAMESPACES, declared))
+    declared = observed(NAMESPACES, "shop", labels={"team": "x"})
+    now = applied(store, observe(NAMESPACES, declared))
     assert now.cluster.namespaces["shop"].labels["team"] == "x"
-    assert after(store, seen(NAMESPACES, gone(declared, 2))).cluster.namespaces["shop"] == bare
-    assert store.apply(seen(PODS, gone(pod("a"), 3))) is not None
-    assert dict(after(store, seen(PODS, gone(pod("b"), 3))).cluster.namespaces) == {}
+    assert applied(store, observe(NAMESPACES, deleted(declared, 2))).cluster.namespaces["shop"] == bare
+    assert store.apply(observe(PODS, deleted(observed_pod("a"), 3))) is not None
+    assert dict(applied(store, observe(PODS, deleted(observed_pod("b"), 3))).cluster.namespaces) == {}
 
 
 def test_a_node_that_there_is_none_of_is_told() -> None:
-    store, loaded = started(pods=[pod("a", node="far"), pod("b", node="far", phase="Failed"), pod("c")])
+    store, loaded = listed_cache(
+        pods=[observed_pod("a", node="far"), observed_pod("b", node="far", phase="Failed"), observed_pod("c")]
+    )
     assert [str(problem) for problem in loaded.problems] == ["Pod shop/a: spec.nodeName: there is no node far"]
-    far = update(NODES, "far")
-    assert after(store, seen(NODES, far)).problems == ()
-    assert len(after(store, seen(NODES, gone(far, 2))).problems) == 1
-    assert after(store, seen(PODS, gone(pod("a"), 2))).problems == ()
+    far = observed(NODES, "far")
+    assert applied(store, observe(NODES, far)).problems == ()
+    assert len(applied(store, observe(NODES, deleted(far, 2))).problems) == 1
+    assert applied(store, observe(PODS, deleted(observed_pod("a"), 2))).problems == ()
 
 
 def test_an_invalid_object_that_is_no_policy_is_absent() -> None:
-    broken = update(PODS, "a", spec={"nodeName": "n", "containers": [{"ports": [{"containerPort": 0}]}]})
-    store, loaded = started(pods=[broken])
+    broken = observed(PODS, "a", spec={"nodeName": "n", "containers": [{"ports": [{"containerPort": 0}]}]})
+    store, loaded = listed_cache(pods=[broken])
     assert not loaded.cluster.pods and len(loaded.problems) == 1
-    assert after(store, seen(PODS, gone(broken, 2))).problems == ()
+    assert applied(store, observe(PODS, deleted(broken, 2))).problems == ()
 
 
 def test_unknown_fields_of_metadata_are_no_problem() -> None:
@@ -255,15 +221,17 @@ def test_unknown_fields_of_metadata_are_no_problem() -> None:
 def test_an_unknown_field_of_a_policy_does_not_widen_it() -> None:
     """docs/hazards.md C13; every other place for one is in tests/kube/decode/test_newer.py."""
     spec = {"podSelector": {}, "ingress": [{"onlyOnSundays": True}]}
-    _, loaded = started(policies=[update(POLICIES, "p", spec=spec)])
+    _, loaded = listed_cache(policies=[observed(POLICIES, "p", spec=spec)])
     found = loaded.cluster.policies[P]
     assert isinstance(found, KubernetesPolicy) and found.ingress == () and len(loaded.problems) == 1
 
 
 @pytest.mark.alone
 def test_one_change_among_many_pods_is_quick() -> None:
-    store, _ = started(pods=[pod(f"p{number}", ip="10.0.0.1") for number in range(10_000)])
-    edits = [seen(PODS, pod("p77", 2 + number, ip="10.0.0.1", labels={"v": str(number)})) for number in range(50)]
+    store, _ = listed_cache(pods=[observed_pod(f"p{number}", ip="10.0.0.1") for number in range(10_000)])
+    edits = [
+        observe(PODS, observed_pod("p77", 2 + number, ip="10.0.0.1", labels={"v": str(number)})) for number in range(50)
+    ]
     seconds = []
     for edit in edits:
         begin = time.thread_time()
@@ -275,13 +243,13 @@ def test_one_change_among_many_pods_is_quick() -> None:
 def test_objects_that_are_not_decoded() -> None:
     name = str(TENANTS)
     objects = RawCache([name])
-    one, two = update(TENANTS, "a", spec={"tenant": "A"}), update(TENANTS, "b")
-    assert (objects.apply(ListStarted(name), seen(TENANTS, one, two)), objects.listed) == (frozenset({name}), False)
+    one, two = observed(TENANTS, "a", spec={"tenant": "A"}), observed(TENANTS, "b")
+    assert (objects.apply(ListStarted(name), observe(TENANTS, one, two)), objects.listed) == (frozenset({name}), False)
     assert (objects.apply(ListCompleted(name)), objects.listed) == (frozenset({name}), True)
     before = objects.of(name)
     assert dict(before) == {"a": one, "b": two}
     assert objects.of(name) is before
-    assert objects.apply(seen(PODS, pod("x")), seen(TENANTS, gone(two, 5))) == {name}
+    assert objects.apply(observe(PODS, observed_pod("x")), observe(TENANTS, deleted(two, 5))) == {name}
     assert dict(objects.of(name)) == {"a": one} and objects.of(name)["a"] is one
     assert objects.apply(*listing(CLUSTER[0])) == frozenset()
     assert json.dumps(one.raw)
@@ -289,7 +257,7 @@ def test_objects_that_are_not_decoded() -> None:
 
 def test_many_policies_cost_as_much_as_they_are_many() -> None:
     """Whoever may write policies must not hold up who listens to switches, at every start and relisting."""
-    one = update(POLICIES, "p", spec=GOOD)
+    one = observed(POLICIES, "p", spec=GOOD)
 
     def seconds(count: int) -> float:
         store = ClusterCache(Settings())
