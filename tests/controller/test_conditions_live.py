@@ -23,7 +23,7 @@ def observed_policy(version: int, spec: dict[str, Any], *, generation: int, uid:
     return replace(observed(ROMANA_POLICIES, "web", version, uid=uid, spec=spec), generation=generation)
 
 
-def test_versions_follow_every_edit_and_stay_the_same_mapping_otherwise() -> None:
+def test_versions_change_only_with_an_edit() -> None:
     store, _ = listed_cache(romana=[observed_policy(1, GOOD, generation=1)])
     before = store.versions
     assert before[WEB] == Version("u", 1)
@@ -40,7 +40,7 @@ def test_versions_follow_every_edit_and_stay_the_same_mapping_otherwise() -> Non
     assert WEB not in store.versions
 
 
-def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> None:
+def test_an_invalid_edit_is_refused_until_it_is_corrected() -> None:
     store, _ = listed_cache(romana=[observed_policy(1, GOOD, generation=1)])
     assert store.invalid == frozenset()
     loaded = store.apply(observe(ROMANA_POLICIES, observed_policy(2, BAD, generation=2)))
@@ -61,7 +61,7 @@ def test_an_invalid_edit_its_correction_and_an_object_that_was_never_valid() -> 
     assert policy_statuses(now)[WEB].conditions[0].reason == "Isolating"
 
 
-def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
+def test_refused_objects_of_each_kind_are_known_by_their_problem() -> None:
     bad = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
     store, loaded = listed_cache(
         policies=[observed(POLICIES, "p", spec=bad)],
@@ -77,7 +77,7 @@ def test_every_kind_that_is_refused_is_found_again_by_its_problem() -> None:
     }
 
 
-def test_a_pod_that_its_namespace_may_not_hold_is_told_what_becomes_of_it() -> None:
+def test_a_pod_of_a_forbidden_tenant_has_an_explanation() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner")
     store = ClusterCache(settings)
     loaded = store.apply(*full_listing(pods=[observed_pod("web", labels={"owner": "t1"})]))

@@ -16,7 +16,7 @@ def _thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_a_large_cluster_is_exempted_once_and_again_when_it_has_doubled() -> None:
+def test_a_large_cluster_is_frozen_again_when_it_has_grown() -> None:
     rest = GcFreeze()
     assert [rest.after(pods) for pods in (FEW - 1, FEW, FEW + 5, 3 * FEW - 1, 3 * FEW)] == [
         False,

@@ -77,7 +77,7 @@ def test_a_large_group_waits_and_its_pods_keep_what_they_had() -> None:
     assert standing is wanted and not turns.put_off and turns.current(2) == 2
 
 
-def test_a_pod_that_never_had_groups_is_admitted_nothing_until_then() -> None:
+def test_a_pod_without_a_group_is_admitted_nothing_before_it() -> None:
     turns = started()
     standing = turns.take(
         view(*NAMES, "red/n"),
@@ -111,7 +111,7 @@ def test_a_group_that_means_more_identities_now_stands_as_it_was() -> None:
     assert old in standing.servers and new not in standing.servers and turns.current(2) == 1
 
 
-def test_a_number_that_means_something_else_now_is_held_by_nobody() -> None:
+def test_a_number_with_another_meaning_has_no_old_permissions() -> None:
     """Whoever finds rules whose hash is that of another's group gets nothing of it, and gives nothing to it."""
     turns = started()
     wanted = verdicts({"red/a": server(3, LARGE), "blue/b": replace(SMALL_RED, ingress=())})
@@ -119,7 +119,7 @@ def test_a_number_that_means_something_else_now_is_held_by_nobody() -> None:
     assert numbers(standing)["red/a"] == 3 and ServerGroup(3, (), ()) in standing.servers
 
 
-def test_many_small_groups_of_one_namespace_leave_room_for_others() -> None:
+def test_many_groups_of_one_namespace_leave_room_for_others() -> None:
     turns = started()
     names = [f"red/p{at}" for at in range(30)]
     groups = {name: server(100 + at, ROOM // 10) for at, name in enumerate(names)}
@@ -143,7 +143,7 @@ def test_turns_go_round_the_namespaces_and_end() -> None:
     assert turns.current(2) == 2
 
 
-def test_who_changes_all_the_time_is_served_and_the_rows_that_stand_grow_newer() -> None:
+def test_a_group_that_always_changes_has_its_turns() -> None:
     turns = started()
     for number in range(2, 12):
         wanted = verdicts({"red/a": server(100 + number, LARGE), "blue/b": SMALL_BLUE})

@@ -27,7 +27,7 @@ def listed() -> PublishedStore:
     return numbers
 
 
-def test_numbers_of_which_the_last_object_is_to_come_are_no_reason_to_compute() -> None:
+def test_objects_before_the_marker_start_no_round() -> None:
     at = cluster(pod("a"), pod("b"))
     published = Registry(at.settings, None, writer="r").update(at)
     numbers = listed()
@@ -39,7 +39,7 @@ def test_numbers_of_which_the_last_object_is_to_come_are_no_reason_to_compute() 
     assert numbers.published == published
 
 
-def test_the_end_of_the_listing_is_one_even_when_a_registry_stopped_half_way() -> None:
+def test_the_end_of_a_listing_without_marker_starts_a_round() -> None:
     at = cluster(pod("a"))
     published = Registry(at.settings, None, writer="r").update(at)
     numbers = PublishedStore()

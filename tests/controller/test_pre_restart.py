@@ -40,7 +40,7 @@ def surviving(facts: BridgeFacts) -> set[PodKey]:
     return {key for key, port in facts.pod_ports.items() if port.pre_restart}
 
 
-def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() -> None:
+def test_programmed_pods_are_pre_restart_for_a_while() -> None:
     survivors = PreRestartPods({}, fresh=True)
     facts = survivors.mark(bridge(), PLACES, 1000.0)
     assert surviving(facts) == {OLD} and facts.conntrack_lost
@@ -49,7 +49,7 @@ def test_after_a_loss_those_that_were_programmed_before_survive_for_a_while() ->
     assert surviving(later) == set() and not later.conntrack_lost
 
 
-def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survivors() -> None:
+def test_without_a_loss_no_pod_is_pre_restart() -> None:
     others = ("", "a/old 10.0.64.9 uid-1", "a/old 10.0.64.1 uid-9", "a/x 10.0.64.1 uid-1")
     for found in (bridge(datapath="system"), *(bridge(noted=noted) for noted in others)):
         facts = PreRestartPods({}, fresh=True).mark(found, PLACES, 1000.0)
@@ -57,7 +57,7 @@ def test_an_ordinary_start_and_a_kernel_that_keeps_its_connections_have_no_survi
     assert known_pods(bridge(datapath="system"), PLACES) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
 
 
-def test_a_restarted_controller_goes_on_with_what_the_flows_and_the_database_say() -> None:
+def test_a_restarted_controller_reads_which_are_pre_restart() -> None:
     served = {ADDRESS[OLD]: AttachedPod(1, pre_restart=True), ADDRESS[NEW]: AttachedPod(2, pre_restart=False)}
     for lost_at, expected in ((990.0, {OLD}), (None, set()), (1000.0 - SURVIVAL_SECONDS, set())):
         facts = PreRestartPods(served, fresh=False).mark(bridge(lost_at=lost_at), PLACES, 1000.0)

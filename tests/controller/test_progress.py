@@ -5,7 +5,7 @@ from __future__ import annotations
 from romana_ovs.controller.progress import Progress
 
 
-def test_a_change_that_comes_while_a_round_is_confirmed_waits_for_its_own_round() -> None:
+def test_a_change_during_a_round_waits_for_the_next_one() -> None:
     progress = Progress()
     progress.change(1.0)
     progress.next_round()
@@ -20,7 +20,7 @@ def test_a_change_that_comes_while_a_round_is_confirmed_waits_for_its_own_round(
     assert progress.finish(["node1"], 4.0) is None, "told once"
 
 
-def test_what_a_late_switch_needed_is_not_counted_for_the_next_change() -> None:
+def test_flows_of_a_late_switch_do_not_count_for_the_next_change() -> None:
     progress = Progress()
     progress.next_round()
     progress.sent("node2", 100)

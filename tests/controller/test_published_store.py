@@ -44,7 +44,7 @@ def test_what_was_published_is_read_with_its_reports() -> None:
     assert not numbers.apply([ListCompleted(str(CLASS_SETS))])
 
 
-def test_a_damaged_allocation_leaves_in_force_what_was_read_before() -> None:
+def test_a_damaged_allocation_leaves_the_previous_in_force() -> None:
     server = published()
     numbers = shelf_of(server)
     before, good = numbers.published, server.of(ALLOCATIONS, "cluster")["spec"]
