@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
+from romana_ovs.cli.connection_ends import End, EndResolver, ServiceName, Services, ServiceTarget, parse_end
 from romana_ovs.cli.progress import activity
-from romana_ovs.model.cluster import Cluster
+from romana_ovs.cli.service_verdict import Outcome, ServiceOutcome, decide_service
+from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
-from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.evaluate import Decision, decide
+from romana_ovs.policy.evaluate import Reference
 from romana_ovs.policy.matrix import depends_on_addresses
 
 HELP = "whether a connection is allowed, and by which rule"
 ALLOWED, DROPPED = 0, 1
-_MAX_HINTS = 3
+_PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+"""Networks in which clusters have their addresses (RFC 1918, RFC 6598)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `verdict`."""
     add_folder(parser)
     end = "a pod (namespace/name) or an IPv4 address; a pod's address means that pod"
+    also = f"{end}. A Service (namespace/name, svc/namespace/name) or its address means its pods"
     parser.add_argument("--from", dest="source", metavar="END", required=True, help=f"who connects: {end}")
-    parser.add_argument("--to", dest="destination", metavar="END", required=True, help="to whom: likewise")
+    parser.add_argument("--to", dest="destination", metavar="END", required=True, help=f"to whom: {also}")
     parser.add_argument("--port", metavar="PORT", required=True, help="80/tcp, 53/udp, 80 (tcp) or icmp")
 
 
@@ -36,56 +39,49 @@ def run(args: argparse.Namespace) -> int:
     port = PortRef.parse(args.port, field="--port")
     state = saved_state(args.state)
     loaded = load_folder(args)
+    source, destination = parse_end(args.source, "--from"), parse_end(args.destination, "--to")
+    resolver = _resolver(loaded, state, (source, destination))
+    known = resolver.addresses
+    addresses: Mapping[PodKey, IPv4Address] = known.pods if known is not None else {}
+    reference = Reference.of(loaded.cluster, addresses)
+    client, server = resolver.source(source), resolver.destination(destination, port)
+    outcome: Outcome | ServiceOutcome
+    if isinstance(server, ServiceTarget):
+        outcome = decide_service(reference, client, server, port, resolver.services)
+        allowed = outcome.allowed
+    else:
+        outcome = Outcome.of(reference, Connection(client, server, port))
+        allowed = outcome.decision.allowed
+    notes = list(_notes(resolver, destination, (client, server)))
+    if args.json:
+        print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | problems_json(loaded))
+    else:
+        print("\n".join([*outcome.lines(), *notes, *caveats(loaded)]))
+    return exit_code(ALLOWED if allowed else DROPPED, loaded, strict=args.strict)
+
+
+def _resolver(loaded: ClusterSnapshot, state: Mapping[str, object] | None, ends: tuple[End, End]) -> EndResolver:
+    """The resolver of ends, with all addresses if an end or a policy needs them."""
     cluster = loaded.cluster
-    ends = {"--from": _parse_end(args.source, "--from"), "--to": _parse_end(args.destination, "--to")}
-    needs_addresses = depends_on_addresses(cluster) or any(isinstance(end, IPv4Address) for end in ends.values())
+    needs_addresses = depends_on_addresses(cluster) or any(
+        isinstance(end, IPv4Address | ServiceName) or end not in cluster.pods for end in ends
+    )
     with activity(f"allocating the addresses of {len(cluster.pods)} pods"):
         address_map = AddressMap.of(cluster, state) if needs_addresses else None
-    source, destination = (
-        _connection_end(end, option, cluster=cluster, address_map=address_map) for option, end in ends.items()
-    )
-    addresses: Mapping[PodKey, IPv4Address] = address_map.pods if address_map is not None else {}
-    decision = decide(cluster, addresses, Connection(source, destination, port))
-    if args.json:
-        print_json(as_json(decision) | problems_json(loaded))
-    else:
-        print("\n".join([decision.reason, *caveats(loaded)]))
-    return exit_code(ALLOWED if decision.allowed else DROPPED, loaded, strict=args.strict)
+    return EndResolver(cluster, Services.of(loaded), address_map)
 
 
-def as_json(decision: Decision) -> dict[str, object]:
-    """As in docs/design.md section 8: `allowed`, `reason`, and `rules` of `kind`, `namespace`, `name`, `rule`."""
-    rules = [reference._asdict() for reference in decision.rules]
-    return {"allowed": decision.allowed, "reason": decision.reason, "rules": rules}
-
-
-def _parse_end(text: str, option: str) -> IPv4Address | PodKey:
-    """The address or pod in an argument."""
-    if text.count("/") == 1 and all(text.split("/")):
-        return PodKey(text)
-    try:
-        return IPv4Address(text)
-    except ValueError as error:
-        reason = f"{text!r} is neither a pod (namespace/name) nor an IPv4 address"
-        raise InputError.because(reason, field=option) from error
-
-
-def _connection_end(
-    end: IPv4Address | PodKey, option: str, *, cluster: Cluster, address_map: AddressMap | None
-) -> ConnectionEnd:
-    if isinstance(end, IPv4Address):
-        return address_map.end_at(end, cluster) if address_map is not None else ConnectionEnd(address=end)
-    if end not in cluster.pods:
-        raise InputError.because(f"there is no pod {end}{_did_you_mean(end, cluster.pods)}", field=option)
-    return ConnectionEnd(pod=end)
-
-
-def _did_you_mean(name: str, pods: Iterable[PodKey]) -> str:
-    """A hint with pods of similar names, or nothing."""
-    from difflib import get_close_matches
-
-    names = sorted(pods)
-    same_name = [pod for pod in names if pod.partition("/")[2] == name.partition("/")[2]]
-    similar = dict.fromkeys([*same_name, *get_close_matches(name, names, n=_MAX_HINTS)])
-    hints = list(similar)[:_MAX_HINTS]
-    return f"; did you mean {' or '.join(hints)}?" if hints else ""
+def _notes(
+    resolver: EndResolver, destination: End, ends: tuple[ConnectionEnd, ConnectionEnd | ServiceTarget]
+) -> list[str]:
+    """What else the arguments could mean."""
+    notes = []
+    if (service := resolver.namesake(destination)) is not None:
+        notes.append(f"There is a Service {service}, too: --to svc/{service} asks for it.")
+    for end in ends:
+        address = end.address if isinstance(end, ConnectionEnd) and not end.node else None
+        if address is not None and any(address in network for network in _PRIVATE):
+            notes.append(
+                f"{address} is no address of a pod, node or Service of these manifests, so it counts as outside."
+            )
+    return notes

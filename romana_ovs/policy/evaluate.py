@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from romana_ovs.model.cluster import NO_TENANT, Cluster, SegmentKey
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef, end_of_pod
@@ -50,6 +51,14 @@ class TrafficPeer:
     ingress: tuple[Policy, ...] = ()
     egress: tuple[KubernetesPolicy, ...] = ()
     absent: str = ""
+
+
+class _Admission(NamedTuple):
+    """A rule that admits a connection: its policy, the list that it is in, and its place there (from 0)."""
+
+    policy: Policy
+    side: str
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ class Reference:
             return TrafficPeer(f"{pod.key} (on the network of node {pod.node})", node=node.node, address=node.address)
         if not pod.networked:
             return TrafficPeer(pod.key, absent=f"pod {pod.key} has no address (yet)")
-        selecting = [policy for policy in self.policies.get(pod.namespace, ()) if _selects(policy, pod, self.cluster)]
+        selecting = [policy for policy in self.policies.get(pod.namespace, ()) if selects(policy, pod, self.cluster)]
         return TrafficPeer(
             pod.key,
             pod=pod,
@@ -165,10 +174,12 @@ class Reference:
     def _by_policies(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Decision:
         """Steps 6 and 7."""
         egress = DirectionResult(
-            tuple(policy.key for policy in source.egress), tuple(self._egress(source, destination, port))
+            tuple(policy.key for policy in source.egress),
+            tuple(self._rule_ref(one, destination) for one in self._egress(source, destination, port)),
         )
         ingress = DirectionResult(
-            tuple(policy.key for policy in destination.ingress), tuple(self._ingress(source, destination, port))
+            tuple(policy.key for policy in destination.ingress),
+            tuple(self._rule_ref(one, source) for one in self._ingress(source, destination, port)),
         )
         if egress.denies or ingress.denies:
             denying = [key for side in (egress, ingress) if side.denies for key in side.selecting]
@@ -208,14 +219,14 @@ class Reference:
     def _shared(self, end: TrafficPeer) -> bool:
         return end.segment.tenant != NO_TENANT and end.segment.tenant in self.cluster.settings.shared_tenants
 
-    def _egress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Iterator[RuleRef]:
+    def _egress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Iterator[_Admission]:
         """Every egress rule of the source's policies that admits the connection."""
         for policy in source.egress:
             for index, rule in enumerate(policy.egress):
-                if _ports_match(rule.ports, port, destination) and self._peers_match(rule.peers, policy, destination):
-                    yield RuleRef.of(policy.key, f"egress[{index}]")
+                if ports_match(rule.ports, port, destination) and self.peers_match(rule.peers, policy, destination):
+                    yield _Admission(policy, "egress", index)
 
-    def _ingress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Iterator[RuleRef]:
+    def _ingress(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> Iterator[_Admission]:
         """Every ingress rule of the destination's policies that admits the connection.
 
         [types] "Traffic is allowed to a pod ... if the traffic matches at least one ingress rule across all of the
@@ -226,12 +237,12 @@ class Reference:
                 yield from self._romana(policy, source, destination, port)
                 continue
             for index, rule in enumerate(policy.ingress):
-                if _ports_match(rule.ports, port, destination) and self._peers_match(rule.peers, policy, source):
-                    yield RuleRef.of(policy.key, f"ingress[{index}]")
+                if ports_match(rule.ports, port, destination) and self.peers_match(rule.peers, policy, source):
+                    yield _Admission(policy, "ingress", index)
 
     def _romana(
         self, policy: RomanaPolicy, source: TrafficPeer, destination: TrafficPeer, port: PortRef
-    ) -> Iterator[RuleRef]:
+    ) -> Iterator[_Admission]:
         """The rules of a Romana policy that admit it; a policy without tenant is invalid and admits nothing."""
         tenant = self.cluster.tenant_of_policy(policy)
         if tenant == NO_TENANT:
@@ -243,20 +254,35 @@ class Reference:
                 and source.segment.tenant == tenant
                 and any(selector.matches(source.pod.labels) for selector in rule.sources)
             )
-            if known and _ports_match(rule.ports, port, destination):
-                yield RuleRef.of(policy.key, f"allowIncoming[{index}]")
+            if known and ports_match(rule.ports, port, destination):
+                yield _Admission(policy, "allowIncoming", index)
 
-    def _peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, traffic_peer: TrafficPeer) -> bool:
+    def _rule_ref(self, admission: _Admission, other: TrafficPeer) -> RuleRef:
+        """The rule, with the ipBlock that has the other end when none of the rule's selectors matches it."""
+        policy, side, place = admission
+        rule = f"{side}[{place}]"
+        if isinstance(policy, RomanaPolicy):
+            return RuleRef.of(policy.key, rule)
+        peers = (policy.egress if side == "egress" else policy.ingress)[place].peers
+        matching = [peer for peer in peers if self.peer_matches(peer, policy, other)]
+        blocks = [peer.ip_block for peer in matching if peer.ip_block is not None]
+        if not blocks or len(blocks) < len(matching):
+            return RuleRef.of(policy.key, rule)
+        return RuleRef.of(policy.key, rule, address=str(other.address), block=str(blocks[0].cidr))
+
+    def peers_match(self, peers: tuple[PolicyPeer, ...], policy: KubernetesPolicy, traffic_peer: TrafficPeer) -> bool:
+        """Whether a rule of `policy` with these peers applies to the other end."""
         # [types] "If this field is empty or missing, this rule matches all sources (traffic not restricted by
         # source). If this field is present and contains at least one item, this rule allows traffic only if the
         # traffic matches at least one item in the from list." The same of `to` and destinations.
-        return not peers or any(self._peer_matches(peer, policy, traffic_peer) for peer in peers)
+        return not peers or any(self.peer_matches(peer, policy, traffic_peer) for peer in peers)
 
-    def _peer_matches(self, peer: PolicyPeer, policy: KubernetesPolicy, other: TrafficPeer) -> bool:
+    def peer_matches(self, peer: PolicyPeer, policy: KubernetesPolicy, other: TrafficPeer) -> bool:
+        """Whether one peer of a rule of `policy` is the other end."""
         selectors = (peer.pods, peer.namespaces)
         if peer.ip_block is not None:
             # [types] "ipBlock ... If this field is set then neither of the other fields can be."
-            return selectors == (None, None) and _block_holds(peer.ip_block, other.address)
+            return selectors == (None, None) and block_holds(peer.ip_block, other.address)
         if other.pod is None or selectors == (None, None):
             return False
         if peer.namespaces is None:
@@ -285,10 +311,11 @@ def allowed(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], connectio
     return Reference.of(cluster, addresses).allowed(connection)
 
 
-def _selects(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
-    """[types] "selects the pods to which this NetworkPolicy object applies", in the policy's own namespace.
+def selects(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
+    """Whether `policy` applies to `pod`.
 
-    A Romana policy: "podSelector selects pods of its own namespace and tenant"; of every tenant if it names none.
+    [types] "selects the pods to which this NetworkPolicy object applies", in the policy's own namespace. A Romana
+    policy: "podSelector selects pods of its own namespace and tenant"; of every tenant if it names none.
     """
     if policy.namespace != pod.namespace or not policy.selector.matches(pod.labels):
         return False
@@ -304,11 +331,12 @@ def _isolates(policy: Policy, direction: Direction) -> bool:
     return direction is Direction.INGRESS
 
 
-def _ports_match(ports: tuple[PolicyPort, ...], port: PortRef, destination: TrafficPeer) -> bool:
-    """[types] "If this field is empty or missing, this rule matches all ports (traffic not restricted by port).
+def ports_match(ports: tuple[PolicyPort, ...], port: PortRef, destination: TrafficPeer) -> bool:
+    """Whether a rule with these ports applies.
 
-    If this field is present and contains at least one item, then this rule allows traffic only if the traffic
-    matches at least one port in the list." So without ports every protocol, with ports only those.
+    [types] "If this field is empty or missing, this rule matches all ports (traffic not restricted by port). If this
+    field is present and contains at least one item, then this rule allows traffic only if the traffic matches at least
+    one port in the list." So without ports every protocol, with ports only those.
     """
     return not ports or any(_port_matches(entry, port, destination) for entry in ports)
 
@@ -332,8 +360,11 @@ def _port_matches(entry: PolicyPort, port: PortRef, destination: TrafficPeer) ->
     return entry.port <= port.port <= (entry.port if entry.end is None else entry.end)
 
 
-def _block_holds(block: IpBlock, address: IPv4Address | None) -> bool:
-    """[types] "except is a slice of CIDRs that should not be included within an IPBlock"."""
+def block_holds(block: IpBlock, address: IPv4Address | None) -> bool:
+    """Whether the block has the address.
+
+    [types] "except is a slice of CIDRs that should not be included within an IPBlock".
+    """
     if address is None or address not in block.cidr:
         return False
     return not any(address in excluded for excluded in block.excepts)

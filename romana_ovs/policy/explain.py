@@ -18,22 +18,30 @@ ISOLATION = "Isolation"
 class RuleRef(NamedTuple):
     """A rule that decided: a policy's kind, namespace and name with its rule (`ingress[0]`), or one of the kinds above.
 
-    `rule` is empty if a policy decided by selecting a pod and not admitting the connection.
+    `rule` is empty if a policy decided by selecting a pod and not admitting the connection. If an ipBlock of the rule
+    admits it, `block` is its CIDR and `address` the address in it.
     """
 
     kind: str
     namespace: str = ""
     name: str = ""
     rule: str = ""
+    address: str = ""
+    block: str = ""
 
     def __str__(self) -> str:
         owner = f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
-        return f"{self.rule} of {owner}" if self.rule else owner
+        matched = f" (its ipBlock {self.block} has {self.address})" if self.block else ""
+        return f"{self.rule} of {owner}{matched}" if self.rule else owner
+
+    def to_json(self) -> dict[str, str]:
+        """As docs/design.md section 8 writes it; `address` and `block` are absent when they are empty."""
+        return {name: value for name, value in self._asdict().items() if value or name not in ("address", "block")}
 
     @classmethod
-    def of(cls, key: PolicyKey, rule: str = "") -> RuleRef:
+    def of(cls, key: PolicyKey, rule: str = "", *, address: str = "", block: str = "") -> RuleRef:
         """A policy, or one of its rules."""
-        return cls(key.kind, key.namespace, key.name, rule)
+        return cls(key.kind, key.namespace, key.name, rule, address, block)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,162 @@
+"""Finds the rules that nearly admit a dropped connection: all but its port, or all but the other end's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from romana_ovs.model.connection import Connection, PortRef
+from romana_ovs.model.differences import label_differences, listed
+from romana_ovs.model.objects import Direction, KubernetesPolicy, PolicyPeer, PolicyPort, PolicyRule
+from romana_ovs.policy.evaluate import Decision, Reference, TrafficPeer, block_holds, ports_match, selects
+from romana_ovs.policy.explain import ISOLATION, TENANT, RuleRef
+
+MAX_REASONS = 3
+"""How many peers of one rule are described."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A rule that does not admit the connection, and what keeps it from doing so."""
+
+    rule: RuleRef
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.reason}."
+
+    def to_json(self) -> dict[str, str]:
+        """The rule's own JSON with `reason`."""
+        return {**self.rule.to_json(), "reason": self.reason}
+
+
+def near_misses(reference: Reference, connection: Connection, decision: Decision) -> tuple[NearMiss, ...]:
+    """The rules that come near to admitting a connection that `decision` drops; none when it is allowed.
+
+    Rules of networking.k8s.io policies only. Raises InputError for a pod that does not exist.
+    """
+    if decision.allowed:
+        return ()
+    source = reference.traffic_peer(connection.source)
+    destination = reference.traffic_peer(connection.destination)
+    if source.absent or destination.absent:
+        return ()
+    sides = (
+        _Side(reference, Direction.EGRESS, source, destination, destination, connection.port),
+        _Side(reference, Direction.INGRESS, destination, source, destination, connection.port),
+    )
+    if any(rule.kind == TENANT for rule in decision.rules):
+        return tuple(miss for side in sides for miss in side.separated())
+    if any(rule.kind == ISOLATION for rule in decision.rules):
+        return tuple(sides[1].other_selectors())
+    return tuple(miss for side in sides for miss in side.misses())
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One direction of the connection: its own pod, the other end, and the server, whose ports count."""
+
+    reference: Reference
+    direction: Direction
+    own: TrafficPeer
+    other: TrafficPeer
+    server: TrafficPeer
+    port: PortRef
+
+    def misses(self) -> Iterator[NearMiss]:
+        """The near misses of this direction, when it denies."""
+        selecting = [policy for policy in self._policies(selecting=True)]
+        rules = [(policy, rule, ref) for policy in selecting for rule, ref in self._rules(policy)]
+        if not selecting or any(self._port(rule) and self._peer(policy, rule) for policy, rule, _ in rules):
+            return
+        for policy, rule, ref in rules:
+            if self._peer(policy, rule):
+                yield NearMiss(ref, f"the other end matches, but {_port_difference(rule.ports, self.server)}")
+            elif self._port(rule):
+                reasons = [self._peer_difference(policy, peer) for peer in rule.peers]
+                side = "from" if self.direction is Direction.INGRESS else "to"
+                texts = [f"{side}[{index}]: {reason}" for index, reason in enumerate(reasons)][:MAX_REASONS]
+                more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+                yield NearMiss(ref, f"the port matches, but {'; '.join(texts)}{more}")
+        yield from self.other_selectors()
+
+    def separated(self) -> Iterator[NearMiss]:
+        """The rules that admit the connection, which tenants drop nevertheless."""
+        for policy in self._policies(selecting=True):
+            for rule, ref in self._rules(policy):
+                if rule.peers and self._port(rule) and self._peer(policy, rule):
+                    yield NearMiss(ref, "it matches, but no policy opens a path between tenants")
+
+    def other_selectors(self) -> Iterator[NearMiss]:
+        """Rules that would admit the connection, of policies that select other pods of the namespace."""
+        if self.own.pod is None:
+            return
+        for policy in self._policies(selecting=False):
+            for rule, ref in self._rules(policy):
+                if self._port(rule) and self._peer(policy, rule):
+                    differences = list(label_differences(policy.selector, self.own.pod.labels))
+                    reason = f"it matches, but its policy does not select {self.own.name}: {listed(differences)}"
+                    yield NearMiss(ref, reason)
+
+    def _policies(self, *, selecting: bool) -> Iterator[KubernetesPolicy]:
+        pod = self.own.pod
+        if pod is None:
+            return
+        for policy in self.reference.policies.get(pod.namespace, ()):
+            if not isinstance(policy, KubernetesPolicy) or self.direction not in policy.directions:
+                continue
+            if selects(policy, pod, self.reference.cluster) is selecting:
+                yield policy
+
+    def _rules(self, policy: KubernetesPolicy) -> Iterator[tuple[PolicyRule, RuleRef]]:
+        rules = policy.ingress if self.direction is Direction.INGRESS else policy.egress
+        for index, rule in enumerate(rules):
+            yield rule, RuleRef.of(policy.key, f"{self.direction.value.lower()}[{index}]")
+
+    def _port(self, rule: PolicyRule) -> bool:
+        return ports_match(rule.ports, self.port, self.server)
+
+    def _peer(self, policy: KubernetesPolicy, rule: PolicyRule) -> bool:
+        return self.reference.peers_match(rule.peers, policy, self.other)
+
+    def _peer_difference(self, policy: KubernetesPolicy, peer: PolicyPeer) -> str:
+        """Why the other end is not this peer."""
+        other, cluster = self.other, self.reference.cluster
+        if peer.ip_block is not None:
+            if other.address is None:
+                return f"the address of {other.name} is not known"
+            excepted = next((cidr for cidr in peer.ip_block.excepts if other.address in cidr), None)
+            if excepted is not None and not block_holds(peer.ip_block, other.address):
+                return f"{other.address} is in its except {excepted}"
+            return f"{other.address} is not in {peer.ip_block.cidr}"
+        if peer.pods is None and peer.namespaces is None:
+            return "it matches nothing"
+        if other.pod is None:
+            return f"{other.name} is no pod, and selectors match pods only"
+        namespace = other.pod.namespace
+        reasons = []
+        if peer.namespaces is None and namespace != policy.namespace:
+            reasons.append(f"without namespaceSelector it means pods of namespace {policy.namespace}")
+        elif peer.namespaces is not None:
+            differences = list(label_differences(peer.namespaces, cluster.namespace_labels(namespace)))
+            reasons += [f"of namespace {namespace} {listed(differences)}"] if differences else []
+        if peer.pods is not None and (differences := list(label_differences(peer.pods, other.pod.labels))):
+            reasons.append(f"of {other.name} {listed(differences)}")
+        return ", and ".join(reasons)
+
+
+def _port_difference(ports: Sequence[PolicyPort], server: TrafficPeer) -> str:
+    """Which ports the rule has, in the words of `80/tcp`, with the numbers of named ports on the server."""
+    return f"its port{'s are' if len(ports) > 1 else ' is'} {listed([_port_text(port, server) for port in ports])}"
+
+
+def _port_text(port: PolicyPort, server: TrafficPeer) -> str:
+    protocol = port.protocol.value
+    if isinstance(port.port, str):
+        declared = server.pod.ports if server.pod is not None else ()
+        numbers = sorted({one.number for one in declared if (one.name, one.protocol) == (port.port, port.protocol)})
+        meaning = "/".join(map(str, numbers)) if numbers else f"no port of {server.name}"
+        return f"{port.port}/{protocol} ({meaning})"
+    if port.port is None:
+        return f"all of {protocol}"
+    return f"{port.port}-{port.end}/{protocol}" if port.end not in (None, port.port) else f"{port.port}/{protocol}"
