@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -15,8 +14,10 @@ import pytest
 from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.integration.test_emulate import Talk
-from tests.support.live_cluster import eventually
+from tests.support.api_objects import as_yaml, namespace, node
+from tests.support.command import Prompt, prompts, run_command
+from tests.support.manifests import placed_pod
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 
@@ -26,15 +27,11 @@ PATIENCE = "60s"
 CLUSTER_RANGE = IPv4Network("10.0.0.0/8")
 FRONTEND, BACKEND = "default/nginx-frontend", "default/nginx-backend"
 PATH = {"from": FRONTEND, "to": BACKEND, "port": "80/tcp"}
-POD = """
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]}}
-"""
-SHOP = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}" + "".join(
-    POD.format(name=name, node=node) for name, node in (("web", "node1"), ("db", "node2"), ("spy", "node2"))
+SHOP = (
+    as_yaml(namespace("shop"))
+    + placed_pod("web", "node1", "shop")
+    + placed_pod("db", "node2", "shop")
+    + placed_pod("spy", "node2", "shop")
 )
 POLICY = """
 apiVersion: romana.io/v1
@@ -63,26 +60,9 @@ def shop(plane: ControlPlane) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def start(plane: ControlPlane) -> Iterator[Callable[..., Talk]]:
-    talks: list[Talk] = []
-
-    def begin(*options: str) -> Talk:
-        argv = [sys.executable, "-m", "romana_ovs", "emulate", "--kubeconfig", str(plane.kubeconfig), *options]
-        pipe = subprocess.PIPE
-        talk = Talk(subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT))
-        talks.append(talk)
-        talk.until("help lists", 90)
-        return talk
-
-    yield begin
-    for talk in talks:
-        talk.process.terminate()
-        talk.process.wait(30)
-        for thread in talk.threads:
-            thread.join()
-        for stream in (talk.process.stdin, talk.process.stdout, talk.process.stderr):
-            if stream is not None:
-                stream.close()
+def start(plane: ControlPlane) -> Iterator[Callable[..., Prompt]]:
+    with prompts(seconds=90) as start:
+        yield partial(start, "--kubeconfig", str(plane.kubeconfig))
 
 
 def addresses(plane: ControlPlane) -> dict[str, str]:
@@ -98,43 +78,43 @@ def await_programmed(plane: ControlPlane) -> None:
     plane.kubectl("wait", "--for=condition=Programmed", "rnp/only-web", "--namespace=shop", f"--timeout={PATIENCE}")
 
 
-def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(shop: ControlPlane, start: Callable[..., Talk]) -> None:
-    talk = start("--nodes", "2")
+def test_pods_run_policies_act_and_nodes_are_gone_in_the_end(shop: ControlPlane, start: Callable[..., Prompt]) -> None:
+    prompt = start("--nodes", "2")
     given = addresses(shop)
     assert len({IPv4Address(one) for one in given.values()}) == 3
     assert all(IPv4Address(one) in CLUSTER_RANGE for one in given.values())
     shop.kubectl("wait", "--for=condition=Ready", "node/node1", "node/node2", f"--timeout={PATIENCE}")
-    talk.ask("spy curl db")
-    talk.until("shop/db")
+    prompt.ask("spy curl db")
+    prompt.until("shop/db")
     shop.kubectl("apply", "-f", "-", stdin=POLICY)
-    talk.until("closed: shop/spy -> shop/db 80/tcp")
-    talk.ask("spy curl db")
-    talk.until("curl: db (")
-    talk.ask("web curl db")
-    talk.until("shop/db")
-    talk.ask("matrix 80/tcp,81/tcp")
-    talk.until("exactly what the reference evaluation expects")
+    prompt.until("closed: shop/spy -> shop/db 80/tcp")
+    prompt.ask("spy curl db")
+    prompt.until("curl: db (")
+    prompt.ask("web curl db")
+    prompt.until("shop/db")
+    prompt.ask("matrix 80/tcp,81/tcp")
+    prompt.until("exactly what the reference evaluation expects")
     await_programmed(shop)
     for state in ("create", "jsonpath={.status.pods}=3"):
         shop.kubectl("wait", f"--for={state}", "tenant/shop", f"--timeout={PATIENCE}")
     shop.kubectl("delete", "pod", "db", "--namespace=shop", f"--timeout={PATIENCE}")
     assert addresses(shop).keys() == {"web", "spy"}
-    shop.kubectl("apply", "-f", "-", stdin=POD.format(name="db", node="node2"))
+    shop.kubectl("apply", "-f", "-", stdin=placed_pod("db", "node2", "shop"))
     assert addresses(shop)["db"] not in given.values(), "a freed address is not given again at once"
-    talk.ask("web curl db")
-    talk.until("shop/db")
-    assert talk.end() == 0
+    prompt.ask("web curl db")
+    prompt.until("shop/db")
+    assert prompt.end() == 0
     assert shop.kubectl("get", "nodes", "-o", "name") == ""
     assert shop.kubectl("get", "pods", "--namespace=shop", "-o", "name").split() == ["pod/db", "pod/spy", "pod/web"]
 
 
-def test_a_replaced_pod_is_another_pod(shop: ControlPlane, start: Callable[..., Talk]) -> None:
-    talk = start("--nodes", "2")
+def test_a_replaced_pod_is_another_pod(shop: ControlPlane, start: Callable[..., Prompt]) -> None:
+    prompt = start("--nodes", "2")
     given, uid = addresses(shop), uid_of(shop, "db")
-    shop.kubectl("replace", "--force", "-f", "-", stdin=POD.format(name="db", node="node2"))
+    shop.kubectl("replace", "--force", "-f", "-", stdin=placed_pod("db", "node2", "shop"))
     assert addresses(shop)["db"] not in given.values() and uid_of(shop, "db") != uid
-    talk.ask("web curl db")
-    talk.until("shop/db")
+    prompt.ask("web curl db")
+    prompt.until("shop/db")
     for wrong, why in (
         ("224.0.0.1", "224.0.0.1 is a multicast address"),
         ("0.0.0.0", "0.0.0.0 is the unspecified address"),
@@ -152,16 +132,16 @@ def test_a_replaced_pod_is_another_pod(shop: ControlPlane, start: Callable[..., 
         )
         eventually(lambda why=why: why in told_of(shop, "web"), "an Event says why")  # type: ignore[misc]
         # It keeps what it has, and everybody else goes on.
-        talk.ask("web curl db")
-        talk.until("shop/db")
-        talk.ask("spy curl web")
-        talk.until("shop/web")
-    shop.kubectl("apply", "-f", "-", stdin=POD.format(name="late", node="node1"))
-    talk.ask("pods")
+        prompt.ask("web curl db")
+        prompt.until("shop/db")
+        prompt.ask("spy curl web")
+        prompt.until("shop/web")
+    shop.kubectl("apply", "-f", "-", stdin=placed_pod("late", "node1", "shop"))
+    prompt.ask("pods")
     shop.kubectl(
         "wait", "--for=jsonpath={.status.phase}=Running", "pod/late", "--namespace=shop", f"--timeout={PATIENCE}"
     )
-    assert talk.end() == 0
+    assert prompt.end() == 0
 
 
 def uid_of(plane: ControlPlane, name: str) -> str:
@@ -174,7 +154,7 @@ def told_of(plane: ControlPlane, name: str) -> str:
     return "\n".join(one.get("note", "") for one in found if one["regarding"]["name"] == name)
 
 
-def test_what_a_killed_run_left_is_taken_over(shop: ControlPlane, start: Callable[..., Talk]) -> None:
+def test_what_a_killed_run_left_is_taken_over(shop: ControlPlane, start: Callable[..., Prompt]) -> None:
     shop.kubectl("apply", "-f", "-", stdin=POLICY)
     first = start("--nodes", "2")
     given = addresses(shop)
@@ -194,18 +174,9 @@ def test_what_a_killed_run_left_is_taken_over(shop: ControlPlane, start: Callabl
 
 
 def test_a_node_of_somebody_else_is_not_taken(plane: ControlPlane) -> None:
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node2", "labels": {"real": "yes"}}}
-    plane.kubectl("apply", "-f", "-", stdin=json.dumps(node))
+    plane.kubectl("apply", "-f", "-", stdin=as_yaml(node("node2", real="yes")))
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "romana_ovs", "emulate", "--kubeconfig", str(plane.kubeconfig)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=ROOT,
-        )
+        done = run_command("emulate", "--kubeconfig", str(plane.kubeconfig), seconds=90)
         assert (
             done.returncode == 2 and "the cluster has a node node2 already, which is not an emulated one" in done.stderr
         )
@@ -216,15 +187,7 @@ def test_a_node_of_somebody_else_is_not_taken(plane: ControlPlane) -> None:
 
 def test_the_demonstration_on_an_api_server(control_plane: ControlPlane) -> None:
     """The same steps as on a folder, which tests/integration/test_demo.py tells in full."""
-    done = subprocess.run(
-        [sys.executable, "-m", "romana_ovs", "demo", "--kubernetes", "--json"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        cwd=ROOT,
-    )
+    done = run_command("demo", "--kubernetes", "--json", seconds=180)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     steps = {step["name"][0]: step for step in result["steps"]}

@@ -15,9 +15,9 @@ from romana_ovs.kube.api.credentials import ACCOUNT
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
 from tests.support.control_plane import needed_binaries
-from tests.support.live_cluster import eventually
 from tests.support.raw_client import Client
 from tests.support.split_cluster import PATIENCE, SYSTEM, SplitController
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 # What a container runtime does, in a mount namespace that ends with the process: the machine's own folders stay.

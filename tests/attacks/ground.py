@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.live_cluster import LiveCluster, eventually, live_cluster
+from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.manifests import ingress_policy, placed_pod
+from tests.support.waiting import eventually
 
 NODES = ("node1", "node2")
 LISTEN = 9000

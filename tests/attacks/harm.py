@@ -15,7 +15,8 @@ from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.system import inside
 from tests.attacks import flood, ground
 from tests.attacks.scene import NotHeldError, Scene, scene_of
-from tests.support.live_cluster import PATIENCE, Traffic, attempts, eventually
+from tests.support.live_cluster import Traffic, attempts
+from tests.support.waiting import PATIENCE, eventually
 
 RATE = 20_000
 """Frames a second that one pod sends."""

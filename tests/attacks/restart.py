@@ -13,8 +13,9 @@ from tests.attacks import craft, ground
 from tests.attacks.craft import End
 from tests.attacks.outside import PORT, outside
 from tests.attacks.scene import Scene, is_of, scene_of
-from tests.support.live_cluster import TICK, LiveCluster, eventually
+from tests.support.live_cluster import LiveCluster
 from tests.support.manifests import placed_pod
+from tests.support.waiting import TICK, eventually
 
 STREAM = 81
 HANG_SECONDS = 10.0

@@ -23,7 +23,7 @@ from tests.attacks.harm import SHARE, Vary, flooding, harm_after, served
 from tests.attacks.scene import MARK, NotHeldError, Scene
 from tests.attacks.test_frames import aim_of
 from tests.support.frames import ACK, SYN
-from tests.support.live_cluster import eventually
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 LONG = pytest.mark.long

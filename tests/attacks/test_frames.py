@@ -10,7 +10,7 @@ from tests.attacks.frameset import Aim, FrameSet
 from tests.attacks.ground import ONE_PORT_OPEN, POLICY, SHARED, TENANT, Duel
 from tests.attacks.scene import NotHeldError, Scene
 from tests.attacks.sets import SETS
-from tests.support.live_cluster import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 DUELS = TENANT + POLICY + SHARED + ONE_PORT_OPEN

@@ -12,8 +12,8 @@ from tests.attacks.ground import Duel
 from tests.attacks.scene import Scene
 from tests.attacks.sets.errors import errors
 from tests.support.frames import ACK, FIN
-from tests.support.live_cluster import eventually
 from tests.support.manifests import ingress_policy
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 CLIENTS = "{from: [{podSelector: {matchLabels: {app: iso}}}]}"

@@ -19,6 +19,7 @@ from romana_ovs.cli import main as frame
 from romana_ovs.cli.main import SUBCOMMANDS, Subcommand, main
 from romana_ovs.model.errors import AddressError, InputError, Problem, SetupError
 from tests.cli.manifest_folders import crowd
+from tests.support.command import COMMAND
 
 DEMO = Path(__file__).parent.parent.parent / "etc" / "demo"
 ORDER = "demo emulate matrix verdict flows check diff convert ipam clean controller"
@@ -118,13 +119,9 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "romana_ovs", *words]
-
-
 def test_a_closed_pipe_gives_no_traceback() -> None:
     process = subprocess.Popen(
-        command("convert", str(DEMO / "policy" / "third-party-resource.yaml"), "--json"),
+        [*COMMAND, "convert", str(DEMO / "policy" / "third-party-resource.yaml"), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -144,7 +141,7 @@ def test_a_closed_pipe_gives_no_traceback() -> None:
     ],
 )
 def test_closed_or_full_outputs(redirections: str, code: int, told: str) -> None:
-    line = f"exec {shlex.join(command('check', str(DEMO)))} {redirections}"
+    line = f"exec {shlex.join([*COMMAND, 'check', str(DEMO)])} {redirections}"
     done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, told)
 
@@ -170,7 +167,7 @@ def test_startup_time(words: list[str], pods: int, seconds: float, tmp_path: Pat
     """The process as a whole, start-up included, in its own processor time: others use this machine too."""
     folder = crowd(tmp_path / "crowd", pods)
     with (tmp_path / "out").open("w") as out:
-        process = subprocess.Popen(command(*words, str(folder)), stdout=out)
+        process = subprocess.Popen([*COMMAND, *words, str(folder)], stdout=out)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from romana_ovs.cli.main import main
 from tests.support.api_objects import as_yaml, pod
+from tests.support.command import COMMAND
 
 POLICY = """
 ---
@@ -108,8 +108,7 @@ def test_fifty_pods_take_less_than_a_second(tmp_path: Path, form: list[str]) -> 
     """Start-up included; processor time, so that a busy machine does not decide."""
     pods = (pod(f"t{each % 5}/p{each}", ports="80/tcp 443/tcp", tier=f"tier{each % 3}") for each in range(50))
     (tmp_path / "all.yaml").write_text(as_yaml(*pods) + POLICY + BLOCKED)
-    command = [sys.executable, "-m", "romana_ovs", "matrix", str(tmp_path), *form]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*COMMAND, "matrix", str(tmp_path), *form], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0

@@ -21,8 +21,8 @@ from tests.conformance.offline import NODES
 from tests.conformance.runners import LANES, objects_of
 from tests.conformance.states import ObjectKey, endpoints, key_of
 from tests.conformance.words import ALL_PORTS, BASE_NODES, NAME_LABEL, Manifest, namespace
-from tests.support.live_cluster import eventually
 from tests.support.raw_client import Client
+from tests.support.waiting import eventually
 
 PATIENCE = 10.0
 """Every kind of object comes by a watch of its own: that all have come cannot be known from outside."""

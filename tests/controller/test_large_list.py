@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from bench.echo import EchoProbe
-from tests.support.private_ovs import eventually
 from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, scripted_server
 from tests.support.split_cluster import SplitController
+from tests.support.waiting import eventually
 
 FIRST, THEN = 20_000, 10_000
 """Pods of the first listing, and of those after it, in which every one is other than it was."""

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from ovs.unixctl.client import UnixctlClient
 
+from romana_ovs_emulate.system import OVS_SCHEMA
 from tests.integration.wire import MARKER
 
-SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 MARKER_PORT = 999
 LOCAL = 0xFFFE
 _MARKER_FLOW = f"table=0,priority=65535,dl_type=0x{MARKER[12:14].hex()} actions=output:{MARKER_PORT}"
@@ -48,7 +48,7 @@ class DummyOvs:
         self._env = {**os.environ, "OVS_RUNDIR": run, "OVS_LOGDIR": run, "OVS_DBDIR": run, "OVS_SYSCONFDIR": run}
         common = ["--detach", "--no-chdir", f"--log-file={run}/log"]
         try:
-            self.run("ovsdb-tool", "create", f"{run}/conf.db", SCHEMA)
+            self.run("ovsdb-tool", "create", f"{run}/conf.db", str(OVS_SCHEMA))
             self.run(
                 "ovsdb-server", f"{run}/conf.db", f"--remote=punix:{run}/db.sock", f"--pidfile={run}/db.pid", *common
             )

@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+from romana_ovs_emulate.system import OVS_SCHEMA
+
 DEADLINE_SECONDS = 20
 
 
@@ -39,7 +40,7 @@ class DummySwitch:
     def start(self) -> None:
         """Start database and switch, and make the bridge."""
         database = str(self.rundir / "conf.db")
-        self.run("ovsdb-tool", "create", database, SCHEMA)
+        self.run("ovsdb-tool", "create", database, str(OVS_SCHEMA))
         daemon = ("--pidfile", "--detach", "--no-chdir", "--log-file")
         self.run("ovsdb-server", database, f"--remote=punix:{self.rundir}/db.sock", *daemon)
         self.run("ovs-vsctl", "--no-wait", "init")

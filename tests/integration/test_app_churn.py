@@ -17,7 +17,8 @@ import pytest
 from romana_ovs.pipeline import priorities
 from tests.support.controller_process import Controller
 from tests.support.manifests import TWO_NODES, placed_pod
-from tests.support.private_ovs import PATIENCE, Ovs, eventually, needs_ovs
+from tests.support.private_ovs import Ovs, needs_ovs
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.controller_process import Controller
 from tests.support.manifests import TWO_NODES, placed_pod
-from tests.support.private_ovs import Ovs, eventually, needs_ovs
+from tests.support.private_ovs import Ovs, needs_ovs
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.command import COMMAND, ROOT, run_command
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
@@ -88,14 +88,7 @@ def test_unusable_settings_are_one_sentence(options: list[str], said: str, tmp_p
     if not options:
         (tmp_path / "empty.conf").write_text("[romana]\nmanifests =\n")
         options = ["--config-file", str(tmp_path / "empty.conf")]
-    done = subprocess.run(
-        [sys.executable, "-m", "romana_ovs", "controller", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    done = run_command("controller", *options, seconds=30)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -104,23 +97,7 @@ def test_unusable_settings_are_one_sentence(options: list[str], said: str, tmp_p
 def test_a_port_that_cannot_be_listened_on_ends_it(tmp_path: Path) -> None:
     settings = tmp_path / "c.conf"
     settings.write_text(f"[romana]\nmanifests = {tmp_path}\novsdb = unix:{tmp_path}/none\n")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "romana_ovs",
-            "controller",
-            "--config-file",
-            str(settings),
-            "--ofp-listen-host",
-            "192.0.2.1",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    done = run_command("controller", "--config-file", str(settings), "--ofp-listen-host", "192.0.2.1", seconds=30)
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
 
@@ -129,7 +106,7 @@ def test_a_registry_alone_listens_for_no_switch(tmp_path: Path) -> None:
     """So that it may stand beside a node's controller: an address that is nobody's is no trouble to it."""
     words = ["controller", "--registry", "--kubeconfig", str(tmp_path / "none"), "--ofp-listen-host", "192.0.2.1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "romana_ovs", *words],
+        [*COMMAND, *words],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +18,11 @@ from romana_ovs.pipeline import priorities
 from romana_ovs.switch import messages
 from romana_ovs.switch.wire import add_flow
 from tests.integration.test_sync_wire import corpus
+from tests.support.command import run_command
 from tests.support.controller_process import Controller, sent_during
 from tests.support.manifests import PORT_80_POLICY, TWO_NODES, placed_pod
-from tests.support.private_ovs import Ovs, RawSwitch, eventually, needs_ovs
+from tests.support.private_ovs import Ovs, RawSwitch, needs_ovs
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, needs_ovs]
 
@@ -401,13 +402,7 @@ def test_it_ends_soon_and_cleanly_and_not_at_all_quietly(one: tuple[Ovs, Control
     assert time.monotonic() - start < 2
     settings = controller.folder / "bad.conf"
     settings.write_text("[romana]\nisolation = sideways\nmanifests = /tmp\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "romana_ovs", "controller", "--config-file", str(settings)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    done = run_command("controller", "--config-file", str(settings), seconds=30)
     assert done.returncode == 2
     assert "sideways" in done.stderr
 

@@ -13,9 +13,10 @@ from romana_ovs_emulate import failures
 from romana_ovs_emulate import pods as emulated
 from tests.integration.test_app_sync import udp
 from tests.support.controller_process import Controller
-from tests.support.live_cluster import LiveCluster, attempts, eventually, live_cluster
+from tests.support.live_cluster import LiveCluster, attempts, live_cluster
 from tests.support.manifests import TWO_NODES, ingress_policy, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

@@ -22,13 +22,13 @@ from tests.support.live_cluster import (
     LiveCluster,
     attempts,
     cuts_both_ways,
-    eventually,
     flowing,
     live_cluster,
     sink,
     watched,
 )
 from tests.support.manifests import ingress_policy, placed_pod
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.live_cluster import LiveCluster, attempts, cuts_both_ways, eventually, flowing, live_cluster
+from tests.support.live_cluster import LiveCluster, attempts, cuts_both_ways, flowing, live_cluster
 from tests.support.manifests import placed_pod
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 

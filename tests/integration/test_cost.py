@@ -10,8 +10,9 @@ import pytest
 
 from romana_ovs.pipeline.cookies import Feature, cookie
 from romana_ovs.policy.view import Origin
-from tests.support.live_cluster import LiveCluster, Traffic, attempts, eventually, live_cluster
+from tests.support.live_cluster import LiveCluster, Traffic, attempts, live_cluster
 from tests.support.manifests import ingress_policy, placed_pod
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 

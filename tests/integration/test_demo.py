@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
 from romana_ovs.cli.main import main
 from romana_ovs_emulate.cli import demo
+from tests.support.command import run_command
 
 pytestmark = pytest.mark.root
 
@@ -21,8 +21,7 @@ PATH = {"from": FRONTEND, "to": BACKEND, "port": "80/tcp"}
 
 
 def play(*options: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "romana_ovs", "demo", *options]
-    return subprocess.run(argv, input="", capture_output=True, text=True, timeout=120, check=False)
+    return run_command("demo", *options, seconds=120)
 
 
 @pytest.mark.parametrize("options", [(), ("--nodes", "2", "--fabric", "geneve")])

@@ -25,7 +25,7 @@ from romana_ovs_emulate.probe import probe_once
 from romana_ovs_emulate.revocation import open_connection
 from tests.support import still_sending
 from tests.support.netns_sockets import Attempt, fetch
-from tests.support.private_ovs import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 

@@ -29,7 +29,7 @@ from tests.support import frames
 from tests.support.api_objects import Object, as_yaml, pod, policy
 from tests.support.editable_cluster import EditableCluster
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket
-from tests.support.private_ovs import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not (shutil.which("nft") or os.environ.get("CI")), reason="needs nft")
 RULES = Path(__file__).parents[2] / "etc" / "nftables" / "forwarding-node.nft"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.switch.sctp_probe import PROBE_ZONE
-from romana_ovs_emulate.system import OVS_SCHEMA
+from tests.support.private_ovs import START_SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -24,13 +24,7 @@ pytestmark = [
 
 START = f"""
 set -e
-ip link set lo up
-cd "$OVS_RUNDIR"
-ovsdb-tool create conf.db {OVS_SCHEMA}
-ovsdb-server conf.db --remote=punix:db.sock --pidfile=o.pid --detach --log-file=o.log -vconsole:off
-ovs-vsctl --no-wait init
-ovs-vswitchd unix:db.sock --pidfile=v.pid --detach --log-file=v.log -vconsole:off
-cd {ROOT}
+{START_SWITCH}cd {ROOT}
 set +e
 "$@"
 code=$?

@@ -19,9 +19,10 @@ from romana_ovs.simulator.packet import Addresses, tcp, udp
 from romana_ovs_emulate.system import inside, run
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
-from tests.support.live_cluster import LiveCluster, eventually, flowing, live_cluster, sink
+from tests.support.live_cluster import LiveCluster, flowing, live_cluster, sink
 from tests.support.manifests import placed_pod
 from tests.support.simulated_network import UPLINK_PORT, SimNetwork, SimPod
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]
 

@@ -19,7 +19,7 @@ from tests.support import frames
 from tests.support.editable_cluster import EditableCluster
 from tests.support.frames import Frame, mac
 from tests.support.netns_sockets import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket, unfiltered
-from tests.support.private_ovs import eventually
+from tests.support.waiting import eventually
 
 CONSTANT_MAC = mac("0a:58:00:00:00:01")
 NEXT_HOP = "0a:58:00:00:00:01"

@@ -16,10 +16,11 @@ from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.system import ip_batch
 from tests.support import frames
+from tests.support.api_objects import as_yaml, pod
 from tests.support.editable_cluster import EditableCluster
 from tests.support.frames import Frame
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket, within
-from tests.support.private_ovs import eventually
+from tests.support.waiting import eventually
 
 OUTSIDE, EXCEPTED = "203.0.113.5", "203.0.113.9"
 SMALL_MTU = 1200
@@ -27,15 +28,8 @@ IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 """Of ip(7); Python names them only in later versions."""
 TUNNEL_PORT = 4789
 SETTINGS = "[romana]\nisolation = none\ntenant_source = namespace\n"
-PODS = "---".join(
-    f"""
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: p, labels: {{pod: {name}}}}}
-spec: {{nodeName: {node}, containers: [{{name: c, image: i}}]}}
-"""
-    for name, node in (("plain", "node1"), ("asked", "node1"), ("asks", "node1"), ("cut", "node1"), ("far", "node2"))
-)
+PLACES = {"plain": "node1", "asked": "node1", "asks": "node1", "cut": "node1", "far": "node2"}
+PODS = as_yaml(*(pod(f"p/{name}", node, pod=name) for name, node in PLACES.items()))
 POLICIES = f"""
 ---
 apiVersion: networking.k8s.io/v1

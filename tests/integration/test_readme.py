@@ -19,7 +19,7 @@ import pytest
 
 from romana_ovs.config import FILE_NAME, load_settings
 from romana_ovs.model.settings import Settings
-from romana_ovs_emulate.system import OVS_SCHEMA
+from tests.support.private_ovs import START_SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,13 +32,7 @@ PROGRAMS = {
 START = f"""
 set -eu
 mount -t tmpfs none /run/netns
-ip link set lo up
-cd "$OVS_RUNDIR"
-ovsdb-tool create conf.db {OVS_SCHEMA}
-ovsdb-server conf.db --remote=punix:db.sock --pidfile=o.pid --detach --log-file=o.log -vconsole:off
-ovs-vsctl --no-wait init
-ovs-vswitchd unix:db.sock --pidfile=v.pid --detach --log-file=v.log -vconsole:off
-"""
+{START_SWITCH}"""
 
 # Without the host name that `python3 -m http.server` asks a name server for, which is not to be reached.
 SERVER = """

@@ -23,7 +23,8 @@ from romana_ovs_emulate.runs import Run, start_run
 from romana_ovs_emulate.system import inside as argv_inside
 from romana_ovs_emulate.system import ip_batch, run
 from tests.support.netns_sockets import Attempt, Echo, Page, fetch, pings, within
-from tests.support.private_ovs import PATIENCE, Ovs, eventually
+from tests.support.private_ovs import Ovs
+from tests.support.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 RYU_MANAGER = Path(sys.executable).with_name("ryu-manager")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from romana_ovs.policy.matrix import Matrix, PodPath
 from romana_ovs_emulate.fabric import Fabric
 from tests.integration.scenarios import checks
+from tests.support.command import run_command
 from tests.support.editable_cluster import EditableCluster
 
 FABRIC = Fabric.LINK
@@ -36,14 +35,8 @@ def test_a_new_controller_computes_the_same_flows(live: EditableCluster) -> None
 def test_a_fresh_start_on_geneve_measures_the_same(tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(checks.manifests_of(ON_GENEVE))
     (tmp_path / "romana.conf").write_text(checks.settings_of(ON_GENEVE))
-    command = ["emulate", str(tmp_path), "--nodes", "3", "--fabric", "geneve", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "romana_ovs", *command, "--probe", ",".join(checks.PORTS)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    words = ("emulate", str(tmp_path), "--nodes", "3", "--fabric", "geneve", "--json")
+    done = run_command(*words, "--probe", ",".join(checks.PORTS), seconds=100)
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     result = json.loads(done.stdout)
     assert result["measured"] == result["expected"]

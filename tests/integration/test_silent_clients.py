@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
-from tests.support.live_cluster import LiveCluster, eventually, live_cluster
+from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.manifests import ingress_policy, placed_pod
 from tests.support.netns_sockets import udp_socket
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 

@@ -31,8 +31,9 @@ from tests.support.controller_process import Controller
 from tests.support.frames import udp as udp_frame
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.manifests import TWO_NODES, placed_pod
-from tests.support.private_ovs import Ovs, eventually, needs_ovs
+from tests.support.private_ovs import Ovs, needs_ovs
 from tests.support.simulated_network import PLAN, UPLINK_PORT, SimNetwork, SimPod
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

@@ -20,7 +20,8 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support.private_ovs import PATIENCE, Ovs, eventually
+from tests.support.private_ovs import Ovs
+from tests.support.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
-
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
@@ -32,24 +30,13 @@ from romana_ovs_emulate.pods import RunningPod
 from romana_ovs_emulate.system import inside
 from tests.support import still_sending, traffic_program
 from tests.support.manifests import ingress_policy
+from tests.support.waiting import PATIENCE, eventually
 
-PATIENCE = 20.0
-"""Seconds to wait for what takes milliseconds on an idle machine."""
-TICK = 0.02
 SURVIVES = tuple(f"{Load(register.bits, 1).text({})}," for register in (RECEIVER_PRE_RESTART, SENDER_PRE_RESTART))
 """The marks of ends that are older than their switch's connections, in ovs-ofctl's words."""
 LOOSE = f"priority={int(ConntrackCommit.LOOSE_METERED)},"
 """A row that only survivors have."""
 PORTS = ("80/tcp", "81/tcp", "80/udp", "81/udp")
-
-
-def eventually(check: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Returns as soon as `check` is true. Fails the test after `patience` seconds."""
-    limit = time.monotonic() + patience
-    while not check():
-        if time.monotonic() > limit:
-            pytest.fail(f"never happened within {patience} s: {what}")
-        time.sleep(TICK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,15 +240,9 @@ class Traffic:
 @contextmanager
 def flowing(cluster: LiveCluster, source: str, *tasks: tuple[str, str, int]) -> Iterator[Traffic]:
     """Traffic in pod `source` of (kind, pod, port) tasks, every one of which goes well already."""
-    wanted = [
-        {"kind": kind, "address": cluster.pod(target).place.address, "port": port} for kind, target, port in tasks
-    ]
-    running = Traffic(cluster.pod(source), wanted)
-    try:
+    with attempts(cluster, source, *tasks) as running:
         running.flowing()
         yield running
-    finally:
-        running.close()
 
 
 @contextmanager

@@ -13,8 +13,7 @@ import socket
 import struct
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,24 +21,22 @@ import pytest
 
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.switch.wire import ReadFlow, flows_request, message, read_flows
+from romana_ovs_emulate.system import OVS_SCHEMA
+from tests.support.waiting import PATIENCE, eventually
 
-SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
-PATIENCE = 20.0
-"""Seconds to wait for what takes milliseconds on an idle machine."""
-TICK = 0.02
+START_SWITCH = f"""
+ip link set lo up
+cd "$OVS_RUNDIR"
+ovsdb-tool create conf.db {OVS_SCHEMA}
+ovsdb-server conf.db --remote=punix:db.sock --pidfile=o.pid --detach --log-file=o.log -vconsole:off
+ovs-vsctl --no-wait init
+ovs-vswitchd unix:db.sock --pidfile=v.pid --detach --log-file=v.log -vconsole:off
+"""
+"""Shell commands that start a switch in the folder $OVS_RUNDIR; the working folder is that one afterwards."""
 
 needs_ovs = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ovs-vswitchd") is None, reason="needs root and Open vSwitch"
 )
-
-
-def eventually(check: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Returns as soon as `check` is true. Fails the test after `patience` seconds."""
-    limit = time.monotonic() + patience
-    while not check():
-        if time.monotonic() > limit:
-            pytest.fail(f"never happened within {patience} s: {what}")
-        time.sleep(TICK)
 
 
 @dataclass
@@ -56,7 +53,7 @@ class Ovs:
 
     def __enter__(self) -> Ovs:
         try:
-            self.run(["ovsdb-tool", "create", f"{self.folder}/conf.db", SCHEMA])
+            self.run(["ovsdb-tool", "create", f"{self.folder}/conf.db", str(OVS_SCHEMA)])
             self._daemon("ovsdb-server", f"{self.folder}/conf.db", f"--remote=p{self.remote}")
             self.vsctl("--no-wait", "init")
             self.start_switch()

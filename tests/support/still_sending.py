@@ -9,7 +9,7 @@ from functools import partial
 from romana_ovs_emulate.agent.streams import PIECE
 from romana_ovs_emulate.nodes import Node
 from romana_ovs_emulate.pods import RunningPod
-from tests.support.private_ovs import eventually
+from tests.support.waiting import eventually
 
 PIECE_BYTES = len(PIECE)
 """What a pod that pushes sends at a time."""

@@ -20,8 +20,8 @@ import pytest
 from romana_ovs.switch import ethertypes
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
 from romana_ovs_emulate.system import in_netns, inside, ip_batch
-from tests.support.live_cluster import eventually
 from tests.support.netns_sockets import Tap, run, udp_socket
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 POD, NODE, PORT = f"rmn-types-{os.getpid()}-pod", f"rmn-types-{os.getpid()}-node", "port"

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,7 @@ from romana_ovs.model.errors import (
     TornError,
     UnreachableError,
 )
-from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, scripted_server
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
+from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig
 
 
 @pytest.fixture

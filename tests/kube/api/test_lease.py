@@ -15,16 +15,10 @@ from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.election import Timing
 from romana_ovs.kube.api.lease import Elector, LeaseName
 from romana_ovs.kube.api.messages import Health
-from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, scripted_server
+from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig
 
 TIMING = Timing(lease=3, renew=1, retry=0.1, request=10)
 SECONDS = 20.0
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
 
 
 class Told:

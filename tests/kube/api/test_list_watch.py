@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,17 +21,10 @@ from tests.support.scripted_server import (
     kubeconfig,
     page,
     refuse,
-    scripted_server,
     watch,
 )
 
 BEGAN, LISTED = ListStarted("namespaces"), ListCompleted("namespaces")
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
 
 
 class Told(list[object]):

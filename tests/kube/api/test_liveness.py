@@ -22,12 +22,6 @@ MANY = 5
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
 def api(server: ScriptedServer, tmp_path: Path) -> Api:
     return Api(kubeconfig(tmp_path, server.url), quiet=QUIET)
 

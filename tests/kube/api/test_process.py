@@ -23,12 +23,6 @@ from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig, 
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
 def child() -> Iterator[KubeProcess]:
     with kubernetes_process() as made:
         yield made
