@@ -22,7 +22,7 @@ from romana_ovs.model.objects import KubernetesPolicy, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.apiserver.test_source import Source, bound_pod, pods_path, policies_path
+from tests.apiserver.followed_source import Source, bound_pod, pods_path, policies_path
 from tests.support.api_objects import policy, romana_policy
 from tests.support.control_plane import needed_binaries
 from tests.support.kubernetes_process import kubernetes_process

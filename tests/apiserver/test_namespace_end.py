@@ -12,7 +12,7 @@ from romana_ovs.model.objects import PodKey, PolicyKey
 from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.apiserver.test_source import pods_path, policies_path, source
+from tests.apiserver.followed_source import pods_path, policies_path, source
 from tests.support.api_objects import Object, policy, romana_policy
 from tests.support.control_plane import needed_binaries
 from tests.support.raw_client import Client, Refused

@@ -8,25 +8,22 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.list_watch import ListWatcher
-from romana_ovs.kube.api.messages import Health, ListCompleted, LogLine, ObjectsObserved, Start
-from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, Resource, pods_of
+from romana_ovs.kube.api.messages import Health, ListCompleted, LogLine, ObjectsObserved
+from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, PODS, ROMANA_POLICIES, pods_of
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.limits import MAX_TERMS
-from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import DeniedError, UnreachableError
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import KubernetesPolicy, Pod, PodKey, PolicyKey
@@ -34,59 +31,12 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.support.api_objects import Object, pod, policy, romana_policy
-from tests.support.kubernetes_process import SECONDS, KubeProcess, kubernetes_process
+from tests.apiserver.followed_source import bound_pod, pods_path, policies_path, source
+from tests.support.api_objects import policy, romana_policy
+from tests.support.kubernetes_process import SECONDS
 from tests.support.raw_client import Client
 
 NODES_PATH = "/api/v1/nodes"
-
-
-class Source:
-    """The process, and the cluster by what it tells."""
-
-    def __init__(self, process: KubeProcess, store: ClusterCache) -> None:
-        self.process = process
-        self.store = store
-        self.loaded: list[ClusterSnapshot] = []
-
-    def heard(self, message: object) -> None:
-        """Take one message."""
-        if (loaded := self.store.apply(message)) is not None:
-            self.loaded.append(loaded)
-
-    @property
-    def cluster(self) -> Cluster:
-        return self.loaded[-1].cluster
-
-    def until(self, wanted: Callable[[ClusterSnapshot], bool]) -> ClusterSnapshot:
-        """What is loaded when this holds."""
-        if not self.loaded or not wanted(self.loaded[-1]):
-            self.process.until(lambda _: bool(self.loaded) and wanted(self.loaded[-1]), anew=True)
-        return self.loaded[-1]
-
-
-@contextmanager
-def source(kubeconfig: Path, resources: tuple[Resource, ...] = CLUSTER) -> Iterator[Source]:
-    """A running process that follows this API server."""
-    made: list[Source] = []
-    with kubernetes_process(lambda message: made[0].heard(message)) as process:
-        made.append(Source(process, ClusterCache(Settings(), map(str, resources))))
-        process.send(Start(ApiSource(str(kubeconfig)), Settings(), resources))
-        yield made[0]
-
-
-def bound_pod(name: str, node: str = "n1", **labels: Any) -> Object:
-    """A pod on a node, whose deletion waits for nobody."""
-    spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
-    return pod(name, node, ports="http=80/tcp", spec=spec, **labels)
-
-
-def pods_path(namespace: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods"
-
-
-def policies_path(namespace: str, group: str = "networking.k8s.io") -> str:
-    return f"/apis/{group}/v1/namespaces/{namespace}/networkpolicies"
 
 
 def test_it_follows_what_happens(control_plane: ControlPlane, admin: Client, namespace: str) -> None:

@@ -21,6 +21,7 @@ import pytest
 from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
 from tests.attacks.craft import End
+from tests.attacks.frameset import Aim
 from tests.attacks.ground import LISTEN, SEND, Duel
 from tests.support.frames import mac
 from tests.support.live_cluster import LiveCluster
@@ -238,3 +239,13 @@ def scene_of(cluster: LiveCluster, fabric: Fabric) -> Iterator[Scene]:
         yield scene
     finally:
         scene.close()
+
+
+def aim_of(scene: Scene, duel: Duel) -> Aim:
+    """The ends of a duel as frames name them."""
+    nodes = sorted(("node1", "node2"), key=lambda name: name != scene.cluster.pod(duel.attacker).place.node)
+    others = tuple(scene.end(key) for key in sorted(scene.cluster.emulation.pods) if key != duel.attacker)
+    attacker, ally, victim, friend = map(scene.end, (duel.attacker, duel.ally, duel.victim, duel.friend))
+    return Aim(
+        attacker, ally, victim, friend, others, tuple(map(scene.node, nodes)), scene.wire_mac("blue/pal1", "blue/v2")
+    )

@@ -20,8 +20,7 @@ from tests.attacks.craft import FULL, MORE, UDP, Ip
 from tests.attacks.frameset import Aim
 from tests.attacks.ground import TENANT, Duel
 from tests.attacks.harm import SHARE, Vary, flooding, harm_after, served
-from tests.attacks.scene import MARK, NotHeldError, Scene
-from tests.attacks.test_frames import aim_of
+from tests.attacks.scene import MARK, NotHeldError, Scene, aim_of
 from tests.support.frames import ACK, SYN
 from tests.support.waiting import eventually
 

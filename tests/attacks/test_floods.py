@@ -15,8 +15,7 @@ from tests.attacks.craft import UDP, Ip
 from tests.attacks.frameset import Aim
 from tests.attacks.ground import TENANT
 from tests.attacks.harm import Vary, harm_of, served
-from tests.attacks.scene import Scene
-from tests.attacks.test_frames import aim_of
+from tests.attacks.scene import Scene, aim_of
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 LONG = pytest.mark.long

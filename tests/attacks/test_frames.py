@@ -6,24 +6,14 @@ import contextlib
 
 import pytest
 
-from tests.attacks.frameset import Aim, FrameSet
+from tests.attacks.frameset import FrameSet
 from tests.attacks.ground import ONE_PORT_OPEN, POLICY, SHARED, TENANT, Duel
-from tests.attacks.scene import NotHeldError, Scene
+from tests.attacks.scene import NotHeldError, Scene, aim_of
 from tests.attacks.sets import SETS
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.root
 DUELS = TENANT + POLICY + SHARED + ONE_PORT_OPEN
-
-
-def aim_of(scene: Scene, duel: Duel) -> Aim:
-    """The ends of a duel as frames name them."""
-    nodes = sorted(("node1", "node2"), key=lambda name: name != scene.cluster.pod(duel.attacker).place.node)
-    others = tuple(scene.end(key) for key in sorted(scene.cluster.emulation.pods) if key != duel.attacker)
-    attacker, ally, victim, friend = map(scene.end, (duel.attacker, duel.ally, duel.victim, duel.friend))
-    return Aim(
-        attacker, ally, victim, friend, others, tuple(map(scene.node, nodes)), scene.wire_mac("blue/pal1", "blue/v2")
-    )
 
 
 def _attacks() -> list[object]:

@@ -16,10 +16,9 @@ from tests.attacks import craft
 from tests.attacks.frameset import FrameSet
 from tests.attacks.ground import POLICY, TENANT, Duel
 from tests.attacks.restart import BUSY, HEIRS, SERVERS, STREAMS, Restarted, again, pushes, restarted, turned
-from tests.attacks.scene import NotHeldError
+from tests.attacks.scene import NotHeldError, aim_of
 from tests.attacks.sets import SETS
 from tests.attacks.sets.errors import errors
-from tests.attacks.test_frames import aim_of
 from tests.support.frames import ACK, SYN
 
 pytestmark = pytest.mark.root

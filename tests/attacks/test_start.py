@@ -9,9 +9,8 @@ import pytest
 from romana_ovs_emulate.fabric import Fabric
 from tests.attacks.frameset import FrameSet
 from tests.attacks.ground import NODES, PODS, POLICIES, POLICY, TENANT, Duel
-from tests.attacks.scene import Scene, scene_of
+from tests.attacks.scene import Scene, aim_of, scene_of
 from tests.attacks.sets import connections, errors, plain
-from tests.attacks.test_frames import aim_of
 from tests.support.live_cluster import live_cluster
 
 pytestmark = [pytest.mark.root, pytest.mark.long]

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 from romana_ovs.model.connection import Connection, PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.policy.matrix import reachability
+from tests.conformance.made_up_addresses import ADDRESSES, NODES, OTHERS, address
 from tests.conformance.offline import Folder, end_of, endpoints, every_case, every_mode, expected
 from tests.conformance.states import resolved, states
-from tests.conformance.words import BASE_NODES, Case
-
-NODES = {f"node{number}": IPv4Address("10.255.255.0") + number for number in (1, 2, 3)}
-ADDRESSES = {name: IPv4Address("10.0.0.1") + number for number, name in enumerate(BASE_NODES)}
-OTHERS = IPv4Address("10.0.1.1")
-
-
-def address(name: str) -> IPv4Address:
-    """A made-up address of a pod of the base, or of a node."""
-    return NODES[name] if name in NODES else ADDRESSES[name]
+from tests.conformance.words import Case
 
 
 @every_mode

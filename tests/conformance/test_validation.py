@@ -13,13 +13,13 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import KubernetesPolicy, RomanaPolicy
 from romana_ovs.policy.matrix import reachability
+from tests.conformance.made_up_addresses import address
 from tests.conformance.server import asked, decoded, difference, meaning
 from tests.conformance.specs import CIDRS, FITTING, OTHERS, PORTS, TEXTS, encoded, manifest, slightly_broken
 from tests.conformance.states import apply, resolved
 from tests.conformance.table import CASES
-from tests.conformance.test_reference import address
 from tests.conformance.words import Case, Gone, Manifest
-from tests.properties.test_agree import profile
+from tests.properties.agreement import profile
 from tests.support.raw_client import Client
 from tests.support.simulated_cluster import SimCluster
 from tests.support.strategies import clusters, kubernetes_policies

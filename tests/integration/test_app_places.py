@@ -6,10 +6,9 @@ from functools import partial
 
 import pytest
 
-from tests.integration.test_app_sync import ofports
 from tests.support.controller_process import Controller, sent_during
 from tests.support.manifests import TWO_NODES, placed_pod
-from tests.support.private_ovs import Ovs, needs_ovs
+from tests.support.private_ovs import Ovs, needs_ovs, ofports
 
 pytestmark = [pytest.mark.root, needs_ovs]
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import struct
 import sys
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -17,11 +15,12 @@ import pytest
 from romana_ovs.pipeline import priorities
 from romana_ovs.switch import messages
 from romana_ovs.switch.wire import add_flow
-from tests.integration.test_sync_wire import corpus
+from tests.integration.flow_corpus import corpus
 from tests.support.command import run_command
 from tests.support.controller_process import Controller, sent_during
+from tests.support.frames import udp_hex
 from tests.support.manifests import PORT_80_POLICY, TWO_NODES, placed_pod
-from tests.support.private_ovs import Ovs, RawSwitch, needs_ovs
+from tests.support.private_ovs import Ovs, RawSwitch, needs_ovs, ofports
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, needs_ovs]
@@ -41,10 +40,6 @@ def one() -> Iterator[tuple[Ovs, Controller]]:
         controller.until(lambda state: state["pods"]["a/y"]["port"] == 2, "the ports are known")
         controller.settled()
         yield ovs, controller
-
-
-def ofports(ovs: Ovs) -> set[str]:
-    return {word for line in ovs.flows("br-int") for word in line.replace(" ", ",").split(",") if "in_port=" in word}
 
 
 def test_pods_are_programmed_and_no_packet_comes_here(one: tuple[Ovs, Controller]) -> None:
@@ -317,9 +312,11 @@ def test_connections_of_pods_that_come_and_go_are_forgotten(one: tuple[Ovs, Cont
     place = next(line for line in ovs.flows("br-int") if "in_port=1," in line and f"nw_src={x} " in line)
     zone = int(re.search(r"set_field:0x([0-9a-f]+)0000/0xffff0000->reg11", place)[1], 16)  # type: ignore[index]
     for source, target in ((x, y), (y, x), ("10.9.9.9", "10.9.9.8")):
-        ovs.ofctl("br-int", "packet-out", f"in_port=LOCAL,packet={udp(source, target)},actions=ct(commit,zone={zone})")
         ovs.ofctl(
-            "br-int", "packet-out", f"in_port=LOCAL,packet={udp(source, target)},actions=ct(commit,zone={zone + 1})"
+            "br-int", "packet-out", f"in_port=LOCAL,packet={udp_hex(source, target)},actions=ct(commit,zone={zone})"
+        )
+        ovs.ofctl(
+            "br-int", "packet-out", f"in_port=LOCAL,packet={udp_hex(source, target)},actions=ct(commit,zone={zone + 1})"
         )
     assert ovs.appctl("dpctl/dump-conntrack", f"zone={zone}").count("udp") == 3
     ovs.vsctl("del-port", "py")
@@ -339,20 +336,12 @@ def test_a_shared_tenants_connections_are_flushed_in_every_zone(one: tuple[Ovs, 
     zones = (0x1004, 0x1008, 0x17FC)
     for source, target in ((d, "10.9.9.9"), ("10.9.9.9", d), ("10.9.9.9", x)):
         for zone in zones:
-            packet = f"in_port=LOCAL,packet={udp(source, target)},actions=ct(commit,zone={zone})"
+            packet = f"in_port=LOCAL,packet={udp_hex(source, target)},actions=ct(commit,zone={zone})"
             ovs.ofctl("br-int", "packet-out", packet)
     assert ovs.appctl("dpctl/dump-conntrack").count(d) == 2 * 2 * len(zones)
     ovs.vsctl("del-port", "pd")
     eventually(lambda: d not in ovs.appctl("dpctl/dump-conntrack"), "they are forgotten")
     assert ovs.appctl("dpctl/dump-conntrack").count(f"dst={x},") == len(zones), "and nobody else's"
-
-
-def udp(source: str, target: str) -> str:
-    """A UDP packet as ovs-ofctl takes it, in hexadecimal."""
-    ends = b"".join(IPv4Address(address).packed for address in (source, target))
-    words = struct.unpack("!9H", bytes.fromhex("4500001c000000004011") + ends)
-    checksum = 0xFFFF - (sum(words) % 0xFFFF)
-    return f"0a58000000020a580000000108004500001c000000004011{checksum:04x}{ends.hex()}0064006500080000"
 
 
 def test_a_bundle_is_atomic_when_the_controller_dies(one: tuple[Ovs, Controller]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate import failures
 from romana_ovs_emulate import pods as emulated
-from tests.integration.test_app_sync import udp
 from tests.support.controller_process import Controller
+from tests.support.frames import udp_hex
 from tests.support.live_cluster import LiveCluster, attempts, live_cluster
 from tests.support.manifests import TWO_NODES, ingress_policy, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
@@ -149,7 +149,7 @@ def test_connections_of_a_reused_address_and_port_are_flushed() -> None:
         before = ovs.flows("br-int")
         (place,) = [flow for flow in before if "in_port=1," in flow and "nw_src=192.168.7.7 " in flow]
         zone = int(re.search(r"set_field:0x([0-9a-f]+)0000/0xffff0000->reg11", place)[1], 16)  # type: ignore[index]
-        packet = udp("192.168.7.7", "192.168.8.8")
+        packet = udp_hex("192.168.7.7", "192.168.8.8")
         ovs.ofctl("br-int", "packet-out", f"in_port=LOCAL,packet={packet},actions=ct(commit,zone={zone})")
         assert "192.168.7.7" in ovs.appctl("dpctl/dump-conntrack")
         controller.after_change(lambda: controller.write("x.yaml", with_uid("new", more=brought)))

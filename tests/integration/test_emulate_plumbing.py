@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def nodes(run: runs.Run) -> dict[str, Node]:
     return {name: start_node(run, name, controller=socket) for name in ("node1", "node2", "node3")}
 
 
+@contextmanager
+def running_pods(run: runs.Run, nodes: dict[str, Node], mtu: int = 1500) -> Iterator[Pods]:
+    """Pods without any yet; all processes of the run end with it."""
+    zygote = Zygote(run)
+    try:
+        yield Pods(run, nodes, zygote, mtu=mtu)
+    finally:
+        run.close()
+        zygote.close()
+
+
 def place(number: int, node: str) -> PodPlacement:
     return PodPlacement(PodKey(f"x/p{number}"), node, f"10.1.0.{number}", f"0a:58:0a:01:00:{number:02x}")
 
@@ -55,11 +67,9 @@ def test_pods_on_joined_nodes_reach_each_other_and_nobody_lies(
     run: runs.Run, nodes: dict[str, Node], fabric: Fabric
 ) -> None:
     join(run, list(nodes.values()), fabric)
-    zygote = Zygote(run)
-    pods = Pods(run, nodes, zygote, mtu=fabric.mtu)
     ports = ["80/tcp", "81/udp", "82/sctp"]
-    pods.serve(ports)
-    try:
+    with running_pods(run, nodes, mtu=fabric.mtu) as pods:
+        pods.serve(ports)
         pods.reconcile([place(1, "node1"), place(2, "node2"), place(3, "node3")])
         closed = probe(pods, ports)
         assert {answer.open for answer in closed.values()} == {False}, "a secure bridge without flows forwards nothing"
@@ -76,17 +86,12 @@ def test_pods_on_joined_nodes_reach_each_other_and_nobody_lies(
         assert lied.name == "x/p2"
         pods.reconcile([place(1, "node1"), place(3, "node3")])
         assert set(pods.running) == {"x/p1", "x/p3"}
-    finally:
-        run.close()
-        zygote.close()
 
 
 def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nodes: dict[str, Node]) -> None:
     join(run, list(nodes.values()), Fabric.LINK)
-    zygote = Zygote(run)
-    pods = Pods(run, nodes, zygote, mtu=1500)
-    pods.serve(["80/tcp", "81/udp"])
-    try:
+    with running_pods(run, nodes) as pods:
+        pods.serve(["80/tcp", "81/udp"])
         pods.reconcile([place(1, "node1"), place(2, "node2")])
         for node in nodes.values():
             load_switching(node, Fabric.LINK, [])
@@ -106,20 +111,15 @@ def test_streams_push_both_ways_and_stop_when_the_path_closes(run: runs.Run, nod
             assert len(agent.streams()) == 2
             assert all(one["last"] < cut + 0.2 for one in agent.streams())
         assert all(one["last"] > cut - 0.5 for one in client.streams()), "the UDP server pushes to a silent client"
-    finally:
-        run.close()
-        zygote.close()
 
 
 def test_a_pod_that_cannot_be_started_keeps_no_other_from_it(
     run: runs.Run, nodes: dict[str, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel takes no multicast address; whatever is made of such a pod goes."""
-    zygote = Zygote(run)
-    pods = Pods(run, nodes, zygote, mtu=1500)
     good = [place(1, "node1"), place(2, "node2"), place(3, "node1")]
     bad = PodPlacement(PodKey("x/bad"), "node1", "224.0.0.1", "0a:58:e0:00:00:01")
-    try:
+    with running_pods(run, nodes) as pods:
         pods.reconcile([good[0], bad, good[1]])
         assert {pod.place for pod in pods.running.values()} == set(good[:2])
         assert list(pods.failed) == [bad.pod]
@@ -141,16 +141,11 @@ def test_a_pod_that_cannot_be_started_keeps_no_other_from_it(
         assert tried.call_count == 1 and pods.failed[bad.pod].endswith("again")
         pods.reconcile(good)
         assert not pods.failed
-    finally:
-        run.close()
-        zygote.close()
 
 
 def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: dict[str, Node]) -> None:
-    zygote = Zygote(run)
-    pods = Pods(run, nodes, zygote, mtu=1500)
     odd = 'a b,c="d\\'
-    try:
+    with running_pods(run, nodes) as pods:
         pods.reconcile([replace(place(1, "node1"), uid="one"), replace(place(2, "node1"), uid=odd), place(3, "node1")])
         assert not pods.failed
         before = pods.running
@@ -166,16 +161,11 @@ def test_a_port_says_whose_it_is_by_uid_whatever_that_is(run: runs.Run, nodes: d
         after = pods.running
         assert [after[key].agent.pid != before[key].agent.pid for key in before] == [True, False, False]
         assert after[PodKey("x/p1")].port != before[PodKey("x/p1")].port
-    finally:
-        run.close()
-        zygote.close()
 
 
 def test_ports_of_pods_are_filtered_and_no_others(run: runs.Run, nodes: dict[str, Node]) -> None:
     join(run, list(nodes.values()), Fabric.LINK)
-    zygote = Zygote(run)
-    pods = Pods(run, nodes, zygote, mtu=1500)
-    try:
+    with running_pods(run, nodes) as pods:
         pods.reconcile([place(1, "node1"), place(2, "node1"), place(3, "node2")])
         pods.reconcile([place(1, "node1"), place(2, "node1"), place(3, "node2"), place(4, "node1")])
         assert pods.unfiltered == ""
@@ -183,19 +173,14 @@ def test_ports_of_pods_are_filtered_and_no_others(run: runs.Run, nodes: dict[str
             links = json.loads(node.execute(["ip", "-j", "link", "show"]).stdout)
             found = {link["ifname"] for link in links if "xdp" in link}
             assert found == {pod.port for pod in pods.running.values() if pod.place.node == node.name}
-    finally:
-        run.close()
-        zygote.close()
 
 
 def test_pods_run_where_ports_cannot_be_filtered(
     run: runs.Run, nodes: dict[str, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zygote = Zygote(run)
-    pods = Pods(run, nodes, zygote, mtu=1500)
     monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.none")
     places = [place(1, "node1"), place(2, "node2")]
-    try:
+    with running_pods(run, nodes) as pods:
         pods.reconcile(places)
         assert {pod.place for pod in pods.running.values()} == set(places) and not pods.failed
         said = pods.unfiltered
@@ -203,9 +188,6 @@ def test_pods_run_where_ports_cannot_be_filtered(
         monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.other")
         pods.reconcile([*places, place(3, "node1")])
         assert len(pods.running) == 3 and pods.unfiltered == said
-    finally:
-        run.close()
-        zygote.close()
 
 
 def test_a_bridge_has_no_hidden_or_default_flows(nodes: dict[str, Node]) -> None:

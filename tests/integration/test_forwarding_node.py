@@ -24,10 +24,9 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric, underlay_address
 from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node
 from romana_ovs_emulate.system import inside, ip_batch
-from tests.integration.test_packets_outside import identity
 from tests.support import frames
 from tests.support.api_objects import Object, as_yaml, pod, policy
-from tests.support.editable_cluster import EditableCluster
+from tests.support.editable_cluster import EditableCluster, identity_of
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket
 from tests.support.waiting import eventually
 
@@ -177,7 +176,7 @@ table ip kube-proxy {{
 def forged(live: Cluster, text: bytes) -> bytes:
     """What a node's tunnel takes for blue/client sending to blue/victim."""
     client, victim = IPv4Address(live.pod("blue/client")), IPv4Address(live.pod("blue/victim"))
-    number = identity(live.node(1), str(client)).to_bytes(4, "big")
+    number = identity_of(live.node(1), str(client)).to_bytes(4, "big")
     wire = "0a:05:" + ":".join(f"{byte:02x}" for byte in number)
     if live.fabric is Fabric.VXLAN:
         header = struct.pack("!II", 0x08000000, TUNNEL_KEY << 8)

@@ -12,7 +12,7 @@ from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.packet import tcp
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
 from tests.integration.wire import frame
-from tests.pipeline.test_conjunctions import MANY, crossed
+from tests.pipeline.crossed_rules import MANY, crossed
 from tests.support.simulated_network import SimNetwork, SimPod
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not wanted(), reason="needs root and Open vSwitch")]

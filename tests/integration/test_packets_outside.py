@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -13,11 +12,11 @@ import pytest
 
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.fabric import TUNNEL_KEY, Fabric
-from romana_ovs_emulate.nodes import BRIDGE, Node
+from romana_ovs_emulate.nodes import BRIDGE
 from romana_ovs_emulate.system import ip_batch
 from tests.support import frames
 from tests.support.api_objects import as_yaml, pod
-from tests.support.editable_cluster import EditableCluster
+from tests.support.editable_cluster import EditableCluster, identity_of
 from tests.support.frames import Frame
 from tests.support.netns_sockets import Attempt, Page, Tap, fetch, run, udp_socket, within
 from tests.support.waiting import eventually
@@ -193,7 +192,7 @@ def raw_icmp(space: str) -> socket.socket:
 def test_the_node_port_brings_no_pods_address(live: EditableCluster, outside: str) -> None:
     """What a node forwards may claim any source: those of pods do not count there, whatever MAC they come with."""
     node, target = live.emulation.nodes["node1"], IPv4Address(address(live, "plain"))
-    number = identity(live.emulation.nodes["node2"], address(live, "far")).to_bytes(4, "big")
+    number = identity_of(live.emulation.nodes["node2"], address(live, "far")).to_bytes(4, "big")
     wire_mac = "0a:05:" + ":".join(f"{byte:02x}" for byte in number)
     gateway, plain = Tap(node.netns, BRIDGE), Tap(netns(live, "plain"))
     try:
@@ -224,18 +223,10 @@ def stranger(live: EditableCluster) -> Iterator[Tap]:
     ip_batch([f"netns del {space}"])
 
 
-def identity(node: Node, address: str) -> int:
-    """The identity of a pod, as its own node's tables say."""
-    shown = node.ofctl("dump-flows", "--no-stats")
-    found = re.search(rf"nw_src={re.escape(address)} actions=.*set_field:(0x[0-9a-f]+)->reg1\b", shown)
-    assert found is not None
-    return int(found[1], 16)
-
-
 def tunnelled(live: EditableCluster, outer_source: str, text: bytes) -> bytes:
     """A frame to node1's tunnel: inside, p/far with its right identity and address sends to p/plain."""
     far, plain = IPv4Address(address(live, "far")), IPv4Address(address(live, "plain"))
-    number = identity(live.emulation.nodes["node2"], str(far)).to_bytes(4, "big")
+    number = identity_of(live.emulation.nodes["node2"], str(far)).to_bytes(4, "big")
     inner = frames.udp(far, plain, (6000, 81), eth_src="0a:05:" + ":".join(f"{byte:02x}" for byte in number), data=text)
     header = struct.pack("!II", 0x08000000, TUNNEL_KEY << 8)
     payload = struct.pack("!HHHH", 50000, TUNNEL_PORT, 8 + len(header) + len(inner), 0) + header + inner

@@ -22,10 +22,8 @@ from romana_ovs.policy.view import Allow, ClientGroup, Origin, ServerGroup
 from romana_ovs.simulator.packet import tcp
 from romana_ovs.switch.messages import bundled
 from romana_ovs.switch.wire import add_flow
+from tests.pipeline.crossed_rules import LARGEST, MANY, WHY, crossed, peer, tcp_port
 from tests.support.simulated_network import SimNetwork, SimPod
-
-WHY = Origin("NetworkPolicy", "red", "p")
-LARGEST = 0xFFFF
 
 _side = st.sets(st.integers(0, 5), min_size=1)
 _products = st.lists(st.tuples(_side, _side), max_size=12)
@@ -51,30 +49,10 @@ def test_an_alternative_in_too_many_products_gets_plain_flows(
         assert kept == products and not apart
 
 
-def tcp_port(*numbers: int) -> tuple[PortRange, ...]:
-    return tuple(PortRange(Protocol.TCP, number, number) for number in numbers)
-
-
-def peer(number: int) -> IdentityMatch:
-    return IdentityMatch(identity(1 + number // 50_000, 1 + number % 50_000))
-
-
 def alike(count: int) -> list[Allow]:
     """The attack: as many policies on one pod, two peers and two ports each, all of them the same."""
     both = frozenset({peer(1), peer(2)})
     return [Allow(Origin("NetworkPolicy", "red", f"p{at}"), both, ports=tcp_port(80, 81)) for at in range(count)]
-
-
-def crossed(count: int) -> list[Allow]:
-    """Every policy has one peer and one port of its own, and one of each that all have."""
-    return [
-        Allow(
-            Origin("NetworkPolicy", "red", f"p{at}"),
-            frozenset({peer(1), peer(2 + at)}),
-            ports=tcp_port(80, 1000 + 2 * at),
-        )
-        for at in range(count)
-    ]
 
 
 def blocks(count: int) -> list[Allow]:
@@ -93,9 +71,6 @@ def blocks(count: int) -> list[Allow]:
 
 def clauses(flows: tuple[Flow, ...]) -> int:
     return max(sum(isinstance(action, Conjunction) for action in item.actions) for item in flows)
-
-
-MANY = 4200
 
 
 @pytest.mark.parametrize("shape", [alike, crossed, blocks])

@@ -13,7 +13,7 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.evaluate import Reference
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, icmp_error
-from tests.properties.test_agree import _delivered, _going_on, _opens_itself, _other_policies, connections, profile
+from tests.properties.agreement import connections, delivered, later_packet, opens_itself, other_policies, profile
 from tests.support.simulated_cluster import CLIENT_PORT, SimCluster
 from tests.support.strategies import clusters
 
@@ -53,16 +53,16 @@ def test_errors_pass_exactly_while_their_connection_is_allowed(
         _there(rig, connection, packet)
         _back(rig, connection, packet.reply())
         # A refused answer of a datagram, too: each end's node now knows something that the other refused.
-    after = _other_policies(data, cluster)
+    after = other_policies(data, cluster)
     for state, reference in ((cluster, before), (after, Reference.of(after, rig.addresses))):
         rig.update(state)
         for connection, packet in sent.items():
             now, was = reference.allowed(connection), before.allowed(connection)
-            turned = _opens_itself(before, connection) or _opens_itself(reference, connection)
+            turned = opens_itself(before, connection) or opens_itself(reference, connection)
             heard = _back(rig, connection, _error(packet)), _there(rig, connection, _error(packet.reply()))
             if not turned:
                 assert heard == (now and was, now and was), f"errors about {connection}: {heard}"
-            elif not now and not _opens_itself(reference, connection):
+            elif not now and not opens_itself(reference, connection):
                 assert heard == (False, False), f"errors about {connection}: {heard}"
 
 
@@ -74,9 +74,9 @@ def test_after_a_loss_only_what_policy_admits_goes_on(data: st.DataObject, clust
     chosen = [one for one in data.draw(connections(rig, apart=True)) if _between_pods(one)]
     opened = {one: rig.opening(one) for one in chosen if before.allowed(one)}
     for connection, packet in opened.items():
-        assert _delivered(rig, connection, packet) and _back(rig, connection, packet.reply())
-        _there(rig, connection, _going_on(packet))
-    state = _other_policies(data, cluster) if data.draw(st.booleans()) else cluster
+        assert delivered(rig, connection, packet) and _back(rig, connection, packet.reply())
+        _there(rig, connection, later_packet(packet))
+    state = other_policies(data, cluster) if data.draw(st.booleans()) else cluster
     rig.update(state)
     rig.lose(data.draw(st.sets(st.sampled_from(sorted(cluster.nodes)), min_size=1)))
     reference = Reference.of(state, rig.addresses)
@@ -88,11 +88,11 @@ def _goes_on_or_not(
     rig: SimCluster, reference: Reference, connection: Connection, packet: Packet, *, first: str
 ) -> None:
     """Whoever speaks first; and errors about it, before."""
-    there, back = _going_on(packet), _going_on(packet.reply())
+    there, back = later_packet(packet), later_packet(packet.reply())
     allowed = reference.allowed(connection)
     turned = Connection(connection.destination, connection.source, PortRef(Protocol.TCP, CLIENT_PORT))
     tcp = packet.nw_proto == TCP
-    either = allowed or (reference.allowed(turned) if tcp else _opens_itself(reference, connection))
+    either = allowed or (reference.allowed(turned) if tcp else opens_itself(reference, connection))
     if not either:
         assert not _back(rig, connection, _error(packet)) and not _there(rig, connection, _error(packet.reply()))
     if first == "server":

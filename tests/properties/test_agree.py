@@ -2,140 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.connection import ICMP, Connection, ConnectionEnd, PortRef
-from romana_ovs.model.objects import KubernetesPolicy, Protocol
+from romana_ovs.model.connection import ICMP, Connection, ConnectionEnd
+from romana_ovs.model.objects import Protocol
 from romana_ovs.model.settings import Isolation, Settings
-from romana_ovs.pipeline.fields import TCP
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.evaluate import Reference
-from romana_ovs.simulator.network import Arrival
-from romana_ovs.simulator.packet import ACK, Addresses, Packet, arp_request
-from tests.support.hypothesis_profiles import examples
-from tests.support.simulated_cluster import CLIENT_PORT, GATEWAY_PORT, Attached, SimCluster
-from tests.support.strategies import OUTSIDE_ADDRESSES, clusters, labels, packets, policies, port_refs
-
-LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
-"""Examples for each property; unset: a quick, always equal choice."""
-CONNECTIONS_EACH = 80
-"""Connections tried in each cluster: making a cluster costs far more than a packet in it."""
-
-
-def profile(quick: int) -> settings:
-    """The settings of a property: `quick` examples in `make test`, where one that fails is not made smaller.
-
-    Making it smaller takes minutes, and explaining it an hour: whoever mends it asks for that with LONG.
-    """
-    phases = [Phase.explicit, Phase.reuse, Phase.generate]
-    return settings(
-        max_examples=LONG or examples(quick),
-        derandomize=not LONG,
-        deadline=None,
-        phases=[*phases, Phase.shrink] if LONG else phases,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-    )
-
-
-def _judged(rig: SimCluster, connection: Connection) -> bool:
-    """Whether the bridges see the connection at all, and the reference speaks about it.
-
-    An address of the plan that nobody has is no outsider: nothing goes there or comes from there.
-    """
-    ends = (connection.source, connection.destination)
-    if all(end.pod is None for end in ends) or connection.source == connection.destination:
-        return False
-    nobody = [end for end in ends if end.pod is None and not end.node]
-    return not any(end.address in rig.cluster.settings.network for end in nobody)
-
-
-@st.composite
-def connections(draw: st.DrawFn, rig: SimCluster, *, apart: bool = False) -> list[Connection]:
-    """Many connections between all kinds of ends, on ports that policies name and their neighbours.
-
-    `apart`: no two between the same two ends, so that none can be taken for another's answer.
-    """
-    ends = [*(ConnectionEnd(pod=key) for key in sorted(rig.addresses)), *_others(rig)]
-    ports = [*_named_ports(rig.cluster), *draw(st.lists(port_refs(), min_size=1, max_size=3))]
-    chance = Random(draw(st.integers(0, 2**32)))
-    tried = [
-        Connection(source, destination, chance.choice(ports))
-        for source, destination in (chance.sample(ends, 2) for _ in range(CONNECTIONS_EACH))
-    ]
-    found = {frozenset((one.source, one.destination)) if apart else one: one for one in tried if _judged(rig, one)}
-    assume(found)
-    return list(found.values())
-
-
-def _others(rig: SimCluster) -> list[ConnectionEnd]:
-    nodes = [ConnectionEnd(node=node.name, address=node.addresses[0]) for node in rig.cluster.nodes.values()]
-    return [*nodes, *(ConnectionEnd(address=address) for address in OUTSIDE_ADDRESSES)]
-
-
-def _named_ports(cluster: Cluster) -> list[PortRef]:
-    """Ports that the cluster's policies name, as numbers, ranges' ends or names, twice; their neighbours once."""
-    found: list[PortRef] = []
-    numbers = {port.name: port.number for pod in cluster.pods.values() for port in pod.ports if port.name}
-    for policy in cluster.policies.values():
-        rules = (*policy.ingress, *policy.egress) if isinstance(policy, KubernetesPolicy) else policy.rules
-        for entry in (port for rule in rules for port in rule.ports):
-            number = numbers.get(entry.port, 80) if isinstance(entry.port, str) else entry.port or 80
-            last = entry.end or number
-            found += [PortRef(entry.protocol, one) for one in (number, last, number, last, number - 1, last + 1)]
-    return [port for port in found if 0 < (port.port or 0) < 65536]
-
-
-def _where(arrivals: list[Arrival]) -> list[tuple[str, int]]:
-    return [(arrival.place.node, arrival.place.port) for arrival in arrivals]
-
-
-def _places(rig: SimCluster, connection: Connection) -> set[tuple[str, int]]:
-    """Where a delivered packet may arrive: a node's address outside the plan is behind the sender's own gateway."""
-    place = rig.place(connection.destination, connection.source)
-    source = rig.place(connection.source, connection.destination)
-    if connection.destination.pod is None:
-        return {(place.node, place.port), (source.node, GATEWAY_PORT)}
-    return {(place.node, place.port)}
-
-
-def _delivered(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
-    """Whether a packet of the source arrives; never anywhere else, and never twice."""
-    found = _where(rig.send(connection, packet))
-    assert len(found) <= 1 and set(found) <= _places(rig, connection), f"{connection} arrives at {found}"
-    return bool(found)
-
-
-def _answered(rig: SimCluster, connection: Connection, packet: Packet) -> bool:
-    found = _where(rig.answer(connection, packet))
-    back = Connection(connection.destination, connection.source, connection.port)
-    assert len(found) <= 1 and set(found) <= _places(rig, back), f"the reply of {connection} arrives at {found}"
-    return bool(found)
-
-
-def _opens_itself(reference: Reference, connection: Connection) -> bool:
-    """Whether what would be the reply, were there a connection, is allowed as the first packet of one of its own."""
-    protocol = connection.port.protocol
-    if protocol in (Protocol.TCP, ICMP):
-        return False
-    port = PortRef(protocol, CLIENT_PORT) if isinstance(protocol, Protocol) else connection.port
-    return reference.allowed(Connection(connection.destination, connection.source, port))
-
-
-def _flush(rig: SimCluster) -> None:
-    for switch in rig.switches.values():
-        switch.conntrack.flush()
-
-
-def _going_on(packet: Packet) -> Packet:
-    return packet.with_flags(ACK) if packet.nw_proto == TCP else packet
+from romana_ovs.simulator.packet import Addresses, Packet, arp_request
+from tests.properties.agreement import (
+    _judged,
+    _where,
+    connections,
+    delivered,
+    flush_conntrack,
+    later_packet,
+    opens_itself,
+    other_policies,
+    profile,
+    reply_delivered,
+)
+from tests.support.simulated_cluster import Attached, SimCluster
+from tests.support.strategies import clusters, labels, packets
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
@@ -144,12 +38,12 @@ def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, t
     rig = SimCluster(cluster, tunnels=tunnels)
     reference = Reference.of(cluster, rig.addresses)
     for connection in data.draw(connections(rig)):
-        _flush(rig)
+        flush_conntrack(rig)
         allowed = reference.allowed(connection)
         packet = rig.opening(connection)
-        assert _delivered(rig, connection, packet) == allowed, reference.decide(connection).reason
-        answered = allowed or _opens_itself(reference, connection)
-        assert _answered(rig, connection, packet.reply()) == answered, f"reply of {connection}"
+        assert delivered(rig, connection, packet) == allowed, reference.decide(connection).reason
+        answered = allowed or opens_itself(reference, connection)
+        assert reply_delivered(rig, connection, packet.reply()) == answered, f"reply of {connection}"
 
 
 @pytest.mark.slow("120 histories of a cluster, with packets before and after each change: what it finds is rare")
@@ -160,7 +54,7 @@ def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, clust
     rig = SimCluster(cluster, tunnels=tunnels)
     chosen = data.draw(connections(rig, apart=True))
     seen: Seen = {}
-    for state in (cluster, _other_policies(data, cluster), cluster):
+    for state in (cluster, other_policies(data, cluster), cluster):
         rig.update(state)
         reference = Reference.of(state, rig.addresses)
         for connection in chosen:
@@ -185,7 +79,7 @@ def test_a_change_of_labels_is_felt_at_once_both_ways(data: st.DataObject, clust
         for key in data.draw(st.lists(st.sampled_from(alive), min_size=1, max_size=3)):
             cluster = cluster.with_object(replace(cluster.pods[key], labels=data.draw(labels())))
         if data.draw(st.booleans()):
-            cluster = _other_policies(data, cluster)
+            cluster = other_policies(data, cluster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,20 +110,20 @@ def _one_more_packet_each_way(rig: SimCluster, reference: Reference, connection:
         del seen[connection]
     another = connection in seen and seen[connection].identity != now.identity
     if connection in seen:
-        packet, answer = _going_on(packet), _going_on(answer)
-        if allowed or not _opens_itself(reference, connection):
+        packet, answer = later_packet(packet), later_packet(answer)
+        if allowed or not opens_itself(reference, connection):
             if another:
                 _server_of_another(rig, connection, answer, allowed=allowed)
             else:
-                assert _answered(rig, connection, answer) == allowed, f"the server of {connection}"
-    assert _delivered(rig, connection, packet) == allowed, f"the client of {connection}"
+                assert reply_delivered(rig, connection, answer) == allowed, f"the server of {connection}"
+    assert delivered(rig, connection, packet) == allowed, f"the client of {connection}"
     if allowed:
-        assert _answered(rig, connection, answer), f"the reply of {connection}"
+        assert reply_delivered(rig, connection, answer), f"the reply of {connection}"
         seen[connection] = now
     else:
         seen.pop(connection, None)
-        if another and packet.nw_proto != ICMP and not _opens_itself(reference, connection):
-            assert not _answered(rig, connection, answer), f"the server of {connection} after its client was refused"
+        if another and packet.nw_proto != ICMP and not opens_itself(reference, connection):
+            assert not reply_delivered(rig, connection, answer), f"the server of {connection}: its client was refused"
 
 
 def _server_of_another(rig: SimCluster, connection: Connection, answer: Packet, *, allowed: bool) -> None:
@@ -240,7 +134,7 @@ def _server_of_another(rig: SimCluster, connection: Connection, answer: Packet, 
     has to wait for it.
     """
     protocol = connection.port.protocol
-    arrived = [_answered(rig, connection, answer) for _ in range(3)]
+    arrived = [reply_delivered(rig, connection, answer) for _ in range(3)]
     if protocol is Protocol.TCP:
         assert all(arrived) or not allowed, f"the server of {connection}"
     elif protocol is Protocol.UDP:
@@ -272,15 +166,15 @@ def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, c
     """What is allowed before and after a change is allowed at each of its steps; what is denied, denied."""
     rig = SimCluster(cluster, tunnels=tunnels)
     chosen = data.draw(connections(rig))
-    after = _other_policies(data, cluster)
+    after = other_policies(data, cluster)
     before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
     steady = [one for one in chosen if before.allowed(one) == wanted.allowed(one)]
     assume(steady)
     for _ in rig.steps(after):
         for connection in steady:
-            _flush(rig)
+            flush_conntrack(rig)
             packet = rig.opening(connection)
-            assert _delivered(rig, connection, packet) == before.allowed(connection), f"{connection}"
+            assert delivered(rig, connection, packet) == before.allowed(connection), f"{connection}"
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
@@ -288,16 +182,16 @@ def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, c
 def test_servers_go_on_without_waiting_for_clients(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
     """A connection that a change allows before and after is never interrupted, though its client sends nothing."""
     rig = SimCluster(cluster, tunnels=tunnels)
-    after = _other_policies(data, cluster)
+    after = other_policies(data, cluster)
     before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
     steady = [one for one in data.draw(connections(rig, apart=True)) if before.allowed(one) and wanted.allowed(one)]
     for connection in steady:
         packet = rig.opening(connection)
-        assert _delivered(rig, connection, packet) and _answered(rig, connection, packet.reply())
+        assert delivered(rig, connection, packet) and reply_delivered(rig, connection, packet.reply())
     for number, _ in enumerate(rig.steps(after)):
         for connection in steady:
-            answer = _going_on(rig.opening(connection).reply())
-            assert _answered(rig, connection, answer), f"{connection} at step {number}"
+            answer = later_packet(rig.opening(connection).reply())
+            assert reply_delivered(rig, connection, answer), f"{connection} at step {number}"
 
 
 @given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
@@ -314,8 +208,8 @@ def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tun
         rig.update(cluster)
     reference = Reference.of(cluster, rig.addresses)
     for connection in data.draw(connections(rig)):
-        _flush(rig)
-        assert _delivered(rig, connection, rig.opening(connection)) == reference.allowed(connection), f"{connection}"
+        flush_conntrack(rig)
+        assert delivered(rig, connection, rig.opening(connection)) == reference.allowed(connection), f"{connection}"
 
 
 @given(data=st.data(), cluster=clusters(options=st.just(Settings(isolation=Isolation.NONE))), tunnels=st.booleans())
@@ -377,7 +271,3 @@ def test_every_pod_resolves_every_other(cluster: Cluster) -> None:
             found = rig.network.send(*place, arp_request(Addresses.of(own, address)))
             answers = [(one.place, one.packet.arp_sha, one.packet.arp_spa) for one in found]
             assert answers == ([] if address == own else [(place, NEXT_HOP_MAC, int(address))])
-
-
-def _other_policies(data: st.DataObject, cluster: Cluster) -> Cluster:
-    return replace(cluster, policies=data.draw(policies(tuple(cluster.namespaces))))

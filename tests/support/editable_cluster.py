@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from romana_ovs_emulate.cluster_source import ManifestFolder
 from romana_ovs_emulate.controller import Event, Programmed
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.nodes import Node
 from romana_ovs_emulate.probe import Measurement, measure
 
 NODES = 3
@@ -146,3 +148,11 @@ class EditableCluster:
             f"problems {state.problems}, refused {state.refused}\n{emulation.controller.log_tail()}"
         )
         assert self._warned or not state.refused, state.refused
+
+
+def identity_of(node: Node, address: str) -> int:
+    """The identity of a pod, as its own node's tables say."""
+    shown = node.ofctl("dump-flows", "--no-stats")
+    found = re.search(rf"nw_src={re.escape(address)} actions=.*set_field:(0x[0-9a-f]+)->reg1\b", shown)
+    assert found is not None
+    return int(found[1], 16)

@@ -170,3 +170,11 @@ def ports_of(frame: bytes) -> tuple[int, int]:
 def source_of(frame: bytes) -> str:
     """The source address of an IPv4 frame."""
     return socket.inet_ntoa(frame[26:30])
+
+
+def udp_hex(source: str, target: str) -> str:
+    """A UDP packet as ovs-ofctl takes it, in hexadecimal."""
+    ends = b"".join(IPv4Address(address).packed for address in (source, target))
+    words = struct.unpack("!9H", bytes.fromhex("4500001c000000004011") + ends)
+    checksum = 0xFFFF - (sum(words) % 0xFFFF)
+    return f"0a58000000020a580000000108004500001c000000004011{checksum:04x}{ends.hex()}0064006500080000"

@@ -246,3 +246,8 @@ class RawSwitch:
 def by_key(counted: list[ReadFlow]) -> dict[object, Flow]:
     """Flows of ours by their key."""
     return {item.flow.key: item.flow for item in counted if item.ours}
+
+
+def ofports(ovs: Ovs) -> set[str]:
+    """The in_port matches of the bridge's flows."""
+    return {word for line in ovs.flows("br-int") for word in line.replace(" ", ",").split(",") if "in_port=" in word}

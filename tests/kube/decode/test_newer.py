@@ -13,7 +13,7 @@ import pytest
 from romana_ovs.kube.decode.decoder import decode_served
 from romana_ovs.model.objects import KubernetesPolicy, RomanaPolicy
 from romana_ovs.model.settings import Settings
-from tests.kube.decode.test_fuzz import MANIFESTS, put, spots
+from tests.kube.decode.valid_manifests import MANIFESTS, put, spots
 
 POLICIES: dict[str, Any] = {
     str(each["apiVersion"]): each

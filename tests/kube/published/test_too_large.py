@@ -11,7 +11,7 @@ from romana_ovs.kube.published import PublishedObjects, TermBase, Write, WriteCa
 from romana_ovs.model.identity import identity
 from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import LabelRequirement
-from tests.kube.published.test_objects import ALPHA, ETCD_LIMIT, PUBLISHED
+from tests.kube.published.published_objects import ALPHA, ETCD_LIMIT, PUBLISHED
 
 REQUIREMENTS = [LabelRequirement(f"key-{number:04}") for number in range(2000)]
 
