@@ -152,6 +152,11 @@ class Emulation:
         return self._pods.running if self._pods is not None else {}
 
     @property
+    def pod_failures(self) -> Mapping[PodKey, str]:
+        """The pods that cannot be started, and why."""
+        return self._pods.failed if self._pods is not None else {}
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Failures of the emulation itself: pods that cannot be started or filtered, nodes without address."""
         pods = self._pods

@@ -9,6 +9,7 @@ from typing import Any
 
 from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, load, print_json, problem_row
+from romana_ovs.cli.left_out import pod_notes, workload_notes
 from romana_ovs.cli.progress import activity
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.lint import lint
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print all problems and notes. Returns exit code 1 if there are problems (with `--strict` also notes), else 0."""
     loaded = load(args.dir, nodes=args.nodes)
-    findings = [*loaded.problems, *loaded.unsupported, *lint(loaded)]
+    findings = [*loaded.problems, *loaded.unsupported, *loaded.notes, *workload_notes(loaded), *lint(loaded)]
     reported = {(problem.file, problem.kind, problem.name) for problem in findings}
     with activity(f"allocating the addresses of {len(loaded.cluster.pods)} pods"):
         unallocated = list(allocation_problems(loaded, saved_state(args.state)))
@@ -49,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def general_notes(loaded: ClusterSnapshot) -> list[Problem]:
-    """Notes about the folder as a whole: the kinds that have no effect, and SCTP."""
+    """Notes about the folder as a whole: the kinds that have no effect, pods that are left out, and SCTP."""
     reasons = [f"Ignored kinds: {', '.join(loaded.ignored)}."] if loaded.ignored else []
     reasons += [note] if (note := sctp_note(loaded)) else []
-    return [Problem(reason, severity=Severity.INFO) for reason in reasons]
+    return [*pod_notes(loaded), *(Problem(reason, severity=Severity.INFO) for reason in reasons)]
 
 
 def sctp_note(loaded: ClusterSnapshot) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from romana_ovs.cli.left_out import left_out_notes
 from romana_ovs.cli.progress import activity
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.load import load as load_manifests
@@ -52,18 +53,26 @@ def load_folder(args: argparse.Namespace) -> ClusterSnapshot:
 
 
 def warn(loaded: ClusterSnapshot) -> None:
-    """Print the problems of manifests, and the kinds that have no effect, to stderr."""
-    for problem in (*loaded.problems, *loaded.unsupported):
+    """Print the problems of manifests, the notes on them, and the kinds that have no effect, to stderr."""
+    for problem in (*loaded.problems, *loaded.unsupported, *loaded.notes):
         print(f"{'note' if problem.severity is Severity.INFO else 'warning'}: {problem}", file=sys.stderr)
     if loaded.ignored:
         print(f"note: ignored kinds: {', '.join(loaded.ignored)}", file=sys.stderr)
 
 
+def warn_of_left_out(*snapshots: ClusterSnapshot) -> None:
+    """Print what an answer about these manifests leaves out, to stderr."""
+    for note in dict.fromkeys(note for loaded in snapshots for note in left_out_notes(loaded)):
+        print(f"note: {note}", file=sys.stderr)
+
+
 def exit_code(code: int, *snapshots: ClusterSnapshot, strict: bool) -> int:
-    """`code`; with `strict` 1 in place of 0 when `warn` prints anything about one of `snapshots`."""
-    return (
-        1 if code == 0 and strict and any(one.problems or one.unsupported or one.ignored for one in snapshots) else code
-    )
+    """`code`; with `strict` 1 in place of 0 when anything is printed to stderr about one of `snapshots`."""
+    return 1 if code == 0 and strict and any(map(_has_remarks, snapshots)) else code
+
+
+def _has_remarks(loaded: ClusterSnapshot) -> bool:
+    return bool(loaded.problems or loaded.unsupported or loaded.notes or loaded.ignored or left_out_notes(loaded))
 
 
 def problem_row(problem: Problem) -> dict[str, object]:

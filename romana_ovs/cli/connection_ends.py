@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from romana_ovs.cli.addresses import AddressMap
-from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.kube.snapshot import ClusterSnapshot, LeftOut
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import ConnectionEnd, PortRef
 from romana_ovs.model.errors import InputError
@@ -127,11 +127,15 @@ def parse_end(text: str, option: str) -> End:
 
 @dataclass(frozen=True, slots=True)
 class EndResolver:
-    """Finds pods, nodes, Services and outside addresses by what arguments name; `addresses` None: not needed."""
+    """Finds pods, nodes, Services and outside addresses by what arguments name; `addresses` None: not needed.
+
+    `left_out` are the workloads without pods, for errors about missing pods.
+    """
 
     cluster: Cluster
     services: Services
     addresses: AddressMap | None
+    left_out: tuple[LeftOut, ...] = ()
 
     def source(self, end: End) -> ConnectionEnd:
         """The client. Raises InputError for a Service, which opens no connections, and for a pod that is missing."""
@@ -178,9 +182,18 @@ class EndResolver:
             return known.end_at(end, self.cluster) if known is not None else ConnectionEnd(address=end)
         if end not in self.cluster.pods:
             names = [*self.cluster.pods, *(map(str, self.services.services) if option == "--to" else ())]
-            reason = f"there is no pod {end}{_did_you_mean(str(end), names)}"
+            hint = _left_out_hint(str(end), self.left_out) or _did_you_mean(str(end), names)
+            reason = f"there is no pod {end}{hint}"
             raise InputError.because(reason, field=option)
         return ConnectionEnd(pod=PodKey(str(end)))
+
+
+def _left_out_hint(name: str, left_out: Iterable[LeftOut]) -> str:
+    """Why the workload to which a pod of this name would belong has no pods, or nothing."""
+    for one in left_out:
+        if one.name and (name == one.name or name.startswith(f"{one.name}-")):
+            return f"; {one.kind} {one.name} {one.reason}"
+    return ""
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_folder, exit_code, print_json, warn
+from romana_ovs.cli.common import add_folder, exit_code, print_json, warn, warn_of_left_out
+from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compile_node_tables, offline_world
 from romana_ovs.cli.progress import activity
@@ -103,8 +104,9 @@ def run(args: argparse.Namespace) -> int:
     ports = parse_ports(args.ports) if args.ports is not None else None
     before, after = _snapshots(args)
     change = compare(before.cluster, after.cluster, ports=ports, state=saved_state(args.state))
+    warn_of_left_out(before, after)
     if args.json:
-        print_json(change.to_json() | problems_json(before, after))
+        print_json(change.to_json() | left_out_json(before, after) | problems_json(before, after))
     else:
         print("\n".join(_lines(change, display_names(before.cluster, after.cluster) if not args.all else None)))
         for caveat in caveats(before, after):

@@ -7,7 +7,8 @@ import sys
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json, warn_of_left_out
+from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
@@ -33,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     addresses = AddressMap.of(loaded.cluster, state).pods if depends_on_addresses(loaded.cluster) else {}
     with activity(f"evaluating {len(loaded.cluster.pods)} pods on {len(ports)} ports"):
         matrix = reachability(loaded.cluster, addresses, ports)
+    warn_of_left_out(loaded)
     if args.json:
-        print_json(matrix.to_json() | problems_json(loaded))
+        print_json(matrix.to_json() | left_out_json(loaded) | problems_json(loaded))
     elif not ports:
         print("No container of these pods declares a port, so there is nothing to show: name some with --ports 80/tcp.")
     else:

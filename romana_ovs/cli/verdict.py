@@ -10,6 +10,7 @@ from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.connection_ends import End, EndResolver, ServiceName, Services, ServiceTarget, parse_end
+from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.cli.service_verdict import Outcome, ServiceOutcome, decide_service
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         allowed = outcome.decision.allowed
     notes = list(_notes(resolver, destination, (client, server)))
     if args.json:
-        print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | problems_json(loaded))
+        asked = left_out_json(loaded, pods=(args.source, args.destination))
+        print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | asked | problems_json(loaded))
     else:
         print("\n".join([*outcome.lines(), *notes, *caveats(loaded)]))
     return exit_code(ALLOWED if allowed else DROPPED, loaded, strict=args.strict)
@@ -68,7 +70,7 @@ def _resolver(loaded: ClusterSnapshot, state: Mapping[str, object] | None, ends:
     )
     with activity(f"allocating the addresses of {len(cluster.pods)} pods"):
         address_map = AddressMap.of(cluster, state) if needs_addresses else None
-    return EndResolver(cluster, Services.of(loaded), address_map)
+    return EndResolver(cluster, Services.of(loaded), address_map, loaded.left_out)
 
 
 def _notes(

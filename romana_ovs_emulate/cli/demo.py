@@ -151,14 +151,15 @@ class Demo:
 
     def _step(self, letter: str, title: str, checks: Callable[[Step], Iterator[str]]) -> None:
         """Measure, compare with the reference evaluation and the checks of the step, and draw."""
-        expected, measured = self.session.measure(PORTS)
-        before = self.steps[-1].matrix if self.steps else Matrix.of(measured.matrix.pods, measured.matrix.ports, ())
-        opened, closed = difference(before, measured.matrix)
-        step = Step(f"{letter}: {title}", measured.matrix, opened, closed)
-        faults = [f"{one}" for one in measured.differences(expected)] + list(checks(step))
+        results = self.session.measure(PORTS)
+        measured = results.measured
+        before = self.steps[-1].matrix if self.steps else Matrix.of(measured.pods, measured.ports, ())
+        opened, closed = difference(before, measured)
+        step = Step(f"{letter}: {title}", measured, opened, closed)
+        faults = [f"{one}" for one in (*results.differences, *results.unmeasured)] + list(checks(step))
         self.screen.print(f"\n({letter}) {title}", style="bold", markup=False, soft_wrap=True)
         changes = (opened, closed) if self.steps else ((), ())
-        draw_matrix(measured.matrix, console=self.screen, opened=changes[0], closed=changes[1])
+        draw_matrix(measured, console=self.screen, opened=changes[0], closed=changes[1])
         for word, paths in zip(("opened", "closed"), changes, strict=True):
             for one in paths:
                 self.screen.print(f"  {word}: {_listed([one])}", markup=False, soft_wrap=True)

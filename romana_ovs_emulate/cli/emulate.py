@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_strict, exit_code
+from romana_ovs.cli.common import add_strict, exit_code, warn_of_left_out
+from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.config import FILE_NAME
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
@@ -50,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns exit code 0, or 1 when a probe finds a difference. Raises InputError and SetupError."""
+    """Returns exit code 0, or 1 when a probe does not measure all or finds a difference.
+
+    Raises InputError and SetupError.
+    """
     ports = parse_ports(args.probe) if args.probe is not None else ()
     if args.nodes is not None and args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
@@ -91,24 +95,27 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
     with session.emulation:
         session.settle()
         session.screen.print("[dim]measuring ...[/]")
-        expected, measured = session.measure(ports)
-    differences = measured.differences(expected)
+        results = session.measure(ports)
+    loaded = session.source.read()
     if as_json:
         print(
             json.dumps(
                 {
-                    "expected": expected.to_json(),
-                    "measured": measured.matrix.to_json(),
-                    "differences": [one.to_json() for one in differences],
-                    **problems_json(session.source.read()),
+                    "expected": results.expected.to_json(),
+                    "measured": results.measured.to_json(),
+                    "differences": [one.to_json() for one in results.differences],
+                    "unmeasured": [one.to_json() for one in results.unmeasured],
+                    **left_out_json(loaded),
+                    **problems_json(loaded),
                 }
             )
         )
     else:
-        draw(session, expected, measured.matrix, differences)
-        for caveat in caveats(session.source.read()):
+        draw(session, results)
+        for caveat in caveats(loaded):
             session.screen.print(f"\n{caveat}", markup=False, soft_wrap=True)
-    return 1 if differences else 0
+    warn_of_left_out(loaded)
+    return 0 if results.successful else 1
 
 
 def _stay(session: Session) -> int:

@@ -21,13 +21,13 @@ from romana_ovs.cli.progress import activity
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import Protocol
-from romana_ovs.policy.matrix import Matrix
+from romana_ovs_emulate.cli.measured import EmulationState, ProbeResults, between, unmeasured
 from romana_ovs_emulate.cluster_source import ClusterSource, ManifestFolder
 from romana_ovs_emulate.controller import Event, Programmed, State
 from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
-from romana_ovs_emulate.probe import Difference, Measurement, measure
+from romana_ovs_emulate.probe import measure
 from romana_ovs_emulate.prompt import PROMPT
 from romana_ovs_emulate.reporter import Reporter
 
@@ -140,21 +140,23 @@ class Session:
         """Print an error."""
         self.screen.print(text, style="red", markup=False)
 
-    def measure(self, ports: Sequence[PortRef]) -> tuple[Matrix, Measurement]:
-        """(expected, measured) for every pair of running pods on `ports`. Raises SetupError."""
-        every_pod, running = self.source.expected(ports), self.emulation.pods
-        for pod in every_pod.pods:
-            if pod not in running:
-                self.screen.print(f"{pod} does not run, so it is not measured", style="yellow", markup=False)
-        expected = Matrix.of(
-            running,
-            every_pod.ports,
-            (one for one in every_pod.open_paths() if one.source in running and one.destination in running),
-        )
-        forget = self.emulation.forget_sctp
-        paths = len(running) * (len(running) - 1) * len(every_pod.ports)
+    def measure(self, ports: Sequence[PortRef]) -> ProbeResults:
+        """Every pair of running pods on `ports`, beside what is expected of all pods. Raises SetupError."""
+        emulation = self.emulation
+        expected, running = self.source.expected(ports), emulation.pods
+        state = EmulationState(emulation.nodes.keys(), emulation.pod_failures, emulation.state.problems)
+        missing = tuple(unmeasured(self.source.read(), expected.pods, running, state))
+        for one in missing:
+            self.screen.print(f"not measured: {one}", style="yellow", markup=False, soft_wrap=True)
+        paths = len(running) * (len(running) - 1) * len(expected.ports)
         with activity(f"probing {paths} paths"):
-            return expected, measure(running, every_pod.ports, expected=expected, forget_sctp=forget)
+            measurement = measure(
+                running,
+                expected.ports,
+                expected=between(expected, running),
+                forget_sctp=emulation.forget_sctp,
+            )
+        return ProbeResults(expected, measurement, missing)
 
     def settle(self, pods: int = 0) -> State:
         """Wait until every pod runs, at least `pods`, and every switch is up to date. Raises SetupError."""
@@ -186,26 +188,42 @@ def show_matrix(session: Session, asked: Sequence[str]) -> None:
         else tuple(PortRef.parse(port) for port in session.source.expected().ports)
     )
     session.emulation.serve(session.source.served(ports))
-    expected, measured = session.measure(ports)
-    draw(session, expected, measured.matrix, measured.differences(expected))
+    draw(session, session.measure(ports))
 
 
-def draw(session: Session, expected: Matrix, measured: Matrix, differences: Sequence[Difference]) -> None:
-    """Draw the measured matrix, and the expected one when they differ."""
+def draw(session: Session, results: ProbeResults) -> None:
+    """Draw the measured matrix, and the expected one when they differ; say what was not measured."""
     console = Console(highlight=False)
     groups = group_names(session.source.read().cluster)
     console.print("Measured with real packets:", style="bold")
-    draw_matrix(measured, console=console, groups=groups)
-    if not differences:
+    draw_matrix(results.measured, console=console, groups=groups)
+    differences = results.differences
+    if differences:
+        console.print("\nExpected by the reference evaluation:", style="bold")
+        draw_matrix(results.expected, console=console, groups=groups)
+        console.print(f"\n{len(differences)} differences:", style="bold red")
+        for one in differences[:SHOWN_DIFFERENCES]:
+            console.print(f"  {one}", markup=False, soft_wrap=True)
+        if len(differences) > SHOWN_DIFFERENCES:
+            console.print(f"  and {len(differences) - SHOWN_DIFFERENCES} more; --json has all of them")
+    _draw_conclusion(console, results)
+
+
+def _draw_conclusion(console: Console, results: ProbeResults) -> None:
+    measured, pairs = results.pairs
+    if results.unmeasured:
+        count = len(results.unmeasured)
+        console.print(f"\n{measured} of {pairs} pairs were measured, as these do not run:", style="bold red")
+        for one in results.unmeasured[:SHOWN_DIFFERENCES]:
+            console.print(f"  {one}", markup=False, soft_wrap=True)
+        if count > SHOWN_DIFFERENCES:
+            console.print(f"  and {count - SHOWN_DIFFERENCES} more; --json has all of them")
+        if not results.differences and measured:
+            console.print("What was measured is as the reference evaluation expects.")
+    elif not pairs:
+        console.print("\nThere is no pair of pods, so nothing was measured.", style="yellow")
+    elif not results.differences:
         console.print("\nThis is exactly what the reference evaluation expects.", style="green")
-        return
-    console.print("\nExpected by the reference evaluation:", style="bold")
-    draw_matrix(expected, console=console, groups=groups)
-    console.print(f"\n{len(differences)} differences:", style="bold red")
-    for one in differences[:SHOWN_DIFFERENCES]:
-        console.print(f"  {one}", markup=False, soft_wrap=True)
-    if len(differences) > SHOWN_DIFFERENCES:
-        console.print(f"  and {len(differences) - SHOWN_DIFFERENCES} more; --json has all of them")
 
 
 def _show_edit(edit: Edit, *, as_json: bool) -> None:

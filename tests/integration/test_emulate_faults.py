@@ -46,8 +46,8 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 
 def wrong(session: Session) -> list[str]:
-    expected, measured = session.measure(PORTS)
-    return [str(one) for one in measured.differences(expected)]
+    results = session.measure(PORTS)
+    return [str(one) for one in (*results.differences, *results.unmeasured)]
 
 
 def test_a_restarted_controller_changes_and_loses_nothing(session: Session) -> None:

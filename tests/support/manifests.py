@@ -55,14 +55,20 @@ def pod(name: str, labels: str = "{}", more: str = "", **metadata: str) -> str:
 
 
 def workload(kind: str, name: str, more: str = "", labels: str = "{app: w}", metadata: str = "") -> str:
-    """A workload whose pods carry `labels`; `more` are lines of its spec."""
-    version = {"ReplicationController": "v1", "Job": "batch/v1"}.get(kind, "apps/v1")
+    """A workload whose pods carry `labels`; `more` are lines of its spec (of a CronJob, of that of its Jobs)."""
+    version = {"ReplicationController": "v1", "Job": "batch/v1", "CronJob": "batch/v1"}.get(kind, "apps/v1")
+    template = f"template: {{metadata: {{labels: {labels}}}, spec: {{containers: [{{name: c, image: nginx}}]}}}}\n"
+    if kind == "CronJob":
+        job = "".join(f"    {line}\n" for line in f"{more}  {template}".splitlines())
+        return (
+            f"apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {name}\n{metadata}"
+            f"spec:\n  schedule: '0 3 * * *'\n  jobTemplate:\n    spec:\n{job}"
+        )
     selector = {"ReplicationController": f"  selector: {labels}\n", "Job": ""}.get(
         kind, f"  selector: {{matchLabels: {labels}}}\n"
     )
     return (
-        f"apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {name}\n{metadata}spec:\n{more}{selector}"
-        f"  template:\n    metadata: {{labels: {labels}}}\n    spec: {{containers: [{{name: c, image: nginx}}]}}\n"
+        f"apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: {name}\n{metadata}spec:\n{more}{selector}  {template}"
     )
 
 

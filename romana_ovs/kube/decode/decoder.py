@@ -15,6 +15,8 @@ from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.kube.decode import kubepolicy, romanapolicy
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.limits import check_size
+from romana_ovs.kube.decode.names import with_generated_name
+from romana_ovs.kube.decode.node_selection import Taint, read_taints
 from romana_ovs.kube.decode.objects import (
     DecodedDocument,
     DecodedObject,
@@ -24,10 +26,12 @@ from romana_ovs.kube.decode.objects import (
     SourceLocation,
 )
 from romana_ovs.kube.decode.other_policies import Effect, other_policy
+from romana_ovs.kube.decode.other_workloads import read_other
+from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
 from romana_ovs.kube.decode.pods import read_namespace, read_node, read_pod
 from romana_ovs.kube.decode.services import read_endpoint_slice, read_endpoints, read_service
 from romana_ovs.kube.decode.validation import Validator
-from romana_ovs.kube.decode.workloads import WORKLOADS, Owner, read_owners, read_workload
+from romana_ovs.kube.decode.workloads import WORKLOADS, Workload, read_workload
 from romana_ovs.model.errors import AddressError, Severity
 from romana_ovs.model.labels import NO_LABELS, Labels
 from romana_ovs.model.objects import Pod, Policy
@@ -94,7 +98,8 @@ class _Meta:
     namespace: str
     labels: Labels = NO_LABELS
     uid: str = ""
-    owners: tuple[Owner, ...] = ()
+    controller_ref: ControllerRef | None = None
+    terminating: bool = False
     created: str = ""
 
 
@@ -135,34 +140,52 @@ class _Decoder:
             yield from self._decode_list(value, validator, depth, (kind.removesuffix("List"), version))
         elif kind in _SERVICES and not _name_in(value):
             self._ignore(kind, version)  # it has no effect on packets, and nobody can ask for it
-        elif kind == POLICY or kind in _VERSIONS:
+        else:
+            named = with_generated_name(value, f"{self.file}#{self.document.number}#{prefix}")
+            for item in self._decode_named(named, kind, version, validator):
+                yield item if named is value else replace(item, generated=True)
+
+    def _decode_named(
+        self, value: Mapping[str, object], kind: str, version: str, validator: Validator
+    ) -> Iterator[DecodedObject]:
+        """The object of any kind but a List; none when it has no effect."""
+        if kind == POLICY or kind in _VERSIONS:
             yield from self._decode_object({**value, "kind": kind, "apiVersion": version}, kind, version, validator)
         elif meant := _closest_kind(kind, version):
             validator.error("kind", f"{shown(kind)} is no kind of {version}, write {meant}")
             yield from self._decode_object({**value, "kind": meant, "apiVersion": version}, meant, version, validator)
         else:
-            yield from self._decode_other(value, kind, version, prefix)
+            yield from self._decode_other(value, kind, version, validator)
 
     def _decode_other(
-        self, value: Mapping[str, object], kind: str, version: str, prefix: str
+        self, value: Mapping[str, object], kind: str, version: str, validator: Validator
     ) -> Iterator[DecodedObject]:
-        """The object of a kind that is not acted on: a policy of another system, or ignored."""
+        """The object of a kind that is not known by name: a policy of another system, what makes pods, or ignored."""
         metadata = value.get("metadata")
         fields = metadata if isinstance(metadata, dict) else {}
         namespace, name = (text if isinstance(text := fields.get(key), str) else "" for key in ("namespace", "name"))
         group = version.partition("/")[0] if "/" in version else ""
         policy = other_policy(kind, group, value, namespace=namespace, name=name)
-        if policy is None:
-            self._ignore(kind, version)
+        location = SourceLocation(self.file, self.document.number, validator.prefix, plain(kind), plain(name))
+        if policy is not None:
+            severity = Severity.INFO if policy.effect is Effect.NONE else Severity.ERROR
+            yield DecodedObject(
+                id=ObjectId(f"{kind}.{group}", namespace, name or str(location)),
+                location=location,
+                value=policy,
+                unsupported=(location.problem("", policy.reason, severity),),
+            )
             return
-        location = SourceLocation(self.file, self.document.number, prefix, plain(kind), plain(name))
-        severity = Severity.INFO if policy.effect is Effect.NONE else Severity.ERROR
-        yield DecodedObject(
-            id=ObjectId(f"{kind}.{group}", namespace, name or str(location)),
-            location=location,
-            value=policy,
-            unsupported=(location.problem("", policy.reason, severity),),
-        )
+        pods = read_other(value, kind, group)
+        if not isinstance(pods, Workload):
+            self._ignore(kind, version)
+        if pods is not None:
+            yield DecodedObject(
+                id=ObjectId(f"{kind}.{group}", pods.namespace, pods.name),
+                location=location,
+                value=pods,
+                controller_ref=pods.controller_ref,
+            )
 
     def _decode_list(
         self, value: Mapping[str, object], validator: Validator, depth: int, inner: tuple[str, str]
@@ -190,7 +213,7 @@ class _Decoder:
         expected = POLICY_VERSION if kind == POLICY else _VERSIONS[kind]
         if version not in (expected, *(_ROMANA_VERSIONS if kind == POLICY else ())):
             if not _is_other_version(kind, version, expected):
-                yield from self._decode_other(value, kind, version, validator.prefix)
+                yield from self._decode_other(value, kind, version, validator)
                 return
             validator.error(
                 "apiVersion", f"{shown(version)} is not served, write {_served_version(kind, version, expected)}"
@@ -205,7 +228,8 @@ class _Decoder:
             yield self._result(validator, kind, meta.name, meta=meta, read=read, fallback=fallback)
         else:
             decoded = _read(value, kind, meta, validator, _plan_of(self.settings))
-            yield self._result(validator, kind, meta.name, meta=meta, read=decoded)
+            taints = read_taints(value, validator) if kind == "Node" else ()
+            yield self._result(validator, kind, meta.name, meta=meta, read=decoded, taints=taints)
 
     def _report_duplicates(self, validator: Validator, *, but: str | None = None) -> None:
         """Record an error for each key that occurs twice in this object, except below the path `but`."""
@@ -242,7 +266,8 @@ class _Decoder:
             namespace="" if validator.has_under("metadata.namespace") or validator.has("metadata") else namespace,
             labels=labels,
             uid=validator.string(metadata.get("uid"), "metadata.uid"),
-            owners=read_owners(metadata, validator),
+            controller_ref=read_controller_ref(metadata, validator),
+            terminating=metadata.get("deletionTimestamp") is not None,
             created=created if isinstance(created := metadata.get("creationTimestamp"), str) else "",
         )
 
@@ -279,6 +304,7 @@ class _Decoder:
         meta: _Meta | None = None,
         read: KubeObject | None = None,
         fallback: Policy | None = None,
+        taints: tuple[Taint, ...] = (),
     ) -> DecodedObject:
         location = self._location(validator, kind, name, meta)
         valid = validator.valid and meta is not None and meta.id is not None
@@ -288,8 +314,10 @@ class _Decoder:
             value=read if valid else None,
             fallback=None if valid else fallback,
             problems=tuple(location.problem(*finding) for finding in validator.findings),
-            owners=meta.owners if meta is not None else (),
             unsupported=tuple(location.problem(*finding) for finding in validator.unsupported) if valid else (),
+            controller_ref=meta.controller_ref if meta is not None else None,
+            terminating=meta.terminating if meta is not None else False,
+            taints=taints,
         )
 
     def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from romana_ovs.kube.decode.node_selection import Taint
 from romana_ovs.kube.decode.other_policies import OtherPolicy
-from romana_ovs.kube.decode.workloads import Owner, Workload
+from romana_ovs.kube.decode.other_workloads import OtherPodMaker
+from romana_ovs.kube.decode.owners import ControllerRef
+from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import Namespace, Node, Pod, Policy
 from romana_ovs.model.services import EndpointsObject, Service
@@ -29,7 +32,7 @@ class Document:
     duplicates: tuple[DuplicateKey, ...] = ()
 
 
-KubeObject = Namespace | Node | Pod | Policy | Workload | Service | EndpointsObject | OtherPolicy
+KubeObject = Namespace | Node | Pod | Policy | Workload | Service | EndpointsObject | OtherPolicy | OtherPodMaker
 """A decoded Kubernetes object."""
 
 
@@ -96,9 +99,9 @@ class SourceLocation(NamedTuple):
 class DecodedObject:
     """One object of a document. `id` is None when its name cannot be read; `value` is None when it is invalid.
 
-    `fallback` replaces an invalid policy that has no valid version: it isolates and allows nothing.
-    `owners` are its ownerReferences. `unsupported` are parts of a valid object, or the whole object, that decide about
-    connections and are not acted on.
+    `fallback` replaces an invalid policy that has no valid version: it isolates and allows nothing. `unsupported` are
+    parts of a valid object, or the whole object, that decide about connections and are not acted on. `terminating`: it
+    is being deleted. `generated`: its name is made from generateName. `taints` are those of a Node.
     """
 
     id: ObjectId | None
@@ -106,8 +109,11 @@ class DecodedObject:
     value: KubeObject | None = None
     fallback: Policy | None = None
     problems: tuple[Problem, ...] = ()
-    owners: tuple[Owner, ...] = ()
     unsupported: tuple[Problem, ...] = ()
+    controller_ref: ControllerRef | None = None
+    terminating: bool = False
+    generated: bool = False
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

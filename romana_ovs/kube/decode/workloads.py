@@ -1,211 +1,306 @@
-"""Decodes workloads, and expands them into pods where no controller does that.
+"""Decodes workloads: which pods their controllers make of them.
 
-Sources: Kubernetes core/v1 ReplicationController, apps/v1 ReplicaSet, Deployment, StatefulSet and
-DaemonSet, batch/v1 Job; docs/design.md section 8 for the pods' names.
+Sources: Kubernetes core/v1 ReplicationController, apps/v1 ReplicaSet, Deployment, StatefulSet and DaemonSet, batch/v1
+Job and CronJob, and their controllers (`controller_labels`).
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from romana_ovs.kube.decode import controller_labels
 from romana_ovs.kube.decode.labels import read_labels
+from romana_ovs.kube.decode.node_selection import NodeSelection, read_daemon_nodes
+from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
 from romana_ovs.kube.decode.pods import PodSpec, read_pod_spec
 from romana_ovs.kube.decode.selectors import read_selector
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.model.labels import Labels, Selector
-from romana_ovs.model.objects import Pod
-from romana_ovs.model.syntax import shown
+from romana_ovs.model.syntax import plain, shown, value_fault
 
 WORKLOADS = {
-    "ReplicationController": "v1",
-    "ReplicaSet": "apps/v1",
-    "Deployment": "apps/v1",
     "StatefulSet": "apps/v1",
+    "Deployment": "apps/v1",
+    "ReplicaSet": "apps/v1",
+    "ReplicationController": "v1",
     "DaemonSet": "apps/v1",
     "Job": "batch/v1",
+    "CronJob": "batch/v1",
 }
 """apiVersion of each kind that is expanded into pods."""
 
 MAX_REPLICAS = 100_000
 """The largest number of pods of one workload; a larger one in a manifest is taken for a typing error."""
+MAX_COUNT = 2**31 - 1
+MAX_CRON_JOB_NAME = 52
+"""Characters: the Jobs of a CronJob have 11 more (Kubernetes' validation of CronJob)."""
+_JOB_CONTROLLER = "kubernetes.io/job-controller"
+_GENERATION = "deprecated.daemonset.template.generation"
+"""The annotation in which a DaemonSet has the generation of its template."""
 
-_RANDOM = "[bcdfghjklmnpqrstvwxz2456789]"
-"""Characters of the random suffixes that Kubernetes gives (k8s.io/apimachinery util/rand)."""
-_SUFFIXES = {
-    "ReplicationController": f"{_RANDOM}{{5}}",
-    "ReplicaSet": f"{_RANDOM}{{5}}",
-    "Deployment": f"{_RANDOM}{{1,10}}-{_RANDOM}{{5}}",
-    "StatefulSet": "[0-9]+",
-    "DaemonSet": f"{_RANDOM}{{5}}",
-    "Job": f"([0-9]+-)?{_RANDOM}{{5}}",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """One entry of ownerReferences: an object of the same namespace."""
-
-    kind: str
-    name: str
+Ordinals = range | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A workload, reduced to its desired pods; `count` is None for one pod on each node (DaemonSet)."""
+    """A workload, reduced to its desired pods.
+
+    `ordinals` number them; those of a DaemonSet are one for each node that `nodes` selects instead. `labels` are those
+    of every pod, with what the controller adds. `like` is the kind whose controller it has: its own, or for a CronJob
+    `Job` and for kinds of other API groups (`group`) the one that it is expanded like. `selector` is None when it
+    adopts no pod. `no_pods` says why it has no pods at present, and is empty otherwise.
+    """
 
     kind: str
     namespace: str
     name: str
-    count: int | None
     labels: Labels
-    spec: PodSpec
-    owners: tuple[Owner, ...] = ()
+    like: str
+    ordinals: Ordinals = range(0)
+    spec: PodSpec = field(default_factory=PodSpec)
+    nodes: NodeSelection = field(default_factory=NodeSelection)
+    selector: Selector | None = None
+    group: str = ""
+    uid: str = ""
+    controller_ref: ControllerRef | None = None
+    indexed: bool = False
+    template_path: str = "spec.template"
+    no_pods: str = ""
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is of a kind of Kubernetes itself."""
+        version = WORKLOADS.get(self.kind)
+        return version is not None and version.rpartition("/")[0] == self.group
 
-def read_owners(metadata: Mapping[str, object], validator: Validator) -> tuple[Owner, ...]:
-    """The ownerReferences in `metadata`."""
-    path = "metadata.ownerReferences"
-    return tuple(
-        Owner(
-            validator.string(entry.get("kind"), f"{where}.kind"), validator.string(entry.get("name"), f"{where}.name")
-        )
-        for where, entry in validator.mappings_in(metadata.get("ownerReferences"), path)
-    )
+    def pod_labels(self, name: str, ordinal: int) -> Labels:
+        """The labels of its pod `name`."""
+        if self.like == "StatefulSet":
+            own = {controller_labels.POD_NAME: name, controller_labels.POD_INDEX: str(ordinal)}
+        elif self.indexed:
+            own = {controller_labels.COMPLETION_INDEX: str(ordinal)}
+        else:
+            return self.labels
+        return Labels({**self.labels, **own})
 
 
 def read_workload(
     document: Mapping[str, object], kind: str, validator: Validator, *, namespace: str, name: str
 ) -> Workload:
     """The workload in `document`, as far as it can be read."""
-    spec = validator.mapping(document.get("spec"), "spec")
-    template = validator.mapping(spec.get("template"), "spec.template")
-    if not template and not validator.has_under("spec"):
-        validator.error("spec.template", "is required")
-    metadata = validator.mapping(template.get("metadata"), "spec.template.metadata")
-    labels = read_labels(metadata.get("labels"), "spec.template.metadata.labels", validator)
-    if template:
-        _check_selector(spec, kind, labels, validator)
-    return Workload(
-        kind=kind,
-        namespace=namespace,
-        name=name,
-        count=_replicas(document, spec, kind, validator),
-        labels=labels,
-        spec=read_pod_spec(template.get("spec"), "spec.template.spec", validator) if template else PodSpec(),
-        owners=read_owners(validator.mapping(document.get("metadata"), "metadata"), validator),
+    return _WorkloadReader(document, kind, validator, name).read(namespace)
+
+
+class _WorkloadReader:
+    """Reads one workload: `spec` is the part that has the pod template, and stands at `path`."""
+
+    def __init__(self, document: Mapping[str, object], kind: str, validator: Validator, name: str) -> None:
+        self.document = document
+        self.kind = kind
+        self.validator = validator
+        self.name = name
+        self.metadata = validator.mapping(document.get("metadata"), "metadata")
+        self.uid = validator.string(self.metadata.get("uid"), "metadata.uid")
+        self.spec = validator.mapping(document.get("spec"), "spec")
+        self.path = "spec"
+        self.suspended = False
+        if kind == "CronJob":
+            self.suspended = validator.boolean(self.spec.get("suspend"), "spec.suspend")
+            job = validator.mapping(self.spec.get("jobTemplate"), "spec.jobTemplate")
+            self.path = "spec.jobTemplate.spec"
+            self.spec = validator.mapping(job.get("spec"), self.path)
+        self.runs_jobs = kind in ("Job", "CronJob")
+        self.manual_selector = self.runs_jobs and validator.boolean(
+            self.spec.get("manualSelector"), f"{self.path}.manualSelector"
+        )
+
+    def read(self, namespace: str) -> Workload:
+        """The workload."""
+        template = read_template(self.spec.get("template"), f"{self.path}.template", self.validator)
+        self._check_name()
+        labels = Labels({**template.labels, **self._added_labels(template.labels)})
+        ordinals, no_pods = (range(0), "") if self.kind == "DaemonSet" else self._ordinals()
+        if self.suspended:
+            no_pods = "is suspended (spec.suspend)"
+        return Workload(
+            kind=self.kind,
+            namespace=namespace,
+            name=self.name,
+            labels=labels,
+            like="Job" if self.runs_jobs else self.kind,
+            ordinals=range(0) if no_pods else ordinals,
+            spec=template.spec,
+            nodes=self._nodes(template),
+            selector=self._selector(labels) if template.given else None,
+            group=WORKLOADS[self.kind].rpartition("/")[0],
+            uid=self.uid,
+            controller_ref=read_controller_ref(self.metadata, self.validator),
+            indexed=self.runs_jobs and self.spec.get("completionMode") == "Indexed",
+            template_path=f"{self.path}.template",
+            no_pods=no_pods,
+        )
+
+    def _check_name(self) -> None:
+        """Record an error for a name that Kubernetes refuses because names or labels of pods are made from it."""
+        if self.validator.has("metadata.name"):
+            return
+        if self.kind == "CronJob" and len(self.name) > MAX_CRON_JOB_NAME:
+            self.validator.error("metadata.name", f"{shown(self.name)} is longer than {MAX_CRON_JOB_NAME} characters")
+        elif self.kind == "Job" and (fault := value_fault(self.name)):
+            self.validator.error("metadata.name", f"is a label of its pods, and {fault}")
+
+    def _nodes(self, template: PodTemplate) -> NodeSelection:
+        if self.kind != "DaemonSet":
+            return NodeSelection()
+        return read_daemon_nodes(template.raw_spec, f"{self.path}.template.spec", self.validator)
+
+    def _added_labels(self, own: Labels) -> Mapping[str, str]:
+        """The labels that the API server or the controller adds to those of the template, `own`."""
+        if not self.runs_jobs:
+            annotations = self.metadata.get("annotations")
+            generation = annotations.get(_GENERATION) if isinstance(annotations, dict) else None
+            return controller_labels.template_labels(self.kind, generation if isinstance(generation, str) else "1")
+        if self.manual_selector:
+            return {}
+        # The template of a Job that was read from a cluster has the labels, which the API server has checked.
+        if self.kind == "CronJob":
+            return controller_labels.job_labels(controller_labels.cron_job_run(self.name), "")
+        added = controller_labels.job_labels(self.name, self.uid)
+        for key in controller_labels.JOB_NAME:
+            if own.get(key, self.name) != self.name:
+                reason = f"must be {self.name}, the Job's name, or absent, not {shown(own[key])}"
+                self.validator.error(f"spec.template.metadata.labels.{key}", reason)
+        return {key: own.get(key, value) for key, value in added.items()}
+
+    def _ordinals(self) -> tuple[Ordinals, str]:
+        """The numbers of the pods, and why there are none at present."""
+        if self.runs_jobs:
+            return self._job_ordinals()
+        count = self._count("replicas", MAX_REPLICAS)
+        start = 0
+        if self.kind == "StatefulSet":
+            fields = self.validator.mapping(self.spec.get("ordinals"), "spec.ordinals")
+            value = self.validator.integer(fields.get("start"), "spec.ordinals.start", low=0, high=MAX_COUNT)
+            start = value or 0
+        replicas = 1 if count is None else count
+        return range(start, start + replicas), "" if replicas else "has 0 replicas"
+
+    def _count(self, field: str, high: int) -> int | None:
+        return self.validator.integer(self.spec.get(field), f"{self.path}.{field}", low=0, high=high)
+
+    def _job_ordinals(self) -> tuple[Ordinals, str]:
+        parallelism, completions = self._count("parallelism", MAX_REPLICAS), self._count("completions", MAX_COUNT)
+        indexed = self._is_indexed(completions)
+        status = self.validator.mapping(self.document.get("status") if self.kind == "Job" else None, "status")
+        succeeded = self.validator.integer(status.get("succeeded"), "status.succeeded", low=0, high=MAX_COUNT) or 0
+        at_once = 1 if parallelism is None else parallelism
+        if no_pods := self._why_no_pods(status, at_once):
+            return range(0), no_pods
+        if completions is None:
+            return range(at_once), ""
+        if indexed:
+            return _open_indexes(status, at_once, completions), ""
+        return range(min(at_once, max(completions - succeeded, 0))), ""
+
+    def _is_indexed(self, completions: int | None) -> bool:
+        field = f"{self.path}.completionMode"
+        mode = self.validator.string(self.spec.get("completionMode"), field)
+        if mode not in ("", "Indexed", "NonIndexed"):
+            self.validator.error(field, f"{shown(mode)} is none of NonIndexed, Indexed")
+        if mode == "Indexed" and completions is None and not self.validator.has(f"{self.path}.completions"):
+            self.validator.error(f"{self.path}.completions", "is required when completionMode is Indexed")
+        return mode == "Indexed"
+
+    def _why_no_pods(self, status: Mapping[str, object], parallelism: int) -> str:
+        """Why a Job has no pods at present, or empty."""
+        suspended = self.validator.boolean(self.spec.get("suspend"), f"{self.path}.suspend")
+        manager = self.validator.string(self.spec.get("managedBy"), f"{self.path}.managedBy")
+        if manager not in ("", _JOB_CONTROLLER):
+            return f"is managed by {plain(manager)}, which makes its pods in a way of its own"
+        if suspended:
+            return f"is suspended ({self.path}.suspend)"
+        if _has_ended(status, self.validator):
+            return "has ended"
+        return "" if parallelism else f"is paused ({self.path}.parallelism is 0)"
+
+    def _selector(self, labels: Labels) -> Selector | None:
+        """The selector by which the controller finds its pods; a warning for one that does not match their `labels`.
+
+        None for a Deployment, whose ReplicaSets select by a label of their own, and for a Job without manualSelector.
+        """
+        value, path = self.spec.get("selector"), f"{self.path}.selector"
+        if value is None:
+            if self.kind == "ReplicationController":
+                return Selector.of(labels)
+            if self.manual_selector or not self.runs_jobs:
+                self.validator.warning(path, "is required")
+            return None
+        selector = (
+            Selector.of(read_labels(value, path, self.validator))
+            if self.kind == "ReplicationController"
+            else read_selector(value, path, self.validator)
+        )
+        if not selector.matches(labels):
+            self.validator.warning(path, f"does not match the labels of {self.path}.template")
+            return None
+        adopts = self.manual_selector or (self.kind != "Deployment" and not self.runs_jobs)
+        return selector if adopts else None
+
+
+@dataclass(frozen=True, slots=True)
+class PodTemplate:
+    """A pod template; `raw_spec` is its spec as it stands there, `given`: there is one."""
+
+    labels: Labels
+    spec: PodSpec
+    raw_spec: Mapping[str, object]
+    given: bool
+
+
+def read_template(value: object, path: str, validator: Validator) -> PodTemplate:
+    """The pod template at `path`, as far as it can be read; that it is absent is an error."""
+    template = validator.mapping(value, path)
+    if not template and not validator.has_under(path.partition(".")[0]):
+        validator.error(path, "is required")
+    metadata = validator.mapping(template.get("metadata"), f"{path}.metadata")
+    spec = template.get("spec")
+    return PodTemplate(
+        labels=read_labels(metadata.get("labels"), f"{path}.metadata.labels", validator),
+        spec=read_pod_spec(spec, f"{path}.spec", validator) if template else PodSpec(),
+        raw_spec=spec if isinstance(spec, dict) else {},
+        given=bool(template),
     )
 
 
-def _replicas(
-    document: Mapping[str, object], spec: Mapping[str, object], kind: str, validator: Validator
-) -> int | None:
-    if kind == "DaemonSet":
-        return None
-    if kind != "Job":
-        count = validator.integer(spec.get("replicas"), "spec.replicas", low=0, high=MAX_REPLICAS)
-        return 1 if count is None else count
-    parallel = validator.integer(spec.get("parallelism"), "spec.parallelism", low=0, high=MAX_REPLICAS)
-    completions = validator.integer(spec.get("completions"), "spec.completions", low=0, high=2**31 - 1)
-    if validator.boolean(spec.get("suspend"), "spec.suspend") or _is_over(document, validator):
-        return 0
-    pods = 1 if parallel is None else parallel
-    return pods if completions is None else min(pods, completions)
-
-
-def _is_over(document: Mapping[str, object], validator: Validator) -> bool:
-    """Whether a Job is complete or has failed, by its status."""
-    status = validator.mapping(document.get("status"), "status")
+def _has_ended(status: Mapping[str, object], validator: Validator) -> bool:
+    """Whether a Job is complete or has failed, or will without further pods, by its status."""
     return any(
-        entry.get("type") in ("Complete", "Failed") and entry.get("status") == "True"
+        entry.get("type") in ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")
+        and entry.get("status") == "True"
         for _, entry in validator.mappings_in(status.get("conditions"), "status.conditions")
     )
 
 
-def _check_selector(spec: Mapping[str, object], kind: str, labels: Labels, validator: Validator) -> None:
-    """Record a warning for a selector that does not match the workload's own pods."""
-    value = spec.get("selector")
-    if value is None:
-        if kind not in ("ReplicationController", "Job"):
-            validator.warning("spec.selector", "is required")
-        return
-    plain_labels = kind == "ReplicationController"
-    selector = (
-        Selector.of(read_labels(value, "spec.selector", validator))
-        if plain_labels
-        else read_selector(value, "spec.selector", validator)
-    )
-    # Kubernetes generates the selector of a Job, with a label that only its pods get.
-    if kind != "Job" and not selector.matches(labels):
-        validator.warning("spec.selector", "does not match the labels of spec.template")
+def _open_indexes(status: Mapping[str, object], at_once: int, completions: int) -> Ordinals:
+    """The indexes of an Indexed Job that run now: the first ones that have not ended."""
+    ended = [*_index_ranges(status.get("completedIndexes")), *_index_ranges(status.get("failedIndexes"))]
+    if not ended:
+        return range(min(at_once, completions))
+    indexes: list[int] = []
+    index = 0
+    while index < completions and len(indexes) < at_once:
+        beyond = max((one.stop for one in ended if index in one), default=index)
+        if beyond == index:
+            indexes.append(index)
+            beyond += 1
+        index = beyond
+    return tuple(indexes)
 
 
-def expand(workload: Workload, nodes: Iterable[str]) -> Iterator[Pod]:
-    """The pods of `workload`: `<name>-0` on, or `<name>-<node>` on each of `nodes` for a DaemonSet."""
-    if workload.count is None:
-        for node in nodes:
-            yield _pod(workload, node, node)
-        return
-    for number in range(workload.count):
-        yield _pod(workload, str(number), workload.spec.node)
-
-
-def _pod(workload: Workload, suffix: str, node: str) -> Pod:
-    return Pod(
-        namespace=workload.namespace,
-        name=f"{workload.name}-{suffix}",
-        labels=workload.labels,
-        node=node,
-        ports=workload.spec.ports,
-        host_network=workload.spec.host_network,
-    )
-
-
-class ExistingPods:
-    """Finds workloads whose pods (or whose ReplicaSet) are among the manifests themselves."""
-
-    def __init__(self, pods: Iterable[tuple[Pod, tuple[Owner, ...]]], workloads: Iterable[Workload]) -> None:
-        self._owned: set[tuple[str, Owner]] = set()
-        self._orphans: dict[str, list[Pod]] = defaultdict(list)
-        for pod, owners in pods:
-            for owner in owners:
-                self._owned.add((pod.namespace, owner))
-                deployment = _deployment_of(owner, pod.labels)
-                if deployment is not None:
-                    self._owned.add((pod.namespace, deployment))
-            if not owners:
-                self._orphans[pod.namespace].append(pod)
-        for workload in workloads:
-            for owner in workload.owners:
-                self._owned.add((workload.namespace, owner))
-
-    def has(self, workload: Workload, nodes: Iterable[str]) -> bool:
-        """Whether there are pods of `workload`: owned by it, or with the name prefix and labels of its pods."""
-        if (workload.namespace, Owner(workload.kind, workload.name)) in self._owned:
-            return True
-        orphans = self._orphans.get(workload.namespace)
-        if not orphans:
-            return False
-        name = re.escape(workload.name)
-        made = re.compile(rf"{name}-(?:[0-9]+|{_SUFFIXES[workload.kind]})\Z")
-        own = {f"{workload.name}-{node}" for node in nodes} if workload.count is None else frozenset()
-        return any((made.match(pod.name) or pod.name in own) and _has_labels(pod, workload.labels) for pod in orphans)
-
-
-def _deployment_of(owner: Owner, labels: Labels) -> Owner | None:
-    """The Deployment of a ReplicaSet that is named like the Deployment, a dash, and the template hash of the pods."""
-    digest = labels.get("pod-template-hash")
-    if owner.kind == "ReplicaSet" and digest and owner.name.endswith(f"-{digest}"):
-        return Owner("Deployment", owner.name.removesuffix(f"-{digest}"))
-    return None
-
-
-def _has_labels(pod: Pod, labels: Labels) -> bool:
-    return all(pod.labels.get(key) == value for key, value in labels.items())
-
-
-def named(workload: Workload) -> str:
-    """The workload in messages."""
-    return f"{workload.kind} {shown(workload.name)}"
+def _index_ranges(value: object) -> Iterator[range]:
+    """The ranges in `1,3-5,7`; anything else is left out, as only a status has it."""
+    for part in value.split(",") if isinstance(value, str) else ():
+        first, _, last = part.partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            yield range(int(first), int(last or first) + 1)

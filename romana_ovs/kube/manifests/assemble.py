@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from romana_ovs.kube.admission.policy_quota import apply_quota, quota_problem
 from romana_ovs.kube.decode.objects import DecodedObject, SourceLocation
-from romana_ovs.kube.decode.workloads import ExistingPods, Workload, expand
+from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.kube.manifests.pod_uids import PodUids
+from romana_ovs.kube.manifests.workload_pods import Schedulable, WorkloadPods
+from romana_ovs.kube.snapshot import LeftOut
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels
@@ -26,14 +28,23 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.settings import Settings
 
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+_KUBELET_LABELS = {
+    f"{prefix}kubernetes.io/{key}": value
+    for prefix in ("", "beta.")
+    for key, value in {"os": "linux", "arch": "amd64"}.items()
+}
+"""Labels that a kubelet adds to its Node, for Node objects that were written by hand."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
 class AssemblyInput:
-    """The valid objects, the fallbacks of invalid policies, and the number of nodes if there is no Node object.
+    """The valid objects, the fallbacks of invalid policies, and the number of nodes if nothing names a node.
 
+    `earlier_nodes` are the nodes of earlier readings without Node objects.
     `seen` is the node of each pod's port, where that is not the node that the pod was placed on. With `pod_uids` every
     pod has a UID.
     """
@@ -43,15 +54,21 @@ class AssemblyInput:
     nodes: int
     seen: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     pod_uids: PodUids | None = None
+    earlier_nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A cluster, problems between its objects, and the location of each pod (or its workload)."""
+    """A cluster, problems between its objects, and the location of each pod (or its workload).
+
+    `notes` and `left_out` as in ClusterSnapshot.
+    """
 
     cluster: Cluster
     problems: tuple[Problem, ...]
     locations: Mapping[PodKey, SourceLocation]
+    notes: tuple[Problem, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
@@ -61,8 +78,8 @@ def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
     """
     policies, quota_problems = _policies(inputs, before.settings)
     nodes = _nodes(inputs)
-    collector = _PodCollector()
-    collector.collect(inputs.objects, sorted(nodes))
+    collector = WorkloadPods(_schedulable(inputs.objects, nodes))
+    collector.collect(inputs.objects)
     identified = inputs.pod_uids.assign(collector.pods) if inputs.pod_uids is not None else collector.pods
     pods = _placed(identified, sorted(nodes), before, inputs.seen)
     problems = quota_problems + collector.problems + _pods_on_missing_nodes(pods, nodes, collector.locations)
@@ -78,7 +95,13 @@ def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
     unchanged = all(
         getattr(cluster, name) is getattr(before, name) for name in ("namespaces", "nodes", "pods", "policies")
     )
-    return Assembled(before if unchanged else cluster, tuple(problems), MappingProxyType(collector.locations))
+    return Assembled(
+        cluster=before if unchanged else cluster,
+        problems=tuple(problems),
+        locations=MappingProxyType(collector.locations),
+        notes=tuple(dict.fromkeys(collector.notes)),
+        left_out=tuple(collector.left_out),
+    )
 
 
 def _reuse(before: Mapping[K, V], now: dict[K, V]) -> Mapping[K, V]:
@@ -102,55 +125,45 @@ def _policies(inputs: AssemblyInput, settings: Settings) -> tuple[list[Policy], 
 
 
 def _nodes(inputs: AssemblyInput) -> dict[str, Node]:
+    """The nodes of the Node objects; without any, the nodes that pods name, or else `node1` to `nodeN`.
+
+    Without Node objects a node stays while the folder is followed, also when its last pod goes.
+    """
     declared = {item.value.name: item.value for item in inputs.objects if isinstance(item.value, Node)}
-    return declared or {name: Node(name) for name in (f"node{number + 1}" for number in range(inputs.nodes))}
+    if declared:
+        return declared
+    made_up = {f"node{number + 1}" for number in range(inputs.nodes)}
+    named = named_nodes(inputs.objects)
+    names = made_up if named <= made_up else named
+    return {name: Node(name) for name in sorted(names | inputs.earlier_nodes)}
+
+
+def named_nodes(objects: Iterable[DecodedObject]) -> set[str]:
+    """The nodes that pods and pod templates name in nodeName; pods that have ended do not count."""
+    names = set()
+    for item in objects:
+        if isinstance(item.value, Pod) and not item.value.finished:
+            names.add(item.value.node)
+        elif isinstance(item.value, Workload) and not item.value.no_pods:
+            names.add(item.value.spec.node)
+    return names - {""}
+
+
+def _schedulable(objects: Iterable[DecodedObject], nodes: Mapping[str, Node]) -> list[Schedulable]:
+    """The nodes in sorted order, with the labels that a kubelet gives each, unless they are not declared."""
+    taints = {item.value.name: item.taints for item in objects if isinstance(item.value, Node)}
+    return [
+        Schedulable(name, {**_KUBELET_LABELS, HOSTNAME_LABEL: name, **node.labels}, taints[name])
+        if name in taints
+        else Schedulable(name)
+        for name, node in sorted(nodes.items())
+    ]
 
 
 def _namespaces(objects: Iterable[DecodedObject], named: set[str]) -> dict[str, Namespace]:
     namespaces = {name: Namespace(name, Labels({NAME_LABEL: name})) for name in named}
     namespaces |= {item.value.name: item.value for item in objects if isinstance(item.value, Namespace)}
     return dict(sorted(namespaces.items()))
-
-
-class _PodCollector:
-    """Collects the pods of the manifests and of workloads."""
-
-    def __init__(self) -> None:
-        self.pods: dict[PodKey, Pod] = {}
-        self.locations: dict[PodKey, SourceLocation] = {}
-        self.problems: list[Problem] = []
-
-    def collect(self, objects: Iterable[DecodedObject], nodes: list[str]) -> None:
-        """Add all pods among `objects`, then those of workloads that have none among them."""
-        workloads: list[tuple[Workload, SourceLocation]] = []
-        declared: list[DecodedObject] = []
-        for item in objects:
-            if isinstance(item.value, Pod):
-                declared.append(item)
-                self.pods[item.value.key] = item.value
-                self.locations[item.value.key] = item.location
-            elif isinstance(item.value, Workload):
-                workloads.append((item.value, item.location))
-        existing = ExistingPods(
-            ((item.value, item.owners) for item in declared if isinstance(item.value, Pod)),
-            (workload for workload, _ in workloads),
-        )
-        for workload, location in sorted(workloads, key=lambda pair: (pair[0].namespace, pair[0].name, pair[0].kind)):
-            if not existing.has(workload, nodes):
-                self._expand(workload, location, nodes)
-
-    def _expand(self, workload: Workload, location: SourceLocation, nodes: list[str]) -> None:
-        taken = []
-        for pod in expand(workload, nodes):
-            if pod.key in self.pods:
-                taken.append(pod.key)
-                continue
-            self.pods[pod.key] = pod
-            self.locations[pod.key] = location
-        if taken:
-            more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-            reason = f"its pod {taken[0]}{more} exists already, by {self.locations[taken[0]]}"
-            self.problems.append(location.problem("metadata.name", reason))
 
 
 def _placed(

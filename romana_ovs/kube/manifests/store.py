@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from romana_ovs.kube.decode.objects import DecodedObject, ObjectId
-from romana_ovs.kube.manifests.assemble import AssemblyInput, assemble
+from romana_ovs.kube.manifests.assemble import AssemblyInput, assemble, named_nodes
 from romana_ovs.kube.manifests.folder import FileContent, FolderContent
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -57,36 +57,42 @@ class ManifestStore:
         self.default_nodes = default_nodes
         self._accepted: dict[ObjectId, _Accepted] = {}
         self._cluster = Cluster(settings=settings)
+        self._undeclared_nodes: frozenset[str] = frozenset()
 
     def apply(
         self, content: FolderContent, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None
     ) -> ClusterSnapshot:
         """The cluster that `content` describes, with all problems.
 
-        `nodes` is the number of nodes; raises InputError, without any change, when the folder has Node objects.
+        `nodes` is the number of nodes; raises InputError, without any change, when the folder has Node objects, or
+        pods that name other nodes.
         Pods that are not bound to a node are on the node where their port is, according to `seen`.
         """
         selection = self._select(content)
-        declared = any(isinstance(entry.item.value, Node) for entry in selection.accepted.values())
-        if nodes is not None and declared:
-            reason = "the folder has Node objects, so the number of nodes cannot be given"
-            raise InputError.because(reason, file=content.folder)
+        objects = tuple(entry.item for entry in selection.accepted.values())
+        if nodes is not None:
+            _check_node_count(objects, nodes, content.folder)
         parts = AssemblyInput(
-            objects=tuple(entry.item for entry in selection.accepted.values()),
+            objects=objects,
             fallbacks=tuple(selection.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,
             seen=seen or {},
             pod_uids=self._pod_uids,
+            earlier_nodes=self._undeclared_nodes,
         )
         built = assemble(parts, self._cluster)
         self._accepted, self._cluster = selection.accepted, built.cluster
+        declared = any(isinstance(item.value, Node) for item in objects)
+        self._undeclared_nodes = frozenset() if declared else frozenset(built.cluster.nodes)
         return ClusterSnapshot(
             cluster=built.cluster,
             problems=tuple(dict.fromkeys([*selection.problems, *built.problems])),
             kept=tuple(sorted(selection.kept)),
             ignored=tuple(dict.fromkeys(kind for file in content.files for kind in file.ignored)),
             locations=built.locations,
-            objects=parts.objects,
+            objects=objects,
+            notes=built.notes,
+            left_out=built.left_out,
         )
 
     def _select(self, content: FolderContent) -> _Selection:
@@ -115,7 +121,7 @@ class ManifestStore:
                     duplicate.location.problem("metadata.name", f"the same object stands in {item.location}")
                 )
         if item.value is not None:
-            same = before is not None and before.item.value == item.value and before.item.owners == item.owners
+            same = before is not None and before.item.value == item.value
             value = before.item.value if before is not None and same else item.value
             selection.accepted[key] = _Accepted(replace(item, value=value), item.location.file)
         elif before is not None:
@@ -137,3 +143,15 @@ class ManifestStore:
             selection.kept.append(key)
         if not missing:
             selection.fallbacks += [item.fallback for item in nameless if item.fallback is not None]
+
+
+def _check_node_count(objects: tuple[DecodedObject, ...], nodes: int, folder: str) -> None:
+    """Raises InputError when the objects say themselves which nodes there are."""
+    if any(isinstance(item.value, Node) for item in objects):
+        reason = "the folder has Node objects, so the number of nodes cannot be given"
+        raise InputError.because(reason, file=folder)
+    others = sorted(named_nodes(objects) - {f"node{number + 1}" for number in range(nodes)})
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        reason = f"the pods name their nodes ({others[0]}{more}), so the number of nodes cannot be given"
+        raise InputError.because(reason, file=folder)

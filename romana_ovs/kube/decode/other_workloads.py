@@ -1,0 +1,191 @@
+"""Decodes objects of other API groups that make pods, by a pod template or in ways of their own.
+
+A pod template at `spec.template` (or `spec.podTemplate`) is expanded like that of a Deployment. What else makes pods is
+recognized by its kind, or by containers anywhere in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from romana_ovs.kube.decode.controller_labels import ROLLOUT_HASH, UNKNOWN
+from romana_ovs.kube.decode.node_selection import NodeSelection, read_daemon_nodes
+from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
+from romana_ovs.kube.decode.validation import Validator
+from romana_ovs.kube.decode.workloads import MAX_REPLICAS, PodTemplate, Workload, read_template
+from romana_ovs.model.errors import Severity
+from romana_ovs.model.labels import Labels
+from romana_ovs.model.syntax import label_fault, plain, subdomain_fault
+
+_TEMPLATES = ("template", "podTemplate")
+_MAX_DEPTH = 12
+"""How deep containers are looked for in an object."""
+_NO_MAKERS = frozenset({("apps", "ControllerRevision"), ("apiextensions.k8s.io", "CustomResourceDefinition")})
+"""Kinds that contain templates of other objects, and make no pods of them."""
+
+POD_MAKERS: Mapping[str, frozenset[str]] = {
+    group: frozenset(kinds.split())
+    for group, kinds in {
+        "": "PodTemplate",
+        "acid.zalan.do": "postgresql",
+        "apps.kruise.io": "AdvancedCronJob UnitedDeployment",
+        "argoproj.io": "Application ApplicationSet CronWorkflow Rollout Workflow",
+        "batch.volcano.sh": "Job",
+        "cassandra.datastax.com": "CassandraDatacenter",
+        "clickhouse.altinity.com": "ClickHouseInstallation",
+        "databases.spotahome.com": "RedisFailover",
+        "flink.apache.org": "FlinkDeployment",
+        "helm.cattle.io": "HelmChart",
+        "helm.toolkit.fluxcd.io": "HelmRelease",
+        "jaegertracing.io": "Jaeger",
+        "jobset.x-k8s.io": "JobSet",
+        "k8s.mariadb.com": "MariaDB MaxScale",
+        "kafka.strimzi.io": "Kafka KafkaBridge KafkaConnect KafkaMirrorMaker KafkaMirrorMaker2 KafkaNodePool",
+        "keda.sh": "ScaledJob",
+        "kubeflow.org": "JAXJob MPIJob Notebook PaddleJob PyTorchJob TFJob XGBoostJob",
+        "kubevirt.io": "VirtualMachine VirtualMachineInstance VirtualMachineInstanceReplicaSet VirtualMachinePool",
+        "leaderworkerset.x-k8s.io": "LeaderWorkerSet",
+        "minio.min.io": "Tenant",
+        "mongodbcommunity.mongodb.com": "MongoDBCommunity",
+        "monitoring.coreos.com": "Alertmanager Prometheus PrometheusAgent ThanosRuler",
+        "mysql.oracle.com": "InnoDBCluster",
+        "opentelemetry.io": "OpenTelemetryCollector",
+        "postgres-operator.crunchydata.com": "PostgresCluster",
+        "postgresql.cnpg.io": "Cluster Pooler",
+        "psmdb.percona.com": "PerconaServerMongoDB",
+        "pxc.percona.com": "PerconaXtraDBCluster",
+        "rabbitmq.com": "RabbitmqCluster",
+        "ray.io": "RayCluster RayJob RayService",
+        "serving.kserve.io": "InferenceService",
+        "sparkoperator.k8s.io": "ScheduledSparkApplication SparkApplication",
+        "tekton.dev": "CustomRun PipelineRun TaskRun",
+        "trainer.kubeflow.org": "TrainJob",
+    }.items()
+}
+"""Kinds, by API group, that make pods and have no pod template at `spec.template`."""
+_ELASTIC = ".k8s.elastic.co"
+"""The ending of the API groups of Elastic Cloud on Kubernetes, all of whose kinds make pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPodMaker:
+    """An object that makes pods in a way that is not known here; `reason` says so, and why it was recognized."""
+
+    kind: str
+    group: str
+    namespace: str
+    name: str
+    reason: str
+    controller_ref: ControllerRef | None = None
+
+
+def read_other(document: Mapping[str, object], kind: str, group: str) -> Workload | OtherPodMaker | None:
+    """The workload in an object of another API group, what else makes pods, or None for what makes none."""
+    identity = _identity(document, kind, group)
+    if identity is None or (group, kind) in _NO_MAKERS:
+        return None
+    validator = Validator()
+    spec = document.get("spec")
+    field = next((field for field in _TEMPLATES if isinstance(spec, dict) and _is_template(spec.get(field))), "")
+    reason = ""
+    if isinstance(spec, dict) and field:
+        workload = _workload(spec, identity, f"spec.{field}", validator)
+        if validator.valid:
+            return workload
+        finding = next(one for one in validator.findings if one.severity is Severity.ERROR)
+        reason = f"has a pod template that cannot be read ({finding.path}: {finding.reason})"
+    elif kind in POD_MAKERS.get(group, ()) or group.endswith(_ELASTIC):
+        reason = "makes no pods by itself" if kind == "PodTemplate" else "makes pods in a way of its own"
+    elif path := next(_container_paths(document, ""), ""):
+        reason = f"has containers ({plain(path)}), so it may make pods, in a way of its own"
+    if not reason:
+        return None
+    return OtherPodMaker(kind, group, identity.namespace, identity.name, reason, identity.controller_ref)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Kind, name and controller of an object."""
+
+    kind: str
+    group: str
+    namespace: str
+    name: str
+    controller_ref: ControllerRef | None
+
+
+def _identity(document: Mapping[str, object], kind: str, group: str) -> _Identity | None:
+    """None when the object has no valid name."""
+    metadata = document.get("metadata")
+    fields = metadata if isinstance(metadata, dict) else {}
+    name, namespace = fields.get("name"), fields.get("namespace") or "default"
+    if not isinstance(name, str) or not isinstance(namespace, str) or subdomain_fault(name) or label_fault(namespace):
+        return None
+    return _Identity(kind, group, namespace, name, read_controller_ref(fields, Validator()))
+
+
+def _workload(spec: Mapping[str, object], identity: _Identity, path: str, validator: Validator) -> Workload:
+    """The workload of the template at `path`: one pod where `spec.replicas` is no number."""
+    template = read_template(spec[path.removeprefix("spec.")], path, validator)
+    replicas = spec.get("replicas")
+    like = identity.kind if identity.kind in ("StatefulSet", "DaemonSet") else "Deployment"
+    is_count = isinstance(replicas, int) and not isinstance(replicas, bool) and 0 <= replicas <= MAX_REPLICAS
+    count = replicas if isinstance(replicas, int) and is_count else 1
+    no_pods = "is suspended (spec.suspend)" if spec.get("suspend") is True else "" if count else "has 0 replicas"
+    return Workload(
+        kind=identity.kind,
+        group=identity.group,
+        namespace=identity.namespace,
+        name=identity.name,
+        labels=Labels({**template.labels, **_added_labels(identity)}),
+        like=like,
+        ordinals=range(0) if no_pods or like == "DaemonSet" else range(count),
+        spec=template.spec,
+        nodes=_nodes(template, like, path, validator),
+        controller_ref=identity.controller_ref,
+        template_path=path,
+        no_pods=no_pods,
+    )
+
+
+def _nodes(template: PodTemplate, like: str, path: str, validator: Validator) -> NodeSelection:
+    if like != "DaemonSet":
+        return NodeSelection()
+    return read_daemon_nodes(template.raw_spec, f"{path}.spec", validator)
+
+
+def _added_labels(identity: _Identity) -> Mapping[str, str]:
+    """The labels that controllers of widely used kinds add."""
+    if (identity.group, identity.kind) == ("argoproj.io", "Rollout"):
+        return {ROLLOUT_HASH: UNKNOWN}
+    if (identity.group, identity.kind) == ("serving.knative.dev", "Service"):
+        return {f"serving.knative.dev/{key}": identity.name for key in ("service", "configuration")}
+    if (identity.group, identity.kind) == ("apps.openshift.io", "DeploymentConfig"):
+        return {"deploymentconfig": identity.name}
+    return {}
+
+
+def _is_template(value: object) -> bool:
+    spec = value.get("spec") if isinstance(value, dict) else None
+    return isinstance(spec, dict) and _is_containers(spec.get("containers"))
+
+
+def _is_containers(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _container_paths(value: object, path: str, depth: int = 0) -> Iterator[str]:
+    """The paths of lists of containers with images anywhere in `value`."""
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            at = f"{path}.{key}" if path else str(key)
+            if key == "containers" and _is_containers(inner) and any("image" in one for one in inner):
+                yield at
+            else:
+                yield from _container_paths(inner, at, depth + 1)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _container_paths(inner, f"{path}[{index}]", depth + 1)
