@@ -63,7 +63,7 @@ def workload_notes(loaded: ClusterSnapshot) -> Iterator[Problem]:
     """A note for each workload that is left out."""
     for one in loaded.left_out:
         if one.location is not None:
-            yield one.location.problem("", f"is left out: {one.reason}", Severity.INFO)
+            yield one.location.problem("", one.reason, Severity.INFO)
 
 
 def pod_notes(loaded: ClusterSnapshot) -> Iterator[Problem]:

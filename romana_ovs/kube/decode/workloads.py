@@ -35,6 +35,8 @@ MAX_REPLICAS = 100_000
 MAX_COUNT = 2**31 - 1
 MAX_CRON_JOB_NAME = 52
 """Characters: the Jobs of a CronJob have 11 more (Kubernetes' validation of CronJob)."""
+MAX_STATEFUL_SET_NAME = 52
+"""Characters: its pods' label controller-revision-hash may have 11 more, and 63 at most."""
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 _GENERATION = "deprecated.daemonset.template.generation"
 """The annotation in which a DaemonSet has the generation of its template."""
@@ -149,6 +151,9 @@ class _WorkloadReader:
             self.validator.error("metadata.name", f"{shown(self.name)} is longer than {MAX_CRON_JOB_NAME} characters")
         elif self.kind == "Job" and (fault := value_fault(self.name)):
             self.validator.error("metadata.name", f"is a label of its pods, and {fault}")
+        elif self.kind == "StatefulSet" and len(self.name) > MAX_STATEFUL_SET_NAME:
+            reason = f"{shown(self.name)} is longer than {MAX_STATEFUL_SET_NAME} characters"
+            self.validator.warning("metadata.name", f"{reason}, so the labels of its pods are too long to create them")
 
     def _nodes(self, template: PodTemplate) -> NodeSelection:
         if self.kind != "DaemonSet":
@@ -184,7 +189,9 @@ class _WorkloadReader:
             value = self.validator.integer(fields.get("start"), "spec.ordinals.start", low=0, high=MAX_COUNT)
             start = value or 0
         replicas = 1 if count is None else count
-        return range(start, start + replicas), "" if replicas else "has 0 replicas"
+        paused = self.kind == "Deployment" and self.validator.boolean(self.spec.get("paused"), "spec.paused")
+        no_pods = "is paused (spec.paused)" if paused else "" if replicas else "has 0 replicas"
+        return range(start, start + replicas), no_pods
 
     def _count(self, field: str, high: int) -> int | None:
         return self.validator.integer(self.spec.get(field), f"{self.path}.{field}", low=0, high=high)

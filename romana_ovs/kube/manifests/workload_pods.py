@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 
 from romana_ovs.kube.decode.controller_labels import COMPLETION_INDEX
@@ -19,6 +19,7 @@ from romana_ovs.kube.decode.workloads import WORKLOADS, Workload
 from romana_ovs.kube.manifests.ownership import Ownership
 from romana_ovs.kube.snapshot import LeftOut
 from romana_ovs.model.errors import Problem, Severity
+from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 
 _RANK = {kind: rank for rank, kind in enumerate(WORKLOADS)}
@@ -122,9 +123,18 @@ class WorkloadPods:
                 f"ownerReferences, and the selector of the {workload.kind} matches it"
             )
             self.notes.append(item.location.problem("metadata.labels", reason, Severity.INFO))
+            pod = self._adopted(pod, workload)
         if not pod.finished:
             for key in keys:
                 self._pods_of[key].append(pod)
+
+    def _adopted(self, pod: Pod, workload: Workload) -> Pod:
+        """`pod` as it is once `workload` has adopted it: a StatefulSet gives it the labels of its ordinal."""
+        if workload.like == "StatefulSet":
+            ordinal = int(pod.name.rpartition("-")[2])
+            pod = replace(pod, labels=Labels({**pod.labels, **workload.pod_labels(pod.name, ordinal)}))
+            self.pods[pod.key] = pod
+        return pod
 
     def _leave_out(self, value: Workload | OtherPodMaker, location: SourceLocation, reason: str) -> None:
         built_in = isinstance(value, Workload) and value.built_in

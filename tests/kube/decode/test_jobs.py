@@ -111,6 +111,11 @@ def test_what_kubernetes_refuses_is_an_error(text: str, field: str, reason: str)
     assert reason in problem.reason
 
 
+def test_a_name_too_long_for_a_stateful_set_is_a_problem() -> None:
+    (problem,) = item(workload("StatefulSet", "s" * 53)).problems
+    assert "the labels of its pods are too long" in problem.reason
+
+
 def test_a_selector_of_an_old_uid_is_a_problem() -> None:
     found = item(workload("Job", "j", "  selector: {matchLabels: {controller-uid: old}}\n"))
     assert [problem.field for problem in found.problems] == ["spec.selector"]

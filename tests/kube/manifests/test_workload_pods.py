@@ -109,6 +109,8 @@ def test_a_pod_that_the_controller_adopts_counts_and_is_noted() -> None:
 def test_a_stateful_set_adopts_by_name_and_labels() -> None:
     text = workload("StatefulSet", "w", "  replicas: 2\n")
     assert names(a=text, b=pod("w-0", "{app: w}")) == ["w-0", "w-1"]
+    adopted = loaded(a=text, b=pod("w-0", "{app: w}")).cluster.pods[PodKey("default/w-0")]
+    assert adopted.labels["apps.kubernetes.io/pod-index"] == "0"
     assert names(a=text, b=pod("mine", "{app: w}")) == ["mine", "w-0", "w-1"]
 
 
@@ -176,8 +178,13 @@ def test_a_job_owns_its_pods_and_a_cron_job_its_jobs() -> None:
 
 
 def test_a_workload_without_pods_is_left_out() -> None:
-    found = loaded(a=workload("Job", "w", "  suspend: true\n"), b=workload("Deployment", "z", "  replicas: 0\n"))
+    found = loaded(
+        a=workload("Job", "w", "  suspend: true\n"),
+        b=workload("Deployment", "z", "  replicas: 0\n"),
+        c=workload("Deployment", "p", "  paused: true\n"),
+    )
     assert [(one.kind, one.name, one.reason) for one in found.left_out] == [
+        ("Deployment", "default/p", "is paused (spec.paused), so it has no pods"),
         ("Deployment", "default/z", "has 0 replicas, so it has no pods"),
         ("Job", "default/w", "is suspended (spec.suspend), so it has no pods"),
     ]
