@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from romana_ovs.cli.left_out import left_out_notes
 from romana_ovs.cli.progress import activity
+from romana_ovs.cli.rendering import unrendered
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.load import load as load_manifests
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -42,7 +44,11 @@ def load(path: Path, *, nodes: int | None = None) -> ClusterSnapshot:
     """
     settings = load_settings(path)
     with activity(f"reading {path}"):
-        return load_manifests(path, settings, nodes=nodes)
+        try:
+            loaded = load_manifests(path, settings, nodes=nodes)
+        except InputError as error:
+            raise InputError(*error.problems, *unrendered(path, error.problems)) from error
+        return replace(loaded, problems=(*loaded.problems, *unrendered(path, loaded.problems)))
 
 
 def load_folder(args: argparse.Namespace) -> ClusterSnapshot:

@@ -1,9 +1,10 @@
-"""Checks pods: those without a tenant, and those with the address of another one."""
+"""Checks pods: those without a tenant, those with the address of another one, and what decoding noted."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 from romana_ovs.lint.context import LintContext
 from romana_ovs.model.cluster import NO_TENANT
@@ -36,3 +37,14 @@ def shared_addresses(context: LintContext) -> Iterator[Problem]:
         for key in keys[1:]:
             reason = f"{address} is the address of pod {keys[0]} too"
             yield context.snapshot.locations[key].problem("status.podIP", reason, Severity.WARNING)
+
+
+def notes_of_objects(context: LintContext) -> Iterator[Problem]:
+    """What decoding noted, once for all objects with the same note."""
+    by_reason: dict[str, list[Problem]] = defaultdict(list)
+    for item in context.snapshot.objects:
+        for note in item.notes:
+            by_reason[note.reason].append(note)
+    for reason, notes in by_reason.items():
+        more = f" (and {len(notes) - 1} more like it)" if len(notes) > 1 else ""
+        yield replace(notes[0], reason=f"{reason}{more}")

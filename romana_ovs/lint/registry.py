@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.lint import pods
+from romana_ovs.lint import dns, effect, peers, pods, ports, selectors, services, tenants
 from romana_ovs.lint.context import LintContext
 from romana_ovs.model.errors import Problem
 
@@ -15,6 +15,22 @@ Check = Callable[[LintContext], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     pods.without_tenant,
     pods.shared_addresses,
+    pods.notes_of_objects,
+    selectors.contradicting_selectors,
+    selectors.policies_without_pods,
+    selectors.peers_without_pods,
+    ports.undeclared_ports,
+    tenants.separate_tenants,
+    peers.split_peers,
+    peers.blocks_of_the_cluster,
+    effect.unused_rules,
+    effect.empty_peer_lists,
+    effect.duplicate_policies,
+    effect.redundant_policies,
+    effect.open_to_all,
+    dns.one_protocol,
+    dns.egress_without_dns,
+    services.services_without_pods,
 )
 
 

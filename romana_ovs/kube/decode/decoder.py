@@ -18,6 +18,7 @@ from romana_ovs.kube.decode.limits import check_size
 from romana_ovs.kube.decode.names import with_generated_name
 from romana_ovs.kube.decode.node_selection import Taint, read_taints
 from romana_ovs.kube.decode.objects import (
+    NO_SOURCE,
     DecodedDocument,
     DecodedObject,
     Document,
@@ -225,7 +226,7 @@ class _Decoder:
         )
         if kind == POLICY:
             read, fallback = self._read_policy(value, meta, validator, romana=romana)
-            yield self._result(validator, kind, meta.name, meta=meta, read=read, fallback=fallback)
+            yield self._result(validator, kind, meta.name, meta=meta, read=read, fallback=fallback, source=value)
         else:
             decoded = _read(value, kind, meta, validator, _plan_of(self.settings))
             taints = read_taints(value, validator) if kind == "Node" else ()
@@ -305,6 +306,7 @@ class _Decoder:
         read: KubeObject | None = None,
         fallback: Policy | None = None,
         taints: tuple[Taint, ...] = (),
+        source: Mapping[str, object] = NO_SOURCE,
     ) -> DecodedObject:
         location = self._location(validator, kind, name, meta)
         valid = validator.valid and meta is not None and meta.id is not None
@@ -318,6 +320,9 @@ class _Decoder:
             controller_ref=meta.controller_ref if meta is not None else None,
             terminating=meta.terminating if meta is not None else False,
             taints=taints,
+            notes=tuple(location.problem(*finding) for finding in validator.notes) if valid else (),
+            labels=meta.labels if meta is not None else NO_LABELS,
+            source=source,
         )
 
     def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from romana_ovs.kube.decode.node_selection import Taint
@@ -11,6 +13,7 @@ from romana_ovs.kube.decode.other_workloads import OtherPodMaker
 from romana_ovs.kube.decode.owners import ControllerRef
 from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.model.errors import Problem, Severity
+from romana_ovs.model.labels import NO_LABELS, Labels
 from romana_ovs.model.objects import Namespace, Node, Pod, Policy
 from romana_ovs.model.services import EndpointsObject, Service
 
@@ -34,6 +37,9 @@ class Document:
 
 KubeObject = Namespace | Node | Pod | Policy | Workload | Service | EndpointsObject | OtherPolicy | OtherPodMaker
 """A decoded Kubernetes object."""
+
+
+NO_SOURCE: Mapping[str, object] = MappingProxyType({})
 
 
 class ObjectId(NamedTuple):
@@ -100,8 +106,10 @@ class DecodedObject:
     """One object of a document. `id` is None when its name cannot be read; `value` is None when it is invalid.
 
     `fallback` replaces an invalid policy that has no valid version: it isolates and allows nothing. `unsupported` are
-    parts of a valid object, or the whole object, that decide about connections and are not acted on. `terminating`: it
-    is being deleted. `generated`: its name is made from generateName. `taints` are those of a Node.
+    parts of a valid object, or the whole object, that decide about connections and are not acted on; `notes` are for
+    lint. `terminating`: it is being deleted. `generated`: its name is made from generateName. `taints` are those of a
+    Node. `labels` are its own (a workload's, not those of its pods). `source` is a policy as it is written, for checks
+    of what `value` no longer tells apart.
     """
 
     id: ObjectId | None
@@ -114,6 +122,9 @@ class DecodedObject:
     terminating: bool = False
     generated: bool = False
     taints: tuple[Taint, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    labels: Labels = NO_LABELS
+    source: Mapping[str, object] = field(default_factory=lambda: NO_SOURCE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,15 @@ class Validator:
     """Validates one object; `prefix` is the path to it from the top of its document.
 
     Paths given to its methods are relative to the object, such as `spec.ingress[0]`. `unknown_in` holds the
-    paths of mappings with an unknown field. `unsupported` are parts that are valid and not acted on.
+    paths of mappings with an unknown field. `unsupported` are parts that are valid and not acted on, `notes` what is
+    worth a note.
     """
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
         self.findings: list[Finding] = []
         self.unsupported: list[Finding] = []
+        self.notes: list[Finding] = []
         self.unknown_in: set[str] = set()
         self.valid = True
 
@@ -45,6 +47,10 @@ class Validator:
     def unsupport(self, path: str, reason: str) -> None:
         """Record that the value at `path` is valid, decides about connections, and is not acted on."""
         self.unsupported.append(Finding(path, reason))
+
+    def note(self, path: str, reason: str) -> None:
+        """Record something about the value at `path` that many objects may have, such as IPv6 addresses."""
+        self.notes.append(Finding(path, reason, Severity.INFO))
 
     def has(self, path: str) -> bool:
         """Whether there is a finding about `path` itself."""

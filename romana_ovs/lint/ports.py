@@ -1,0 +1,99 @@
+"""Checks ports of policies: names that no pod declares, numbers of Services, and numbers that no pod declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from romana_ovs.lint.context import LintContext, PolicyObject, Rule
+from romana_ovs.model.differences import listed, nearest
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.objects import Direction, Pod, PolicyPort
+from romana_ovs.model.services import Service, ServicePort
+
+
+def undeclared_ports(context: LintContext) -> Iterator[Problem]:
+    """Ports that no pod to which a rule opens connections declares."""
+    for policy in context.policies:
+        for rule in policy.rules():
+            servers = _servers(context, policy, rule)
+            for index, port in enumerate(rule.ports):
+                path = f"{rule.port_path(index)}.port"
+                if isinstance(port.port, str):
+                    yield from _name(policy, path, port, port.port, servers)
+                elif port.port is not None:
+                    yield from _number(context, policy, path, port, servers)
+
+
+def _servers(context: LintContext, policy: PolicyObject, rule: Rule) -> Sequence[Pod]:
+    """The pods to which the rule opens connections; when its selectors match nobody, those that they could mean."""
+    namespace = [pod for pod in context.pods.get(policy.namespace, ()) if not pod.host_network]
+    if rule.direction is Direction.INGRESS:
+        return [pod for pod in policy.pods if not pod.host_network] or namespace
+    selecting = [peer for peer in rule.peers if peer.ip_block is None]
+    if len(selecting) < len(rule.peers):
+        return ()  # outside, ports are not known
+    if not selecting:
+        return [pod for pod in context.pods_in(context.pods) if not pod.host_network]
+    meant = [pod for peer in selecting for pod in context.peer_pods(policy.policy, peer)]
+    # Peers that match nobody may mean pods that are not in the manifests, such as those of kube-system.
+    return meant if all(any(context.peer_pods(policy.policy, peer)) for peer in selecting) else ()
+
+
+def _name(policy: PolicyObject, path: str, port: PolicyPort, name: str, servers: Sequence[Pod]) -> Iterator[Problem]:
+    """A port name that none of `servers` declares for the protocol."""
+    declared = {(one.name, one.protocol) for pod in servers for one in pod.ports if one.name}
+    if not servers or (name, port.protocol) in declared:
+        return
+    other = sorted({protocol.name for known, protocol in declared if known == name})
+    if other:
+        reason = (
+            f"port {name} is declared for {listed(other)}, not for {port.protocol.name}; write protocol: {other[0]}?"
+        )
+        yield policy.warning(path, reason)
+        return
+    names = sorted({known for known, protocol in declared if protocol is port.protocol})
+    there = f" (there {'is' if len(names) == 1 else 'are'} {listed(names)})" if names else ""
+    hint = f"; write port: {near}?" if (near := nearest(name, names)) else ""
+    yield policy.warning(path, f"no pod declares a port named {name}{there}, so it opens nothing{hint}")
+
+
+def _number(
+    context: LintContext, policy: PolicyObject, path: str, port: PolicyPort, servers: Sequence[Pod]
+) -> Iterator[Problem]:
+    """A number that none of `servers` declares, when all of them declare others. Declaring ports is optional."""
+    declared = [[one.number for one in pod.ports if one.protocol is port.protocol] for pod in servers]
+    low = port.port if isinstance(port.port, int) else 0
+    numbers = range(low, (low if port.end is None else port.end) + 1)
+    if not declared or not all(declared) or any(number in numbers for group in declared for number in group):
+        return
+    there = listed([f"{number}" for number in sorted({number for group in declared for number in group})])
+    if (match := _service_port(context, port, servers)) is not None:
+        service, mapped = match
+        reason = (
+            f"{port.port} is a port of Service {service}, but policies see the port of its pods, {mapped.target}; "
+            f"write port: {mapped.target}?"
+        )
+        yield policy.warning(path, reason)
+    else:
+        text = (
+            f"{port.port}/{port.protocol.value}"
+            if port.end is None
+            else f"{port.port}-{port.end}/{port.protocol.value}"
+        )
+        yield policy.note(path, f"no pod that it concerns declares {text}; they declare {there}")
+
+
+def _service_port(context: LintContext, port: PolicyPort, servers: Sequence[Pod]) -> tuple[Service, ServicePort] | None:
+    """The Service of one of `servers` that has this port and translates it to another one."""
+    for service in context.services:
+        for mapped in service.ports:
+            if (mapped.number, mapped.protocol) != (port.port, port.protocol) or mapped.target == mapped.number:
+                continue
+            if any(
+                pod.namespace == service.namespace
+                and service.selector is not None
+                and service.selector.matches(pod.labels)
+                for pod in servers
+            ):
+                return service, mapped
+    return None

@@ -1,0 +1,170 @@
+"""Checks selectors of policies that select nobody: of their pods, of peers, and of namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from romana_ovs.lint.context import LintContext, PolicyObject, Rule
+from romana_ovs.lint.suggestions import contradiction, explain
+from romana_ovs.model.differences import listed, nearest, selector_text
+from romana_ovs.model.errors import Problem
+from romana_ovs.model.labels import Operator, Selector
+from romana_ovs.model.objects import NAME_LABEL, PolicyPeer, PolicyPort, RomanaPolicy
+
+DNS_PORT = 53
+DNS_NAMESPACE = "kube-system"
+
+
+def contradicting_selectors(context: LintContext) -> Iterator[Problem]:
+    """Selectors that no labels can match."""
+    for policy in context.policies:
+        if reason := contradiction(policy.policy.selector):
+            yield policy.warning("spec.podSelector", f"{reason}: it selects no pod, whatever its labels")
+        for rule in policy.rules():
+            for index, peer in enumerate(rule.peers):
+                for field, selector in (("podSelector", peer.pods), ("namespaceSelector", peer.namespaces)):
+                    if selector is not None and (reason := contradiction(selector)):
+                        path = f"{rule.peer_path(index)}.{'pods' if rule.romana else field}"
+                        yield policy.warning(path, f"{reason}: it matches nothing, whatever the labels")
+
+
+def policies_without_pods(context: LintContext) -> Iterator[Problem]:
+    """Policies that select no pod of their namespace, or only pods without a network of their own."""
+    for policy in context.policies:
+        if contradiction(policy.policy.selector):
+            continue
+        if not context.pods.get(policy.namespace):
+            yield from _empty_namespace(context, policy)
+        elif not policy.pods:
+            yield policy.warning("spec.podSelector", _selects_nobody(context, policy))
+        elif all(pod.host_network for pod in policy.pods):
+            names = listed([pod.name for pod in policy.pods])
+            reason = f"selects only pods on the network of their node ({names}), to which no policy applies"
+            yield policy.warning("spec.podSelector", reason)
+
+
+def _empty_namespace(context: LintContext, policy: PolicyObject) -> Iterator[Problem]:
+    """A namespace without pods is a mistake when it is not given, or like one that has pods."""
+    others = sorted(name for name, pods in context.pods.items() if pods)
+    if not others:
+        return
+    metadata = policy.item.source.get("metadata")
+    given = isinstance(metadata, dict) and metadata.get("namespace")
+    matching = [
+        name for name in others if any(policy.policy.selector.matches(pod.labels) for pod in context.pods[name])
+    ]
+    if not given:
+        target = matching if policy.policy.selector.requirements and matching else others
+        reason = f"is absent, so the policy is in namespace {policy.namespace}, which has no pods here; pods are in "
+        yield policy.warning("metadata.namespace", reason + f"{listed(others)}; write namespace: {target[0]}?")
+    elif near := nearest(policy.namespace, others):
+        yield policy.warning("metadata.namespace", f"namespace {policy.namespace} has no pods here; write {near}?")
+    else:
+        yield policy.note("metadata.namespace", f"namespace {policy.namespace} has no pods here")
+
+
+def _selects_nobody(context: LintContext, policy: PolicyObject) -> str:
+    """Why a policy selects no pod of its namespace, and what to write instead."""
+    selector, namespace = policy.policy.selector, policy.namespace
+    selected = f"selects no pod of namespace {namespace}"
+    for workload, labels, location in context.workloads:
+        if workload.namespace == namespace and selector.matches(labels) and not selector.matches(workload.labels):
+            return (
+                f"{selected}: {selector_text(selector)} is in metadata.labels of {location.kind} {workload.name}, but "
+                "its pods have the labels of spec.template.metadata.labels; add it there, or select one of these"
+            )
+    tenant = isinstance(policy.policy, RomanaPolicy) and any(
+        selector.matches(pod.labels) for pod in context.pods[namespace]
+    )
+    if tenant:
+        return f"{selected} of its tenant: pods with these labels belong to other tenants"
+    explanation = explain(selector, [pod.labels for pod in context.pods[namespace]], "pods")
+    elsewhere = [
+        name
+        for name, pods in sorted(context.pods.items())
+        if name != namespace and selector.requirements and any(selector.matches(pod.labels) for pod in pods)
+    ]
+    if elsewhere and not explanation.suggestion:
+        hint = f"such pods are in namespace {listed(elsewhere)}, and a policy applies to its own namespace only"
+        return f"{selected}: {explanation.reason}; {hint}"
+    return f"{selected}: {explanation}"
+
+
+def peers_without_pods(context: LintContext) -> Iterator[Problem]:
+    """Peers that mean no pod of the manifests."""
+    if not context.pods:
+        return
+    for policy in context.policies:
+        for rule in policy.rules():
+            for index, peer in enumerate(rule.peers):
+                yield from _peer(context, policy, rule, rule.peer_path(index), peer)
+
+
+def _peer(context: LintContext, policy: PolicyObject, rule: Rule, path: str, peer: PolicyPeer) -> Iterator[Problem]:
+    if peer.ip_block is not None or (peer.pods is None and peer.namespaces is None):
+        return
+    if any(contradiction(selector) for selector in (peer.pods, peer.namespaces) if selector is not None):
+        return
+    namespaces = context.peer_namespaces(policy.policy, peer)
+    if peer.namespaces is not None and not namespaces:
+        yield from _namespaces(context, policy, path, peer.namespaces)
+        return
+    candidates = [pod for pod in context.pods_in(namespaces) if not pod.host_network]
+    if peer.pods is None or not candidates or any(context.peer_pods(policy.policy, peer)):
+        return
+    field = f"{path}.{'pods' if rule.romana else 'podSelector'}"
+    explanation = explain(peer.pods, [pod.labels for pod in candidates], "pods")
+    matched = f"matches no pod of namespace{'s' if len(namespaces) > 1 else ''} {listed(list(namespaces))}"
+    hint = "" if peer.namespaces is not None else _other_namespace(context, policy, peer.pods, rule.ports)
+    if hint and not rule.romana:
+        yield policy.warning(field, f"{matched}: {explanation.reason}; {hint}")
+        return
+    # Without a label like it, the peer may mean pods that are not among these manifests.
+    finding = policy.warning if explanation.suggestion else policy.note
+    yield finding(field, f"{matched}: {explanation}")
+
+
+def _other_namespace(
+    context: LintContext, policy: PolicyObject, selector: Selector, ports: tuple[PolicyPort, ...]
+) -> str:
+    """A hint for a podSelector alone whose pods are in another namespace, or empty."""
+    elsewhere = [
+        name
+        for name, pods in sorted(context.pods.items())
+        if name != policy.namespace and any(selector.matches(pod.labels) for pod in pods)
+    ]
+    if not elsewhere and any(port.port == DNS_PORT for port in ports) and policy.namespace != DNS_NAMESPACE:
+        elsewhere = [DNS_NAMESPACE]
+    if not elsewhere:
+        return ""
+    return (
+        f"without namespaceSelector it means pods of namespace {policy.namespace} only; for those of "
+        f"{listed(elsewhere)} add in the same item namespaceSelector: {{matchLabels: {{{NAME_LABEL}: {elsewhere[0]}}}}}"
+    )
+
+
+def _namespaces(context: LintContext, policy: PolicyObject, path: str, selector: Selector) -> Iterator[Problem]:
+    """A namespaceSelector that matches no namespace of the manifests."""
+    names = sorted({*context.cluster.namespaces, *context.pods})
+    by_name = _wanted_name(selector, names)
+    labels = [context.cluster.namespace_labels(name) for name in names]
+    explanation = explain(selector, labels, "namespaces")
+    if by_name:
+        reason = f"matches no namespace: {explanation.reason}; every namespace has {NAME_LABEL} with its name; write "
+        yield policy.warning(f"{path}.namespaceSelector", f"{reason}{NAME_LABEL}: {by_name}?")
+    elif explanation.suggestion:
+        yield policy.warning(f"{path}.namespaceSelector", f"matches no namespace: {explanation}")
+    elif any(requirement.key != NAME_LABEL for requirement in selector.requirements):
+        unknown = "" if context.declared_namespaces else " (no Namespace object is here, so labels are not known)"
+        reason = f"matches no namespace of these manifests{unknown}: {explanation.reason}"
+        yield policy.note(f"{path}.namespaceSelector", reason)
+
+
+def _wanted_name(selector: Selector, names: list[str]) -> str:
+    """The name of a namespace that another label than that of the name asks for, or empty."""
+    for requirement in selector.requirements:
+        if requirement.key != NAME_LABEL and requirement.operator is Operator.IN:
+            for value in sorted(requirement.values):
+                if value in (*names, DNS_NAMESPACE) and requirement.key in ("name", "namespace", "kubernetes.io/name"):
+                    return value
+    return ""

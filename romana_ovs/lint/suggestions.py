@@ -1,0 +1,87 @@
+"""Explains why a selector matches none of some objects, and suggests the nearest labels that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from romana_ovs.model.differences import listed, nearest, requirement_text, selector_text
+from romana_ovs.model.labels import Operator, Requirement, Selector
+
+LabelSets = Sequence[Mapping[str, str]]
+
+
+class Explanation(NamedTuple):
+    """Why a selector matches nothing; `suggestion` is what to write instead, empty without a near label."""
+
+    reason: str
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; write {self.suggestion}?" if self.suggestion else self.reason
+
+
+def contradiction(selector: Selector) -> str:
+    """Why no labels at all can match, or empty: `app=a and app=b exclude each other`."""
+    by_key: dict[str, list[Requirement]] = {}
+    for requirement in selector.requirements:
+        by_key.setdefault(requirement.key, []).append(requirement)
+    for requirements in by_key.values():
+        operators = {one.operator for one in requirements}
+        required = [one.values for one in requirements if one.operator is Operator.IN]
+        excluded = frozenset().union(*(one.values for one in requirements if one.operator is Operator.NOT_IN))
+        possible = frozenset.intersection(*required) - excluded if required else None
+        needs = possible is not None or Operator.EXISTS in operators
+        if (possible is not None and not possible) or (needs and Operator.DOES_NOT_EXIST in operators):
+            return f"{listed([requirement_text(one) for one in requirements])} exclude each other"
+    return ""
+
+
+def explain(selector: Selector, candidates: LabelSets, what: str) -> Explanation:
+    """Why `selector` matches none of `candidates` (labels of what `what` names in the plural, such as `pods`)."""
+    failing = [one for one in selector.requirements if not any(one.matches(labels) for labels in candidates)]
+    if not failing:
+        return Explanation(f"none of the {what} has all of {selector_text(selector)}")
+    explained = [_explain(requirement, candidates, what) for requirement in failing]
+    suggestion = next((one.suggestion for one in explained if one.suggestion), "")
+    return Explanation("; ".join(one.reason for one in explained), suggestion)
+
+
+def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Explanation:
+    key, text = requirement.key, requirement_text(requirement)
+    if requirement.operator in (Operator.NOT_IN, Operator.DOES_NOT_EXIST):
+        return Explanation(f"all of the {what} have what {text} excludes")
+    values = sorted({labels[key] for labels in candidates if key in labels})
+    if values:
+        there = listed([f"{key}={value}" for value in values])
+        return Explanation(
+            f"none of the {what} has {text} (there {'is' if len(values) == 1 else 'are'} {there})",
+            next(_near_values(requirement, values), ""),
+        )
+    reason = f"none of the {what} has a label {key}"
+    keys = sorted({one for labels in candidates for one in labels})
+    if keys:
+        reason += f" (there {'is' if len(keys) == 1 else 'are'} {listed(keys)})"
+    return Explanation(reason, _near_key(requirement, candidates, keys))
+
+
+def _near_values(requirement: Requirement, values: Sequence[str]) -> Iterator[str]:
+    """`key: value` for each required value that is like a value that there is."""
+    for wanted in sorted(requirement.values):
+        if near := nearest(wanted, values):
+            yield f"{requirement.key}: {near}"
+
+
+def _near_key(requirement: Requirement, candidates: LabelSets, keys: Sequence[str]) -> str:
+    """`key: value` with a key that has a required value, or that is like the required one."""
+    same_value = sorted({key for labels in candidates for key, value in labels.items() if value in requirement.values})
+    if same_value:
+        key = nearest(requirement.key, same_value) or same_value[0]
+        value = next(labels[key] for labels in candidates if labels.get(key) in requirement.values)
+        return f"{key}: {value}"
+    key = nearest(requirement.key, keys)
+    if not key:
+        return ""
+    values = sorted({labels[key] for labels in candidates if key in labels})
+    near = next((one for wanted in sorted(requirement.values) if (one := nearest(wanted, values))), "")
+    return f"{key}: {near}" if near else key if requirement.operator is Operator.EXISTS else ""

@@ -1,0 +1,73 @@
+"""Advice about valid manifests: what the corpus (tests/corpus, `advice-*`) has no folder for."""
+
+from __future__ import annotations
+
+from romana_ovs.lint import lint
+from romana_ovs.model.errors import Severity
+from romana_ovs.model.settings import Isolation, Settings
+from tests.support.manifests import loaded, pod, policy
+
+ROMANA = "apiVersion: romana.io/v1\nkind: NetworkPolicy\nmetadata: {{name: r}}\nspec: {}\n"
+
+
+def fields(settings: Settings | None = None, **files: str) -> list[tuple[str, str]]:
+    """The field and the severity of each finding."""
+    found = loaded(settings, None, **files)
+    assert found.problems == ()
+    return [(problem.field, problem.severity.value) for problem in lint(found)]
+
+
+def test_a_folder_without_pods_gets_no_advice() -> None:
+    assert fields(p=policy("podSelector: {matchLabels: {app: web}}\ningress: [{ports: [{port: http}]}]")) == []
+
+
+def test_finished_pods_are_pods_of_a_policy() -> None:
+    done = pod("job", "{app: job}") + "status: {phase: Succeeded}\n"
+    assert fields(a=done, b=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {app: job}}")) == []
+
+
+def test_pods_on_the_network_of_their_node_have_no_policy() -> None:
+    host = pod("agent", "{app: agent}", "  hostNetwork: true\n")
+    found = fields(a=host, b=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {app: agent}}"))
+    assert found == [("spec.podSelector", "warning")]
+
+
+def test_romana_policies_get_the_same_advice() -> None:
+    spec = "{podSelector: {matchLabels: {app: wbe}}, allowIncoming: [{from: [{pods: {matchLabels: {app: x}}}]}]}"
+    found = fields(a=pod("web", "{app: web}"), p=ROMANA.format(spec))
+    assert found == [("spec.podSelector", "warning"), ("spec.allowIncoming[0].from[0].pods", "info")]
+
+
+def test_a_policy_that_allows_everything_alone() -> None:
+    allow_all = policy("podSelector: {}\ningress: [{}]", name="allow-all")
+    web = pod("web", "{app: web}")
+    assert fields(a=web, p=allow_all) == [("spec", "info")]
+    assert fields(Settings(isolation=Isolation.TIER), a=web, p=allow_all) == []
+    assert fields(a=web, p=allow_all, q=policy("podSelector: {}", name="deny")) == []
+
+
+def test_default_deny_beside_others_is_no_finding() -> None:
+    deny = policy("podSelector: {}", name="deny")
+    allow = policy("podSelector: {matchLabels: {app: web}}\ningress: [{ports: [{port: 80}]}]", name="allow")
+    assert fields(a=pod("web", "{app: web}"), p=deny, q=allow) == []
+
+
+def test_dns_pods_need_no_dns() -> None:
+    dns = pod("coredns", "{k8s-app: kube-dns}")
+    deny = policy("podSelector: {}\npolicyTypes: [Egress]")
+    assert fields(a=dns, p=deny) == []
+    assert fields(a=dns, b=pod("web", "{app: web}"), p=deny) == [("spec.policyTypes", "info")]
+
+
+def test_the_api_server_counts_for_controllers() -> None:
+    rules = "podSelector: {}\npolicyTypes: [Egress]\negress:\n- ports: [{port: 53, protocol: UDP}, {port: 53}]"
+    web = pod("web", "{app: web}")
+    assert fields(a=web, p=policy(rules)) == []
+    there = policy(rules).replace("name: p\n", "name: p\n  namespace: cert-operator\n")
+    assert fields(a=pod("web", "{app: web}", namespace="cert-operator"), p=there) == [("spec.egress", "info")]
+
+
+def test_every_finding_is_a_warning_or_a_note() -> None:
+    found = lint(loaded(a=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {app: wbe}}")))
+    assert [problem.severity for problem in found] == [Severity.WARNING]
+    assert (found[0].file, found[0].document, found[0].kind, found[0].name) == ("p.yaml", 1, "NetworkPolicy", "p")
