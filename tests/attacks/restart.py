@@ -71,7 +71,7 @@ spec:
 
 def _holding(name: str, node: str, app: str) -> str:
     """A pod that has the address of `node` in HEIRS."""
-    return placed_pod(name, node, "blue", app=app) + f"status: {{phase: Running, podIP: {HEIRS[node][0]}}}\n"
+    return placed_pod(name, node, "blue", app=app, status={"phase": "Running", "podIP": HEIRS[node][0]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,8 @@ def running() -> Iterator[tuple[Ovs, Controller]]:
             placed_pod(name, namespace=space, node=f"node{1 + at % 2}") for at, (space, name) in enumerate(names)
         )
         # Labels of every name that policies will ask for: each question tells the pods of red apart.
-        asked = ", ".join(f"k{at}: red-a" for at in range(400))
-        manifests += placed_pod("red-x", namespace="red").replace("labels: {", f"labels: {{{asked}, ")
+        asked = {f"k{at}": "red-a" for at in range(400)}
+        manifests += placed_pod("red-x", namespace="red", **asked)
         controller.write("pods.yaml", TWO_NODES + manifests)
         controller.start()
         for at in (1, 2):

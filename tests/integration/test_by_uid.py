@@ -21,17 +21,12 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.root, needs_ovs]
 
 
-def with_uid(uid: str, app: str = "x", more: str = "") -> str:
-    """The pod a/x of this UID."""
-    return placed_pod("x").replace("name: x,", f"name: x, uid: {uid},", 1).replace("app: x", f"app: {app}") + more
-
-
 @pytest.fixture
 def one() -> Iterator[tuple[Ovs, Controller]]:
     """One node with pod a/x, whose UID is old and whose port says so, programmed."""
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
         controller.write("nodes.yaml", TWO_NODES)
-        controller.write("x.yaml", with_uid("old"))
+        controller.write("x.yaml", placed_pod("x", uid="old"))
         controller.write("y.yaml", placed_pod("y"))
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
@@ -92,7 +87,7 @@ def test_a_late_watch_gives_a_new_pod_nothing_of_the_old(
     controller.settled()
     assert not any(was["address"] in flow or "in_port=5" in flow for flow in ovs.flows("br-int"))
     assert controller.state["pods"]["a/x"]["port"] is None
-    controller.after_change(lambda: controller.write("x.yaml", with_uid("new")))
+    controller.after_change(lambda: controller.write("x.yaml", placed_pod("x", uid="new")))
     is_now = controller.until(lambda state: state["pods"]["a/x"]["port"] == 5, "pod and port meet")["pods"]["a/x"]
     controller.settled()
     assert is_now["uid"] == "new" and is_now["address"] != was["address"]
@@ -108,7 +103,7 @@ def test_while_two_ports_claim_one_name_each_pod_has_its_own(one: tuple[Ovs, Con
     controller.until(lambda state: any("UID new" in text for text in state["problems"]), "the stranger is told")
     controller.settled()
     assert serves(ovs, 1, was) and not serves(ovs, 5, was)
-    controller.after_change(lambda: controller.write("x.yaml", with_uid("new")))
+    controller.after_change(lambda: controller.write("x.yaml", placed_pod("x", uid="new")))
     is_now = controller.until(lambda state: state["pods"]["a/x"]["port"] == 5, "pod and port meet")["pods"]["a/x"]
     controller.settled()
     assert serves(ovs, 5, is_now["address"]) and not any("in_port=1," in flow for flow in ovs.flows("br-int"))
@@ -127,7 +122,7 @@ def test_a_restarted_controller_knows_whose_addresses_they_are(one: tuple[Ovs, C
     controller.settled()
     assert {key: (one["uid"], one["address"]) for key, one in controller.state["pods"].items()} == before
     controller.stop()
-    controller.write("x.yaml", with_uid("new"))
+    controller.write("x.yaml", placed_pod("x", uid="new"))
     controller.start()
     controller.until(lambda state: state.get("pods", {}).get("a/x", {}).get("uid") == "new", "the new pod is there")
     controller.settled()
@@ -137,10 +132,10 @@ def test_a_restarted_controller_knows_whose_addresses_they_are(one: tuple[Ovs, C
 
 def test_connections_of_a_reused_address_and_port_are_flushed() -> None:
     """Attached by hand, without a UID, and with an address of its own: nothing changes for the switch's tables."""
-    brought = "status: {phase: Running, podIP: 192.168.7.7}\n"
+    status = {"phase": "Running", "podIP": "192.168.7.7"}
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
         controller.write("nodes.yaml", TWO_NODES)
-        controller.write("x.yaml", with_uid("old", more=brought))
+        controller.write("x.yaml", placed_pod("x", uid="old", status=status))
         controller.start()
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
@@ -152,7 +147,7 @@ def test_connections_of_a_reused_address_and_port_are_flushed() -> None:
         packet = udp_hex("192.168.7.7", "192.168.8.8")
         ovs.ofctl("br-int", "packet-out", f"in_port=LOCAL,packet={packet},actions=ct(commit,zone={zone})")
         assert "192.168.7.7" in ovs.appctl("dpctl/dump-conntrack")
-        controller.after_change(lambda: controller.write("x.yaml", with_uid("new", more=brought)))
+        controller.after_change(lambda: controller.write("x.yaml", placed_pod("x", uid="new", status=status)))
         state = controller.until(lambda state: state["pods"]["a/x"]["uid"] == "new", "it is another pod")
         assert state["pods"]["a/x"]["address"] == "192.168.7.7"
         eventually(lambda: "192.168.7.7" not in ovs.appctl("dpctl/dump-conntrack"), "it is forgotten")

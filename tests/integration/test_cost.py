@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 NODES = ("node1", "node2", "node3")
 PODS = (
     placed_pod("web", "node1", tier="front")
-    + placed_pod("db", "node2", tier="back").replace("{containerPort: 80}", "{containerPort: 80, name: web}")
+    + placed_pod("db", "node2", ports="web=80/tcp", tier="back")
     + placed_pod("front", "node3", tier="front")
     + placed_pod("dns", "node2", "kube-system")
     + placed_pod("other", "node2", "b")
@@ -43,14 +43,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
         yield running
 
 
-NAMED_PORT = placed_pod("guest", "node1").replace("{containerPort: 80}", "{containerPort: 81, name: web}")
-HOST = (
-    placed_pod("guest", "node1", app="web").replace("containers:", "hostNetwork: true, containers:")
-    + """
-status: {phase: Running, podIP: 192.0.2.1}
-"""
-)
-FINISHED = placed_pod("guest", "node1", app="web") + "status: {phase: Succeeded}\n"
+NAMED_PORT = placed_pod("guest", "node1", ports="web=81/tcp")
+ON_HOST = {"phase": "Running", "podIP": "192.0.2.1"}
+HOST = placed_pod("guest", "node1", app="web", spec={"hostNetwork": True}, status=ON_HOST)
+FINISHED = placed_pod("guest", "node1", app="web", status={"phase": "Succeeded"})
 GUESTS = {
     "no labels but those that others have": placed_pod("guest", "node1", app="web"),
     "labels that nobody asks about": placed_pod("guest", "node1", app="web", note="x", owner="y"),

@@ -77,10 +77,12 @@ def join(*documents: str) -> str:
     return "---\n".join(documents)
 
 
-def placed_pod(name: str, node: str = "node1", namespace: str = "a", **labels: str) -> str:
-    """A pod that is assigned to a node, to be joined with other documents; its label `app` is its name unless given."""
-    given: dict[str, Any] = {"app": name, **labels}
-    return as_yaml(api_objects.pod(f"{namespace}/{name}", node, ports="80/tcp", **given))
+def placed_pod(name: str, node: str = "node1", namespace: str = "a", *, app: str = "", **more: Any) -> str:
+    """A pod that is assigned to a node, to be joined with other documents; its label `app` is its name unless given.
+
+    `more` are labels, and what else `api_objects.pod` takes.
+    """
+    return as_yaml(api_objects.pod(f"{namespace}/{name}", node, **{"ports": "80/tcp", "app": app or name, **more}))
 
 
 def ingress_policy(name: str, selected: str, *ingress: str, namespace: str = "a") -> str:
