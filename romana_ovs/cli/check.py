@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print all problems and notes. Returns exit code 1 if there are problems (with `--strict` also notes), else 0."""
-    loaded = load(args.dir, nodes=args.nodes)
+    loaded = load(args.dir, nodes=args.nodes, recursive=args.recursive)
     findings = [*loaded.problems, *loaded.unsupported, *loaded.notes, *workload_notes(loaded), *lint(loaded)]
     reported = {(problem.file, problem.kind, problem.name) for problem in findings}
     with activity(f"allocating the addresses of {len(loaded.cluster.pods)} pods"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +15,26 @@ from romana_ovs.cli.left_out import left_out_notes
 from romana_ovs.cli.progress import activity
 from romana_ovs.cli.rendering import unrendered
 from romana_ovs.config import load_settings
+from romana_ovs.kube.manifests.files import STDIN
 from romana_ovs.kube.manifests.load import load as load_manifests
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError, Problem, Severity
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments DIR, --nodes and --state, as `args.dir`, `args.nodes`, `args.state`."""
-    parser.add_argument("dir", metavar="DIR", type=Path, help="folder of Kubernetes manifests (or one file of them)")
+    """Add the arguments DIR, -R, --nodes and --state, as `args.dir`, `args.recursive`, `args.nodes`, `args.state`."""
+    parser.add_argument(
+        "dir", metavar="DIR", type=Path, help="folder of Kubernetes manifests, one file of them, or - for stdin"
+    )
+    add_recursive(parser)
     parser.add_argument("--nodes", type=node_count, metavar="N", help="nodes when DIR has no Node (default 2)")
     parser.add_argument("--state", type=Path, metavar="FILE", help="state file with allocated numbers and addresses")
     add_strict(parser)
+
+
+def add_recursive(parser: argparse.ArgumentParser) -> None:
+    """Add the argument -R, as `args.recursive`."""
+    parser.add_argument("-R", "--recursive", action="store_true", help="read the sub-folders of DIR, too")
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:
@@ -37,23 +49,38 @@ def node_count(text: str) -> int:
     return int(text)
 
 
-def load(path: Path, *, nodes: int | None = None) -> ClusterSnapshot:
+def shown_path(path: Path) -> str:
+    """The name of a folder or file for messages."""
+    return "stdin" if path == STDIN else str(path)
+
+
+def load(path: Path, *, nodes: int | None = None, recursive: bool = False) -> ClusterSnapshot:
     """The manifests at `path` decoded with the settings of its `romana.conf` (`cluster.settings` of the result).
 
     Raises InputError when nothing there can be used.
     """
     settings = load_settings(path)
-    with activity(f"reading {path}"):
+    with activity(f"reading {shown_path(path)}"), collector_paused():
         try:
-            loaded = load_manifests(path, settings, nodes=nodes)
+            loaded = load_manifests(path, settings, nodes=nodes, recursive=recursive)
         except InputError as error:
             raise InputError(*error.problems, *unrendered(path, error.problems)) from error
         return replace(loaded, problems=(*loaded.problems, *unrendered(path, loaded.problems)))
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Do without garbage collection, which would look again and again at all the values that are read."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def load_folder(args: argparse.Namespace) -> ClusterSnapshot:
     """The manifests in `args.dir` (of `add_folder`); each problem is printed to stderr as a warning."""
-    loaded = load(args.dir, nodes=args.nodes)
+    loaded = load(args.dir, nodes=args.nodes, recursive=args.recursive)
     warn(loaded)
     return loaded
 

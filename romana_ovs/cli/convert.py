@@ -16,6 +16,7 @@ from romana_ovs.kube.decode.decoder import decode
 from romana_ovs.kube.decode.objects import Document
 from romana_ovs.kube.decode.romanapolicy import CURRENT_VERSION, DEMO_VERSION
 from romana_ovs.kube.manifests.folder import parse_bytes
+from romana_ovs.kube.manifests.scalars import resolve
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Settings
 
@@ -62,11 +63,19 @@ def current_objects(path: Path) -> list[object]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes YAML without anchors and aliases."""
+    """Writes YAML without anchors and aliases, which kubectl reads as it is meant."""
 
     def ignore_aliases(self, data: object) -> bool:
         """True: an object that is referenced twice is written twice."""
         return True
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """A string, quoted where kubectl would take it for something else: it has more booleans and numbers."""
+        style = "'" if resolve(text) is not text else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _documents(name: str, data: bytes) -> list[Document]:

@@ -21,7 +21,15 @@ from typing import Any, TypeVar
 
 from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_folder, exit_code, print_json, warn, warn_of_left_out
+from romana_ovs.cli.common import (
+    add_folder,
+    collector_paused,
+    exit_code,
+    print_json,
+    shown_path,
+    warn,
+    warn_of_left_out,
+)
 from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.matrix import parse_ports
 from romana_ovs.cli.offline import compile_node_tables, offline_world
@@ -30,7 +38,8 @@ from romana_ovs.cli.workloads import display_names, summary
 from romana_ovs.config import load_settings
 from romana_ovs.engine import World, offline_facts
 from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
-from romana_ovs.kube.manifests.folder import FolderReader
+from romana_ovs.kube.manifests.files import STDIN
+from romana_ovs.kube.manifests.load import read_folder
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.bridge import BridgeFacts, PodPort
@@ -38,6 +47,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
+from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import CompileCache
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.matrix import PodPath, container_ports, difference, reachability
@@ -91,7 +101,7 @@ class Change:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `diff`."""
     add_folder(parser)
-    parser.add_argument("new", metavar="NEWDIR", type=Path, help="the same folder as it would be after the change")
+    parser.add_argument("new", metavar="NEWDIR", type=Path, help="DIR as it would be after the change; one may be -")
     parser.add_argument("--all", action="store_true", help="every pair of pods and port, not pairs of workloads")
     parser.add_argument("--ports", metavar="PORTS", help="these ports instead of those the containers of both declare")
 
@@ -163,21 +173,29 @@ def _numbered(keys: Iterable[Key], known: Mapping[Key, int], first: int) -> dict
 
 
 def _snapshots(args: argparse.Namespace) -> tuple[ClusterSnapshot, ClusterSnapshot]:
-    settings = load_settings(args.dir)
-    if load_settings(args.new) != settings:
-        reason = "the settings differ from those of the first folder; only manifests can be compared"
-        raise InputError.because(reason, file=str(args.new / "romana.conf"))
+    settings = _settings(args)
     store = ManifestStore(settings)
     snapshots = []
     for path in (args.dir, args.new):
-        with activity(f"reading {path}"):
-            content = FolderReader(path, settings).read()
-        if not any(file.objects or file.problems or file.ignored for file in content.files):
-            raise InputError.because("holds no Kubernetes objects", file=str(path))
-        loaded = store.apply(content, nodes=args.nodes)
+        with activity(f"reading {shown_path(path)}"), collector_paused():
+            content = read_folder(path, settings, recursive=args.recursive)
+            loaded = store.apply(content, nodes=args.nodes)
         warn(loaded)
         snapshots.append(loaded)
     return snapshots[0], snapshots[1]
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """The settings of both folders; of one of them when the other is a file or standard input, which have none."""
+    if args.dir == args.new == STDIN:
+        raise InputError.because("only one of DIR and NEWDIR can be standard input")
+    if not args.dir.is_dir():
+        return load_settings(args.new)
+    settings = load_settings(args.dir)
+    if args.new.is_dir() and load_settings(args.new) != settings:
+        reason = "the settings differ from those of the first folder; only manifests can be compared"
+        raise InputError.because(reason, file=str(args.new / "romana.conf"))
+    return settings
 
 
 def _addresses(world: World, cluster: Cluster) -> dict[Any, Any]:

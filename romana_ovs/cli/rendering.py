@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
+from romana_ovs.kube.manifests.files import STDIN
 from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.differences import listed
 from romana_ovs.model.errors import InputError, Problem, Severity
@@ -27,6 +28,8 @@ def unrendered(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
     Files count as templates only when they have one of `problems`.
     """
+    if path == STDIN:
+        return ()
     folder = path if path.is_dir() else path.parent
     faulty = sorted({problem.file for problem in problems if problem.file})
     chart = next((one for one in (folder, folder.parent) if (one / CHART).is_file()), None)

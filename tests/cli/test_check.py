@@ -31,7 +31,9 @@ def rows(capsys: pytest.CaptureFixture[str], folder: Path, code: int) -> list[di
 
 
 def test_the_demonstration_has_no_problems(capsys: pytest.CaptureFixture[str]) -> None:
-    assert rows(capsys, ROOT / "etc" / "demo", 0) == []
+    (note,) = rows(capsys, ROOT / "etc" / "demo", 0)
+    assert (note["file"], note["severity"]) == ("policy", "info")
+    assert note["problem"] == "is a sub-folder with 2 manifests, which are not read without -R"
     assert rows(capsys, ROOT / "etc" / "demo" / "policy", 0) == []
     assert main(["check", str(ROOT / "etc" / "demo")]) == 0
     assert "5 pods" in capsys.readouterr().out
@@ -87,7 +89,7 @@ def test_the_table_fits_into_eighty_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     name = '"' + "x" * 70 + '[red]"'
-    long = BAD.replace("{name: p}", f"{{name: {name}, namespace: y}}").replace("port: 0", 'port: "\\e[31m"')
+    long = BAD.replace("{name: p}", f"{{name: {name}, namespace: 'y'}}").replace("port: 0", 'port: "\\e[31m"')
     (tmp_path / "a-file-with-quite-a-long-name.yaml").write_text(BAD + "---" + long)
     assert main(["check", str(tmp_path)]) == 1
     out = capsys.readouterr().out
@@ -150,10 +152,10 @@ def test_an_address_that_no_pod_may_have(
 ) -> None:
     status = f"status: {{phase: Running, podIP: {address}}}\n"
     node = (
-        "{{apiVersion: v1, kind: Node, metadata: {{name: {}}}, "
+        "---\n{{apiVersion: v1, kind: Node, metadata: {{name: {}}}, "
         "status: {{addresses: [{{type: InternalIP, address: {}}}]}}}}\n"
     )
-    (tmp_path / "nodes.yaml").write_text(node.format("n1", "172.16.0.1") + "---\n" + node.format("n2", "172.16.0.2"))
+    (tmp_path / "nodes.yaml").write_text(node.format("n1", "172.16.0.1") + node.format("n2", "172.16.0.2"))
     on_host = POD.format("host", "{}").replace("spec: {", "spec: {hostNetwork: true, nodeName: n2, ")
     (tmp_path / "a.yaml").write_text("---\n".join([POD.format("a", "{}") + status, on_host + status]))
     (row,) = rows(capsys, tmp_path, 1)
@@ -165,8 +167,8 @@ def test_pods_without_a_free_address(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "romana.conf").write_text(settings)
     (tmp_path / "a.yaml").write_text("---\n".join(POD.format(name, "{}") for name in "abc"))
     assert rows(capsys, tmp_path, 0) == []
-    nodes = (f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n" for name in "xyz")
-    (tmp_path / "nodes.yaml").write_text("---\n".join(nodes))
+    nodes = (f"---\napiVersion: v1\nkind: Node\nmetadata: {{name: '{name}'}}\n" for name in "xyz")
+    (tmp_path / "nodes.yaml").write_text("".join(nodes))
     node, pod = rows(capsys, tmp_path, 1)
     assert (node["kind"], node["name"]) == ("Node", "z")
     assert (pod["file"], pod["document"], pod["kind"], pod["name"]) == ("a.yaml", 3, "Pod", "c")
@@ -204,7 +206,7 @@ def test_strict_makes_notes_failures(tmp_path: Path, capsys: pytest.CaptureFixtu
     commands = (["check"], ["matrix"], ["ipam"], ["flows", "--node", "node1"], ["diff", str(tmp_path)])
     for words in commands:
         assert main([*words, str(tmp_path), "--strict"]) == 0
-    (tmp_path / "b.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: m}}\n")
+    (tmp_path / "b.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n")
     for words in commands:
         assert main([*words, str(tmp_path)]) == 0
         assert main([*words, str(tmp_path), "--strict"]) == 1
@@ -220,7 +222,7 @@ def test_unusable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err.startswith("romana-ovs: ") and captured.err.count("\n") == 1
-    (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Node\nmetadata: {name: n}\n")
+    (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n")
     assert main(["check", str(tmp_path), "--nodes", "2"]) == 2
     assert "Node objects" in capsys.readouterr().err
     (tmp_path / "romana.conf").write_text("[romana]\nisolation = x\n")

@@ -37,7 +37,9 @@ metadata: {name: web, namespace: x}
 spec:
   podSelector: {matchLabels: {pod: a}}
   ingress:
-  - from: [{podSelector: {matchLabels: {pod: b}}}, {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: y}}}]
+  - from:
+    - podSelector: {matchLabels: {pod: b}}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: 'y'}}
     ports: [{port: 80}, {port: 81, protocol: UDP}, {port: 81, protocol: SCTP}]
 """
 
@@ -179,7 +181,7 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path) -> None:
         ("no port is given", tmp_path, ("--probe", "")),
         ("must be at least 1", tmp_path, ("--nodes", "0")),
     ):
-        (tmp_path / "a.yaml").write_text("{apiVersion: v1, kind: Namespace, metadata: {name: x}}")
+        (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n")
         done = run_command("emulate", str(folder), *options, seconds=30)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr

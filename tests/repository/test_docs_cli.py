@@ -132,7 +132,9 @@ def test_every_command_is_documented_with_all_options() -> None:
         parser = argparse.ArgumentParser()
         importlib.import_module(command.module).add_arguments(parser)
         options = {name for action in parser._actions for name in action.option_strings} - {"-h", "--help"}
-        known = set(re.findall(r"(?<![\w-])--[a-z-]+", chapters[command.name] + text.partition("\n## `")[0]))
+        known = set(
+            re.findall(r"(?<![\w-])(?:--[a-z-]+|-[A-Z])\b", chapters[command.name] + text.partition("\n## `")[0])
+        )
         assert options <= known, command.name
         assert command.name in shown, command.name
 

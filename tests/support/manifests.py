@@ -45,11 +45,16 @@ def policy(spec: str, name: str = "p") -> str:
     return f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {name}\nspec:\n{body}\n"
 
 
+def _quoted(text: str) -> str:
+    """A name as YAML: `y` and `n` are booleans to Kubernetes."""
+    return f"'{text}'" if text in ("y", "n") else text
+
+
 def pod(name: str, labels: str = "{}", more: str = "", **metadata: str) -> str:
     """A pod with one container; `more` are lines of its spec."""
-    extra = "".join(f"  {key}: {value}\n" for key, value in metadata.items())
+    extra = "".join(f"  {key}: {_quoted(value)}\n" for key, value in metadata.items())
     return (
-        f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {labels}\n{extra}"
+        f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: {_quoted(name)}\n  labels: {labels}\n{extra}"
         f"spec:\n  containers:\n  - name: c\n    image: nginx\n{more}"
     )
 

@@ -109,6 +109,8 @@ class _Decoder:
 
     metadata: Collection[str] | None = _METADATA_FIELDS
     """The allowed fields of metadata; None: any."""
+    keeps_source = True
+    """Whether each object has its manifest with it."""
 
     def __init__(self, document: Document, file: str, settings: Settings) -> None:
         self.document = document
@@ -137,7 +139,7 @@ class _Decoder:
                 validator.error(field, "is required")
         if not validator.valid:
             yield self._result(validator, kind, _name_in(value))
-        elif kind == "List" or (kind.endswith("List") and "items" in value):
+        elif _is_list(kind, value):
             yield from self._decode_list(value, validator, depth, (kind.removesuffix("List"), version))
         elif kind in _SERVICES and not _name_in(value):
             self._ignore(kind, version)  # it has no effect on packets, and nobody can ask for it
@@ -174,17 +176,22 @@ class _Decoder:
                 id=ObjectId(f"{kind}.{group}", namespace, name or str(location)),
                 location=location,
                 value=policy,
+                source=value,
                 unsupported=(location.problem("", policy.reason, severity),),
             )
             return
         pods = read_other(value, kind, group)
         if not isinstance(pods, Workload):
             self._ignore(kind, version)
+            self._report_duplicates(validator)
+            if validator.findings:
+                yield self._result(validator, kind, name)
         if pods is not None:
             yield DecodedObject(
                 id=ObjectId(f"{kind}.{group}", pods.namespace, pods.name),
                 location=location,
                 value=pods,
+                source=value,
                 controller_ref=pods.controller_ref,
             )
 
@@ -230,7 +237,7 @@ class _Decoder:
         else:
             decoded = _read(value, kind, meta, validator, _plan_of(self.settings))
             taints = read_taints(value, validator) if kind == "Node" else ()
-            yield self._result(validator, kind, meta.name, meta=meta, read=decoded, taints=taints)
+            yield self._result(validator, kind, meta.name, meta=meta, read=decoded, taints=taints, source=value)
 
     def _report_duplicates(self, validator: Validator, *, but: str | None = None) -> None:
         """Record an error for each key that occurs twice in this object, except below the path `but`."""
@@ -322,7 +329,7 @@ class _Decoder:
             taints=taints,
             notes=tuple(location.problem(*finding) for finding in validator.notes) if valid else (),
             labels=meta.labels if meta is not None else NO_LABELS,
-            source=source,
+            source=source if self.keeps_source else NO_SOURCE,
         )
 
     def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:
@@ -333,6 +340,7 @@ class _ServedDecoder(_Decoder):
     """Decodes one object that an API server has validated."""
 
     metadata = None
+    keeps_source = False
 
     def decode(self, kind: str, version: str) -> DecodedObject:
         """The object of the document."""
@@ -350,6 +358,13 @@ class _ServedDecoder(_Decoder):
             return super()._location(validator, kind, name, meta)
         whole = f"{meta.namespace}/{name}" if meta.id.namespace else name
         return SourceLocation("", 0, "", meta.id.kind, whole)
+
+
+def _is_list(kind: str, value: Mapping[str, object]) -> bool:
+    """Whether an object is a list of others: kubectl goes by the field `items`, whatever the kind is called."""
+    if kind == "List" or (kind.endswith("List") and "items" in value):
+        return True
+    return isinstance(value.get("items"), list) and kind != POLICY and kind not in _VERSIONS
 
 
 def _closest_kind(kind: str, version: str) -> str:

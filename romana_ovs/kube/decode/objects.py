@@ -108,8 +108,8 @@ class DecodedObject:
     `fallback` replaces an invalid policy that has no valid version: it isolates and allows nothing. `unsupported` are
     parts of a valid object, or the whole object, that decide about connections and are not acted on; `notes` are for
     lint. `terminating`: it is being deleted. `generated`: its name is made from generateName. `taints` are those of a
-    Node. `labels` are its own (a workload's, not those of its pods). `source` is a policy as it is written, for checks
-    of what `value` no longer tells apart.
+    Node. `labels` are its own (a workload's, not those of its pods). `source` is its manifest as plain values, for
+    checks and comparisons of what `value` does not have; empty where nobody needs it.
     """
 
     id: ObjectId | None
@@ -124,7 +124,7 @@ class DecodedObject:
     taints: tuple[Taint, ...] = ()
     notes: tuple[Problem, ...] = ()
     labels: Labels = NO_LABELS
-    source: Mapping[str, object] = field(default_factory=lambda: NO_SOURCE, compare=False)
+    source: Mapping[str, object] = field(default_factory=lambda: NO_SOURCE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from romana_ovs.kube.manifests.folder import FolderContent, is_manifest
+from romana_ovs.kube.manifests.files import is_manifest
+from romana_ovs.kube.manifests.folder import FolderContent
 from romana_ovs.model.errors import SetupError
 
 QUIET = 0.01

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from romana_ovs.kube.decode.objects import DecodedObject, ObjectId
 from romana_ovs.kube.manifests.assemble import AssemblyInput, assemble, named_nodes
+from romana_ovs.kube.manifests.compare import first_difference
 from romana_ovs.kube.manifests.folder import FileContent, FolderContent
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -91,7 +92,7 @@ class ManifestStore:
             ignored=tuple(dict.fromkeys(kind for file in content.files for kind in file.ignored)),
             locations=built.locations,
             objects=objects,
-            notes=built.notes,
+            notes=(*content.notes, *built.notes),
             left_out=built.left_out,
         )
 
@@ -110,16 +111,17 @@ class ManifestStore:
         return selection
 
     def _accept(self, key: ObjectId, items: list[DecodedObject], selection: _Selection) -> None:
-        """Choose among several manifests of one object: the one in the same file as before, else the first."""
+        """Choose among several manifests of one object.
+
+        The one in the same file as before, else the first one with what an API server sets, else the first.
+        """
         before = self._accepted.get(key)
-        item = items[0]
+        item = next((candidate for candidate in items if _is_served(candidate)), items[0])
         if before is not None:
             item = next((candidate for candidate in items if candidate.location.file == before.file), item)
-        for duplicate in items:
-            if duplicate is not item:
-                selection.problems.append(
-                    duplicate.location.problem("metadata.name", f"the same object stands in {item.location}")
-                )
+        for other in items:
+            if other is not item and (reason := _conflict(other, item)):
+                selection.problems.append(other.location.problem("metadata.name", reason))
         if item.value is not None:
             same = before is not None and before.item.value == item.value
             value = before.item.value if before is not None and same else item.value
@@ -155,3 +157,14 @@ def _check_node_count(objects: tuple[DecodedObject, ...], nodes: int, folder: st
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         reason = f"the pods name their nodes ({others[0]}{more}), so the number of nodes cannot be given"
         raise InputError.because(reason, file=folder)
+
+
+def _is_served(item: DecodedObject) -> bool:
+    """Whether a valid manifest has a status, as that of an API server does."""
+    return item.value is not None and bool(item.source.get("status"))
+
+
+def _conflict(item: DecodedObject, accepted: DecodedObject) -> str:
+    """Why `item` cannot stand beside another manifest of the same object; empty when both say the same."""
+    field = first_difference(accepted.source, item.source)
+    return f"the same object stands in {accepted.location}, with another {field}" if field is not None else ""

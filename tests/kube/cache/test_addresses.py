@@ -65,12 +65,12 @@ def test_what_is_not_the_pods_own_address_means_nothing(address: str) -> None:
 @pytest.mark.parametrize("address", SPECIAL)
 def test_a_node_with_an_address_that_no_node_can_have_is_refused(address: str, kind: str) -> None:
     item = manifests.item(
-        "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
-        f"status: {{addresses: [{{type: Hostname, address: n}}, {{type: {kind}, address: '{address}'}}]}}\n"
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n"
+        f"status: {{addresses: [{{type: Hostname, address: n1}}, {{type: {kind}, address: '{address}'}}]}}\n"
     )
     assert item.value is None
     assert [str(problem) for problem in item.problems] == [
-        f"a.yaml, document 1: Node n: status.addresses[1].address: {address} is {SPECIAL[address]}, "
+        f"a.yaml, document 1: Node n1: status.addresses[1].address: {address} is {SPECIAL[address]}, "
         "which no pod and no node can have"
     ]
 

@@ -49,7 +49,7 @@ def selected(spec: dict[str, object]) -> list[str]:
         },
     }
     nodes: list[dict[str, object]] = [{"apiVersion": "v1", "kind": "Node", **node} for node in NODES]
-    found = loaded(a="\n---\n".join(json.dumps(one) for one in (*nodes, daemon)))
+    found = loaded(a="\n".join(json.dumps(one) for one in (*nodes, daemon)))
     assert found.problems == ()
     return [pod.node for pod in found.cluster.pods.values()]
 
@@ -85,7 +85,7 @@ def test_selection(spec: dict[str, object], nodes: list[str]) -> None:
 
 
 def test_a_daemon_set_without_nodes_is_left_out() -> None:
-    node = "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n---\n"
+    node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\n"
     text = workload("DaemonSet", "d").replace("containers:", "nodeSelector: {disk: ssd}, containers:")
     found = loaded(a=node + text)
     assert [(one.kind, one.name) for one in found.left_out] == [("DaemonSet", "default/d")]

@@ -72,7 +72,7 @@ def test_host_network() -> None:
 
 def test_every_namespace_has_the_label_of_its_own_name() -> None:
     found = item(
-        "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b, kubernetes.io/metadata.name: y}}}"
+        "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {a: b, kubernetes.io/metadata.name: 'y'}}}"
     )
     assert found.value == Namespace("x", Labels({"a": "b", NAME_LABEL: "x"}))
 

@@ -153,7 +153,7 @@ def test_expressions() -> None:
     found = valid(
         """
         podSelector:
-          matchLabels: {b: x, a: y}
+          matchLabels: {b: x, a: "y"}
           matchExpressions:
           - {key: c, operator: In, values: [u, v]}
           - {key: d, operator: NotIn, values: [w]}

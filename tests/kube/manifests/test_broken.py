@@ -19,9 +19,9 @@ EXPECT = b"# expect: "
 
 # JSON has no comments to say it in.
 JSON = {
-    "json-broken.json": ["- |  |  |  | line 2: no valid JSON: Expecting value"],
-    "json-key-twice.json": ["#1 | Pod | b | metadata.name | is given twice"],
-    "json-nan.json": ["- |  |  |  | NaN is not JSON"],
+    "json-broken.json": ["#1 |  |  |  | line 2: no valid JSON: Expecting value; what follows is not read"],
+    "json-key-twice.json": ["#1 | Pod | b | metadata.name | is given twice, again in line 1"],
+    "json-number.json": ["#1 |  |  |  | line 1: 1e400 is no number that JSON has; what follows is not read"],
 }
 
 

@@ -16,7 +16,7 @@ from tests.support.manifests import content, join, loaded, pod, policy, workload
 GOOD = policy("podSelector: {matchLabels: {a: b}}\ningress: [{}]")
 BAD = policy("podSelector: {matchLabels: {a: b}}\ningress: [{ports: [{port: 0}]}]")
 KEY = PolicyKey("NetworkPolicy", "default", "p")
-NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
+NODE = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n"
 
 
 def test_an_invalid_edit_keeps_the_last_valid_version() -> None:
@@ -144,14 +144,14 @@ def test_a_pod_moves_only_when_its_node_is_gone() -> None:
 
 def test_only_what_lacks_a_node_is_placed() -> None:
     text = join(
-        pod("bound", more="  nodeName: n\n"),
+        pod("bound", more="  nodeName: n1\n"),
         pod("waiting") + "status: {phase: Pending}\n",
         pod("over") + "status: {phase: Succeeded}\n",
         pod("host", more="  hostNetwork: true\n"),
         NODE,
     )
     found = loaded(a=text).cluster.pods.values()
-    assert {pod.name: pod.node for pod in found} == {"bound": "n", "waiting": "", "over": "", "host": "n"}
+    assert {pod.name: pod.node for pod in found} == {"bound": "n1", "waiting": "", "over": "", "host": "n1"}
 
 
 def test_a_pod_on_a_node_that_is_not_there_is_told_and_stays() -> None:
@@ -161,7 +161,7 @@ def test_a_pod_on_a_node_that_is_not_there_is_told_and_stays() -> None:
 
 
 def test_declared_nodes_are_the_nodes() -> None:
-    assert dict(loaded(a=NODE).cluster.nodes) == {"n": Node("n")}
+    assert dict(loaded(a=NODE).cluster.nodes) == {"n1": Node("n1")}
     assert list(loaded(a=pod("x")).cluster.nodes) == ["node1", "node2"]
     store = ManifestStore(Settings(), default_nodes=3)
     assert list(store.apply(content(a=pod("x"))).cluster.nodes) == ["node1", "node2", "node3"]
