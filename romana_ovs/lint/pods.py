@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
+from romana_ovs.kube.decode.workloads import template_path
 from romana_ovs.lint.context import LintContext
 from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.errors import Problem, Severity
@@ -22,7 +23,7 @@ def without_tenant(context: LintContext) -> Iterator[Problem]:
     for key, pod in cluster.pods.items():
         if pod.networked and cluster.tenant_of(pod) == NO_TENANT:
             place = context.snapshot.locations[key]
-            field = "metadata.labels" if place.kind == "Pod" else "spec.template.metadata.labels"
+            field = "metadata.labels" if place.kind == "Pod" else f"{template_path(place.kind)}.metadata.labels"
             reason = f"no tenant: {missing} is absent, so it talks with its own node only"
             yield place.problem(field, reason, Severity.WARNING)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from romana_ovs.kube.decode.controller_labels import ADDED_LABELS, is_made_up
 from romana_ovs.model.differences import listed, nearest, requirement_text, selector_text
 from romana_ovs.model.labels import Operator, Requirement, Selector
 
@@ -52,6 +53,9 @@ def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Expl
     if requirement.operator in (Operator.NOT_IN, Operator.DOES_NOT_EXIST):
         return Explanation(f"all of the {what} have what {text} excludes")
     values = sorted({labels[key] for labels in candidates if key in labels})
+    if values and all(is_made_up(key, value) for value in values):
+        return Explanation(f"none of the {what} has {text}")
+    values = [value for value in values if not is_made_up(key, value)]
     if values:
         there = listed([f"{key}={value}" for value in values])
         return Explanation(
@@ -59,7 +63,7 @@ def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Expl
             next(_near_values(requirement, values), ""),
         )
     reason = f"none of the {what} has a label {key}"
-    keys = sorted({one for labels in candidates for one in labels})
+    keys = sorted({one for labels in candidates for one in labels} - ADDED_LABELS)
     if keys:
         reason += f" (there {'is' if len(keys) == 1 else 'are'} {listed(keys)})"
     return Explanation(reason, _near_key(requirement, candidates, keys))

@@ -25,6 +25,14 @@ UNKNOWN = "unknown"
 VALUES_OF_A_CLUSTER = frozenset({*JOB_UID, TEMPLATE_HASH, REVISION_HASH, ROLLOUT_HASH})
 """Labels whose values are `UNKNOWN` in a folder, unless objects of a cluster in it have them."""
 
+ADDED_LABELS = frozenset({*JOB_NAME, COMPLETION_INDEX, POD_INDEX, POD_NAME, TEMPLATE_GENERATION, *VALUES_OF_A_CLUSTER})
+"""All labels that controllers add."""
+
+
+def is_made_up(key: str, value: str) -> bool:
+    """Whether a pod has this label only because its value in a cluster is not known."""
+    return value == UNKNOWN and key in VALUES_OF_A_CLUSTER or key in JOB_NAME and value.endswith(f"-{UNKNOWN}")
+
 
 def job_labels(name: str, uid: str) -> Mapping[str, str]:
     """The labels of every pod of the Job `name`; its `uid` may be empty."""

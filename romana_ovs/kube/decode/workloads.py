@@ -41,6 +41,8 @@ _JOB_CONTROLLER = "kubernetes.io/job-controller"
 _GENERATION = "deprecated.daemonset.template.generation"
 """The annotation in which a DaemonSet has the generation of its template."""
 
+_JOB_TEMPLATE = "spec.jobTemplate"
+
 Ordinals = range | tuple[int, ...]
 
 
@@ -87,6 +89,11 @@ class Workload:
         return Labels({**self.labels, **own})
 
 
+def template_path(kind: str) -> str:
+    """The path of the pod template in a workload of this kind."""
+    return f"{_JOB_TEMPLATE}.spec.template" if kind == "CronJob" else "spec.template"
+
+
 def read_workload(
     document: Mapping[str, object], kind: str, validator: Validator, *, namespace: str, name: str
 ) -> Workload:
@@ -110,7 +117,7 @@ class _WorkloadReader:
         if kind == "CronJob":
             self.suspended = validator.boolean(self.spec.get("suspend"), "spec.suspend")
             job = validator.mapping(self.spec.get("jobTemplate"), "spec.jobTemplate")
-            self.path = "spec.jobTemplate.spec"
+            self.path = f"{_JOB_TEMPLATE}.spec"
             self.spec = validator.mapping(job.get("spec"), self.path)
         self.runs_jobs = kind in ("Job", "CronJob")
         self.manual_selector = self.runs_jobs and validator.boolean(

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from romana_ovs.kube.admission.policy_quota import apply_quota, quota_problem
 from romana_ovs.kube.decode.objects import DecodedObject, SourceLocation
-from romana_ovs.kube.decode.workloads import Workload
+from romana_ovs.kube.decode.workloads import Workload, template_path
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.workload_pods import Schedulable, WorkloadPods
 from romana_ovs.kube.snapshot import LeftOut
@@ -205,6 +205,6 @@ def _pods_on_missing_nodes(
     for key, pod in pods.items():
         if pod.node and pod.node not in nodes and not pod.finished:
             location = locations[key]
-            field = "spec.nodeName" if location.kind == "Pod" else "spec.template.spec.nodeName"
+            field = "spec.nodeName" if location.kind == "Pod" else f"{template_path(location.kind)}.spec.nodeName"
             problems[location.problem(field, f"there is no node {pod.node}")] = None
     return list(problems)
