@@ -13,7 +13,7 @@ from pathlib import Path
 
 from romana_ovs_emulate.fabric import Fabric
 from tests.support.live_cluster import LiveCluster, live_cluster
-from tests.support.manifests import ingress_policy, placed_pod
+from tests.support.manifests import count_pods, ingress_policy, placed_pod
 from tests.support.waiting import eventually
 
 NODES = ("node1", "node2")
@@ -103,6 +103,6 @@ def cluster(
 
 def add(running: LiveCluster, name: str, text: str) -> None:
     """Apply manifests that bring pods; returns once these run and every switch has what that needs."""
-    wanted = len(running.emulation.pods) + text.count("kind: Pod\n")
+    wanted = len(running.emulation.pods) + count_pods(text)
     running.edit(lambda: running.write(name, text))
     eventually(lambda: len(running.emulation.pods) == wanted and running.emulation.settled, "every pod runs")

@@ -29,7 +29,7 @@ from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.pods import RunningPod
 from romana_ovs_emulate.system import inside
 from tests.support import still_sending, traffic_program
-from tests.support.manifests import ingress_policy
+from tests.support.manifests import count_pods, ingress_policy
 from tests.support.waiting import PATIENCE, eventually
 
 SURVIVES = tuple(f"{Load(register.bits, 1).text({})}," for register in (RECEIVER_PRE_RESTART, SENDER_PRE_RESTART))
@@ -184,7 +184,7 @@ def live_cluster(
     plan = Plan(folder, tuple(nodes), len(nodes), AddressPlan.of(Settings()), fabric, PORTS, settings)
     with Emulation(plan, listener=heard.append) as emulation:
         cluster = LiveCluster(folder, emulation, heard)
-        wanted = sum(text.count("kind: Pod\n") for text in manifests.values())
+        wanted = sum(map(count_pods, manifests.values()))
         eventually(lambda: len(emulation.pods) == wanted, "every pod runs")
         cluster.sent_since(0)
         yield cluster

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import Any
 
+import yaml
+
 from romana_ovs.kube.decode.objects import DecodedObject
 from romana_ovs.kube.manifests.folder import FileContent, FolderContent, read_bytes
 from romana_ovs.kube.manifests.store import ManifestStore
@@ -88,6 +90,11 @@ def placed_pod(name: str, node: str = "node1", namespace: str = "a", *, app: str
     `more` are labels, and what else `api_objects.pod` takes.
     """
     return as_yaml(api_objects.pod(f"{namespace}/{name}", node, **{"ports": "80/tcp", "app": app or name, **more}))
+
+
+def count_pods(text: str) -> int:
+    """How many Pods the documents of a text are."""
+    return sum(isinstance(each, dict) and each.get("kind") == "Pod" for each in yaml.safe_load_all(text))
 
 
 def ingress_policy(name: str, selected: str, *ingress: str, namespace: str = "a") -> str:
