@@ -38,6 +38,7 @@ def unrendered(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     if chart is not None and path.is_dir():
         reason = f"is a Helm chart, whose templates are not rendered; render it first: {_helm(chart)}"
         found.append(Problem(reason, file=CHART, severity=Severity.WARNING))
+        return tuple(found)
     for name in faulty:
         found += _template(path if path.is_file() else folder / name, name, chart)
     return tuple(found)

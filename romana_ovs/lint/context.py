@@ -64,6 +64,12 @@ class PolicyObject:
         """The namespace of the policy."""
         return self.policy.namespace
 
+    @property
+    def names_namespace(self) -> bool:
+        """Whether the manifest has metadata.namespace."""
+        metadata = self.item.source.get("metadata")
+        return isinstance(metadata, Mapping) and bool(metadata.get("namespace"))
+
     def rules(self) -> Iterator[Rule]:
         """The rules that have an effect: those of the directions that the policy isolates."""
         if isinstance(self.policy, RomanaPolicy):

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
 from romana_ovs.model.errors import Problem
-from romana_ovs.model.objects import Direction, PolicyPort, Protocol
+from romana_ovs.model.objects import NAME_LABEL, Direction, PolicyPort, Protocol
 
 DNS_PORT = 53
+DNS_NAMESPACE = "kube-system"
 API_PORTS = (443, 6443)
 _DNS_LABEL, _DNS_VALUES = "k8s-app", ("kube-dns", "coredns", "node-local-dns")
 _CONTROLLERS = ("-system", "-operator", "-controller")
@@ -34,6 +35,25 @@ def one_protocol(context: LintContext) -> Iterator[Problem]:
             else:
                 reason = f"allows DNS over UDP only: answers that do not fit are asked for again over TCP; {entry}"
                 yield policy.note(f"{rule.path}.ports", reason)
+
+
+def own_namespace(context: LintContext) -> Iterator[Problem]:
+    """Rules for DNS whose peers are pods of the policy's namespace only, none of which serves DNS."""
+    for policy in context.policies:
+        for rule in policy.policy_rules(Direction.EGRESS):
+            inside = all(peer.namespaces is None and peer.ip_block is None for peer in rule.peers)
+            if not rule.ports or not rule.peers or not inside or not all(map(_dns, rule.ports)):
+                continue
+            pods = [pod for peer in rule.peers for pod in context.peer_pods(policy.policy, peer)]
+            if not pods or any(port.number == DNS_PORT for pod in pods for port in pod.ports):
+                continue
+            if any(pod.labels.get(_DNS_LABEL) in _DNS_VALUES for pod in pods):
+                continue
+            reason = (
+                f"allows DNS to pods of namespace {policy.namespace} only, and none of them serves it; for the DNS of "
+                f"the cluster add in each item namespaceSelector: {{matchLabels: {{{NAME_LABEL}: {DNS_NAMESPACE}}}}}"
+            )
+            yield policy.warning(f"{rule.path}.to", reason)
 
 
 def egress_without_dns(context: LintContext) -> Iterator[Problem]:

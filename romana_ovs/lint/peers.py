@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from romana_ovs.lint.context import LintContext, PolicyObject
 from romana_ovs.model.differences import listed, selector_text
@@ -67,6 +67,38 @@ def blocks_of_the_cluster(context: LintContext) -> Iterator[Problem]:
                         f"{peer.ip_block.cidr} has addresses of Services ({listed(translated)}), which policies never "
                     )
                     yield policy.warning(path, reason + "see: they see the pods behind it; select these by labels")
+
+
+def host_bits(context: LintContext) -> Iterator[Problem]:
+    """Blocks with address bits behind the prefix, which do not count."""
+    for policy in context.policies:
+        for path, text in _cidrs(policy.item.source.get("spec")):
+            try:
+                interface = IPv4Interface(text)
+            except ValueError:
+                continue
+            network = interface.network
+            if "/" in text and network.network_address != interface.ip:
+                reason = f"{text} means all of {network}; write {network}, or {interface.ip}/32 for the one address"
+                yield policy.warning(path, reason)
+
+
+def _cidrs(spec: object) -> Iterator[tuple[str, str]]:
+    """The path and text of each cidr and except of the rules in `spec`."""
+    for field, side in (("ingress", "from"), ("egress", "to")):
+        rules = spec.get(field) if isinstance(spec, Mapping) else None
+        for number, rule in enumerate(rules if isinstance(rules, list) else ()):
+            peers = rule.get(side) if isinstance(rule, Mapping) else None
+            for index, peer in enumerate(peers if isinstance(peers, list) else ()):
+                block = peer.get("ipBlock") if isinstance(peer, Mapping) else None
+                path = f"spec.{field}[{number}].{side}[{index}].ipBlock"
+                if isinstance(block, Mapping):
+                    holes = block.get("except")
+                    texts = [("cidr", block.get("cidr"))]
+                    texts += [
+                        (f"except[{at}]", hole) for at, hole in enumerate(holes if isinstance(holes, list) else ())
+                    ]
+                    yield from ((f"{path}.{name}", text) for name, text in texts if isinstance(text, str))
 
 
 def _holds(block: IpBlock, address: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
+from romana_ovs.lint.dns import DNS_PORT
 from romana_ovs.model.differences import listed, nearest
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Direction, Pod, PolicyPort
@@ -20,7 +21,7 @@ def undeclared_ports(context: LintContext) -> Iterator[Problem]:
                 path = f"{rule.port_path(index)}.port"
                 if isinstance(port.port, str):
                     yield from _name(policy, path, port, port.port, servers)
-                elif port.port is not None:
+                elif port.port not in (None, DNS_PORT):  # DNS has checks of its own
                     yield from _number(context, policy, path, port, servers)
 
 

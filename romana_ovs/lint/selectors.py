@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
+from romana_ovs.lint.dns import DNS_NAMESPACE, DNS_PORT
 from romana_ovs.lint.suggestions import contradiction, explain
 from romana_ovs.model.differences import listed, nearest, selector_text
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Operator, Selector
 from romana_ovs.model.objects import NAME_LABEL, PolicyPeer, PolicyPort, RomanaPolicy
-
-DNS_PORT = 53
-DNS_NAMESPACE = "kube-system"
 
 
 def contradicting_selectors(context: LintContext) -> Iterator[Problem]:
@@ -48,15 +46,18 @@ def _empty_namespace(context: LintContext, policy: PolicyObject) -> Iterator[Pro
     others = sorted(name for name, pods in context.pods.items() if pods)
     if not others:
         return
-    metadata = policy.item.source.get("metadata")
-    given = isinstance(metadata, dict) and metadata.get("namespace")
     matching = [
         name for name in others if any(policy.policy.selector.matches(pod.labels) for pod in context.pods[name])
     ]
-    if not given:
+    if not policy.names_namespace:
         target = matching if policy.policy.selector.requirements and matching else others
         reason = f"is absent, so the policy is in namespace {policy.namespace}, which has no pods here; pods are in "
         yield policy.warning("metadata.namespace", reason + f"{listed(others)}; write namespace: {target[0]}?")
+    elif policy.policy.selector.requirements and matching:
+        reason = (
+            f"namespace {policy.namespace} has no pods here; pods with {selector_text(policy.policy.selector)} are in "
+        )
+        yield policy.warning("metadata.namespace", f"{reason}namespace {listed(matching)}")
     elif near := nearest(policy.namespace, others):
         yield policy.warning("metadata.namespace", f"namespace {policy.namespace} has no pods here; write {near}?")
     else:
@@ -86,6 +87,9 @@ def _selects_nobody(context: LintContext, policy: PolicyObject) -> str:
     ]
     if elsewhere and not explanation.suggestion:
         hint = f"such pods are in namespace {listed(elsewhere)}, and a policy applies to its own namespace only"
+        if not policy.names_namespace:
+            hint = f"metadata.namespace is absent, and such pods are in {listed(elsewhere)}; "
+            hint += f"write namespace: {elsewhere[0]}?"
         return f"{selected}: {explanation.reason}; {hint}"
     return f"{selected}: {explanation}"
 

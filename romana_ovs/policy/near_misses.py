@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from romana_ovs.model.connection import Connection, PortRef
 from romana_ovs.model.differences import label_differences, listed
-from romana_ovs.model.objects import Direction, KubernetesPolicy, PolicyPeer, PolicyPort, PolicyRule
+from romana_ovs.model.objects import (
+    Direction,
+    KubernetesPolicy,
+    Policy,
+    PolicyPeer,
+    PolicyPort,
+    PolicyRule,
+    RomanaPolicy,
+)
 from romana_ovs.policy.evaluate import Decision, Reference, TrafficPeer, block_holds, ports_match, selects
 from romana_ovs.policy.explain import ISOLATION, TENANT, RuleRef
 
@@ -33,7 +41,7 @@ class NearMiss:
 def near_misses(reference: Reference, connection: Connection, decision: Decision) -> tuple[NearMiss, ...]:
     """The rules that come near to admitting a connection that `decision` drops; none when it is allowed.
 
-    Rules of networking.k8s.io policies only. Raises InputError for a pod that does not exist.
+    Raises InputError for a pod that does not exist.
     """
     if decision.allowed:
         return ()
@@ -88,27 +96,35 @@ class _Side:
                     yield NearMiss(ref, "it matches, but no policy opens a path between tenants")
 
     def other_selectors(self) -> Iterator[NearMiss]:
-        """Rules that would admit the connection, of policies that select other pods of the namespace."""
+        """Rules that would admit the connection, of policies that select other pods: all but one requirement match."""
         if self.own.pod is None:
             return
         for policy in self._policies(selecting=False):
-            for rule, ref in self._rules(policy):
-                if self._port(rule) and self._peer(policy, rule):
-                    differences = list(label_differences(policy.selector, self.own.pod.labels))
-                    reason = f"it matches, but its policy does not select {self.own.name}: {listed(differences)}"
+            differences = list(label_differences(policy.selector, self.own.pod.labels))
+            for rule, ref in self._rules(policy) if len(differences) == 1 else ():
+                if (rule.peers or rule.ports) and self._port(rule) and self._peer(policy, rule):
+                    reason = f"it matches, but its policy does not select {self.own.name}: {differences[0]}"
                     yield NearMiss(ref, reason)
 
-    def _policies(self, *, selecting: bool) -> Iterator[KubernetesPolicy]:
+    def _policies(self, *, selecting: bool) -> Iterator[Policy]:
         pod = self.own.pod
         if pod is None:
             return
         for policy in self.reference.policies.get(pod.namespace, ()):
-            if not isinstance(policy, KubernetesPolicy) or self.direction not in policy.directions:
-                continue
-            if selects(policy, pod, self.reference.cluster) is selecting:
+            if isinstance(policy, KubernetesPolicy):
+                isolates = self.direction in policy.directions
+            else:
+                isolates = self.direction is Direction.INGRESS
+            if isolates and selects(policy, pod, self.reference.cluster) is selecting:
                 yield policy
 
-    def _rules(self, policy: KubernetesPolicy) -> Iterator[tuple[PolicyRule, RuleRef]]:
+    def _rules(self, policy: Policy) -> Iterator[tuple[PolicyRule, RuleRef]]:
+        """The rules of this direction; those of a Romana policy in the same form, with a podSelector for each peer."""
+        if isinstance(policy, RomanaPolicy):
+            for index, romana in enumerate(policy.rules):
+                peers = tuple(PolicyPeer(pods=source) for source in romana.sources)
+                yield PolicyRule(peers, romana.ports), RuleRef.of(policy.key, f"allowIncoming[{index}]")
+            return
         rules = policy.ingress if self.direction is Direction.INGRESS else policy.egress
         for index, rule in enumerate(rules):
             yield rule, RuleRef.of(policy.key, f"{self.direction.value.lower()}[{index}]")
@@ -116,10 +132,17 @@ class _Side:
     def _port(self, rule: PolicyRule) -> bool:
         return ports_match(rule.ports, self.port, self.server)
 
-    def _peer(self, policy: KubernetesPolicy, rule: PolicyRule) -> bool:
-        return self.reference.peers_match(rule.peers, policy, self.other)
+    def _peer(self, policy: Policy, rule: PolicyRule) -> bool:
+        if isinstance(policy, KubernetesPolicy):
+            return self.reference.peers_match(rule.peers, policy, self.other)
+        pod = self.other.pod
+        return not rule.peers or (
+            pod is not None
+            and self.other.segment.tenant == self.reference.cluster.tenant_of_policy(policy)
+            and any(peer.pods is not None and peer.pods.matches(pod.labels) for peer in rule.peers)
+        )
 
-    def _peer_difference(self, policy: KubernetesPolicy, peer: PolicyPeer) -> str:
+    def _peer_difference(self, policy: Policy, peer: PolicyPeer) -> str:
         """Why the other end is not this peer."""
         other, cluster = self.other, self.reference.cluster
         if peer.ip_block is not None:
@@ -135,7 +158,10 @@ class _Side:
             return f"{other.name} is no pod, and selectors match pods only"
         namespace = other.pod.namespace
         reasons = []
-        if peer.namespaces is None and namespace != policy.namespace:
+        if isinstance(policy, RomanaPolicy):
+            tenant = cluster.tenant_of_policy(policy)
+            reasons += [] if tenant == other.segment.tenant else [f"{other.name} is not of tenant {tenant}"]
+        elif peer.namespaces is None and namespace != policy.namespace:
             reasons.append(f"without namespaceSelector it means pods of namespace {policy.namespace}")
         elif peer.namespaces is not None:
             differences = list(label_differences(peer.namespaces, cluster.namespace_labels(namespace)))

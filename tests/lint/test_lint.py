@@ -71,3 +71,10 @@ def test_every_finding_is_a_warning_or_a_note() -> None:
     found = lint(loaded(a=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {app: wbe}}")))
     assert [problem.severity for problem in found] == [Severity.WARNING]
     assert (found[0].file, found[0].document, found[0].kind, found[0].name) == ("p.yaml", 1, "NetworkPolicy", "p")
+
+
+def test_an_absent_namespace_with_pods_elsewhere() -> None:
+    web, other = pod("web", "{app: web}", namespace="shop"), pod("db", "{tier: data}")
+    found = lint(loaded(a=web, b=other, p=policy("podSelector: {matchLabels: {app: web}}")))
+    assert [problem.field for problem in found] == ["spec.podSelector"]
+    assert found[0].reason.endswith("metadata.namespace is absent, and such pods are in shop; write namespace: shop?")
