@@ -64,8 +64,10 @@ def load(path: Path, *, nodes: int | None = None, recursive: bool = False) -> Cl
         try:
             loaded = load_manifests(path, settings, nodes=nodes, recursive=recursive)
         except InputError as error:
-            raise InputError(*error.problems, *unrendered(path, error.problems)) from error
-        return replace(loaded, problems=(*loaded.problems, *unrendered(path, loaded.problems)))
+            raise InputError(*error.problems, *unrendered(path, error.problems, recursive=recursive)) from error
+        sources = unrendered(path, loaded.problems, recursive=recursive)
+        # Before the problems that come from not rendering them.
+        return replace(loaded, problems=(*sources, *loaded.problems)) if sources else loaded
 
 
 @contextmanager

@@ -10,46 +10,77 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from romana_ovs.kube.manifests.files import STDIN
+from romana_ovs.kube.manifests.files import STDIN, list_files
 from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.differences import listed
 from romana_ovs.model.errors import InputError, Problem, Severity
 
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = "Chart.yaml"
-_PLAIN_FIELDS = frozenset({"apiVersion", "kind", "metadata", "resources"})
-"""Fields of a kustomization that change no object."""
+_NEUTRAL_FIELDS = frozenset(
+    {
+        "apiVersion",
+        "buildMetadata",
+        "commonAnnotations",
+        "configMapGenerator",
+        "generatorOptions",
+        "images",
+        "kind",
+        "metadata",
+        "resources",
+        "secretGenerator",
+        "sortOptions",
+    }
+)
+"""Fields of a kustomization that change nothing of what is read here."""
 _ACTION = re.compile(rb"\{\{.*?\}\}", re.DOTALL)
 _VARIABLE = re.compile(rb"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-def unrendered(path: Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+def unrendered(path: Path, problems: Iterable[Problem], *, recursive: bool = False) -> tuple[Problem, ...]:
     """A problem for each source of manifests at `path` (a folder or a file), with the command that renders it.
 
-    Files count as templates only when they have one of `problems`.
+    Files count as templates only when they have one of `problems`, and are not those of a Helm chart. With `recursive`
+    sub-folders count, too.
     """
     if path == STDIN:
         return ()
     folder = path if path.is_dir() else path.parent
-    faulty = sorted({problem.file for problem in problems if problem.file})
-    chart = next((one for one in (folder, folder.parent) if (one / CHART).is_file()), None)
-    chart = chart if chart is folder or folder.name == "templates" else None
-    found = list(_kustomization(path)) if path.is_dir() else []
-    if chart is not None and path.is_dir():
+    folders = {folder}
+    if recursive and path.is_dir():
+        folders |= {file.path.parent for file in list_files(path, recursive=True)}
+    charts = {chart for one in folders if (chart := _chart_of(one)) is not None}
+    found: list[Problem] = []
+    for one in sorted(folders) if path.is_dir() else ():
+        found += _kustomization(one, folder, recursive=recursive)
+    for chart in sorted(charts) if path.is_dir() else ():
         reason = f"is a Helm chart, whose templates are not rendered; render it first: {_helm(chart)}"
-        found.append(Problem(reason, file=CHART, severity=Severity.WARNING))
-        return tuple(found)
-    for name in faulty:
-        found += _template(path if path.is_file() else folder / name, name, chart)
+        place = (chart / CHART).relative_to(folder) if chart.is_relative_to(folder) else Path(CHART)
+        found.append(Problem(reason, file=place.as_posix(), severity=Severity.WARNING))
+    for name in sorted({problem.file for problem in problems if problem.file}):
+        file = path if path.is_file() else folder / name
+        owner = next((chart for chart in charts if file.is_relative_to(chart)), None)
+        if owner is None or path.is_file():
+            found += _template(file, name, owner)
     return tuple(found)
+
+
+def _chart_of(folder: Path) -> Path | None:
+    """The Helm chart that the folder is, or whose templates it has."""
+    if (folder / CHART).is_file():
+        return folder
+    return folder.parent if folder.name == "templates" and (folder.parent / CHART).is_file() else None
 
 
 def _helm(chart: Path) -> str:
     return f"helm template {quote(str(chart))} | romana-ovs check -"
 
 
-def _kustomization(folder: Path) -> Iterator[Problem]:
-    """The kustomization of a folder, unless it only lists files of the folder."""
+def _kustomization(folder: Path, start: Path, *, recursive: bool) -> Iterator[Problem]:
+    """The kustomization of a folder below `start`, unless it only lists files that are read.
+
+    A Component changes the objects of others, and cannot be rendered alone.
+    """
     name = next((one for one in KUSTOMIZATIONS if (folder / one).is_file()), None)
     if name is None:
         return
@@ -59,19 +90,29 @@ def _kustomization(folder: Path) -> Iterator[Problem]:
         documents = ()
     value = documents[0].value if documents else None
     fields = value if isinstance(value, dict) else {}
-    changes = sorted(str(key) for key, content in fields.items() if key not in _PLAIN_FIELDS and content)
+    if fields.get("kind") == "Component":
+        return
+    changes = sorted(str(key) for key, content in fields.items() if key not in _NEUTRAL_FIELDS and content)
     resources = fields.get("resources")
-    outside = [
+    unread = [
         str(one)
         for one in (resources if isinstance(resources, list) else ())
-        if "/" in str(one).removeprefix("./") or not (folder / str(one)).is_file()
+        if not _is_read(folder / str(one), folder, start if recursive else None)
     ]
-    what = [*changes, *([f"resources {listed(outside)}"] if outside else [])]
-    if what or not fields:
-        without = f"{listed(what)} {'are' if len(what) > 1 else 'is'} not applied" if what else "it is not applied"
-        reason = f"is a kustomization, and {without}; render it first: "
+    lacking = [*changes, *([f"resources {listed(unread)}"] if unread else [])]
+    if lacking or not fields:
+        without = f"is read without {listed(lacking)}" if lacking else "is not applied"
         command = f"kubectl kustomize {quote(str(folder))} | romana-ovs check -"
-        yield Problem(reason + command, file=name, severity=Severity.WARNING)
+        reason = f"is a kustomization and {without}; render it first: {command}"
+        yield Problem(reason, file=(folder / name).relative_to(start).as_posix(), severity=Severity.WARNING)
+
+
+def _is_read(resource: Path, folder: Path, start: Path | None) -> bool:
+    """Whether a resource of the kustomization in `folder` is read, too: a file there, or below `start` if given."""
+    place = resource.resolve()
+    if start is not None:
+        return place.exists() and place.is_relative_to(start.resolve())
+    return place.is_file() and place.parent == folder.resolve()
 
 
 def _template(path: Path, name: str, chart: Path | None) -> Iterator[Problem]:
