@@ -19,6 +19,7 @@ from romana_ovs.policy.matrix import Matrix, container_ports, reachability
 
 ALWAYS_SERVED = "80/tcp"
 """A port that every emulated pod serves, so that `a curl b` works in any folder."""
+_SHOWN_REASONS = 3
 
 
 class ClusterSource:
@@ -73,7 +74,9 @@ class ManifestFolder(ClusterSource):
         self._lock = threading.Lock()
         self.first = self.read()
         if not self.first.cluster.pods:
-            raise InputError.because("holds no pod to run", file=str(folder))
+            reasons = [f"{one.kind} {one.name} {one.reason}" for one in self.first.left_out]
+            reasons += map(str, self.first.problems)
+            raise InputError.because("; ".join(["holds no pod to run", *reasons[:_SHOWN_REASONS]]), file=str(folder))
         self.count = nodes if nodes is not None else None if self._names_nodes() else DEFAULT_NODES
 
     def read(self) -> ClusterSnapshot:

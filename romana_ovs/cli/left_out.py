@@ -73,8 +73,8 @@ def pod_notes(loaded: ClusterSnapshot) -> Iterator[Problem]:
         if one.kind == "Pod" and one.reason != _ENDED:
             by_reason[one.reason].append(one.name)
     for reason, names in by_reason.items():
-        subject = "1 pod is" if len(names) == 1 else f"{len(names)} pods are"
-        yield Problem(f"{subject} left out ({_listed(names)}): each {reason}", severity=Severity.INFO)
+        subject, each = ("1 pod is", "it") if len(names) == 1 else (f"{len(names)} pods are", "each")
+        yield Problem(f"{subject} left out ({_listed(names)}): {each} {reason}", severity=Severity.INFO)
 
 
 def _listed(names: list[str]) -> str:

@@ -115,4 +115,5 @@ def _reason(loaded: ClusterSnapshot, pod: PodKey, state: EmulationState) -> str:
         return f"node {node} is not one of the emulated nodes"
     if failure := state.failures.get(pod):
         return failure
-    return next((problem for problem in sorted(state.problems) if pod in problem), "it does not run")
+    problems = (problem.removeprefix(f"Pod {pod}: ") for problem in sorted(state.problems) if pod in problem)
+    return next(problems, "it does not run")

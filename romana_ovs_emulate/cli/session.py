@@ -210,16 +210,17 @@ def draw(session: Session, results: ProbeResults) -> None:
 
 
 def _draw_conclusion(console: Console, results: ProbeResults) -> None:
+    """Say what was not measured, and whether the rest is as expected."""
     measured, pairs = results.pairs
     if results.unmeasured:
         count = len(results.unmeasured)
-        console.print(f"\n{measured} of {pairs} pairs were measured, as these do not run:", style="bold red")
+        console.print("\nNot everything runs, so not everything was measured:", style="bold red")
         for one in results.unmeasured[:SHOWN_DIFFERENCES]:
             console.print(f"  {one}", markup=False, soft_wrap=True)
         if count > SHOWN_DIFFERENCES:
             console.print(f"  and {count - SHOWN_DIFFERENCES} more; --json has all of them")
-        if not results.differences and measured:
-            console.print("What was measured is as the reference evaluation expects.")
+        outcome = "" if results.differences or not measured else "; these are as the reference evaluation expects"
+        console.print(f"{measured} of {pairs} pairs were measured{outcome}.")
     elif not pairs:
         console.print("\nThere is no pair of pods, so nothing was measured.", style="yellow")
     elif not results.differences:

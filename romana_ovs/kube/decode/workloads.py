@@ -213,9 +213,10 @@ class _WorkloadReader:
             return range(0), no_pods
         if completions is None:
             return range(at_once), ""
+        ordinals: Ordinals = range(min(at_once, max(completions - succeeded, 0)))
         if indexed:
-            return _open_indexes(status, at_once, completions), ""
-        return range(min(at_once, max(completions - succeeded, 0))), ""
+            ordinals = _open_indexes(status, at_once, completions)
+        return ordinals, "" if ordinals else "has no completions left"
 
     def _is_indexed(self, completions: int | None) -> bool:
         field = f"{self.path}.completionMode"

@@ -18,6 +18,8 @@ from romana_ovs.model.objects import Pod, same_uid
 
 _CRON_JOB_RUN = re.compile(r"(.+)-[0-9]{6,}\Z")
 """The name of a Job that a CronJob makes: the minutes since 1970 of its run follow the CronJob's name."""
+_HASH = re.compile(r"[a-z0-9]{1,10}\Z")
+"""The hash of a pod template, with which the name of a ReplicaSet ends."""
 _OLD_GROUP = "extensions"
 """The API group in which Deployments and ReplicaSets once were."""
 
@@ -89,9 +91,9 @@ def _makers(ref: ControllerRef, labels: Labels) -> Iterator[tuple[str, str]]:
     """Kind and name of what may have made the object of `ref`."""
     if ref.kind == "ReplicaSet":
         for kind, label in (("Deployment", TEMPLATE_HASH), ("Rollout", ROLLOUT_HASH)):
-            digest = labels.get(label)
-            if digest and ref.name.endswith(f"-{digest}"):
-                yield kind, ref.name.removesuffix(f"-{digest}")
+            name, _, digest = ref.name.rpartition("-")
+            if labels.get(label, digest) == digest and _HASH.match(digest):
+                yield kind, name
     elif ref.kind == "Job" and (run := _CRON_JOB_RUN.match(ref.name)):
         yield "CronJob", run[1]
 

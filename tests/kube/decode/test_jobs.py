@@ -29,6 +29,7 @@ def labels(found: ClusterSnapshot) -> list[dict[str, str]]:
         ("  completions: 5\n  parallelism: 3\n", "status: {succeeded: 4}\n", 1),
         ("  parallelism: 3\n  suspend: true\n", "", 0),
         ("  parallelism: 0\n", "", 0),
+        ("  completions: 0\n", "", 0),
         ("  managedBy: kueue.x-k8s.io/multikueue\n", "", 0),
         ("  managedBy: kubernetes.io/job-controller\n", "", 1),
         ("  parallelism: 3\n", "status: {conditions: [{type: Complete, status: 'True'}]}\n", 0),

@@ -142,6 +142,10 @@ def test_an_owner_of_another_uid_is_another_object() -> None:
 def test_a_deployment_owns_pods_of_a_missing_replica_set() -> None:
     text = owned("odd", "ReplicaSet", "w-6c5bdf7b4d", "{app: w, pod-template-hash: 6c5bdf7b4d}")
     assert names(a=workload("Deployment", "w", "  replicas: 2\n"), b=text) == ["odd"]
+    trimmed = owned("odd", "ReplicaSet", "w-6c5bdf7b4d", "{app: w}")
+    assert names(a=workload("Deployment", "w", "  replicas: 2\n"), b=trimmed) == ["odd"]
+    another = owned("odd", "ReplicaSet", "w-api-6c5bdf7b4d", "{app: w, pod-template-hash: 6c5bdf7b4d}")
+    assert names(a=workload("Deployment", "w", "  replicas: 2\n"), b=another) == ["odd", "w-0", "w-1"]
 
 
 def test_a_deployment_leaves_its_pods_to_its_replica_set() -> None:
