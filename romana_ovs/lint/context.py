@@ -127,6 +127,11 @@ class LintContext:
                 yield one
 
     @property
+    def incomplete_namespaces(self) -> frozenset[str]:
+        """The namespaces with workloads whose pods are not known, so that selectors may mean these."""
+        return frozenset(one.name.partition("/")[0] for one in self.snapshot.left_out if "/" in one.name)
+
+    @property
     def declared_namespaces(self) -> frozenset[str]:
         """The namespaces with an object in the manifests: only the labels of these are known."""
         return frozenset(item.id.name for item in self.snapshot.objects if item.id and item.id.kind == "Namespace")

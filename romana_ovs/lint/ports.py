@@ -20,24 +20,28 @@ def undeclared_ports(context: LintContext) -> Iterator[Problem]:
             for index, port in enumerate(rule.ports):
                 path = f"{rule.port_path(index)}.port"
                 if isinstance(port.port, str):
-                    yield from _name(policy, path, port, port.port, servers)
+                    # Where a policy selects nobody, a name that no pod of its namespace has is wrong in any case.
+                    others = () if rule.direction is Direction.EGRESS else context.pods.get(policy.namespace, ())
+                    yield from _name(policy, path, port, port.port, servers or _if_complete(context, policy, others))
                 elif port.port not in (None, DNS_PORT):  # DNS has checks of its own
                     yield from _number(context, policy, path, port, servers)
 
 
 def _servers(context: LintContext, policy: PolicyObject, rule: Rule) -> Sequence[Pod]:
-    """The pods to which the rule opens connections; when its selectors match nobody, those that they could mean."""
-    namespace = [pod for pod in context.pods.get(policy.namespace, ()) if not pod.host_network]
+    """The pods to which the rule opens connections; none when they may be outside of these manifests."""
     if rule.direction is Direction.INGRESS:
-        return [pod for pod in policy.pods if not pod.host_network] or namespace
-    selecting = [peer for peer in rule.peers if peer.ip_block is None]
-    if len(selecting) < len(rule.peers):
-        return ()  # outside, ports are not known
-    if not selecting:
+        return policy.pods
+    if any(peer.ip_block is not None for peer in rule.peers):
+        return ()
+    if not rule.peers:
         return [pod for pod in context.pods_in(context.pods) if not pod.host_network]
-    meant = [pod for peer in selecting for pod in context.peer_pods(policy.policy, peer)]
+    groups = [list(context.peer_pods(policy.policy, peer)) for peer in rule.peers]
     # Peers that match nobody may mean pods that are not in the manifests, such as those of kube-system.
-    return meant if all(any(context.peer_pods(policy.policy, peer)) for peer in selecting) else ()
+    return [pod for group in groups for pod in group] if all(groups) else ()
+
+
+def _if_complete(context: LintContext, policy: PolicyObject, pods: Sequence[Pod]) -> Sequence[Pod]:
+    return () if policy.namespace in context.incomplete_namespaces else pods
 
 
 def _name(policy: PolicyObject, path: str, port: PolicyPort, name: str, servers: Sequence[Pod]) -> Iterator[Problem]:

@@ -34,7 +34,11 @@ def policies_without_pods(context: LintContext) -> Iterator[Problem]:
         if not context.pods.get(policy.namespace):
             yield from _empty_namespace(context, policy)
         elif not policy.pods:
-            yield policy.warning("spec.podSelector", _selects_nobody(context, policy))
+            reason = _selects_nobody(context, policy)
+            if policy.namespace in context.incomplete_namespaces:
+                yield policy.note("spec.podSelector", f"{reason}; pods of workloads that are left out may be meant")
+            else:
+                yield policy.warning("spec.podSelector", reason)
         elif all(pod.host_network for pod in policy.pods):
             names = listed([pod.name for pod in policy.pods])
             reason = f"selects only pods on the network of their node ({names}), to which no policy applies"
@@ -124,8 +128,9 @@ def _peer(context: LintContext, policy: PolicyObject, rule: Rule, path: str, pee
         yield policy.warning(field, f"{matched}: {explanation.reason}; {hint}")
         return
     # Without a label like it, the peer may mean pods that are not among these manifests.
-    finding = policy.warning if explanation.suggestion else policy.note
-    yield finding(field, f"{matched}: {explanation}")
+    if explanation.suggestion or context.incomplete_namespaces.isdisjoint(namespaces):
+        finding = policy.warning if explanation.suggestion else policy.note
+        yield finding(field, f"{matched}: {explanation}")
 
 
 def _other_namespace(

@@ -20,6 +20,6 @@ def services_without_pods(context: LintContext) -> Iterator[Problem]:
         if not pods or any(service.selector.matches(pod.labels) for pod in pods):
             continue
         explanation = explain(service.selector, [pod.labels for pod in pods], "pods")
-        if explanation.suggestion:
+        if explanation.suggestion and service.namespace not in context.incomplete_namespaces:
             reason = f"selects no pod of namespace {service.namespace}: {explanation}"
             yield item.location.problem("spec.selector", reason, Severity.INFO)

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from romana_ovs.kube.decode.controller_labels import ADDED_LABELS, is_made_up
-from romana_ovs.model.differences import listed, nearest, requirement_text, selector_text
+from romana_ovs.model.differences import is_misspelt, listed, nearest, requirement_text, selector_text
 from romana_ovs.model.labels import Operator, Requirement, Selector
 
 LabelSets = Sequence[Mapping[str, str]]
 
 
 class Explanation(NamedTuple):
-    """Why a selector matches nothing; `suggestion` is what to write instead, empty without a near label."""
+    """Why a selector matches nothing; `suggestion` is what to write instead, empty without a label like it."""
 
     reason: str
     suggestion: str = ""
@@ -44,8 +44,9 @@ def explain(selector: Selector, candidates: LabelSets, what: str) -> Explanation
     if not failing:
         return Explanation(f"none of the {what} has all of {selector_text(selector)}")
     explained = [_explain(requirement, candidates, what) for requirement in failing]
-    suggestion = next((one.suggestion for one in explained if one.suggestion), "")
-    return Explanation("; ".join(one.reason for one in explained), suggestion)
+    best = max(explained, key=lambda one: bool(one.suggestion))
+    others = [requirement_text(one) for one, text in zip(failing, explained, strict=True) if text is not best]
+    return best._replace(reason=best.reason + (f", and none has {listed(others)}" if others else ""))
 
 
 def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Explanation:
@@ -70,9 +71,9 @@ def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Expl
 
 
 def _near_values(requirement: Requirement, values: Sequence[str]) -> Iterator[str]:
-    """`key: value` for each required value that is like a value that there is."""
+    """`key: value` for each required value that is probably a misspelling of one that there is."""
     for wanted in sorted(requirement.values):
-        if near := nearest(wanted, values):
+        if (near := nearest(wanted, values)) and is_misspelt(wanted, near):
             yield f"{requirement.key}: {near}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from romana_ovs.model.labels import Operator, Requirement, Selector
@@ -27,7 +28,8 @@ def edit_distance(left: str, right: str) -> int:
 def nearest(text: str, names: Iterable[str]) -> str:
     """The name most like `text`: a few characters differ, or one contains the other; empty when there is none.
 
-    `front-end` is near `front` and `frontend`, `cart` near `carts`. Equal names are not near.
+    `front-end` is near `front` and `frontend`, `cart` near `carts`. Equal names are not near, and neither are names
+    that differ in numbers only, such as `v1` and `v2`.
     """
     ranked = [
         (distance, name)
@@ -37,14 +39,36 @@ def nearest(text: str, names: Iterable[str]) -> str:
     return min(ranked)[1] if ranked else ""
 
 
+def is_misspelt(text: str, name: str) -> bool:
+    """Whether `text` is probably `name` with a typing error or one word more, rather than a name of its own.
+
+    `prometheus-adapter` may be another component than `prometheus`, while `front-end` is probably what `front` is.
+    """
+    return _typing_distance(text, name) is not None or name.lower() in _words(text.lower())
+
+
 def _distance(text: str, name: str) -> int | None:
     """How far apart the two are; None when they are not alike."""
-    distance = edit_distance(text.lower(), name.lower())
+    distance = _typing_distance(text, name)
     short, long = sorted((text.lower(), name.lower()), key=len)
-    if distance <= max(1, len(short) // 3):
+    if distance is not None:
         return distance
     # One of them is the other with a word before or after it, such as `web` and `web-server`.
     return len(long) if len(short) > 2 and short in _words(long) else None
+
+
+def _typing_distance(text: str, name: str) -> int | None:
+    """The edit distance when it is as small as typing errors make it, else None. Capitals do not count."""
+    short, long = sorted((text.lower(), name.lower()), key=len)
+    if short == long:
+        return 0
+    distance = edit_distance(short, long)
+    numbered = re.sub("[0-9]+", "0", short) == re.sub("[0-9]+", "0", long)
+    if len(short) < 3 or numbered or distance > max(1, len(short) // 3):
+        return None
+    # `api` and `app` are both words: with so few letters only swapped, missing or doubled ones count.
+    replaced = len(short) == len(long) == 3 and sorted(short) != sorted(long)
+    return None if replaced else distance
 
 
 def _words(text: str) -> set[str]:

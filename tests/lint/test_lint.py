@@ -78,3 +78,14 @@ def test_an_absent_namespace_with_pods_elsewhere() -> None:
     found = lint(loaded(a=web, b=other, p=policy("podSelector: {matchLabels: {app: web}}")))
     assert [problem.field for problem in found] == ["spec.podSelector"]
     assert found[0].reason.endswith("metadata.namespace is absent, and such pods are in shop; write namespace: shop?")
+
+
+def test_pods_that_operators_make_may_be_meant() -> None:
+    operated = "apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\nmetadata: {name: k8s}\nspec: {replicas: 2}\n"
+    spec = "podSelector: {matchLabels: {app: prometheus}}\ningress: [{ports: [{port: web}, {port: 9090}]}]"
+    web = pod("web", "{app: web}")
+    assert fields(a=web, o=operated, p=policy(spec)) == [("spec.podSelector", "info")]
+    assert fields(a=web, p=policy(spec)) == [
+        ("spec.podSelector", "warning"),
+        ("spec.ingress[0].ports[0].port", "warning"),
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from romana_ovs.lint.suggestions import contradiction, explain
-from romana_ovs.model.differences import edit_distance, nearest
+from romana_ovs.model.differences import edit_distance, is_misspelt, nearest
 from romana_ovs.model.labels import Operator, Requirement, Selector
 
 
@@ -27,10 +27,21 @@ def test_edit_distance(left: str, right: str, distance: int) -> None:
         ("api", ["db", "web"], ""),
         ("prometheus", ["front"], ""),
         ("a", [], ""),
+        ("v1", ["v2"], ""),
+        ("web-1", ["web-2"], ""),
+        ("api", ["app"], ""),
+        ("wbe", ["web"], "web"),
+        ("a", ["b"], ""),
     ],
 )
 def test_nearest(text: str, names: list[str], near: str) -> None:
     assert nearest(text, names) == near
+
+
+def test_a_longer_name_may_be_of_something_else() -> None:
+    assert is_misspelt("front-end", "front")
+    assert is_misspelt("cart", "carts")
+    assert not is_misspelt("prometheus", "prometheus-adapter")
 
 
 def selector(*requirements: tuple[str, str, tuple[str, ...]]) -> Selector:
