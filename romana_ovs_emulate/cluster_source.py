@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from romana_ovs.config import load_settings
+from romana_ovs.kube.manifests.files import passed_by
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.store import DEFAULT_NODES, ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -71,6 +73,7 @@ class ManifestFolder(ClusterSource):
         settings = load_settings(folder)
         self._reader = FolderReader(folder, settings)
         self._store = ManifestStore(settings)
+        self._notes = passed_by(folder, recursive=False)
         self._lock = threading.Lock()
         self.first = self.read()
         if not self.first.cluster.pods:
@@ -82,7 +85,8 @@ class ManifestFolder(ClusterSource):
     def read(self) -> ClusterSnapshot:
         """The folder as it is now. Raises InputError when it cannot be read."""
         with self._lock:
-            return self._store.apply(self._reader.read(), nodes=self._node_count)
+            content = replace(self._reader.read(), notes=self._notes)
+            return self._store.apply(content, nodes=self._node_count)
 
     def _names_nodes(self) -> bool:
         items = (item for file in self._reader.read().files for item in file.objects)

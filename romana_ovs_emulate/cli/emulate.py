@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_strict, exit_code, warn_of_left_out
+from romana_ovs.cli.common import add_strict, exit_code, read_argument, warn_of_left_out
 from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.config import FILE_NAME
+from romana_ovs.kube.manifests.files import STDIN
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
@@ -24,7 +27,11 @@ HELP = "run a folder of manifests on an emulated cluster of real Open vSwitch br
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `emulate`."""
     parser.add_argument(
-        "folder", metavar="DIR", type=Path, nargs="?", help="the folder of manifests; edits of it apply live"
+        "folder",
+        metavar="DIR",
+        type=Path,
+        nargs="?",
+        help="the folder of manifests, whose edits apply live; with --probe also - for stdin",
     )
     parser.add_argument(
         "--kubeconfig",
@@ -58,22 +65,36 @@ def run(args: argparse.Namespace) -> int:
     ports = parse_ports(args.probe) if args.probe is not None else ()
     if args.nodes is not None and args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
-    session = _session(args, ports)
-    with ended_by_signals():
+    if args.folder == STDIN and not ports:
+        raise InputError.because("manifests from standard input need --probe, as the prompt reads standard input, too")
+    with ended_by_signals(), _kept(args.folder) as folder:
+        session = _session(args, folder, ports)
         if ports:
             code = _probe(session, ports, as_json=args.json)
             return exit_code(code, session.source.read(), strict=args.strict)
         return _stay(session)
 
 
-def _session(args: argparse.Namespace, ports: Sequence[PortRef]) -> Session:
+@contextmanager
+def _kept(folder: Path | None) -> Iterator[Path | None]:
+    """`folder`, or a temporary one with what a pipe or standard input has, as the controller reads it, too."""
+    if folder is None or not (folder == STDIN or folder.is_fifo()):
+        yield folder
+        return
+    data = read_argument(str(folder))
+    with TemporaryDirectory(prefix="romana-ovs-") as kept:
+        (Path(kept) / "stdin.yaml").write_bytes(data)
+        yield Path(kept)
+
+
+def _session(args: argparse.Namespace, folder: Path | None, ports: Sequence[PortRef]) -> Session:
     if (args.folder is None) is (args.kubeconfig is None):
         raise InputError.because("give either a folder of manifests or --kubeconfig")
-    if args.folder is not None:
+    if folder is not None:
         if args.config_file is not None:
             raise InputError.because(f"--config-file goes with --kubeconfig; DIR has its settings in {FILE_NAME}")
         return Session.prepare(
-            args.folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
+            folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
         )
     from romana_ovs_emulate.cli import (
         api_session,  # imported here: only API servers need the client of Kubernetes, which is slow to import
