@@ -31,7 +31,7 @@ CASES = ("tenant", "tier", "dns")
 class Size:
     """How much is measured: pods of the large cluster, changes of each kind, turns and their seconds, five-tuples.
 
-    `changing` is for how many seconds an API server's cluster changes.
+    `changing` is for how many seconds an API server's cluster changes, `read` how many pods a folder has.
     """
 
     sizes: tuple[int, ...]
@@ -40,10 +40,11 @@ class Size:
     seconds: float
     tuples: int
     changing: float
+    read: int
 
 
-FULL = Size(tuple(SIZES), rounds=100, turns=16, seconds=1.0, tuples=1_000, changing=20.0)
-QUICK = Size((100,), rounds=2, turns=1, seconds=1.0, tuples=25, changing=1.0)
+FULL = Size(tuple(SIZES), rounds=100, turns=16, seconds=1.0, tuples=1_000, changing=20.0, read=3_000)
+QUICK = Size((100,), rounds=2, turns=1, seconds=1.0, tuples=25, changing=1.0, read=100)
 
 
 def child(module: str, *words: object, seconds: float = CHILD_SECONDS) -> dict[str, Any]:
@@ -65,6 +66,8 @@ def measured(section: str, size: Size) -> dict[str, Any]:
         return child("bench.latency", largest, size.rounds)
     if section == "restart":
         return child("bench.restart", largest)
+    if section == "reading":
+        return child("bench.reading", size.read)
     if section == "kubernetes":
         return child("bench.kubernetes", largest, size.changing, seconds=CHILD_SECONDS + FILLING_SECONDS)
     if section == "traffic":

@@ -8,12 +8,14 @@ from typing import Any
 from bench import report_kubernetes
 from bench.markdown import met, table
 
-SECTIONS = ("flows", "latency", "restart", "kubernetes", "traffic", "megaflows")
+SECTIONS = ("flows", "latency", "restart", "reading", "kubernetes", "traffic", "megaflows")
 
 FLOWS_AIM = 1_000
 MILLISECONDS_AIM = 10.0
 THROUGHPUT_AIM = 0.95
 MEGAFLOWS_AIM = 20
+READING_AIMS = {"yaml": 3.0, "json": 1.2}
+"""Seconds."""
 
 Found = dict[str, Any]
 
@@ -56,6 +58,8 @@ def _aims(found: Found) -> str:
         )
     if "latency" in found:
         rows += _latency_aims(found["latency"]["changes"])
+    if "reading" in found:
+        rows += [_reading_aim(found["reading"][kind], kind) for kind in READING_AIMS]
     if "kubernetes" in found:
         rows += report_kubernetes.aims(found["kubernetes"])
     if "traffic" in found:
@@ -233,6 +237,38 @@ sent.
 """
 
 
+def _reading_aim(one: Found, kind: str) -> tuple[str, str, str, str]:
+    what = f"Reading {one['pods']:,} pods and {one['policies']:,} policies, {_megabytes(one)} of {kind.upper()}"
+    aim, wall = READING_AIMS[kind], one["now"]["wall"]
+    return what, f"under {aim:g} s", f"{wall:.2f} s", met(wall < aim)
+
+
+def _megabytes(one: Found) -> str:
+    return f"{one['bytes'] / 1e6:.0f} MB"
+
+
+def _reading(found: Found) -> str:
+    head = ("", "size", "time", "of the processor")
+    rows = (
+        (
+            kind.upper(),
+            _megabytes(found[kind]),
+            *(f"{found[kind]['now'][part]:.2f} s" for part in ("wall", "processor")),
+        )
+        for kind in READING_AIMS
+    )
+    one = found["yaml"]
+    return f"""
+## Reading a folder of {one["pods"]:,} pods and {one["policies"]:,} policies
+
+{table(head, rows)}
+
+One file with a List, as `kubectl get pods,netpol -A -o yaml` (or `-o json`) prints it, to a cluster with all \
+problems; the start of Python is not in it. `python -m bench.reading {one["pods"]} --against DIR` reads it with \
+another checkout, too, in turns.
+"""
+
+
 def _traffic(found: Found) -> str:
     head = ("", "romana-ovs", "one NORMAL flow", "conntrack, then NORMAL", "ratio to NORMAL", "of conntrack alone")
     kinds = (
@@ -305,6 +341,7 @@ _SECTION: dict[str, Callable[[Found], str]] = {
     "flows": _flows,
     "latency": _latency,
     "restart": _restart,
+    "reading": _reading,
     "kubernetes": report_kubernetes.section,
     "traffic": _traffic,
     "megaflows": _megaflows,

@@ -60,7 +60,7 @@ def test_tables_have_a_ruler() -> None:
 @needs_ovs
 def test_the_measurements_run_and_are_written_down(tmp_path: Path) -> None:
     started = []
-    for name, sections in (("one", ["flows", "latency"]), ("two", ["megaflows", "traffic"])):
+    for name, sections in (("one", ["flows", "latency", "reading"]), ("two", ["megaflows", "traffic"])):
         argv = [sys.executable, "bench/run.py", *sections, "--quick", "--output", str(tmp_path / name)]
         started.append(subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     told = [process.communicate(timeout=60)[0] for process in started]
@@ -68,6 +68,7 @@ def test_the_measurements_run_and_are_written_down(tmp_path: Path) -> None:
     one, two = ((tmp_path / name).read_text() for name in ("one", "two"))
     assert "| A remote pod, flow-mods | 0 | 0 | met |" in one
     assert "| Flows of one node, every size | under 1,000 |" in one
+    assert "| Reading 100 pods and 4 policies, 0 MB of YAML | under 3 s |" in one
     assert "| Megaflows, one pair of pods | under 20 |" in two
     assert "TCP, one stream" in two
     assert str(ROOT) not in one + two
