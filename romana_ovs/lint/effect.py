@@ -99,7 +99,7 @@ def open_to_all(context: LintContext) -> Iterator[Problem]:
 
 
 def empty_peer_lists(context: LintContext) -> Iterator[Problem]:
-    """`from: []` and `to: []`, which mean everyone and not nobody."""
+    """`from: []` and `to: []` without ports, which allow everything and not nothing."""
     for policy in context.policies:
         spec = policy.item.source.get("spec")
         if not isinstance(policy.policy, KubernetesPolicy) or not isinstance(spec, Mapping):
@@ -107,6 +107,6 @@ def empty_peer_lists(context: LintContext) -> Iterator[Problem]:
         for field, side in (("ingress", "from"), ("egress", "to")):
             rules = spec.get(field)
             for index, rule in enumerate(rules if isinstance(rules, list) else ()):
-                if isinstance(rule, Mapping) and rule.get(side) == []:
+                if isinstance(rule, Mapping) and rule.get(side) == [] and not rule.get("ports"):
                     reason = f"an empty list means everyone; to allow nobody leave out the rule ({field}: [])"
-                    yield policy.warning(f"spec.{field}[{index}].{side}", reason)
+                    yield policy.note(f"spec.{field}[{index}].{side}", reason)
