@@ -33,7 +33,7 @@ class Driven(Timed):
             self._ready.wait()
         type(self).scenario(self)
 
-    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
+    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
         """What the (empty) folder holds is nothing to us."""
 
     def on_session_ready(self, session: Any) -> None:
@@ -47,7 +47,7 @@ class Driven(Timed):
         rung = self.bell.rung = Event()
         spent = Clock.spent = Spent()
         start = time.perf_counter()
-        super()._loaded(ClusterSnapshot(cluster), time.monotonic())
+        super().on_cluster(ClusterSnapshot(cluster), time.monotonic())
         with eventlet.Timeout(PATIENCE_SECONDS):
             rung.wait()
         spent.total = since(start)

@@ -16,7 +16,7 @@ from functools import partial
 from bench.memory import resident_mib
 from bench.nodes import dns_cluster, facts_of, tier_cluster
 from bench.world import into_tier, large_cluster, milliseconds
-from romana_ovs.engine import World
+from romana_ovs.engine import Engine
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
@@ -36,7 +36,7 @@ class Figures:
     pods: int
     nodes: int
     flows: dict[str, int]
-    world_ms: float
+    engine_ms: float
     full_ms: float
     change_ms: float
     base_mib: float
@@ -51,15 +51,14 @@ class Node:
         self.cluster = cluster
         self.name = min(cluster.nodes)
         self.facts = facts_of(cluster, self.name)
-        self.world = World(cluster.settings)
-        self.world_ms = milliseconds(lambda: self.world.update(cluster))
-        while self.world.pending:
-            self.world.advance()
+        self.engine = Engine(cluster.settings)
+        self.engine_ms = milliseconds(lambda: self.engine.step(cluster))
         self._resolving, self._compiling = ResolveCache(), CompileCache()
 
     def program(self) -> Program:
         """Its tables as of now."""
-        view = self.world.view(self.facts, {self.name: self.facts})
+        view = self.engine.agents.view(self.facts, {self.name: self.facts})
+        assert view is not None
         return compile_node(view, resolve(view, self._resolving), self._compiling)
 
     def forget(self) -> None:
@@ -69,10 +68,11 @@ class Node:
     def follow(self, cluster: Cluster) -> None:
         """From a new cluster to its tables, all steps of it."""
         self.cluster = cluster
-        self.world.update(cluster)
+        self.engine.step(cluster, [self.name])
         self.program()
-        while self.world.pending:
-            self.world.advance()
+        while self.engine.unsettled:
+            self.engine.agents.acknowledge([self.name])
+            self.engine.step(cluster, [self.name])
             self.program()
 
 
@@ -99,7 +99,7 @@ def measure(pods: int, case: str, rounds: int = ROUNDS) -> Figures:
         pods=pods,
         nodes=len(cluster.nodes),
         flows=node.program().counts(),
-        world_ms=node.world_ms,
+        engine_ms=node.engine_ms,
         full_ms=statistics.median(full),
         change_ms=statistics.median(changes),
         base_mib=base,

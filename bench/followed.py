@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.timed import Bell, Timed
-from romana_ovs.controller.origin import Shared
+from romana_ovs.controller.backend import ApiBackend
 from romana_ovs.controller.session import Session
-from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import ObjectsObserved
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -65,10 +64,10 @@ class Followed(Timed):
         self._computed = 0.0
         self._waiting: list[Change] = []
         self._report = open(os.environ[REPORT], "w", buffering=1)  # noqa: SIM115  # it lasts as long as the process
-        if isinstance(self._origin, Shared):
-            source = self._origin._source
-            self._take = source._take
-            source._take = self._taking  # type: ignore[method-assign]
+        if isinstance(self._backend, ApiBackend):
+            source = self._backend._kubernetes
+            self._take = source._dispatch
+            source._dispatch = self._taking  # type: ignore[method-assign]
 
     def play(self) -> None:
         """Never returns: it is told when to end."""
@@ -95,9 +94,9 @@ class Followed(Timed):
         generation = self.progress.generation
         self._waiting += [Change(key.kind, f"{key.namespace}/{key.name}", at, came, generation) for key, at in seen]
 
-    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
+    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
         self._note("listed")
-        super()._loaded(loaded, noticed)
+        super().on_cluster(loaded, noticed)
 
     def _round(self, cluster: Cluster) -> None:
         start = time.monotonic()
@@ -131,7 +130,7 @@ class Followed(Timed):
 
     def _classed(self) -> bool:
         """Whether all pods of ours wear a class: until then nothing is opened to them by selectors."""
-        parts = self.world._agents.values() if isinstance(self.world, NodeAgents) else ()
+        parts = self.agents._agents.values()
         worn = [worn.identity for part in parts for worn in part._identities.worn.values()]
         return bool(worn) and all(identity & CLASS_MASK != UNKNOWN_CLASS for identity in worn)
 

@@ -16,7 +16,7 @@ from bench.world import ROOT, large_cluster
 from romana_ovs.model.bridge import POD_ID
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
-from romana_ovs.model.objects import ContainerPort, Pod
+from romana_ovs.model.objects import ContainerPort, Pod, PodKey
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs_emulate.nodes import BRIDGE, Node
@@ -96,7 +96,10 @@ def bench(pods: int, clients: int, servers: int) -> Iterator[Bench]:
         for kind, count in (("client", clients), ("server", servers)):
             for index in range(count):
                 key = f"{TENANT}/{kind}{index}"
-                address, mac = compiled.world.address_of(key), compiled.world.mac_of(key)  # type: ignore[arg-type]
+                address, mac = (
+                    compiled.engine.agents.address_of(PodKey(key)),
+                    compiled.engine.agents.mac_of(PodKey(key)),
+                )
                 ofport = compiled.facts.pod_ports[key].ofport  # type: ignore[index]
                 places[kind].append(Place(this_run.netns(f"{kind}{index}"), str(address), str(mac), ofport))
         everyone = [*places["client"], *places["server"]]

@@ -113,7 +113,7 @@ segment.
 {_cost_table([*sizes, *worst])}
 
 *All at once* is the first time a node is compiled, *one change* from a new cluster to the node's new tables when a \
-policy comes or goes, both as medians in one process without a switch. *World* is following the whole cluster for \
+policy comes or goes, both as medians in one process without a switch. *Engine* is following the whole cluster for \
 the \
 first time (addresses, identities). Memory is the resident set of that process: Python and the program before \
 anything \
@@ -146,14 +146,14 @@ def _flow_table(rows: Iterable[Found]) -> str:
 
 
 def _cost_table(rows: Iterable[Found]) -> str:
-    head = ("isolation", "pods", "world", "all at once", "one change", "program", "cluster", "resident")
+    head = ("isolation", "pods", "engine", "all at once", "one change", "program", "cluster", "resident")
     return table(
         head,
         (
             (
                 _case(each),
                 f"{each['pods']:,}",
-                *(f"{each[name]:.1f} ms" for name in ("world_ms", "full_ms", "change_ms")),
+                *(f"{each[name]:.1f} ms" for name in ("engine_ms", "full_ms", "change_ms")),
                 *(f"{each[name]:.0f} MiB" for name in ("base_mib", "cluster_mib", "process_mib")),
             )
             for each in rows

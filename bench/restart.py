@@ -38,9 +38,9 @@ class Restarted(Timed):
 
     read_at = rounded_at = ready_at = 0.0
 
-    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
+    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
         self.read_at = self.read_at or time.monotonic()
-        super()._loaded(loaded, noticed)
+        super().on_cluster(loaded, noticed)
 
     def _round(self, cluster: Cluster) -> None:
         super()._round(cluster)

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import Engine, offline_facts
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels, Selector
@@ -95,19 +95,19 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 class Follower:
-    """A world with a cluster, and the views of one node of it."""
+    """An engine with a cluster, and the views of one node of it."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.world = World(cluster.settings)
-        self.first = milliseconds(lambda: self.world.update(cluster))
+        self.engine = Engine(cluster.settings)
+        self.first = milliseconds(lambda: self.engine.step(cluster))
         self.facts = offline_facts(cluster, cluster.nodes)
         self.node = min(cluster.nodes)
         self.first_view = milliseconds(self.look)
 
     def look(self) -> None:
         """Makes the node's view."""
-        self.world.view(self.facts[self.node], self.facts)
+        self.engine.agents.view(self.facts[self.node], self.facts)
 
     def step(self, cluster: Cluster, facts: BridgeFacts | None = None) -> float:
         """Milliseconds from a new cluster (and, when given, new facts of the node) to the node's view, settled."""
@@ -115,10 +115,11 @@ class Follower:
             self.facts = MappingProxyType({**self.facts, self.node: facts})
 
         def work() -> None:
-            self.world.update(cluster)
+            self.engine.step(cluster, cluster.nodes)
             self.look()
-            while self.world.pending:
-                self.world.advance()
+            while self.engine.unsettled:
+                self.engine.agents.acknowledge(cluster.nodes)
+                self.engine.step(cluster, cluster.nodes)
                 self.look()
 
         self.cluster = cluster

@@ -1,10 +1,10 @@
-"""The Ryu application: the only place with event handlers, and the wiring of the stages.
+"""Wires the controller: the Ryu application, its event handlers, and the work loop that runs the rounds.
 
-    origin -> Cluster -> its world -> NodeView -> Verdicts -> Program -> Plan -> switch
-    ovsdb  -> BridgeFacts --^                         (session of each switch) --^
+    backend (folder, API server) -> Cluster -> step: numbers, NodeAgents -> NodeView -> Verdicts -> Program -> Session
+    ovsdb                        -> BridgeFacts -------------------------------^
 
-Every change raises one flag; everything is then computed from what is current. What cannot be computed
-leaves what is programmed as it is.
+Every change sets one flag; a round then computes everything from what is current. When it cannot, what is programmed
+stays as it is.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from functools import partial
 from typing import Any
 
 from romana_ovs import config, runtime
+from romana_ovs.controller.backend import ApiBackend, FolderBackend, backend_of
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
 from romana_ovs.controller.flag import Flag
 from romana_ovs.controller.gc_freeze import GcFreeze
 from romana_ovs.controller.offload import Offload
-from romana_ovs.controller.origin import Hooks, origin_of
 from romana_ovs.controller.pre_restart import known_pods, marks_of
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.rounds import Round, Rounds
@@ -61,7 +61,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._wake = Flag()
+        self._flag = Flag()
         self._offload = Offload()
         try:
             self._read_settings()
@@ -80,7 +80,6 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._tables = TableCompiler()
         self._rounds = Rounds()
         self._due = False
-        self._step = self._step_round = 0
         self._failure = self._status_error = ""
         self._unclaimed_ports: Mapping[PortClaim, str] = {}
         self._seen_elsewhere: Mapping[PodKey, str] = {}
@@ -92,22 +91,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
-        self._memory = StateSaver(self.options.state_file)
+        self._state = StateSaver(self.options.state_file)
         self._limits = ConntrackLimits(settings.tenant_connections, self._observed)
-        self._origin = origin_of(
-            self.options,
-            settings,
-            self._memory.load(),
-            Hooks(
-                loaded=self._loaded,
-                unreadable=self._unreadable,
-                compute=self._schedule_round,
-                look=self._wake.set,
-                told=self._status_changed,
-                when_idle=self._offload.defer,
-            ),
-        )
-        self.world = self._origin.world
+        self._backend = backend_of(self.options, settings, self._state.load(), self)
+        self._api = self._backend if isinstance(self._backend, ApiBackend) else None
+        self._folder = self._backend if isinstance(self._backend, FolderBackend) else None
+        self.agents = self._backend.agents
 
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""
@@ -117,11 +106,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             runtime.spawn(self._status_server.serve)
             runtime.spawn(self._status_server.publish)
         self._listing_deadline = time.monotonic() + LISTING_SECONDS
-        runtime.spawn_after(LISTING_SECONDS, self._schedule_round)
+        runtime.spawn_after(LISTING_SECONDS, self.schedule_round)
         for watch in self._watches.values():
             runtime.spawn(watch.run)
         runtime.spawn(self._limits.run)
-        runtime.spawn(self._origin.run)
+        runtime.spawn(self._backend.run)
         runtime.spawn(self._work)
 
     # What happens, from wherever it comes: taken note of at once, worked on by `_work`.
@@ -135,7 +124,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             if known is not None and known.channel.is_for(datapath):
                 del self.sessions[datapath.id]
                 known.on_disconnect()
-                self._status_changed()
+                self.status_changed()
         elif known is not None:
             LOG.error(
                 "switch %016x is connected already; a second connection from %s is refused",
@@ -148,21 +137,21 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             LOG.info("switch %s: connected", session.name)
             runtime.spawn_one(session.run)
 
-    def _loaded(self, loaded: ClusterSnapshot, noticed: float) -> None:
-        """The manifests have been read."""
+    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
+        """There is a new cluster, or the same with other problems."""
         self._last = loaded
         self._refuse(tuple(str(problem) for problem in loaded.problems))
         if loaded.cluster is not self.cluster:
             self.cluster = loaded.cluster
             self.progress.change(noticed)
             self._follow_ports()
-            self._schedule_round()
-        self._status_changed()
+            self.schedule_round()
+        self.status_changed()
 
-    def _unreadable(self, error: InputError) -> None:
-        """The manifests cannot be read; the last cluster stands."""
+    def on_unreadable(self, error: InputError) -> None:
+        """The manifests cannot be read; the last cluster stays in force."""
         self._refuse(tuple(str(problem) for problem in error.problems))
-        self._status_changed()
+        self.status_changed()
 
     def _ports_changed(self, remote: str, rows: tuple[BridgeRow, ...]) -> None:
         """A database says something new."""
@@ -170,21 +159,22 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if self.ports.replace(remote, rows):
             self.progress.change(noticed)
             self._follow_ports()
-            self._schedule_round()
-        self._status_changed()
+            self.schedule_round()
+        self.status_changed()
 
     def _follow_ports(self) -> None:
         """Pods that no manifest binds to a node are where their ports are, in any order of arrival."""
         found = pods_seen_elsewhere(self.cluster, self.ports.bridges) if self.cluster is not None else {}
         if found != self._seen_elsewhere:
             self._seen_elsewhere = found
-            self._origin.place(found)
+            if self._folder is not None:
+                self._folder.set_observed_nodes(found)
 
     def on_session_ready(self, session: Session) -> None:
         """A session knows what its switch has."""
         self._limits.check_now()
         self._observed()
-        self._schedule_round()
+        self.schedule_round()
 
     def _observed(self) -> None:
         """Something of a switch beside its tables is known that was not, or is otherwise."""
@@ -193,14 +183,16 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
             for node, session in self._sessions_by_node().items()
         }
-        self._offload.defer(lambda: self._origin.observe(seen))
-        self._status_changed()
+        if self._api is not None:
+            reconciler = self._api.reconciler
+            self.defer(lambda: reconciler.observe(seen))
+        self.status_changed()
 
     def on_state_change(self, session: Session) -> None:
         """A session's state, or what is wrong with it, is another."""
         if session.state is SessionState.FAILED:
-            self._wake.set()
-        self._status_changed()
+            self._flag.set()
+        self.status_changed()
 
     def on_programmed(self, session: Session, sent: int) -> None:
         """A switch has what its session was given."""
@@ -211,9 +203,9 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self._watches[self.ports.remote_of[bridge.node]].note(bridge, session.synced.marks)
             if session.synced is not None and session.synced.pledge is not None:
                 node, pledge = bridge.node, session.synced.pledge
-                self._offload.defer(lambda: self._origin.keep(node, pledge))
-        self._wake.set()
-        self._status_changed()
+                self.defer(lambda: self._backend.on_programmed(node, pledge))
+        self._flag.set()
+        self.status_changed()
 
     # The work.
 
@@ -225,11 +217,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         pause: float | None = None
         while True:
             behind = self._next_turns()
-            if not self._wake.wait(0.0 if behind else pause) and not behind:
+            if not self._flag.wait(0.0 if behind else pause) and not behind:
                 self._due = True
             following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
             pause = following if self._attempt() else None
-            self._status_changed()
+            self.status_changed()
             if self._last is not None:
                 self._report_statuses(self._last)
 
@@ -238,7 +230,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         refusing = any(one.state is SessionState.FAILED for one in self.sessions.values())
         before, self._status_error = self._status_error, ""
         try:
-            self._origin.tell_statuses(loaded, failing=refusing or bool(self._failures))
+            if self._api is not None:
+                self._api.report_statuses(loaded, failing=refusing or bool(self._failures))
         except Exception as error:  # An internal error there must not keep switches from being programmed.
             self._status_error = f"statuses are not reported: internal error: {error!r}"
             if self._status_error != before:
@@ -249,8 +242,6 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if self.cluster is None or not self._listed():
             return False
         try:
-            # First, for who changes much and often must not keep the world's steps from being taken.
-            self._advance()
             if self._due:
                 self._due, self._failure = False, ""
                 self._tables.failures.clear()
@@ -273,12 +264,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def _round(self, cluster: Cluster) -> None:
         number, generation = self.progress.next_round(), self.progress.generation
-        pledge = self._origin.pledging()
         driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
-        numbers_to_save = self._offload.run(lambda: self._follow(cluster, driven))
-        if self.world.step != self._step:
-            self._step, self._step_round = self.world.step, number
-        self._origin.speak()
+        awaited = frozenset(node for node, one in self._awaited().items() if one.state is not SessionState.FAILED)
+        save = self._offload.run(lambda: self._step(cluster, driven, awaited))
+        if self._api is not None:
+            self._api.reconciler.flush_writes()
         self._warn_of_unclaimed_ports(cluster)
         facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
         sharing = self._sharing_zones()
@@ -286,12 +276,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             LOG.error("%s", sharing[node])
         self._sharing = sharing
         nodes = [node for node in self._programmable() if node in facts and node in driven]
-        self._rounds.begin(number, Round(generation, {node: pledge(node) for node in nodes}), nodes)
+        self._rounds.begin(number, Round(generation, {node: self._backend.pending_ack(node) for node in nodes}), nodes)
         self._tables.keep(facts)
-        save: Callable[[], None] | None = self._memory.saving(self.world, numbers_to_save)
         for node in nodes:
             # Each is sent as soon as it is known; the first one not before the numbers that it uses are durable.
-            made = self._offload.run(partial(self._tables.compile, self.world, facts[node], facts, number), save)
+            made = self._offload.run(partial(self._tables.compile, self.agents, facts[node], facts, number), save)
             save = None
             self._give(node, made)
         if save is not None:
@@ -310,7 +299,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return [node for node, session in self._programmable().items() if node in busy and session.idle]
 
     def _give(self, node: str, made: Compiled | None) -> None:
-        session, host = self._programmable().get(node), self.world.host_number(node)
+        session, host = self._programmable().get(node), self.agents.host_number(node)
         if made is not None and session is not None and host is not None:
             self._limits.set_zones({node: self._zones(node, made.program)}, self.ports.bridges)
             session.set_desired(self._with_marks(self._rounds.wanted(node, made, host), node, session))
@@ -319,22 +308,22 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         """With what is known of the node's pods from its database, and what is to be noted there."""
         bridge, survivors = self.ports.bridges[node], session.survivors
         lost_at = survivors.lost_at if survivors is not None else None
-        known = frozenset(known_pods(bridge, self.world).values())
-        return replace(wanted, known=known, marks=marks_of(bridge, self.world, lost_at))
+        known = frozenset(known_pods(bridge, self.agents).values())
+        return replace(wanted, known=known, marks=marks_of(bridge, self.agents, lost_at))
 
     def _programmable(self) -> dict[str, Session]:
         """The sessions that may be given tables, by node."""
         return {
             node: one
             for node, one in self._sessions_by_node().items()
-            if one.ready and self.world.host_number(node) is not None and node not in self._sharing
+            if one.ready and self.agents.host_number(node) is not None and node not in self._sharing
         }
 
     def _sharing_zones(self) -> dict[str, str]:
         """A sentence for each node left alone because another bridge of its ovs-vswitchd has its conntrack zones."""
         places: dict[str, dict[str, int]] = {}
         for node in self.ports.bridges:
-            host = self.world.host_number(node)
+            host = self.agents.host_number(node)
             if host is not None:
                 places.setdefault(self.ports.remote_of[node], {})[node] = host
         return {
@@ -343,29 +332,19 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             for node, other in colliding(hosts).items()
         }
 
-    def _follow(self, cluster: Cluster, nodes: frozenset[str]) -> Mapping[str, Any] | None:
-        """Follow the cluster; returns what must be durable before any flow uses it, None when nothing new is."""
-        self._origin.follow(cluster, nodes)
-        return self._memory.unsaved(self.world)
-
-    def _advance(self) -> None:
-        """Take the world's next step when every switch has what the last one brought, whatever came since."""
-        # A switch that refuses must not keep the others from what the manifests say now: it fails closed by itself.
-        waiting = self._awaited().values()
-        behind = [s for s in waiting if s.synced is None or s.synced.number < self._step_round]
-        if not waiting or not self.world.pending or self._failures:
-            return
-        if all(session.state is SessionState.FAILED for session in behind) and self._origin.advance():
-            self._schedule_round()
+    def _step(self, cluster: Cluster, driven: frozenset[str], awaited: frozenset[str]) -> Callable[[], None] | None:
+        """Follow the cluster; returns what makes new numbers durable, before any flow uses them."""
+        self._backend.step(cluster, driven, awaited)
+        return self._state.unsaved(self._backend.numbers)
 
     def _finish(self) -> None:
         """When every switch has the last round: tell that all is programmed."""
         waiting = self._awaited()
         behind = [s for s in waiting.values() if s.synced is None or s.synced.number != self.progress.round]
-        if not waiting or self._failures or self.world.pending or behind or self._tables.busy:
+        if not waiting or self._failures or self._backend.unsettled or behind or self._tables.busy:
             return
-        if self.progress.current:
-            self._origin.programmed()
+        if self.progress.current and self._api is not None:
+            self._api.reconciler.programmed()
         done = self.progress.finish(waiting, time.monotonic())
         if done is not None and self._status_server is not None:
             self._status_server.broadcast({"event": "programmed", **asdict(done)})
@@ -377,7 +356,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return {
             node: session
             for node, session in self._sessions_by_node().items()
-            if self.world.host_number(node) is not None and node not in self._sharing
+            if self.agents.host_number(node) is not None and node not in self._sharing
         }
 
     # What the rounds need.
@@ -396,10 +375,10 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if session is None or session.survivors is None:
             return bridge.facts
         first, now = not session.survivors.found, time.time()
-        facts = session.survivors.mark(bridge, self.world, now)
+        facts = session.survivors.mark(bridge, self.agents, now)
         left = session.survivors.seconds_left(now)
         if first and left:
-            runtime.spawn_after(left + 1.0, self._schedule_round)
+            runtime.spawn_after(left + 1.0, self.schedule_round)
         return facts
 
     def _zones(self, node: str, program: Program) -> Zones:
@@ -407,7 +386,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return Zones(Place(self.ports.remote_of[node], self.ports.bridges[node].datapath), program.zones)
 
     def _warn_of_unclaimed_ports(self, cluster: Cluster) -> None:
-        found = unclaimed_ports(cluster, self.world, self.ports.bridges.values())
+        found = unclaimed_ports(cluster, self.agents, self.ports.bridges.values())
         for key in found.keys() - self._unclaimed_ports.keys():
             LOG.warning("%s", found[key])
         self._unclaimed_ports = found
@@ -423,12 +402,24 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if problems and self._status_server is not None:
             self._status_server.broadcast({"event": "refused", "problems": list(problems)})
 
-    def _schedule_round(self) -> None:
-        """Everything must be computed again, soon."""
+    def schedule_round(self, after: float = 0.0) -> None:
+        """Compute everything again, at once or in so many seconds."""
+        if after > 0.0:
+            runtime.spawn_after(after, self.schedule_round)
+            return
         self._due = True
-        self._wake.set()
+        self._flag.set()
 
-    def _status_changed(self) -> None:
+    def wake(self, after: float) -> None:
+        """Have the work loop look whether there is anything to do, in so many seconds."""
+        runtime.spawn_after(after, self._flag.set)
+
+    def defer(self, job: Callable[[], None]) -> None:
+        """Call `job` once no round is being computed in another thread."""
+        self._offload.defer(job)
+
+    def status_changed(self) -> None:
+        """The status snapshot may have changed."""
         if self._status_server is not None:
             self._status_server.changed()
 
@@ -439,12 +430,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         bridges = self.ports.bridges
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
-            *self._origin.troubles,
+            *self._backend.problems,
             *self.ports.warnings,
             *self._limits.problems,
             *self._sharing.values(),
             *self._unclaimed_ports.values(),
-            *map(str, self.world.problems),
             *self._failures,
             *self._tables.closed,
             *map(str, self._tables.over),
@@ -454,11 +444,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return {
             "event": "state",
             "generation": self.progress.generation,
-            "pending": self._due or self.world.pending,
-            "nodes": nodes_status(cluster, self.world, bridges, self._sessions_by_node(), self._limits.full),
-            "pods": pods_status(cluster, self.world, bridges),
+            "pending": self._due or self.agents.pending,
+            "nodes": nodes_status(cluster, self.agents, bridges, self._sessions_by_node(), self._limits.full),
+            "pods": pods_status(cluster, self.agents, bridges),
             "problems": problems,
             "refused": list(self.refused),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
-            **self._origin.status(),
+            **(self._api.reconciler.status() if self._api is not None else {}),
         }

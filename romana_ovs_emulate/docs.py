@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from romana_ovs.cli.offline import compile_node_tables, offline_world
 from romana_ovs.config import load_settings
-from romana_ovs.engine import World
+from romana_ovs.engine import Engine
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts
@@ -107,7 +107,7 @@ def _before_and_after_policy(demo: Path) -> tuple[Cluster, Cluster]:
 class _Packets:
     """Sends packets between the demonstration's pods, and records what happens to them."""
 
-    def __init__(self, cluster: Cluster, world: World, facts: Mapping[str, BridgeFacts], network: Network) -> None:
+    def __init__(self, cluster: Cluster, world: Engine, facts: Mapping[str, BridgeFacts], network: Network) -> None:
         self._places = {key: (pod.node, facts[pod.node].pod_ports[key].ofport) for key, pod in cluster.pods.items()}
         self._names = {place: key for key, place in self._places.items()}
         self._world = world
@@ -115,7 +115,7 @@ class _Packets:
 
     def first_packet(self, source: PodKey, target: PodKey, port: int) -> Packet:
         """The first packet of a TCP connection."""
-        addresses = [self._world.address_of(key) for key in (source, target)]
+        addresses = [self._world.agents.address_of(key) for key in (source, target)]
         return tcp(Addresses.of(*(address for address in addresses if address is not None)), CLIENT_PORT, port)
 
     def journey(self, title: str, sender: PodKey, packet: Packet) -> Journey:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from romana_ovs.addressing.allocator import Allocator, Endpoint
+from romana_ovs.addressing.allocator import Endpoint
+from romana_ovs.addressing.blocks import Block
 from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.cluster import SegmentKey
@@ -62,49 +63,59 @@ class Usage:
     hosts_left: int
 
 
-def usage_of(allocator: Allocator) -> Usage:
-    """The use of `allocator`'s plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
-    plan = allocator.plan
-    endpoints = allocator.endpoints.values()
-    taken = _taken(allocator, endpoints)
-    used = Counter(end.segment for end in endpoints if end.segment is not None)
-    owned = sum(block.size for blocks in allocator.tenants.values() for block in blocks)
-    on_node = Counter(end.node for end in endpoints)
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is given: each tenant's runs, each segment's indexes, each node's number, endpoints, and node addresses."""
+
+    plan: AddressPlan
+    runs: Mapping[str, tuple[Block, ...]]
+    indexes: Mapping[SegmentKey, tuple[int, ...]]
+    hosts: Mapping[str, int]
+    endpoints: Collection[Endpoint]
+    blocked: frozenset[IPv4Address] = frozenset()
+
+
+def usage_of(given: Given) -> Usage:
+    """The use of the plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
+    plan, hosts = given.plan, given.hosts
+    taken = _taken(given)
+    used = Counter(end.segment for end in given.endpoints if end.segment is not None)
+    owned = sum(run.size for runs in given.runs.values() for run in runs)
+    on_node = Counter(end.node for end in given.endpoints)
     return Usage(
         plan=plan,
-        tenants=tuple(_tenant(tenant, allocator, taken, used) for tenant in sorted(allocator.tenants)),
+        tenants=tuple(_tenant(tenant, given, taken, used) for tenant in sorted(given.runs)),
         nodes=tuple(
             NodeUse(node, number, plan.gateway(number), on_node[node])
-            for node, number in sorted(allocator.hosts.items(), key=lambda item: item[1])
+            for node, number in sorted(hosts.items(), key=lambda item: item[1])
         ),
-        foreign=tuple(sorted((end for end in endpoints if end.foreign), key=lambda end: end.pod)),
+        foreign=tuple(sorted((end for end in given.endpoints if end.foreign), key=lambda end: end.pod)),
         indexes_left=plan.segments - 1 - owned,
-        hosts_left=plan.hosts - len(allocator.hosts),
+        hosts_left=plan.hosts - len(hosts),
     )
 
 
-def _taken(allocator: Allocator, endpoints: Iterable[Endpoint]) -> Counter[int]:
-    """By segment index: addresses on the present nodes that are not free."""
-    plan = allocator.plan
-    hosts = set(allocator.hosts.values())
-    addresses = {end.address for end in endpoints} | allocator.reserved | {plan.network.broadcast_address}
+def _taken(given: Given) -> Counter[int]:
+    """By segment index: addresses on the nodes there are that no pod can be given any more."""
+    plan = given.plan
+    hosts = set(given.hosts.values())
+    addresses = {end.address for end in given.endpoints} | given.blocked | {plan.network.broadcast_address}
     places = (plan.split(address) for address in addresses)
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 
 
-def _tenant(tenant: str, allocator: Allocator, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
-    plan, blocks = allocator.plan, allocator.tenants[tenant]
-    share = len(allocator.hosts) << plan.endpoint_bits
+def _tenant(tenant: str, given: Given, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
+    plan, runs = given.plan, given.runs[tenant]
+    share = len(given.hosts) << plan.endpoint_bits
     segments = []
-    for key, number in allocator.segments.items():
+    for key, indexes in sorted(given.indexes.items()):
         if key.tenant == tenant:
-            indexes = allocator.indexes(key)
             left = sum(share - taken[index] for index in indexes)
-            segments.append(SegmentUse(key.tier, number, indexes, _merged(plan, indexes), used[key], left))
-    indexes = tuple(index for block in blocks for index in block.indexes)
+            segments.append(SegmentUse(key.tier, indexes[0], indexes, _merged(plan, indexes), used[key], left))
+    indexes = tuple(index for run in runs for index in run.indexes)
     return TenantUse(
         tenant=tenant,
-        ranges=tuple(plan.block_cidr(block.base, block.size) for block in blocks),
+        ranges=tuple(plan.block_cidr(block.base, block.size) for block in runs),
         indexes=indexes,
         spare=len(indexes) - sum(len(segment.indexes) for segment in segments),
         segments=tuple(segments),

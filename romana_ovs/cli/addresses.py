@@ -42,9 +42,9 @@ class AddressMap:
         # Imported here: few manifest directories need addresses, and the allocator is slow to import.
         from romana_ovs.engine import offline
 
-        world, _ = offline(cluster, state)
-        pods = {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}
-        return cls(pods, {world.plan.gateway(number): node for node, number in world.registry.hosts.items()})
+        engine, _ = offline(cluster, state)
+        pods = {key: address for key in cluster.pods if (address := engine.agents.address_of(key)) is not None}
+        return cls(pods, {engine.plan.gateway(number): node for node, number in engine.hosts.items()})
 
     def end_at(self, address: IPv4Address, cluster: Cluster) -> ConnectionEnd:
         """The pod or node with this address, else an endpoint outside of the cluster."""

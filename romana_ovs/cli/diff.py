@@ -36,7 +36,7 @@ from romana_ovs.cli.offline import compile_node_tables, offline_world
 from romana_ovs.cli.progress import activity
 from romana_ovs.cli.workloads import display_names, summary
 from romana_ovs.config import load_settings
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import Engine, offline_facts
 from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
 from romana_ovs.kube.manifests.files import STDIN
 from romana_ovs.kube.manifests.load import read_folder
@@ -133,15 +133,13 @@ def compare(
     """
     if ports is None:
         ports = tuple(dict.fromkeys([*container_ports(before), *container_ports(after)]))
-    world, facts = offline_world(before, state)
-    old_tables, caches = _tables(world, facts, {})
-    old_matrix = reachability(before, _addresses(world, before), ports)
-    world.update(after)
-    while world.pending:
-        world.advance()
-    new_facts = keep_port_numbers(facts, offline_facts(after, world.registry.hosts))
-    new_tables, _ = _tables(world, new_facts, caches)
-    opened, closed = difference(old_matrix, reachability(after, _addresses(world, after), ports))
+    engine, facts = offline_world(before, state)
+    old_tables, caches = _tables(engine, facts, {})
+    old_matrix = reachability(before, _addresses(engine, before), ports)
+    engine.step(after)
+    new_facts = keep_port_numbers(facts, offline_facts(after, engine.hosts))
+    new_tables, _ = _tables(engine, new_facts, caches)
+    opened, closed = difference(old_matrix, reachability(after, _addresses(engine, after), ports))
     nodes = {
         node: _cost(old_tables.get(node, {}), new_tables.get(node, {}))
         for node in sorted(old_tables.keys() | new_tables.keys())
@@ -198,18 +196,18 @@ def _settings(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def _addresses(world: World, cluster: Cluster) -> dict[Any, Any]:
-    return {key: address for key in cluster.pods if (address := world.address_of(key)) is not None}
+def _addresses(engine: Engine, cluster: Cluster) -> dict[Any, Any]:
+    return {key: address for key in cluster.pods if (address := engine.agents.address_of(key)) is not None}
 
 
 def _tables(
-    world: World, facts: Mapping[str, BridgeFacts], caches: Mapping[str, CompileCache]
+    engine: Engine, facts: Mapping[str, BridgeFacts], caches: Mapping[str, CompileCache]
 ) -> tuple[dict[str, Tables], dict[str, CompileCache]]:
     used = {node: caches.get(node) or CompileCache() for node in facts}
     tables: dict[str, Tables] = {}
     with activity(lambda: f"compiling tables ({len(tables)} of {len(facts)} nodes)"):
         for node in facts:
-            tables[node] = compile_node_tables(world, facts, node, used[node]).flows
+            tables[node] = compile_node_tables(engine, facts, node, used[node]).flows
     return tables, used
 
 

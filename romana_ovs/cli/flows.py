@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from romana_ovs.pipeline.listing import loadable, rows
 
     loaded = load_folder(args)
-    world, facts = offline_world(loaded.cluster, saved_state(args.state))
-    program = compile_node_tables(world, facts, args.node)
+    engine, facts = offline_world(loaded.cluster, saved_state(args.state))
+    program = compile_node_tables(engine, facts, args.node)
     if args.json:
         print_json(rows(program.flows.values(), program.meters))
     else:

@@ -27,7 +27,7 @@ from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage, usage_of
+from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
 from romana_ovs.cli.offline import offline_world
 from romana_ovs.model.errors import Problem
@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_folder(args)
     file = StateFile(args.state) if args.state is not None else None
     state = file.load() if file is not None else None
-    world, _ = offline_world(loaded.cluster, state)
+    engine, _ = offline_world(loaded.cluster, state)
     if file is not None and state is None:
-        file.save(world.to_json())
-    usage, problems = usage_of(world.registry), world.problems
-    pods = sorted(world.registry.endpoints.items()) if args.pods else []
+        file.save(engine.to_json())
+    usage, problems = engine.usage, engine.problems
+    pods = sorted(engine.agents.endpoints.items()) if args.pods else []
     if args.json:
-        listed = {"pods": [_pod_json(end, world.plan) for _, end in pods]} if args.pods else {}
+        listed = {"pods": [_pod_json(end, engine.plan) for _, end in pods]} if args.pods else {}
         print_json(as_json(usage, problems) | listed)
     else:
         print("\n".join([*as_text(usage), *_pods_text([end for _, end in pods])]))

@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import eventlet
 from eventlet.hubs import trampoline
@@ -28,7 +29,6 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import RomanaError
-from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 
 LOG = logging.getLogger("romana_ovs.kubernetes")
@@ -40,41 +40,44 @@ LASTED = 60.0
 _PIECE = 1 << 18
 
 
-class Kubernetes:
-    """`run` is a green thread's job. `loaded` is called with each new cluster and when that was noticed.
+class Listener(Protocol):
+    """Who learns what the Kubernetes process says (`ApiBackend`)."""
 
-    `health` is called when what is wrong with the API server is something else; `troubles` are the sentences. `other`
-    gets all messages as they come, `started` is called when there is a new process to tell things.
-    """
+    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
+        """There is a new cluster; its change was noticed at this time of `time.monotonic`."""
+
+    def on_health(self) -> None:
+        """`problems` are others."""
+
+    def on_messages(self, messages: list[object]) -> None:
+        """All messages, in order."""
+
+    def on_process_started(self) -> None:
+        """There is a new process to send messages to."""
+
+
+class Kubernetes:
+    """`run` is a green thread's job. `problems` says what is wrong with the API server."""
 
     def __init__(
         self,
         source: ApiSource,
         settings: Settings,
+        listener: Listener,
         *,
-        loaded: Callable[[ClusterSnapshot, float], None],
-        health: Callable[[], None] = lambda: None,
-        other: Callable[[list[object]], None] = lambda _: None,
-        started: Callable[[], None] = lambda: None,
         resources: tuple[Resource, ...] = CLUSTER,
         name: str = "",
     ) -> None:
         self._start = Start(source, settings, resources, name)
         self.store = ClusterCache(settings)
-        self._loaded = loaded
-        self._health = health
-        self._other = other
-        self._started = started
+        self._listener = listener
         self._troubles: dict[str, str] = {}
         self._outbox: LightQueue | None = None
 
     @property
-    def troubles(self) -> tuple[str, ...]:
+    def problems(self) -> tuple[str, ...]:
         """What is wrong between us and the API server at the moment, in sentences."""
         return tuple(sentence for _, sentence in sorted(self._troubles.items()))
-
-    def place(self, seen: Mapping[PodKey, str]) -> None:
-        """Pods are where the API server says, whatever is `seen`."""
 
     def run(self) -> None:
         """Never returns. While the API server cannot be followed the last cluster stands."""
@@ -84,12 +87,12 @@ class Kubernetes:
             try:
                 self._serve()
             except RomanaError as error:
-                LOG.error("the Kubernetes process says what is not understood: %s", error)
+                LOG.error("a message of the Kubernetes process cannot be decoded: %s", error)
             pause = FIRST_PAUSE if time.monotonic() - began > LASTED else min(2 * pause, LONGEST_PAUSE)
             LOG.error("the Kubernetes process has ended; another one starts in %g s", pause)
             eventlet.sleep(pause)
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
         """Send a message to the process, soon and after those before; one that is not there takes none."""
         if self._outbox is not None:
             self._outbox.put(frame(message))
@@ -110,8 +113,8 @@ class Kubernetes:
             os.set_blocking(outgoing, False)
             try:
                 with self._delivering(outgoing):
-                    self.tell(self._start)
-                    self._started()
+                    self.send(self._start)
+                    self._listener.on_process_started()
                     self._read(incoming)
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -127,30 +130,30 @@ class Kubernetes:
                 continue
             if not data:
                 return
-            self._take(list(reader.feed(data)))
+            self._dispatch(list(reader.feed(data)))
             # What comes in a hurry is taken a piece at a time: switches are served in between.
             eventlet.sleep(0)
 
-    def _take(self, messages: list[object]) -> None:
+    def _dispatch(self, messages: list[object]) -> None:
         loaded = self.store.apply(*messages)
         if loaded is not None:
-            self._loaded(
+            self._listener.on_cluster(
                 loaded, min((m.at for m in messages if isinstance(m, ObjectsObserved)), default=time.monotonic())
             )
         for message in messages:
             if isinstance(message, Health):
-                self._hear(message)
+                self._on_health(message)
             elif isinstance(message, LogLine):
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
-        self._other(messages)
+        self._listener.on_messages(messages)
 
-    def _hear(self, health: Health) -> None:
+    def _on_health(self, health: Health) -> None:
         if health.error:
             LOG.warning("API server: %s", health.error)
             self._troubles[health.subject] = health.error
         elif self._troubles.pop(health.subject, None) is not None:
             LOG.info("API server: %s: fine again", health.subject)
-        self._health()
+        self._listener.on_health()
 
     @contextmanager
     def _delivering(self, outgoing: int) -> Iterator[None]:

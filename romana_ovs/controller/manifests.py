@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from eventlet import tpool
 from eventlet.hubs import trampoline
@@ -20,25 +21,24 @@ from romana_ovs.model.objects import PodKey
 LOG = logging.getLogger("romana_ovs.manifests")
 
 
+class Listener(Protocol):
+    """Who learns what the folder says (`RomanaOvs`)."""
+
+    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
+        """There is a new cluster; its change was noticed at this time of `time.monotonic`."""
+
+    def on_unreadable(self, error: InputError) -> None:
+        """The folder cannot be read; the last cluster stays in force."""
+
+
 class Manifests:
-    """`run` is a green thread's job. `loaded` and `failed` are called with what was read and when that was noticed."""
+    """`run` is a green thread's job."""
 
-    troubles: tuple[str, ...] = ()
-    """What is wrong with the way to the source: nothing ever is with a folder's."""
-
-    def __init__(
-        self,
-        path: Path,
-        store: ManifestStore,
-        *,
-        loaded: Callable[[ClusterSnapshot, float], None],
-        failed: Callable[[InputError], None],
-    ) -> None:
+    def __init__(self, path: Path, store: ManifestStore, listener: Listener) -> None:
         self._path = path
         self._store = store
         self._reader = FolderReader(path, store.settings)
-        self._loaded = loaded
-        self._failed = failed
+        self._listener = listener
         self._content: FolderContent | None = None
 
     def run(self) -> None:
@@ -51,10 +51,10 @@ class Manifests:
                     trampoline(watch.fileno(), read=True)
                 noticed = time.monotonic()
 
-    def place(self, seen: Mapping[PodKey, str]) -> None:
+    def set_observed_nodes(self, seen: Mapping[PodKey, str]) -> None:
         """Tell of the cluster with its unbound pods on the nodes where their ports are `seen`; they stay there."""
         if self._content is not None:
-            self._loaded(self._store.apply(self._content, seen=seen), time.monotonic())
+            self._listener.on_cluster(self._store.apply(self._content, seen=seen), time.monotonic())
 
     def _read(self, watch: FolderWatch, noticed: float) -> None:
         try:
@@ -63,6 +63,6 @@ class Manifests:
             loaded = self._store.apply(content)
             self._content = content
         except InputError as error:
-            self._failed(error)
+            self._listener.on_unreadable(error)
         else:
-            self._loaded(loaded, noticed)
+            self._listener.on_cluster(loaded, noticed)

@@ -1,17 +1,27 @@
-"""The numbers that must be durable before any flow uses them."""
+"""Saves the numbers that must be durable before any flow uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from romana_ovs.controller.following import Following
 from romana_ovs.state import StateFile
 
 
+class Durable(Protocol):
+    """What has numbers to save."""
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes of what `to_save` gives."""
+
+    def to_save(self) -> dict[str, Any]:
+        """All numbers that must survive a restart; values may be Encoded."""
+
+
 class StateSaver:
-    """What was saved of a `Following`, in a state file; nothing is without a `path`."""
+    """Saves what changed since the last time to a state file; nothing is saved without a `path`."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = StateFile(path) if path is not None else None
@@ -21,18 +31,18 @@ class StateSaver:
         """What was saved last, None when nothing was. Raises InputError when it cannot be used."""
         return self._file.load() if self._file is not None else None
 
-    def unsaved(self, world: Following) -> Mapping[str, Any] | None:
-        """What `saving` has to save, None when nothing is new."""
-        return world.to_save() if self._file is not None and world.revision != self._saved else None
+    def unsaved(self, numbers: Durable) -> Callable[[], None] | None:
+        """What saves the present `numbers` when called, from any thread; None when nothing is new.
 
-    def saving(self, world: Following, numbers: Mapping[str, Any] | None) -> Callable[[], None] | None:
-        """What makes `numbers`, all that `world` has now, durable, from any thread; it raises InputError."""
-        file, revision = self._file, world.revision
-        if file is None or numbers is None:
+        It raises InputError when they cannot be saved.
+        """
+        file, revision = self._file, numbers.revision
+        if file is None or revision == self._saved:
             return None
+        state = numbers.to_save()
 
         def save() -> None:
-            file.save(numbers)
+            file.save(state)
             self._saved = revision
 
         return save

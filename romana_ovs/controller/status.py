@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from romana_ovs.controller.following import Following
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey, same_uid
@@ -17,16 +17,16 @@ if TYPE_CHECKING:  # it brings Ryu along, which what is said of pods and ports d
 _NO_FLOWS = {"policy": 0, "forwarding": 0, "total": 0}
 
 
-def pods_status(cluster: Cluster, world: Following, bridges: Mapping[str, Bridge]) -> dict[str, dict[str, Any]]:
+def pods_status(cluster: Cluster, agents: NodeAgents, bridges: Mapping[str, Bridge]) -> dict[str, dict[str, Any]]:
     """Every pod that has an address, from the moment it has one; `port` is None until its port is there."""
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(cluster.pods):
-        address, node = world.address_of(key), world.node_of(key)
+        address, node = agents.address_of(key), agents.node_of(key)
         if address is None or node is None:
             continue
-        uid = world.uid_of(key)
+        uid = agents.uid_of(key)
         port = bridges[node].facts.port(key, uid) if node in bridges else None
-        mac = port.mac if port is not None and port.mac is not None else world.mac_of(key)
+        mac = port.mac if port is not None and port.mac is not None else agents.mac_of(key)
         ofport = port.ofport if port is not None else None
         found[key] = {"node": node, "address": str(address), "mac": mac, "port": ofport, "uid": uid}
     return found
@@ -34,7 +34,7 @@ def pods_status(cluster: Cluster, world: Following, bridges: Mapping[str, Bridge
 
 def nodes_status(
     cluster: Cluster,
-    world: Following,
+    agents: NodeAgents,
     bridges: Mapping[str, Bridge],
     sessions: Mapping[str, Session],
     full: Mapping[str, Sequence[str]],
@@ -47,16 +47,16 @@ def nodes_status(
     for name in sorted({*cluster.nodes, *bridges}):
         session = sessions.get(name)
         synced = session.synced if session is not None else None
-        host = world.host_number(name)
+        host = agents.host_number(name)
         found[name] = {
             "connected": session is not None,
             "state": session.state.value if session is not None else "disconnected",
-            "synced_generation": None if synced is None else synced.generation - int(world.pending),
+            "synced_generation": None if synced is None else synced.generation - int(agents.pending),
             "flows": synced.program.counts() if synced is not None else _NO_FLOWS,
             "packet_ins": session.channel.packets_in if session is not None else 0,
             "sctp_ports": session.sctp_ports if session is not None else None,
             "full": list(full.get(name, ())),
-            "address": str(world.plan.gateway(host)) if host is not None else "",
+            "address": str(agents.plan.gateway(host)) if host is not None else "",
         }
     return found
 
@@ -78,13 +78,13 @@ PortClaim = tuple[str, PodKey, str]
 """A port that is nobody's: its node, and the name and the UID of the pod that it claims."""
 
 
-def unclaimed_ports(cluster: Cluster, world: Following, bridges: Iterable[Bridge]) -> dict[PortClaim, str]:
+def unclaimed_ports(cluster: Cluster, agents: NodeAgents, bridges: Iterable[Bridge]) -> dict[PortClaim, str]:
     """A sentence for every port whose pod is unknown, has no address, belongs elsewhere or is another of the name:
     nothing passes it."""
     found: dict[PortClaim, str] = {}
     for bridge in bridges:
         for key in bridge.facts.pod_ports:
-            home, uid = world.node_of(key), world.uid_of(key)
+            home, uid = agents.node_of(key), agents.uid_of(key)
             right = bridge.facts.port(key, uid) if home == bridge.node else None
             for port in bridge.facts.ports(key):
                 if port is not right:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Network
+from typing import Protocol
 
 from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
@@ -52,12 +53,19 @@ class Snapshot:
     """What there is to tell of the switches, by node."""
 
 
+class Sender(Protocol):
+    """What sends messages to the Kubernetes process."""
+
+    def send(self, message: object) -> None:
+        """Send one."""
+
+
 class StatusReporter:
     """Remembers what was told, so that only differences are sent; `tell` sends a message to the Kubernetes process."""
 
-    def __init__(self, store: ClusterCache, tell: Callable[[object], None]) -> None:
+    def __init__(self, store: ClusterCache, environment: Sender) -> None:
         self._store = store
-        self._tell = tell
+        self._environment = environment
         self._tenants = RawCache([str(TENANTS)])
         self._statuses: dict[ObjectId, Status] | None = None
         self._refused: dict[ObjectId, ObjectWarning] = {}
@@ -101,14 +109,14 @@ class StatusReporter:
             )
         refused = refused_objects(now)
         if self._statuses is None:
-            self._tell(ReplaceStatuses(statuses))
-            self._tell(ReplaceWarnings(refused))
+            self._environment.send(ReplaceStatuses(statuses))
+            self._environment.send(ReplaceWarnings(refused))
         else:
             changed, gone = differences(self._statuses, statuses), differences(self._refused, refused)
             if changed:
-                self._tell(UpdateStatuses(changed))
+                self._environment.send(UpdateStatuses(changed))
             if gone:
-                self._tell(UpdateWarnings(gone))
+                self._environment.send(UpdateWarnings(gone))
         self._statuses, self._refused = statuses, refused
 
     def _sctp_open(self, snapshot: Snapshot) -> frozenset[ObjectId]:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from romana_ovs.controller.following import Following
 from romana_ovs.controller.group_chunks import PIECE, GroupChunks, Incoming
 from romana_ovs.controller.group_queue import GroupQueue, Name
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.errors import Problem
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, group_entries
@@ -104,7 +104,7 @@ class TableCompiler:
         self._over = {node: namespaces for node, namespaces in self._over.items() if node in nodes}
 
     def compile(
-        self, world: Following, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts], number: int
+        self, agents: NodeAgents, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts], number: int
     ) -> Compiled | None:
         """The tables of a node in round `number`, but for groups that are put off.
 
@@ -112,7 +112,7 @@ class TableCompiler:
         """
         node = self._nodes.setdefault(facts.node, _Node())
         try:
-            view = world.view(facts, everywhere)
+            view = agents.view(facts, everywhere)
             if view is None:
                 return None
             node.last = (view, resolve(view, node.resolving), number)

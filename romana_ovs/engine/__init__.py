@@ -4,7 +4,7 @@ Stateful, but free of I/O, clocks and chance. It owns the numbers that must not 
 numbers, identities); `NodeView`s are a function of these and of the cluster.
 """
 
+from romana_ovs.engine.engine import Engine
 from romana_ovs.engine.offline import offline, offline_facts
-from romana_ovs.engine.world import World
 
-__all__ = ["World", "offline", "offline_facts"]
+__all__ = ["Engine", "offline", "offline_facts"]

@@ -112,11 +112,6 @@ class NodeAgents:
         return any(agent.waits for agent in self._agents.values())
 
     @property
-    def step(self) -> int:
-        """None of them is ours: the registry takes the steps."""
-        return 0
-
-    @property
     def endpoints(self) -> Mapping[PodKey, Endpoint]:
         """The endpoint of every pod that has one."""
         return {key: end for agent in self._agents.values() for key, end in agent.registry.endpoints.items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.engine.world import World
+from romana_ovs.engine.engine import Engine
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
@@ -42,13 +42,11 @@ def offline_facts(cluster: Cluster, nodes: Iterable[str]) -> Mapping[str, Bridge
     return MappingProxyType(found)
 
 
-def offline(cluster: Cluster, state: Mapping[str, Any] | None = None) -> tuple[World, Mapping[str, BridgeFacts]]:
-    """A settled world of `cluster`, with the numbers of `state`, and made-up bridges for each of its nodes.
+def offline(cluster: Cluster, state: Mapping[str, Any] | None = None) -> tuple[Engine, Mapping[str, BridgeFacts]]:
+    """A settled engine with `cluster` and the numbers of `state`, and made-up bridges for each of its nodes.
 
-    Raises AddressError and InputError as `World` does.
+    Raises AddressError and InputError as `Engine` does.
     """
-    world = World(cluster.settings, state)
-    world.update(cluster)
-    while world.pending:
-        world.advance()
-    return world, offline_facts(cluster, world.registry.hosts)
+    engine = Engine(cluster.settings, state)
+    engine.step(cluster)
+    return engine, offline_facts(cluster, engine.registry.published.hosts)

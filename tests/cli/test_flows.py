@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.cli.main import main
-from romana_ovs.engine import World
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.state import StateFile
 from tests.cli.manifest_folders import crowd, manifest, policy_to
 from tests.support.api_objects import pod
+from tests.support.confirming_world import World
 
 DEMO_LIKE = (pod("x/a", app="web"), pod("x/b", app="db"), policy_to("x/p", {"app": "db"}, {"app": "web"}, 80))
 

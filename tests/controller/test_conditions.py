@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.addressing.usage import usage_of
 from romana_ovs.controller.conditions import (
     ObservedState,
     differences,
@@ -19,7 +18,6 @@ from romana_ovs.controller.conditions import (
     tenant_object_name,
     tenant_statuses,
 )
-from romana_ovs.engine import World
 from romana_ovs.kube.api.desired import Condition, ConditionStatus
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import Cluster
@@ -29,6 +27,7 @@ from romana_ovs.model.objects import Node, Pod
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.published import Observed
+from tests.support.confirming_world import World
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 PLAIN = ObjectId("NetworkPolicy", "shop", "web")
@@ -160,7 +159,7 @@ def test_arithmetic_in_a_message_is_no_pod() -> None:
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
     cluster, world = world_of(pod("shop", "a", labels=Labels({"tier": "web"})), pod("shop", "b"), tier_labels=("tier",))
-    found = tenant_statuses(usage_of(world.registry), {"idle": ("idle", ONE)}, cluster=cluster, unplaced=world.problems)
+    found = tenant_statuses(world.engine.usage, {"idle": ("idle", ONE)}, cluster=cluster, unplaced=world.problems)
     shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
@@ -177,7 +176,7 @@ def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
         "n1": Observed(tenants_at_limit=full),
         "n3": Observed(sctp_ports=False),
     }
-    found = tenant_statuses(usage_of(world.registry), {}, cluster=cluster, full=full_on(seen))
+    found = tenant_statuses(world.engine.usage, {}, cluster=cluster, full=full_on(seen))
     shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]
     assert [one.type for one in shop] == ["Ready", "Limited"]
@@ -208,7 +207,7 @@ def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
         network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,
     )  # fmt: skip
     assert world.problems
-    found = tenant_statuses(usage_of(world.registry), {}, cluster=cluster, unplaced=world.problems)
+    found = tenant_statuses(world.engine.usage, {}, cluster=cluster, unplaced=world.problems)
     truths = {key.name: status.conditions[0] for key, status in found.items()}
     lacking = {name for name, condition in truths.items() if condition.status is ConditionStatus.FALSE}
     assert lacking == {cluster.tenant_of(cluster.pods[problem.name]) for problem in world.problems}

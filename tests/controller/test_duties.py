@@ -6,7 +6,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TypeVar
 
-from romana_ovs.controller.duties import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
+from romana_ovs.controller.api_reconciler import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
 from romana_ovs.controller.registry import TROUBLE_SECONDS
 from romana_ovs.kube.api.desired import (
     PolicyStatus,
@@ -112,7 +112,7 @@ def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() 
     assert node.timers, "the rest is told later"
     node.wait(QUIET)
     assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")] * 2
-    assert server.of(NODE_REPORTS, "n1")["status"]["policiesDigest"] == node.duties.policies() != ""
+    assert server.of(NODE_REPORTS, "n1")["status"]["policiesDigest"] == node.duties.policies_digest() != ""
 
 
 def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:

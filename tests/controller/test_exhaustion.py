@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 
 from romana_ovs.addressing.tenants import MOST_TIERS
-from romana_ovs.controller.duties import TENANT_SECONDS
+from romana_ovs.controller.api_reconciler import TENANT_SECONDS
 from romana_ovs.kube.api.desired import ReplaceStatuses, TenantStatus, UpdateStatuses
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
 from romana_ovs.kube.decode.objects import ObjectId

@@ -9,7 +9,7 @@ from typing import Any
 
 from romana_ovs.controller.group_chunks import PIECE, GroupChunks, Incoming
 from romana_ovs.controller.table_compiler import TableCompiler
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, PodKey, PolicyPeer, PolicyRule
@@ -17,6 +17,7 @@ from romana_ovs.pipeline.compile import Program, group_entries
 from romana_ovs.policy.view import ServerGroup
 from tests.controller.test_group_queue import server
 from tests.support.cluster_objects import cluster, pod
+from tests.support.confirming_world import World
 
 NONE = frozenset[PodKey]()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # mypy: ignore-errors
-from romana_ovs.controller.duties import ApiReconciler
+from romana_ovs.controller.api_reconciler import ApiReconciler
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.engine.node_agents import NodeAgents
@@ -29,23 +29,30 @@ class Rig:
             settings,
             NodeAgents(settings),
             ClusterCache(settings),
+            self,
             registers=registers,
-            tell=self.told.append,
-            later=self.later.append,
-            wake_later=lambda _: None,
             clock=lambda: self.now,
         )
-        self.duties.take(
+        self.duties.observe_messages(
             [message for each in RESOURCES for message in (ListStarted(str(each)), ListCompleted(str(each)))]
         )
+
+    def send(self, message: object) -> None:
+        self.told.append(message)
+
+    def schedule_round(self, after: float) -> None:
+        self.later.append(after)
+
+    def wake(self, after: float) -> None:
+        pass
 
     @property
     def carries(self) -> list[WriteRequest]:
         return [message for message in self.told if isinstance(message, WriteRequest)]
 
     def round(self) -> None:
-        self.duties.follow(self.at, ["node1"])
-        self.duties.speak()
+        self.duties.step(self.at, ["node1"])
+        self.duties.flush_writes()
 
 
 def test_a_refused_report_is_tried_again_after_a_pause() -> None:
@@ -53,7 +60,7 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
     rig = Rig(registers=False)
     rig.round()
     (first,) = rig.carries
-    assert not rig.duties.take([WriteResult(first.number, "forbidden")])
+    assert not rig.duties.observe_messages([WriteResult(first.number, "forbidden")])
     assert [problem.reason for problem in rig.duties.problems] == ["forbidden"] and TROUBLE_SECONDS in rig.later
     rig.round()
     assert rig.carries == [first]
@@ -65,10 +72,10 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
 def test_refused_numbers_are_tried_again_after_a_pause() -> None:
     """docs/hazards.md C3 and C8."""
     rig = Rig(registers=True)
-    rig.duties.take([Leadership(leads=True, epoch=1, holder="me")])
+    rig.duties.observe_messages([Leadership(leads=True, epoch=1, holder="me")])
     rig.round()
     (first,) = [carry for carry in rig.carries if carry.leading]
-    rig.duties.take([WriteResult(first.number, "forbidden")])
+    rig.duties.observe_messages([WriteResult(first.number, "forbidden")])
     rig.round()
     assert [carry for carry in rig.carries if carry.leading] == [first] and TROUBLE_SECONDS in rig.later
     rig.now += TROUBLE_SECONDS

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from romana_ovs.controller.duties import ANEW_SECONDS
+from romana_ovs.controller.api_reconciler import ANEW_SECONDS
 from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from romana_ovs.controller.duties import REPORT_SECONDS, ApiReconciler
+from romana_ovs.controller.api_reconciler import REPORT_SECONDS, ApiReconciler
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.engine.node_agent import Acknowledgement
 from romana_ovs.engine.node_agents import NodeAgents, PendingAck
@@ -35,24 +35,28 @@ class Node:
             Settings(),
             self.parts,
             ClusterCache(Settings()),
+            self,
             registers=False,
-            tell=self._tell,
-            later=lambda seconds: self.alarms.append(self.now + seconds),
-            wake_later=lambda seconds: None,
             clock=lambda: self.now,
         )
         for resource in RESOURCES:
-            self.duties.take([ListStarted(str(resource)), ListCompleted(str(resource))])
-        self.duties.follow(Cluster().with_object(objects.Node("n1")), {"n1"})
+            self.duties.observe_messages([ListStarted(str(resource)), ListCompleted(str(resource))])
+        self.duties.step(Cluster().with_object(objects.Node("n1")), {"n1"})
         self.duties.report()
 
-    def _tell(self, message: object) -> None:
+    def schedule_round(self, after: float) -> None:
+        self.alarms.append(self.now + after)
+
+    def wake(self, after: float) -> None:
+        pass
+
+    def send(self, message: object) -> None:
         if isinstance(message, WriteRequest):
             [write] = message.writes
             assert write.body is not None
             self.told.append(write.body["status"])
             update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
-            self.duties.take([ObjectsObserved(str(NODE_REPORTS), (update,)), WriteResult(message.number)])
+            self.duties.observe_messages([ObjectsObserved(str(NODE_REPORTS), (update,)), WriteResult(message.number)])
 
     def on_programmed(self, acknowledged: int, policies: str) -> None:
         """The switch of n1 has something, and there is a look at what to tell."""

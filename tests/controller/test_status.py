@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from romana_ovs.controller.status import pods_seen_elsewhere, pods_status, unclaimed_ports
-from romana_ovs.engine import World
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import Node, Pod, PodKey
 from romana_ovs.switch.bridges import Bridge
+from tests.support.confirming_world import World
 
 A = PodKey("ns/a")
 
@@ -38,29 +38,31 @@ def test_a_pods_port_is_the_one_of_its_uid() -> None:
         ((PodPort(4, uid="2"), PodPort(3, uid="1")), 3),
     ):
         at = cluster()
-        (told,) = pods_status(at, world(at), {"n1": bridge("n1", *ports)}).values()
+        (told,) = pods_status(at, world(at).agents, {"n1": bridge("n1", *ports)}).values()
         assert (told["port"], told["uid"]) == (expected, "1")
 
 
 def test_an_address_is_told_with_the_uid_that_it_was_given_to() -> None:
     """Whoever asks for a new pod of the name must not take the old one's."""
     late = world(cluster("1"))
-    (told,) = pods_status(cluster("2"), late, {}).values()
+    (told,) = pods_status(cluster("2"), late.agents, {}).values()
     assert told["uid"] == "1"
     before = told["address"]
     late.update(cluster("2"))
-    (told,) = pods_status(cluster("2"), late, {}).values()
+    (told,) = pods_status(cluster("2"), late.agents, {}).values()
     assert told["uid"] == "2" and told["address"] != before
 
 
 def test_ports_of_other_pods_of_the_name_are_told() -> None:
     at = cluster()
-    found = unclaimed_ports(at, world(at), [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
+    found = unclaimed_ports(at, world(at).agents, [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
     assert list(found.values()) == [
         "bridge br-n1 of node n1: a port claims pod ns/a of UID 2, whose UID is 1; nothing passes it"
     ]
-    assert not unclaimed_ports(at, world(at), [bridge("n1", PodPort(3))])
-    found = unclaimed_ports(at, world(at), [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))])
+    assert not unclaimed_ports(at, world(at).agents, [bridge("n1", PodPort(3))])
+    found = unclaimed_ports(
+        at, world(at).agents, [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))]
+    )
     assert list(found.values()) == [
         "bridge br-n2 of node n2: a port claims pod ns/a of UID 1, which belongs on node n1; nothing passes it"
     ]

@@ -24,13 +24,29 @@ class Long:
     text: str = "x" * 300_000
 
 
+class Silent:
+    """A listener that no message is for."""
+
+    def on_cluster(self, loaded, noticed):
+        pass
+
+    def on_health(self):
+        pass
+
+    def on_messages(self, messages):
+        pass
+
+    def on_process_started(self):
+        pass
+
+
 def test_frames_do_not_get_into_each_other_while_the_pipe_is_full() -> None:
     incoming, outgoing = os.pipe()
     for end in (incoming, outgoing):
         os.set_blocking(end, False)
-    source = Kubernetes(ApiSource("/nowhere"), Settings(), loaded=lambda *_: None)
+    source = Kubernetes(ApiSource("/nowhere"), Settings(), Silent())
     with source._delivering(outgoing):
-        tellers = [eventlet.spawn(source.tell, Long(number)) for number in range(3)]
+        tellers = [eventlet.spawn(source.send, Long(number)) for number in range(3)]
         reader, found = FrameReader(), []
         with eventlet.Timeout(20):
             while len(found) < len(tellers):

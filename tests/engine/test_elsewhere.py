@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import (
@@ -32,6 +32,7 @@ from romana_ovs.policy.rules import Scope
 from romana_ovs.policy.selection import selects
 from romana_ovs.sync.diff import FlowDiff, flow_diff
 from romana_ovs.sync.meters import MeterDiff, meter_diff
+from tests.support.confirming_world import World
 from tests.support.strategies import (
     FOREIGN_ADDRESSES,
     NODE_NAMES,

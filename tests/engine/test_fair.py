@@ -5,13 +5,14 @@ from __future__ import annotations
 # mypy: ignore-errors
 from dataclasses import replace
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.engine.enforced import EnforcedRules
 from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy.published import ClassSet
 from tests.support.cluster_objects import DEFAULTS, cluster, pod, policy
+from tests.support.confirming_world import World
 
 NOBODY_ANSWERS = {"red": ClassSet("red"), "blue": ClassSet("blue")}
 

@@ -9,7 +9,6 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from romana_ovs.engine import World
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts, PodPort
@@ -19,6 +18,7 @@ from tests.engine.registry_and_agents import look, newest, settled
 from tests.engine.test_world import follow
 from tests.support import manifests
 from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.support.confirming_world import World
 
 OLD, NEW = pod("a", uid="old", labels={"app": "web"}), pod("a", uid="new", labels={"app": "db"})
 ASKS = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
@@ -110,9 +110,8 @@ def test_a_state_without_uids_loads_and_its_addresses_stay(unknown):
     before = follow(cluster(pod("a", uid="x"), pod("b", uid="y")))
     addresses = [before.address_of(key) for key in ("ns/a", "ns/b")]
     state = json.loads(json.dumps(before.to_json()))
-    state["addresses"]["endpoints"] = [
-        [key, "" if key == unknown else uid, *rest] for key, uid, *rest in state["addresses"]["endpoints"]
-    ]
+    own = state["parts"]["node1"]["addresses"]
+    own["endpoints"] = [[key, "" if key == unknown else uid, *rest] for key, uid, *rest in own["endpoints"]]
     world = World(DEFAULTS, state)
     revision = world.revision
     world.update(cluster(pod("a", uid="x"), pod("b", uid="y")))
@@ -149,6 +148,6 @@ def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_
     assert is_now[0] not in (None, was[0]) and is_now[1] == was[1]
     # After a restart they are who they were.
     again = World(DEFAULTS, json.loads(json.dumps(world.to_json())))
-    known = {key: end.uid for key, end in again.registry.endpoints.items()}
+    known = {key: end.uid for key, end in again.engine.agents.endpoints.items()}
     again.update(ManifestStore(DEFAULTS, pod_uids=PodUids(known)).apply(manifests.content(**files)).cluster)
     assert [again.address_of(key) for key in keys] == is_now

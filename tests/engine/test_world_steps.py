@@ -5,15 +5,15 @@ from __future__ import annotations
 # mypy: ignore-errors
 import pytest
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.engine.registry import Registry
-from romana_ovs.model.identity import segment_of
-from romana_ovs.model.labels import EVERYTHING, Operator, Requirement, Selector
+from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import PolicyPeer
 from romana_ovs.policy import classes
 from romana_ovs.policy.view import LabelRequirement
 from tests.engine.test_world import follow, views
 from tests.support.cluster_objects import DEFAULTS, cluster, pod, policy
+from tests.support.confirming_world import World
 
 
 def test_a_rule_that_splits_classes_comes_into_force_in_three_steps():
@@ -39,39 +39,6 @@ def test_a_rule_that_splits_classes_comes_into_force_in_three_steps():
     third = views(world, after)["node2"]
     assert not world.pending and len(third.policies) == 1
     assert third.classes[new].matches == {LabelRequirement("app", frozenset({"web"})): True}
-
-
-def test_a_rule_that_splits_nothing_is_in_force_at_once():
-    before = cluster(pod("client", labels={"app": "web"}), pod("server", "node2", labels={"app": "web"}))
-    world = follow(before)
-    after = before.with_object(policy("p", PolicyPeer(pods=Selector.of({"app": "web"}))))
-    world.update(after)
-    assert not world.pending and len(views(world, after)["node2"].policies) == 1
-
-
-def test_while_a_split_is_pending_newer_rules_and_pods_are_followed():
-    before = cluster(pod("client", labels={"app": "web"}), pod("plain"), pod("gone"))
-    world = follow(before)
-    old = world.identity_of("ns/plain")
-    web = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
-    expression = Selector((Requirement("app", Operator.DOES_NOT_EXIST),))
-    world.update(before.with_object(web))
-    after = before.with_object(policy("q", PolicyPeer(pods=expression)))
-    after = after.with_object(pod("new", labels={"app": "db"})).without(pod("gone"))
-    after = after.with_object(pod("plain", labels={"tier": "front"}))
-    world.update(after)
-    assert world.pending
-    assert segment_of(world.identity_of("ns/plain")) != segment_of(old)
-    while world.pending:
-        world.advance()
-    view = views(world, after)["node1"]
-    exists = LabelRequirement("app", None)
-    assert [each.key.name for each in view.policies] == ["q"]
-    assert {key: view.classes[world.identity_of(key)].matches for key in ("ns/client", "ns/plain", "ns/new")} == {
-        "ns/client": {exists: True},
-        "ns/plain": {exists: False},
-        "ns/new": {exists: True},
-    }
 
 
 def formerly(world, found, key="ns/client"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import permutations
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
@@ -18,6 +18,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.policy.resolve import resolve
+from tests.support.confirming_world import World
 
 SETTINGS = Settings()
 Told = tuple[Resource, Update]

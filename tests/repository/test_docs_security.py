@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.controller import duties, status_server
+from romana_ovs.controller import api_reconciler, status_server
 from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_code() -> None:
         == f"{requirements.MAX_REQUIREMENTS:,}, and {requirements.MAX_REQUIREMENT_CHARS:,} characters"
     )
     assert limit("a node that does not acknowledge") == f"{AWAY_SECONDS:.0f} seconds"
-    assert limit("a policy with a new label requirement") == f"{duties.PATIENCE_SECONDS:.0f} seconds"
+    assert limit("a policy with a new label requirement") == f"{api_reconciler.PATIENCE_SECONDS:.0f} seconds"
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
     tiers = f"{AddressPlan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
     assert tiers in limit("tiers of a tenant")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from romana_ovs.controller.duties import ApiReconciler
+from romana_ovs.controller.api_reconciler import ApiReconciler
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
 from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.api.desired import JoinElection, Leadership
@@ -176,10 +176,8 @@ class ControllerProcess:
             self.server.settings,
             self.parts,
             self.store,
+            self,
             registers=self.registers,
-            tell=self._tell,
-            later=lambda seconds: self.timers.append(Timer(self.now + seconds, seconds, "compute")),
-            wake_later=lambda seconds: self.timers.append(Timer(self.now + seconds, seconds, "look")),
             clock=lambda: self.now,
         )
 
@@ -197,7 +195,13 @@ class ControllerProcess:
         self.leads = leads
         self.inbox.append(Leadership(leads, int(leads), ""))
 
-    def _tell(self, message: object) -> None:
+    def schedule_round(self, after: float) -> None:
+        self.timers.append(Timer(self.now + after, after, "compute"))
+
+    def wake(self, after: float) -> None:
+        self.timers.append(Timer(self.now + after, after, "look"))
+
+    def send(self, message: object) -> None:
         if isinstance(message, WriteRequest):
             self.asked.append(message)
         elif not isinstance(message, JoinElection):
@@ -218,18 +222,18 @@ class ControllerProcess:
         messages, self.inbox = self.inbox, []
         loaded = self.store.apply(*messages)
         self.loaded = loaded or self.loaded
-        self.due |= self.duties.take(messages) or loaded is not None
+        self.due |= self.duties.observe_messages(messages) or loaded is not None
         if self.loaded is None:
             return
         if self.due:
             self.due = False
             self._round(self.loaded)
-        self.duties.tell_statuses(self.loaded, unplaced=self.unplaced, failing=False)
+        self.duties.report_statuses(self.loaded, unplaced=self.unplaced, failing=False)
 
     def _round(self, loaded: ClusterSnapshot) -> None:
-        policies = self.duties.policies()
-        self.duties.follow(loaded.cluster, self.nodes)
-        self.duties.speak()
+        policies = self.duties.policies_digest()
+        self.duties.step(loaded.cluster, self.nodes)
+        self.duties.flush_writes()
         if self.deaf:
             return
         for node in self.nodes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import (
@@ -31,6 +31,7 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import NodeView
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
+from tests.support.confirming_world import World
 from tests.support.joined_state import joined_state
 from tests.support.simulated_cluster import SimCluster
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, ConnectionEnd
@@ -18,6 +18,7 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Arrival, Network, Place, Wiring
 from romana_ovs.simulator.packet import Addresses, Packet, transport
+from tests.support.confirming_world import World
 
 GATEWAY_PORT = 0xFFFE
 GATEWAY_MAC = 0x020000000001

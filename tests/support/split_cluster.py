@@ -29,7 +29,6 @@ import pytest
 from urllib3.exceptions import HTTPError
 
 from romana_ovs.controller.status_reporter import digest
-from romana_ovs.engine import World
 from romana_ovs.engine.node_agent import NodeAgent
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
@@ -54,6 +53,7 @@ from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlacement, Pods, RunningPod
 from romana_ovs_emulate.probe import measure, probe_once
 from romana_ovs_emulate.runs import Run, start_run
+from tests.support.confirming_world import World
 from tests.support.controller_process import Controller
 from tests.support.joined_state import joined_state
 from tests.support.private_ovs import RawSwitch

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.engine import World, offline_facts
+from romana_ovs.engine import offline_facts
 from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, decode_served
 from romana_ovs.kube.decode.limits import MAX_TERMS
 from romana_ovs.kube.decode.objects import DecodedObject
@@ -27,6 +27,7 @@ from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import remaining
 from romana_ovs.policy.resolve import resolve
 from tests.support.cluster_objects import cluster, pod
+from tests.support.confirming_world import World
 
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
 

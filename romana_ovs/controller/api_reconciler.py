@@ -1,8 +1,8 @@
-"""What a controller does with an API server beside following its cluster: it gives numbers, and goes by them.
+"""Reconciles the registry (when leading) and the local nodes through objects in the API server.
 
-    registry (while this process leads) -> Allocation, ClassSets -> parts of the nodes that are driven -> NodeReports
+    registry (while this process leads) -> Allocation, ClassSets -> agents of the nodes that are driven -> NodeReports
 
-All of it goes by way of the API server, also inside one process: what is not stored there is not used.
+All of it goes through the API server, also inside one process: what is not stored there is not used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryController
@@ -36,14 +36,25 @@ ANEW_SECONDS = 1.0
 """Before a registry whose term is over begins anew: if another one leads too, the two do not race."""
 REPORT_SECONDS = 1.0
 """Between two reports that only say that policies have been programmed."""
-Tell = Callable[[object], None]
+
+
+class Environment(Protocol):
+    """What the reconciler asks of the process that it runs in (`ApiBackend`)."""
+
+    def send(self, message: object) -> None:
+        """Send a message to the Kubernetes process."""
+
+    def schedule_round(self, after: float) -> None:
+        """Compute everything again, in so many seconds."""
+
+    def wake(self, after: float) -> None:
+        """Call `report_statuses` again in so many seconds."""
 
 
 class ApiReconciler:
-    """The registry's and the nodes' part. `follow` may run in a thread aside, during which nothing else is called.
+    """Registry and node agents over an API server. While `step` runs in another thread, call nothing else.
 
-    `store` holds what the API server has. `tell` sends a message to the Kubernetes process; `later` has the application
-    compute again after some seconds, `wake_later` only look whether there is something to say.
+    `store` has the objects of the API server.
     """
 
     def __init__(
@@ -51,23 +62,19 @@ class ApiReconciler:
         settings: Settings,
         parts: NodeAgents,
         store: ClusterCache,
+        environment: Environment,
         *,
         registers: bool,
-        tell: Tell,
-        later: Callable[[float], None],
-        wake_later: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts = parts
         self.numbers = PublishedStore()
         self._me = _unique_name()
         self.registry = RegistryController(settings, self.numbers, self._me, clock) if registers else None
-        self.status_reporter = StatusReporter(store, tell)
+        self.status_reporter = StatusReporter(store, environment)
         self._store = store
         self._policies = PolicyIndex()
-        self._tell = tell
-        self._later = later
-        self._wake_later = wake_later
+        self._environment = environment
         self._clock = clock
         self._outbox: list[object] = []
         self._reporting: int | None = None
@@ -80,7 +87,7 @@ class ApiReconciler:
         self._waiting_since: float | None = None
         self._digest: tuple[object, str] | None = None
         self._told = self._counted = 0.0
-        self._tell_later = self._count_later = False
+        self._status_later = self._count_later = False
         self._nodes: Collection[str] = ()
         self._alarm = 0.0
         self._report_trouble = ""
@@ -89,23 +96,22 @@ class ApiReconciler:
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with numbers and reports."""
         own = [Problem(self._report_trouble, kind="NodeReport")] if self._report_trouble else []
-        registry: tuple[Problem, ...] = ()
-        if self.registry is not None and self.registry.leads:
-            registry = (*self.registry.problems, *self._policies.problems)
+        leads = self.registry is not None and self.registry.leads
+        registry = (*self.registry.problems, *self._policies.problems) if self.registry is not None and leads else ()
         return tuple(dict.fromkeys((*self.numbers.problems, *registry, *own)))
 
     def process_started(self) -> None:
         """A Kubernetes process has begun: it takes part in the election in the place of the one before."""
         self._reporting = None
         # What the last one was told may never have been done, and what this one lists may be no news.
-        self._later(0.0)
+        self._environment.schedule_round(0.0)
         self.status_reporter.reset()
         if self.registry is not None:
             self.registry.process_started()
-            self._tell(JoinElection(self._me))
+            self._environment.send(JoinElection(self._me))
 
-    def take(self, messages: Iterable[object]) -> bool:
-        """Take note; returns whether all must be computed again."""
+    def observe_messages(self, messages: Iterable[object]) -> bool:
+        """Process what the Kubernetes process says; returns whether another `step` is due."""
         messages = tuple(messages)
         stored = self.numbers.reports
         due = self.numbers.apply(messages)
@@ -118,11 +124,11 @@ class ApiReconciler:
                 self.registry.set_leader(message.leads)
                 due = True
             elif isinstance(message, WriteResult):
-                due |= self._carried(message)
+                due |= self._on_write_result(message)
         return due
 
-    def follow(self, cluster: Cluster, nodes: Collection[str]) -> None:
-        """Work out what the registry publishes, and what the parts of `nodes` make of what is published."""
+    def step(self, cluster: Cluster, nodes: Collection[str]) -> None:
+        """Compute what the registry publishes, and what the agents of `nodes` make of what is published."""
         self._nodes = cluster.nodes.keys()
         rules = self._policies.follow(cluster)
         if self.registry is not None:
@@ -138,26 +144,26 @@ class ApiReconciler:
     def _impatient(self) -> bool:
         return self._waiting_since is not None and self._clock() - self._waiting_since >= PATIENCE_SECONDS
 
-    def speak(self) -> None:
-        """Send what there is to send, and see to being called again when something may have waited too long."""
+    def flush_writes(self) -> None:
+        """Send pending writes, and schedule a round for when something may have waited too long."""
         for message in self._outbox:
-            self._tell(message)
+            self._environment.send(message)
         self._outbox.clear()
         self.report()
         if not self.parts.waiting:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = self._clock()
-            self._later(PATIENCE_SECONDS)
+            self._environment.schedule_round(PATIENCE_SECONDS)
         if self.registry is not None and self.registry.superseded:
-            self._later(ANEW_SECONDS)
+            self._environment.schedule_round(ANEW_SECONDS)
         behind = self.registry.next_check if self.registry is not None else None
         if behind is not None and self._clock() >= self._alarm:
             self._alarm = self._clock() + behind
-            self._later(behind)
+            self._environment.schedule_round(behind)
 
     def report(self) -> None:
-        """Tell the API server of the nodes that we drive, unless it is just being told."""
+        """Write the reports of our nodes, unless a write of them is in flight."""
         if self._reporting is not None or not self.numbers.listed or self._paused():
             return
         versions = {node: version for node in self.numbers.reports if (version := self.numbers.report_version(node))}
@@ -167,14 +173,14 @@ class ApiReconciler:
         if not writes and now >= self._report_due and self._report_writes(versions, all_of_it=True):
             # Whatever is told until then, it is looked at again.
             self._report_due = now + REPORT_SECONDS
-            self._later(REPORT_SECONDS)
+            self._environment.schedule_round(REPORT_SECONDS)
         if writes:
             self._reported = now
             # Negative: those that the registry asks for count upwards.
             self._reports -= 1
             self._reporting = self._reports
             self._reported_over = self.numbers.reports
-            self._tell(WriteRequest(self._reports, writes))
+            self._environment.send(WriteRequest(self._reports, writes))
 
     def observe(self, seen: Mapping[str, Observed]) -> None:
         """Have told what has been `seen` of the switches of our nodes."""
@@ -191,7 +197,7 @@ class ApiReconciler:
         writes = self.parts.report_writes(self.numbers.reports, versions, all_of_it=all_of_it)
         return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in self._nodes)
 
-    def policies(self) -> str:
+    def policies_digest(self) -> str:
         """A digest of the versions of all policies that are known."""
         if self._digest is None or self._digest[0] is not self._store.policies:
             self._digest = (self._store.policies, digest(self._store.policies))
@@ -199,28 +205,28 @@ class ApiReconciler:
 
     def programmed(self) -> None:
         """Every switch that this process drives has confirmed all that is known."""
-        if not self._elsewhere():
+        if not self._others_drive_nodes():
             self.status_reporter.programmed(self._store.policies)
 
-    def tell_statuses(self, loaded: ClusterSnapshot, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
+    def report_statuses(self, loaded: ClusterSnapshot, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
         """Have the API server told what it should say of its objects; to be called often, it keeps to a pace."""
         if self.registry is None or not self.registry.leads:
             return
         now = self._clock()
         if now - self._told < STATUS_SECONDS:
-            if not self._tell_later:
-                self._tell_later = True
-                self._wake_later(STATUS_SECONDS)
+            if not self._status_later:
+                self._status_later = True
+                self._environment.wake(STATUS_SECONDS)
             return
-        self._told, self._tell_later = now, False
-        if self._elsewhere() and all(report.policies == self.policies() for report in self._known()):
+        self._told, self._status_later = now, False
+        if self._others_drive_nodes() and all(report.policies == self.policies_digest() for report in self._known()):
             self.status_reporter.programmed(self._store.policies)
         tenants = now - self._counted >= TENANT_SECONDS
         if tenants:
             self._counted, self._count_later = now, False
         elif not self._count_later:
             self._count_later = True
-            self._wake_later(self._counted + TENANT_SECONDS - now)
+            self._environment.wake(self._counted + TENANT_SECONDS - now)
         known = tuple(dict.fromkeys((*unplaced, *self.registry.problems)))
         seen = {report.node: report.observed for report in self._known()}
         self.status_reporter.report(Snapshot(loaded, self.numbers.published, known, failing, seen), tenants=tenants)
@@ -229,17 +235,17 @@ class ApiReconciler:
         """The reports of all nodes; of nodes that are no more reports may stay."""
         return tuple(report for node, report in self.numbers.reports.items() if node in self._nodes)
 
-    def _elsewhere(self) -> bool:
+    def _others_drive_nodes(self) -> bool:
         """Whether other processes drive some node."""
         return any(report.node not in self.parts.nodes for report in self._known())
 
-    def _carried(self, answer: WriteResult) -> bool:
+    def _on_write_result(self, answer: WriteResult) -> bool:
         """Take note of an answer; returns whether all must be computed again."""
         if answer.error:
             # Whatever is wrong there, asking again at once makes it no better.
-            self._later(TROUBLE_SECONDS)
+            self._environment.schedule_round(TROUBLE_SECONDS)
         elif answer.conflict:
-            self._later(LATE_SECONDS)
+            self._environment.schedule_round(LATE_SECONDS)
         if answer.number == self._reporting:
             self._reporting, self._report_trouble = None, answer.error
             pause = TROUBLE_SECONDS if answer.error else LATE_SECONDS

@@ -1,0 +1,199 @@
+"""Computes numbers and views of all nodes with the published numbers in memory: an API server that accepts at once.
+
+                        Cluster (folder of manifests, or API server)
+                           |
+                  PolicyIndex.follow ------------ rules, normalised once for all nodes
+                           |
+        +------------------+-----------------------------+
+        v                                                v
+    Registry.update                                  NodeAgent.update, for each node
+      ranges, segments, host numbers, classes;         own pods: address, identity; rules in force
+      takes the steps of make-before-break                     |
+        |        ^                                             v
+        |        |                                         NodeAgent.view -> resolve -> compile_node -> switch
+        |        +---- Reports: what switches confirmed <---------------------------------+
+        +----> Published: numbers --------------------------> NodeAgent.update
+
+    Published and Reports are       with a folder                    with an API server
+      kept in                       memory (here)                    Allocation, ClassSets, NodeReports
+      accepted                      at once, in `Engine.step`        when written and read back (`ApiReconciler.step`)
+      durable in                    the state file                   etcd
+
+Registry and node agents are the same in both cases. What this file adds is the loop: as long as one side has something
+new for the other, both are updated. It ends when nothing changes but by what switches confirm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from romana_ovs.addressing.node_allocator import NO_FURTHER_RANGE, no_host_number
+from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.addressing.usage import Given, Usage, usage_of
+from romana_ovs.engine.changes import changed_keys
+from romana_ovs.engine.derived import Derived
+from romana_ovs.engine.endpoints import needs_endpoint
+from romana_ovs.engine.node_agents import NodeAgents, PendingAck
+from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
+from romana_ovs.engine.registry import Registry
+from romana_ovs.engine.saved_state import current_state
+from romana_ovs.kube.published import PublishedJson, TermBase, published_to_json
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.objects import Node, Pod, PodKey
+from romana_ovs.model.settings import Settings
+from romana_ovs.state import Encoded
+
+MAX_ROUNDS = 10_000
+"""Of registry and agents in one step: a segment takes one further index in each. More is an internal error."""
+WRITER = "this process"
+
+
+class Engine:
+    """The registry and the agents of all nodes of one cluster, with the published numbers in memory.
+
+    After each `step` that moved `revision`, save `to_save()`: numbers must be durable before flows use them. Then
+    program the views. When a switch has confirmed one, call `on_programmed`, and `step` again if it says so.
+    """
+
+    def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
+        """An engine without pods, with the numbers of `state`.
+
+        Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
+        InputError when `state` is not what was saved.
+        """
+        self.plan = AddressPlan.of(settings)
+        self.agents = NodeAgents(settings, current_state(state, self.plan) if state is not None else None)
+        before = self.agents.published
+        base = TermBase(before, MappingProxyType({})) if before is not None else None
+        self.registry = Registry(settings, base, writer=WRITER)
+        self.policies = PolicyIndex()
+        self._text = PublishedJson(lambda value: Encoded.of(value).text)
+        self._fresh = True
+        self._awaited: frozenset[str] = frozenset()
+        self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
+        self._nodes: Mapping[str, Node] = MappingProxyType({})
+        self._missing: Mapping[str, Node] = {}
+        self._derived = Derived()
+
+    def step(self, cluster: Cluster, awaited: Collection[str] = ()) -> None:
+        """Follows `cluster` as far as possible before the switches of the `awaited` nodes have confirmed more.
+
+        Nothing waits for the switches of other nodes. The first step waits for nobody: nothing is programmed yet.
+        Raises InputError, and changes nothing, when the settings ask for another address plan.
+        """
+        if AddressPlan.of(cluster.settings) != self.plan:
+            raise InputError.because(
+                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
+            )
+        changed = changed_keys(self._pods, cluster.pods)
+        cluster = self._with_nodes(cluster, changed)
+        rules = self.policies.follow(cluster, changed)
+        self.agents.retain(cluster.nodes)
+        self.agents.ensure(cluster.nodes)
+        self.agents.stored = frozenset(cluster.nodes)
+        self.agents.patience_over = False
+        self._awaited = frozenset(awaited)
+        free = [node for node in cluster.nodes if self._fresh or node not in awaited]
+        for _ in range(MAX_ROUNDS):
+            if not self._round(cluster, rules, free, changed):
+                break
+            changed = set()
+        else:
+            raise RuntimeError("registry and node agents do not come to an end")
+        self._pods = cluster.pods
+        self._fresh = False
+
+    def _round(self, cluster: Cluster, rules: RuleSet, free: Collection[str], changed: Collection[PodKey]) -> bool:
+        """One exchange between registry and agents; returns whether another one may change anything."""
+        reports = self.agents.reports
+        published = self.registry.update(cluster, reports, rules, pods=changed)
+        same = published is self.agents.published
+        self.agents.published = published
+        self.agents.update(cluster, rules, changed)
+        self.agents.acknowledge(free)
+        if not same or self.agents.reports != reports:
+            return True
+        stuck = not self.unsettled or self._all_acknowledged()
+        if stuck and self.agents.waiting and not self.agents.patience_over:
+            # No step is left that could bring what somebody waits for.
+            self.agents.patience_over = True
+            return True
+        return False
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a step of make-before-break waits for switches to confirm."""
+        return self.registry.pending or bool(self.registry.published.retired_hosts)
+
+    def on_programmed(self, node: str, ack: PendingAck) -> bool:
+        """The switch of `node` has the view that `ack` was made with; returns whether another `step` is due."""
+        return self.agents.on_programmed(node, ack) and self.unsettled and self._all_acknowledged()
+
+    def _all_acknowledged(self) -> bool:
+        """Whether every awaited node has acknowledged the published numbers, as far as it can."""
+        revision, reports = self.registry.published.revision, self.agents.reports
+        return all(
+            reports[node].acknowledged >= revision or not self.agents.can_acknowledge(node)
+            for node in self._awaited & reports.keys()
+        )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be given to whom, and why; sorted."""
+        nodes = {problem.name: problem.reason for problem in self.registry.problems if problem.kind == "Node"}
+        # What agents say of pods names tenants and nodes; that their ranges and numbers are used up is known here.
+        given = [problem for problem in self.registry.problems if problem.kind != "Tenant"]
+        pods = [self._final(problem, nodes) for problem in self.agents.problems if problem.kind == "Pod"]
+        found = {*given, *pods, *self.policies.problems}
+        return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
+
+    def _final(self, problem: Problem, nodes: Mapping[str, str]) -> Problem:
+        """A pod's problem with the reason why the registry will not help."""
+        pod = self._pods.get(PodKey(problem.name))
+        if pod is not None and pod.node in nodes and problem.reason == no_host_number(pod.node):
+            return replace(problem, reason=nodes[pod.node])
+        return replace(problem, reason=problem.reason.replace(NO_FURTHER_RANGE, self.registry.exhausted))
+
+    @property
+    def hosts(self) -> Mapping[str, int]:
+        """The host number of every node that has one."""
+        return self.registry.published.hosts
+
+    @property
+    def usage(self) -> Usage:
+        """What of the address plan is in use."""
+        published = self.registry.published
+        ends, blocked = tuple(self.agents.endpoints.values()), self.registry.blocked
+        return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, ends, blocked))
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes that `to_json` shows."""
+        return self.agents.revision + self.registry.published.revision
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers that must survive a restart, in plain values of JSON."""
+        return {**self.agents.to_json(), "published": published_to_json(self.registry.published)}
+
+    def to_save(self) -> dict[str, Any]:
+        """`to_json` for a StateFile: only what changed is encoded again."""
+        return {**self.agents.to_save(), "published": Encoded(self._text.of(self.registry.published))}
+
+    def _with_nodes(self, cluster: Cluster, changed: Collection[PodKey]) -> Cluster:
+        """`cluster` with a node for every pod that is on one that there is no Node of."""
+        nodes = cluster.nodes
+        stray = (pod.node for key in changed if (pod := cluster.pods.get(key)) is not None)
+        if self._missing or nodes is not self._nodes or any(node not in nodes for node in stray):
+            used = {pod.node for pod in cluster.pods.values() if needs_endpoint(pod) is not None}
+            self._missing = {name: Node(name) for name in sorted(used - nodes.keys())}
+            self._nodes = nodes
+        if not self._missing:
+            return cluster
+        whole = self._derived.value(
+            "nodes", (nodes, self._missing), lambda: MappingProxyType({**nodes, **self._missing})
+        )
+        return replace(cluster, nodes=whole)
