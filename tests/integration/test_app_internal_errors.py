@@ -20,7 +20,7 @@ STUMBLING = """
 import sys
 from romana_ovs import app
 from romana_ovs.cli.main import main
-from romana_ovs.controller import origin, table_compiler
+from romana_ovs.controller import table_compiler
 
 def stumbles(function):
     left = [ZeroDivisionError("stumbled")]
@@ -31,9 +31,8 @@ def stumbles(function):
     return instead
 
 table_compiler.compile_node = stumbles(table_compiler.compile_node)
-app.RomanaOvs._follow = stumbles(app.RomanaOvs._follow)
+app.RomanaOvs._step = stumbles(app.RomanaOvs._step)
 app.RomanaOvs._finish = stumbles(app.RomanaOvs._finish)
-origin.Alone.tell_statuses = stumbles(origin.Alone.tell_statuses)
 sys.exit(main(["controller", *sys.argv[1:]]))
 """
 
