@@ -98,6 +98,8 @@ class Engine:
         self.agents.patience_over = False
         self._awaited = frozenset(awaited)
         free = [node for node in cluster.nodes if self._fresh or node not in awaited]
+        if self._fresh:
+            self._begin(cluster, rules, changed)
         for _ in range(MAX_ROUNDS):
             if not self._round(cluster, rules, free, changed):
                 break
@@ -106,6 +108,12 @@ class Engine:
             raise RuntimeError("registry and node agents do not come to an end")
         self._pods = cluster.pods
         self._fresh = False
+
+    def _begin(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey]) -> None:
+        """All numbers that need no node's word, before any agent looks: each of its pods is then looked at once."""
+        before = None
+        while (published := self.registry.update(cluster, {}, rules, pods=changed)) is not before:
+            before, changed = published, ()
 
     def _round(self, cluster: Cluster, rules: RuleSet, free: Collection[str], changed: Collection[PodKey]) -> bool:
         """One exchange between registry and agents; returns whether another one may change anything."""
