@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.timed import Bell, Timed
-from romana_ovs.controller.backend import ApiBackend
+from romana_ovs.controller.kubernetes import Kubernetes
+from romana_ovs.controller.reconciler import Inputs, Outcome
 from romana_ovs.controller.session import Session
 from romana_ovs.kube.api.desired import Leadership
 from romana_ovs.kube.api.messages import ObjectsObserved
-from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.cluster import Cluster
+from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS
 
 # After `bench.timed`, which makes Ryu and eventlet fit each other.
@@ -64,10 +64,12 @@ class Followed(Timed):
         self._computed = 0.0
         self._waiting: list[Change] = []
         self._report = open(os.environ[REPORT], "w", buffering=1)  # noqa: SIM115  # it lasts as long as the process
-        if isinstance(self._backend, ApiBackend):
-            source = self._backend._kubernetes
-            self._take = source._dispatch
-            source._dispatch = self._taking  # type: ignore[method-assign]
+        self._received: list[tuple[ObjectId, float, float]] = []
+        self._taken: list[tuple[ObjectId, float, float]] = []
+        """Events that came, and those that are part of the step: the object, when it came to the process and to us."""
+        if isinstance(self._source, Kubernetes):
+            self._receive = self._source._receive
+            self._source._receive = self._receiving  # type: ignore[method-assign]
 
     def play(self) -> None:
         """Never returns: it is told when to end."""
@@ -78,11 +80,11 @@ class Followed(Timed):
         """The first time that something happens."""
         self._moments.setdefault(what, time.monotonic())
 
-    def _taking(self, messages: list[object]) -> None:
+    def _receiving(self, messages: tuple[object, ...]) -> None:
         self._note("first message")
         came = time.monotonic()
-        seen = [
-            (update.id, message.at)
+        self._received += [
+            (update.id, message.at, came)
             for message in messages
             if "programmed" in self._moments and isinstance(message, ObjectsObserved)
             for update in message.updates
@@ -90,33 +92,48 @@ class Followed(Timed):
         ]
         if any(isinstance(message, Leadership) and message.leads for message in messages):
             self._note("leads")
-        self._take(messages)
+        self._receive(messages)
+
+    def _inputs(self, now: float) -> Inputs:
+        self._taken, self._received = self._received, []
+        return super()._inputs(now)
+
+    def _note_snapshot(self) -> None:
+        super()._note_snapshot()
+        if self.cluster is not None:
+            self._note("listed")
         generation = self.progress.generation
-        self._waiting += [Change(key.kind, f"{key.namespace}/{key.name}", at, came, generation) for key, at in seen]
+        self._waiting += [
+            Change(key.kind, f"{key.namespace}/{key.name}", at, came, generation) for key, at, came in self._taken
+        ]
 
-    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
-        self._note("listed")
-        super().on_cluster(loaded, noticed)
-
-    def _round(self, cluster: Cluster) -> None:
+    def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
         start = time.monotonic()
-        super()._round(cluster)
+        outcome, save = super()._step(now)
+        self._computed += (time.monotonic() - start) * outcome.computed
+        return outcome, save
+
+    def _program(self, save: Callable[[], None] | None) -> None:
+        start = time.monotonic()
+        super()._program(save)
         self._computed += time.monotonic() - start
-        if any(session._wanted is not None for session in self.sessions.values()):
+        if any(session._desired is not None for session in self.sessions.values()):
             self._note("tables")
 
-    def on_programmed(self, session: Session, sent: int) -> None:
-        """The switch has something: the changes that it is about are done, policies only when nothing waits."""
-        super().on_programmed(session, sent)
-        synced, now = session.synced, time.monotonic()
-        if synced is None or "programmed" not in self._moments:
+    def _take_confirmations(self, session: Session) -> None:
+        """A switch has something: the changes that it is about are done, policies only when nothing waits."""
+        confirmations = tuple(session._confirmations)
+        super()._take_confirmations(session)
+        now = time.monotonic()
+        if "programmed" not in self._moments:
             return
-        whole = synced.pledge is None or bool(synced.pledge.policies)
-        done = [each for each in self._waiting if each.generation <= synced.generation and (each.kind == POD or whole)]
-        self._waiting = [each for each in self._waiting if each not in done]
-        for each in done:
-            pipe = _ms(each.taken - each.at)
-            self._write({"kind": each.kind, "name": each.name, "ms": _ms(now - each.at), "pipe": pipe})
+        for desired in (each.desired for each in confirmations):
+            whole = desired.ack is None or bool(desired.ack.policies)
+            done = [one for one in self._waiting if one.generation <= desired.generation and (one.kind == POD or whole)]
+            self._waiting = [one for one in self._waiting if one not in done]
+            for one in done:
+                pipe = _ms(one.taken - one.at)
+                self._write({"kind": one.kind, "name": one.name, "ms": _ms(now - one.at), "pipe": pipe})
 
     def programmed(self) -> None:
         """Everything that was known is in the switch; the first time, tell of the start."""

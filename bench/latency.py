@@ -134,7 +134,7 @@ def _summary(taken: list[Spent]) -> dict[str, float]:
 
 def _saving(running: Driven, place: Path) -> float:
     file = StateFile(place / "state")
-    return median(milliseconds(lambda: file.save(running._backend.numbers.to_save())) for _ in range(SAVES))
+    return median(milliseconds(lambda: file.save(running._reconciler.numbers.to_save())) for _ in range(SAVES))
 
 
 def main(pods: int, rounds: int) -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from bench.memory import resident_mib
 from bench.switch import folder, node, plug
 from bench.timed import Clock, Timed, configuration, serve
 from bench.world import large_cluster
-from romana_ovs.controller.session import Session
-from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs_emulate.controller import controller_socket
 
@@ -38,18 +37,19 @@ class Restarted(Timed):
 
     read_at = rounded_at = ready_at = 0.0
 
-    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
-        self.read_at = self.read_at or time.monotonic()
-        super().on_cluster(loaded, noticed)
+    def _note_snapshot(self) -> None:
+        super()._note_snapshot()
+        if self.cluster is not None:
+            self.read_at = self.read_at or time.monotonic()
 
-    def _round(self, cluster: Cluster) -> None:
-        super()._round(cluster)
+    def _program(self, save: Callable[[], None] | None) -> None:
+        super()._program(save)
         self.rounded_at = self.rounded_at or time.monotonic()
 
-    def on_session_ready(self, session: Session) -> None:
-        """The switch's flows have been read."""
-        self.ready_at = time.monotonic()
-        super().on_session_ready(session)
+    def _take_news(self, now: float) -> None:
+        super()._take_news(now)
+        if self._ready:
+            self.ready_at = self.ready_at or time.monotonic()
 
     def play(self) -> None:
         """Waits for the bell."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from romana_ovs import app, runtime
-from romana_ovs.model.cluster import Cluster
+from romana_ovs.controller.reconciler import Outcome
 from romana_ovs.switch.channel import Channel, ReadBack
 from romana_ovs.sync.diff import FlowDiff
 
@@ -21,7 +21,7 @@ from eventlet.event import Event  # isort: skip
 class Spent:
     """Where the time of one change went, in milliseconds, and the flow-mods that it took.
 
-    `computing` is the round from the world to the wanted tables, `answering` the wait for Open vSwitch's barriers,
+    `computing` is the step and the tables that follow from it, `answering` the wait for Open vSwitch's barriers,
     `total` all from the new cluster to the last confirmed barrier; the rest is comparing, encoding and writing.
     """
 
@@ -110,9 +110,16 @@ class Timed(app.RomanaOvs):
         """What a measurement does; the process ends in it."""
         raise NotImplementedError
 
-    def _round(self, cluster: Cluster) -> None:
+    def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
         start = time.perf_counter()
-        super()._round(cluster)
+        outcome, save = super()._step(now)
+        if outcome.computed:
+            Clock.spent.computing += since(start)
+        return outcome, save
+
+    def _program(self, save: Callable[[], None] | None) -> None:
+        start = time.perf_counter()
+        super()._program(save)
         Clock.spent.computing += since(start)
 
 

@@ -1,10 +1,10 @@
-"""Wires the controller: the Ryu application, its event handlers, and the work loop that runs the rounds.
+"""Wires the controller: the Ryu application, its event handlers, and the work loop.
 
-    backend (folder, API server) -> Cluster -> step: numbers, NodeAgents -> NodeView -> Verdicts -> Program -> Session
-    ovsdb                        -> BridgeFacts -------------------------------^
+    Manifests | Kubernetes -> FolderReconciler | ApiReconciler -> Programmer -> Session, Channel
+    OvsdbWatch             -------------^             (the stages of each are in controller/reconciler.py)
 
-Every change sets one flag; a round then computes everything from what is current. When it cannot, what is programmed
-stays as it is.
+Whatever has something new keeps it and raises one flag. The work loop takes all that is new, has the reconciler step,
+and programs the switches when their tables may be others. When it cannot, what is programmed stays as it is.
 """
 
 from __future__ import annotations
@@ -12,34 +12,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
 from romana_ovs import config, runtime
-from romana_ovs.controller.backend import ApiBackend, FolderBackend, backend_of
+from romana_ovs.controller.backend import backend_of
 from romana_ovs.controller.bridge_index import BridgeIndex
-from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
-from romana_ovs.controller.flag import Flag
+from romana_ovs.controller.conntrack_limits import ConntrackLimits
 from romana_ovs.controller.gc_freeze import GcFreeze
-from romana_ovs.controller.offload import Offload
-from romana_ovs.controller.pre_restart import known_pods, marks_of
+from romana_ovs.controller.programmer import Programmer
 from romana_ovs.controller.progress import Progress
-from romana_ovs.controller.rounds import Round, Rounds
-from romana_ovs.controller.session import Session, Wanted
+from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
+from romana_ovs.controller.session import Session
 from romana_ovs.controller.state_saver import StateSaver
-from romana_ovs.controller.status import PortClaim, nodes_status, pods_seen_elsewhere, pods_status, unclaimed_ports
+from romana_ovs.controller.status import PortClaim, nodes_status, pods_status, unclaimed_ports
 from romana_ovs.controller.status_server import StatusServer
-from romana_ovs.controller.table_compiler import Compiled, TableCompiler
-from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.flag import Flag
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.errors import InputError, RomanaError
-from romana_ovs.model.objects import PodKey
-from romana_ovs.pipeline.compile import Program
-from romana_ovs.pipeline.zones import COMMON, colliding
+from romana_ovs.model.errors import RomanaError
+from romana_ovs.pipeline.zones import COMMON
 from romana_ovs.policy.published import Observed
-from romana_ovs.switch.bridges import Bridge, BridgeRow
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
 from romana_ovs.sync.session import SessionState
@@ -55,48 +48,45 @@ config.register(runtime.CONF)
 
 
 class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
-    """Keeps every connected bridge as its origin, a folder or an API server, wants it."""
+    """Keeps every connected bridge as its cluster, from a folder or an API server, says."""
 
     OFP_VERSIONS = (runtime.OFP_VERSION,)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._flag = Flag()
-        self._offload = Offload()
         try:
             self._read_settings()
         except RomanaError as error:
             runtime.refuse(error)
         self.cluster: Cluster | None = None
-        self.ports = BridgeIndex(() if self.options.registry_only else self.options.ovsdb)
-        self._watches = {remote: OvsdbWatch(remote, self._ports_changed) for remote in self.ports.remotes}
-        self.sessions: dict[int, Session] = {}
         self.progress = Progress()
         self.refused: tuple[str, ...] = ()
-        self._status_server = (
-            StatusServer(self.options.status_socket, self.status) if self.options.status_socket is not None else None
-        )
+        status_socket = self.options.status_socket
+        self._status_server = StatusServer(status_socket, self.status) if status_socket is not None else None
         self._gc_freeze = GcFreeze()
-        self._tables = TableCompiler()
-        self._rounds = Rounds()
+        self._acks: list[tuple[str, PendingAck]] = []
+        self._ready: frozenset[Session] = frozenset()
         self._due = False
-        self._failure = self._status_error = ""
-        self._unclaimed_ports: Mapping[PortClaim, str] = {}
-        self._seen_elsewhere: Mapping[PodKey, str] = {}
-        self._sharing: Mapping[str, str] = {}
+        self._failure = ""
+        self._pause = 0.0
+        self._retry_at: float | None = None
+        self._next_check: float | None = None
         self._listing_deadline = 0.0
-        self._last: ClusterSnapshot | None = None
+        self._unclaimed_ports: Mapping[PortClaim, str] = {}
 
     def _read_settings(self) -> None:
         """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
         self._state = StateSaver(self.options.state_file)
-        self._limits = ConntrackLimits(settings.tenant_connections, self._observed)
-        self._backend = backend_of(self.options, settings, self._state.load(), self)
-        self._api = self._backend if isinstance(self._backend, ApiBackend) else None
-        self._folder = self._backend if isinstance(self._backend, FolderBackend) else None
-        self.agents = self._backend.agents
+        self._source, self._reconciler = backend_of(self.options, settings, self._state.load(), self._flag)
+        self.agents = self._reconciler.agents
+        self.bridge_index = BridgeIndex(() if self.options.registry_only else self.options.ovsdb)
+        self._watches = {remote: OvsdbWatch(remote, self._flag) for remote in self.bridge_index.remotes}
+        self._limits = ConntrackLimits(settings.tenant_connections, self._flag)
+        self._programmer = Programmer(self._reconciler, self.bridge_index, self._limits, self.options.node)
+        self.sessions = self._programmer.sessions
 
     def start(self) -> None:
         """Start every green thread; called by Ryu once all applications are there."""
@@ -106,14 +96,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             runtime.spawn(self._status_server.serve)
             runtime.spawn(self._status_server.publish)
         self._listing_deadline = time.monotonic() + LISTING_SECONDS
-        runtime.spawn_after(LISTING_SECONDS, self.schedule_round)
         for watch in self._watches.values():
             runtime.spawn(watch.run)
         runtime.spawn(self._limits.run)
-        runtime.spawn(self._backend.run)
+        runtime.spawn(self._source.run)
         runtime.spawn(self._work)
-
-    # What happens, from wherever it comes: taken note of at once, worked on by `_work`.
 
     @runtime.on_state_change
     def _connection_changed(self, event: runtime.StateChange) -> None:
@@ -122,9 +109,9 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         known = self.sessions.get(datapath.id)
         if event.state == runtime.DEAD_DISPATCHER:
             if known is not None and known.channel.is_for(datapath):
+                self._take_confirmations(known)
                 del self.sessions[datapath.id]
                 known.on_disconnect()
-                self.status_changed()
         elif known is not None:
             LOG.error(
                 "switch %016x is connected already; a second connection from %s is refused",
@@ -133,322 +120,218 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             )
             datapath.abort()
         else:
-            session = self.sessions[datapath.id] = Session(Channel(datapath), self)
+            session = self.sessions[datapath.id] = Session(Channel(datapath), self._flag)
             LOG.info("switch %s: connected", session.name)
             runtime.spawn_one(session.run)
 
-    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
-        """There is a new cluster, or the same with other problems."""
-        self._last = loaded
-        self._refuse(tuple(str(problem) for problem in loaded.problems))
-        if loaded.cluster is not self.cluster:
-            self.cluster = loaded.cluster
-            self.progress.change(noticed)
-            self._follow_ports()
-            self.schedule_round()
-        self.status_changed()
-
-    def on_unreadable(self, error: InputError) -> None:
-        """The manifests cannot be read; the last cluster stays in force."""
-        self._refuse(tuple(str(problem) for problem in error.problems))
-        self.status_changed()
-
-    def _ports_changed(self, remote: str, rows: tuple[BridgeRow, ...]) -> None:
-        """A database says something new."""
-        noticed = time.monotonic()
-        if self.ports.replace(remote, rows):
-            self.progress.change(noticed)
-            self._follow_ports()
-            self.schedule_round()
-        self.status_changed()
-
-    def _follow_ports(self) -> None:
-        """Pods that no manifest binds to a node are where their ports are, in any order of arrival."""
-        found = pods_seen_elsewhere(self.cluster, self.ports.bridges) if self.cluster is not None else {}
-        if found != self._seen_elsewhere:
-            self._seen_elsewhere = found
-            if self._folder is not None:
-                self._folder.set_observed_nodes(found)
-
-    def on_session_ready(self, session: Session) -> None:
-        """A session knows what its switch has."""
-        self._limits.check_now()
-        self._observed()
-        self.schedule_round()
-
-    def _observed(self) -> None:
-        """Something of a switch beside its tables is known that was not, or is otherwise."""
-        full = self._limits.full
-        seen = {
-            node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
-            for node, session in self._sessions_by_node().items()
-        }
-        if self._api is not None:
-            reconciler = self._api.reconciler
-            self.defer(lambda: reconciler.observe(seen))
-        self.status_changed()
-
-    def on_state_change(self, session: Session) -> None:
-        """A session's state, or what is wrong with it, is another."""
-        if session.state is SessionState.FAILED:
-            self._flag.set()
-        self.status_changed()
-
-    def on_programmed(self, session: Session, sent: int) -> None:
-        """A switch has what its session was given."""
-        bridge = self.ports.by_dpid(session.channel.dpid)
-        if bridge is not None:
-            self.progress.sent(bridge.node, sent)
-            if session.synced is not None:
-                self._watches[self.ports.remote_of[bridge.node]].note(bridge, session.synced.marks)
-            if session.synced is not None and session.synced.pledge is not None:
-                node, pledge = bridge.node, session.synced.pledge
-                self.defer(lambda: self._backend.on_programmed(node, pledge))
-        self._flag.set()
-        self.status_changed()
-
-    # The work.
+    # The work loop.
 
     def _work(self) -> None:
-        """Never returns: one round for all changes since the last, and a look at what the switches confirmed.
-
-        In between each group that was put off has its turn.
-        """
-        pause: float | None = None
+        """Never returns: one pass for all changes since the last."""
         while True:
-            behind = self._next_turns()
-            if not self._flag.wait(0.0 if behind else pause) and not behind:
-                self._due = True
-            following = FIRST_PAUSE if pause is None else min(2 * pause, LONGEST_PAUSE)
-            pause = following if self._attempt() else None
-            self.status_changed()
-            if self._last is not None:
-                self._report_statuses(self._last)
+            self._flag.wait(self._seconds_to_wait())
+            self._pass()
+            if self._status_server is not None:
+                self._status_server.changed()
 
-    def _report_statuses(self, loaded: ClusterSnapshot) -> None:
-        """Have the cluster told how its objects fare."""
-        refusing = any(one.state is SessionState.FAILED for one in self.sessions.values())
-        before, self._status_error = self._status_error, ""
-        try:
-            if self._api is not None:
-                self._api.report_statuses(loaded, failing=refusing or bool(self._failures))
-        except Exception as error:  # An internal error there must not keep switches from being programmed.
-            self._status_error = f"statuses are not reported: internal error: {error!r}"
-            if self._status_error != before:
-                LOG.exception("internal error; statuses are not reported; please report this")
+    def _seconds_to_wait(self) -> float | None:
+        """How long nothing is to be done if nothing happens; None for ever."""
+        if self._programmer.behind:
+            return 0.0
+        now = time.monotonic()
+        listing = self._listing_deadline if self.bridge_index.missing and now < self._listing_deadline else None
+        first = earliest(self._next_check, self._retry_at, self._programmer.recompute_at, listing)
+        return None if first is None else max(0.0, first - now)
 
-    def _attempt(self) -> bool:
-        """Do what is due; returns whether any of it failed."""
-        if self.cluster is None or not self._listed():
-            return False
+    def _pass(self) -> None:
+        """Take what is new, and do what follows from it. Whatever fails, what is programmed stays."""
+        now = time.monotonic()
+        self._take_news(now)
+        tried = self._due
         try:
-            if self._due:
-                self._due, self._failure = False, ""
-                self._tables.failures.clear()
-                self._round(self.cluster)
+            outcome, save = self._step(now)
+            if outcome.computed:
+                tried, self._due, self._failure = True, False, ""
+                self._program(save)
             else:
-                self._finish()
-            self._turn()
+                self._finish(now)
+            self._programmer.program_deferred()
         except RomanaError as error:
+            if isinstance(error, EventsLost):
+                LOG.critical("internal error; a new process lists everything; please report this", exc_info=True)
+                runtime.fail()
             LOG.error("%s; what is programmed stays", error)
-            self._failure = str(error)
+            self._failure, tried = str(error), True
         except Exception as error:  # An internal error must not open or close a path, nor end the process.
             LOG.exception("internal error; what is programmed stays; please report this")
-            self._failure = f"internal error: {error!r}"
-        return bool(self._failures)
+            self._failure, tried = f"internal error: {error!r}", True
+        self._set_retry(tried)
 
-    @property
-    def _failures(self) -> tuple[str, ...]:
-        """What went wrong in the last round, in sentences."""
-        return tuple(filter(None, (self._failure, *self._tables.failures.values())))
+    def _set_retry(self, tried: bool) -> None:
+        """After a failed computation another one is due when a pause is over; each is twice as long as the last."""
+        if not self._failures:
+            self._pause, self._retry_at = 0.0, None
+        elif tried:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE) if self._pause else FIRST_PAUSE
+            self._retry_at = time.monotonic() + self._pause
 
-    def _round(self, cluster: Cluster) -> None:
+    def _take_news(self, now: float) -> None:
+        """Take what databases and sessions have kept; a computation is due when tables may be others by it."""
+        for remote, watch in self._watches.items():
+            read = watch.take()
+            if read is not None and self.bridge_index.replace(remote, read.rows):
+                self.progress.change(read.noticed)
+                self._due = True
+        for session in self.sessions.values():
+            self._take_confirmations(session)
+        ready = frozenset(session for session in self.sessions.values() if session.ready)
+        if not ready <= self._ready:
+            self._limits.check_now()
+            self._due = True
+        self._ready = ready
+        recompute_at = self._programmer.recompute_at
+        if recompute_at is not None and now >= recompute_at:
+            self._due, self._programmer.recompute_at = True, None
+        self._due |= self._retry_at is not None and now >= self._retry_at
+
+    def _take_confirmations(self, session: Session) -> None:
+        """Write the marks of what a switch has confirmed to its database, and keep the acknowledgements."""
+        bridge = self.bridge_index.by_dpid(session.channel.dpid)
+        for confirmation in session.take():
+            if bridge is not None:
+                desired = confirmation.desired
+                self.progress.sent(bridge.node, confirmation.sent)
+                self._watches[self.bridge_index.remote_of[bridge.node]].note(bridge, desired.marks)
+                if desired.ack is not None:
+                    self._acks.append((bridge.node, desired.ack))
+
+    def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
+        """Have the reconciler step; returns also what makes new numbers durable, before any flow uses them."""
+        inputs = self._inputs(now)
+        self._next_check = None
+
+        def step() -> tuple[Outcome, Callable[[], None] | None]:
+            outcome = self._reconciler.step(inputs, now)
+            return outcome, self._state.unsaved(self._reconciler.numbers) if outcome.computed else None
+
+        try:
+            outcome, save = self._programmer.offload.run(step)
+        finally:
+            self._note_snapshot()
+        self._next_check = outcome.next_check
+        self._source.send(outcome.messages)
+        return outcome, save
+
+    def _inputs(self, now: float) -> Inputs:
+        """All that is new, taken once."""
+        acks, self._acks = tuple(self._acks), []
+        full = self._limits.full
+        return Inputs(
+            news=self._source.take(),
+            acks=acks,
+            programmed=self._programmed,
+            bridges=self.bridge_index.bridges,
+            driven=self._programmer.driven,
+            awaited=self._programmer.awaited,
+            observed={
+                node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
+                for node, session in self._programmer.sessions_by_node.items()
+            },
+            failing=self._refusing or bool(self._failures),
+            listed=not self.bridge_index.missing or now >= self._listing_deadline,
+            due=self._due,
+        )
+
+    def _note_snapshot(self) -> None:
+        """Note the cluster as last read, and the problems of its objects."""
+        snapshot = self._reconciler.snapshot
+        if snapshot is not None and snapshot.cluster is not self.cluster:
+            self.cluster = snapshot.cluster
+            self.progress.change(self._reconciler.noticed)
+        self._refuse(self._reconciler.refused)
+
+    def _program(self, save: Callable[[], None] | None) -> None:
+        """Give every switch tables of what was just computed."""
+        self._programmer.tables.failures.clear()
         number, generation = self.progress.next_round(), self.progress.generation
-        driven = frozenset(node for node in self.ports.bridges if self.options.node in (None, node))
-        awaited = frozenset(node for node, one in self._awaited().items() if one.state is not SessionState.FAILED)
-        save = self._offload.run(lambda: self._step(cluster, driven, awaited))
-        if self._api is not None:
-            self._api.reconciler.flush_writes()
-        self._warn_of_unclaimed_ports(cluster)
-        facts = {node: self._facts(bridge) for node, bridge in self.ports.bridges.items()}
-        sharing = self._sharing_zones()
-        for node in sharing.keys() - self._sharing.keys():
-            LOG.error("%s", sharing[node])
-        self._sharing = sharing
-        nodes = [node for node in self._programmable() if node in facts and node in driven]
-        self._rounds.begin(number, Round(generation, {node: self._backend.pending_ack(node) for node in nodes}), nodes)
-        self._tables.keep(facts)
-        for node in nodes:
-            # Each is sent as soon as it is known; the first one not before the numbers that it uses are durable.
-            made = self._offload.run(partial(self._tables.compile, self.agents, facts[node], facts, number), save)
-            save = None
-            self._give(node, made)
-        if save is not None:
-            self._offload.run(save)
+        if self.cluster is not None:
+            self._warn_of_unclaimed_ports(self.cluster)
+        self._programmer.program(number, generation, save)
 
-    def _turn(self) -> None:
-        """Have one of the groups that were put off made, and its node's switch given it."""
-        nodes = self._next_turns()
-        found = self._offload.run(lambda: self._tables.compile_deferred(nodes)) if nodes else None
-        if found is not None:
-            self._give(*found)
-
-    def _next_turns(self) -> list[str]:
-        """The nodes for which something was put off, and whose switches have all that they were given."""
-        busy = self._tables.busy
-        return [node for node, session in self._programmable().items() if node in busy and session.idle]
-
-    def _give(self, node: str, made: Compiled | None) -> None:
-        session, host = self._programmable().get(node), self.agents.host_number(node)
-        if made is not None and session is not None and host is not None:
-            self._limits.set_zones({node: self._zones(node, made.program)}, self.ports.bridges)
-            session.set_desired(self._with_marks(self._rounds.wanted(node, made, host), node, session))
-
-    def _with_marks(self, wanted: Wanted, node: str, session: Session) -> Wanted:
-        """With what is known of the node's pods from its database, and what is to be noted there."""
-        bridge, survivors = self.ports.bridges[node], session.survivors
-        lost_at = survivors.lost_at if survivors is not None else None
-        known = frozenset(known_pods(bridge, self.agents).values())
-        return replace(wanted, known=known, marks=marks_of(bridge, self.agents, lost_at))
-
-    def _programmable(self) -> dict[str, Session]:
-        """The sessions that may be given tables, by node."""
-        return {
-            node: one
-            for node, one in self._sessions_by_node().items()
-            if one.ready and self.agents.host_number(node) is not None and node not in self._sharing
-        }
-
-    def _sharing_zones(self) -> dict[str, str]:
-        """A sentence for each node left alone because another bridge of its ovs-vswitchd has its conntrack zones."""
-        places: dict[str, dict[str, int]] = {}
-        for node in self.ports.bridges:
-            host = self.agents.host_number(node)
-            if host is not None:
-                places.setdefault(self.ports.remote_of[node], {})[node] = host
-        return {
-            node: f"node {node} is not programmed: its conntrack zones are those of node {other}, of the same switch"
-            for hosts in places.values()
-            for node, other in colliding(hosts).items()
-        }
-
-    def _step(self, cluster: Cluster, driven: frozenset[str], awaited: frozenset[str]) -> Callable[[], None] | None:
-        """Follow the cluster; returns what makes new numbers durable, before any flow uses them."""
-        self._backend.step(cluster, driven, awaited)
-        return self._state.unsaved(self._backend.numbers)
-
-    def _finish(self) -> None:
-        """When every switch has the last round: tell that all is programmed."""
-        waiting = self._awaited()
-        behind = [s for s in waiting.values() if s.synced is None or s.synced.number != self.progress.round]
-        if not waiting or self._failures or self._backend.unsettled or behind or self._tables.busy:
+    def _finish(self, now: float) -> None:
+        """When every switch has the last round: report that all is programmed."""
+        done = self.progress.finish(self._programmer.expected, now) if self._programmed else None
+        if done is None:
             return
-        if self.progress.current and self._api is not None:
-            self._api.reconciler.programmed()
-        done = self.progress.finish(waiting, time.monotonic())
-        if done is not None and self._status_server is not None:
+        if self._status_server is not None:
             self._status_server.broadcast({"event": "programmed", **asdict(done)})
         if self.cluster is not None:
             self._gc_freeze.after(len(self.cluster.pods))
 
-    def _awaited(self) -> dict[str, Session]:
-        """The sessions of the nodes that have a number, by node."""
-        return {
-            node: session
-            for node, session in self._sessions_by_node().items()
-            if self.agents.host_number(node) is not None and node not in self._sharing
-        }
+    @property
+    def _programmed(self) -> bool:
+        """Whether every switch has all that is known."""
+        expected, tables = self._programmer.expected.values(), self._programmer.tables
+        if not expected or self._failures or self._reconciler.unsettled or tables.busy or not self.progress.current:
+            return False
+        return all(one.synced is not None and one.synced.round == self.progress.round for one in expected)
 
-    # What the rounds need.
+    # What the status socket shows.
 
-    def _listed(self) -> bool:
-        """Whether all sources are listed, so that what is missing in them is really gone."""
-        return not self.ports.missing or time.monotonic() >= self._listing_deadline
+    @property
+    def _refusing(self) -> bool:
+        """Whether a switch refuses its tables."""
+        return any(session.state is SessionState.FAILED for session in self.sessions.values())
 
-    def _sessions_by_node(self) -> dict[str, Session]:
-        """The connected switches whose bridge is known, by node."""
-        bridges = self.ports.bridges
-        return {node: self.sessions[bridge.dpid] for node, bridge in bridges.items() if bridge.dpid in self.sessions}
-
-    def _facts(self, bridge: Bridge) -> BridgeFacts:
-        session = self.sessions.get(bridge.dpid)
-        if session is None or session.survivors is None:
-            return bridge.facts
-        first, now = not session.survivors.found, time.time()
-        facts = session.survivors.mark(bridge, self.agents, now)
-        left = session.survivors.seconds_left(now)
-        if first and left:
-            runtime.spawn_after(left + 1.0, self.schedule_round)
-        return facts
-
-    def _zones(self, node: str, program: Program) -> Zones:
-        """The conntrack zones of a node's bridge, and whose each is."""
-        return Zones(Place(self.ports.remote_of[node], self.ports.bridges[node].datapath), program.zones)
+    @property
+    def _failures(self) -> tuple[str, ...]:
+        """What went wrong in the last computation, in sentences."""
+        return tuple(filter(None, (self._failure, *self._programmer.tables.failures.values())))
 
     def _warn_of_unclaimed_ports(self, cluster: Cluster) -> None:
-        found = unclaimed_ports(cluster, self.agents, self.ports.bridges.values())
-        for key in found.keys() - self._unclaimed_ports.keys():
-            LOG.warning("%s", found[key])
-        self._unclaimed_ports = found
+        unclaimed = unclaimed_ports(cluster, self.agents, self.bridge_index.bridges.values())
+        for claim in unclaimed.keys() - self._unclaimed_ports.keys():
+            LOG.warning("%s", unclaimed[claim])
+        self._unclaimed_ports = unclaimed
 
     def _refuse(self, problems: tuple[str, ...]) -> None:
         if problems == self.refused:
             return
         known, self.refused = frozenset(self.refused), problems
         for problem in problems:
-            # Objects that come one by one, each with a problem, are thousands of lines: each is said once.
+            # Objects that come one by one, each with a problem, are thousands of lines: each is logged once.
             if problem not in known:
                 LOG.error("refused: %s", problem)
         if problems and self._status_server is not None:
             self._status_server.broadcast({"event": "refused", "problems": list(problems)})
 
-    def schedule_round(self, after: float = 0.0) -> None:
-        """Compute everything again, at once or in so many seconds."""
-        if after > 0.0:
-            runtime.spawn_after(after, self.schedule_round)
-            return
-        self._due = True
-        self._flag.set()
-
-    def wake(self, after: float) -> None:
-        """Have the work loop look whether there is anything to do, in so many seconds."""
-        runtime.spawn_after(after, self._flag.set)
-
-    def defer(self, job: Callable[[], None]) -> None:
-        """Call `job` once no round is being computed in another thread."""
-        self._offload.defer(job)
-
-    def status_changed(self) -> None:
-        """The status snapshot may have changed."""
-        if self._status_server is not None:
-            self._status_server.changed()
-
     def status(self) -> dict[str, Any] | None:
-        """Everything that is known now, as the status feed tells it; None while the world is being worked on."""
-        if self._offload.busy:
+        """Everything that is known now, as the status socket shows it; None while something is being computed."""
+        if self._programmer.offload.busy:
             return None
-        bridges = self.ports.bridges
+        bridges, tables = self.bridge_index.bridges, self._programmer.tables
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
-            *self._backend.problems,
-            *self.ports.warnings,
+            *self._source.problems,
+            *self._reconciler.problems,
+            *self.bridge_index.warnings,
             *self._limits.problems,
-            *self._sharing.values(),
+            *self._programmer.sharing.values(),
             *self._unclaimed_ports.values(),
             *self._failures,
-            *self._tables.closed,
-            *map(str, self._tables.over),
-            *filter(None, [self._status_error]),
-            *(text for s in self.sessions.values() for text in s.problems),
+            *tables.closed,
+            *map(str, tables.over),
+            *(text for session in self.sessions.values() for text in session.problems),
         ]
+        sessions = self._programmer.sessions_by_node
         return {
             "event": "state",
             "generation": self.progress.generation,
             "pending": self._due or self.agents.pending,
-            "nodes": nodes_status(cluster, self.agents, bridges, self._sessions_by_node(), self._limits.full),
+            "nodes": nodes_status(cluster, self.agents, bridges, sessions, self._limits.full),
             "pods": pods_status(cluster, self.agents, bridges),
             "problems": problems,
             "refused": list(self.refused),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
-            **(self._api.reconciler.status() if self._api is not None else {}),
+            **self._reconciler.status(),
         }

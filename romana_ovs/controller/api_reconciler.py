@@ -1,6 +1,7 @@
-"""Reconciles the registry (when leading) and the local nodes through objects in the API server.
+"""Reconciles an API server's cluster: registry, node agents, and what is written back.
 
-    registry (while this process leads) -> Allocation, ClassSets -> agents of the nodes that are driven -> NodeReports
+    ClusterCache -> Registry (while this process leads) -> Allocation, ClassSets -> agents of the driven nodes
+                                                                                       -> NodeReports -> Registry
 
 All of it goes through the API server, also inside one process: what is not stored there is not used.
 """
@@ -8,263 +9,261 @@ All of it goes through the API server, also inside one process: what is not stor
 from __future__ import annotations
 
 import socket
-import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from itertools import count
+from typing import Any
 
+from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.published_store import PublishedStore
-from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS, RegistryController
-from romana_ovs.controller.status_reporter import Snapshot, StatusReporter, digest
-from romana_ovs.engine.node_agents import NodeAgents
+from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
+from romana_ovs.controller.registry import RegistryController
+from romana_ovs.controller.state_saver import Durable
+from romana_ovs.controller.status_reporter import Snapshot, StatusReporter, Versions, digest
+from romana_ovs.controller.write_slot import WriteSlot
+from romana_ovs.engine.node_agents import NodeAgents, PendingAck
 from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.kube.api.desired import JoinElection, Leadership
-from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
+from romana_ovs.kube.api.messages import ObjectsObserved
+from romana_ovs.kube.api.write_executor import WriteResult
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Observed, Report
+from romana_ovs.policy.published import Report
 
 PATIENCE_SECONDS = 10.0
 """How long rules and pods wait for the registry before nodes go on without it, failing closed."""
-STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
-"""Between two times that statuses are compared with what was told, and that the pods of tenants are counted."""
-ANEW_SECONDS = 1.0
-"""Before a registry whose term is over begins anew: if another one leads too, the two do not race."""
 REPORT_SECONDS = 1.0
 """Between two reports that only say that policies have been programmed."""
 
 
-class Environment(Protocol):
-    """What the reconciler asks of the process that it runs in (`ApiBackend`)."""
-
-    def send(self, message: object) -> None:
-        """Send a message to the Kubernetes process."""
-
-    def schedule_round(self, after: float) -> None:
-        """Compute everything again, in so many seconds."""
-
-    def wake(self, after: float) -> None:
-        """Call `report_statuses` again in so many seconds."""
-
-
 class ApiReconciler:
-    """Registry and node agents over an API server. While `step` runs in another thread, call nothing else.
+    """Registry (if this process `registers`) and node agents over the objects of an API server."""
 
-    `store` has the objects of the API server.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        parts: NodeAgents,
-        store: ClusterCache,
-        environment: Environment,
-        *,
-        registers: bool,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.parts = parts
-        self.numbers = PublishedStore()
-        self._me = _unique_name()
-        self.registry = RegistryController(settings, self.numbers, self._me, clock) if registers else None
-        self.status_reporter = StatusReporter(store, environment)
-        self._store = store
+    def __init__(self, settings: Settings, state: Mapping[str, Any] | None, *, registers: bool) -> None:
+        """Raises AddressError and InputError as `NodeAgents` does."""
+        self.agents = NodeAgents(settings, state)
+        self.numbers: Durable = self.agents
+        self.snapshot: ClusterSnapshot | None = None
+        self.noticed = 0.0
+        self.refused: tuple[str, ...] = ()
+        self.published = PublishedStore()
+        numbers = count(1)
+        self._name = _unique_name()
+        self._cache = ClusterCache(settings)
+        self._report_slot = WriteSlot(numbers)
+        self.registry = (
+            RegistryController(settings, self.published, self._name, WriteSlot(numbers)) if registers else None
+        )
         self._policies = PolicyIndex()
-        self._environment = environment
-        self._clock = clock
+        self._status_reporter = StatusReporter(self._cache)
+        self._digest: tuple[Versions, str] = ({}, "")
+        """The versions of the policies of the last computation, and their digest."""
         self._outbox: list[object] = []
-        self._reporting: int | None = None
-        self._reports = 0
-        self._reported = 0.0
-        self._report_due = 0.0
-        self._report_not_before = 0.0
-        self._reported_over: Mapping[str, Report] | None = None
-        """The reports that were stored when the last one was sent, if that came too late."""
+        """Messages that are not sent yet: they are kept when a step fails."""
+        self._retry = False
         self._waiting_since: float | None = None
-        self._digest: tuple[object, str] | None = None
-        self._told = self._counted = 0.0
-        self._status_later = self._count_later = False
-        self._nodes: Collection[str] = ()
-        self._alarm = 0.0
-        self._report_trouble = ""
+        self._compute_at: float | None = None
+        self._reported_at = float("-inf")
+        self._report_at: float | None = None
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What is wrong with numbers and reports."""
-        own = [Problem(self._report_trouble, kind="NodeReport")] if self._report_trouble else []
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with numbers and reports, and what pods of the driven nodes could not be given."""
+        error = self._report_slot.error
+        own = [Problem(error, kind="NodeReport")] if error else []
         leads = self.registry is not None and self.registry.leads
         registry = (*self.registry.problems, *self._policies.problems) if self.registry is not None and leads else ()
-        return tuple(dict.fromkeys((*self.numbers.problems, *registry, *own)))
+        return tuple(map(str, (*dict.fromkeys((*self.published.problems, *registry, *own)), *self.agents.problems)))
 
-    def process_started(self) -> None:
-        """A Kubernetes process has begun: it takes part in the election in the place of the one before."""
-        self._reporting = None
-        # What the last one was told may never have been done, and what this one lists may be no news.
-        self._environment.schedule_round(0.0)
-        self.status_reporter.reset()
-        if self.registry is not None:
-            self.registry.process_started()
-            self._environment.send(JoinElection(self._me))
+    @property
+    def unsettled(self) -> bool:
+        """Whether pods or rules wait for the registry, and have not waited for too long."""
+        return self.agents.pending
 
-    def observe_messages(self, messages: Iterable[object]) -> bool:
-        """Process what the Kubernetes process says; returns whether another `step` is due."""
-        messages = tuple(messages)
-        stored = self.numbers.reports
-        due = self.numbers.apply(messages)
-        if self.registry is None and self.numbers.reports is not stored and stored:
-            # What nodes report is the registry's to act on.
-            due = due and self.numbers.reports.keys() != stored.keys()
-        self.status_reporter.observe(messages)
-        for message in messages:
-            if isinstance(message, Leadership) and self.registry is not None:
-                self.registry.set_leader(message.leads)
-                due = True
-            elif isinstance(message, WriteResult):
-                due |= self._on_write_result(message)
-        return due
-
-    def step(self, cluster: Cluster, nodes: Collection[str]) -> None:
-        """Compute what the registry publishes, and what the agents of `nodes` make of what is published."""
-        self._nodes = cluster.nodes.keys()
-        rules = self._policies.follow(cluster)
-        if self.registry is not None:
-            carry = self.registry.reconcile(cluster, rules)
-            if carry is not None:
-                self._outbox.append(carry)
-        self.parts.ensure(nodes)
-        self.parts.published = self.numbers.published if self.numbers.published is not None else self.parts.published
-        self.parts.stored = frozenset(self.numbers.reports)
-        self.parts.patience_over = self._impatient()
-        self.parts.update(cluster, rules)
-
-    def _impatient(self) -> bool:
-        return self._waiting_since is not None and self._clock() - self._waiting_since >= PATIENCE_SECONDS
-
-    def flush_writes(self) -> None:
-        """Send pending writes, and schedule a round for when something may have waited too long."""
-        for message in self._outbox:
-            self._environment.send(message)
-        self._outbox.clear()
-        self.report()
-        if not self.parts.waiting:
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = self._clock()
-            self._environment.schedule_round(PATIENCE_SECONDS)
-        if self.registry is not None and self.registry.superseded:
-            self._environment.schedule_round(ANEW_SECONDS)
-        behind = self.registry.next_check if self.registry is not None else None
-        if behind is not None and self._clock() >= self._alarm:
-            self._alarm = self._clock() + behind
-            self._environment.schedule_round(behind)
-
-    def report(self) -> None:
-        """Write the reports of our nodes, unless a write of them is in flight."""
-        if self._reporting is not None or not self.numbers.listed or self._paused():
-            return
-        versions = {node: version for node in self.numbers.reports if (version := self.numbers.report_version(node))}
-        now = self._clock()
-        calm = now - self._reported >= REPORT_SECONDS
-        writes = self._report_writes(versions, all_of_it=calm)
-        if not writes and now >= self._report_due and self._report_writes(versions, all_of_it=True):
-            # Whatever is told until then, it is looked at again.
-            self._report_due = now + REPORT_SECONDS
-            self._environment.schedule_round(REPORT_SECONDS)
-        if writes:
-            self._reported = now
-            # Negative: those that the registry asks for count upwards.
-            self._reports -= 1
-            self._reporting = self._reports
-            self._reported_over = self.numbers.reports
-            self._environment.send(WriteRequest(self._reports, writes))
-
-    def observe(self, seen: Mapping[str, Observed]) -> None:
-        """Have told what has been `seen` of the switches of our nodes."""
-        self.parts.observed = seen
-        self.report()
-
-    def _paused(self) -> bool:
-        """Whether the last report failed a moment ago, and nothing has been told since that makes it worth trying."""
-        news = self._reported_over is not None and self._reported_over is not self.numbers.reports
-        return self._clock() < self._report_not_before and not news
-
-    def _report_writes(self, versions: Mapping[str, str], *, all_of_it: bool) -> tuple[Write, ...]:
-        """A node that there is not begins no report: the registry would only delete it."""
-        writes = self.parts.report_writes(self.numbers.reports, versions, all_of_it=all_of_it)
-        return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in self._nodes)
-
+    @property
     def policies_digest(self) -> str:
-        """A digest of the versions of all policies that are known."""
-        if self._digest is None or self._digest[0] is not self._store.policies:
-            self._digest = (self._store.policies, digest(self._store.policies))
+        """A digest of the versions of the policies that the last computation was of; empty before the first."""
         return self._digest[1]
 
-    def programmed(self) -> None:
-        """Every switch that this process drives has confirmed all that is known."""
-        if not self._others_drive_nodes():
-            self.status_reporter.programmed(self._store.policies)
+    def step(self, inputs: Inputs, now: float) -> Outcome:
+        """Apply the messages of the Kubernetes process; compute numbers and agents when any of them is about these.
 
-    def report_statuses(self, loaded: ClusterSnapshot, *, unplaced: tuple[Problem, ...], failing: bool) -> None:
-        """Have the API server told what it should say of its objects; to be called often, it keeps to a pace."""
-        if self.registry is None or not self.registry.leads:
-            return
-        now = self._clock()
-        if now - self._told < STATUS_SECONDS:
-            if not self._status_later:
-                self._status_later = True
-                self._environment.wake(STATUS_SECONDS)
-            return
-        self._told, self._status_later = now, False
-        if self._others_drive_nodes() and all(report.policies == self.policies_digest() for report in self._known()):
-            self.status_reporter.programmed(self._store.policies)
-        tenants = now - self._counted >= TENANT_SECONDS
-        if tenants:
-            self._counted, self._count_later = now, False
-        elif not self._count_later:
-            self._count_later = True
-            self._environment.wake(self._counted + TENANT_SECONDS - now)
-        known = tuple(dict.fromkeys((*unplaced, *self.registry.problems)))
-        seen = {report.node: report.observed for report in self._known()}
-        self.status_reporter.report(Snapshot(loaded, self.numbers.published, known, failing, seen), tenants=tenants)
+        Raises EventsLost after an internal error in applying them, and whatever the computation raises: then the next
+        step computes again.
+        """
+        try:
+            due = self._observe(inputs, now)
+        except Exception as error:
+            raise EventsLost(f"messages of the Kubernetes process cannot be applied: {error!r}") from error
+        due |= inputs.due or self._retry or (self._compute_at is not None and now >= self._compute_at)
+        computed = due and self.snapshot is not None and inputs.listed
+        if self.snapshot is not None and computed:
+            self._retry = True
+            self._compute(self.snapshot.cluster, inputs.driven, now)
+            self._retry = False
+        else:
+            self._retry = due
+        self._report(now)
+        self._outbox += self._report_statuses(inputs, now)
+        self._compute_at = self._next_computation(now)
+        messages, self._outbox = self._outbox, []
+        return Outcome(computed, tuple(messages), self._next_step(now))
 
-    def _known(self) -> tuple[Report, ...]:
-        """The reports of all nodes; of nodes that are no more reports may stay."""
-        return tuple(report for node, report in self.numbers.reports.items() if node in self._nodes)
+    def pending_ack(self, node: str) -> PendingAck | None:
+        """What may be reported of `node` once its switch has the present view."""
+        return self.agents.pending_ack(node, self.policies_digest)
 
-    def _others_drive_nodes(self) -> bool:
-        """Whether other processes drive some node."""
-        return any(report.node not in self.parts.nodes for report in self._known())
-
-    def _on_write_result(self, answer: WriteResult) -> bool:
-        """Take note of an answer; returns whether all must be computed again."""
-        if answer.error:
-            # Whatever is wrong there, asking again at once makes it no better.
-            self._environment.schedule_round(TROUBLE_SECONDS)
-        elif answer.conflict:
-            self._environment.schedule_round(LATE_SECONDS)
-        if answer.number == self._reporting:
-            self._reporting, self._report_trouble = None, answer.error
-            pause = TROUBLE_SECONDS if answer.error else LATE_SECONDS
-            self._report_not_before = self._clock() + pause if answer.error or answer.conflict else 0.0
-            if not answer.conflict:
-                self._reported_over = None
-            self.report()
-            return False
-        if self.registry is not None:
-            self.registry.on_write_result(answer)
-        return True
-
-    def status(self) -> dict[str, Any]:
-        """What the status feed says of it."""
-        published = self.numbers.published
+    def status(self) -> Mapping[str, Any]:
+        """Whether this process leads, and the revision of the numbers."""
+        published = self.published.published
         return {
             "leads": self.registry is not None and self.registry.leads,
             "revision": published.revision if published is not None else 0,
         }
+
+    # What is new.
+
+    def _observe(self, inputs: Inputs, now: float) -> bool:
+        """Apply `inputs`; returns whether numbers and agents are to be computed."""
+        if inputs.programmed and not self._others_drive_nodes():
+            self._status_reporter.programmed(self._digest[0])
+        for node, ack in inputs.acks:
+            self.agents.on_programmed(node, ack)
+        self.agents.observed = inputs.observed
+        due = False
+        for message in inputs.news:
+            if isinstance(message, ProcessStarted):
+                self._process_started()
+                due = True
+        return self._observe_objects(inputs.news, now) | self._observe_answers(inputs.news, now) | due
+
+    def _process_started(self) -> None:
+        """The new process takes part in the election in place of the one before, of which no answer comes."""
+        self._outbox.clear()
+        self._report_slot.reset()
+        self._status_reporter.reset()
+        if self.registry is not None:
+            self.registry.process_started()
+            self._outbox.append(JoinElection(self._name))
+
+    def _observe_objects(self, news: tuple[object, ...], now: float) -> bool:
+        stored = self.published.reports
+        due = self.published.apply(news)
+        if self.registry is None and stored and self.published.reports is not stored:
+            # What nodes report is the registry's to act on.
+            due = due and self.published.reports.keys() != stored.keys()
+        self._status_reporter.observe(news)
+        snapshot = self._cache.apply(*news)
+        if snapshot is not None:
+            if self.snapshot is None or self.snapshot.cluster is not snapshot.cluster:
+                self.noticed = min((each.at for each in news if isinstance(each, ObjectsObserved)), default=now)
+                due = True
+            self.snapshot = snapshot
+            self.refused = tuple(map(str, snapshot.problems))
+        return due
+
+    def _observe_answers(self, news: tuple[object, ...], now: float) -> bool:
+        """Take note of write results and of the election."""
+        due = False
+        for message in news:
+            if isinstance(message, Leadership) and self.registry is not None:
+                self.registry.set_leader(message.leads)
+                due = True
+            elif isinstance(message, WriteResult) and not self._report_slot.on_result(message, now):
+                due |= self.registry is not None and self.registry.on_write_result(message, now)
+        return due
+
+    # What follows from it.
+
+    def _compute(self, cluster: Cluster, nodes: Collection[str], now: float) -> None:
+        """Compute what the registry publishes, and the agents of `nodes`."""
+        versions = self._cache.policies
+        if self._digest[0] is not versions:
+            self._digest = (versions, digest(versions))
+        rules = self._policies.follow(cluster)
+        request = self.registry.reconcile(cluster, rules, now) if self.registry is not None else None
+        if request is not None:
+            self._outbox.append(request)
+        published = self.published.published
+        self.agents.ensure(nodes)
+        self.agents.published = published if published is not None else self.agents.published
+        self.agents.stored = frozenset(self.published.reports)
+        since = self._waiting_since
+        self.agents.patience_over = since is not None and now - since >= PATIENCE_SECONDS
+        self.agents.update(cluster, rules)
+        if not self.agents.waiting:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+
+    def _next_computation(self, now: float) -> float | None:
+        """When to compute again although nothing is new."""
+        patience = self._waiting_since + PATIENCE_SECONDS if self._waiting_since is not None else None
+        registry = self.registry.next_check(now) if self.registry is not None else None
+        return earliest(patience if patience is not None and patience > now else None, registry)
+
+    def _next_step(self, now: float) -> float | None:
+        leads = self.registry is not None and self.registry.leads
+        statuses = self._status_reporter.next_report if leads else None
+        return earliest(self._compute_at, self._report_at, self._report_slot.retry_at(now), statuses)
+
+    # What is written back.
+
+    def _report(self, now: float) -> None:
+        """Request the writes of our nodes' reports that are not stored yet."""
+        self._report_at = None
+        stored = (self.published.reports,)
+        if not self.published.listed or not self._report_slot.free(stored, now):
+            return
+        calm = now - self._reported_at >= REPORT_SECONDS
+        writes = self._report_writes(policies=calm)
+        if writes:
+            self._reported_at = now
+            self._outbox.append(self._report_slot.request(writes, stored))
+        elif not calm and self._report_writes(policies=True):
+            self._report_at = self._reported_at + REPORT_SECONDS
+
+    def _report_writes(self, *, policies: bool) -> tuple[Write, ...]:
+        """The writes of reports; that only `policies` were programmed may wait.
+
+        No report is made of a node that has no Node: the registry would only delete it.
+        """
+        reports = self.published.reports
+        versions = {node: version for node in reports if (version := self.published.report_version(node))}
+        writes = self.agents.report_writes(reports, versions, all_of_it=policies)
+        nodes = self.snapshot.cluster.nodes if self.snapshot is not None else {}
+        return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in nodes)
+
+    def _report_statuses(self, inputs: Inputs, now: float) -> tuple[object, ...]:
+        """What changes the statuses of objects, while this process leads."""
+        if self.registry is None or not self.registry.leads or self.snapshot is None:
+            return ()
+        reports = self._reports()
+        if self._others_drive_nodes() and all(report.policies == self.policies_digest for report in reports):
+            self._status_reporter.programmed(self._digest[0])
+        # What the registry is just working on is no problem yet.
+        unplaced = () if self.agents.pending else self.agents.problems
+        now_seen = Snapshot(
+            loaded=self.snapshot,
+            published=self.published.published,
+            unplaced=tuple(dict.fromkeys((*unplaced, *self.registry.problems))),
+            failing=inputs.failing,
+            seen={report.node: report.observed for report in reports},
+        )
+        return self._status_reporter.report(now_seen, now)
+
+    def _others_drive_nodes(self) -> bool:
+        """Whether other processes drive some node."""
+        return any(report.node not in self.agents.nodes for report in self._reports())
+
+    def _reports(self) -> tuple[Report, ...]:
+        """The reports of all nodes; those of nodes that are gone may stay."""
+        nodes = self.snapshot.cluster.nodes if self.snapshot is not None else {}
+        return tuple(report for node, report in self.published.reports.items() if node in nodes)
 
 
 def _unique_name() -> str:

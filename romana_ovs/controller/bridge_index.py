@@ -33,7 +33,10 @@ class BridgeIndex:
         return tuple(sorted(self._warned))
 
     def replace(self, remote: str, rows: tuple[BridgeRow, ...]) -> bool:
-        """Take what `remote` says now; returns whether anything about our bridges changed. Logs what is wrong once."""
+        """Replace the rows of `remote`; returns whether anything about our bridges changed. Logs each warning once.
+
+        While nothing changed `bridges` stays the same object.
+        """
         first = remote not in self._rows
         self._rows[remote] = rows
         before = self.bridges
@@ -53,8 +56,11 @@ class BridgeIndex:
         for sentence in sorted(warnings - self._warned):
             LOG.warning("%s", sentence)
         self._warned = frozenset(warnings)
-        self.bridges, self.remote_of = MappingProxyType(joined), MappingProxyType(remotes)
-        return first or joined != dict(before)
+        self.remote_of = MappingProxyType(remotes)
+        if joined == dict(before):
+            return first
+        self.bridges = MappingProxyType(joined)
+        return True
 
     def by_dpid(self, dpid: int) -> Bridge | None:
         """The bridge with this datapath id, if a database knows one."""

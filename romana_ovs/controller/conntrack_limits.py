@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from romana_ovs.controller.flag import Flag
+from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.zones import COMMON, Share
 from romana_ovs.switch.zone_limits import ZoneLimits, ZoneUse
@@ -130,26 +130,27 @@ class _Table:
 
 
 class ConntrackLimits:
-    """Keeps the limits of every bridge's zones. `run` is a green thread's job; `told` is called when what there is to
-    tell is another.
+    """Keeps the limits of every bridge's zones, and raises `flag` when `problems` or `full` change.
+
+    `run` is a green thread's job.
     """
 
     def __init__(
         self,
         setting: int,
-        told: Callable[[], None],
+        flag: Flag,
         *,
         clock: Callable[[], float] = time.monotonic,
         zones_at: Callable[[str, str], ZoneLimits] = ZoneLimits,
     ) -> None:
         self._setting = setting
-        self._told = told
+        self._flag = flag
         self._clock = clock
         self._zones_at = zones_at
         self._wake = Flag()
         self._wanted: dict[str, Zones] = {}
         self._tables: dict[Place, _Table] = {}
-        self._told_of: tuple[object, ...] = (self.problems, self.full)
+        self._shown: tuple[object, ...] = (self.problems, self.full)
 
     def set_zones(self, wanted: Mapping[str, Zones], nodes: Collection[str]) -> None:
         """These are the zones of nodes now; the others of `nodes`, which are all that there are, keep theirs."""
@@ -176,10 +177,10 @@ class ConntrackLimits:
             by_place.setdefault(zones.place, {})[node] = zones
         failed = [self._look_at(place, own) for place, own in by_place.items()]
         self._tables = {place: table for place, table in self._tables.items() if by_place.get(place) or table.ours}
-        told_of = (self.problems, self.full)
-        if told_of != self._told_of:
-            self._told_of = told_of
-            self._told()
+        shown = (self.problems, self.full)
+        if shown != self._shown:
+            self._shown = shown
+            self._flag.set()
         return any(failed)
 
     def _look_at(self, place: Place, own: Mapping[str, Zones]) -> bool:

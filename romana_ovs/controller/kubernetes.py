@@ -1,4 +1,4 @@
-"""Runs the Kubernetes process and turns its messages into the cluster.
+"""Runs the Kubernetes process, and passes messages between it and the controller.
 
 The process lists, watches and decodes, and writes what the controller wants written; the controller receives decoded
 values only. The process is restarted when it ends. That changes nothing that is programmed: the next one lists anew.
@@ -14,20 +14,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import eventlet
 from eventlet.hubs import trampoline
 from eventlet.queue import LightQueue
 
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
-from romana_ovs.kube.api.messages import FrameReader, Health, LogLine, ObjectsObserved, Start, frame
+from romana_ovs.flag import Flag
+from romana_ovs.kube.api.messages import FrameReader, Health, LogLine, Start, frame
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
 from romana_ovs.kube.api.source import ApiSource
-from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import RomanaError
 from romana_ovs.model.settings import Settings
 
@@ -40,44 +38,34 @@ LASTED = 60.0
 _PIECE = 1 << 18
 
 
-class Listener(Protocol):
-    """Who learns what the Kubernetes process says (`ApiBackend`)."""
-
-    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
-        """There is a new cluster; its change was noticed at this time of `time.monotonic`."""
-
-    def on_health(self) -> None:
-        """`problems` are others."""
-
-    def on_messages(self, messages: list[object]) -> None:
-        """All messages, in order."""
-
-    def on_process_started(self) -> None:
-        """There is a new process to send messages to."""
+@dataclass(frozen=True, slots=True)
+class ProcessStarted:
+    """A new Kubernetes process runs: it knows nothing yet, and what was sent to the one before may never be done."""
 
 
 class Kubernetes:
-    """`run` is a green thread's job. `problems` says what is wrong with the API server."""
+    """Keeps the messages of the process until they are taken, and raises `flag` for them."""
 
     def __init__(
         self,
         source: ApiSource,
         settings: Settings,
-        listener: Listener,
+        flag: Flag,
         *,
         resources: tuple[Resource, ...] = CLUSTER,
         name: str = "",
     ) -> None:
         self._start = Start(source, settings, resources, name)
-        self.store = ClusterCache(settings)
-        self._listener = listener
-        self._troubles: dict[str, str] = {}
+        self._flag = flag
+        self._inbox: list[object] = []
+        self._errors: dict[str, str] = {}
+        """What is wrong at the moment, by what it is about (`Health.subject`)."""
         self._outbox: LightQueue | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong between us and the API server at the moment, in sentences."""
-        return tuple(sentence for _, sentence in sorted(self._troubles.items()))
+        return tuple(sentence for _, sentence in sorted(self._errors.items()))
 
     def run(self) -> None:
         """Never returns. While the API server cannot be followed the last cluster stands."""
@@ -92,10 +80,17 @@ class Kubernetes:
             LOG.error("the Kubernetes process has ended; another one starts in %g s", pause)
             eventlet.sleep(pause)
 
-    def send(self, message: object) -> None:
-        """Send a message to the process, soon and after those before; one that is not there takes none."""
-        if self._outbox is not None:
-            self._outbox.put(frame(message))
+    def take(self) -> tuple[object, ...]:
+        """All messages since the last call, in order; a ProcessStarted comes before those of its process."""
+        messages, self._inbox = self._inbox, []
+        return tuple(messages)
+
+    def send(self, messages: tuple[object, ...]) -> None:
+        """Send messages to the process, soon and after those before; while none runs they are dropped."""
+        outbox = self._outbox
+        if outbox is not None:
+            for message in messages:
+                outbox.put(frame(message))
 
     def _serve(self) -> None:
         """One process, from its start to its end."""
@@ -113,8 +108,8 @@ class Kubernetes:
             os.set_blocking(outgoing, False)
             try:
                 with self._delivering(outgoing):
-                    self.send(self._start)
-                    self._listener.on_process_started()
+                    self.send((self._start,))
+                    self._receive((ProcessStarted(),))
                     self._read(incoming)
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -130,34 +125,30 @@ class Kubernetes:
                 continue
             if not data:
                 return
-            self._dispatch(list(reader.feed(data)))
+            self._receive(tuple(reader.feed(data)))
             # What comes in a hurry is taken a piece at a time: switches are served in between.
             eventlet.sleep(0)
 
-    def _dispatch(self, messages: list[object]) -> None:
-        loaded = self.store.apply(*messages)
-        if loaded is not None:
-            self._listener.on_cluster(
-                loaded, min((m.at for m in messages if isinstance(m, ObjectsObserved)), default=time.monotonic())
-            )
+    def _receive(self, messages: tuple[object, ...]) -> None:
         for message in messages:
             if isinstance(message, Health):
                 self._on_health(message)
             elif isinstance(message, LogLine):
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)
-        self._listener.on_messages(messages)
+            else:
+                self._inbox.append(message)
+        self._flag.set()
 
     def _on_health(self, health: Health) -> None:
         if health.error:
             LOG.warning("API server: %s", health.error)
-            self._troubles[health.subject] = health.error
-        elif self._troubles.pop(health.subject, None) is not None:
+            self._errors[health.subject] = health.error
+        elif self._errors.pop(health.subject, None) is not None:
             LOG.info("API server: %s: fine again", health.subject)
-        self._listener.on_health()
 
     @contextmanager
     def _delivering(self, outgoing: int) -> Iterator[None]:
-        """Send what is told meanwhile.
+        """Send what is put into the outbox meanwhile.
 
         One green thread writes: frames of two that wait for the pipe in turns would get into each other.
         """

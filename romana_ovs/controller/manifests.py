@@ -2,67 +2,69 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from eventlet import tpool
 from eventlet.hubs import trampoline
 
+from romana_ovs.flag import Flag
 from romana_ovs.kube.manifests.folder import FolderContent, FolderReader
 from romana_ovs.kube.manifests.inotify import FolderWatch
-from romana_ovs.kube.manifests.store import ManifestStore
-from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError
-from romana_ovs.model.objects import PodKey
-
-LOG = logging.getLogger("romana_ovs.manifests")
+from romana_ovs.model.settings import Settings
 
 
-class Listener(Protocol):
-    """Who learns what the folder says (`RomanaOvs`)."""
+@dataclass(frozen=True, slots=True)
+class FolderRead:
+    """One reading of the folder: its content, or why it cannot be read.
 
-    def on_cluster(self, loaded: ClusterSnapshot, noticed: float) -> None:
-        """There is a new cluster; its change was noticed at this time of `time.monotonic`."""
+    `noticed` is when its change was, in seconds of `time.monotonic`.
+    """
 
-    def on_unreadable(self, error: InputError) -> None:
-        """The folder cannot be read; the last cluster stays in force."""
+    content: FolderContent | InputError
+    noticed: float
 
 
 class Manifests:
-    """`run` is a green thread's job."""
+    """Keeps the newest reading until it is taken, and raises `flag` for it."""
 
-    def __init__(self, path: Path, store: ManifestStore, listener: Listener) -> None:
+    def __init__(self, path: Path, settings: Settings, flag: Flag) -> None:
         self._path = path
-        self._store = store
-        self._reader = FolderReader(path, store.settings)
-        self._listener = listener
-        self._content: FolderContent | None = None
+        self._reader = FolderReader(path, settings)
+        self._flag = flag
+        self._newest: FolderRead | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Always empty: what is wrong with the folder is refused as one of its objects is."""
+        return ()
 
     def run(self) -> None:
-        """Never returns. While the folder cannot be read the last cluster stands. Raises SetupError without inotify."""
+        """Never returns. Raises SetupError without inotify."""
         with FolderWatch(self._path) as watch:
             noticed = time.monotonic()
             while True:
-                self._read(watch, noticed)
+                self._newest = FolderRead(self._read(watch), noticed)
+                self._flag.set()
                 while not watch.drain():
                     trampoline(watch.fileno(), read=True)
                 noticed = time.monotonic()
 
-    def set_observed_nodes(self, seen: Mapping[PodKey, str]) -> None:
-        """Tell of the cluster with its unbound pods on the nodes where their ports are `seen`; they stay there."""
-        if self._content is not None:
-            self._listener.on_cluster(self._store.apply(self._content, seen=seen), time.monotonic())
+    def take(self) -> tuple[FolderRead, ...]:
+        """The newest reading, if it was not taken yet."""
+        newest, self._newest = self._newest, None
+        return (newest,) if newest is not None else ()
 
-    def _read(self, watch: FolderWatch, noticed: float) -> None:
+    def send(self, messages: tuple[object, ...]) -> None:
+        """Raises RuntimeError for any message: nobody is there to read it."""
+        if messages:
+            raise RuntimeError(f"a folder takes no messages: {messages}")
+
+    def _read(self, watch: FolderWatch) -> FolderContent | InputError:
         try:
             # In a thread of its own: a large folder takes seconds, and switches want their echoes answered.
-            content = watch.settled(lambda: tpool.execute(self._reader.read))
-            loaded = self._store.apply(content)
-            self._content = content
+            return watch.settled(lambda: tpool.execute(self._reader.read))
         except InputError as error:
-            self._listener.on_unreadable(error)
-        else:
-            self._listener.on_cluster(loaded, noticed)
+            return error

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from romana_ovs.controller.session import Wanted
+from romana_ovs.controller.session import DesiredState
 from romana_ovs.controller.table_compiler import Compiled
 from romana_ovs.engine.node_agents import PendingAck
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The change of the cluster that it was about, and what may be told of each node that has it, by node."""
+    """The change of the cluster that it was about, and what each node may acknowledge once it has it, by node."""
 
     generation: int
-    pledges: Mapping[str, PendingAck | None]
+    acks: Mapping[str, PendingAck | None]
 
 
 @dataclass(slots=True)
@@ -32,8 +32,10 @@ class Rounds:
         oldest = min(self._given.values(), default=number)
         self._known = {at: known for at, known in self._known.items() if at >= oldest}
 
-    def wanted(self, node: str, made: Compiled, host: int) -> Wanted:
+    def desired(self, node: str, compiled: Compiled, host: int) -> DesiredState:
         """What the switch of `node`, host number `host`, is given."""
-        self._given[node] = made.current
-        known = self._known.get(made.current, Round(0, {}))
-        return Wanted(made.current, known.generation, made.program, host, known.pledges.get(node), made.owners)
+        self._given[node] = compiled.current
+        known = self._known.get(compiled.current, Round(0, {}))
+        return DesiredState(
+            compiled.current, known.generation, compiled.program, host, known.acks.get(node), compiled.owners
+        )

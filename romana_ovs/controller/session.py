@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Protocol
 
-from romana_ovs.controller.flag import Flag
 from romana_ovs.controller.pre_restart import PreRestartPods
 from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -31,52 +30,52 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a switch should have from now on: the tables of round `number`, for the node of this `host` number.
+class DesiredState:
+    """What a switch should have from now on: the tables of a `round`, for the node of this `host` number.
 
-    `generation` is the change of the cluster that the round is about; a change may take several rounds. `pledge` is
-    what the registry may be told once the switch has it. `owners` are the pods whose addresses are in the tables;
+    `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is what
+    the registry may be told once the switch has it. `owners` are the pods whose addresses are in the tables;
     `known` are addresses whose pods had them before, so that the switch has no connections of others under them;
-    `marks` is to be noted of its bridge once it has it.
+    `marks` are to be written to its bridge's database once it has it.
     """
 
-    number: int
+    round: int
     generation: int
     program: Program
     host: int
-    pledge: PendingAck | None = None
+    ack: PendingAck | None = None
     owners: Owners = field(default_factory=lambda: MappingProxyType({}))
     known: frozenset[IPv4Address] = frozenset()
     marks: Marks = field(default_factory=Marks)
 
 
-class Listener(Protocol):
-    """Who wants to know how a session goes."""
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A switch has the `desired` state; `sent` flow-mods and meter-mods were needed."""
 
-    def on_session_ready(self, session: Session) -> None:
-        """Its switch's flows are known: it can be given something to want."""
-
-    def on_programmed(self, session: Session, sent: int) -> None:
-        """The switch has what `session.synced` says; `sent` flow-mods and meter-mods were needed."""
-
-    def on_state_change(self, session: Session) -> None:
-        """Its state is another, or what is wrong with it."""
+    desired: DesiredState
+    sent: int
 
 
 class Session:
-    """`run` is a green thread's job and ends with the connection."""
+    """Keeps what its switch confirms until that is taken, and raises `flag` for it and for each change of state.
 
-    def __init__(self, channel: Channel, listener: Listener) -> None:
+    `run` is a green thread's job and ends with the connection.
+    """
+
+    def __init__(self, channel: Channel, flag: Flag) -> None:
         self.channel = channel
         self.state = SessionState.DISCONNECTED
         self.problems: tuple[str, ...] = ()
-        self.survivors: PreRestartPods | None = None
+        self.pre_restart: PreRestartPods | None = None
+        """The pods of before a restart of the switch; None until its flows have been read."""
         self.sctp_ports: bool | None = None
         """Whether the switch tracks SCTP by ports; None while that is not known."""
-        self.synced: Wanted | None = None
-        self._listener = listener
+        self.synced: DesiredState | None = None
+        self._flag = flag
         self._wake = Flag()
-        self._wanted: Wanted | None = None
+        self._desired: DesiredState | None = None
+        self._confirmations: list[Confirmation] = []
         self._actual: Mapping[FlowKey, Flow] = {}
         self._foreign: frozenset[FlowKey] = frozenset()
         self._meters: Mapping[int, Meter] = {}
@@ -89,18 +88,23 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        """Whether what the switch had is known, so that it may be given something to want."""
-        return self.survivors is not None and self.state is not SessionState.DISCONNECTED
+        """Whether the flows of its switch have been read, so that it may be given a desired state."""
+        return self.pre_restart is not None and self.state is not SessionState.DISCONNECTED
 
     @property
     def idle(self) -> bool:
         """Whether its switch has all that it was given."""
         return self.state is SessionState.SYNCED and self._outstanding() is None
 
-    def set_desired(self, wanted: Wanted) -> None:
-        """Make the switch have `wanted`, in place of all that was wanted before and is not sent yet."""
-        self._wanted = wanted
+    def set_desired(self, desired: DesiredState) -> None:
+        """Make the switch have `desired`, in place of all that was desired before and is not sent yet."""
+        self._desired = desired
         self._wake.set()
+
+    def take(self) -> tuple[Confirmation, ...]:
+        """What the switch has confirmed since the last call, in order."""
+        confirmations, self._confirmations = self._confirmations, []
+        return tuple(confirmations)
 
     def on_disconnect(self) -> None:
         """The connection has ended."""
@@ -140,70 +144,66 @@ class Session:
             if self.state is SessionState.FAILED:
                 self._step(SessionEvent.RETRY)
         elif self._outstanding() is not None or self._wake.wait():
-            wanted = self._outstanding()
-            if wanted is not None:
+            desired = self._outstanding()
+            if desired is not None:
                 self._wake.clear()
                 self._step(SessionEvent.DESIRED)
-                self._send(wanted)
+                self._send(desired)
 
-    def _outstanding(self) -> Wanted | None:
-        wanted = self._wanted
-        return wanted if wanted is not self.synced else None
+    def _outstanding(self) -> DesiredState | None:
+        return self._desired if self._desired is not self.synced else None
 
     def _read(self) -> None:
         self.channel.prepare()
-        found: ReadBack = self.channel.read()
-        self._actual, self._foreign, self._meters, self.synced = found.ours, found.foreign, found.meters, None
-        first = self.survivors is None
-        if first:
+        read: ReadBack = self.channel.read()
+        self._actual, self._foreign, self._meters, self.synced = read.ours, read.foreign, read.meters, None
+        if self.pre_restart is None:
             self.sctp_ports = self.channel.sctp_ports()
-            self.survivors = PreRestartPods(attached_pods(found.ours.values()), fresh=not found.ours)
+            self.pre_restart = PreRestartPods(attached_pods(read.ours.values()), fresh=not read.ours)
         self._step(SessionEvent.READ)
-        if first:
-            self._listener.on_session_ready(self)
 
-    def _send(self, wanted: Wanted) -> None:
-        todo = self._plan(wanted)
-        around = attached_pod_changes(self._actual, todo)
+    def _send(self, desired: DesiredState) -> None:
+        diff = self._diff(desired)
+        changes = attached_pod_changes(self._actual, diff)
         # Before a pod's first flow its address's old connections go; after its last flow its own do
         # (docs/hazards.md B13).
-        came = {address: end for address, end in around.added.items() if address not in wanted.known}
-        anew = reassigned(self.synced.owners, wanted.owners) if self.synced is not None else ()
-        there = attached_pods(wanted.program.flows.values()) if anew else {}
-        self._flush(wanted, came | {address: there[address] for address in anew if address in there})
-        self.channel.send(todo)
-        self._flush(wanted, around.removed)
-        self._actual, self._meters = applied(self._actual, todo), wanted.program.meters
-        self.synced = wanted
+        attached = {address: pod for address, pod in changes.added.items() if address not in desired.known}
+        other_owner = reassigned(self.synced.owners, desired.owners) if self.synced is not None else ()
+        present = attached_pods(desired.program.flows.values()) if other_owner else {}
+        self._flush(desired, attached | {address: present[address] for address in other_owner if address in present})
+        self.channel.send(diff)
+        self._flush(desired, changes.removed)
+        self._actual, self._meters = applied(self._actual, diff), desired.program.meters
+        self.synced = desired
         self._failures = 0
         self.problems = tuple(
             f"switch {self.name}: a flow that is not ours stands in the place of {flow.table} {flow.match_text()}"
-            for flow in todo.blocked
+            for flow in diff.blocked
         )
+        self._confirmations.append(Confirmation(desired, diff.size))
         self._step(SessionEvent.CONFIRMED)
-        self._listener.on_programmed(self, todo.size)
 
-    def _plan(self, wanted: Wanted) -> FlowDiff:
-        return replace(self._flows_plan(wanted), meters=meter_diff(wanted.program.meters, self._meters))
+    def _diff(self, desired: DesiredState) -> FlowDiff:
+        return replace(self._flow_diff(desired), meters=meter_diff(desired.program.meters, self._meters))
 
-    def _flows_plan(self, wanted: Wanted) -> FlowDiff:
+    def _flow_diff(self, desired: DesiredState) -> FlowDiff:
         if self.synced is not None and not self._foreign:
-            part = changed_sections(self.synced.program.sections, wanted.program.sections)
-            if part is not None:
-                return flow_diff(*part)
-        return flow_diff(wanted.program.flows, self._actual, self._foreign)
+            changed = changed_sections(self.synced.program.sections, desired.program.sections)
+            if changed is not None:
+                return flow_diff(*changed)
+        return flow_diff(desired.program.flows, self._actual, self._foreign)
 
-    def _flush(self, wanted: Wanted, ends: Mapping[IPv4Address, AttachedPod]) -> None:
-        """Forget the connections of these addresses: in their tenant's zone and the common one.
+    def _flush(self, desired: DesiredState, pods: Mapping[IPv4Address, AttachedPod]) -> None:
+        """Delete the conntrack entries of these addresses: in their tenant's zone and the common one.
 
-        What a shared tenant's pod has with others is in the zones of these, which may be thousands, and each question
-        costs the switch a look at its whole table: so it is asked about all zones at once. What other bridges of the
-        switch, or the host, remember of the address goes with it: that was about the same pod, and had to pass here.
+        The connections of a shared tenant's pod are in the zones of its peers' tenants, which may be thousands, and
+        each request makes the switch search its whole table: so one request is for all zones. It also deletes the
+        entries that other bridges of the switch, or the host, have of the address: they are of the same pod.
         """
         by_zone: dict[int | None, list[IPv4Address]] = {}
-        for address, end in ends.items():
-            own = sorted({zone(wanted.host, end.zone), common_zone(wanted.host)})
-            for number in (None,) if end.shared else own:
+        for address, pod in pods.items():
+            own = sorted({zone(desired.host, pod.zone), common_zone(desired.host)})
+            for number in (None,) if pod.shared else own:
                 by_zone.setdefault(number, []).append(address)
         try:
             for number, addresses in by_zone.items():
@@ -222,4 +222,4 @@ class Session:
 
     def _step(self, event: SessionEvent) -> None:
         self.state = next_state(self.state, event)
-        self._listener.on_state_change(self)
+        self._flag.set()

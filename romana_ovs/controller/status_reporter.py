@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Network
-from typing import Protocol
 
 from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
@@ -38,6 +37,8 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
 from romana_ovs.policy.published import Observed, Published
 
+STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
+"""Between two times that statuses are compared with those reported, and that the pods of tenants are counted."""
 Versions = Mapping[ObjectId, Version]
 
 
@@ -53,40 +54,52 @@ class Snapshot:
     """What there is to tell of the switches, by node."""
 
 
-class Sender(Protocol):
-    """What sends messages to the Kubernetes process."""
-
-    def send(self, message: object) -> None:
-        """Send one."""
-
-
 class StatusReporter:
-    """Remembers what was told, so that only differences are sent; `tell` sends a message to the Kubernetes process."""
+    """Remembers what was reported, so that only differences are sent."""
 
-    def __init__(self, store: ClusterCache, environment: Sender) -> None:
+    def __init__(self, store: ClusterCache) -> None:
         self._store = store
-        self._environment = environment
         self._tenants = RawCache([str(TENANTS)])
         self._statuses: dict[ObjectId, Status] | None = None
         self._refused: dict[ObjectId, ObjectWarning] = {}
         self._programmed: Versions | None = None
         self._naming: tuple[Mapping[PolicyKey, Policy], frozenset[ObjectId]] | None = None
+        self._compared_at = self._counted_at = float("-inf")
+        """When statuses were compared last, and the pods of tenants counted."""
+        self.next_report: float | None = None
+        """When to call `report` again although nothing is new, in the seconds of its `now`."""
 
     def observe(self, messages: Iterable[object]) -> None:
         """Take note of the Tenant objects among what the API server has."""
         self._tenants.apply(*messages)
 
     def reset(self) -> None:
-        """There is a new process, which knows of nothing that was told."""
+        """A new process runs, which knows nothing of what was reported."""
         self._statuses = None
 
     def programmed(self, versions: Versions) -> None:
         """Every switch has confirmed the policies of these versions."""
         self._programmed = versions
 
-    def report(self, snapshot: Snapshot, *, tenants: bool) -> None:
-        """Send what is to be said otherwise than before; of tenants only with `tenants`: to count pods takes long."""
-        now = ObservedState(
+    def report(self, snapshot: Snapshot, now: float) -> tuple[object, ...]:
+        """The messages that change what was reported before.
+
+        There are none within STATUS_SECONDS of the last ones, and none about tenants within TENANT_SECONDS: to count
+        their pods takes long.
+        """
+        if now - self._compared_at < STATUS_SECONDS:
+            self.next_report = self._compared_at + STATUS_SECONDS
+            return ()
+        self._compared_at, self.next_report = now, None
+        count_pods = now - self._counted_at >= TENANT_SECONDS
+        if count_pods:
+            self._counted_at = now
+        else:
+            self.next_report = self._counted_at + TENANT_SECONDS
+        return self._differences(snapshot, count_pods=count_pods)
+
+    def _differences(self, snapshot: Snapshot, *, count_pods: bool) -> tuple[object, ...]:
+        state = ObservedState(
             versions=self._store.versions,
             programmed=self._programmed,
             problems=snapshot.loaded.problems,
@@ -96,8 +109,8 @@ class StatusReporter:
             failing=snapshot.failing,
             sctp_open=self._sctp_open(snapshot),
         )
-        statuses: dict[ObjectId, Status] = {**policy_statuses(now)}
-        if not tenants:
+        statuses: dict[ObjectId, Status] = {**policy_statuses(state)}
+        if not count_pods:
             statuses |= {key: status for key, status in (self._statuses or {}).items() if key.kind == TENANT}
         elif snapshot.published is not None and self._tenants.listed:
             statuses |= tenant_statuses(
@@ -107,17 +120,16 @@ class StatusReporter:
                 unplaced=snapshot.unplaced,
                 full=full_on(snapshot.seen),
             )
-        refused = refused_objects(now)
+        refused = refused_objects(state)
+        messages: list[object] = []
         if self._statuses is None:
-            self._environment.send(ReplaceStatuses(statuses))
-            self._environment.send(ReplaceWarnings(refused))
+            messages += [ReplaceStatuses(statuses), ReplaceWarnings(refused)]
         else:
-            changed, gone = differences(self._statuses, statuses), differences(self._refused, refused)
-            if changed:
-                self._environment.send(UpdateStatuses(changed))
-            if gone:
-                self._environment.send(UpdateWarnings(gone))
+            changed, warnings = differences(self._statuses, statuses), differences(self._refused, refused)
+            messages += [UpdateStatuses(changed)] if changed else []
+            messages += [UpdateWarnings(warnings)] if warnings else []
         self._statuses, self._refused = statuses, refused
+        return tuple(messages)
 
     def _sctp_open(self, snapshot: Snapshot) -> frozenset[ObjectId]:
         """The policies that name SCTP, where some switch tracks it by addresses alone."""

@@ -18,7 +18,7 @@ from typing import Any
 import eventlet
 from eventlet.queue import Full, LightQueue
 
-from romana_ovs.controller.flag import Flag
+from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SetupError
 
 LOG = logging.getLogger("romana_ovs.feed")

@@ -1,4 +1,4 @@
-"""Watches one Open vSwitch database, and reports its bridges and ports after every change.
+"""Watches one Open vSwitch database: its bridges and ports, as they are after every change.
 
 The `ovs` IDL keeps a copy of the requested rows and reconnects with back-off; while the database is unreachable, the
 last known rows stay.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import ovs.db.idl
 import ovs.poller
 
+from romana_ovs.flag import Flag
 from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROGRAMMED
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
 from romana_ovs.switch.zone_limits import KERNEL
@@ -62,12 +65,21 @@ def _schema() -> dict[str, object]:
     return {"name": "Open_vSwitch", "version": "8.0.0", "tables": tables}
 
 
-class OvsdbWatch:
-    """Watches `remote` in a green thread (`run`) and calls `changed` with all its bridges."""
+@dataclass(frozen=True, slots=True)
+class OvsdbRead:
+    """The bridges of a database; `noticed` is when the first change since the last read was, in `time.monotonic`."""
 
-    def __init__(self, remote: str, changed: Callable[[str, tuple[BridgeRow, ...]], None]) -> None:
+    rows: tuple[BridgeRow, ...]
+    noticed: float
+
+
+class OvsdbWatch:
+    """Watches `remote` in a green thread (`run`); keeps the newest read until it is taken, and raises `flag` for it."""
+
+    def __init__(self, remote: str, flag: Flag) -> None:
         self.remote = remote
-        self._changed = changed
+        self._flag = flag
+        self._newest: OvsdbRead | None = None
         self._seen: dict[object, int] = {}
         self._translated: dict[Any, tuple[tuple[Any, ...], InterfaceRow]] = {}
         helper = ovs.db.idl.SchemaHelper(schema_json=_schema())
@@ -86,7 +98,9 @@ class OvsdbWatch:
             self._idl.run()
             if self._idl.change_seqno != known:
                 known = self._idl.change_seqno
-                self._changed(self.remote, self._rows())
+                noticed = self._newest.noticed if self._newest is not None else time.monotonic()
+                self._newest = OvsdbRead(self._rows(), noticed)
+                self._flag.set()
             self._write()
             poller = ovs.poller.Poller()
             self._idl.wait(poller)
@@ -96,6 +110,11 @@ class OvsdbWatch:
                 # Read only when there is data: otherwise the green thread would block.
                 self._noted = False
                 os.read(self._woken, 4096)
+
+    def take(self) -> OvsdbRead | None:
+        """The newest read, if it was not taken yet."""
+        newest, self._newest = self._newest, None
+        return newest
 
     def note(self, bridge: Bridge, marks: Marks) -> None:
         """Queues the notes of a bridge that its database does not have yet; does not wait."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones, limits_of
+from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.zones import COMMON, Share
 from romana_ovs.switch.zone_limits import ZoneUse
@@ -19,6 +20,16 @@ RED, BLUE, REST = 0x2001, 0x2002, 0x1001
 def shares(tenants: dict[int, str]) -> dict[int, Share]:
     """Zones that are each all of a tenant's."""
     return {zone: Share(tenant) for zone, tenant in tenants.items()}
+
+
+class CountingFlag(Flag):
+    """A flag that counts how often it was raised."""
+
+    raised = 0
+
+    def set(self) -> None:
+        self.raised += 1
+        super().set()
 
 
 @dataclass
@@ -75,18 +86,15 @@ class Clock:
 
 @dataclass
 class Watched:
-    """ConntrackLimits over fake zones, with a count of its notifications."""
+    """ConntrackLimits over fake zones, with a flag that counts how often it was raised."""
 
     setting: int = 1000
     zones: FakeZones = field(default_factory=FakeZones)
     clock: Clock = field(default_factory=Clock)
-    news: int = 0
+    flag: CountingFlag = field(default_factory=lambda: CountingFlag())
 
     def __post_init__(self) -> None:
-        self.limits = ConntrackLimits(self.setting, self._told, clock=self.clock, zones_at=lambda *_: self.zones)  # type: ignore[arg-type]
-
-    def _told(self) -> None:
-        self.news += 1
+        self.limits = ConntrackLimits(self.setting, self.flag, clock=self.clock, zones_at=lambda *_: self.zones)  # type: ignore[arg-type]
 
     def problems(self) -> list[str]:
         """The problems at this moment."""
@@ -172,7 +180,7 @@ def test_a_tenant_at_its_limit_is_named_once_until_it_is_over(caplog: pytest.Log
         assert dict(watched.limits.full) == ({"n1": ("red",)} if named else {})
     assert len([one for one in caplog.records if one.levelname == "WARNING"]) == 1
     assert len([one for one in caplog.records if "can open connections again" in one.message]) == 1
-    assert watched.news == 2
+    assert watched.flag.raised == 2
 
 
 def test_what_cannot_be_limited_is_said_after_a_while_and_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
@@ -204,7 +212,7 @@ def test_without_a_limit_nothing_is_asked() -> None:
 
 def test_bridges_of_one_switch_share_its_table_and_another_s_has_none_of_it() -> None:
     both = {PLACE: FakeZones(), Place("unix:/b/db.sock", "netdev"): FakeZones(table=400)}
-    limits = ConntrackLimits(1000, lambda: None, zones_at=lambda remote, kind: both[Place(remote, kind)])  # type: ignore[arg-type,return-value]
+    limits = ConntrackLimits(1000, Flag(), zones_at=lambda remote, kind: both[Place(remote, kind)])  # type: ignore[arg-type,return-value]
     one, two = both
     wanted = {
         "n1": Zones(one, shares({1: "red"})),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 # mypy: ignore-errors
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
-from romana_ovs.controller.api_reconciler import PATIENCE_SECONDS, REPORT_SECONDS, STATUS_SECONDS, TENANT_SECONDS
-from romana_ovs.controller.registry import TROUBLE_SECONDS
+from romana_ovs.controller.api_reconciler import PATIENCE_SECONDS, REPORT_SECONDS
+from romana_ovs.controller.status_reporter import STATUS_SECONDS, TENANT_SECONDS
+from romana_ovs.controller.write_slot import TROUBLE_SECONDS
 from romana_ovs.kube.api.desired import (
     PolicyStatus,
     ReplaceStatuses,
@@ -19,7 +20,7 @@ from romana_ovs.kube.api.desired import (
 )
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
 from romana_ovs.kube.decode.objects import ObjectId
-from romana_ovs.model.errors import Problem
+from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed
 from tests.support.in_memory_server import (
     ControllerProcess,
@@ -49,13 +50,13 @@ def started(
 
 
 def told(process: ControllerProcess, kind: type[T]) -> list[T]:
-    return [message for message in process.told if isinstance(message, kind)]
+    return [message for message in process.sent if isinstance(message, kind)]
 
 
 def statuses(process: ControllerProcess) -> dict[ObjectId, Status]:
     """What is wanted in the end, of all that was told."""
     found: dict[ObjectId, Status] = {}
-    for message in process.told:
+    for message in process.sent:
         if isinstance(message, ReplaceStatuses):
             found = dict(message.statuses)
         elif isinstance(message, UpdateStatuses):
@@ -78,12 +79,12 @@ def test_a_report_is_stored_before_published_numbers_are_used() -> None:
     registry, node = started(server), ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
-    assert node.duties.numbers.published is not None
-    assert node.parts.host_number("n1") is not None and node.parts.address_of("shop/a") is None
-    [job] = node.asked
+    assert node.reconciler.published.published is not None
+    assert node.agents.host_number("n1") is not None and node.agents.address_of("shop/a") is None
+    [job] = node.requests
     assert not job.leading and [(write.kind, write.name) for write in job.writes] == [("NodeReport", "n1")]
     settle([registry, node])
-    assert node.parts.address_of("shop/a") is not None
+    assert node.agents.address_of("shop/a") is not None
 
 
 def test_one_report_is_on_its_way_at_a_time() -> None:
@@ -93,7 +94,7 @@ def test_one_report_is_on_its_way_at_a_time() -> None:
     for tier in ("web", "db"):
         put_pod(server, tier, "n1", tier=tier)
         node.look()
-        assert len(node.asked) == 1
+        assert len(node.requests) == 1
     node.settle()
     assert [want["tier"] for want in server.of(NODE_REPORTS, "n1")["status"]["exhaustedSegments"]] == ["db", "web"]
 
@@ -109,10 +110,10 @@ def test_that_other_policies_are_programmed_is_reported_once_a_second_at_most() 
         put_policy(server, port=1000 + number, source="a")
         node.settle()
     assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")]
-    assert node.timers, "the rest is told later"
+    assert node.next_check is not None, "the rest is told later"
     node.wait(QUIET)
     assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")] * 2
-    assert server.of(NODE_REPORTS, "n1")["status"]["policiesDigest"] == node.duties.policies_digest() != ""
+    assert server.of(NODE_REPORTS, "n1")["status"]["policiesDigest"] == node.reconciler.policies_digest != ""
 
 
 def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
@@ -123,10 +124,10 @@ def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
     node.look()
     node.execute()
     node.look()
-    assert [str(problem) for problem in node.duties.problems] == [f"NodeReport: {server.trouble}"]
+    assert [str(problem) for problem in node.reconciler.problems] == [f"NodeReport: {server.trouble}"]
     server.trouble = ""
     node.wait(2 * TROUBLE_SECONDS)
-    assert node.duties.problems == () and server.names(NODE_REPORTS) == ["n1"]
+    assert node.reconciler.problems == () and server.names(NODE_REPORTS) == ["n1"]
 
 
 def test_a_report_over_another_version_is_written_again() -> None:
@@ -144,7 +145,7 @@ def test_a_new_process_reports_again_although_the_old_one_never_answered() -> No
     node = ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
     node.look()
-    assert node.asked
+    assert node.requests
     node.start()
     node.settle()
     node.wait(REPORT_SECONDS)
@@ -161,22 +162,21 @@ def test_what_waits_for_a_registry_waits_only_so_long() -> None:
     node.lead(False)
     put_policy(server)
     node.settle()
-    assert node.parts.waiting and node.parts.pending, "its labels have never told the two apart"
-    assert [timer.seconds for timer in node.timers if timer.seconds == PATIENCE_SECONDS] == [PATIENCE_SECONDS]
+    assert node.agents.waiting and node.agents.pending, "its labels have never told the two apart"
     node.wait(PATIENCE_SECONDS / 2)
     put_pod(server, "c", "n1")
     node.settle()
-    assert node.parts.pending
+    assert node.agents.pending
     node.wait(PATIENCE_SECONDS / 2)
-    assert not node.parts.pending
+    assert not node.agents.pending
     node.lead()
     node.settle()
-    assert not node.parts.waiting
+    assert not node.agents.waiting
     put_policy(server, "q", to="b", source="c")
     node.look()
-    assert node.parts.pending, "the next one is waited for anew"
+    assert node.agents.pending, "the next one is waited for anew"
     node.settle()
-    assert not node.parts.waiting
+    assert not node.agents.waiting
 
 
 # Statuses.
@@ -187,15 +187,15 @@ def test_statuses_are_told_by_who_leads_and_only_differences_of_them() -> None:
     put_policy(server, source="a")
     node = started(server, "n1", leads=False)
     node.wait(QUIET)
-    assert node.told == []
+    assert node.sent == []
     node.lead()
     node.settle()
     node.wait(QUIET)
     assert len(told(node, ReplaceStatuses)) == len(told(node, ReplaceWarnings)) == 1
     assert reason(node) == "Programmed" and reason(node, "Invalid") == "Valid"
-    node.told.clear()
+    node.sent.clear()
     node.wait(QUIET)
-    assert node.told == []
+    assert node.sent == []
     put_policy(server, "q", source="a")
     node.settle()
     [some] = told(node, UpdateStatuses)
@@ -208,10 +208,10 @@ def test_a_new_process_is_told_everything_again() -> None:
     node = started(server, "n1")
     node.wait(QUIET)
     before = statuses(node)
-    node.told.clear()
+    node.sent.clear()
     node.start()
     node.settle()
-    assert node.told == [], "it has not been elected"
+    assert node.sent == [], "it has not been elected"
     node.lead()
     node.settle()
     node.wait(QUIET)
@@ -223,12 +223,11 @@ def test_statuses_keep_to_a_pace() -> None:
     server = server_with_pods("a@n1")
     node = started(server, "n1")
     node.wait(QUIET)
-    node.told.clear()
+    node.sent.clear()
     for number in range(20):
         put_policy(server, f"p{number}", source="a")
         node.settle()
-    assert len(node.told) == 1
-    assert len([timer for timer in node.timers if timer.kind == "look"]) <= 2
+    assert len(node.sent) == 1
     node.wait(STATUS_SECONDS)
     assert len(told(node, UpdateStatuses)) == 2
     node.wait(QUIET)
@@ -253,14 +252,16 @@ def test_what_is_refused_is_told_and_taken_back() -> None:
 
 
 def test_what_could_not_be_given_is_told_of_the_object() -> None:
-    server = server_with_pods("a@n1")
+    tiny = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=3, host_bits=2, endpoint_bits=3)
+    server = server_with_pods("a@n1", settings=tiny)
     node = started(server, "n1")
     node.wait(QUIET)
-    node.unplaced = (Problem("no address is left", kind="Pod", name="shop/a"),)
-    node.look()
-    [some] = told(node, UpdateWarnings)
-    [refused] = some.changed.values()
-    assert refused is not None and refused.reason == "NoAddress"
+    for number in range(60):
+        put_pod(server, f"p{number}", "n1")
+    node.settle()
+    node.wait(QUIET)
+    refused = {key.name: one for message in told(node, UpdateWarnings) for key, one in message.changed.items()}
+    assert refused and {one.reason for one in refused.values() if one is not None} == {"NoAddress"}
 
 
 def test_a_policy_is_called_programmed_when_its_switches_have_it() -> None:
@@ -283,8 +284,8 @@ def test_the_pods_of_a_tenant_are_counted_at_a_slower_pace_and_in_the_end() -> N
     server = server_with_pods("a@n1")
     node = started(server, "n1")
     node.wait(QUIET)
-    node.told.clear()
-    first = int(node.parts.plan.network[64 * 64 * 4])
+    node.sent.clear()
+    first = int(node.agents.plan.network[64 * 64 * 4])
     for number in range(30):
         put_pod(server, f"p{number}", "n1", ip=str(IPv4Address(first + number)))
         node.settle()
@@ -294,9 +295,9 @@ def test_the_pods_of_a_tenant_are_counted_at_a_slower_pace_and_in_the_end() -> N
     node.wait(QUIET)
     status = statuses(node)[SHOP]
     assert isinstance(status, TenantStatus) and status.pods == 30
-    node.told.clear()
+    node.sent.clear()
     node.wait(QUIET)
-    assert node.told == [] and node.timers == [], "nothing goes on for ever"
+    assert node.sent == [] and node.next_check is None, "nothing goes on for ever"
 
 
 def test_a_tenant_with_an_object_is_told_under_its_name_and_version() -> None:
@@ -345,7 +346,7 @@ def test_a_policy_is_programmed_when_every_node_reports_it() -> None:
     two.deaf, two.due = False, True
     rest(registry, one, two)
     assert reason(registry) == "Programmed"
-    assert one.told == two.told == []
+    assert one.sent == two.sent == []
 
 
 def test_the_leader_s_own_bridge_counts_beside_those_of_others() -> None:
@@ -399,13 +400,13 @@ def test_what_another_process_sees_of_its_switch_comes_to_be_told() -> None:
         return tuple([each.type for each in statuses(registry)[key].conditions] for key in (SHOP, P, other))
 
     plain = ["Programmed", "Invalid"]
-    one.duties.observe({"n1": Observed(sctp_ports=True)})
+    one.observed = {"n1": Observed(sctp_ports=True)}
     rest(registry, one, two)
     assert types() == (["Ready"], plain, plain)
-    two.duties.observe({"n2": Observed(sctp_ports=False, tenants_at_limit=frozenset({"shop"}))})
+    two.observed = {"n2": Observed(sctp_ports=False, tenants_at_limit=frozenset({"shop"}))}
     rest(registry, one, two)
     assert types() == (["Ready", "Limited"], [*plain, "SCTPPortsOpen"], plain)
-    two.duties.observe({"n2": Observed(sctp_ports=True)})
+    two.observed = {"n2": Observed(sctp_ports=True)}
     rest(registry, one, two)
     assert types() == (["Ready"], plain, plain)
 
@@ -424,7 +425,7 @@ def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:
 def test_the_status_feed_says_who_leads_and_what_is_published() -> None:
     server = server_with_pods("a@n1")
     node = started(server, "n1", leads=False)
-    assert node.duties.status() == {"leads": False, "revision": 0}
+    assert node.reconciler.status() == {"leads": False, "revision": 0}
     node.lead()
     node.settle()
-    assert node.duties.status() == {"leads": True, "revision": node.duties.numbers.published.revision}
+    assert node.reconciler.status() == {"leads": True, "revision": node.reconciler.published.published.revision}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 
 from romana_ovs.addressing.tenants import MOST_TIERS
-from romana_ovs.controller.api_reconciler import TENANT_SECONDS
+from romana_ovs.controller.status_reporter import TENANT_SECONDS
 from romana_ovs.kube.api.desired import ReplaceStatuses, TenantStatus, UpdateStatuses
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
 from romana_ovs.kube.decode.objects import ObjectId
@@ -72,7 +72,7 @@ def rest(*processes: ControllerProcess) -> None:
 def reasons(registry: ControllerProcess) -> dict[str, str]:
     """What is said of every tenant in the end: why it is ready, or not."""
     found: dict[ObjectId, str] = {}
-    for message in registry.told:
+    for message in registry.sent:
         if isinstance(message, ReplaceStatuses | UpdateStatuses):
             changed = message.statuses if isinstance(message, ReplaceStatuses) else message.changed
             found |= {key: one.conditions[0].reason for key, one in changed.items() if isinstance(one, TenantStatus)}
@@ -80,7 +80,7 @@ def reasons(registry: ControllerProcess) -> dict[str, str]:
 
 
 def addressed(node: ControllerProcess, namespace: str, *names: str) -> list[str]:
-    return [name for name in names if node.parts.address_of(PodKey(f"{namespace}/{name}")) is not None]
+    return [name for name in names if node.agents.address_of(PodKey(f"{namespace}/{name}")) is not None]
 
 
 def test_a_full_tenant_has_a_condition_and_others_have_addresses_until_it_is_mended() -> None:
@@ -92,7 +92,7 @@ def test_a_full_tenant_has_a_condition_and_others_have_addresses_until_it_is_men
     served = addressed(node, "shop", *crowd)
     assert 0 < len(served) < CROWD
     assert reasons(registry) == {"shop": "NoAddress", "other": "Allocated"}
-    problems = [str(problem) for problem in node.parts.problems]
+    problems = [str(problem) for problem in node.agents.problems]
     assert len(problems) == CROWD - len(served) and all("Pod shop/" in one for one in problems)
     guests = [f"guest{number}" for number in range(3)]
     for name in guests:
@@ -104,7 +104,7 @@ def test_a_full_tenant_has_a_condition_and_others_have_addresses_until_it_is_men
         server.remove(PODS, name, "shop")
     rest(registry, node)
     kept = crowd[CROWD - len(served) :]
-    assert addressed(node, "shop", *kept) == kept and node.parts.problems == ()
+    assert addressed(node, "shop", *kept) == kept and node.agents.problems == ()
     assert reasons(registry) == {"shop": "Allocated", "other": "Allocated"}
 
 
@@ -164,14 +164,14 @@ def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_num
     put(server, "shop", "p")
     ask(server)
     assert newcomer(server, registry, node)
-    assert [str(one) for one in registry.duties.problems] == [
+    assert [str(one) for one in registry.reconciler.problems] == [
         "Namespace shop: policies use 3400 label requirements on its pods, of which 442 fit: rules that need the "
         "others match no peers by them"
     ]
-    assert not node.parts.pending, "what has no room is nothing to wait for"
+    assert not node.agents.pending, "what has no room is nothing to wait for"
     server.remove(POLICIES, "asks", "shop")
     rest(registry, node)
-    assert registry.duties.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["requirements"]
+    assert registry.reconciler.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["requirements"]
 
 
 def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_numbers() -> None:
@@ -206,4 +206,4 @@ def test_the_labels_of_a_pod_that_is_gone_keep_nobody_else_from_numbers() -> Non
     rest(registry, node)
     server.remove(PODS, "large", "shop")
     rest(registry, node)
-    assert registry.duties.problems == () and newcomer(server, registry, node)
+    assert registry.reconciler.problems == () and newcomer(server, registry, node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from romana_ovs.controller.api_reconciler import STATUS_SECONDS
+from romana_ovs.controller.status_reporter import STATUS_SECONDS
 from romana_ovs.kube.api.desired import ConditionStatus, PolicyStatus, ReplaceStatuses, UpdateStatuses
 from romana_ovs.kube.api.resources import NODE_REPORTS, NODES
 from romana_ovs.kube.decode.objects import ObjectId
@@ -15,7 +15,7 @@ P = ObjectId("RomanaNetworkPolicy", "shop", "p")
 def said(process: ControllerProcess) -> list[tuple[str, int]]:
     """What the status of the policy was to say, in order: how far it is, of which generation."""
     found = []
-    for message in process.told:
+    for message in process.sent:
         changed = message.statuses if isinstance(message, ReplaceStatuses) else {}
         status = (message.changed if isinstance(message, UpdateStatuses) else changed).get(P)
         if isinstance(status, PolicyStatus):
@@ -48,7 +48,7 @@ def test_the_reports_of_a_thousand_nodes_are_a_few_statuses() -> None:
     for port in (80, 81, 82):
         put_policy(server, port=port)
         rest(registry)
-        digest = registry.duties.policies_digest()
+        digest = registry.reconciler.policies_digest
         for number, name in enumerate(names):
             # A hundred reports between two looks, so that there are ten looks at a state in between.
             reported(server, name, digest)

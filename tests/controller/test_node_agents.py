@@ -32,8 +32,8 @@ def driven(server: MemoryServer) -> ControllerProcess:
 
 
 def cluster_of(process: ControllerProcess) -> Cluster:
-    assert process.loaded is not None
-    return process.loaded.cluster
+    assert process.reconciler.snapshot is not None
+    return process.reconciler.snapshot.cluster
 
 
 def saved(parts: NodeAgents) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def saved(parts: NodeAgents) -> dict[str, Any]:
 
 def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> None:
     process = driven(server_with_pods("a@n1", "b@n2"))
-    before, cluster = process.parts, cluster_of(process)
+    before, cluster = process.agents, cluster_of(process)
     state = saved(before)
     again = NodeAgents(Settings(), state)
     again.stored = frozenset({"n1", "n2"})
@@ -59,20 +59,20 @@ def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> N
 
 
 def test_what_was_published_stands_in_the_state_once() -> None:
-    state = saved(driven(server_with_pods("a@n1", "b@n2")).parts)
+    state = saved(driven(server_with_pods("a@n1", "b@n2")).agents)
     assert state["published"] is not None
     assert not any("published" in part for part in state["parts"].values())
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"parts": None}, {"parts": {"n1": {"format": 9}}}])
 def test_a_state_that_is_not_ours_is_refused(change: dict[str, Any]) -> None:
-    state = saved(driven(server_with_pods("a@n1")).parts)
+    state = saved(driven(server_with_pods("a@n1")).agents)
     with pytest.raises(InputError):
         NodeAgents(Settings(), {**state, **change})
 
 
 def test_a_state_of_another_plan_is_refused() -> None:
-    state = saved(driven(server_with_pods("a@n1")).parts)
+    state = saved(driven(server_with_pods("a@n1")).agents)
     with pytest.raises((AddressError, InputError), match="plan"):
         NodeAgents(replace(Settings(), segment_bits=11, host_bits=7), state)
 
@@ -80,13 +80,13 @@ def test_a_state_of_another_plan_is_refused() -> None:
 def test_the_revision_moves_with_what_must_be_saved() -> None:
     server = server_with_pods("a@n1")
     process = driven(server)
-    before, state = process.parts.revision, saved(process.parts)
+    before, state = process.agents.revision, saved(process.agents)
     at = cluster_of(process)
-    process.parts.update(at, PolicyIndex().follow(at))
-    assert process.parts.revision == before
+    process.agents.update(at, PolicyIndex().follow(at))
+    assert process.agents.revision == before
     put_pod(server, "b", "n2")
     process.settle()
-    assert process.parts.revision > before and saved(process.parts) != state
+    assert process.agents.revision > before and saved(process.agents) != state
 
 
 def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
@@ -95,7 +95,7 @@ def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
     parts = NodeAgents(Settings())
     parts.ensure(["n1"])
     parts.ensure(["n1"])
-    parts.published, parts.stored = process.parts.published, frozenset({"n1"})
+    parts.published, parts.stored = process.agents.published, frozenset({"n1"})
     parts.update(cluster_of(process), PolicyIndex().follow(cluster_of(process)))
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
     assert parts.nodes == {"n1"}
@@ -108,17 +108,17 @@ def test_the_pods_of_other_nodes_are_no_change() -> None:
     server = server_with_pods("a@n1", "b@n2")
     process = driven(server)
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
-    view = process.parts.view(facts["n1"], facts)
+    view = process.agents.view(facts["n1"], facts)
     put_pod(server, "c", "n2")
     process.settle()
-    assert view is not None and process.parts.view(facts["n1"], facts) is view
+    assert view is not None and process.agents.view(facts["n1"], facts) is view
 
 
 def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> None:
     server = server_with_pods("a@n1")
     process = driven(server)
     process.wait(10)
-    parts = process.parts
+    parts = process.agents
     stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
     versions = {"n1": "5", "n2": "6"}
     parts.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
@@ -140,7 +140,7 @@ def test_reports_are_created_replaced_or_left() -> None:
     server = server_with_pods("a@n1")
     process = driven(server)
     process.wait(10)
-    parts = process.parts
+    parts = process.agents
     stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
     versions = {"n1": "5", "n2": "6"}
     made = [(write.verb, write.name) for write in parts.report_writes({}, {})]

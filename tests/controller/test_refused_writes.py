@@ -2,85 +2,51 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
-from romana_ovs.controller.api_reconciler import ApiReconciler
-from romana_ovs.controller.published_store import RESOURCES
-from romana_ovs.controller.registry import LATE_SECONDS, TROUBLE_SECONDS
-from romana_ovs.engine.node_agents import NodeAgents
-from romana_ovs.kube.api.desired import Leadership
-from romana_ovs.kube.api.messages import ListCompleted, ListStarted
+from romana_ovs.controller.write_slot import LATE_SECONDS, TROUBLE_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
-from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
-from romana_ovs.kube.cache.cluster_cache import ClusterCache
-from tests.support.cluster_objects import cluster, pod
+from romana_ovs.kube.published import Verb
 from tests.support.in_memory_server import ControllerProcess, put_pod, server_with_pods
 
 
-class Rig:
-    """ApiReconciler with a clock of ours; `carries` are the writes that they asked for."""
-
-    def __init__(self, *, registers: bool) -> None:
-        self.at = cluster(pod("a"))
-        self.now = 100.0
-        self.told: list[object] = []
-        self.later: list[float] = []
-        settings = self.at.settings
-        self.duties = ApiReconciler(
-            settings,
-            NodeAgents(settings),
-            ClusterCache(settings),
-            self,
-            registers=registers,
-            clock=lambda: self.now,
-        )
-        self.duties.observe_messages(
-            [message for each in RESOURCES for message in (ListStarted(str(each)), ListCompleted(str(each)))]
-        )
-
-    def send(self, message: object) -> None:
-        self.told.append(message)
-
-    def schedule_round(self, after: float) -> None:
-        self.later.append(after)
-
-    def wake(self, after: float) -> None:
-        pass
-
-    @property
-    def carries(self) -> list[WriteRequest]:
-        return [message for message in self.told if isinstance(message, WriteRequest)]
-
-    def round(self) -> None:
-        self.duties.step(self.at, ["node1"])
-        self.duties.flush_writes()
+def writes_of(process: ControllerProcess) -> list[list[tuple[Verb, str]]]:
+    return [[(write.verb, write.name) for write in request.writes] for request in process.requests]
 
 
 def test_a_refused_report_is_tried_again_after_a_pause() -> None:
     """docs/hazards.md C3 and C8."""
-    rig = Rig(registers=False)
-    rig.round()
-    (first,) = rig.carries
-    assert not rig.duties.observe_messages([WriteResult(first.number, "forbidden")])
-    assert [problem.reason for problem in rig.duties.problems] == ["forbidden"] and TROUBLE_SECONDS in rig.later
-    rig.round()
-    assert rig.carries == [first]
-    rig.now += TROUBLE_SECONDS
-    rig.round()
-    assert [carry.writes for carry in rig.carries] == [first.writes, first.writes]
+    server = server_with_pods("a@n1")
+    server.trouble = "forbidden"
+    node = ControllerProcess(server, nodes=("n1",), registers=False)
+    node.start()
+    node.look()
+    [first] = writes_of(node)
+    node.execute()
+    node.look()
+    assert node.reconciler.problems == ("NodeReport: forbidden",) and node.next_check == node.now + TROUBLE_SECONDS
+    node.look()
+    assert writes_of(node) == []
+    node.now += TROUBLE_SECONDS
+    node.look()
+    assert writes_of(node) == [first]
 
 
 def test_refused_numbers_are_tried_again_after_a_pause() -> None:
     """docs/hazards.md C3 and C8."""
-    rig = Rig(registers=True)
-    rig.duties.observe_messages([Leadership(leads=True, epoch=1, holder="me")])
-    rig.round()
-    (first,) = [carry for carry in rig.carries if carry.leading]
-    rig.duties.observe_messages([WriteResult(first.number, "forbidden")])
-    rig.round()
-    assert [carry for carry in rig.carries if carry.leading] == [first] and TROUBLE_SECONDS in rig.later
-    rig.now += TROUBLE_SECONDS
-    rig.round()
-    assert len([carry for carry in rig.carries if carry.leading]) == 2
+    server = server_with_pods("a@n1")
+    server.trouble = "forbidden"
+    registry = ControllerProcess(server)
+    registry.start()
+    registry.lead()
+    registry.look()
+    [first] = writes_of(registry)
+    registry.execute()
+    registry.due = True
+    registry.look()
+    assert writes_of(registry) == [] and registry.next_check is not None
+    assert registry.next_check <= registry.now + TROUBLE_SECONDS
+    registry.now += TROUBLE_SECONDS
+    registry.look()
+    assert len(writes_of(registry)) == 1
 
 
 # Somebody was quicker, and the watch does not tell of it: it is away, or behind.

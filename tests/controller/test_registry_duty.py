@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from romana_ovs.controller.api_reconciler import ANEW_SECONDS
-from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TROUBLE_SECONDS
+from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TERM_SECONDS
+from romana_ovs.controller.write_slot import TROUBLE_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb
 from romana_ovs.model.objects import PodKey
@@ -32,7 +32,7 @@ def leading(server: MemoryServer, *nodes: str, deaf: bool = False) -> Controller
 
 
 def published(process: ControllerProcess) -> Published:
-    found = process.duties.numbers.published
+    found = process.reconciler.published.published
     assert found is not None
     return found
 
@@ -43,8 +43,8 @@ def test_who_does_not_lead_writes_no_number() -> None:
     process.start()
     process.settle()
     assert {write.kind for write in server.writes} == {"NodeReport"}
-    assert process.duties.registry is not None
-    assert process.duties.registry.part is None and process.duties.problems == ()
+    assert process.reconciler.registry is not None
+    assert process.reconciler.registry.registry is None and process.reconciler.problems == ()
     process.lead()
     process.settle()
     assert published(process).hosts.keys() == {"n1", "n2"} and "shop" in published(process).blocks
@@ -56,12 +56,12 @@ def test_one_job_at_a_time_the_allocation_first_and_the_marker_last() -> None:
     process.start()
     process.lead()
     process.look()
-    [job] = process.asked
+    [job] = process.requests
     kinds = [write.kind for write in job.writes]
     assert job.leading and kinds[0] == "Allocation" and job.writes[-1].name == COMPLETE_MARKER
     put_pod(server, "b", "n2")
     process.look()
-    assert process.asked == [job], "nothing more is asked for before the answer"
+    assert process.requests == [job], "nothing more is asked for before the answer"
     process.settle()
     names = [(write.kind, write.name) for write in server.writes]
     assert names[0] == ("Allocation", "cluster") and names[-1] == ("ClassSet", COMPLETE_MARKER)
@@ -105,7 +105,7 @@ def test_superseded_it_begins_anew_from_what_is_there(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, "romana_ovs.registry"):
         process.settle()
     assert caplog.text.count("beginning anew") == 1
-    process.wait(ANEW_SECONDS)
+    process.wait(TERM_SECONDS)
     assert published(process).epoch == spec["epoch"] + 8, "without anything else having happened"
     put_pod(server, "b", "n2", tier="db")
     process.settle()
@@ -118,10 +118,10 @@ def test_numbers_that_somebody_changed_are_written_again_by_who_leads() -> None:
     before, good = published(process), server.of(ALLOCATIONS, "cluster")["spec"]
     server.put(ALLOCATIONS, "cluster", spec={**good, "hosts": {"n1": "zero"}})
     process.look()
-    assert process.parts.published is before, "nodes go on by what they had"
-    assert [problem.field for problem in process.duties.problems] == ["spec.hosts.n1"]
+    assert process.agents.published is before, "nodes go on by what they had"
+    assert [problem.field for problem in process.reconciler.published.problems] == ["spec.hosts.n1"]
     process.settle()
-    assert server.of(ALLOCATIONS, "cluster")["spec"] == good and process.duties.problems == ()
+    assert server.of(ALLOCATIONS, "cluster")["spec"] == good and process.reconciler.problems == ()
 
 
 def test_an_allocation_that_cannot_be_judged_is_told_and_not_written_over() -> None:
@@ -133,13 +133,13 @@ def test_an_allocation_that_cannot_be_judged_is_told_and_not_written_over() -> N
     put_pod(server, "b", "n2", tier="db")
     process.settle()
     assert {write.kind for write in server.writes[done:]} == {"NodeReport"}, "it asks, and nobody may give"
-    assert process.parts.published is before
-    assert [str(problem) for problem in process.duties.problems] == [
+    assert process.agents.published is before
+    assert [problem for problem in process.reconciler.problems if not problem.startswith("Pod ")] == [
         "Allocation cluster: spec.revision: a number from 0 to 9007199254740992 was expected"
     ]
     server.put(ALLOCATIONS, "cluster", spec=good)
     process.settle()
-    assert process.duties.problems == () and ("shop", "db") in published(process).indexes
+    assert process.reconciler.problems == () and ("shop", "db") in published(process).indexes
 
 
 def test_an_allocation_of_another_plan_is_refused_in_words() -> None:
@@ -154,9 +154,9 @@ def test_an_allocation_of_another_plan_is_refused_in_words() -> None:
     process.lead()
     process.settle()
     assert server.of(ALLOCATIONS, "cluster")["spec"] == other
-    [told] = [problem for problem in process.duties.problems if "another address plan" in problem.reason]
-    assert "restore the settings" in told.reason
-    assert process.parts.address_of("shop/a") is not None
+    problems = [problem for problem in process.reconciler.problems if "another address plan" in problem]
+    assert [problem for problem in problems if "restore the settings" in problem]
+    assert process.agents.address_of("shop/a") is not None
 
 
 def test_an_allocation_that_is_deleted_changes_no_address_of_a_pod_there_is() -> None:
@@ -166,13 +166,13 @@ def test_an_allocation_that_is_deleted_changes_no_address_of_a_pod_there_is() ->
     process.settle()
     process.lead()
     process.settle()
-    before = [process.parts.address_of(PodKey(name)) for name in ("shop/z", "abc/a")]
+    before = [process.agents.address_of(PodKey(name)) for name in ("shop/z", "abc/a")]
     server.remove(ALLOCATIONS, "cluster")
     process.settle()
-    process.wait(3 * ANEW_SECONDS)
+    process.wait(3 * TERM_SECONDS)
     assert server.names(ALLOCATIONS) == ["cluster"], "it is made anew"
-    assert [process.parts.address_of(PodKey(name)) for name in ("shop/z", "abc/a")] == before
-    assert all("not taken" in problem.reason for problem in process.parts.problems)
+    assert [process.agents.address_of(PodKey(name)) for name in ("shop/z", "abc/a")] == before
+    assert all("not taken" in problem.reason for problem in process.agents.problems)
 
 
 def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
@@ -183,11 +183,11 @@ def test_what_cannot_be_written_is_logged_once_and_told_until_it_can(caplog: pyt
     server.trouble = "Allocation cluster cannot be written: 403"
     with caplog.at_level(logging.ERROR, "romana_ovs.registry"):
         process.wait(4 * TROUBLE_SECONDS)
-    assert [str(problem) for problem in process.duties.problems] == [server.trouble]
+    assert process.reconciler.problems == (server.trouble,)
     assert caplog.text.count("cannot be published") == 1
     server.trouble = ""
     process.wait(2 * TROUBLE_SECONDS)
-    assert process.duties.problems == ()
+    assert process.reconciler.problems == ()
     assert server.names(ALLOCATIONS) == ["cluster"]
 
 
@@ -197,7 +197,7 @@ def test_a_new_process_does_not_wait_for_the_answer_to_the_old_one() -> None:
     process.start()
     process.lead()
     process.look()
-    assert process.asked
+    assert process.requests
     process.start()
     process.settle()
     assert not server.names(ALLOCATIONS), "another election has to be won first"
@@ -217,7 +217,7 @@ def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
     here.settle()
     sets = server.of(CLASS_SETS, "shop")["spec"]
     assert any("pending" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
-    assert here.duties.registry is not None and here.duties.registry.next_check is not None
+    assert here.reconciler.registry is not None and here.reconciler.registry.next_check is not None
     here.wait(AWAY_SECONDS - 1)
     assert server.of(CLASS_SETS, "shop")["spec"] == sets
     here.wait(AWAY_SECONDS)
@@ -230,8 +230,8 @@ def test_a_node_that_is_gone_is_not_waited_for() -> None:
     here = leading(server, "n1", "n2")
     put_policy(server, to="a", source="a")
     here.settle()
-    assert here.duties.registry is not None and here.duties.registry.part is not None
-    assert not here.duties.registry.part.pending
+    assert here.reconciler.registry is not None and here.reconciler.registry.registry is not None
+    assert not here.reconciler.registry.registry.pending
 
 
 def reporting() -> tuple[MemoryServer, ControllerProcess, ControllerProcess]:
@@ -261,7 +261,7 @@ def test_the_report_of_a_node_that_is_gone_goes_after_a_while() -> None:
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
     here.wait(10 * GONE_SECONDS)
     assert [write.name for write in server.writes if write.verb is Verb.DELETE] == ["n2"]
-    assert server.names(NODE_REPORTS) == ["n1", "n2"] and here.duties.problems == ()
+    assert server.names(NODE_REPORTS) == ["n1", "n2"] and here.reconciler.problems == ()
 
 
 def test_a_report_that_cannot_be_deleted_is_tried_again_once_a_minute() -> None:
@@ -272,16 +272,16 @@ def test_a_report_that_cannot_be_deleted_is_tried_again_once_a_minute() -> None:
     here.now += GONE_SECONDS
     here.due = True
     here.look()
-    [job] = [each for each in here.asked if each.leading]
+    [job] = [each for each in here.requests if each.leading]
     assert [(write.verb, write.name) for write in job.writes] == [(Verb.DELETE, "n2")]
     server.trouble = "no"
     here.settle()
-    assert here.duties.registry is not None and [str(each) for each in here.duties.registry.problems] == ["no"]
+    assert here.reconciler.registry is not None and [str(each) for each in here.reconciler.registry.problems] == ["no"]
     server.trouble = ""
     here.wait(GONE_SECONDS - TROUBLE_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
     here.wait(2 * TROUBLE_SECONDS)
-    assert server.names(NODE_REPORTS) == ["n1"] and here.duties.problems == ()
+    assert server.names(NODE_REPORTS) == ["n1"] and here.reconciler.problems == ()
 
 
 def test_the_report_of_a_node_that_is_not_ready_stays() -> None:
@@ -309,7 +309,7 @@ def test_the_report_of_a_node_that_is_made_anew_stays() -> None:
 def test_a_controller_whose_node_is_gone_does_not_report_against_the_registry() -> None:
     """It goes on with what it has, and reports again when there is a Node again."""
     server, here, there = reporting()
-    address = there.parts.address_of(PodKey("shop/b"))
+    address = there.agents.address_of(PodKey("shop/b"))
     server.remove(NODES, "n2")
     settle([here, there])
     here.wait(GONE_SECONDS)
@@ -318,7 +318,7 @@ def test_a_controller_whose_node_is_gone_does_not_report_against_the_registry() 
     here.wait(10 * GONE_SECONDS)
     settle([here, there])
     assert server.names(NODE_REPORTS) == ["n1"] and len(server.writes) == writes
-    assert address is not None and there.parts.address_of(PodKey("shop/b")) == address
+    assert address is not None and there.agents.address_of(PodKey("shop/b")) == address
     server.put(NODES, "n2")
     settle([here, there])
     assert server.names(NODE_REPORTS) == ["n1", "n2"]

@@ -8,68 +8,67 @@ from typing import Any
 
 from romana_ovs.controller.api_reconciler import REPORT_SECONDS, ApiReconciler
 from romana_ovs.controller.published_store import RESOURCES
+from romana_ovs.controller.reconciler import Inputs
 from romana_ovs.engine.node_agent import Acknowledgement
-from romana_ovs.engine.node_agents import NodeAgents, PendingAck
+from romana_ovs.engine.node_agents import PendingAck
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
-from romana_ovs.kube.api.resources import NODE_REPORTS
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
+from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, NODES
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
-from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.objects import ObjectId
-from romana_ovs.model import objects
-from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.settings import Settings
 
 
 @dataclass
 class Node:
-    """The duties of node n1 with a clock of the test's own, and an API server that takes everything at once."""
+    """The controller of node n1 with a clock of the test's own, and an API server that takes everything at once."""
 
     now: float = 100.0
-    told: list[dict[str, Any]] = field(default_factory=list)
-    alarms: list[float] = field(default_factory=list)
+    reported: list[dict[str, Any]] = field(default_factory=list)
+    next_check: float | None = None
     versions: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.parts = NodeAgents(Settings())
-        self.duties = ApiReconciler(
-            Settings(),
-            self.parts,
-            ClusterCache(Settings()),
-            self,
-            registers=False,
-            clock=lambda: self.now,
-        )
-        for resource in RESOURCES:
-            self.duties.observe_messages([ListStarted(str(resource)), ListCompleted(str(resource))])
-        self.duties.step(Cluster().with_object(objects.Node("n1")), {"n1"})
-        self.duties.report()
+        self.reconciler = ApiReconciler(Settings(), None, registers=False)
+        listing: list[object] = []
+        for resource in (*CLUSTER, *RESOURCES):
+            updates = (update_of_node("n1"),) if resource == NODES else ()
+            listing += [
+                ListStarted(str(resource)),
+                ObjectsObserved(str(resource), updates),
+                ListCompleted(str(resource)),
+            ]
+        self.step(*listing)
 
-    def schedule_round(self, after: float) -> None:
-        self.alarms.append(self.now + after)
-
-    def wake(self, after: float) -> None:
-        pass
-
-    def send(self, message: object) -> None:
-        if isinstance(message, WriteRequest):
-            [write] = message.writes
-            assert write.body is not None
-            self.told.append(write.body["status"])
-            update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
-            self.duties.observe_messages([ObjectsObserved(str(NODE_REPORTS), (update,)), WriteResult(message.number)])
+    def step(self, *news: object, acks: tuple[tuple[str, PendingAck], ...] = ()) -> None:
+        """One step, and those that follow from what is written in it."""
+        outcome = self.reconciler.step(Inputs(news, acks, driven=frozenset({"n1"})), self.now)
+        self.next_check = outcome.next_check
+        for message in outcome.messages:
+            if isinstance(message, WriteRequest):
+                [write] = message.writes
+                assert write.body is not None
+                self.reported.append(write.body["status"])
+                update = Update(ObjectId("NodeReport", "", "n1"), version=str(next(self.versions)), raw=write.body)
+                self.step(ObjectsObserved(str(NODE_REPORTS), (update,)), WriteResult(message.number))
 
     def on_programmed(self, acknowledged: int, policies: str) -> None:
-        """The switch of n1 has something, and there is a look at what to tell."""
-        self.parts.on_programmed("n1", PendingAck(Acknowledgement(acknowledged, 0), policies))
-        self.duties.report()
+        """The switch of n1 has confirmed a view."""
+        self.step(acks=(("n1", PendingAck(Acknowledgement(acknowledged, 0), policies)),))
 
     def pass_to(self, now: float) -> None:
-        """Let time pass, with every alarm that rings meanwhile."""
-        while (due := min(self.alarms, default=now + 1)) <= now:
-            self.alarms.remove(due)
-            self.now = due
-            self.duties.report()
+        """Let time pass, with every step that is asked for in it."""
+        while self.next_check is not None and self.next_check <= now:
+            self.now = self.next_check
+            self.step()
         self.now = now
+
+
+def update_of_node(name: str) -> Update:
+    raw = {"kind": "Node", "metadata": {"name": name, "uid": name, "resourceVersion": "1"}}
+    head = object_meta(raw, NODES)
+    assert head is not None
+    return decoder(NODES, Settings())(raw, head)
 
 
 def test_what_waits_is_told_whatever_is_told_in_between() -> None:
@@ -77,10 +76,10 @@ def test_what_waits_is_told_whatever_is_told_in_between() -> None:
     node = Node()
     node.now += 0.2
     node.on_programmed(0, "first")
-    assert node.told[-1]["policiesDigest"] == "" and node.alarms == [node.now + REPORT_SECONDS]
+    assert node.reported[-1]["policiesDigest"] == "" and node.next_check == 100.0 + REPORT_SECONDS
     node.now += 0.3
     node.on_programmed(7, "first")
-    assert node.told[-1]["acknowledgedRevision"] == 7 and node.told[-1]["policiesDigest"] == ""
+    assert node.reported[-1]["acknowledgedRevision"] == 7 and node.reported[-1]["policiesDigest"] == ""
     node.pass_to(node.now + 3 * REPORT_SECONDS)
-    assert node.told[-1]["policiesDigest"] == "first"
-    assert node.alarms == []
+    assert node.reported[-1]["policiesDigest"] == "first"
+    assert node.next_check is None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import os
 from dataclasses import dataclass
 
 import eventlet
 
 from romana_ovs.controller.kubernetes import Kubernetes
+from romana_ovs.flag import Flag
 from romana_ovs.kube.api.messages import FrameReader
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.settings import Settings
@@ -24,35 +24,19 @@ class Long:
     text: str = "x" * 300_000
 
 
-class Silent:
-    """A listener that no message is for."""
-
-    def on_cluster(self, loaded, noticed):
-        pass
-
-    def on_health(self):
-        pass
-
-    def on_messages(self, messages):
-        pass
-
-    def on_process_started(self):
-        pass
-
-
 def test_frames_do_not_get_into_each_other_while_the_pipe_is_full() -> None:
     incoming, outgoing = os.pipe()
     for end in (incoming, outgoing):
         os.set_blocking(end, False)
-    source = Kubernetes(ApiSource("/nowhere"), Settings(), Silent())
+    source = Kubernetes(ApiSource("/nowhere"), Settings(), Flag())
     with source._delivering(outgoing):
-        tellers = [eventlet.spawn(source.send, Long(number)) for number in range(3)]
-        reader, found = FrameReader(), []
+        tellers = [eventlet.spawn(source.send, (Long(number),)) for number in range(3)]
+        reader, found = FrameReader(), list[Long]()
         with eventlet.Timeout(20):
             while len(found) < len(tellers):
                 eventlet.sleep(0)
                 try:
-                    found += reader.feed(os.read(incoming, PIECE))
+                    found += (one for one in reader.feed(os.read(incoming, PIECE)) if isinstance(one, Long))
                 except BlockingIOError:
                     continue
     assert sorted(message.sender for message in found) == [0, 1, 2]

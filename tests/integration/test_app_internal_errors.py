@@ -16,6 +16,14 @@ from tests.support.manifests import PORT_80_POLICY, TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs
 
 ROOT = Path(__file__).resolve().parents[2]
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+current-context: c
+"""
 STUMBLING = """
 import sys
 from romana_ovs import app
@@ -57,39 +65,34 @@ def test_failed_work_is_retried_without_a_change() -> None:
         assert log.count("node node1: its tables cannot be made; what is programmed stays") == 1
 
 
-HELD = """
-from romana_ovs import runtime
-from romana_ovs.controller.offload import Offload
-offload = Offload()
+LOSING = """
+import sys
+from romana_ovs.cli.main import main
+from romana_ovs.kube.cache.cluster_cache import ClusterCache
 
-def work():
-    offload.defer({first})
-    offload.defer(lambda: print("the second", flush=True))
+def broken(*_):
+    raise ZeroDivisionError("stumbled")
 
-try:
-    offload.run(work)
-except Exception:
-    pass  # As the application does, which goes on after an internal error.
-offload.defer(lambda: print("the third", flush=True))
+ClusterCache.apply = broken
+sys.exit(main(["controller", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize(
-    ("first", "status", "said"),
-    [
-        ("lambda: print('the first', flush=True)", 0, "the first\nthe second\nthe third\n"),
-        ("lambda: 1 / 0", 1, ""),
-    ],
-)
-def test_what_had_to_wait_is_done_or_the_process_ends(first: str, status: int, said: str) -> None:
-    """Objects that were told of while something was worked out aside: nobody tells of them again."""
+def test_events_that_cannot_be_applied_end_the_process(tmp_path: Path) -> None:
+    """They would not come again: a new process lists everything."""
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    (tmp_path / "romana.conf").write_text(
+        f"[romana]\nkubeconfig = {tmp_path / 'kubeconfig'}\nregistry_only = yes\n"
+        f"state_file = {tmp_path / 'state'}\nstatus_socket = {tmp_path / 'status'}\n"
+    )
+    listen = ("--ofp-listen-host", f"unix:{tmp_path / 'openflow'}")
     done = subprocess.run(
-        [sys.executable, "-c", HELD.format(first=first)],
+        [sys.executable, "-c", LOSING, "--config-file", str(tmp_path / "romana.conf"), *listen],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
-    assert (done.returncode, done.stdout) == (status, said), done.stderr
-    assert ("ZeroDivisionError" in done.stderr) == bool(status)
+    assert done.returncode == 1 and "stumbled" in done.stderr, done.stderr
+    assert "a new process lists everything" in done.stderr

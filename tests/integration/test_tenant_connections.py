@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
+from romana_ovs.flag import Flag
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.tables import TABLE_IDS
@@ -184,8 +185,8 @@ def _limits(ovs: Ovs) -> dict[int, tuple[int, int]]:
 def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
     with Ovs() as ovs:
         ovs.bridge("br-int")
-        news: list[int] = []
-        limits = ConntrackLimits(10, lambda: news.append(1))
+        flag = Flag()
+        limits = ConntrackLimits(10, flag)
         zones = Zones(Place(ovs.remote, "netdev"), {ZONE: Share(COMMON), 0x2001: Share("red"), 0x2002: Share("blue")})
         limits.set_zones({"node1": zones}, ["node1"])
         assert not limits.work()
@@ -193,7 +194,9 @@ def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
         _open(ovs, 0x2001, range(1000, 1015))
         _open(ovs, 0x2002, range(1000, 1005))
         _open(ovs, ZONE, range(1000, 1015))
+        flag.clear()
         assert not limits.work()
+        assert flag.wait(0.0), "somebody came to be at a limit"
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2001: (10, 10), 0x2002: (10, 5)}
         assert dict(limits.full) == {"node1": ("red",)}
         (said,) = limits.problems
@@ -201,7 +204,7 @@ def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
         ovs.appctl("dpctl/flush-conntrack", f"zone={0x2001}")
         limits.work()
         assert limits.problems == ()
-        assert len(news) == 2
+        assert flag.wait(0.0), "nobody is at a limit any more"
         limits.set_zones({"node1": Zones(zones.place, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"])
         limits.work()
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2002: (10, 5)}
@@ -245,7 +248,7 @@ def test_thousands_of_zones_need_one_command_each_way() -> None:
     """As many as a node with a pod of a shared tenant has at most, each tenant elsewhere having its own."""
     with Ovs() as ovs:
         ovs.bridge("br-int")
-        limits = ConntrackLimits(10, lambda: None)
+        limits = ConntrackLimits(10, Flag())
         shares = {ZONE: Share(COMMON), **{ZONE + index: Share(f"t{index}") for index in range(1, 4096)}}
         limits.set_zones({"node1": Zones(Place(ovs.remote, "netdev"), shares)}, ["node1"])
         assert not limits.work()

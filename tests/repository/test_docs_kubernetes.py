@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from romana_ovs.controller import api_reconciler, conditions
+from romana_ovs.controller import api_reconciler, conditions, status_reporter
 from romana_ovs.controller.conditions import Validity
 from romana_ovs.controller.registry import AWAY_SECONDS
 from romana_ovs.kube.api.lease import LeaseName
@@ -56,7 +56,7 @@ def test_figures_and_names_are_those_of_the_code() -> None:
     assert f"The registry waits {AWAY_SECONDS:.0f} seconds for its acknowledgement" in flat
     assert api_reconciler.PATIENCE_SECONDS == 10 and "does not answer for ten seconds" in REGISTRY
     assert f"`{LeaseName().namespace}/{LeaseName().name}`" in TEXT
-    assert (api_reconciler.STATUS_SECONDS, api_reconciler.TENANT_SECONDS) == (1, 5)
+    assert (status_reporter.STATUS_SECONDS, status_reporter.TENANT_SECONDS) == (1, 5)
     assert {stage.value for stage in Stage if f"`{stage.value}`" not in REGISTRY} == set()
 
 

@@ -10,18 +10,18 @@ from itertools import count
 from typing import Any
 
 from romana_ovs.controller.api_reconciler import ApiReconciler
+from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
-from romana_ovs.engine.node_agents import NodeAgents
+from romana_ovs.controller.reconciler import Inputs
+from romana_ovs.engine.node_agents import PendingAck
 from romana_ovs.kube.api.desired import JoinElection, Leadership
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMANA_POLICIES, TENANTS, Resource
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
-from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
-from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Observed
 
 EVERYTHING = (*CLUSTER, *NUMBERS, TENANTS)
 MOST_ROUNDS = 60
@@ -143,121 +143,93 @@ class MemoryServer:
 
 
 @dataclass
-class Timer:
-    """Something to be done at `due`; `kind` is the name of what ApiReconciler were given for it."""
-
-    due: float
-    seconds: float
-    kind: str
-
-
-@dataclass
 class ControllerProcess:
-    """A controller: its ApiReconciler, and in the place of switches somebody who confirms all, unless `deaf`."""
+    """A controller: its ApiReconciler, and in the place of switches somebody who confirms all, unless `deaf`.
+
+    `requests` are the writes that it asked for and that are not done yet, `sent` all other messages.
+    """
 
     server: MemoryServer
     nodes: Collection[str] = ()
     registers: bool = True
     deaf: bool = False
     now: float = 1000.0
-    loaded: ClusterSnapshot | None = None
     leads: bool = False
     due: bool = False
-    unplaced: tuple[Problem, ...] = ()
+    observed: Mapping[str, Observed] = field(default_factory=dict)
     inbox: list[object] = field(default_factory=list)
-    asked: list[WriteRequest] = field(default_factory=list)
-    told: list[Any] = field(default_factory=list)
-    timers: list[Timer] = field(default_factory=list)
+    requests: list[WriteRequest] = field(default_factory=list)
+    sent: list[Any] = field(default_factory=list)
+    acks: tuple[tuple[str, PendingAck], ...] = ()
+    programmed: bool = False
+    next_check: float | None = None
 
     def __post_init__(self) -> None:
-        self.parts = NodeAgents(self.server.settings)
-        self.store = ClusterCache(self.server.settings)
-        self.duties = ApiReconciler(
-            self.server.settings,
-            self.parts,
-            self.store,
-            self,
-            registers=self.registers,
-            clock=lambda: self.now,
-        )
+        self.reconciler = ApiReconciler(self.server.settings, None, registers=self.registers)
+        self.agents = self.reconciler.agents
 
     def start(self) -> None:
         """A Kubernetes process begins, and lists everything."""
-        self.asked.clear()
+        self.requests.clear()
         self.leads = False
         if self not in self.server.watching:
             self.server.watching.append(self)
-        self.duties.process_started()
-        self.inbox += self.server.listings()
+        self.inbox = [ProcessStarted(), *self.server.listings()]
 
     def lead(self, leads: bool = True) -> None:
         """The election has come to this."""
         self.leads = leads
-        self.inbox.append(Leadership(leads, int(leads), ""))
-
-    def schedule_round(self, after: float) -> None:
-        self.timers.append(Timer(self.now + after, after, "compute"))
-
-    def wake(self, after: float) -> None:
-        self.timers.append(Timer(self.now + after, after, "look"))
-
-    def send(self, message: object) -> None:
-        if isinstance(message, WriteRequest):
-            self.asked.append(message)
-        elif not isinstance(message, JoinElection):
-            self.told.append(message)
+        self.inbox.append(Leadership(leads, ""))
 
     def wait(self, seconds: float) -> None:
-        """Time passes, and whatever is to be done in it is done."""
+        """Time passes, with every step that is asked for in it."""
         end = self.now + seconds
-        while self.timers and (first := min(self.timers, key=lambda timer: timer.due)).due <= end:
-            self.timers.remove(first)
-            self.now = first.due
-            self.due |= first.kind == "compute"
+        self.settle()
+        for _ in range(MOST_ROUNDS * max(1, round(seconds))):
+            if self.next_check is None or self.next_check > end:
+                self.now = end
+                return
+            self.now = max(self.now, self.next_check)
             self.settle()
-        self.now = end
+        raise AssertionError("it goes on for ever")
 
     def look(self) -> None:
-        """Take what has come, work on it when that is due, and tell how objects fare; nothing that is asked is done."""
-        messages, self.inbox = self.inbox, []
-        loaded = self.store.apply(*messages)
-        self.loaded = loaded or self.loaded
-        self.due |= self.duties.observe_messages(messages) or loaded is not None
-        if self.loaded is None:
-            return
-        if self.due:
-            self.due = False
-            self._round(self.loaded)
-        self.duties.report_statuses(self.loaded, unplaced=self.unplaced, failing=False)
-
-    def _round(self, loaded: ClusterSnapshot) -> None:
-        policies = self.duties.policies_digest()
-        self.duties.step(loaded.cluster, self.nodes)
-        self.duties.flush_writes()
-        if self.deaf:
-            return
-        for node in self.nodes:
-            pledge = self.parts.pending_ack(node, policies)
-            assert pledge is not None
-            self.parts.on_programmed(node, pledge)
-            self.duties.report()
-        if not self.parts.pending:
-            self.duties.programmed()
+        """One step; nothing that it asks for is done."""
+        news, self.inbox = tuple(self.inbox), []
+        acks, self.acks, due, self.due = self.acks, (), self.due, False
+        inputs = Inputs(
+            news=news,
+            acks=acks,
+            programmed=self.programmed and not self.agents.pending,
+            driven=frozenset(self.nodes),
+            observed=self.observed,
+            due=due,
+        )
+        outcome = self.reconciler.step(inputs, self.now)
+        self.next_check = outcome.next_check
+        for message in outcome.messages:
+            if isinstance(message, WriteRequest):
+                self.requests.append(message)
+            elif not isinstance(message, JoinElection):
+                self.sent.append(message)
+        if outcome.computed:
+            self.programmed = bool(self.nodes) and not self.deaf
+            pending = ((node, self.reconciler.pending_ack(node)) for node in self.nodes if not self.deaf)
+            self.acks = tuple((node, ack) for node, ack in pending if ack is not None)
 
     def execute(self) -> None:
-        """Have the oldest job done that is asked for."""
-        answer = self.server.execute(self.asked.pop(0), leads=self.leads)
-        self.inbox.append(answer)
+        """Have the oldest request done."""
+        self.inbox.append(self.server.execute(self.requests.pop(0), leads=self.leads))
 
     def settle(self) -> None:
         """Until nothing is to be done at this moment."""
         for _ in range(MOST_ROUNDS):
             self.look()
-            if not (self.asked or self.inbox or self.due):
+            if not (self.requests or self.inbox or self.acks or self.due):
                 return
-            if self.asked:
+            if self.requests:
                 self.execute()
-        raise AssertionError(f"it does not settle: {self.asked}, {self.inbox}")
+        raise AssertionError(f"it does not settle: {self.requests}, {self.inbox}")
 
 
 def settle(processes: Iterable[ControllerProcess]) -> None:

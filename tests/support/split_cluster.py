@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ from urllib3.exceptions import HTTPError
 
 from romana_ovs.controller.status_reporter import digest
 from romana_ovs.engine.node_agent import NodeAgent
+from romana_ovs.flag import Flag
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER
@@ -43,7 +43,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.matrix import PodPath, reachability
 from romana_ovs.state import StateFile
-from romana_ovs.switch.bridges import BridgeRow, bridges
+from romana_ovs.switch.bridges import bridges
 from romana_ovs.switch.ovsdb import OvsdbWatch
 from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.controlplane import ControlPlane
@@ -317,8 +317,7 @@ class SplitCluster:
         """What is known of every node's bridge."""
         found: dict[str, BridgeFacts] = {}
         for name, node in self.nodes.items():
-            rows: list[tuple[BridgeRow, ...]] = []
-            watch = OvsdbWatch(node.ovsdb, partial(_collect, rows))
+            watch = OvsdbWatch(node.ovsdb, Flag())
             try:
                 limit = time.monotonic() + PATIENCE
                 while not watch._idl.run() and time.monotonic() < limit:
@@ -493,7 +492,3 @@ def _through(url: str | None, config: Path) -> Path:
     path = config.with_suffix(".through")
     path.write_text(json.dumps(content))
     return path
-
-
-def _collect(rows: list[tuple[BridgeRow, ...]], _remote: str, seen: tuple[BridgeRow, ...]) -> None:
-    rows.append(seen)

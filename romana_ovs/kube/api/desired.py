@@ -130,13 +130,12 @@ class UpdateWarnings:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Whether this process leads, with which epoch (0 when it does not), and who holds the lease.
+    """Whether this process leads, and who holds the lease.
 
     `ended`: the process has left the election; no further message follows.
     """
 
     leads: bool
-    epoch: int
     holder: str
     ended: bool = False
 

@@ -178,13 +178,13 @@ Ask = Read | Write
 
 @dataclass(frozen=True, slots=True)
 class LeadershipTerm:
-    """The right to do writes of the leader until `until`; `epoch` grows with every change of the holder.
+    """The right to do writes of the leader until `until`; `transitions` counts the changes of the holder.
 
     Published objects are written with the resourceVersion that was read, and a new leader writes the Allocation first.
     So a delayed write of an earlier leader has an outdated version and is refused.
     """
 
-    epoch: int
+    transitions: int
     until: float
 
     def may_write(self, now: float, *, needs: float = 0.0) -> bool:

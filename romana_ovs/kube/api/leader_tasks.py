@@ -63,7 +63,7 @@ class LeaderTasks:
         """Stop writing, then release the lease; returns when that is done, or after END_SECONDS."""
         until = clock() + END_SECONDS
         if self._elector is None or self._election is None or self._events is None:
-            self._context.send(Leadership(False, 0, "", ended=True))
+            self._context.send(Leadership(False, "", ended=True))
             return
         workers = [*self._statuses, self._events]
         for worker in workers:

@@ -69,6 +69,11 @@ class LeadershipGuard:
         """Set the present term; None: not leading."""
         self._term = term
 
+    @property
+    def term(self) -> LeadershipTerm | None:
+        """The present term, over or not; None while this process does not lead."""
+        return self._term
+
     def may_write(self, *, needs: float = 0.0) -> bool:
         """Whether a write that takes up to `needs` seconds may begin now. Must be checked before every write."""
         term = self._term
@@ -105,7 +110,7 @@ class Elector:
         self._notify = notify
         self._environment = environment or Environment()
         self._election = Election(me, timing or Timing())
-        self._announced = Leadership(False, 0, "")
+        self._announced = Leadership(False, "")
         self._stamp = datetime.fromtimestamp(0, UTC)
         self._acquired = ""
         self._stop = False
@@ -132,7 +137,7 @@ class Elector:
                 self._publish()
             else:
                 self._environment.wait(self._wake, max(0.0, self._election.wakes() - self._environment.now()))
-        self._notify(Leadership(False, 0, "", ended=True))
+        self._notify(Leadership(False, "", ended=True))
 
     def _check_stop(self, now: float) -> None:
         if self._stop:
@@ -220,11 +225,12 @@ class Elector:
         self.guard.set(term)
         record = self._election.record
         holder = record.holder if record is not None else ""
-        now = Leadership(term is not None, term.epoch if term is not None else 0, holder)
+        now = Leadership(term is not None, holder)
         if now == self._announced:
             return
         if now.leads != self._announced.leads:
-            LOG.info("%s: %s", self._lease, f"leading, epoch {now.epoch}" if now.leads else "no longer leading")
+            transitions = f"leading, after {term.transitions} leaseTransitions" if term is not None else ""
+            LOG.info("%s: %s", self._lease, transitions or "no longer leading")
         self._announced = now
         self._notify(now)
 

@@ -86,7 +86,7 @@ class World:
         self.now = 0.0
         self.server = Server()
         self.nodes: list[Node] = []
-        self.epochs: list[tuple[int, str]] = []
+        self.terms: list[tuple[int, str]] = []
         self.healthy = False
         self._fates = fates
         self._timing = timing or Timing()
@@ -134,14 +134,16 @@ class World:
         return [node for node in self.nodes if node.elector.guard.may_write()]
 
     def check(self) -> None:
-        """Never two; and a change of hands is a new epoch."""
+        """Never two; and leaseTransitions grows with every change of hands."""
         writers = self.writers()
         assert len(writers) <= 1, (self.now, [node.name for node in writers])
         if writers:
-            entry = (writers[0].told[-1][1].epoch, writers[0].name)
-            if not self.epochs or self.epochs[-1] != entry:
-                assert not self.epochs or entry[0] > self.epochs[-1][0], (self.now, self.epochs, entry)
-                self.epochs.append(entry)
+            term = writers[0].elector.guard.term
+            assert term is not None
+            entry = (term.transitions, writers[0].name)
+            if not self.terms or self.terms[-1] != entry:
+                assert not self.terms or entry[0] > self.terms[-1][0], (self.now, self.terms, entry)
+                self.terms.append(entry)
 
     def request(self, node: Node, method: str, body: dict[str, Any] | None, deadline: float) -> Answer:
         """What `node` gets for a request, in as much time as that takes. Raises what the client would."""

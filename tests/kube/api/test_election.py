@@ -243,7 +243,7 @@ def test_without_trouble_leadership_never_changes() -> None:
     for name in "abc":
         world.add(name, Clocks(), [])
     world.run(3600)
-    assert len(world.epochs) == 1
+    assert len(world.terms) == 1
     (leader,) = world.writers()
     assert [change.leads for _, change in leader.told] == [False, True] or [c.leads for _, c in leader.told] == [True]
 
@@ -259,7 +259,7 @@ def test_a_leader_that_was_suspended_has_lost_its_term() -> None:
     world.run(89.9)
     assert [node.name for node in world.writers()] == ["b"]
     world.run(200)
-    assert world.epochs == [(0, "a"), (1, "b")]
+    assert world.terms == [(0, "a"), (1, "b")]
 
 
 def test_an_orderly_end_hands_over_within_a_retry() -> None:
@@ -268,7 +268,7 @@ def test_an_orderly_end_hands_over_within_a_retry() -> None:
     world.add("b", Clocks(), [], begins=1)
     world.at(30, leader.elector.stop)
     world.run(34.9)
-    assert world.epochs == [(0, "a"), (1, "b")]
+    assert world.terms == [(0, "a"), (1, "b")]
 
 
 def test_a_wall_clock_that_stands_still_renews_all_the_same() -> None:
@@ -276,5 +276,5 @@ def test_a_wall_clock_that_stands_still_renews_all_the_same() -> None:
     world.add("a", Clocks(wall=lambda now: 0.0), [])
     world.add("b", Clocks(wall=lambda now: math.pi), [], begins=1)
     world.run(300)
-    assert world.epochs == [(0, "a")]
+    assert world.terms == [(0, "a")]
     assert world.server.writes > 100

@@ -77,12 +77,12 @@ def hang(exchange: Exchange) -> None:
 def test_a_hung_renewal_costs_the_right_to_write_in_time(server: ScriptedServer, told: Told, elector: Elector) -> None:
     """docs/hazards.md C12: a PUT that hangs."""
     server.then(absent, store, hang, *[hang] * 10)
-    told.until(Leadership(True, 0, "me"))
+    told.until(Leadership(True, "me"))
     began = time.monotonic()
     while elector.guard.may_write():
         assert time.monotonic() - began < TIMING.lease, "the fence looks at the clock, whatever the thread does"
         time.sleep(0.01)
-    told.until(Leadership(False, 0, "me"))
+    told.until(Leadership(False, "me"))
     assert time.monotonic() - began < TIMING.lease, "so nobody else can lead yet"
 
 
@@ -93,7 +93,7 @@ def test_an_answer_that_is_no_lease_is_trouble_and_no_end(
     body: bytes, server: ScriptedServer, told: Told, elector: Elector
 ) -> None:
     server.then(lambda exchange: exchange.answer(200, body), absent, store, store, store)
-    told.until(Leadership(True, 0, "me"))
+    told.until(Leadership(True, "me"))
     assert any(isinstance(one, Health) and one.error for one in told.messages)
     told.until(Health("lease kube-system/romana-ovs"))
 
@@ -101,5 +101,5 @@ def test_an_answer_that_is_no_lease_is_trouble_and_no_end(
 def test_a_denied_lease_is_told_once(server: ScriptedServer, told: Told, elector: Elector) -> None:
     no = {"kind": "Status", "message": 'User "x" cannot get resource "leases"'}
     server.then(*[lambda exchange: exchange.answer(403, no)] * 4, absent, store, store, store)
-    told.until(Leadership(True, 0, "me"))
+    told.until(Leadership(True, "me"))
     assert len([one for one in told.messages if isinstance(one, Health) and one.error]) == 1
