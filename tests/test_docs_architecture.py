@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")) + [*TOP]
-ROW = re.compile(r"^\| `((?:\w+/)*\w+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
+ROW = re.compile(r"^\| (?:\d+ \| )?`((?:\w+/)*\w+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
 PATH = re.compile(r"`((?:romana_ovs|romana_ovs_emulate|distributions|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
-_PACKAGES = "cli|controller|world|kube|switch|sync|simulator|pipeline|policy|addressing|model"
+_PACKAGES = "cli|controller|engine|kube|switch|sync|simulator|pipeline|policy|addressing|model"
 MODULE = re.compile(rf"`((?:{_PACKAGES})/[\w/]+\.py)`")
 
 
@@ -35,11 +35,17 @@ def defined(path: str) -> frozenset[str]:
 
 def test_the_functions_on_the_way_of_an_event_exist() -> None:
     rows = ROW.findall(ARCHITECTURE)
-    assert len(rows) > 35
+    assert len(rows) > 30
     missing = [
         (path, name) for path, names in rows for name in re.findall(r"`([\w.]+)`", names) if name not in defined(path)
     ]
     assert missing == []
+
+
+def test_a_pod_event_passes_at_most_14_stages() -> None:
+    way = ARCHITECTURE.partition("## The way of one pod event")[2].partition("\n## ")[0]
+    stages = [int(number) for number in re.findall(r"^\| (\d+) \| `", way, re.MULTILINE)]
+    assert stages == list(range(1, len(stages) + 1)) and 10 < len(stages) <= 14
 
 
 def test_the_threads_exist() -> None:

@@ -8,6 +8,7 @@ All of it goes through the API server, also inside one process: what is not stor
 
 from __future__ import annotations
 
+import logging
 import socket
 import uuid
 from collections.abc import Collection, Mapping
@@ -33,6 +34,8 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Report
+
+LOG = logging.getLogger("romana_ovs")
 
 PATIENCE_SECONDS = 10.0
 """How long rules and pods wait for the registry before nodes go on without it, failing closed."""
@@ -60,6 +63,7 @@ class ApiReconciler:
         )
         self._policies = PolicyIndex()
         self._status_reporter = StatusReporter(self._cache)
+        self._status_error = ""
         self._digest: tuple[Versions, str] = ({}, "")
         """The versions of the policies of the last computation, and their digest."""
         self._outbox: list[object] = []
@@ -77,7 +81,8 @@ class ApiReconciler:
         own = [Problem(error, kind="NodeReport")] if error else []
         leads = self.registry is not None and self.registry.leads
         registry = (*self.registry.problems, *self._policies.problems) if self.registry is not None and leads else ()
-        return tuple(map(str, (*dict.fromkeys((*self.published.problems, *registry, *own)), *self.agents.problems)))
+        numbers = dict.fromkeys((*self.published.problems, *registry, *own))
+        return (*map(str, (*numbers, *self.agents.problems)), *filter(None, [self._status_error]))
 
     @property
     def unsettled(self) -> bool:
@@ -108,7 +113,7 @@ class ApiReconciler:
         else:
             self._retry = due
         self._report(now)
-        self._outbox += self._report_statuses(inputs, now)
+        self._report_statuses(inputs, now)
         self._compute_at = self._next_computation(now)
         messages, self._outbox = self._outbox, []
         return Outcome(computed, tuple(messages), self._next_step(now))
@@ -120,10 +125,8 @@ class ApiReconciler:
     def status(self) -> Mapping[str, Any]:
         """Whether this process leads, and the revision of the numbers."""
         published = self.published.published
-        return {
-            "leads": self.registry is not None and self.registry.leads,
-            "revision": published.revision if published is not None else 0,
-        }
+        leads = self.registry is not None and self.registry.leads
+        return {"registry": {"leads": leads, "revision": published.revision if published is not None else 0}}
 
     # What is new.
 
@@ -238,23 +241,35 @@ class ApiReconciler:
         nodes = self.snapshot.cluster.nodes if self.snapshot is not None else {}
         return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in nodes)
 
-    def _report_statuses(self, inputs: Inputs, now: float) -> tuple[object, ...]:
-        """What changes the statuses of objects, while this process leads."""
+    def _report_statuses(self, inputs: Inputs, now: float) -> None:
+        """Send what changes the statuses of objects, while this process leads."""
         if self.registry is None or not self.registry.leads or self.snapshot is None:
-            return ()
+            return
+        if not self._status_reporter.due(now):
+            return
+        before, self._status_error = self._status_error, ""
+        try:
+            self._outbox += self._status_reporter.report(self._observed_state(self.snapshot, inputs), now)
+        except Exception as error:  # An internal error there must not keep switches from being programmed.
+            self._status_error = f"statuses are not reported: internal error: {error!r}"
+            if self._status_error != before:
+                LOG.exception("internal error; statuses are not reported; please report this")
+
+    def _observed_state(self, snapshot: ClusterSnapshot, inputs: Inputs) -> Snapshot:
+        """What statuses are computed from."""
         reports = self._reports()
         if self._others_drive_nodes() and all(report.policies == self.policies_digest for report in reports):
             self._status_reporter.programmed(self._digest[0])
         # What the registry is just working on is no problem yet.
         unplaced = () if self.agents.pending else self.agents.problems
-        now_seen = Snapshot(
-            loaded=self.snapshot,
+        registry = self.registry.problems if self.registry is not None else ()
+        return Snapshot(
+            loaded=snapshot,
             published=self.published.published,
-            unplaced=tuple(dict.fromkeys((*unplaced, *self.registry.problems))),
+            unplaced=tuple(dict.fromkeys((*unplaced, *registry))),
             failing=inputs.failing,
             seen={report.node: report.observed for report in reports},
         )
-        return self._status_reporter.report(now_seen, now)
 
     def _others_drive_nodes(self) -> bool:
         """Whether other processes drive some node."""

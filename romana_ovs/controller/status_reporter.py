@@ -81,15 +81,18 @@ class StatusReporter:
         """Every switch has confirmed the policies of these versions."""
         self._programmed = versions
 
+    def due(self, now: float) -> bool:
+        """Whether to call `report`: STATUS_SECONDS have passed since the last time."""
+        if now - self._compared_at >= STATUS_SECONDS:
+            return True
+        self.next_report = self._compared_at + STATUS_SECONDS
+        return False
+
     def report(self, snapshot: Snapshot, now: float) -> tuple[object, ...]:
         """The messages that change what was reported before.
 
-        There are none within STATUS_SECONDS of the last ones, and none about tenants within TENANT_SECONDS: to count
-        their pods takes long.
+        There are none about tenants within TENANT_SECONDS of the last ones: to count their pods takes long.
         """
-        if now - self._compared_at < STATUS_SECONDS:
-            self.next_report = self._compared_at + STATUS_SECONDS
-            return ()
         self._compared_at, self.next_report = now, None
         count_pods = now - self._counted_at >= TENANT_SECONDS
         if count_pods:

@@ -425,7 +425,9 @@ def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:
 def test_the_status_feed_says_who_leads_and_what_is_published() -> None:
     server = server_with_pods("a@n1")
     node = started(server, "n1", leads=False)
-    assert node.reconciler.status() == {"leads": False, "revision": 0}
+    assert node.reconciler.status() == {"registry": {"leads": False, "revision": 0}}
     node.lead()
     node.settle()
-    assert node.reconciler.status() == {"leads": True, "revision": node.reconciler.published.published.revision}
+    assert node.reconciler.status() == {
+        "registry": {"leads": True, "revision": node.reconciler.published.published.revision}
+    }
