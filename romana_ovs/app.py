@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from romana_ovs import config, runtime
@@ -72,6 +72,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._pause = 0.0
         self._retry_at: float | None = None
         self._next_check: float | None = None
+        self._last_inputs: Inputs | None = None
         self._listing_deadline = 0.0
         self._unclaimed_ports: Mapping[PortClaim, str] = {}
 
@@ -206,9 +207,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                     self._acks.append((bridge.node, desired.ack))
 
     def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
-        """Have the reconciler step; returns also what makes new numbers durable, before any flow uses them."""
+        """Have the reconciler step, unless nothing is new; returns also what makes new numbers durable."""
         inputs = self._inputs(now)
-        self._next_check = None
+        current = replace(inputs, news=(), acks=(), due=False)
+        checked = self._next_check is not None and now >= self._next_check
+        if not (inputs.news or inputs.acks or inputs.due or checked) and current == self._last_inputs:
+            return Outcome(next_check=self._next_check), None
+        self._last_inputs, self._next_check = current, None
 
         def step() -> tuple[Outcome, Callable[[], None] | None]:
             outcome = self._reconciler.step(inputs, now)

@@ -33,10 +33,7 @@ class BridgeIndex:
         return tuple(sorted(self._warned))
 
     def replace(self, remote: str, rows: tuple[BridgeRow, ...]) -> bool:
-        """Replace the rows of `remote`; returns whether anything about our bridges changed. Logs each warning once.
-
-        While nothing changed `bridges` stays the same object.
-        """
+        """Replace the rows of `remote`; returns whether tables may be others by it. Logs each warning once."""
         first = remote not in self._rows
         self._rows[remote] = rows
         before = self.bridges
@@ -56,11 +53,9 @@ class BridgeIndex:
         for sentence in sorted(warnings - self._warned):
             LOG.warning("%s", sentence)
         self._warned = frozenset(warnings)
-        self.remote_of = MappingProxyType(remotes)
-        if joined == dict(before):
-            return first
-        self.bridges = MappingProxyType(joined)
-        return True
+        # Also when they are equal: marks are no part of that.
+        self.bridges, self.remote_of = MappingProxyType(joined), MappingProxyType(remotes)
+        return first or joined != dict(before)
 
     def by_dpid(self, dpid: int) -> Bridge | None:
         """The bridge with this datapath id, if a database knows one."""
