@@ -8,6 +8,7 @@ Classes that may not be relied on then match nothing: closed, not open.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
 Namespaces = Mapping[str, ClassSet]
-Usable = Mapping[str, frozenset[LabelRequirement]]
+LabelRequirements = frozenset[LabelRequirement]
+Usable = Mapping[str, LabelRequirements]
 """By namespace, the label requirements that the rules in force use and may rely on."""
 Infos = tuple[ClassSet, frozenset[LabelRequirement], dict[int, ClassInfo]]
 
@@ -96,87 +98,87 @@ class PreparedClasses:
         return self.derived.shared("infos", (prepared, usable), compute)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EnforcedState:
+    """What is in force on a node. Nodes with the same past share one object.
+
+    `rules` is None until there are any; `waiting`: newer ones are held back. `usable` are the requirements that the
+    rules use and may rely on, `classes` every class with the answers to these. `nothing_retiring`: no rule in force
+    relies on a requirement that is leaving. `version` grows when rules in force come to tell more classes apart.
+    """
+
+    rules: RuleSet | None = None
+    waiting: bool = False
+    usable: Usable = field(default_factory=lambda: NOTHING_USABLE)
+    classes: Mapping[int, ClassInfo] = field(default_factory=lambda: MappingProxyType({}))
+    nothing_retiring: bool = True
+    version: int = 0
+
+
+NOTHING_ENFORCED = EnforcedState()
+
+
 class EnforcedRules:
-    """The rules in force on one node. `rules` is None until there are any; `waiting`: newer ones are held back."""
+    """The rules in force on one node."""
 
     def __init__(self, *, fresh_switch: bool, shared: PreparedClasses | None = None) -> None:
         """`fresh_switch`: the switch has no tables of ours yet, so that nothing can stop and no rule has to wait."""
         self._fresh_switch = fresh_switch
         self._shared = shared if shared is not None else PreparedClasses()
-        self.rules: RuleSet | None = None
-        self.waiting = False
-        self.nothing_retiring = True
-        self.enforced = 0
-        self.classes: Mapping[int, ClassInfo] = MappingProxyType({})
-        self._usable = NOTHING_USABLE
-        self._prepared: Mapping[str, Prepared] = {}
+        self.state = NOTHING_ENFORCED
         self._seen: tuple[RuleSet, Namespaces, bool] | None = None
 
     def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
-        """Takes `target` as the rules to come, and `namespaces` as what is known of classes now.
-
-        Afterwards `nothing_retiring` says whether no rule in force relies on a requirement that is leaving; `enforced`
-        has another value when rules in force have come to tell more classes apart.
-        """
+        """Takes `target` as the rules to come, and `namespaces` as what is known of classes now."""
         seen = self._seen
         if seen is not None and seen[0] is target and seen[1] is namespaces and seen[2] == patient:
             return
         self._seen = (target, namespaces, patient)
-        self._prepared = self._shared.of(namespaces)
-        if self.rules is None or target is not self.rules:
-            self._choose_rules(target, namespaces, patient=patient)
-        self._update_usable(namespaces)
-        self.classes = self._shared.infos(self._prepared, self._usable)
-
-    def _choose_rules(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
-        ready = (
-            not patient
-            or (self._fresh_switch and self.rules is None)
-            or self._shared.derived.shared(
-                "ready",
-                (target, self._prepared, self._usable),
-                lambda: all(
-                    asked <= self._reliable(name) for name, asked in target.requirements.items() if name in namespaces
-                ),
-            )
+        state, adopt_at_once = self.state, not patient or (self._fresh_switch and self.state.rules is None)
+        self.state = self._shared.derived.shared(
+            "enforced",
+            (state, target, namespaces, adopt_at_once),
+            lambda: next_state(state, target, self._shared, namespaces, adopt_at_once=adopt_at_once),
         )
-        if ready:
-            self.rules, self.waiting = target, False
-            self.enforced += 1
-            return
-        self.waiting = True
-        if self.rules is not None:
-            before = self.rules
-            self.rules = self._shared.derived.shared(
-                "adopt",
-                (before, target, self._prepared, self._usable),
-                lambda: adopt_ready(
-                    before, target, lambda name, asked: name not in namespaces or asked <= self._reliable(name)
-                ),
-            )
-            if self.rules.by_namespace is not before.by_namespace:
-                self.enforced += 1
 
-    def _reliable(self, name: str) -> frozenset[LabelRequirement]:
-        """What may be relied on: what is settled, and what is leaving only by who does already."""
-        prepared = self._prepared[name]
-        retiring = prepared.retiring & self._usable.get(name, NO_REQUIREMENTS) if prepared.retiring else NO_REQUIREMENTS
-        return prepared.active | retiring if retiring else prepared.active
 
-    def _update_usable(self, namespaces: Namespaces) -> None:
-        asked = self.rules.requirements if self.rules is not None else NO_RULES.requirements
-        before, prepared = self._usable, self._prepared
+def next_state(
+    state: EnforcedState, target: RuleSet, shared: PreparedClasses, namespaces: Namespaces, *, adopt_at_once: bool
+) -> EnforcedState:
+    """The state after `state`, with `target` as the rules to come; with `adopt_at_once` these wait for nothing."""
+    prepared = shared.of(namespaces)
 
-        def compute() -> Usable:
-            relied = {name: atoms & self._reliable(name) for name, atoms in asked.items() if name in namespaces}
-            return relied if relied != before else before
+    def answered(name: str, asked: LabelRequirements) -> bool:
+        return name not in namespaces or asked <= _reliable(prepared[name], state.usable)
 
-        self._usable = self._shared.derived.shared("usable", (asked, prepared, before), compute)
-        if self._usable is not before:
-            self.enforced += 1
-        usable = self._usable
-        self.nothing_retiring = self._shared.derived.shared(
-            "nothing retiring",
-            (usable, prepared),
-            lambda: not any(atoms & prepared[name].retiring for name, atoms in usable.items()),
-        )
+    rules, waiting, version = state.rules, state.waiting, state.version
+    if rules is None or target is not rules:
+        if adopt_at_once or all(answered(name, asked) for name, asked in target.requirements.items()):
+            rules, waiting, version = target, False, version + 1
+        else:
+            before, waiting = rules, True
+            rules = adopt_ready(before, target, answered) if before is not None else None
+            if before is not None and rules is not None and rules.by_namespace is not before.by_namespace:
+                version += 1
+    usable = _usable(rules, prepared, state.usable)
+    return EnforcedState(
+        rules=rules,
+        waiting=waiting,
+        usable=usable,
+        classes=shared.infos(prepared, usable),
+        nothing_retiring=not any(asked & prepared[name].retiring for name, asked in usable.items()),
+        version=version + (usable is not state.usable),
+    )
+
+
+def _usable(rules: RuleSet | None, prepared: Mapping[str, Prepared], before: Usable) -> Usable:
+    asked = rules.requirements if rules is not None else NO_RULES.requirements
+    usable = {name: some & _reliable(prepared[name], before) for name, some in asked.items() if name in prepared}
+    return usable if usable != before else before
+
+
+def _reliable(prepared: Prepared, usable: Usable) -> LabelRequirements:
+    """What may be relied on: what is active, and what is retiring only by who does already."""
+    if not prepared.retiring:
+        return prepared.active
+    return prepared.active | (prepared.retiring & usable.get(prepared.classes.namespace, NO_REQUIREMENTS))

@@ -79,6 +79,7 @@ class NodeAgent:
         self.changes = 0
         self._refused: Problem | None = None
         self._shared = shared if shared is not None else PreparedClasses()
+        self._settings = settings
         self._cluster: Cluster | None = None
         self._acknowledged = self._released = 0
         self._needs: Report | None = None
@@ -120,31 +121,35 @@ class NodeAgent:
         published: Published | None,
         rules: RuleSet | None = None,
         *,
+        pods: Mapping[PodKey, Pod] | None = None,
         patience_over: bool = False,
     ) -> None:
-        """Follows `cluster`, of which only this node's pods matter, and the newest `published` numbers, if any came.
+        """Follows `cluster`, and the newest `published` numbers, if any came.
 
-        `rules` are those of the cluster, by default of what this node sees. `patience_over`: what is `waiting` has
+        `pods` are those of this node, by default looked for in `cluster`; `rules` are those of the cluster, by default
+        of what this node sees. `patience_over`: what is `waiting` has
         waited for the registry long enough. Raises InputError, and changes nothing, when the settings ask for another
         address plan (AddressError when that cannot be). Published numbers that are older than those held are not taken;
         nor are such as contradict them, which is a problem.
         """
-        if AddressPlan.of(cluster.settings) != self.plan:
+        if cluster.settings is not self._settings and AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
                 "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
             )
+        self._settings = cluster.settings
         if published is not None:
             self._accept(published)
-        own = self._pods = self._derived.value("own", cluster.pods, lambda: self._own(cluster.pods))
+        if pods is None:
+            pods = self._derived.value("own", cluster.pods, lambda: self._own(cluster.pods))
+        self._pods = pods
         if self.published is None:
             self._needs = None
             return
-        cluster = replace(cluster, pods=own)
-        moved = self._update_endpoints(cluster, self.published)
+        moved = self._update_endpoints(cluster, pods, self.published)
         rules = rules if rules is not None else self._policies.follow(cluster)
         namespaces, patient = self.published.namespaces, not patience_over
         self._enforced.update(rules, namespaces, patient=patient)
-        matchers, enforced = self._shared.matchers(namespaces), self._enforced.enforced
+        matchers, enforced = self._shared.matchers(namespaces), self._enforced.state.version
         if moved is None and self._identities.stay(matchers, patient=patient, enforced=enforced):
             return
         worn = self._identities.worn
@@ -152,13 +157,14 @@ class NodeAgent:
         if moved or worn != self._identities.worn:
             self.changes += 1
 
-    def _update_endpoints(self, cluster: Cluster, published: Published) -> bool | None:
+    def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> bool | None:
         """Gives addresses; returns whether any moved, None when there was nothing to look at."""
-        before, old, self._cluster = self._given_for, self._cluster, cluster
-        self._given_for = (cluster.pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
+        before = self._given_for
+        self._given_for = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
         if before is not None and all(map(is_, before, self._given_for)):
             return None
-        self._needs, first = None, old is None
+        old, cluster = self._cluster, replace(cluster, pods=pods)
+        self._cluster, self._needs, first = cluster, None, old is None
         freed, endpoints = self.registry.freed, dict(self.registry.endpoints)
         self.registry.keep_free(
             pod.address for pod in cluster.pods.values() if pod.address is not None and needs_endpoint(pod) is not None
@@ -176,7 +182,7 @@ class NodeAgent:
     @property
     def waiting(self) -> bool:
         """Whether rules, or pods that are something else by now, wait for the registry."""
-        return self._enforced.waiting or self._identities.waiting
+        return self._enforced.state.waiting or self._identities.waiting
 
     @property
     def waits(self) -> bool:
@@ -188,8 +194,8 @@ class NodeAgent:
         """What the registry may be told once the switch has the present view."""
         revision = self.revision
         return Acknowledgement(
-            acknowledged=revision if self._identities.consistent and self._enforced.rules is not None else 0,
-            released=revision if self._enforced.nothing_retiring else 0,
+            acknowledged=revision if self._identities.consistent and self._enforced.state.rules is not None else 0,
+            released=revision if self._enforced.state.nothing_retiring else 0,
         )
 
     def on_programmed(self, acknowledgement: Acknowledgement) -> bool:
@@ -238,7 +244,7 @@ class NodeAgent:
         `all_facts` are those of every bridge that is known, by node, this one's alone by default. It is the same
         object as the last view while it is equal to it.
         """
-        cluster, published, rules = self._cluster, self.published, self._enforced.rules
+        cluster, published, rules = self._cluster, self.published, self._enforced.state.rules
         if cluster is None or published is None or rules is None or self.node not in published.hosts:
             return None
         every = {self.node: facts} if all_facts is None else all_facts
@@ -254,7 +260,7 @@ class NodeAgent:
             tenants=self.registry.tenants,
             segments=self.registry.segments,
             hosts=self.registry.hosts,
-            classes=self._enforced.classes,
+            classes=self._enforced.state.classes,
             rules=rules,
             foreign=self._derived.value("foreign", (published.foreign, published.hosts), lambda: _routes(published)),
         )

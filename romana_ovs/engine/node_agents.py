@@ -146,7 +146,7 @@ class NodeAgents:
             if before is not None and all(map(is_, before, inputs)):
                 continue
             self._inputs[node] = inputs
-            agent.update(replace(cluster, pods=pods), published, rules, patience_over=over)
+            agent.update(cluster, published, rules, pods=pods, patience_over=over)
 
     @property
     def reports(self) -> Mapping[str, Report]:

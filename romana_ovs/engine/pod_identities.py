@@ -95,6 +95,8 @@ class PodIdentities:
         self._any_former = False
         self.worn: Mapping[PodKey, PodIdentity] = MappingProxyType({})
         self._matchers: dict[str, ClassMatcher] = {}
+        """Those of the namespaces of its pods."""
+        self._all_matchers: Mapping[str, ClassMatcher] = {}
 
     def restore(self, worn: Mapping[PodKey, PodIdentity]) -> None:
         """Takes `worn` as what pods wore before a restart."""
@@ -105,8 +107,10 @@ class PodIdentities:
         """Whether `update` with the same members would change nothing."""
         if self.waiting or patient != self._patient or (enforced != self._enforced and self._any_former):
             return False
-        if any(matchers.get(name, NO_MATCHER) is not held for name, held in self._matchers.items()):
-            return False
+        if matchers is not self._all_matchers:
+            if any(matchers.get(name, NO_MATCHER) is not held for name, held in self._matchers.items()):
+                return False
+            self._all_matchers = matchers
         self._enforced = enforced
         return True
 
@@ -126,7 +130,7 @@ class PodIdentities:
         `enforced` is another number when other rules have come into force: they may tell apart what no rule did.
         """
         places = {member.pod.namespace for member in (*members.values(), *late.values())}
-        self._matchers = {name: matchers.get(name, NO_MATCHER) for name in places}
+        self._matchers, self._all_matchers = {name: matchers.get(name, NO_MATCHER) for name in places}, matchers
         found = {}
         for key, member in members.items():
             old = self.worn.get(key)

@@ -84,12 +84,13 @@ def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
 
 
 def test_a_node_puts_rules_in_force_while_the_registry_is_asked_something_by_another_namespace() -> None:
-    rules, reliance = PolicyIndex(), EnforcedRules(fresh_switch=False)
+    rules, enforced = PolicyIndex(), EnforcedRules(fresh_switch=False)
 
     def told(now) -> tuple[set[str], bool]:
-        reliance.update(rules.follow(now), NOBODY_ANSWERS, patient=True)
-        found = reliance.rules.concerning(("red", "blue"), ("red", "blue")) if reliance.rules is not None else ()
-        return {each.key.name for each in found}, reliance.waiting
+        enforced.update(rules.follow(now), NOBODY_ANSWERS, patient=True)
+        state = enforced.state
+        concerning = state.rules.concerning(("red", "blue"), ("red", "blue")) if state.rules is not None else ()
+        return {each.key.name for each in concerning}, state.waiting
 
     assert told(at_rest()) == (set(), False)
     deny = policy("deny", namespace="blue")
