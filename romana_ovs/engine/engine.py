@@ -100,10 +100,11 @@ class Engine:
         free = [node for node in cluster.nodes if self._fresh or node not in awaited]
         if self._fresh:
             self._begin(cluster, rules, changed)
+        unnumbered: Collection[PodKey] = () if self._fresh else changed
         for _ in range(MAX_ROUNDS):
-            if not self._round(cluster, rules, free, changed):
+            if not self._round(cluster, rules, free, changed, unnumbered):
                 break
-            changed = set()
+            changed, unnumbered = set(), ()
         else:
             raise RuntimeError("registry and node agents do not come to an end")
         self._pods = cluster.pods
@@ -115,10 +116,20 @@ class Engine:
         while (published := self.registry.update(cluster, {}, rules, pods=changed)) is not before:
             before, changed = published, ()
 
-    def _round(self, cluster: Cluster, rules: RuleSet, free: Collection[str], changed: Collection[PodKey]) -> bool:
-        """One exchange between registry and agents; returns whether another one may change anything."""
+    def _round(
+        self,
+        cluster: Cluster,
+        rules: RuleSet,
+        free: Collection[str],
+        changed: Collection[PodKey],
+        unnumbered: Collection[PodKey],
+    ) -> bool:
+        """One exchange between registry and agents; returns whether another one may change anything.
+
+        `changed` are the pods that did since the agents' last update, `unnumbered` since the registry's.
+        """
         reports = self.agents.reports
-        published = self.registry.update(cluster, reports, rules, pods=changed)
+        published = self.registry.update(cluster, reports, rules, pods=unnumbered)
         same = published is self.agents.published
         self.agents.published = published
         self.agents.update(cluster, rules, changed)

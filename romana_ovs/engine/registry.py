@@ -204,14 +204,13 @@ class Registry:
         keys = sorted(changes.pods.union(again))
         pods = [pod for key in keys if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
         tiers: dict[str, set[str]] = {}
-        for pod in pods:
-            segment = cluster.segment_of(pod)
+        segments = [cluster.segment_of(pod) for pod in pods]
+        for segment in set(segments):
             if not self._tenants.indexes(segment):
                 tiers.setdefault(segment.tenant, set()).add(segment.tier)
         for tenant in sorted(tiers):
             self._tenants.admit(tenant, tiers[tenant])
-        for pod in pods:
-            segment = cluster.segment_of(pod)
+        for pod, segment in zip(pods, segments, strict=True):
             try:
                 each = PlacedPod(pod, segment, self._tenants.number(segment))
             except AddressError as refused:

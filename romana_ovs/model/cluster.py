@@ -89,6 +89,9 @@ def tier_of(labels: Mapping[str, str], keys: tuple[str, ...]) -> str:
 
     One key: its value, or `default`. Several: their values joined in configured order; all absent: `default`.
     """
+    if len(keys) == 1:
+        # The usual case, asked for every pod.
+        return labels.get(keys[0]) or DEFAULT_TIER
     values = [labels.get(key) or ABSENT_TIER for key in keys]
     if all(value == ABSENT_TIER for value in values):
         return DEFAULT_TIER
