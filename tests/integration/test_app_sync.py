@@ -37,7 +37,7 @@ def one() -> Iterator[tuple[Ovs, Controller]]:
         ovs.bridge("br-int", node="node1", controller=controller.openflow)
         ovs.port("br-int", "px", iface_id="a/x", ofport=1)
         ovs.port("br-int", "py", iface_id="a/y", ofport=2)
-        controller.until(lambda state: state["pods"]["a/y"]["port"] == 2, "the ports are known")
+        controller.until(lambda state: state["pods"].get("a/y", {}).get("port") == 2, "the ports are known")
         controller.settled()
         yield ovs, controller
 
