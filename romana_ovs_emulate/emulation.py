@@ -161,8 +161,19 @@ class Emulation:
         """Failures of the emulation itself: pods that cannot be started or filtered, nodes without address."""
         pods = self._pods
         failed = [*pods.failed.values(), *filter(None, [pods.unfiltered])] if pods is not None else []
+        failed += self._pods_on_later_nodes()
         ended = [str(self._failure)] if self._failure is not None else []
         return (*ended, *sorted([*self._address_failures.reasons.values(), *failed]))
+
+    def _pods_on_later_nodes(self) -> list[str]:
+        """A sentence for each pod on a node that a folder has named only after the start."""
+        if self.plan.follows_api:
+            return []  # nodes of the API server's cluster that run elsewhere
+        return [
+            f"pod {key} does not run: node {pod.node} was not there when the emulation started"
+            for key, pod in sorted(self._state.pods.items())
+            if pod.node not in self.nodes and pod.node in self._state.nodes
+        ]
 
     def addresses(self) -> dict[PodKey, IPv4Address]:
         """The pods' addresses, as the controller reported them last."""

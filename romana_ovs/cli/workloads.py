@@ -7,19 +7,21 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from romana_ovs.kube.decode.controller_labels import (
+    COMPLETION_INDEX,
+    POD_INDEX,
+    POD_NAME,
+    REVISION_HASH,
+    ROLLOUT_HASH,
+    TEMPLATE_GENERATION,
+    TEMPLATE_HASH,
+)
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.policy.matrix import PodPath
 
 _REPLICA_LABELS = frozenset(
-    {
-        "apps.kubernetes.io/pod-index",
-        "batch.kubernetes.io/job-completion-index",
-        "controller-revision-hash",
-        "pod-template-generation",
-        "pod-template-hash",
-        "statefulset.kubernetes.io/pod-name",
-    }
+    {COMPLETION_INDEX, POD_INDEX, POD_NAME, REVISION_HASH, ROLLOUT_HASH, TEMPLATE_GENERATION, TEMPLATE_HASH}
 )
 """Labels in which the replicas, or the versions, of one workload differ."""
 

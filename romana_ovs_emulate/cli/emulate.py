@@ -144,6 +144,7 @@ def _stay(session: Session) -> int:
     with session.emulation as emulation:
         state = session.settle()
         session.edits.start()
+        warn_of_left_out(session.source.read())
         pods, nodes = len(emulation.pods), len(emulation.nodes)
         session.screen.print(f"{pods} pods run on {nodes} nodes; {len(state.refused)} objects are invalid.")
         for node in emulation.nodes.values():

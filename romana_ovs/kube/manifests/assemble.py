@@ -81,7 +81,8 @@ def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
     collector = WorkloadPods(_schedulable(inputs.objects, nodes))
     collector.collect(inputs.objects)
     identified = inputs.pod_uids.assign(collector.pods) if inputs.pod_uids is not None else collector.pods
-    pods = _placed(identified, sorted(nodes), before, inputs.seen)
+    # A node that pods name only later may have no switch: nothing else is placed there.
+    pods = _placed(identified, sorted(nodes.keys() & inputs.earlier_nodes) or sorted(nodes), before, inputs.seen)
     problems = quota_problems + collector.problems + _pods_on_missing_nodes(pods, nodes, collector.locations)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
     named |= {item.value.namespace for item in inputs.objects if isinstance(item.value, Workload)}

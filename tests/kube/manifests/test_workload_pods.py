@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
-from tests.support.manifests import join, loaded, pod, workload
+from romana_ovs.model.settings import Settings
+from tests.support.manifests import content, join, loaded, pod, workload
 
 NODES = "".join(f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n---\n" for name in ("n-b", "n-a"))
 
@@ -202,3 +204,14 @@ def test_without_nodes_those_that_pods_name_are_the_nodes() -> None:
     over = pod("o", more="  nodeName: worker-c\n") + "status: {phase: Succeeded}\n"
     assert list(loaded(a=join(on[0], over)).cluster.nodes) == ["worker-a"]
     assert list(loaded(a=pod("a", more="  nodeName: node1\n")).cluster.nodes) == ["node1", "node2"]
+
+
+def test_nodes_that_pods_name_stay_and_later_ones_get_no_others() -> None:
+    store = ManifestStore(Settings())
+    store.apply(content(a=pod("a", more="  nodeName: worker-a\n")))
+    later = join(pod("b", more="  nodeName: worker-b\n"), pod("c"), pod("d"))
+    found = store.apply(content(a=later)).cluster
+    assert list(found.nodes) == ["worker-a", "worker-b"]
+    assert [one.node for one in found.pods.values()] == ["worker-b", "worker-a", "worker-a"]
+    declared = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
+    assert list(store.apply(content(a=later + declared)).cluster.nodes) == ["n"]
