@@ -15,15 +15,17 @@ SHOWN_NAMES = 3
 _ENDED = "has ended (Succeeded or Failed), so it has no network"
 _HOST_NETWORK = "uses its node's network (hostNetwork): no policy selects it, and its traffic is that of its node"
 _NO_ADDRESS = "has a status without an IPv4 address, so it does not run yet, and its paths are not known"
+_IPV6 = "has no IPv4 address but one of IPv6, which is not evaluated"
 _IGNORED = "objects of this kind have no effect here"
 
 
 def left_out(loaded: ClusterSnapshot) -> list[LeftOut]:
     """Everything that takes no part in what is evaluated and measured: pods, workloads without pods, ignored kinds."""
+    ipv6 = {item.value.key for item in loaded.objects if isinstance(item.value, Pod) and item.unsupported}
     pods = [
         LeftOut("Pod", key, reason, loaded.locations.get(key))
         for key, pod in loaded.cluster.pods.items()
-        if (reason := _pod_reason(pod))
+        if (reason := _IPV6 if key in ipv6 else _pod_reason(pod))
     ]
     named = {one.kind for one in loaded.left_out}
     kinds = [LeftOut(kind, "", _IGNORED) for kind in loaded.ignored if kind not in named]

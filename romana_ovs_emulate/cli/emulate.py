@@ -134,7 +134,7 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
     else:
         draw(session, results)
         for caveat in caveats(loaded):
-            session.screen.print(f"\n{caveat}", markup=False, soft_wrap=True)
+            print(f"\n{caveat}")
     warn_of_left_out(loaded)
     return 0 if results.successful else 1
 

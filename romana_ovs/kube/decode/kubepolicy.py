@@ -127,7 +127,7 @@ def _block(value: object, path: str, validator: Validator) -> IpBlock | None:
             excepts.append(part)
     if isinstance(whole, IPv6Network):
         reason = f"{whole} is IPv6, which is not acted on: this peer allows no IPv4 connection, and IPv6 is dropped"
-        validator.unsupport(f"{path}.cidr", reason)
+        validator.not_supported(f"{path}.cidr", reason)
     return IpBlock(whole, tuple(excepts)) if isinstance(whole, IPv4Network) else None
 
 

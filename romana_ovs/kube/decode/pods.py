@@ -135,7 +135,7 @@ def _pod_address(
     only = next(((path, address) for path, address in parsed if isinstance(address, IPv6Address)), None)
     if own and first is None and only is not None:
         reason = f"{only[1]} is IPv6, and the pod has no IPv4 address: it has no network here, and is in no answer"
-        validator.unsupport(only[0], reason)
+        validator.not_supported(only[0], reason)
     elif own and first is not None and only is not None:
         validator.note(only[0], "has IPv6 addresses, too: only IPv4 is evaluated, and IPv6 is dropped")
     return first

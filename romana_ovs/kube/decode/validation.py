@@ -44,7 +44,7 @@ class Validator:
         """Record a problem with which the object is still valid."""
         self.findings.append(Finding(path, reason, Severity.WARNING))
 
-    def unsupport(self, path: str, reason: str) -> None:
+    def not_supported(self, path: str, reason: str) -> None:
         """Record that the value at `path` is valid, decides about connections, and is not acted on."""
         self.unsupported.append(Finding(path, reason))
 
