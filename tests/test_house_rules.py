@@ -16,6 +16,8 @@ PURE = ("model", "addressing", "policy", "pipeline", "simulator", "sync")
 DECLARATIONS = {f"romana_ovs/pipeline/{name}.py" for name in ("tables", "registers", "priorities", "cookies", "fields")}
 MODULE_LINES = 500
 FUNCTION_LINES = 60
+TEST_NAME = 60
+"""Characters: what is read in one breath."""
 MEMORIES = {"CompileCache", "AppliedPolicy", "PolicyMemo", "ProfileMemo", "RowCountCache"}
 """What a caller keeps between two computations so that the second is quicker; nothing that is handed on as a value."""
 
@@ -65,6 +67,22 @@ def _sizes(module: Module) -> Iterator[str]:
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > FUNCTION_LINES:
                 yield module.at(node, f"{node.name} has {length} lines, {FUNCTION_LINES} at most")
+
+
+def _test_names(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, Function) and node.name.startswith("test_") and len(node.name) > TEST_NAME:
+            yield module.at(node, f"{node.name} has {len(node.name)} characters, {TEST_NAME} at most")
+
+
+def _imported_tests(module: Module) -> Iterator[str]:
+    """What tests share stands in a module that is no test."""
+    for node in ast.walk(module.tree):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name.startswith("tests.") and name.rpartition(".")[2].startswith("test_"):
+                yield module.at(node, f"{name} is a test")
 
 
 def _public(parent: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
@@ -156,6 +174,8 @@ def _thawed(module: Module) -> Iterator[str]:
 
 RULES = {
     "sizes": (_sizes, MODULES + TEST_MODULES),
+    "names of tests": (_test_names, TEST_MODULES),
+    "tests that import tests": (_imported_tests, TEST_MODULES),
     "docstrings": (_undocumented, MODULES),
     "no literal table, register or priority": (_literal_numbers, MODULES),
     "no NORMAL action": (_normal_actions, MODULES),
@@ -175,6 +195,8 @@ def test_the_package_keeps(rule: str) -> None:
 
 BROKEN = {
     "sizes": "def long():\n" + "    pass\n" * FUNCTION_LINES,
+    "names of tests": f"def test_{'x' * TEST_NAME}():\n    pass\n",
+    "tests that import tests": "from tests.engine.test_world import follow\n",
     "docstrings": '"""A module."""\nclass Bare:\n    pass\n',
     "no literal table, register or priority": 'match = "reg7=1"\n',
     "no NORMAL action": 'text = "priority,actions=NORMAL"\n',

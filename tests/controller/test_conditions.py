@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -15,19 +14,19 @@ from romana_ovs.controller.conditions import (
     full_on,
     policy_statuses,
     refused_objects,
-    tenant_object_name,
     tenant_statuses,
 )
+from romana_ovs.kube.admission.tenancy import tenant_object_name
 from romana_ovs.kube.api.desired import Condition, ConditionStatus
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
-from romana_ovs.model.labels import Labels
-from romana_ovs.model.objects import Node, Pod
+from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.published import Observed
-from tests.support.confirming_world import World
+from tests.support.builders import cluster, pod
+from tests.support.confirming_world import World, follow
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 PLAIN = ObjectId("NetworkPolicy", "shop", "web")
@@ -58,8 +57,8 @@ def test_only_policies_of_ours_have_a_status() -> None:
         ({WEB: TWO}, True, ConditionStatus.TRUE, "Programmed"),
     ],
 )
-def test_programmed_is_said_of_the_version_that_every_switch_confirmed(
-    programmed: dict[str, Any] | None, failing: bool, truth: ConditionStatus, reason: str
+def test_programmed_is_of_the_version_on_every_switch(
+    programmed: dict[ObjectId, Version] | None, failing: bool, truth: ConditionStatus, reason: str
 ) -> None:
     """docs/hazards.md C14."""
     found = conditions(ObservedState({WEB: TWO}, programmed, failing=failing))
@@ -77,7 +76,7 @@ def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
     assert refused.note == "spec.x: must be a number. The last valid version stays in force."
 
 
-def test_what_was_never_valid_isolates_and_is_not_called_programmed() -> None:
+def test_an_object_never_valid_isolates_and_is_not_programmed() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     found = conditions(now)
     assert (found["Programmed"].status, found["Programmed"].reason) == (ConditionStatus.FALSE, "Isolating")
@@ -118,31 +117,20 @@ def test_many_problems_are_few_in_a_message() -> None:
     assert note.startswith("bad 0; bad 1; bad 2; bad 3; bad 4; and 495 more. ")
 
 
-def world_of(*pods: Pod, **settings: object) -> tuple[Cluster, World]:
-    cluster = Cluster(
-        Settings(tenant_source=TenantSource.NAMESPACE, **settings),
-        nodes={"n1": Node("n1")},
-        pods={pod.key: pod for pod in pods},
-    )
-    world = World(cluster.settings)
-    world.update(cluster)
-    return cluster, world
-
-
-def pod(namespace: str, name: str, **fields: object) -> Pod:
-    return Pod(namespace, name, node="n1", uid=f"{namespace}/{name}", **fields)
+def world_of(*pods: Pod, **settings: Any) -> tuple[Cluster, World]:
+    at = cluster(*pods, settings=Settings(tenant_source=TenantSource.NAMESPACE, **settings), nodes=("node1",))
+    return at, follow(at)
 
 
 def test_an_event_never_names_another_tenants_pod() -> None:
     """docs/hazards.md E13."""
-    address = IPv4Address("192.0.2.7")
-    cluster, world = world_of(
-        pod("secret", "vault", address=address, has_status=True),
-        pod("shop", "web", address=address, has_status=True),
-        pod("shop", "web2", address=IPv4Address("192.0.2.8"), has_status=True),
-        pod("shop", "web3", address=IPv4Address("192.0.2.8"), has_status=True),
+    at, world = world_of(
+        pod("secret/vault", address="192.0.2.7"),
+        pod("shop/web", address="192.0.2.7"),
+        pod("shop/web2", address="192.0.2.8"),
+        pod("shop/web3", address="192.0.2.8"),
     )
-    versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in cluster.pods.values()}
+    versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in at.pods.values()}
     found = refused_objects(ObservedState(versions, unplaced=world.problems))
     assert {key.name: refused.note for key, refused in found.items()} == {
         "web": "address 192.0.2.7 is already that of a pod elsewhere.",
@@ -158,8 +146,8 @@ def test_arithmetic_in_a_message_is_no_pod() -> None:
 
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
-    cluster, world = world_of(pod("shop", "a", labels=Labels({"tier": "web"})), pod("shop", "b"), tier_labels=("tier",))
-    found = tenant_statuses(world.engine.usage, {"idle": ("idle", ONE)}, cluster=cluster, unplaced=world.problems)
+    at, world = world_of(pod("shop/a", tier="web"), pod("shop/b"), tier_labels=("tier",))
+    found = tenant_statuses(world.engine.usage, {"idle": ("idle", ONE)}, cluster=at, unplaced=world.problems)
     shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
@@ -169,14 +157,14 @@ def test_a_tenant_has_its_ranges_and_tiers() -> None:
 
 
 def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
-    cluster, world = world_of(pod("shop", "a"), pod("bank", "b"))
+    at, world = world_of(pod("shop/a"), pod("bank/b"))
     full = frozenset({"shop"})
     seen = {
         "n2": Observed(tenants_at_limit=full),
         "n1": Observed(tenants_at_limit=full),
         "n3": Observed(sctp_ports=False),
     }
-    found = tenant_statuses(world.engine.usage, {}, cluster=cluster, full=full_on(seen))
+    found = tenant_statuses(world.engine.usage, {}, cluster=at, full=full_on(seen))
     shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]
     assert [one.type for one in shop] == ["Ready", "Limited"]
@@ -184,7 +172,7 @@ def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
     assert shop[1].message.startswith("On node n1; on node n2 it has as many connections as it may have")
 
 
-def test_policies_that_name_sctp_say_what_stays_open_and_only_where_it_does() -> None:
+def test_policies_that_name_sctp_say_what_stays_open() -> None:
     now = ObservedState({WEB: ONE, PLAIN: ONE}, {WEB: ONE})
     assert conditions(now).keys() == {"Programmed", "Invalid"}
     assert refused_objects(now) == {}
@@ -202,20 +190,20 @@ def test_policies_that_name_sctp_say_what_stays_open_and_only_where_it_does() ->
 
 def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
     """docs/hazards.md E9."""
-    cluster, world = world_of(
-        pod("shop", "a"), *(pod("late", f"p{number}") for number in range(40)),
+    at, world = world_of(
+        pod("shop/a"), *(pod(f"late/p{number}") for number in range(40)),
         network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,
     )  # fmt: skip
     assert world.problems
-    found = tenant_statuses(world.engine.usage, {}, cluster=cluster, unplaced=world.problems)
+    found = tenant_statuses(world.engine.usage, {}, cluster=at, unplaced=world.problems)
     truths = {key.name: status.conditions[0] for key, status in found.items()}
     lacking = {name for name, condition in truths.items() if condition.status is ConditionStatus.FALSE}
-    assert lacking == {cluster.tenant_of(cluster.pods[problem.name]) for problem in world.problems}
+    assert lacking == {at.tenant_of(at.pods[PodKey(problem.name)]) for problem in world.problems}
     assert all(truths[name].reason == "NoAddress" for name in lacking)
 
 
 @pytest.mark.parametrize("tenant", ["T1", "a_b", "a..b", "_", "A" * 63])
-def test_a_tenant_whose_name_no_object_can_have_gets_one_that_no_tenant_can_have(tenant: str) -> None:
+def test_a_tenant_with_an_impossible_name_has_an_encoded_one(tenant: str) -> None:
     name = tenant_object_name(tenant)
     assert not subdomain_fault(name) and len(name) > 63
     assert name != tenant_object_name(tenant.lower() + "x")

@@ -146,7 +146,7 @@ def test_zones_get_limits_as_they_come_and_lose_them_as_they_go() -> None:
     assert watched.limits.problems == ()
 
 
-def test_a_process_that_lost_them_gets_them_again_by_its_own_table() -> None:
+def test_a_restarted_switch_gets_its_limits_again() -> None:
     watched = Watched(setting=250_000)
     watched.follow({RED: "red"})
     watched.limits.work()
@@ -183,7 +183,7 @@ def test_a_tenant_at_its_limit_is_named_once_until_it_is_over(caplog: pytest.Log
     assert watched.flag.raised == 2
 
 
-def test_what_cannot_be_limited_is_said_after_a_while_and_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
+def test_limits_that_cannot_be_set_are_a_problem_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
     watched = Watched()
     watched.zones.fault = "/a/ovs-vswitchd.pid: No such file or directory"
     watched.follow({RED: "red"})
@@ -210,7 +210,7 @@ def test_without_a_limit_nothing_is_asked() -> None:
     assert watched.limits.problems == ()
 
 
-def test_bridges_of_one_switch_share_its_table_and_another_s_has_none_of_it() -> None:
+def test_bridges_of_one_switch_share_its_conntrack_table() -> None:
     both = {PLACE: FakeZones(), Place("unix:/b/db.sock", "netdev"): FakeZones(table=400)}
     limits = ConntrackLimits(1000, Flag(), zones_at=lambda remote, kind: both[Place(remote, kind)])  # type: ignore[arg-type,return-value]
     one, two = both

@@ -83,7 +83,7 @@ def addressed(node: ControllerProcess, namespace: str, *names: str) -> list[str]
     return [name for name in names if node.agents.address_of(PodKey(f"{namespace}/{name}")) is not None]
 
 
-def test_a_full_tenant_has_a_condition_and_others_have_addresses_until_it_is_mended() -> None:
+def test_a_full_tenant_has_a_condition_and_harms_no_other() -> None:
     server, registry, node = started()
     crowd = [f"p{number:02}" for number in range(CROWD)]
     for name in crowd:
@@ -120,7 +120,7 @@ def test_a_pod_that_crashes_again_and_again_uses_up_no_range() -> None:
     assert server.of(ALLOCATIONS, "cluster")["spec"]["tenants"] == before
 
 
-def test_a_tenant_whose_pods_are_in_ever_other_tiers_leaves_ranges_for_others() -> None:
+def test_a_tenant_with_ever_new_tiers_leaves_ranges_for_others() -> None:
     """With one pod at a time: what tier it is in is its own choice, and no tier's number is ever taken back."""
     server, registry, node = started(replace(TINY, network=IPv4Network("10.9.0.0/22"), segment_bits=6))
     for number in range(80):
@@ -158,7 +158,7 @@ def newcomer(server: MemoryServer, *processes: ControllerProcess) -> bool:
     return addressed(processes[-1], name, "guest") == ["guest"]
 
 
-def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_numbers() -> None:
+def test_a_policy_too_large_for_an_object_blocks_no_other() -> None:
     """docs/hazards.md E10."""
     server, registry, node = started()
     put(server, "shop", "p")
@@ -174,7 +174,7 @@ def test_a_policy_that_asks_more_than_an_object_holds_keeps_nobody_else_from_num
     assert registry.reconciler.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["requirements"]
 
 
-def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_numbers() -> None:
+def test_a_policy_that_always_changes_blocks_no_other() -> None:
     server, registry, node = started()
     put(server, "shop", "p")
     node.deaf = True
@@ -188,7 +188,7 @@ def test_a_policy_that_asks_something_else_all_the_time_keeps_nobody_else_from_n
     assert {requirement["key"][-5:] for requirement in asked} == {str(70_000 + number) for number in range(len(asked))}
 
 
-def test_the_labels_of_a_pod_that_is_gone_keep_nobody_else_from_numbers() -> None:
+def test_labels_of_deleted_pods_block_no_other_namespace() -> None:
     """What the last pod of a class was is remembered, for the next one like it."""
     server, registry, node = started()
     put(server, "shop", "p")

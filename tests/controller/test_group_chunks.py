@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from ipaddress import IPv4Network
 from types import MappingProxyType
-from typing import Any
 
 from romana_ovs.controller.group_chunks import PIECE, GroupChunks, Incoming
 from romana_ovs.controller.table_compiler import TableCompiler
 from romana_ovs.engine import offline_facts
-from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.labels import EVERYTHING, Selector
 from romana_ovs.model.objects import Direction, IpBlock, KubernetesPolicy, PodKey, PolicyPeer, PolicyRule
 from romana_ovs.pipeline.compile import Program, group_entries
+from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.view import ServerGroup
-from tests.controller.test_group_queue import server
-from tests.support.cluster_objects import cluster, pod
+from tests.controller.server_groups import server
+from tests.support.builders import cluster, pod
 from tests.support.confirming_world import World
 
 NONE = frozenset[PodKey]()
@@ -96,14 +94,14 @@ class Bench:
 
     def __init__(self) -> None:
         self.world, self.tables, self.round = World(cluster().settings), TableCompiler(), 0
-        self.pods = (pod("a"), pod("b", namespace="other"))
+        self.pods = (pod("a"), pod("other/b"))
 
     def follow(self, *policies: KubernetesPolicy) -> Program:
-        at = cluster(*self.pods, policies=policies)
+        at = cluster(*self.pods, *policies)
         self.world.update(at)
-        self.facts: dict[str, BridgeFacts] = offline_facts(at, at.nodes)
+        self.facts = offline_facts(at, at.nodes)
         self.round += 1
-        made = self.tables.compile(self.world, self.facts["node1"], self.facts, self.round)
+        made = self.tables.compile(self.world.agents, self.facts["node1"], self.facts, self.round)
         assert made is not None
         self.current = made.current
         return made.program
@@ -115,11 +113,11 @@ class Bench:
         return found[1].program
 
 
-def fresh(*policies: KubernetesPolicy) -> dict[str, Any]:
+def fresh(*policies: KubernetesPolicy) -> dict[FlowKey, Flow]:
     return Bench().follow(*policies).flows
 
 
-def test_turns_end_with_the_tables_that_all_at_once_would_have_made() -> None:
+def test_chunks_end_with_the_tables_of_all_at_once() -> None:
     bench = Bench()
     before = bench.follow()
     shown = bench.follow(large("l", 1), deny())

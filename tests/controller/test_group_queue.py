@@ -6,17 +6,10 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from romana_ovs.controller.group_queue import ROOM, GroupQueue
-from romana_ovs.model.identity import IdentityMatch, identity
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.view import Allow, ClientGroup, Membership, NodeView, Origin, ServerGroup, Verdicts
+from romana_ovs.policy.view import ClientGroup, Membership, NodeView, ServerGroup, Verdicts
+from tests.controller.server_groups import server
 from tests.support.simulated_network import SimNetwork, SimPod
-
-WHY = Origin("NetworkPolicy", "red", "p")
-
-
-def server(number: int, rows: int = 1, first: int = 1) -> ServerGroup:
-    peers = frozenset(IdentityMatch(identity(1, first + at)) for at in range(rows))
-    return ServerGroup(number, (Allow(WHY, peers),), ())
 
 
 def view(*names: str) -> NodeView:

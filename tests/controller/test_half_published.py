@@ -10,7 +10,7 @@ from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObse
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.kube.published import COMPLETE_MARKER, allocation_object, class_set_object, marker_object
-from tests.support.cluster_objects import cluster, pod
+from tests.support.builders import cluster, pod
 
 
 def told(value: dict[str, Any], version: int) -> ObjectsObserved:

@@ -41,7 +41,7 @@ def saved(parts: NodeAgents) -> dict[str, Any]:
     return state
 
 
-def test_a_restart_without_anybody_to_ask_changes_no_address_and_no_table() -> None:
+def test_a_restart_without_the_api_server_changes_nothing() -> None:
     process = driven(server_with_pods("a@n1", "b@n2"))
     before, cluster = process.agents, cluster_of(process)
     state = saved(before)
@@ -114,7 +114,7 @@ def test_the_pods_of_other_nodes_are_no_change() -> None:
     assert view is not None and process.agents.view(facts["n1"], facts) is view
 
 
-def test_what_is_seen_of_a_switch_is_reported_and_stays_while_it_is_away() -> None:
+def test_what_a_switch_showed_is_reported_while_it_is_away() -> None:
     server = server_with_pods("a@n1")
     process = driven(server)
     process.wait(10)

@@ -62,7 +62,7 @@ def jobs_in(process: ControllerProcess, seconds: float) -> int:
     return process.server.jobs - before
 
 
-def test_a_report_that_comes_too_late_is_not_sent_again_and_again() -> None:
+def test_a_report_that_is_too_late_is_not_repeated() -> None:
     server = server_with_pods("a@n1")
     node = ControllerProcess(server, nodes=("n1",), registers=False)
     node.start()
@@ -90,7 +90,7 @@ def test_numbers_that_come_too_late_are_not_sent_again_and_again() -> None:
     assert 5 <= jobs_in(registry, 10 * LATE_SECONDS) <= 20, "its reports included"
 
 
-def test_what_was_told_before_the_answer_came_is_tried_again_at_once() -> None:
+def test_a_change_before_the_answer_is_written_at_once() -> None:
     server = server_with_pods("a@n1")
     registry = ControllerProcess(server, nodes=("n1",))
     registry.start()

@@ -24,7 +24,7 @@ class Long:
     text: str = "x" * 300_000
 
 
-def test_frames_do_not_get_into_each_other_while_the_pipe_is_full() -> None:
+def test_frames_are_not_mixed_while_the_pipe_is_full() -> None:
     incoming, outgoing = os.pipe()
     for end in (incoming, outgoing):
         os.set_blocking(end, False)

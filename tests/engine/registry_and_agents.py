@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
-from romana_ovs.model.labels import Operator, Requirement, Selector
-from romana_ovs.model.objects import PolicyPeer
+from collections.abc import Iterable
+
+from romana_ovs.model.objects import Pod, Policy, PolicyPeer
+from romana_ovs.model.settings import Settings
+from romana_ovs.policy.published import Stage
 from romana_ovs.policy.view import LabelRequirement
-from tests.support.cluster_objects import cluster, policy
+from tests.support.builders import DEFAULTS, NODES, cluster, pods, policy, rule, where
+from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents
 
 APP = LabelRequirement("app", frozenset({"web"}))
-WEB = policy("web-only", PolicyPeer(pods=Selector.of({"app": "web"})))
-NOT_WEB = policy("not-web", PolicyPeer(pods=Selector((Requirement("app", Operator.NOT_IN, frozenset({"web"})),))))
+WEB = policy("web-only", ingress=[rule(pods(app="web"))])
+NOT_WEB = policy("not-web", ingress=[rule(PolicyPeer(pods=where("app", "NotIn", "web")))])
 
 
-def settled(*pods, **other):
-    parts = RegistryAndAgents(cluster(*pods, **other))
+def settled(*objects: Pod | Policy, settings: Settings = DEFAULTS, nodes: Iterable[str] = NODES) -> RegistryAndAgents:
+    """Registry and agents of a cluster of these objects, with nothing on its way."""
+    parts = RegistryAndAgents(cluster(*objects, settings=settings, nodes=nodes))
     parts.settle()
     return parts
 
 
-def newest(parts):
+def newest(parts: RegistryAndAgents) -> int:
+    """The number of the last cluster."""
     return len(parts.history) - 1
 
 
-def look(parts, name, *, numbers=True, **other):
-    parts.node_looks(name, newest(parts), len(parts.messages) - 1 if numbers else None, **other)
+def look(parts: RegistryAndAgents, name: str, *, numbers: bool = True, patience_over: bool = False) -> None:
+    """A node sees the last cluster, and the last numbers unless told otherwise."""
+    parts.node_looks(name, newest(parts), len(parts.messages) - 1 if numbers else None, patience_over=patience_over)
 
 
-def hear(parts, name):
+def hear(parts: RegistryAndAgents, name: str) -> None:
     """The newest numbers reach a node that has not seen the last change of the cluster."""
     parts.node_looks(name, 0, len(parts.messages) - 1)
 
 
-def confirm(parts, *names):
+def confirm(parts: RegistryAndAgents, *names: str) -> None:
+    """The switches of these nodes confirm, and their reports arrive."""
     for name in names:
         parts.node_programs(name)
         parts.report_arrives(name)
 
 
-def stages(parts, namespace="ns"):
+def stages(parts: RegistryAndAgents, namespace: str = "ns") -> dict[LabelRequirement, Stage]:
+    """The stages of a namespace's requirements, as last published."""
     return dict(parts.messages[-1].namespaces[namespace].requirements)
 
 
-def in_force(parts, name):
-    return [each.key.name for each in parts.view(name).policies]
+def in_force(parts: RegistryAndAgents, name: str) -> list[str]:
+    """The names of the policies in a node's view."""
+    return [each.key.name for each in known(parts.view(name)).policies]

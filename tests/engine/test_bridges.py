@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
@@ -14,43 +13,44 @@ from romana_ovs.model.objects import Node
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute, RemoteHost, Uplink
-from tests.engine.test_world import follow, views
-from tests.support.cluster_objects import NODES, cluster, foreign, pod
+from tests.support.builders import NODES, cluster, pod
+from tests.support.confirming_world import follow
+from tests.support.known import known
 
 
-def test_foreign_addresses_are_routed_to_their_nodes_by_all_others():
-    at = cluster(foreign("a", "192.168.5.9"), foreign("b", "10.0.0.77", node="node2"), pod("c", "node3"))
+def test_foreign_addresses_are_routed_to_their_nodes() -> None:
+    at = cluster(pod("a", address="192.168.5.9"), pod("b", address="10.0.0.77", node="node2"), pod("c", "node3"))
     world = follow(at)
-    number = world.host_number
-    shown = views(world, at)
-    routes = {name: ForeignRoute(world.address_of(f"ns/{name}"), number(world.node_of(f"ns/{name}"))) for name in "ab"}
+    shown = world.views(at)
+    hosts = {name: known(world.host_number(node)) for name, node in (("a", "node1"), ("b", "node2"))}
+    routes = {name: ForeignRoute(known(world.address_of(f"ns/{name}")), host) for name, host in hosts.items()}
     assert shown["node1"].foreign == (routes["b"],)
     assert shown["node2"].foreign == (routes["a"],)
     assert shown["node3"].foreign == (routes["b"], routes["a"])
-    world.update(at.without(foreign("a", "192.168.5.9")))
-    assert views(world, at)["node3"].foreign == (routes["b"],)
+    world.update(at.without(pod("a", address="192.168.5.9")))
+    assert world.views(at)["node3"].foreign == (routes["b"],)
 
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
-def test_an_address_that_a_node_has_got_since_is_that_of_the_node_and_no_pod_is_behind_it(node):
-    at = cluster(foreign("alien", "192.168.7.9"), pod("other", "node2"))
+def test_an_address_that_a_node_took_is_no_pods_any_more(node: str) -> None:
+    at = cluster(pod("alien", address="192.168.7.9"), pod("other", "node2"))
     world = follow(at)
-    assert views(world, at)["node3"].foreign
+    assert world.views(at)["node3"].foreign
     at = at.with_object(Node(node, addresses=(IPv4Address("192.168.7.9"),)))
     world.update(at)
     assert [problem.name for problem in world.problems] == ["ns/alien"]
-    for view in views(world, at).values():
+    for view in world.views(at).values():
         assert view.foreign == () and compile_node(view, resolve(view)).flows
 
 
-def test_a_line_of_bridges_is_walked_from_neighbour_to_neighbour():
+def test_a_line_of_bridges_is_walked_from_neighbour_to_neighbour() -> None:
     at = cluster()
-    shown = views(follow(at), at)
+    shown = follow(at).views(at)
     assert shown["node1"].hosts == (RemoteHost(1, "node2", 0x7001), RemoteHost(2, "node3", 0x7001))
     assert shown["node2"].uplinks == (Uplink(0x7000), Uplink(0x7002))
 
 
-def test_a_tunnel_leads_to_every_node_and_admits_those_alone():
+def test_a_tunnel_leads_to_every_node_and_admits_those_alone() -> None:
     at = cluster()
     world = follow(at)
     facts = BridgeFacts("node1", tunnel=TunnelPort(5, IPv4Address("10.255.0.1")))
@@ -61,18 +61,18 @@ def test_a_tunnel_leads_to_every_node_and_admits_those_alone():
     assert view.uplinks == (Uplink(5, peers),)
 
 
-def test_the_gateway_has_its_plan_address_first_and_the_nodes_own():
+def test_the_gateway_has_the_plans_and_the_nodes_addresses() -> None:
     at = cluster()
     world = follow(at)
-    gateway = views(world, at)["node2"].gateway
-    assert gateway.addresses == (IPv4Address("10.0.0.65"), IPv4Address("172.16.0.2"))
-    assert (gateway.ofport, gateway.mac) == (0xFFFE, "0a:58:0a:00:00:41")
+    gateway = world.views(at)["node2"].gateway
+    assert known(gateway).addresses == (IPv4Address("10.0.0.65"), IPv4Address("172.16.0.2"))
+    assert (known(gateway).ofport, known(gateway).mac) == (0xFFFE, "0a:58:0a:00:00:41")
     with_mac = BridgeFacts("node2", gateway_port=3, gateway_mac="02:00:00:00:00:01")
-    assert world.view(with_mac, {}).gateway.mac == "02:00:00:00:00:01"
+    assert known(world.view(with_mac, {}).gateway).mac == "02:00:00:00:00:01"
     assert world.view(BridgeFacts("node2"), {}).gateway is None
 
 
-def test_offline_ports_are_numbered_in_order_and_links_stay_when_pods_come():
+def test_offline_ports_are_numbered_in_order() -> None:
     at = cluster(pod("b"), pod("a"), pod("host", host_network=True), pod("c", "node3"))
     facts = offline_facts(at, at.nodes)
     assert facts["node1"].pod_ports == {"ns/a": PodPort(1), "ns/b": PodPort(2)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -67,7 +66,7 @@ class Counter:
     def follow(self, cluster: Cluster) -> dict[str, FlowDiff]:
         """What every node is sent, over all steps of the change, to follow `cluster`."""
         self.world.update(cluster)
-        plans = {node: [] for node in cluster.nodes}
+        plans: dict[str, list[FlowDiff]] = {node: [] for node in cluster.nodes}
         self._step(cluster, plans)
         while self.world.pending:
             self.world.advance()
@@ -90,10 +89,13 @@ class Counter:
 
 
 def _joined(steps: list[FlowDiff]) -> FlowDiff:
-    kinds = ("add", "modify", "delete")
-    flows = (tuple(flow for step in steps for flow in getattr(step, kind)) for kind in kinds)
     changes = tuple(change for step in steps for change in (*step.meters.before, *step.meters.after))
-    return FlowDiff(*flows, meters=MeterDiff(changes))
+    return FlowDiff(
+        add=tuple(flow for step in steps for flow in step.add),
+        modify=tuple(flow for step in steps for flow in step.modify),
+        delete=tuple(flow for step in steps for flow in step.delete),
+        meters=MeterDiff(changes),
+    )
 
 
 def sent_elsewhere(plans: Mapping[str, FlowDiff], *homes: str) -> dict[str, list[str]]:
@@ -128,7 +130,9 @@ def named_ports() -> st.SearchStrategy[tuple[ContainerPort, ...]]:
 
 
 @given(settled(), named_ports(), st.data())
-def test_pods_of_a_known_class_come_move_change_and_go_and_cost_other_nodes_nothing(one, ports, data):
+def test_pods_of_a_known_class_change_no_other_node(
+    one: tuple[Counter, Pod], ports: tuple[ContainerPort, ...], data: st.DataObject
+) -> None:
     counter, model = one
     start = counter.cluster
     twin = replace(model, name=NEW, uid="new", node=data.draw(st.sampled_from(NODE_NAMES)))
@@ -143,7 +147,7 @@ def test_pods_of_a_known_class_come_move_change_and_go_and_cost_other_nodes_noth
 
 
 @given(settled(), labels(), st.sampled_from(NODE_NAMES))
-def test_a_pod_relabelled_as_others_are_already_costs_other_nodes_nothing(one, some, node):
+def test_relabelling_to_a_known_class_changes_no_other_node(one: tuple[Counter, Pod], some: Labels, node: str) -> None:
     counter, pod = one
     model = replace(pod, name="model", uid="model", labels=some, node=node)
     counter.follow(counter.cluster.with_object(model))
@@ -156,7 +160,9 @@ def test_a_pod_relabelled_as_others_are_already_costs_other_nodes_nothing(one, s
 
 
 @given(settled(), labels(), st.booleans(), st.sampled_from(NODE_NAMES), st.booleans())
-def test_pods_that_are_no_endpoints_cost_nobody_anything_whatever_their_labels(one, some, host, node, addressed):
+def test_pods_without_an_endpoint_change_no_node(
+    one: tuple[Counter, Pod], some: Labels, host: bool, node: str, addressed: bool
+) -> None:
     counter, model = one
     address = node_address(node) if host else IPv4Address("192.168.9.9") if addressed else None
     silent = Pod(
@@ -177,14 +183,14 @@ def test_pods_that_are_no_endpoints_cost_nobody_anything_whatever_their_labels(o
 
 
 @given(settled())
-def test_a_pod_that_finishes_is_gone_for_its_own_node_alone(one):
+def test_a_pod_that_finishes_is_gone_for_its_own_node_alone(one: tuple[Counter, Pod]) -> None:
     counter, pod = one
     done = replace(pod, finished=True)
     assert not sent_elsewhere(counter.follow(counter.cluster.with_object(done)), pod.node)
 
 
 @given(settled(), st.sampled_from(NODE_NAMES))
-def test_a_foreign_address_costs_other_nodes_its_route_and_nothing_else(one, node):
+def test_a_foreign_address_adds_only_a_route_elsewhere(one: tuple[Counter, Pod], node: str) -> None:
     counter, model = one
     free = set(FOREIGN_ADDRESSES) - {pod.address for pod in counter.cluster.pods.values()}
     address = min(free - set(map(counter.world.address_of, counter.cluster.pods)))
@@ -197,7 +203,9 @@ def test_a_foreign_address_costs_other_nodes_its_route_and_nothing_else(one, nod
 
 
 @given(settled(), labels(), st.data())
-def test_a_new_class_costs_other_nodes_only_rows_of_the_rules_that_name_it(one, some, data):
+def test_a_new_class_adds_only_flows_of_rules_that_match_it(
+    one: tuple[Counter, Pod], some: Labels, data: st.DataObject
+) -> None:
     counter, model = one
     node = data.draw(st.sampled_from(NODE_NAMES))
     newcomer = replace(model, name=NEW, uid="new", labels=some, node=node, ports=())
@@ -249,7 +257,7 @@ def _alpha(name: str, node: str, **labels: str) -> Pod:
     return Pod("alpha", name, labels=Labels(labels), node=node, uid=name)
 
 
-def test_of_three_policies_for_one_server_only_those_that_name_a_new_class_send_their_rows():
+def test_only_policies_that_match_a_new_class_send_flows() -> None:
     by_app, by_env = _asks("by-app", {"app": "web"}, 80), _asks("by-env", {"env": "prod"}, 81)
     policies = [by_app, by_env, _asks("by-rank", {"rank": "1"}, 82)]
     pods = [_alpha("server", "node2", app="db"), _alpha("web", "node1", app="web"), _alpha("prod", "node3", env="prod")]
@@ -271,7 +279,7 @@ def test_of_three_policies_for_one_server_only_those_that_name_a_new_class_send_
     assert not sent_elsewhere(counter.follow(start.with_object(newcomer)), "node1")
 
 
-def test_a_class_that_a_large_rule_names_is_one_more_clause():
+def test_a_class_that_a_large_rule_names_is_one_more_clause() -> None:
     peers = tuple(PolicyPeer(pods=Selector.of({"app": f"app{number}"})) for number in range(9))
     ports = tuple(PolicyPort(port=port) for port in (80, 443, 8080, 9000))
     rule = PolicyRule(peers, ports)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
 
 from romana_ovs.engine import offline_facts
 from romana_ovs.engine.enforced import EnforcedRules
 from romana_ovs.engine.policy_index import PolicyIndex
-from romana_ovs.model.labels import EVERYTHING, Selector
-from romana_ovs.model.objects import PolicyPeer
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import KubernetesPolicy
 from romana_ovs.policy.published import ClassSet
-from tests.support.cluster_objects import DEFAULTS, cluster, pod, policy
+from tests.support.builders import DEFAULTS, cluster, pod, pods, policy, rule
 from tests.support.confirming_world import World
 
 NOBODY_ANSWERS = {"red": ClassSet("red"), "blue": ClassSet("blue")}
 
-PODS = tuple(pod(f"p{at}", labels={f"k{at}": "1", "app": "x"}, namespace="red") for at in range(12)) + (
-    pod("b", namespace="blue", labels={"app": "b", "new": "1"}),
-    pod("c", namespace="blue", labels={"app": "c"}),
+PODS = tuple(pod(f"red/p{at}", labels={f"k{at}": "1"}, app="x") for at in range(12)) + (
+    pod("blue/b", app="b", new="1"),
+    pod("blue/c", app="c"),
 )
 
 
-def asking(at: int):
-    return policy("ask", PolicyPeer(pods=Selector.of({f"k{at}": "1"})), namespace="red")
+def asking(at: int) -> KubernetesPolicy:
+    return policy("red/ask", ingress=[rule(pods(**{f"k{at}": "1"}))])
 
 
-def at_rest(*policies):
-    return cluster(*PODS, settings=DEFAULTS, policies=policies, namespaces=("red", "blue"))
+def at_rest(*policies: KubernetesPolicy) -> Cluster:
+    return cluster(*PODS, *policies)
 
 
-def in_force(world: World, now) -> set[str]:
+def in_force(world: World, now: Cluster) -> set[str]:
     facts = offline_facts(now, now.nodes)
     return {each.key.name for each in world.view(facts["node1"], facts).policies}
 
@@ -43,8 +42,8 @@ def started() -> World:
     return world
 
 
-def test_a_deny_all_is_in_force_while_another_namespace_asks_and_asks() -> None:
-    world, deny = started(), policy("deny", namespace="blue")
+def test_a_deny_all_is_not_delayed_by_requirements_elsewhere() -> None:
+    world, deny = started(), policy("blue/deny")
     for at in range(12):
         now = at_rest(asking(at), *([deny] if 3 <= at < 8 else []))
         world.update(now)
@@ -55,23 +54,22 @@ def test_a_deny_all_is_in_force_while_another_namespace_asks_and_asks() -> None:
     assert in_force(world, at_rest(asking(11))) == {"ask"}
 
 
-def test_what_asks_something_itself_waits_with_all_of_its_namespace() -> None:
+def test_a_namespace_waits_for_its_own_requirements() -> None:
     """One policy may take the place of another: between the two there is no gap."""
-    old = policy("old", PolicyPeer(pods=EVERYTHING), namespace="blue")
+    old = policy("blue/old", ingress=[rule(pods())])
     world = started()
     world.update(at_rest(old))
-    new = policy("new", PolicyPeer(pods=Selector.of({"new": "1"})), namespace="blue")
-    now = at_rest(new, policy("red-deny", namespace="red"))
+    new = policy("blue/new", ingress=[rule(pods(new="1"))])
+    now = at_rest(new, policy("red/red-deny"))
     world.update(now)
     assert world.pending and in_force(world, now) == {"old", "red-deny"}
-    while world.pending:
-        world.advance()
+    world.settle()
     assert in_force(world, now) == {"new", "red-deny"}
 
 
 def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
     world = started()
-    now = at_rest(asking(1), policy("deny", namespace="blue"))
+    now = at_rest(asking(1), policy("blue/deny"))
     relabelled = replace(
         now,
         namespaces={
@@ -83,17 +81,17 @@ def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
     assert world.pending and in_force(world, relabelled) == set()
 
 
-def test_a_node_puts_rules_in_force_while_the_registry_is_asked_something_by_another_namespace() -> None:
+def test_rules_do_not_wait_for_requirements_elsewhere() -> None:
     rules, enforced = PolicyIndex(), EnforcedRules(fresh_switch=False)
 
-    def told(now) -> tuple[set[str], bool]:
+    def told(now: Cluster) -> tuple[set[str], bool]:
         enforced.update(rules.follow(now), NOBODY_ANSWERS, patient=True)
         state = enforced.state
         concerning = state.rules.concerning(("red", "blue"), ("red", "blue")) if state.rules is not None else ()
         return {each.key.name for each in concerning}, state.waiting
 
     assert told(at_rest()) == (set(), False)
-    deny = policy("deny", namespace="blue")
+    deny = policy("blue/deny")
     for at in range(5):
         assert told(at_rest(asking(at), deny)) == ({"deny"}, True)
     assert told(at_rest(asking(5))) == (set(), True)

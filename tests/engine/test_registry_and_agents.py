@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,32 +14,33 @@ from romana_ovs.kube.published import TermBase
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
-from romana_ovs.model.objects import NAME_LABEL, Namespace, PolicyPeer
+from romana_ovs.model.objects import NAME_LABEL, Namespace, PodKey, PolicyPeer
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy.published import Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute
 from tests.engine.registry_and_agents import WEB, hear, look, newest, settled
-from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.support.builders import DEFAULTS, TINY, cluster, pod, policy, rule
+from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents, objects_of, tunnelled
 
 # What a node does alone
 
 
-def test_a_node_goes_on_without_the_registry_after_a_restart_too():
-    parts = settled(pod("a"), pod("b", "node2", labels={"app": "web"}), policies=[WEB])
+def test_a_node_goes_on_without_the_registry_after_a_restart_too() -> None:
+    parts = settled(pod("a"), pod("b", "node2", app="web"), WEB)
     before = parts.view("node1")
     parts.restart_node("node1")
     parts.node_looks("node1", newest(parts), None)
     assert parts.view("node1") == before
     parts.change(parts.cluster.with_object(pod("c")).without(pod("a")))
     look(parts, "node1", numbers=False)
-    (shown,) = parts.view("node1").pods
-    assert shown.key == "ns/c" and shown.identity == before.pods[0].identity
-    assert shown.address != before.pods[0].address
+    (shown,) = known(parts.view("node1")).pods
+    assert shown.key == "ns/c" and shown.identity == known(before).pods[0].identity
+    assert shown.address != known(before).pods[0].address
 
 
-def test_a_node_without_numbers_programs_nothing():
+def test_a_node_without_numbers_programs_nothing() -> None:
     node = NodeAgent("node1", DEFAULTS)
     at = cluster(pod("a"))
     node.update(at, None)
@@ -48,7 +49,7 @@ def test_a_node_without_numbers_programs_nothing():
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"addresses": []}, {"node": "node2"}, {"worn": [["ns/a"]]}])
-def test_a_state_that_is_not_this_nodes_is_refused(change):
+def test_a_state_that_is_not_this_nodes_is_refused(change: dict[str, Any]) -> None:
     saved = settled(pod("a")).nodes["node1"].to_json()
     with pytest.raises(InputError):
         NodeAgent("node1", DEFAULTS, {**saved, **change})
@@ -56,63 +57,66 @@ def test_a_state_that_is_not_this_nodes_is_refused(change):
         NodeAgent("node1", DEFAULTS, saved, {"allocation": {}})
 
 
-def test_a_node_that_lost_the_numbers_waits_for_them_and_keeps_its_addresses():
-    parts = settled(pod("a"), pod("b"), foreign("c", "192.168.5.9"))
-    before = parts.view("node1").pods
+def test_a_node_without_published_numbers_keeps_its_addresses() -> None:
+    parts = settled(pod("a"), pod("b"), pod("c", address="192.168.5.9"))
+    before = known(parts.view("node1")).pods
     report = parts.nodes["node1"].report
     parts.nodes["node1"] = NodeAgent("node1", DEFAULTS, parts.nodes["node1"].to_json())
     parts.node_looks("node1", newest(parts), None)
     assert parts.view("node1") is None and parts.nodes["node1"].report == report
     look(parts, "node1")
-    assert parts.view("node1").pods == before
+    assert known(parts.view("node1")).pods == before
 
 
-def test_a_relabelled_pod_stays_what_it_was_over_a_restart():
-    parts = settled(pod("a"), pod("other", "node2"), policies=[WEB])
-    before = parts.view("node1").pods
-    parts.change(parts.cluster.with_object(pod("a", labels={"app": "web"})))
+def test_a_relabelled_pod_stays_what_it_was_over_a_restart() -> None:
+    parts = settled(pod("a"), pod("other", "node2"), WEB)
+    before = known(parts.view("node1")).pods
+    parts.change(parts.cluster.with_object(pod("a", app="web")))
     parts.restart_node("node1")
     look(parts, "node1")
-    assert parts.view("node1").pods == before and parts.nodes["node1"].waiting
+    assert known(parts.view("node1")).pods == before and parts.nodes["node1"].waiting
     parts.settle()
-    assert parts.view("node1").pods != before
+    assert known(parts.view("node1")).pods != before
 
 
-def test_a_pod_that_took_the_name_of_another_over_a_restart_is_not_what_that_was():
-    parts = settled(pod("a", labels={"app": "web"}), policies=[WEB])
-    was = parts.nodes["node1"].identity_of("ns/a")
-    parts.change(parts.cluster.with_object(pod("a", uid="2", labels={"app": "db"})))
+def test_a_pod_that_reused_a_name_over_a_restart_is_another() -> None:
+    parts = settled(pod("a", app="web"), WEB)
+    was = parts.nodes["node1"].identity_of(PodKey("ns/a"))
+    parts.change(parts.cluster.with_object(pod("a", uid="2", app="db")))
     parts.restart_node("node1")
     look(parts, "node1", numbers=False)
     node = parts.nodes["node1"]
-    assert node.identity_of("ns/a") == identity(segment_of(was), UNKNOWN_CLASS) and not node.waiting
-    assert [dict(each.labels) for each in parts.view("node1").pods] == [{"app": "db"}]
+    assert node.identity_of(PodKey("ns/a")) == identity(segment_of(known(was)), UNKNOWN_CLASS) and not node.waiting
+    assert [dict(each.labels) for each in known(parts.view("node1")).pods] == [{"app": "db"}]
 
 
 @pytest.mark.parametrize("source", [TenantSource.NAMESPACE, TenantSource.POD_LABEL])
-def test_a_namespace_that_a_node_has_not_heard_of_has_no_labels_that_are_surely_absent(source):
+def test_an_unknown_namespace_lacks_no_label_for_sure(source: TenantSource) -> None:
     plain = Settings(isolation=Isolation.NONE, tenant_source=source, tenant_key="owner")
     untainted = Selector((Requirement("tainted", Operator.DOES_NOT_EXIST),))
-    parts = settled(pod("server"), settings=plain, policies=[policy("p", PolicyPeer(namespaces=untainted))])
+    parts = settled(pod("server"), policy("p", ingress=[rule(PolicyPeer(namespaces=untainted))]), settings=plain)
     for name, tainted in (("late", {"tainted": "yes"}), ("fine", {})):
         parts.change(parts.cluster.with_object(Namespace(name, Labels({NAME_LABEL: name, **tainted}))))
-        parts.change(parts.cluster.with_object(pod("client", "node2", namespace=name)))
+        parts.change(parts.cluster.with_object(pod(f"{name}/client", "node2")))
     parts.registry_looks(newest(parts))
     look(parts, "node2")
-    clients = [parts.nodes["node2"].identity_of(f"{name}/client") for name in ("late", "fine")]
+    clients = [parts.nodes["node2"].identity_of(PodKey(f"{name}/client")) for name in ("late", "fine")]
 
-    def admitted():
-        (server,) = resolve(parts.view("node1")).servers
-        return [any(match.covers(one) for allow in server.ingress for match in allow.identities) for one in clients]
+    def admitted() -> list[bool]:
+        (server,) = resolve(known(parts.view("node1"))).servers
+        return [
+            any(match.covers(known(one)) for allow in server.ingress for match in known(allow.identities))
+            for one in clients
+        ]
 
     hear(parts, "node1")
     assert admitted() == [False, False]
     parts.settle()
-    clients = [parts.nodes["node2"].identity_of(f"{name}/client") for name in ("late", "fine")]
+    clients = [parts.nodes["node2"].identity_of(PodKey(f"{name}/client")) for name in ("late", "fine")]
     assert admitted() == [False, True]
 
 
-def test_a_state_of_another_plan_is_refused():
+def test_a_state_of_another_plan_is_refused() -> None:
     parts = settled(pod("a"))
     with pytest.raises(AddressError, match="written for the plan"):
         NodeAgent("node1", TINY, parts.nodes["node1"].to_json())
@@ -120,12 +124,12 @@ def test_a_state_of_another_plan_is_refused():
         Registry(TINY, TermBase.of(objects_of(parts.messages[-1])), writer="x")
 
 
-def test_numbers_that_are_older_or_contradict_what_pods_have_are_not_taken():
+def test_older_or_contradictory_numbers_are_refused() -> None:
     parts = settled(pod("a"))
-    node, held = parts.nodes["node1"], parts.nodes["node1"].published
+    node, held = parts.nodes["node1"], known(parts.nodes["node1"].published)
     at = parts.cluster
     node.update(at, replace(held, revision=held.revision - 1, hosts={}))
-    assert node.published is held and node.problems == ()
+    assert node.published is held and list(node.problems) == []
     for wrong in (
         replace(held, epoch=held.epoch - 1, revision=held.revision + 9),
         replace(held, revision=held.revision + 1, blocks={}, indexes={}),
@@ -133,25 +137,25 @@ def test_numbers_that_are_older_or_contradict_what_pods_have_are_not_taken():
     ):
         node.update(at, wrong)
         assert node.published is held and "are not taken" in str(node.problems[0])
-    assert node.view(tunnelled(at, ["node1"])["node1"]).pods
+    assert known(node.view(tunnelled(at, ["node1"])["node1"])).pods
     node.update(at, held)
     assert node.problems == ()
 
 
-def test_an_address_whose_record_was_lost_is_foreign():
+def test_an_address_whose_record_was_lost_is_foreign() -> None:
     parts = settled(pod("a"))
-    address = parts.nodes["node1"].address_of("ns/a")
-    lost = RegistryAndAgents(cluster(foreign("a", str(address)), pod("b")))
+    address = parts.nodes["node1"].address_of(PodKey("ns/a"))
+    lost = RegistryAndAgents(cluster(pod("a", address=str(address)), pod("b")))
     lost.settle()
-    assert lost.nodes["node1"].registry.endpoint("ns/a").foreign
-    assert lost.nodes["node1"].address_of("ns/a") == address != lost.nodes["node1"].address_of("ns/b")
-    assert lost.view("node2").foreign == (ForeignRoute(address, lost.messages[-1].hosts["node1"]),)
+    assert known(lost.nodes["node1"].registry.endpoint(PodKey("ns/a"))).foreign
+    assert lost.nodes["node1"].address_of(PodKey("ns/a")) == address != lost.nodes["node1"].address_of(PodKey("ns/b"))
+    assert known(lost.view("node2")).foreign == (ForeignRoute(known(address), lost.messages[-1].hosts["node1"]),)
 
 
 # Who is away
 
 
-def test_a_node_is_away_when_it_has_not_acknowledged_what_was_published_long_ago():
+def test_a_node_that_does_not_acknowledge_is_away() -> None:
     absence = AckLag(30)
     prompt, slow = Report("prompt"), Report("slow")
     for second in range(100):

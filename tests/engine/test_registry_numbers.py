@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -15,20 +14,20 @@ from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import published_to_json
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import InputError
-from romana_ovs.model.labels import EVERYTHING, Selector
-from romana_ovs.model.objects import Node, PolicyPeer
+from romana_ovs.model.objects import Node, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import classes
 from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
 from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, settled
-from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
+from tests.support.builders import DEFAULTS, TINY, cluster, pod, pods, policy, rule
+from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents, tables
 
 # Numbers
 
 
-def test_a_host_number_is_given_again_only_when_every_node_has_let_it_go():
+def test_a_host_number_is_reused_once_every_node_released_it() -> None:
     names = tuple(f"node{number}" for number in range(1, 5))
     parts = settled(settings=TINY, nodes=names)
     node4 = parts.cluster.nodes["node4"]
@@ -45,11 +44,11 @@ def test_a_host_number_is_given_again_only_when_every_node_has_let_it_go():
     assert parts.messages[-1].hosts["late"] == parts.messages[0].hosts["node4"] and parts.registry.problems == ()
 
 
-def test_a_class_that_is_gone_is_reserved_until_every_node_has_let_it_go():
-    at = cluster(pod("a"), pod("b", "node2", namespace="other"))
-    parts = settled(pod("a"), pod("b", "node2", namespace="other"))
+def test_a_retired_class_is_reserved_until_all_released_it() -> None:
+    at = cluster(pod("a"), pod("other/b", "node2"))
+    parts = settled(pod("a"), pod("other/b", "node2"))
     (number,) = parts.messages[-1].namespaces["other"].classes
-    parts.change(at.without(pod("b", namespace="other")).without(at.namespaces["other"]))
+    parts.change(at.without(pod("other/b")).without(at.namespaces["other"]))
     parts.registry_looks(newest(parts))
     assert parts.messages[-1].namespaces["other"].retired == {number}
     for name in parts.nodes:
@@ -62,7 +61,7 @@ def test_a_class_that_is_gone_is_reserved_until_every_node_has_let_it_go():
     assert "other" not in parts.messages[-1].namespaces
 
 
-def test_a_full_segment_grows_when_its_node_asks_and_nobody_else_is_given_anything():
+def test_only_a_full_segment_grows_when_its_node_asks() -> None:
     crowd = [pod(f"p{number}") for number in range(5)]
     parts = RegistryAndAgents(cluster(*crowd, settings=TINY))
     parts.registry_looks(0)
@@ -79,8 +78,8 @@ def test_a_full_segment_grows_when_its_node_asks_and_nobody_else_is_given_anythi
     assert all(node.address_of(each.key) is not None for each in crowd)
 
 
-def test_nothing_is_said_any_more_of_a_pod_that_got_no_range_and_is_gone():
-    crowd = [pod("p", namespace=f"n{number:02}") for number in range(20)]
+def test_a_deleted_pod_without_a_range_is_no_problem() -> None:
+    crowd = [pod(f"n{number:02}/p") for number in range(20)]
     registry = Registry(TINY, None, writer="r")
     registry.update(cluster(*crowd, settings=TINY))
     assert [problem.name for problem in registry.problems] == [f"n{number}/p" for number in range(15, 20)]
@@ -88,18 +87,18 @@ def test_nothing_is_said_any_more_of_a_pod_that_got_no_range_and_is_gone():
     assert [problem.name for problem in registry.problems] == ["n15/p"]
 
 
-def test_a_pod_for_which_no_class_was_left_gets_one_when_every_node_has_let_one_go(monkeypatch):
+def test_a_pod_without_a_class_gets_a_released_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classes, "CLASS_MASK", 2)
-    lasting, first, second = pod("a"), pod("b", labels={"app": "web"}), pod("c", labels={"app": "db"})
-    asked = [policy(f"asks-{value}", PolicyPeer(pods=Selector.of({"app": value}))) for value in ("web", "db")]
-    parts = settled(lasting, first, second, policies=asked)
+    lasting, first, second = pod("a"), pod("b", app="web"), pod("c", app="db")
+    asked = [policy(f"asks-{value}", ingress=[rule(pods(app=value))]) for value in ("web", "db")]
+    parts = settled(lasting, first, second, *asked)
     assert [problem.name for problem in parts.registry.problems] == ["ns/c"]
-    parts.change(cluster(lasting, pod("b"), second, policies=(asked[1],)))
+    parts.change(cluster(lasting, pod("b"), second, asked[1]))
     parts.settle()
     assert parts.registry.problems == ()
 
 
-def test_settings_that_change_the_plan_are_refused():
+def test_settings_that_change_the_plan_are_refused() -> None:
     parts = settled(pod("a"))
     other = replace(parts.cluster, settings=Settings(network=IPv4Network("10.0.0.0/9"), segment_bits=11))
     for part in (parts.nodes["node1"].update, lambda at, _: parts.registry.update(at)):
@@ -110,17 +109,17 @@ def test_settings_that_change_the_plan_are_refused():
 # Addresses from elsewhere
 
 
-def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
-    parts = RegistryAndAgents(cluster(foreign("a", "192.168.5.9"), pod("b", "node2")))
+def test_a_foreign_address_is_served_once_it_is_routed() -> None:
+    parts = RegistryAndAgents(cluster(pod("a", address="192.168.5.9"), pod("b", "node2")))
     parts.registry_looks(0)
     look(parts, "node1")
     node, address = parts.nodes["node1"], IPv4Address("192.168.5.9")
-    assert node.address_of("ns/a") is None and node.report.foreign == {address}
+    assert node.address_of(PodKey("ns/a")) is None and node.report.foreign == {address}
     parts.settle()
-    assert node.address_of("ns/a") == address and node.problems == ()
+    assert node.address_of(PodKey("ns/a")) == address and node.problems == ()
     assert parts.messages[-1].foreign == {address: Claim("node1", granted=True)}
-    assert parts.view("node2").foreign == (ForeignRoute(address, parts.messages[-1].hosts["node1"]),)
-    parts.change(parts.cluster.without(foreign("a", "192.168.5.9")))
+    assert known(parts.view("node2")).foreign == (ForeignRoute(address, parts.messages[-1].hosts["node1"]),)
+    parts.change(parts.cluster.without(pod("a", address="192.168.5.9")))
     parts.settle()
     assert parts.messages[-1].foreign == {}
 
@@ -134,21 +133,21 @@ def test_an_address_from_elsewhere_is_served_when_the_registry_has_routed_it():
         ("10.0.0.0", "the first address of the network 10.0.0.0/8, which no pod and no node can have"),
     ],
 )
-def test_an_address_that_no_pod_may_have_is_refused_and_what_a_pod_has_stays(address, whose):
-    parts = settled(foreign("thief", address), pod("a"), pod("b", "node2"))
-    node, given = parts.nodes["node1"], parts.nodes["node1"].address_of("ns/a")
-    assert node.address_of("ns/thief") is None and given is not None
+def test_an_impossible_address_is_refused_and_the_old_one_stays(address: str, whose: str) -> None:
+    parts = settled(pod("thief", address=address), pod("a"), pod("b", "node2"))
+    node, given = parts.nodes["node1"], parts.nodes["node1"].address_of(PodKey("ns/a"))
+    assert node.address_of(PodKey("ns/thief")) is None and given is not None
     assert [str(problem) for problem in node.problems] == [f"Pod ns/thief: address {address} is {whose}"]
-    parts.change(parts.cluster.with_object(foreign("a", address)))
+    parts.change(parts.cluster.with_object(pod("a", address=address)))
     parts.settle()
-    assert node.address_of("ns/a") == given
+    assert node.address_of(PodKey("ns/a")) == given
     assert f"Pod ns/a: address {address} is {whose}; it keeps {given}" in map(str, node.problems)
     assert parts.messages[-1].foreign == {}
 
 
-def test_an_address_that_was_published_though_nobody_can_have_it_goes():
+def test_an_impossible_published_address_is_removed() -> None:
     """By an earlier version, which took any address that a pod came with."""
-    parts = settled(foreign("a", "192.168.5.9"))
+    parts = settled(pod("a", address="192.168.5.9"))
     before = parts.messages[-1]
     bad = IPv4Address("224.0.0.1")
     claims = ForeignAddresses(replace(before, foreign={**before.foreign, bad: Claim("node1", granted=True)}), 1)
@@ -158,18 +157,18 @@ def test_an_address_that_was_published_though_nobody_can_have_it_goes():
     assert dict(claims.claims) == dict(before.foreign)
 
 
-def test_an_address_that_a_node_has_got_since_is_routed_to_no_pod():
-    parts = settled(foreign("alien", "192.168.7.9"), pod("other", "node2"))
+def test_an_address_that_a_node_took_is_routed_to_no_pod() -> None:
+    parts = settled(pod("alien", address="192.168.7.9"), pod("other", "node2"))
     assert parts.messages[-1].foreign
     parts.change(parts.cluster.with_object(Node("node2", addresses=(IPv4Address("192.168.7.9"),))))
     look(parts, "node2", numbers=False)
-    assert parts.view("node2").foreign and tables(parts.view("node2"))
+    assert known(parts.view("node2")).foreign and tables(known(parts.view("node2")))
     parts.settle()
     assert not parts.messages[-1].foreign
 
 
-def test_only_the_node_that_may_give_an_address_can_contest_it():
-    parts = RegistryAndAgents(cluster(foreign("b", "192.168.5.9", node="node2")))
+def test_only_the_node_that_may_give_an_address_can_contest_it() -> None:
+    parts = RegistryAndAgents(cluster(pod("b", address="192.168.5.9", node="node2")))
     for name in ("node1", "node2"):
         look(parts, name, numbers=False)
     parts.reports["node1"] = replace(parts.reports["node1"], conflicting=frozenset({IPv4Address("192.168.5.9")}))
@@ -180,60 +179,60 @@ def test_only_the_node_that_may_give_an_address_can_contest_it():
     assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
 
 
-def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has():
-    parts = settled(pod("a"), foreign("b", "192.168.5.9", node="node2"))
+def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has() -> None:
+    parts = settled(pod("a"), pod("b", address="192.168.5.9", node="node2"))
     stolen = frozenset(map(IPv4Address, ("8.8.8.8", "192.168.5.10", "192.168.5.9")))
     parts.reports["node1"] = replace(parts.reports["node1"], foreign=stolen)
     parts.registry_looks(newest(parts))
     assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
 
 
-def test_an_address_of_the_plan_that_a_pod_has_is_not_granted_to_who_comes_with_it():
+def test_a_pods_address_is_not_granted_to_another_pod() -> None:
     parts = settled(pod("owner", "node2"))
-    address = parts.nodes["node2"].address_of("ns/owner")
-    parts.change(parts.cluster.with_object(foreign("thief", str(address))))
+    address = parts.nodes["node2"].address_of(PodKey("ns/owner"))
+    parts.change(parts.cluster.with_object(pod("thief", address=str(address))))
     parts.settle()
-    assert parts.nodes["node1"].address_of("ns/thief") is None
+    assert parts.nodes["node1"].address_of(PodKey("ns/thief")) is None
     assert "waits for the registry" in str(parts.nodes["node1"].problems[0])
     assert parts.nodes["node2"].report.conflicting == {address}
-    assert parts.view("node3").foreign == ()
+    assert known(parts.view("node3")).foreign == ()
     parts.change(parts.cluster.without(pod("owner")))
     parts.settle()
-    assert parts.nodes["node1"].address_of("ns/thief") == address and parts.nodes["node1"].problems == ()
+    assert parts.nodes["node1"].address_of(PodKey("ns/thief")) == address and parts.nodes["node1"].problems == ()
 
 
-def test_an_address_that_another_node_claims_is_given_to_nobody():
+def test_an_address_that_another_node_claims_is_given_to_nobody() -> None:
     free = IPv4Address("10.0.64.66")
-    parts = settled(pod("a", "node2"), foreign("guest", str(free)))
+    parts = settled(pod("a", "node2"), pod("guest", address=str(free)))
     share = parts.nodes["node2"]
-    assert share.plan.split(share.address_of("ns/a"))[:2] == share.plan.split(free)[:2]
+    assert known(share.plan.split(known(share.address_of(PodKey("ns/a")))))[:2] == known(share.plan.split(free))[:2]
     parts.change(parts.cluster.with_object(pod("b", "node2")).with_object(pod("c", "node2")))
     parts.settle()
-    given = {share.address_of(f"ns/{name}") for name in "abc"}
+    given = {share.address_of(PodKey(f"ns/{name}")) for name in "abc"}
     assert len(given) == 3 and free not in given
 
 
-def test_states_are_plain_json():
-    parts = settled(pod("a"), foreign("b", "192.168.5.9"), policies=[policy("p", PolicyPeer(pods=EVERYTHING))])
+def test_states_are_plain_json() -> None:
+    parts = settled(pod("a"), pod("b", address="192.168.5.9"), policy("p", ingress=[rule(pods())]))
     for node in parts.nodes.values():
         saved = node.to_json()
         assert json.loads(json.dumps(saved)) == saved
-        numbers = json.loads(json.dumps(published_to_json(node.published)))
+        numbers = json.loads(json.dumps(published_to_json(known(node.published))))
         again = NodeAgent(node.node, DEFAULTS, saved, numbers)
         again.update(parts.cluster, None)
         assert again.to_json() == saved and again.published == node.published
 
 
-def test_a_pod_is_known_by_its_former_number_until_rules_tell_the_two_apart():
-    parts = settled(pod("a", labels={"app": "web"}), pod("b", "node2"), pod("server", "node3"))
-    old = parts.nodes["node1"].identity_of("ns/a")
+def test_a_former_class_counts_until_rules_distinguish_it() -> None:
+    parts = settled(pod("a", app="web"), pod("b", "node2"), pod("server", "node3"))
+    old = parts.nodes["node1"].identity_of(PodKey("ns/a"))
     parts.change(parts.cluster.with_object(NOT_WEB))
     seen = []
     for _ in range(3):
         parts.registry_looks(newest(parts))
         for name in parts.nodes:
             look(parts, name)
-        (shown,) = parts.view("node1").pods
+        (shown,) = known(parts.view("node1")).pods
         seen.append((shown.identity == old, shown.previous_ids))
         confirm(parts, *parts.nodes)
     assert seen == [(True, ()), (False, (old,)), (False, ())]

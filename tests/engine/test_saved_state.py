@@ -12,26 +12,26 @@ import pytest
 from romana_ovs.engine import Engine
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import AddressError, InputError
-from romana_ovs.model.labels import Selector
-from romana_ovs.model.objects import PodKey, PolicyPeer
-from tests.support.cluster_objects import DEFAULTS, cluster, foreign, pod, policy
+from romana_ovs.model.objects import PodKey
+from tests.support.builders import DEFAULTS, cluster, pod, pods, policy, rule
 
 OLD: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "state_1.json").read_text())
 """As it was written for `at()`, after a pod of a class of its own had gone."""
 
 
 def at() -> Cluster:
-    pods = [
+    listed = [
         pod(
             f"p{number}",
             f"node{1 + number % 3}",
-            labels={"app": ("web", "db", "x")[number % 3], "tier": ("a", "b")[number % 2]},
+            app=("web", "db", "x")[number % 3],
+            tier=("a", "b")[number % 2],
             uid=f"u{number}",
         )
         for number in range(9)
     ]
-    asks = policy("asks", PolicyPeer(pods=Selector.of({"app": "web"})))
-    return cluster(*pods, foreign("f", "192.168.7.9", node="node2", uid="uf"), policies=[asks])
+    asks = policy("asks", ingress=[rule(pods(app="web"))])
+    return cluster(*listed, pod("f", address="192.168.7.9", node="node2", uid="uf"), asks)
 
 
 def test_an_old_state_file_keeps_every_number() -> None:

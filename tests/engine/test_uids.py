@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -12,70 +11,72 @@ import pytest
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts, PodPort
-from romana_ovs.model.labels import Selector
-from romana_ovs.model.objects import PolicyPeer
+from romana_ovs.model.objects import PodKey
 from tests.engine.registry_and_agents import look, newest, settled
-from tests.engine.test_world import follow
 from tests.support import manifests
-from tests.support.cluster_objects import DEFAULTS, TINY, cluster, foreign, pod, policy
-from tests.support.confirming_world import World
+from tests.support.builders import DEFAULTS, TINY, cluster, pod, pods, policy, rule
+from tests.support.confirming_world import World, follow
+from tests.support.known import known
 
-OLD, NEW = pod("a", uid="old", labels={"app": "web"}), pod("a", uid="new", labels={"app": "db"})
-ASKS = policy("p", PolicyPeer(pods=Selector.of({"app": "web"})))
+OLD, NEW = pod("a", uid="old", app="web"), pod("a", uid="new", app="db")
+ASKS = policy("p", ingress=[rule(pods(app="web"))])
 
 
-def shown(world, *ports):
-    """What the node's switch serves with these ports that claim the pod, newest first: port, UID and address."""
-    facts = BridgeFacts(
-        "node1", pod_ports={"ns/a": ports[0]}, superseded_ports={"ns/a": ports[1:]} if ports[1:] else {}
-    )
+A = PodKey("ns/a")
+
+
+def bridge(*ports: PodPort) -> BridgeFacts:
+    """The node's bridge, on which these ports claim the pod, newest first."""
+    return BridgeFacts("node1", pod_ports={A: ports[0]}, superseded_ports={A: ports[1:]} if ports[1:] else {})
+
+
+def shown(world: World, *ports: PodPort) -> list[tuple[int, str, IPv4Address]]:
+    """What the node's switch serves with these ports: port, UID and address."""
+    facts = bridge(*ports)
     return [(each.ofport, each.uid, each.address) for each in world.view(facts, {"node1": facts}).pods]
 
 
-def test_with_the_watch_late_a_new_pod_gets_nothing_of_the_old_ones():
+def test_a_late_watch_gives_a_new_pod_nothing_of_the_old() -> None:
     """Its port is there before its object: it once got the old one's address and identity."""
-    world = follow(cluster(OLD, policies=[ASKS]))
+    world = follow(cluster(OLD, ASKS))
     was = world.address_of("ns/a")
     assert shown(world, PodPort(3, uid="old")) == [(3, "old", was)]
     assert shown(world, PodPort(4, uid="new")) == []
     assert shown(world, PodPort(4, uid="new"), PodPort(3, uid="old")) == [(3, "old", was)]
-    world.update(cluster(NEW, policies=[ASKS]))
+    world.update(cluster(NEW, ASKS))
     is_now = world.address_of("ns/a")
     assert is_now != was and world.uid_of("ns/a") == "new"
     assert shown(world, PodPort(3, uid="old")) == []
     assert shown(world, PodPort(4, uid="new"), PodPort(3, uid="old")) == [(4, "new", is_now)]
 
 
-def test_a_node_that_hears_late_gives_a_new_pod_nothing_of_the_old_ones():
-    parts = settled(OLD, policies=[ASKS])
+def test_a_late_node_gives_a_new_pod_nothing_of_the_old() -> None:
+    parts = settled(OLD, ASKS)
     node = parts.nodes["node1"]
-    was, identity = node.address_of("ns/a"), node.identity_of("ns/a")
+    was, identity = node.address_of(PodKey("ns/a")), node.identity_of(PodKey("ns/a"))
 
-    def serves(*ports):
-        facts = BridgeFacts(
-            "node1", pod_ports={"ns/a": ports[0]}, superseded_ports={"ns/a": ports[1:]} if ports[1:] else {}
-        )
-        return [(each.ofport, each.address, each.identity) for each in node.view(facts).pods]
+    def serves(*ports: PodPort) -> list[tuple[int, IPv4Address, int]]:
+        return [(each.ofport, each.address, each.identity) for each in known(node.view(bridge(*ports))).pods]
 
     assert serves(PodPort(4, uid="new")) == []
     assert serves(PodPort(4, uid="new"), PodPort(3, uid="old")) == [(3, was, identity)]
-    parts.change(cluster(NEW, policies=[ASKS]))
+    parts.change(cluster(NEW, ASKS))
     look(parts, "node1")
     assert serves(PodPort(3, uid="old")) == []
-    assert node.address_of("ns/a") not in (None, was) and node.uid_of("ns/a") == "new"
+    assert node.address_of(PodKey("ns/a")) not in (None, was) and node.uid_of(PodKey("ns/a")) == "new"
     parts.settle()
     ((port, address, now),) = serves(PodPort(4, uid="new"), PodPort(3, uid="old"))
-    assert (port, address) == (4, node.address_of("ns/a")) and now != identity
+    assert (port, address) == (4, node.address_of(PodKey("ns/a"))) and now != identity
 
 
-def test_a_port_without_a_uid_counts_by_name():
+def test_a_port_without_a_uid_counts_by_name() -> None:
     world = follow(cluster(OLD))
     assert [port for port, _, _ in shown(world, PodPort(3))] == [3]
     world = follow(cluster(replace(OLD, uid="")))
     assert [port for port, _, _ in shown(world, PodPort(3, uid="any"))] == [3]
 
 
-def test_a_freed_address_is_not_the_new_pods_of_the_name_at_once():
+def test_a_freed_address_is_not_the_new_pods_of_the_name_at_once() -> None:
     world, seen = follow(cluster(pod("a", uid="0"), settings=TINY)), []
     for number in range(1, 9):
         seen.append(world.address_of("ns/a"))
@@ -83,29 +84,29 @@ def test_a_freed_address_is_not_the_new_pods_of_the_name_at_once():
     assert len(set(seen[:4])) == 4 and all(one != other for one, other in zip(seen, seen[1:], strict=False))
 
 
-def test_a_new_pod_that_comes_with_the_old_ones_address_has_it():
+def test_a_new_pod_that_comes_with_the_old_ones_address_has_it() -> None:
     address = IPv4Address("192.168.5.5")
-    world = follow(cluster(foreign("a", "192.168.5.5", uid="old")))
-    world.update(cluster(foreign("a", "192.168.5.5", uid="new")))
+    world = follow(cluster(pod("a", address="192.168.5.5", uid="old")))
+    world.update(cluster(pod("a", address="192.168.5.5", uid="new")))
     assert world.address_of("ns/a") == address and world.uid_of("ns/a") == "new" and world.problems == ()
     assert shown(world, PodPort(3, uid="old")) == []
 
 
-def test_a_new_pod_of_the_name_was_never_anything_else():
+def test_a_new_pod_of_the_name_was_never_anything_else() -> None:
     """What a pod was before a split counts until the step is over; a new pod of the name was nothing before."""
-    at = cluster(pod("a", uid="old", labels={"app": "web"}), pod("b", "node2", labels={"app": "db"}))
+    at = cluster(pod("a", uid="old", app="web"), pod("b", "node2", app="db"))
     world = follow(at)
     world.update(at.with_object(ASKS))
     world.advance()
-    before = world.view(BridgeFacts("node1", pod_ports={"ns/a": PodPort(3)}), {}).pods[0]
+    before = world.view(bridge(PodPort(3)), {}).pods[0]
     assert before.previous_ids
-    world.update(at.with_object(ASKS).with_object(pod("a", uid="new", labels={"app": "web"})))
-    after = world.view(BridgeFacts("node1", pod_ports={"ns/a": PodPort(3)}), {}).pods[0]
+    world.update(at.with_object(ASKS).with_object(pod("a", uid="new", app="web")))
+    after = world.view(bridge(PodPort(3)), {}).pods[0]
     assert after.identity == before.identity and after.previous_ids == ()
 
 
 @pytest.mark.parametrize("unknown", ["ns/a", "ns/b"])
-def test_a_state_without_uids_loads_and_its_addresses_stay(unknown):
+def test_a_state_without_uids_loads_and_its_addresses_stay(unknown: str) -> None:
     """Written before pods of a folder had UIDs, or by `ipam`, which makes none up."""
     before = follow(cluster(pod("a", uid="x"), pod("b", uid="y")))
     addresses = [before.address_of(key) for key in ("ns/a", "ns/b")]
@@ -122,20 +123,20 @@ def test_a_state_without_uids_loads_and_its_addresses_stay(unknown):
     assert not {world.address_of(key) for key in ("ns/a", "ns/b")} & set(addresses)
 
 
-def test_a_saved_state_remembers_uids():
+def test_a_saved_state_remembers_uids() -> None:
     before = follow(cluster(OLD))
     world = World(DEFAULTS, json.loads(json.dumps(before.to_json())))
     world.update(cluster(NEW))
     assert world.address_of("ns/a") != before.address_of("ns/a")
     parts = settled(OLD)
-    was = parts.nodes["node1"].address_of("ns/a")
+    was = parts.nodes["node1"].address_of(PodKey("ns/a"))
     parts.change(cluster(NEW))
     parts.restart_node("node1")
     parts.node_looks("node1", newest(parts), None)
-    assert parts.nodes["node1"].address_of("ns/a") not in (None, was)
+    assert parts.nodes["node1"].address_of(PodKey("ns/a")) not in (None, was)
 
 
-def test_a_pod_of_a_folder_that_is_made_anew_is_another_however_the_two_changes_fall_together():
+def test_a_recreated_pod_of_a_folder_is_another() -> None:
     """Two readings before the world looks: it never saw the folder without the pod."""
     files = {"a": manifests.pod("a", more="  nodeName: node1\n"), "b": manifests.pod("b", more="  nodeName: node1\n")}
     store = ManifestStore(DEFAULTS, pod_uids=PodUids({}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import json
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -17,17 +16,19 @@ from romana_ovs.model.identity import whole_segments
 from romana_ovs.model.objects import Node
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import resolve
+from romana_ovs.policy.view import NodeView
 from tests.support.confirming_world import World
 from tests.support.hypothesis_profiles import examples
+from tests.support.known import known
 from tests.support.strategies import clusters
 
 
-def views_of(world, cluster):
+def views_of(world: World, cluster: Cluster) -> dict[str, NodeView]:
     facts = offline_facts(cluster, world.registry.hosts)
     return {node: world.view(facts[node], facts) for node in facts}
 
 
-def lasting(state):
+def lasting(state: object) -> object:
     """A state without what every process counts anew: terms, revisions, and what was acknowledged of them."""
     if isinstance(state, dict):
         passing = ("epoch", "revision", "acknowledged", "released", "freed")
@@ -35,23 +36,17 @@ def lasting(state):
     return [lasting(value) for value in state] if isinstance(state, list) else state
 
 
-def settled(world):
-    while world.pending:
-        world.advance()
-    return world
-
-
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=2, max_size=5))
-def test_a_followed_world_is_what_a_restart_makes_of_its_state(history):
+def test_a_followed_world_is_what_a_restart_makes_of_its_state(history: list[Cluster]) -> None:
     world = World(history[0].settings)
     for cluster in history:
         world.update(cluster)
-        settled(world)
+        world.settle()
         saved = json.loads(json.dumps(world.to_json()))
         again = World(cluster.settings, saved)
         again.update(cluster)
-        settled(again)
+        again.settle()
         assert views_of(again, cluster) == views_of(world, cluster)
         assert lasting(again.to_json()) == lasting(saved)
         assert again.problems == world.problems
@@ -59,11 +54,11 @@ def test_a_followed_world_is_what_a_restart_makes_of_its_state(history):
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=3))
-def test_what_a_view_leaves_out_changes_no_verdict(history):
+def test_what_a_view_leaves_out_changes_no_verdict(history: list[Cluster]) -> None:
     world = World(history[0].settings)
     for cluster in history:
         world.update(cluster)
-        settled(world)
+        world.settle()
     policies = tuple(normalise(policy, cluster) for _, policy in sorted(cluster.policies.items()))
     tenants = {tenant: tuple(whole_segments(*run) for run in runs) for tenant, runs in world.registry.tenants.items()}
     for view in views_of(world, cluster).values():
@@ -79,7 +74,7 @@ def test_what_a_view_leaves_out_changes_no_verdict(history):
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=3))
-def test_every_pod_has_an_address_or_a_problem(history):
+def test_every_pod_has_an_address_or_a_problem(history: list[Cluster]) -> None:
     world = World(history[0].settings)
     for cluster in history:
         world.update(cluster)
@@ -90,12 +85,13 @@ def test_every_pod_has_an_address_or_a_problem(history):
             elif key not in named:
                 assert world.address_of(key) is not None and world.node_of(key) == pod.node
                 assert pod.address in (None, world.address_of(key))
-                info = world.view(offline_facts(cluster, [pod.node])[pod.node], {}).classes[world.identity_of(key)]
+                number = known(world.identity_of(key))
+                info = world.view(offline_facts(cluster, [pod.node])[pod.node], {}).classes[number]
                 assert info.namespace == pod.namespace
 
 
 @st.composite
-def wirings(draw):
+def wirings(draw: st.DrawFn) -> dict[str, BridgeFacts]:
     """Bridges with any links among them, some one-sided, some with tunnels, some of unknown nodes."""
     names = [f"n{number}" for number in range(draw(st.integers(1, 7)))]
     pairs = [(one, two) for one in names for two in names if one != two]
@@ -113,7 +109,7 @@ def wirings(draw):
 
 @settings(max_examples=examples(150), deadline=None)
 @given(wirings())
-def test_every_packet_arrives_and_none_goes_in_circles(facts):
+def test_every_packet_arrives_and_none_goes_in_circles(facts: dict[str, BridgeFacts]) -> None:
     nodes = {name: Node(name) for name in facts}
     world = World(Cluster().settings)
     world.update(Cluster(nodes=nodes))
@@ -129,7 +125,7 @@ def test_every_packet_arrives_and_none_goes_in_circles(facts):
                 step = next(host for host in views[here].hosts if host.name == target.name)
                 if step.tunnel is not None:
                     assert here == source
-                    assert facts[here].tunnel.address in uplink_peers(views[tunnels[step.tunnel]], facts)
+                    assert known(facts[here].tunnel).address in uplink_peers(views[tunnels[step.tunnel]], facts)
                     here = tunnels[step.tunnel]
                 else:
                     before, here = here, next(name for name, port in facts[here].links.items() if port == step.ofport)
@@ -137,15 +133,15 @@ def test_every_packet_arrives_and_none_goes_in_circles(facts):
         assert {target.ofport for target in view.hosts} <= uplinks.keys()
 
 
-def uplink_peers(view, facts):
+def uplink_peers(view: NodeView, facts: dict[str, BridgeFacts]) -> tuple[IPv4Address, ...]:
     """The senders that a node accepts from its tunnel."""
-    port = facts[view.node].tunnel.ofport
-    return next(uplink.tunnel_peers for uplink in view.uplinks if uplink.ofport == port)
+    port = known(facts[view.node].tunnel).ofport
+    return known(next(uplink.tunnel_peers for uplink in view.uplinks if uplink.ofport == port))
 
 
 @settings(max_examples=examples(80), deadline=None)
 @given(wirings())
-def test_links_in_use_form_no_circle_and_leave_nobody_out(facts):
+def test_links_in_use_form_no_circle_and_leave_nobody_out(facts: dict[str, BridgeFacts]) -> None:
     world = World(Cluster().settings)
     world.update(Cluster(nodes={name: Node(name) for name in facts}))
     edges, groups = set(), {name: {name} for name in facts}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef, end_at, end_of_pod
-from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
+from romana_ovs.model.labels import NO_LABELS, Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import (
     NAME_LABEL,
     ContainerPort,
@@ -50,17 +50,18 @@ def pod(
     finished: bool = False,
     host_network: bool = False,
     has_status: bool | None = None,
-    **labels: object,
+    labels: Mapping[str, object] = NO_LABELS,
+    **words: object,
 ) -> Pod:
     """A pod `namespace/name`, or `name` in namespace `ns`; `ports` are such as `http=80/tcp 53/udp`.
 
-    Its address is one that this controller has to allocate, unless `address` is given.
+    `words` are more labels. Its address is one that this controller has to allocate, unless `address` is given.
     """
     space, name = _split(key)
     return Pod(
         space,
         name,
-        labels=Labels({label: str(value) for label, value in labels.items()}),
+        labels=Labels({label: str(value) for label, value in {**labels, **words}.items()}),
         node=node,
         address=IPv4Address(address) if address else None,
         ports=tuple(_container_port(text) for text in ports.split()),

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
-from romana_ovs.engine import Engine
+from romana_ovs.addressing.allocator import Endpoint
+from romana_ovs.engine import Engine, offline_facts
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import BridgeFacts
-from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
@@ -39,7 +41,7 @@ class World:
             self.advance()
 
     @property
-    def agents(self):  # type: ignore[no-untyped-def]
+    def agents(self) -> NodeAgents:
         return self.engine.agents
 
     @property
@@ -47,9 +49,9 @@ class World:
         return self.engine.unsettled
 
     @property
-    def registry(self):  # type: ignore[no-untyped-def]
+    def registry(self) -> Numbers:
         """The numbers that are given."""
-        return _Numbers(self.engine)
+        return Numbers(self.engine)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -57,51 +59,49 @@ class World:
 
     @property
     def revision(self) -> int:
-        return int(self.agents.revision)
+        return self.agents.revision
 
     @property
     def hosts(self) -> Mapping[str, int]:
         return self.engine.registry.published.hosts
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView:
-        found: NodeView | None = self.agents.view(facts, all_facts)
-        if found is None:
+        view = self.agents.view(facts, all_facts)
+        if view is None:
             raise InputError.because(f"there is no view of node {facts.node}")
-        return found
+        return view
 
-    def address_of(self, pod: PodKey) -> IPv4Address | None:
-        found: IPv4Address | None = self.agents.address_of(pod)
-        return found
+    def views(self, cluster: Cluster, **bridges: BridgeFacts) -> dict[str, NodeView]:
+        """The views of all nodes; `bridges` are those that are not as offline."""
+        facts = {**offline_facts(cluster, cluster.nodes), **bridges}
+        return {node: self.view(facts[node], facts) for node in facts}
 
-    def mac_of(self, pod: PodKey) -> str | None:
-        found: str | None = self.agents.mac_of(pod)
-        return found
+    def address_of(self, pod: str) -> IPv4Address | None:
+        return self.agents.address_of(PodKey(pod))
 
-    def node_of(self, pod: PodKey) -> str | None:
-        found: str | None = self.agents.node_of(pod)
-        return found
+    def mac_of(self, pod: str) -> str | None:
+        return self.agents.mac_of(PodKey(pod))
 
-    def uid_of(self, pod: PodKey) -> str:
-        return str(self.agents.uid_of(pod))
+    def node_of(self, pod: str) -> str | None:
+        return self.agents.node_of(PodKey(pod))
 
-    def identity_of(self, pod: PodKey) -> int | None:
-        found: int | None = self.agents.identity_of(pod)
-        return found
+    def uid_of(self, pod: str) -> str:
+        return self.agents.uid_of(PodKey(pod))
+
+    def identity_of(self, pod: str) -> int | None:
+        return self.agents.identity_of(PodKey(pod))
 
     def host_number(self, node: str) -> int | None:
-        found: int | None = self.agents.host_number(node)
-        return found
+        return self.agents.host_number(node)
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.agents.to_json()
-        return found
+        return self.agents.to_json()
 
     def to_save(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.agents.to_save()
-        return found
+        return self.agents.to_save()
 
 
-class _Numbers:
+class Numbers:
     """What is published, and the endpoints of all nodes."""
 
     def __init__(self, engine: Engine) -> None:
@@ -110,11 +110,21 @@ class _Numbers:
         self.segments = {key: indexes[0] for key, indexes in self.published.indexes.items()}
         self.endpoints = engine.agents.endpoints
 
-    def number(self, segment):  # type: ignore[no-untyped-def]
-        return self.published.indexes[segment][0]
+    def number(self, segment: tuple[str, str]) -> int:
+        """The first index of a tenant's tier."""
+        return self.published.indexes[SegmentKey(*segment)][0]
 
-    def indexes(self, segment):  # type: ignore[no-untyped-def]
-        return self.published.indexes.get(segment, ())
+    def indexes(self, segment: tuple[str, str]) -> tuple[int, ...]:
+        """All indexes of a tenant's tier."""
+        return self.published.indexes.get(SegmentKey(*segment), ())
 
-    def endpoint(self, pod: PodKey):  # type: ignore[no-untyped-def]
-        return self.endpoints.get(pod)
+    def endpoint(self, pod: str) -> Endpoint:
+        """The endpoint of a pod that has one."""
+        return self.endpoints[PodKey(pod)]
+
+
+def follow(cluster: Cluster) -> World:
+    """A world at its first cluster."""
+    world = World(cluster.settings)
+    world.update(cluster)
+    return world

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-# mypy: ignore-errors
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +25,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import remaining
 from romana_ovs.policy.resolve import resolve
-from tests.support.cluster_objects import cluster, pod
+from tests.support.builders import cluster, pod
 from tests.support.confirming_world import World
 
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
@@ -128,10 +127,10 @@ def test_tables_of_any_policy_within_the_limit_are_quick(shape: str) -> None:
     item = decoded(ingress=HOSTILE[shape])
     assert isinstance(item.value, KubernetesPolicy), item.problems
     policy = replace(item.value, namespace="ns")
-    pods = [pod(f"p{number}", labels={"app": "web", "x": str(number)}) for number in range(20)]
+    pods = [pod(f"p{number}", app="web", x=str(number)) for number in range(20)]
     bare = compiled(cluster(*pods))
     begin = time.thread_time()
-    flows = compiled(cluster(*pods, policies=[policy]))
+    flows = compiled(cluster(*pods, policy))
     assert time.thread_time() - begin < 3, "half a second, on a machine that has nothing else to do"
     assert len(flows) < len(bare) + 2 * MAX_TERMS + 100
 
