@@ -114,6 +114,8 @@ def parse_end(text: str, option: str) -> End:
     words = text.split(".")
     if len(words) > 2 and words[2] == "svc" and all(words[:2]):
         return ServiceName(words[1], words[0])
+    if len(words) > 3 and words[3] == "svc" and all(words[:3]):
+        return PodKey(f"{words[2]}/{words[0]}")  # a pod of a headless Service, such as db-0.db.shop.svc
     try:
         address = ip_address(text)
     except ValueError as error:

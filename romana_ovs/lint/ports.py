@@ -24,7 +24,7 @@ def undeclared_ports(context: LintContext) -> Iterator[Problem]:
                     others = () if rule.direction is Direction.EGRESS else context.pods.get(policy.namespace, ())
                     yield from _name(policy, path, port, port.port, servers or _if_complete(context, policy, others))
                 elif port.port not in (None, DNS_PORT):  # DNS has checks of its own
-                    yield from _number(context, policy, path, port, servers)
+                    yield from _number(context, policy, rule, index, servers)
 
 
 def _servers(context: LintContext, policy: PolicyObject, rule: Rule) -> Sequence[Pod]:
@@ -63,29 +63,33 @@ def _name(policy: PolicyObject, path: str, port: PolicyPort, name: str, servers:
 
 
 def _number(
-    context: LintContext, policy: PolicyObject, path: str, port: PolicyPort, servers: Sequence[Pod]
+    context: LintContext, policy: PolicyObject, rule: Rule, index: int, servers: Sequence[Pod]
 ) -> Iterator[Problem]:
-    """A number that none of `servers` declares, when all of them declare others. Declaring ports is optional."""
+    """A number that none of `servers` declares: that of a Service, or one where all of them declare others.
+
+    Declaring ports is optional, so that a number which only some pods lack means nothing.
+    """
+    port, path = rule.ports[index], f"{rule.port_path(index)}.port"
     declared = [[one.number for one in pod.ports if one.protocol is port.protocol] for pod in servers]
-    low = port.port if isinstance(port.port, int) else 0
-    numbers = range(low, (low if port.end is None else port.end) + 1)
-    if not declared or not all(declared) or any(number in numbers for group in declared for number in group):
+    if any(_has(port, number) for group in declared for number in group):
         return
-    there = listed([f"{number}" for number in sorted({number for group in declared for number in group})])
-    if (match := _service_port(context, port, servers)) is not None:
+    match = _service_port(context, port, servers)
+    if match is not None and not any(_has(other, match[1].target) for other in rule.ports):
         service, mapped = match
-        reason = (
-            f"{port.port} is a port of Service {service}, but policies see the port of its pods, {mapped.target}; "
-            f"write port: {mapped.target}?"
-        )
-        yield policy.warning(path, reason)
-    else:
-        text = (
-            f"{port.port}/{port.protocol.value}"
-            if port.end is None
-            else f"{port.port}-{port.end}/{port.protocol.value}"
-        )
-        yield policy.note(path, f"no pod that it concerns declares {text}; they declare {there}")
+        reason = f"{port.port} is a port of Service {service}, but policies see the port of its pods, {mapped.target}; "
+        yield policy.warning(path, f"{reason}write port: {mapped.target}?")
+    elif declared and all(declared):
+        there = listed([f"{number}" for number in sorted({number for group in declared for number in group})])
+        text = f"{port.port}" if port.end is None else f"{port.port}-{port.end}"
+        reason = f"no pod that it concerns declares {text}/{port.protocol.value}; they declare {there}"
+        yield policy.note(path, reason)
+
+
+def _has(port: PolicyPort, number: int | str) -> bool:
+    """Whether an entry of a rule has this number, or is this name."""
+    if isinstance(port.port, int) and isinstance(number, int):
+        return port.port <= number <= (port.port if port.end is None else port.end)
+    return port.port is None or port.port == number
 
 
 def _service_port(context: LintContext, port: PolicyPort, servers: Sequence[Pod]) -> tuple[Service, ServicePort] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
 from romana_ovs.lint.dns import DNS_NAMESPACE, DNS_PORT
@@ -72,12 +72,8 @@ def _selects_nobody(context: LintContext, policy: PolicyObject) -> str:
     """Why a policy selects no pod of its namespace, and what to write instead."""
     selector, namespace = policy.policy.selector, policy.namespace
     selected = f"selects no pod of namespace {namespace}"
-    for workload, labels, location in context.workloads:
-        if workload.namespace == namespace and selector.matches(labels) and not selector.matches(workload.labels):
-            return (
-                f"{selected}: {selector_text(selector)} is in metadata.labels of {location.kind} {workload.name}, but "
-                "its pods have the labels of spec.template.metadata.labels; add it there, or select one of these"
-            )
+    if hint := _template_hint(context, (namespace,), selector):
+        return f"{selected}: {hint}"
     tenant = isinstance(policy.policy, RomanaPolicy) and any(
         selector.matches(pod.labels) for pod in context.pods[namespace]
     )
@@ -89,13 +85,24 @@ def _selects_nobody(context: LintContext, policy: PolicyObject) -> str:
         for name, pods in sorted(context.pods.items())
         if name != namespace and selector.requirements and any(selector.matches(pod.labels) for pod in pods)
     ]
-    if elsewhere and not explanation.suggestion:
+    if elsewhere and not (explanation.suggestion and policy.names_namespace):
         hint = f"such pods are in namespace {listed(elsewhere)}, and a policy applies to its own namespace only"
         if not policy.names_namespace:
             hint = f"metadata.namespace is absent, and such pods are in {listed(elsewhere)}; "
             hint += f"write namespace: {elsewhere[0]}?"
         return f"{selected}: {explanation.reason}; {hint}"
     return f"{selected}: {explanation}"
+
+
+def _template_hint(context: LintContext, namespaces: Collection[str], selector: Selector) -> str:
+    """A hint for labels that a workload has itself, and its pods have not; empty when there is none."""
+    for workload, labels, location in context.workloads:
+        if workload.namespace in namespaces and selector.matches(labels) and not selector.matches(workload.labels):
+            return (
+                f"{selector_text(selector)} is in metadata.labels of {location.kind} {workload.name}, but its pods "
+                "have the labels of spec.template.metadata.labels; add it there, or select one of these"
+            )
+    return ""
 
 
 def peers_without_pods(context: LintContext) -> Iterator[Problem]:
@@ -121,6 +128,14 @@ def _peer(context: LintContext, policy: PolicyObject, rule: Rule, path: str, pee
     if peer.pods is None or not candidates or any(context.peer_pods(policy.policy, peer)):
         return
     field = f"{path}.{'pods' if rule.romana else 'podSelector'}"
+    on_nodes = [pod.name for pod in context.pods_in(namespaces) if peer.pods.matches(pod.labels)]
+    if on_nodes and not rule.romana:
+        reason = f"matches only pods on the network of their node ({listed(on_nodes)}), which selectors do not mean"
+        yield policy.warning(field, f"{reason}; allow the addresses of the nodes by ipBlock")
+        return
+    if template := _template_hint(context, namespaces, peer.pods):
+        yield policy.warning(field, f"matches no pod: {template}")
+        return
     explanation = explain(peer.pods, [pod.labels for pod in candidates], "pods")
     matched = f"matches no pod of namespace{'s' if len(namespaces) > 1 else ''} {listed(list(namespaces))}"
     hint = "" if peer.namespaces is not None else _other_namespace(context, policy, peer.pods, rule.ports)

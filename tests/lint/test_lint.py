@@ -67,6 +67,17 @@ def test_the_api_server_counts_for_controllers() -> None:
     assert fields(a=pod("web", "{app: web}", namespace="cert-operator"), p=there) == [("spec.egress", "info")]
 
 
+def test_the_port_of_a_service_whose_pods_declare_none() -> None:
+    service = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n"
+    )
+    web, spec = pod("web", "{app: web}"), "podSelector: {{}}\ningress: [{{ports: [{}]}}]"
+    found = fields(a=web, s=service, p=policy(spec.format("{port: 80}")))
+    assert found == [("spec.ingress[0].ports[0].port", "warning")]
+    assert fields(a=web, s=service, p=policy(spec.format("{port: 80}, {port: 8080}"))) == []
+
+
 def test_every_finding_is_a_warning_or_a_note() -> None:
     found = lint(loaded(a=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {app: wbe}}")))
     assert [problem.severity for problem in found] == [Severity.WARNING]
@@ -89,3 +100,11 @@ def test_pods_that_operators_make_may_be_meant() -> None:
         ("spec.podSelector", "warning"),
         ("spec.ingress[0].ports[0].port", "warning"),
     ]
+
+
+def test_peers_on_the_network_of_their_node() -> None:
+    host = pod("agent", "{app: agent}", "  hostNetwork: true\n")
+    spec = "podSelector: {matchLabels: {app: web}}\ningress: [{from: [{podSelector: {matchLabels: {app: agent}}}]}]"
+    found = lint(loaded(a=host, b=pod("web", "{app: web}"), p=policy(spec)))
+    assert [problem.severity for problem in found] == [Severity.WARNING]
+    assert found[0].reason.endswith("allow the addresses of the nodes by ipBlock")
