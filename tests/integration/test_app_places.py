@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, needs_ovs]
 @pytest.mark.parametrize("ports_first", [False, True])
 def test_pods_that_no_manifest_binds_are_where_their_ports_are(ports_first: bool) -> None:
     """Somebody else's bridge has them all, whatever placing them in turn would have said."""
-    unbound = "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {}, namespace: a}}\nspec: {{containers: []}}\n"
+    unbound = "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: '{}', namespace: a}}\nspec: {{containers: []}}\n"
     names = ("x", "y", "z")
     with Ovs() as ovs, Controller((ovs.remote,)) as controller:
 

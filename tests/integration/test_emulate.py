@@ -23,7 +23,7 @@ NINE_PODS = "".join(
 ---
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{pod: {name}}}}}
+metadata: {{name: {name}, namespace: "{namespace}", labels: {{pod: {name}}}}}
 spec: {{containers: [{{name: c, image: i, ports: [{{containerPort: 80}}, {{containerPort: 81}}]}}]}}
 """
     for namespace in "xyz"
