@@ -144,8 +144,7 @@ class PolicyIndex:
         return any(name not in cluster.namespaces and name not in used for name in self._labels)
 
     def _add(self, key: PolicyKey, policy: NormalPolicy, *, settings: Settings, dirty: set[str]) -> None:
-        found = requirements_by_namespace((policy,), self._labels, settings=settings)
-        requirements = {name: asked for name, asked in found.items() if asked}
+        requirements = requirements_by_namespace((policy,), self._labels, settings=settings, matching=self._matching)
         held = self._held[key] = _Held(policy, requirements, self._reach(policy))
         for name in held.reach:
             self._at(name).policies[_order(key)] = policy

@@ -6,6 +6,7 @@ requirement, and so are `Exists` and `DoesNotExist`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from romana_ovs.model.cluster import NO_TENANT
@@ -95,28 +96,37 @@ def _requirements(selector: Selector) -> frozenset[LabelRequirement]:
 
 
 def requirements_by_namespace(
-    policies: Iterable[NormalPolicy], namespaces: Mapping[str, Labels], *, settings: Settings | None = None
+    policies: Iterable[NormalPolicy],
+    namespaces: Mapping[str, Labels],
+    *,
+    settings: Settings | None = None,
+    matching: dict[Selector, frozenset[str]] | None = None,
 ) -> Mapping[str, frozenset[LabelRequirement]]:
-    """The requirements in each of `namespaces`, and in namespaces that scopes name.
+    """The requirements in each namespace that has any, of `namespaces` and of those that scopes name.
 
     With `settings`, requirements are left out where tenants separate the pods of the namespace from the pods that the
-    policy selects (docs/design.md section 5, step 5).
+    policy selects (docs/design.md section 5, step 5). `matching` has the namespaces that a selector matches, as far as
+    they were asked for before, and gets those that are asked for now.
     """
-    by_namespace: dict[str, set[LabelRequirement]] = {name: set() for name in namespaces}
-    matching: dict[Selector, tuple[str, ...]] = {}
+    by_namespace: defaultdict[str, set[LabelRequirement]] = defaultdict(set)
+    matching = {} if matching is None else matching
     for policy in policies:
         for scope, requirements in remote_requirements(policy):
-            if scope.namespace is not None:
-                names: tuple[str, ...] = (scope.namespace,)
-            elif scope.namespaces in matching:
-                names = matching[scope.namespaces]
-            else:
-                names = tuple(name for name, labels in namespaces.items() if scope.namespaces.matches(labels))
-                matching[scope.namespaces] = names
-            for name in names:
+            for name in _names(scope, namespaces, matching):
                 if _may_connect(policy.subject.namespace, name, namespaces=namespaces, settings=settings):
-                    by_namespace.setdefault(name, set()).update(requirements)
+                    by_namespace[name] |= requirements
     return {name: frozenset(requirements) for name, requirements in by_namespace.items()}
+
+
+def _names(scope: Scope, namespaces: Mapping[str, Labels], matching: dict[Selector, frozenset[str]]) -> frozenset[str]:
+    """The namespaces of `scope`."""
+    if scope.namespace is not None:
+        return frozenset({scope.namespace})
+    if scope.namespaces not in matching:
+        matching[scope.namespaces] = frozenset(
+            name for name, labels in namespaces.items() if scope.namespaces.matches(labels)
+        )
+    return matching[scope.namespaces]
 
 
 def namespace_tenant(name: str, labels: Mapping[str, str], settings: Settings) -> str | None:
