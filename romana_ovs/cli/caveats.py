@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from romana_ovs.cli.common import problem_row
 from romana_ovs.kube.decode.objects import DecodedObject
 from romana_ovs.kube.decode.other_policies import Effect, OtherPolicy
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import Severity
-
-MAX_NAMES = 5
-"""How many objects a sentence names; further ones are counted."""
+from romana_ovs.model.syntax import listed
 
 _FAULTS = (("too open", {Effect.BOTH, Effect.CLOSES}), ("too closed", {Effect.BOTH, Effect.OPENS}))
 
@@ -29,11 +25,9 @@ def caveats(*snapshots: ClusterSnapshot) -> list[str]:
     if policies:
         faults = " and ".join(fault for fault, effects in _FAULTS if effects.intersection(policies.values()))
         verb = "are" if len(policies) > 1 else "is"
-        sentences.append(f"This answer may be {faults}: {_listing(list(policies))} {verb} not acted on.")
+        sentences.append(f"This answer may be {faults}: {listed(policies)} {verb} not acted on.")
     if partial:
-        sentences.append(
-            f"Only IPv4 is evaluated; {_listing(list(partial))} {'have' if len(partial) > 1 else 'has'} IPv6."
-        )
+        sentences.append(f"Only IPv4 is evaluated; {listed(partial)} {'have' if len(partial) > 1 else 'has'} IPv6.")
     return sentences
 
 
@@ -51,10 +45,3 @@ def problems_json(*snapshots: ClusterSnapshot) -> dict[str, object]:
 def _name(item: DecodedObject) -> str:
     namespace = f"{item.id.namespace}/" if item.id is not None and item.id.namespace else ""
     return f"{item.location.kind} {namespace}{item.location.name}".rstrip()
-
-
-def _listing(names: Sequence[str]) -> str:
-    shown = list(names[:MAX_NAMES])
-    if len(names) > MAX_NAMES:
-        shown.append(f"{len(names) - MAX_NAMES} more")
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -12,8 +12,8 @@ from shlex import quote
 
 from romana_ovs.kube.manifests.files import STDIN, list_files
 from romana_ovs.kube.manifests.folder import parse_bytes
-from romana_ovs.model.differences import listed
 from romana_ovs.model.errors import InputError, Problem, Severity
+from romana_ovs.model.syntax import listed
 
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = "Chart.yaml"

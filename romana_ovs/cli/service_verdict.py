@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from romana_ovs.cli.connection_ends import Services, ServiceTarget
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
-from romana_ovs.model.differences import listed, selector_text
 from romana_ovs.model.errors import InputError
+from romana_ovs.model.selector_text import selector_text
 from romana_ovs.model.services import ServicePort
+from romana_ovs.model.syntax import listed
 from romana_ovs.policy.backends import Backend, backends, ports_text
 from romana_ovs.policy.evaluate import Decision, Reference
 from romana_ovs.policy.explain import RuleRef

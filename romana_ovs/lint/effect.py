@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from romana_ovs.lint.context import LintContext, PolicyObject
-from romana_ovs.model.differences import listed
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, KubernetesPolicy, Policy, PolicyRule, RomanaPolicy, RomanaRule
 from romana_ovs.model.settings import Isolation
+from romana_ovs.model.syntax import listed
 
 
 def unused_rules(context: LintContext) -> Iterator[Problem]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from romana_ovs.lint.context import LintContext, PolicyObject
-from romana_ovs.model.differences import listed, selector_text
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import IpBlock, PolicyPeer
+from romana_ovs.model.selector_text import selector_text
+from romana_ovs.model.syntax import listed
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
 from romana_ovs.lint.dns import DNS_PORT
-from romana_ovs.model.differences import listed, nearest
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Direction, Pod, PolicyPort
 from romana_ovs.model.services import Service, ServicePort
+from romana_ovs.model.spelling import nearest
+from romana_ovs.model.syntax import listed
 
 
 def undeclared_ports(context: LintContext) -> Iterator[Problem]:

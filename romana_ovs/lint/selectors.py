@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterator
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
 from romana_ovs.lint.dns import DNS_NAMESPACE, DNS_PORT
 from romana_ovs.lint.suggestions import contradiction, explain
-from romana_ovs.model.differences import listed, nearest, selector_text
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Operator, Selector
 from romana_ovs.model.objects import NAME_LABEL, PolicyPeer, PolicyPort, RomanaPolicy
+from romana_ovs.model.selector_text import selector_text
+from romana_ovs.model.spelling import nearest
+from romana_ovs.model.syntax import listed
 
 
 def contradicting_selectors(context: LintContext) -> Iterator[Problem]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from romana_ovs.kube.decode.controller_labels import ADDED_LABELS, is_made_up
-from romana_ovs.model.differences import is_misspelt, listed, nearest, requirement_text, selector_text
 from romana_ovs.model.labels import Operator, Requirement, Selector
+from romana_ovs.model.selector_text import requirement_text, selector_text
+from romana_ovs.model.spelling import is_misspelt, nearest
+from romana_ovs.model.syntax import listed
 
 LabelSets = Sequence[Mapping[str, str]]
 

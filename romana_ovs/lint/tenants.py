@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from romana_ovs.lint.context import LintContext, PolicyObject
 from romana_ovs.model.cluster import NO_TENANT
-from romana_ovs.model.differences import listed
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Direction, Pod, PolicyKey, PolicyPeer
 from romana_ovs.model.settings import Isolation, TenantSource
+from romana_ovs.model.syntax import listed
 
 
 def separate_tenants(context: LintContext) -> Iterator[Problem]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 SHOWN_CHARACTERS = 60
 """Limit of input quoted in a message, in characters."""
+
+LISTED_NAMES = 4
+"""How many names or values a sentence lists; further ones are counted."""
 
 _WORDS: dict[type, str] = {
     dict: "an object",
@@ -63,6 +67,14 @@ def subdomain_fault(name: str) -> str:
     if len(name) > SUBDOMAIN_LENGTH:
         return f"{shown(name)} is longer than {SUBDOMAIN_LENGTH} characters"
     return "" if _SUBDOMAIN.match(name) else f"{shown(name)} may hold a-z, 0-9, and '-' and '.' between them only"
+
+
+def listed(names: Collection[str], limit: int = LISTED_NAMES) -> str:
+    """`a, b and c`, or the first `limit` names and how many more there are."""
+    shown = list(names)[:limit]
+    if len(names) > limit:
+        shown.append(f"{len(names) - limit} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
 
 
 @lru_cache(maxsize=4096)

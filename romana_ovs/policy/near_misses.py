@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from romana_ovs.model.connection import Connection, PortRef
-from romana_ovs.model.differences import label_differences, listed
 from romana_ovs.model.objects import (
     Direction,
     KubernetesPolicy,
@@ -16,6 +15,8 @@ from romana_ovs.model.objects import (
     PolicyRule,
     RomanaPolicy,
 )
+from romana_ovs.model.selector_text import label_differences
+from romana_ovs.model.syntax import listed
 from romana_ovs.policy.evaluate import Decision, Reference, TrafficPeer, block_holds, ports_match, selects
 from romana_ovs.policy.explain import ISOLATION, TENANT, RuleRef
 

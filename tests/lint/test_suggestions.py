@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from romana_ovs.lint.suggestions import contradiction, explain
-from romana_ovs.model.differences import edit_distance, is_misspelt, nearest
 from romana_ovs.model.labels import Operator, Requirement, Selector
+from romana_ovs.model.spelling import edit_distance, is_misspelt, nearest
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,9 @@
-"""Describes how labels differ from what a selector requires, and finds the nearest name among several."""
+"""Finds the name that a misspelt one probably means."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-
-from romana_ovs.model.labels import Operator, Requirement, Selector
-
-MAX_VALUES = 4
-"""How many values of a requirement, or labels, a sentence lists."""
+from collections.abc import Iterable
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -75,42 +70,3 @@ def _words(text: str) -> set[str]:
     """The beginnings and ends of `text` at `-`, `_`, `.` and `/`."""
     cuts = [index for index, char in enumerate(text) if char in "-_./"]
     return {text[:cut] for cut in cuts} | {text[cut + 1 :] for cut in cuts}
-
-
-def requirement_text(requirement: Requirement) -> str:
-    """A requirement in the notation of `kubectl get -l`: `app=web`, `app in (a,b)`, `app`, `!app`."""
-    values = sorted(requirement.values)
-    if requirement.operator is Operator.EXISTS:
-        return requirement.key
-    if requirement.operator is Operator.DOES_NOT_EXIST:
-        return f"!{requirement.key}"
-    if len(values) == 1:
-        return f"{requirement.key}{'=' if requirement.operator is Operator.IN else '!='}{values[0]}"
-    shown = ",".join(values[:MAX_VALUES]) + (",..." if len(values) > MAX_VALUES else "")
-    return f"{requirement.key} {'in' if requirement.operator is Operator.IN else 'notin'} ({shown})"
-
-
-def selector_text(selector: Selector) -> str:
-    """A selector in the notation of `kubectl get -l`, or `{}`."""
-    return ",".join(requirement_text(one) for one in selector.requirements) or "{}"
-
-
-def label_differences(selector: Selector, labels: Mapping[str, str]) -> Iterator[str]:
-    """A phrase for each requirement that `labels` do not meet: `app=web is required and app is db`."""
-    for requirement in selector.requirements:
-        if not requirement.matches(labels):
-            value = labels.get(requirement.key)
-            present = (
-                f"{requirement.key} is {value or 'empty'}"
-                if value is not None
-                else f"there is no label {requirement.key}"
-            )
-            yield f"{requirement_text(requirement)} is required and {present}"
-
-
-def listed(names: Collection[str], limit: int = MAX_VALUES) -> str:
-    """`a, b and c`, or the first `limit` names and how many more there are."""
-    shown = list(names)[:limit]
-    if len(names) > limit:
-        shown.append(f"{len(names) - limit} more")
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
