@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from romana_ovs.kube.snapshot import ClusterSnapshot
-from romana_ovs.lint import cluster_values, dns, effect, peers, pods, ports, selectors, services, tenants
+from romana_ovs.lint import cluster_values, dns, effect, peers, pods, ports, selectors, services, tenants, workloads
 from romana_ovs.lint.context import LintContext
 from romana_ovs.model.errors import Problem
 
@@ -35,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
     services.services_without_pods,
     cluster_values.values_of_a_cluster,
     cluster_values.names_of_cron_jobs,
+    workloads.restart_policies,
 )
 
 

@@ -70,6 +70,7 @@ class Workload:
     controller_ref: ControllerRef | None = None
     indexed: bool = False
     template_path: str = "spec.template"
+    restart_policy: str = ""
     no_pods: str = ""
 
     @property
@@ -147,6 +148,9 @@ class _WorkloadReader:
             controller_ref=read_controller_ref(self.metadata, self.validator),
             indexed=self.runs_jobs and self.spec.get("completionMode") == "Indexed",
             template_path=f"{self.path}.template",
+            restart_policy=self.validator.string(
+                template.raw_spec.get("restartPolicy"), f"{self.path}.template.spec.restartPolicy"
+            ),
             no_pods=no_pods,
         )
 

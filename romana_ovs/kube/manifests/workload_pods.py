@@ -144,12 +144,12 @@ class WorkloadPods:
     def _expand(self, key: ObjectId, workload: Workload) -> None:
         """Add the pods of `workload`, but for those that it adopts."""
         place, adopted = self._places[key], list(self._pods_of[key])
+        if workload.no_pods:
+            if not (self._controllers[key] or adopted):
+                self._leave_out(workload, place, f"{workload.no_pods}, so it has no pods")
+            return
         if key in self._owning:
             self._note_missing(workload, place, len(adopted))
-            return
-        if workload.no_pods:
-            if not self._controllers[key]:
-                self._leave_out(workload, place, f"{workload.no_pods}, so it has no pods")
             return
         if workload.like == "DaemonSet":
             added = list(self._daemon_pods(key, workload, adopted))
@@ -171,7 +171,7 @@ class WorkloadPods:
 
     def _note_missing(self, workload: Workload, place: SourceLocation, present: int) -> None:
         """Note that the folder has some pods of a workload only. The number of a DaemonSet's is not known."""
-        if workload.kind == "CronJob" and not present and not workload.no_pods:
+        if workload.kind == "CronJob" and not present:
             self._leave_out(workload, place, "has Jobs or pods here that have ended; its next run is not added")
         elif workload.like == "Job":
             return

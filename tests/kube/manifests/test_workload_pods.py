@@ -213,5 +213,5 @@ def test_nodes_that_pods_name_stay_and_later_ones_get_no_others() -> None:
     found = store.apply(content(a=later)).cluster
     assert list(found.nodes) == ["worker-a", "worker-b"]
     assert [one.node for one in found.pods.values()] == ["worker-b", "worker-a", "worker-a"]
-    declared = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\n"
-    assert list(store.apply(content(a=later + declared)).cluster.nodes) == ["n"]
+    declared = "---\napiVersion: v1\nkind: Node\nmetadata: {name: m}\n"
+    assert list(store.apply(content(a=later + declared)).cluster.nodes) == ["m"]
