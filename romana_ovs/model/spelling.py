@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+MAX_CANDIDATES = 100
+"""How many names are compared with one: each comparison takes some 0.1 ms."""
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -28,10 +31,18 @@ def nearest(text: str, names: Iterable[str]) -> str:
     """
     ranked = [
         (distance, name)
-        for name in sorted(set(names))
-        if name != text and (distance := _distance(text, name)) is not None
+        for name in _candidates(text, set(names) - {text})
+        if (distance := _distance(text, name)) is not None
     ]
     return min(ranked)[1] if ranked else ""
+
+
+def _candidates(text: str, names: Collection[str]) -> Iterable[str]:
+    """`names`, or of very many those that begin or end like `text` and are of about its length."""
+    if len(names) <= MAX_CANDIDATES:
+        return names
+    alike = [name for name in names if name[:2] == text[:2] or name[-2:] == text[-2:]]
+    return sorted(alike, key=lambda name: (abs(len(name) - len(text)), name))[:MAX_CANDIDATES]
 
 
 def is_misspelt(text: str, name: str) -> bool:
@@ -57,9 +68,12 @@ def _typing_distance(text: str, name: str) -> int | None:
     short, long = sorted((text.lower(), name.lower()), key=len)
     if short == long:
         return 0
+    allowed = max(1, len(short) // 3)
+    if len(short) < 3 or len(long) - len(short) > allowed:
+        return None
     distance = edit_distance(short, long)
     numbered = re.sub("[0-9]+", "0", short) == re.sub("[0-9]+", "0", long)
-    if len(short) < 3 or numbered or distance > max(1, len(short) // 3):
+    if numbered or distance > allowed:
         return None
     # `api` and `app` are both words: with so few letters only swapped, missing or doubled ones count.
     replaced = len(short) == len(long) == 3 and sorted(short) != sorted(long)

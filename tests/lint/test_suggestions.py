@@ -80,3 +80,9 @@ def test_contradiction(requirements: list[tuple[str, str, tuple[str, ...]]], con
 def test_explanation(requirements: list[tuple[str, str, tuple[str, ...]]], text: str) -> None:
     pods = [{"app": "web"}, {"app": "db", "tier": "back"}]
     assert str(explain(selector(*requirements), pods, "pods")) == text
+
+
+def test_among_very_many_names_only_alike_ones_are_compared() -> None:
+    names = [f"service-{number}" for number in range(3000)]
+    assert nearest("front-ned", [*names, "front-end"]) == "front-end"
+    assert nearest("other", names) == ""
