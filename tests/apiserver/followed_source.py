@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from romana_ovs.kube.api.messages import Start
 from romana_ovs.kube.api.resources import CLUSTER, Resource
@@ -14,7 +13,6 @@ from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.settings import Settings
-from tests.support.api_objects import Object, pod
 from tests.support.kubernetes_process import KubeProcess, kubernetes_process
 
 
@@ -50,12 +48,6 @@ def source(kubeconfig: Path, resources: tuple[Resource, ...] = CLUSTER) -> Itera
         made.append(Source(process, ClusterCache(Settings(), map(str, resources))))
         process.send(Start(ApiSource(str(kubeconfig)), Settings(), resources))
         yield made[0]
-
-
-def bound_pod(name: str, node: str = "n1", **labels: Any) -> Object:
-    """A pod on a node, whose deletion waits for nobody."""
-    spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
-    return pod(name, node, ports="http=80/tcp", spec=spec, **labels)
 
 
 def pods_path(namespace: str) -> str:

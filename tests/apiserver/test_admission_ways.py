@@ -26,6 +26,7 @@ from tests.apiserver.admission_control_plane import (
 )
 from tests.support.api_objects import Object
 from tests.support.raw_client import MERGE, Client, Refused
+from tests.support.waiting import eventually
 
 STAYS = f"{DENIED}the tenant of a pod never changes: "
 POLICY = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
@@ -286,23 +287,20 @@ def test_a_template_creates_no_pods_of_a_forbidden_tenant(root: Client) -> None:
                 "spec": {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template},
             },
         )
-    until(lambda: root.get(f"{sets}/ours")["status"]["replicas"] == 1, "there is a pod of the namespace's own tenant")
+    eventually(
+        lambda: root.get(f"{sets}/ours")["status"]["replicas"] == 1,
+        "there is a pod of the namespace's own tenant",
+        SECONDS,
+    )
 
     def reasons() -> list[str]:
         found = root.get(f"{sets}/theirs").get("status", {}).get("conditions", [])
         return [each["message"] for each in found if each["type"] == "ReplicaFailure"]
 
-    until(reasons, "it is told of the other")
+    eventually(reasons, "it is told of the other", SECONDS)
     assert "namespace shop may not hold pods of tenant t2" in reasons()[0]
     pods = root.get(f"{NAMESPACES}/shop/pods?labelSelector=app")["items"]
     assert [each["metadata"]["labels"]["owner"] for each in pods] == ["t1"]
-
-
-def until(check: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not check():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.05)
 
 
 # Binding a pod to a node.
@@ -410,7 +408,11 @@ def test_the_api_server_s_own_labels_of_the_node_s_place_pass(
     name = f"node-{secrets.token_hex(4)}"
     root.create("/api/v1/nodes", {"metadata": {"name": name, "labels": {ZONE: "z1", REGION: "r1"}}})
     expected = {"owner": "t1", "tier": "web", ZONE: "z1", REGION: "r1"}
-    until(lambda: bound(binder, PLACES[0], None, name) == expected, "the API server knows the node, and adds its place")
+    eventually(
+        lambda: bound(binder, PLACES[0], None, name) == expected,
+        "the API server knows the node, and adds its place",
+        SECONDS,
+    )
     root.delete(f"/api/v1/nodes/{name}")
 
 

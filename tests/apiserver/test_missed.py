@@ -22,8 +22,8 @@ from romana_ovs.model.objects import KubernetesPolicy, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.apiserver.followed_source import Source, bound_pod, pods_path, policies_path
-from tests.support.api_objects import policy, romana_policy
+from tests.apiserver.followed_source import Source, pods_path, policies_path
+from tests.support.api_objects import bound_pod, policy, romana_policy
 from tests.support.control_plane import needed_binaries
 from tests.support.kubernetes_process import kubernetes_process
 from tests.support.manifests import BY_OWNER
@@ -87,8 +87,8 @@ def _miss(plane: ControlPlane, admin: Client, namespace: str) -> None:
     keys = {name: PolicyKey("NetworkPolicy", namespace, name) for name in ("goes", "changes", "stays", "anew")}
     for name in keys:
         admin.create(policies, policy(name, {"podSelector": {"matchLabels": {"app": name}}}))
-    first = admin.create(pods, bound_pod("web", app="web"))["metadata"]["uid"]
-    admin.create(pods, bound_pod("other"))
+    first = admin.create(pods, bound_pod("web", "n1", app="web"))["metadata"]["uid"]
+    admin.create(pods, bound_pod("other", "n1"))
     watcher = Watcher(plane)
     watcher.list()
     before, web = watcher.loaded[-1].cluster, PodKey(f"{namespace}/web")
@@ -97,7 +97,7 @@ def _miss(plane: ControlPlane, admin: Client, namespace: str) -> None:
         admin.delete(path)
     admin.patch(f"{policies}/changes", {"spec": {"podSelector": {"matchLabels": {"app": "web"}}}})
     admin.create(policies, policy("anew", {"podSelector": {"matchLabels": {"app": "changed"}}}))
-    second = admin.create(pods, bound_pod("web", app="web"))["metadata"]["uid"]
+    second = admin.create(pods, bound_pod("web", "n1", app="web"))["metadata"]["uid"]
     plane.kill_api_server()
     plane.start_api_server()
     del watcher.api.lists[:], watcher.told[:]
@@ -129,7 +129,7 @@ def test_without_admission_pod_authors_still_choose_no_tenant(
         opening = romana_policy("p", {"podSelector": {}, "allowIncoming": [{}]})
         opening["metadata"]["labels"] = {"owner": "t1"}
         admin.create(policies_path(namespace, "romana.io"), opening)
-        admin.create(pods_path(namespace), bound_pod("web", owner="t1"))
+        admin.create(pods_path(namespace), bound_pod("web", "n1", owner="t1"))
         made[0].until(lambda _: made[0].store.invalid >= objects)
         for tenant in ("t1", "t2", "shared", "t1"):
             admin.patch(f"{pods_path(namespace)}/web", {"metadata": {"labels": {"owner": tenant, "now": tenant}}})

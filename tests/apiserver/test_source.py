@@ -31,8 +31,8 @@ from romana_ovs.model.settings import Settings
 from romana_ovs_emulate import binaries
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.kube import manifests_folder
-from tests.apiserver.followed_source import bound_pod, pods_path, policies_path, source
-from tests.support.api_objects import policy, romana_policy
+from tests.apiserver.followed_source import pods_path, policies_path, source
+from tests.support.api_objects import bound_pod, policy, romana_policy
 from tests.support.kubernetes_process import SECONDS
 from tests.support.raw_client import Client
 
@@ -41,7 +41,7 @@ NODES_PATH = "/api/v1/nodes"
 
 def test_it_follows_what_happens(control_plane: ControlPlane, admin: Client, namespace: str) -> None:
     key = PodKey(f"{namespace}/web")
-    admin.create(pods_path(namespace), bound_pod("web", app="web"))
+    admin.create(pods_path(namespace), bound_pod("web", "n1", app="web"))
     with source(control_plane.kubeconfig) as followed:
         one = followed.until(lambda loaded: key in loaded.cluster.pods).cluster.pods[key]
         # Nobody has given it an address yet: it is ours to give.
@@ -67,7 +67,7 @@ def test_a_pod_that_is_made_anew_is_another(control_plane: ControlPlane, admin: 
     with source(control_plane.kubeconfig, (PODS,)) as followed:
         uids = []
         for _ in range(2):
-            made = admin.create(pods_path(namespace), bound_pod("web"))
+            made = admin.create(pods_path(namespace), bound_pod("web", "n1"))
             uids.append(made["metadata"]["uid"])
             followed.until(lambda loaded: [uids[-1]] == [one.uid for k, one in loaded.cluster.pods.items() if k == key])
             admin.delete(f"{pods_path(namespace)}/web")
@@ -92,7 +92,7 @@ def test_every_page_of_a_long_list_comes(
     """docs/hazards.md C9."""
     monkeypatch.setattr("romana_ovs.kube.api.reflector.PAGE", 3)
     for number in range(10):
-        admin.create(pods_path(namespace), bound_pod(f"p{number}"))
+        admin.create(pods_path(namespace), bound_pod(f"p{number}", "n1"))
     told: list[object] = []
     api = Api(ApiSource(str(control_plane.kubeconfig)))
     follower = ListWatcher(api, PODS, Settings(), told.append)
@@ -139,7 +139,7 @@ def test_a_policy_as_large_as_the_server_takes(control_plane: ControlPlane, admi
         followed.until(lambda loaded: True)
         admin.create(policies_path(namespace), policy("huge", {"podSelector": {}, "ingress": [{"from": blocks}]}))
         begin = time.monotonic()
-        admin.create(pods_path(namespace), bound_pod("after"))
+        admin.create(pods_path(namespace), bound_pod("after", "n1"))
         followed.until(lambda loaded: PodKey(f"{namespace}/after") in loaded.cluster.pods)
         followed.until(lambda loaded: key in loaded.cluster.policies)
         assert time.monotonic() - begin < 10
@@ -203,8 +203,8 @@ def test_down_at_the_start_and_killed_later(fragile: ControlPlane) -> None:
         fragile.start_api_server()
         followed.until(lambda loaded: True)
         with Client.of_kubeconfig(fragile.kubeconfig) as admin:
-            admin.create("/api/v1/namespaces/default/pods", bound_pod("one"))
-            admin.create("/api/v1/namespaces/default/pods", bound_pod("two"))
+            admin.create("/api/v1/namespaces/default/pods", bound_pod("one", "n1"))
+            admin.create("/api/v1/namespaces/default/pods", bound_pod("two", "n1"))
         before = followed.until(lambda loaded: len(loaded.cluster.pods) == 2)
         followed.process.said.clear()
         fragile.kill_api_server()
@@ -213,7 +213,7 @@ def test_down_at_the_start_and_killed_later(fragile: ControlPlane) -> None:
         fragile.start_api_server()
         with Client.of_kubeconfig(fragile.kubeconfig) as admin:
             admin.delete("/api/v1/namespaces/default/pods/one")
-            admin.create("/api/v1/namespaces/default/pods", bound_pod("three"))
+            admin.create("/api/v1/namespaces/default/pods", bound_pod("three", "n1"))
         now = followed.until(lambda loaded: PodKey("default/three") in loaded.cluster.pods)
         now = followed.until(lambda loaded: PodKey("default/one") not in loaded.cluster.pods)
         assert set(now.cluster.pods) == {"default/two", "default/three"}

@@ -42,21 +42,13 @@ from romana_ovs_emulate.kube import manifests_folder
 from tests.support.kubernetes_process import KubeProcess
 from tests.support.raw_client import Client
 from tests.support.raw_client import Refused as Denied
+from tests.support.waiting import eventually
 
 SECONDS = 30.0
 SHORT = Timing(lease=3, renew=2, retry=0.3, request=1)
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 ROMANA = "/apis/romana.io/v1"
 SPEC: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
-
-
-def eventually(look: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """What `look` finds as soon as it finds something."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, f"not in {seconds} s"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +180,12 @@ def test_a_leader_stopped_beyond_its_lease_writes_nothing(writer: Callable[..., 
     first = writer("a")
     first.led()
     first.send(ReplaceStatuses({policies.id(): status(version, message="by a")}))
-    eventually(lambda: policies.condition().get("message") == "by a")
+    eventually(lambda: policies.condition().get("message") == "by a", "a writes", SECONDS)
     os.kill(first.process.pid, signal.SIGSTOP)
     second = writer("b")
     second.send(ReplaceStatuses({policies.id(): status(version, message="by b")}))
     assert second.led().leads
-    eventually(lambda: policies.condition().get("message") == "by b")
+    eventually(lambda: policies.condition().get("message") == "by b", "b writes", SECONDS)
     # What it is to write first thing when it goes on:
     first.send(UpdateStatuses({policies.id(): status(version, message="by a, too late")}))
     os.kill(first.process.pid, signal.SIGCONT)
@@ -232,7 +224,7 @@ def test_a_lease_deleted_by_hand_comes_back_with_the_same_leader(writer: Callabl
             return found if found["metadata"]["uid"] != deleted else {}
         return {}
 
-    assert eventually(anew)["spec"]["holderIdentity"] == "a"
+    assert eventually(anew, "a leads again", SECONDS)["spec"]["holderIdentity"] == "a"
 
 
 def test_a_stalled_api_server_costs_leadership_but_no_writes(
@@ -255,7 +247,7 @@ def test_a_stalled_api_server_costs_leadership_but_no_writes(
             finally:
                 os.kill(server, signal.SIGCONT)
             child.until(lambda said: isinstance(said, Leadership) and said.leads, anew=True)
-            eventually(lambda: policies.condition().get("message") == "meanwhile")
+            eventually(lambda: policies.condition().get("message") == "meanwhile", "the status is written", SECONDS)
 
 
 # Statuses.
@@ -267,15 +259,19 @@ def test_a_status_is_written_with_the_rights_of_the_registry(
     version = policies.make()
     child = writer()
     child.send(ReplaceStatuses({policies.id(): status(version, programmed=False)}))
-    pending = eventually(policies.condition)
+    pending = eventually(policies.condition, "there is a condition", SECONDS)
     assert (pending["status"], pending["observedGeneration"]) == ("False", 1)
     time.sleep(max(0.0, 1.1 - time.time() % 1))  # Times are in whole seconds: the next one is another.
     child.send(UpdateStatuses({policies.id(): status(version, programmed=True)}))
-    done = eventually(lambda: (found := policies.condition())["status"] == "True" and found)
+    done = eventually(
+        lambda: (found := policies.condition())["status"] == "True" and found, "it is programmed", SECONDS
+    )
     assert datetime.fromisoformat(done["lastTransitionTime"]) > datetime.fromisoformat(pending["lastTransitionTime"])
     edited = policies.edit()
     child.send(UpdateStatuses({policies.id(): status(edited, message="anew")}))
-    anew = eventually(lambda: (found := policies.condition())["observedGeneration"] == 2 and found)
+    anew = eventually(
+        lambda: (found := policies.condition())["observedGeneration"] == 2 and found, "the edit is observed", SECONDS
+    )
     assert anew["lastTransitionTime"] == done["lastTransitionTime"], "it was as true before"
     control_plane.kubectl(
         "wait", "--for=condition=Programmed", "networkpolicies.romana.io/web", "-n", policies.namespace, "--timeout=5s"
@@ -290,7 +286,7 @@ def test_our_own_write_is_no_change_of_the_object(writer: Callable[..., Writer],
     before = policies.get()
     child = writer()
     child.send(ReplaceStatuses({policies.id(): status(version)}))
-    eventually(policies.condition)
+    eventually(policies.condition, "there is a condition", SECONDS)
     after = policies.get()
     assert after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
@@ -325,11 +321,11 @@ def test_who_changes_the_object_meanwhile_loses_nothing(writer: Callable[..., Wr
     version = policies.make()
     child = writer()
     child.send(ReplaceStatuses({policies.id(): status(version)}))
-    eventually(policies.condition)
+    eventually(policies.condition, "there is a condition", SECONDS)
     for number in range(10):
         policies.admin.patch(f"{policies.path}/web", {"metadata": {"labels": {"n": str(number)}}})
         child.send(UpdateStatuses({policies.id(): status(version, message=str(number))}))
-        eventually(partial(_says, policies, str(number)))
+        eventually(partial(_says, policies, str(number)), "the message is the newest", SECONDS)
     assert policies.get()["metadata"]["labels"] == {"n": "9"}
 
 
@@ -344,7 +340,7 @@ def test_a_tenant_is_made_and_described(
     ready = Condition("Ready", ConditionStatus.TRUE, "Allocated", "All of its pods have addresses.")
     child = writer()
     child.send(ReplaceStatuses({key: TenantStatus(tenant, (ready,), ("10.1.0.0/18",), tiers, 3)}))
-    found = eventually(lambda: _tenant(admin, name).get("status"))
+    found = eventually(lambda: _tenant(admin, name).get("status"), "the tenant has a status", SECONDS)
     assert (found["ranges"], found["pods"], found["tierNames"]) == (["10.1.0.0/18"], 3, ["web", "default"])
     assert found["tiers"][0] == {"name": "web", "segment": 4096, "ranges": ["10.1.0.0/20"], "pods": 2}
     assert _tenant(admin, name)["spec"] == {"tenant": tenant}
@@ -372,7 +368,7 @@ def test_a_refused_object_has_one_event_that_kubectl_shows(
     child = writer()
     child.send(refused, refused)
     events = f"/apis/events.k8s.io/v1/namespaces/{policies.namespace}/events"
-    (event,) = eventually(lambda: admin.get(events)["items"])
+    (event,) = eventually(lambda: admin.get(events)["items"], "there is an Event", SECONDS)
     assert event["note"] == 'spec.x: must be a number, not "\\u001b[31m\\n"}'
     described = control_plane.kubectl("describe", "networkpolicies.romana.io", "web", "-n", policies.namespace)
     assert "InvalidEdit" in described and "must be a number" in described
@@ -383,7 +379,9 @@ def test_a_refused_object_has_one_event_that_kubectl_shows(
     # Another process, which knows nothing of that: it goes on with the same Event.
     another = writer("b")
     another.send(refused)
-    (event,) = eventually(lambda: [one for one in admin.get(events)["items"] if one.get("series")])
+    (event,) = eventually(
+        lambda: [one for one in admin.get(events)["items"] if one.get("series")], "the Event is renewed", SECONDS
+    )
     assert event["series"]["count"] == 2
 
 
@@ -395,7 +393,11 @@ def test_events_of_cluster_scoped_objects_go_to_default(
     child.send(
         ReplaceWarnings({ObjectId("Namespace", "", namespace): ObjectWarning(Version(uid), "Questionable", "odd.")})
     )
-    events = eventually(lambda: _lines(control_plane.kubectl("get", "events", "-n", "default"), namespace))
+    events = eventually(
+        lambda: _lines(control_plane.kubectl("get", "events", "-n", "default"), namespace),
+        "kubectl shows Events",
+        SECONDS,
+    )
     assert "Questionable" in events and "odd." in events
 
 

@@ -7,21 +7,16 @@ from dataclasses import replace
 from romana_ovs.controller.status import pods_seen_elsewhere, pods_status, unclaimed_ports
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.objects import Node, Pod, PodKey
+from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge
-from tests.support.confirming_world import World
+from tests.support.builders import cluster, pod
+from tests.support.confirming_world import follow
 
 A = PodKey("ns/a")
 
 
-def cluster(uid: str = "1", node: str = "n1") -> Cluster:
-    return Cluster(nodes={name: Node(name) for name in ("n1", "n2")}, pods={A: Pod("ns", "a", node=node, uid=uid)})
-
-
-def world(at: Cluster) -> World:
-    made = World(at.settings)
-    made.update(at)
-    return made
+def cluster_with(uid: str) -> Cluster:
+    return cluster(pod("a", "n1", uid=uid), nodes=("n1", "n2"))
 
 
 def bridge(node: str, *ports: PodPort) -> Bridge:
@@ -37,31 +32,31 @@ def test_a_pods_port_is_the_one_of_its_uid() -> None:
         ((PodPort(5),), 5),
         ((PodPort(4, uid="2"), PodPort(3, uid="1")), 3),
     ):
-        at = cluster()
-        (told,) = pods_status(at, world(at).agents, {"n1": bridge("n1", *ports)}).values()
+        at = cluster_with("1")
+        (told,) = pods_status(at, follow(at).agents, {"n1": bridge("n1", *ports)}).values()
         assert (told["port"], told["uid"]) == (expected, "1")
 
 
 def test_an_address_is_told_with_the_uid_that_it_was_given_to() -> None:
     """Whoever asks for a new pod of the name must not take the old one's."""
-    late = world(cluster("1"))
-    (told,) = pods_status(cluster("2"), late.agents, {}).values()
+    late = follow(cluster_with("1"))
+    (told,) = pods_status(cluster_with("2"), late.agents, {}).values()
     assert told["uid"] == "1"
     before = told["address"]
-    late.update(cluster("2"))
-    (told,) = pods_status(cluster("2"), late.agents, {}).values()
+    late.update(cluster_with("2"))
+    (told,) = pods_status(cluster_with("2"), late.agents, {}).values()
     assert told["uid"] == "2" and told["address"] != before
 
 
 def test_ports_of_other_pods_of_the_name_are_told() -> None:
-    at = cluster()
-    found = unclaimed_ports(at, world(at).agents, [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
+    at = cluster_with("1")
+    found = unclaimed_ports(at, follow(at).agents, [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
     assert list(found.values()) == [
         "bridge br-n1 of node n1: a port claims pod ns/a of UID 2, whose UID is 1; nothing passes it"
     ]
-    assert not unclaimed_ports(at, world(at).agents, [bridge("n1", PodPort(3))])
+    assert not unclaimed_ports(at, follow(at).agents, [bridge("n1", PodPort(3))])
     found = unclaimed_ports(
-        at, world(at).agents, [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))]
+        at, follow(at).agents, [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))]
     )
     assert list(found.values()) == [
         "bridge br-n2 of node n2: a port claims pod ns/a of UID 1, which belongs on node n1; nothing passes it"
@@ -70,9 +65,9 @@ def test_ports_of_other_pods_of_the_name_are_told() -> None:
 
 def test_a_pod_is_placed_where_its_own_port_is_only() -> None:
     bridges = {"n1": bridge("n1"), "n2": bridge("n2", PodPort(3, uid="1"))}
-    assert pods_seen_elsewhere(cluster("1"), bridges) == {A: "n2"}
-    assert pods_seen_elsewhere(cluster("2"), bridges) == {}
+    assert pods_seen_elsewhere(cluster_with("1"), bridges) == {A: "n2"}
+    assert pods_seen_elsewhere(cluster_with("2"), bridges) == {}
     bridges["n1"] = bridge("n1", PodPort(4, uid="2"))
-    assert pods_seen_elsewhere(cluster("1"), bridges) == {A: "n2"}
+    assert pods_seen_elsewhere(cluster_with("1"), bridges) == {A: "n2"}
     bridges["n1"] = replace(bridges["n1"], facts=BridgeFacts("n1", pod_ports={A: PodPort(4)}))
-    assert pods_seen_elsewhere(cluster("1"), bridges) == {}
+    assert pods_seen_elsewhere(cluster_with("1"), bridges) == {}

@@ -74,15 +74,15 @@ def taps(live: EditableCluster) -> Iterator[dict[str, Tap]]:
         yield made
 
 
-def pod(live: EditableCluster, name: str) -> RunningPod:
+def pod_of(live: EditableCluster, name: str) -> RunningPod:
     return live.emulation.pods[PodKey(f"p/{name}")]
 
 
 def address(live: EditableCluster, name: str) -> IPv4Address:
-    return IPv4Address(pod(live, name).place.address)
+    return IPv4Address(pod_of(live, name).place.address)
 
 
-def node(live: EditableCluster, number: int) -> Node:
+def node_of(live: EditableCluster, number: int) -> Node:
     return live.emulation.nodes[f"node{number}"]
 
 
@@ -92,7 +92,7 @@ def node_address(live: EditableCluster, number: int) -> IPv4Address:
 
 def identity(live: EditableCluster, name: str) -> int:
     """The identity of a pod, as its own node's tables say."""
-    shown = node(live, NODE_OF[name]).ofctl("dump-flows", "--no-stats")
+    shown = node_of(live, NODE_OF[name]).ofctl("dump-flows", "--no-stats")
     found = re.search(rf"nw_src={re.escape(str(address(live, name)))} actions=.*set_field:(0x[0-9a-f]+)->reg1\b", shown)
     assert found is not None
     return int(found[1], 16)
@@ -100,8 +100,8 @@ def identity(live: EditableCluster, name: str) -> int:
 
 def dropped(live: EditableCluster, name: str) -> int:
     """How many packets the switch has dropped of those that came in at a pod's port, by its megaflows."""
-    shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
-    lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
+    shown = node_of(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
+    lines = [line for line in shown.splitlines() if f"in_port({pod_of(live, name).port})" in line]
     return sum(
         int(found[1])
         for line in lines
@@ -136,14 +136,14 @@ def plain_arp(
 
 def forgeries(live: EditableCluster) -> dict[str, bytes]:
     """Frames that p/evil must not get rid of, by what they try."""
-    here, me = pod(live, "evil").place.mac, address(live, "evil")
+    here, me = pod_of(live, "evil").place.mac, address(live, "evil")
     gateway, other_gateway = node_address(live, 1), node_address(live, 2)
     gateway_mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in gateway.packed)
     wire_mac = "0a:05:" + ":".join(f"{byte:02x}" for byte in identity(live, "far").to_bytes(4, "big"))
     made: dict[str, bytes] = {}
     for name in ("near", "far"):
-        target, its_mac = address(live, name), pod(live, name).place.mac
-        friend, friend_mac = address(live, "third"), pod(live, "third").place.mac
+        target, its_mac = address(live, name), pod_of(live, name).place.mac
+        friend, friend_mac = address(live, "third"), pod_of(live, "third").place.mac
         made |= {
             f"{name}: another's MAC": datagram(me, target, friend_mac),
             f"{name}: another's address": datagram(friend, target, here),
@@ -184,7 +184,7 @@ def forgeries(live: EditableCluster) -> dict[str, bytes]:
         "broadcast": datagram(me, nowhere, here, ALL_HOSTS),
         "broadcast of the network": datagram(me, IPv4Address("10.255.255.255"), here, ALL_HOSTS),
         "multicast": datagram(me, IPv4Address("224.0.0.251"), here, "01:00:5e:00:00:fb"),
-        "IPv6": mac(pod(live, "near").place.mac) + mac(here) + b"\x86\xdd" + b"forged" * 20,
+        "IPv6": mac(pod_of(live, "near").place.mac) + mac(here) + b"\x86\xdd" + b"forged" * 20,
         "spanning tree": mac("01:80:c2:00:00:00") + mac(here) + b"\x00\x26\x42\x42\x03" + b"forged" * 6,
         "an unknown type": mac(ALL_HOSTS) + mac(here) + b"\x88\xb5" + b"forged" * 20,
     }
@@ -193,7 +193,7 @@ def forgeries(live: EditableCluster) -> dict[str, bytes]:
 
 def send_marker(live: EditableCluster, taps: dict[str, Tap], names: tuple[str, ...], token: bytes) -> None:
     """Honest datagrams from p/evil, behind everything that it sent before; returns when they are there."""
-    evil = pod(live, "evil")
+    evil = pod_of(live, "evil")
     for name in names:
         source, target = address(live, "evil"), address(live, name)
         taps["evil"].send(frames.udp(source, target, (4000, 81), eth_src=evil.place.mac, data=token))
@@ -206,7 +206,7 @@ OPEN_PODS = ("near", "far", "third", "half", "far-half")
 
 def test_nothing_forged_reaches_anybody(live: EditableCluster, taps: dict[str, Tap]) -> None:
     """By the tables alone: many of these frames the kernel would drop before the switch."""
-    with unfiltered(node(live, 1), pod(live, "evil").port):
+    with unfiltered(node_of(live, 1), pod_of(live, "evil").port):
         nothing_forged_arrives(live, taps)
 
 
@@ -220,7 +220,7 @@ def nothing_forged_arrives(live: EditableCluster, taps: dict[str, Tap]) -> None:
             taps["evil"].send(frame)
         # An honest one behind them, so that the switch is done with them; only a few at a time fit its buffer.
         honest = b"honest %d." % number
-        taps["evil"].send(frames.udp(evil, near, (4000, 81), eth_src=pod(live, "evil").place.mac, data=honest))
+        taps["evil"].send(frames.udp(evil, near, (4000, 81), eth_src=pod_of(live, "evil").place.mac, data=honest))
         eventually(partial(taps["near"].has, honest), f"the honest datagram behind {label}")
         if dropped(live, "evil") - before < TIMES - 1:
             not_counted.append(label)
@@ -233,8 +233,8 @@ def nothing_forged_arrives(live: EditableCluster, taps: dict[str, Tap]) -> None:
 
 def kinds_seen(live: EditableCluster, name: str) -> set[str]:
     """The ethertypes of which frames came from a pod to the switch, by its megaflows."""
-    shown = node(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
-    lines = [line for line in shown.splitlines() if f"in_port({pod(live, name).port})" in line]
+    shown = node_of(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
+    lines = [line for line in shown.splitlines() if f"in_port({pod_of(live, name).port})" in line]
     return {kind for line in lines for kind in re.findall(r"eth_type\((0x[0-9a-f]+)\)", line)}
 
 
@@ -242,8 +242,8 @@ def test_other_ethertypes_do_not_get_to_the_switch(live: EditableCluster, taps: 
     kinds = ("tagged ARP", "RARP", "IPv6", "spanning tree", "an unknown type")
     others = [frame for name, frame in forgeries(live).items() if name in kinds]
     assert len(others) == len(kinds)
-    here = node(live, 1)
-    with unfiltered(here, pod(live, "evil").port):
+    here = node_of(live, 1)
+    with unfiltered(here, pod_of(live, "evil").port):
         for frame in others:
             taps["evil"].send(frame)
         eventually(lambda: {"0x8100", "0x8035", "0x86dd", "0x88b5"} <= kinds_seen(live, "evil"), "they come")
@@ -256,7 +256,7 @@ def test_other_ethertypes_do_not_get_to_the_switch(live: EditableCluster, taps: 
 
 def test_delivered_frames_have_the_constant_source_mac(live: EditableCluster, taps: dict[str, Tap]) -> None:
     for source in ("near", "far"):
-        asked = pod(live, source).agent.probe([(str(address(live, "third")), 80, "tcp", "p/third")])
+        asked = pod_of(live, source).agent.probe([(str(address(live, "third")), 80, "tcp", "p/third")])
         assert [answer.open for answer in asked] == [True]
     for name in ("near", "far", "third"):
         macs = {frame[6:12] for frame in taps[name].drain() if frame[12:14] == b"\x08\x00"}
@@ -265,7 +265,7 @@ def test_delivered_frames_have_the_constant_source_mac(live: EditableCluster, ta
 
 @pytest.mark.parametrize("server", ["near", "far"])
 def test_large_datagrams_pass_in_fragments_both_ways(live: EditableCluster, server: str) -> None:
-    with udp_socket(pod(live, "evil").netns) as client:
+    with udp_socket(pod_of(live, "evil").netns) as client:
         client.sendto(b"q" * BIG, (str(address(live, server)), 80))
         answer = client.recv(65535)
     assert answer == b"q" * BIG + f" p/{server}".encode()
@@ -274,11 +274,11 @@ def test_large_datagrams_pass_in_fragments_both_ways(live: EditableCluster, serv
 @pytest.mark.parametrize("server", ["half", "far-half"])
 def test_no_fragment_leaks_to_a_closed_port(live: EditableCluster, taps: dict[str, Tap], server: str) -> None:
     target = str(address(live, server))
-    with udp_socket(pod(live, "evil").netns) as client:
+    with udp_socket(pod_of(live, "evil").netns) as client:
         client.sendto(b"closed" * (BIG // 6), (target, 80))
         client.sendto(b"opened" * (BIG // 6), (target, 81))
         assert client.recv(65535).endswith(f"opened p/{server}".encode())
-    source, here = address(live, "evil"), pod(live, "evil").place.mac
+    source, here = address(live, "evil"), pod_of(live, "evil").place.mac
     whole = frames.udp_fragments(source, address(live, server), (4001, 81), eth_src=here)
     for fragment in whole[1:]:
         taps["evil"].send(fragment)
@@ -310,7 +310,7 @@ def arp_answers(tap: Tap, request: bytes, behind: bytes) -> list[bytes]:
 def test_arp_has_one_answer_and_leaves_address_detection_alone(
     live: EditableCluster, taps: dict[str, Tap], asker: str
 ) -> None:
-    with contextlib.closing(Tap(node(live, 1).netns, BRIDGE)) as gateway:
+    with contextlib.closing(Tap(node_of(live, 1).netns, BRIDGE)) as gateway:
         me, tap = (address(live, "evil"), taps["evil"]) if asker == "a pod" else (node_address(live, 1), gateway)
         here = "0a:58:" + ":".join(f"{byte:02x}" for byte in me.packed)
         behind = frames.arp(me, NOBODY, eth_src=here)
@@ -335,20 +335,20 @@ def test_arp_has_one_answer_and_leaves_address_detection_alone(
 
 
 def test_neighbours_resolve_again_under_deny_all(live: EditableCluster) -> None:
-    shut, near = pod(live, "shut"), address(live, "near")
-    for one in (shut, pod(live, "near")):
+    shut, near = pod_of(live, "shut"), address(live, "near")
+    for one in (shut, pod_of(live, "near")):
         assert run(one.netns, "ip", "neigh", "flush", "all").returncode == 0
     with Attempt(shut.netns, str(near)) as closed:
         eventually(
             lambda: NEXT_HOP in run(shut.netns, "ip", "neigh", "show", str(near)).stdout, "the neighbour is known"
         )
-        assert fetch(node(live, 1).netns, str(address(live, "shut"))) == "p/shut"
+        assert fetch(node_of(live, 1).netns, str(address(live, "shut"))) == "p/shut"
         assert closed.unanswered
 
 
 def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: EditableCluster) -> None:
     shut = str(address(live, "shut"))
-    own, other = node(live, 1).netns, node(live, 2).netns
+    own, other = node_of(live, 1).netns, node_of(live, 2).netns
     assert fetch(own, shut) == "p/shut"
     assert pings(own, shut)
     with Attempt(other, shut) as closed, Echo(other, shut) as asked:
@@ -360,12 +360,12 @@ def test_a_node_reaches_its_own_pods_and_no_other_node_does(live: EditableCluste
 
 
 def test_a_pod_reaches_its_own_node_even_without_egress(live: EditableCluster) -> None:
-    with Page(node(live, 1).netns, 8080, "node1"), Page(node(live, 2).netns, 8080, "node2"):
+    with Page(node_of(live, 1).netns, 8080, "node1"), Page(node_of(live, 2).netns, 8080, "node2"):
         own, other = str(node_address(live, 1)), str(node_address(live, 2))
-        assert fetch(pod(live, "near").netns, own, 8080) == "node1"
-        with Attempt(pod(live, "shut").netns, other, 8080) as closed:
-            assert fetch(pod(live, "shut").netns, own, 8080) == "node1"
-            assert fetch(pod(live, "near").netns, other, 8080) == "node2"
+        assert fetch(pod_of(live, "near").netns, own, 8080) == "node1"
+        with Attempt(pod_of(live, "shut").netns, other, 8080) as closed:
+            assert fetch(pod_of(live, "shut").netns, own, 8080) == "node1"
+            assert fetch(pod_of(live, "near").netns, other, 8080) == "node2"
             assert closed.unanswered
 
 
@@ -374,7 +374,7 @@ def test_a_pod_that_forges_its_gateway_gets_no_further(
     live: EditableCluster, taps: dict[str, Tap], server: str
 ) -> None:
     """As the pod itself would: with the gateway's address on its own interface."""
-    gateway, netns = str(node_address(live, 1)), pod(live, "evil").netns
+    gateway, netns = str(node_address(live, 1)), pod_of(live, "evil").netns
     assert run(netns, "ip", "addr", "add", f"{gateway}/32", "dev", "eth0").returncode == 0
     try:
         with udp_socket(netns, gateway, 4002) as client:

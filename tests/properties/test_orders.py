@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import permutations
+from typing import Any
 
 from romana_ovs.engine import offline_facts
-from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
-from romana_ovs.kube.api.object_decoder import decoder, object_meta
+from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, TENANTS, Resource
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.model.cluster import Cluster
@@ -19,54 +19,45 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.policy.resolve import resolve
 from tests.support.confirming_world import World
+from tests.support.observed_objects import deleted, listing, observe, observed, observed_pod
 
 SETTINGS = Settings()
-Told = tuple[Resource, Update]
+Change = tuple[Resource, Update]
 
 
-def told(resource: Resource, name: str, version: int = 1, *, there: bool = True, **parts: object) -> Told:
-    """An object as it is told of; `labels` belong to its metadata, and all that have a namespace are in `shop`."""
-    metadata = {"name": name, "uid": name, "resourceVersion": str(version), "labels": parts.pop("labels", {})}
-    if resource in (PODS, POLICIES, ROMANA_POLICIES):
-        metadata["namespace"] = "shop"
-    value = {"metadata": metadata, **parts}
-    head = object_meta(value, resource)
-    assert head is not None
-    update = (
-        decoder(resource, SETTINGS)(value, head) if there else Update(head.id, head.uid, head.version, exists=False)
-    )
-    return resource, update
+def change(resource: Resource, name: str, version: int = 1, **parts: Any) -> Change:
+    return resource, observed(resource, name, version, uid=name, **parts)
 
 
-def pod(name: str, version: int = 1, **labels: str) -> Told:
-    spec = {"nodeName": "n1" if name < "c" else "n2", "containers": [{"name": "c"}]}
-    return told(PODS, name, version, labels=labels, spec=spec, status={"phase": "Pending"})
+def pod_change(name: str, version: int = 1, **labels: str) -> Change:
+    node = "n1" if name < "c" else "n2"
+    return PODS, observed_pod(name, version, uid=name, node=node, phase="Pending", labels=labels)
 
 
-def policy(name: str, version: int = 1, *, there: bool = True, peer: object) -> Told:
+def policy_change(name: str, peer: object) -> Change:
     spec = {"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": [peer]}]}
-    return told(POLICIES, name, version, there=there, spec=spec)
+    return change(POLICIES, name, spec=spec)
 
 
 BLUE = {"namespaceSelector": {"matchLabels": {"team": "blue"}}, "podSelector": {"matchLabels": {"app": "web"}}}
 WEB = {"podSelector": {"matchLabels": {"app": "web"}}}
 BEFORE = (
-    told(NODES, "n1"),
-    told(NODES, "n2"),
-    told(NAMESPACES, "shop"),
-    pod("a", app="web"),
-    pod("b", app="db"),
-    pod("c", app="other"),
-    pod("d", app="db"),
-    policy("goes", peer=WEB),
-    told(ROMANA_POLICIES, "stays", spec={"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}),
+    change(NODES, "n1"),
+    change(NODES, "n2"),
+    change(NAMESPACES, "shop"),
+    pod_change("a", app="web"),
+    pod_change("b", app="db"),
+    pod_change("c", app="other"),
+    pod_change("d", app="db"),
+    policy_change("goes", WEB),
+    change(ROMANA_POLICIES, "stays", spec={"podSelector": {}, "allowIncoming": [{"toPorts": [{"port": 80}]}]}),
 )
 CHANGES = (
-    told(NAMESPACES, "shop", 2, labels={"team": "blue"}),
-    pod("c", 2, app="web"),
-    policy("comes", peer=BLUE),
-    policy("goes", 2, there=False, peer=WEB),
-    told(TENANTS, "shop", spec={"tenant": "shop"}),
+    change(NAMESPACES, "shop", 2, labels={"team": "blue"}),
+    pod_change("c", 2, app="web"),
+    policy_change("comes", BLUE),
+    (POLICIES, deleted(policy_change("goes", WEB)[1], 2)),
+    change(TENANTS, "shop", spec={"tenant": "shop"}),
 )
 
 
@@ -76,21 +67,17 @@ def tables(cluster: Cluster, world: World) -> dict[str, frozenset[Flow]]:
     return {node: frozenset(compile_node(view, resolve(view)).flows.values()) for node, view in views.items()}
 
 
-def followed(changes: Iterable[Told]) -> tuple[Cluster, dict[str, frozenset[Flow]]]:
+def followed(changes: Iterable[Change]) -> tuple[Cluster, dict[str, frozenset[Flow]]]:
     """The cluster, and the tables of a world that has followed `changes` one by one."""
     store, world = ClusterCache(SETTINGS), World(SETTINGS)
     listings = [
         message
         for resource in CLUSTER
-        for message in (
-            ListStarted(str(resource)),
-            ObjectsObserved(str(resource), tuple(update for each, update in BEFORE if each is resource)),
-            ListCompleted(str(resource)),
-        )
+        for message in listing(resource, *(update for each, update in BEFORE if each is resource))
     ]
     loaded = store.apply(*listings)
     assert loaded is not None
-    for messages in ((), *((ObjectsObserved(str(resource), (update,)),) for resource, update in changes)):
+    for messages in ((), *((observe(resource, update),) for resource, update in changes)):
         loaded = store.apply(*messages) or loaded
         world.update(loaded.cluster)
         while world.pending:

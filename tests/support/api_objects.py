@@ -35,6 +35,12 @@ def pod(
     }
 
 
+def bound_pod(name: str, node: str, **labels: Any) -> Object:
+    """A Pod on a node of an API server without kubelets, whose deletion waits for nobody."""
+    spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
+    return pod(name, node, ports="http=80/tcp", spec=spec, **labels)
+
+
 def node(name: str, **labels: object) -> Object:
     """A Node."""
     return {"apiVersion": "v1", "kind": "Node", "metadata": _metadata(name, labels)}

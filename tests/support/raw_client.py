@@ -12,7 +12,7 @@ from typing import Self
 
 import urllib3
 
-from tests.support.api_objects import Object as Object
+from tests.support.api_objects import Object
 
 SECONDS = 30.0
 JSON = "application/json"

@@ -53,11 +53,13 @@ from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlacement, Pods, RunningPod
 from romana_ovs_emulate.probe import measure, probe_once
 from romana_ovs_emulate.runs import Run, start_run
+from tests.support import api_objects
+from tests.support.api_objects import Object
 from tests.support.confirming_world import World
 from tests.support.controller_process import Controller
 from tests.support.joined_state import joined_state
 from tests.support.private_ovs import RawSwitch
-from tests.support.raw_client import Client, Object, Refused
+from tests.support.raw_client import Client, Refused
 
 PATIENCE = 60.0
 """Seconds that anything may take on a loaded machine."""
@@ -142,15 +144,7 @@ class SplitCluster:
         """A new pod on a node; it runs once its controller has an address for it and somebody waits."""
         self.admin.create(
             f"/api/v1/namespaces/{namespace}/pods",
-            {
-                "metadata": {"name": name, "labels": {"app": name, **labels}},
-                "spec": {
-                    "nodeName": node,
-                    "automountServiceAccountToken": False,
-                    "terminationGracePeriodSeconds": 0,
-                    "containers": [{"name": "c", "image": "x", "ports": [{"containerPort": 80}]}],
-                },
-            },
+            api_objects.bound_pod(name, node, **{"app": name, **labels}),
         )
         return PodKey(f"{namespace}/{name}")
 
@@ -161,7 +155,7 @@ class SplitCluster:
     def policy(self, namespace: str, name: str, spec: Object, group: str = "networking.k8s.io") -> str:
         """A new policy, or another spec of one that there is; returns its path."""
         path = f"/apis/{group}/v1/namespaces/{namespace}/networkpolicies"
-        body = {"apiVersion": f"{group}/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+        body = api_objects.policy(name, spec) | {"apiVersion": f"{group}/v1"}
         try:
             self.admin.create(path, body)
         except Refused as there:

@@ -14,7 +14,7 @@ PATIENCE = 20.0
 TICK = 0.02
 
 
-def eventually(check: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+def eventually(check: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
     """The result of `check` as soon as it is true. Fails the test after `patience` seconds."""
     limit = time.monotonic() + patience
     while not (result := check()):
