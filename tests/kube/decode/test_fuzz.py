@@ -9,6 +9,7 @@ from romana_ovs.kube.decode.decoder import decode
 from romana_ovs.kube.decode.objects import Document
 from romana_ovs.kube.manifests.folder import FileContent, FolderContent
 from romana_ovs.kube.manifests.store import ManifestStore
+from romana_ovs.lint import lint
 from romana_ovs.model.settings import Settings
 from tests.kube.decode.valid_manifests import MANIFESTS, put, spots
 from tests.support.manifests import BY_OWNER
@@ -56,7 +57,10 @@ def test_damage_is_told_and_never_raised(values: list[object], settings: Setting
         for problem in one.problems:
             assert str(problem).isprintable() and str(problem).isascii()
     items = tuple(item for one in decoded for item in one.objects)
-    cluster = ManifestStore(settings).apply(FolderContent("f", (FileContent("a.yaml", items),))).cluster
+    found = ManifestStore(settings).apply(FolderContent("f", (FileContent("a.yaml", items),)))
+    for note in (*found.notes, *found.problems, *lint(found)):
+        assert str(note).isprintable() and str(note).isascii()
+    cluster = found.cluster
     assert all(pod.key == key for key, pod in cluster.pods.items())
     assert all(policy.key == key for key, policy in cluster.policies.items())
     assert all(pod.namespace in cluster.namespaces for pod in cluster.pods.values())

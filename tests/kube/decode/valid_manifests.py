@@ -24,6 +24,16 @@ PEERS = [
     {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
 ]
 TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": POD_SPEC}
+TERM = {
+    "matchExpressions": [{"key": "k", "operator": "Gt", "values": ["3"]}],
+    "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}],
+}
+DAEMON_SPEC = {
+    **POD_SPEC,
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [TERM]}}},
+}
 MANIFESTS: list[dict[str, object]] = [
     {
         "apiVersion": "v1",
@@ -37,6 +47,7 @@ MANIFESTS: list[dict[str, object]] = [
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": "n"},
+        "spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]},
         "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]},
     },
     {
@@ -73,7 +84,38 @@ MANIFESTS: list[dict[str, object]] = [
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
         "metadata": METADATA,
-        "spec": {"selector": SELECTOR, "template": TEMPLATE},
+        "spec": {"selector": SELECTOR, "template": {"metadata": TEMPLATE["metadata"], "spec": DAEMON_SPEC}},
+    },
+    {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": METADATA,
+        "spec": {"replicas": 2, "ordinals": {"start": 3}, "selector": SELECTOR, "template": TEMPLATE},
+    },
+    {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": METADATA,
+        "spec": {"suspend": False, "jobTemplate": {"spec": {"completions": 2, "template": TEMPLATE}}},
+    },
+    {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"generateName": "a-", "labels": {"a": "b"}},
+        "spec": {"completionMode": "Indexed", "parallelism": 2, "completions": 9, "template": TEMPLATE},
+        "status": {"completedIndexes": "0-2,5", "failedIndexes": "4", "succeeded": 4},
+    },
+    {
+        "apiVersion": "apps.kruise.io/v1alpha1",
+        "kind": "CloneSet",
+        "metadata": METADATA,
+        "spec": {"replicas": 2, "template": TEMPLATE},
+    },
+    {
+        "apiVersion": "example.com/v1",
+        "kind": "Gang",
+        "metadata": METADATA,
+        "spec": {"members": [{"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}]},
     },
     {
         "apiVersion": "v1",
