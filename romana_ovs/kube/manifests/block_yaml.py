@@ -1,66 +1,54 @@
-"""Builds documents in the plain block style in which kubectl prints YAML, faster than from parser events.
+"""Builds documents in the block style in which kubectl and PyYAML print YAML, faster than from parser events.
 
-It knows a small part of YAML, line by line: keys, scalars on the line of their key, sequences, literal blocks. Every
-other line is irregular. An irregular entry of a sequence such as the `items` of a List is built from parser events on
-its own, so that it does not slow down the others; after any other irregular line the whole text is. A property test
-compares both ways.
+It knows a part of YAML, line by line: keys, scalars of one line and folded ones, sequences, literal blocks, aliases.
+Every other line is irregular. An irregular entry of a sequence such as the `items` of a List is built from parser
+events on its own, so that it does not slow down the others; after any other irregular line the whole text is. A
+property test compares both ways.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from romana_ovs.kube.manifests.scalars import ScalarError, as_json, as_key, resolve
-from romana_ovs.kube.manifests.text import ParseError
-from romana_ovs.kube.manifests.yaml_documents import MAX_ALIASED, MAX_DEPTH, build
-
-_LINE = re.compile(
-    r"(?P<indent> *)(?P<dash>- )?"
-    r"""(?:(?:(?P<key>[A-Za-z0-9_./][A-Za-z0-9_./-]{0,200})|"(?P<quoted>[ !#-\[\]-~]{0,200})"):(?: +|\Z))?"""
-    r"""(?:"(?P<double>[ !#-\[\]-~]*)"|'(?P<single>[ -&(-~]*)'|(?P<empty>\{\}|\[\])|(?P<block>\|-?)"""
-    r"|(?P<plain>[A-Za-z0-9_./+$(;<=^~][ -~]*|-[A-Za-z0-9_.][ -~]*))?\Z"
+from romana_ovs.kube.manifests.block_lines import (
+    DASH_KEY,
+    DASH_SCALAR,
+    IRREGULAR,
+    KINDS,
+    SCALAR,
+    Alias,
+    Following,
+    Lines,
+    Literal,
+    OpenQuote,
+    close_quote,
+    continuation,
+    indent_of,
+    is_printable,
+    is_skipped,
+    plain_text,
 )
-_SKIPPED = re.compile(r" *(?:#[ -~]*)?\Z")
-_PRINTABLE = re.compile(r"[ -~]*\Z")
-_FOLLOWS = object()
-"""In place of a value: it is in the lines that follow."""
-_LITERAL = {"|": "\n", "|-": ""}
+from romana_ovs.kube.manifests.text import ParseError
+from romana_ovs.kube.manifests.yaml_documents import MAX_ALIASED, MAX_DEPTH, Anchors, build
+
+_NO_CODE = -3
 _LIST_LEVEL = 2
 """Index in the stack of a sequence whose irregular entries are built on their own: after the holder and the root."""
 _ROOT_KEY = ""
+_FOLDED = frozenset({Literal, OpenQuote})
+_ALIAS = re.compile(r"\*([^\s,\[\]{}]+)")
+_UNKNOWN = object()
 
 Collection = dict[str, object] | list[object]
 
 
-class _IrregularError(Exception):
-    """A line is not in the plain block style."""
+class _IrregularTextError(Exception):
+    """The text is not in this style."""
 
 
-class _Line(NamedTuple):
-    """What a line says: the column of its dash or key times four, plus its kind; its key and value."""
-
-    code: int
-    key: str
-    value: object
-
-
-_SCALAR, _NESTED, _DASH_KEY, _DASH_SCALAR = range(4)
-"""Kinds of lines: `key: scalar`; `key:` before its value; `- key: ...`; `- scalar`."""
-_KINDS = 4
-_BLANK = _Line(-1, "", None)
-"""A blank line or a comment."""
-_IRREGULAR = _Line(-2, "", None)
-"""A line that is not in the plain block style."""
-_NO_CODE = -3
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """In place of a value: a literal block follows, which ends with `ending`."""
-
-    ending: str
+class _IrregularError(_IrregularTextError):
+    """A line is not in this style; its entry may still be built on its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +59,35 @@ class BlockDocument:
 
 
 def build_block(text: str) -> BlockDocument | None:
-    """The only document of `text`; None when it is not in the plain block style.
+    """The only document of `text`; None when it is not in the block style that is known here.
 
     Never raises: what is invalid, or has equal keys in one mapping, is not in that style either.
     """
     try:
         return BlockDocument(_BlockBuilder(text).build())
-    except _IrregularError:
+    except _IrregularTextError:
         return None
-
-
-class _Lines(dict[str, _Line]):
-    """What each text of a line says, read at its first occurrence: most lines occur many times."""
-
-    def __missing__(self, text: str) -> _Line:
-        line = self[text] = _BLANK if _SKIPPED.match(text) else _read_line(text)
-        return line
 
 
 class _BlockBuilder:
     """Builds one document line by line.
 
     `columns` and `nodes` are the stack of open collections, below them a holder of the root. A sequence may have the
-    column of the mapping that it is in. `pending` is the key of the innermost mapping whose value follows, if any.
-    Lines before the one at `resume` are read already.
+    column of the mapping that it is in. `pending` is set when the value of the innermost mapping's key `pending_key`,
+    or the next entry of the innermost sequence, follows. Lines before the one at `resume` are read already.
     """
 
     def __init__(self, text: str) -> None:
         self.lines = (text.replace("\r\n", "\n") if "\r" in text else text).split("\n")
-        self.steps = enumerate(map(_Lines().__getitem__, self.lines))
+        self.steps = enumerate(map(Lines().__getitem__, self.lines))
         self.holder: dict[str, object] = {}
         self.columns = [-1]
         self.nodes: list[Collection] = [self.holder]
-        self.pending: str | None = _ROOT_KEY
+        self.pending: Following | None = Following()
+        self.pending_key = _ROOT_KEY
         self.resume = 0
+        self.anchors: dict[str, object] = {}
+        self.sizes: dict[int, int] = {}
         self.aliased = 0
 
     def build(self) -> Collection:
@@ -131,22 +114,21 @@ class _BlockBuilder:
                     return index
                 innermost = self.nodes[-1]
                 is_plain = self.pending is None and self.resume <= index and type(innermost) is dict
-                scalar_code = self.columns[-1] * _KINDS + _SCALAR if is_plain else _NO_CODE
+                scalar_code = self.columns[-1] * KINDS + SCALAR if is_plain else _NO_CODE
         return None
 
     def _step(self, index: int, code: int, key: str, value: object) -> None:
         """Read one line. Raises _IrregularError."""
-        if code == _IRREGULAR.code:
-            raise _IrregularError
+        if code == IRREGULAR.code:
+            self._continue_plain(index)
+            return
         columns, nodes = self.columns, self.nodes
-        column, kind = divmod(code, _KINDS)
-        if type(value) is _Block:
-            value, self.resume = self._literal(value, index + 1, column + 2 * (kind == _DASH_KEY))
-        dash = kind >= _DASH_KEY
+        column, kind = divmod(code, KINDS)
+        if type(value) in _FOLDED:
+            value, self.resume = self._folded(value, index + 1, column + 2 * (kind == DASH_KEY))
+        dash = kind >= DASH_KEY
         if self.pending is not None:
-            if column > columns[-1] or (dash and column == columns[-1]):
-                self._open(self.pending, [] if dash else {}, column)
-            self.pending = None
+            self._open(self.pending, column, dash=dash)
         while column < columns[-1]:
             del columns[-1], nodes[-1]
         if not dash and type(nodes[-1]) is list:
@@ -155,7 +137,8 @@ class _BlockBuilder:
         if column != columns[-1] or (type(collection) is list) is not dash:
             raise _IrregularError
         if isinstance(collection, list):
-            if kind == _DASH_SCALAR:
+            value = self._completed(value, key)
+            if kind == DASH_SCALAR:
                 collection.append(value)
                 return
             mapping: dict[str, object] = {}
@@ -166,27 +149,101 @@ class _BlockBuilder:
             raise _IrregularError
         else:
             mapping = collection
-        if value is _FOLLOWS:
-            value, self.pending = None, key
+            value = self._completed(value, key)
         mapping[key] = value
 
-    def _open(self, key: str, collection: Collection, column: int) -> None:
-        """Begin the collection that is the value of `key` in the innermost mapping. Raises _IrregularError."""
-        mapping = self.nodes[-1]
+    def _completed(self, value: object, key: str) -> object:
+        """The value of a line: that of an alias, or None when it follows and is pending now. Raises _IrregularError."""
+        if isinstance(value, Alias):
+            return self._anchored(value.anchor)
+        if isinstance(value, Following):
+            self.pending, self.pending_key = value, key
+            return None
+        return value
+
+    def _open(self, pending: Following, column: int, *, dash: bool) -> None:
+        """Begin the pending value, when the present line is in it. Raises _IrregularError."""
+        self.pending = None
+        outer = self.nodes[-1]
+        above = self.columns[-1]
+        if column < above or (column == above and (not dash or isinstance(outer, list))):
+            self._set_anchor(pending, None)
+            return
         # A sequence has one level more to come.
-        if len(self.nodes) + isinstance(collection, list) > MAX_DEPTH or not isinstance(mapping, dict):
+        if len(self.nodes) + dash > MAX_DEPTH:
             raise _IrregularError
-        mapping[key] = collection
+        collection: Collection = [] if dash else {}
+        if isinstance(outer, list):
+            outer[-1] = collection
+        else:
+            outer[self.pending_key] = collection
+        self._set_anchor(pending, collection)
         self.columns.append(column)
         self.nodes.append(collection)
 
-    def _literal(self, block: _Block, start: int, column: int) -> tuple[str, int]:
+    def _set_anchor(self, pending: Following, value: object) -> None:
+        """Note the value of an anchor. Raises _IrregularTextError when it occurs again, which an entry could undo."""
+        if pending.anchor in self.anchors:
+            raise _IrregularTextError
+        if pending.anchor:
+            self.anchors[pending.anchor] = value
+
+    def _anchored(self, anchor: str) -> object:
+        """The value that an alias stands for. Raises _IrregularError when it is unknown, not complete, or too much."""
+        value = self.anchors.get(anchor, _UNKNOWN)
+        # A float may be one that JSON does not have.
+        if value is _UNKNOWN or isinstance(value, float) or any(node is value for node in self.nodes):
+            raise _IrregularError
+        self.aliased += self._size(value)
+        if self.aliased > MAX_ALIASED:
+            raise _IrregularError
+        return value
+
+    def _size(self, value: object) -> int:
+        """The number of values in one that is complete, with aliases expanded, as parser events count them."""
+        if not isinstance(value, (dict, list)):
+            return 1
+        size = self.sizes.get(id(value))
+        if size is None:
+            keys, values = (len(value), value.values()) if isinstance(value, dict) else (0, value)
+            size = self.sizes[id(value)] = 1 + keys + sum(map(self._size, values))
+        return size
+
+    def _continue_plain(self, index: int) -> None:
+        """Take lines from `index` on as the continuation of the plain scalar before them. Raises _IrregularError."""
+        innermost = self.nodes[-1]
+        first = plain_text(self.lines[index - 1]) if index else None
+        if first is None or self.pending is not None or self.resume >= index or not innermost:
+            raise _IrregularError
+        words = [first]
+        end = index
+        while end < len(self.lines) and indent_of(self.lines[end]) > self.columns[-1]:
+            text = continuation(self.lines[end])
+            if text is None:
+                raise _IrregularError
+            words.append(text)
+            end += 1
+        if end == index:
+            raise _IrregularError
+        if isinstance(innermost, dict):
+            innermost[next(reversed(innermost))] = " ".join(words)
+        else:
+            innermost[-1] = " ".join(words)
+        self.resume = end
+
+    def _folded(self, value: object, start: int, column: int) -> tuple[str, int]:
+        """The scalar that starts with `value` and goes on at `start`, and the index of the line after it."""
+        if isinstance(value, Literal):
+            return self._literal(value, start, column)
+        return self._quoted(value, start, column) if isinstance(value, OpenQuote) else ("", start)
+
+    def _literal(self, block: Literal, start: int, column: int) -> tuple[str, int]:
         """The literal block from the line at `start`, whose key is at `column`, and the index of the line after it.
 
         Its lines are at least as far to the right as the first one. Raises _IrregularError for anything else.
         """
         first = self.lines[start] if start < len(self.lines) else ""
-        indent = len(first) - len(first.lstrip(" "))
+        indent = indent_of(first)
         if indent <= column or indent == len(first):
             raise _IrregularError
         margin = " " * indent
@@ -194,11 +251,26 @@ class _BlockBuilder:
         end = start
         while end < len(self.lines) and (not self.lines[end] or self.lines[end].startswith(margin)):
             text = self.lines[end]
-            if not _PRINTABLE.match(text) or (text and not text.strip(" ")):
+            if not is_printable(text) or (text and not text.strip(" ")):
                 raise _IrregularError
             content.append(text[indent:])
             end += 1
         return "\n".join(content).rstrip("\n") + block.ending, end
+
+    def _quoted(self, value: OpenQuote, start: int, column: int) -> tuple[str, int]:
+        """The single-quoted scalar that goes on at `start`, and the index of the line after it.
+
+        Raises _IrregularError unless all of its lines are further to the right than `column`.
+        """
+        words = [value.text]
+        for end in range(start, len(self.lines)):
+            closed = close_quote(self.lines[end]) if indent_of(self.lines[end]) > column else None
+            if closed is None:
+                break
+            words.append(closed[0])
+            if closed[1]:
+                return " ".join(words), end + 1
+        raise _IrregularError
 
     def _build_entry(self, index: int) -> None:
         """Build the entry of the outermost sequence that the line at `index` is in from parser events.
@@ -216,21 +288,25 @@ class _BlockBuilder:
         while not self.lines[start].startswith(dash):
             start -= 1
         end = start + 1
-        while end < len(self.lines) and not _ends_entry(self.lines[end], column):
+        while end < len(self.lines) and (is_skipped(self.lines[end]) or indent_of(self.lines[end]) > column):
             end += 1
         if end <= index:
             raise _IrregularError
+        del self.columns[_LIST_LEVEL + 1 :], self.nodes[_LIST_LEVEL + 1 :]
+        if start == index and self.pending is not None:
+            self._set_anchor(self.pending, None)  # of the entry before
         entry = self._build_alone(start, end)
         if start < index:
             del entries[-1]
+            self.sizes.clear()  # by the identity of collections, of which some are gone
         entries.append(entry)
-        del self.columns[_LIST_LEVEL + 1 :], self.nodes[_LIST_LEVEL + 1 :]
         self.pending, self.resume = None, end
 
     def _build_alone(self, start: int, end: int) -> object:
         """The value of the only entry of the sequence in these lines, from parser events. Raises _IrregularError."""
+        text = "\n".join([*self.lines[start:end], ""])
         try:
-            built = build("\n".join([*self.lines[start:end], ""]), depth=_LIST_LEVEL - 1)
+            built = build(text, depth=_LIST_LEVEL - 1, anchors=self._anchors_for(text))
         except ParseError as error:
             raise _IrregularError from error
         self.aliased += built.aliased
@@ -239,40 +315,15 @@ class _BlockBuilder:
             raise _IrregularError
         if self.aliased > MAX_ALIASED:
             raise _IrregularError
+        self.anchors |= {name: anchored[0] for name, anchored in built.anchors.items() if anchored is not None}
         return entries[0]
 
-
-def _ends_entry(text: str, column: int) -> bool:
-    """Whether an entry of a sequence whose dash is at `column` ends before this line."""
-    return not _SKIPPED.match(text) and len(text) - len(text.lstrip(" ")) <= column
-
-
-def _read_line(text: str) -> _Line:
-    """What a line says that is neither blank nor a comment."""
-    match = _LINE.match(text)
-    if match is None:
-        return _IRREGULAR
-    indent, dash, key, quoted, double, single, empty, block, plain = match.groups()
-    value: object = _FOLLOWS
-    try:
-        if key is not None:
-            key = as_key(resolve(key))
-        if plain is not None:
-            if ": " in plain or " #" in plain or plain.endswith((":", " ")):
-                return _IRREGULAR
-            value = as_json(resolve(plain))
-    except ScalarError:
-        return _IRREGULAR
-    if double is not None or single is not None:
-        value = double if double is not None else single
-    elif empty is not None:
-        value = {} if empty == "{}" else []
-    elif block is not None:
-        value = _Block(_LITERAL[block])
-    name = key if key is not None else quoted
-    if name is not None:
-        kind = _DASH_KEY if dash else _NESTED if value is _FOLLOWS or block is not None else _SCALAR
-        return _Line(len(indent) * _KINDS + kind, name, value)
-    if dash is None or value is _FOLLOWS or block is not None:
-        return _IRREGULAR
-    return _Line(len(indent) * _KINDS + _DASH_SCALAR, "", value)
+    def _anchors_for(self, text: str) -> Anchors:
+        """The anchors outside of `text` that may be meant in it; None for one whose collection is not complete."""
+        names = set(_ALIAS.findall(text)) & self.anchors.keys()
+        anchors: Anchors = {}
+        for name in names:
+            value = self.anchors[name]
+            is_open = any(node is value for node in self.nodes)
+            anchors[name] = None if is_open else (value, self._size(value))
+        return anchors

@@ -28,12 +28,16 @@ _NO_CONTENT = re.compile(r"(?:[ \t]*(?:#.*|\.\.\.|%.*)?(?:\r?\n|\Z))*\Z")
 """What may follow a document without being another one: comments, directives, the mark of its end."""
 
 
+Anchors = dict[str, tuple[object, int] | None]
+"""Values by their anchors, with their number of values; None for a collection that is not complete."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltDocument:
     """The first document of a text: its value, the keys that occur twice, and the line of what follows it, or 0.
 
     Without `exists` the text has comments and directives only. Lines count from 1. `aliased` is how many values all
-    aliases stand for.
+    aliases stand for; `anchors` are those at the end.
     """
 
     exists: bool
@@ -41,15 +45,16 @@ class BuiltDocument:
     duplicates: tuple[DuplicateKey, ...] = ()
     next_line: int = 0
     aliased: int = 0
+    anchors: Anchors = field(default_factory=dict, compare=False)
 
 
-def build(text: str, *, depth: int = 0) -> BuiltDocument:
-    """The first document of `text`, which kubectl reads alone; it is `depth` levels deep inside another one.
+def build(text: str, *, depth: int = 0, anchors: Anchors | None = None) -> BuiltDocument:
+    """The first document of `text`, which kubectl reads alone.
 
-    Raises ParseError.
+    It is `depth` levels deep inside another one, which has `anchors` before it. Raises ParseError.
     """
     try:
-        return _Builder(text, MAX_DEPTH - depth).build()
+        return _Builder(text, MAX_DEPTH - depth, anchors or {}).build()
     except yaml.reader.ReaderError as error:
         raise ParseError("holds a character that YAML does not allow", _line_at(text, error.position)) from error
     except yaml.MarkedYAMLError as error:
@@ -90,12 +95,12 @@ class _Frame:
 class _Builder:
     """Builds the first document of a stream of YAML events."""
 
-    def __init__(self, text: str, max_depth: int) -> None:
+    def __init__(self, text: str, max_depth: int, anchors: Anchors) -> None:
         self.text = text
         self.max_depth = max_depth
         self.parser = yaml.CSafeLoader(text)
         self.stack: list[_Frame] = []
-        self.anchors: dict[str, tuple[object, int] | None] = {}  # None: its collection is not complete
+        self.anchors = dict(anchors)
         self.duplicates: list[DuplicateKey] = []
         self.aliased = 0
         self.root: object = None
@@ -118,7 +123,9 @@ class _Builder:
         while (handler := handlers.get(type(event))) is not None:
             handler(event)
             event = next_event()
-        return BuiltDocument(True, self.root, tuple(self.duplicates), self._next_line(event), self.aliased)
+        return BuiltDocument(
+            True, self.root, tuple(self.duplicates), self._next_line(event), self.aliased, self.anchors
+        )
 
     def _next_line(self, end: yaml.Event | None) -> int:
         """The line of the first content after the event of the document's end, 0 when there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,40 @@ metadata:
 NESTED = "a:\n  b:\n    c: d\n  e:\n  - f: g\n    h: i\n  -  j: k\nl: m\n- n\n"
 SEQUENCE = "- a: b\n  c: |-\n    x\n\n    y\n\n- d\n- e:\n- f:\n    g: h\n"
 ODD = '1: a\nyes: b\n"1.0": c\n# x\n\nd:\n# y\n  e: f # g\nh: i#j\nk: l:m\no: "\n  - p"\nq: [\n- r]\n'
+SHARED = """\
+a: &x
+  b: 1
+  c:
+  - d
+e: *x
+items:
+- &id001
+  f: g
+- *id001
+- h: *x
+  i: &y
+    j: *id001
+- {k: &x 1, l: *y}
+- m: *x
+"""
+FOLDED = """\
+a: 'it''s a text
+  of two lines: with a colon '
+b: one
+  two three
+  four
+c: "tab\\there \\u00e9"
+items:
+- --flag=one two
+  three
+- 'x
+  y'
+- d: 'one
+    two
+    '
+  e: f
+    g
+"""
 PIECES = [
     *(":", " ", "\n", "- ", "  ", "\n  ", "\n- ", "{", "}", "[", "]", ",", "&x ", "*x", "<<: ", "!!str ", "'", '"'),
     *(
@@ -81,14 +116,16 @@ PIECES = [
         "\n\n",
     ),
     *("x:\n", "- a: b\n", ": |\n", '"\n- "', "'\n- a: '", "[\n- b", "\n# c\n", "- - ", "\x85", "\u2028", "\ufeff"),
+    *("&y\n", "*y", "\\n", "''", "'\n  ", "a b\n    c"),
 ]
-LINES = st.sampled_from([line for text in (LIST, NESTED, SEQUENCE, ODD) for line in text.splitlines()])
+TEXTS = (LIST, NESTED, SEQUENCE, ODD, SHARED, FOLDED)
+LINES = st.sampled_from([line for text in TEXTS for line in text.splitlines()])
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
     """A text like those above with a few edits of characters and lines."""
-    text = draw(st.sampled_from([LIST, NESTED, SEQUENCE, ODD]) | st.lists(LINES, max_size=6).map("\n".join))
+    text = draw(st.sampled_from(TEXTS) | st.lists(LINES, max_size=6).map("\n".join))
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(text)))
         end = min(len(text), start + draw(st.sampled_from([0, 0, 0, 1, 2, 6])))
@@ -119,15 +156,48 @@ def test_it_is_read_as_parser_events_say(text: str) -> None:
         assert built == BuiltDocument(exists=True, value=built.value, aliased=built.aliased)
 
 
+WORDS = st.text("abc:'#-y10.~ ", max_size=12)
+WORDS |= st.lists(st.sampled_from(["a", "b:", "#c", "it's", "-", "\\", '"']), max_size=30).map(" ".join)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=4),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=examples(300))
+@given(st.lists(VALUES, max_size=4), st.sampled_from([20, 80, 1000]))
+def test_what_pyyaml_prints_is_read(shared: list[object], width: int) -> None:
+    value = {"items": [{"a": shared, "b": shared, "c": one} for one in shared], "kind": "List"}
+    text = yaml.safe_dump(value, width=width)
+    block = build_block(text)
+    if block is not None:
+        assert same(block.value, build(text).value)
+
+
 def test_the_style_of_kubectl_is_known() -> None:
-    for text in (LIST, SEQUENCE, LIST.replace("\n", "\r\n")):
+    for text in (LIST, SEQUENCE, SHARED, FOLDED, LIST.replace("\n", "\r\n")):
         block = build_block(text)
         assert block is not None
         assert same(block.value, build(text).value)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# x", "a", "a: 1\na: 2\n", "a: b\n c\n", "a: *x", "- - a", "a: .inf", NESTED, ODD]
+    "text",
+    [
+        "",
+        "# x",
+        "a",
+        NESTED,
+        ODD,
+        "- - a",
+        "a: .inf",
+        "a: 1\na: 2\n",
+        "a: b\n # c\n d\n",
+        "a: *x",
+        "a: &x\n  b: *x\n",
+        "a: &x\nb: c\n",
+    ],
 )
 def test_other_styles_are_not(text: str) -> None:
     assert build_block(text) is None
@@ -138,3 +208,24 @@ def test_an_entry_cannot_end_inside_a_quoted_scalar() -> None:
     assert build_block(text) is None
     with pytest.raises(ParseError):
         build(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "items:\n- a: &x\n  - b\n- a: &x\n- a: *x\n",
+        "items:\n- a: &x\n  - b\n  c: *x\n- a: *x\n  c:\n  - a: &x\n    d: []\n  - - - e\n- f: *x\n",
+        "items:\n- a: 1\n  i: &y\n- {k: 1, l: *y}\n- m: *y\n",
+        "items:\n- a: &x\n    b: 1\n- {c: *x}\n- {d: &x 2}\n- e: *x\n",
+    ],
+)
+def test_an_anchor_means_the_one_before(text: str) -> None:
+    block = build_block(text)
+    assert block is None or same(block.value, build(text).value)
+
+
+def test_an_irregular_entry_does_not_make_the_text_irregular() -> None:
+    text = "items:\n- a: &x\n    b: 1\n- {c: *x, d: &y {e: 2}}\n- f: *y\nkind: List\n"
+    block = build_block(text)
+    assert block is not None
+    assert block.value == {"items": [{"a": {"b": 1}}, {"c": {"b": 1}, "d": {"e": 2}}, {"f": {"e": 2}}], "kind": "List"}
