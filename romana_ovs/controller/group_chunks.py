@@ -14,13 +14,10 @@ from types import MappingProxyType
 from romana_ovs.controller.group_queue import Group, Name
 from romana_ovs.model.objects import PodKey
 from romana_ovs.pipeline.compile import Program, is_group
-from romana_ovs.pipeline.compile.program import Section
+from romana_ovs.pipeline.compile.program import Section, SectionEntries
 
 PIECE = 1500
 """Rows in one piece: a tenth of a second or two of a switch's time."""
-
-Entries = Mapping[Hashable, tuple[object, Section]]
-"""Sections of a group with what they were made from, as a CompileCache keeps them."""
 
 
 @dataclass(slots=True)
@@ -31,7 +28,7 @@ class Incoming:
     group: Group
     pods: frozenset[PodKey]
     number: int
-    entries: Entries
+    entries: SectionEntries
     there: int = 0
 
     @property

@@ -144,7 +144,7 @@ class TableCompiler:
         if following is not None and group is not None and node.last is not None:
             rising = Incoming(following, group, node.queue.pods_of(following), node.last[2], group_entries(group))
             if len(rising.rows) <= PIECE or node.queue.stands(following):
-                node.compiling.kept.update(rising.entries)
+                node.compiling.put(rising.entries)
                 return self._compiled(name, node, following)
             node.chunks.rising = rising
         node.chunks.step()
@@ -154,7 +154,7 @@ class TableCompiler:
         elif risen is not None and risen.there >= len(risen.rows):
             # It may be another by now; who changes all the time is to be served too.
             node.chunks.rising = None
-            node.compiling.kept.update(risen.entries)
+            node.compiling.put(risen.entries)
             node.queue.adopt(risen.name, risen.group, risen.pods, risen.number)
         return self._compiled(name, node)
 

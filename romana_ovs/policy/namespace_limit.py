@@ -7,17 +7,20 @@ is left out admits nobody; rules of other namespaces stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from romana_ovs.model.derived import DerivedMap
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup, Verdicts
 
 Group = ServerGroup | ClientGroup
 RowCounts = Mapping[str, int]
 """Rows by the namespace of their rules."""
+RowCountCache = DerivedMap[tuple[type[Group], int], RowCounts]
+"""The counts of groups by kind and number; a number is counted again when its group is another object."""
 G = TypeVar("G", ServerGroup, ClientGroup)
 
 
@@ -56,24 +59,7 @@ def _masks(ports: PortRange) -> int:
     return 2 * max(1, 2 * (wide - 1))
 
 
-@dataclass(slots=True)
-class RowCountCache:
-    """What groups are counted to whom, as long as they are there. Groups are known again as objects."""
-
-    known: dict[int, tuple[Group, RowCounts]] = field(default_factory=dict)
-
-    def of(self, groups: Iterable[Group]) -> list[tuple[Group, RowCounts]]:
-        """The counts of each of `groups`; all others are dropped."""
-        counted = [self._counted(group) for group in groups]
-        self.known = {id(entry[0]): entry for entry in counted}
-        return counted
-
-    def _counted(self, group: Group) -> tuple[Group, RowCounts]:
-        known = self.known.get(id(group))
-        return known if known is not None and known[0] is group else (group, rows_by_namespace(group))
-
-
-def limit_rows(verdicts: Verdicts, most: int, memo: RowCountCache) -> Verdicts:
+def limit_rows(verdicts: Verdicts, most: int, cache: RowCountCache) -> Verdicts:
     """`verdicts` with at most `most` rows (0: any number) for the rules of each namespace.
 
     `over` has the namespaces above the limit, with their number of rows. Their rules are left out of the groups that
@@ -81,7 +67,9 @@ def limit_rows(verdicts: Verdicts, most: int, memo: RowCountCache) -> Verdicts:
     """
     if not most:
         return verdicts
-    counted = memo.of((*verdicts.servers, *verdicts.clients))
+    groups: tuple[Group, ...] = (*verdicts.servers, *verdicts.clients)
+    counts_of = cache.update({(type(group), group.number): group for group in groups}, rows_by_namespace)
+    counted = list(zip(groups, counts_of.values(), strict=True))
     totals: dict[str, int] = {}
     for _, counts in counted:
         for owner, rows in counts.items():

@@ -19,6 +19,7 @@ from romana_ovs.model.settings import Isolation
 from romana_ovs.policy import groups, peers
 from romana_ovs.policy.groups import GroupSpec, HashedAllow, PodGroups
 from romana_ovs.policy.namespace_limit import limit_rows
+from romana_ovs.policy.peers import VisibleTenants
 from romana_ovs.policy.resolve_cache import AppliedPolicy, PolicyMemo, ProfileMemo, ResolveCache
 from romana_ovs.policy.selection import Profile
 from romana_ovs.policy.view import Allow, LocalPod, NodeView, Origin, TenantAllow, Verdicts
@@ -70,23 +71,20 @@ def _profile(pod: LocalPod, view: NodeView, *, by_address: bool) -> Profile:
     )
 
 
-def _pod_groups(profile: ProfileMemo, memos: list[PolicyMemo], view: NodeView, cache: ResolveCache) -> PodGroups:
-    visible = cache.visible(profile.viewer)
-    own = view.segments.get(profile.profile.segment)
-    if profile.groups is not None and profile.of is not None:
-        listed, shown, number = profile.of
-        if listed is memos and shown is visible and number == own:
-            return profile.groups
-    profile.of = (memos, visible, own)
-    applied = [one for memo in memos if (one := cache.applied(memo, profile, visible)) is not None]
-    basis = (own, *applied)
-    if profile.groups is None or profile.basis != basis:
-        profile.groups = _groups_of(applied, profile.profile.segment, own, view)
-        profile.basis = basis
-    return profile.groups
+def _pod_groups(profile: ProfileMemo, memos: tuple[PolicyMemo, ...], view: NodeView, cache: ResolveCache) -> PodGroups:
+    def select(memos: tuple[PolicyMemo, ...], visible: VisibleTenants) -> tuple[AppliedPolicy, ...]:
+        applied = (cache.applied(memo, profile, visible) for memo in memos)
+        return tuple(policy for policy in applied if policy is not None)
+
+    applied = profile.applied.get((memos, cache.visible(profile.viewer)), select)
+    segment = profile.profile.segment
+    return profile.groups.get(
+        (applied, segment, view.segments.get(segment)),
+        lambda applied, segment, own: _groups_of(applied, segment, own, view),
+    )
 
 
-def _groups_of(applied: list[AppliedPolicy], segment: SegmentKey, own: int | None, view: NodeView) -> PodGroups:
+def _groups_of(applied: tuple[AppliedPolicy, ...], segment: SegmentKey, own: int | None, view: NodeView) -> PodGroups:
     selected = any(policy.effect.isolates_egress for policy in applied)
     if segment.tenant == NO_TENANT and view.settings.isolation is not Isolation.NONE:
         nothing = groups.client_spec((), (), deferred=False) if selected else None

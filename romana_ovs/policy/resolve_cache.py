@@ -1,17 +1,17 @@
 """Caches results of `resolve` between two views of one node, and invalidates them.
 
-The cache never changes a result. Every value is kept with the inputs from which it was computed: those of a policy are
-dropped with the policy object, and computed anew when the set of visible tenants is replaced.
+The cache never changes a result. Every value is kept with the inputs from which it was computed (model/derived.py):
+those of a policy are dropped with the policy object, and computed anew when the set of visible tenants is replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any, NamedTuple
 
 from romana_ovs.model.cluster import NO_TENANT
+from romana_ovs.model.derived import Derived, DerivedMap, keep_equal
 from romana_ovs.model.identity import IdentityMatch, segment_of
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy import peers
@@ -42,7 +42,10 @@ class GroupKeys(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class AppliedPolicy:
-    """A policy's effect on one profile, with peers as identities among `visible`. Compared by identity."""
+    """A policy's effect on one profile, with peers as identities among `visible`. Compared by identity.
+
+    It is its own cache entry: its input is `visible`, and policies times profiles of them are looked at in one loop.
+    """
 
     effect: PolicyEffect
     visible: VisibleTenants
@@ -54,25 +57,23 @@ class AppliedPolicy:
 
 @dataclass(slots=True, eq=False)
 class PolicyMemo:
-    """One policy object, its effect by profile number, and the peers of its scopes by viewer."""
+    """One policy object, its effect by profile number, and the peers of its scopes (by id) for each viewer."""
 
     policy: NormalPolicy
     asks_for_address: bool
     applied: dict[int, AppliedPolicy | None] = field(default_factory=dict)
-    peers: dict[tuple[int, Viewer], tuple[VisibleTenants, frozenset[IdentityMatch]]] = field(default_factory=dict)
+    peers: DerivedMap[tuple[int, Viewer], frozenset[IdentityMatch]] = field(default_factory=DerivedMap)
 
 
 @dataclass(slots=True, eq=False)
 class ProfileMemo:
-    """A profile with its number in the cache, and its latest groups with their inputs."""
+    """A profile with its number in the cache, the policies that apply to it, and the groups of its pods."""
 
     profile: Profile
     number: int
     viewer: Viewer
-    basis: tuple[object, ...] | None = None
-    groups: PodGroups | None = None
-    of: tuple[list[PolicyMemo], VisibleTenants, int | None] | None = None
-    """The inputs of the last call: the policies, the visible tenants, and the number of its own segment."""
+    applied: Derived[tuple[AppliedPolicy, ...]] = field(default_factory=Derived)
+    groups: Derived[PodGroups] = field(default_factory=lambda: Derived(by_value=True))
 
 
 class ResolveCache:
@@ -84,9 +85,9 @@ class ResolveCache:
     def __init__(self) -> None:
         self.servers: dict[tuple[bytes, int], ServerGroup] = {}
         self.clients: dict[tuple[bytes, int], ClientGroup] = {}
-        self.row_counts = RowCountCache()
+        self.row_counts: RowCountCache = DerivedMap()
         self._policies: dict[int, PolicyMemo] = {}
-        self._listed: list[PolicyMemo] = []
+        self._listed: tuple[PolicyMemo, ...] = ()
         self._profiles: dict[Profile, ProfileMemo] = {}
         self._next_profile = 0
         self._settings = Settings()
@@ -115,7 +116,7 @@ class ResolveCache:
         kept = {} if tenants is None else self._tenants
         known = self._tenants
         fresh = peers.tenants_of(view, tenants)
-        self._tenants = kept | {name: known[name] if known.get(name) == new else new for name, new in fresh.items()}
+        self._tenants = kept | {name: keep_equal(known.get(name, new), new) for name, new in fresh.items()}
         for viewer, old in list(self._visible.items()):
             built = self._build(viewer)
             unchanged = len(built.tenants) == len(old.tenants) and all(
@@ -123,18 +124,15 @@ class ResolveCache:
             )
             self._visible[viewer] = old if unchanged else built
 
-    def policies(self, listed: Iterable[NormalPolicy]) -> list[PolicyMemo]:
+    def policies(self, listed: Iterable[NormalPolicy]) -> tuple[PolicyMemo, ...]:
         """The cached policies, in their order; all others are dropped.
 
-        It is the same list object as last time while the policies are the same objects.
+        It is the same tuple object as last time while the policies are the same objects.
         """
-        memos = [self._policy(policy) for policy in listed]
-        if len(memos) == len(self._listed) and all(map(is_, memos, self._listed)):
-            return self._listed
-        self._listed = memos
-        if len(memos) != len(self._policies):
-            self._policies = {id(memo.policy): memo for memo in memos}
-        return memos
+        self._listed = keep_equal(self._listed, tuple(self._policy(policy) for policy in listed))
+        if len(self._listed) != len(self._policies):
+            self._policies = {id(memo.policy): memo for memo in self._listed}
+        return self._listed
 
     def profile(self, profile: Profile) -> ProfileMemo:
         """The cached `profile`."""
@@ -147,7 +145,7 @@ class ResolveCache:
 
     def forget(self, profile: ProfileMemo) -> None:
         """Drops the results for `profile`, so that they are computed anew next time."""
-        profile.of = profile.basis = profile.groups = None
+        profile.applied, profile.groups = Derived(), Derived(by_value=True)
         for policy in self._policies.values():
             policy.applied.pop(profile.number, None)
 
@@ -220,12 +218,7 @@ class ResolveCache:
 
     @staticmethod
     def _peers(memo: PolicyMemo, scope: Scope, viewer: Viewer, visible: VisibleTenants) -> frozenset[IdentityMatch]:
-        known = memo.peers.get((id(scope), viewer))
-        if known is not None and known[0] is visible:
-            return known[1]
-        matches = peers.identities(scope, visible)
-        memo.peers[id(scope), viewer] = (visible, matches)
-        return matches
+        return memo.peers.get((id(scope), viewer), (scope, visible), peers.identities)
 
 
 def _differing(old: Mapping[int, ClassInfo], new: Mapping[int, ClassInfo]) -> set[int]:

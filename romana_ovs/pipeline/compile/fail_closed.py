@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Hashable, Iterable, MutableMapping
 
-from romana_ovs.model.errors import MISTAKES, PipelineError
+from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline.flow import Flow
 
 Section = tuple[Flow, ...]
@@ -17,20 +17,13 @@ MOST_ACTIONS = 2500
 """Limit of actions in a flow, mostly of 16 bytes each: more might exceed the 65,535 bytes of an OpenFlow message."""
 
 
-def fail_closed(name: Hashable, make: Callable[[], Section], failures: MutableMapping[Hashable, str]) -> Section:
-    """The section `name` as `make` returns it, or an empty one and a sentence in `failures` if `make` raises.
-
-    Raises what `make` raises if the section is not of a single pod or group.
-    """
-    try:
-        return make()
-    except MISTAKES as error:
-        if not isinstance(name, tuple) or name[0] not in (*_OF_PODS, *_OF_GROUPS):
-            raise
-        reason = str(error) if isinstance(error, PipelineError) else repr(error)
-        whose = "pod" if name[0] in _OF_PODS else f"{name[0]} group"
-        failures[name] = f"{whose} {name[1]} is closed, as its flows cannot be compiled: {reason}"
-        return ()
+def closed_because(name: Hashable, error: Exception) -> str:
+    """A sentence: why the section `name` is empty. Raises `error` if the section is not of a single pod or group."""
+    if not isinstance(name, tuple) or name[0] not in (*_OF_PODS, *_OF_GROUPS):
+        raise error
+    reason = str(error) if isinstance(error, PipelineError) else repr(error)
+    whose = "pod" if name[0] in _OF_PODS else f"{name[0]} group"
+    return f"{whose} {name[1]} is closed, as its flows cannot be compiled: {reason}"
 
 
 def close_pods(sections: MutableMapping[Hashable, Section], failures: Iterable[Hashable]) -> None:

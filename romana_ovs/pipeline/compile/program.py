@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVarTuple
 
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.model.errors import PipelineError
+from romana_ovs.model.derived import Derived, DerivedMap, Inputs
+from romana_ovs.model.errors import MISTAKES, PipelineError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
 from romana_ovs.pipeline.compile import (
@@ -25,7 +25,7 @@ from romana_ovs.pipeline.compile import (
     spoof_guard,
 )
 from romana_ovs.pipeline.compile.conditions import feature_origin
-from romana_ovs.pipeline.compile.fail_closed import close_pods, fail_closed, sendable
+from romana_ovs.pipeline.compile.fail_closed import close_pods, closed_because, sendable
 from romana_ovs.pipeline.compile.metering import PodMeters, meter_rows, pod_meters
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
@@ -34,45 +34,23 @@ from romana_ovs.pipeline.zones import NodeZones, PodZone, Share, node_zones, zon
 from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodeView, ServerGroup, Verdicts
 
 Section = tuple[Flow, ...]
+SectionEntries = Mapping[Hashable, tuple[Inputs, Section]]
+"""Sections by name, with the inputs of each."""
+Args = TypeVarTuple("Args")
 
 
-Value = TypeVar("Value")
-
-
-@dataclass(slots=True)
 class CompileCache:
     """Sections and other parts of the last program, with the inputs of each. One cache for each bridge."""
 
-    kept: dict[Hashable, tuple[object, Any]] = field(default_factory=dict)
-    _used: set[Hashable] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.sections: DerivedMap[Hashable, Section] = DerivedMap(by_value=True)
+        self.meters: DerivedMap[PodKey, PodMeters] = DerivedMap(by_value=True)
+        self.zones: Derived[NodeZones] = Derived(by_value=True)
 
-    def same(self, name: Hashable, inputs: object) -> Any:
-        """The part `name` if it was computed from equal `inputs`, else None."""
-        entry = self.kept.get(name)
-        if entry is None or entry[0] != inputs:
-            return None
-        self._used.add(name)
-        return entry[1]
-
-    def part(self, name: Hashable, inputs: object, build: Callable[[], Value]) -> Value:
-        """The part `name`: the identical object while `inputs` are equal, else what `build` returns."""
-        kept: Value | None = self.same(name, inputs)
-        if kept is not None:
-            return kept
-        made = build()
-        self.kept[name] = (inputs, made)
-        self._used.add(name)
-        return made
-
-    def section(self, name: Hashable, inputs: object, build: Callable[[], Section]) -> Section:
-        """The section `name`, likewise. Raises PipelineError when a flow does not fit into an OpenFlow message."""
-        return self.part(name, inputs, lambda: sendable(build()))
-
-    def forget_unused(self) -> None:
-        """Drops parts that were not used since the last call."""
-        for name in self.kept.keys() - self._used:
-            del self.kept[name]
-        self._used.clear()
+    def put(self, entries: SectionEntries) -> None:
+        """Takes over sections that were compiled before they are part of a program."""
+        for name, (inputs, section) in entries.items():
+            self.sections.put(name, inputs, section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,52 +99,59 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
     Raises PipelineError for an internal error, such as a flow that breaks its table's declaration. An error in the rows
     of a single pod or group closes only that one.
     """
-    kept = cache if cache is not None else CompileCache()
-    sections: dict[Hashable, Section] = {}
-    failures: dict[Hashable, str] = {}
-
-    def add(name: Hashable, inputs: object, build: Callable[[], Section]) -> None:
-        section = kept.same(name, inputs)
-        if section is None:
-            section = fail_closed(name, lambda: kept.section(name, inputs, build), failures)
-        sections[name] = section
-
+    cache = cache if cache is not None else CompileCache()
+    sections = _Sections(cache)
     plan = AddressPlan.of(view.settings)
-    zones = kept.part("zones", zone_inputs(view), lambda: node_zones(view))
-    meters = _pod_meters(view, kept)
-    _add_fixed(add, view, plan, zones)
-    _add_node(add, view, plan)
+    zones = cache.zones.get((zone_inputs(view),), lambda _: node_zones(view))
+    meters = _pod_meters(view, cache)
+    _add_fixed(sections, view, plan, zones)
+    _add_node(sections, view, plan)
     for pod in view.pods:
         member = verdicts.members.get(pod.key)
         if member is None:
             raise PipelineError(f"no verdicts for local pod {pod.key}")
-        _add_pod(add, view, plan, (pod, member, zones.pods[pod.key]), meters[pod.key])
-    _add_policy(add, view, verdicts, plan)
-    close_pods(sections, failures)
-    kept.forget_unused()
+        _add_pod(sections, view, plan, (pod, member, zones.pods[pod.key]), meters[pod.key])
+    _add_policy(sections, view, verdicts, plan)
+    cache.sections.retain(sections.by_name)
+    close_pods(sections.by_name, sections.failures)
     return Program(
-        MappingProxyType(sections),
+        MappingProxyType(sections.by_name),
         MappingProxyType({meter.number: meter for own in meters.values() for meter in own.present()}),
-        failures=tuple(failures.values()),
+        failures=tuple(sections.failures.values()),
         zones=zones.shares,
     )
 
 
-_Add = Callable[[Hashable, object, Callable[[], Section]], None]
+class _Sections:
+    """The sections of one program, `by_name`, and sentences about those of pods or groups that `failures` closed."""
+
+    def __init__(self, cache: CompileCache) -> None:
+        self.by_name: dict[Hashable, Section] = {}
+        self.failures: dict[Hashable, str] = {}
+        self._cached = cache.sections
+
+    def add(self, name: Hashable, inputs: tuple[*Args], build: Callable[[*Args], Section]) -> None:
+        """Adds what `build` makes of `inputs`; the identical tuple as in the last program while these are equal."""
+        try:
+            section = self._cached.get(name, inputs, lambda *args: sendable(build(*args)))
+        except MISTAKES as error:
+            self.failures[name], section = closed_because(name, error), ()
+        self.by_name[name] = section
 
 
-def _add_fixed(add: _Add, view: NodeView, plan: AddressPlan, zones: NodeZones) -> None:
+def _add_fixed(sections: _Sections, view: NodeView, plan: AddressPlan, zones: NodeZones) -> None:
     pod_zones = set(zones.pods.values())
     indexes = {pod_zone.index for pod_zone in pod_zones}
     meeting = tuple(sorted(indexes)) if view.settings.isolation is Isolation.NONE else ()
+    add, host = sections.add, view.host
     add("arp", (), spoof_guard.arp_rows)
     add("mac", (), spoof_guard.mac_rows)
     add("fragments", (), spoof_guard.fragment_rows)
     add("compare", (), compare.compare_rows)
-    add("conntrack zone", (view.host, meeting), lambda: forwarding.zone_rows(view.host, meeting))
+    add("conntrack zone", (host, meeting), forwarding.zone_rows)
     inside = (route.address for route in view.foreign if route.address in plan.network)
     foreign = tuple(inside) if any(pod_zone.shared for pod_zone in pod_zones) else ()
-    add("shared zones", (plan, view.host, foreign), lambda: shared_zones.shared_zones(plan, view.host, foreign))
+    add("shared zones", (plan, host, foreign), shared_zones.shared_zones)
     add("conntrack state", (), conntrack.state_rows)
     add("client server", (), conntrack.client_server)
     add("revalidation", (), revalidation.changed_clients)
@@ -175,38 +160,40 @@ def _add_fixed(add: _Add, view: NodeView, plan: AddressPlan, zones: NodeZones) -
     add("conntrack commit", (), conntrack.commit_rows)
     add("conntrack revoke", (), conntrack.revoke_rows)
     add("output", (), forwarding.output_rows)
-    add("plan routes", (plan, view.host), lambda: forwarding.plan_routes(plan, view.host))
+    add("plan routes", (plan, host), forwarding.plan_routes)
 
 
-def _add_node(add: _Add, view: NodeView, plan: AddressPlan) -> None:
+def _add_node(sections: _Sections, view: NodeView, plan: AddressPlan) -> None:
     foreign = tuple(route.address for route in view.foreign) + tuple(
         pod.address for pod in view.pods if pod.address not in plan.network
     )
-    gateway = view.gateway
+    gateway, add = view.gateway, sections.add
     if gateway is not None:
-        add(
-            "gateway",
-            (gateway, view.host, plan, foreign),
-            lambda: spoof_guard.gateway_guard(gateway, view.host, plan.network, foreign),
-        )
-        add("gateway routes", (gateway, plan, view.host), lambda: forwarding.gateway_routes(gateway, plan, view.host))
-        own = (view.host, gateway.addresses)
-        add("node icmp errors", own, lambda: icmp_errors.node_errors(*own))
+        add("gateway", (gateway, view.host, plan.network, foreign), spoof_guard.gateway_guard)
+        add("gateway routes", (gateway, plan, view.host), forwarding.gateway_routes)
+        add("node icmp errors", (view.host, gateway.addresses), icmp_errors.node_errors)
     for uplink in view.uplinks:
-        add(("uplink", uplink.ofport), uplink, partial(spoof_guard.uplink_guard, uplink))
+        add(("uplink", uplink.ofport), (uplink,), spoof_guard.uplink_guard)
     routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
-    add("remote routes", (plan, view.hosts, routes), lambda: forwarding.remote_routes(plan, view.hosts, routes))
+    add("remote routes", (plan, view.hosts, routes), forwarding.remote_routes)
 
 
 def _add_pod(
-    add: _Add, view: NodeView, plan: AddressPlan, inputs: tuple[LocalPod, Membership, PodZone], meters: PodMeters
+    sections: _Sections,
+    view: NodeView,
+    plan: AddressPlan,
+    inputs: tuple[LocalPod, Membership, PodZone],
+    meters: PodMeters,
 ) -> None:
     pod = inputs[0]
-    add(("spoof guard", pod.key), (*inputs, view.host), partial(spoof_guard.pod_guard, *inputs, view.host))
+    sections.add(("spoof guard", pod.key), (*inputs, view.host), spoof_guard.pod_guard)
     if not _is_own(view, pod.address):
-        route = partial(forwarding.pod_route, *inputs, plan=plan, host=view.host)
-        add(("route", pod.key), (*inputs, view.host), route)
-    add(("metering", pod.key), (meters, pod.pre_restart), partial(meter_rows, pod, meters))
+        sections.add(("route", pod.key), (*inputs, plan, view.host), _pod_route)
+    sections.add(("metering", pod.key), (meters, pod.pre_restart), lambda meters, _: meter_rows(pod, meters))
+
+
+def _pod_route(pod: LocalPod, member: Membership, zone: PodZone, plan: AddressPlan, host: int) -> Section:
+    return forwarding.pod_route(pod, member, zone, plan=plan, host=host)
 
 
 def _is_own(view: NodeView, address: IPv4Address) -> bool:
@@ -214,44 +201,49 @@ def _is_own(view: NodeView, address: IPv4Address) -> bool:
     return view.gateway is not None and address in view.gateway.addresses
 
 
-def _pod_meters(view: NodeView, kept: CompileCache) -> dict[PodKey, PodMeters]:
+def _pod_meters(view: NodeView, cache: CompileCache) -> dict[PodKey, PodMeters]:
     rates = (view.settings.new_connections, view.settings.fragments)
+    cache.meters.retain({pod.key for pod in view.pods})
     return {
-        pod.key: kept.part(("meters", pod.key), (pod.key, pod.ofport, rates), partial(pod_meters, pod, view.settings))
+        pod.key: cache.meters.get(pod.key, (pod.ofport, rates), lambda *_, pod=pod: pod_meters(pod, view.settings))
         for pod in view.pods
     }
 
 
-def _add_policy(add: _Add, view: NodeView, verdicts: Verdicts, plan: AddressPlan) -> None:
-    tenantless = verdicts.tenantless
-    add("egress", (plan, view.host, tenantless), lambda: policy_tables.egress_base(plan, view.host, tenantless))
-    add("deferred egress", view.host, lambda: policy_tables.deferred_base(view.host))
-    add("tenancy", (verdicts.tenancy, tenantless), lambda: policy_tables.tenancy_rows(verdicts.tenancy, tenantless))
+def _add_policy(sections: _Sections, view: NodeView, verdicts: Verdicts, plan: AddressPlan) -> None:
+    tenantless, add = verdicts.tenantless, sections.add
+    add("egress", (plan, view.host, tenantless), policy_tables.egress_base)
+    add("deferred egress", (view.host,), policy_tables.deferred_base)
+    add("tenancy", (verdicts.tenancy, tenantless), policy_tables.tenancy_rows)
     add("ingress", (), policy_tables.ingress_base)
     groups: tuple[ServerGroup | ClientGroup, ...] = (*verdicts.clients, *verdicts.servers)
     for group in groups:
-        for part in _group_parts(group):
-            add(*part)
+        for name, inputs, build in _group_parts(group):
+            add(name, inputs, build)
     previous = frozenset(
         (pod.identity, number) for pod in view.pods for number in pod.previous_ids if number != pod.identity
     )
-    add("previous ids", previous, lambda: revalidation.previous_ids(previous))
+    add("previous ids", (previous,), revalidation.previous_ids)
 
 
-def _group_parts(group: ServerGroup | ClientGroup) -> tuple[tuple[Hashable, object, Callable[[], Section]], ...]:
+def _group_parts(group: ServerGroup | ClientGroup) -> tuple[tuple[Hashable, Inputs, Callable[..., Section]], ...]:
     """The sections of one group: name, inputs and builder of each."""
     if isinstance(group, ClientGroup):
-        origin = group.accepted[0].origin if group.accepted else feature_origin("egress")
-        return ((("client", group.number), group, partial(policy_tables.client_rows, group, origin)),)
+        return ((("client", group.number), (group,), _client_rows),)
     return (
-        (("deferred", group.number), group.deferred_egress, partial(policy_tables.deferred_rows, group)),
-        (("server", group.number), group.ingress, partial(policy_tables.ingress_rows, group)),
+        (("deferred", group.number), (group.deferred_egress,), lambda _: policy_tables.deferred_rows(group)),
+        (("server", group.number), (group.ingress,), lambda _: policy_tables.ingress_rows(group)),
     )
 
 
-def group_entries(group: ServerGroup | ClientGroup) -> dict[Hashable, tuple[object, Section]]:
+def _client_rows(group: ClientGroup) -> Section:
+    origin = group.accepted[0].origin if group.accepted else feature_origin("egress")
+    return policy_tables.client_rows(group, origin)
+
+
+def group_entries(group: ServerGroup | ClientGroup) -> SectionEntries:
     """The sections of `group` with their inputs, to be put into a cache. Raises PipelineError."""
-    return {name: (inputs, sendable(build())) for name, inputs, build in _group_parts(group)}
+    return {name: (inputs, sendable(build(*inputs))) for name, inputs, build in _group_parts(group)}
 
 
 def is_group(name: Hashable) -> bool:
