@@ -148,7 +148,7 @@ class Followed(Timed):
     def _classed(self) -> bool:
         """Whether all pods of ours wear a class: until then nothing is opened to them by selectors."""
         parts = self.agents._agents.values()
-        worn = [worn.identity for part in parts for worn in part._identities.worn.values()]
+        worn = [worn.identity for part in parts for worn in part._identities.assigned.values()]
         return bool(worn) and all(identity & CLASS_MASK != UNKNOWN_CLASS for identity in worn)
 
     def _write(self, line: Mapping[str, Any]) -> None:

@@ -187,7 +187,7 @@ class ApiReconciler:
         versions = self._cache.policies
         if self._digest[0] is not versions:
             self._digest = (versions, digest(versions))
-        rules = self._policies.follow(cluster)
+        rules = self._policies.update(cluster)
         request = self.registry.reconcile(cluster, rules, now) if self.registry is not None else None
         if request is not None:
             self._outbox.append(request)
@@ -237,7 +237,7 @@ class ApiReconciler:
         """
         reports = self.published.reports
         versions = {node: version for node in reports if (version := self.published.report_version(node))}
-        writes = self.agents.report_writes(reports, versions, all_of_it=policies)
+        writes = self.agents.report_writes(reports, versions, policies_too=policies)
         nodes = self.snapshot.cluster.nodes if self.snapshot is not None else {}
         return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in nodes)
 

@@ -1,7 +1,7 @@
-"""WIRING: from a cluster to what each node must know of it, step by step as the cluster changes.
+"""Computes the numbers of a cluster and each node's view, step by step as the cluster changes.
 
-Stateful, but free of I/O, clocks and chance. It owns the numbers that must not change (addresses, host
-numbers, identities); `NodeView`s are a function of these and of the cluster.
+Stateful, but without I/O, clocks or randomness. It owns the numbers that must not change (addresses, host numbers,
+identities); each `NodeView` is a function of these and of the cluster.
 """
 
 from romana_ovs.engine.engine import Engine

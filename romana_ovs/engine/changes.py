@@ -17,10 +17,10 @@ Value = TypeVar("Value")
 
 
 def changed_keys(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> set[Key]:
-    """Keys that are new, gone, or have another value. Values that are one object are not compared."""
+    """Keys that are new, deleted, or have another value. Identical objects are not compared."""
     if old is new:
         return set()
-    # Ten thousand at a time, mostly the same objects: without a step of the interpreter for each of them.
+    # Ten thousand keys, mostly with the same objects: no bytecode runs for these.
     candidates = list(compress(new, map(is_not, new.values(), map(old.get, new))))
     changed = {key for key in candidates if key not in old or old[key] != new[key]}
     added = sum(1 for key in candidates if key not in old)
@@ -31,10 +31,9 @@ def changed_keys(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> set[Key]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What must be looked at again: pods, policies and namespaces by key (gone ones too), nodes as a whole.
+    """What changed: pods, policies and namespaces by key (deleted ones too), nodes as a whole.
 
-    `meaning`: the settings, or which tenant a namespace belongs to, changed, so that every pod and policy may mean
-    something else.
+    `meaning`: the settings changed, or the tenant of a namespace: so every pod and policy counts as changed.
     """
 
     pods: frozenset[PodKey]

@@ -1,4 +1,4 @@
-"""Keeps one endpoint record for each pod that has an address."""
+"""Keeps an endpoint record for each pod that has an address."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.model.objects import Pod, PodKey, same_uid
 
 
-class Identified(Protocol):
-    """A pod with the number of its segment: what its identity is made of."""
+class NumberedPod(Protocol):
+    """A pod with the number of its segment: these decide its identity."""
 
     @property
     def pod(self) -> Pod:
@@ -28,7 +28,7 @@ class Identified(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """A pod with its endpoint, the segment that its labels say now, and that segment's number."""
+    """A pod with its endpoint, the segment that its labels put it in now, and that segment's number."""
 
     pod: Pod
     segment: SegmentKey
@@ -38,145 +38,147 @@ class EndpointRecord:
 
 @dataclass(slots=True)
 class EndpointChanges:
-    """What an update did: members that are new, gone or different, and the nodes that these are or were on."""
+    """The pods whose record is new, gone or different after an update, and the nodes that these are or were on."""
 
-    members: set[PodKey] = field(default_factory=set)
+    pods: set[PodKey] = field(default_factory=set)
     nodes: set[str] = field(default_factory=set)
 
 
 class Endpoints:
-    """Every pod that has an address, and a problem for every pod or node that should have a number but cannot."""
+    """The record of every pod that has an address, and a problem for every pod or node that gets no number."""
 
-    def __init__(self, registry: Allocator) -> None:
-        self.registry = registry
-        self.members: dict[PodKey, EndpointRecord] = {}
+    def __init__(self, allocator: Allocator) -> None:
+        self.allocator = allocator
+        self.records: dict[PodKey, EndpointRecord] = {}
         self.in_namespace: Counter[str] = Counter()
         self._refused: dict[PodKey, Problem] = {}
         self._nodes_refused: dict[str, Problem] = {}
-        self._seen_freed = registry.freed
+        self._freed = allocator.freed
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """All of them, sorted by node and pod."""
         clashes = [
-            _pod_problem(end.pod, f"address {end.address} is also that of a node") for end in self.registry.clashes()
+            _pod_problem(end.pod, f"address {end.address} is also that of a node") for end in self.allocator.clashes()
         ]
         refused = [*self._nodes_refused.values(), *self._refused.values()]
         return tuple(sorted([*refused, *clashes], key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(self, cluster: Cluster, changes: Changes, *, first: bool) -> EndpointChanges:
-        """Follows `cluster`. What is freed is freed before anything is given, so one update can hand over."""
-        done = EndpointChanges()
-        gone = set(self.registry.endpoints) - cluster.pods.keys() if first else set()
+        """Updates the records to `cluster`. Releases come before allocations, so that freed numbers can be reused."""
+        result = EndpointChanges()
+        gone = set(self.allocator.endpoints) - cluster.pods.keys() if first else set()
         for key in sorted(changes.pods | gone):
-            self._let_go(key, cluster.pods.get(key), done)
-        self._follow_nodes(cluster, changes)
-        looked_at = self._to_look_at(cluster, changes)
-        wanted = [pod for key in sorted(looked_at) if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
+            self._release(key, cluster.pods.get(key), result)
+        self._update_nodes(cluster, changes)
+        updated = self._pods_to_update(cluster, changes)
+        wanted = [pod for key in sorted(updated) if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
         self._admit(cluster, wanted)
         claims = [pod for pod in wanted if pod.address is not None]
         # Before the claims: a pod that comes with a node's own address does not push the node from it.
-        again = cluster.nodes.keys() if changes.nodes or self._nodes_refused else set()
-        self._number_hosts(again | {pod.node for pod in claims})
+        unnumbered = cluster.nodes.keys() if changes.nodes or self._nodes_refused else set()
+        self._number_hosts(unnumbered | {pod.node for pod in claims})
         for pod in (*claims, *(pod for pod in wanted if pod.address is None)):
-            self._keep(pod, cluster, done)
+            self._assign(pod, cluster, result)
         # A node that only its pods name has a number for as long as it has pods.
         for node in {pod.node for pod in wanted if pod.node not in cluster.nodes}:
-            self.registry.forget_host(node)
-        self._seen_freed = self.registry.freed
-        return done
+            self.allocator.forget_host(node)
+        self._freed = self.allocator.freed
+        return result
 
-    def _to_look_at(self, cluster: Cluster, changes: Changes) -> set[PodKey]:
-        """Changed pods, and those that were refused, if something was freed since."""
-        if self.registry.freed == self._seen_freed and not changes.nodes:
+    def _pods_to_update(self, cluster: Cluster, changes: Changes) -> set[PodKey]:
+        """The changed pods, and those that were refused if a number was freed since."""
+        if self.allocator.freed == self._freed and not changes.nodes:
             return set(changes.pods)
         return {*changes.pods, *self._refused}
 
-    def _let_go(self, key: PodKey, pod: Pod | None, done: EndpointChanges) -> None:
-        """Ends what the registry holds for `key` unless `pod` is still the one that has it."""
-        held = self.registry.endpoint(key)
+    def _release(self, key: PodKey, pod: Pod | None, result: EndpointChanges) -> None:
+        """Releases the endpoint of `key` unless `pod` is still the one that has it."""
+        endpoint = self.allocator.endpoint(key)
         wanted = needs_endpoint(pod)
         if wanted is None:
             self._refused.pop(key, None)
-        if held is None or (wanted is not None and (_same(wanted, held) or self._stays(wanted, held))):
+        if endpoint is None or (
+            wanted is not None and (_is_current(wanted, endpoint) or self._keeps_address(wanted, endpoint))
+        ):
             return
-        self.registry.release(key, uid=held.uid)
-        self._drop(key, done)
+        self.allocator.release(key, uid=endpoint.uid)
+        self._drop(key, result)
 
-    def _stays(self, pod: Pod, held: Endpoint) -> bool:
-        """Whether `pod` now comes with an address that no pod may have: that is refused, and what it has stays."""
-        if pod.address is None or not same_uid(held.uid, pod.uid) or held.node != pod.node:
+    def _keeps_address(self, pod: Pod, endpoint: Endpoint) -> bool:
+        """Whether `pod` has got an address that no pod may have: that is refused, and it keeps its endpoint."""
+        if pod.address is None or not same_uid(endpoint.uid, pod.uid) or endpoint.node != pod.node:
             return False
-        return held.address != pod.address and bool(self.registry.fault(pod.address))
+        return endpoint.address != pod.address and bool(self.allocator.fault(pod.address))
 
-    def _drop(self, key: PodKey, done: EndpointChanges) -> None:
-        member = self.members.pop(key, None)
-        if member is not None:
-            self.in_namespace[member.pod.namespace] -= 1
-            if not self.in_namespace[member.pod.namespace]:
-                del self.in_namespace[member.pod.namespace]
-            done.members.add(key)
-            done.nodes.add(member.endpoint.node)
+    def _drop(self, key: PodKey, result: EndpointChanges) -> None:
+        record = self.records.pop(key, None)
+        if record is not None:
+            self.in_namespace[record.pod.namespace] -= 1
+            if not self.in_namespace[record.pod.namespace]:
+                del self.in_namespace[record.pod.namespace]
+            result.pods.add(key)
+            result.nodes.add(record.endpoint.node)
 
-    def _follow_nodes(self, cluster: Cluster, changes: Changes) -> None:
+    def _update_nodes(self, cluster: Cluster, changes: Changes) -> None:
         if not changes.nodes:
             return
-        self.registry.reserve(address for node in cluster.nodes.values() for address in node.addresses)
-        for node in self.registry.hosts:
+        self.allocator.reserve(address for node in cluster.nodes.values() for address in node.addresses)
+        for node in self.allocator.hosts:
             if node not in cluster.nodes:
-                self.registry.forget_host(node)
-        self._nodes_refused = {name: held for name, held in self._nodes_refused.items() if name in cluster.nodes}
+                self.allocator.forget_host(node)
+        self._nodes_refused = {name: problem for name, problem in self._nodes_refused.items() if name in cluster.nodes}
 
     def _number_hosts(self, nodes: Set[str]) -> None:
         for node in sorted(nodes):
             try:
-                self.registry.host(node)
+                self.allocator.host(node)
                 self._nodes_refused.pop(node, None)
             except AddressError as refused:
                 self._nodes_refused[node] = Problem(str(refused), kind="Node", name=node)
 
     def _admit(self, cluster: Cluster, wanted: Iterable[Pod]) -> None:
-        """First runs for tenants that are new, with room for all of the tiers that came with them."""
+        """Allocates the first blocks of new tenants, with room for all of the tiers that came with them."""
         tiers: dict[str, set[str]] = {}
         for pod in wanted:
             segment = cluster.segment_of(pod)
-            if segment not in self.registry.segments:
+            if segment not in self.allocator.segments:
                 tiers.setdefault(segment.tenant, set()).add(segment.tier)
         for tenant in sorted(tiers):
-            self.registry.admit(tenant, tiers[tenant])
+            self.allocator.admit(tenant, tiers[tenant])
 
-    def _keep(self, pod: Pod, cluster: Cluster, done: EndpointChanges) -> None:
-        """Gives `pod` its endpoint and number, or notes why not."""
+    def _assign(self, pod: Pod, cluster: Cluster, result: EndpointChanges) -> None:
+        """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""
         segment = cluster.segment_of(pod)
         try:
-            number = self.registry.number(segment)
+            number = self.allocator.number(segment)
             endpoint = self._endpoint(pod, segment)
         except AddressError as refused:
             self._refused[pod.key] = _pod_problem(pod.key, str(refused))
-            self._drop(pod.key, done)
+            self._drop(pod.key, result)
             return
         if pod.address is None or pod.address == endpoint.address:
             self._refused.pop(pod.key, None)
         else:
-            reason = f"{self.registry.fault(pod.address)}; it keeps {endpoint.address}"
+            reason = f"{self.allocator.fault(pod.address)}; it keeps {endpoint.address}"
             self._refused[pod.key] = _pod_problem(pod.key, reason)
-        member = EndpointRecord(pod, segment, number, endpoint)
-        if self.members.get(pod.key) == member:
+        record = EndpointRecord(pod, segment, number, endpoint)
+        if self.records.get(pod.key) == record:
             return
-        if pod.key not in self.members:
+        if pod.key not in self.records:
             self.in_namespace[pod.namespace] += 1
-        self.members[pod.key] = member
-        done.members.add(pod.key)
-        done.nodes.add(pod.node)
+        self.records[pod.key] = record
+        result.pods.add(pod.key)
+        result.nodes.add(pod.node)
 
     def _endpoint(self, pod: Pod, segment: SegmentKey) -> Endpoint:
         """The endpoint of `pod`. Raises AddressError when it can have none."""
         if pod.address is None:
-            return self.registry.attach(pod.key, uid=pod.uid, node=pod.node, segment=segment)
-        held = self.registry.endpoint(pod.key)
-        if held is not None and self._stays(pod, held):
-            return held
-        return self.registry.claim(pod.key, uid=pod.uid, node=pod.node, address=pod.address)
+            return self.allocator.attach(pod.key, uid=pod.uid, node=pod.node, segment=segment)
+        endpoint = self.allocator.endpoint(pod.key)
+        if endpoint is not None and self._keeps_address(pod, endpoint):
+            return endpoint
+        return self.allocator.claim(pod.key, uid=pod.uid, node=pod.node, address=pod.address)
 
 
 def needs_endpoint(pod: Pod | None) -> Pod | None:
@@ -184,11 +186,11 @@ def needs_endpoint(pod: Pod | None) -> Pod | None:
     return pod if pod is not None and pod.networked and pod.node else None
 
 
-def _same(pod: Pod, held: Endpoint) -> bool:
-    """Whether `held` is what `pod` has. A pod without status may keep only what we gave."""
-    if not same_uid(held.uid, pod.uid) or held.node != pod.node:
+def _is_current(pod: Pod, endpoint: Endpoint) -> bool:
+    """Whether `endpoint` is still that of `pod`. A pod without an address in its status keeps only one of our plan."""
+    if not same_uid(endpoint.uid, pod.uid) or endpoint.node != pod.node:
         return False
-    return not held.foreign if pod.address is None else held.address == pod.address
+    return not endpoint.foreign if pod.address is None else endpoint.address == pod.address
 
 
 def _pod_problem(pod: PodKey, reason: str) -> Problem:

@@ -2,7 +2,7 @@
 
                         Cluster (folder of manifests, or API server)
                            |
-                  PolicyIndex.follow ------------ rules, normalised once for all nodes
+                  PolicyIndex.update ------------ rules, normalised once for all nodes
                            |
         +------------------+-----------------------------+
         v                                                v
@@ -11,7 +11,7 @@
       takes the steps of make-before-break                     |
         |        ^                                             v
         |        |                                         NodeAgent.view -> resolve -> compile_node -> switch
-        |        +---- Reports: what switches confirmed <---------------------------------+
+        |        +---- Reports, once switches confirm <-----------------------------------+
         +----> Published: numbers --------------------------> NodeAgent.update
 
     Published and Reports are       with a folder                    with an API server
@@ -19,8 +19,8 @@
       accepted                      at once, in `Engine.step`        when written and read back (`ApiReconciler.step`)
       durable in                    the state file                   etcd
 
-Registry and node agents are the same in both cases. What this file adds is the loop: as long as one side has something
-new for the other, both are updated. It ends when nothing changes but by what switches confirm.
+Registry and node agents are the same in both cases. This file adds the loop: both are updated until neither changes
+unless switches confirm something.
 """
 
 from __future__ import annotations
@@ -72,18 +72,19 @@ class Engine:
         self.registry = Registry(settings, base, writer=WRITER)
         self.policies = PolicyIndex()
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
-        self._fresh = True
+        self._first_step = True
         self._awaited: frozenset[str] = frozenset()
         self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
         self._nodes: Mapping[str, Node] = MappingProxyType({})
-        self._missing: Mapping[str, Node] = {}
+        self._implied_nodes: Mapping[str, Node] = {}
         self._derived = Derived()
 
     def step(self, cluster: Cluster, awaited: Collection[str] = ()) -> None:
-        """Follows `cluster` as far as possible before the switches of the `awaited` nodes have confirmed more.
+        """Computes numbers and views of `cluster`, up to the step of make-before-break that must be confirmed next.
 
-        Nothing waits for the switches of other nodes. The first step waits for nobody: nothing is programmed yet.
-        Raises InputError, and changes nothing, when the settings ask for another address plan.
+        The switches of the `awaited` nodes must confirm it; the views of other nodes count as programmed. So do all in
+        the first step, before anything is programmed. Raises InputError, and changes nothing, when the settings ask for
+        another address plan.
         """
         if AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -91,27 +92,27 @@ class Engine:
             )
         changed = changed_keys(self._pods, cluster.pods)
         cluster = self._with_nodes(cluster, changed)
-        rules = self.policies.follow(cluster, changed)
+        rules = self.policies.update(cluster, changed)
         self.agents.retain(cluster.nodes)
         self.agents.ensure(cluster.nodes)
         self.agents.stored = frozenset(cluster.nodes)
         self.agents.patience_over = False
         self._awaited = frozenset(awaited)
-        free = [node for node in cluster.nodes if self._fresh or node not in awaited]
-        if self._fresh:
-            self._begin(cluster, rules, changed)
-        unnumbered: Collection[PodKey] = () if self._fresh else changed
+        unawaited = [node for node in cluster.nodes if self._first_step or node not in awaited]
+        if self._first_step:
+            self._allocate_first(cluster, rules, changed)
+        unnumbered: Collection[PodKey] = () if self._first_step else changed
         for _ in range(MAX_ROUNDS):
-            if not self._round(cluster, rules, free, changed, unnumbered):
+            if not self._round(cluster, rules, unawaited, changed, unnumbered):
                 break
             changed, unnumbered = set(), ()
         else:
             raise RuntimeError("registry and node agents do not come to an end")
         self._pods = cluster.pods
-        self._fresh = False
+        self._first_step = False
 
-    def _begin(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey]) -> None:
-        """All numbers that need no node's word, before any agent looks: each of its pods is then looked at once."""
+    def _allocate_first(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey]) -> None:
+        """Allocates all numbers that need no report, before agents are updated: so each pod is processed once."""
         before = None
         while (published := self.registry.update(cluster, {}, rules, pods=changed)) is not before:
             before, changed = published, ()
@@ -120,25 +121,25 @@ class Engine:
         self,
         cluster: Cluster,
         rules: RuleSet,
-        free: Collection[str],
+        unawaited: Collection[str],
         changed: Collection[PodKey],
         unnumbered: Collection[PodKey],
     ) -> bool:
         """One exchange between registry and agents; returns whether another one may change anything.
 
-        `changed` are the pods that did since the agents' last update, `unnumbered` since the registry's.
+        `changed` are the pods that changed since the last update of the agents, `unnumbered` since the registry's.
         """
         reports = self.agents.reports
         published = self.registry.update(cluster, reports, rules, pods=unnumbered)
         same = published is self.agents.published
         self.agents.published = published
         self.agents.update(cluster, rules, changed)
-        self.agents.acknowledge(free)
+        self.agents.acknowledge(unawaited)
         if not same or self.agents.reports != reports:
             return True
         stuck = not self.unsettled or self._all_acknowledged()
         if stuck and self.agents.waiting and not self.agents.patience_over:
-            # No step is left that could bring what somebody waits for.
+            # No further step can bring what agents wait for.
             self.agents.patience_over = True
             return True
         return False
@@ -149,7 +150,7 @@ class Engine:
         return self.registry.pending or bool(self.registry.published.retired_hosts)
 
     def on_programmed(self, node: str, ack: PendingAck) -> bool:
-        """The switch of `node` has the view that `ack` was made with; returns whether another `step` is due."""
+        """Takes note that the switch of `node` has the view of `ack`; returns whether another `step` is due."""
         return self.agents.on_programmed(node, ack) and self.unsettled and self._all_acknowledged()
 
     def _all_acknowledged(self) -> bool:
@@ -162,16 +163,16 @@ class Engine:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What could not be given to whom, and why; sorted."""
+        """One for each pod or node that gets no number, and each namespace with too many requirements; sorted."""
         nodes = {problem.name: problem.reason for problem in self.registry.problems if problem.kind == "Node"}
-        # What agents say of pods names tenants and nodes; that their ranges and numbers are used up is known here.
-        given = [problem for problem in self.registry.problems if problem.kind != "Tenant"]
-        pods = [self._final(problem, nodes) for problem in self.agents.problems if problem.kind == "Pod"]
-        found = {*given, *pods, *self.policies.problems}
-        return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
+        # A tenant's problem is in those of its pods: `_with_cause`.
+        others = [problem for problem in self.registry.problems if problem.kind != "Tenant"]
+        pods = [self._with_cause(problem, nodes) for problem in self.agents.problems if problem.kind == "Pod"]
+        problems = {*others, *pods, *self.policies.problems}
+        return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
-    def _final(self, problem: Problem, nodes: Mapping[str, str]) -> Problem:
-        """A pod's problem with the reason why the registry will not help."""
+    def _with_cause(self, problem: Problem, nodes: Mapping[str, str]) -> Problem:
+        """An agent's problem of a pod, with the reason why the registry allocates no more."""
         pod = self._pods.get(PodKey(problem.name))
         if pod is not None and pod.node in nodes and problem.reason == no_host_number(pod.node):
             return replace(problem, reason=nodes[pod.node])
@@ -184,14 +185,14 @@ class Engine:
 
     @property
     def usage(self) -> Usage:
-        """What of the address plan is in use."""
+        """The use of the address plan."""
         published = self.registry.published
-        ends, blocked = tuple(self.agents.endpoints.values()), self.registry.blocked
-        return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, ends, blocked))
+        endpoints, blocked = tuple(self.agents.endpoints.values()), self.registry.blocked
+        return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, endpoints, blocked))
 
     @property
     def revision(self) -> int:
-        """Counts the changes that `to_json` shows."""
+        """Grows with every change of `to_json`."""
         return self.agents.revision + self.registry.published.revision
 
     def to_json(self) -> dict[str, Any]:
@@ -199,20 +200,20 @@ class Engine:
         return {**self.agents.to_json(), "published": published_to_json(self.registry.published)}
 
     def to_save(self) -> dict[str, Any]:
-        """`to_json` for a StateFile: only what changed is encoded again."""
+        """`to_json` for a StateFile: only changed parts are encoded again."""
         return {**self.agents.to_save(), "published": Encoded(self._text.of(self.registry.published))}
 
     def _with_nodes(self, cluster: Cluster, changed: Collection[PodKey]) -> Cluster:
-        """`cluster` with a node for every pod that is on one that there is no Node of."""
+        """`cluster` with a Node for every name that pods are bound to and that has none."""
         nodes = cluster.nodes
-        stray = (pod.node for key in changed if (pod := cluster.pods.get(key)) is not None)
-        if self._missing or nodes is not self._nodes or any(node not in nodes for node in stray):
-            used = {pod.node for pod in cluster.pods.values() if needs_endpoint(pod) is not None}
-            self._missing = {name: Node(name) for name in sorted(used - nodes.keys())}
+        nodes_of_changed = (pod.node for key in changed if (pod := cluster.pods.get(key)) is not None)
+        if self._implied_nodes or nodes is not self._nodes or any(node not in nodes for node in nodes_of_changed):
+            named = {pod.node for pod in cluster.pods.values() if needs_endpoint(pod) is not None}
+            self._implied_nodes = {name: Node(name) for name in sorted(named - nodes.keys())}
             self._nodes = nodes
-        if not self._missing:
+        if not self._implied_nodes:
             return cluster
-        whole = self._derived.value(
-            "nodes", (nodes, self._missing), lambda: MappingProxyType({**nodes, **self._missing})
+        all_nodes = self._derived.value(
+            "nodes", (nodes, self._implied_nodes), lambda: MappingProxyType({**nodes, **self._implied_nodes})
         )
-        return replace(cluster, nodes=whole)
+        return replace(cluster, nodes=all_nodes)

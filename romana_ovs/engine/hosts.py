@@ -1,4 +1,4 @@
-"""Gives host numbers to nodes; a returned number waits until every node has acknowledged its removal."""
+"""Allocates host numbers; a released one is free once every node has acknowledged its release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class HostNumbers:
     """The host number of every node."""
 
     def __init__(self, published: Published, now: int) -> None:
-        """Those that were `published`; what is retired has been since revision `now`."""
+        """Begins with what was `published`; retired numbers count as released in revision `now`."""
         self._plan = published.plan
         self._numbers = NumberAllocator(published.free_hosts[0], published.free_hosts[1:])
         self._hosts = dict(published.hosts)
@@ -24,22 +24,22 @@ class HostNumbers:
 
     @property
     def hosts(self) -> Mapping[str, int]:
-        """Each node's number: the same frozen object until it changes."""
+        """Each node's number: the identical mapping until one changes."""
         return self._frozen
 
     @property
-    def line(self) -> tuple[int, ...]:
-        """The line in which free numbers wait, as `Published.free_hosts`."""
+    def free(self) -> tuple[int, ...]:
+        """The free numbers as `Published.free_hosts` has them."""
         return tuple(self._numbers.to_json())
 
     @property
     def retired(self) -> frozenset[int]:
-        """NumberAllocator that are nobody's, but not to be given yet."""
+        """Numbers that no node has, and that are not free yet."""
         return frozenset(self._retired)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Nodes that got no number."""
+        """One for each node that got no number."""
         return tuple(self._refused.values())
 
     def update(
@@ -51,9 +51,9 @@ class HostNumbers:
         acknowledged: float,
         now: int,
     ) -> None:
-        """Gives each of `nodes` a number, and takes those of others that are not `used` by pods any more.
+        """Allocates a number for each of `nodes`, and releases those of other nodes that are not `used` by pods.
 
-        What was taken is free when it was so before the revision that all nodes have `acknowledged`.
+        A number is free once all nodes have `acknowledged` the revision in which it was released.
         """
         for number in [number for number, since in self._retired.items() if since <= acknowledged]:
             del self._retired[number]
@@ -64,13 +64,13 @@ class HostNumbers:
         self._refused = {}
         for name in sorted(set(nodes) - self._hosts.keys()):
             try:
-                self._hosts[name] = self._give(name, usable)
+                self._hosts[name] = self._allocate(name, usable)
             except AddressError as refused:
                 self._refused[name] = Problem(str(refused), kind="Node", name=name)
         if self._hosts != before:
             self._frozen = MappingProxyType(dict(sorted(self._hosts.items())))
 
-    def _give(self, node: str, usable: Callable[[int], bool]) -> int:
+    def _allocate(self, node: str, usable: Callable[[int], bool]) -> int:
         number = self._numbers.allocate(self._plan.hosts, usable)
         if number is None:
             raise AddressError(

@@ -12,10 +12,10 @@ from romana_ovs.policy.published import Report
 
 
 class AckLag:
-    """How long each revision has been published, and so how long a node has lagged behind."""
+    """The time since each revision was published, and so since when a node lags behind."""
 
     def __init__(self, seconds: float) -> None:
-        """A node is away that has not acknowledged what was published `seconds` ago."""
+        """A node is away when it has not acknowledged what was published `seconds` ago."""
         self._seconds = seconds
         self._revisions: list[int] = []
         self._times: list[float] = []
@@ -25,12 +25,12 @@ class AckLag:
         if not self._revisions or revision > self._revisions[-1]:
             self._revisions.append(revision)
             self._times.append(now)
-        found = {name for name, report in reports.items() if self._lags(report.acknowledged, now)}
+        away = {name for name, report in reports.items() if self._lags(report.acknowledged, now)}
         self._forget(now)
-        return frozenset(found)
+        return frozenset(away)
 
     def next_check(self, reports: Mapping[str, Report], now: float) -> float | None:
-        """Seconds until a node may come to be away without anything having happened; None when none lags."""
+        """Seconds until a node may count as away although nothing new is read; None when none lags."""
         due = [
             self._times[at] + self._seconds - now
             for report in reports.values()
@@ -43,33 +43,32 @@ class AckLag:
         return first < len(self._times) and now - self._times[first] >= self._seconds
 
     def _forget(self, now: float) -> None:
-        """Of revisions that are older than anybody may lag behind, one is enough to know that."""
+        """Forgets revisions older than `seconds`, except the last one: a node behind any of them is away."""
         old = bisect_right(self._times, now - self._seconds) - 1
         if old > 0:
-            # Who lags behind an older one lags behind the last of them too, for all that is asked.
             self._revisions[: old + 1] = [self._revisions[old]]
             self._times[: old + 1] = [self._times[old]]
 
 
 class DeletedNodes:
-    """How long there have been reports of nodes that there are not."""
+    """The time since each report has been there without its Node."""
 
     def __init__(self, seconds: float) -> None:
-        """A node has departed that has not been there for `seconds`."""
+        """A node counts as departed `seconds` after its Node was deleted."""
         self._seconds = seconds
         self._since: dict[str, float] = {}
 
     def departed(self, nodes: Collection[str], reports: Mapping[str, Report], now: float) -> tuple[str, ...]:
-        """The nodes of `reports` that have departed at `now`, sorted; `nodes` are there.
+        """The nodes of `reports` that are not in `nodes` and have departed at `now`, sorted.
 
-        Each is named once, and again only when its report is still there as long after.
+        Each is returned once, and again when its report is still there `seconds` later.
         """
         self._since = {name: self._since.get(name, now) for name in reports if name not in nodes}
-        found = sorted(name for name, since in self._since.items() if now - since >= self._seconds)
-        self._since.update(dict.fromkeys(found, now))
-        return tuple(found)
+        departed = sorted(name for name, since in self._since.items() if now - since >= self._seconds)
+        self._since.update(dict.fromkeys(departed, now))
+        return tuple(departed)
 
     def next_check(self, now: float) -> float | None:
-        """Seconds until another may have departed; None when none is about to."""
+        """Seconds until another may have departed; None without a report that has no Node."""
         due = [since + self._seconds - now for since in self._since.values()]
         return min((seconds for seconds in due if seconds > 0), default=None)

@@ -1,6 +1,6 @@
-"""Makes one node's view from its own pods, the objects that everyone sees, and the published numbers.
+"""Makes one node's view from its own pods, the objects of the cluster that every node needs, and the published numbers.
 
-It goes on without the registry: it gives addresses itself, and saves the last published numbers with them.
+It works without the registry: it allocates addresses itself, and saves the last published numbers with them.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.view import ForeignRoute, NodeView
 
-Saved = dict[PodKey, tuple[Labels, SegmentKey, int, int, Endpoint | None]]
-"""Labels, segment, its number, identity and endpoint of each pod, as they were when they were saved."""
+SavedIdentities = dict[PodKey, tuple[Labels, SegmentKey, int, int, Endpoint | None]]
+"""Labels, segment, segment number, identity and endpoint of each pod, as saved."""
 FORMAT = 1
 """Version of what `to_json` gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """What a view makes true: the revision it may acknowledge, and the one in which it relies on nothing leaving."""
+    """The revision that a view acknowledges, and the one of which it relies on no retiring requirement; 0 for none."""
 
     acknowledged: int
     released: int
 
 
 class NodeAgent:
-    """Follows what one node sees of a cluster, and makes its view.
+    """Allocates the addresses of one node's pods, and makes its view.
 
     After an `update` that moved `changes`, save `to_json` and `published` in one write: both must be durable before
-    flows use them. Then take the `acknowledgement` and program the `view`. When the switch has confirmed it, call
+    flows use them. Then read the `acknowledgement` and program the `view`. When the switch has confirmed it, call
     `on_programmed` with the acknowledgement, and store the `report`. Store the first report before the first `update`
     with published numbers: from then on the registry waits for this node.
 
     The rules in force are not saved. After a restart in the middle of a step there is no view until the newest rules
-    may come into force, or patience is over; until then the switch keeps its flows.
+    may come into force, or `patience_over`; until then the switch keeps its flows.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class NodeAgent:
         published: Published | Mapping[str, Any] | None = None,
         shared: PreparedClasses | None = None,
     ) -> None:
-        """The part of `node` with the endpoints of `state` and the `published` numbers, both as they were saved.
+        """The agent of `node` with the endpoints of `state` and the `published` numbers, both as saved.
 
         Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
-        InputError when one of the two is not what was saved.
+        InputError when one of the two is no saved value.
         """
         self.node = node
         self.plan = AddressPlan.of(settings)
-        self.registry = NodeAllocator(self.plan, node)
+        self.allocator = NodeAllocator(self.plan, node)
         self.published: Published | None = None
         self.changes = 0
         self._refused: Problem | None = None
@@ -82,19 +82,19 @@ class NodeAgent:
         self._settings = settings
         self._cluster: Cluster | None = None
         self._acknowledged = self._released = 0
-        self._needs: Report | None = None
+        self._unconfirmed_report: Report | None = None
         self._report: tuple[Report, int, int, Report] | None = None
-        self._given_for: tuple[object, ...] | None = None
-        """What addresses were given for last."""
+        self._endpoint_inputs: tuple[object, ...] | None = None
+        """The inputs of the last update of endpoints."""
         self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
-        self._restored: Saved = {}
+        self._restored: SavedIdentities = {}
         if state is not None:
             self._restore(state)
         if published is not None:
-            freed = self.registry.freed
+            freed = self.allocator.freed
             self._apply(published if isinstance(published, Published) else published_from_json(published))
-            self.registry.freed = freed
-        self._members = Endpoints(self.registry)
+            self.allocator.freed = freed
+        self._endpoints = Endpoints(self.allocator)
         self._policies = PolicyIndex()
         self._enforced = EnforcedRules(fresh_switch=not self._acknowledged, shared=self._shared)
         self._identities = PodIdentities()
@@ -106,12 +106,13 @@ class NodeAgent:
             raise InputError.because(f"the saved state is not of a node and format {FORMAT}", field="format")
         if state.get("node") != self.node:
             raise InputError.because(f"the saved state is that of node {state.get('node')!r}", field="node")
-        self.registry = NodeAllocator.restored(state["addresses"], self.plan, self.node)
+        self.allocator = NodeAllocator.restored(state["addresses"], self.plan, self.node)
         try:
             self._acknowledged, self._released = int(state["acknowledged"]), int(state["released"])
-            for key, labels, tenant, tier, number, worn in state["worn"]:
-                held = self.registry.endpoint(PodKey(key))
-                self._restored[PodKey(key)] = (Labels(labels), SegmentKey(tenant, tier), int(number), int(worn), held)
+            for key, labels, tenant, tier, number, assigned in state["worn"]:
+                endpoint = self.allocator.endpoint(PodKey(key))
+                segment = SegmentKey(tenant, tier)
+                self._restored[PodKey(key)] = (Labels(labels), segment, int(number), int(assigned), endpoint)
         except (KeyError, TypeError, ValueError) as broken:
             raise InputError.because(f"not what was saved: {broken}", field="worn") from broken
 
@@ -124,13 +125,12 @@ class NodeAgent:
         pods: Mapping[PodKey, Pod] | None = None,
         patience_over: bool = False,
     ) -> None:
-        """Follows `cluster`, and the newest `published` numbers, if any came.
+        """Updates addresses, identities and rules in force to `cluster` and the newest `published` numbers, if any.
 
-        `pods` are those of this node, by default looked for in `cluster`; `rules` are those of the cluster, by default
-        of what this node sees. `patience_over`: what is `waiting` has
-        waited for the registry long enough. Raises InputError, and changes nothing, when the settings ask for another
-        address plan (AddressError when that cannot be). Published numbers that are older than those held are not taken;
-        nor are such as contradict them, which is a problem.
+        `pods` are those of this node, by default found in `cluster`; `rules` are those of the cluster, by default
+        normalised here. `patience_over`: what is `waiting` has waited for the registry long enough. Raises InputError,
+        and changes nothing, when the settings ask for another address plan (AddressError when that is invalid).
+        Published numbers that are older than the last, or contradict them, are not used; the latter are a problem.
         """
         if cluster.settings is not self._settings and AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -140,58 +140,60 @@ class NodeAgent:
         if published is not None:
             self._accept(published)
         if pods is None:
-            pods = self._derived.value("own", cluster.pods, lambda: self._own(cluster.pods))
+            pods = self._derived.value("own", cluster.pods, lambda: self._local_pods(cluster.pods))
         self._pods = pods
         if self.published is None:
-            self._needs = None
+            self._unconfirmed_report = None
             return
-        moved = self._update_endpoints(cluster, pods, self.published)
-        rules = rules if rules is not None else self._policies.follow(cluster)
+        changed = self._update_endpoints(cluster, pods, self.published)
+        rules = rules if rules is not None else self._policies.update(cluster)
         namespaces, patient = self.published.namespaces, not patience_over
         self._enforced.update(rules, namespaces, patient=patient)
         matchers, enforced = self._shared.matchers(namespaces), self._enforced.state.version
-        if moved is None and self._identities.stay(matchers, patient=patient, enforced=enforced):
+        if changed is None and self._identities.is_current(matchers, patient=patient, enforced=enforced):
             return
-        worn = self._identities.worn
-        self._identities.update(self._members.members, matchers, late=self._late(), patient=patient, enforced=enforced)
-        if moved or worn != self._identities.worn:
+        previous = self._identities.assigned
+        self._identities.update(
+            self._endpoints.records, matchers, unnumbered=self._unnumbered(), patient=patient, enforced=enforced
+        )
+        if changed or previous != self._identities.assigned:
             self.changes += 1
 
     def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> bool | None:
-        """Gives addresses; returns whether any moved, None when there was nothing to look at."""
-        before = self._given_for
-        self._given_for = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
-        if before is not None and all(map(is_, before, self._given_for)):
+        """Allocates and releases addresses; returns whether any changed, None when no input is new."""
+        before = self._endpoint_inputs
+        self._endpoint_inputs = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
+        if before is not None and all(map(is_, before, self._endpoint_inputs)):
             return None
         old, cluster = self._cluster, replace(cluster, pods=pods)
-        self._cluster, self._needs, first = cluster, None, old is None
-        freed, endpoints = self.registry.freed, dict(self.registry.endpoints)
-        self.registry.keep_free(
+        self._cluster, self._unconfirmed_report, first = cluster, None, old is None
+        freed, endpoints = self.allocator.freed, dict(self.allocator.endpoints)
+        self.allocator.keep_free(
             pod.address for pod in cluster.pods.values() if pod.address is not None and needs_endpoint(pod) is not None
         )
-        self._members.update(cluster, Changes.between(old, cluster), first=first)
+        self._endpoints.update(cluster, Changes.between(old, cluster), first=first)
         if first:
-            self._identities.restore(self._former())
-        return freed != self.registry.freed or endpoints != self.registry.endpoints
+            self._identities.restore(self._restored_identities())
+        return freed != self.allocator.freed or endpoints != self.allocator.endpoints
 
     @property
     def revision(self) -> int:
-        """The revision of the published numbers that the view is of; 0 without any."""
+        """The revision of the published numbers that the view uses; 0 without any."""
         return self.published.revision if self.published is not None else 0
 
     @property
     def waiting(self) -> bool:
-        """Whether rules, or pods that are something else by now, wait for the registry."""
+        """Whether rules, or relabelled pods, wait for the registry."""
         return self._enforced.state.waiting or self._identities.waiting
 
     @property
-    def waits(self) -> bool:
-        """Whether it is `waiting`, or has pods without an address because their segment has none left or no range."""
+    def needs_registry(self) -> bool:
+        """Whether it is `waiting`, or has pods without an address as their segment has none left here, or no range."""
         return self.waiting or bool(self.report.exhausted)
 
     @property
     def acknowledgement(self) -> Acknowledgement:
-        """What the registry may be told once the switch has the present view."""
+        """What may be reported once the switch has the present view."""
         revision = self.revision
         return Acknowledgement(
             acknowledged=revision if self._identities.consistent and self._enforced.state.rules is not None else 0,
@@ -199,7 +201,7 @@ class NodeAgent:
         )
 
     def on_programmed(self, acknowledgement: Acknowledgement) -> bool:
-        """The switch has the view that `acknowledgement` was made with; returns whether the `report` changes."""
+        """Takes note that the switch has the view of `acknowledgement`; returns whether the `report` changes."""
         before = (self._acknowledged, self._released)
         self._acknowledged = max(self._acknowledged, acknowledgement.acknowledged)
         self._released = max(self._released, acknowledgement.released)
@@ -207,106 +209,113 @@ class NodeAgent:
 
     @property
     def report(self) -> Report:
-        """What the registry must know of this node, as far as its switch has confirmed it."""
-        if self._needs is None:
-            self._needs = self._what_it_needs()
-        held = self._report
-        if held is None or held[0] is not self._needs or held[1:3] != (self._acknowledged, self._released):
-            report = replace(self._needs, acknowledged=self._acknowledged, released=self._released)
-            held = self._report = (self._needs, self._acknowledged, self._released, report)
-        return held[3]
+        """The report to the registry, as far as the switch has confirmed it."""
+        if self._unconfirmed_report is None:
+            self._unconfirmed_report = self._make_report()
+        cached = self._report
+        if (
+            cached is None
+            or cached[0] is not self._unconfirmed_report
+            or cached[1:3] != (self._acknowledged, self._released)
+        ):
+            report = replace(self._unconfirmed_report, acknowledged=self._acknowledged, released=self._released)
+            cached = self._report = (self._unconfirmed_report, self._acknowledged, self._released, report)
+        return cached[3]
 
-    def _what_it_needs(self) -> Report:
-        """The report without what switches have confirmed."""
-        alive = [pod for pod in self._pods.values() if needs_endpoint(pod) is not None]
-        held = {pod.key: self.registry.endpoint(pod.key) for pod in alive}
+    def _make_report(self) -> Report:
+        """The report without the revisions that the switch has confirmed."""
+        networked = [pod for pod in self._pods.values() if needs_endpoint(pod) is not None]
+        endpoints = {pod.key: self.allocator.endpoint(pod.key) for pod in networked}
         foreign = [
             pod.address
-            for pod in alive
-            if pod.address is not None and ((end := held[pod.key]) is None or end.foreign or end.address != pod.address)
+            for pod in networked
+            if pod.address is not None
+            and ((end := endpoints[pod.key]) is None or end.foreign or end.address != pod.address)
         ]
         return Report(
             node=self.node,
-            exhausted=MappingProxyType(dict(sorted(self._wants(alive).items()))),
+            exhausted=MappingProxyType(dict(sorted(self._exhausted_segments(networked).items()))),
             foreign=frozenset(foreign),
-            conflicting=self.registry.contested(),
+            conflicting=self.allocator.contested(),
         )
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What could not be given to whom, and why; sorted."""
-        others = [problem for problem in self._members.problems if problem.kind != "Node" or problem.name == self.node]
-        return (self._refused, *others) if self._refused is not None else tuple(others)
+        """One for each pod without an address, for this node without a number, and for refused numbers; sorted."""
+        problems = [
+            problem for problem in self._endpoints.problems if problem.kind != "Node" or problem.name == self.node
+        ]
+        return (self._refused, *problems) if self._refused is not None else tuple(problems)
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts] | None = None) -> NodeView | None:
-        """What the bridge of `facts` must know; None while that cannot be said: what is programmed stays.
+        """The view for the bridge of `facts`; None while there are no numbers or rules: what is programmed stays.
 
-        `all_facts` are those of every bridge that is known, by node, this one's alone by default. It is the same
-        object as the last view while it is equal to it.
+        `all_facts` are those of every known bridge, by node; by default only of this one. The identical object is
+        returned while it is equal to the last view.
         """
         cluster, published, rules = self._cluster, self.published, self._enforced.state.rules
         if cluster is None or published is None or rules is None or self.node not in published.hosts:
             return None
-        every = {self.node: facts} if all_facts is None else all_facts
-        known = tuple((name, other.links, other.tunnel) for name, other in every.items())
+        facts_by_node = {self.node: facts} if all_facts is None else all_facts
+        links = tuple((name, other.links, other.tunnel) for name, other in facts_by_node.items())
         topology = self._derived.value(
             "topology",
-            (known, cluster.nodes, published.hosts),
-            lambda: topology_of(every, cluster.nodes, published.hosts),
+            (links, cluster.nodes, published.hosts),
+            lambda: topology_of(facts_by_node, cluster.nodes, published.hosts),
         )
         shared = ViewInputs(
             cluster=cluster,
             plan=self.plan,
-            tenants=self.registry.tenants,
-            segments=self.registry.segments,
-            hosts=self.registry.hosts,
+            tenants=self.allocator.tenants,
+            segments=self.allocator.segments,
+            hosts=self.allocator.hosts,
             classes=self._enforced.state.classes,
             rules=rules,
             foreign=self._derived.value("foreign", (published.foreign, published.hosts), lambda: _routes(published)),
         )
         pods = tuple(
-            (key, worn.member, AssignedIdentity(worn.identity, worn.formerly))
-            for key, worn in self._identities.worn.items()
+            (key, assigned.record, AssignedIdentity(assigned.identity, assigned.previous_ids))
+            for key, assigned in self._identities.assigned.items()
         )
         return self._view_builder.view(facts, shared, topology=topology, pods=pods)
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
         """The address of `pod`, or None while it has none here."""
-        worn = self._identities.worn.get(pod)
-        return worn.member.endpoint.address if worn is not None else None
+        pod_identity = self._identities.assigned.get(pod)
+        return pod_identity.record.endpoint.address if pod_identity is not None else None
 
     def uid_of(self, pod: PodKey) -> str:
         """The UID of the pod that has the address of `pod` here; empty when it is not known, or there is none."""
-        worn = self._identities.worn.get(pod)
-        return worn.member.endpoint.uid if worn is not None else ""
+        pod_identity = self._identities.assigned.get(pod)
+        return pod_identity.record.endpoint.uid if pod_identity is not None else ""
 
     def identity_of(self, pod: PodKey) -> int | None:
         """The identity that `pod` wears now, or None while it has no address here."""
-        worn = self._identities.worn.get(pod)
-        return worn.identity if worn is not None else None
+        pod_identity = self._identities.assigned.get(pod)
+        return pod_identity.identity if pod_identity is not None else None
 
     def to_json(self) -> dict[str, Any]:
-        """All of this node's own that must survive a restart, in plain values of JSON."""
+        """The endpoints and identities of this node, which must survive a restart, as plain values of JSON."""
         return {
             "format": FORMAT,
             "node": self.node,
-            "addresses": self.registry.to_json(),
+            "addresses": self.allocator.to_json(),
             "worn": [
-                [key, dict(sorted(was.pod.labels.items())), *was.segment, was.number, worn.identity]
-                for key, worn in self._identities.worn.items()
-                for was in (worn.member,)
+                [key, dict(sorted(record.pod.labels.items())), *record.segment, record.number, assigned.identity]
+                for key, assigned in self._identities.assigned.items()
+                for record in (assigned.record,)
             ],
             "acknowledged": self._acknowledged,
             "released": self._released,
         }
 
     def _accept(self, new: Published) -> None:
-        held = self.published
+        last = self.published
         try:
-            if held is not None and new.epoch < held.epoch:
-                reason = f"they are of epoch {new.epoch}, those held of epoch {held.epoch}"
+            if last is not None and new.epoch < last.epoch:
+                reason = f"they are of epoch {new.epoch}, the last ones of epoch {last.epoch}"
                 raise InputError.because(reason, field="published numbers")
-            if new is not held and (held is None or new.revision >= held.revision):
+            if new is not last and (last is None or new.revision >= last.revision):
                 self._apply(new)
                 self.changes += 1
             self._refused = None
@@ -321,40 +330,42 @@ class NodeAgent:
             tenants = self._shared.derived.shared(
                 "tenants", (new.blocks, new.indexes), lambda: PublishedTenants(self.plan, new.blocks, new.indexes)
             )
-            self.registry.follow(tenants, new.hosts, claims)
+            self.allocator.follow(tenants, new.hosts, claims)
         self.published = new
 
-    def _own(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
+    def _local_pods(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
         return MappingProxyType({key: pod for key, pod in pods.items() if pod.node == self.node})
 
-    def _former(self) -> dict[PodKey, PodIdentity]:
-        """The pods that were here when this node was saved, as they were then; none that took another's name since."""
-        found = {}
-        for key, (labels, segment, number, worn, held) in self._restored.items():
-            pod, endpoint = self._pods.get(key), self.registry.endpoint(key)
-            if pod is not None and endpoint is not None and endpoint == held:
-                found[key] = PodIdentity(EndpointRecord(replace(pod, labels=labels), segment, number, endpoint), worn)
-        return found
+    def _restored_identities(self) -> dict[PodKey, PodIdentity]:
+        """The saved identities of pods that still have their saved endpoint; a new pod of the same name has another."""
+        identities = {}
+        for key, (labels, segment, number, assigned, saved) in self._restored.items():
+            pod, endpoint = self._pods.get(key), self.allocator.endpoint(key)
+            if pod is not None and endpoint is not None and endpoint == saved:
+                identities[key] = PodIdentity(
+                    EndpointRecord(replace(pod, labels=labels), segment, number, endpoint), assigned
+                )
+        return identities
 
-    def _late(self) -> dict[PodKey, EndpointRecord]:
-        """Pods that have their endpoint but no number for what they were relabelled to, as they were."""
+    def _unnumbered(self) -> dict[PodKey, EndpointRecord]:
+        """The previous records of pods that have their endpoint, but whose new segment has no number yet."""
         return {
-            key: worn.member
-            for key, worn in self._identities.worn.items()
-            if key not in self._members.members and self.registry.endpoint(key) == worn.member.endpoint
+            key: assigned.record
+            for key, assigned in self._identities.assigned.items()
+            if key not in self._endpoints.records and self.allocator.endpoint(key) == assigned.record.endpoint
         }
 
-    def _wants(self, alive: list[Pod]) -> dict[SegmentKey, int]:
-        found = {}
-        for pod in alive:
-            if self._cluster is None or pod.key in self._members.members:
+    def _exhausted_segments(self, networked: list[Pod]) -> dict[SegmentKey, int]:
+        exhausted = {}
+        for pod in networked:
+            if self._cluster is None or pod.key in self._endpoints.records:
                 continue
             segment = self._cluster.segment_of(pod)
-            indexes = self.registry.indexes(segment)
-            full = pod.address is None and self.node in self.registry.hosts
+            indexes = self.allocator.indexes(segment)
+            full = pod.address is None and self.node in self.allocator.hosts
             if not indexes or full:
-                found[segment] = len(indexes)
-        return found
+                exhausted[segment] = len(indexes)
+        return exhausted
 
 
 def _numbers(published: Published) -> tuple[Any, ...]:

@@ -40,7 +40,7 @@ NO_PODS: Mapping[PodKey, Pod] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class PendingAck:
-    """What a node may report once its switch has some view: an acknowledgement, and a digest of policies."""
+    """What a node may report once its switch has a certain view: an acknowledgement, and a digest of policies."""
 
     acknowledgement: Acknowledgement
     policies: str
@@ -49,30 +49,31 @@ class PendingAck:
 class NodeAgents:
     """One `NodeAgent` for each node that is driven.
 
-    Before each `update` set `published` (None: nothing came), `stored`, the nodes whose reports the API server has, and
-    `patience_over`. Only nodes in `stored` use published numbers: from then on the registry waits for them.
+    Before each `update` set `published` (None: nothing new), `stored`, the nodes whose reports the API server has, and
+    `patience_over`, whether pods and rules have waited for the registry longer than the time limit. Only nodes in
+    `stored` use published numbers: from then on the registry waits for them.
     """
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
-        """The parts of `state`. Raises AddressError and InputError as `NodeAgent` does."""
+        """The agents of `state`. Raises AddressError and InputError as `NodeAgent` does."""
         self.plan = AddressPlan.of(settings)
         self._settings = settings
         self._agents: dict[str, NodeAgent] = {}
         self._by_node: dict[str, Mapping[PodKey, Pod]] = {}
         self._pods: Mapping[PodKey, Pod] = NO_PODS
-        self._added = 0
+        self._membership_changes = 0
         self._policies: dict[str, str] = {}
         self.observed: Mapping[str, Observed] = MappingProxyType({})
-        """What has been seen of the switches of our nodes."""
+        """What was measured of the switches of our nodes."""
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
         self.patience_over = False
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
         self._shared = PreparedClasses()
         self._inputs: dict[str, tuple[object, ...]] = {}
-        """What each agent was updated with last."""
+        """The inputs of each agent's last update."""
         self._saved: dict[str, tuple[int, str]] = {}
-        """Each agent's part of the state as text, with the agent's count of changes then."""
+        """Each agent's state as text, with the count of changes that the text is of."""
         if state is not None:
             self._restore(state)
 
@@ -87,38 +88,38 @@ class NodeAgents:
 
     @property
     def nodes(self) -> frozenset[str]:
-        """The nodes that there are parts of."""
+        """The nodes that have an agent."""
         return frozenset(self._agents)
 
     def ensure(self, nodes: Iterable[str]) -> None:
-        """Have a agent for each of `nodes`; those that there are stay."""
+        """Make an agent for each of `nodes` that has none."""
         for node in sorted(set(nodes) - self._agents.keys()):
             self._agents[node] = NodeAgent(node, self._settings, shared=self._shared)
-            self._added += 1
+            self._membership_changes += 1
 
     @property
     def revision(self) -> int:
-        """Counts the changes that `to_json` shows."""
-        return self._added + sum(agent.changes for agent in self._agents.values())
+        """Grows with every change of `to_json`."""
+        return self._membership_changes + sum(agent.changes for agent in self._agents.values())
 
     @property
     def pending(self) -> bool:
-        """Whether pods or rules wait for the registry, and have not waited for too long."""
+        """Whether pods or rules wait for the registry, within the time limit."""
         return not self.patience_over and self.waiting
 
     @property
     def waiting(self) -> bool:
-        """Whether pods or rules wait for the registry, however long."""
-        return any(agent.waits for agent in self._agents.values())
+        """Whether pods or rules wait for the registry, even beyond the time limit."""
+        return any(agent.needs_registry for agent in self._agents.values())
 
     @property
     def endpoints(self) -> Mapping[PodKey, Endpoint]:
         """The endpoint of every pod that has one."""
-        return {key: end for agent in self._agents.values() for key, end in agent.registry.endpoints.items()}
+        return {key: end for agent in self._agents.values() for key, end in agent.allocator.endpoints.items()}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What could not be given to whom, and why; sorted."""
+        """The problems of all agents, each once."""
         return tuple(dict.fromkeys(problem for agent in self._agents.values() for problem in agent.problems))
 
     def retain(self, nodes: Collection[str]) -> None:
@@ -129,18 +130,18 @@ class NodeAgents:
             self._inputs.pop(node, None)
             self._saved.pop(node, None)
             self._policies.pop(node, None)
-            self._added += 1
+            self._membership_changes += 1
 
     def update(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey] | None = None) -> None:
-        """Follows `cluster` and its `rules`: each agent its own node's pods, if anything is new for it.
+        """Updates each agent to `cluster` and its `rules`, if any of its inputs is new.
 
-        `changed` are the pods that did since the last time, if that is known.
+        `changed` are the pods that changed since the last update, if that is known.
         """
-        own = self._split(cluster.pods, changed)
+        pods_by_node = self._pods_by_node(cluster.pods, changed)
         for node, agent in self._agents.items():
             published = self.published if node in self.stored else None
-            pods = own.get(node, NO_PODS)
-            over = self.patience_over and agent.waits
+            pods = pods_by_node.get(node, NO_PODS)
+            over = self.patience_over and agent.needs_registry
             inputs = (pods, published, rules, cluster.nodes, cluster.namespaces, cluster.settings, over)
             before = self._inputs.get(node)
             if before is not None and all(map(is_, before, inputs)):
@@ -150,55 +151,55 @@ class NodeAgents:
 
     @property
     def reports(self) -> Mapping[str, Report]:
-        """What the registry must know of every node."""
+        """The report of every node that has an agent."""
         return {node: agent.report for node, agent in self._agents.items()}
 
     def acknowledge(self, nodes: Iterable[str]) -> None:
-        """Nothing has to be confirmed for these nodes: their views count as programmed."""
+        """Counts the views of these nodes as programmed."""
         for node in nodes:
             agent = self._agents[node]
             agent.on_programmed(agent.acknowledgement)
 
-    def _split(
+    def _pods_by_node(
         self, pods: Mapping[PodKey, Pod], changed: Collection[PodKey] | None
     ) -> Mapping[str, Mapping[PodKey, Pod]]:
-        """The pods of each driven node: the same mapping as before where nothing changed."""
+        """The pods of each driven node: the identical mapping where nothing changed."""
         if pods is self._pods and self._by_node.keys() >= self._agents.keys():
             return self._by_node
         if self._by_node.keys() >= self._agents.keys():
-            self._by_node = {**self._by_node, **self._moved(self._pods, pods, changed)}
+            self._by_node = {**self._by_node, **self._changed_nodes(self._pods, pods, changed)}
         else:
-            found: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._agents}
+            pods_of: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._agents}
             for key, pod in pods.items():
-                if pod.node in found:
-                    found[pod.node][key] = pod
-            self._by_node = {node: MappingProxyType(own) for node, own in found.items()}
+                if pod.node in pods_of:
+                    pods_of[pod.node][key] = pod
+            self._by_node = {node: MappingProxyType(on_node) for node, on_node in pods_of.items()}
         self._pods = pods
         return self._by_node
 
-    def _moved(
+    def _changed_nodes(
         self, old: Mapping[PodKey, Pod], new: Mapping[PodKey, Pod], changed: Collection[PodKey] | None
     ) -> dict[str, Mapping[PodKey, Pod]]:
-        """The pods of the driven nodes where they are not as they were."""
-        found: dict[str, dict[PodKey, Pod]] = {}
+        """The new pods of each driven node on which any changed."""
+        pods_of: dict[str, dict[PodKey, Pod]] = {}
         for key in changed_keys(old, new) if changed is None else changed:
-            was, now = old.get(key), new.get(key)
-            for pod in (was, now):
+            before, after = old.get(key), new.get(key)
+            for pod in (before, after):
                 if pod is not None and pod.node in self._agents:
-                    found.setdefault(pod.node, dict(self._by_node[pod.node]))
-            if was is not None and was.node in found:
-                del found[was.node][key]
-            if now is not None and now.node in found:
-                found[now.node][key] = now
-        return {node: MappingProxyType(own) for node, own in found.items()}
+                    pods_of.setdefault(pod.node, dict(self._by_node[pod.node]))
+            if before is not None and before.node in pods_of:
+                del pods_of[before.node][key]
+            if after is not None and after.node in pods_of:
+                pods_of[after.node][key] = after
+        return {node: MappingProxyType(on_node) for node, on_node in pods_of.items()}
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
-        """What the node of `facts` must know; None while that cannot be said: what is programmed stays."""
+        """The view of the node of `facts`, as `NodeAgent.view`; None for a node without an agent, too."""
         agent = self._agents.get(facts.node)
         return agent.view(facts, all_facts) if agent is not None else None
 
     def pending_ack(self, node: str, policies: str) -> PendingAck | None:
-        """What `node` may tell the registry once its switch has the present view, which is of these `policies`."""
+        """What `node` may report once its switch has the present view, made from `policies` (a digest)."""
         agent = self._agents.get(node)
         return PendingAck(agent.acknowledgement, policies if not agent.waiting else "") if agent is not None else None
 
@@ -208,7 +209,7 @@ class NodeAgents:
         return agent.acknowledgement.acknowledged >= agent.revision
 
     def on_programmed(self, node: str, ack: PendingAck) -> bool:
-        """The switch of `node` has the view that `ack` was made with; returns whether the node's report changes."""
+        """Takes note that the switch of `node` has the view of `ack`; returns whether the node's report changes."""
         agent = self._agents.get(node)
         if agent is None:
             return False
@@ -216,28 +217,28 @@ class NodeAgents:
         return agent.on_programmed(ack.acknowledgement)
 
     def report_writes(
-        self, stored: Mapping[str, Report], versions: Mapping[str, str], *, all_of_it: bool = True
+        self, stored: Mapping[str, Report], versions: Mapping[str, str], *, policies_too: bool = True
     ) -> Iterator[Write]:
-        """What the API server has yet to be told of our nodes; it has `stored`, of these resourceVersions.
+        """The writes that bring the `stored` reports of our nodes, of these resourceVersions, up to date.
 
-        Without `all_of_it` other policies alone are nothing to be told.
+        Without `policies_too` a report in which only the policies changed is not written.
         """
         for node, agent in self._agents.items():
-            observed, there = self.observed.get(node, Observed()), stored.get(node)
-            if observed.sctp_ports is None and there is not None:
-                # A switch that is not connected now, or not yet, is hardly another one.
-                observed = replace(observed, sctp_ports=there.observed.sctp_ports)
+            observed, stored_report = self.observed.get(node, Observed()), stored.get(node)
+            if observed.sctp_ports is None and stored_report is not None:
+                # A switch that is not connected is most likely the same one as before.
+                observed = replace(observed, sctp_ports=stored_report.observed.sctp_ports)
             report = replace(agent.report, policies=self._policies.get(node, ""), observed=observed)
-            if there is not None and not all_of_it:
-                report = replace(report, policies=there.policies)
-            if there == report and node in versions:
+            if stored_report is not None and not policies_too:
+                report = replace(report, policies=stored_report.policies)
+            if stored_report == report and node in versions:
                 continue
-            wanted = report_object(report)
+            desired = report_object(report)
             if node not in versions:
-                yield Write(Verb.CREATE, wanted["kind"], node, wanted)
+                yield Write(Verb.CREATE, desired["kind"], node, desired)
             else:
                 metadata = {"name": node, "resourceVersion": versions[node]}
-                yield Write(Verb.REPLACE, wanted["kind"], node, {**wanted, "metadata": metadata})
+                yield Write(Verb.REPLACE, desired["kind"], node, {**desired, "metadata": metadata})
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
         """The address of `pod`, or None while it has none here."""
@@ -245,7 +246,7 @@ class NodeAgents:
         return agent.address_of(pod) if agent is not None else None
 
     def uid_of(self, pod: PodKey) -> str:
-        """The UID of the pod that has the address of `pod` here; empty when it is not known, or there is none."""
+        """The UID of the pod that has the address of `pod` here; empty when it is unknown, or there is none."""
         agent = self._agent_of(pod)
         return agent.uid_of(pod) if agent is not None else ""
 
@@ -269,7 +270,7 @@ class NodeAgents:
         return self.published.hosts.get(node) if self.published is not None else None
 
     def to_json(self) -> dict[str, Any]:
-        """All that must survive a restart, in plain values of JSON: what was published stands there once."""
+        """All that must survive a restart, as plain values of JSON; the published numbers are in it once."""
         newest = self._newest()
         return {
             "format": FORMAT,
@@ -278,26 +279,26 @@ class NodeAgents:
         }
 
     def to_save(self) -> dict[str, Any]:
-        """`to_json` for a StateFile: only what changed is encoded again."""
+        """`to_json` for a StateFile: only changed agents are encoded again."""
         newest = self._newest()
-        parts = ",".join(f"{json.dumps(node)}:{self._part_text(node)}" for node in sorted(self._agents))
+        parts = ",".join(f"{json.dumps(node)}:{self._agent_text(node)}" for node in sorted(self._agents))
         return {
             "format": FORMAT,
             "parts": Encoded("{" + parts + "}"),
             "published": Encoded(self._text.of(newest)) if newest is not None else None,
         }
 
-    def _part_text(self, node: str) -> str:
-        """One agent's part of the state as JSON text."""
-        changes, held = self._agents[node].changes, self._saved.get(node)
-        if held is None or held[0] != changes:
-            held = self._saved[node] = (changes, Encoded.of(self._agents[node].to_json()).text)
-        return held[1]
+    def _agent_text(self, node: str) -> str:
+        """One agent's state as JSON text."""
+        changes, saved = self._agents[node].changes, self._saved.get(node)
+        if saved is None or saved[0] != changes:
+            saved = self._saved[node] = (changes, Encoded.of(self._agents[node].to_json()).text)
+        return saved[1]
 
     def _newest(self) -> Published | None:
-        held = (agent.published for agent in self._agents.values() if agent.published is not None)
-        return max(held, key=lambda published: published.revision, default=None)
+        published = (agent.published for agent in self._agents.values() if agent.published is not None)
+        return max(published, key=lambda numbers: numbers.revision, default=None)
 
     def _agent_of(self, pod: PodKey) -> NodeAgent | None:
-        found = self._pods.get(pod)
-        return self._agents.get(found.node) if found is not None else None
+        present = self._pods.get(pod)
+        return self._agents.get(present.node) if present is not None else None

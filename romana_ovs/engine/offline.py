@@ -1,8 +1,8 @@
-"""Makes up bridges for a cluster without switches, in a fixed way, so that all offline commands agree.
+"""Makes up bridges for a cluster without switches, always the same, so that all offline commands agree.
 
 The node's own port is LOCAL (0xfffe). Pods are numbered from 1 in the order of their names, on each node for itself.
-The bridges stand in a line, in the order of the nodes' names, and the port towards the i-th node (from 0) is
-0x7000 + i: so a pod that comes or goes moves no link.
+The bridges are linked as a chain, in the order of the nodes' names, and the port towards the i-th node (from 0) is
+0x7000 + i: so pods that are added or deleted change no port of a link.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def offline_facts(cluster: Cluster, nodes: Iterable[str]) -> Mapping[str, Bridge
         pod = cluster.pods[key]
         if pod.networked and pod.node in pods:
             pods[pod.node].append(key)
-    found = {}
+    facts = {}
     for index, name in enumerate(names):
-        beside = [other for other in (index - 1, index + 1) if 0 <= other < len(names)]
-        found[name] = BridgeFacts(
+        neighbours = [other for other in (index - 1, index + 1) if 0 <= other < len(names)]
+        facts[name] = BridgeFacts(
             node=name,
             pod_ports=MappingProxyType({key: PodPort(port) for port, key in enumerate(pods[name], FIRST_POD_PORT)}),
             gateway_port=LOCAL_PORT,
-            links=MappingProxyType({names[other]: FIRST_LINK_PORT + other for other in beside}),
+            links=MappingProxyType({names[other]: FIRST_LINK_PORT + other for other in neighbours}),
         )
-    return MappingProxyType(found)
+    return MappingProxyType(facts)
 
 
 def offline(cluster: Cluster, state: Mapping[str, Any] | None = None) -> tuple[Engine, Mapping[str, BridgeFacts]]:

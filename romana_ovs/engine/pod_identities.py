@@ -18,46 +18,46 @@ NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
 
 
 class ClassMatcher:
-    """One class set, made ready to be asked many times."""
+    """A class set indexed by segment and matching requirements, for many pods."""
 
     def __init__(self, classes: ClassSet) -> None:
         self.classes = classes
-        self._asked = frozenset(
+        self._required = frozenset(
             requirement for requirement, stage in classes.requirements.items() if stage is not Stage.INTRODUCED
         )
-        self._known: dict[tuple[int, frozenset[LabelRequirement]], list[int]] = {}
-        self._coming: dict[tuple[int, frozenset[LabelRequirement]], int] = {}
-        for number, yes in sorted(classes.classes.items()):
+        self._published: dict[tuple[int, frozenset[LabelRequirement]], list[int]] = {}
+        self._pending: dict[tuple[int, frozenset[LabelRequirement]], int] = {}
+        for number, matching in sorted(classes.classes.items()):
             if number in classes.retiring:
                 continue
             if number in classes.pending:
-                self._coming.setdefault((segment_of(number), yes), number)
+                self._pending.setdefault((segment_of(number), matching), number)
             else:
-                self._known.setdefault((segment_of(number), yes & self._asked), []).append(number)
+                self._published.setdefault((segment_of(number), matching & self._required), []).append(number)
 
-    def known(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
-        """The identity that fits and that every node knows: the pinned one, or else the lowest."""
-        yes = frozenset(requirement for requirement in self._asked if requirement.matches(labels))
-        fitting = self._known.get((segment, yes), [])
+    def find_known(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
+        """The identity that matches and that every node knows: the override, or else the lowest; None without any."""
+        matching = frozenset(requirement for requirement in self._required if requirement.matches(labels))
+        fitting = self._published.get((segment, matching), [])
         pinned = self.classes.overrides.get(pod)
         return pinned if pinned in fitting else fitting[0] if fitting else None
 
     def consistent(self, number: int, labels: Labels) -> bool:
-        """Whether the class says of a pod with these labels what is true, or nothing."""
+        """Whether the class `number` matches these labels; the unknown class matches all."""
         if number & CLASS_MASK == UNKNOWN_CLASS:
             return True
-        yes = self.classes.classes.get(number)
-        return yes is not None and all(
-            (requirement in yes) == requirement.matches(labels) for requirement in self._asked
+        matching = self.classes.classes.get(number)
+        return matching is not None and all(
+            (requirement in matching) == requirement.matches(labels) for requirement in self._required
         )
 
-    def any(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
-        """As `known`, or else one that fits and that not every node knows yet."""
-        found = self.known(pod, segment, labels)
-        if found is not None:
-            return found
-        yes = frozenset(requirement for requirement in self.classes.requirements if requirement.matches(labels))
-        return self._coming.get((segment, yes))
+    def find_any(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
+        """As `find_known`, or else a matching pending one, which not every node knows yet."""
+        number = self.find_known(pod, segment, labels)
+        if number is not None:
+            return number
+        matching = frozenset(requirement for requirement in self.classes.requirements if requirement.matches(labels))
+        return self._pending.get((segment, matching))
 
 
 NO_MATCHER = ClassMatcher(ClassSet(""))
@@ -66,25 +66,25 @@ NO_MATCHER = ClassMatcher(ClassSet(""))
 
 @dataclass(frozen=True, slots=True)
 class PodIdentity:
-    """What a pod is to the tables now.
+    """The identity that the tables use for a pod now.
 
-    `formerly` are identities that it had before and that no rule in force tells from this one. `waiting`: it was
-    relabelled, or a question came, and it is what it was until what it is now has a class.
+    `previous_ids` are identities that it had before and that no rule in force distinguishes from this one. `waiting`:
+    it was relabelled, or a requirement was added, and it keeps its identity until a new class matches.
     """
 
-    member: EndpointRecord
+    record: EndpointRecord
     identity: int
-    formerly: tuple[int, ...] = ()
+    previous_ids: tuple[int, ...] = ()
     waiting: bool = False
 
     @property
-    def known(self) -> bool:
+    def has_class(self) -> bool:
         """Whether its identity is a class, and not just its segment."""
         return self.identity & CLASS_MASK != UNKNOWN_CLASS
 
 
 class PodIdentities:
-    """What the pods of one node wear. `consistent`: no class says of any of them what is not true."""
+    """The identities of the pods of one node. `consistent`: the class of each, if any, matches its labels."""
 
     def __init__(self) -> None:
         self.consistent = True
@@ -92,23 +92,23 @@ class PodIdentities:
         """Whether some pod waits for its class."""
         self._enforced = 0
         self._patient: bool | None = None
-        self._any_former = False
-        self.worn: Mapping[PodKey, PodIdentity] = MappingProxyType({})
+        self._any_previous_ids = False
+        self.assigned: Mapping[PodKey, PodIdentity] = MappingProxyType({})
         self._matchers: dict[str, ClassMatcher] = {}
-        """Those of the namespaces of its pods."""
+        """The matchers of the namespaces of its pods."""
         self._all_matchers: Mapping[str, ClassMatcher] = {}
 
-    def restore(self, worn: Mapping[PodKey, PodIdentity]) -> None:
-        """Takes `worn` as what pods wore before a restart."""
-        self.worn = MappingProxyType(dict(worn))
-        self.waiting = any(each.waiting for each in worn.values())
+    def restore(self, assigned: Mapping[PodKey, PodIdentity]) -> None:
+        """Begins with the identities that pods had before a restart."""
+        self.assigned = MappingProxyType(dict(assigned))
+        self.waiting = any(pod.waiting for pod in assigned.values())
 
-    def stay(self, matchers: Mapping[str, ClassMatcher], *, patient: bool, enforced: int) -> bool:
-        """Whether `update` with the same members would change nothing."""
-        if self.waiting or patient != self._patient or (enforced != self._enforced and self._any_former):
+    def is_current(self, matchers: Mapping[str, ClassMatcher], *, patient: bool, enforced: int) -> bool:
+        """Whether `update` with the same records would change nothing."""
+        if self.waiting or patient != self._patient or (enforced != self._enforced and self._any_previous_ids):
             return False
         if matchers is not self._all_matchers:
-            if any(matchers.get(name, NO_MATCHER) is not held for name, held in self._matchers.items()):
+            if any(matchers.get(name, NO_MATCHER) is not matcher for name, matcher in self._matchers.items()):
                 return False
             self._all_matchers = matchers
         self._enforced = enforced
@@ -116,85 +116,95 @@ class PodIdentities:
 
     def update(
         self,
-        members: Mapping[PodKey, EndpointRecord],
+        records: Mapping[PodKey, EndpointRecord],
         matchers: Mapping[str, ClassMatcher],
         *,
-        late: Mapping[PodKey, EndpointRecord],
+        unnumbered: Mapping[PodKey, EndpointRecord],
         patient: bool,
         enforced: int,
     ) -> None:
-        """Finds what every pod of `members` wears.
+        """Finds the identity of every pod of `records`.
 
-        `late` are pods that are still here but have no member for the time being, as they were. While `patient`, a
-        pod that had a class and has none now stays what it was; otherwise it gets what its whole segment gets.
-        `enforced` is another number when other rules have come into force: they may tell apart what no rule did.
+        `unnumbered` are the previous records of pods that have their endpoint, but no record until their segment has a
+        number. While `patient`, a pod that had a class keeps its identity while no class matches; otherwise it gets the
+        identity of its segment without a class. `enforced` is the version of the rules in force: new ones may
+        distinguish what no rule did before.
         """
-        places = {member.pod.namespace for member in (*members.values(), *late.values())}
-        self._matchers, self._all_matchers = {name: matchers.get(name, NO_MATCHER) for name in places}, matchers
-        found = {}
-        for key, member in members.items():
-            old = self.worn.get(key)
-            if old is not None and not _same_pod(old.member, member):
+        namespaces = {record.pod.namespace for record in (*records.values(), *unnumbered.values())}
+        self._matchers, self._all_matchers = {name: matchers.get(name, NO_MATCHER) for name in namespaces}, matchers
+        identities = {}
+        for key, record in records.items():
+            old = self.assigned.get(key)
+            if old is not None and not _same_pod(old.record, record):
                 old = None
-            found[key] = self._assign(key, member, old, patient=patient)
+            identities[key] = self._assign(key, record, old, patient=patient)
         if patient:
-            found.update({key: self._keep_previous(key, self.worn[key]) for key in late.keys() & self.worn.keys()})
-        known = self.worn if enforced == self._enforced else {}
+            identities.update(
+                {key: self._keep_previous(key, self.assigned[key]) for key in unnumbered.keys() & self.assigned.keys()}
+            )
+        previous = self.assigned if enforced == self._enforced else {}
         self._enforced = enforced
-        self.worn = MappingProxyType({key: _with_former(found[key], known.get(key)) for key in sorted(found)})
-        self.waiting = any(worn.waiting for worn in self.worn.values())
-        self._any_former = any(worn.formerly for worn in self.worn.values())
+        self.assigned = MappingProxyType(
+            {key: _with_previous_ids(identities[key], previous.get(key)) for key in sorted(identities)}
+        )
+        self.waiting = any(assigned.waiting for assigned in self.assigned.values())
+        self._any_previous_ids = any(assigned.previous_ids for assigned in self.assigned.values())
         self._patient = patient
         self.consistent = all(
-            self._matchers[worn.member.pod.namespace].consistent(worn.identity, worn.member.pod.labels)
-            for worn in found.values()
+            self._matchers[assigned.record.pod.namespace].consistent(assigned.identity, assigned.record.pod.labels)
+            for assigned in identities.values()
         )
 
-    def _assign(self, key: PodKey, member: EndpointRecord, old: PodIdentity | None, *, patient: bool) -> PodIdentity:
-        matcher = self._matchers[member.pod.namespace]
-        had = old is not None and old.known
-        find = matcher.known if had and patient else matcher.any
-        number = find(key, member.number, member.pod.labels)
+    def _assign(self, key: PodKey, record: EndpointRecord, old: PodIdentity | None, *, patient: bool) -> PodIdentity:
+        matcher = self._matchers[record.pod.namespace]
+        had_class = old is not None and old.has_class
+        find = matcher.find_known if had_class and patient else matcher.find_any
+        number = find(key, record.number, record.pod.labels)
         if number is not None:
-            return PodIdentity(member, number)
-        if old is not None and had and patient:
-            if _alike(old.member, member) and old.identity in matcher.classes.classes:
+            return PodIdentity(record, number)
+        if old is not None and had_class and patient:
+            if _same_labels(old.record, record) and old.identity in matcher.classes.classes:
                 return PodIdentity(
-                    member, old.identity, waiting=not matcher.consistent(old.identity, member.pod.labels)
+                    record, old.identity, waiting=not matcher.consistent(old.identity, record.pod.labels)
                 )
-            if not _alike(old.member, member):
+            if not _same_labels(old.record, record):
                 return self._keep_previous(key, old)
-        return PodIdentity(member, identity(member.number, UNKNOWN_CLASS))
+        return PodIdentity(record, identity(record.number, UNKNOWN_CLASS))
 
     def _keep_previous(self, key: PodKey, old: PodIdentity) -> PodIdentity:
-        """What was relabelled goes on as what it was, in the classes that there are now."""
-        matcher = self._matchers[old.member.pod.namespace]
-        number = matcher.any(key, old.member.number, old.member.pod.labels)
-        return PodIdentity(old.member, old.identity if number is None else number, waiting=True)
+        """The identity of a relabelled pod by its previous labels, in the present classes."""
+        matcher = self._matchers[old.record.pod.namespace]
+        number = matcher.find_any(key, old.record.number, old.record.pod.labels)
+        return PodIdentity(old.record, old.identity if number is None else number, waiting=True)
 
 
-def _with_former(new: PodIdentity, old: PodIdentity | None) -> PodIdentity:
-    """`new`, which still is what it was under another number while its labels are the same."""
-    if old is None or not old.known or not _alike(old.member, new.member) or not _same_pod(old.member, new.member):
+def _with_previous_ids(new: PodIdentity, old: PodIdentity | None) -> PodIdentity:
+    """`new` with the previous identities of the pod, if its labels are the same."""
+    if (
+        old is None
+        or not old.has_class
+        or not _same_labels(old.record, new.record)
+        or not _same_pod(old.record, new.record)
+    ):
         return new
-    former = old.formerly if old.identity == new.identity else (*old.formerly, old.identity)
-    return replace(new, formerly=tuple(number for number in former if number != new.identity))
+    previous_ids = old.previous_ids if old.identity == new.identity else (*old.previous_ids, old.identity)
+    return replace(new, previous_ids=tuple(number for number in previous_ids if number != new.identity))
 
 
 def _same_pod(one: EndpointRecord, other: EndpointRecord) -> bool:
     return one.endpoint == other.endpoint
 
 
-def _alike(one: EndpointRecord, other: EndpointRecord) -> bool:
+def _same_labels(one: EndpointRecord, other: EndpointRecord) -> bool:
     return (one.number, one.pod.labels) == (other.number, other.pod.labels)
 
 
-def class_infos(classes: ClassSet, relied: Iterable[LabelRequirement]) -> dict[int, ClassInfo]:
-    """The identities of one namespace, each with the answers to the requirements that may be relied on."""
-    requirements = sorted(relied, key=requirement_sort_key)
+def class_infos(classes: ClassSet, reliable: Iterable[LabelRequirement]) -> dict[int, ClassInfo]:
+    """The identities of one namespace, each with the answers to the requirements that rules may rely on."""
+    requirements = sorted(reliable, key=requirement_sort_key)
     return {
         number: ClassInfo(
-            classes.namespace, MappingProxyType({requirement: requirement in yes for requirement in requirements})
+            classes.namespace, MappingProxyType({requirement: requirement in matching for requirement in requirements})
         )
-        for number, yes in classes.classes.items()
+        for number, matching in classes.classes.items()
     }

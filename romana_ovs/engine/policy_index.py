@@ -28,7 +28,7 @@ Listed = tuple[tuple[tuple[str, str, str], NormalPolicy], ...]
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """PolicyIndex at one moment: the policies that may matter to each namespace, labels, and requirements."""
+    """The policies that may concern each namespace, the labels of namespaces, and the requirements in use."""
 
     by_namespace: Mapping[str, Listed]
     namespaces: Mapping[str, Labels]
@@ -36,12 +36,12 @@ class RuleSet:
     settings: Settings = field(default_factory=Settings)
 
     def concerning(self, namespaces: Iterable[str], tenants: Collection[str]) -> tuple[NormalPolicy, ...]:
-        """The policies that may matter to pods of these namespaces and tenants, sorted by key."""
-        found = {key: policy for name in namespaces for key, policy in self.by_namespace.get(name, ())}
-        return tuple(found[key] for key in sorted(found) if _of_tenants(found[key], tenants))
+        """The policies that may concern pods of these namespaces and tenants, sorted by key."""
+        policies = {key: policy for name in namespaces for key, policy in self.by_namespace.get(name, ())}
+        return tuple(policies[key] for key in sorted(policies) if _may_concern(policies[key], tenants))
 
     def lists(self, namespaces: Iterable[str]) -> tuple[Listed, ...]:
-        """What `concerning` depends on: equal lists, equal answer."""
+        """The inputs of `concerning`: equal lists give equal results."""
         return tuple(self.by_namespace.get(name, ()) for name in namespaces)
 
 
@@ -49,8 +49,8 @@ NO_RULES = RuleSet(MappingProxyType({}), MappingProxyType({}), MappingProxyType(
 
 
 @dataclass(slots=True)
-class _Held:
-    """One policy and what was worked out about it."""
+class _IndexedPolicy:
+    """A normalised policy, its requirements by namespace, and the namespaces that it may concern."""
 
     policy: NormalPolicy
     requirements: LabelRequirements
@@ -59,42 +59,42 @@ class _Held:
 
 @dataclass(slots=True)
 class _Namespace:
-    """What was worked out about one namespace."""
+    """The policies that may concern a namespace, and how many policies use each requirement in it."""
 
     policies: dict[tuple[str, str, str], NormalPolicy] = field(default_factory=dict)
     requirements: Counter[LabelRequirement] = field(default_factory=Counter)
 
 
 class PolicyIndex:
-    """The policies of a cluster, kept in step with it. A policy is worked out again only when it has to be."""
+    """The policies of a cluster, indexed by namespace. Only changed policies are normalised again."""
 
     def __init__(self) -> None:
-        self._held: dict[PolicyKey, _Held] = {}
+        self._policies: dict[PolicyKey, _IndexedPolicy] = {}
         self._per_namespace: dict[str, _Namespace] = {}
         self._labels: Mapping[str, Labels] = MappingProxyType({})
         self._matching: dict[Selector, frozenset[str]] = {}
         self._lists: dict[str, Listed] = {}
-        self._atoms: dict[str, frozenset[LabelRequirement]] = {}
+        self._requirements: dict[str, frozenset[LabelRequirement]] = {}
         self._set = NO_RULES
         self._settings = Settings()
-        self._crowded: dict[str, Problem] = {}
+        self._over_budget: dict[str, Problem] = {}
         self._cluster: Cluster | None = None
         self._in_namespace: Counter[str] = Counter()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The namespaces in which more is asked than can be answered."""
-        return tuple(self._crowded.values())
+        """One for each namespace in which policies use more requirements than fit."""
+        return tuple(self._over_budget.values())
 
     @property
     def rule_set(self) -> RuleSet:
-        """The rules as of the last update: the same object until they change."""
+        """The rules of the last update: the identical object until they change."""
         return self._set
 
-    def follow(self, cluster: Cluster, pods: Collection[PodKey] | None = None) -> RuleSet:
-        """Follows `cluster` and returns its rules: the same object until they change.
+    def update(self, cluster: Cluster, pods: Collection[PodKey] | None = None) -> RuleSet:
+        """Updates the index to `cluster`, and returns the rules: the identical object until they change.
 
-        `pods` are those that changed since the last time, if that is known.
+        `pods` are those that changed since the last update, if that is known.
         """
         before, self._cluster = self._cluster, cluster
         changes = Changes.between(before, cluster, pods)
@@ -104,32 +104,32 @@ class PolicyIndex:
                     self._in_namespace[pod.namespace] += sign
                     if not self._in_namespace[pod.namespace]:
                         del self._in_namespace[pod.namespace]
-        self._update(cluster, changes, self._in_namespace)
+        self._apply(cluster, changes, self._in_namespace)
         return self._set
 
-    def _update(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> None:
+    def _apply(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> None:
         self._settings = cluster.settings
-        relabelled = self._follow_namespaces(cluster, changes, used)
-        again = set(changes.policies)
+        relabelled = self._update_namespaces(cluster, changes, used)
+        changed_policies = set(changes.policies)
         if relabelled:
-            again |= {key for key, held in self._held.items() if _depends(held.policy, relabelled)}
+            changed_policies |= {key for key, indexed in self._policies.items() if _depends(indexed.policy, relabelled)}
         dirty: set[str] = set()
-        for key in sorted(again):
+        for key in sorted(changed_policies):
             old = self._drop(key, dirty)
             policy = cluster.policies.get(key)
             if policy is not None:
                 new = normalise(policy, cluster)
-                # Others know a policy again as an object.
+                # An equal one stays the identical object: others compare by identity.
                 self._add(key, old if old == new else new, settings=cluster.settings, dirty=dirty)
         if dirty or relabelled:
-            self._publish(dirty)
+            self._rebuild(dirty)
 
-    def _follow_namespaces(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> frozenset[str]:
-        """Takes over the labels of every namespace that exists or is named; returns those that changed."""
+    def _update_namespaces(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> frozenset[str]:
+        """Updates the labels of every namespace that exists or is named; returns the namespaces with other labels."""
         labels = self._labels
         named = {key.namespace for key in changes.policies}
-        unseen = (named | set(used)) - labels.keys()
-        if not (changes.namespaces or unseen or changes.meaning or self._unused(cluster, used)):
+        new_names = (named | set(used)) - labels.keys()
+        if not (changes.namespaces or new_names or changes.meaning or self._unused(cluster, used)):
             return frozenset()
         names = cluster.namespaces.keys() | set(used) | {key.namespace for key in cluster.policies}
         new = {name: cluster.namespace_labels(name) for name in sorted(names)}
@@ -140,62 +140,62 @@ class PolicyIndex:
         return changed
 
     def _unused(self, cluster: Cluster, used: Collection[str]) -> bool:
-        """Whether a namespace is known that nothing declares and no pod is in (a policy may still name it)."""
+        """Whether a namespace is kept that has no object and no pods (a policy may still name it)."""
         return any(name not in cluster.namespaces and name not in used for name in self._labels)
 
     def _add(self, key: PolicyKey, policy: NormalPolicy, *, settings: Settings, dirty: set[str]) -> None:
         requirements = requirements_by_namespace((policy,), self._labels, settings=settings, matching=self._matching)
-        held = self._held[key] = _Held(policy, requirements, self._reach(policy))
-        for name in held.reach:
+        indexed = self._policies[key] = _IndexedPolicy(policy, requirements, self._reach(policy))
+        for name in indexed.reach:
             self._at(name).policies[_order(key)] = policy
-        for name, asked in requirements.items():
-            self._at(name).requirements.update(asked)
-        dirty |= held.reach | requirements.keys()
+        for name, needed in requirements.items():
+            self._at(name).requirements.update(needed)
+        dirty |= indexed.reach | requirements.keys()
 
     def _at(self, namespace: str) -> _Namespace:
         return self._per_namespace.setdefault(namespace, _Namespace())
 
     def _drop(self, key: PolicyKey, dirty: set[str]) -> NormalPolicy | None:
-        held = self._held.pop(key, None)
-        if held is None:
+        indexed = self._policies.pop(key, None)
+        if indexed is None:
             return None
-        for name in held.reach:
+        for name in indexed.reach:
             del self._per_namespace[name].policies[_order(key)]
-        for name, asked in held.requirements.items():
-            self._per_namespace[name].requirements.subtract(asked)
-        dirty |= held.reach | held.requirements.keys()
-        return held.policy
+        for name, needed in indexed.requirements.items():
+            self._per_namespace[name].requirements.subtract(needed)
+        dirty |= indexed.reach | indexed.requirements.keys()
+        return indexed.policy
 
-    def _publish(self, dirty: set[str]) -> None:
+    def _rebuild(self, dirty: set[str]) -> None:
         for name in dirty:
-            here = self._per_namespace[name]
-            self._lists[name] = tuple(sorted(here.policies.items(), key=lambda item: item[0]))
-            asked = frozenset(requirement for requirement, count in here.requirements.items() if count > 0)
-            self._atoms[name] = self._fitting(name, asked)
+            namespace = self._per_namespace[name]
+            self._lists[name] = tuple(sorted(namespace.policies.items(), key=lambda item: item[0]))
+            needed = frozenset(requirement for requirement, count in namespace.requirements.items() if count > 0)
+            self._requirements[name] = self._admitted(name, needed)
             if not self._lists[name]:
                 del self._lists[name]
-            if not asked:
-                del self._atoms[name]
-            if not here.policies and not asked:
+            if not needed:
+                del self._requirements[name]
+            if not namespace.policies and not needed:
                 del self._per_namespace[name]
-        lists, requirements = MappingProxyType(dict(self._lists)), MappingProxyType(dict(self._atoms))
+        lists, requirements = MappingProxyType(dict(self._lists)), MappingProxyType(dict(self._requirements))
         self._set = RuleSet(lists, self._labels, requirements, self._settings)
 
-    def _fitting(self, name: str, asked: frozenset[LabelRequirement]) -> frozenset[LabelRequirement]:
-        """What of `asked` is answered in a namespace: the same in every process that knows the same policies."""
-        self._crowded.pop(name, None)
-        fitting = RequirementBudget().admit(asked)
-        if fitting == asked:
-            return asked
+    def _admitted(self, name: str, needed: frozenset[LabelRequirement]) -> frozenset[LabelRequirement]:
+        """The `needed` that fit into a namespace: the same ones in every process with the same policies."""
+        self._over_budget.pop(name, None)
+        admitted = RequirementBudget().admit(needed)
+        if admitted == needed:
+            return needed
         reason = (
-            f"policies use {len(asked)} label requirements on its pods, of which {len(fitting)} fit: "
+            f"policies use {len(needed)} label requirements on its pods, of which {len(admitted)} fit: "
             "rules that need the others match no peers by them"
         )
-        self._crowded[name] = Problem(reason, kind="Namespace", name=name)
-        return fitting
+        self._over_budget[name] = Problem(reason, kind="Namespace", name=name)
+        return admitted
 
     def _reach(self, policy: NormalPolicy) -> frozenset[str]:
-        """Namespaces with pods that `policy` may select, or that its egress rules leave to the destination's node."""
+        """Namespaces with pods that `policy` may select, or that are destinations of its deferred egress rules."""
         names = set(self._in_scope(policy.subject))
         for rule in policy.rules:
             if rule.direction is Direction.EGRESS and is_deferred(rule):
@@ -213,7 +213,7 @@ class PolicyIndex:
 
 
 def joint_requirements(first: LabelRequirements, second: LabelRequirements) -> LabelRequirements:
-    """What either asks."""
+    """The requirements of either, by namespace."""
     return {
         name: first.get(name, NO_REQUIREMENTS) | second.get(name, NO_REQUIREMENTS)
         for name in first.keys() | second.keys()
@@ -225,7 +225,7 @@ def _order(key: PolicyKey) -> tuple[str, str, str]:
 
 
 def _depends(policy: NormalPolicy, namespaces: frozenset[str]) -> bool:
-    """Whether what was worked out about `policy` may depend on the labels of these namespaces."""
+    """Whether the indexed values of `policy` may depend on the labels of these namespaces."""
     scopes = (policy.subject, *(scope for rule in policy.rules for scope in rule.scopes))
     if any(scope.namespace is None or scope.namespace in namespaces for scope in scopes):
         return True
@@ -236,7 +236,7 @@ def _reaches_all(rule: NormalRule) -> bool:
     return rule.direction is Direction.EGRESS and bool(rule.any_peer or rule.cidrs) and is_deferred(rule)
 
 
-def _of_tenants(policy: NormalPolicy, tenants: Collection[str]) -> bool:
+def _may_concern(policy: NormalPolicy, tenants: Collection[str]) -> bool:
     """Whether `policy` may concern a pod of one of `tenants`: a Romana policy selects those of its own alone."""
-    asked = policy.subject.tenant
-    return asked is None or asked in tenants
+    tenant = policy.subject.tenant
+    return tenant is None or tenant in tenants

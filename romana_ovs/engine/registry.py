@@ -1,6 +1,6 @@
-"""Gives tenants' ranges, segment indexes, host numbers and classes for the whole cluster.
+"""Allocates tenants' blocks, segment indexes, host numbers and classes for the whole cluster.
 
-It sees all objects and every node's report, and takes the steps of make-before-break (`lifecycle`).
+It reads all objects and every node's report, and takes the steps of make-before-break (`lifecycle`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.tenants import Tenants, named
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.class_registry import ClassRegistry
-from romana_ovs.engine.endpoints import Identified, needs_endpoint
+from romana_ovs.engine.endpoints import NumberedPod, needs_endpoint
 from romana_ovs.engine.foreign import ForeignAddresses
 from romana_ovs.engine.hosts import HostNumbers
 from romana_ovs.engine.lifecycle import RequirementLifecycle
@@ -34,19 +34,19 @@ from romana_ovs.policy.published import Published, Report
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-NOBODY: Mapping[str, Report] = MappingProxyType({})
+NO_REPORTS: Mapping[str, Report] = MappingProxyType({})
 
 
 class AwayPods(NamedTuple):
-    """The pods of nodes that are away, by namespace. `anything`: some of them may be what is not known here."""
+    """The pods of nodes that are away, by namespace; `incomplete` when some may have had labels not known here."""
 
-    pods: Mapping[str, list[Identified]]
+    pods: Mapping[str, list[NumberedPod]]
     incomplete: bool
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedPod:
-    """A pod with its segment and the number of that."""
+class SegmentMember:
+    """A pod with its segment and that segment's number."""
 
     pod: Pod
     segment: SegmentKey
@@ -54,25 +54,25 @@ class PlacedPod:
 
 
 class Registry:
-    """Follows a cluster and its nodes' reports, and says what is to be published.
+    """Computes the numbers to be published, from a cluster and its nodes' reports.
 
-    One term of it: what it begins from, `base`, it goes on from, in an epoch of its own. When `next_writes` says that
-    it is superseded, another is made of the objects as they are then. `writer` names it among all processes.
+    One object is one leadership term, which begins with the numbers of `base` and has an epoch of its own. When
+    `next_writes` raises TermOver, another is made from the objects as they are then. `writer` is unique to the process.
     """
 
     def __init__(self, settings: Settings, base: TermBase | None, *, writer: str) -> None:
-        """A term that begins from `base` (None: nothing was ever published).
+        """Begins a term with `base` (None: nothing was ever published).
 
-        Raises AddressError when the plan of `settings` cannot be, or is not the one that was published.
+        Raises AddressError when the plan of `settings` is invalid, or not the one that was published.
         """
         self.plan = AddressPlan.of(settings)
         self.base = base
         before = base.published if base is not None else Published(self.plan)
         if before.plan != self.plan:
             raise AddressError(
-                f"the Allocation was written for another address plan ({_text(before.plan)}) than the settings say "
-                f"({_text(self.plan)}): restore the settings, or remove the Allocation and every ClassSet to give "
-                "every pod a new address"
+                f"the Allocation was written for another address plan ({_plan_text(before.plan)}) than the settings "
+                f"say ({_plan_text(self.plan)}): restore the settings, or remove the Allocation and every ClassSet to "
+                "give every pod a new address"
             )
         last = max([before.revision, *(classes.revision for classes in before.namespaces.values())])
         self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)
@@ -83,15 +83,15 @@ class Registry:
         self._foreign = ForeignAddresses(before, now)
         self._classes = ClassRegistry(before, now)
         self._lifecycle = RequirementLifecycle(
-            {name: each.requirements for name, each in before.namespaces.items()}, now
+            {name: classes.requirements for name, classes in before.namespaces.items()}, now
         )
         self._policies = PolicyIndex()
         self._cluster: Cluster | None = None
-        self._placed: dict[PodKey, PlacedPod] = {}
+        self._pods: dict[PodKey, SegmentMember] = {}
         self._refused: dict[PodKey, Problem] = {}
         self._seen_freed = self._classes.freed
-        self._short: tuple[Problem, ...] = ()
-        """Of tenants for which a node has no address left, and no further range is left either."""
+        self._exhausted_segments: tuple[Problem, ...] = ()
+        """One for each segment that a node has no address left of, and for which no further range is left."""
         self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
@@ -102,7 +102,7 @@ class Registry:
 
     @property
     def published(self) -> Published:
-        """What is to be published: the same object until it changes."""
+        """The numbers to be published: the identical object until they change."""
         return self._last
 
     @property
@@ -117,73 +117,74 @@ class Registry:
 
     @property
     def pending(self) -> bool:
-        """Whether a step waits for nodes to acknowledge something."""
+        """Whether a step waits for an acknowledgement of nodes."""
         return bool(self._lifecycle.unsettled) or self._classes.pending or self._foreign.pending
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What could not be given to whom, and why; sorted."""
-        found = [*self._hosts.problems, *self._refused.values(), *self._short, *self._policies.problems]
-        return tuple(sorted(found, key=lambda problem: (problem.kind, problem.name, problem.reason)))
+        """One for each pod, node or segment without a number, and each namespace with too many requirements; sorted."""
+        problems = [*self._hosts.problems, *self._refused.values(), *self._exhausted_segments, *self._policies.problems]
+        return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(
         self,
         cluster: Cluster,
-        reports: Mapping[str, Report] = NOBODY,
+        reports: Mapping[str, Report] = NO_REPORTS,
         rules: RuleSet | None = None,
         *,
         away: Collection[str] = frozenset(),
         pods: Collection[PodKey] | None = None,
     ) -> Published:
-        """Follows `cluster` and the nodes' `reports`, and returns what is to be published.
+        """Updates the numbers to `cluster` and the nodes' `reports`, and returns what is to be published.
 
-        `away` are nodes that have not acknowledged anything for long. Nobody waits for them: others take new classes
-        without them. A class that one of their pods may still have, although its matches are no longer those of the
-        pod, gets another number (any class may be such a one, while a node has acknowledged nothing in this term), so
-        that only segment-wide rules apply to such pods until their nodes are back. But no number is given again and no
-        requirement goes before that, or before their Node is deleted.
+        `away` are nodes that have not acknowledged anything for long. Others use new classes without waiting for them.
+        A class that one of their pods may still have, although it no longer matches the pod, gets another number (any
+        class may be such a one, while a node has acknowledged nothing in this term). So only rules about whole segments
+        apply to such pods until their nodes are back. Until then, or until their Node is deleted, no number is reused
+        and no requirement is removed.
 
-        `rules` are those of the cluster, by default worked out here; `pods` are those that changed since the last time,
-        if that is known. Raises InputError, and changes nothing, when the settings ask for another address plan.
+        `rules` are those of the cluster, by default normalised here; `pods` are those that changed since the last
+        update, if known. Raises InputError, and changes nothing, when the settings ask for another address plan.
         """
         self._check_plan(cluster)
         first, now = self._cluster is None, self._last.revision + 1
         changes = Changes.between(self._cluster, cluster, pods)
         self._cluster = cluster
-        known = {name: report for name, report in reports.items() if name in cluster.nodes}
-        here = [report.acknowledged for name, report in known.items() if name not in away]
-        everybody = min((report.acknowledged for report in known.values()), default=math.inf)
-        reached = min(here, default=math.inf)
-        self._follow_nodes(cluster, changes)
-        for key in sorted(changes.pods):
-            if not _alive(cluster, key):
-                self._refused.pop(key, None)
-                if key in self._placed:
-                    self._drop(key)
-        placed = self._place(cluster, changes)
-        self._unacknowledged.follow(known, away)
-        self._grow(known)
-        self._foreign.update(self._without_false_claims(known), self._hosts.hosts, nodes=self._blocked, now=now)
-        self._hosts.update(
-            cluster.nodes.keys(), self._on_node.keys(), usable=self._free_gateway, acknowledged=everybody, now=now
-        )
-        rules = rules if rules is not None else self._policies.follow(cluster)
-        released = min((report.released for report in known.values()), default=math.inf)
-        away_pods = self._absent({name: report for name, report in known.items() if name in away})
+        known_reports = {name: report for name, report in reports.items() if name in cluster.nodes}
+        acknowledged = [report.acknowledged for name, report in known_reports.items() if name not in away]
+        acknowledged_by_all = min((report.acknowledged for report in known_reports.values()), default=math.inf)
+        acknowledged_by_present = min(acknowledged, default=math.inf)
+        self._update_nodes(cluster, changes)
+        self._drop_deleted(cluster, changes)
+        members = self._segment_pods(cluster, changes)
+        self._unacknowledged.expire(known_reports, away)
+        self._grow_segments(known_reports)
+        self._foreign.update(self._without_false_claims(known_reports), self._hosts.hosts, nodes=self._blocked, now=now)
+        nodes, used = cluster.nodes.keys(), self._on_node.keys()
+        self._hosts.update(nodes, used, usable=self._free_gateway, acknowledged=acknowledged_by_all, now=now)
+        rules = rules if rules is not None else self._policies.update(cluster)
+        released = min((report.released for report in known_reports.values()), default=math.inf)
+        away_pods = self._pods_of({name: report for name, report in known_reports.items() if name in away})
         self._lifecycle.advance(
-            acknowledged=reached,
+            acknowledged=acknowledged_by_present,
             released=released,
             now=now,
             blocked=lambda name: (first and away_pods.incomplete) or self._blocked_by_away_pods(name, away_pods),
         )
-        self._lifecycle.follow(rules.requirements, classed=self._classes.namespaces, now=now)
+        self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, now=now)
         self._refine(rules)
-        for each in placed:
-            if self._placed.get(each.pod.key) is each:
-                self._identify(each)
+        for member in members:
+            if self._pods.get(member.pod.key) is member:
+                self._assign_class(member)
         if first:
-            self._classes.settle()
-        self._classes.publish(self._lifecycle, epoch=self._last.epoch, now=now, reached=reached, everybody=everybody)
+            self._classes.drop_unclaimed()
+        self._classes.publish(
+            self._lifecycle,
+            epoch=self._last.epoch,
+            now=now,
+            acknowledged=acknowledged_by_present,
+            acknowledged_by_all=acknowledged_by_all,
+        )
         return self._publish(now)
 
     def _check_plan(self, cluster: Cluster) -> None:
@@ -192,16 +193,23 @@ class Registry:
                 "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
             )
 
-    def _follow_nodes(self, cluster: Cluster, changes: Changes) -> None:
+    def _update_nodes(self, cluster: Cluster, changes: Changes) -> None:
         if changes.nodes:
             self._blocked = frozenset(address for node in cluster.nodes.values() for address in node.addresses)
 
-    def _place(self, cluster: Cluster, changes: Changes) -> list[PlacedPod]:
-        """The changed pods, and those refused before something was freed, that belong to a segment with its number."""
-        found = []
-        again = self._refused.keys() if self._seen_freed != self._classes.freed else ()
+    def _drop_deleted(self, cluster: Cluster, changes: Changes) -> None:
+        for key in sorted(changes.pods):
+            if not _needs_endpoint(cluster, key):
+                self._refused.pop(key, None)
+                if key in self._pods:
+                    self._drop(key)
+
+    def _segment_pods(self, cluster: Cluster, changes: Changes) -> list[SegmentMember]:
+        """The changed pods that get a segment number; refused ones are tried again after a class was freed."""
+        members = []
+        retried = self._refused.keys() if self._seen_freed != self._classes.freed else ()
         self._seen_freed = self._classes.freed
-        keys = sorted(changes.pods.union(again))
+        keys = sorted(changes.pods.union(retried))
         pods = [pod for key in keys if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
         tiers: dict[str, set[str]] = {}
         segments = [cluster.segment_of(pod) for pod in pods]
@@ -212,62 +220,64 @@ class Registry:
             self._tenants.admit(tenant, tiers[tenant])
         for pod, segment in zip(pods, segments, strict=True):
             try:
-                each = PlacedPod(pod, segment, self._tenants.number(segment))
+                member = SegmentMember(pod, segment, self._tenants.number(segment))
             except AddressError as refused:
                 self._refuse(pod.key, refused)
                 continue
-            self._count(pod.key, each)
-            found.append(each)
-        return found
+            self._set_pod(pod.key, member)
+            members.append(member)
+        return members
 
-    def _identify(self, each: PlacedPod) -> None:
+    def _assign_class(self, member: SegmentMember) -> None:
         try:
-            self._classes.assign(each.pod.key, each)
-            self._refused.pop(each.pod.key, None)
+            self._classes.assign(member.pod.key, member)
+            self._refused.pop(member.pod.key, None)
         except AddressError as refused:
-            self._refuse(each.pod.key, refused)
+            self._refuse(member.pod.key, refused)
 
     def _refuse(self, key: PodKey, refused: AddressError) -> None:
-        if key in self._placed:
+        if key in self._pods:
             self._drop(key)
         self._refused[key] = Problem(str(refused), kind="Pod", name=key)
 
     def _drop(self, key: PodKey) -> None:
         self._classes.forget(key)
-        self._count(key, None)
+        self._set_pod(key, None)
 
-    def _count(self, key: PodKey, new: PlacedPod | None) -> None:
-        old = self._placed.pop(key, None)
-        for each, sign in ((old, -1), (new, 1)):
-            if each is not None:
-                _add(self._in_namespace, each.pod.namespace, sign)
-                _add(self._on_node, each.pod.node, sign)
-                _add(self._segments_on, (each.pod.node, each.segment), sign)
-                if each.pod.address is not None:
-                    _add(self._addresses_on, (each.pod.node, each.pod.address), sign)
+    def _set_pod(self, key: PodKey, new: SegmentMember | None) -> None:
+        old = self._pods.pop(key, None)
+        for member, sign in ((old, -1), (new, 1)):
+            if member is not None:
+                _add(self._in_namespace, member.pod.namespace, sign)
+                _add(self._on_node, member.pod.node, sign)
+                _add(self._segments_on, (member.pod.node, member.segment), sign)
+                if member.pod.address is not None:
+                    _add(self._addresses_on, (member.pod.node, member.pod.address), sign)
         if old is not None and (new is None or _class_inputs(old) != _class_inputs(new)):
-            self._unacknowledged.note(old, self._last.revision + 1)
+            self._unacknowledged.add(old, self._last.revision + 1)
         if new is not None:
-            self._placed[key] = new
+            self._pods[key] = new
 
-    def _grow(self, reports: Mapping[str, Report]) -> None:
-        """A further index for segments that a node has no address left of; a node may ask for its own pods' only."""
-        short = []
+    def _grow_segments(self, reports: Mapping[str, Report]) -> None:
+        """Allocates a further index for each segment that a node has pods and no address left of."""
+        problems = []
         for name in sorted(reports):
-            for segment, known in sorted(reports[name].exhausted.items()):
-                asks = known and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == known
+            for segment, indexes in sorted(reports[name].exhausted.items()):
+                asks = (
+                    indexes and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == indexes
+                )
                 if asks and not self._tenants.grow(segment):
                     why = f"{named(segment)} gets no further range for node {name}: {self._tenants.exhausted()}"
-                    short.append(Problem(why, kind="Tenant", name=segment.tenant))
-        self._short = tuple(short)
+                    problems.append(Problem(why, kind="Tenant", name=segment.tenant))
+        self._exhausted_segments = tuple(problems)
 
     def _without_false_claims(self, reports: Mapping[str, Report]) -> dict[str, Report]:
-        """`reports` without addresses that no pod of the node has: nobody may draw another's traffic to himself."""
-        found = {}
+        """`reports` without addresses that no pod of the node has: no node may attract the traffic of others."""
+        checked = {}
         for name, report in reports.items():
-            true = frozenset(address for address in report.foreign if (name, address) in self._addresses_on)
-            found[name] = report if true == report.foreign else replace(report, foreign=true)
-        return found
+            claimed = frozenset(address for address in report.foreign if (name, address) in self._addresses_on)
+            checked[name] = report if claimed == report.foreign else replace(report, foreign=claimed)
+        return checked
 
     def _free_gateway(self, number: int) -> bool:
         address = self.plan.gateway(number)
@@ -280,33 +290,35 @@ class Registry:
             for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 
-    def _absent(self, away: Mapping[str, Report]) -> AwayPods:
-        """The pods of nodes that are `away`, also as what they were before their nodes went."""
-        pods: dict[str, list[Identified]] = {}
-        placed = (each for each in self._placed.values() if each.pod.node in away) if away else ()
-        for each in (*placed, *(was for node in away for was in self._unacknowledged.of(node))):
-            pods.setdefault(each.pod.namespace, []).append(each)
+    def _pods_of(self, away: Mapping[str, Report]) -> AwayPods:
+        """The pods of nodes that are `away`, and the previous states of their pods that they have not acknowledged."""
+        pods: dict[str, list[NumberedPod]] = {}
+        members = (member for member in self._pods.values() if member.pod.node in away) if away else ()
+        for member in (*members, *(previous for node in away for previous in self._unacknowledged.of(node))):
+            pods.setdefault(member.pod.namespace, []).append(member)
         return AwayPods(pods, any(self._unacknowledged.incomplete(node, away) for node in away))
 
     def _blocked_by_away_pods(self, namespace: str, away_pods: AwayPods) -> bool:
-        """Whether one of the `away_pods` pods may wear a class that answers for it what is not true.
+        """Whether one of the `away_pods` may have a class that does not match its labels.
 
-        Such classes get other numbers, which only nodes that are here wear: then it may not any more.
+        Such classes get other numbers, which pods of away nodes do not have yet.
         """
-        worn, requirements = self._lifecycle.worn(namespace), self._lifecycle.of(namespace).keys()
-        asked = max(worn.values(), default=0)
-        contradicted = set(self._classes.older(namespace, before=asked)) if away_pods.incomplete else set()
-        for each in away_pods.pods.get(namespace, ()):
-            true = frozenset(requirement for requirement in requirements if requirement.matches(each.pod.labels))
+        adopted, requirements = self._lifecycle.adopted(namespace), self._lifecycle.of(namespace).keys()
+        introduced = max(adopted.values(), default=0)
+        contradicted = (
+            set(self._classes.published_before(namespace, before=introduced)) if away_pods.incomplete else set()
+        )
+        for member in away_pods.pods.get(namespace, ()):
+            matched = frozenset(requirement for requirement in requirements if requirement.matches(member.pod.labels))
             contradicted.update(
                 number
-                for number, yes in self._classes.answers(each, before=asked).items()
-                if yes - worn.keys() == true - worn.keys() and yes != true
+                for number, matching in self._classes.matches(member, before=introduced).items()
+                if matching - adopted.keys() == matched - adopted.keys() and matching != matched
             )
         try:
             self._classes.renumber(contradicted)
         except AddressError:
-            # No number is left: then the rules that ask wait, and admit nobody of these classes.
+            # No number is left: the rules with these requirements wait, and admit no pod of these classes.
             return True
         return bool(contradicted)
 
@@ -319,7 +331,7 @@ class Registry:
             indexes=_same(last.indexes, self._tenants.all_indexes),
             next_class=_same(last.next_class, self._classes.next),
             hosts=self._hosts.hosts,
-            free_hosts=self._hosts.line,
+            free_hosts=self._hosts.free,
             retired_hosts=self._hosts.retired,
             foreign=self._foreign.claims,
             namespaces=self._classes.published,
@@ -329,13 +341,13 @@ class Registry:
         return self._last
 
 
-def _alive(cluster: Cluster, key: PodKey) -> bool:
+def _needs_endpoint(cluster: Cluster, key: PodKey) -> bool:
     return needs_endpoint(cluster.pods.get(key)) is not None
 
 
-def _class_inputs(placed: PlacedPod) -> tuple[str, int, Labels]:
-    """Where a pod is, and what decides its class."""
-    return placed.pod.node, placed.number, placed.pod.labels
+def _class_inputs(member: SegmentMember) -> tuple[str, int, Labels]:
+    """The node of a pod, and the inputs of its class."""
+    return member.pod.node, member.number, member.pod.labels
 
 
 def _add(counter: Counter[Key], key: Key, sign: int) -> None:
@@ -348,5 +360,5 @@ def _same(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> Mapping[Key, Va
     return old if old == new else new
 
 
-def _text(plan: AddressPlan) -> str:
+def _plan_text(plan: AddressPlan) -> str:
     return f"{plan.network} = {plan.segment_bits} segment, {plan.node_bits} host, {plan.endpoint_bits} endpoint bits"

@@ -1,4 +1,4 @@
-"""Reads the state files of version 1.0 and earlier, in which a folder's numbers were written otherwise.
+"""Converts the state files of version 1.0 and earlier, which have another format.
 
 Every address, host number and class stays as it was, so that switches get no flow-mods after the upgrade.
 """
@@ -19,13 +19,13 @@ from romana_ovs.policy.class_record import ClassRecord
 from romana_ovs.policy.published import Claim, ClassSet, Published, Stage
 
 OLD_FORMAT, FORMAT = 1, 1
-"""Versions of the format that is read, and of that which is made: the second is told by its `parts`."""
+"""Versions of the old and of the present format; only the present one has `parts`."""
 FIRST = 1
-"""The epoch and revision of numbers that come from an old file."""
+"""The epoch and revision of numbers from an old file."""
 
 
 def current_state(state: Mapping[str, Any], plan: AddressPlan) -> Mapping[str, Any]:
-    """`state` in the present format, whichever it is in.
+    """`state` in the present format.
 
     Raises AddressError when it was written under another plan, InputError when it is no state of ours.
     """
@@ -40,8 +40,8 @@ def current_state(state: Mapping[str, Any], plan: AddressPlan) -> Mapping[str, A
     except (KeyError, TypeError, ValueError) as broken:
         raise InputError.because(f"not what was saved: {broken}", field="identities") from broken
     nodes = sorted({*allocator.hosts, *(end.node for end in allocator.endpoints.values())})
-    parts = {node: _part(node, allocator.hosts.get(node), addresses) for node in nodes}
-    return {"format": FORMAT, "parts": parts, "published": published_to_json(published)}
+    agents = {node: _agent_state(node, allocator.hosts.get(node), addresses) for node in nodes}
+    return {"format": FORMAT, "parts": agents, "published": published_to_json(published)}
 
 
 def _published(allocator: Allocator, addresses: Mapping[str, Any], identities: Mapping[str, Any]) -> Published:
@@ -62,32 +62,34 @@ def _published(allocator: Allocator, addresses: Mapping[str, Any], identities: M
 
 
 def _class_sets(record: ClassRecord, tombstones: Any) -> dict[str, ClassSet]:
-    found = {
+    class_sets = {
         name: ClassSet(name, requirements=MappingProxyType(dict.fromkeys(asked, Stage.ACTIVE)))
         for name, asked in record.asked.items()
     }
     classes: dict[str, dict[int, frozenset[Any]]] = {}
     for entry in record.classes:
         classes.setdefault(entry.namespace, {})[entry.identity] = entry.yes
-    kept: dict[str, list[tuple[int, Labels]]] = {}
+    tombstones_of: dict[str, list[tuple[int, Labels]]] = {}
     for segment, name, labels in tombstones:
-        kept.setdefault(name, []).append((int(segment), Labels(labels)))
-    for name in sorted({*found, *classes, *kept}):
-        own = classes.get(name, {})
-        found[name] = replace(
-            found.get(name, ClassSet(name)),
-            classes=MappingProxyType(dict(sorted(own.items()))),
-            overrides=MappingProxyType({pod: number for pod, number in sorted(record.pins.items()) if number in own}),
-            tombstones=tuple(kept.get(name, ())),
+        tombstones_of.setdefault(name, []).append((int(segment), Labels(labels)))
+    for name in sorted({*class_sets, *classes, *tombstones_of}):
+        of_namespace = classes.get(name, {})
+        class_sets[name] = replace(
+            class_sets.get(name, ClassSet(name)),
+            classes=MappingProxyType(dict(sorted(of_namespace.items()))),
+            overrides=MappingProxyType(
+                {pod: number for pod, number in sorted(record.pins.items()) if number in of_namespace}
+            ),
+            tombstones=tuple(tombstones_of.get(name, ())),
             epoch=FIRST,
             revision=FIRST,
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(class_sets.items()))
 
 
-def _part(node: str, host: int | None, addresses: Mapping[str, Any]) -> dict[str, Any]:
-    """What one node's agent has of its own: the endpoints on it, and what is left of its shares."""
-    own = {
+def _agent_state(node: str, host: int | None, addresses: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of one node's agent: the endpoints on it, and the free endpoint numbers of its shares."""
+    node_addresses = {
         "format": addresses["format"],
         "plan": addresses["plan"],
         "freed": addresses["freed"],
@@ -95,4 +97,11 @@ def _part(node: str, host: int | None, addresses: Mapping[str, Any]) -> dict[str
         "blocked": addresses["blocked"],
         "endpoints": [end for end in addresses["endpoints"] if end[2] == node],
     }
-    return {"format": FORMAT, "node": node, "addresses": own, "worn": [], "acknowledged": FIRST, "released": FIRST}
+    return {
+        "format": FORMAT,
+        "node": node,
+        "addresses": node_addresses,
+        "worn": [],
+        "acknowledged": FIRST,
+        "released": FIRST,
+    }

@@ -15,9 +15,9 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassAllocator
 
 MAX_TOMBSTONES = 1024
-"""Beyond that the oldest one goes."""
+"""Kept at most; the oldest one is dropped first."""
 MAX_TEXT = 4096
-"""Characters of labels that are worth it; a pod may have a million."""
+"""Characters of labels for which a tombstone is kept at most; a pod may have a million."""
 
 
 class ClassTombstone(NamedTuple):
@@ -29,74 +29,76 @@ class ClassTombstone(NamedTuple):
 
     @property
     def key(self) -> PodKey:
-        """A name in the allocator that no pod can have, for it has no slash before the first blank."""
+        """A key in the allocator that no pod can have, as it has no slash before the first blank."""
         return PodKey(f"{self.segment} {self.namespace} {sorted(self.labels.items())}")
 
 
 class ClassTombstones:
-    """The remnants in a allocator, oldest first; `changes` counts what came and went."""
+    """The tombstones in an allocator, oldest first; `changes` counts additions and removals."""
 
     def __init__(self, allocator: ClassAllocator, saved: Iterable[Any] = ()) -> None:
-        """Those that `to_json` gave; they enter the allocator with `settle`.
+        """Begins with `saved`, the value of `to_json`; `enter_saved` assigns them in the allocator.
 
-        Raises InputError when they are no such thing.
+        Raises InputError when `saved` is not such a value.
         """
         self._allocator = allocator
-        self._held: dict[PodKey, ClassTombstone] = {}
+        self._tombstones: dict[PodKey, ClassTombstone] = {}
         self.changes = 0
         try:
-            self._waiting = [ClassTombstone(int(segment), str(name), Labels(labels)) for segment, name, labels in saved]
+            self._saved = [ClassTombstone(int(segment), str(name), Labels(labels)) for segment, name, labels in saved]
         except (TypeError, ValueError) as broken:
             raise InputError.because(f"not what was saved: {broken}", field="remnants") from broken
 
     def __contains__(self, key: PodKey) -> bool:
-        return key in self._held
+        return key in self._tombstones
 
-    def settle(self) -> None:
-        """Enters what was saved: every pod is in the allocator by now."""
-        for remnant in self._waiting:
-            self._enter(remnant)
-        self._waiting = []
+    def enter_saved(self) -> None:
+        """Assigns the saved tombstones in the allocator; to be called once every pod is in it."""
+        for tombstone in self._saved:
+            self._enter(tombstone)
+        self._saved = []
 
-    def keep(self, remnant: ClassTombstone, number: int) -> None:
-        """Stands in for the last pod of class `number`, before that leaves."""
-        if sum(len(key) + len(value) for key, value in remnant.labels.items()) > MAX_TEXT:
+    def keep(self, tombstone: ClassTombstone, number: int) -> None:
+        """Keeps `tombstone` in place of the last pod of class `number`; to be called before that leaves."""
+        if sum(len(key) + len(value) for key, value in tombstone.labels.items()) > MAX_TEXT:
             return
-        if any(self._allocator.identity_of(key) == number for key in self._held):
+        if any(self._allocator.identity_of(key) == number for key in self._tombstones):
             return
-        self._enter(remnant)
-        if len(self._held) > MAX_TOMBSTONES:
-            self._drop(next(iter(self._held)))
+        self._enter(tombstone)
+        if len(self._tombstones) > MAX_TOMBSTONES:
+            self._drop(next(iter(self._tombstones)))
 
-    def keep_to(self, namespaces: Mapping[str, Labels]) -> None:
-        """Drops remnants of namespaces that are no more."""
-        for key in [key for key, remnant in self._held.items() if remnant.namespace not in namespaces]:
+    def retain_namespaces(self, namespaces: Mapping[str, Labels]) -> None:
+        """Drops the tombstones of all namespaces but these."""
+        for key in [key for key, tombstone in self._tombstones.items() if tombstone.namespace not in namespaces]:
             self._drop(key)
 
-    def let_go(self, keys: Iterable[PodKey]) -> None:
-        """Drops those of `keys` that are remnants."""
-        for key in [key for key in keys if key in self._held]:
+    def discard(self, keys: Iterable[PodKey]) -> None:
+        """Drops the tombstones among `keys`."""
+        for key in [key for key in keys if key in self._tombstones]:
             self._drop(key)
 
     def by_namespace(self) -> dict[str, tuple[tuple[int, Labels], ...]]:
-        """The segments and labels of those of each namespace, oldest first."""
-        found: dict[str, list[tuple[int, Labels]]] = {}
-        for remnant in [*self._held.values(), *self._waiting]:
-            found.setdefault(remnant.namespace, []).append((remnant.segment, remnant.labels))
-        return {name: tuple(each) for name, each in found.items()}
+        """Segment and labels of each tombstone, oldest first, by namespace."""
+        tombstones: dict[str, list[tuple[int, Labels]]] = {}
+        for tombstone in [*self._tombstones.values(), *self._saved]:
+            tombstones.setdefault(tombstone.namespace, []).append((tombstone.segment, tombstone.labels))
+        return {name: tuple(each) for name, each in tombstones.items()}
 
     def to_json(self) -> list[Any]:
         """All of them in plain values of JSON, oldest first."""
-        remnants = [*self._held.values(), *self._waiting]
-        return [[each.segment, each.namespace, dict(sorted(each.labels.items()))] for each in remnants]
+        tombstones = [*self._tombstones.values(), *self._saved]
+        return [[each.segment, each.namespace, dict(sorted(each.labels.items()))] for each in tombstones]
 
-    def _enter(self, remnant: ClassTombstone) -> None:
+    def _enter(self, tombstone: ClassTombstone) -> None:
         self.changes += 1
-        self._held.pop(remnant.key, None)
-        self._held[remnant.key] = remnant
-        self._allocator.assign(remnant.key, segment=remnant.segment, namespace=remnant.namespace, labels=remnant.labels)
+        self._tombstones.pop(tombstone.key, None)
+        self._tombstones[tombstone.key] = tombstone
+        self._allocator.assign(
+            tombstone.key, segment=tombstone.segment, namespace=tombstone.namespace, labels=tombstone.labels
+        )
 
     def _drop(self, key: PodKey) -> None:
         self.changes += 1
-        del self._held[key]
+        del self._tombstones[key]
         self._allocator.forget(key)

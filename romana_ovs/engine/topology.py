@@ -19,31 +19,31 @@ from romana_ovs.policy.view import RemoteHost, Uplink
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """`neighbours`: the links in use, both ways. `tunnels`: the address to which each node's tunnelled packets go."""
+    """`neighbours`: the links in use, in both directions. `tunnels`: each node's address for tunnelled packets."""
 
     neighbours: Mapping[str, tuple[str, ...]]
     tunnels: Mapping[str, IPv4Address]
 
     def next_hops(self, node: str) -> dict[str, str]:
         """For every other node that links lead to from `node`: the neighbour on the way."""
-        found: dict[str, str] = {}
+        first_hops: dict[str, str] = {}
         waiting = deque((neighbour, neighbour) for neighbour in self.neighbours.get(node, ()))
         while waiting:
-            here, first = waiting.popleft()
-            found[here] = first
-            waiting.extend((far, first) for far in self.neighbours[here] if far not in found and far != node)
-        return found
+            current, first = waiting.popleft()
+            first_hops[current] = first
+            waiting.extend((far, first) for far in self.neighbours[current] if far not in first_hops and far != node)
+        return first_hops
 
 
 def topology_of(facts: Mapping[str, BridgeFacts], nodes: Mapping[str, Node], numbered: Collection[str]) -> Topology:
-    """The topology of the bridges that are known, as far as they belong to nodes with a host number.
+    """The topology of the bridges that are known and belong to nodes with a host number.
 
-    A link counts when both its ends know it, or when the bridge at the other end is not known at all. A node's tunnel
-    is at the address that its bridge tunnels from, or else at its own first address.
+    A link counts when the bridges at both ends have it, or when the bridge at the other end is unknown. A node's tunnel
+    is at the address that its bridge tunnels from, or else at the first address of its Node.
     """
     links: dict[str, set[str]] = {}
-    for name, own in facts.items():
-        for peer in own.links:
+    for name, node_facts in facts.items():
+        for peer in node_facts.links:
             mutual = peer not in facts or name in facts[peer].links
             if mutual and name != peer and name in numbered and peer in numbered:
                 links.setdefault(name, set()).add(peer)
@@ -63,15 +63,15 @@ def routes_of(
     facts: BridgeFacts, topology: Topology, numbers: Mapping[str, int]
 ) -> tuple[tuple[RemoteHost, ...], tuple[Uplink, ...]]:
     """The nodes that this bridge reaches, sorted by number, and its uplink ports, sorted by port."""
-    ways = topology.next_hops(facts.node)
+    next_hops = topology.next_hops(facts.node)
     hosts: list[RemoteHost] = []
     for name, number in numbers.items():
         if name == facts.node:
             continue
-        way = ways.get(name)
-        if way is not None and way in facts.links:
-            hosts.append(RemoteHost(number, name, facts.links[way]))
-        elif way is None and facts.tunnel is not None and name in topology.tunnels:
+        next_hop = next_hops.get(name)
+        if next_hop is not None and next_hop in facts.links:
+            hosts.append(RemoteHost(number, name, facts.links[next_hop]))
+        elif next_hop is None and facts.tunnel is not None and name in topology.tunnels:
             hosts.append(RemoteHost(number, name, facts.tunnel.ofport, topology.tunnels[name]))
     neighbours = topology.neighbours.get(facts.node, ())
     uplinks = [Uplink(facts.links[name]) for name in neighbours if name in facts.links]
@@ -90,10 +90,10 @@ def _tree(links: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
         tree[root] = []
         waiting = deque([root])
         while waiting:
-            here = waiting.popleft()
-            for peer in sorted(links[here]):
+            current = waiting.popleft()
+            for peer in sorted(links[current]):
                 if peer not in tree:
-                    tree[peer] = [here]
-                    tree[here].append(peer)
+                    tree[peer] = [current]
+                    tree[current].append(peer)
                     waiting.append(peer)
     return {name: tuple(sorted(neighbours)) for name, neighbours in tree.items()}

@@ -18,21 +18,21 @@ from romana_ovs.policy.view import LabelRequirement
 _Policies = dict[tuple[str, str, str], NormalPolicy]
 
 
-def in_force_for(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
-    """`rules` as they are in force, with the namespaces that came since."""
+def with_namespaces(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
+    """`rules`, which are in force, with the labels of new namespaces; old namespaces keep their labels."""
     labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
     return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.requirements, rules.settings)
 
 
 def adopt_ready(
-    rules: RuleSet, target: RuleSet, answered: Callable[[str, frozenset[LabelRequirement]], bool]
+    rules: RuleSet, target: RuleSet, reliable: Callable[[str, frozenset[LabelRequirement]], bool]
 ) -> RuleSet:
-    """`rules`, which are in force, with those of `target` for whose policies' namespace nothing has to be waited for.
+    """`rules`, which are in force, with the policies of `target` from each namespace that need not wait.
 
-    `answered` says whether these requirements may be relied on in a namespace. While a namespace that was there has
-    other labels, all rules wait, for any may select by them.
+    `reliable` says whether rules may rely on these requirements in a namespace. While an old namespace has other
+    labels, all rules wait, as any may select by them.
     """
-    waiting = in_force_for(rules, target.namespaces)
+    waiting = with_namespaces(rules, target.namespaces)
     if any(label != waiting.namespaces[name] for name, label in target.namespaces.items()):
         return waiting
     names = [
@@ -42,43 +42,43 @@ def adopt_ready(
     ]
     old, new = _policies(rules, names), _policies(target, names)
     changed = {key: policy for key, policy in new.items() if old.get(key) is not policy}
-    requirements = {key: _fitting(policy, target) for key, policy in changed.items()}
-    late = {
+    requirements = {key: _admitted(policy, target) for key, policy in changed.items()}
+    delayed = {
         changed[key].key.namespace
-        for key, asked in requirements.items()
-        if not all(answered(name, some) for name, some in asked.items())
+        for key, required in requirements.items()
+        if not all(reliable(name, needed) for name, needed in required.items())
     }
     owners = {policy.key.namespace for policy in changed.values()} | {
         policy.key.namespace for key, policy in old.items() if key not in new
     }
-    if owners <= late:
+    if owners <= delayed:
         return waiting
     lists = dict(rules.by_namespace)
     for name in names:
-        lists[name] = _mixed(rules.by_namespace.get(name, ()), target.by_namespace.get(name, ()), late)
+        lists[name] = _mixed(rules.by_namespace.get(name, ()), target.by_namespace.get(name, ()), delayed)
         if not lists[name]:
             del lists[name]
-    asked_now: LabelRequirements = rules.requirements
-    for key, asked in requirements.items():
-        if changed[key].key.namespace not in late:
-            asked_now = joint_requirements(asked_now, asked)
-    return RuleSet(MappingProxyType(lists), waiting.namespaces, MappingProxyType(dict(asked_now)), target.settings)
+    all_required: LabelRequirements = rules.requirements
+    for key, required in requirements.items():
+        if changed[key].key.namespace not in delayed:
+            all_required = joint_requirements(all_required, required)
+    return RuleSet(MappingProxyType(lists), waiting.namespaces, MappingProxyType(dict(all_required)), target.settings)
 
 
 def _policies(rules: RuleSet, names: list[str]) -> _Policies:
     return {key: policy for name in names for key, policy in rules.by_namespace.get(name, ())}
 
 
-def _fitting(policy: NormalPolicy, target: RuleSet) -> LabelRequirements:
-    """What `policy` asks, as far as anybody is going to answer it."""
-    asked = requirements_by_namespace((policy,), target.namespaces, settings=target.settings)
-    fitting = {name: some & target.requirements.get(name, NO_REQUIREMENTS) for name, some in asked.items()}
-    return {name: some for name, some in fitting.items() if some}
+def _admitted(policy: NormalPolicy, target: RuleSet) -> LabelRequirements:
+    """The requirements of `policy` by namespace, as far as the budgets of namespaces admit them."""
+    required = requirements_by_namespace((policy,), target.namespaces, settings=target.settings)
+    admitted = {name: needed & target.requirements.get(name, NO_REQUIREMENTS) for name, needed in required.items()}
+    return {name: needed for name, needed in admitted.items() if needed}
 
 
-def _mixed(old: Listed, new: Listed, late: set[str]) -> Listed:
-    """The policies of `new`, but for those of namespaces that are late, which are as in `old`."""
-    kept = [item for item in old if item[1].key.namespace in late]
-    come = [item for item in new if item[1].key.namespace not in late]
-    mixed = tuple(sorted((*kept, *come), key=lambda item: item[0]))
+def _mixed(old: Listed, new: Listed, delayed: set[str]) -> Listed:
+    """The policies of `new`, except that delayed namespaces have those of `old`."""
+    kept = [item for item in old if item[1].key.namespace in delayed]
+    ready = [item for item in new if item[1].key.namespace not in delayed]
+    mixed = tuple(sorted((*kept, *ready), key=lambda item: item[0]))
     return old if len(mixed) == len(old) and all(a[1] is b[1] for a, b in zip(mixed, old, strict=True)) else mixed

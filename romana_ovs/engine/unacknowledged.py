@@ -7,51 +7,51 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from romana_ovs.engine.endpoints import Identified
+from romana_ovs.engine.endpoints import NumberedPod
 from romana_ovs.model.labels import Labels
 from romana_ovs.policy.published import Report
 
 MAX_PER_NODE = 1024
-"""For one node; beyond that it may take its pods for anything."""
+"""Previous pods kept for one node; with more, the node counts as `incomplete`."""
 
 ClassInputs = tuple[int, str, Labels]
-"""All of a pod that decides its class: the number of its segment, its namespace, its labels."""
+"""The inputs of a pod's class: the number of its segment, its namespace, its labels."""
 
 
 class UnacknowledgedPods:
-    """The former pods of every node, each until the node has acknowledged what was published since."""
+    """The previous states of pods, by node, each until the node has acknowledged a later revision."""
 
     def __init__(self, begun: int) -> None:
-        """Nothing is known of what was before revision `begun`."""
+        """The first revision of this term is `begun`: of changes before it nothing is known."""
         self._begun = begun
-        self._held: dict[str, dict[ClassInputs, tuple[Identified, int]]] = {}
+        self._pods: dict[str, dict[ClassInputs, tuple[NumberedPod, int]]] = {}
         self._unknown: dict[str, int] = {}
 
-    def note(self, was: Identified, since: int) -> None:
-        """The pod is no longer what it `was`, as of revision `since`."""
-        held = self._held.setdefault(was.pod.node, {})
-        held[was.number, was.pod.namespace, was.pod.labels] = (was, since)
-        if len(held) > MAX_PER_NODE:
-            del self._held[was.pod.node]
-            self._unknown[was.pod.node] = since
+    def add(self, previous: NumberedPod, since: int) -> None:
+        """Add the `previous` state of a pod that changed in revision `since`."""
+        pods = self._pods.setdefault(previous.pod.node, {})
+        pods[previous.number, previous.pod.namespace, previous.pod.labels] = (previous, since)
+        if len(pods) > MAX_PER_NODE:
+            del self._pods[previous.pod.node]
+            self._unknown[previous.pod.node] = since
 
-    def follow(self, reports: Mapping[str, Report], away: Collection[str]) -> None:
-        """Forgets what nodes have heard of. Who has no report goes by nothing that is published."""
-        for node in list(self._held):
-            heard = reports[node].acknowledged if node in reports and node not in away else 0
-            kept = {look: each for look, each in self._held[node].items() if each[1] > heard}
+    def expire(self, reports: Mapping[str, Report], away: Collection[str]) -> None:
+        """Forgets what nodes that are not `away` have acknowledged, and all nodes without a report."""
+        for node in list(self._pods):
+            acknowledged = reports[node].acknowledged if node in reports and node not in away else 0
+            kept = {inputs: entry for inputs, entry in self._pods[node].items() if entry[1] > acknowledged}
             if kept and node in reports:
-                self._held[node] = kept
+                self._pods[node] = kept
             else:
-                del self._held[node]
+                del self._pods[node]
         self._unknown = {node: since for node, since in self._unknown.items() if self._lags(node, since, reports)}
 
-    def of(self, node: str) -> Iterable[Identified]:
-        """The former pods of `node`, as far as they are known."""
-        return [was for was, _ in self._held.get(node, {}).values()]
+    def of(self, node: str) -> Iterable[NumberedPod]:
+        """The previous states of the pods of `node`, as far as they are known."""
+        return [previous for previous, _ in self._pods.get(node, {}).values()]
 
     def incomplete(self, node: str, reports: Mapping[str, Report]) -> bool:
-        """Whether `node` may take its pods for what is not known here."""
+        """Whether pods of `node` may have previous states that are not known here."""
         return self._lags(node, max(self._begun, self._unknown.get(node, 0)), reports)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Builds one node's view; parts that did not change stay the same objects."""
+"""Builds one node's view; parts that did not change stay identical objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from romana_ovs.policy.view import ClassInfo, ForeignRoute, Gateway, LocalPod, N
 
 @dataclass(frozen=True, slots=True)
 class ViewInputs:
-    """What all views of one moment have in common."""
+    """What the view of a node is made from beside its pods and its bridge."""
 
     cluster: Cluster
     plan: AddressPlan
@@ -37,20 +37,20 @@ class ViewInputs:
 
 
 class AssignedIdentity(NamedTuple):
-    """The identity of a pod, and those that it had before and that no rule in force tells from it."""
+    """The identity of a pod, and previous ones that no rule in force distinguishes from it."""
 
     identity: int
-    formerly: tuple[int, ...] = ()
+    previous_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPod:
-    """A pod of a node as its view shows it, and what that was made from."""
+    """A pod of a node's view, and the values that it was made from."""
 
-    member: EndpointRecord
-    worn: AssignedIdentity
+    record: EndpointRecord
+    assigned: AssignedIdentity
     port: PodPort
-    shown: LocalPod
+    pod: LocalPod
 
 
 class NodeViewBuilder:
@@ -58,7 +58,7 @@ class NodeViewBuilder:
 
     def __init__(self) -> None:
         self._memo = Derived()
-        self._residents: dict[PodKey, CachedPod] = {}
+        self._cached_pods: dict[PodKey, CachedPod] = {}
         self._view: NodeView | None = None
 
     def view(
@@ -69,14 +69,14 @@ class NodeViewBuilder:
         topology: Topology,
         pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...],
     ) -> NodeView:
-        """The view of the node with these bridge `facts`, where `pods` live (member and identities of each, sorted).
+        """The view of the node with these bridge `facts` and `pods` (record and identities of each, sorted).
 
-        It is the same object as the last one while it is equal to it.
+        It is the identical object while it is equal to the last one.
         """
         memo, cluster, host = self._memo, shared.cluster, shared.hosts[facts.node]
         inputs = (pods, facts.pod_ports, facts.superseded_ports)
-        shown = memo.value("pods", inputs, lambda: self._show(facts, pods, shared.plan))
-        names, tenants = memo.value("homes", shown, lambda: _local_scopes(shown))
+        local_pods = memo.value("pods", inputs, lambda: self._local_pods(facts, pods, shared.plan))
+        names, tenants = memo.value("scopes", local_pods, lambda: _local_scopes(local_pods))
         hosts, uplinks = memo.value(
             "routes",
             (topology, facts.links, facts.tunnel, shared.hosts),
@@ -86,11 +86,11 @@ class NodeViewBuilder:
             settings=cluster.settings,
             node=facts.node,
             host=host,
-            pods=shown,
+            pods=local_pods,
             tenants=memo.value(
                 "tenants",
                 (shared.tenants, tenants, cluster.settings),
-                lambda: _runs(shared.tenants, _visible_tenants(tenants, shared.tenants, cluster.settings)),
+                lambda: _tenant_matches(shared.tenants, _visible_tenants(tenants, shared.tenants, cluster.settings)),
             ),
             segments=shared.segments,
             classes=shared.classes,
@@ -101,43 +101,43 @@ class NodeViewBuilder:
             gateway=_gateway(facts, host, cluster.nodes.get(facts.node), shared.plan),
             uplinks=uplinks,
             hosts=hosts,
-            foreign=memo.value("foreign", (shared.foreign, host), lambda: _elsewhere(shared.foreign, host)),
+            foreign=memo.value("foreign", (shared.foreign, host), lambda: _other_hosts(shared.foreign, host)),
         )
         if self._view is None or self._view != view:
             self._view = view
         return self._view
 
-    def _show(
+    def _local_pods(
         self, facts: BridgeFacts, pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...], plan: AddressPlan
     ) -> tuple[LocalPod, ...]:
-        residents: dict[PodKey, CachedPod] = {}
-        for key, member, worn in pods:
-            # Not the port of a pod that had the name before, or will have it: its UID is another.
-            port = facts.port(key, member.pod.uid)
+        cached_pods: dict[PodKey, CachedPod] = {}
+        for key, record, assigned in pods:
+            # Only the port with the UID of the pod: another pod may have had the name, or will have it.
+            port = facts.port(key, record.pod.uid)
             if port is None:
                 continue
-            old = self._residents.get(key)
-            if old is None or (old.member, old.worn, old.port) != (member, worn, port):
-                old = CachedPod(member, worn, port, _local(member, worn, port, plan))
-            residents[key] = old
-        self._residents = residents
-        return tuple(resident.shown for resident in residents.values())
+            old = self._cached_pods.get(key)
+            if old is None or (old.record, old.assigned, old.port) != (record, assigned, port):
+                old = CachedPod(record, assigned, port, _local(record, assigned, port, plan))
+            cached_pods[key] = old
+        self._cached_pods = cached_pods
+        return tuple(cached.pod for cached in cached_pods.values())
 
 
-def _local(member: EndpointRecord, worn: AssignedIdentity, port: PodPort, plan: AddressPlan) -> LocalPod:
-    pod, address = member.pod, member.endpoint.address
+def _local(record: EndpointRecord, assigned: AssignedIdentity, port: PodPort, plan: AddressPlan) -> LocalPod:
+    pod, address = record.pod, record.endpoint.address
     return LocalPod(
         key=pod.key,
         namespace=pod.namespace,
         labels=pod.labels,
-        segment=member.segment,
-        identity=worn.identity,
+        segment=record.segment,
+        identity=assigned.identity,
         address=address,
         mac=port.mac or plan.mac(address),
         ofport=port.ofport,
         ports=pod.ports,
         pre_restart=port.pre_restart,
-        previous_ids=worn.formerly,
+        previous_ids=assigned.previous_ids,
         uid=pod.uid,
     )
 
@@ -148,32 +148,34 @@ def _local_scopes(pods: tuple[LocalPod, ...]) -> tuple[tuple[str, ...], frozense
 
 
 def _visible_tenants(
-    local: frozenset[str], known: Mapping[str, tuple[Block, ...]], settings: Settings
+    local: frozenset[str], blocks: Mapping[str, tuple[Block, ...]], settings: Settings
 ) -> frozenset[str]:
-    """The tenants whose blocks matter where pods of `local` tenants are: all, where everyone may reach one of them."""
+    """The tenants whose blocks a node with pods of `local` tenants needs: all, if pods of any may reach one of them."""
     if settings.isolation is Isolation.NONE or local & settings.shared_tenants:
-        return frozenset(known)
+        return frozenset(blocks)
     return local | settings.shared_tenants | {NO_TENANT}
 
 
-def _runs(runs: Mapping[str, tuple[Block, ...]], wanted: frozenset[str]) -> Mapping[str, tuple[IdentityMatch, ...]]:
-    found = {
+def _tenant_matches(
+    runs: Mapping[str, tuple[Block, ...]], wanted: frozenset[str]
+) -> Mapping[str, tuple[IdentityMatch, ...]]:
+    matches = {
         tenant: tuple(whole_segments(run.base, run.size) for run in runs[tenant])
         for tenant in sorted(wanted)
         if tenant in runs
     }
-    return MappingProxyType(found)
+    return MappingProxyType(matches)
 
 
 def _gateway(facts: BridgeFacts, host: int, node: Node | None, plan: AddressPlan) -> Gateway | None:
-    """The node itself: first its address of the plan, then those that the cluster knows."""
+    """The node itself: first its address of the plan, then those of its Node object."""
     if facts.gateway_port is None:
         return None
-    own = plan.gateway(host)
-    known: tuple[IPv4Address, ...] = node.addresses if node is not None else ()
-    addresses = (own, *sorted(set(known) - {own}))
-    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(own), addresses, facts.conntrack_lost)
+    address = plan.gateway(host)
+    node_addresses: tuple[IPv4Address, ...] = node.addresses if node is not None else ()
+    addresses = (address, *sorted(set(node_addresses) - {address}))
+    return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(address), addresses, facts.conntrack_lost)
 
 
-def _elsewhere(foreign: tuple[ForeignRoute, ...], host: int) -> tuple[ForeignRoute, ...]:
+def _other_hosts(foreign: tuple[ForeignRoute, ...], host: int) -> tuple[ForeignRoute, ...]:
     return tuple(route for route in foreign if route.host != host)

@@ -25,12 +25,12 @@ from tests.support.simulated_cluster import SimCluster
 class Tables:
     """The switches of a case, which keep their connections from step to step.
 
-    `open_before` are those they have, `worn` the identities under which their clients opened them.
+    `open_before` are those they have, `identities` those under which their clients opened them.
     """
 
     rig: SimCluster
     open_before: set[PodPath] = field(default_factory=set)
-    worn: dict[PodKey, int | None] = field(default_factory=dict)
+    identities: dict[PodKey, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Without ports, all SCTP of a pair would be one connection, and the order of the paths would matter.
@@ -70,7 +70,7 @@ class Tables:
         answer: Packet | None = packet.reply()
         if path in self.open_before:
             packet, answer = _going_on(packet), _going_on(packet.reply())
-            same = self.worn[path.source] == self.rig.world.identity_of(path.source)
+            same = self.identities[path.source] == self.rig.world.identity_of(path.source)
             if same and (allowed or connection.port.protocol is Protocol.TCP):
                 assert self.answered(connection, answer) == allowed, f"the server of {path}"
                 answer = None
@@ -88,7 +88,7 @@ class Tables:
                     if source != destination:
                         self.try_path(path, allowed=path in is_open)
         self.open_before = is_open
-        self.worn = {PodKey(pod): self.rig.world.identity_of(PodKey(pod)) for pod in pods}
+        self.identities = {PodKey(pod): self.rig.world.identity_of(PodKey(pod)) for pod in pods}
 
     def try_claims(self, step: Step) -> None:
         """Paths to and from nodes and outside addresses; bridges never see what a pod sends to itself."""

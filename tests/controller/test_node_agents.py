@@ -47,7 +47,7 @@ def test_a_restart_without_the_api_server_changes_nothing() -> None:
     state = saved(before)
     again = NodeAgents(Settings(), state)
     again.stored = frozenset({"n1", "n2"})
-    again.update(cluster, PolicyIndex().follow(cluster))
+    again.update(cluster, PolicyIndex().update(cluster))
     assert again.nodes == {"n1", "n2"} and saved(again) == state
     facts = offline_facts(cluster, ["n1", "n2"])
     for key, node in ((A, "n1"), (B, "n2")):
@@ -82,7 +82,7 @@ def test_the_revision_moves_with_what_must_be_saved() -> None:
     process = driven(server)
     before, state = process.agents.revision, saved(process.agents)
     at = cluster_of(process)
-    process.agents.update(at, PolicyIndex().follow(at))
+    process.agents.update(at, PolicyIndex().update(at))
     assert process.agents.revision == before
     put_pod(server, "b", "n2")
     process.settle()
@@ -96,7 +96,7 @@ def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
     parts.ensure(["n1"])
     parts.ensure(["n1"])
     parts.published, parts.stored = process.agents.published, frozenset({"n1"})
-    parts.update(cluster_of(process), PolicyIndex().follow(cluster_of(process)))
+    parts.update(cluster_of(process), PolicyIndex().update(cluster_of(process)))
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
     assert parts.nodes == {"n1"}
     assert parts.address_of(A) is not None
@@ -122,7 +122,7 @@ def test_what_a_switch_showed_is_reported_while_it_is_away() -> None:
     stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
     versions = {"n1": "5", "n2": "6"}
     parts.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
-    [write] = parts.report_writes(stored, versions, all_of_it=False)
+    [write] = parts.report_writes(stored, versions, policies_too=False)
     assert write.body is not None and write.name == "n1"
     assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == (
         "Addresses",
@@ -146,9 +146,9 @@ def test_reports_are_created_replaced_or_left() -> None:
     made = [(write.verb, write.name) for write in parts.report_writes({}, {})]
     assert made == [(Verb.CREATE, "n1"), (Verb.CREATE, "n2")]
     assert list(parts.report_writes(stored, versions)) == []
-    [write] = parts.report_writes({**stored, "n1": Report("n1")}, versions, all_of_it=False)
+    [write] = parts.report_writes({**stored, "n1": Report("n1")}, versions, policies_too=False)
     assert (write.verb, write.kind, write.name) == (Verb.REPLACE, "NodeReport", "n1")
     assert write.body is not None and write.body["metadata"]["resourceVersion"] == "5"
     other = {**stored, "n1": replace(stored["n1"], policies="other")}
-    assert list(parts.report_writes(other, versions, all_of_it=False)) == []
+    assert list(parts.report_writes(other, versions, policies_too=False)) == []
     assert [write.name for write in parts.report_writes(other, versions)] == ["n1"]

@@ -147,7 +147,7 @@ def test_an_address_whose_record_was_lost_is_foreign() -> None:
     address = parts.nodes["node1"].address_of(PodKey("ns/a"))
     lost = RegistryAndAgents(cluster(pod("a", address=str(address)), pod("b")))
     lost.settle()
-    assert known(lost.nodes["node1"].registry.endpoint(PodKey("ns/a"))).foreign
+    assert known(lost.nodes["node1"].allocator.endpoint(PodKey("ns/a"))).foreign
     assert lost.nodes["node1"].address_of(PodKey("ns/a")) == address != lost.nodes["node1"].address_of(PodKey("ns/b"))
     assert known(lost.view("node2")).foreign == (ForeignRoute(known(address), lost.messages[-1].hosts["node1"]),)
 

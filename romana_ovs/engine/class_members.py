@@ -1,0 +1,96 @@
+"""Counts the pods of each class, and leaves a tombstone when the last pod of a class goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from romana_ovs.engine.endpoints import NumberedPod
+from romana_ovs.engine.policy_index import LabelRequirements, RuleSet
+from romana_ovs.engine.tombstones import ClassTombstone, ClassTombstones
+from romana_ovs.model.errors import AddressError
+from romana_ovs.model.objects import PodKey
+from romana_ovs.policy.classes import ClassAllocator
+
+
+class ClassMembers:
+    """The pods of each class of a `ClassAllocator`, with the inputs that decide it: segment, namespace, labels."""
+
+    def __init__(self, allocator: ClassAllocator, tombstones: ClassTombstones) -> None:
+        """`tombstones` are those of `allocator`."""
+        self._allocator = allocator
+        self._tombstones = tombstones
+        self._inputs: dict[PodKey, ClassTombstone] = {}
+        self._numbers: dict[PodKey, int] = {}
+        self._pods: Counter[int] = Counter()
+
+    def refine(self, rules: RuleSet, requirements: LabelRequirements) -> dict[PodKey, AddressError]:
+        """Sets the `requirements` that classes distinguish, and drops tombstones of namespaces that `rules` lack.
+
+        Returns the pods for which no class is left, and why.
+        """
+        self._tombstones.retain_namespaces(rules.namespaces)
+        for pod in self._allocator.set_requirements(requirements):
+            if pod not in self._tombstones:
+                self._count(pod, self._allocator.identity_of(pod))
+        return self._drain_unassigned()
+
+    def _drain_unassigned(self) -> dict[PodKey, AddressError]:
+        """The pods that the allocator has taken out of their classes, and why; tombstones among them are dropped."""
+        drained = self._allocator.drain_unassigned()
+        self._tombstones.discard(drained)
+        unassigned = {pod: refused for pod, refused in drained.items() if pod in self._inputs}
+        for pod in unassigned:
+            self._release(pod)
+        return unassigned
+
+    def renumber(self, number: int) -> None:
+        """Allocates another number for a class. Raises AddressError when none is left."""
+        for pod in self._allocator.renumber(number):
+            if pod not in self._tombstones:
+                self._count(pod, self._allocator.identity_of(pod))
+
+    def assign(self, pod: PodKey, numbered: NumberedPod) -> None:
+        """Assigns `pod` the class that fits it. Raises AddressError when its segment has no class number left."""
+        new = _tombstone_of(numbered)
+        old = self._inputs.get(pod)
+        if old is not None and old != new:
+            self._leave_tombstone(pod, old)
+        self._inputs[pod] = new
+        number = self._allocator.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
+        self._count(pod, number)
+
+    def forget(self, pod: PodKey) -> None:
+        """Removes `pod`; unknown ones are ignored."""
+        old = self._inputs.get(pod)
+        if old is not None:
+            self._leave_tombstone(pod, old)
+            self._release(pod)
+            del self._inputs[pod]
+        self._allocator.forget(pod)
+
+    def _leave_tombstone(self, pod: PodKey, inputs: ClassTombstone) -> None:
+        """Leaves a tombstone when `pod` is the last of its class."""
+        number = self._numbers.get(pod)
+        if number is not None and self._pods[number] == 1:
+            self._tombstones.keep(inputs, number)
+
+    def _count(self, pod: PodKey, number: int) -> None:
+        self._release(pod)
+        self._numbers[pod] = number
+        self._pods[number] += 1
+
+    def _release(self, pod: PodKey) -> None:
+        number = self._numbers.pop(pod, None)
+        if number is not None:
+            self._pods[number] -= 1
+            if not self._pods[number]:
+                del self._pods[number]
+
+    def drop_unclaimed(self) -> None:
+        """Drops restored classes that neither a pod nor a tombstone has; to be called once every pod is assigned."""
+        self._tombstones.enter_saved()
+        self._allocator.drop_unclaimed()
+
+
+def _tombstone_of(numbered: NumberedPod) -> ClassTombstone:
+    return ClassTombstone(numbered.number, numbered.pod.namespace, numbered.pod.labels)
