@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from romana_ovs.cli.connection_ends import Services, ServiceTarget
+from romana_ovs.lint.suggestions import explain
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.selector_text import selector_text
-from romana_ovs.model.services import ServicePort
+from romana_ovs.model.services import Service, ServicePort
 from romana_ovs.model.syntax import listed
-from romana_ovs.policy.backends import Backend, backends, ports_text
+from romana_ovs.policy.backends import Backend, backends, ports_text, selected_pods
 from romana_ovs.policy.evaluate import Decision, Reference
 from romana_ovs.policy.explain import RuleRef
 from romana_ovs.policy.near_misses import NearMiss, near_misses
@@ -110,20 +112,15 @@ def decide_service(
         for backend in found
         if backend.port is not None
     )
+    if not outcomes:
+        reason = f"{start}dropped: {target.subject} has no endpoints: {_no_endpoints(service, reference.cluster)}."
+        return ServiceOutcome(target, reason, (), without_port)
     admitting = [str(backend) for backend, outcome in outcomes if outcome.decision.allowed]
     return ServiceOutcome(target, start + _summary(target, outcomes, admitting), outcomes, without_port)
 
 
 def _summary(target: ServiceTarget, outcomes: Sequence[tuple[Backend, Outcome]], admitting: Sequence[str]) -> str:
-    """The end of the sentence about a Service: whether it is allowed, and what stands behind it."""
-    service = target.service
-    if not outcomes:
-        if service.selector is not None:
-            labels = selector_text(service.selector)
-            why = f"no running pod of namespace {service.namespace} has {labels} and this port"
-        else:
-            why = "it has no selector, and no Endpoints or EndpointSlice with this port is in the manifests"
-        return f"dropped: {target.subject} has no endpoints: {why}."
+    """The end of the sentence about a Service that has endpoints: whether it is allowed, and what it stands for."""
     names = [str(backend) for backend, _ in outcomes]
     behind = f"{target.subject} stands for {listed(names)}." + (f" {_PROXIED}" if target.proxied else "")
     if len(admitting) == len(outcomes):
@@ -131,3 +128,16 @@ def _summary(target: ServiceTarget, outcomes: Sequence[tuple[Backend, Outcome]],
     if not admitting:
         return f"dropped: {behind}"
     return f"not always allowed, only to {listed(admitting)}: {behind}"
+
+
+def _no_endpoints(service: Service, cluster: Cluster) -> str:
+    """Why a Service has no endpoint with the port that is asked for."""
+    if service.selector is None:
+        return "it has no selector, and no Endpoints or EndpointSlice with this port is in the manifests"
+    labels = selector_text(service.selector)
+    if any(selected_pods(service, cluster)):
+        return f"no running pod of namespace {service.namespace} with {labels} has this port"
+    pods = [pod.labels for pod in cluster.pods.values() if pod.namespace == service.namespace and not pod.finished]
+    hint = explain(service.selector, pods, "pods").suggestion if pods else ""
+    reason = f"no running pod of namespace {service.namespace} has {labels}"
+    return f"{reason}; its selector may mean {hint}" if hint else reason

@@ -71,11 +71,12 @@ def backends(
 
 
 def selected_pods(service: Service, cluster: Cluster) -> Iterator[Pod]:
-    """The pods that have the labels of the Service's selector, and have not finished."""
+    """The pods that have the labels of the Service's selector, and run."""
     if service.selector is None:
         return
     for pod in cluster.pods.values():
-        if pod.namespace == service.namespace and not pod.finished and service.selector.matches(pod.labels):
+        runs = pod.networked or (pod.host_network and not pod.finished)
+        if pod.namespace == service.namespace and runs and service.selector.matches(pod.labels):
             yield pod
 
 

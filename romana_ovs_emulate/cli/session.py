@@ -15,6 +15,7 @@ from types import FrameType
 from rich.console import Console
 
 from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.cli.caveats import caveats
 from romana_ovs.cli.common import warn
 from romana_ovs.cli.drawing import draw_matrix, group_names
 from romana_ovs.cli.progress import activity
@@ -189,6 +190,8 @@ def show_matrix(session: Session, asked: Sequence[str]) -> None:
     )
     session.emulation.serve(session.source.served(ports))
     draw(session, session.measure(ports))
+    for caveat in caveats(session.source.read()):
+        print(f"\n{caveat}")
 
 
 def draw(session: Session, results: ProbeResults) -> None:
