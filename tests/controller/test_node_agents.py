@@ -114,13 +114,17 @@ def test_the_pods_of_other_nodes_are_no_change() -> None:
     assert view is not None and process.agents.view(facts["n1"], facts) is view
 
 
-def test_what_a_switch_showed_is_reported_while_it_is_away() -> None:
+def reporting() -> tuple[NodeAgents, dict[str, Report], dict[str, str]]:
+    """Agents whose reports are stored, these reports, and their resourceVersions."""
     server = server_with_pods("a@n1")
     process = driven(server)
     process.wait(10)
-    parts = process.agents
     stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
-    versions = {"n1": "5", "n2": "6"}
+    return process.agents, stored, {"n1": "5", "n2": "6"}
+
+
+def test_what_a_switch_showed_is_reported_while_it_is_away() -> None:
+    parts, stored, versions = reporting()
     parts.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
     [write] = parts.report_writes(stored, versions, policies_too=False)
     assert write.body is not None and write.name == "n1"
@@ -137,12 +141,7 @@ def test_what_a_switch_showed_is_reported_while_it_is_away() -> None:
 
 
 def test_reports_are_created_replaced_or_left() -> None:
-    server = server_with_pods("a@n1")
-    process = driven(server)
-    process.wait(10)
-    parts = process.agents
-    stored = {name: decode_report(server.of(NODE_REPORTS, name)) for name in ("n1", "n2")}
-    versions = {"n1": "5", "n2": "6"}
+    parts, stored, versions = reporting()
     made = [(write.verb, write.name) for write in parts.report_writes({}, {})]
     assert made == [(Verb.CREATE, "n1"), (Verb.CREATE, "n2")]
     assert list(parts.report_writes(stored, versions)) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from romana_ovs.model.objects import Pod, Policy, PolicyPeer
 from romana_ovs.model.settings import Settings
@@ -44,6 +44,16 @@ def confirm(parts: RegistryAndAgents, *names: str) -> None:
     for name in names:
         parts.node_programs(name)
         parts.report_arrives(name)
+
+
+def rounds(parts: RegistryAndAgents, count: int) -> Iterator[int]:
+    """Rounds in which the registry, then every node sees everything, and in the end every switch confirms."""
+    for number in range(count):
+        parts.registry_looks(newest(parts))
+        for name in parts.nodes:
+            look(parts, name)
+        yield number
+        confirm(parts, *parts.nodes)
 
 
 def stages(parts: RegistryAndAgents, namespace: str = "ns") -> dict[LabelRequirement, Stage]:

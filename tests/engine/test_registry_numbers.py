@@ -19,7 +19,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.policy import classes
 from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
-from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, settled
+from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, rounds, settled
 from tests.support.builders import DEFAULTS, TINY, cluster, pod, pods, policy, rule
 from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents, tables
@@ -228,11 +228,7 @@ def test_a_former_class_counts_until_rules_distinguish_it() -> None:
     old = parts.nodes["node1"].identity_of(PodKey("ns/a"))
     parts.change(parts.cluster.with_object(NOT_WEB))
     seen = []
-    for _ in range(3):
-        parts.registry_looks(newest(parts))
-        for name in parts.nodes:
-            look(parts, name)
+    for _ in rounds(parts, 3):
         (shown,) = known(parts.view("node1")).pods
         seen.append((shown.identity == old, shown.previous_ids))
-        confirm(parts, *parts.nodes)
     assert seen == [(True, ()), (False, (old,)), (False, ())]

@@ -15,7 +15,19 @@ from romana_ovs.model.objects import Pod, PodKey, PolicyPeer
 from romana_ovs.policy.published import Stage
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import LabelRequirement
-from tests.engine.registry_and_agents import APP, NOT_WEB, WEB, confirm, hear, in_force, look, newest, settled, stages
+from tests.engine.registry_and_agents import (
+    APP,
+    NOT_WEB,
+    WEB,
+    confirm,
+    hear,
+    in_force,
+    look,
+    newest,
+    rounds,
+    settled,
+    stages,
+)
 from tests.support.builders import cluster, pod, policy, rule
 from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents
@@ -91,12 +103,8 @@ def test_a_rule_waits_until_its_requirement_is_active() -> None:
     parts = settled(pod("a", app="web"), pod("b", "node2"), pod("server", "node3"))
     parts.change(parts.cluster.with_object(NOT_WEB))
     seen = []
-    for _ in range(3):
-        parts.registry_looks(newest(parts))
-        for name in parts.nodes:
-            look(parts, name)
+    for _ in rounds(parts, 3):
         seen.append((stages(parts)[APP], in_force(parts, "node3"), parts.nodes["node3"].waiting))
-        confirm(parts, *parts.nodes)
     assert seen == [(Stage.INTRODUCED, [], True), (Stage.ADOPTED, [], True), (Stage.ACTIVE, ["not-web"], False)]
 
 

@@ -28,6 +28,14 @@ MOST_ROUNDS = 60
 Key = tuple[str, str]
 
 
+def conflicts(write: Write, stored: Mapping[str, Any] | None) -> bool:
+    """Whether an API server that has `stored` (None: nothing) of this name answers the write with 409 or 404."""
+    if write.verb is Verb.CREATE:
+        return stored is not None
+    version = write.version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
+    return stored is None or bool(stored["metadata"]["resourceVersion"] != version)
+
+
 class MemoryServer:
     """Objects with optimistic concurrency by resourceVersion; everyone in `watching` sees every change at once."""
 
@@ -112,11 +120,7 @@ class MemoryServer:
         """Whether the write was accepted."""
         [resource] = [one for one in NUMBERS if one.kind == write.kind]
         held = self._objects[str(resource)].get(("", write.name))
-        version = write.version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
-        if write.verb is Verb.CREATE:
-            if held is not None:
-                return False
-        elif held is None or held["metadata"]["resourceVersion"] != version:
+        if conflicts(write, held):
             return False
         self.writes.append(write)
         if write.verb is Verb.DELETE:

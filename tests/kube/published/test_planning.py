@@ -27,6 +27,7 @@ from romana_ovs.kube.published import (
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.policy.published import Published
 from tests.support.hypothesis_profiles import examples
+from tests.support.in_memory_server import conflicts
 from tests.support.strategies import clusters
 
 
@@ -45,12 +46,7 @@ class Store:
     def apply(self, write: Write) -> bool:
         """Whether the write was accepted."""
         kinds = {"Allocation": self._allocations(), "ClassSet": dict(self.objects.class_sets)}
-        held = kinds[write.kind].get(write.name)
-        version = write.version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
-        if write.verb is Verb.CREATE:
-            if held is not None:
-                return False
-        elif held is None or held["metadata"]["resourceVersion"] != version:
+        if conflicts(write, kinds[write.kind].get(write.name)):
             return False
         if write.verb is Verb.DELETE:
             del kinds[write.kind][write.name]
