@@ -19,10 +19,22 @@ from romana_ovs.model.labels import Labels
 from romana_ovs.model.syntax import label_fault, plain, subdomain_fault
 
 _TEMPLATES = ("template", "podTemplate")
+_POD_FIELDS: Mapping[str, type] = {"podTemplate": dict, "podMetadata": dict, "podSpec": dict, "replicas": int}
+"""Fields of a spec that say that an object makes pods, and their types."""
 _MAX_DEPTH = 12
 """How deep containers are looked for in an object."""
-_NO_MAKERS = frozenset({("apps", "ControllerRevision"), ("apiextensions.k8s.io", "CustomResourceDefinition")})
-"""Kinds that contain templates of other objects, and make no pods of them."""
+_NO_MAKERS = frozenset(
+    {
+        ("apps", "ControllerRevision"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+        ("autoscaling", "Scale"),
+        ("cluster.x-k8s.io", "MachineDeployment"),
+        ("cluster.x-k8s.io", "MachinePool"),
+        ("cluster.x-k8s.io", "MachineSet"),
+        ("machine.openshift.io", "MachineSet"),
+    }
+)
+"""Kinds that contain templates of other objects or a number of replicas, and make no pods."""
 
 POD_MAKERS: Mapping[str, frozenset[str]] = {
     group: frozenset(kinds.split())
@@ -97,8 +109,8 @@ def read_other(document: Mapping[str, object], kind: str, group: str) -> Workloa
         reason = f"has a pod template that cannot be read ({finding.path}: {finding.reason})"
     elif kind in POD_MAKERS.get(group, ()) or group.endswith(_ELASTIC):
         reason = "makes no pods by itself" if kind == "PodTemplate" else "makes pods in a way of its own"
-    elif path := next(_container_paths(document, ""), ""):
-        reason = f"has containers ({plain(path)}), so it may make pods, in a way of its own"
+    elif path := next(_container_paths(document, ""), "") or _pod_field(spec):
+        reason = f"has {plain(path)}, so it may make pods, in a way of its own"
     if not reason:
         return None
     return OtherPodMaker(kind, group, identity.namespace, identity.name, reason, identity.controller_ref)
@@ -173,6 +185,13 @@ def _is_template(value: object) -> bool:
 
 def _is_containers(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _pod_field(spec: object) -> str:
+    """The path of a field that operators have for the pods that they make, or empty."""
+    fields = spec if isinstance(spec, dict) else {}
+    found = next((field for field in _POD_FIELDS if isinstance(fields.get(field), _POD_FIELDS[field])), "")
+    return f"spec.{found}" if found else ""
 
 
 def _container_paths(value: object, path: str, depth: int = 0) -> Iterator[str]:

@@ -64,7 +64,14 @@ def test_pods_of_a_cluster_stand_for_their_workload() -> None:
         ("elasticsearch.k8s.elastic.co/v1", "Elasticsearch", "nodeSets: []", "makes pods in a way of its own"),
         ("argoproj.io/v1alpha1", "Rollout", "workloadRef: {kind: Deployment, name: x}", "makes pods in a way"),
         ("v1", "PodTemplate", "", "makes no pods by itself"),
-        ("example.com/v1", "Gang", f"members: [{{template: {TEMPLATE}}}]", "has containers (spec.members[0].template"),
+        (
+            "example.com/v1",
+            "Gang",
+            f"members: [{{template: {TEMPLATE}}}]",
+            "has spec.members[0].template.spec.",
+        ),
+        ("example.com/v1", "Store", "replicas: 3", "has spec.replicas, so it may make pods"),
+        ("example.com/v1", "Store", "podMetadata: {labels: {a: b}}", "has spec.podMetadata, so it may make pods"),
         (
             "example.com/v1",
             "Thing",
@@ -94,6 +101,8 @@ def test_an_operator_whose_pods_are_there_is_no_matter() -> None:
         ("monitoring.coreos.com/v1", "ServiceMonitor", "selector: {}"),
         ("apps/v1", "ControllerRevision", f"template: {TEMPLATE}"),
         ("example.com/v1", "Broken", "template: {spec: {containers: 3}}"),
+        ("example.com/v1", "Text", "replicas: many"),
+        ("cluster.x-k8s.io/v1beta1", "MachineSet", "replicas: 3"),
     ],
 )
 def test_what_makes_no_pods_is_ignored(version: str, kind: str, spec: str) -> None:
