@@ -108,7 +108,8 @@ class Emulation:
     def _start(self, run: Run) -> None:
         plan = self.plan
         self._zygote = Zygote(run)
-        self._progress(f"starting {len(plan.nodes)} nodes, each with an Open vSwitch of its own")
+        started = "1 node with an" if len(plan.nodes) == 1 else f"{len(plan.nodes)} nodes, each with an"
+        self._progress(f"starting {started} Open vSwitch of its own")
         with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
             nodes = list(pool.map(lambda name: start_node(run, name, controller=controller_socket(run)), plan.nodes))
         self.nodes = {node.name: node for node in nodes}
