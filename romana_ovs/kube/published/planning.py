@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from romana_ovs.kube.published.objects import PublishedObjects, Raw, fields_of
 from romana_ovs.kube.published.reading import TermBase, version_of
@@ -30,6 +30,7 @@ from romana_ovs.kube.published.writing import (
     class_set_object,
     marker_object,
 )
+from romana_ovs.model.derived import DerivedMap
 from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.policy.published import ClassSet, Published
 
@@ -60,24 +61,22 @@ class Write:
     version: str = ""
 
 
+class ClassSetPlan(NamedTuple):
+    """The write of one ClassSet (None: it is stored as desired), and the problem of one that is too large."""
+
+    write: Write | None
+    problem: Problem | None = None
+
+
 class WriteCache:
-    """Remembers ClassSets that are stored as desired, so that only changed objects are compared again.
+    """The plans of ClassSets, by namespace, each for the object that is stored and the ClassSet that is desired.
 
     `problems` are those of ClassSets that are too large, by namespace.
     """
 
     def __init__(self) -> None:
-        self._equal: dict[str, tuple[Raw, ClassSet]] = {}
+        self.plans: DerivedMap[str, ClassSetPlan] = DerivedMap()
         self.problems: dict[str, Problem] = {}
-
-    def knows(self, name: str, stored: Raw, desired: ClassSet) -> bool:
-        """Whether exactly these two were noted as equal."""
-        entry = self._equal.get(name)
-        return entry is not None and entry[0] is stored and entry[1] is desired
-
-    def note(self, name: str, stored: Raw, desired: ClassSet) -> None:
-        """Note that `stored` is as `desired`."""
-        self._equal[name] = (stored, desired)
 
 
 def next_writes(
@@ -116,48 +115,44 @@ def _class_sets(
     desired: Published, base: TermBase | None, stored: Mapping[str, Raw], cache: WriteCache
 ) -> tuple[tuple[Write, ...], tuple[Write, ...]]:
     """The ClassSets to create or replace, and those to delete."""
-    changed = []
-    for name, classes in desired.namespaces.items():
-        raw = stored.get(name)
+
+    def plan(raw: Raw | None, classes: ClassSet) -> ClassSetPlan:
+        # What is of this term, or known at its start, is so for as long as the term.
         if raw is not None:
-            if cache.knows(name, raw, classes):
-                continue
-            _check_term(name, raw, desired, base)
-        write = _write_over(raw, _storable(classes, cache))
-        if write is not None:
-            changed.append(write)
-        elif raw is not None:
-            cache.note(name, raw, classes)
-    for name in cache.problems.keys() - desired.namespaces.keys():
-        del cache.problems[name]
+            _check_term(classes.namespace, raw, desired, base)
+        body, problem = _storable(classes)
+        return ClassSetPlan(_write_over(raw, body), problem)
+
+    cache.plans.retain(desired.namespaces)
+    plans = {
+        name: cache.plans.get(name, (stored.get(name), classes), plan) for name, classes in desired.namespaces.items()
+    }
+    cache.problems = {name: problem for name, (_, problem) in plans.items() if problem is not None}
+    changed = tuple(write for write, _ in plans.values() if write is not None)
     gone = []
     for name, raw in stored.items():
         if name not in desired.namespaces and name != COMPLETE_MARKER:
             _check_term(name, raw, desired, base)
             gone.append(Write(Verb.DELETE, "ClassSet", name, version=_version(raw)))
-    return tuple(changed), tuple(gone)
+    return changed, tuple(gone)
 
 
-def _storable(classes: ClassSet, cache: WriteCache) -> dict[str, Any]:
+def _storable(classes: ClassSet) -> tuple[dict[str, Any], Problem | None]:
     """The object of a ClassSet, or its replacement when it is too large; its class numbers stay reserved."""
-    cache.problems.pop(classes.namespace, None)
     try:
-        return class_set_object(classes)
+        return class_set_object(classes), None
     except InputError as large:
         reason = f"of its ClassSet, {large.problems[0].reason}; only segment-wide rules apply to its pods"
-        cache.problems[classes.namespace] = Problem(reason, kind="Namespace", name=classes.namespace)
-        everything = classes.retired | classes.classes.keys()
-        return class_set_object(
-            replace(
-                classes,
-                classes=MappingProxyType({}),
-                pending=frozenset(),
-                retiring=frozenset(),
-                overrides=MappingProxyType({}),
-                tombstones=(),
-                retired=everything,
-            )
-        )
+    empty = replace(
+        classes,
+        classes=MappingProxyType({}),
+        pending=frozenset(),
+        retiring=frozenset(),
+        overrides=MappingProxyType({}),
+        tombstones=(),
+        retired=classes.retired | classes.classes.keys(),
+    )
+    return class_set_object(empty), Problem(reason, kind="Namespace", name=classes.namespace)
 
 
 def _check_term(name: str, raw: Raw, desired: Published, base: TermBase | None) -> None:

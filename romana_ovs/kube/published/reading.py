@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from romana_ovs.addressing.plan import NODE_SEGMENT, AddressPlan
 from romana_ovs.kube.published.objects import Fields, PublishedObjects, Raw, fields_of, name_of
 from romana_ovs.kube.published.writing import COMPLETE_MARKER, SCTP_TRACKED
 from romana_ovs.model.cluster import SegmentKey
+from romana_ovs.model.derived import Derived, DerivedMap
 from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UNKNOWN_CLASS, segment_of
 from romana_ovs.model.labels import Labels
@@ -29,9 +30,13 @@ class PublishedReader:
     """Decodes the objects; unchanged ones are not decoded again."""
 
     def __init__(self) -> None:
-        self._allocation: tuple[Raw, Published] | None = None
-        self._sets: dict[str, tuple[Raw, ClassSet | None, tuple[Problem, ...]]] = {}
-        self._last: tuple[list[ClassSet], set[int], Consistent] = ([], set(), (MappingProxyType({}), ()))
+        self._allocation: Derived[Published] = Derived()
+        self._sets: DerivedMap[str, ClassSet | tuple[Problem, ...]] = DerivedMap()
+        self._consistent: Derived[Consistent] = Derived(by_value=True)
+        self._usable: dict[str, ClassSet] = {}
+        """The last usable version of each ClassSet."""
+        self._shown: Mapping[str, ClassSet] = MappingProxyType({})
+        """The ClassSets that were consistent last."""
 
     def read(self, objects: PublishedObjects) -> tuple[Published | None, tuple[Problem, ...]]:
         """The numbers in `objects`, as of the revision up to which all are written; and the problems.
@@ -43,37 +48,26 @@ class PublishedReader:
         """
         if objects.allocation is None:
             return None, ()
-        if self._allocation is None or self._allocation[0] is not objects.allocation:
-            self._allocation = (objects.allocation, _allocation(fields_of(objects.allocation, "Allocation", "spec")))
-        published = self._allocation[1]
+        published = self._allocation.get((objects.allocation,), _decode_allocation)
         marker = objects.class_sets.get(COMPLETE_MARKER)
         complete = fields_of(marker, "ClassSet", "spec").number("revision") if marker is not None else 0
-        self._sets = {
-            name: self._class_set(name, raw) for name, raw in objects.class_sets.items() if name != COMPLETE_MARKER
+        decoded = {
+            name: self._sets.get(name, (raw,), partial(_decode_class_set, name))
+            for name, raw in objects.class_sets.items()
+            if name != COMPLETE_MARKER
         }
-        problems = [problem for _, _, refused in self._sets.values() for problem in refused]
-        usable = [decoded for _, decoded, _ in self._sets.values() if decoded is not None]
-        segments = {indexes[0] for indexes in published.indexes.values()}
-        namespaces, clashes = self._consistent_sets(usable, segments)
+        self._sets.retain(decoded)
+        problems = [problem for each in decoded.values() if not isinstance(each, ClassSet) for problem in each]
+        usable = {
+            name: each if isinstance(each, ClassSet) else self._usable.get(name) for name, each in decoded.items()
+        }
+        self._usable = {name: classes for name, classes in usable.items() if classes is not None}
+        self._shown, clashes = self._consistent.get(
+            (tuple(self._usable.values()), {indexes[0] for indexes in published.indexes.values()}),
+            lambda candidates, segments: _consistent(candidates, segments, self._shown),
+        )
         revision = min(complete, published.revision)
-        return replace(published, namespaces=namespaces, revision=revision), (*problems, *clashes)
-
-    def _consistent_sets(self, usable: list[ClassSet], segments: set[int]) -> Consistent:
-        old, known, consistent = self._last
-        same = len(old) == len(usable) and all(map(is_, old, usable)) and known == segments
-        if not same:
-            consistent = _consistent(usable, segments, consistent[0])
-            self._last = (usable, segments, consistent)
-        return consistent
-
-    def _class_set(self, name: str, raw: Raw) -> tuple[Raw, ClassSet | None, tuple[Problem, ...]]:
-        previous = self._sets.get(name)
-        if previous is not None and previous[0] is raw:
-            return previous
-        try:
-            return raw, _class_set(fields_of(raw, "ClassSet", "spec"), name), ()
-        except InputError as refused:
-            return raw, previous[1] if previous is not None else None, refused.problems
+        return replace(published, namespaces=self._shown, revision=revision), (*problems, *clashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +145,18 @@ def _consistent(
 def _unknown_segment(classes: ClassSet, segments: Collection[int]) -> int | None:
     """A class with a segment that is not among `segments`, if any."""
     return next((number for number in classes.classes if segment_of(number) not in segments), None)
+
+
+def _decode_allocation(raw: Raw) -> Published:
+    return _allocation(fields_of(raw, "Allocation", "spec"))
+
+
+def _decode_class_set(name: str, raw: Raw) -> ClassSet | tuple[Problem, ...]:
+    """The ClassSet `name`, or what is wrong with it."""
+    try:
+        return _class_set(fields_of(raw, "ClassSet", "spec"), name)
+    except InputError as refused:
+        return refused.problems
 
 
 def _allocation(fields: Fields) -> Published:

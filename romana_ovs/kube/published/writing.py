@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from romana_ovs.model.derived import Derived, DerivedMap
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.policy.published import ClassSet, Published, Report
 from romana_ovs.policy.requirements import requirement_sort_key
@@ -184,22 +185,17 @@ class PublishedJson:
     def __init__(self, write: Callable[[object], str]) -> None:
         """`write` encodes JSON."""
         self._write = write
-        self._published: Published | None = None
-        self._text = ""
-        self._sets: dict[str, tuple[ClassSet, str]] = {}
+        self._text: Derived[str] = Derived()
+        self._sets: DerivedMap[str, str] = DerivedMap()
 
     def of(self, published: Published) -> str:
         """The text of `published`."""
-        if published is not self._published:
-            sets = {}
-            for name, classes in published.namespaces.items():
-                encoded = self._sets.get(name)
-                same = encoded is not None and encoded[0] is classes
-                if not same or encoded is None:
-                    encoded = (classes, self._write(class_set_object(classes, limit=None)))
-                sets[name] = encoded
-            allocation = self._write(allocation_object(published, limit=None))
-            texts = ",".join(text for _, text in sets.values())
-            self._text = f'{{"allocation":{allocation},"classSets":[{texts}]}}'
-            self._published, self._sets = published, sets
-        return self._text
+        return self._text.get((published,), self._encode)
+
+    def _encode(self, published: Published) -> str:
+        sets = self._sets.update(published.namespaces, self._encode_class_set)
+        allocation = self._write(allocation_object(published, limit=None))
+        return f'{{"allocation":{allocation},"classSets":[{",".join(sets.values())}]}}'
+
+    def _encode_class_set(self, classes: ClassSet) -> str:
+        return self._write(class_set_object(classes, limit=None))
