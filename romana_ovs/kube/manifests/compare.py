@@ -50,7 +50,7 @@ def _comparable(manifest: Mapping[str, object]) -> dict[str, object]:
 
 def _difference(left: object, right: object) -> str | None:
     """The path of the first difference, empty when the values themselves differ, None when they are equal."""
-    if left == right and type(left) is type(right):
+    if left is right:
         return None
     if isinstance(left, dict) and isinstance(right, dict):
         for key in dict.fromkeys([*left, *right]):
@@ -64,4 +64,4 @@ def _difference(left: object, right: object) -> str | None:
             if inner is not None:
                 return f"[{index}]" + (f".{inner}" if inner and not inner.startswith("[") else inner)
         return None
-    return ""
+    return None if type(left) is type(right) and left == right and not isinstance(left, list) else ""

@@ -196,7 +196,6 @@ def test_the_style_of_kubectl_is_known() -> None:
         "a: b\n # c\n d\n",
         "a: *x",
         "a: &x\n  b: *x\n",
-        "a: &x\nb: c\n",
     ],
 )
 def test_other_styles_are_not(text: str) -> None:
