@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from romana_ovs.lint.context import LintContext, PolicyObject, Rule
 from romana_ovs.lint.dns import DNS_NAMESPACE, DNS_PORT
-from romana_ovs.lint.suggestions import contradiction, explain
+from romana_ovs.lint.suggestions import Explanation, contradiction, explain
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Operator, Selector
 from romana_ovs.model.objects import NAME_LABEL, PolicyPeer, PolicyPort, RomanaPolicy
@@ -36,11 +36,14 @@ def policies_without_pods(context: LintContext) -> Iterator[Problem]:
         if not context.pods.get(policy.namespace):
             yield from _empty_namespace(context, policy)
         elif not policy.pods:
-            reason = _selects_nobody(context, policy)
+            explanation = _selects_nobody(context, policy)
+            reason = f"selects no pod of namespace {policy.namespace}{explanation}"
             if policy.namespace in context.incomplete_namespaces:
                 yield policy.note("spec.podSelector", f"{reason}; pods of workloads that are left out may be meant")
-            else:
+            elif explanation.known:
                 yield policy.warning("spec.podSelector", reason)
+            else:
+                yield policy.note("spec.podSelector", f"{reason}; pods that are not in these manifests may be meant")
         elif all(pod.host_network for pod in policy.pods):
             names = listed([pod.name for pod in policy.pods])
             reason = f"selects only pods on the network of their node ({names}), to which no policy applies"
@@ -70,30 +73,27 @@ def _empty_namespace(context: LintContext, policy: PolicyObject) -> Iterator[Pro
         yield policy.note("metadata.namespace", f"namespace {policy.namespace} has no pods here")
 
 
-def _selects_nobody(context: LintContext, policy: PolicyObject) -> str:
-    """Why a policy selects no pod of its namespace, and what to write instead."""
+def _selects_nobody(context: LintContext, policy: PolicyObject) -> Explanation:
+    """Why a policy selects no pod of its namespace, and what to write instead: the end of a sentence."""
     selector, namespace = policy.policy.selector, policy.namespace
-    selected = f"selects no pod of namespace {namespace}"
+    pods = context.pods[namespace]
     if hint := _template_hint(context, (namespace,), selector):
-        return f"{selected}: {hint}"
-    tenant = isinstance(policy.policy, RomanaPolicy) and any(
-        selector.matches(pod.labels) for pod in context.pods[namespace]
-    )
-    if tenant:
-        return f"{selected} of its tenant: pods with these labels belong to other tenants"
-    explanation = explain(selector, [pod.labels for pod in context.pods[namespace]], "pods")
+        return Explanation(f": {hint}")
+    if isinstance(policy.policy, RomanaPolicy) and any(selector.matches(pod.labels) for pod in pods):
+        return Explanation(" of its tenant: pods with these labels belong to other tenants")
+    explanation = explain(selector, [pod.labels for pod in pods], "pods")
     elsewhere = [
         name
-        for name, pods in sorted(context.pods.items())
-        if name != namespace and selector.requirements and any(selector.matches(pod.labels) for pod in pods)
+        for name, others in sorted(context.pods.items())
+        if name != namespace and selector.requirements and any(selector.matches(pod.labels) for pod in others)
     ]
-    if elsewhere and not (explanation.suggestion and policy.names_namespace):
+    if elsewhere and not policy.names_namespace:
+        hint = f"metadata.namespace is absent, and such pods are in {listed(elsewhere)}"
+        return Explanation(f": {explanation.reason}; {hint}; write namespace: {elsewhere[0]}?")
+    if elsewhere and not explanation.suggestion:
         hint = f"such pods are in namespace {listed(elsewhere)}, and a policy applies to its own namespace only"
-        if not policy.names_namespace:
-            hint = f"metadata.namespace is absent, and such pods are in {listed(elsewhere)}; "
-            hint += f"write namespace: {elsewhere[0]}?"
-        return f"{selected}: {explanation.reason}; {hint}"
-    return f"{selected}: {explanation}"
+        return Explanation(f": {explanation.reason}; {hint}")
+    return explanation._replace(reason=f": {explanation.reason}")
 
 
 def _template_hint(context: LintContext, namespaces: Collection[str], selector: Selector) -> str:

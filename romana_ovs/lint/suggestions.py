@@ -11,14 +11,35 @@ from romana_ovs.model.selector_text import requirement_text, selector_text
 from romana_ovs.model.spelling import is_misspelt, nearest
 from romana_ovs.model.syntax import listed
 
+NAMING_KEYS = frozenset(
+    {
+        "app",
+        "app.kubernetes.io/component",
+        "app.kubernetes.io/instance",
+        "app.kubernetes.io/name",
+        "component",
+        "k8s-app",
+        "name",
+        "role",
+        "run",
+        "service",
+        "tier",
+    }
+)
+"""Labels by which people name what a pod is; a value may be meant for another one of them."""
+
 LabelSets = Sequence[Mapping[str, str]]
 
 
 class Explanation(NamedTuple):
-    """Why a selector matches nothing; `suggestion` is what to write instead, empty without a label like it."""
+    """Why a selector matches nothing; `suggestion` is what to write instead, empty without a label like it.
+
+    `known`: the objects have labels with these keys, or like them, so that the selector is probably about such objects.
+    """
 
     reason: str
     suggestion: str = ""
+    known: bool = True
 
     def __str__(self) -> str:
         return f"{self.reason}; write {self.suggestion}?" if self.suggestion else self.reason
@@ -48,7 +69,8 @@ def explain(selector: Selector, candidates: LabelSets, what: str) -> Explanation
     explained = [_explain(requirement, candidates, what) for requirement in failing]
     best = max(explained, key=lambda one: bool(one.suggestion))
     others = [requirement_text(one) for one, text in zip(failing, explained, strict=True) if text is not best]
-    return best._replace(reason=best.reason + (f", and none has {listed(others)}" if others else ""))
+    known = bool(best.suggestion) or all(one.known for one in explained)
+    return best._replace(known=known, reason=best.reason + (f", and none has {listed(others)}" if others else ""))
 
 
 def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Explanation:
@@ -69,7 +91,8 @@ def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Expl
     keys = sorted({one for labels in candidates for one in labels} - ADDED_LABELS)
     if keys:
         reason += f" (there {'is' if len(keys) == 1 else 'are'} {listed(keys)})"
-    return Explanation(reason, _near_key(requirement, candidates, keys))
+    suggestion = _near_key(requirement, candidates, keys)
+    return Explanation(reason, suggestion, bool(suggestion))
 
 
 def _near_values(requirement: Requirement, values: Sequence[str]) -> Iterator[str]:
@@ -80,15 +103,16 @@ def _near_values(requirement: Requirement, values: Sequence[str]) -> Iterator[st
 
 
 def _near_key(requirement: Requirement, candidates: LabelSets, keys: Sequence[str]) -> str:
-    """`key: value` with a key that has a required value, or that is like the required one."""
-    same_value = sorted({key for labels in candidates for key, value in labels.items() if value in requirement.values})
-    if same_value:
-        key = nearest(requirement.key, same_value) or same_value[0]
-        value = next(labels[key] for labels in candidates if labels.get(key) in requirement.values)
-        return f"{key}: {value}"
-    key = nearest(requirement.key, keys)
-    if not key:
-        return ""
-    values = sorted({labels[key] for labels in candidates if key in labels})
-    near = next((one for wanted in sorted(requirement.values) if (one := nearest(wanted, values))), "")
-    return f"{key}: {near}" if near else key if requirement.operator is Operator.EXISTS else ""
+    """`key: value` with a key that has a required value and means much the same, or that is like the required one."""
+    wanted = requirement.key
+    for key in sorted(keys, key=lambda key: (nearest(wanted, [key]) == "", key)):
+        alike = nearest(wanted, [key]) or (wanted in NAMING_KEYS and key in NAMING_KEYS)
+        values = sorted({labels[key] for labels in candidates if key in labels}) if alike else []
+        for value in sorted(requirement.values):
+            if value in values:
+                return f"{key}: {value}"
+        if nearest(wanted, [key]):
+            near = next((one for value in sorted(requirement.values) if (one := nearest(value, values))), "")
+            if near or requirement.operator is Operator.EXISTS:
+                return f"{key}: {near}" if near else key
+    return ""

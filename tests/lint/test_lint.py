@@ -108,3 +108,8 @@ def test_peers_on_the_network_of_their_node() -> None:
     found = lint(loaded(a=host, b=pod("web", "{app: web}"), p=policy(spec)))
     assert [problem.severity for problem in found] == [Severity.WARNING]
     assert found[0].reason.endswith("allow the addresses of the nodes by ipBlock")
+
+
+def test_labels_that_no_pod_has_may_be_of_other_pods() -> None:
+    found = fields(a=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {quarantine: 'true'}}"))
+    assert found == [("spec.podSelector", "info")]

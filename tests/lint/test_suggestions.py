@@ -72,6 +72,7 @@ def test_contradiction(requirements: list[tuple[str, str, tuple[str, ...]]], con
         ([("app", "In", ("wbe",))], "none of the pods has app=wbe (there are app=db and app=web); write app: web?"),
         ([("App", "In", ("web",))], "none of the pods has a label App (there are app and tier); write app: web?"),
         ([("role", "In", ("back",))], "none of the pods has a label role (there are app and tier); write tier: back?"),
+        ([("example.org/by", "In", ("web",))], "none of the pods has a label example.org/by (there are app and tier)"),
         ([("app", "Exists", ()), ("team", "Exists", ())], "none of the pods has a label team (there are app and tier)"),
         ([("app", "DoesNotExist", ())], "all of the pods have what !app excludes"),
         ([("app", "In", ("web",)), ("tier", "In", ("back",))], "none of the pods has all of app=web,tier=back"),
