@@ -124,5 +124,5 @@ def test_group_names_have_tenant_and_tier_when_needed() -> None:
     assert group_names(plain) == {"a/x": "a", "b/y": "b"}
 
 
-def test_without_pods_a_sentence_says_so() -> None:
+def test_without_pods_there_is_one_sentence() -> None:
     assert drawn(Matrix.of([], ["80/tcp"], [])) == "There is no pod that could connect.\n"

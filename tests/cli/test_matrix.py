@@ -73,7 +73,7 @@ def test_text_is_a_drawing(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert lines[place + 3].split() == ["a/web", "●", "·"]
 
 
-def test_without_declared_ports_a_sentence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_declared_ports_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "all.yaml").write_text(as_yaml(pod("a/web", tier="web")))
     assert main(["matrix", str(tmp_path)]) == 0
     assert "--ports" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def test_programmed_is_of_the_version_on_every_switch(
     assert found["Invalid"].status is ConditionStatus.FALSE
 
 
-def test_an_invalid_edit_is_said_with_the_reason_and_what_stays() -> None:
+def test_an_invalid_edit_has_a_condition_with_the_reason() -> None:
     now = ObservedState({WEB: TWO}, {WEB: TWO}, problems=(BAD,), kept=(WEB,), invalid=(WEB,))
     found = conditions(now)
     assert found["Invalid"] == Condition("Invalid", ConditionStatus.TRUE, "Invalid", "spec.x: must be a number")
@@ -83,7 +83,7 @@ def test_an_object_never_valid_isolates_and_is_not_programmed() -> None:
     assert "isolated" in refused_objects(now)[WEB].note
 
 
-def test_a_doubt_is_told_without_calling_the_object_invalid() -> None:
+def test_a_questionable_object_is_not_called_invalid() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,))
     found = conditions(now)
     assert (found["Programmed"].status, found["Invalid"].status) == (ConditionStatus.TRUE, ConditionStatus.FALSE)
@@ -156,7 +156,7 @@ def test_a_tenant_has_its_ranges_and_tiers() -> None:
     assert (idle.version, idle.ranges, idle.conditions[0].reason) == (ONE, (), "NoPods")
 
 
-def test_a_tenant_at_its_limit_is_told_on_which_nodes() -> None:
+def test_a_tenant_at_its_limit_has_a_condition_with_its_nodes() -> None:
     at, world = world_of(pod("shop/a"), pod("bank/b"))
     full = frozenset({"shop"})
     seen = {

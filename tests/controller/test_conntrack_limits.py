@@ -157,7 +157,7 @@ def test_a_restarted_switch_gets_its_limits_again() -> None:
     assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
 
 
-def test_a_node_that_says_nothing_for_a_while_keeps_its_limits() -> None:
+def test_a_silent_node_keeps_its_limits_for_a_while() -> None:
     watched = Watched()
     watched.follow({RED: "red"})
     watched.limits.work()
@@ -202,7 +202,7 @@ def test_limits_that_cannot_be_set_are_a_problem_after_a_while(caplog: pytest.Lo
     assert watched.zones.uses == {RED: ZoneUse(1000, 0)}
 
 
-def test_without_a_limit_nothing_is_asked() -> None:
+def test_without_a_limit_no_switch_is_queried() -> None:
     watched = Watched(setting=0)
     watched.zones.fault = "must not be asked"
     watched.follow({RED: "red"})

@@ -208,7 +208,7 @@ def test_only_the_leader_sends_statuses_and_only_changes() -> None:
     assert [str(key) for key in some.changed] == ["RomanaNetworkPolicy shop/q"]
 
 
-def test_a_new_process_is_told_everything_again() -> None:
+def test_a_new_process_gets_everything_again() -> None:
     server = server_with_pods("a@n1")
     put_policy(server, source="a")
     node = started(server, "n1")
@@ -240,7 +240,7 @@ def test_statuses_keep_to_a_pace() -> None:
     assert {key.name for key in statuses(node)} >= {f"p{number}" for number in range(20)}
 
 
-def test_what_is_refused_is_told_and_taken_back() -> None:
+def test_a_refusal_is_a_warning_until_the_object_is_gone() -> None:
     server = server_with_pods("a@n1")
     bad = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]}]}
     node = started(server, "n1")
@@ -257,7 +257,7 @@ def test_what_is_refused_is_told_and_taken_back() -> None:
     assert told(node, UpdateWarnings)[-1].changed == {key: None}
 
 
-def test_what_could_not_be_given_is_told_of_the_object() -> None:
+def test_a_pod_without_an_address_has_a_warning() -> None:
     tiny = Settings(network=IPv4Network("10.9.0.0/24"), segment_bits=3, host_bits=2, endpoint_bits=3)
     server = server_with_pods("a@n1", settings=tiny)
     node = started(server, "n1")
@@ -428,7 +428,7 @@ def test_of_a_policy_that_is_deleted_nothing_is_wanted() -> None:
     assert P not in statuses(node)
 
 
-def test_the_status_feed_says_who_leads_and_what_is_published() -> None:
+def test_the_status_has_the_leader_and_what_is_published() -> None:
     server = server_with_pods("a@n1")
     node = started(server, "n1", leads=False)
     assert node.reconciler.status() == {"registry": {"leads": False, "revision": 0}}

@@ -71,7 +71,7 @@ def update_of_node(name: str) -> Update:
     return decoder(NODES, Settings())(raw, head)
 
 
-def test_what_waits_is_told_whatever_is_told_in_between() -> None:
+def test_a_pending_report_is_sent_whatever_comes_between() -> None:
     """Policies alone wait a moment; a report that cannot wait comes before them, and puts them off."""
     node = Node()
     node.now += 0.2

@@ -37,7 +37,7 @@ def test_a_pods_port_is_the_one_of_its_uid() -> None:
         assert (told["port"], told["uid"]) == (expected, "1")
 
 
-def test_an_address_is_told_with_the_uid_that_it_was_given_to() -> None:
+def test_an_address_has_the_uid_that_it_was_allocated_to() -> None:
     """Whoever asks for a new pod of the name must not take the old one's."""
     late = follow(cluster_with("1"))
     (told,) = pods_status(cluster_with("2"), late.agents, {}).values()
@@ -48,7 +48,7 @@ def test_an_address_is_told_with_the_uid_that_it_was_given_to() -> None:
     assert told["uid"] == "2" and told["address"] != before
 
 
-def test_ports_of_other_pods_of_the_name_are_told() -> None:
+def test_ports_of_other_pods_of_the_name_are_problems() -> None:
     at = cluster_with("1")
     found = unclaimed_ports(at, follow(at).agents, [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
     assert list(found.values()) == [

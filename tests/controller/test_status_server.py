@@ -58,7 +58,7 @@ print(oct(path.stat().st_mode & 0o777))
 """
 
 
-def test_a_state_that_is_not_to_be_had_is_told_later(tmp_path: Path) -> None:
+def test_a_state_that_is_not_available_is_sent_later(tmp_path: Path) -> None:
     """While the world is worked on there is none; who connects then gets the next one, and events before it."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path / "socket")],

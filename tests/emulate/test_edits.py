@@ -126,7 +126,7 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert lines[-1] == "  closed: and 5 more"
 
 
-def test_a_refusal_says_that_the_version_before_stays() -> None:
+def test_a_refusal_names_the_version_that_stays() -> None:
     assert refusal_lines(["a.yaml: bad"]) == [
         "refused: a.yaml: bad",
         "the last valid version stays in force; a policy that never had one allows nothing",

@@ -388,7 +388,7 @@ def test_pods_deleted_meanwhile_return_their_addresses() -> None:
     assert list(again.registry.endpoints) == ["ns/b"]
 
 
-def test_revision_tells_when_the_state_has_changed() -> None:
+def test_the_revision_changes_with_the_state() -> None:
     at = cluster(pod("a"))
     world = follow(at)
     for change in (at.with_object(pod("b")), at.with_object(pod("b")), at.with_object(Node("node9")), at):
@@ -412,7 +412,7 @@ def test_the_large_cluster_fits_its_plan() -> None:
     assert world.problems == () and len(facts) == 20
 
 
-def test_a_namespace_that_asks_more_than_is_answered_is_named() -> None:
+def test_a_namespace_with_too_many_requirements_is_a_problem() -> None:
     peers = tuple(PolicyPeer(pods=Selector.of({"app": f"web-{number}"})) for number in range(2100))
     asks = replace(policy("asks"), ingress=(PolicyRule(peers=peers),))
     world = World(DEFAULTS)

@@ -73,7 +73,7 @@ def test_policies_that_may_stand_there_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("source", [TenantSource.NAMESPACE, TenantSource.NAMESPACE_LABEL])
-def test_where_labels_of_pods_name_no_tenant_nothing_is_asked(source: TenantSource) -> None:
+def test_other_tenant_sources_need_no_namespace_label(source: TenantSource) -> None:
     settings = Settings(tenant_source=source, tenant_key="owner")
     one, policy = web_pod(owner="t2"), RomanaPolicy("shop", "p", Labels({"owner": "t2"}), EVERYTHING)
     assert admit_pod(one, {}, settings) == (one, "")

@@ -48,7 +48,7 @@ def test_what_its_namespace_may_hold_counts_as_it_stands() -> None:
     assert bound.problems == () and bound.violations == frozenset()
 
 
-def test_a_pod_of_another_tenant_counts_without_one_and_is_told() -> None:
+def test_a_pod_of_a_forbidden_tenant_has_none_and_a_problem() -> None:
     bound = TenantGuard(BY_OWNER)
     assert counted(bound, WEB, OTHER) == without_tenant(WEB)
     assert bound.violations == {ObjectId("Pod", "shop", "web")}

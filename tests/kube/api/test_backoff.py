@@ -30,7 +30,7 @@ def test_no_wait_is_short_or_endless(failures: int, chance: float) -> None:
 
 
 @given(asked=st.floats(0, 1e12), chance=CHANCES)
-def test_what_the_server_asks_for_is_the_least(asked: float, chance: float) -> None:
+def test_the_servers_retry_after_is_the_least(asked: float, chance: float) -> None:
     wait = Backoff(lambda: chance).failed(asked)
     assert min(asked, PATIENCE_SECONDS) <= wait <= max(1.5 * PATIENCE_SECONDS, MOST_SECONDS)
 

@@ -92,9 +92,7 @@ def test_every_refusal_is_an_error_of_its_kind(
 @pytest.mark.parametrize(
     ("header", "seconds"), [("7", 7.0), ("soon", None), ("9" * 400, 21600.0), (formatdate(0, usegmt=True), 0.0)]
 )
-def test_the_server_says_when_to_come_again(
-    server: ScriptedServer, api: Api, header: str, seconds: float | None
-) -> None:
+def test_retry_after_is_read(server: ScriptedServer, api: Api, header: str, seconds: float | None) -> None:
     server.then(lambda exchange: exchange.answer(429, b"slow down", Retry_After=header))
     with pytest.raises(BusyError, match="429, slow down") as caught:
         api.request("GET", "/x")
@@ -225,7 +223,7 @@ def test_a_token_file_is_read_again_when_it_is_another(server: ScriptedServer, t
     assert sent == ["Bearer first", "Bearer second", "Bearer third"]
 
 
-def test_a_plugin_is_asked_again_after_401(server: ScriptedServer, tmp_path: Path) -> None:
+def test_a_plugin_is_run_again_after_401(server: ScriptedServer, tmp_path: Path) -> None:
     """docs/hazards.md C11."""
     count, plugin = tmp_path / "count", tmp_path / "plugin"
     status = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t%s"}}'
@@ -242,7 +240,7 @@ def test_a_plugin_is_asked_again_after_401(server: ScriptedServer, tmp_path: Pat
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer t1", "Bearer t1", "Bearer t2"]
 
 
-def test_a_plugin_that_does_not_answer_is_told_of(
+def test_a_plugin_that_hangs_is_an_error(
     server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else all threads would wait for the one that asked it, and everything would look well."""

@@ -115,7 +115,7 @@ def test_every_request_of_a_holder_ends_before_its_right_does() -> None:
     assert isinstance(second, Read) and second.deadline == 1
 
 
-def test_the_right_ends_by_itself_while_nothing_is_heard() -> None:
+def test_the_term_ends_by_itself_without_answers() -> None:
     state, ask = election.next_request(leading(), 10.5)
     assert state.state is State.LOOKING and isinstance(ask, Read)
     assert state.term(10.5) is None

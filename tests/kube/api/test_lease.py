@@ -98,7 +98,7 @@ def test_an_answer_that_is_no_lease_is_trouble_and_no_end(
     told.until(Health("lease kube-system/romana-ovs"))
 
 
-def test_a_denied_lease_is_told_once(server: ScriptedServer, told: Told, elector: Elector) -> None:
+def test_a_denied_lease_is_reported_once(server: ScriptedServer, told: Told, elector: Elector) -> None:
     no = {"kind": "Status", "message": 'User "x" cannot get resource "leases"'}
     server.then(*[lambda exchange: exchange.answer(403, no)] * 4, absent, store, store, store)
     told.until(Leadership(True, "me"))

@@ -99,7 +99,7 @@ def test_a_listing_that_expires_in_the_middle(server: ScriptedServer, follower: 
     assert [message for message in told if message in (BEGAN, LISTED)] == [BEGAN, BEGAN, LISTED]
 
 
-def test_a_server_that_asks_for_patience_gets_it(server: ScriptedServer, follower: ListWatcher, told: Told) -> None:
+def test_retry_after_of_a_list_is_obeyed(server: ScriptedServer, follower: ListWatcher, told: Told) -> None:
     """docs/hazards.md C3: Retry-After."""
     server.then(refuse(429, Retry_After=20), refuse(429, Retry_After=1), page("a"))
     assert follower.step() >= 20
@@ -110,7 +110,7 @@ def test_a_server_that_asks_for_patience_gets_it(server: ScriptedServer, followe
     assert told.trouble == ["namespaces: GET /api/v1/namespaces: 429, no", ""]
 
 
-def test_a_server_that_refuses_is_asked_less_and_less(
+def test_a_server_that_refuses_is_asked_at_growing_intervals(
     server: ScriptedServer, follower: ListWatcher, told: Told
 ) -> None:
     """docs/hazards.md C3."""
@@ -154,7 +154,7 @@ def test_an_internal_error_does_not_end_the_thread(server: ScriptedServer, tmp_p
     assert told.names == ["a"] and waits[0] >= 1
 
 
-def test_who_is_stopped_asks_for_nothing_more(server: ScriptedServer, tmp_path: Path) -> None:
+def test_a_stopped_watcher_sends_no_request(server: ScriptedServer, tmp_path: Path) -> None:
     """Also while it waits to ask a server again that refuses: its thread ends at once."""
     others, refused = set(threading.enumerate()), threading.Event()
     follower = ListWatcher(Api(kubeconfig(tmp_path, server.url)), NAMESPACES, Settings(), lambda _: refused.set())

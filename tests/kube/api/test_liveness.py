@@ -136,7 +136,7 @@ def test_a_server_that_is_gone_has_no_pulse(tmp_path: Path) -> None:
         watched.end.set()
 
 
-def test_what_came_while_it_was_asked_counts() -> None:
+def test_data_that_comes_during_a_check_counts() -> None:
     asked, more, done = threading.Event(), threading.Event(), threading.Event()
     questions: list[int] = []
 

@@ -47,7 +47,7 @@ def test_it_lists_and_ends_with_its_controller(server: ScriptedServer, child: Ku
     assert child.process.wait(SECONDS) == 0
 
 
-def test_it_ends_at_once_when_told_to(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
+def test_it_ends_at_once_when_stopped(server: ScriptedServer, child: KubeProcess, tmp_path: Path) -> None:
     server.then(page("a"), silent)
     child.send(start(kubeconfig(tmp_path, server.url)))
     child.until(lambda message: message == ListCompleted("namespaces"))
@@ -95,7 +95,7 @@ def running(pid: int) -> bool:
         return False
 
 
-def test_trouble_is_told_and_ends_by_itself(child: KubeProcess, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_and_recovers(child: KubeProcess, tmp_path: Path) -> None:
     with scripted_server() as server:
         port = server.port
     child.send(start(kubeconfig(tmp_path, f"http://127.0.0.1:{port}")))

@@ -127,7 +127,7 @@ def test_objects_as_large_as_etcd_takes_them_fit_into_frames() -> None:
     assert portions == [CHUNK] * (PAGE // CHUNK) and messages[0] == BEGAN and messages[-1] == LISTED
 
 
-def test_a_node_asks_for_its_own_pods_only() -> None:
+def test_a_node_lists_its_own_pods_only() -> None:
     made = reflector(pods_of("node1"))
     assert made.next_request() == ListPage("/api/v1/pods", {"fieldSelector": "spec.nodeName=node1", "limit": PAGE})
     list(made.on_page(page(), 0))
@@ -221,7 +221,7 @@ def test_a_listing_that_expires_twice_is_requested_in_one_piece() -> None:
     assert made.next_request() == ListPage("/api/v1/namespaces", {"limit": PAGE})
 
 
-def test_a_page_that_fails_is_asked_for_again() -> None:
+def test_a_page_that_fails_is_requested_again() -> None:
     made = reflector()
     list(made.on_page(page(thing("a", "3"), rest="more"), 0))
     for kind in (UnreachableError, TornError, DeniedError, BusyError, FaultyError):
@@ -249,11 +249,11 @@ def test_no_error_is_tried_again_at_once_or_loses_anything(kind: type[ApiError],
         assert isinstance(made.next_request(), ListPage)
 
 
-def test_the_server_is_waited_for_as_long_as_it_asks() -> None:
+def test_retry_after_is_obeyed() -> None:
     assert listed().on_failed(BusyError("429", retry_after=17), lasted=0)[1] == 17
 
 
-def test_trouble_is_told_once_and_its_end_too() -> None:
+def test_an_error_is_reported_once_and_its_end_too() -> None:
     made = reflector()
     assert made.on_failed(DeniedError("403, no"), lasted=0)[0] == (Health("namespaces", "namespaces: 403, no"),)
     assert made.on_failed(DeniedError("403, no"), lasted=0)[0] == ()
@@ -299,7 +299,7 @@ def test_a_quiet_watch_is_well_again_soon_after_others_broke_off() -> None:
     assert list(made.on_connected()) == [Health("namespaces")]
 
 
-def test_a_server_that_ends_watches_at_once_is_not_asked_at_once() -> None:
+def test_watches_that_end_at_once_are_repeated_with_pauses() -> None:
     made = listed()
     assert [made.on_ended(0.1) for _ in range(3)] == [1, 2, 4]
     assert made.on_ended(STABLE_SECONDS) == 0

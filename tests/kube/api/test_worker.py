@@ -96,7 +96,7 @@ def test_an_internal_error_is_logged_and_retried_after_a_pause(
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_trouble_is_told_once_and_waited_out(started: Callable[[Job], Worker], told: list[object]) -> None:
+def test_an_error_is_reported_once_and_waited_out(started: Callable[[Job], Worker], told: list[object]) -> None:
     """docs/hazards.md C3: what is wanted in a hurry is not written in a hurry."""
     job = Job(BusyError("429", status=429, retry_after=PAUSE), FaultyError("500", status=500))
     worker = started(job)

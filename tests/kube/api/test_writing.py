@@ -419,7 +419,7 @@ def test_after_a_restart_the_event_that_is_there_goes_on() -> None:
     assert isinstance(renew, RenewEvent) and (look.name, renew.count) == (post.name, 5)
 
 
-def test_what_is_put_right_is_told_no_more() -> None:
+def test_a_corrected_object_has_no_more_events() -> None:
     book = EventQueue()
     book.update({WEB: refused()})
     book.update({WEB: None})

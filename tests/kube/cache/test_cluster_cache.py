@@ -193,7 +193,7 @@ def test_a_namespace_exists_while_objects_are_in_it() -> None:
     assert dict(applied(store, observe(PODS, deleted(observed_pod("b"), 3))).cluster.namespaces) == {}
 
 
-def test_a_node_that_there_is_none_of_is_told() -> None:
+def test_a_node_that_does_not_exist_is_a_problem() -> None:
     store, loaded = listed_cache(
         pods=[observed_pod("a", node="far"), observed_pod("b", node="far", phase="Failed"), observed_pod("c")]
     )

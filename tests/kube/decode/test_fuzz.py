@@ -45,7 +45,7 @@ def test_the_manifests_themselves_are_valid() -> None:
 
 
 @given(st.lists(damaged(), min_size=1, max_size=3), st.sampled_from([Settings(), BY_OWNER]))
-def test_damage_is_told_and_never_raised(values: list[object], settings: Settings) -> None:
+def test_damage_is_a_problem_and_never_raises(values: list[object], settings: Settings) -> None:
     """docs/hazards.md E10 and E11: nothing crashes, and every message is one plain line."""
     decoded = [decode(Document(number, value), "a.yaml", settings) for number, value in enumerate(values, 1)]
     for one in decoded:

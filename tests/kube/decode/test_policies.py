@@ -109,7 +109,7 @@ def test_nil_is_not_empty() -> None:
     assert rule.peers == (own, everywhere, own, everywhere)
 
 
-def test_a_peer_that_names_nothing_is_told_and_matches_nothing() -> None:
+def test_an_empty_peer_is_a_problem_and_matches_nothing() -> None:
     found = item(policy("podSelector: {}\ningress: [{from: [{}, {podSelector: {}}]}]"))
     assert isinstance(found.value, KubernetesPolicy)
     assert found.value.ingress == (PolicyRule(peers=(PolicyPeer(), PolicyPeer(pods=EVERYTHING))),)

@@ -92,7 +92,7 @@ def test_every_way_of_editing_is_seen_and_so_is_the_next_edit(
     assert [file.name for file in watch.settled(reader.read).files] == ["a.yaml", "c.yaml"]
 
 
-def test_what_is_no_manifest_is_not_told(folder: Path, watch: FolderWatch) -> None:
+def test_files_that_are_no_manifests_are_ignored(folder: Path, watch: FolderWatch) -> None:
     (folder / ".a.yaml.swp").write_text("x")
     (folder / "notes.txt").write_text("x")
     (folder.parent / "elsewhere.yaml").write_text("x")

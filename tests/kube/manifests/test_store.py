@@ -154,7 +154,7 @@ def test_only_what_lacks_a_node_is_placed() -> None:
     assert {pod.name: pod.node for pod in found} == {"bound": "n1", "waiting": "", "over": "", "host": "n1"}
 
 
-def test_a_pod_on_a_node_that_is_not_there_is_told_and_stays() -> None:
+def test_a_pod_on_an_unknown_node_is_a_problem_and_stays() -> None:
     found = loaded(a=join(pod("x", more="  nodeName: gone\n"), NODE))
     assert found.cluster.pods[PodKey("default/x")].node == "gone"
     assert [(one.field, one.reason) for one in found.problems] == [("spec.nodeName", "there is no node gone")]

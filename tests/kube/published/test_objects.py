@@ -326,7 +326,7 @@ def test_long_names_and_labels_leave_the_classes_their_room() -> None:
     assert len(kept) > 400 and kept == [f"{at:04}" for at in range(1024 - len(kept), 1024)]
 
 
-def test_what_does_not_fit_is_said_before_it_is_sent() -> None:
+def test_an_object_that_is_too_large_is_never_sent() -> None:
     most = {IPv4Address(10 * 2**24 + at): Claim("node1", granted=True) for at in range(100_000)}
     with pytest.raises(InputError, match="Allocation cluster: it would have .* bytes"):
         allocation_object(replace(PUBLISHED, foreign=most))

@@ -1,4 +1,4 @@
-"""What several green threads tell the Kubernetes process at once arrives whole."""
+"""Frames that several green threads send to the Kubernetes process at once arrive whole."""
 
 from __future__ import annotations
 
