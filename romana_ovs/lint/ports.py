@@ -19,11 +19,8 @@ def undeclared_ports(context: LintContext) -> Iterator[Problem]:
         for rule in policy.rules():
             servers = _servers(context, policy, rule)
             for index, port in enumerate(rule.ports):
-                path = f"{rule.port_path(index)}.port"
                 if isinstance(port.port, str):
-                    # Where a policy selects nobody, a name that no pod of its namespace has is wrong in any case.
-                    others = () if rule.direction is Direction.EGRESS else context.pods.get(policy.namespace, ())
-                    yield from _name(policy, path, port, port.port, servers or _if_complete(context, policy, others))
+                    yield from _name(context, policy, rule, index, servers)
                 elif port.port not in (None, DNS_PORT):  # DNS has checks of its own
                     yield from _number(context, policy, rule, index, servers)
 
@@ -41,26 +38,30 @@ def _servers(context: LintContext, policy: PolicyObject, rule: Rule) -> Sequence
     return [pod for group in groups for pod in group] if all(groups) else ()
 
 
-def _if_complete(context: LintContext, policy: PolicyObject, pods: Sequence[Pod]) -> Sequence[Pod]:
-    return () if policy.namespace in context.incomplete_namespaces else pods
+def _name(
+    context: LintContext, policy: PolicyObject, rule: Rule, index: int, servers: Sequence[Pod]
+) -> Iterator[Problem]:
+    """A port name that none of `servers` declares for the protocol.
 
-
-def _name(policy: PolicyObject, path: str, port: PolicyPort, name: str, servers: Sequence[Pod]) -> Iterator[Problem]:
-    """A port name that none of `servers` declares for the protocol."""
-    declared = {(one.name, one.protocol) for pod in servers for one in pod.ports if one.name}
-    if not servers or (name, port.protocol) in declared:
+    Where the pods that are meant may be outside of these manifests, only a name like one that there is.
+    """
+    port, path = rule.ports[index], f"{rule.port_path(index)}.port"
+    known = servers or (context.pods.get(policy.namespace, ()) if rule.direction is Direction.INGRESS else ())
+    certain = bool(servers) and (rule.direction is Direction.INGRESS or bool(rule.peers))
+    declared = {(one.name, one.protocol) for pod in known for one in pod.ports if one.name}
+    name = str(port.port)
+    if not known or (name, port.protocol) in declared:
         return
-    other = sorted({protocol.name for known, protocol in declared if known == name})
+    other = sorted({protocol.name for one, protocol in declared if one == name})
+    names = sorted({one for one, protocol in declared if protocol is port.protocol})
+    near = nearest(name, names)
     if other:
-        reason = (
-            f"port {name} is declared for {listed(other)}, not for {port.protocol.name}; write protocol: {other[0]}?"
-        )
-        yield policy.warning(path, reason)
-        return
-    names = sorted({known for known, protocol in declared if protocol is port.protocol})
-    there = f" (there {'is' if len(names) == 1 else 'are'} {listed(names)})" if names else ""
-    hint = f"; write port: {near}?" if (near := nearest(name, names)) else ""
-    yield policy.warning(path, f"no pod declares a port named {name}{there}, so it opens nothing{hint}")
+        reason = f"port {name} is declared for {listed(other)}, not for {port.protocol.name}"
+        yield policy.warning(path, f"{reason}; write protocol: {other[0]}?")
+    elif certain or near:
+        there = f" (there {'is' if len(names) == 1 else 'are'} {listed(names)})" if names else ""
+        hint = f"; write port: {near}?" if near else ""
+        yield policy.warning(path, f"no pod declares a port named {name}{there}, so it opens nothing{hint}")
 
 
 def _number(

@@ -96,10 +96,14 @@ def test_pods_that_operators_make_may_be_meant() -> None:
     spec = "podSelector: {matchLabels: {app: prometheus}}\ningress: [{ports: [{port: web}, {port: 9090}]}]"
     web = pod("web", "{app: web}")
     assert fields(a=web, o=operated, p=policy(spec)) == [("spec.podSelector", "info")]
-    assert fields(a=web, p=policy(spec)) == [
-        ("spec.podSelector", "warning"),
-        ("spec.ingress[0].ports[0].port", "warning"),
-    ]
+    assert fields(a=web, p=policy(spec)) == [("spec.podSelector", "warning")]
+
+
+def test_port_names_of_pods_that_are_not_here() -> None:
+    dns = "podSelector: {}\npolicyTypes: [Egress]\negress: [{ports: [{port: dns, protocol: UDP}, {port: dns-tcp}]}]"
+    assert fields(a=pod("web", "{app: web}"), p=policy(dns)) == []
+    absent = "podSelector: {}\ningress: [{ports: [{port: metrics}]}]"
+    assert fields(a=pod("web", "{app: web}"), p=policy(absent)) == [("spec.ingress[0].ports[0].port", "warning")]
 
 
 def test_peers_on_the_network_of_their_node() -> None:
