@@ -154,7 +154,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             if outcome.computed:
                 tried, self._due, self._failure = True, False, ""
                 self._program(save)
-            else:
+            elif self._last_inputs is not None and self._last_inputs.programmed:
+                # As it was when the pass began: what came since is not counted yet.
                 self._finish(now)
             self._programmer.program_deferred()
         except RomanaError as error:
@@ -264,8 +265,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._programmer.program(number, generation, save)
 
     def _finish(self, now: float) -> None:
-        """When every switch has the last round: report that all is programmed."""
-        done = self.progress.finish(self._programmer.expected, now) if self._programmed else None
+        """Report that all is programmed, if that is news."""
+        done = self.progress.finish(self._programmer.expected, now)
         if done is None:
             return
         if self._status_server is not None:
