@@ -137,7 +137,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def _seconds_to_wait(self) -> float | None:
         """How long nothing is to be done if nothing happens; None for ever."""
-        if self._programmer.behind:
+        if self._programmer.ready_for_deferred:
             return 0.0
         now = time.monotonic()
         listing = self._listing_deadline if self.bridge_index.missing and now < self._listing_deadline else None
@@ -231,7 +231,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def _inputs(self, now: float) -> Inputs:
         """All that is new, taken once."""
         acks, self._acks = tuple(self._acks), []
-        full = self._limits.full
+        at_limit = self._limits.tenants_at_limit
         return Inputs(
             news=self._source.take(),
             acks=acks,
@@ -240,7 +240,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             driven=self._programmer.driven,
             awaited=self._programmer.awaited,
             observed={
-                node: Observed(session.sctp_ports, frozenset(full.get(node, ())) - {COMMON})
+                node: Observed(session.sctp_ports, frozenset(at_limit.get(node, ())) - {COMMON})
                 for node, session in self._programmer.sessions_by_node.items()
             },
             failing=self._refusing or bool(self._failures),
@@ -322,11 +322,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             *self._reconciler.problems,
             *self.bridge_index.warnings,
             *self._limits.problems,
-            *self._programmer.sharing.values(),
+            *self._programmer.zone_conflicts.values(),
             *self._unclaimed_ports.values(),
             *self._failures,
             *tables.closed,
-            *map(str, tables.over),
+            *map(str, tables.over_limit),
             *(text for session in self.sessions.values() for text in session.problems),
         ]
         sessions = self._programmer.sessions_by_node
@@ -334,7 +334,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             "event": "state",
             "generation": self.progress.generation,
             "pending": self._due or self.agents.pending,
-            "nodes": nodes_status(cluster, self.agents, bridges, sessions, self._limits.full),
+            "nodes": nodes_status(cluster, self.agents, bridges, sessions, self._limits.tenants_at_limit),
             "pods": pods_status(cluster, self.agents, bridges),
             "problems": problems,
             "refused": list(self.refused),

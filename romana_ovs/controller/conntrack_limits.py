@@ -1,7 +1,7 @@
-"""Keeps the connection limit of each tenant in the conntrack zones of every node, and reports who is at a limit.
+"""Sets the connection limit of each tenant in the conntrack zones of every node, and reports tenants at a limit.
 
-An ovs-vswitchd that restarts loses its limits, so each check compares the limits there with those wanted. Nothing waits
-for it; when limits cannot be set, a problem says so and everything else goes on.
+A restart of ovs-vswitchd deletes its limits, so each check compares the actual limits with the desired ones. Nothing
+waits for it; when limits cannot be set, a problem says so and everything else goes on.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from romana_ovs.switch.zone_limits import ZoneLimits, ZoneUse
 
 LOG = logging.getLogger("romana_ovs.limits")
 
-TENANT_SHARE, COMMON_SHARE = 4, 2
-"""One tenant gets a fourth of a table at most, what is no single tenant's half of it, whatever the setting says."""
-MOST_FRAGMENTS = 5000
-"""Fragments that the userspace datapath keeps at a time: as many as it can be told to, where 1,000 are what it does."""
-LOOK_SECONDS = 10.0
-"""Between two looks at how many connections there are."""
+TENANT_DIVISOR, COMMON_DIVISOR = 4, 2
+"""A tenant gets a fourth of a conntrack table at most, and COMMON half of it, whatever the setting says."""
+MAX_FRAGMENTS = 5000
+"""Fragments that the userspace datapath keeps: the most that can be set; its default is 1,000."""
+CHECK_SECONDS = 10.0
+"""Between two checks of the numbers of connections."""
 RETRY_SECONDS = 1.0
-"""Before another look after one that failed: a switch that starts anew is there again within a second."""
-PATIENCE_SECONDS = 5.0
-"""How long looks may fail before it is told: as long as a switch may take to start anew."""
-OVER_SHARE = 0.9
-"""A tenant that was at its limit is told of until it has less than this of it, so that it is not told of in turns."""
+"""Before the check after a failed one: a restarting ovs-vswitchd answers again within a second."""
+REPORT_AFTER_SECONDS = 5.0
+"""How long checks may fail before that is a problem: as long as a restart of ovs-vswitchd may take."""
+CLEAR_SHARE = 0.9
+"""A tenant counts as at its limit until it has less than this share of it, so that reports do not alternate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the conntrack table of a bridge is: the database of its Open vSwitch, and the type of its datapath."""
+class DatapathRef:
+    """The datapath with the conntrack table of a bridge: the database of its Open vSwitch, and its type."""
 
     remote: str
-    datapath: str
+    datapath_type: str
 
 
 @dataclass(frozen=True, slots=True)
-class Zones:
-    """The conntrack zones of one bridge, and whose each is."""
+class BridgeZones:
+    """The conntrack zones of one bridge, with the tenant of each."""
 
-    place: Place
+    datapath: DatapathRef
     shares: Mapping[int, Share]
 
 
 @dataclass(frozen=True, slots=True)
-class Full:
-    """A zone that is at its limit: of which node, of which tenant (or COMMON), and whether it is one of several."""
+class ZoneAtLimit:
+    """A zone of `tenant` (or COMMON) that is at its limit; `shared_zones`: the tenant has several, with a part each."""
 
     node: str
     tenant: str
     limit: int
-    partly: bool = False
+    shared_zones: bool = False
 
     def __str__(self) -> str:
         """One sentence."""
@@ -65,7 +65,7 @@ class Full:
                 f"node {self.node}: the connections that are no single tenant's are as many as there may be "
                 f"({self.limit}): more are refused or get no answer until some of them end"
             )
-        limit = f"{self.limit}, {'a part of ' if self.partly else ''}tenant_connections"
+        limit = f"{self.limit}, {'a part of ' if self.shared_zones else ''}tenant_connections"
         return (
             f"node {self.node}: tenant {self.tenant} has as many connections as it may have there ({limit}): "
             f"more are refused or get no answer until some of them end"
@@ -73,64 +73,65 @@ class Full:
 
 
 def limits_of(shares: Mapping[int, Share], setting: int, table: int | None) -> dict[int, int]:
-    """The limit of each zone that gets one: none does with the `setting` 0, nor COMMON in a table of unknown size."""
-    found = {}
+    """The limit of each zone; none without a `setting` (0), and none for COMMON in a table of unknown size."""
+    limits = {}
     for zone, share in shares.items() if setting else ():
         if share.tenant != COMMON:
-            whole = setting if table is None else min(setting, table // TENANT_SHARE)
-            found[zone] = max(1, whole // share.part)
+            whole = setting if table is None else min(setting, table // TENANT_DIVISOR)
+            limits[zone] = max(1, whole // share.part)
         elif table is not None:
-            found[zone] = max(1, table // COMMON_SHARE)
-    return found
+            limits[zone] = max(1, table // COMMON_DIVISOR)
+    return limits
 
 
 @dataclass(slots=True)
 class _Table:
-    """What is known of one conntrack table: its size, the zones that have limits of ours, and which are full."""
+    """One conntrack table: its size, the zones in which we have set limits, and those at their limit."""
 
     zones: ZoneLimits
     size: int | None = None
     ours: frozenset[int] = frozenset()
-    full: dict[int, Full] = field(default_factory=dict)
-    trouble: str = ""
+    at_limit: dict[int, ZoneAtLimit] = field(default_factory=dict)
+    error: str = ""
     failing_since: float | None = None
 
-    def work(self, shares: Mapping[int, Share], nodes: Mapping[int, str], setting: int) -> None:
-        """Look once: put right what is not as it should be, and see which zones are full. Raises SwitchError."""
-        found = self.zones.read(shares.keys() | self.ours)
+    def check(self, shares: Mapping[int, Share], nodes: Mapping[int, str], setting: int) -> None:
+        """Check once: set limits that differ, and find the zones at their limit. Raises SwitchError."""
+        uses = self.zones.read(shares.keys() | self.ours)
         # New zones, or a new process.
-        anew = bool(setting) and not shares.keys() <= found.keys()
-        if anew:
+        set_up = bool(setting) and not shares.keys() <= uses.keys()
+        if set_up:
             self.size = self.zones.table_size()
         limits = limits_of(shares, setting, self.size)
-        wrong = {zone: limit for zone, limit in limits.items() if zone not in found or found[zone].limit != limit}
-        self.zones.set(wrong)
-        self.zones.remove((self.ours - limits.keys()) & found.keys())
+        to_set = {zone: limit for zone, limit in limits.items() if zone not in uses or uses[zone].limit != limit}
+        self.zones.set(to_set)
+        self.zones.remove((self.ours - limits.keys()) & uses.keys())
         self.ours = frozenset(limits)
-        if anew:
-            # Last: a switch that takes no such number has its limits all the same.
-            self.zones.set_fragments(MOST_FRAGMENTS)
+        if set_up:
+            # Last: if the switch refuses this, the limits are set already.
+            self.zones.set_fragments(MAX_FRAGMENTS)
         now = {
-            zone: Full(nodes[zone], shares[zone].tenant, limit, shares[zone].part > 1) for zone, limit in limits.items()
+            zone: ZoneAtLimit(nodes[zone], shares[zone].tenant, limit, shares[zone].part > 1)
+            for zone, limit in limits.items()
         }
-        self._judge({zone: full for zone, full in now.items() if self._at_limit(zone, full.limit, found)})
+        self._set_at_limit({zone: state for zone, state in now.items() if self._is_at_limit(zone, state.limit, uses)})
 
-    def _at_limit(self, zone: int, limit: int, found: Mapping[int, ZoneUse]) -> bool:
-        count = found[zone].count if zone in found else 0
-        return count >= (limit * OVER_SHARE if zone in self.full else limit)
+    def _is_at_limit(self, zone: int, limit: int, uses: Mapping[int, ZoneUse]) -> bool:
+        count = uses[zone].count if zone in uses else 0
+        return count >= (limit * CLEAR_SHARE if zone in self.at_limit else limit)
 
-    def _judge(self, now: dict[int, Full]) -> None:
-        for zone, full in now.items():
-            if zone not in self.full:
-                LOG.warning("%s", full)
-        for zone, full in self.full.items():
+    def _set_at_limit(self, now: dict[int, ZoneAtLimit]) -> None:
+        for zone, state in now.items():
+            if zone not in self.at_limit:
+                LOG.warning("%s", state)
+        for zone, state in self.at_limit.items():
             if zone not in now:
-                LOG.info("node %s: tenant %s can open connections again", full.node, full.tenant or "(none)")
-        self.full = now
+                LOG.info("node %s: tenant %s can open connections again", state.node, state.tenant or "(none)")
+        self.at_limit = now
 
 
 class ConntrackLimits:
-    """Keeps the limits of every bridge's zones, and raises `flag` when `problems` or `full` change.
+    """Keeps the limits of every bridge's zones, and raises `flag` when `problems` or `tenants_at_limit` change.
 
     `run` is a green thread's job.
     """
@@ -148,19 +149,19 @@ class ConntrackLimits:
         self._clock = clock
         self._zones_at = zones_at
         self._wake = Flag()
-        self._wanted: dict[str, Zones] = {}
-        self._tables: dict[Place, _Table] = {}
-        self._shown: tuple[object, ...] = (self.problems, self.full)
+        self._desired: dict[str, BridgeZones] = {}
+        self._tables: dict[DatapathRef, _Table] = {}
+        self._last_state: tuple[object, ...] = (self.problems, self.tenants_at_limit)
 
-    def set_zones(self, wanted: Mapping[str, Zones], nodes: Collection[str]) -> None:
-        """These are the zones of nodes now; the others of `nodes`, which are all that there are, keep theirs."""
-        before = self._wanted
-        self._wanted = {node: zones for node, zones in {**before, **wanted}.items() if node in nodes}
-        if self._wanted != before:
+    def set_zones(self, desired: Mapping[str, BridgeZones], nodes: Collection[str]) -> None:
+        """Set the zones of the nodes in `desired`; other ones of `nodes`, which are all nodes, keep theirs."""
+        before = self._desired
+        self._desired = {node: zones for node, zones in {**before, **desired}.items() if node in nodes}
+        if self._desired != before:
             self._wake.set()
 
     def check_now(self) -> None:
-        """Something may be otherwise, such as a switch that has started anew: look soon."""
+        """Check soon, as limits may be gone: after a restart of ovs-vswitchd, for instance."""
         self._wake.set()
 
     def run(self) -> None:
@@ -168,62 +169,64 @@ class ConntrackLimits:
         pause: float | None = None
         while True:
             self._wake.wait(pause)
-            pause = RETRY_SECONDS if self.work() else LOOK_SECONDS
+            pause = RETRY_SECONDS if self.check() else CHECK_SECONDS
 
-    def work(self) -> bool:
-        """Look once at every table; returns whether any could not be looked at, and soon should be again."""
-        by_place: dict[Place, dict[str, Zones]] = {place: {} for place in self._tables}
-        for node, zones in self._wanted.items():
-            by_place.setdefault(zones.place, {})[node] = zones
-        failed = [self._look_at(place, own) for place, own in by_place.items()]
-        self._tables = {place: table for place, table in self._tables.items() if by_place.get(place) or table.ours}
-        shown = (self.problems, self.full)
-        if shown != self._shown:
-            self._shown = shown
+    def check(self) -> bool:
+        """Check every table once; returns whether any failed and should be checked again soon."""
+        by_datapath: dict[DatapathRef, dict[str, BridgeZones]] = {datapath: {} for datapath in self._tables}
+        for node, zones in self._desired.items():
+            by_datapath.setdefault(zones.datapath, {})[node] = zones
+        failed = [self._check_table(datapath, bridges) for datapath, bridges in by_datapath.items()]
+        self._tables = {
+            datapath: table for datapath, table in self._tables.items() if by_datapath.get(datapath) or table.ours
+        }
+        state = (self.problems, self.tenants_at_limit)
+        if state != self._last_state:
+            self._last_state = state
             self._flag.set()
         return any(failed)
 
-    def _look_at(self, place: Place, own: Mapping[str, Zones]) -> bool:
-        """Look once at one table; returns as `work` does."""
-        if place not in self._tables:
+    def _check_table(self, datapath: DatapathRef, bridges: Mapping[str, BridgeZones]) -> bool:
+        """Check one table once; returns as `check` does."""
+        if datapath not in self._tables:
             if not self._setting:
                 return False
-            self._tables[place] = _Table(self._zones_at(place.remote, place.datapath))
-        table = self._tables[place]
-        shares = {zone: share for zones in own.values() for zone, share in zones.shares.items()}
-        nodes = {zone: node for node, zones in own.items() for zone in zones.shares}
+            self._tables[datapath] = _Table(self._zones_at(datapath.remote, datapath.datapath_type))
+        table = self._tables[datapath]
+        shares = {zone: share for zones in bridges.values() for zone, share in zones.shares.items()}
+        nodes = {zone: node for node, zones in bridges.items() for zone in zones.shares}
         try:
-            table.work(shares, nodes, self._setting)
+            table.check(shares, nodes, self._setting)
         except SwitchError as error:
-            if not own:
+            if not bridges:
                 # The bridges are gone, and their switch with them.
                 table.ours = frozenset()
                 return False
             self._fail(table, str(error))
-            return not table.trouble
-        if table.trouble:
-            LOG.info("connections are limited again at %s", place.remote)
-        table.trouble, table.failing_since = "", None
+            return not table.error
+        if table.error:
+            LOG.info("connections are limited again at %s", datapath.remote)
+        table.error, table.failing_since = "", None
         return False
 
     def _fail(self, table: _Table, reason: str) -> None:
         now = self._clock()
         table.failing_since = now if table.failing_since is None else table.failing_since
-        if not table.trouble and now - table.failing_since >= PATIENCE_SECONDS:
-            table.trouble = f"tenants' connections are not limited (tenant_connections): {reason}"
-            LOG.warning("%s", table.trouble)
+        if not table.error and now - table.failing_since >= REPORT_AFTER_SECONDS:
+            table.error = f"tenants' connections are not limited (tenant_connections): {reason}"
+            LOG.warning("%s", table.error)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Who is at a limit, and which limits cannot be kept, in sentences."""
-        troubles = (table.trouble for table in self._tables.values() if table.trouble)
-        return (*troubles, *(str(full) for table in self._tables.values() for full in table.full.values()))
+        """The tenants at a limit, and the limits that cannot be set, in sentences."""
+        errors = (table.error for table in self._tables.values() if table.error)
+        return (*errors, *(str(zone) for table in self._tables.values() for zone in table.at_limit.values()))
 
     @property
-    def full(self) -> Mapping[str, tuple[str, ...]]:
-        """By node, the tenants (and COMMON) that are at their limit there."""
-        found: dict[str, list[str]] = {}
+    def tenants_at_limit(self) -> Mapping[str, tuple[str, ...]]:
+        """The tenants (and COMMON) at their limit, by node."""
+        tenants_of: dict[str, list[str]] = {}
         for table in self._tables.values():
-            for full in table.full.values():
-                found.setdefault(full.node, []).append(full.tenant)
-        return MappingProxyType({node: tuple(sorted(set(tenants))) for node, tenants in sorted(found.items())})
+            for zone in table.at_limit.values():
+                tenants_of.setdefault(zone.node, []).append(zone.tenant)
+        return MappingProxyType({node: tuple(sorted(set(tenants))) for node, tenants in sorted(tenants_of.items())})

@@ -1,8 +1,8 @@
 """Decides which groups are compiled in this round and which wait, so that large groups do not delay other changes.
 
-Most changes are a few flows. A group that would take thousands waits when it changes. Meanwhile its previous flows stay
-(a pod keeps the groups that it had; a pod without any is allowed nothing). Waiting groups are compiled one at a time,
-after the changes of all others are on their way; each round leaves time for one of them, so neither side starves.
+Most changes are a few flows. When a group changes that takes thousands, it is deferred: its previous flows stay (a pod
+keeps the groups that it had; a pod without any is allowed nothing). Deferred groups are compiled one at a time, after
+all other changes have been sent, and one after each round, so that neither kind starves.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.namespace_limit import rows_of
 from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodeView, ServerGroup, Verdicts
 
-ROOM = 2000
-"""Rows of changed groups that one namespace may have made in one round on one node: some hundredths of a second."""
-ROOM_OF_ALL = 10_000
-"""The same of all namespaces together."""
+MAX_ROWS_OF_NAMESPACE = 2000
+"""Rows of changed groups of one namespace in one round on one node: some hundredths of a second for a switch."""
+MAX_ROWS_OF_ROUND = 10_000
+"""The same for all namespaces together."""
 
 Group = ServerGroup | ClientGroup
-Name = tuple[bool, int]
-"""A group's kind (whether it is of servers) and its number."""
+GroupKey = tuple[bool, int]
+"""A group's kind (True: of servers, False: of clients) and its number."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """A group in the version whose rows stand, and the last round in which that was the version wanted."""
+class _InstalledGroup:
+    """The version of a group whose rows are in the tables, and the last round in which that was the desired one."""
 
     group: Group
-    current: int
+    desired_in: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """The groups that a pod has in the tables, and what tells it from another pod of its name."""
+class _PodGroups:
+    """The groups that a pod has in the tables; segment and address distinguish it from another pod of its name."""
 
     segment: SegmentKey
     address: IPv4Address
@@ -47,123 +47,135 @@ class _Held:
 
 @dataclass(slots=True)
 class GroupQueue:
-    """One node's turns. `put_off` are the groups that wait for theirs, each with the namespace of its pods."""
+    """The groups of one node. `deferred` are those to compile later, each with the namespace of its pods."""
 
-    put_off: dict[Name, str] = field(default_factory=dict)
-    _wanted: Mapping[Name, Group] = field(default_factory=dict)
-    _should: Mapping[PodKey, Membership] = field(default_factory=dict)
-    _made: dict[Name, _Made] = field(default_factory=dict)
-    _held: dict[PodKey, _Held] = field(default_factory=dict)
-    _served: dict[str, int] = field(default_factory=dict)
-    _turns: int = 0
+    deferred: dict[GroupKey, str] = field(default_factory=dict)
+    _desired: Mapping[GroupKey, Group] = field(default_factory=dict)
+    _members: Mapping[PodKey, Membership] = field(default_factory=dict)
+    _installed: dict[GroupKey, _InstalledGroup] = field(default_factory=dict)
+    _pods: dict[PodKey, _PodGroups] = field(default_factory=dict)
+    _last_turn: dict[str, int] = field(default_factory=dict)
+    _turn: int = 0
 
-    def take(self, view: NodeView, verdicts: Verdicts, number: int, *, extra: Name | None = None) -> Verdicts:
-        """The verdicts to compile in round `number`: the given ones, but for groups that are put off.
+    def select(self, view: NodeView, verdicts: Verdicts, number: int, *, extra: GroupKey | None = None) -> Verdicts:
+        """The verdicts to compile in round `number`: the given ones, with deferred groups in their previous version.
 
-        `extra` is a group that has its turn. Nothing is put off while there are no rows yet that could stand.
+        `extra` is a group that is not deferred, however large. While the tables have no groups, none is deferred.
         """
-        wanted = self._wanted = _by_name(verdicts)
-        self._should = verdicts.members
-        new = [name for name, group in wanted.items() if not self._stands(name, group)]
-        owners = _owners(view, verdicts) if new else {}
-        now = self._chosen({name: wanted[name] for name in new}, owners, extra)
-        before, self._made = self._made, dict(self._made)
-        self.put_off = {name: owners.get(name, "") for name in new if name not in now}
-        for name, group in wanted.items():
-            if name not in self.put_off:
-                self._made[name] = _Made(group, number)
-        standing = verdicts if not self.put_off else self._standing(view, verdicts, wanted, before)
-        self._keep(view, standing)
-        return standing
+        desired = self._desired = _by_key(verdicts)
+        self._members = verdicts.members
+        new = [name for name, group in desired.items() if not self._is_current(name, group)]
+        namespaces = _namespaces_of_groups(view, verdicts) if new else {}
+        selected = self._select_new({name: desired[name] for name in new}, namespaces, extra)
+        before, self._installed = self._installed, dict(self._installed)
+        self.deferred = {name: namespaces.get(name, "") for name in new if name not in selected}
+        for name, group in desired.items():
+            if name not in self.deferred:
+                self._installed[name] = _InstalledGroup(group, number)
+        to_compile = verdicts if not self.deferred else self._installed_verdicts(view, verdicts, desired, before)
+        self._record(view, to_compile)
+        return to_compile
 
-    def next(self) -> Name | None:
-        """The group whose turn it is: of the namespace that had one longest ago, the one whose rows are oldest."""
-        if not self.put_off:
+    def next_deferred(self) -> GroupKey | None:
+        """The next group to compile: of the namespace with a turn longest ago, the one with the oldest rows."""
+        if not self.deferred:
             return None
         name = min(
-            self.put_off,
-            key=lambda each: (
-                self._served.get(self.put_off[each], 0),
-                self._made[each].current if each in self._made else 0,
-                each,
+            self.deferred,
+            key=lambda name: (
+                self._last_turn.get(self.deferred[name], 0),
+                self._installed[name].desired_in if name in self._installed else 0,
+                name,
             ),
         )
-        self._turns += 1
-        waiting = set(self.put_off.values())
-        self._served = {owner: turn for owner, turn in self._served.items() if owner in waiting}
-        self._served[self.put_off[name]] = self._turns
+        self._turn += 1
+        deferred_namespaces = set(self.deferred.values())
+        self._last_turn = {
+            namespace: turn for namespace, turn in self._last_turn.items() if namespace in deferred_namespaces
+        }
+        self._last_turn[self.deferred[name]] = self._turn
         return name
 
-    def waiting(self, name: Name) -> Group | None:
-        """The group of this name that waits for its turn; None when none does any more."""
-        return self._wanted.get(name) if name in self.put_off else None
+    def deferred_group(self, name: GroupKey) -> Group | None:
+        """The deferred group of this key; None when it is not deferred any more."""
+        return self._desired.get(name) if name in self.deferred else None
 
-    def pods_of(self, name: Name) -> frozenset[PodKey]:
-        """The pods that should be in the group of this name."""
+    def pods_of(self, name: GroupKey) -> frozenset[PodKey]:
+        """The pods that should be in the group of this key."""
         servers, number = name
         return frozenset(
-            key for key, groups in self._should.items() if (groups.server if servers else groups.client) == number
+            key for key, groups in self._members.items() if (groups.server if servers else groups.client) == number
         )
 
-    def awaited(self, name: Name, pods: frozenset[PodKey]) -> bool:
-        """Whether some of `pods`, which once should have been in that group, still wait for theirs."""
+    def still_needs(self, name: GroupKey, pods: frozenset[PodKey]) -> bool:
+        """Whether some of `pods`, which an earlier round put into that group, still wait for a deferred group."""
         servers = name[0]
         return any(
-            (servers, groups.server if servers else groups.client) in self.put_off
+            (servers, groups.server if servers else groups.client) in self.deferred
             for key in pods
-            if (groups := self._should.get(key)) is not None
+            if (groups := self._members.get(key)) is not None
         )
 
-    def adopt(self, name: Name, group: Group, pods: frozenset[PodKey], number: int) -> None:
-        """The rows of `group`, in which `pods` should have been in round `number`, are there: better than older."""
-        self._made[name] = _Made(group, number)
-        for key in pods & self._held.keys():
-            held = self._held[key]
-            self._held[key] = replace(held, server=group) if name[0] else replace(held, client=group)
+    def mark_installed(self, name: GroupKey, group: Group, pods: frozenset[PodKey], number: int) -> None:
+        """The tables have the rows of `group`, in which `pods` should have been in round `number`."""
+        self._installed[name] = _InstalledGroup(group, number)
+        for key in pods & self._pods.keys():
+            previous = self._pods[key]
+            self._pods[key] = replace(previous, server=group) if name[0] else replace(previous, client=group)
 
-    def stands(self, name: Name) -> bool:
-        """Whether there are rows of this name in the tables, maybe of another version."""
-        return name in self._made
+    def is_installed(self, name: GroupKey) -> bool:
+        """Whether the tables have rows of this group, maybe of another version."""
+        return name in self._installed
 
-    def current(self, number: int) -> int:
-        """The last round, of those until `number`, than whose tables the rows that stand are no older."""
-        return min((made.current for made in self._made.values()), default=number) if self.put_off else number
+    def completed_round(self, number: int) -> int:
+        """The last round, at most `number`, whose groups the tables have completely."""
+        return (
+            min((installed.desired_in for installed in self._installed.values()), default=number)
+            if self.deferred
+            else number
+        )
 
-    def _stands(self, name: Name, group: Group) -> bool:
-        made = self._made.get(name)
-        return made is not None and (made.group is group or made.group == group)
+    def _is_current(self, name: GroupKey, group: Group) -> bool:
+        installed = self._installed.get(name)
+        return installed is not None and (installed.group is group or installed.group == group)
 
-    def _chosen(self, new: Mapping[Name, Group], owners: Mapping[Name, str], extra: Name | None) -> set[Name]:
-        """The groups to be made now: the cheap ones first, each namespace's within its room."""
-        if not self._made:
+    def _select_new(
+        self, new: Mapping[GroupKey, Group], namespaces: Mapping[GroupKey, str], extra: GroupKey | None
+    ) -> set[GroupKey]:
+        """The groups to compile now: small ones first, within the rows of each namespace and of all."""
+        if not self._installed:
             return set(new)
         costs = {name: rows_of(group) for name, group in new.items()}
-        found = {name for name in new if name == extra}
+        selected = {name for name in new if name == extra}
         spent: dict[str, int] = {}
-        for name in sorted(new, key=lambda each: (costs[each], each)):
-            owner = owners.get(name, "")
-            spent[owner] = spent.get(owner, 0) + costs[name]
-            if spent[owner] <= ROOM and sum(spent.values()) <= ROOM_OF_ALL:
-                found.add(name)
-        return found
+        for name in sorted(new, key=lambda name: (costs[name], name)):
+            namespace = namespaces.get(name, "")
+            spent[namespace] = spent.get(namespace, 0) + costs[name]
+            if spent[namespace] <= MAX_ROWS_OF_NAMESPACE and sum(spent.values()) <= MAX_ROWS_OF_ROUND:
+                selected.add(name)
+        return selected
 
-    def _standing(
-        self, view: NodeView, verdicts: Verdicts, wanted: Mapping[Name, Group], before: Mapping[Name, _Made]
+    def _installed_verdicts(
+        self,
+        view: NodeView,
+        verdicts: Verdicts,
+        desired: Mapping[GroupKey, Group],
+        before: Mapping[GroupKey, _InstalledGroup],
     ) -> Verdicts:
-        """The verdicts in which what is put off is as it was."""
+        """The verdicts with deferred groups in their installed version."""
         usable = {
             name
-            for name, made in self._made.items()
-            # A number that others have now says what it said, or it is no longer what the pod had.
-            if name not in wanted or (name in before and before[name].group == made.group)
+            for name, installed in self._installed.items()
+            # A number is only usable if its rows are still of the version that the pod had.
+            if name not in desired or (name in before and before[name].group == installed.group)
         }
         members = {
             pod.key: self._membership(pod, verdicts.members[pod.key], usable)
             for pod in view.pods
             if pod.key in verdicts.members
         }
-        servers = sorted({each.server for each in members.values()})
-        clients = sorted({each.client for each in members.values()} - {0})
+        servers = sorted({groups.server for groups in members.values()})
+        clients = sorted({groups.client for groups in members.values()} - {0})
         return replace(
             verdicts,
             members=MappingProxyType(members),
@@ -171,54 +183,62 @@ class GroupQueue:
             clients=tuple(self._client(number) for number in clients),
         )
 
-    def _membership(self, pod: LocalPod, should: Membership, usable: set[Name]) -> Membership:
-        """The groups that the pod has: those it should have, or else those it had."""
-        held = self._held.get(pod.key)
-        if held is None or (held.segment, held.address) != (pod.segment, pod.address):
-            return should
-        server, client = should.server, should.client
-        if (True, server) not in self._made and held.server is not None and (True, held.server.number) in usable:
-            server = held.server.number
-        if client and (False, client) not in self._made:
-            if held.client is None:
+    def _membership(self, pod: LocalPod, desired: Membership, usable: set[GroupKey]) -> Membership:
+        """The groups of the pod: the desired ones, or its previous ones while those are not installed."""
+        previous = self._pods.get(pod.key)
+        if previous is None or (previous.segment, previous.address) != (pod.segment, pod.address):
+            return desired
+        server, client = desired.server, desired.client
+        if (
+            (True, server) not in self._installed
+            and previous.server is not None
+            and (True, previous.server.number) in usable
+        ):
+            server = previous.server.number
+        if client and (False, client) not in self._installed:
+            if previous.client is None:
                 client = 0
-            elif (False, held.client.number) in usable:
-                client = held.client.number
+            elif (False, previous.client.number) in usable:
+                client = previous.client.number
         return Membership(server, client)
 
     def _server(self, number: int) -> ServerGroup:
-        made = self._made.get((True, number))
-        return made.group if made is not None and isinstance(made.group, ServerGroup) else ServerGroup(number, (), ())
+        installed = self._installed.get((True, number))
+        return (
+            installed.group
+            if installed is not None and isinstance(installed.group, ServerGroup)
+            else ServerGroup(number, (), ())
+        )
 
     def _client(self, number: int) -> ClientGroup:
-        made = self._made.get((False, number))
-        if made is not None and isinstance(made.group, ClientGroup):
-            return made.group
+        installed = self._installed.get((False, number))
+        if installed is not None and isinstance(installed.group, ClientGroup):
+            return installed.group
         return ClientGroup(number, (), deferred=False)
 
-    def _keep(self, view: NodeView, standing: Verdicts) -> None:
-        """Remember what the tables say now, and nothing else."""
-        named = _by_name(standing)
-        self._made = {name: made for name, made in self._made.items() if name in named}
-        self._held = {
-            pod.key: _Held(
-                pod.segment, pod.address, named.get((True, groups.server)), named.get((False, groups.client))
+    def _record(self, view: NodeView, compiled: Verdicts) -> None:
+        """Record the groups that the tables have now."""
+        by_key = _by_key(compiled)
+        self._installed = {name: installed for name, installed in self._installed.items() if name in by_key}
+        self._pods = {
+            pod.key: _PodGroups(
+                pod.segment, pod.address, by_key.get((True, groups.server)), by_key.get((False, groups.client))
             )
             for pod in view.pods
-            if (groups := standing.members.get(pod.key)) is not None
+            if (groups := compiled.members.get(pod.key)) is not None
         }
 
 
-def _by_name(verdicts: Verdicts) -> dict[Name, Group]:
-    servers: dict[Name, Group] = {(True, group.number): group for group in verdicts.servers}
+def _by_key(verdicts: Verdicts) -> dict[GroupKey, Group]:
+    servers: dict[GroupKey, Group] = {(True, group.number): group for group in verdicts.servers}
     return servers | {(False, group.number): group for group in verdicts.clients}
 
 
-def _owners(view: NodeView, verdicts: Verdicts) -> dict[Name, str]:
-    """The namespace that each group is made for: the first of those of its pods."""
-    found: dict[Name, str] = {}
+def _namespaces_of_groups(view: NodeView, verdicts: Verdicts) -> dict[GroupKey, str]:
+    """The namespace that the rows of each group count for: the first of its pods'."""
+    namespaces: dict[GroupKey, str] = {}
     for pod in view.pods:
         groups = verdicts.members.get(pod.key)
         for name in () if groups is None else ((True, groups.server), (False, groups.client)):
-            found[name] = min(found.get(name, pod.namespace), pod.namespace)
-    return found
+            namespaces[name] = min(namespaces.get(name, pod.namespace), pod.namespace)
+    return namespaces

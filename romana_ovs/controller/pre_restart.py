@@ -20,97 +20,96 @@ from romana_ovs.switch.bridges import Bridge, Marks
 from romana_ovs.sync.attached_pods import AttachedPod
 
 SURVIVAL_SECONDS = 8100.0
-"""How long TCP may go on after a loss: past two hours, when Linux's keepalive makes the most silent end speak."""
+"""How long TCP may go on after a loss: past two hours, when Linux's keepalive makes the most silent end send."""
 
 
-class Places(Protocol):
-    """What is known of pods by name."""
+class PodLookup(Protocol):
+    """Looks up pods by name."""
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
-        """The address that a pod has, None when it has none or is not known."""
+        """The address of a pod; None when it has none or is unknown."""
 
     def uid_of(self, pod: PodKey) -> str:
-        """The pod's UID, empty when it is not known."""
+        """The UID of a pod; empty when it is unknown."""
 
 
 @dataclass(slots=True)
 class PreRestartPods:
-    """The survivors of one bridge, from the connection of its switch to the end of that.
+    """The pre-restart pods of one bridge, for one connection of its switch.
 
-    `served` is what the switch had when it connected; `fresh` that it had no flow of ours. Times are seconds since
-    the epoch: they are compared over restarts of the controller.
+    `attached` are the pods that the switch had flows of when it connected; `fresh`: it had no flow of ours. Times are
+    seconds since the epoch, as they are compared with those of before a restart of the controller.
     """
 
-    served: Mapping[IPv4Address, AttachedPod]
+    attached: Mapping[IPv4Address, AttachedPod]
     fresh: bool
     lost_at: float | None = None
-    _rows: Mapping[PodKey, str] | None = None
+    _row_of: Mapping[PodKey, str] | None = None
 
-    @property
-    def found(self) -> bool:
-        """Whether they are known yet: the database has been read."""
-        return self._rows is not None
-
-    def mark(self, bridge: Bridge, places: Places, now: float) -> BridgeFacts:
-        """The bridge's facts with the survivors marked; a pod that was taken out meanwhile is none any more."""
-        if self._rows is None:
-            self._rows = self._found(bridge, places, now)
+    def marked_facts(self, bridge: Bridge, pods_by_name: PodLookup, now: float) -> BridgeFacts:
+        """The bridge's facts with pre-restart pods marked; a pod that was detached since is none any more."""
+        if self._row_of is None:
+            self._row_of = self._determine(bridge, pods_by_name, now)
         if self.seconds_left(now) <= 0:
-            self._rows = {}
-        self._rows = {pod: row for pod, row in self._rows.items() if bridge.rows.get(pod) == row}
+            self._row_of = {}
+        self._row_of = {pod: row for pod, row in self._row_of.items() if bridge.rows.get(pod) == row}
         pods = {
-            pod: replace(port, pre_restart=True) if pod in self._rows else port
+            pod: replace(port, pre_restart=True) if pod in self._row_of else port
             for pod, port in bridge.facts.pod_ports.items()
         }
         lost = self.seconds_left(now) > 0
         return replace(bridge.facts, pod_ports=MappingProxyType(pods), conntrack_lost=lost)
 
     def seconds_left(self, now: float) -> float:
-        """How long survivors have left; 0 when nothing was lost or it is long ago."""
+        """For how long pods remain pre-restart; 0 when no connections were lost, or long ago."""
         if self.lost_at is None:
             return 0.0
         return min(max(self.lost_at + SURVIVAL_SECONDS - now, 0.0), SURVIVAL_SECONDS)
 
-    def _found(self, bridge: Bridge, places: Places, now: float) -> dict[PodKey, str]:
+    def _determine(self, bridge: Bridge, pods_by_name: PodLookup, now: float) -> dict[PodKey, str]:
         ports = bridge.facts.pod_ports
         if not self.fresh:
             self.lost_at = bridge.marks.lost_at
-            return {pod: bridge.rows[pod] for pod in ports if self._survived(places.address_of(pod), ports[pod].ofport)}
+            return {
+                pod: bridge.rows[pod]
+                for pod in ports
+                if self._survived(pods_by_name.address_of(pod), ports[pod].ofport)
+            }
         if bridge.keeps_connections:
             return {}
-        known = known_pods(bridge, places)
-        if known:
+        programmed = programmed_pods(bridge, pods_by_name)
+        if programmed:
             self.lost_at = now
-        return {pod: bridge.rows[pod] for pod in known}
+        return {pod: bridge.rows[pod] for pod in programmed}
 
     def _survived(self, address: IPv4Address | None, ofport: int) -> bool:
-        end = self.served.get(address) if address is not None else None
-        return end is not None and end.pre_restart and end.port == ofport
+        attached_pod = self.attached.get(address) if address is not None else None
+        return attached_pod is not None and attached_pod.pre_restart and attached_pod.port == ofport
 
 
-def programmed_for(pod: PodKey, address: IPv4Address, uid: str) -> str:
-    """What is noted at the Interface of a pod whose port has been programmed."""
+def programmed_mark(pod: PodKey, address: IPv4Address, uid: str) -> str:
+    """The mark at the Interface of a pod whose port has been programmed."""
     return f"{pod} {address} {uid}".strip()
 
 
-def known_pods(bridge: Bridge, places: Places) -> Mapping[PodKey, IPv4Address]:
-    """The pods whose ports were programmed before, with the addresses that they still have."""
-    noted = bridge.marks.programmed
+def programmed_pods(bridge: Bridge, pods_by_name: PodLookup) -> Mapping[PodKey, IPv4Address]:
+    """The pods whose ports were programmed for the address and UID that they have now, with these addresses."""
+    marks = bridge.marks.programmed
     return MappingProxyType(
         {
             pod: address
-            for pod in noted
-            if (address := places.address_of(pod)) is not None
-            and noted[pod] == programmed_for(pod, address, places.uid_of(pod))
+            for pod in marks
+            if (address := pods_by_name.address_of(pod)) is not None
+            and marks[pod] == programmed_mark(pod, address, pods_by_name.uid_of(pod))
         }
     )
 
 
-def marks_of(bridge: Bridge, places: Places, lost_at: float | None) -> Marks:
-    """What should be noted of a bridge whose switch has just been programmed."""
+def marks_of(bridge: Bridge, pods_by_name: PodLookup, lost_at: float | None) -> Marks:
+    """The marks of a bridge whose switch has just been programmed."""
     programmed = {
-        pod: programmed_for(pod, address, places.uid_of(pod))
+        pod: programmed_mark(pod, address, pods_by_name.uid_of(pod))
         for pod in bridge.facts.pod_ports
-        if (address := places.address_of(pod)) is not None
+        if (address := pods_by_name.address_of(pod)) is not None
     }
     return Marks(MappingProxyType(programmed), lost_at if lost_at is not None else bridge.marks.lost_at)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 from romana_ovs.controller.bridge_index import BridgeIndex
-from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
+from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
 from romana_ovs.controller.offload import Offload
-from romana_ovs.controller.pre_restart import known_pods, marks_of
+from romana_ovs.controller.pre_restart import marks_of, programmed_pods
 from romana_ovs.controller.reconciler import Reconciler, earliest
 from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import DesiredState, Session
@@ -31,10 +31,10 @@ class Programmer:
         self.sessions: dict[int, Session] = {}
         """The sessions of all connected switches, by datapath id."""
         self.tables = TableCompiler()
-        self.sharing: Mapping[str, str] = {}
-        """A sentence for each node left alone because another bridge of its ovs-vswitchd has its conntrack zones."""
+        self.zone_conflicts: Mapping[str, str] = {}
+        """A sentence for each node whose conntrack zones another bridge of its switch has; it is not programmed."""
         self.recompute_at: float | None = None
-        """When bridges have other facts although nothing happened, in seconds of `time.monotonic`."""
+        """When pods cease to be pre-restart, so that facts of bridges change, in seconds of `time.monotonic`."""
         self._reconciler = reconciler
         self._bridges = bridges
         self._limits = limits
@@ -44,7 +44,7 @@ class Programmer:
 
     @property
     def offload(self) -> Offload:
-        """What runs the computations."""
+        """The threads that computations run in."""
         return self._offload
 
     @property
@@ -65,91 +65,91 @@ class Programmer:
         return {
             node: session
             for node, session in self.sessions_by_node.items()
-            if agents.host_number(node) is not None and node not in self.sharing
+            if agents.host_number(node) is not None and node not in self.zone_conflicts
         }
 
     @property
     def awaited(self) -> frozenset[str]:
-        """The nodes whose switches make-before-break waits for: not those that refuse their tables."""
-        return frozenset(node for node, one in self.expected.items() if one.state is not SessionState.FAILED)
+        """The nodes whose switches make-before-break waits for: those that have not refused their tables."""
+        return frozenset(node for node, session in self.expected.items() if session.state is not SessionState.FAILED)
 
     @property
-    def behind(self) -> list[str]:
-        """The nodes with deferred groups whose switches have all that they were given: theirs is the next turn."""
+    def ready_for_deferred(self) -> list[str]:
+        """The nodes with deferred groups whose switches have confirmed everything sent."""
         busy = self.tables.busy
         return [node for node, session in self._ready().items() if node in busy and session.idle]
 
     def program(self, number: int, generation: int, save: Callable[[], None] | None) -> None:
-        """Give every switch its tables of round `number`; `save` makes the numbers in them durable before that.
+        """Compile the tables of round `number`, and hand them to sessions; `save` first makes their numbers durable.
 
-        Raises InputError when they cannot be saved.
+        Raises InputError when the numbers cannot be saved.
         """
         self.recompute_at = None
         bridges = self._bridges.bridges
         facts = {node: self._facts(bridge) for node, bridge in bridges.items()}
-        self._find_sharing()
+        self._update_zone_conflicts()
         driven = self.driven
         nodes = [node for node in self._ready() if node in driven]
         acks = {node: self._reconciler.pending_ack(node) for node in nodes}
         self._rounds.begin(number, Round(generation, acks), nodes)
-        self.tables.keep(facts)
+        self.tables.retain(facts)
         for node in nodes:
             # Each is sent as soon as it is compiled; the first not before the numbers that it uses are durable.
             compile_node = partial(self.tables.compile, self._reconciler.agents, facts[node], facts, number)
             compiled, save = self._offload.run(compile_node, save), None
-            self._give(node, compiled)
+            self._set_desired(node, compiled)
         if save is not None:
             self._offload.run(save)
 
     def program_deferred(self) -> None:
-        """Compile one of the groups that were deferred, and give it to the switch of its node."""
-        nodes = self.behind
+        """Compile one deferred group, and hand the tables to the session of its node."""
+        nodes = self.ready_for_deferred
         compiled = self._offload.run(lambda: self.tables.compile_deferred(nodes)) if nodes else None
         if compiled is not None:
-            self._give(*compiled)
+            self._set_desired(*compiled)
 
     def _ready(self) -> dict[str, Session]:
-        """The sessions that may be given tables, by node."""
+        """The sessions that may get a desired state, by node."""
         return {node: session for node, session in self.expected.items() if session.ready}
 
-    def _give(self, node: str, compiled: Compiled | None) -> None:
+    def _set_desired(self, node: str, compiled: Compiled | None) -> None:
         session, host = self._ready().get(node), self._reconciler.agents.host_number(node)
         if compiled is not None and session is not None and host is not None:
             bridge = self._bridges.bridges[node]
-            place = Place(self._bridges.remote_of[node], bridge.datapath)
-            self._limits.set_zones({node: Zones(place, compiled.program.zones)}, self._bridges.bridges)
+            datapath = DatapathRef(self._bridges.remote_of[node], bridge.datapath)
+            self._limits.set_zones({node: BridgeZones(datapath, compiled.program.zones)}, self._bridges.bridges)
             desired = self._rounds.desired(node, compiled, host)
             session.set_desired(self._with_marks(desired, bridge, session))
 
     def _with_marks(self, desired: DesiredState, bridge: Bridge, session: Session) -> DesiredState:
-        """With the pods that were programmed before by the bridge's database, and what is to be written there."""
+        """`desired` with the pods that the bridge's database has as programmed, and the marks to write there."""
         agents, pre_restart = self._reconciler.agents, session.pre_restart
         lost_at = pre_restart.lost_at if pre_restart is not None else None
-        known = frozenset(known_pods(bridge, agents).values())
-        return replace(desired, known=known, marks=marks_of(bridge, agents, lost_at))
+        programmed = frozenset(programmed_pods(bridge, agents).values())
+        return replace(desired, programmed=programmed, marks=marks_of(bridge, agents, lost_at))
 
     def _facts(self, bridge: Bridge) -> BridgeFacts:
         session = self.sessions.get(bridge.dpid)
         if session is None or session.pre_restart is None:
             return bridge.facts
-        facts = session.pre_restart.mark(bridge, self._reconciler.agents, time.time())
-        left = session.pre_restart.seconds_left(time.time())
-        if left:
-            self.recompute_at = earliest(self.recompute_at, time.monotonic() + left + 1.0)
+        facts = session.pre_restart.marked_facts(bridge, self._reconciler.agents, time.time())
+        seconds_left = session.pre_restart.seconds_left(time.time())
+        if seconds_left:
+            self.recompute_at = earliest(self.recompute_at, time.monotonic() + seconds_left + 1.0)
         return facts
 
-    def _find_sharing(self) -> None:
-        """Find the bridges that would share conntrack zones; logs each once."""
-        places: dict[str, dict[str, int]] = {}
+    def _update_zone_conflicts(self) -> None:
+        """Find the bridges that would share conntrack zones; each is logged once."""
+        host_numbers: dict[str, dict[str, int]] = {}
         for node in self._bridges.bridges:
             host = self._reconciler.agents.host_number(node)
             if host is not None:
-                places.setdefault(self._bridges.remote_of[node], {})[node] = host
-        sharing = {
+                host_numbers.setdefault(self._bridges.remote_of[node], {})[node] = host
+        zone_conflicts = {
             node: f"node {node} is not programmed: its conntrack zones are those of node {other}, of the same switch"
-            for hosts in places.values()
+            for hosts in host_numbers.values()
             for node, other in colliding(hosts).items()
         }
-        for node in sharing.keys() - self.sharing.keys():
-            LOG.error("%s", sharing[node])
-        self.sharing = sharing
+        for node in zone_conflicts.keys() - self.zone_conflicts.keys():
+            LOG.error("%s", zone_conflicts[node])
+        self.zone_conflicts = zone_conflicts

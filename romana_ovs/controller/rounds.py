@@ -1,4 +1,4 @@
-"""Remembers what each round was about while some switch may have tables of it or of an older one."""
+"""Keeps the generation and acknowledgements of each round until all switches have newer tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from romana_ovs.engine.node_agents import PendingAck
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The change of the cluster that it was about, and what each node may acknowledge once it has it, by node."""
+    """The generation that a round is of, and what each node may acknowledge once its switch has the round."""
 
     generation: int
     acks: Mapping[str, PendingAck | None]
@@ -20,22 +20,22 @@ class Round:
 
 @dataclass(slots=True)
 class Rounds:
-    """The rounds by number. With a deferred group, tables are of the last round that they have completely."""
+    """The rounds by number. Tables with a deferred group count as those of the last round that they have completely."""
 
-    _known: dict[int, Round] = field(default_factory=dict)
-    _given: dict[str, int] = field(default_factory=dict)
+    _rounds: dict[int, Round] = field(default_factory=dict)
+    _round_of: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, number: int, about: Round, nodes: Collection[str]) -> None:
-        """A new round for `nodes`; rounds that none of them is at any more are forgotten."""
-        self._known[number] = about
-        self._given = {node: self._given.get(node, number) for node in nodes}
-        oldest = min(self._given.values(), default=number)
-        self._known = {at: known for at, known in self._known.items() if at >= oldest}
+    def begin(self, number: int, new_round: Round, nodes: Collection[str]) -> None:
+        """Begin a round for `nodes`, and forget rounds that are older than the tables of all of them."""
+        self._rounds[number] = new_round
+        self._round_of = {node: self._round_of.get(node, number) for node in nodes}
+        oldest = min(self._round_of.values(), default=number)
+        self._rounds = {key: value for key, value in self._rounds.items() if key >= oldest}
 
     def desired(self, node: str, compiled: Compiled, host: int) -> DesiredState:
-        """What the switch of `node`, host number `host`, is given."""
-        self._given[node] = compiled.current
-        known = self._known.get(compiled.current, Round(0, {}))
+        """The desired state of the switch of `node` with host number `host`."""
+        self._round_of[node] = compiled.completed_round
+        round_ = self._rounds.get(compiled.completed_round, Round(0, {}))
         return DesiredState(
-            compiled.current, known.generation, compiled.program, host, known.acks.get(node), compiled.owners
+            compiled.completed_round, round_.generation, compiled.program, host, round_.acks.get(node), compiled.owners
         )

@@ -35,7 +35,8 @@ class DesiredState:
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is what
     the registry may be told once the switch has it. `owners` are the pods whose addresses are in the tables;
-    `known` are addresses whose pods had them before, so that the switch has no connections of others under them;
+    `programmed` are addresses that were programmed for their pod before: the switch has no other pod's connections of
+    these;
     `marks` are to be written to its bridge's database once it has it.
     """
 
@@ -45,7 +46,7 @@ class DesiredState:
     host: int
     ack: PendingAck | None = None
     owners: Owners = field(default_factory=lambda: MappingProxyType({}))
-    known: frozenset[IPv4Address] = frozenset()
+    programmed: frozenset[IPv4Address] = frozenset()
     marks: Marks = field(default_factory=Marks)
 
 
@@ -167,7 +168,7 @@ class Session:
         changes = attached_pod_changes(self._actual, diff)
         # Before a pod's first flow its address's old connections go; after its last flow its own do
         # (docs/hazards.md B13).
-        attached = {address: pod for address, pod in changes.added.items() if address not in desired.known}
+        attached = {address: pod for address, pod in changes.added.items() if address not in desired.programmed}
         other_owner = reassigned(self.synced.owners, desired.owners) if self.synced is not None else ()
         present = attached_pods(desired.program.flows.values()) if other_owner else {}
         self._flush(desired, attached | {address: present[address] for address in other_owner if address in present})

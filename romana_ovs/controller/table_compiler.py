@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from romana_ovs.controller.group_chunks import PIECE, GroupChunks, Incoming
-from romana_ovs.controller.group_queue import GroupQueue, Name
+from romana_ovs.controller.group_chunks import CHUNK_ROWS, GroupChunks, IncomingGroup
+from romana_ovs.controller.group_queue import GroupKey, GroupQueue
 from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.errors import Problem
@@ -19,24 +19,24 @@ from romana_ovs.policy.view import LocalPod, NodeView, Verdicts
 from romana_ovs.sync.attached_pods import Owners
 
 LOG = logging.getLogger("romana_ovs")
-STAYS = "node %s: its tables cannot be made; what is programmed stays"
+UNCHANGED = "node %s: its tables cannot be made; what is programmed stays"
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """TableCompiler of a node. `current` is the last round that they have completely, `owners` the pods by address."""
+    """The tables of a node, the last round that they have completely, and the pods by address (`owners`)."""
 
     program: Program
-    current: int
+    completed_round: int
     owners: Owners
 
 
 @dataclass(slots=True)
 class _Node:
-    """What is remembered of one node. `last` is what its tables were made from, and in which round."""
+    """The caches of one node. `last` are the view and the verdicts of its tables, and their round."""
 
-    resolving: ResolveCache = field(default_factory=ResolveCache)
-    compiling: CompileCache = field(default_factory=CompileCache)
+    resolve_cache: ResolveCache = field(default_factory=ResolveCache)
+    compile_cache: CompileCache = field(default_factory=CompileCache)
     queue: GroupQueue = field(default_factory=GroupQueue)
     chunks: GroupChunks = field(default_factory=GroupChunks)
     last: tuple[NodeView, Verdicts, int] | None = None
@@ -52,33 +52,30 @@ class _Node:
 
     @property
     def busy(self) -> bool:
-        """Whether something is put off, or still to come or to go."""
-        return bool(self.queue.put_off) or self.chunks.busy
+        """Whether a group is deferred, or has chunks to add or to remove."""
+        return bool(self.queue.deferred) or self.chunks.busy
 
 
 class TableCompiler:
-    """One node's trouble is not the others'; `failures` are sentences about those of the last computation, by node.
-
-    `owners` tells of each node whose pods the addresses in its tables are, by name and UID.
-    """
+    """Compiles each node by itself; `failures` are sentences about the last compilation, by node that failed."""
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
         self._nodes: dict[str, _Node] = {}
         self._closed: dict[str, tuple[str, ...]] = {}
-        self._over: dict[str, Mapping[str, int]] = {}
-        self._served = ""
+        self._over_limit: dict[str, Mapping[str, int]] = {}
+        self._last_served = ""
 
     @property
     def closed(self) -> tuple[str, ...]:
-        """Sentences about the pods and groups that are closed because their tables cannot be made."""
+        """Sentences about the pods and groups that are closed as their flows cannot be made."""
         return tuple(text for _, texts in sorted(self._closed.items()) for text in texts)
 
     @property
-    def over(self) -> tuple[Problem, ...]:
-        """The namespaces whose rules would take more flows on some node than it makes for one."""
+    def over_limit(self) -> tuple[Problem, ...]:
+        """One for each namespace whose policies need more flows than `namespace_flows` on some node."""
         most: dict[str, tuple[int, str]] = {}
-        for node, namespaces in self._over.items():
+        for node, namespaces in self._over_limit.items():
             for name, rows in namespaces.items():
                 most[name] = max(most.get(name, (0, "")), (rows, node))
         return tuple(
@@ -93,91 +90,93 @@ class TableCompiler:
 
     @property
     def busy(self) -> frozenset[str]:
-        """The nodes with groups that wait for a turn of their own, or are still to come or to go."""
+        """The nodes with deferred groups, or with chunks to add or to remove."""
         return frozenset(name for name, node in self._nodes.items() if node.busy)
 
-    def keep(self, nodes: Collection[str]) -> None:
-        """Forget every node but these."""
+    def retain(self, nodes: Collection[str]) -> None:
+        """Forget all nodes but these."""
         for node in self._nodes.keys() - set(nodes):
             del self._nodes[node]
         self._closed = {node: texts for node, texts in self._closed.items() if node in nodes}
-        self._over = {node: namespaces for node, namespaces in self._over.items() if node in nodes}
+        self._over_limit = {node: namespaces for node, namespaces in self._over_limit.items() if node in nodes}
 
     def compile(
         self, agents: NodeAgents, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts], number: int
     ) -> Compiled | None:
-        """The tables of a node in round `number`, but for groups that are put off.
+        """The tables of a node in round `number`, with deferred groups in their previous version.
 
-        None while they cannot be said: its switch keeps what it has.
+        None when there is no view, or after an internal error: the switch keeps its tables.
         """
         node = self._nodes.setdefault(facts.node, _Node())
         try:
             view = agents.view(facts, everywhere)
             if view is None:
                 return None
-            node.last = (view, resolve(view, node.resolving), number)
+            node.last = (view, resolve(view, node.resolve_cache), number)
             return self._compiled(facts.node, node)
         except Exception as error:  # An internal error must not open or close a path, nor end the process.
-            LOG.exception(STAYS, facts.node)
-            self._failed(facts.node, error)
+            LOG.exception(UNCHANGED, facts.node)
+            self._set_failed(facts.node, error)
             return None
 
     def compile_deferred(self, nodes: Collection[str]) -> tuple[str, Compiled | None] | None:
-        """One of `nodes` whose turn it is, and its tables with one piece more of what was put off; None without any."""
+        """The next of `nodes` with deferred groups, and its tables with one chunk more; None when there is none."""
         waiting = sorted(name for name, node in self._nodes.items() if node.busy and name in nodes)
         if not waiting:
             return None
-        # The node after the one that was served last.
-        self._served = next((name for name in waiting if name > self._served), waiting[0])
-        node = self._nodes[self._served]
+        # The node after the last one.
+        self._last_served = next((name for name in waiting if name > self._last_served), waiting[0])
+        node = self._nodes[self._last_served]
         try:
-            return self._served, self._piece(self._served, node)
+            return self._last_served, self._compile_chunk(self._last_served, node)
         except Exception as error:  # As above.
-            LOG.exception(STAYS, self._served)
-            self._failed(self._served, error)
-            return self._served, None
+            LOG.exception(UNCHANGED, self._last_served)
+            self._set_failed(self._last_served, error)
+            return self._last_served, None
 
-    def _piece(self, name: str, node: _Node) -> Compiled | None:
-        """A piece more of the group that is on its way; of the next one, or a piece less of what goes, when none is."""
-        following = node.queue.next() if node.chunks.rising is None else None
-        group = node.queue.waiting(following) if following is not None else None
-        if following is not None and group is not None and node.last is not None:
-            rising = Incoming(following, group, node.queue.pods_of(following), node.last[2], group_entries(group))
-            if len(rising.rows) <= PIECE or node.queue.stands(following):
-                node.compiling.put(rising.entries)
-                return self._compiled(name, node, following)
-            node.chunks.rising = rising
-        node.chunks.step()
-        risen = node.chunks.rising
-        if risen is not None and not node.queue.awaited(risen.name, risen.pods):
-            node.chunks.drop()
-        elif risen is not None and risen.there >= len(risen.rows):
-            # It may be another by now; who changes all the time is to be served too.
-            node.chunks.rising = None
-            node.compiling.put(risen.entries)
-            node.queue.adopt(risen.name, risen.group, risen.pods, risen.number)
+    def _compile_chunk(self, name: str, node: _Node) -> Compiled | None:
+        """Add a chunk of the incoming group, begin with the next deferred one, or remove a chunk of outgoing groups."""
+        deferred_key = node.queue.next_deferred() if node.chunks.incoming is None else None
+        group = node.queue.deferred_group(deferred_key) if deferred_key is not None else None
+        if deferred_key is not None and group is not None and node.last is not None:
+            begun = IncomingGroup(
+                deferred_key, group, node.queue.pods_of(deferred_key), node.last[2], group_entries(group)
+            )
+            if len(begun.rows) <= CHUNK_ROWS or node.queue.is_installed(deferred_key):
+                node.compile_cache.put(begun.entries)
+                return self._compiled(name, node, deferred_key)
+            node.chunks.incoming = begun
+        node.chunks.advance()
+        incoming = node.chunks.incoming
+        if incoming is not None and not node.queue.still_needs(incoming.name, incoming.pods):
+            node.chunks.cancel()
+        elif incoming is not None and incoming.sent_rows >= len(incoming.rows):
+            # The desired group may have changed meanwhile: a group that changes all the time is installed, too.
+            node.chunks.incoming = None
+            node.compile_cache.put(incoming.entries)
+            node.queue.mark_installed(incoming.name, incoming.group, incoming.pods, incoming.number)
         return self._compiled(name, node)
 
-    def _compiled(self, name: str, node: _Node, extra: Name | None = None) -> Compiled | None:
+    def _compiled(self, name: str, node: _Node, extra: GroupKey | None = None) -> Compiled | None:
         if node.last is None:
             return None
         view, verdicts, number = node.last
-        program = compile_node(view, node.queue.take(view, verdicts, number, extra=extra), node.compiling)
+        program = compile_node(view, node.queue.select(view, verdicts, number, extra=extra), node.compile_cache)
         failed = tuple(
             f"pod {pod} is closed, as its policies are not understood: {why}" for pod, why in verdicts.failed.items()
         )
-        self._note(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
-        if verdicts.over.keys() - self._over.get(name, {}).keys():
+        self._set_closed(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
+        if verdicts.over.keys() - self._over_limit.get(name, {}).keys():
             LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
-        self._over[name] = verdicts.over
-        return Compiled(node.chunks.shown(program), node.queue.current(number), node.owners(view.pods))
+        self._over_limit[name] = verdicts.over
+        return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), node.owners(view.pods))
 
-    def _note(self, node: str, texts: tuple[str, ...]) -> None:
+    def _set_closed(self, node: str, texts: tuple[str, ...]) -> None:
         for text in texts:
             if text not in self._closed.get(node, ()):
                 LOG.error("%s", text)
         self._closed[node] = texts
 
-    def _failed(self, node: str, error: Exception) -> None:
+    def _set_failed(self, node: str, error: Exception) -> None:
         self._nodes.pop(node, None)
         self.failures[node] = f"node {node}: {error}"

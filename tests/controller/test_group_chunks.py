@@ -1,11 +1,11 @@
-"""Large groups come and go in pieces, and what stands beside them is never wrong."""
+"""Large groups are added and removed in chunks, beside tables that are right at any time."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Network
 from types import MappingProxyType
 
-from romana_ovs.controller.group_chunks import PIECE, GroupChunks, Incoming
+from romana_ovs.controller.group_chunks import CHUNK_ROWS, GroupChunks, IncomingGroup
 from romana_ovs.controller.table_compiler import TableCompiler
 from romana_ovs.engine import offline_facts
 from romana_ovs.model.labels import EVERYTHING, Selector
@@ -25,59 +25,59 @@ def program(*groups: ServerGroup) -> Program:
     return Program(MappingProxyType({**sections, "fixed": ()}), MappingProxyType({}))
 
 
-SMALL, LARGE = server(1, 3), server(2, 2 * PIECE + 10)
+SMALL, LARGE = server(1, 3), server(2, 2 * CHUNK_ROWS + 10)
 
 
-def test_what_is_small_comes_and_goes_at_once() -> None:
-    pace = GroupChunks()
-    assert pace.shown(program(SMALL)).flows == program(SMALL).flows
-    assert pace.shown(program()).flows == {} and not pace.busy
+def test_a_small_group_is_added_and_removed_at_once() -> None:
+    chunks = GroupChunks()
+    assert chunks.with_chunks(program(SMALL)).flows == program(SMALL).flows
+    assert chunks.with_chunks(program()).flows == {} and not chunks.busy
 
 
-def test_a_large_group_comes_in_pieces_none_of_which_is_larger() -> None:
-    pace, sizes = GroupChunks(), [0]
-    pace.shown(program(SMALL))
-    pace.rising = Incoming((True, 2), LARGE, NONE, 1, group_entries(LARGE))
-    while pace.rising.there < len(pace.rising.rows):
-        pace.step()
-        sizes.append(len(pace.shown(program(SMALL)).flows))
-    assert [after - before for before, after in zip(sizes[1:], sizes[2:], strict=False)] == [PIECE, 10]
-    risen = pace.shown(program(SMALL)).flows
-    pace.rising = None
-    assert pace.shown(program(SMALL, LARGE)).flows == risen, "no row is sent when the pods come to be in it"
+def test_a_large_group_is_added_in_chunks() -> None:
+    chunks, sizes = GroupChunks(), [0]
+    chunks.with_chunks(program(SMALL))
+    chunks.incoming = IncomingGroup((True, 2), LARGE, NONE, 1, group_entries(LARGE))
+    while chunks.incoming.sent_rows < len(chunks.incoming.rows):
+        chunks.advance()
+        sizes.append(len(chunks.with_chunks(program(SMALL)).flows))
+    assert [after - before for before, after in zip(sizes[1:], sizes[2:], strict=False)] == [CHUNK_ROWS, 10]
+    complete = chunks.with_chunks(program(SMALL)).flows
+    chunks.incoming = None
+    assert chunks.with_chunks(program(SMALL, LARGE)).flows == complete, "no row is sent when pods are put into it"
 
 
-def test_a_large_group_goes_in_pieces() -> None:
-    pace, sizes = GroupChunks(), []
-    pace.shown(program(SMALL, LARGE))
-    assert len(pace.shown(program(SMALL)).flows) == 2 * PIECE + 10 + 3
-    while pace.busy:
-        pace.step()
-        sizes.append(len(pace.shown(program(SMALL)).flows))
-    assert sizes == [PIECE + 13, 3]
+def test_a_large_group_is_removed_in_chunks() -> None:
+    chunks, sizes = GroupChunks(), []
+    chunks.with_chunks(program(SMALL, LARGE))
+    assert len(chunks.with_chunks(program(SMALL)).flows) == 2 * CHUNK_ROWS + 10 + 3
+    while chunks.busy:
+        chunks.advance()
+        sizes.append(len(chunks.with_chunks(program(SMALL)).flows))
+    assert sizes == [CHUNK_ROWS + 13, 3]
 
 
-def test_a_number_that_is_wanted_again_has_no_old_rows_beside_it() -> None:
-    pace = GroupChunks()
-    pace.shown(program(LARGE))
-    pace.shown(program())
-    assert pace.busy
-    again = program(server(2, 3, first=9))
-    assert pace.shown(again).flows == again.flows and not pace.busy
+def test_a_reused_number_has_no_old_rows() -> None:
+    chunks = GroupChunks()
+    chunks.with_chunks(program(LARGE))
+    chunks.with_chunks(program())
+    assert chunks.busy
+    reused = program(server(2, 3, first=9))
+    assert chunks.with_chunks(reused).flows == reused.flows and not chunks.busy
 
 
-def test_what_is_not_wanted_any_more_while_it_comes_goes() -> None:
-    pace = GroupChunks()
-    pace.shown(program(SMALL))
-    pace.rising = Incoming((True, 2), LARGE, NONE, 1, group_entries(LARGE))
-    pace.step()
-    pace.step()
-    pace.drop()
-    seen = []
-    while pace.busy:
-        pace.step()
-        seen.append(len(pace.shown(program(SMALL)).flows))
-    assert seen[-1] == 3
+def test_a_cancelled_group_is_removed() -> None:
+    chunks = GroupChunks()
+    chunks.with_chunks(program(SMALL))
+    chunks.incoming = IncomingGroup((True, 2), LARGE, NONE, 1, group_entries(LARGE))
+    chunks.advance()
+    chunks.advance()
+    chunks.cancel()
+    sizes = []
+    while chunks.busy:
+        chunks.advance()
+        sizes.append(len(chunks.with_chunks(program(SMALL)).flows))
+    assert sizes[-1] == 3
 
 
 def large(name: str, edit: int) -> KubernetesPolicy:
@@ -89,59 +89,59 @@ def deny() -> KubernetesPolicy:
     return KubernetesPolicy("other", "d", Selector.of({}), frozenset({Direction.INGRESS}))
 
 
-class Bench:
+class CompiledNode:
     """One node's tables, round by round."""
 
     def __init__(self) -> None:
         self.world, self.tables, self.round = World(cluster().settings), TableCompiler(), 0
         self.pods = (pod("a"), pod("other/b"))
 
-    def follow(self, *policies: KubernetesPolicy) -> Program:
+    def compile(self, *policies: KubernetesPolicy) -> Program:
         at = cluster(*self.pods, *policies)
         self.world.update(at)
         self.facts = offline_facts(at, at.nodes)
         self.round += 1
-        made = self.tables.compile(self.world.agents, self.facts["node1"], self.facts, self.round)
-        assert made is not None
-        self.current = made.current
-        return made.program
+        compiled = self.tables.compile(self.world.agents, self.facts["node1"], self.facts, self.round)
+        assert compiled is not None
+        self.completed_round = compiled.completed_round
+        return compiled.program
 
-    def turn(self) -> Program:
-        found = self.tables.compile_deferred(["node1"])
-        assert found is not None and found[1] is not None
-        self.current = found[1].current
-        return found[1].program
+    def compile_deferred(self) -> Program:
+        deferred = self.tables.compile_deferred(["node1"])
+        assert deferred is not None and deferred[1] is not None
+        self.completed_round = deferred[1].completed_round
+        return deferred[1].program
 
 
 def fresh(*policies: KubernetesPolicy) -> dict[FlowKey, Flow]:
-    return Bench().follow(*policies).flows
+    return CompiledNode().compile(*policies).flows
 
 
 def test_chunks_end_with_the_tables_of_all_at_once() -> None:
-    bench = Bench()
-    before = bench.follow()
-    shown = bench.follow(large("l", 1), deny())
-    assert len(shown.flows) < len(before.flows) + 100 and bench.current == 1
-    assert shown.flows != before.flows, "the deny-all of the other namespace is in it"
-    held = shown
-    while bench.tables.busy:
-        held = bench.turn()
-    assert held.flows == fresh(large("l", 1), deny()) and bench.current == bench.round
-    held = bench.follow(deny())
-    while bench.tables.busy:
-        held = bench.turn()
-    assert held.flows == fresh(deny())
+    node = CompiledNode()
+    before = node.compile()
+    without_group = node.compile(large("l", 1), deny())
+    assert len(without_group.flows) < len(before.flows) + 100 and node.completed_round == 1
+    assert without_group.flows != before.flows, "the deny-all of the other namespace is in it"
+    program = without_group
+    while node.tables.busy:
+        program = node.compile_deferred()
+    assert program.flows == fresh(large("l", 1), deny()) and node.completed_round == node.round
+    program = node.compile(deny())
+    while node.tables.busy:
+        program = node.compile_deferred()
+    assert program.flows == fresh(deny())
 
 
-def test_who_edits_in_the_midst_of_it_is_served_all_the_same() -> None:
-    bench, behind = Bench(), []
-    bench.follow()
+def test_edits_while_chunks_are_sent_come_into_force() -> None:
+    node, rounds_behind = CompiledNode(), []
+    node.compile()
     for edit in range(1, 40):
-        bench.follow(large("l", edit), deny())
-        bench.turn()
-        behind.append(bench.round - bench.current)
-    assert max(behind[10:]) < 10, behind
-    held = None
-    while bench.tables.busy:
-        held = bench.turn()
-    assert held is not None and held.flows == fresh(large("l", 39), deny())
+        node.compile(large("l", edit), deny())
+        node.compile_deferred()
+        rounds_behind.append(node.round - node.completed_round)
+    assert max(rounds_behind[10:]) < 10, rounds_behind
+    program = None
+    while node.tables.busy:
+        program = node.compile_deferred()
+    assert program is not None and program.flows == fresh(large("l", 39), deny())

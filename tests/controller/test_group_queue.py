@@ -1,11 +1,11 @@
-"""Large groups wait for a turn of their own, and what they were stands meanwhile."""
+"""Changed large groups are deferred, and their previous version stays in the tables meanwhile."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
 
-from romana_ovs.controller.group_queue import ROOM, GroupQueue
+from romana_ovs.controller.group_queue import MAX_ROWS_OF_NAMESPACE, GroupQueue
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import ClientGroup, Membership, NodeView, ServerGroup, Verdicts
 from tests.controller.server_groups import server
@@ -36,43 +36,43 @@ def verdicts(members: dict[str, ServerGroup], clients: dict[str, ClientGroup] | 
     )
 
 
-LARGE = ROOM + 1
+LARGE = MAX_ROWS_OF_NAMESPACE + 1
 NAMES = ("red/a", "blue/b")
 SMALL_RED, SMALL_BLUE = server(1), server(2)
 
 
 def started() -> GroupQueue:
-    turns = GroupQueue()
-    turns.take(view(*NAMES), verdicts({"red/a": SMALL_RED, "blue/b": SMALL_BLUE}), 1)
-    return turns
+    queue = GroupQueue()
+    queue.select(view(*NAMES), verdicts({"red/a": SMALL_RED, "blue/b": SMALL_BLUE}), 1)
+    return queue
 
 
-def numbers(standing: Verdicts) -> dict[str, int]:
-    return {str(key): groups.server for key, groups in standing.members.items()}
+def numbers(compiled: Verdicts) -> dict[str, int]:
+    return {str(key): groups.server for key, groups in compiled.members.items()}
 
 
-def test_at_first_everything_is_made_at_once() -> None:
-    wanted = verdicts({"red/a": server(3, LARGE), "blue/b": SMALL_BLUE})
-    turns = GroupQueue()
-    assert turns.take(view(*NAMES), wanted, 1) is wanted
-    assert not turns.put_off and turns.next() is None and turns.current(1) == 1
+def test_in_the_first_round_no_group_is_deferred() -> None:
+    desired = verdicts({"red/a": server(3, LARGE), "blue/b": SMALL_BLUE})
+    queue = GroupQueue()
+    assert queue.select(view(*NAMES), desired, 1) is desired
+    assert not queue.deferred and queue.next_deferred() is None and queue.completed_round(1) == 1
 
 
-def test_a_large_group_waits_and_its_pods_keep_what_they_had() -> None:
-    turns, new = started(), server(3, LARGE)
+def test_pods_of_a_deferred_group_keep_their_previous_groups() -> None:
+    queue, new = started(), server(3, LARGE)
     deny = ServerGroup(4, (), ())
-    wanted = verdicts({"red/a": new, "blue/b": deny})
-    standing = turns.take(view(*NAMES), wanted, 2)
-    assert numbers(standing) == {"red/a": 1, "blue/b": 4}, "blue's change is in these tables already"
-    assert set(standing.servers) == {SMALL_RED, deny}
-    assert turns.put_off == {(True, 3): "red"} and turns.current(2) == 1
-    standing = turns.take(view(*NAMES), wanted, 2, extra=turns.next())
-    assert standing is wanted and not turns.put_off and turns.current(2) == 2
+    desired = verdicts({"red/a": new, "blue/b": deny})
+    compiled = queue.select(view(*NAMES), desired, 2)
+    assert numbers(compiled) == {"red/a": 1, "blue/b": 4}, "blue's change is in these tables already"
+    assert set(compiled.servers) == {SMALL_RED, deny}
+    assert queue.deferred == {(True, 3): "red"} and queue.completed_round(2) == 1
+    compiled = queue.select(view(*NAMES), desired, 2, extra=queue.next_deferred())
+    assert compiled is desired and not queue.deferred and queue.completed_round(2) == 2
 
 
-def test_a_pod_without_a_group_is_admitted_nothing_before_it() -> None:
-    turns = started()
-    standing = turns.take(
+def test_a_new_pod_of_a_deferred_group_is_allowed_nothing() -> None:
+    queue = started()
+    compiled = queue.select(
         view(*NAMES, "red/n"),
         verdicts(
             {"red/a": SMALL_RED, "blue/b": SMALL_BLUE, "red/n": server(3, LARGE)},
@@ -82,65 +82,66 @@ def test_a_pod_without_a_group_is_admitted_nothing_before_it() -> None:
         ),
         2,
     )
-    assert numbers(standing)["red/n"] == 3 and standing.members[PodKey("red/n")].client == 7
-    assert ServerGroup(3, (), ()) in standing.servers and standing.clients == (ClientGroup(7, (), deferred=False),)
+    assert numbers(compiled)["red/n"] == 3 and compiled.members[PodKey("red/n")].client == 7
+    assert ServerGroup(3, (), ()) in compiled.servers and compiled.clients == (ClientGroup(7, (), deferred=False),)
 
 
-def test_another_pod_of_the_name_inherits_nothing() -> None:
-    turns = started()
-    here = view(*NAMES)
+def test_another_pod_of_the_name_inherits_no_groups() -> None:
+    queue = started()
+    all_pods = view(*NAMES)
     moved = replace(
-        here, pods=tuple(replace(pod, address=pod.address + 9) if pod.namespace == "red" else pod for pod in here.pods)
+        all_pods,
+        pods=tuple(replace(pod, address=pod.address + 9) if pod.namespace == "red" else pod for pod in all_pods.pods),
     )
-    standing = turns.take(moved, verdicts({"red/a": server(3, LARGE), "blue/b": SMALL_BLUE}), 2)
-    assert numbers(standing)["red/a"] == 3 and ServerGroup(3, (), ()) in standing.servers
+    compiled = queue.select(moved, verdicts({"red/a": server(3, LARGE), "blue/b": SMALL_BLUE}), 2)
+    assert numbers(compiled)["red/a"] == 3 and ServerGroup(3, (), ()) in compiled.servers
 
 
-def test_a_group_that_means_more_identities_now_stands_as_it_was() -> None:
+def test_a_changed_large_group_keeps_its_previous_version() -> None:
     old, new = server(1, LARGE), server(1, LARGE, first=2)
-    turns = GroupQueue()
-    turns.take(view(*NAMES), verdicts({"red/a": old, "blue/b": SMALL_BLUE}), 1)
-    standing = turns.take(view(*NAMES), verdicts({"red/a": new, "blue/b": SMALL_BLUE}), 2)
-    assert old in standing.servers and new not in standing.servers and turns.current(2) == 1
+    queue = GroupQueue()
+    queue.select(view(*NAMES), verdicts({"red/a": old, "blue/b": SMALL_BLUE}), 1)
+    compiled = queue.select(view(*NAMES), verdicts({"red/a": new, "blue/b": SMALL_BLUE}), 2)
+    assert old in compiled.servers and new not in compiled.servers and queue.completed_round(2) == 1
 
 
 def test_a_number_with_another_meaning_has_no_old_permissions() -> None:
-    """Whoever finds rules whose hash is that of another's group gets nothing of it, and gives nothing to it."""
-    turns = started()
-    wanted = verdicts({"red/a": server(3, LARGE), "blue/b": replace(SMALL_RED, ingress=())})
-    standing = turns.take(view(*NAMES), wanted, 2)
-    assert numbers(standing)["red/a"] == 3 and ServerGroup(3, (), ()) in standing.servers
+    """Rules made to have the hash of another group's neither get its permissions nor change them."""
+    queue = started()
+    desired = verdicts({"red/a": server(3, LARGE), "blue/b": replace(SMALL_RED, ingress=())})
+    compiled = queue.select(view(*NAMES), desired, 2)
+    assert numbers(compiled)["red/a"] == 3 and ServerGroup(3, (), ()) in compiled.servers
 
 
 def test_many_groups_of_one_namespace_leave_room_for_others() -> None:
-    turns = started()
+    queue = started()
     names = [f"red/p{at}" for at in range(30)]
-    groups = {name: server(100 + at, ROOM // 10) for at, name in enumerate(names)}
-    wanted = verdicts({**groups, "red/a": SMALL_RED, "blue/b": server(5, ROOM - 100)})
-    standing = turns.take(view(*NAMES, *names), wanted, 2)
-    assert numbers(standing)["blue/b"] == 5
-    assert len(turns.put_off) > 15 and set(turns.put_off.values()) == {"red"}
+    groups = {name: server(100 + at, MAX_ROWS_OF_NAMESPACE // 10) for at, name in enumerate(names)}
+    desired = verdicts({**groups, "red/a": SMALL_RED, "blue/b": server(5, MAX_ROWS_OF_NAMESPACE - 100)})
+    compiled = queue.select(view(*NAMES, *names), desired, 2)
+    assert numbers(compiled)["blue/b"] == 5
+    assert len(queue.deferred) > 15 and set(queue.deferred.values()) == {"red"}
 
 
-def test_turns_go_round_the_namespaces_and_end() -> None:
-    turns = started()
+def test_deferred_groups_of_all_namespaces_take_turns() -> None:
+    queue = started()
     names = [f"red/p{at}" for at in range(5)]
     groups = {name: server(100 + at, LARGE) for at, name in enumerate(names)}
-    wanted = verdicts({**groups, "red/a": SMALL_RED, "blue/b": server(5, LARGE)})
-    here, order = view(*NAMES, *names), []
-    turns.take(here, wanted, 2)
-    while (name := turns.next()) is not None:
-        order.append(turns.put_off[name])
-        turns.take(here, wanted, 2, extra=name)
+    desired = verdicts({**groups, "red/a": SMALL_RED, "blue/b": server(5, LARGE)})
+    all_pods, order = view(*NAMES, *names), []
+    queue.select(all_pods, desired, 2)
+    while (name := queue.next_deferred()) is not None:
+        order.append(queue.deferred[name])
+        queue.select(all_pods, desired, 2, extra=name)
     assert sorted(order) == ["blue", *["red"] * 5] and "blue" in order[:2]
-    assert turns.current(2) == 2
+    assert queue.completed_round(2) == 2
 
 
-def test_a_group_that_always_changes_has_its_turns() -> None:
-    turns = started()
+def test_a_group_that_always_changes_is_compiled() -> None:
+    queue = started()
     for number in range(2, 12):
-        wanted = verdicts({"red/a": server(100 + number, LARGE), "blue/b": SMALL_BLUE})
-        turns.take(view(*NAMES), wanted, number)
-        assert turns.current(number) == number - 1
-        turns.take(view(*NAMES), wanted, number, extra=turns.next())
-        assert turns.current(number) == number
+        desired = verdicts({"red/a": server(100 + number, LARGE), "blue/b": SMALL_BLUE})
+        queue.select(view(*NAMES), desired, number)
+        assert queue.completed_round(number) == number - 1
+        queue.select(view(*NAMES), desired, number, extra=queue.next_deferred())
+        assert queue.completed_round(number) == number

@@ -1,4 +1,4 @@
-"""Which pods count as older than their bridge's connections, by what is noted in the database."""
+"""Which pods count as pre-restart, by the notes in the database."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
-from romana_ovs.controller.pre_restart import SURVIVAL_SECONDS, PreRestartPods, known_pods, marks_of, programmed_for
+from romana_ovs.controller.pre_restart import (
+    SURVIVAL_SECONDS,
+    PreRestartPods,
+    marks_of,
+    programmed_mark,
+    programmed_pods,
+)
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge, Marks
@@ -14,10 +20,10 @@ from romana_ovs.sync.attached_pods import AttachedPod
 
 OLD, NEW = PodKey("a/old"), PodKey("a/new")
 ADDRESS = {OLD: IPv4Address("10.0.64.1"), NEW: IPv4Address("10.0.64.2")}
-NOTED = programmed_for(OLD, ADDRESS[OLD], "uid-1")
+NOTED = programmed_mark(OLD, ADDRESS[OLD], "uid-1")
 
 
-class Known:
+class FakePods:
     """Pods by name."""
 
     address_of = staticmethod(ADDRESS.get)
@@ -26,7 +32,7 @@ class Known:
         return {OLD: "uid-1"}.get(key, "uid-2")
 
 
-PLACES = Known()
+PODS = FakePods()
 
 
 def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str = NOTED) -> Bridge:
@@ -36,36 +42,38 @@ def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str
     return Bridge(1, "br-int", facts, {OLD: "row1", NEW: "row2"}, datapath=datapath, marks=marks)
 
 
-def surviving(facts: BridgeFacts) -> set[PodKey]:
+def pre_restart_pods(facts: BridgeFacts) -> set[PodKey]:
     return {key for key, port in facts.pod_ports.items() if port.pre_restart}
 
 
 def test_programmed_pods_are_pre_restart_for_a_while() -> None:
-    survivors = PreRestartPods({}, fresh=True)
-    facts = survivors.mark(bridge(), PLACES, 1000.0)
-    assert surviving(facts) == {OLD} and facts.conntrack_lost
-    assert marks_of(bridge(), PLACES, survivors.lost_at).lost_at == 1000.0
-    later = survivors.mark(bridge(), PLACES, 1000.0 + SURVIVAL_SECONDS)
-    assert surviving(later) == set() and not later.conntrack_lost
+    pre_restart = PreRestartPods({}, fresh=True)
+    facts = pre_restart.marked_facts(bridge(), PODS, 1000.0)
+    assert pre_restart_pods(facts) == {OLD} and facts.conntrack_lost
+    assert marks_of(bridge(), PODS, pre_restart.lost_at).lost_at == 1000.0
+    later = pre_restart.marked_facts(bridge(), PODS, 1000.0 + SURVIVAL_SECONDS)
+    assert pre_restart_pods(later) == set() and not later.conntrack_lost
 
 
 def test_without_a_loss_no_pod_is_pre_restart() -> None:
-    others = ("", "a/old 10.0.64.9 uid-1", "a/old 10.0.64.1 uid-9", "a/x 10.0.64.1 uid-1")
-    for found in (bridge(datapath="system"), *(bridge(noted=noted) for noted in others)):
-        facts = PreRestartPods({}, fresh=True).mark(found, PLACES, 1000.0)
-        assert surviving(facts) == set() and not facts.conntrack_lost
-    assert known_pods(bridge(datapath="system"), PLACES) == {OLD: ADDRESS[OLD]}, "whose connections are its own"
+    other_notes = ("", "a/old 10.0.64.9 uid-1", "a/old 10.0.64.1 uid-9", "a/x 10.0.64.1 uid-1")
+    for at_start in (bridge(datapath="system"), *(bridge(noted=noted) for noted in other_notes)):
+        facts = PreRestartPods({}, fresh=True).marked_facts(at_start, PODS, 1000.0)
+        assert pre_restart_pods(facts) == set() and not facts.conntrack_lost
+    assert programmed_pods(bridge(datapath="system"), PODS) == {OLD: ADDRESS[OLD]}, (
+        "its address has no connections of other pods"
+    )
 
 
-def test_a_restarted_controller_reads_which_are_pre_restart() -> None:
-    served = {ADDRESS[OLD]: AttachedPod(1, pre_restart=True), ADDRESS[NEW]: AttachedPod(2, pre_restart=False)}
+def test_a_restarted_controller_finds_pre_restart_pods() -> None:
+    attached = {ADDRESS[OLD]: AttachedPod(1, pre_restart=True), ADDRESS[NEW]: AttachedPod(2, pre_restart=False)}
     for lost_at, expected in ((990.0, {OLD}), (None, set()), (1000.0 - SURVIVAL_SECONDS, set())):
-        facts = PreRestartPods(served, fresh=False).mark(bridge(lost_at=lost_at), PLACES, 1000.0)
-        assert surviving(facts) == expected
+        facts = PreRestartPods(attached, fresh=False).marked_facts(bridge(lost_at=lost_at), PODS, 1000.0)
+        assert pre_restart_pods(facts) == expected
 
 
-def test_a_pod_that_was_taken_out_is_none_any_more() -> None:
-    survivors = PreRestartPods({}, fresh=True)
-    assert surviving(survivors.mark(bridge(), PLACES, 1.0)) == {OLD}
-    again = replace(bridge(), rows={OLD: "row3", NEW: "row2"})
-    assert surviving(survivors.mark(again, PLACES, 2.0)) == set()
+def test_a_detached_pod_is_not_pre_restart_any_more() -> None:
+    pre_restart = PreRestartPods({}, fresh=True)
+    assert pre_restart_pods(pre_restart.marked_facts(bridge(), PODS, 1.0)) == {OLD}
+    reattached = replace(bridge(), rows={OLD: "row3", NEW: "row2"})
+    assert pre_restart_pods(pre_restart.marked_facts(reattached, PODS, 2.0)) == set()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.controller.conntrack_limits import ConntrackLimits, Place, Zones
+from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
 from romana_ovs.flag import Flag
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
@@ -187,33 +187,37 @@ def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
         ovs.bridge("br-int")
         flag = Flag()
         limits = ConntrackLimits(10, flag)
-        zones = Zones(Place(ovs.remote, "netdev"), {ZONE: Share(COMMON), 0x2001: Share("red"), 0x2002: Share("blue")})
+        zones = BridgeZones(
+            DatapathRef(ovs.remote, "netdev"), {ZONE: Share(COMMON), 0x2001: Share("red"), 0x2002: Share("blue")}
+        )
         limits.set_zones({"node1": zones}, ["node1"])
-        assert not limits.work()
+        assert not limits.check()
         assert _limits(ovs) == {ZONE: (1_500_000, 0), 0x2001: (10, 0), 0x2002: (10, 0)}
         _open(ovs, 0x2001, range(1000, 1015))
         _open(ovs, 0x2002, range(1000, 1005))
         _open(ovs, ZONE, range(1000, 1015))
         flag.clear()
-        assert not limits.work()
+        assert not limits.check()
         assert flag.wait(0.0), "somebody came to be at a limit"
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2001: (10, 10), 0x2002: (10, 5)}
-        assert dict(limits.full) == {"node1": ("red",)}
+        assert dict(limits.tenants_at_limit) == {"node1": ("red",)}
         (said,) = limits.problems
         assert said.startswith("node node1: tenant red has as many connections as it may have there (10, tenant_conn")
         ovs.appctl("dpctl/flush-conntrack", f"zone={0x2001}")
-        limits.work()
+        limits.check()
         assert limits.problems == ()
         assert flag.wait(0.0), "nobody is at a limit any more"
-        limits.set_zones({"node1": Zones(zones.place, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"])
-        limits.work()
+        limits.set_zones(
+            {"node1": BridgeZones(zones.datapath, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"]
+        )
+        limits.check()
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2002: (10, 5)}
         # A table that is smaller than the setting fits: another process, with all to be done again.
         ovs.kill_switch()
-        assert limits.work()
+        assert limits.check()
         ovs.start_switch()
         ovs.appctl("dpctl/ct-set-maxconns", "20")
-        assert not limits.work()
+        assert not limits.check()
         assert _limits(ovs) == {ZONE: (10, 0), 0x2002: (5, 0)}
 
 
@@ -250,15 +254,15 @@ def test_thousands_of_zones_need_one_command_each_way() -> None:
         ovs.bridge("br-int")
         limits = ConntrackLimits(10, Flag())
         shares = {ZONE: Share(COMMON), **{ZONE + index: Share(f"t{index}") for index in range(1, 4096)}}
-        limits.set_zones({"node1": Zones(Place(ovs.remote, "netdev"), shares)}, ["node1"])
-        assert not limits.work()
-        assert not limits.work()
+        limits.set_zones({"node1": BridgeZones(DatapathRef(ovs.remote, "netdev"), shares)}, ["node1"])
+        assert not limits.check()
+        assert not limits.check()
         assert limits.problems == ()
         found = _limits(ovs)
         assert len(found) == 4096 and set(found.values()) == {(10, 0), (1_500_000, 0)}
         _open(ovs, ZONE + 4095, range(1000, 1012))
-        assert not limits.work()
-        assert dict(limits.full) == {"node1": ("t4095",)}
+        assert not limits.check()
+        assert dict(limits.tenants_at_limit) == {"node1": ("t4095",)}
 
 
 def test_a_name_servers_datapath_flows_do_not_grow_with_clients() -> None:
