@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.kube.decode import kubepolicy, romanapolicy
+from romana_ovs.kube.decode.field_types import check_annotations
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.limits import check_size
 from romana_ovs.kube.decode.names import with_generated_name
@@ -263,6 +264,7 @@ class _Decoder:
         labels = (romanapolicy.demo_labels if demo else read_labels)(
             metadata.get("labels"), "metadata.labels", validator
         )
+        check_annotations(metadata, "metadata", validator)
         known = not (
             validator.has("metadata")
             or validator.has_under("metadata.name")

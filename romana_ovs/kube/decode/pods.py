@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.kube.decode.field_types import check_container, check_pod_spec
 from romana_ovs.kube.decode.selectors import MAX_PORT, read_protocol
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.model.addresses import address_fault
@@ -42,6 +43,7 @@ def read_pod_spec(value: object, path: str, validator: Validator) -> PodSpec:
         validator.warning(f"{path}.containers", "a pod has at least one container")
     ports = [*_ports(fields.get("containers"), f"{path}.containers", validator)]
     ports += _ports(fields.get("initContainers"), f"{path}.initContainers", validator)
+    check_pod_spec(fields, path, validator)
     host_network = validator.boolean(fields.get("hostNetwork"), f"{path}.hostNetwork")
     return PodSpec(node, tuple(_within_name_limit(ports, path, validator)), host_network)
 
@@ -49,6 +51,7 @@ def read_pod_spec(value: object, path: str, validator: Validator) -> PodSpec:
 def _ports(containers: object, path: str, validator: Validator) -> Iterator[ContainerPort]:
     """Ports of containers that keep running: of init containers only those that always restart (sidecars)."""
     for where, container in validator.mappings_in(containers, path):
+        check_container(container, where, validator)
         keeps_running = path.endswith(".containers") or container.get("restartPolicy") == "Always"
         names: set[str] = set()
         for at, entry in validator.mappings_in(container.get("ports"), f"{where}.ports"):

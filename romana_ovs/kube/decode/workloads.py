@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from romana_ovs.kube.decode import controller_labels
+from romana_ovs.kube.decode.field_types import check_annotations
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.node_selection import NodeSelection, read_daemon_nodes
 from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
@@ -283,6 +284,7 @@ def read_template(value: object, path: str, validator: Validator) -> PodTemplate
     if not template and not validator.has_under(path.partition(".")[0]):
         validator.error(path, "is required")
     metadata = validator.mapping(template.get("metadata"), f"{path}.metadata")
+    check_annotations(metadata, f"{path}.metadata", validator)
     spec = template.get("spec")
     return PodTemplate(
         labels=read_labels(metadata.get("labels"), f"{path}.metadata.labels", validator),
