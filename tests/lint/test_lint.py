@@ -78,6 +78,13 @@ def test_the_port_of_a_service_whose_pods_declare_none() -> None:
     assert fields(a=web, s=service, p=policy(spec.format("{port: 80}, {port: 8080}"))) == []
 
 
+def test_the_isolation_annotation_of_old_kubernetes() -> None:
+    annotation = '{"net.beta.kubernetes.io/network-policy": "{}"}'
+    namespace = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {annotation}}}\n"
+    (field, severity), *others = fields(n=namespace)
+    assert (field, severity, others) == ("metadata.annotations.net.beta.kubernetes.io/network-policy", "warning", [])
+
+
 def test_every_finding_is_a_warning_or_a_note() -> None:
     found = lint(loaded(a=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {app: wbe}}")))
     assert [problem.severity for problem in found] == [Severity.WARNING]

@@ -414,7 +414,7 @@ def _read(
         pod = Pod(meta.namespace, meta.name, labels=meta.labels, uid=meta.uid)
         return read_pod(value, pod, validator, plan=plan)
     if kind == "Namespace":
-        return read_namespace(meta.name, meta.labels)
+        return read_namespace(value, meta.name, meta.labels, validator)
     if kind == "Node":
         return read_node(value, meta.name, meta.labels, validator)
     if kind == "Service":

@@ -14,12 +14,14 @@ from romana_ovs.kube.decode.field_types import check_container, check_pod_spec
 from romana_ovs.kube.decode.selectors import MAX_PORT, read_protocol
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.model.addresses import address_fault
+from romana_ovs.model.errors import Severity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
 from romana_ovs.model.syntax import port_name_fault, shown, subdomain_fault
 
 MAX_NUMBERS_PER_NAME = 16
 """Port numbers that one port name may have in a pod: each multiplies the rows of rules with that name."""
+_BETA_ISOLATION = "net.beta.kubernetes.io/network-policy"
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _FINISHED = ("Succeeded", "Failed")
 
@@ -166,8 +168,16 @@ def _address(value: object, path: str, validator: Validator) -> IPv4Address | IP
         return None
 
 
-def read_namespace(name: str, labels: Labels) -> Namespace:
-    """A namespace, always with the label of its own name, as the API server sets it."""
+def read_namespace(document: Mapping[str, object], name: str, labels: Labels, validator: Validator) -> Namespace:
+    """A namespace, always with the label of its own name, as the API server sets it.
+
+    The annotation by which Kubernetes 1.3 to 1.6 isolated its pods is noted.
+    """
+    metadata = document.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if isinstance(annotations, Mapping) and _BETA_ISOLATION in annotations:
+        reason = "has no effect since Kubernetes 1.7; isolate by a NetworkPolicy in it with spec: {podSelector: {}}"
+        validator.note(f"metadata.annotations.{_BETA_ISOLATION}", reason, Severity.WARNING)
     return Namespace(name, Labels({**labels, NAME_LABEL: name}))
 
 

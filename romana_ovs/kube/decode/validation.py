@@ -48,9 +48,9 @@ class Validator:
         """Record that the value at `path` is valid, decides about connections, and is not acted on."""
         self.unsupported.append(Finding(path, reason))
 
-    def note(self, path: str, reason: str) -> None:
-        """Record something about the value at `path` that many objects may have, such as IPv6 addresses."""
-        self.notes.append(Finding(path, reason, Severity.INFO))
+    def note(self, path: str, reason: str, severity: Severity = Severity.INFO) -> None:
+        """Record something about the value at `path` for those who check manifests; a controller does not report it."""
+        self.notes.append(Finding(path, reason, severity))
 
     def has(self, path: str) -> bool:
         """Whether there is a finding about `path` itself."""
