@@ -255,7 +255,9 @@ class _BlockBuilder:
                 raise _IrregularError
             content.append(text[indent:])
             end += 1
-        return "\n".join(content).rstrip("\n") + block.ending, end
+        # Without a line break at the end of the text there is none to keep.
+        ending = block.ending if end < len(self.lines) or not self.lines[-1] else ""
+        return "\n".join(content).rstrip("\n") + ending, end
 
     def _quoted(self, value: OpenQuote, start: int, column: int) -> tuple[str, int]:
         """The single-quoted scalar that goes on at `start`, and the index of the line after it.

@@ -156,6 +156,12 @@ def test_it_is_read_as_parser_events_say(text: str) -> None:
         assert built == BuiltDocument(exists=True, value=built.value, aliased=built.aliased)
 
 
+@pytest.mark.parametrize("text", ["a: |\n b", "a: |\n b\n", "a: |\n b\n\n", "a: |-\n b", "\n a: |\n  b: |"])
+def test_a_literal_at_the_end_of_the_text(text: str) -> None:
+    block = build_block(text)
+    assert block is not None and block.value == build(text).value
+
+
 WORDS = st.text("abc:'#-y10.~ ", max_size=12)
 WORDS |= st.lists(st.sampled_from(["a", "b:", "#c", "it's", "-", "\\", '"']), max_size=30).map(" ".join)
 VALUES = st.recursive(
