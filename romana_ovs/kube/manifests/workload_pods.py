@@ -15,6 +15,7 @@ from romana_ovs.kube.decode.controller_labels import COMPLETION_INDEX
 from romana_ovs.kube.decode.node_selection import Taint
 from romana_ovs.kube.decode.objects import DecodedObject, ObjectId, SourceLocation
 from romana_ovs.kube.decode.other_workloads import OtherPodMaker
+from romana_ovs.kube.decode.owners import ControllerRef
 from romana_ovs.kube.decode.workloads import WORKLOADS, Workload
 from romana_ovs.kube.manifests.ownership import Ownership
 from romana_ovs.kube.snapshot import LeftOut
@@ -79,9 +80,9 @@ class WorkloadPods:
             self._assign(pod, item, ownership)
         for key in sorted(self._workloads, key=self._order):
             self._expand(key, self._workloads[key])
-        owned = {(item.controller_ref.kind, item.controller_ref.name) for _, item in declared if item.controller_ref}
+        owners = self._owners([(pod.namespace, item.controller_ref) for pod, item in declared])
         for maker, location in other:
-            if (maker.kind, maker.name) not in owned | self._owners_of_workloads():
+            if (maker.namespace, maker.kind, maker.name) not in owners:
                 self._leave_out(maker, location, f"{maker.reason}; add its pods (kubectl get pods -o yaml)")
 
     def _find_controllers(self, ownership: Ownership) -> None:
@@ -92,9 +93,10 @@ class WorkloadPods:
                 name = workload.namespace, workload.name
                 self._first_of_name[name] = min(self._first_of_name.get(name, key), key, key=self._rank)
 
-    def _owners_of_workloads(self) -> set[tuple[str, str]]:
-        refs = (workload.controller_ref for workload in self._workloads.values())
-        return {(ref.kind, ref.name) for ref in refs if ref is not None}
+    def _owners(self, pods: Iterable[tuple[str, ControllerRef | None]]) -> set[tuple[str, str, str]]:
+        """(namespace, kind, name) of every object that controls a pod of the folder or a workload."""
+        workloads = ((workload.namespace, workload.controller_ref) for workload in self._workloads.values())
+        return {(namespace, ref.kind, ref.name) for namespace, ref in (*pods, *workloads) if ref is not None}
 
     def _rank(self, key: ObjectId) -> tuple[int, ObjectId]:
         return _RANK.get(key.kind, len(_RANK)), key
@@ -151,6 +153,7 @@ class WorkloadPods:
         if key in self._owning:
             self._note_missing(workload, place, len(adopted))
             return
+        self._note_excess(workload, place, adopted)
         if workload.like == "DaemonSet":
             added = list(self._daemon_pods(key, workload, adopted))
         elif workload.like == "StatefulSet":
@@ -168,6 +171,22 @@ class WorkloadPods:
                 "known here"
             )
             self.notes.append(place.problem(workload.template_path, reason, Severity.INFO))
+
+    def _note_excess(self, workload: Workload, place: SourceLocation, adopted: list[Pod]) -> None:
+        """Note that the controller would delete pods that it adopts. Which of several, is not known."""
+        if workload.like == "StatefulSet":
+            wanted = {f"{workload.name}-{ordinal}" for ordinal in workload.ordinals}
+            excess = [pod for pod in adopted if pod.name not in wanted]
+        elif workload.like == "DaemonSet":
+            excess = []
+        else:
+            excess = adopted[len(workload.ordinals) :]
+        if excess:
+            reason = (
+                f"adopts more pods than it is to have ({len(workload.ordinals)}), and its controller deletes the rest, "
+                f"{len(excess)} of {_named(adopted)}; here they stay"
+            )
+            self.notes.append(place.problem("spec.replicas", reason, Severity.INFO))
 
     def _note_missing(self, workload: Workload, place: SourceLocation, present: int) -> None:
         """Note that the folder has some pods of a workload only. The number of a DaemonSet's is not known."""
