@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from romana_ovs.engine.derived import Derived
+from romana_ovs.addressing.node_allocator import PublishedTenants
 from romana_ovs.engine.pod_identities import ClassMatcher, class_infos
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
 from romana_ovs.engine.transition import adopt_ready
+from romana_ovs.model.derived import Derived, DerivedMap, LastInputs, SharedDerived
 from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
@@ -23,7 +24,6 @@ Namespaces = Mapping[str, ClassSet]
 Requirements = frozenset[LabelRequirement]
 Usable = Mapping[str, Requirements]
 """By namespace, the label requirements that the rules in force use and may rely on."""
-Infos = tuple[ClassSet, frozenset[LabelRequirement], dict[int, ClassInfo]]
 
 
 NOTHING_USABLE: Usable = MappingProxyType({})
@@ -51,51 +51,36 @@ class PreparedClasses:
     """Values that node agents derive from published classes, computed once for all agents that share it."""
 
     def __init__(self) -> None:
-        self.derived = Derived()
-        self._prepared: Mapping[str, PreparedClassSet] = {}
-        self._infos: dict[str, Infos] = {}
-        self._classes: Mapping[int, ClassInfo] = MappingProxyType({})
+        self.tenants: SharedDerived[PublishedTenants] = SharedDerived()
+        self.states: SharedDerived[EnforcedState] = SharedDerived()
+        self._prepared: SharedDerived[Mapping[str, PreparedClassSet]] = SharedDerived()
+        self._class_sets: DerivedMap[str, PreparedClassSet] = DerivedMap()
+        self._matchers: SharedDerived[Mapping[str, ClassMatcher]] = SharedDerived()
+        self._infos: SharedDerived[Mapping[int, ClassInfo]] = SharedDerived()
+        self._infos_of: DerivedMap[str, dict[int, ClassInfo]] = DerivedMap(by_value=True)
+        self._all_infos: Derived[Mapping[int, ClassInfo]] = Derived(by_value=True)
 
     def of(self, namespaces: Namespaces) -> Mapping[str, PreparedClassSet]:
         """Every class set, prepared; for unchanged ones the identical objects."""
-
-        def compute() -> Mapping[str, PreparedClassSet]:
-            before = self._prepared
-            self._prepared = {
-                name: previous
-                if (previous := before.get(name)) is not None and previous.classes is classes
-                else PreparedClassSet.of(classes)
-                for name, classes in namespaces.items()
-            }
-            return self._prepared
-
-        return self.derived.shared("prepared", (namespaces,), compute)
+        return self._prepared.get((namespaces,), lambda new: self._class_sets.update(new, PreparedClassSet.of))
 
     def matchers(self, namespaces: Namespaces) -> Mapping[str, ClassMatcher]:
         """The matcher of each namespace."""
-        prepared = self.of(namespaces)
-        return self.derived.shared(
-            "matchers", (prepared,), lambda: {name: classes.matcher for name, classes in prepared.items()}
+        return self._matchers.get(
+            (self.of(namespaces),), lambda prepared: {name: classes.matcher for name, classes in prepared.items()}
         )
 
     def infos(self, prepared: Mapping[str, PreparedClassSet], usable: Usable) -> Mapping[int, ClassInfo]:
         """Every class with its answers to reliable requirements; the identical mapping while it is equal."""
+        return self._infos.get((prepared, usable), self._combined_infos)
 
-        def compute() -> Mapping[int, ClassInfo]:
-            infos: dict[str, Infos] = {}
-            for name, classes in prepared.items():
-                relied = classes.active | usable.get(name, NO_REQUIREMENTS)
-                previous = self._infos.get(name)
-                if previous is None or previous[0] is not classes.classes or previous[1] != relied:
-                    previous = (classes.classes, relied, class_infos(classes.classes, relied))
-                infos[name] = previous
-            self._infos = infos
-            by_number = {number: info for _, _, class_info in infos.values() for number, info in class_info.items()}
-            if by_number != self._classes:
-                self._classes = MappingProxyType(dict(sorted(by_number.items())))
-            return self._classes
-
-        return self.derived.shared("infos", (prepared, usable), compute)
+    def _combined_infos(self, prepared: Mapping[str, PreparedClassSet], usable: Usable) -> Mapping[int, ClassInfo]:
+        by_number: dict[int, ClassInfo] = {}
+        for name, each in prepared.items():
+            reliable = each.active | usable.get(name, NO_REQUIREMENTS)
+            by_number.update(self._infos_of.get(name, (each.classes, reliable), class_infos))
+        self._infos_of.retain(prepared)
+        return self._all_infos.get((by_number,), lambda infos: MappingProxyType(dict(sorted(infos.items()))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,22 +111,21 @@ class EnforcedRules:
         self._fresh_switch = fresh_switch
         self._shared = shared if shared is not None else PreparedClasses()
         self.state = NOTHING_ENFORCED
-        self._seen: tuple[RuleSet, Namespaces, bool] | None = None
+        self._inputs = LastInputs()
 
     def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
         """Brings the rules of `target` into force, those at once that may rely on the class sets `namespaces`.
 
         Unless `patient`, all of them come into force at once.
         """
-        seen = self._seen
-        if seen is not None and seen[0] is target and seen[1] is namespaces and seen[2] == patient:
+        if not self._inputs.replace((target, namespaces, patient)):
             return
-        self._seen = (target, namespaces, patient)
-        state, adopt_at_once = self.state, not patient or (self._fresh_switch and self.state.rules is None)
-        self.state = self._shared.derived.shared(
-            "enforced",
-            (state, target, namespaces, adopt_at_once),
-            lambda: next_state(state, target, self._shared, namespaces, adopt_at_once=adopt_at_once),
+        adopt_at_once = not patient or (self._fresh_switch and self.state.rules is None)
+        self.state = self._shared.states.get(
+            (self.state, target, namespaces, adopt_at_once),
+            lambda state, target, namespaces, adopt_at_once: next_state(
+                state, target, self._shared, namespaces, adopt_at_once=adopt_at_once
+            ),
         )
 
 

@@ -34,7 +34,6 @@ from romana_ovs.addressing.node_allocator import NO_FURTHER_RANGE, no_host_numbe
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import Given, Usage, usage_of
 from romana_ovs.engine.changes import changed_keys
-from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import needs_endpoint
 from romana_ovs.engine.node_agents import NodeAgents, PendingAck
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
@@ -42,6 +41,7 @@ from romana_ovs.engine.registry import Registry
 from romana_ovs.engine.saved_state import current_state
 from romana_ovs.kube.published import PublishedJson, TermBase, published_to_json
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import Node, Pod, PodKey
 from romana_ovs.model.settings import Settings
@@ -77,7 +77,7 @@ class Engine:
         self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
         self._nodes: Mapping[str, Node] = MappingProxyType({})
         self._implied_nodes: Mapping[str, Node] = {}
-        self._derived = Derived()
+        self._all_nodes: Derived[Mapping[str, Node]] = Derived(by_value=True)
 
     def step(self, cluster: Cluster, awaited: Collection[str] = ()) -> None:
         """Computes numbers and views of `cluster`, up to the step of make-before-break that must be confirmed next.
@@ -213,7 +213,7 @@ class Engine:
             self._nodes = nodes
         if not self._implied_nodes:
             return cluster
-        all_nodes = self._derived.value(
-            "nodes", (nodes, self._implied_nodes), lambda: MappingProxyType({**nodes, **self._implied_nodes})
+        all_nodes = self._all_nodes.get(
+            (nodes, self._implied_nodes), lambda declared, implied: MappingProxyType({**declared, **implied})
         )
         return replace(cluster, nodes=all_nodes)

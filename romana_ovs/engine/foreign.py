@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.model.addresses import address_fault
+from romana_ovs.model.derived import Derived
 from romana_ovs.policy.published import Claim, Published, Report
 
 
@@ -22,7 +23,7 @@ class ForeignAddresses:
         self._claims = dict(published.foreign)
         self._since = dict.fromkeys(self._claims, now)
         self._waiting = False
-        self._gateways: tuple[Mapping[str, int], frozenset[IPv4Address]] = ({}, frozenset())
+        self._gateways: Derived[frozenset[IPv4Address]] = Derived()
         self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
 
     @property
@@ -89,9 +90,7 @@ class ForeignAddresses:
 
     def _gateways_of(self, hosts: Mapping[str, int]) -> frozenset[IPv4Address]:
         """The gateway addresses of hosts, computed once for one mapping."""
-        if self._gateways[0] is not hosts:
-            self._gateways = (hosts, frozenset(self._plan.gateway(number) for number in hosts.values()))
-        return self._gateways[1]
+        return self._gateways.get((hosts,), lambda hosts: frozenset(map(self._plan.gateway, hosts.values())))
 
     def _is_free(
         self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]

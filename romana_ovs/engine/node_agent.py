@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -16,21 +15,21 @@ from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.node_allocator import NodeAllocator, PublishedTenants
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.engine.changes import Changes
-from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import EndpointRecord, Endpoints, needs_endpoint
 from romana_ovs.engine.enforced import EnforcedRules, PreparedClasses
 from romana_ovs.engine.pod_identities import PodIdentities, PodIdentity
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
-from romana_ovs.engine.topology import topology_of
+from romana_ovs.engine.topology import Topology, topology_of
 from romana_ovs.engine.view_builder import AssignedIdentity, NodeViewBuilder, ViewInputs
 from romana_ovs.kube.published import published_from_json
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.derived import Derived, LastInputs
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Published, Report
+from romana_ovs.policy.published import Claim, Published, Report
 from romana_ovs.policy.view import ForeignRoute, NodeView
 
 SavedIdentities = dict[PodKey, tuple[Labels, SegmentKey, int, int, Endpoint | None]]
@@ -83,9 +82,8 @@ class NodeAgent:
         self._cluster: Cluster | None = None
         self._acknowledged = self._released = 0
         self._unconfirmed_report: Report | None = None
-        self._report: tuple[Report, int, int, Report] | None = None
-        self._endpoint_inputs: tuple[object, ...] | None = None
-        """The inputs of the last update of endpoints."""
+        self._report: Derived[Report] = Derived(by_value=True)
+        self._endpoint_inputs = LastInputs()
         self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
         self._restored: SavedIdentities = {}
         if state is not None:
@@ -99,7 +97,9 @@ class NodeAgent:
         self._enforced = EnforcedRules(fresh_switch=not self._acknowledged, shared=self._shared)
         self._identities = PodIdentities()
         self._view_builder = NodeViewBuilder()
-        self._derived = Derived()
+        self._local_pods: Derived[Mapping[PodKey, Pod]] = Derived(by_value=True)
+        self._topology: Derived[Topology] = Derived(by_value=True)
+        self._foreign_routes: Derived[tuple[ForeignRoute, ...]] = Derived(by_value=True)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state.get("format") != FORMAT or not isinstance(state.get("addresses"), Mapping):
@@ -140,7 +140,7 @@ class NodeAgent:
         if published is not None:
             self._accept(published)
         if pods is None:
-            pods = self._derived.value("own", cluster.pods, lambda: self._local_pods(cluster.pods))
+            pods = self._local_pods.get((cluster.pods,), self._on_this_node)
         self._pods = pods
         if self.published is None:
             self._unconfirmed_report = None
@@ -161,9 +161,8 @@ class NodeAgent:
 
     def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> bool | None:
         """Allocates and releases addresses; returns whether any changed, None when no input is new."""
-        before = self._endpoint_inputs
-        self._endpoint_inputs = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
-        if before is not None and all(map(is_, before, self._endpoint_inputs)):
+        inputs = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
+        if not self._endpoint_inputs.replace(inputs):
             return None
         old, cluster = self._cluster, replace(cluster, pods=pods)
         self._cluster, self._unconfirmed_report, first = cluster, None, old is None
@@ -212,15 +211,10 @@ class NodeAgent:
         """The report to the registry, as far as the switch has confirmed it."""
         if self._unconfirmed_report is None:
             self._unconfirmed_report = self._make_report()
-        cached = self._report
-        if (
-            cached is None
-            or cached[0] is not self._unconfirmed_report
-            or cached[1:3] != (self._acknowledged, self._released)
-        ):
-            report = replace(self._unconfirmed_report, acknowledged=self._acknowledged, released=self._released)
-            cached = self._report = (self._unconfirmed_report, self._acknowledged, self._released, report)
-        return cached[3]
+        return self._report.get(
+            (self._unconfirmed_report, self._acknowledged, self._released),
+            lambda report, acknowledged, released: replace(report, acknowledged=acknowledged, released=released),
+        )
 
     def _make_report(self) -> Report:
         """The report without the revisions that the switch has confirmed."""
@@ -258,10 +252,8 @@ class NodeAgent:
             return None
         facts_by_node = {self.node: facts} if all_facts is None else all_facts
         links = tuple((name, other.links, other.tunnel) for name, other in facts_by_node.items())
-        topology = self._derived.value(
-            "topology",
-            (links, cluster.nodes, published.hosts),
-            lambda: topology_of(facts_by_node, cluster.nodes, published.hosts),
+        topology = self._topology.get(
+            (links, cluster.nodes, published.hosts), lambda _, nodes, hosts: topology_of(facts_by_node, nodes, hosts)
         )
         shared = ViewInputs(
             cluster=cluster,
@@ -271,7 +263,7 @@ class NodeAgent:
             hosts=self.allocator.hosts,
             classes=self._enforced.state.classes,
             rules=rules,
-            foreign=self._derived.value("foreign", (published.foreign, published.hosts), lambda: _routes(published)),
+            foreign=self._foreign_routes.get((published.foreign, published.hosts), _routes),
         )
         pods = tuple(
             (key, assigned.record, AssignedIdentity(assigned.identity, assigned.previous_ids))
@@ -327,13 +319,14 @@ class NodeAgent:
             raise InputError.because("they are of another address plan than the settings", field="published numbers")
         claims = {address: (claim.node, claim.granted) for address, claim in new.foreign.items()}
         if self.published is None or _numbers(self.published) != _numbers(new):
-            tenants = self._shared.derived.shared(
-                "tenants", (new.blocks, new.indexes), lambda: PublishedTenants(self.plan, new.blocks, new.indexes)
+            # Agents that share have equal plans, but each its own object.
+            tenants = self._shared.tenants.get(
+                (new.blocks, new.indexes), lambda blocks, indexes: PublishedTenants(self.plan, blocks, indexes)
             )
             self.allocator.follow(tenants, new.hosts, claims)
         self.published = new
 
-    def _local_pods(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
+    def _on_this_node(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:
         return MappingProxyType({key: pod for key, pod in pods.items() if pod.node == self.node})
 
     def _restored_identities(self) -> dict[PodKey, PodIdentity]:
@@ -372,8 +365,6 @@ def _numbers(published: Published) -> tuple[Any, ...]:
     return published.blocks, published.indexes, published.hosts, published.foreign
 
 
-def _routes(published: Published) -> tuple[ForeignRoute, ...]:
-    granted = (
-        (address, published.hosts.get(claim.node)) for address, claim in published.foreign.items() if claim.granted
-    )
+def _routes(claims: Mapping[IPv4Address, Claim], hosts: Mapping[str, int]) -> tuple[ForeignRoute, ...]:
+    granted = ((address, hosts.get(claim.node)) for address, claim in claims.items() if claim.granted)
     return tuple(ForeignRoute(address, host) for address, host in sorted(granted) if host is not None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +26,7 @@ from romana_ovs.kube.published import (
 )
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.derived import DerivedMap, LastInputs
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
@@ -70,10 +71,10 @@ class NodeAgents:
         self.patience_over = False
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
         self._shared = PreparedClasses()
-        self._inputs: dict[str, tuple[object, ...]] = {}
+        self._inputs: defaultdict[str, LastInputs] = defaultdict(LastInputs)
         """The inputs of each agent's last update."""
-        self._saved: dict[str, tuple[int, str]] = {}
-        """Each agent's state as text, with the count of changes that the text is of."""
+        self._agent_texts: DerivedMap[str, str] = DerivedMap(by_value=True)
+        """Each agent's state as text, by the agent's count of changes."""
         if state is not None:
             self._restore(state)
 
@@ -128,9 +129,9 @@ class NodeAgents:
             del self._agents[node]
             self._by_node.pop(node, None)
             self._inputs.pop(node, None)
-            self._saved.pop(node, None)
             self._policies.pop(node, None)
             self._membership_changes += 1
+        self._agent_texts.retain(self._agents)
 
     def update(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey] | None = None) -> None:
         """Updates each agent to `cluster` and its `rules`, if any of its inputs is new.
@@ -143,11 +144,8 @@ class NodeAgents:
             pods = pods_by_node.get(node, NO_PODS)
             over = self.patience_over and agent.needs_registry
             inputs = (pods, published, rules, cluster.nodes, cluster.namespaces, cluster.settings, over)
-            before = self._inputs.get(node)
-            if before is not None and all(map(is_, before, inputs)):
-                continue
-            self._inputs[node] = inputs
-            agent.update(cluster, published, rules, pods=pods, patience_over=over)
+            if self._inputs[node].replace(inputs):
+                agent.update(cluster, published, rules, pods=pods, patience_over=over)
 
     @property
     def reports(self) -> Mapping[str, Report]:
@@ -290,10 +288,8 @@ class NodeAgents:
 
     def _agent_text(self, node: str) -> str:
         """One agent's state as JSON text."""
-        changes, saved = self._agents[node].changes, self._saved.get(node)
-        if saved is None or saved[0] != changes:
-            saved = self._saved[node] = (changes, Encoded.of(self._agents[node].to_json()).text)
-        return saved[1]
+        agent = self._agents[node]
+        return self._agent_texts.get(node, (agent.changes,), lambda _: Encoded.of(agent.to_json()).text)
 
     def _newest(self) -> Published | None:
         published = (agent.published for agent in self._agents.values() if agent.published is not None)

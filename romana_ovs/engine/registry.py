@@ -25,6 +25,7 @@ from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
 from romana_ovs.engine.unacknowledged import UnacknowledgedPods
 from romana_ovs.kube.published import TermBase
 from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.derived import LastInputs, keep_equal
 from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
@@ -98,7 +99,7 @@ class Registry:
         self._addresses_on: Counter[tuple[str, IPv4Address]] = Counter()
         self._unacknowledged = UnacknowledgedPods(now)
         self._blocked: frozenset[IPv4Address] = frozenset()
-        self._refined: tuple[int, RuleSet | None] = (-1, None)
+        self._refine_inputs = LastInputs()
 
     @property
     def published(self) -> Published:
@@ -284,9 +285,7 @@ class Registry:
         return address not in self._blocked and address not in self._foreign.claims
 
     def _refine(self, rules: RuleSet) -> None:
-        steps, before = self._refined
-        if steps != self._lifecycle.changes or before is not rules:
-            self._refined = (self._lifecycle.changes, rules)
+        if self._refine_inputs.replace((self._lifecycle.changes, rules)):
             for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 
@@ -328,8 +327,8 @@ class Registry:
             last,
             revision=now,
             blocks=self._tenants.blocks,
-            indexes=_same(last.indexes, self._tenants.all_indexes),
-            next_class=_same(last.next_class, self._classes.next),
+            indexes=keep_equal(last.indexes, self._tenants.all_indexes),
+            next_class=keep_equal(last.next_class, self._classes.next),
             hosts=self._hosts.hosts,
             free_hosts=self._hosts.free,
             retired_hosts=self._hosts.retired,
@@ -354,10 +353,6 @@ def _add(counter: Counter[Key], key: Key, sign: int) -> None:
     counter[key] += sign
     if not counter[key]:
         del counter[key]
-
-
-def _same(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> Mapping[Key, Value]:
-    return old if old == new else new
 
 
 def _plan_text(plan: AddressPlan) -> str:

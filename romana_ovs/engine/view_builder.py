@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 from romana_ovs.addressing.blocks import Block
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.engine.derived import Derived
 from romana_ovs.engine.endpoints import EndpointRecord
 from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.engine.topology import Topology, routes_of
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import NO_TENANT, Cluster, SegmentKey
+from romana_ovs.model.derived import Derived, DerivedMap, keep_equal
 from romana_ovs.model.identity import IdentityMatch, whole_segments
 from romana_ovs.model.objects import Node, PodKey
 from romana_ovs.model.settings import Isolation, Settings
-from romana_ovs.policy.view import ClassInfo, ForeignRoute, Gateway, LocalPod, NodeView
+from romana_ovs.policy.rules import NormalPolicy
+from romana_ovs.policy.view import ClassInfo, ForeignRoute, Gateway, LocalPod, NodeView, RemoteHost, Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +44,17 @@ class AssignedIdentity(NamedTuple):
     previous_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CachedPod:
-    """A pod of a node's view, and the values that it was made from."""
-
-    record: EndpointRecord
-    assigned: AssignedIdentity
-    port: PodPort
-    pod: LocalPod
-
-
 class NodeViewBuilder:
     """Makes the views of one node, one after the other."""
 
     def __init__(self) -> None:
-        self._memo = Derived()
-        self._cached_pods: dict[PodKey, CachedPod] = {}
+        self._pods: Derived[tuple[LocalPod, ...]] = Derived(by_value=True)
+        self._pod: DerivedMap[PodKey, LocalPod] = DerivedMap(by_value=True)
+        self._scopes: Derived[tuple[tuple[str, ...], frozenset[str]]] = Derived(by_value=True)
+        self._routes: Derived[tuple[tuple[RemoteHost, ...], tuple[Uplink, ...]]] = Derived(by_value=True)
+        self._tenants: Derived[Mapping[str, tuple[IdentityMatch, ...]]] = Derived(by_value=True)
+        self._policies: Derived[tuple[NormalPolicy, ...]] = Derived(by_value=True)
+        self._foreign: Derived[tuple[ForeignRoute, ...]] = Derived(by_value=True)
         self._view: NodeView | None = None
 
     def view(
@@ -73,55 +69,45 @@ class NodeViewBuilder:
 
         It is the identical object while it is equal to the last one.
         """
-        memo, cluster, host = self._memo, shared.cluster, shared.hosts[facts.node]
-        inputs = (pods, facts.pod_ports, facts.superseded_ports)
-        local_pods = memo.value("pods", inputs, lambda: self._local_pods(facts, pods, shared.plan))
-        names, tenants = memo.value("scopes", local_pods, lambda: _local_scopes(local_pods))
-        hosts, uplinks = memo.value(
-            "routes",
-            (topology, facts.links, facts.tunnel, shared.hosts),
-            lambda: routes_of(facts, topology, shared.hosts),
+        cluster, host = shared.cluster, shared.hosts[facts.node]
+        local_pods = self._pods.get(
+            (pods, facts.pod_ports, facts.superseded_ports), lambda *_: self._local_pods(facts, pods, shared.plan)
+        )
+        names, tenants = self._scopes.get((local_pods,), _local_scopes)
+        hosts, uplinks = self._routes.get(
+            (topology, facts.links, facts.tunnel, shared.hosts), lambda *_: routes_of(facts, topology, shared.hosts)
         )
         view = NodeView(
             settings=cluster.settings,
             node=facts.node,
             host=host,
             pods=local_pods,
-            tenants=memo.value(
-                "tenants",
-                (shared.tenants, tenants, cluster.settings),
-                lambda: _tenant_matches(shared.tenants, _visible_tenants(tenants, shared.tenants, cluster.settings)),
-            ),
+            tenants=self._tenants.get((shared.tenants, tenants, cluster.settings), _tenant_matches),
             segments=shared.segments,
             classes=shared.classes,
             namespaces=shared.rules.namespaces,
-            policies=memo.value(
-                "policies", (shared.rules.lists(names), tenants), lambda: shared.rules.concerning(names, tenants)
+            policies=self._policies.get(
+                (shared.rules.lists(names), tenants), lambda *_: shared.rules.concerning(names, tenants)
             ),
             gateway=_gateway(facts, host, cluster.nodes.get(facts.node), shared.plan),
             uplinks=uplinks,
             hosts=hosts,
-            foreign=memo.value("foreign", (shared.foreign, host), lambda: _other_hosts(shared.foreign, host)),
+            foreign=self._foreign.get((shared.foreign, host), _other_hosts),
         )
-        if self._view is None or self._view != view:
-            self._view = view
+        self._view = view if self._view is None else keep_equal(self._view, view)
         return self._view
 
     def _local_pods(
         self, facts: BridgeFacts, pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...], plan: AddressPlan
     ) -> tuple[LocalPod, ...]:
-        cached_pods: dict[PodKey, CachedPod] = {}
+        local_pods: dict[PodKey, LocalPod] = {}
         for key, record, assigned in pods:
             # Only the port with the UID of the pod: another pod may have had the name, or will have it.
             port = facts.port(key, record.pod.uid)
-            if port is None:
-                continue
-            old = self._cached_pods.get(key)
-            if old is None or (old.record, old.assigned, old.port) != (record, assigned, port):
-                old = CachedPod(record, assigned, port, _local(record, assigned, port, plan))
-            cached_pods[key] = old
-        self._cached_pods = cached_pods
-        return tuple(cached.pod for cached in cached_pods.values())
+            if port is not None:
+                local_pods[key] = self._pod.get(key, (record, assigned, port, plan), _local)
+        self._pod.retain(local_pods)
+        return tuple(local_pods.values())
 
 
 def _local(record: EndpointRecord, assigned: AssignedIdentity, port: PodPort, plan: AddressPlan) -> LocalPod:
@@ -157,12 +143,12 @@ def _visible_tenants(
 
 
 def _tenant_matches(
-    runs: Mapping[str, tuple[Block, ...]], wanted: frozenset[str]
+    blocks: Mapping[str, tuple[Block, ...]], local: frozenset[str], settings: Settings
 ) -> Mapping[str, tuple[IdentityMatch, ...]]:
     matches = {
-        tenant: tuple(whole_segments(run.base, run.size) for run in runs[tenant])
-        for tenant in sorted(wanted)
-        if tenant in runs
+        tenant: tuple(whole_segments(block.base, block.size) for block in blocks[tenant])
+        for tenant in sorted(_visible_tenants(local, blocks, settings))
+        if tenant in blocks
     }
     return MappingProxyType(matches)
 

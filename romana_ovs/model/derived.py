@@ -32,6 +32,22 @@ def keep_equal(old: Value, new: Value) -> Value:
     return old if old is new or old == new else new
 
 
+class LastInputs:
+    """The inputs of the last update of something that keeps state: with the same ones there is nothing to update."""
+
+    __slots__ = ("_inputs",)
+
+    def __init__(self) -> None:
+        self._inputs: Inputs | None = None
+
+    def replace(self, inputs: Inputs) -> bool:
+        """Remembers `inputs`; returns whether one of them is another object than last time."""
+        if self._inputs is not None and same_objects(self._inputs, inputs):
+            return False
+        self._inputs = inputs
+        return True
+
+
 class Derived(Generic[Value]):
     """One value with the inputs that it was computed from. A new value gives way to the old one if it is equal."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.model.derived import MAX_SHARED, Derived, DerivedMap, SharedDerived, keep_equal
+from romana_ovs.model.derived import MAX_SHARED, Derived, DerivedMap, LastInputs, SharedDerived, keep_equal
 
 
 class Counted:
@@ -103,3 +103,9 @@ def test_an_equal_value_gives_way() -> None:
     old, other = (1, [2]), (1, [3])
     assert keep_equal(old, (1, [2])) is old
     assert keep_equal(old, other) is other
+
+
+def test_last_inputs_are_compared_as_objects() -> None:
+    last, one, other = LastInputs(), [1], [1]
+    assert last.replace((one, True)) and not last.replace((one, True))
+    assert last.replace((other, True)) and last.replace((other, False)) and not last.replace((other, False))
