@@ -19,7 +19,7 @@ from romana_ovs.policy.explain import RuleRef
 from romana_ovs.policy.near_misses import NearMiss, near_misses
 
 MAX_LINES = 10
-"""How many backends the text shows; further ones are counted."""
+"""How many backends, and near misses of one connection, the text shows; further ones are counted."""
 _PROXIED = "They may see a node's address in place of the client's."
 
 
@@ -38,7 +38,10 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """The sentence, and an indented line for each near miss."""
-        return [self.decision.reason, *(f"  {miss}" for miss in self.misses)]
+        lines = [self.decision.reason, *(f"  {miss}" for miss in self.misses[:MAX_LINES])]
+        if len(self.misses) > MAX_LINES:
+            lines.append(f"  and {len(self.misses) - MAX_LINES} more; --json has all of them")
+        return lines
 
     def to_json(self) -> dict[str, object]:
         """As in docs/design.md section 8; `near` is absent when no rule comes near."""
@@ -67,7 +70,7 @@ class ServiceOutcome:
         lines = [line for outcome in ordered[:MAX_LINES] for line in outcome.lines()]
         if len(ordered) > MAX_LINES:
             lines.append(f"and {len(ordered) - MAX_LINES} more; --json has all of them")
-        return [self.reason, *lines, *(f"{backend.fault}." for backend in self.without_port)]
+        return [self.reason, *lines, *(f"{backend.fault}." for backend in self.without_port[:MAX_LINES])]
 
     def to_json(self) -> dict[str, object]:
         """The fields of any verdict, `service`, and `backends` with a verdict for each."""
