@@ -74,7 +74,8 @@ class _BlockBuilder:
 
     `columns` and `nodes` are the stack of open collections, below them a holder of the root. A sequence may have the
     column of the mapping that it is in. `pending` is set when the value of the innermost mapping's key `pending_key`,
-    or the next entry of the innermost sequence, follows. Lines before the one at `resume` are read already.
+    or the next entry of the innermost sequence, follows. Lines before the one at `resume` are read already. `sizes` are
+    those of collections by their identity, so none of them is freed: `discarded` are those that are not in the result.
     """
 
     def __init__(self, text: str) -> None:
@@ -88,6 +89,7 @@ class _BlockBuilder:
         self.resume = 0
         self.anchors: dict[str, object] = {}
         self.sizes: dict[int, int] = {}
+        self.discarded: list[object] = []
         self.aliased = 0
 
     def build(self) -> Collection:
@@ -206,7 +208,10 @@ class _BlockBuilder:
         size = self.sizes.get(id(value))
         if size is None:
             keys, values = (len(value), value.values()) if isinstance(value, dict) else (0, value)
-            size = self.sizes[id(value)] = 1 + keys + sum(map(self._size, values))
+            try:
+                size = self.sizes[id(value)] = 1 + keys + sum(map(self._size, values))
+            except RecursionError as error:  # aliases inside aliases may be deeper than any text
+                raise _IrregularTextError from error
         return size
 
     def _continue_plain(self, index: int) -> None:
@@ -299,8 +304,7 @@ class _BlockBuilder:
             self._set_anchor(self.pending, None)  # of the entry before
         entry = self._build_alone(start, end)
         if start < index:
-            del entries[-1]
-            self.sizes.clear()  # by the identity of collections, of which some are gone
+            self.discarded.append(entries.pop())
         entries.append(entry)
         self.pending, self.resume = None, end
 
@@ -317,7 +321,13 @@ class _BlockBuilder:
             raise _IrregularError
         if self.aliased > MAX_ALIASED:
             raise _IrregularError
-        self.anchors |= {name: anchored[0] for name, anchored in built.anchors.items() if anchored is not None}
+        for name, anchored in built.anchors.items():
+            if anchored is not None:
+                value, size = anchored
+                self.anchors[name] = value
+                if isinstance(value, (dict, list)):
+                    self.sizes[id(value)] = size
+                    self.discarded.append(value)  # a merge may have taken its content only
         return entries[0]
 
     def _anchors_for(self, text: str) -> Anchors:

@@ -247,6 +247,12 @@ def test_aliases_of_all_entries_count_together() -> None:
     assert str(MAX_ALIASED) in faults("items:\n" + entry * 3)[0][1]
 
 
+def test_aliases_inside_aliases_may_be_deep() -> None:
+    chain = ", ".join(f"a{level}: &a{level} {'[' * 60}*a{level - 1}{']' * 60}" for level in range(1, 40))
+    text = f"items:\n- {{a0: &a0 [x], {chain}}}\n- b: *a39\n- c: &z\n    - *a39\n  d: *z\n"
+    assert faults(text) == []
+
+
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 5000, 200_000])
 def test_depth_is_bounded(depth: int) -> None:
     assert "nest" in faults("[" * depth + "]" * depth)[0][1]
