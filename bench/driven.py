@@ -50,8 +50,8 @@ class GivenSource:
         self._given = (*self._given, Given(ClusterSnapshot(cluster), time.monotonic()))
         self._flag.set()
 
-    def take(self) -> tuple[Given, ...]:
-        """The clusters that were not taken yet."""
+    def receive(self) -> tuple[Given, ...]:
+        """The clusters that were not received yet."""
         given, self._given = self._given, ()
         return given
 
@@ -65,7 +65,7 @@ class GivenReconciler(FolderReconciler):
     def _apply(self, news: tuple[object, ...]) -> None:
         for given in news:
             if isinstance(given, Given):
-                self._accept(given.snapshot, given.noticed)
+                self._set_snapshot(given.snapshot, given.noticed)
 
 
 def given_backend(

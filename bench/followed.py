@@ -68,8 +68,8 @@ class Followed(Timed):
         self._taken: list[tuple[ObjectId, float, float]] = []
         """Events that came, and those that are part of the step: the object, when it came to the process and to us."""
         if isinstance(self._source, Kubernetes):
-            self._receive = self._source._receive
-            self._source._receive = self._receiving  # type: ignore[method-assign]
+            self._receive = self._source._on_messages
+            self._source._on_messages = self._receiving  # type: ignore[method-assign]
 
     def play(self) -> None:
         """Never returns: it is told when to end."""

@@ -104,7 +104,7 @@ class Timed(app.RomanaOvs):
     def start(self) -> None:
         """As the application does, and the scenario beside it."""
         super().start()
-        runtime.spawn(self.play)
+        runtime.spawn_essential(self.play)
 
     def play(self) -> None:
         """What a measurement does; the process ends in it."""

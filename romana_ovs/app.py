@@ -3,8 +3,8 @@
     Manifests | Kubernetes -> FolderReconciler | ApiReconciler -> Programmer -> Session, Channel
     OvsdbWatch             -------------^             (the stages of each are in controller/reconciler.py)
 
-Whatever has something new keeps it and raises one flag. The work loop takes all that is new, has the reconciler step,
-and programs the switches when their tables may be others. When it cannot, what is programmed stays as it is.
+Sources, databases and sessions keep what is new and raise one flag. The work loop then takes all of it, runs a step of
+the reconciler, and programs the switches when their tables may have changed. After an error the tables do not change.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from romana_ovs.sync.session import SessionState
 LOG = logging.getLogger("romana_ovs")
 
 LISTING_SECONDS = 10.0
-"""How long to wait at the start for databases that do not answer; their nodes are then not known."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a computation that failed is tried again; doubled each time, cut short by any change."""
+"""How long to wait at the start for databases that do not answer; then the nodes in them are left out."""
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
+"""Seconds before a failed computation is tried again, doubled each time; any change ends the wait."""
 
 config.register(runtime.CONF)
 
 
 class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
-    """Keeps every connected bridge as its cluster, from a folder or an API server, says."""
+    """Keeps the tables of every connected bridge as the cluster of a folder or an API server requires."""
 
     OFP_VERSIONS = (runtime.OFP_VERSION,)
 
@@ -66,10 +66,10 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._status_server = StatusServer(status_socket, self.status) if status_socket is not None else None
         self._gc_freeze = GcFreeze()
         self._acks: list[tuple[str, PendingAck]] = []
-        self._ready: frozenset[Session] = frozenset()
-        self._due = False
+        self._ready_sessions: frozenset[Session] = frozenset()
+        self._compute_due = False
         self._failure = ""
-        self._pause = 0.0
+        self._retry_seconds = 0.0
         self._retry_at: float | None = None
         self._next_check: float | None = None
         self._last_inputs: Inputs | None = None
@@ -77,7 +77,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._unclaimed_ports: Mapping[PortClaim, str] = {}
 
     def _read_settings(self) -> None:
-        """What the configuration decides. Raises RomanaError when it, or the state file, cannot be used."""
+        """Make what depends on the configuration. Raises RomanaError when it or the state file is invalid."""
         self.options = config.controller_options_from(runtime.CONF)
         settings = config.settings_from(runtime.CONF)
         self._state = StateSaver(self.options.state_file)
@@ -90,30 +90,30 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self.sessions = self._programmer.sessions
 
     def start(self) -> None:
-        """Start every green thread; called by Ryu once all applications are there."""
+        """Start every green thread; Ryu calls this once all applications are loaded."""
         super().start()
         if self._status_server is not None:
             self._status_server.listen()
-            runtime.spawn(self._status_server.serve)
-            runtime.spawn(self._status_server.publish)
+            runtime.spawn_essential(self._status_server.serve)
+            runtime.spawn_essential(self._status_server.publish)
         self._listing_deadline = time.monotonic() + LISTING_SECONDS
         for watch in self._watches.values():
-            runtime.spawn(watch.run)
-        runtime.spawn(self._limits.run)
-        runtime.spawn(self._source.run)
-        runtime.spawn(self._work)
+            runtime.spawn_essential(watch.run)
+        runtime.spawn_essential(self._limits.run)
+        runtime.spawn_essential(self._source.run)
+        runtime.spawn_essential(self._work_loop)
 
     @runtime.on_state_change
     def _connection_changed(self, event: runtime.StateChange) -> None:
         """A switch has finished its handshake, or its connection has ended."""
         datapath = event.datapath
-        known = self.sessions.get(datapath.id)
+        session = self.sessions.get(datapath.id)
         if event.state == runtime.DEAD_DISPATCHER:
-            if known is not None and known.channel.is_for(datapath):
-                self._take_confirmations(known)
+            if session is not None and session.channel.is_for(datapath):
+                self._take_confirmations(session)
                 del self.sessions[datapath.id]
-                known.on_disconnect()
-        elif known is not None:
+                session.on_disconnect()
+        elif session is not None:
             LOG.error(
                 "switch %016x is connected already; a second connection from %s is refused",
                 datapath.id,
@@ -123,12 +123,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         else:
             session = self.sessions[datapath.id] = Session(Channel(datapath), self._flag)
             LOG.info("switch %s: connected", session.name)
-            runtime.spawn_one(session.run)
+            runtime.spawn(session.run)
 
     # The work loop.
 
-    def _work(self) -> None:
-        """Never returns: one pass for all changes since the last."""
+    def _work_loop(self) -> None:
+        """Never returns; each pass handles all changes since the last."""
         while True:
             self._flag.wait(self._seconds_to_wait())
             self._pass()
@@ -136,23 +136,25 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self._status_server.changed()
 
     def _seconds_to_wait(self) -> float | None:
-        """How long nothing is to be done if nothing happens; None for ever."""
+        """How long to wait for the flag at most; None without a limit."""
         if self._programmer.ready_for_deferred:
             return 0.0
         now = time.monotonic()
-        listing = self._listing_deadline if self.bridge_index.missing and now < self._listing_deadline else None
-        first = earliest(self._next_check, self._retry_at, self._programmer.recompute_at, listing)
+        listing_deadline = (
+            self._listing_deadline if self.bridge_index.missing and now < self._listing_deadline else None
+        )
+        first = earliest(self._next_check, self._retry_at, self._programmer.recompute_at, listing_deadline)
         return None if first is None else max(0.0, first - now)
 
     def _pass(self) -> None:
-        """Take what is new, and do what follows from it. Whatever fails, what is programmed stays."""
+        """Take what is new, compute, and program switches. After an error the tables stay as they are."""
         now = time.monotonic()
-        self._take_news(now)
-        tried = self._due
+        self._take_changes(now)
+        attempted = self._compute_due
         try:
             outcome, save = self._step(now)
             if outcome.computed:
-                tried, self._due, self._failure = True, False, ""
+                attempted, self._compute_due, self._failure = True, False, ""
                 self._program(save)
             elif self._last_inputs is not None and self._last_inputs.programmed:
                 # As it was when the pass began: what came since is not counted yet.
@@ -163,62 +165,64 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 LOG.critical("internal error; a new process lists everything; please report this", exc_info=True)
                 runtime.fail()
             LOG.error("%s; what is programmed stays", error)
-            self._failure, tried = str(error), True
-        except Exception as error:  # An internal error must not open or close a path, nor end the process.
+            self._failure, attempted = str(error), True
+        except Exception as error:  # An internal error must change no table, nor end the process.
             LOG.exception("internal error; what is programmed stays; please report this")
-            self._failure, tried = f"internal error: {error!r}", True
-        self._set_retry(tried)
+            self._failure, attempted = f"internal error: {error!r}", True
+        self._set_retry(attempted)
 
-    def _set_retry(self, tried: bool) -> None:
-        """After a failed computation another one is due when a pause is over; each is twice as long as the last."""
+    def _set_retry(self, attempted: bool) -> None:
+        """After a failed computation set the time of the next one; each time is twice as long as the last."""
         if not self._failures:
-            self._pause, self._retry_at = 0.0, None
-        elif tried:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE) if self._pause else FIRST_PAUSE
-            self._retry_at = time.monotonic() + self._pause
+            self._retry_seconds, self._retry_at = 0.0, None
+        elif attempted:
+            self._retry_seconds = (
+                min(2 * self._retry_seconds, MAX_RETRY_SECONDS) if self._retry_seconds else FIRST_RETRY_SECONDS
+            )
+            self._retry_at = time.monotonic() + self._retry_seconds
 
-    def _take_news(self, now: float) -> None:
-        """Take what databases and sessions have kept; a computation is due when tables may be others by it."""
+    def _take_changes(self, now: float) -> None:
+        """Take what databases and sessions have kept; a computation is due when it may change tables."""
         for remote, watch in self._watches.items():
             read = watch.take()
             if read is not None and self.bridge_index.replace(remote, read.rows):
-                self.progress.change(read.noticed)
-                self._due = True
+                self.progress.on_change(read.noticed)
+                self._compute_due = True
         for session in self.sessions.values():
             self._take_confirmations(session)
         ready = frozenset(session for session in self.sessions.values() if session.ready)
-        if not ready <= self._ready:
+        if not ready <= self._ready_sessions:
             self._limits.check_now()
-            self._due = True
-        self._ready = ready
+            self._compute_due = True
+        self._ready_sessions = ready
         recompute_at = self._programmer.recompute_at
         if recompute_at is not None and now >= recompute_at:
-            self._due, self._programmer.recompute_at = True, None
-        self._due |= self._retry_at is not None and now >= self._retry_at
+            self._compute_due, self._programmer.recompute_at = True, None
+        self._compute_due |= self._retry_at is not None and now >= self._retry_at
 
     def _take_confirmations(self, session: Session) -> None:
-        """Write the marks of what a switch has confirmed to its database, and keep the acknowledgements."""
+        """Write the marks of confirmed tables to the bridge's database, and keep the acknowledgements."""
         bridge = self.bridge_index.by_dpid(session.channel.dpid)
-        for confirmation in session.take():
+        for confirmation in session.take_confirmations():
             if bridge is not None:
                 desired = confirmation.desired
-                self.progress.sent(bridge.node, confirmation.sent)
+                self.progress.count_sent(bridge.node, confirmation.sent)
                 self._watches[self.bridge_index.remote_of[bridge.node]].note(bridge, desired.marks)
                 if desired.ack is not None:
                     self._acks.append((bridge.node, desired.ack))
 
     def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
-        """Have the reconciler step, unless nothing is new; returns also what makes new numbers durable."""
+        """Run a step of the reconciler, if anything is new; returns its outcome, and a function that saves numbers."""
         inputs = self._inputs(now)
-        current = replace(inputs, news=(), acks=(), due=False)
-        checked = self._next_check is not None and now >= self._next_check
-        if not (inputs.news or inputs.acks or inputs.due or checked) and current == self._last_inputs:
+        current = replace(inputs, received=(), acks=(), due=False)
+        check_due = self._next_check is not None and now >= self._next_check
+        if not (inputs.received or inputs.acks or inputs.due or check_due) and current == self._last_inputs:
             return Outcome(next_check=self._next_check), None
         self._last_inputs, self._next_check = current, None
 
         def step() -> tuple[Outcome, Callable[[], None] | None]:
             outcome = self._reconciler.step(inputs, now)
-            return outcome, self._state.unsaved(self._reconciler.numbers) if outcome.computed else None
+            return outcome, self._state.pending_save(self._reconciler.numbers) if outcome.computed else None
 
         try:
             outcome, save = self._programmer.offload.run(step)
@@ -229,11 +233,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return outcome, save
 
     def _inputs(self, now: float) -> Inputs:
-        """All that is new, taken once."""
+        """The inputs of the next step; what is new is in them once."""
         acks, self._acks = tuple(self._acks), []
         at_limit = self._limits.tenants_at_limit
         return Inputs(
-            news=self._source.take(),
+            received=self._source.receive(),
             acks=acks,
             programmed=self._programmed,
             bridges=self.bridge_index.bridges,
@@ -243,21 +247,21 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 node: Observed(session.sctp_ports, frozenset(at_limit.get(node, ())) - {COMMON})
                 for node, session in self._programmer.sessions_by_node.items()
             },
-            failing=self._refusing or bool(self._failures),
+            failing=self._tables_refused or bool(self._failures),
             listed=not self.bridge_index.missing or now >= self._listing_deadline,
-            due=self._due,
+            due=self._compute_due,
         )
 
     def _note_snapshot(self) -> None:
-        """Note the cluster as last read, and the problems of its objects."""
+        """Keep the cluster as last read, and the problems of its objects."""
         snapshot = self._reconciler.snapshot
         if snapshot is not None and snapshot.cluster is not self.cluster:
             self.cluster = snapshot.cluster
-            self.progress.change(self._reconciler.noticed)
-        self._refuse(self._reconciler.refused)
+            self.progress.on_change(self._reconciler.noticed)
+        self._set_refused(self._reconciler.refused)
 
     def _program(self, save: Callable[[], None] | None) -> None:
-        """Give every switch tables of what was just computed."""
+        """Begin a round: compile the tables of what was just computed, and hand them to the sessions."""
         self._programmer.tables.failures.clear()
         number, generation = self.progress.next_round(), self.progress.generation
         if self.cluster is not None:
@@ -265,33 +269,33 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._programmer.program(number, generation, save)
 
     def _finish(self, now: float) -> None:
-        """Report that all is programmed, if that is news."""
-        done = self.progress.finish(self._programmer.expected, now)
-        if done is None:
+        """When every switch has confirmed a change, send the event `programmed`, once."""
+        programmed = self.progress.finish(self._programmer.expected, now)
+        if programmed is None:
             return
         if self._status_server is not None:
-            self._status_server.broadcast({"event": "programmed", **asdict(done)})
+            self._status_server.broadcast({"event": "programmed", **asdict(programmed)})
         if self.cluster is not None:
-            self._gc_freeze.after(len(self.cluster.pods))
+            self._gc_freeze.update(len(self.cluster.pods))
 
     @property
     def _programmed(self) -> bool:
-        """Whether every switch has all that is known."""
+        """Whether every switch has confirmed the latest change."""
         expected, tables = self._programmer.expected.values(), self._programmer.tables
         if not expected or self._failures or self._reconciler.unsettled or tables.busy or not self.progress.current:
             return False
-        return all(one.synced is not None and one.synced.round == self.progress.round for one in expected)
+        return all(session.synced is not None and session.synced.round == self.progress.round for session in expected)
 
     # What the status socket shows.
 
     @property
-    def _refusing(self) -> bool:
+    def _tables_refused(self) -> bool:
         """Whether a switch refuses its tables."""
         return any(session.state is SessionState.FAILED for session in self.sessions.values())
 
     @property
     def _failures(self) -> tuple[str, ...]:
-        """What went wrong in the last computation, in sentences."""
+        """The errors of the last computation, in sentences."""
         return tuple(filter(None, (self._failure, *self._programmer.tables.failures.values())))
 
     def _warn_of_unclaimed_ports(self, cluster: Cluster) -> None:
@@ -300,19 +304,19 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             LOG.warning("%s", unclaimed[claim])
         self._unclaimed_ports = unclaimed
 
-    def _refuse(self, problems: tuple[str, ...]) -> None:
+    def _set_refused(self, problems: tuple[str, ...]) -> None:
         if problems == self.refused:
             return
-        known, self.refused = frozenset(self.refused), problems
+        logged, self.refused = frozenset(self.refused), problems
         for problem in problems:
-            # Objects that come one by one, each with a problem, are thousands of lines: each is logged once.
-            if problem not in known:
+            # While a list is read, problems come one by one, each time with all before: each is logged once.
+            if problem not in logged:
                 LOG.error("refused: %s", problem)
         if problems and self._status_server is not None:
             self._status_server.broadcast({"event": "refused", "problems": list(problems)})
 
     def status(self) -> dict[str, Any] | None:
-        """Everything that is known now, as the status socket shows it; None while something is being computed."""
+        """The state as the status socket shows it; None during a computation."""
         if self._programmer.offload.busy:
             return None
         bridges, tables = self.bridge_index.bridges, self._programmer.tables
@@ -333,7 +337,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return {
             "event": "state",
             "generation": self.progress.generation,
-            "pending": self._due or self.agents.pending,
+            "pending": self._compute_due or self.agents.pending,
             "nodes": nodes_status(cluster, self.agents, bridges, sessions, self._limits.tenants_at_limit),
             "pods": pods_status(cluster, self.agents, bridges),
             "problems": problems,

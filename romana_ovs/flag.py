@@ -1,4 +1,4 @@
-"""Provides a flag that one green thread waits for and any may set; setting it twice before it is seen counts once."""
+"""Provides a flag that any green thread may raise and one waits for: an event that resets itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from eventlet.event import Event
 
 
 class Flag:
-    """Starts lowered."""
+    """Lowered at first. Raised several times before it is waited for, it wakes the waiting thread once."""
 
     def __init__(self) -> None:
         self._raised = False
@@ -20,7 +20,7 @@ class Flag:
             self._event.send(None)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether it was raised within `seconds` (None: whenever that is); it is lowered again."""
+        """Wait until it is raised, at most `seconds`, and lower it; returns whether it was raised."""
         if not self._raised:
             with eventlet.Timeout(seconds, False):
                 self._event.wait()
@@ -30,7 +30,7 @@ class Flag:
         return raised
 
     def clear(self) -> None:
-        """Lower it, as what it told of is being done."""
+        """Lower it without waiting."""
         self._raised = False
         if self._event.ready():
             self._event = Event()

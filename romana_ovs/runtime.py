@@ -1,6 +1,6 @@
-"""Starts Ryu on current Python and eventlet, and hands out what `app` needs of it.
+"""Starts Ryu on current Python and eventlet, and provides the parts of it that `app` uses.
 
-Nothing but this module and `switch/` names ryu, so a fork of it can take its place here.
+Only this module and `switch/` import ryu, so that a fork could replace it here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from romana_ovs import _ryu_shim, config
 
 _ryu_shim.install()
-# Known, and decided (docs: the way out is os-ken); whoever runs the controller can do nothing about it.
+# Known (a move to os-ken would end it); users of the controller can do nothing about it.
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 import eventlet  # noqa: E402
@@ -43,15 +43,15 @@ OFP_VERSION = ofproto_v1_5.OFP_VERSION
 LISTEN_HOST = "127.0.0.1"
 LISTEN_PORT = 6653
 ECHO_SECONDS = 5.0
-SWITCH_SECONDS = 0.0005
-"""How long a thread may compute while another one has something to do; Python's own is ten times that.
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How long a thread may compute while another one could run; Python's default is ten times that.
 
-Green threads make several system calls for each message, and would wait for so long after each of them.
+Green threads make several system calls for each message, and may wait so long after each of them.
 """
-UNANSWERED_ECHOES = 2
-"""A switch that leaves this many echo requests unanswered is given up (docs/hazards.md D5)."""
+MAX_UNANSWERED_ECHOES = 2
+"""The connection of a switch that leaves so many echo requests unanswered is closed (docs/hazards.md D5)."""
 APP = "romana_ovs.app"
-END_SECONDS = 1.5
+SHUTDOWN_SECONDS = 1.5
 
 CONF = cfg.CONF
 
@@ -63,12 +63,13 @@ __all__ = [
     "OFP_VERSION",
     "RyuApp",
     "StateChange",
-    "aside",
+    "run_in_thread",
     "fail",
     "on_state_change",
     "refuse",
     "run",
     "spawn",
+    "spawn_essential",
 ]
 
 StateChange = ofp_event.EventOFPStateChange
@@ -80,7 +81,7 @@ _server_loop = controller.OpenFlowController.server_loop
 def _listen(self: Any, tcp_port: int, ssl_port: int) -> None:
     """Ryu's listener, but a port that cannot be listened on ends the process instead of one green thread.
 
-    A registry alone has no switches: it listens nowhere, so that it can stand beside a node's own controller.
+    A registry alone has no switches: it does not listen, so that it can run beside a node's own controller.
     """
     if config.controller_options_from(CONF).registry_only:
         LOG.info("the registry alone drives no bridge, and listens for no switch")
@@ -99,27 +100,27 @@ def _listen(self: Any, tcp_port: int, ssl_port: int) -> None:
 
 
 def prepare() -> None:
-    """Put our own datapath under Ryu's listener, and defaults that keep it on this machine."""
+    """Make Ryu's listener use our own datapath, and set defaults: it listens on this machine only."""
     controller.datapath_connection_factory = serve_connection
     controller.OpenFlowController.server_loop = _listen
-    sys.setswitchinterval(SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     CONF.set_default("ofp_listen_host", LISTEN_HOST)
     CONF.set_default("ofp_tcp_listen_port", LISTEN_PORT)
     CONF.set_default("echo_request_interval", ECHO_SECONDS)
-    CONF.set_default("maximum_unreplied_echo_requests", UNANSWERED_ECHOES)
+    CONF.set_default("maximum_unreplied_echo_requests", MAX_UNANSWERED_ECHOES)
 
 
 prepare()
 
 
 def on_state_change(handler: Callable[..., None]) -> Callable[..., None]:
-    """Marks the method of the application that is told of connections that begin (main) and end (dead)."""
+    """Marks the application's handler of connections that begin (main) and end (dead)."""
     marked: Callable[..., None] = set_ev_cls(StateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])(handler)
     return marked
 
 
-def spawn(function: Callable[[], None]) -> Any:
-    """A green thread that nothing works without: if it ends, by an error or not, the whole process does."""
+def spawn_essential(function: Callable[[], None]) -> Any:
+    """Start a green thread that nothing works without: when it ends, with an error or not, the process ends."""
 
     def guarded() -> None:
         try:
@@ -136,8 +137,8 @@ def spawn(function: Callable[[], None]) -> Any:
     return hub.spawn(guarded)
 
 
-def spawn_one(function: Callable[[], None]) -> Any:
-    """A green thread that may end; an error in it is logged and ends nothing else."""
+def spawn(function: Callable[[], None]) -> Any:
+    """Start a green thread that may end; an error in it is logged and ends nothing else."""
     return hub.spawn(function)
 
 
@@ -146,36 +147,36 @@ def spawn_after(seconds: float, function: Callable[[], None]) -> Any:
     return hub.spawn_after(seconds, function)
 
 
-def aside(function: Callable[[], T], beside: Callable[[], None] | None = None) -> T:
-    """What `function` returns (or raises), worked out in a thread of the system's while green threads go on.
+def run_in_thread(function: Callable[[], T], alongside: Callable[[], None] | None = None) -> T:
+    """Run `function` in a native thread while green threads go on; returns or raises what it does.
 
-    For what takes long and waits for nothing: switches want their echoes answered meanwhile (docs/hazards.md D10).
-    `beside` is done at the same time in another thread; what it raises is raised, when both have ended.
+    For long computations: echo requests of switches are answered meanwhile (docs/hazards.md D10). `alongside` runs at
+    the same time in another thread; its error is raised once both have ended.
     """
-    other = eventlet.spawn(tpool.execute, beside) if beside is not None else None
+    companion = eventlet.spawn(tpool.execute, alongside) if alongside is not None else None
     try:
         result: T = tpool.execute(function)
     finally:
-        if other is not None:
-            other.wait()
+        if companion is not None:
+            companion.wait()
     return result
 
 
 def fail() -> None:
-    """End this process at once with a non-zero status: whoever supervises it starts another (docs/hazards.md D11)."""
+    """End this process at once with status 1: a supervisor starts another (docs/hazards.md D11)."""
     logging.shutdown()
     os._exit(1)
 
 
-def run(argv: Sequence[str], given: Mapping[str, str] | None = None) -> int:
+def run(argv: Sequence[str], overrides: Mapping[str, str] | None = None) -> int:
     """Run the controller with ryu-manager's own options in `argv`; returns the exit status when it has ended.
 
-    `given` are settings of ours that count above those of files. Raises InputError when its settings are no good.
+    `overrides` are settings that take precedence over those of files. Raises InputError for invalid settings.
     """
     from oslo_config.cfg import Error
     from ryu.cmd import manager
 
-    config.register(CONF, given)
+    config.register(CONF, overrides)
     end_on_signals()
     try:
         manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")
@@ -183,33 +184,33 @@ def run(argv: Sequence[str], given: Mapping[str, str] | None = None) -> int:
         if isinstance(end.__cause__, RomanaError):
             raise end.__cause__ from None
         if end.code == 0:
-            # Threads may still compute what nobody waits for any more, and the interpreter would wait for them.
+            # The interpreter would wait for threads that still compute.
             logging.shutdown()
             sys.stdout.flush()
             os._exit(0)
         return end.code if isinstance(end.code, int) else 1
     except Error as error:
         raise InputError.because(str(error)) from error
-    # Ryu's main function returns only when what it runs has ended, which nothing here ever should.
+    # Ryu's main function returns only when all its threads have ended, which none here should.
     return 1
 
 
 def refuse(error: RomanaError) -> NoReturn:
-    """End the start with one sentence instead of a traceback, under plain ryu-manager too."""
+    """End the process at its start with one sentence instead of a traceback, under plain ryu-manager too."""
     raise SystemExit(f"romana-ovs: {error}") from error
 
 
 def end_on_signals() -> None:
-    """SIGTERM and SIGINT end the process with status 0, within `END_SECONDS` even if something does not let go."""
+    """Have SIGTERM and SIGINT end the process with status 0, within `SHUTDOWN_SECONDS` even if a thread blocks."""
     main = eventlet.getcurrent()
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
+    def shut_down(_number: int, _frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_SECONDS)
         eventlet.hubs.get_hub().schedule_call_global(0, main.throw, SystemExit(0))
 
-    def leave_now(_number: int, _frame: FrameType | None) -> None:
+    def exit_at_once(_number: int, _frame: FrameType | None) -> None:
         os._exit(0)
 
-    signal.signal(signal.SIGALRM, leave_now)
+    signal.signal(signal.SIGALRM, exit_at_once)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+        signal.signal(number, shut_down)

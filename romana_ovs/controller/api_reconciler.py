@@ -138,11 +138,11 @@ class ApiReconciler:
             self.agents.on_programmed(node, ack)
         self.agents.observed = inputs.observed
         due = False
-        for message in inputs.news:
+        for message in inputs.received:
             if isinstance(message, ProcessStarted):
                 self._process_started()
                 due = True
-        return self._observe_objects(inputs.news, now) | self._observe_answers(inputs.news, now) | due
+        return self._observe_objects(inputs.received, now) | self._observe_answers(inputs.received, now) | due
 
     def _process_started(self) -> None:
         """The new process takes part in the election in place of the one before, of which no answer comes."""
@@ -153,26 +153,26 @@ class ApiReconciler:
             self.registry.process_started()
             self._outbox.append(JoinElection(self._name))
 
-    def _observe_objects(self, news: tuple[object, ...], now: float) -> bool:
+    def _observe_objects(self, received: tuple[object, ...], now: float) -> bool:
         stored = self.published.reports
-        due = self.published.apply(news)
+        due = self.published.apply(received)
         if self.registry is None and stored and self.published.reports is not stored:
             # What nodes report is the registry's to act on.
             due = due and self.published.reports.keys() != stored.keys()
-        self._status_reporter.observe(news)
-        snapshot = self._cache.apply(*news)
+        self._status_reporter.observe(received)
+        snapshot = self._cache.apply(*received)
         if snapshot is not None:
             if self.snapshot is None or self.snapshot.cluster is not snapshot.cluster:
-                self.noticed = min((each.at for each in news if isinstance(each, ObjectsObserved)), default=now)
+                self.noticed = min((each.at for each in received if isinstance(each, ObjectsObserved)), default=now)
                 due = True
             self.snapshot = snapshot
             self.refused = tuple(map(str, snapshot.problems))
         return due
 
-    def _observe_answers(self, news: tuple[object, ...], now: float) -> bool:
+    def _observe_answers(self, received: tuple[object, ...], now: float) -> bool:
         """Take note of write results and of the election."""
         due = False
-        for message in news:
+        for message in received:
             if isinstance(message, Leadership) and self.registry is not None:
                 self.registry.set_leader(message.leads)
                 due = True

@@ -1,4 +1,4 @@
-"""Makes source and reconciler for where the cluster comes from: a folder of manifests, or an API server."""
+"""Makes the source and the reconciler of a folder of manifests or of an API server."""
 
 from __future__ import annotations
 

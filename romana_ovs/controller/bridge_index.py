@@ -1,4 +1,4 @@
-"""Joins what every OVSDB server says about our bridges into one index."""
+"""Indexes our bridges of all OVSDB servers by node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BridgeIndex:
         self._warned: frozenset[str] = frozenset()
         self.bridges: Mapping[str, Bridge] = MappingProxyType({})
         self.remote_of: Mapping[str, str] = MappingProxyType({})
-        """The database that each node's bridge is in."""
+        """The database of each node's bridge."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -29,34 +29,34 @@ class BridgeIndex:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with the bridges at the moment, in sentences."""
+        """The present warnings about bridges, in sentences."""
         return tuple(sorted(self._warned))
 
     def replace(self, remote: str, rows: tuple[BridgeRow, ...]) -> bool:
-        """Replace the rows of `remote`; returns whether tables may be others by it. Logs each warning once."""
+        """Replace the rows of `remote`; returns whether tables may change. Each warning is logged once."""
         first = remote not in self._rows
         self._rows[remote] = rows
         before = self.bridges
-        joined: dict[str, Bridge] = {}
+        by_node: dict[str, Bridge] = {}
         remotes: dict[str, str] = {}
         warnings: set[str] = set()
-        for source in self.remotes:
-            for bridge in bridges(self._rows.get(source, ())):
+        for database in self.remotes:
+            for bridge in bridges(self._rows.get(database, ())):
                 warnings.update(bridge.warnings)
-                if bridge.node in joined:
+                if bridge.node in by_node:
                     warnings.add(
-                        f"bridge {bridge.name} in {source} is left alone: node {bridge.node} has one elsewhere"
+                        f"bridge {bridge.name} in {database} is left alone: node {bridge.node} has one elsewhere"
                     )
                 else:
-                    joined[bridge.node] = bridge
-                    remotes[bridge.node] = source
-        for sentence in sorted(warnings - self._warned):
-            LOG.warning("%s", sentence)
+                    by_node[bridge.node] = bridge
+                    remotes[bridge.node] = database
+        for warning in sorted(warnings - self._warned):
+            LOG.warning("%s", warning)
         self._warned = frozenset(warnings)
-        # Also when they are equal: marks are no part of that.
-        self.bridges, self.remote_of = MappingProxyType(joined), MappingProxyType(remotes)
-        return first or joined != dict(before)
+        # Also when they are equal: their marks, which are not compared, may differ.
+        self.bridges, self.remote_of = MappingProxyType(by_node), MappingProxyType(remotes)
+        return first or by_node != dict(before)
 
     def by_dpid(self, dpid: int) -> Bridge | None:
-        """The bridge with this datapath id, if a database knows one."""
+        """The bridge with this datapath id, if a database has one."""
         return next((bridge for bridge in self.bridges.values() if bridge.dpid == dpid), None)

@@ -1,4 +1,4 @@
-"""Reconciles a folder of manifests; the numbers are this process's own, in the state file."""
+"""Reconciles a folder of manifests; this process allocates the numbers, and keeps them in the state file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from romana_ovs.controller.manifests import FolderRead
 from romana_ovs.controller.reconciler import Inputs, Outcome
 from romana_ovs.controller.state_saver import Durable
-from romana_ovs.controller.status import pods_seen_elsewhere
+from romana_ovs.controller.status import observed_nodes
 from romana_ovs.engine import Engine
 from romana_ovs.engine.node_agents import PendingAck
 from romana_ovs.kube.manifests.folder import FolderContent
@@ -31,21 +31,21 @@ class FolderReconciler:
         self._engine = Engine(settings, state)
         self.agents = self._engine.agents
         self.numbers: Durable = self._engine
-        uids = PodUids({key: end.uid for key, end in self._engine.agents.endpoints.items()})
+        uids = PodUids({key: endpoint.uid for key, endpoint in self._engine.agents.endpoints.items()})
         self._store = ManifestStore(settings, default_nodes=default_nodes, pod_uids=uids)
         self.snapshot: ClusterSnapshot | None = None
         self.noticed = 0.0
         self.refused: tuple[str, ...] = ()
         self._unapplied: FolderRead | None = None
         self._content: FolderContent | None = None
-        self._seen: Mapping[PodKey, str] = {}
-        self._compared: tuple[object, object] = (None, None)
-        """The cluster and the bridges that `_seen` is of."""
-        self._stepped: Cluster | None = None
+        self._observed: Mapping[PodKey, str] = {}
+        self._observed_inputs: tuple[object, object] = (None, None)
+        """The cluster and the bridges that `_observed` was computed from."""
+        self._computed_for: Cluster | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What could not be given to whom, and why."""
+        """Pods, nodes and tenants without a number, and why."""
         return tuple(map(str, self._engine.problems))
 
     @property
@@ -54,34 +54,34 @@ class FolderReconciler:
         return self._engine.unsettled
 
     def step(self, inputs: Inputs, now: float) -> Outcome:
-        """Follow the folder; no step of make-before-break goes on before the awaited switches have confirmed the last.
+        """Compute the cluster, and the next step of make-before-break once awaited switches have confirmed the last.
 
         Raises InputError, and changes nothing, when the settings ask for another address plan.
         """
         due = inputs.due
         for node, ack in inputs.acks:
             due |= self._engine.on_programmed(node, ack)
-        self._apply(inputs.news)
+        self._apply(inputs.received)
         if self.snapshot is None or not inputs.listed:
             return Outcome()
-        cluster = self._on_seen_nodes(self.snapshot, inputs.bridges, now).cluster
-        computed = due or cluster is not self._stepped
+        cluster = self._with_observed_nodes(self.snapshot, inputs.bridges, now).cluster
+        computed = due or cluster is not self._computed_for
         if computed:
             self._engine.step(cluster, inputs.awaited)
-            self._stepped = cluster
+            self._computed_for = cluster
         return Outcome(computed=computed)
 
     def pending_ack(self, node: str) -> PendingAck | None:
-        """What the switch of `node` will have confirmed when it has the present view."""
+        """What `node` may report once its switch has the present view."""
         return self.agents.pending_ack(node, "")
 
     def status(self) -> Mapping[str, Any]:
         """Nothing: a folder has no registry of its own."""
         return {}
 
-    def _apply(self, news: tuple[object, ...]) -> None:
+    def _apply(self, received: tuple[object, ...]) -> None:
         """Apply the newest reading. One that cannot be used leaves the last cluster in force."""
-        for read in news:
+        for read in received:
             if isinstance(read, FolderRead):
                 self._unapplied = read
         read = self._unapplied
@@ -90,27 +90,29 @@ class FolderReconciler:
         try:
             if isinstance(read.content, InputError):
                 raise read.content
-            self._accept(self._store.apply(read.content), read.noticed)
+            self._set_snapshot(self._store.apply(read.content), read.noticed)
             self._content = read.content
         except InputError as error:
             self.refused = tuple(str(problem) for problem in error.problems)
         self._unapplied = None
 
-    def _on_seen_nodes(self, snapshot: ClusterSnapshot, bridges: Mapping[str, Bridge], now: float) -> ClusterSnapshot:
-        """`snapshot` with the pods that no manifest binds to a node on the nodes where their ports are.
+    def _with_observed_nodes(
+        self, snapshot: ClusterSnapshot, bridges: Mapping[str, Bridge], now: float
+    ) -> ClusterSnapshot:
+        """`snapshot` with each pod that no manifest binds to a node on the node where its port is.
 
-        They stay there. Cluster and ports may come in any order.
+        It stays there. Cluster and ports may be read in any order.
         """
-        while self._content is not None and not all(map(is_, self._compared, (snapshot.cluster, bridges))):
-            self._compared = (snapshot.cluster, bridges)
-            seen = pods_seen_elsewhere(snapshot.cluster, bridges)
-            if seen != self._seen:
-                self._seen = seen
-                noticed = self.noticed if snapshot.cluster is not self._stepped else now
-                snapshot = self._store.apply(self._content, seen=seen)
-                self._accept(snapshot, noticed)
+        while self._content is not None and not all(map(is_, self._observed_inputs, (snapshot.cluster, bridges))):
+            self._observed_inputs = (snapshot.cluster, bridges)
+            observed = observed_nodes(snapshot.cluster, bridges)
+            if observed != self._observed:
+                self._observed = observed
+                noticed = self.noticed if snapshot.cluster is not self._computed_for else now
+                snapshot = self._store.apply(self._content, seen=observed)
+                self._set_snapshot(snapshot, noticed)
         return snapshot
 
-    def _accept(self, snapshot: ClusterSnapshot, noticed: float) -> None:
+    def _set_snapshot(self, snapshot: ClusterSnapshot, noticed: float) -> None:
         self.snapshot, self.noticed = snapshot, noticed
         self.refused = tuple(str(problem) for problem in snapshot.problems)

@@ -1,31 +1,31 @@
 """Freezes long-lived objects out of the garbage collector once the cluster is loaded.
 
-A cluster of 10,000 pods is some hundred thousand objects. The cyclic collector takes a tenth of a second to walk them,
-in the middle of whichever change happens to start it.
+A cluster of 10,000 pods is some hundred thousand objects. The cyclic collector takes 0.1 s to walk them, in the middle
+of whichever change happens to start it.
 """
 
 from __future__ import annotations
 
 import gc
 
-FEW = 1_000
-"""Pods that are not worth it."""
+MIN_PODS = 1_000
+"""With fewer pods nothing is frozen."""
 
 
 class GcFreeze:
-    """Exempts from collection what has been loaded, again each time that the cluster has doubled."""
+    """Freezes the loaded objects, again each time that the cluster has doubled."""
 
     def __init__(self) -> None:
-        self._exempted = 0
+        self._frozen_pods = 0
 
-    def after(self, pods: int) -> bool:
-        """To be called when a change of a cluster of `pods` pods is done with; whether anything was exempted.
+    def update(self, pods: int) -> bool:
+        """To be called after each change of a cluster of `pods` pods; returns whether objects were frozen.
 
-        What is exempted is freed as ever once nothing refers to it; only circles among it stay, and ours has none.
+        A frozen object is freed when its last reference goes, as usual; only reference cycles are not: there are none.
         """
-        if pods < FEW + 2 * self._exempted:
+        if pods < MIN_PODS + 2 * self._frozen_pods:
             return False
-        self._exempted = pods
+        self._frozen_pods = pods
         gc.collect()
         gc.freeze()
         return True

@@ -1,7 +1,7 @@
 """Runs the Kubernetes process, and passes messages between it and the controller.
 
-The process lists, watches and decodes, and writes what the controller wants written; the controller receives decoded
-values only. The process is restarted when it ends. That changes nothing that is programmed: the next one lists anew.
+The process lists, watches and decodes, and makes the writes that the controller requests; the controller receives
+decoded values only. When the process ends, another is started, which lists everything; tables do not change by that.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from romana_ovs.model.settings import Settings
 LOG = logging.getLogger("romana_ovs.kubernetes")
 
 PROCESS = "romana_ovs.kube.api.process"
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before another process is started; doubled each time, and shortest again after one that lasted."""
-LASTED = 60.0
-_PIECE = 1 << 18
+FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS = 0.5, 30.0
+"""Seconds before another process is started: doubled each time, reset after one that ran for STABLE_SECONDS."""
+STABLE_SECONDS = 60.0
+_READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStarted:
-    """A new Kubernetes process runs: it knows nothing yet, and what was sent to the one before may never be done."""
+    """A new Kubernetes process runs: it lists everything, and messages sent to the one before may be lost."""
 
 
 class Kubernetes:
@@ -59,34 +59,38 @@ class Kubernetes:
         self._flag = flag
         self._inbox: list[object] = []
         self._errors: dict[str, str] = {}
-        """What is wrong at the moment, by what it is about (`Health.subject`)."""
+        """The present errors, by `Health.subject`."""
         self._outbox: LightQueue | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong between us and the API server at the moment, in sentences."""
+        """The present errors of requests to the API server, in sentences."""
         return tuple(sentence for _, sentence in sorted(self._errors.items()))
 
     def run(self) -> None:
-        """Never returns. While the API server cannot be followed the last cluster stands."""
-        pause = FIRST_PAUSE
+        """Never returns. While the API server cannot be reached the last cluster is in force."""
+        pause = FIRST_RESTART_SECONDS
         while True:
             began = time.monotonic()
             try:
                 self._serve()
             except RomanaError as error:
                 LOG.error("a message of the Kubernetes process cannot be decoded: %s", error)
-            pause = FIRST_PAUSE if time.monotonic() - began > LASTED else min(2 * pause, LONGEST_PAUSE)
+            pause = (
+                FIRST_RESTART_SECONDS
+                if time.monotonic() - began > STABLE_SECONDS
+                else min(2 * pause, MAX_RESTART_SECONDS)
+            )
             LOG.error("the Kubernetes process has ended; another one starts in %g s", pause)
             eventlet.sleep(pause)
 
-    def take(self) -> tuple[object, ...]:
+    def receive(self) -> tuple[object, ...]:
         """All messages since the last call, in order; a ProcessStarted comes before those of its process."""
         messages, self._inbox = self._inbox, []
         return tuple(messages)
 
     def send(self, messages: tuple[object, ...]) -> None:
-        """Send messages to the process, soon and after those before; while none runs they are dropped."""
+        """Queue messages to the process, in order; while none runs they are dropped."""
         outbox = self._outbox
         if outbox is not None:
             for message in messages:
@@ -107,29 +111,29 @@ class Kubernetes:
             os.set_blocking(incoming, False)
             os.set_blocking(outgoing, False)
             try:
-                with self._delivering(outgoing):
+                with self._writer(outgoing):
                     self.send((self._start,))
-                    self._receive((ProcessStarted(),))
+                    self._on_messages((ProcessStarted(),))
                     self._read(incoming)
             finally:
                 process.send_signal(signal.SIGTERM)
 
     def _read(self, incoming: int) -> None:
-        """Take what comes until nothing more will."""
+        """Read messages until the process closes the pipe."""
         reader = FrameReader()
         while True:
             trampoline(incoming, read=True)
             try:
-                data = os.read(incoming, _PIECE)
+                data = os.read(incoming, _READ_BYTES)
             except BlockingIOError:
                 continue
             if not data:
                 return
-            self._receive(tuple(reader.feed(data)))
-            # What comes in a hurry is taken a piece at a time: switches are served in between.
+            self._on_messages(tuple(reader.feed(data)))
+            # Let other green threads run, also while the process sends without a pause.
             eventlet.sleep(0)
 
-    def _receive(self, messages: tuple[object, ...]) -> None:
+    def _on_messages(self, messages: tuple[object, ...]) -> None:
         for message in messages:
             if isinstance(message, Health):
                 self._on_health(message)
@@ -147,26 +151,26 @@ class Kubernetes:
             LOG.info("API server: %s: fine again", health.subject)
 
     @contextmanager
-    def _delivering(self, outgoing: int) -> Iterator[None]:
-        """Send what is put into the outbox meanwhile.
+    def _writer(self, outgoing: int) -> Iterator[None]:
+        """Write the frames of the outbox to the pipe meanwhile.
 
-        One green thread writes: frames of two that wait for the pipe in turns would get into each other.
+        Only one green thread writes: frames of several would be interleaved whenever the pipe is full.
         """
         self._outbox = LightQueue()
-        writer = eventlet.spawn(self._deliver, outgoing, self._outbox)
+        writer = eventlet.spawn(self._write_outbox, outgoing, self._outbox)
         try:
             yield
         finally:
             self._outbox = None
             writer.kill()
 
-    def _deliver(self, outgoing: int, outbox: LightQueue) -> None:
-        """Write what is put into `outbox`, until it is killed."""
+    def _write_outbox(self, outgoing: int, outbox: LightQueue) -> None:
+        """Write frames of `outbox`, until this green thread is killed."""
         while True:
             self._write(outgoing, outbox.get())
 
     def _write(self, outgoing: int, data: bytes) -> None:
-        """Write all of it; when the process does not take it any more, its end is noticed by who reads."""
+        """Write all of `data`; when the pipe is closed, `_read` handles the end of the process."""
         view = memoryview(data)
         while view:
             try:
@@ -174,21 +178,24 @@ class Kubernetes:
             except BlockingIOError:
                 trampoline(outgoing, write=True)
             except OSError as error:
-                LOG.debug("the Kubernetes process takes nothing: %s", error)
+                LOG.debug("the Kubernetes process has closed its pipe: %s", error)
                 return
 
 
 def resources_of(node: str | None) -> tuple[Resource, ...]:
-    """What is listed and watched: everything, or for `node` alone its own pods, its own report, and what all need."""
+    """The resources to list and watch: all, or for one `node` only its pods, its report, and what every node needs."""
     if node is None:
         return (*CLUSTER, *NUMBERS, TENANTS)
-    own = [pods_of(node) if resource == PODS else resource for resource in CLUSTER]
-    numbers = [replace(one, fields=f"metadata.name={node}") if one == NODE_REPORTS else one for one in NUMBERS]
-    return (*own, *numbers)
+    cluster_resources = [pods_of(node) if resource == PODS else resource for resource in CLUSTER]
+    numbers = [
+        replace(resource, fields=f"metadata.name={node}") if resource == NODE_REPORTS else resource
+        for resource in NUMBERS
+    ]
+    return (*cluster_resources, *numbers)
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with this very package first: under plain ryu-manager the working folder may hold anything."""
+    """Our environment, with this package first on PYTHONPATH: the working folder may have modules of any name."""
     folder = str(Path(__file__).resolve().parents[2])
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

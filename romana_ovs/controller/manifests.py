@@ -20,7 +20,7 @@ from romana_ovs.model.settings import Settings
 class FolderRead:
     """One reading of the folder: its content, or why it cannot be read.
 
-    `noticed` is when its change was, in seconds of `time.monotonic`.
+    `noticed` is when inotify reported the change, in seconds of `time.monotonic`.
     """
 
     content: FolderContent | InputError
@@ -28,7 +28,7 @@ class FolderRead:
 
 
 class Manifests:
-    """Keeps the newest reading until it is taken, and raises `flag` for it."""
+    """Keeps the newest reading until it is received, and raises `flag` for it."""
 
     def __init__(self, path: Path, settings: Settings, flag: Flag) -> None:
         self._path = path
@@ -38,7 +38,7 @@ class Manifests:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Always empty: what is wrong with the folder is refused as one of its objects is."""
+        """Always empty: problems of the folder are among those of its objects."""
         return ()
 
     def run(self) -> None:
@@ -52,19 +52,19 @@ class Manifests:
                     trampoline(watch.fileno(), read=True)
                 noticed = time.monotonic()
 
-    def take(self) -> tuple[FolderRead, ...]:
-        """The newest reading, if it was not taken yet."""
+    def receive(self) -> tuple[FolderRead, ...]:
+        """The newest reading, if it was not received yet."""
         newest, self._newest = self._newest, None
         return (newest,) if newest is not None else ()
 
     def send(self, messages: tuple[object, ...]) -> None:
-        """Raises RuntimeError for any message: nobody is there to read it."""
+        """Raises RuntimeError for any message, as a folder has no reader."""
         if messages:
-            raise RuntimeError(f"a folder takes no messages: {messages}")
+            raise RuntimeError(f"a folder has no reader of messages: {messages}")
 
     def _read(self, watch: FolderWatch) -> FolderContent | InputError:
         try:
-            # In a thread of its own: a large folder takes seconds, and switches want their echoes answered.
+            # In a native thread: a large folder takes seconds, and echo requests of switches must be answered.
             return watch.settled(lambda: tpool.execute(self._reader.read))
         except InputError as error:
             return error

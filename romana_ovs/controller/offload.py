@@ -1,4 +1,4 @@
-"""Runs CPU-bound work in a native thread, so that switches' echo requests are answered meanwhile."""
+"""Runs computations in a native thread, so that echo requests of switches are answered meanwhile."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 class Offload:
-    """Runs one function at a time for the green threads of one application, which leave its data alone meanwhile."""
+    """Runs one function at a time; while `busy`, green threads must not touch the data that it uses."""
 
     def __init__(self) -> None:
         self.busy = False
 
-    def run(self, function: Callable[[], T], beside: Callable[[], None] | None = None) -> T:
-        """Run `function` in a native thread, and `beside` in another; returns or raises what `function` does."""
+    def run(self, function: Callable[[], T], alongside: Callable[[], None] | None = None) -> T:
+        """Run `function` in a native thread, and `alongside` in another; returns or raises what `function` does."""
         self.busy = True
         try:
-            return runtime.aside(function, beside)
+            return runtime.run_in_thread(function, alongside)
         finally:
             self.busy = False

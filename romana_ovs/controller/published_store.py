@@ -16,9 +16,9 @@ RESOURCES = (ALLOCATIONS, CLASS_SETS, NODE_REPORTS)
 
 
 class PublishedStore:
-    """Takes what the Kubernetes process tells of the objects that carry numbers.
+    """The Allocation, the ClassSets and the NodeReports, from messages of the Kubernetes process.
 
-    `published` is None while there is nothing, or what there is is damaged: `problems` say so.
+    `published` is None while there are none, or as long as only damaged ones were read: `problems` say so.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PublishedStore:
         self._reader = PublishedReader()
         self._reports: dict[str, tuple[object, Report]] = {}
         self._stale = False
-        self._held = PublishedObjects()
+        self._numbers = PublishedObjects()
         self._published: Published | None = None
         self._problems: tuple[Problem, ...] = ()
         self.reports: Mapping[str, Report] = MappingProxyType({})
@@ -38,26 +38,26 @@ class PublishedStore:
 
     @property
     def objects(self) -> PublishedObjects:
-        """The objects of the numbers: the same value until one of them is another."""
+        """The objects of the numbers: the identical value until one of them changes."""
         self._read_numbers()
-        return self._held
+        return self._numbers
 
     @property
     def published(self) -> Published | None:
-        """The numbers themselves."""
+        """The decoded numbers."""
         self._read_numbers()
         return self._published
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is wrong with the objects of the numbers."""
+        """The problems of the objects of the numbers."""
         self._read_numbers()
         return self._problems
 
     def apply(self, messages: Iterable[object]) -> bool:
-        """Take note; returns whether there is something new to act on.
+        """Apply messages; returns whether a computation is due.
 
-        Numbers of which the last object is still to come are not: who writes them is about to.
+        None is due while the numbers of a revision are incomplete: the registry is still writing their objects.
         """
         listed = self.listed
         changed = self._objects.apply(*messages)
@@ -70,7 +70,7 @@ class PublishedStore:
         return bool(changed)
 
     def _is_complete(self) -> bool:
-        """Whether the marker is of the Allocation's revision, or there is no saying."""
+        """Whether the completion marker has the revision of the Allocation, or neither has one."""
         allocation = self._objects.of(str(ALLOCATIONS)).get(ALLOCATION)
         marker = self._objects.of(str(CLASS_SETS)).get(COMPLETE_MARKER)
         return _revision(allocation) == _revision(marker)
@@ -85,31 +85,33 @@ class PublishedStore:
             return
         self._stale = False
         allocation = self._objects.of(str(ALLOCATIONS)).get(ALLOCATION)
-        sets = {name: one.raw for name, one in self._objects.of(str(CLASS_SETS)).items() if one.raw is not None}
-        self._held = PublishedObjects(allocation.raw if allocation is not None else None, MappingProxyType(sets))
+        sets = {
+            name: update.raw for name, update in self._objects.of(str(CLASS_SETS)).items() if update.raw is not None
+        }
+        self._numbers = PublishedObjects(allocation.raw if allocation is not None else None, MappingProxyType(sets))
         try:
-            self._published, self._problems = self._reader.read(self._held)
+            self._published, self._problems = self._reader.read(self._numbers)
         except InputError as damaged:
-            # What is held stays in force: nobody may give, or take, a number by what cannot be read.
+            # The last numbers stay in force: none may be allocated or released by damaged objects.
             self._problems = damaged.problems
 
     def _read_reports(self) -> None:
-        found: dict[str, tuple[object, Report]] = {}
+        reports: dict[str, tuple[object, Report]] = {}
         for name, update in self._objects.of(str(NODE_REPORTS)).items():
-            held = self._reports.get(name)
-            if held is not None and held[0] is update:
-                found[name] = held
+            cached = self._reports.get(name)
+            if cached is not None and cached[0] is update:
+                reports[name] = cached
                 continue
             try:
-                found[name] = (update, decode_report(update.raw or {}))
+                reports[name] = (update, decode_report(update.raw or {}))
             except InputError:
                 # A report that cannot be read acknowledges nothing.
-                found[name] = (update, Report(name))
-        self._reports = found
-        self.reports = MappingProxyType({name: report for name, (_, report) in found.items()})
+                reports[name] = (update, Report(name))
+        self._reports = reports
+        self.reports = MappingProxyType({name: report for name, (_, report) in reports.items()})
 
 
 def _revision(update: Update | None) -> object:
-    """The revision that an object says it is of; None when it says none."""
+    """The revision in an object's spec; None without one."""
     spec = (update.raw or {}).get("spec") if update is not None else None
     return spec.get("revision") if isinstance(spec, Mapping) else None

@@ -1,4 +1,4 @@
-"""Declares what a step of the controller reads and yields, and which parts it passes through.
+"""Declares the inputs and the outcome of a step of the controller, and shows the stages that it passes.
 
     source            Manifests (folder)                         Kubernetes (messages of its process)
                            |                                            |
@@ -17,7 +17,7 @@
                       NodeAgent.view -> resolve -> compile_node -> Session -> Channel
 
 Sources and sessions keep what is new and raise the controller's flag. The work loop (`app.py`) then takes all of it as
-`Inputs`, and hands out what the step yields as `Outcome`. Nothing else calls a reconciler.
+`Inputs`, and passes the `Outcome` of the step on. Nothing else calls a reconciler.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from romana_ovs.switch.bridges import Bridge
 
 
 class EventsLost(RomanaError):
-    """An internal error kept events from being applied. They will not come again: the process must start anew."""
+    """An internal error kept messages from being applied. They are not sent again: the process must be restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that is new since the last step, and what is so now.
+    """What is new since the last step, and the present state of bridges and switches.
 
-    `news` is what the source has read, in order. `acks` are the views that switches have confirmed, by node, each once;
-    `programmed` says that every switch has all of the last outcome. `bridges` are those of all databases, `driven` the
-    nodes whose bridges this process programs, `awaited` those whose switch must confirm a step before the next one.
-    `observed` is what is known of the driven switches beside their tables; `failing` whether any refuses its tables.
-    Before all databases are `listed` nothing is computed. With `due` everything is computed again, even if nothing is
-    new.
+    `received` are the messages of the source, in order. `acks` are the acknowledgements of confirmed views, by node,
+    each once; `programmed`: every switch has confirmed all of the last outcome. `bridges` are those of all databases,
+    `driven` the nodes whose bridges this process programs, `awaited` those whose switch must confirm a step of
+    make-before-break before the next one. `observed` was measured of the driven switches; `failing`: a switch refuses
+    its tables, or the last computation failed. Before all databases are `listed` nothing is computed. With `due`
+    everything is computed again, even if nothing is new.
     """
 
-    news: tuple[object, ...] = ()
+    received: tuple[object, ...] = ()
     acks: tuple[tuple[str, PendingAck], ...] = ()
     programmed: bool = False
     bridges: Mapping[str, Bridge] = field(default_factory=lambda: MappingProxyType({}))
@@ -65,9 +65,9 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step yields.
+    """The result of a step.
 
-    `computed` says that views may be others. `messages` are for the source to send. `next_check` is when to call `step`
+    `computed`: views may have changed. `messages` are to be sent by the source. `next_check` is when to call `step`
     again although nothing is new (seconds of `time.monotonic`).
     """
 
@@ -77,16 +77,16 @@ class Outcome:
 
 
 class Source(Protocol):
-    """Where a cluster comes from."""
+    """Reads a cluster, and sends messages to where it is read from."""
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the source at the moment, in sentences."""
 
     def run(self) -> None:
-        """Read; never returns. A green thread's job."""
+        """Read; never returns. To be run in a green thread."""
 
-    def take(self) -> tuple[object, ...]:
+    def receive(self) -> tuple[object, ...]:
         """What has been read since the last call, in order."""
 
     def send(self, messages: tuple[object, ...]) -> None:
@@ -94,11 +94,11 @@ class Source(Protocol):
 
 
 class Reconciler(Protocol):
-    """Computes numbers and views from a cluster. While `step` runs in another thread, call nothing else."""
+    """Computes numbers and views from a cluster. While `step` runs in another thread, no other method may be called."""
 
     agents: NodeAgents
     numbers: Durable
-    """What must be durable before flows use it."""
+    """The numbers that must be durable before flows use them."""
     snapshot: ClusterSnapshot | None
     """The cluster as last read; None before all of it is listed."""
     noticed: float
@@ -108,26 +108,26 @@ class Reconciler(Protocol):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What could not be given to whom, and what is wrong with the numbers; in sentences."""
+        """Pods, nodes and tenants without a number, and what is wrong with the numbers; in sentences."""
 
     @property
     def unsettled(self) -> bool:
-        """Whether something waits for switches, or for the registry, and has not waited for too long."""
+        """Whether something waits for switches, or for the registry, within the time limit."""
 
     def step(self, inputs: Inputs, now: float) -> Outcome:
-        """Apply `inputs`, and compute what follows from them. `now` is `time.monotonic`.
+        """Apply `inputs`, and compute numbers and views. `now` is `time.monotonic`.
 
-        Raises RomanaError when that cannot be done now: the next step tries again. Raises EventsLost when part of the
-        inputs is lost.
+        Raises RomanaError when that cannot be done now: the next step tries again. Raises EventsLost when messages are
+        lost.
         """
 
     def pending_ack(self, node: str) -> PendingAck | None:
-        """What the switch of `node` will have confirmed when it has the present view."""
+        """What `node` may report once its switch has the present view."""
 
     def status(self) -> Mapping[str, Any]:
-        """What the status socket shows of it."""
+        """Its fields of the state on the status socket."""
 
 
 def earliest(*times: float | None) -> float | None:
     """The first of these times; None when there is none."""
-    return min((each for each in times if each is not None), default=None)
+    return min((moment for moment in times if moment is not None), default=None)

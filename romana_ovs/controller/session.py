@@ -25,16 +25,16 @@ from romana_ovs.sync.session import SessionEvent, SessionState, next_state
 
 LOG = logging.getLogger("romana_ovs.session")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a refused program is tried again; doubled each time, cut short by anything new to send."""
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
+"""Seconds before a refused program is tried again, doubled each time; a new desired state ends the wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What a switch should have from now on: the tables of a `round`, for the node of this `host` number.
+    """What a switch should have: the tables of a `round`, for the node with this `host` number.
 
-    `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is what
-    the registry may be told once the switch has it. `owners` are the pods whose addresses are in the tables;
+    `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is
+    what the node may report once the switch has it. `owners` are the pods whose addresses are in the tables;
     `programmed` are addresses that were programmed for their pod before: the switch has no other pod's connections of
     these;
     `marks` are to be written to its bridge's database once it has it.
@@ -59,9 +59,9 @@ class Confirmation:
 
 
 class Session:
-    """Keeps what its switch confirms until that is taken, and raises `flag` for it and for each change of state.
+    """Keeps the confirmations of its switch until they are taken, and raises `flag` for each, and for changes of state.
 
-    `run` is a green thread's job and ends with the connection.
+    `run` is for a green thread, and ends with the connection.
     """
 
     def __init__(self, channel: Channel, flag: Flag) -> None:
@@ -69,9 +69,9 @@ class Session:
         self.state = SessionState.DISCONNECTED
         self.problems: tuple[str, ...] = ()
         self.pre_restart: PreRestartPods | None = None
-        """The pods of before a restart of the switch; None until its flows have been read."""
+        """The pods that were attached before a restart of the switch; None until its flows have been read."""
         self.sctp_ports: bool | None = None
-        """Whether the switch tracks SCTP by ports; None while that is not known."""
+        """Whether the switch tracks SCTP by ports; None until it has answered."""
         self.synced: DesiredState | None = None
         self._flag = flag
         self._wake = Flag()
@@ -94,16 +94,16 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Whether its switch has all that it was given."""
+        """Whether its switch has confirmed the desired state."""
         return self.state is SessionState.SYNCED and self._outstanding() is None
 
     def set_desired(self, desired: DesiredState) -> None:
-        """Make the switch have `desired`, in place of all that was desired before and is not sent yet."""
+        """Program the switch with `desired`; it replaces what was desired before and is not sent yet."""
         self._desired = desired
         self._wake.set()
 
-    def take(self) -> tuple[Confirmation, ...]:
-        """What the switch has confirmed since the last call, in order."""
+    def take_confirmations(self) -> tuple[Confirmation, ...]:
+        """The confirmations since the last call, in order."""
         confirmations, self._confirmations = self._confirmations, []
         return tuple(confirmations)
 
@@ -114,7 +114,7 @@ class Session:
         self._wake.set()
 
     def run(self) -> None:
-        """Returns when the connection has ended; however it returns, the connection ends too."""
+        """Program the switch until the connection ends; an error ends the connection, too."""
         try:
             self._step(SessionEvent.CONNECTED)
             while self.state is not SessionState.DISCONNECTED:
@@ -140,7 +140,7 @@ class Session:
         if self.state is SessionState.READING:
             self._read()
         elif self.state is SessionState.FAILED:
-            pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
+            pause = min(FIRST_RETRY_SECONDS * 2 ** (self._failures - 1), MAX_RETRY_SECONDS)
             self._wake.wait(pause)
             if self.state is SessionState.FAILED:
                 self._step(SessionEvent.RETRY)
@@ -166,12 +166,14 @@ class Session:
     def _send(self, desired: DesiredState) -> None:
         diff = self._diff(desired)
         changes = attached_pod_changes(self._actual, diff)
-        # Before a pod's first flow its address's old connections go; after its last flow its own do
+        # Old connections of a pod's address are deleted before its first flow, its own after its last flow
         # (docs/hazards.md B13).
         attached = {address: pod for address, pod in changes.added.items() if address not in desired.programmed}
         other_owner = reassigned(self.synced.owners, desired.owners) if self.synced is not None else ()
-        present = attached_pods(desired.program.flows.values()) if other_owner else {}
-        self._flush(desired, attached | {address: present[address] for address in other_owner if address in present})
+        attached_now = attached_pods(desired.program.flows.values()) if other_owner else {}
+        self._flush(
+            desired, attached | {address: attached_now[address] for address in other_owner if address in attached_now}
+        )
         self.channel.send(diff)
         self._flush(desired, changes.removed)
         self._actual, self._meters = applied(self._actual, diff), desired.program.meters
@@ -203,15 +205,15 @@ class Session:
         """
         by_zone: dict[int | None, list[IPv4Address]] = {}
         for address, pod in pods.items():
-            own = sorted({zone(desired.host, pod.zone), common_zone(desired.host)})
-            for number in (None,) if pod.shared else own:
+            zones = sorted({zone(desired.host, pod.zone), common_zone(desired.host)})
+            for number in (None,) if pod.shared else zones:
                 by_zone.setdefault(number, []).append(address)
         try:
             for number, addresses in by_zone.items():
                 self.channel.flush_connections(number, tuple(addresses))
         except SwitchRefused as error:
-            # Without it the tables still keep a reused address from inheriting anything (docs/dataplane.md).
-            LOG.warning("switch %s cannot forget connections (Open vSwitch before 3.1?): %s", self.name, error)
+            # Even then the tables keep a reused address from inheriting connections (docs/dataplane.md).
+            LOG.warning("switch %s cannot delete connections (Open vSwitch before 3.1?): %s", self.name, error)
 
     def _fail(self, problems: tuple[str, ...]) -> None:
         self._failures += 1

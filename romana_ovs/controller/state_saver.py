@@ -10,29 +10,29 @@ from romana_ovs.state import StateFile
 
 
 class Durable(Protocol):
-    """What has numbers to save."""
+    """Has numbers that must be durable."""
 
     @property
     def revision(self) -> int:
-        """Counts the changes of what `to_save` gives."""
+        """Grows with every change of `to_save`."""
 
     def to_save(self) -> dict[str, Any]:
         """All numbers that must survive a restart; values may be Encoded."""
 
 
 class StateSaver:
-    """Saves what changed since the last time to a state file; nothing is saved without a `path`."""
+    """Saves numbers to a state file when they have changed; without a `path` nothing is saved."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = StateFile(path) if path is not None else None
         self._saved = 0
 
     def load(self) -> Mapping[str, Any] | None:
-        """What was saved last, None when nothing was. Raises InputError when it cannot be used."""
+        """The last saved state, None when there is none. Raises InputError when it is invalid."""
         return self._file.load() if self._file is not None else None
 
-    def unsaved(self, numbers: Durable) -> Callable[[], None] | None:
-        """What saves the present `numbers` when called, from any thread; None when nothing is new.
+    def pending_save(self, numbers: Durable) -> Callable[[], None] | None:
+        """A function that saves the present `numbers`, in any thread; None when they are saved already.
 
         It raises InputError when they cannot be saved.
         """

@@ -11,15 +11,15 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.switch.bridges import Bridge
 
-if TYPE_CHECKING:  # it brings Ryu along, which what is said of pods and ports does not need
+if TYPE_CHECKING:  # It imports Ryu, which the other functions do not need.
     from romana_ovs.controller.session import Session
 
 _NO_FLOWS = {"policy": 0, "forwarding": 0, "total": 0}
 
 
 def pods_status(cluster: Cluster, agents: NodeAgents, bridges: Mapping[str, Bridge]) -> dict[str, dict[str, Any]]:
-    """Every pod that has an address, from the moment it has one; `port` is None until its port is there."""
-    found: dict[str, dict[str, Any]] = {}
+    """Every pod that has an address; `port` is None until its port exists."""
+    rendered: dict[str, dict[str, Any]] = {}
     for key in sorted(cluster.pods):
         address, node = agents.address_of(key), agents.node_of(key)
         if address is None or node is None:
@@ -28,8 +28,8 @@ def pods_status(cluster: Cluster, agents: NodeAgents, bridges: Mapping[str, Brid
         port = bridges[node].facts.port(key, uid) if node in bridges else None
         mac = port.mac if port is not None and port.mac is not None else agents.mac_of(key)
         ofport = port.ofport if port is not None else None
-        found[key] = {"node": node, "address": str(address), "mac": mac, "port": ofport, "uid": uid}
-    return found
+        rendered[key] = {"node": node, "address": str(address), "mac": mac, "port": ofport, "uid": uid}
+    return rendered
 
 
 def nodes_status(
@@ -37,31 +37,31 @@ def nodes_status(
     agents: NodeAgents,
     bridges: Mapping[str, Bridge],
     sessions: Mapping[str, Session],
-    full: Mapping[str, Sequence[str]],
+    at_limit: Mapping[str, Sequence[str]],
 ) -> dict[str, dict[str, Any]]:
-    """Every node of the cluster or with a bridge. A change that takes more rounds is not synced yet.
+    """Every node of the cluster, and every other one with a bridge. A change that takes more rounds is not synced yet.
 
-    `full` are, by node, the tenants that have as many connections as they may have.
+    `at_limit` are, by node, the tenants at their connection limit.
     """
-    found: dict[str, dict[str, Any]] = {}
+    rendered: dict[str, dict[str, Any]] = {}
     for name in sorted({*cluster.nodes, *bridges}):
         session = sessions.get(name)
         synced = session.synced if session is not None else None
         host = agents.host_number(name)
-        found[name] = {
+        rendered[name] = {
             "connected": session is not None,
             "state": session.state.value if session is not None else "disconnected",
             "synced_generation": None if synced is None else synced.generation - int(agents.pending),
             "flows": synced.program.counts() if synced is not None else _NO_FLOWS,
             "packet_ins": session.channel.packets_in if session is not None else 0,
             "sctp_ports": session.sctp_ports if session is not None else None,
-            "full": list(full.get(name, ())),
+            "full": list(at_limit.get(name, ())),
             "address": str(agents.plan.gateway(host)) if host is not None else "",
         }
-    return found
+    return rendered
 
 
-def pods_seen_elsewhere(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, str]:
+def observed_nodes(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodKey, str]:
     """The node where the port of a pod is, for every pod whose own node has no port of it."""
     return {
         key: node
@@ -75,25 +75,27 @@ def pods_seen_elsewhere(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict
 
 
 PortClaim = tuple[str, PodKey, str]
-"""A port that is nobody's: its node, and the name and the UID of the pod that it claims."""
+"""A port without a pod: its node, and the name and the UID of the pod that it claims."""
 
 
 def unclaimed_ports(cluster: Cluster, agents: NodeAgents, bridges: Iterable[Bridge]) -> dict[PortClaim, str]:
-    """A sentence for every port whose pod is unknown, has no address, belongs elsewhere or is another of the name:
-    nothing passes it."""
-    found: dict[PortClaim, str] = {}
+    """A sentence for every port without a pod, which nothing passes.
+
+    The pod that it claims is unknown, has no address, is on another node, or has another UID or port.
+    """
+    sentences: dict[PortClaim, str] = {}
     for bridge in bridges:
         for key in bridge.facts.pod_ports:
             home, uid = agents.node_of(key), agents.uid_of(key)
-            right = bridge.facts.port(key, uid) if home == bridge.node else None
+            own_port = bridge.facts.port(key, uid) if home == bridge.node else None
             for port in bridge.facts.ports(key):
-                if port is not right:
+                if port is not own_port:
                     pod = f"pod {key}" if not port.uid else f"pod {key} of UID {port.uid}"
-                    found[bridge.node, key, port.uid] = (
+                    sentences[bridge.node, key, port.uid] = (
                         f"bridge {bridge.name} of node {bridge.node}: a port claims {pod}, "
                         f"{_why_unclaimed(cluster, key, home, bridge.node, port, uid)}; nothing passes it"
                     )
-    return found
+    return sentences
 
 
 def _why_unclaimed(cluster: Cluster, key: PodKey, home: str | None, node: str, port: PodPort, uid: str) -> str:

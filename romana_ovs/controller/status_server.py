@@ -1,7 +1,7 @@
 """Serves the status socket: one JSON object a line to every client.
 
-`state` comes at once and after every change, `programmed` and `refused` as they happen. A client that does not
-read is dropped; nothing waits for it.
+`state` is sent at once and after every change, `programmed` and `refused` when they happen. A client that does not read
+is disconnected; nothing waits for it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from eventlet.queue import Full, LightQueue
 from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SetupError
 
-LOG = logging.getLogger("romana_ovs.feed")
+LOG = logging.getLogger("romana_ovs.status")
 
 BACKLOG = 1000
-"""Lines that a slow client may be behind."""
+"""Lines queued for a slow client at most."""
 BACKLOG_BYTES = 64 << 20
-"""What these may weigh together, unless it is a single line: a state of a large cluster has megabytes."""
-PACE_SECONDS = 0.02
-"""Between two states: a burst of changes is told once."""
+"""Their size at most, except for a single line: the state of a large cluster has megabytes."""
+MIN_INTERVAL_SECONDS = 0.02
+"""Between two states: a burst of changes is sent as one."""
 MODE = 0o600
 
 State = Mapping[str, Any]
@@ -36,25 +36,25 @@ State = Mapping[str, Any]
 
 @dataclass(eq=False, slots=True)
 class _Client:
-    """A connection, the lines that it has yet to be sent, and their bytes."""
+    """A connection, the lines queued for it, and their size."""
 
     connection: socket.socket
     lines: LightQueue = field(default_factory=lambda: LightQueue(BACKLOG))
-    behind: int = 0
+    queued_bytes: int = 0
 
     def put(self, line: bytes) -> bool:
-        """Have it sent; returns False when the client is too far behind."""
-        if self.behind and self.behind + len(line) > BACKLOG_BYTES:
+        """Queue `line`; returns False when too much is queued."""
+        if self.queued_bytes and self.queued_bytes + len(line) > BACKLOG_BYTES:
             return False
         try:
             self.lines.put_nowait(line)
         except Full:
             return False
-        self.behind += len(line)
+        self.queued_bytes += len(line)
         return True
 
     def close(self) -> None:
-        """End the connection, also for who is just waiting to send something over it."""
+        """End the connection; a green thread that is blocked sending over it gets an error."""
         try:
             self.connection.shutdown(socket.SHUT_RDWR)
         except OSError as error:
@@ -62,17 +62,17 @@ class _Client:
 
 
 class StatusServer:
-    """Serves on a unix socket at `path`; `state` gives the present state, or None when it will be told later."""
+    """Serves on a unix socket at `path`; `state` returns the present state, or None when it is available only later."""
 
     def __init__(self, path: Path, state: Callable[[], State | None]) -> None:
         self._path = path
         self._state = state
         self._clients: set[_Client] = set()
         self._wake = Flag()
-        self._last = b""
+        self._last_line = b""
 
     def listen(self) -> None:
-        """Take the socket's path over from whoever had it. Raises SetupError."""
+        """Bind the socket in place of any old one. Raises SetupError."""
         try:
             if self._path.is_socket():
                 self._path.unlink()
@@ -92,36 +92,36 @@ class StatusServer:
             if state is not None:
                 client.put(_line(state))
             else:
-                self._last = b""
+                self._last_line = b""
                 self._wake.set()
             self._clients.add(client)
             eventlet.spawn(self._write, client)
 
     def publish(self) -> None:
-        """Never returns: tells the state after `changed` was called, if it is another."""
+        """Never returns: sends the state after `changed` was called, if it differs from the last."""
         while True:
             self._wake.wait()
             state = self._state() if self._clients else None
             if state is not None:
                 line = _line(state)
-                if line != self._last:
-                    self._last = line
+                if line != self._last_line:
+                    self._last_line = line
                     self._send(line)
-            eventlet.sleep(PACE_SECONDS)
+            eventlet.sleep(MIN_INTERVAL_SECONDS)
 
     def changed(self) -> None:
-        """The state may be another."""
+        """The state may have changed."""
         self._wake.set()
 
     def broadcast(self, event: Mapping[str, Any]) -> None:
-        """Send one event to everyone who is connected."""
+        """Send one event to every client."""
         if self._clients:
             self._send(_line(event))
 
     def _send(self, line: bytes) -> None:
         for client in tuple(self._clients):
             if not client.put(line):
-                LOG.warning("a client of the status socket does not read, dropping it")
+                LOG.warning("a client of the status socket does not read: it is disconnected")
                 self._clients.discard(client)
                 client.close()
 
@@ -130,7 +130,7 @@ class StatusServer:
             while client in self._clients:
                 line = client.lines.get()
                 client.connection.sendall(line)
-                client.behind -= len(line)
+                client.queued_bytes -= len(line)
         except OSError as error:
             LOG.debug("a client of the status socket has gone: %s", error)
         finally:

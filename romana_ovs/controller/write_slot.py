@@ -1,4 +1,4 @@
-"""Holds one write request at a time back from the API server: until the last one is answered, and after failures."""
+"""Limits a writer to one request in flight, and to a pause after a failed one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from operator import is_
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.published import Write
 
-TROUBLE_SECONDS = 2.0
-"""Until writes that were refused, or could not be made, are tried again."""
-LATE_SECONDS = 1.0
-"""Until writes that met a conflict are tried again although nothing newer was read: the watch may be away."""
+ERROR_RETRY_SECONDS = 2.0
+"""Before writes that were refused, or could not be made, are tried again."""
+CONFLICT_RETRY_SECONDS = 1.0
+"""Before writes that met a conflict are tried again although nothing newer was read: the watch may lag."""
 
 
 class WriteSlot:
-    """The requests of one writer. `numbers` gives each request of the process a number of its own."""
+    """The requests of one writer. `request_numbers` yields a unique number for each request of the process."""
 
-    def __init__(self, numbers: Iterator[int]) -> None:
-        self._numbers = numbers
+    def __init__(self, request_numbers: Iterator[int]) -> None:
+        self._request_numbers = request_numbers
         self._in_flight: int | None = None
         self._retry_at: float | None = None
         self._conflict = False
@@ -38,15 +38,15 @@ class WriteSlot:
 
     def request(self, writes: tuple[Write, ...], stored: tuple[object, ...], *, leading: bool = False) -> WriteRequest:
         """A request of `writes`, which were planned over `stored`: it is in flight from now on."""
-        self._in_flight, self._stored = next(self._numbers), stored
+        self._in_flight, self._stored = next(self._request_numbers), stored
         return WriteRequest(self._in_flight, writes, leading=leading)
 
     def on_result(self, result: WriteResult, now: float) -> bool:
-        """Take note of a result; returns whether it is that of the request in flight."""
+        """Handle a result; returns whether it is that of the request in flight."""
         if result.number != self._in_flight:
             return False
         self._in_flight, self.error, self._conflict = None, result.error, result.conflict
-        pause = TROUBLE_SECONDS if result.error else LATE_SECONDS
+        pause = ERROR_RETRY_SECONDS if result.error else CONFLICT_RETRY_SECONDS
         self._retry_at = now + pause if result.error or result.conflict else None
         return True
 
@@ -55,5 +55,5 @@ class WriteSlot:
         return self._retry_at if self._retry_at is not None and self._retry_at > now else None
 
     def reset(self) -> None:
-        """What is in flight will not be answered."""
+        """Forget the request in flight: it will not be answered."""
         self._in_flight = None

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from romana_ovs.controller.api_reconciler import PATIENCE_SECONDS, REPORT_SECONDS
 from romana_ovs.controller.status_reporter import STATUS_SECONDS, TENANT_SECONDS
-from romana_ovs.controller.write_slot import TROUBLE_SECONDS
+from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.desired import (
     PolicyStatus,
     ReplaceStatuses,
@@ -132,7 +132,7 @@ def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
     node.look()
     assert [str(problem) for problem in node.reconciler.problems] == [f"NodeReport: {server.trouble}"]
     server.trouble = ""
-    node.wait(2 * TROUBLE_SECONDS)
+    node.wait(2 * ERROR_RETRY_SECONDS)
     assert node.reconciler.problems == () and server.names(NODE_REPORTS) == ["n1"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.controller.gc_freeze import FEW, GcFreeze
+from romana_ovs.controller.gc_freeze import MIN_PODS, GcFreeze
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _thawed() -> Iterator[None]:
 
 def test_a_large_cluster_is_frozen_again_when_it_has_grown() -> None:
     rest = GcFreeze()
-    assert [rest.after(pods) for pods in (FEW - 1, FEW, FEW + 5, 3 * FEW - 1, 3 * FEW)] == [
+    assert [rest.update(pods) for pods in (MIN_PODS - 1, MIN_PODS, MIN_PODS + 5, 3 * MIN_PODS - 1, 3 * MIN_PODS)] == [
         False,
         True,
         False,

@@ -29,16 +29,18 @@ def test_frames_are_not_mixed_while_the_pipe_is_full() -> None:
     for end in (incoming, outgoing):
         os.set_blocking(end, False)
     source = Kubernetes(ApiSource("/nowhere"), Settings(), Flag())
-    with source._delivering(outgoing):
-        tellers = [eventlet.spawn(source.send, (Long(number),)) for number in range(3)]
-        reader, found = FrameReader(), list[Long]()
+    with source._writer(outgoing):
+        senders = [eventlet.spawn(source.send, (Long(number),)) for number in range(3)]
+        reader, received = FrameReader(), list[Long]()
         with eventlet.Timeout(20):
-            while len(found) < len(tellers):
+            while len(received) < len(senders):
                 eventlet.sleep(0)
                 try:
-                    found += (one for one in reader.feed(os.read(incoming, PIECE)) if isinstance(one, Long))
+                    received += (
+                        message for message in reader.feed(os.read(incoming, PIECE)) if isinstance(message, Long)
+                    )
                 except BlockingIOError:
                     continue
-    assert sorted(message.sender for message in found) == [0, 1, 2]
+    assert sorted(message.sender for message in received) == [0, 1, 2]
     for end in (incoming, outgoing):
         os.close(end)

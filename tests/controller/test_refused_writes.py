@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from romana_ovs.controller.write_slot import LATE_SECONDS, TROUBLE_SECONDS
+from romana_ovs.controller.write_slot import CONFLICT_RETRY_SECONDS, ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, NODE_REPORTS
 from romana_ovs.kube.published import Verb
 from tests.support.in_memory_server import ControllerProcess, put_pod, server_with_pods
@@ -22,10 +22,10 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
     [first] = writes_of(node)
     node.execute()
     node.look()
-    assert node.reconciler.problems == ("NodeReport: forbidden",) and node.next_check == node.now + TROUBLE_SECONDS
+    assert node.reconciler.problems == ("NodeReport: forbidden",) and node.next_check == node.now + ERROR_RETRY_SECONDS
     node.look()
     assert writes_of(node) == []
-    node.now += TROUBLE_SECONDS
+    node.now += ERROR_RETRY_SECONDS
     node.look()
     assert writes_of(node) == [first]
 
@@ -43,8 +43,8 @@ def test_refused_numbers_are_tried_again_after_a_pause() -> None:
     registry.due = True
     registry.look()
     assert writes_of(registry) == [] and registry.next_check is not None
-    assert registry.next_check <= registry.now + TROUBLE_SECONDS
-    registry.now += TROUBLE_SECONDS
+    assert registry.next_check <= registry.now + ERROR_RETRY_SECONDS
+    registry.now += ERROR_RETRY_SECONDS
     registry.look()
     assert len(writes_of(registry)) == 1
 
@@ -69,11 +69,11 @@ def test_a_report_that_is_too_late_is_not_repeated() -> None:
     node.look()
     server.watching.clear()
     server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledgedRevision": 99})
-    assert 5 <= jobs_in(node, 10 * LATE_SECONDS) <= 12
+    assert 5 <= jobs_in(node, 10 * CONFLICT_RETRY_SECONDS) <= 12
     server.watching.append(node)
     node.start()
     node.settle()
-    node.wait(LATE_SECONDS)
+    node.wait(CONFLICT_RETRY_SECONDS)
     assert server.of(NODE_REPORTS, "n1")["status"]["acknowledgedRevision"] == 0
 
 
@@ -87,7 +87,7 @@ def test_numbers_that_come_too_late_are_not_sent_again_and_again() -> None:
     server.put(ALLOCATIONS, "cluster", spec=server.of(ALLOCATIONS, "cluster")["spec"])
     server.watching.append(registry)
     put_pod(server, "b", "n1", tier="db")
-    assert 5 <= jobs_in(registry, 10 * LATE_SECONDS) <= 20, "its reports included"
+    assert 5 <= jobs_in(registry, 10 * CONFLICT_RETRY_SECONDS) <= 20, "its reports included"
 
 
 def test_a_change_before_the_answer_is_written_at_once() -> None:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TERM_SECONDS
-from romana_ovs.controller.write_slot import TROUBLE_SECONDS
+from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb
 from romana_ovs.model.objects import PodKey
@@ -181,11 +181,11 @@ def test_a_failing_write_is_logged_once_and_is_a_problem(caplog: pytest.LogCaptu
     process.lead()
     server.trouble = "Allocation cluster cannot be written: 403"
     with caplog.at_level(logging.ERROR, "romana_ovs.registry"):
-        process.wait(4 * TROUBLE_SECONDS)
+        process.wait(4 * ERROR_RETRY_SECONDS)
     assert list(process.reconciler.problems) == [server.trouble]
     assert caplog.text.count("cannot be published") == 1
     server.trouble = ""
-    process.wait(2 * TROUBLE_SECONDS)
+    process.wait(2 * ERROR_RETRY_SECONDS)
     assert list(process.reconciler.problems) == []
     assert server.names(ALLOCATIONS) == ["cluster"]
 
@@ -277,9 +277,9 @@ def test_a_failing_delete_of_a_report_is_retried_every_minute() -> None:
     here.settle()
     assert here.reconciler.registry is not None and [str(each) for each in here.reconciler.registry.problems] == ["no"]
     server.trouble = ""
-    here.wait(GONE_SECONDS - TROUBLE_SECONDS)
+    here.wait(GONE_SECONDS - ERROR_RETRY_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
-    here.wait(2 * TROUBLE_SECONDS)
+    here.wait(2 * ERROR_RETRY_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1"] and here.reconciler.problems == ()
 
 

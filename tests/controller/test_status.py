@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from romana_ovs.controller.status import pods_seen_elsewhere, pods_status, unclaimed_ports
+from romana_ovs.controller.status import observed_nodes, pods_status, unclaimed_ports
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
@@ -65,9 +65,9 @@ def test_ports_of_other_pods_of_the_name_are_problems() -> None:
 
 def test_a_pod_is_placed_where_its_own_port_is_only() -> None:
     bridges = {"n1": bridge("n1"), "n2": bridge("n2", PodPort(3, uid="1"))}
-    assert pods_seen_elsewhere(cluster_with("1"), bridges) == {A: "n2"}
-    assert pods_seen_elsewhere(cluster_with("2"), bridges) == {}
+    assert observed_nodes(cluster_with("1"), bridges) == {A: "n2"}
+    assert observed_nodes(cluster_with("2"), bridges) == {}
     bridges["n1"] = bridge("n1", PodPort(4, uid="2"))
-    assert pods_seen_elsewhere(cluster_with("1"), bridges) == {A: "n2"}
+    assert observed_nodes(cluster_with("1"), bridges) == {A: "n2"}
     bridges["n1"] = replace(bridges["n1"], facts=BridgeFacts("n1", pod_ports={A: PodPort(4)}))
-    assert pods_seen_elsewhere(cluster_with("1"), bridges) == {}
+    assert observed_nodes(cluster_with("1"), bridges) == {}

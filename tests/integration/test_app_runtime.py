@@ -29,13 +29,13 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_the_process_ends_with_an_essential_green_thread(job: str, said: str) -> None:
-    done = _python(f"from romana_ovs import runtime; runtime.spawn({job}); runtime.hub.sleep(5)")
+    done = _python(f"from romana_ovs import runtime; runtime.spawn_essential({job}); runtime.hub.sleep(5)")
     assert done.returncode == 1
     assert said in done.stderr
 
 
 def test_another_job_ends_alone() -> None:
-    done = _python("from romana_ovs import runtime; runtime.spawn_one(lambda: 1 / 0).wait(); print('goes on')")
+    done = _python("from romana_ovs import runtime; runtime.spawn(lambda: 1 / 0).wait(); print('goes on')")
     assert done.returncode == 0
     assert done.stdout == "goes on\n"
     assert "ZeroDivisionError" in done.stderr
@@ -60,8 +60,8 @@ def tick():
         gaps.append(now - last)
         last = now
 
-ticking = runtime.spawn_one(tick)
-runtime.aside(burn)
+ticking = runtime.spawn(tick)
+runtime.run_in_thread(burn)
 done.append(True)
 ticking.wait()
 print(len(gaps), max(gaps))

@@ -199,10 +199,10 @@ class ControllerProcess:
 
     def look(self) -> None:
         """One step; nothing that it asks for is done."""
-        news, self.inbox = tuple(self.inbox), []
+        received, self.inbox = tuple(self.inbox), []
         acks, self.acks, due, self.due = self.acks, (), self.due, False
         inputs = Inputs(
-            news=news,
+            received=received,
             acks=acks,
             programmed=self.programmed and not self.agents.pending,
             driven=frozenset(self.nodes),
