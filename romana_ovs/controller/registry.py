@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from operator import is_
 
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.reconciler import earliest
@@ -16,6 +15,7 @@ from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.published import TermBase, TermOver, Verb, Write, WriteCache, next_writes
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import InputError, Problem, RomanaError
 from romana_ovs.model.settings import Settings
 
@@ -41,7 +41,7 @@ class RegistryController:
         self._registry: Registry | None = None
         self._problems: tuple[Problem, ...] = ()
         self._write_cache = WriteCache()
-        self._up_to_date: tuple[object, object] | None = None
+        self._planned: Derived[tuple[Write, ...]] = Derived()
         self._ack_lag = AckLag(AWAY_SECONDS)
         self._deleted_nodes = DeletedNodes(GONE_SECONDS)
         self.leads = False
@@ -124,13 +124,11 @@ class RegistryController:
         return self.slot.request(writes, stored, leading=True) if writes else None
 
     def _writes(self, registry: Registry) -> tuple[Write, ...]:
-        """The next writes; that there are none is worked out once for what is desired and what is stored."""
-        compared = (registry.published, self._numbers.objects)
-        if self._up_to_date is not None and all(map(is_, self._up_to_date, compared)):
-            return ()
-        writes = next_writes(registry.published, registry.base, self._numbers.objects, self._write_cache)
-        self._up_to_date = None if writes else compared
-        return writes
+        """The next writes, in their order. Raises TermOver and InputError as `next_writes` does."""
+        return self._planned.get(
+            (registry.published, registry.base, self._numbers.objects),
+            lambda desired, base, objects: next_writes(desired, base, objects, self._write_cache),
+        )
 
     def _orphan_reports(self, cluster: Cluster, now: float) -> Iterator[Write]:
         """Deletes the reports of nodes that are gone: nobody else does, and they count no more."""

@@ -33,6 +33,7 @@ from romana_ovs.kube.cache.raw_cache import RawCache
 from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster, SegmentKey
+from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
 from romana_ovs.policy.published import Observed, Published
@@ -63,7 +64,7 @@ class StatusReporter:
         self._statuses: dict[ObjectId, Status] | None = None
         self._refused: dict[ObjectId, ObjectWarning] = {}
         self._programmed: Versions | None = None
-        self._naming: tuple[Mapping[PolicyKey, Policy], frozenset[ObjectId]] | None = None
+        self._sctp_policies: Derived[frozenset[ObjectId]] = Derived()
         self._compared_at = self._counted_at = float("-inf")
         """When statuses were compared last, and the pods of tenants counted."""
         self.next_report: float | None = None
@@ -138,11 +139,7 @@ class StatusReporter:
         """The policies that name SCTP, where some switch tracks it by addresses alone."""
         if all(observed.sctp_ports is not False for observed in snapshot.seen.values()):
             return frozenset()
-        policies = snapshot.loaded.cluster.policies
-        if self._naming is None or self._naming[0] is not policies:
-            found = (ObjectId(key.kind, key.namespace, key.name) for key, one in policies.items() if names_sctp(one))
-            self._naming = (policies, frozenset(found))
-        return self._naming[1]
+        return self._sctp_policies.get((snapshot.loaded.cluster.policies,), _sctp_policies)
 
     def _objects(self) -> dict[str, tuple[str, Version]]:
         """The Tenant objects there are, by the tenant's true name: the object's name and version."""
@@ -152,6 +149,13 @@ class StatusReporter:
             tenant = spec.get("tenant") if isinstance(spec, Mapping) else None
             found[tenant if isinstance(tenant, str) else name] = (name, Version(update.uid, update.generation))
         return found
+
+
+def _sctp_policies(policies: Mapping[PolicyKey, Policy]) -> frozenset[ObjectId]:
+    """The policies that name SCTP."""
+    return frozenset(
+        ObjectId(key.kind, key.namespace, key.name) for key, policy in policies.items() if names_sctp(policy)
+    )
 
 
 def digest(versions: Versions) -> str:

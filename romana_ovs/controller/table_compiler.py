@@ -11,6 +11,7 @@ from romana_ovs.controller.group_chunks import CHUNK_ROWS, GroupChunks, Incoming
 from romana_ovs.controller.group_queue import GroupKey, GroupQueue
 from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import Problem
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, group_entries
 from romana_ovs.policy.resolve import resolve
@@ -40,15 +41,7 @@ class _Node:
     queue: GroupQueue = field(default_factory=GroupQueue)
     chunks: GroupChunks = field(default_factory=GroupChunks)
     last: tuple[NodeView, Verdicts, int] | None = None
-    _pods: tuple[LocalPod, ...] | None = None
-    _owners: Owners = field(default_factory=lambda: MappingProxyType({}))
-
-    def owners(self, pods: tuple[LocalPod, ...]) -> Owners:
-        """The pods by their addresses."""
-        if self._pods is not pods:
-            self._pods = pods
-            self._owners = MappingProxyType({pod.address: (pod.key, pod.uid) for pod in pods})
-        return self._owners
+    owners: Derived[Owners] = field(default_factory=Derived)
 
     @property
     def busy(self) -> bool:
@@ -169,7 +162,8 @@ class TableCompiler:
         if verdicts.over.keys() - self._over_limit.get(name, {}).keys():
             LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
         self._over_limit[name] = verdicts.over
-        return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), node.owners(view.pods))
+        owners = node.owners.get((view.pods,), _owners_of)
+        return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), owners)
 
     def _set_closed(self, node: str, texts: tuple[str, ...]) -> None:
         for text in texts:
@@ -180,3 +174,8 @@ class TableCompiler:
     def _set_failed(self, node: str, error: Exception) -> None:
         self._nodes.pop(node, None)
         self.failures[node] = f"node {node}: {error}"
+
+
+def _owners_of(pods: tuple[LocalPod, ...]) -> Owners:
+    """The name and UID of the pod of each address."""
+    return MappingProxyType({pod.address: (pod.key, pod.uid) for pod in pods})

@@ -20,6 +20,7 @@ import ovs.poller
 
 from romana_ovs.flag import Flag
 from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROGRAMMED
+from romana_ovs.model.derived import DerivedMap
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
 from romana_ovs.switch.zone_limits import KERNEL
 
@@ -81,7 +82,7 @@ class OvsdbWatch:
         self._flag = flag
         self._newest: OvsdbRead | None = None
         self._seen: dict[object, int] = {}
-        self._translated: dict[Any, tuple[tuple[Any, ...], InterfaceRow]] = {}
+        self._translated: DerivedMap[Any, InterfaceRow] = DerivedMap(by_value=True)
         helper = ovs.db.idl.SchemaHelper(schema_json=_schema())
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
@@ -153,7 +154,7 @@ class OvsdbWatch:
     def _rows(self) -> tuple[BridgeRow, ...]:
         interfaces = self._idl.tables["Interface"].rows
         self._seen = {uuid: self._seen.get(uuid) or self._next_number() for uuid in interfaces}
-        self._translated = {uuid: known for uuid, known in self._translated.items() if uuid in interfaces}
+        self._translated.retain(interfaces)
         return tuple(
             self._bridge(bridge, _hostname(dict(root.external_ids)))
             for root in self._idl.tables["Open_vSwitch"].rows.values()
@@ -184,10 +185,7 @@ class OvsdbWatch:
         The values are copied, as the IDL changes maps in place.
         """
         values = tuple(dict(row._data[column].values) for column in _INTERFACE_COLUMNS)
-        known = self._translated.get(row.uuid)
-        if known is None or known[0] != values:
-            known = self._translated[row.uuid] = (values, self._translate(row))
-        return known[1]
+        return self._translated.get(row.uuid, values, lambda *_: self._translate(row))
 
     def _translate(self, row: Any) -> InterfaceRow:
         return InterfaceRow(
