@@ -110,6 +110,9 @@ _APIS: Mapping[str, _Api] = {
     "vpcresources.k8s.aws": _Api("the Amazon VPC resource controller", {"SecurityGroupPolicy": _CLOSES}),
 }
 
+_MIRRORS = ("knp.default.", "kanp.", "kbanp.", "kcnp.")
+"""Beginnings of names under which Calico's API shows policies of Kubernetes and of the Network Policy API again."""
+
 _POLICY_NAME = re.compile(r"NetworkPolicy|FirewallPolicy|FirewallRule|EgressFirewall|TrafficPermission")
 """Kinds of unknown groups that have the name of a policy about connections."""
 
@@ -124,6 +127,8 @@ def other_policy(
         if not _POLICY_NAME.search(kind):
             return None
         known = _BOTH
+    if api is not None and api.kinds is _CALICO and name.startswith(_MIRRORS):
+        known = _NONE
     spec = value.get("spec")
     if known.fields and not (isinstance(spec, dict) and any(spec.get(field) for field in known.fields)):
         return None

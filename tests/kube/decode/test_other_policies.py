@@ -42,6 +42,11 @@ def test_policies_of_other_systems_are_unsupported(group: str, kind: str, effect
     assert not found.problems and not found.ignored
 
 
+def test_calico_shows_policies_of_kubernetes_again() -> None:
+    found = loaded(a=OBJECT.format("projectcalico.org", "NetworkPolicy", "{}").replace("x}", "knp.default.x}"))
+    assert [problem.severity for problem in found.unsupported] == [Severity.INFO]
+
+
 @pytest.mark.parametrize(
     ("group", "kind", "spec", "closes"),
     [
