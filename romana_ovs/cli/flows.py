@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from romana_ovs.cli.addresses import saved_state
-from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json, warn_of_left_out
 from romana_ovs.cli.offline import compile_node_tables, offline_world
 
 HELP = "print one node's compiled tables"
@@ -34,4 +34,6 @@ def run(args: argparse.Namespace) -> int:
         print_json(rows(program.flows.values(), program.meters))
     else:
         print(loadable(program.flows.values(), program.meters), end="")
+    if args.strict:
+        warn_of_left_out(loaded)
     return exit_code(0, loaded, strict=args.strict)

@@ -28,7 +28,7 @@ from typing import Any
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
-from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json, warn_of_left_out
 from romana_ovs.cli.offline import offline_world
 from romana_ovs.model.errors import Problem
 from romana_ovs.state import StateFile
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(as_json(usage, problems) | listed)
     else:
         print("\n".join([*as_text(usage), *_pods_text([end for _, end in pods])]))
+    if args.strict:
+        warn_of_left_out(loaded)
     return exit_code(1 if problems else 0, loaded, strict=args.strict)
 
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json
+from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json, warn_of_left_out
 from romana_ovs.cli.connection_ends import End, EndResolver, ServiceName, Services, ServiceTarget, parse_end
 from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.progress import activity
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | asked | problems_json(loaded))
     else:
         print("\n".join([*outcome.lines(), *notes, *caveats(loaded)]))
+    if args.strict:
+        warn_of_left_out(loaded)
     return exit_code(ALLOWED if allowed else DROPPED, loaded, strict=args.strict)
 
 
