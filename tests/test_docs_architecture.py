@@ -48,6 +48,16 @@ def test_a_pod_event_passes_at_most_14_stages() -> None:
     assert stages == list(range(1, len(stages) + 1)) and 10 < len(stages) <= 14
 
 
+def test_every_cache_has_its_row() -> None:
+    chapter = ARCHITECTURE.partition("## What is kept so that")[2].partition("\n## ")[0]
+    keeping = {
+        str(path.relative_to(ROOT / "romana_ovs"))
+        for path in (ROOT / "romana_ovs").rglob("*.py")
+        if re.search(r"\b(?:Derived|DerivedMap|SharedDerived|LastInputs)\b[\[(]", path.read_text(encoding="utf-8"))
+    }
+    assert keeping - {"model/derived.py"} <= set(re.findall(r"`([\w/]+\.py)` \|$", chapter, re.MULTILINE))
+
+
 def test_the_threads_exist() -> None:
     chapter = ARCHITECTURE.partition("**Green threads of the controller**")[2].partition("**Native threads")[0]
     rows = re.findall(r"^\| (.*?) \| `([\w/]+\.py)`", chapter, re.MULTILINE)
