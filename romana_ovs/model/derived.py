@@ -3,7 +3,7 @@
 The idea is that of OVN's incremental engine (lib/inc-proc-eng.h: a node is computed again when one of its inputs has
 changed, and a node whose result is unchanged ends the change there) and of derived tables in cilium's statedb
 (`Derive`). Whatever is kept is a function of its inputs, and the function gets just these: keeping its value saves time
-and changes no result. docs/architecture.md lists what is kept.
+and changes no result.
 """
 
 from __future__ import annotations

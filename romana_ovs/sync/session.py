@@ -24,7 +24,7 @@ class SessionState(Enum):
     SYNCED = "synced"
     """It has the desired flows, confirmed by a barrier."""
     FAILED = "failed"
-    """It refused or did not answer; its flows are read again after a pause."""
+    """It refused a request, or its answer cannot be used; its flows are read again after a pause."""
 
 
 class SessionEvent(Enum):
@@ -36,9 +36,11 @@ class SessionEvent(Enum):
     """There are desired flows (all sources are listed)."""
     CONFIRMED = "confirmed"
     REFUSED = "refused"
-    """An error, or no answer in time."""
+    """An error, or an answer that cannot be used."""
     RETRY = "retry"
+    """The pause is over."""
     LOST = "lost"
+    """The connection has ended, or there was no answer in time."""
 
 
 TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
@@ -63,8 +65,8 @@ TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
 
 
 def next_state(state: SessionState, event: SessionEvent) -> SessionState:
-    """The state after `event`. Raises SwitchError when `event` is impossible in `state`."""
+    """The state after `event`. Raises SwitchError when `event` cannot occur in `state`."""
     following = TRANSITIONS[state].get(event)
     if following is None:
-        raise SwitchError(f"a switch that is {state.value} cannot become {event.value}")
+        raise SwitchError(f"internal error: event {event.value} in session state {state.value}, please report")
     return following
