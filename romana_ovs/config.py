@@ -105,6 +105,9 @@ OPTIONS = (
         "path",
         "Folder of Kubernetes manifests that the controller follows; it may be created later.",
     ),
+    Option(
+        "manifests_recursive", "no", "yes or no", "Whether the controller reads the sub-folders of that folder, too."
+    ),
     Option("nodes", "2", "nodes", "How many nodes there are when the folder has no Node object."),
     Option(
         "kubeconfig",
@@ -142,6 +145,7 @@ class ControllerOptions:
     """The controller's options besides Settings. None: not set; `kubeconfig` may be `IN_CLUSTER`."""
 
     manifests: Path | None = Path("/etc/romana-ovs/manifests")
+    manifests_recursive: bool = False
     nodes: int = 2
     kubeconfig: str | None = None
     node: str | None = None
@@ -185,6 +189,7 @@ def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
     parser = _Parser(values, source)
     options = ControllerOptions(
         manifests=parser.of("manifests", _path),
+        manifests_recursive=parser.of("manifests_recursive", _boolean),
         nodes=parser.of("nodes", _node_count),
         kubeconfig=parser.of("kubeconfig", _text_or_none),
         node=parser.of("node", _node_name),
@@ -269,6 +274,7 @@ def _controller_values(parser: _Parser) -> None:
     parser.of("nodes", _node_count)
     parser.of("node", _node_name)
     parser.of("registry_only", _boolean)
+    parser.of("manifests_recursive", _boolean)
     parser.of("ovsdb", _remotes)
 
 

@@ -64,16 +64,21 @@ class ManifestFolder(ClusterSource):
     """A folder of manifests. Like the controller, keeps the last valid version of an object."""
 
     def __init__(
-        self, folder: Path, nodes: int | None, addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict
+        self,
+        folder: Path,
+        nodes: int | None,
+        addresses: Callable[[], Mapping[PodKey, IPv4Address]] = dict,
+        *,
+        recursive: bool = False,
     ) -> None:
         """Reads the folder. Raises InputError when it cannot be used, or names nodes while `nodes` is given."""
         super().__init__(addresses)
-        self.folder, self.name = folder, str(folder)
+        self.folder, self.name, self.recursive = folder, str(folder), recursive
         self._node_count = nodes
         settings = load_settings(folder)
-        self._reader = FolderReader(folder, settings)
+        self._reader = FolderReader(folder, settings, recursive=recursive)
         self._store = ManifestStore(settings)
-        self._notes = passed_by(folder, recursive=False)
+        self._notes = passed_by(folder, recursive=recursive)
         self._lock = threading.Lock()
         self.first = self.read()
         if not self.first.cluster.pods:

@@ -143,10 +143,10 @@ def _texts(problems: Iterable[object]) -> tuple[str, ...]:
 class Options:
     """The options that the controller is started with; `settings` are further configuration files.
 
-    `source` is the setting that names where its cluster comes from. `nodes` None: the source names them.
+    `source` are the settings that say where its cluster comes from. `nodes` None: the source names them.
     """
 
-    source: Mapping[str, Path]
+    source: Mapping[str, str]
     nodes: int | None
     state_file: Path
     settings: Sequence[Path] = ()

@@ -36,7 +36,7 @@ class Plan:
 
     `source` is a folder of manifests or, with `follows_api`, the kubeconfig of an API server. `count` is the number of
     nodes in the controller's settings, None when the source names them. `state_file` None: a new one, removed with the
-    run.
+    run. `recursive`: the sub-folders of the folder are read, too.
     """
 
     source: Path
@@ -47,6 +47,7 @@ class Plan:
     ports: tuple[str, ...] = ()
     settings: tuple[Path, ...] = ()
     state_file: Path | None = None
+    recursive: bool = False
     follows_api: bool = False
 
 
@@ -118,7 +119,8 @@ class Emulation:
         self._pods = Pods(run, self.nodes, self._zygote, mtu=plan.fabric.mtu)
         self._pods.serve(plan.ports)
         source = "kubeconfig" if plan.follows_api else "manifests"
-        options = Options({source: plan.source}, plan.count, plan.state_file or run.folder / "state", plan.settings)
+        origin = {source: str(plan.source), **({"manifests_recursive": "yes"} if plan.recursive else {})}
+        options = Options(origin, plan.count, plan.state_file or run.folder / "state", plan.settings)
         self._controller = Controller(run, nodes, options)
         self.reporter.start(run, self.nodes)
         self.start_controller()

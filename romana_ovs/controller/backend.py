@@ -31,5 +31,5 @@ def backend_of(
         return process, ApiReconciler(settings, state, registers=options.node is None)
     if options.manifests is None:
         raise InputError.because("names no folder of manifests", field="[romana] manifests")
-    manifests = Manifests(options.manifests, settings, flag)
+    manifests = Manifests(options.manifests, settings, flag, recursive=options.manifests_recursive)
     return manifests, FolderReconciler(settings, state, default_nodes=options.nodes)

@@ -30,9 +30,10 @@ class FolderRead:
 class Manifests:
     """Keeps the newest reading until it is received, and raises `flag` for it."""
 
-    def __init__(self, path: Path, settings: Settings, flag: Flag) -> None:
+    def __init__(self, path: Path, settings: Settings, flag: Flag, *, recursive: bool = False) -> None:
         self._path = path
-        self._reader = FolderReader(path, settings)
+        self._recursive = recursive
+        self._reader = FolderReader(path, settings, recursive=recursive)
         self._flag = flag
         self._newest: FolderRead | None = None
 
@@ -43,7 +44,7 @@ class Manifests:
 
     def run(self) -> None:
         """Never returns. Raises SetupError without inotify."""
-        with FolderWatch(self._path) as watch:
+        with FolderWatch(self._path, recursive=self._recursive) as watch:
             noticed = time.monotonic()
             while True:
                 self._newest = FolderRead(self._read(watch), noticed)

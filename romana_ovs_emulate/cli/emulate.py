@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from romana_ovs.cli.caveats import caveats, problems_json
-from romana_ovs.cli.common import add_strict, exit_code, read_argument, warn_of_left_out
+from romana_ovs.cli.common import add_recursive, add_strict, exit_code, read_argument, warn_of_left_out
 from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.config import FILE_NAME
 from romana_ovs.kube.manifests.files import STDIN
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="the folder of manifests, whose edits apply live; with --probe also - for stdin",
     )
+    add_recursive(parser)
     parser.add_argument(
         "--kubeconfig",
         type=Path,
@@ -94,7 +95,13 @@ def _session(args: argparse.Namespace, folder: Path | None, ports: Sequence[Port
         if args.config_file is not None:
             raise InputError.because(f"--config-file goes with --kubeconfig; DIR has its settings in {FILE_NAME}")
         return Session.prepare(
-            folder, args.nodes, Fabric(args.fabric), ports=ports, state=args.state, as_json=args.json
+            folder,
+            args.nodes,
+            Fabric(args.fabric),
+            ports=ports,
+            state=args.state,
+            as_json=args.json,
+            recursive=args.recursive,
         )
     from romana_ovs_emulate.cli import (
         api_session,  # imported here: only API servers need the client of Kubernetes, which is slow to import

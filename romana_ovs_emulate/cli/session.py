@@ -80,9 +80,10 @@ class Session:
         ports: Sequence[PortRef] = (),
         state: Path | None = None,
         as_json: bool = False,
+        recursive: bool = False,
     ) -> Session:
         """A session for a folder. Raises InputError when the folder cannot be used."""
-        manifests = ManifestFolder(folder, nodes)
+        manifests = ManifestFolder(folder, nodes, recursive=recursive)
         warn(manifests.first)
         return cls.over(manifests, _plan(manifests, fabric, ports, state), ports=ports, as_json=as_json)
 
@@ -178,6 +179,7 @@ def _plan(manifests: ManifestFolder, fabric: Fabric, ports: Sequence[PortRef], s
         ports=manifests.served(ports),
         settings=(settings.resolve(),) if settings.is_file() else (),
         state_file=state.resolve() if state else None,
+        recursive=manifests.recursive,
     )
 
 

@@ -40,6 +40,7 @@ new_connections = 250
 tenant_connections = 5000
 fragments = 20
 manifests = /srv/manifests
+manifests_recursive = yes
 nodes = 3
 ovsdb = unix:/run/a.sock, tcp:127.0.0.1:6640
 state_file = /var/lib/romana/state
@@ -87,6 +88,7 @@ def test_a_folder_and_the_controller_read_the_same(write: Callable[[str], Path])
     assert settings_from(conf) == WANTED
     assert controller_options_from(conf) == ControllerOptions(
         manifests=Path("/srv/manifests"),
+        manifests_recursive=True,
         nodes=3,
         ovsdb=("unix:/run/a.sock", "tcp:127.0.0.1:6640"),
         state_file=Path("/var/lib/romana/state"),

@@ -14,7 +14,7 @@ import select
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -31,7 +31,7 @@ PATIENCE = 1.0
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x4000, 0x8000
-_MASK_ADD = 0x20000000
+_MASK_ADD, _IS_FOLDER = 0x20000000, 0x40000000
 _GONE = _DELETE_SELF | _MOVE_SELF | _IGNORED
 _NAMES_CHANGE = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 _CONTENT = _MODIFY | _ATTRIB | _CLOSE_WRITE | _NAMES_CHANGE | _DELETE_SELF | _MOVE_SELF
@@ -92,15 +92,17 @@ class _Inotify:
 class FolderWatch:
     """Watches a folder (which may be replaced, or not exist yet) and the targets of links in it.
 
-    Nothing that happened before the start is reported. Close it when done.
+    With `recursive` its sub-folders, too. Nothing that happened before the start is reported. Close it when done.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, recursive: bool = False) -> None:
         self.path = Path(os.path.abspath(path))
+        self.recursive = recursive
         self._inotify = _Inotify()
         self._folder: int | None = None
+        self._sub_folders: frozenset[int] = frozenset()
         self._other_watches: dict[int, set[str]] = {}
-        self._writing: set[str] = set()
+        self._writing: set[tuple[int, str]] = set()
         self._attach()
 
     def __enter__(self) -> FolderWatch:
@@ -170,23 +172,24 @@ class FolderWatch:
         if event.mask & _OVERFLOW:
             self._writing.clear()
             return True
-        if event.watch != self._folder:
+        if event.watch != self._folder and event.watch not in self._sub_folders:
             return event.name in self._other_watches.get(event.watch, ())
+        file = (event.watch, event.name)
         if event.mask & (_CLOSE_WRITE | _MOVED_FROM | _DELETE):
-            self._writing.discard(event.name)
+            self._writing.discard(file)
         elif event.mask & _MODIFY and is_manifest(event.name):
-            self._writing.add(event.name)
-        if event.mask & _GONE:
+            self._writing.add(file)
+        if event.mask & _GONE or (self.recursive and event.mask & _IS_FOLDER and event.mask & _NAMES_CHANGE):
             return True
         # The links of a mounted ConfigMap all change through one hidden link, `..data`.
         return is_manifest(event.name) or event.name.startswith("..")
 
     def _attach(self) -> bool:
-        """Watch the folder that is at the path now, its parent, and the folders of link targets.
+        """Watch the folder that is at the path now, its sub-folders, its parent, and the folders of link targets.
 
-        Returns whether the folder is another one than before.
+        Returns whether the folder, or one of its sub-folders, is another one than before.
         """
-        before = self._folder
+        before, sub_folders = self._folder, self._sub_folders
         # The parent reports when the folder is replaced; it is watched first, so that no event is missed in between.
         names_by_folder = {self.path.parent: {self.path.name}}
         self._other_watches = self._watch_names(names_by_folder)
@@ -195,10 +198,28 @@ class FolderWatch:
             self._writing.clear()
             if before is not None:
                 self._inotify.remove(before)
-        for target in self._link_targets():
+        watched = self._watch_sub_folders()
+        self._sub_folders = frozenset(watched)
+        for watch in sub_folders - self._sub_folders:
+            self._inotify.remove(watch)
+            self._writing = {file for file in self._writing if file[0] != watch}
+        for target in self._link_targets([self.path, *watched.values()]):
             names_by_folder.setdefault(target.parent, set()).add(target.name)
         self._other_watches = self._watch_names(names_by_folder)
-        return self._folder != before
+        return self._folder != before or self._sub_folders != sub_folders
+
+    def _watch_sub_folders(self) -> dict[int, Path]:
+        """The sub-folders that `list_files` reads, by their watches: not the hidden ones, nor those behind links."""
+        watched: dict[int, Path] = {}
+        folders = [self.path] if self.recursive else []
+        while folders:
+            for path in _folders_in(folders.pop()):
+                # Watched before it is listed, so that none in it is missed.
+                watch = self._inotify.add(path, _CONTENT)
+                if watch is not None:
+                    watched[watch] = path
+                    folders.append(path)
+        return watched
 
     def _watch_names(self, names_by_folder: dict[Path, set[str]]) -> dict[int, set[str]]:
         """Watch these names in these folders; missing folders are left out."""
@@ -209,11 +230,23 @@ class FolderWatch:
                 names_by_watch.setdefault(watch, set()).update(names)
         return names_by_watch
 
-    def _link_targets(self) -> set[Path]:
-        """The files outside the folder that links in it point to."""
-        try:
-            links = [entry for entry in self.path.iterdir() if is_manifest(entry.name) and entry.is_symlink()]
-        except OSError:
-            return set()
-        here = Path(os.path.realpath(self.path))
-        return {target for target in (Path(os.path.realpath(link)) for link in links) if target.parent != here}
+    def _link_targets(self, folders: Iterable[Path]) -> set[Path]:
+        """The files outside these folders that links in them point to."""
+        targets: set[Path] = set()
+        for folder in folders:
+            try:
+                links = [entry for entry in folder.iterdir() if is_manifest(entry.name) and entry.is_symlink()]
+            except OSError:
+                continue
+            here = Path(os.path.realpath(folder))
+            targets |= {target for target in (Path(os.path.realpath(link)) for link in links) if target.parent != here}
+        return targets
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder that are neither hidden nor behind links; none when it has gone."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        return [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+    except OSError:
+        return []

@@ -174,6 +174,38 @@ def test_a_writer_that_never_ends_is_not_waited_for_for_ever(folder: Path, watch
     assert [item.location.name for item in content.files[0].objects] == ["first"]
 
 
+def test_sub_folders_are_watched_when_asked_for(folder: Path) -> None:
+    (folder / "a.yaml").unlink()
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    reader = FolderReader(folder, Settings(), recursive=True)
+    with FolderWatch(folder) as plain, FolderWatch(folder, recursive=True) as watch:
+
+        def files() -> list[str]:
+            return [file.name for file in watch.settled(reader.read).files]
+
+        (folder / "sub" / "deep" / "a.yaml").write_text(pod("a"))
+        assert watch.wait(SOON)
+        assert files() == ["sub/deep/a.yaml"]
+        (folder / "sub" / "new" / "newer").mkdir(parents=True)
+        (folder / "sub" / "new" / "newer" / "b.yaml").write_text(pod("b"))
+        assert watch.wait(SOON)
+        assert files() == ["sub/deep/a.yaml", "sub/new/newer/b.yaml"]
+        (folder / "sub" / "new" / "newer" / "b.yaml").write_text(pod("c"))
+        assert watch.wait(SOON)
+        assert reader.read().files[1].objects[0].location.name == "c"
+        (folder / "sub" / "new").rename(folder / "sub" / "renamed")
+        assert watch.wait(SOON)
+        assert files() == ["sub/deep/a.yaml", "sub/renamed/newer/b.yaml"]
+        (folder / "sub" / "renamed").rename(folder.parent / "elsewhere")
+        assert watch.wait(SOON)
+        assert files() == ["sub/deep/a.yaml"]
+        (folder.parent / "elsewhere" / "newer" / "b.yaml").write_text(pod("d"))
+        (folder / ".git" / "c.yaml").write_text(pod("d"))
+        assert not watch.wait(0.1)
+        assert not plain.drain()
+
+
 def test_closing_gives_the_descriptor_back(folder: Path) -> None:
     watch = FolderWatch(folder)
     number = watch.fileno()
