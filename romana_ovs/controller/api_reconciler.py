@@ -1,9 +1,9 @@
-"""Reconciles an API server's cluster: registry, node agents, and what is written back.
+"""Reconciles the cluster of an API server: computes numbers and views, and requests writes.
 
     ClusterCache -> Registry (while this process leads) -> Allocation, ClassSets -> agents of the driven nodes
                                                                                        -> NodeReports -> Registry
 
-All of it goes through the API server, also inside one process: what is not stored there is not used.
+Numbers and reports go through the API server, also inside one process: what is not stored there is not used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
 from romana_ovs.controller.registry import RegistryController
 from romana_ovs.controller.state_saver import Durable
-from romana_ovs.controller.status_reporter import Snapshot, StatusReporter, Versions, digest
+from romana_ovs.controller.status_reporter import StatusInputs, StatusReporter, Versions, digest
 from romana_ovs.controller.write_slot import WriteSlot
 from romana_ovs.engine.node_agents import NodeAgents, PendingAck
 from romana_ovs.engine.policy_index import PolicyIndex
@@ -38,9 +38,9 @@ from romana_ovs.policy.published import Report
 LOG = logging.getLogger("romana_ovs")
 
 PATIENCE_SECONDS = 10.0
-"""How long rules and pods wait for the registry before nodes go on without it, failing closed."""
+"""How long rules and pods wait for the registry; then agents go on without its answer, failing closed."""
 REPORT_SECONDS = 1.0
-"""Between two reports that only say that policies have been programmed."""
+"""Between two reports in which only the digest of policies differs."""
 
 
 class ApiReconciler:
@@ -54,20 +54,20 @@ class ApiReconciler:
         self.noticed = 0.0
         self.refused: tuple[str, ...] = ()
         self.published = PublishedStore()
-        numbers = count(1)
+        request_numbers = count(1)
         self._name = _unique_name()
         self._cache = ClusterCache(settings)
-        self._report_slot = WriteSlot(numbers)
+        self._report_slot = WriteSlot(request_numbers)
         self.registry = (
-            RegistryController(settings, self.published, self._name, WriteSlot(numbers)) if registers else None
+            RegistryController(settings, self.published, self._name, WriteSlot(request_numbers)) if registers else None
         )
         self._policies = PolicyIndex()
         self._status_reporter = StatusReporter(self._cache)
         self._status_error = ""
         self._digest: tuple[Versions, str] = ({}, "")
-        """The versions of the policies of the last computation, and their digest."""
+        """The versions of the policies in the last computation, and their digest."""
         self._outbox: list[object] = []
-        """Messages that are not sent yet: they are kept when a step fails."""
+        """Messages to send; they are kept when a step fails."""
         self._retry = False
         self._waiting_since: float | None = None
         self._compute_at: float | None = None
@@ -76,32 +76,32 @@ class ApiReconciler:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with numbers and reports, and what pods of the driven nodes could not be given."""
+        """The problems of numbers, reports and pods of the driven nodes, in sentences."""
         error = self._report_slot.error
-        own = [Problem(error, kind="NodeReport")] if error else []
+        report_problems = [Problem(error, kind="NodeReport")] if error else []
         leads = self.registry is not None and self.registry.leads
         registry = (*self.registry.problems, *self._policies.problems) if self.registry is not None and leads else ()
-        numbers = dict.fromkeys((*self.published.problems, *registry, *own))
+        numbers = dict.fromkeys((*self.published.problems, *registry, *report_problems))
         return (*map(str, (*numbers, *self.agents.problems)), *filter(None, [self._status_error]))
 
     @property
     def unsettled(self) -> bool:
-        """Whether pods or rules wait for the registry, and have not waited for too long."""
+        """Whether pods or rules wait for the registry, for less than PATIENCE_SECONDS."""
         return self.agents.pending
 
     @property
     def policies_digest(self) -> str:
-        """A digest of the versions of the policies that the last computation was of; empty before the first."""
+        """A digest of the policies' versions in the last computation; empty before the first."""
         return self._digest[1]
 
     def step(self, inputs: Inputs, now: float) -> Outcome:
-        """Apply the messages of the Kubernetes process; compute numbers and agents when any of them is about these.
+        """Apply the messages of the Kubernetes process; compute numbers and views when any of them can change these.
 
         Raises EventsLost after an internal error in applying them, and whatever the computation raises: then the next
         step computes again.
         """
         try:
-            due = self._observe(inputs, now)
+            due = self._apply_inputs(inputs, now)
         except Exception as error:
             raise EventsLost(f"messages of the Kubernetes process cannot be applied: {error!r}") from error
         due |= inputs.due or self._retry or (self._compute_at is not None and now >= self._compute_at)
@@ -119,7 +119,7 @@ class ApiReconciler:
         return Outcome(computed, tuple(messages), self._next_step(now))
 
     def pending_ack(self, node: str) -> PendingAck | None:
-        """What may be reported of `node` once its switch has the present view."""
+        """What `node` may report once its switch has the present view."""
         return self.agents.pending_ack(node, self.policies_digest)
 
     def status(self) -> Mapping[str, Any]:
@@ -130,7 +130,7 @@ class ApiReconciler:
 
     # What is new.
 
-    def _observe(self, inputs: Inputs, now: float) -> bool:
+    def _apply_inputs(self, inputs: Inputs, now: float) -> bool:
         """Apply `inputs`; returns whether numbers and agents are to be computed."""
         if inputs.programmed and not self._others_drive_nodes():
             self._status_reporter.programmed(self._digest[0])
@@ -142,10 +142,10 @@ class ApiReconciler:
             if isinstance(message, ProcessStarted):
                 self._process_started()
                 due = True
-        return self._observe_objects(inputs.received, now) | self._observe_answers(inputs.received, now) | due
+        return self._apply_objects(inputs.received, now) | self._apply_answers(inputs.received, now) | due
 
     def _process_started(self) -> None:
-        """The new process takes part in the election in place of the one before, of which no answer comes."""
+        """Join the election in the new process, and forget requests to the one before."""
         self._outbox.clear()
         self._report_slot.reset()
         self._status_reporter.reset()
@@ -153,24 +153,26 @@ class ApiReconciler:
             self.registry.process_started()
             self._outbox.append(JoinElection(self._name))
 
-    def _observe_objects(self, received: tuple[object, ...], now: float) -> bool:
+    def _apply_objects(self, received: tuple[object, ...], now: float) -> bool:
         stored = self.published.reports
         due = self.published.apply(received)
         if self.registry is None and stored and self.published.reports is not stored:
-            # What nodes report is the registry's to act on.
+            # Only the registry acts on the content of reports.
             due = due and self.published.reports.keys() != stored.keys()
         self._status_reporter.observe(received)
         snapshot = self._cache.apply(*received)
         if snapshot is not None:
             if self.snapshot is None or self.snapshot.cluster is not snapshot.cluster:
-                self.noticed = min((each.at for each in received if isinstance(each, ObjectsObserved)), default=now)
+                self.noticed = min(
+                    (message.at for message in received if isinstance(message, ObjectsObserved)), default=now
+                )
                 due = True
             self.snapshot = snapshot
             self.refused = tuple(map(str, snapshot.problems))
         return due
 
-    def _observe_answers(self, received: tuple[object, ...], now: float) -> bool:
-        """Take note of write results and of the election."""
+    def _apply_answers(self, received: tuple[object, ...], now: float) -> bool:
+        """Apply the results of writes, and of the election."""
         due = False
         for message in received:
             if isinstance(message, Leadership) and self.registry is not None:
@@ -183,7 +185,7 @@ class ApiReconciler:
     # What follows from it.
 
     def _compute(self, cluster: Cluster, nodes: Collection[str], now: float) -> None:
-        """Compute what the registry publishes, and the agents of `nodes`."""
+        """Update the registry and the agents of `nodes`."""
         versions = self._cache.policies
         if self._digest[0] is not versions:
             self._digest = (versions, digest(versions))
@@ -217,23 +219,23 @@ class ApiReconciler:
     # What is written back.
 
     def _report(self, now: float) -> None:
-        """Request the writes of our nodes' reports that are not stored yet."""
+        """Request the writes of our nodes' reports that differ from the stored ones."""
         self._report_at = None
         stored = (self.published.reports,)
         if not self.published.listed or not self._report_slot.free(stored, now):
             return
-        calm = now - self._reported_at >= REPORT_SECONDS
-        writes = self._report_writes(policies=calm)
+        policies_due = now - self._reported_at >= REPORT_SECONDS
+        writes = self._report_writes(policies=policies_due)
         if writes:
             self._reported_at = now
             self._outbox.append(self._report_slot.request(writes, stored))
-        elif not calm and self._report_writes(policies=True):
+        elif not policies_due and self._report_writes(policies=True):
             self._report_at = self._reported_at + REPORT_SECONDS
 
     def _report_writes(self, *, policies: bool) -> tuple[Write, ...]:
-        """The writes of reports; that only `policies` were programmed may wait.
+        """The writes of reports; without `policies`, none of which only the digest of policies differs.
 
-        No report is made of a node that has no Node: the registry would only delete it.
+        No report is created without a Node: the registry would delete it.
         """
         reports = self.published.reports
         versions = {node: version for node in reports if (version := self.published.report_version(node))}
@@ -242,37 +244,37 @@ class ApiReconciler:
         return tuple(write for write in writes if write.verb is not Verb.CREATE or write.name in nodes)
 
     def _report_statuses(self, inputs: Inputs, now: float) -> None:
-        """Send what changes the statuses of objects, while this process leads."""
+        """Send the changes of statuses, while this process leads."""
         if self.registry is None or not self.registry.leads or self.snapshot is None:
             return
         if not self._status_reporter.due(now):
             return
-        before, self._status_error = self._status_error, ""
+        previous_error, self._status_error = self._status_error, ""
         try:
-            self._outbox += self._status_reporter.report(self._observed_state(self.snapshot, inputs), now)
-        except Exception as error:  # An internal error there must not keep switches from being programmed.
+            self._outbox += self._status_reporter.report(self._status_inputs(self.snapshot, inputs), now)
+        except Exception as error:  # An internal error here must not keep switches from being programmed.
             self._status_error = f"statuses are not reported: internal error: {error!r}"
-            if self._status_error != before:
+            if self._status_error != previous_error:
                 LOG.exception("internal error; statuses are not reported; please report this")
 
-    def _observed_state(self, snapshot: ClusterSnapshot, inputs: Inputs) -> Snapshot:
-        """What statuses are computed from."""
+    def _status_inputs(self, snapshot: ClusterSnapshot, inputs: Inputs) -> StatusInputs:
+        """The inputs of statuses."""
         reports = self._reports()
         if self._others_drive_nodes() and all(report.policies == self.policies_digest for report in reports):
             self._status_reporter.programmed(self._digest[0])
-        # What the registry is just working on is no problem yet.
-        unplaced = () if self.agents.pending else self.agents.problems
+        # While agents wait for the registry, a missing number is no problem yet.
+        unallocated = () if self.agents.pending else self.agents.problems
         registry = self.registry.problems if self.registry is not None else ()
-        return Snapshot(
-            loaded=snapshot,
+        return StatusInputs(
+            snapshot=snapshot,
             published=self.published.published,
-            unplaced=tuple(dict.fromkeys((*unplaced, *registry))),
+            unallocated=tuple(dict.fromkeys((*unallocated, *registry))),
             failing=inputs.failing,
-            seen={report.node: report.observed for report in reports},
+            observed={report.node: report.observed for report in reports},
         )
 
     def _others_drive_nodes(self) -> bool:
-        """Whether other processes drive some node."""
+        """Whether some node is driven by another process."""
         return any(report.node not in self.agents.nodes for report in self._reports())
 
     def _reports(self) -> tuple[Report, ...]:
@@ -282,5 +284,5 @@ class ApiReconciler:
 
 
 def _unique_name() -> str:
-    """A name for this process that no other has or will have; it begins with the machine's."""
+    """A name that no other process ever has; it begins with the machine's."""
     return f"{socket.gethostname()}_{uuid.uuid4()}"

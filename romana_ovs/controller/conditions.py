@@ -1,7 +1,7 @@
-"""Computes the statuses and warnings that the API server should show for our objects.
+"""Computes the statuses of our objects, and the warnings (Events) about all objects.
 
-Pure: from what the controller knows at one moment. What changes often is no part of any message, so that a busy
-cluster makes no writes; and nothing here names another tenant's pods or addresses to a reader of one namespace.
+Pure. No message has values that change often, so that a busy cluster causes no writes; none names pods or addresses of
+another namespace, as whoever reads an object may not be allowed to read those.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ LIMITED, SCTP_OPEN = "Limited", "SCTPPortsOpen"
 """The types of our conditions."""
 TENANT = "Tenant"
 POLICIES = (ROMANA_POLICY, "NetworkPolicy")
-SHOWN = 5
-"""Problems of one object that are told; of further ones the number."""
+MAX_LISTED = 5
+"""Problems of one object that are listed at most; of further ones the number is given."""
 
 SCTP_SENTENCE = (
     "Some switch tracks SCTP by addresses alone (Open vSwitch before 3.2, userspace): a server that a client has sent "
@@ -49,25 +49,24 @@ T = TypeVar("T")
 
 
 class Validity(Enum):
-    """What there is of an object whose present version has problems; the value is the reason of its Event."""
+    """Which version of an object counts when the present one has problems; the value is the reason of its Event."""
 
     WARNING = "Questionable"
     """It counts as it stands."""
     LAST_VALID = "InvalidEdit"
     """The last valid version stays."""
     INVALID = "Invalid"
-    """There never was a valid version."""
+    """There was no valid version."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """What is known at one moment of the objects of the API server.
+    """The inputs of conditions and Events.
 
-    `versions` are those that were read last, of all objects that may be told about. `programmed` are those that
-    were read when the last round began which every switch has confirmed. `kept` and `problems` are as in
-    ClusterSnapshot; `invalid` are all whose present version means nothing, the kept ones included. `unplaced` are the
-    problems of World; `failing` says whether some switch refuses what it is given, or some node's tables cannot be
-    made.
+    `versions` are the last ones of all objects that have a status or Events. `programmed` are those of the last round
+    that every switch has confirmed. `kept` and `problems` are as in
+    ClusterSnapshot; `invalid` are all whose present version is invalid, the kept ones included. `unallocated` are the
+    problems of the engine; `failing`: some switch refuses its tables, or some node's cannot be made.
     `sctp_open` are the policies that name SCTP, where some switch tracks it by addresses alone.
     """
 
@@ -76,35 +75,38 @@ class ObservedState:
     problems: tuple[Problem, ...] = ()
     kept: Collection[ObjectId] = ()
     invalid: Collection[ObjectId] = ()
-    unplaced: tuple[Problem, ...] = ()
+    unallocated: tuple[Problem, ...] = ()
     failing: bool = False
     sctp_open: Collection[ObjectId] = ()
 
 
 def object_of(problem: Problem) -> ObjectId:
-    """The object that `problem`, of the API server's objects or of World, is about."""
+    """The object that `problem`, of the API server's objects or of the engine, is about."""
     namespace, _, name = problem.name.rpartition("/")
     return ObjectId(problem.kind, namespace, name)
 
 
-def policy_statuses(now: ObservedState) -> dict[ObjectId, PolicyStatus]:
+def policy_statuses(state: ObservedState) -> dict[ObjectId, PolicyStatus]:
     """The status of every policy of ours."""
-    problems = _by_object(now.problems)
+    problems = _by_object(state.problems)
     return {
-        key: PolicyStatus(version, _conditions(key, version, problems.get(key, ()), now))
-        for key, version in now.versions.items()
+        key: PolicyStatus(version, _conditions(key, version, problems.get(key, ()), state))
+        for key, version in state.versions.items()
         if key.kind == ROMANA_POLICY
     }
 
 
 def _conditions(
-    key: ObjectId, version: Version, problems: tuple[Problem, ...], now: ObservedState
+    key: ObjectId, version: Version, problems: tuple[Problem, ...], state: ObservedState
 ) -> tuple[Condition, ...]:
-    validity = _validity(key, now)
-    found = (_programmed(validity, _progress(key, version, now)), _invalid(validity, problems))
-    if key in now.sctp_open:
-        return (*found, Condition(SCTP_OPEN, ConditionStatus.TRUE, "TrackedByAddresses", single_line(SCTP_SENTENCE)))
-    return found
+    validity = _validity(key, state)
+    conditions = (_programmed(validity, _progress(key, version, state)), _invalid(validity, problems))
+    if key in state.sctp_open:
+        return (
+            *conditions,
+            Condition(SCTP_OPEN, ConditionStatus.TRUE, "TrackedByAddresses", single_line(SCTP_SENTENCE)),
+        )
+    return conditions
 
 
 class _Progress(Enum):
@@ -130,12 +132,12 @@ _TEXTS = {
 }
 
 
-def _progress(key: ObjectId, version: Version, now: ObservedState) -> _Progress:
-    if now.programmed is not None and now.programmed.get(key) == version:
+def _progress(key: ObjectId, version: Version, state: ObservedState) -> _Progress:
+    if state.programmed is not None and state.programmed.get(key) == version:
         return _Progress.CONFIRMED
-    if now.failing:
+    if state.failing:
         return _Progress.FAILED
-    return _Progress.BEGINNING if now.programmed is None else _Progress.PENDING
+    return _Progress.BEGINNING if state.programmed is None else _Progress.PENDING
 
 
 def _programmed(validity: Validity, progress: _Progress) -> Condition:
@@ -150,35 +152,35 @@ def _programmed(validity: Validity, progress: _Progress) -> Condition:
 
 def _invalid(validity: Validity, problems: tuple[Problem, ...]) -> Condition:
     if validity is not Validity.WARNING:
-        return Condition(INVALID, ConditionStatus.TRUE, INVALID, _listed(problems))
+        return Condition(INVALID, ConditionStatus.TRUE, INVALID, _join_problems(problems))
     if problems:
-        return Condition(INVALID, ConditionStatus.FALSE, Validity.WARNING.value, _listed(problems))
+        return Condition(INVALID, ConditionStatus.FALSE, Validity.WARNING.value, _join_problems(problems))
     return Condition(INVALID, ConditionStatus.FALSE, "Valid")
 
 
-def refused_objects(now: ObservedState) -> dict[ObjectId, ObjectWarning]:
-    """Every object with problems that the API server has, with what to say about it in an Event."""
-    found: dict[ObjectId, ObjectWarning] = {}
-    for key, problems in _by_object(now.problems).items():
-        if (version := now.versions.get(key)) is not None:
-            validity = _validity(key, now)
-            found[key] = ObjectWarning(
-                version, validity.value, single_line(f"{_listed(problems)}. {_consequence(key, validity)}")
+def refused_objects(state: ObservedState) -> dict[ObjectId, ObjectWarning]:
+    """The Event of every object that has problems."""
+    warnings: dict[ObjectId, ObjectWarning] = {}
+    for key, problems in _by_object(state.problems).items():
+        if (version := state.versions.get(key)) is not None:
+            validity = _validity(key, state)
+            warnings[key] = ObjectWarning(
+                version, validity.value, single_line(f"{_join_problems(problems)}. {_consequence(key, validity)}")
             )
-    for key, problems in _by_object(now.unplaced).items():
-        if key not in found and (version := now.versions.get(key)) is not None:
+    for key, problems in _by_object(state.unallocated).items():
+        if key not in warnings and (version := state.versions.get(key)) is not None:
             reason = "NoAddress" if key.kind == "Pod" else "NoNumber"
-            note = "; ".join(dict.fromkeys(_discreet(problem.reason, key) for problem in problems))
-            found[key] = ObjectWarning(version, reason, single_line(f"{note}."))
-    for key in now.sctp_open:
+            note = "; ".join(dict.fromkeys(_without_other_namespaces(problem.reason, key) for problem in problems))
+            warnings[key] = ObjectWarning(version, reason, single_line(f"{note}."))
+    for key in state.sctp_open:
         # Policies of ours have a condition that says so.
-        if key.kind != ROMANA_POLICY and key not in found and (version := now.versions.get(key)) is not None:
-            found[key] = ObjectWarning(version, SCTP_OPEN, single_line(SCTP_SENTENCE))
-    return found
+        if key.kind != ROMANA_POLICY and key not in warnings and (version := state.versions.get(key)) is not None:
+            warnings[key] = ObjectWarning(version, SCTP_OPEN, single_line(SCTP_SENTENCE))
+    return warnings
 
 
 def _consequence(key: ObjectId, validity: Validity) -> str:
-    """What happens instead of what the object asks for."""
+    """The effect of an object with problems."""
     if validity is Validity.WARNING:
         return "It counts as it stands."
     if validity is Validity.LAST_VALID:
@@ -195,38 +197,38 @@ def tenant_statuses(
     tenants: Mapping[str, tuple[str, Version]],
     *,
     cluster: Cluster,
-    unplaced: Iterable[Problem] = (),
-    full: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    unallocated: Iterable[Problem] = (),
+    at_limit: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[ObjectId, TenantStatus]:
     """The status of every tenant that has ranges or a Tenant object.
 
-    `tenants` are the objects there are, by the tenant's true name: the object's name and its version. One that is
-    missing is wanted under `tenant_object_name`. `unplaced` are the problems of World, `full` the nodes where a tenant
+    `tenants` are the existing objects, by tenant: the object's name and its version. A missing one gets the name
+    `tenant_object_name`. `unallocated` are the problems of the engine, `at_limit` the nodes where a tenant
     has as many connections as it may have, by tenant.
     """
-    lacking = _lacking(unplaced, cluster)
-    used = {use.tenant: use for use in usage.tenants if use.tenant != NO_TENANT}
-    found = {}
-    for tenant in sorted({*used, *tenants, *(lacking.keys() - {NO_TENANT})}):
+    problems = _problems_by_tenant(unallocated, cluster)
+    uses = {use.tenant: use for use in usage.tenants if use.tenant != NO_TENANT}
+    statuses = {}
+    for tenant in sorted({*uses, *tenants, *(problems.keys() - {NO_TENANT})}):
         name, version = tenants.get(tenant, (tenant_object_name(tenant), None))
-        found[ObjectId(TENANT, "", name)] = _tenant(
-            tenant, used.get(tenant), lacking.get(tenant, ()), version, full.get(tenant, ())
+        statuses[ObjectId(TENANT, "", name)] = _tenant(
+            tenant, uses.get(tenant), problems.get(tenant, ()), version, at_limit.get(tenant, ())
         )
-    return found
+    return statuses
 
 
 def _tenant(
-    tenant: str, use: TenantUse | None, lacking: tuple[Problem, ...], version: Version | None, full: Sequence[str]
+    tenant: str, use: TenantUse | None, problems: tuple[Problem, ...], version: Version | None, at_limit: Sequence[str]
 ) -> TenantStatus:
-    if lacking:
-        reasons = list(dict.fromkeys(problem.reason for problem in lacking))
-        message = _some([f"Some pods have no address: {reasons[0]}", *reasons[1:]])
+    if problems:
+        reasons = list(dict.fromkeys(problem.reason for problem in problems))
+        message = _join([f"Some pods have no address: {reasons[0]}", *reasons[1:]])
         ready = Condition(READY, ConditionStatus.FALSE, "NoAddress", message)
     elif use is None:
         ready = Condition(READY, ConditionStatus.TRUE, "NoPods", "It gets its ranges with its first pod.")
     else:
         ready = Condition(READY, ConditionStatus.TRUE, "Allocated", "All of its pods have addresses.")
-    conditions = (ready, _limited(full)) if full else (ready,)
+    conditions = (ready, _limited(at_limit)) if at_limit else (ready,)
     if use is None:
         return TenantStatus(tenant, conditions, version=version)
     return TenantStatus(
@@ -240,7 +242,7 @@ def _tenant(
 
 
 def _limited(nodes: Sequence[str]) -> Condition:
-    where = _some([f"On node {nodes[0]}", *(f"on node {node}" for node in nodes[1:])])
+    where = _join([f"On node {nodes[0]}", *(f"on node {node}" for node in nodes[1:])])
     message = (
         f"{where} it has as many connections as it may have (tenant_connections): more are refused or get no answer "
         "until some of them end."
@@ -248,60 +250,63 @@ def _limited(nodes: Sequence[str]) -> Condition:
     return Condition(LIMITED, ConditionStatus.TRUE, "ConnectionLimit", single_line(message))
 
 
-def full_on(seen: Mapping[str, Observed]) -> dict[str, tuple[str, ...]]:
+def nodes_at_limit(observed: Mapping[str, Observed]) -> dict[str, tuple[str, ...]]:
     """The nodes where a tenant has as many connections as it may have, sorted, by tenant."""
-    tenants = {tenant for observed in seen.values() for tenant in observed.tenants_at_limit}
-    return {tenant: tuple(sorted(node for node in seen if tenant in seen[node].tenants_at_limit)) for tenant in tenants}
+    tenants = {tenant for node in observed.values() for tenant in node.tenants_at_limit}
+    return {
+        tenant: tuple(sorted(node for node in observed if tenant in observed[node].tenants_at_limit))
+        for tenant in tenants
+    }
 
 
 def _tier(segment: SegmentUse) -> TierStatus:
     return TierStatus(segment.tier, segment.number, tuple(str(network) for network in segment.ranges), segment.used)
 
 
-def differences(before: Mapping[ObjectId, T], now: Mapping[ObjectId, T]) -> dict[ObjectId, T | None]:
-    """What of `now` is not as it was before; None for what is not there any more."""
-    changed: dict[ObjectId, T | None] = {key: value for key, value in now.items() if before.get(key) != value}
-    return changed | dict.fromkeys(before.keys() - now.keys())
+def differences(before: Mapping[ObjectId, T], after: Mapping[ObjectId, T]) -> dict[ObjectId, T | None]:
+    """The values of `after` that differ from `before`; None for keys that are gone."""
+    changed: dict[ObjectId, T | None] = {key: value for key, value in after.items() if before.get(key) != value}
+    return changed | dict.fromkeys(before.keys() - after.keys())
 
 
 def _by_object(problems: Iterable[Problem]) -> dict[ObjectId, tuple[Problem, ...]]:
-    found: defaultdict[ObjectId, list[Problem]] = defaultdict(list)
+    by_object: defaultdict[ObjectId, list[Problem]] = defaultdict(list)
     for problem in problems:
-        found[object_of(problem)].append(problem)
-    return {key: tuple(each) for key, each in found.items()}
+        by_object[object_of(problem)].append(problem)
+    return {key: tuple(listed) for key, listed in by_object.items()}
 
 
-def _validity(key: ObjectId, now: ObservedState) -> Validity:
-    if key in now.kept:
+def _validity(key: ObjectId, state: ObservedState) -> Validity:
+    if key in state.kept:
         return Validity.LAST_VALID
-    return Validity.INVALID if key in now.invalid else Validity.WARNING
+    return Validity.INVALID if key in state.invalid else Validity.WARNING
 
 
-def _listed(problems: Iterable[Problem]) -> str:
-    """The fields and reasons of `problems`, on one line; the object is known to the reader."""
-    return _some([f"{each.field}: {each.reason}" if each.field else each.reason for each in problems])
+def _join_problems(problems: Iterable[Problem]) -> str:
+    """The fields and reasons of `problems`, on one line, without the object's name."""
+    return _join([f"{problem.field}: {problem.reason}" if problem.field else problem.reason for problem in problems])
 
 
-def _some(texts: list[str]) -> str:
-    shown = "; ".join(texts[:SHOWN])
-    return single_line(f"{shown}; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else shown)
+def _join(texts: list[str]) -> str:
+    listed = "; ".join(texts[:MAX_LISTED])
+    return single_line(f"{listed}; and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else listed)
 
 
 _POD = re.compile(r"\bpod (?P<namespace>[-a-z0-9]+)/[-.a-z0-9]+")
 
 
-def _discreet(reason: str, key: ObjectId) -> str:
-    """`reason` without the names of pods in other namespaces than that of the object it is told to."""
-    return _POD.sub(lambda found: found[0] if found["namespace"] == key.namespace else "a pod elsewhere", reason)
+def _without_other_namespaces(reason: str, key: ObjectId) -> str:
+    """`reason` without names of pods in other namespaces than the object's: its readers may not read those."""
+    return _POD.sub(lambda match: match[0] if match["namespace"] == key.namespace else "a pod elsewhere", reason)
 
 
-def _lacking(unplaced: Iterable[Problem], cluster: Cluster) -> dict[str, tuple[Problem, ...]]:
-    """The problems of World about tenants, and about pods by the tenant of the pod."""
-    found: defaultdict[str, list[Problem]] = defaultdict(list)
-    for problem in unplaced:
+def _problems_by_tenant(unallocated: Iterable[Problem], cluster: Cluster) -> dict[str, tuple[Problem, ...]]:
+    """The problems of the engine about tenants, and about pods by the tenant of the pod."""
+    by_tenant: defaultdict[str, list[Problem]] = defaultdict(list)
+    for problem in unallocated:
         if problem.kind == TENANT:
-            found[problem.name].append(problem)
+            by_tenant[problem.name].append(problem)
         pod = cluster.pods.get(PodKey(problem.name)) if problem.kind == "Pod" else None
         if pod is not None:
-            found[cluster.tenant_of(pod)].append(problem)
-    return {tenant: tuple(each) for tenant, each in found.items()}
+            by_tenant[cluster.tenant_of(pod)].append(problem)
+    return {tenant: tuple(listed) for tenant, listed in by_tenant.items()}

@@ -21,17 +21,17 @@ from romana_ovs.model.settings import Settings
 
 LOG = logging.getLogger("romana_ovs.registry")
 
-TERM_SECONDS = 1.0
-"""Before a registry whose term is over begins another: if another process leads too, the two do not race."""
+NEW_TERM_SECONDS = 1.0
+"""Before a new term begins after one that is over: another process may lead at the same time for a moment."""
 AWAY_SECONDS = 30.0
-"""A node that has been behind for so long is not waited for where that is safe."""
+"""A node that lags behind for so long is not waited for where that is safe."""
 GONE_SECONDS = 60.0
-"""The report of a node that has not been there for so long is deleted. Not sooner: reports and Nodes are watched each
-by itself, so a report may be seen before its Node, and a kubelet may be about to make its Node anew."""
+"""How long after its Node a report is deleted. Not sooner: reports and Nodes are watched separately, so a report may be
+read before its Node, and a kubelet may be about to create its Node again."""
 
 
 class RegistryController:
-    """Runs the registry of one leadership term after another. `writer` names this process among all."""
+    """Runs a `Registry` for each leadership term of this process. `writer` is unique to the process."""
 
     def __init__(self, settings: Settings, numbers: PublishedStore, writer: str, slot: WriteSlot) -> None:
         self._settings = settings
@@ -46,20 +46,22 @@ class RegistryController:
         self._deleted_nodes = DeletedNodes(GONE_SECONDS)
         self.leads = False
         self.superseded_at: float | None = None
-        """When the last `reconcile` found that its term was over: the next one begins a new term."""
+        """When `reconcile` found that its term was over, in the seconds of `now`; None while it is not."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is wrong with numbers, or with their writing, while this process leads."""
+        """The problems of numbers and of their writes, while this process leads."""
         if not self.leads:
             return ()
-        own = self._registry.problems if self._registry is not None else ()
-        failed = (Problem(self.slot.error),) if self.slot.error else ()
-        return tuple(dict.fromkeys((*self._problems, *failed, *self._write_cache.problems.values(), *own)))
+        registry_problems = self._registry.problems if self._registry is not None else ()
+        slot_problems = (Problem(self.slot.error),) if self.slot.error else ()
+        return tuple(
+            dict.fromkeys((*self._problems, *slot_problems, *self._write_cache.problems.values(), *registry_problems))
+        )
 
     @property
     def registry(self) -> Registry | None:
-        """The numbers themselves, while this process leads and has begun."""
+        """The registry of the present term; None without one."""
         return self._registry
 
     def next_check(self, now: float) -> float | None:
@@ -69,7 +71,10 @@ class RegistryController:
         """
         if not self.leads:
             return None
-        pauses = (self.slot.retry_at(now), None if self.superseded_at is None else self.superseded_at + TERM_SECONDS)
+        pauses = (
+            self.slot.retry_at(now),
+            None if self.superseded_at is None else self.superseded_at + NEW_TERM_SECONDS,
+        )
         if self._registry is None:
             return earliest(*pauses)
         away = self._ack_lag.next_check(self._numbers.reports, now) if self._registry.pending else None
@@ -77,7 +82,7 @@ class RegistryController:
         return earliest(*pauses, *(now + seconds for seconds in (away, gone) if seconds is not None))
 
     def set_leader(self, leads: bool) -> None:
-        """Whether this process leads now. A new term begins from the objects as they are then."""
+        """Set whether this process leads. Either way the present term ends."""
         if leads != self.leads:
             LOG.info("this process %s the registry", "is now" if leads else "is no longer")
         self.leads = leads
@@ -85,21 +90,21 @@ class RegistryController:
         self._problems = ()
 
     def on_write_result(self, result: WriteResult, now: float) -> bool:
-        """Take note of a result; returns whether it is that of a request of the registry."""
-        before = self.slot.error
+        """Handle a result; returns whether it is that of a request of the registry."""
+        previous_error = self.slot.error
         if not self.slot.on_result(result, now):
             return False
-        if self.slot.error and self.slot.error != before:
+        if self.slot.error and self.slot.error != previous_error:
             LOG.error("numbers cannot be published: %s", self.slot.error)
         return True
 
     def process_started(self) -> None:
-        """A Kubernetes process has begun: what was in flight in the one before will not be answered."""
+        """A new Kubernetes process runs: the request in flight will not be answered, and it does not lead yet."""
         self.slot.reset()
         self.set_leader(False)
 
     def reconcile(self, cluster: Cluster, rules: RuleSet, now: float) -> WriteRequest | None:
-        """Follow the cluster and the nodes; returns what is to be written, None for nothing at the moment."""
+        """Compute the numbers; returns the request that writes them, None when there is nothing to write now."""
         self.superseded_at = None
         if not self.leads or not self._numbers.listed:
             return None
@@ -112,7 +117,7 @@ class RegistryController:
                 return None
             writes = (*self._writes(self._registry), *self._orphan_reports(cluster, now))
         except TermOver as over:
-            LOG.warning("%s; beginning anew from what is published", over)
+            LOG.warning("%s; a new term begins with what is published", over)
             self._registry = None
             self.superseded_at = now
             return None
@@ -131,12 +136,12 @@ class RegistryController:
         )
 
     def _orphan_reports(self, cluster: Cluster, now: float) -> Iterator[Write]:
-        """Deletes the reports of nodes that are gone: nobody else does, and they count no more."""
+        """The deletions of reports whose nodes are gone: no other process deletes them."""
         for node in self._deleted_nodes.departed(cluster.nodes.keys(), self._numbers.reports, now):
             yield Write(Verb.DELETE, NODE_REPORTS.kind, node, version=self._numbers.report_version(node) or "")
 
     def _away(self, now: float) -> frozenset[str]:
-        """Nodes that have lagged behind what is stored for long."""
+        """The nodes that have not acknowledged the stored numbers for AWAY_SECONDS."""
         stored = self._numbers.published
         if stored is None:
             return frozenset()

@@ -14,7 +14,7 @@ from romana_ovs.controller.conditions import (
     TENANT,
     ObservedState,
     differences,
-    full_on,
+    nodes_at_limit,
     policy_statuses,
     refused_objects,
     tenant_statuses,
@@ -39,30 +39,30 @@ from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
 from romana_ovs.policy.published import Observed, Published
 
 STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
-"""Between two times that statuses are compared with those reported, and that the pods of tenants are counted."""
+"""Between two comparisons of statuses with the reported ones, and between two counts of tenants' pods."""
 Versions = Mapping[ObjectId, Version]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The controller's state when statuses are computed; `unplaced` and `failing` are as in ObservedState."""
+class StatusInputs:
+    """The controller's state when statuses are computed; `unallocated` and `failing` are as in ObservedState."""
 
-    loaded: ClusterSnapshot
+    snapshot: ClusterSnapshot
     published: Published | None
-    unplaced: tuple[Problem, ...] = ()
+    unallocated: tuple[Problem, ...] = ()
     failing: bool = False
-    seen: Mapping[str, Observed] = field(default_factory=dict)
-    """What there is to tell of the switches, by node."""
+    observed: Mapping[str, Observed] = field(default_factory=dict)
+    """The observations of switches, by node."""
 
 
 class StatusReporter:
     """Remembers what was reported, so that only differences are sent."""
 
-    def __init__(self, store: ClusterCache) -> None:
-        self._store = store
+    def __init__(self, cluster_cache: ClusterCache) -> None:
+        self._cluster_cache = cluster_cache
         self._tenants = RawCache([str(TENANTS)])
         self._statuses: dict[ObjectId, Status] | None = None
-        self._refused: dict[ObjectId, ObjectWarning] = {}
+        self._warnings: dict[ObjectId, ObjectWarning] = {}
         self._programmed: Versions | None = None
         self._sctp_policies: Derived[frozenset[ObjectId]] = Derived()
         self._compared_at = self._counted_at = float("-inf")
@@ -71,15 +71,15 @@ class StatusReporter:
         """When to call `report` again although nothing is new, in the seconds of its `now`."""
 
     def observe(self, messages: Iterable[object]) -> None:
-        """Take note of the Tenant objects among what the API server has."""
+        """Apply messages about Tenant objects."""
         self._tenants.apply(*messages)
 
     def reset(self) -> None:
-        """A new process runs, which knows nothing of what was reported."""
+        """A new Kubernetes process runs: everything is to be reported again."""
         self._statuses = None
 
     def programmed(self, versions: Versions) -> None:
-        """Every switch has confirmed the policies of these versions."""
+        """Every switch has confirmed the policies in these versions."""
         self._programmed = versions
 
     def due(self, now: float) -> bool:
@@ -89,10 +89,10 @@ class StatusReporter:
         self.next_report = self._compared_at + STATUS_SECONDS
         return False
 
-    def report(self, snapshot: Snapshot, now: float) -> tuple[object, ...]:
-        """The messages that change what was reported before.
+    def report(self, inputs: StatusInputs, now: float) -> tuple[object, ...]:
+        """The messages about statuses and warnings that differ from those reported before.
 
-        There are none about tenants within TENANT_SECONDS of the last ones: to count their pods takes long.
+        Those about tenants come at most every TENANT_SECONDS, as it takes long to count their pods.
         """
         self._compared_at, self.next_report = now, None
         count_pods = now - self._counted_at >= TENANT_SECONDS
@@ -100,55 +100,55 @@ class StatusReporter:
             self._counted_at = now
         else:
             self.next_report = self._counted_at + TENANT_SECONDS
-        return self._differences(snapshot, count_pods=count_pods)
+        return self._differences(inputs, count_pods=count_pods)
 
-    def _differences(self, snapshot: Snapshot, *, count_pods: bool) -> tuple[object, ...]:
+    def _differences(self, inputs: StatusInputs, *, count_pods: bool) -> tuple[object, ...]:
         state = ObservedState(
-            versions=self._store.versions,
+            versions=self._cluster_cache.versions,
             programmed=self._programmed,
-            problems=snapshot.loaded.problems,
-            kept=snapshot.loaded.kept,
-            invalid=self._store.invalid,
-            unplaced=snapshot.unplaced,
-            failing=snapshot.failing,
-            sctp_open=self._sctp_open(snapshot),
+            problems=inputs.snapshot.problems,
+            kept=inputs.snapshot.kept,
+            invalid=self._cluster_cache.invalid,
+            unallocated=inputs.unallocated,
+            failing=inputs.failing,
+            sctp_open=self._sctp_open(inputs),
         )
         statuses: dict[ObjectId, Status] = {**policy_statuses(state)}
         if not count_pods:
             statuses |= {key: status for key, status in (self._statuses or {}).items() if key.kind == TENANT}
-        elif snapshot.published is not None and self._tenants.listed:
+        elif inputs.published is not None and self._tenants.listed:
             statuses |= tenant_statuses(
-                usage_of_published(snapshot.published, snapshot.loaded.cluster),
+                usage_of_published(inputs.published, inputs.snapshot.cluster),
                 self._objects(),
-                cluster=snapshot.loaded.cluster,
-                unplaced=snapshot.unplaced,
-                full=full_on(snapshot.seen),
+                cluster=inputs.snapshot.cluster,
+                unallocated=inputs.unallocated,
+                at_limit=nodes_at_limit(inputs.observed),
             )
-        refused = refused_objects(state)
+        warnings_now = refused_objects(state)
         messages: list[object] = []
         if self._statuses is None:
-            messages += [ReplaceStatuses(statuses), ReplaceWarnings(refused)]
+            messages += [ReplaceStatuses(statuses), ReplaceWarnings(warnings_now)]
         else:
-            changed, warnings = differences(self._statuses, statuses), differences(self._refused, refused)
+            changed, warnings = differences(self._statuses, statuses), differences(self._warnings, warnings_now)
             messages += [UpdateStatuses(changed)] if changed else []
             messages += [UpdateWarnings(warnings)] if warnings else []
-        self._statuses, self._refused = statuses, refused
+        self._statuses, self._warnings = statuses, warnings_now
         return tuple(messages)
 
-    def _sctp_open(self, snapshot: Snapshot) -> frozenset[ObjectId]:
+    def _sctp_open(self, inputs: StatusInputs) -> frozenset[ObjectId]:
         """The policies that name SCTP, where some switch tracks it by addresses alone."""
-        if all(observed.sctp_ports is not False for observed in snapshot.seen.values()):
+        if all(observed.sctp_ports is not False for observed in inputs.observed.values()):
             return frozenset()
-        return self._sctp_policies.get((snapshot.loaded.cluster.policies,), _sctp_policies)
+        return self._sctp_policies.get((inputs.snapshot.cluster.policies,), _sctp_policies)
 
     def _objects(self) -> dict[str, tuple[str, Version]]:
-        """The Tenant objects there are, by the tenant's true name: the object's name and version."""
-        found = {}
+        """The existing Tenant objects, by the tenant that their spec names: the object's name and version."""
+        objects = {}
         for name, update in self._tenants.of(str(TENANTS)).items():
             spec = (update.raw or {}).get("spec")
             tenant = spec.get("tenant") if isinstance(spec, Mapping) else None
-            found[tenant if isinstance(tenant, str) else name] = (name, Version(update.uid, update.generation))
-        return found
+            objects[tenant if isinstance(tenant, str) else name] = (name, Version(update.uid, update.generation))
+        return objects
 
 
 def _sctp_policies(policies: Mapping[PolicyKey, Policy]) -> frozenset[ObjectId]:
@@ -159,15 +159,15 @@ def _sctp_policies(policies: Mapping[PolicyKey, Policy]) -> frozenset[ObjectId]:
 
 
 def digest(versions: Versions) -> str:
-    """A word that is the same wherever the same versions of the same policies are known."""
+    """A digest that is equal in all processes with the same versions of the same policies."""
     lines = sorted(f"{key.kind} {key.namespace}/{key.name} {one.uid} {one.generation}" for key, one in versions.items())
     return sha256("\n".join(lines).encode()).hexdigest()
 
 
 def usage_of_published(published: Published, cluster: Cluster) -> Usage:
-    """The use of what is published, as far as the registry knows it: pods that have an address count for their segment.
+    """The use of published numbers; `used` are the pods of each segment that have an address.
 
-    Which addresses are left only nodes know; none are counted here.
+    The registry does not know which addresses nodes have left: these are 0 here.
     """
     plan = published.plan
     used = Counter(
@@ -190,11 +190,11 @@ def _tenants(published: Published, used: Mapping[SegmentKey, int]) -> Iterator[T
         use = SegmentUse(key.tier, numbers[0], numbers, _ranges(published, numbers), used.get(key, 0), 0)
         segments.setdefault(key.tenant, []).append(use)
     for tenant, runs in published.blocks.items():
-        own = tuple(segments.get(tenant, ()))
+        tenant_segments = tuple(segments.get(tenant, ()))
         indexes = tuple(index for run in runs for index in run.indexes)
         ranges = tuple(plan.block_cidr(run.base, run.size) for run in runs)
-        spare = len(indexes) - sum(len(segment.indexes) for segment in own)
-        yield TenantUse(tenant, ranges, indexes, spare, own)
+        spare = len(indexes) - sum(len(segment.indexes) for segment in tenant_segments)
+        yield TenantUse(tenant, ranges, indexes, spare, tenant_segments)
 
 
 def _ranges(published: Published, indexes: Iterable[int]) -> tuple[IPv4Network, ...]:

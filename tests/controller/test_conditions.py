@@ -11,7 +11,7 @@ import pytest
 from romana_ovs.controller.conditions import (
     ObservedState,
     differences,
-    full_on,
+    nodes_at_limit,
     policy_statuses,
     refused_objects,
     tenant_statuses,
@@ -131,7 +131,7 @@ def test_an_event_never_names_another_tenants_pod() -> None:
         pod("shop/web3", address="192.0.2.8"),
     )
     versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in at.pods.values()}
-    found = refused_objects(ObservedState(versions, unplaced=world.problems))
+    found = refused_objects(ObservedState(versions, unallocated=world.problems))
     assert {key.name: refused.note for key, refused in found.items()} == {
         "web": "address 192.0.2.7 is already that of a pod elsewhere.",
         "web3": "address 192.0.2.8 is already that of pod shop/web2.",
@@ -142,12 +142,12 @@ def test_an_event_never_names_another_tenants_pod() -> None:
 def test_arithmetic_in_a_message_is_no_pod() -> None:
     key = ObjectId("Pod", "shop", "web")
     problem = Problem("all of network 10.0.0.0/8 belong to tenants", kind="Pod", name="shop/web")
-    assert refused_objects(ObservedState({key: ONE}, unplaced=(problem,)))[key].note == f"{problem.reason}."
+    assert refused_objects(ObservedState({key: ONE}, unallocated=(problem,)))[key].note == f"{problem.reason}."
 
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
     at, world = world_of(pod("shop/a", tier="web"), pod("shop/b"), tier_labels=("tier",))
-    found = tenant_statuses(world.engine.usage, {"idle": ("idle", ONE)}, cluster=at, unplaced=world.problems)
+    found = tenant_statuses(world.engine.usage, {"idle": ("idle", ONE)}, cluster=at, unallocated=world.problems)
     shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
@@ -164,7 +164,7 @@ def test_a_tenant_at_its_limit_has_a_condition_with_its_nodes() -> None:
         "n1": Observed(tenants_at_limit=full),
         "n3": Observed(sctp_ports=False),
     }
-    found = tenant_statuses(world.engine.usage, {}, cluster=at, full=full_on(seen))
+    found = tenant_statuses(world.engine.usage, {}, cluster=at, at_limit=nodes_at_limit(seen))
     shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]
     assert [one.type for one in shop] == ["Ready", "Limited"]
@@ -195,7 +195,7 @@ def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
         network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,
     )  # fmt: skip
     assert world.problems
-    found = tenant_statuses(world.engine.usage, {}, cluster=at, unplaced=world.problems)
+    found = tenant_statuses(world.engine.usage, {}, cluster=at, unallocated=world.problems)
     truths = {key.name: status.conditions[0] for key, status in found.items()}
     lacking = {name for name, condition in truths.items() if condition.status is ConditionStatus.FALSE}
     assert lacking == {at.tenant_of(at.pods[PodKey(problem.name)]) for problem in world.problems}

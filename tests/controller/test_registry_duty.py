@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, TERM_SECONDS
+from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, NEW_TERM_SECONDS
 from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb
@@ -103,8 +103,8 @@ def test_superseded_it_begins_anew_from_what_is_there(caplog: pytest.LogCaptureF
     server.put(ALLOCATIONS, "cluster", spec={**spec, "epoch": spec["epoch"] + 7, "writer": "another"})
     with caplog.at_level(logging.WARNING, "romana_ovs.registry"):
         process.settle()
-    assert caplog.text.count("beginning anew") == 1
-    process.wait(TERM_SECONDS)
+    assert caplog.text.count("a new term begins") == 1
+    process.wait(NEW_TERM_SECONDS)
     assert published(process).epoch == spec["epoch"] + 8, "without anything else having happened"
     put_pod(server, "b", "n2", tier="db")
     process.settle()
@@ -168,7 +168,7 @@ def test_a_deleted_allocation_changes_no_address() -> None:
     before = [process.agents.address_of(PodKey(name)) for name in ("shop/z", "abc/a")]
     server.remove(ALLOCATIONS, "cluster")
     process.settle()
-    process.wait(3 * TERM_SECONDS)
+    process.wait(3 * NEW_TERM_SECONDS)
     assert server.names(ALLOCATIONS) == ["cluster"], "it is made anew"
     assert [process.agents.address_of(PodKey(name)) for name in ("shop/z", "abc/a")] == before
     assert all("not taken" in problem.reason for problem in process.agents.problems)
