@@ -6,7 +6,7 @@ Sources: https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
@@ -50,14 +50,15 @@ def unrendered(path: Path, problems: Iterable[Problem], *, recursive: bool = Fal
     if recursive and path.is_dir():
         folders |= {file.path.parent for file in list_files(path, recursive=True)}
     charts = {chart for one in folders if (chart := _chart_of(one)) is not None}
+    faulty = {problem.file for problem in problems if problem.file}
     found: list[Problem] = []
     for one in sorted(folders) if path.is_dir() else ():
-        found += _kustomization(one, folder, recursive=recursive)
+        found += _kustomization(one, folder, faulty, recursive=recursive)
     for chart in sorted(charts) if path.is_dir() else ():
         reason = f"is a Helm chart, whose templates are not rendered; render it first: {_helm(chart)}"
         place = (chart / CHART).relative_to(folder) if chart.is_relative_to(folder) else Path(CHART)
         found.append(Problem(reason, file=place.as_posix(), severity=Severity.WARNING))
-    for name in sorted({problem.file for problem in problems if problem.file}):
+    for name in sorted(faulty):
         file = path if path.is_file() else folder / name
         owner = next((chart for chart in charts if file.is_relative_to(chart)), None)
         if owner is None or path.is_file():
@@ -76,10 +77,11 @@ def _helm(chart: Path) -> str:
     return f"helm template {quote(str(chart))} | romana-ovs check -"
 
 
-def _kustomization(folder: Path, start: Path, *, recursive: bool) -> Iterator[Problem]:
-    """The kustomization of a folder below `start`, unless it only lists files that are read.
+def _kustomization(folder: Path, start: Path, faulty: Collection[str], *, recursive: bool) -> Iterator[Problem]:
+    """The kustomization of a folder below `start`, unless it only lists files that are read, and is not `faulty`.
 
-    A Component changes the objects of others, and cannot be rendered alone.
+    It may be without apiVersion and kind, which kustomize adds and kubectl apply -f wants. A Component changes the
+    objects of others, and cannot be rendered alone.
     """
     name = next((one for one in KUSTOMIZATIONS if (folder / one).is_file()), None)
     if name is None:
@@ -100,11 +102,12 @@ def _kustomization(folder: Path, start: Path, *, recursive: bool) -> Iterator[Pr
         if not _is_read(folder / str(one), folder, start if recursive else None)
     ]
     lacking = [*changes, *([f"resources {listed(unread)}"] if unread else [])]
-    if lacking or not fields:
+    file = (folder / name).relative_to(start).as_posix()
+    if lacking or not fields or file in faulty:
         without = f"is read without {listed(lacking)}" if lacking else "is not applied"
         command = f"kubectl kustomize {quote(str(folder))} | romana-ovs check -"
         reason = f"is a kustomization and {without}; render it first: {command}"
-        yield Problem(reason, file=(folder / name).relative_to(start).as_posix(), severity=Severity.WARNING)
+        yield Problem(reason, file=file, severity=Severity.WARNING)
 
 
 def _is_read(resource: Path, folder: Path, start: Path | None) -> bool:

@@ -228,3 +228,11 @@ def test_unusable_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (tmp_path / "romana.conf").write_text("[romana]\nisolation = x\n")
     assert main(["check", str(tmp_path)]) == 2
     assert "romana.conf: [romana] isolation" in capsys.readouterr().err
+
+
+def test_a_kustomization_without_kind_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: [pods.yaml]\n")
+    (tmp_path / "pods.yaml").write_text(POD.format("x", "{}"))
+    assert main(["check", str(tmp_path), "--json"]) == 1
+    problems = [entry["problem"] for entry in json.loads(capsys.readouterr().out)]
+    assert any("kubectl kustomize" in problem for problem in problems) and "is required" in "".join(problems)
