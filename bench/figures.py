@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.allocation import ROOT, SIZES
 from bench.report import SECTIONS, results
-from bench.world import ROOT, SIZES
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.system import require_machine

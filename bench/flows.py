@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from bench.allocation import into_tier, large_cluster, milliseconds
 from bench.memory import resident_mib
 from bench.nodes import dns_cluster, facts_of, tier_cluster
-from bench.world import into_tier, large_cluster, milliseconds
 from romana_ovs.engine import Engine
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.allocation import ROOT, into_tier, large_cluster
 from bench.apiserver import Request, Server, serving
 from bench.echo import EchoProbe
 from bench.followed import POD, REPORT, STARTED
@@ -27,7 +28,6 @@ from bench.latency import PERCENTILE, home_of
 from bench.objects import pod_object, pods_path, policies_path, policy_object
 from bench.switch import folder, node, plug
 from bench.timed import serve
-from bench.world import ROOT, into_tier, large_cluster
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import Pod, PolicyPeer, PolicyRule

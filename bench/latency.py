@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 
 from bench import driven
+from bench.allocation import into_tier, large_cluster, milliseconds
 from bench.driven import Driven
 from bench.switch import folder, node, plug
 from bench.timed import Spent, configuration, serve
-from bench.world import into_tier, large_cluster, milliseconds
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Pod

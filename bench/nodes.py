@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
-from bench.world import large_cluster
+from bench.allocation import large_cluster
 from romana_ovs.engine.offline import LOCAL_PORT
 from romana_ovs.model.bridge import BridgeFacts, PodPort, TunnelPort
 from romana_ovs.model.cluster import Cluster

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bench.allocation import ROOT, large_cluster
 from bench.flows import Node as CompiledNode
 from bench.switch import node
-from bench.world import ROOT, large_cluster
 from romana_ovs.model.bridge import POD_ID
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels

@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
+from bench.allocation import ROOT, into_tier, large_cluster
 from bench.objects import Object, pod_object, policy_object
-from bench.world import ROOT, into_tier, large_cluster
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import KubernetesPolicy, Pod
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.allocation import large_cluster
 from bench.latency import home_of, ports
 from bench.memory import resident_mib
 from bench.switch import folder, node, plug
 from bench.timed import Clock, Timed, configuration, serve
-from bench.world import large_cluster
 from romana_ovs.model.cluster import Cluster
 from romana_ovs_emulate.controller import controller_socket
 

@@ -196,7 +196,7 @@ def test_the_package_keeps(rule: str) -> None:
 BROKEN = {
     "sizes": "def long():\n" + "    pass\n" * FUNCTION_LINES,
     "names of tests": f"def test_{'x' * TEST_NAME}():\n    pass\n",
-    "tests that import tests": "from tests.engine.test_world import follow\n",
+    "tests that import tests": "from tests.engine.test_engine import follow\n",
     "docstrings": '"""A module."""\nclass Bare:\n    pass\n',
     "no literal table, register or priority": 'match = "reg7=1"\n',
     "no NORMAL action": 'text = "priority,actions=NORMAL"\n',

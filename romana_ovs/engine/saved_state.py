@@ -1,4 +1,4 @@
-"""Converts the state files of version 1.0 and earlier, which have another format.
+"""Converts the state files of version 0.1.0, which have another format.
 
 Every address, host number and class stays as it was, so that switches get no flow-mods after the upgrade.
 """

@@ -110,9 +110,9 @@ def test_a_node_asks_for_little_and_gets_all_it_needs(cluster: SplitCluster, ns:
 
 def _equal_to_one_controller(cluster: SplitCluster) -> None:
     """Every bridge has what one process for the whole cluster would give it, of the same numbers."""
-    world, facts = cluster.joined_world(), cluster.facts()
+    engine, facts = cluster.merged_engine(), cluster.facts()
     for node in NODES:
-        view = world.view(facts[node], facts)
+        view = engine.view(facts[node], facts)
         wanted = compile_node(view, resolve(view)).flows
         difference = flow_diff(wanted, cluster.has(node))
         assert (difference.add, difference.modify, difference.delete) == ((), (), ()), node

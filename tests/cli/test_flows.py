@@ -13,7 +13,7 @@ from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.state import StateFile
 from tests.cli.manifest_folders import crowd, manifest, policy_to
 from tests.support.api_objects import pod
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 
 DEMO_LIKE = (pod("x/a", app="web"), pod("x/b", app="db"), policy_to("x/p", {"app": "db"}, {"app": "web"}, 80))
 
@@ -65,11 +65,11 @@ def test_a_state_file_gives_the_numbers(folder: Path, capsys: pytest.CaptureFixt
 
     cluster = load(folder).cluster
     earlier = cluster.without(cluster.pods["x/a"])  # type: ignore[index]
-    world = World(cluster.settings)
-    world.update(earlier)
+    engine = ConfirmingEngine(cluster.settings)
+    engine.update(earlier)
     path = tmp_path / "state"
-    StateFile(path).save(world.to_json())
-    address = str(world.address_of(next(iter(earlier.pods))))
+    StateFile(path).save(engine.to_json())
+    address = str(engine.address_of(next(iter(earlier.pods))))
     assert main(["flows", str(folder), "--node", "node2", "--state", str(path)]) == 0
     assert f"nw_dst={address} " in capsys.readouterr().out
 

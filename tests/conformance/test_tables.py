@@ -39,12 +39,12 @@ class Tables:
 
     def address(self, name: str) -> IPv4Address:
         """The address that a pod has, or a node on its bridge."""
-        hosts = self.rig.world.registry.hosts
-        return self.rig.world.plan.gateway(hosts[name]) if name in hosts else self.rig.addresses[PodKey(name)]
+        hosts = self.rig.engine.registry.hosts
+        return self.rig.engine.plan.gateway(hosts[name]) if name in hosts else self.rig.addresses[PodKey(name)]
 
     def nodes(self) -> dict[str, IPv4Address]:
         """The nodes' own addresses."""
-        return {name: self.address(name) for name in self.rig.world.registry.hosts}
+        return {name: self.address(name) for name in self.rig.engine.registry.hosts}
 
     def delivered(self, connection: Connection, packet: Packet) -> bool:
         """Whether a packet of the source arrives where it should, and nowhere else."""
@@ -70,7 +70,7 @@ class Tables:
         answer: Packet | None = packet.reply()
         if path in self.open_before:
             packet, answer = _going_on(packet), _going_on(packet.reply())
-            same = self.identities[path.source] == self.rig.world.identity_of(path.source)
+            same = self.identities[path.source] == self.rig.engine.identity_of(path.source)
             if same and (allowed or connection.port.protocol is Protocol.TCP):
                 assert self.answered(connection, answer) == allowed, f"the server of {path}"
                 answer = None
@@ -88,7 +88,7 @@ class Tables:
                     if source != destination:
                         self.try_path(path, allowed=path in is_open)
         self.open_before = is_open
-        self.identities = {PodKey(pod): self.rig.world.identity_of(PodKey(pod)) for pod in pods}
+        self.identities = {PodKey(pod): self.rig.engine.identity_of(PodKey(pod)) for pod in pods}
 
     def try_claims(self, step: Step) -> None:
         """Paths to and from nodes and outside addresses; bridges never see what a pod sends to itself."""

@@ -26,7 +26,7 @@ from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
 from romana_ovs.policy.published import Observed
 from tests.support.builders import cluster, pod
-from tests.support.confirming_world import World, follow
+from tests.support.confirming_engine import ConfirmingEngine, follow
 
 WEB = ObjectId("RomanaNetworkPolicy", "shop", "web")
 PLAIN = ObjectId("NetworkPolicy", "shop", "web")
@@ -117,21 +117,21 @@ def test_many_problems_are_few_in_a_message() -> None:
     assert note.startswith("bad 0; bad 1; bad 2; bad 3; bad 4; and 495 more. ")
 
 
-def world_of(*pods: Pod, **settings: Any) -> tuple[Cluster, World]:
+def world_of(*pods: Pod, **settings: Any) -> tuple[Cluster, ConfirmingEngine]:
     at = cluster(*pods, settings=Settings(tenant_source=TenantSource.NAMESPACE, **settings), nodes=("node1",))
     return at, follow(at)
 
 
 def test_an_event_never_names_another_tenants_pod() -> None:
     """docs/hazards.md E13."""
-    at, world = world_of(
+    at, engine = world_of(
         pod("secret/vault", address="192.0.2.7"),
         pod("shop/web", address="192.0.2.7"),
         pod("shop/web2", address="192.0.2.8"),
         pod("shop/web3", address="192.0.2.8"),
     )
     versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in at.pods.values()}
-    found = refused_objects(ObservedState(versions, unallocated=world.problems))
+    found = refused_objects(ObservedState(versions, unallocated=engine.problems))
     assert {key.name: refused.note for key, refused in found.items()} == {
         "web": "address 192.0.2.7 is already that of a pod elsewhere.",
         "web3": "address 192.0.2.8 is already that of pod shop/web2.",
@@ -146,25 +146,25 @@ def test_arithmetic_in_a_message_is_no_pod() -> None:
 
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
-    at, world = world_of(pod("shop/a", tier="web"), pod("shop/b"), tier_labels=("tier",))
-    found = tenant_statuses(world.engine.usage, {"idle": ("idle", ONE)}, cluster=at, unallocated=world.problems)
+    at, engine = world_of(pod("shop/a", tier="web"), pod("shop/b"), tier_labels=("tier",))
+    found = tenant_statuses(engine.usage, {"idle": ("idle", ONE)}, cluster=at, unallocated=engine.problems)
     shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
-    assert {tier.segment for tier in shop.tiers} == set(world.registry.segments.values())
+    assert {tier.segment for tier in shop.tiers} == set(engine.registry.segments.values())
     assert shop.ranges and shop.conditions[0].status is ConditionStatus.TRUE
     assert (idle.version, idle.ranges, idle.conditions[0].reason) == (ONE, (), "NoPods")
 
 
 def test_a_tenant_at_its_limit_has_a_condition_with_its_nodes() -> None:
-    at, world = world_of(pod("shop/a"), pod("bank/b"))
+    at, engine = world_of(pod("shop/a"), pod("bank/b"))
     full = frozenset({"shop"})
     seen = {
         "n2": Observed(tenants_at_limit=full),
         "n1": Observed(tenants_at_limit=full),
         "n3": Observed(sctp_ports=False),
     }
-    found = tenant_statuses(world.engine.usage, {}, cluster=at, at_limit=nodes_at_limit(seen))
+    found = tenant_statuses(engine.usage, {}, cluster=at, at_limit=nodes_at_limit(seen))
     shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]
     assert [one.type for one in shop] == ["Ready", "Limited"]
@@ -190,15 +190,15 @@ def test_policies_that_name_sctp_say_what_stays_open() -> None:
 
 def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
     """docs/hazards.md E9."""
-    at, world = world_of(
+    at, engine = world_of(
         pod("shop/a"), *(pod(f"late/p{number}") for number in range(40)),
         network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,
     )  # fmt: skip
-    assert world.problems
-    found = tenant_statuses(world.engine.usage, {}, cluster=at, unallocated=world.problems)
+    assert engine.problems
+    found = tenant_statuses(engine.usage, {}, cluster=at, unallocated=engine.problems)
     truths = {key.name: status.conditions[0] for key, status in found.items()}
     lacking = {name for name, condition in truths.items() if condition.status is ConditionStatus.FALSE}
-    assert lacking == {at.tenant_of(at.pods[PodKey(problem.name)]) for problem in world.problems}
+    assert lacking == {at.tenant_of(at.pods[PodKey(problem.name)]) for problem in engine.problems}
     assert all(truths[name].reason == "NoAddress" for name in lacking)
 
 

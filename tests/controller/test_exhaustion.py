@@ -1,6 +1,6 @@
 """A tenant whose ranges are full, with a registry: it alone has trouble, which ends as it came (docs/hazards.md E9).
 
-The same of one process that gives everything is in tests/engine/test_world.py, of the registry's arithmetic in
+The same of one process that gives everything is in tests/engine/test_engine.py, of the registry's arithmetic in
 tests/addressing/test_registry.py.
 """
 

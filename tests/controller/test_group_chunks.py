@@ -15,7 +15,7 @@ from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.view import ServerGroup
 from tests.controller.server_groups import server
 from tests.support.builders import cluster, pod
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 
 NONE = frozenset[PodKey]()
 
@@ -93,15 +93,15 @@ class CompiledNode:
     """One node's tables, round by round."""
 
     def __init__(self) -> None:
-        self.world, self.tables, self.round = World(cluster().settings), TableCompiler(), 0
+        self.engine, self.tables, self.round = ConfirmingEngine(cluster().settings), TableCompiler(), 0
         self.pods = (pod("a"), pod("other/b"))
 
     def compile(self, *policies: KubernetesPolicy) -> Program:
         at = cluster(*self.pods, *policies)
-        self.world.update(at)
+        self.engine.update(at)
         self.facts = offline_facts(at, at.nodes)
         self.round += 1
-        compiled = self.tables.compile(self.world.agents, self.facts["node1"], self.facts, self.round)
+        compiled = self.tables.compile(self.engine.agents, self.facts["node1"], self.facts, self.round)
         assert compiled is not None
         self.completed_round = compiled.completed_round
         return compiled.program

@@ -1,4 +1,4 @@
-"""How a controller deals with an API server that takes nothing from it."""
+"""How a controller retries writes that an API server refuses."""
 
 from __future__ import annotations
 

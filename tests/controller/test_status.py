@@ -10,7 +10,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge
 from tests.support.builders import cluster, pod
-from tests.support.confirming_world import follow
+from tests.support.confirming_engine import follow
 
 A = PodKey("ns/a")
 

@@ -14,32 +14,32 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute, RemoteHost, Uplink
 from tests.support.builders import NODES, cluster, pod
-from tests.support.confirming_world import follow
+from tests.support.confirming_engine import follow
 from tests.support.known import known
 
 
 def test_foreign_addresses_are_routed_to_their_nodes() -> None:
     at = cluster(pod("a", address="192.168.5.9"), pod("b", address="10.0.0.77", node="node2"), pod("c", "node3"))
-    world = follow(at)
-    shown = world.views(at)
-    hosts = {name: known(world.host_number(node)) for name, node in (("a", "node1"), ("b", "node2"))}
-    routes = {name: ForeignRoute(known(world.address_of(f"ns/{name}")), host) for name, host in hosts.items()}
+    engine = follow(at)
+    shown = engine.views(at)
+    hosts = {name: known(engine.host_number(node)) for name, node in (("a", "node1"), ("b", "node2"))}
+    routes = {name: ForeignRoute(known(engine.address_of(f"ns/{name}")), host) for name, host in hosts.items()}
     assert shown["node1"].foreign == (routes["b"],)
     assert shown["node2"].foreign == (routes["a"],)
     assert shown["node3"].foreign == (routes["b"], routes["a"])
-    world.update(at.without(pod("a", address="192.168.5.9")))
-    assert world.views(at)["node3"].foreign == (routes["b"],)
+    engine.update(at.without(pod("a", address="192.168.5.9")))
+    assert engine.views(at)["node3"].foreign == (routes["b"],)
 
 
 @pytest.mark.parametrize("node", ["node1", "node2"])
 def test_an_address_that_a_node_took_is_no_pods_any_more(node: str) -> None:
     at = cluster(pod("alien", address="192.168.7.9"), pod("other", "node2"))
-    world = follow(at)
-    assert world.views(at)["node3"].foreign
+    engine = follow(at)
+    assert engine.views(at)["node3"].foreign
     at = at.with_object(Node(node, addresses=(IPv4Address("192.168.7.9"),)))
-    world.update(at)
-    assert [problem.name for problem in world.problems] == ["ns/alien"]
-    for view in world.views(at).values():
+    engine.update(at)
+    assert [problem.name for problem in engine.problems] == ["ns/alien"]
+    for view in engine.views(at).values():
         assert view.foreign == () and compile_node(view, resolve(view)).flows
 
 
@@ -52,24 +52,24 @@ def test_a_line_of_bridges_is_walked_from_neighbour_to_neighbour() -> None:
 
 def test_a_tunnel_leads_to_every_node_and_admits_those_alone() -> None:
     at = cluster()
-    world = follow(at)
+    engine = follow(at)
     facts = BridgeFacts("node1", tunnel=TunnelPort(5, IPv4Address("10.255.0.1")))
     other = BridgeFacts("node2", tunnel=TunnelPort(6, IPv4Address("10.255.0.2")))
     peers = (IPv4Address("10.255.0.2"), IPv4Address("172.16.0.3"))
-    view = world.view(facts, {"node1": facts, "node2": other})
+    view = engine.view(facts, {"node1": facts, "node2": other})
     assert view.hosts == tuple(RemoteHost(n, f"node{n + 1}", 5, peer) for n, peer in enumerate(peers, 1))
     assert view.uplinks == (Uplink(5, peers),)
 
 
 def test_the_gateway_has_the_plans_and_the_nodes_addresses() -> None:
     at = cluster()
-    world = follow(at)
-    gateway = world.views(at)["node2"].gateway
+    engine = follow(at)
+    gateway = engine.views(at)["node2"].gateway
     assert known(gateway).addresses == (IPv4Address("10.0.0.65"), IPv4Address("172.16.0.2"))
     assert (known(gateway).ofport, known(gateway).mac) == (0xFFFE, "0a:58:0a:00:00:41")
     with_mac = BridgeFacts("node2", gateway_port=3, gateway_mac="02:00:00:00:00:01")
-    assert known(world.view(with_mac, {}).gateway).mac == "02:00:00:00:00:01"
-    assert world.view(BridgeFacts("node2"), {}).gateway is None
+    assert known(engine.view(with_mac, {}).gateway).mac == "02:00:00:00:00:01"
+    assert engine.view(BridgeFacts("node2"), {}).gateway is None
 
 
 def test_offline_ports_are_numbered_in_order() -> None:

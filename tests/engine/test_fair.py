@@ -1,4 +1,4 @@
-"""PolicyIndex of one namespace do not wait for another namespace's label requirements."""
+"""Policies of one namespace do not wait for another namespace's label requirements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import KubernetesPolicy
 from romana_ovs.policy.published import ClassSet
 from tests.support.builders import DEFAULTS, cluster, pod, pods, policy, rule
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 
 NOBODY_ANSWERS = {"red": ClassSet("red"), "blue": ClassSet("blue")}
 
@@ -29,46 +29,46 @@ def at_rest(*policies: KubernetesPolicy) -> Cluster:
     return cluster(*PODS, *policies)
 
 
-def in_force(world: World, now: Cluster) -> set[str]:
+def in_force(engine: ConfirmingEngine, now: Cluster) -> set[str]:
     facts = offline_facts(now, now.nodes)
-    return {each.key.name for each in world.view(facts["node1"], facts).policies}
+    return {each.key.name for each in engine.view(facts["node1"], facts).policies}
 
 
-def started() -> World:
-    world = World(DEFAULTS)
-    world.update(at_rest())
-    while world.pending:
-        world.advance()
-    return world
+def started() -> ConfirmingEngine:
+    engine = ConfirmingEngine(DEFAULTS)
+    engine.update(at_rest())
+    while engine.pending:
+        engine.advance()
+    return engine
 
 
 def test_a_deny_all_is_not_delayed_by_requirements_elsewhere() -> None:
-    world, deny = started(), policy("blue/deny")
+    engine, deny = started(), policy("blue/deny")
     for at in range(12):
         now = at_rest(asking(at), *([deny] if 3 <= at < 8 else []))
-        world.update(now)
-        assert world.pending, "each question splits a class"
-        assert in_force(world, now) == ({"deny"} if 3 <= at < 8 else set())
-    while world.pending:
-        world.advance()
-    assert in_force(world, at_rest(asking(11))) == {"ask"}
+        engine.update(now)
+        assert engine.pending, "each question splits a class"
+        assert in_force(engine, now) == ({"deny"} if 3 <= at < 8 else set())
+    while engine.pending:
+        engine.advance()
+    assert in_force(engine, at_rest(asking(11))) == {"ask"}
 
 
 def test_a_namespace_waits_for_its_own_requirements() -> None:
     """One policy may take the place of another: between the two there is no gap."""
     old = policy("blue/old", ingress=[rule(pods())])
-    world = started()
-    world.update(at_rest(old))
+    engine = started()
+    engine.update(at_rest(old))
     new = policy("blue/new", ingress=[rule(pods(new="1"))])
     now = at_rest(new, policy("red/red-deny"))
-    world.update(now)
-    assert world.pending and in_force(world, now) == {"old", "red-deny"}
-    world.settle()
-    assert in_force(world, now) == {"new", "red-deny"}
+    engine.update(now)
+    assert engine.pending and in_force(engine, now) == {"old", "red-deny"}
+    engine.settle()
+    assert in_force(engine, now) == {"new", "red-deny"}
 
 
 def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
-    world = started()
+    engine = started()
     now = at_rest(asking(1), policy("blue/deny"))
     relabelled = replace(
         now,
@@ -77,8 +77,8 @@ def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
             "red": replace(now.namespaces["red"], labels=type(now.namespaces["red"].labels)({"a": "b"})),
         },
     )
-    world.update(relabelled)
-    assert world.pending and in_force(world, relabelled) == set()
+    engine.update(relabelled)
+    assert engine.pending and in_force(engine, relabelled) == set()
 
 
 def test_rules_do_not_wait_for_requirements_elsewhere() -> None:

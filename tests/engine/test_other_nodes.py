@@ -31,7 +31,7 @@ from romana_ovs.policy.rules import Scope
 from romana_ovs.policy.selection import selects
 from romana_ovs.sync.diff import FlowDiff, flow_diff
 from romana_ovs.sync.meters import MeterDiff, meter_diff
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 from tests.support.strategies import (
     FOREIGN_ADDRESSES,
     NODE_NAMES,
@@ -50,36 +50,36 @@ NEW = "newcomer"
 
 @dataclass
 class Counter:
-    """A followed cluster: its world, and each node's flows and meters as they would be in its switch."""
+    """A followed cluster: its engine, and each node's flows and meters as they would be in its switch."""
 
     cluster: Cluster
-    world: World
+    engine: ConfirmingEngine
     programs: Programs
     caches: dict[str, tuple[ResolveCache, CompileCache]]
 
     @classmethod
     def of(cls, cluster: Cluster) -> Counter:
-        counter = cls(cluster, World(cluster.settings), {}, {})
+        counter = cls(cluster, ConfirmingEngine(cluster.settings), {}, {})
         counter.follow(cluster)
         return counter
 
     def follow(self, cluster: Cluster) -> dict[str, FlowDiff]:
         """What every node is sent, over all steps of the change, to follow `cluster`."""
-        self.world.update(cluster)
+        self.engine.update(cluster)
         plans: dict[str, list[FlowDiff]] = {node: [] for node in cluster.nodes}
         self._step(cluster, plans)
-        while self.world.pending:
-            self.world.advance()
+        while self.engine.pending:
+            self.engine.advance()
             self._step(cluster, plans)
         self.cluster = cluster
         return {node: _joined(steps) for node, steps in plans.items()}
 
     def _step(self, cluster: Cluster, plans: dict[str, list[FlowDiff]]) -> None:
-        facts = offline_facts(cluster, self.world.registry.hosts)
+        facts = offline_facts(cluster, self.engine.registry.hosts)
         programs = {}
         for node, own in facts.items():
             resolving, compiling = self.caches.setdefault(node, (ResolveCache(), CompileCache()))
-            view = self.world.view(own, facts)
+            view = self.engine.view(own, facts)
             program = programs[node] = compile_node(view, resolve(view, resolving), compiling)
             before = self.programs.get(node, NOTHING)
             if node in plans:
@@ -193,7 +193,7 @@ def test_a_pod_that_finishes_is_gone_for_its_own_node_alone(one: tuple[Counter, 
 def test_a_foreign_address_adds_only_a_route_elsewhere(one: tuple[Counter, Pod], node: str) -> None:
     counter, model = one
     free = set(FOREIGN_ADDRESSES) - {pod.address for pod in counter.cluster.pods.values()}
-    address = min(free - set(map(counter.world.address_of, counter.cluster.pods)))
+    address = min(free - set(map(counter.engine.address_of, counter.cluster.pods)))
     guest = replace(model, name=NEW, uid="new", node=node, address=address, has_status=True)
     for plans in (counter.follow(counter.cluster.with_object(guest)), counter.follow(counter.cluster.without(guest))):
         for name, each in plans.items():

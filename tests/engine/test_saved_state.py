@@ -1,4 +1,4 @@
-"""State files of before there was one engine: every address, host number and class stays as it was."""
+"""State files of version 0.1.0: every address, host number and class stays as it was."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _one_more_packet_each_way(rig: SimCluster, reference: Reference, connection:
     answer = packet.reply()
     source, destination = connection.source.pod, connection.destination.pod
     now = Known(
-        identity=rig.world.identity_of(source) if source is not None else None,
+        identity=rig.engine.identity_of(source) if source is not None else None,
         ends=tuple(rig.attached.get(end) for end in (source, destination) if end is not None),
     )
     if connection in seen and seen[connection].ends != now.ends:
@@ -230,7 +230,7 @@ def _forgeries(rig: SimCluster, connection: Connection, address: IPv4Address) ->
     own = rig.addresses[connection.source.pod]
     question = arp_request(Addresses.of(own, address))
     nobodys = [candidate for candidate in _plan_addresses(rig) if candidate not in rig.addresses.values()]
-    identities = [number for key in rig.addresses if (number := rig.world.identity_of(key)) is not None]
+    identities = [number for key in rig.addresses if (number := rig.engine.identity_of(key)) is not None]
     return [
         replace(consistent, nw_src=int(address)),
         replace(consistent, eth_src=mac),
@@ -254,9 +254,9 @@ def _forgeries(rig: SimCluster, connection: Connection, address: IPv4Address) ->
 
 def _plan_addresses(rig: SimCluster) -> list[IPv4Address]:
     """An address of every segment in use on every node, which likely nobody has, and some beyond."""
-    plan = rig.world.plan
-    segments = [*rig.world.registry.segments.values(), plan.segments - 1]
-    hosts = [*rig.world.registry.hosts.values(), plan.hosts - 1]
+    plan = rig.engine.plan
+    segments = [*rig.engine.registry.segments.values(), plan.segments - 1]
+    hosts = [*rig.engine.registry.hosts.values(), plan.hosts - 1]
     return [plan.address(segment, host, plan.endpoints - 2) for segment in segments for host in hosts]
 
 

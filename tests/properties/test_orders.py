@@ -18,7 +18,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.policy.resolve import resolve
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 from tests.support.observed_objects import deleted, listing, observe, observed, observed_pod
 
 SETTINGS = Settings()
@@ -61,15 +61,15 @@ CHANGES = (
 )
 
 
-def tables(cluster: Cluster, world: World) -> dict[str, frozenset[Flow]]:
+def tables(cluster: Cluster, engine: ConfirmingEngine) -> dict[str, frozenset[Flow]]:
     facts = offline_facts(cluster, cluster.nodes)
-    views = {node: world.view(facts[node], facts) for node in facts}
+    views = {node: engine.view(facts[node], facts) for node in facts}
     return {node: frozenset(compile_node(view, resolve(view)).flows.values()) for node, view in views.items()}
 
 
 def followed(changes: Iterable[Change]) -> tuple[Cluster, dict[str, frozenset[Flow]]]:
-    """The cluster, and the tables of a world that has followed `changes` one by one."""
-    store, world = ClusterCache(SETTINGS), World(SETTINGS)
+    """The cluster, and the tables of a engine that has followed `changes` one by one."""
+    store, engine = ClusterCache(SETTINGS), ConfirmingEngine(SETTINGS)
     listings = [
         message
         for resource in CLUSTER
@@ -79,10 +79,10 @@ def followed(changes: Iterable[Change]) -> tuple[Cluster, dict[str, frozenset[Fl
     assert loaded is not None
     for messages in ((), *((observe(resource, update),) for resource, update in changes)):
         loaded = store.apply(*messages) or loaded
-        world.update(loaded.cluster)
-        while world.pending:
-            world.advance()
-    return loaded.cluster, tables(loaded.cluster, world)
+        engine.update(loaded.cluster)
+        while engine.pending:
+            engine.advance()
+    return loaded.cluster, tables(loaded.cluster, engine)
 
 
 def test_every_order_of_changes_comes_to_the_same_tables() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.allocation import PODS_PER_NODE, SIZES, large_cluster
 from bench.markdown import table
 from bench.nodes import dns_cluster, facts_of, tier_cluster
 from bench.report import results
-from bench.world import PODS_PER_NODE, SIZES, large_cluster
 from romana_ovs.model.settings import Isolation
 from romana_ovs_emulate import binaries
 from tests.support.private_ovs import needs_ovs

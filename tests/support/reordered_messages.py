@@ -31,8 +31,8 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import NodeView
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
-from tests.support.confirming_world import World
-from tests.support.joined_state import joined_state
+from tests.support.confirming_engine import ConfirmingEngine
+from tests.support.merged_state import merged_state
 from tests.support.simulated_cluster import SimCluster
 
 TUNNEL_PORT = 0x7FFF
@@ -187,14 +187,14 @@ class RegistryAndAgents:
         last = self.messages[-1]
         raise AssertionError(f"it does not settle: {last} {self.reports} {[n.waiting for n in self.nodes.values()]}")
 
-    def joined(self) -> World:
+    def merged(self) -> ConfirmingEngine:
         """One process that goes on from where all are now."""
-        state = json.loads(json.dumps(joined_state(self.messages[-1], self.nodes.values())))
-        world = World(self.settings, state)
-        world.update(self.cluster)
-        while world.pending:
-            world.advance()
-        return world
+        state = json.loads(json.dumps(merged_state(self.messages[-1], self.nodes.values())))
+        engine = ConfirmingEngine(self.settings, state)
+        engine.update(self.cluster)
+        while engine.pending:
+            engine.advance()
+        return engine
 
 
 class AgentsSimCluster(SimCluster):

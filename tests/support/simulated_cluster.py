@@ -1,4 +1,4 @@
-"""A whole cluster as interpreted switches: World, resolve, compile_node and a network of bridges."""
+"""A whole cluster as interpreted switches: ConfirmingEngine, resolve, compile_node and a network of bridges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from romana_ovs.policy.resolve import resolve
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Arrival, Network, Place, Wiring
 from romana_ovs.simulator.packet import Addresses, Packet, transport
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 
 GATEWAY_PORT = 0xFFFE
 GATEWAY_MAC = 0x020000000001
@@ -39,7 +39,7 @@ class SimCluster:
     """The switches of a cluster, kept over its changes with their connections."""
 
     def __init__(self, cluster: Cluster, *, tunnels: bool = False) -> None:
-        self.world = World(cluster.settings)
+        self.engine = ConfirmingEngine(cluster.settings)
         self._tunnels = tunnels
         self.attached: dict[PodKey, Attached] = {}
         self._lost: frozenset[str] = frozenset()
@@ -54,20 +54,20 @@ class SimCluster:
     def steps(self, cluster: Cluster) -> Iterator[None]:
         """As `update`, but stops after every step at which the switches have been programmed."""
         self.cluster = cluster
-        self.world.update(cluster)
+        self.engine.update(cluster)
         self.program()
         yield
-        while self.world.pending:
-            self.world.advance()
+        while self.engine.pending:
+            self.engine.advance()
             self.program()
             yield
 
     def program(self) -> None:
-        """The tables of the world as it is now, steps that are still pending left out."""
+        """The tables of the engine as it is now, steps that are still pending left out."""
         self.facts = self._facts()
         attached: dict[PodKey, Attached] = {}
         for node, own in self.facts.items():
-            view = self.world.view(own, self.facts)
+            view = self.engine.view(own, self.facts)
             used = node_zones(view).pods
             attached |= {pod.key: Attached(node, pod.address, used[pod.key].index) for pod in view.pods}
             flows = compile_node(view, resolve(view)).flows.values()
@@ -81,7 +81,7 @@ class SimCluster:
     def _facts(self) -> dict[str, BridgeFacts]:
         facts = {
             node: _surviving(own) if node in self._lost else own
-            for node, own in offline_facts(self.cluster, self.world.registry.hosts).items()
+            for node, own in offline_facts(self.cluster, self.engine.registry.hosts).items()
         }
         if not self._tunnels:
             return facts

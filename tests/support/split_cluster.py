@@ -55,9 +55,9 @@ from romana_ovs_emulate.probe import measure, probe_once
 from romana_ovs_emulate.runs import Run, start_run
 from tests.support import api_objects
 from tests.support.api_objects import Object
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 from tests.support.controller_process import Controller
-from tests.support.joined_state import joined_state
+from tests.support.merged_state import merged_state
 from tests.support.private_ovs import RawSwitch
 from tests.support.raw_client import Client, Refused
 
@@ -341,16 +341,16 @@ class SplitCluster:
         parts = {name: each["parts"][name] for name, each in saved.items()}
         return {"format": 1, "parts": parts, "published": newest}
 
-    def joined_world(self) -> World:
+    def merged_engine(self) -> ConfirmingEngine:
         """One process for the whole cluster, with the numbers that the registry and the nodes gave."""
         state = self.saved_parts()
         nodes = [
             NodeAgent(name, Settings(), {**part, "published": state["published"]})
             for name, part in state["parts"].items()
         ]
-        world = World(Settings(), joined_state(published_from_json(state["published"]), nodes))
-        world.update(self.loaded().cluster)
-        return world
+        engine = ConfirmingEngine(Settings(), merged_state(published_from_json(state["published"]), nodes))
+        engine.update(self.loaded().cluster)
+        return engine
 
     def opens(self, source: PodKey, destination: PodKey, port: str) -> bool:
         """Whether a real connection comes through."""

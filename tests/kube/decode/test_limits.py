@@ -26,7 +26,7 @@ from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.normalise import remaining
 from romana_ovs.policy.resolve import resolve
 from tests.support.builders import cluster, pod
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 
 SELECTOR: dict[str, Any] = {"matchLabels": {"app": "web"}}
 
@@ -137,12 +137,12 @@ def test_tables_of_any_policy_within_the_limit_are_quick(shape: str) -> None:
 
 def compiled(at: Cluster) -> Mapping[FlowKey, Flow]:
     """The tables of the node of all pods."""
-    world = World(at.settings)
-    world.update(at)
-    while world.pending:
-        world.advance()
+    engine = ConfirmingEngine(at.settings)
+    engine.update(at)
+    while engine.pending:
+        engine.advance()
     facts = offline_facts(at, at.nodes)
-    view = world.view(facts["node1"], facts)
+    view = engine.view(facts["node1"], facts)
     return compile_node(view, resolve(view)).flows
 
 

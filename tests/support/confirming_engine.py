@@ -1,4 +1,4 @@
-"""An engine whose switches confirm when a test says so: `update`, and `advance` while `pending`."""
+"""Provides the engine of a whole cluster whose switches confirm at a call: `update`, and `advance` while `pending`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
+from romana_ovs.addressing.usage import Usage
 from romana_ovs.engine import Engine, offline_facts
 from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import BridgeFacts
@@ -17,8 +18,8 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.policy.view import NodeView
 
 
-class World:
-    """Every node has a switch, which has confirmed all views up to the last `advance`."""
+class ConfirmingEngine:
+    """An `Engine` of which every node has a switch; all have confirmed the views up to the last `advance`."""
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
         self.engine = Engine(settings, state)
@@ -26,17 +27,17 @@ class World:
         self._cluster = Cluster(settings=settings)
 
     def update(self, cluster: Cluster) -> None:
-        """The cluster is another; no switch has confirmed anything yet."""
+        """Step to `cluster`; no switch has confirmed the new views yet."""
         self._cluster = cluster
         self.engine.step(cluster, self.agents.nodes | cluster.nodes.keys())
 
     def advance(self) -> None:
-        """Every switch has confirmed its view."""
+        """Have every switch confirm its view, and step again."""
         self.agents.acknowledge(self.agents.nodes)
         self.engine.step(self._cluster, self.agents.nodes)
 
     def settle(self) -> None:
-        """Every switch confirms until nothing waits for it."""
+        """Advance until no step waits for switches."""
         while self.pending:
             self.advance()
 
@@ -50,8 +51,12 @@ class World:
 
     @property
     def registry(self) -> Numbers:
-        """The numbers that are given."""
+        """The published numbers, and the endpoints."""
         return Numbers(self.engine)
+
+    @property
+    def usage(self) -> Usage:
+        return self.engine.usage
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -123,8 +128,8 @@ class Numbers:
         return self.endpoints[PodKey(pod)]
 
 
-def follow(cluster: Cluster) -> World:
-    """A world at its first cluster."""
-    world = World(cluster.settings)
-    world.update(cluster)
-    return world
+def follow(cluster: Cluster) -> ConfirmingEngine:
+    """A engine at its first cluster."""
+    engine = ConfirmingEngine(cluster.settings)
+    engine.update(cluster)
+    return engine

@@ -1,4 +1,4 @@
-"""The registry's duty: who leads gives numbers; what becomes of them when terms change, writes fail, nodes are away."""
+"""The leading process allocates numbers; what happens to these when terms change, writes fail, nodes are away."""
 
 from __future__ import annotations
 

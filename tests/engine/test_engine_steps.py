@@ -11,86 +11,86 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.policy import classes
 from romana_ovs.policy.view import LabelRequirement
 from tests.support.builders import DEFAULTS, cluster, pod, pods, policy, rule
-from tests.support.confirming_world import World, follow
+from tests.support.confirming_engine import ConfirmingEngine, follow
 from tests.support.known import known
 
 
 def test_a_rule_that_splits_a_class_takes_three_steps() -> None:
     before = cluster(pod("client", app="web"), pod("plain"), pod("server", "node2"))
-    world = follow(before)
-    shared = world.identity_of("ns/client")
-    assert shared == world.identity_of("ns/plain")
+    engine = follow(before)
+    shared = engine.identity_of("ns/client")
+    assert shared == engine.identity_of("ns/plain")
     after = before.with_object(policy("p", ingress=[rule(pods(app="web"))]))
 
-    world.update(after)
-    first = world.views(after)["node2"]
+    engine.update(after)
+    first = engine.views(after)["node2"]
     (new,) = first.classes.keys() - {shared}
-    assert (world.pending, world.identity_of("ns/client"), first.policies) == (True, shared, ())
+    assert (engine.pending, engine.identity_of("ns/client"), first.policies) == (True, shared, ())
 
-    world.advance()
-    second = world.views(after)["node2"]
-    assert (world.pending, second.policies) == (True, ()) and second.classes.keys() >= {shared, new}
-    assert world.identity_of("ns/client") == new and world.identity_of("ns/plain") == shared
+    engine.advance()
+    second = engine.views(after)["node2"]
+    assert (engine.pending, second.policies) == (True, ()) and second.classes.keys() >= {shared, new}
+    assert engine.identity_of("ns/client") == new and engine.identity_of("ns/plain") == shared
 
-    world.advance()
-    third = world.views(after)["node2"]
-    assert (world.pending, len(third.policies)) == (False, 1)
+    engine.advance()
+    third = engine.views(after)["node2"]
+    assert (engine.pending, len(third.policies)) == (False, 1)
     assert third.classes[new].matches == {LabelRequirement("app", frozenset({"web"})): True}
 
 
-def formerly(world: World, found: Cluster, key: str = "ns/client") -> tuple[int, ...]:
+def formerly(engine: ConfirmingEngine, found: Cluster, key: str = "ns/client") -> tuple[int, ...]:
     """The former identities that the view of the pod's node shows."""
     node = found.pods[PodKey(key)].node
-    return next(each.previous_ids for each in world.views(found)[node].pods if each.key == key)
+    return next(each.previous_ids for each in engine.views(found)[node].pods if each.key == key)
 
 
 def test_a_former_class_counts_until_a_rule_distinguishes_it() -> None:
     before = cluster(pod("client", app="web"), pod("plain"), pod("server", "node2"))
-    world = follow(before)
-    shared = world.identity_of("ns/client")
+    engine = follow(before)
+    shared = engine.identity_of("ns/client")
     after = before.with_object(policy("p", ingress=[rule(pods(app="web"))]))
-    world.update(after)
-    assert formerly(world, after) == ()
-    world.advance()
-    assert formerly(world, after) == (shared,) and formerly(world, after, "ns/plain") == ()
-    world.advance()
-    assert formerly(world, after) == ()
+    engine.update(after)
+    assert formerly(engine, after) == ()
+    engine.advance()
+    assert formerly(engine, after) == (shared,) and formerly(engine, after, "ns/plain") == ()
+    engine.advance()
+    assert formerly(engine, after) == ()
 
 
 def test_a_split_during_a_split_adds_former_numbers() -> None:
     client = pod("client", app="web", env="prod")
     before = cluster(client, pod("two", app="web"), pod("plain"))
-    world = follow(before)
-    shared = world.identity_of("ns/client")
+    engine = follow(before)
+    shared = engine.identity_of("ns/client")
     after = before.with_object(policy("p", ingress=[rule(pods(app="web"))]))
-    world.update(after)
-    world.advance()
-    second = world.identity_of("ns/client")
-    assert second == world.identity_of("ns/two") != shared
+    engine.update(after)
+    engine.advance()
+    second = engine.identity_of("ns/client")
+    assert second == engine.identity_of("ns/two") != shared
     after = after.with_object(policy("q", ingress=[rule(pods(env="prod"))]))
-    world.update(after)
-    assert formerly(world, after) == (shared,)
-    world.advance()
-    assert world.identity_of("ns/client") not in (shared, second)
-    assert formerly(world, after) == (shared, second) and formerly(world, after, "ns/two") == (shared,)
-    world.advance()
-    assert not world.pending and formerly(world, after) == ()
+    engine.update(after)
+    assert formerly(engine, after) == (shared,)
+    engine.advance()
+    assert engine.identity_of("ns/client") not in (shared, second)
+    assert formerly(engine, after) == (shared, second) and formerly(engine, after, "ns/two") == (shared,)
+    engine.advance()
+    assert not engine.pending and formerly(engine, after) == ()
 
 
 def test_a_relabelled_pod_has_no_former_number() -> None:
     before = cluster(pod("client", app="web"), pod("plain"))
-    world = follow(before)
+    engine = follow(before)
     after = before.with_object(policy("p", ingress=[rule(pods(app="web"))]))
-    world.update(after)
-    world.advance()
-    assert formerly(world, after) != ()
+    engine.update(after)
+    engine.advance()
+    assert formerly(engine, after) != ()
     after = after.with_object(pod("client"))
-    world.update(after)
-    assert world.pending and world.identity_of("ns/client") == world.identity_of("ns/plain")
-    assert formerly(world, after) == ()
+    engine.update(after)
+    assert engine.pending and engine.identity_of("ns/client") == engine.identity_of("ns/plain")
+    assert formerly(engine, after) == ()
 
 
-@pytest.mark.parametrize("kind", ["world", "registry"])
+@pytest.mark.parametrize("kind", ["engine", "registry"])
 @pytest.mark.parametrize("pods_first", [False, True])
 def test_a_segment_without_classes_affects_its_own_pods_only(
     monkeypatch: pytest.MonkeyPatch, kind: str, pods_first: bool
@@ -99,15 +99,17 @@ def test_a_segment_without_classes_affects_its_own_pods_only(
     subsets = [[key for bit, key in enumerate("abc") if number >> bit & 1] for number in range(8)]
     crowd = [pod("p" + "".join(keys), labels=dict.fromkeys(keys, "1")) for keys in subsets]
     asks = [policy(f"asks-{key}", ingress=[rule(pods(**{key: "1"}))]) for key in "abc"]
-    part: World | Registry = World(DEFAULTS) if kind == "world" else Registry(DEFAULTS, None, writer="r")
+    part: ConfirmingEngine | Registry = (
+        ConfirmingEngine(DEFAULTS) if kind == "engine" else Registry(DEFAULTS, None, writer="r")
+    )
     part.update(cluster(*crowd) if pods_first else cluster(*asks))
     at = cluster(*crowd, pod("other/other"), *asks)
     for _ in range(9):
         part.update(at)
-        if isinstance(part, World):
+        if isinstance(part, ConfirmingEngine):
             part.advance()
     assert len(part.problems) == 5 and all("has all of its 3 classes in use" in each.reason for each in part.problems)
-    if isinstance(part, World):
+    if isinstance(part, ConfirmingEngine):
         refused = {problem.name for problem in part.problems}
         for each in crowd:
             number = part.identity_of(each.key)

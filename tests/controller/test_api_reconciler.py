@@ -1,4 +1,4 @@
-"""What a controller does beside following its cluster: reports at a pace, patience, and statuses that are told once."""
+"""What a controller does with an API server: reports at most once a second, patience, each status written once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From a registry and its nodes to one process for all: a state that `Engine` goes on from, every number as it was.
+"""Merges the state of a registry and its node agents into one for an `Engine`, with all numbers as they are.
 
-So tests compare what a registry and its nodes have come to with what one process would do.
+Tests compare the results of a registry and its agents with those of one engine for all nodes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from romana_ovs.kube.published import published_to_json
 from romana_ovs.policy.published import Published
 
 
-def joined_state(published: Published, nodes: Iterable[NodeAgent]) -> dict[str, Any]:
+def merged_state(published: Published, nodes: Iterable[NodeAgent]) -> dict[str, Any]:
     """The state of the `Engine` that has what the registry `published` and the endpoints of all `nodes`."""
     parts = {node.node: node.to_json() for node in nodes}
     return {"format": 1, "parts": parts, "published": published_to_json(published)}

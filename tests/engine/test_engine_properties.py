@@ -1,4 +1,4 @@
-"""The world over random histories: the same as after a restart, and no policy that matters is left out."""
+"""The engine over random histories: equal to one restarted from its state; views have every policy that matters."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from romana_ovs.model.objects import Node
 from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import NodeView
-from tests.support.confirming_world import World
+from tests.support.confirming_engine import ConfirmingEngine
 from tests.support.hypothesis_profiles import examples
 from tests.support.known import known
 from tests.support.strategies import clusters
 
 
-def views_of(world: World, cluster: Cluster) -> dict[str, NodeView]:
-    facts = offline_facts(cluster, world.registry.hosts)
-    return {node: world.view(facts[node], facts) for node in facts}
+def views_of(engine: ConfirmingEngine, cluster: Cluster) -> dict[str, NodeView]:
+    facts = offline_facts(cluster, engine.registry.hosts)
+    return {node: engine.view(facts[node], facts) for node in facts}
 
 
 def lasting(state: object) -> object:
@@ -39,29 +39,29 @@ def lasting(state: object) -> object:
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=2, max_size=5))
 def test_a_followed_world_is_what_a_restart_makes_of_its_state(history: list[Cluster]) -> None:
-    world = World(history[0].settings)
+    engine = ConfirmingEngine(history[0].settings)
     for cluster in history:
-        world.update(cluster)
-        world.settle()
-        saved = json.loads(json.dumps(world.to_json()))
-        again = World(cluster.settings, saved)
+        engine.update(cluster)
+        engine.settle()
+        saved = json.loads(json.dumps(engine.to_json()))
+        again = ConfirmingEngine(cluster.settings, saved)
         again.update(cluster)
         again.settle()
-        assert views_of(again, cluster) == views_of(world, cluster)
+        assert views_of(again, cluster) == views_of(engine, cluster)
         assert lasting(again.to_json()) == lasting(saved)
-        assert again.problems == world.problems
+        assert again.problems == engine.problems
 
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=3))
 def test_what_a_view_leaves_out_changes_no_verdict(history: list[Cluster]) -> None:
-    world = World(history[0].settings)
+    engine = ConfirmingEngine(history[0].settings)
     for cluster in history:
-        world.update(cluster)
-        world.settle()
+        engine.update(cluster)
+        engine.settle()
     policies = tuple(normalise(policy, cluster) for _, policy in sorted(cluster.policies.items()))
-    tenants = {tenant: tuple(whole_segments(*run) for run in runs) for tenant, runs in world.registry.tenants.items()}
-    for view in views_of(world, cluster).values():
+    tenants = {tenant: tuple(whole_segments(*run) for run in runs) for tenant, runs in engine.registry.tenants.items()}
+    for view in views_of(engine, cluster).values():
         assert resolve(replace(view, policies=policies)) == resolve(view)
         more, less = resolve(replace(view, policies=policies, tenants=tenants)), resolve(view)
         assert more.members == less.members and more.servers == less.servers and more.clients == less.clients
@@ -75,18 +75,18 @@ def test_what_a_view_leaves_out_changes_no_verdict(history: list[Cluster]) -> No
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(clusters(), min_size=1, max_size=3))
 def test_every_pod_has_an_address_or_a_problem(history: list[Cluster]) -> None:
-    world = World(history[0].settings)
+    engine = ConfirmingEngine(history[0].settings)
     for cluster in history:
-        world.update(cluster)
-        named = {problem.name for problem in world.problems}
+        engine.update(cluster)
+        named = {problem.name for problem in engine.problems}
         for key, pod in cluster.pods.items():
             if not pod.networked:
-                assert world.address_of(key) is None and world.identity_of(key) is None
+                assert engine.address_of(key) is None and engine.identity_of(key) is None
             elif key not in named:
-                assert world.address_of(key) is not None and world.node_of(key) == pod.node
-                assert pod.address in (None, world.address_of(key))
-                number = known(world.identity_of(key))
-                info = world.view(offline_facts(cluster, [pod.node])[pod.node], {}).classes[number]
+                assert engine.address_of(key) is not None and engine.node_of(key) == pod.node
+                assert pod.address in (None, engine.address_of(key))
+                number = known(engine.identity_of(key))
+                info = engine.view(offline_facts(cluster, [pod.node])[pod.node], {}).classes[number]
                 assert info.namespace == pod.namespace
 
 
@@ -111,9 +111,9 @@ def wirings(draw: st.DrawFn) -> dict[str, BridgeFacts]:
 @given(wirings())
 def test_every_packet_arrives_and_none_goes_in_circles(facts: dict[str, BridgeFacts]) -> None:
     nodes = {name: Node(name) for name in facts}
-    world = World(Cluster().settings)
-    world.update(Cluster(nodes=nodes))
-    views = {name: world.view(facts[name], facts) for name in facts}
+    engine = ConfirmingEngine(Cluster().settings)
+    engine.update(Cluster(nodes=nodes))
+    views = {name: engine.view(facts[name], facts) for name in facts}
     tunnels = {own.tunnel.address: name for name, own in facts.items() if own.tunnel is not None}
     for source, view in views.items():
         uplinks = {uplink.ofport: uplink for uplink in view.uplinks}
@@ -142,11 +142,11 @@ def uplink_peers(view: NodeView, facts: dict[str, BridgeFacts]) -> tuple[IPv4Add
 @settings(max_examples=examples(80), deadline=None)
 @given(wirings())
 def test_links_in_use_form_no_circle_and_leave_nobody_out(facts: dict[str, BridgeFacts]) -> None:
-    world = World(Cluster().settings)
-    world.update(Cluster(nodes={name: Node(name) for name in facts}))
+    engine = ConfirmingEngine(Cluster().settings)
+    engine.update(Cluster(nodes={name: Node(name) for name in facts}))
     edges, groups = set(), {name: {name} for name in facts}
     for name, own in facts.items():
-        used = {uplink.ofport for uplink in world.view(own, facts).uplinks}
+        used = {uplink.ofport for uplink in engine.view(own, facts).uplinks}
         edges |= {frozenset((name, other)) for other, port in own.links.items() if port in used}
         for other in own.links:
             if other in facts and name in facts[other].links and groups[name] is not groups[other]:

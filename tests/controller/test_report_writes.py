@@ -1,4 +1,4 @@
-"""What a controller tells of its nodes, and when."""
+"""When a controller writes the reports of its nodes, and what is in them."""
 
 from __future__ import annotations
 

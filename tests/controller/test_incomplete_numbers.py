@@ -1,4 +1,4 @@
-"""What the controller takes of published numbers as it is told, and when that is worth a round."""
+"""Which published numbers a controller uses while they are being written, and when it computes."""
 
 from __future__ import annotations
 

@@ -106,15 +106,15 @@ def earlies(parts: RegistryAndAgents) -> st.SearchStrategy[frozenset[str] | None
 
 
 def compare(parts: RegistryAndAgents) -> None:
-    world = parts.joined()
+    engine = parts.merged()
     facts = tunnelled(parts.cluster, sorted(parts.cluster.nodes))
     for name, own in facts.items():
-        here, everywhere = parts.nodes[name].view(own), world.view(own, facts)
+        here, everywhere = parts.nodes[name].view(own), engine.view(own, facts)
         assert here is not None
         for field in fields(here):
             assert getattr(here, field.name) == getattr(everywhere, field.name), f"{name}: {field.name}"
         assert tables(here) == tables(everywhere)
-    names = {problem.name for problem in world.problems}
+    names = {problem.name for problem in engine.problems}
     mine = {problem.name for node in parts.nodes.values() for problem in node.problems}
     assert mine <= names
 

@@ -1,4 +1,4 @@
-"""Measures how long address and identity allocation of a large cluster takes: `python bench/world.py [PODS]`.
+"""Measures how long address and identity allocation of a large cluster takes: `python bench/allocation.py [PODS]`.
 
 Prints one line for each figure.
 """
