@@ -7,6 +7,7 @@ Sources: RFC 6890 (special-purpose addresses), RFC 1112 (multicast, class E), RF
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 _KINDS_4 = (
@@ -26,6 +27,7 @@ _KINDS_6 = (
 )
 
 
+@lru_cache(maxsize=4096)
 def address_fault(address: IPv4Address | IPv6Address) -> str:
     """The reason why no pod or node can have `address`, as a sentence that begins with it, or empty."""
     kind: str | None

@@ -27,6 +27,8 @@ _WORDS: dict[type, str] = {
     type(None): "null",
 }
 
+_PLAIN = re.compile(r"[ !#-\[\]-~]{0,58}\Z")
+"""What `shown` only puts quotes around."""
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
@@ -47,6 +49,8 @@ def shown(value: object) -> str:
 
 def plain(text: str) -> str:
     """`text` without quotes, control and non-ASCII characters escaped, for names and paths in messages."""
+    if _PLAIN.match(text):
+        return text
     return shown(text)[1:-1] if len(text) <= SHOWN_CHARACTERS else shown(text)[1:]
 
 

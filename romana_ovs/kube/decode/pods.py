@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from romana_ovs.addressing.plan import AddressPlan
@@ -161,10 +162,18 @@ def _address(value: object, path: str, validator: Validator) -> IPv4Address | IP
     text = validator.string(value, path)
     if not text:
         return None
+    address = _parse_address(text)
+    if address is None:
+        validator.error(path, f"{shown(text)} is not an IP address")
+    return address
+
+
+@lru_cache(maxsize=4096)
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address; None when it is none. A pod's is in its status twice."""
     try:
         return IPv6Address(text) if ":" in text else IPv4Address(text)
     except AddressValueError:
-        validator.error(path, f"{shown(text)} is not an IP address")
         return None
 
 

@@ -86,10 +86,11 @@ class _CachedFile:
 class FolderReader:
     """Reads a folder of manifests, a single file, or standard input, and decodes only the files that have changed.
 
-    With `recursive` sub-folders, too.
+    With `recursive` sub-folders, too. `once`: it is read once, so nothing has to be saved for later.
     """
 
-    def __init__(self, path: Path, settings: Settings, *, recursive: bool = False) -> None:
+    def __init__(self, path: Path, settings: Settings, *, recursive: bool = False, once: bool = False) -> None:
+        self.once = once
         self.path = path
         self.settings = settings
         self.recursive = recursive
@@ -102,7 +103,8 @@ class FolderReader:
             known = self._read(file, self._known.get(file.name))
             if known is not None:
                 files[file.name] = known
-        self._keep_sources(files)
+        if not self.once:
+            self._keep_sources(files)
         self._known = files
         return FolderContent(str(self.path), tuple(known.content for known in files.values()))
 

@@ -124,8 +124,8 @@ class ManifestStore:
                 selection.problems.append(other.location.problem("metadata.name", reason))
         if item.value is not None:
             same = before is not None and before.item.value == item.value
-            value = before.item.value if before is not None and same else item.value
-            selection.accepted[key] = _Accepted(replace(item, value=value), item.location.file)
+            kept = replace(item, value=before.item.value) if before is not None and same else item
+            selection.accepted[key] = _Accepted(kept, item.location.file)
         elif before is not None:
             selection.accepted[key] = _Accepted(before.item, item.location.file)
             selection.kept.append(key)
