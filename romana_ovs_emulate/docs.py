@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from romana_ovs.cli.offline import compile_node_tables, offline_world
+from romana_ovs.cli.offline import compile_node_tables, offline_engine
 from romana_ovs.config import load_settings
 from romana_ovs.engine import Engine
 from romana_ovs.kube.manifests.folder import FolderReader
@@ -62,10 +62,10 @@ def main(argv: list[str] | None = None) -> int:
 def pipeline_page(demo: Path) -> str:
     """The text of docs/pipeline.md, with the demonstration at `demo`. Raises InputError when that cannot be used."""
     _, cluster = _before_and_after_policy(demo)
-    world, facts = offline_world(cluster, None)
-    flows = {node: list(compile_node_tables(world, facts, node).flows.values()) for node in facts}
+    engine, facts = offline_engine(cluster, None)
+    flows = {node: list(compile_node_tables(engine, facts, node).flows.values()) for node in facts}
     network = Network({node: Switch(own) for node, own in flows.items()}, Wiring.of(facts))
-    packets = _Packets(cluster, world, facts, network)
+    packets = _Packets(cluster, engine, facts, network)
     first_packet = packets.first_packet(FRONTEND, BACKEND, 80)
     journeys = (
         packets.journey("The first packet from frontend to backend, TCP port 80", FRONTEND, first_packet),
@@ -107,15 +107,15 @@ def _before_and_after_policy(demo: Path) -> tuple[Cluster, Cluster]:
 class _Packets:
     """Sends packets between the demonstration's pods, and records what happens to them."""
 
-    def __init__(self, cluster: Cluster, world: Engine, facts: Mapping[str, BridgeFacts], network: Network) -> None:
+    def __init__(self, cluster: Cluster, engine: Engine, facts: Mapping[str, BridgeFacts], network: Network) -> None:
         self._places = {key: (pod.node, facts[pod.node].pod_ports[key].ofport) for key, pod in cluster.pods.items()}
         self._names = {place: key for key, place in self._places.items()}
-        self._world = world
+        self._engine = engine
         self._network = network
 
     def first_packet(self, source: PodKey, target: PodKey, port: int) -> Packet:
         """The first packet of a TCP connection."""
-        addresses = [self._world.agents.address_of(key) for key in (source, target)]
+        addresses = [self._engine.agents.address_of(key) for key in (source, target)]
         return tcp(Addresses.of(*(address for address in addresses if address is not None)), CLIENT_PORT, port)
 
     def journey(self, title: str, sender: PodKey, packet: Packet) -> Journey:

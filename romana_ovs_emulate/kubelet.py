@@ -15,7 +15,7 @@ from romana_ovs.model.errors import ApiError, ConflictError, MissingError, Setup
 from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs_emulate.kubelet_objects import (
     EMULATED,
-    LEASES,
+    LEASE_NAMESPACE,
     node_lease,
     node_object,
     node_status,
@@ -33,7 +33,7 @@ RETRY_SECONDS = 1.0
 FINISHED = ("Succeeded", "Failed")
 MERGE = "application/merge-patch+json"
 NODES = "/api/v1/nodes"
-NODE_LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{LEASES}/leases"
+NODE_LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
 
 Object = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ class Kubelet:
         """The address that was reported last, by UID of the pod."""
         self._reported_failures: dict[str, str] = {}
         """Why a pod cannot be started, as reported last, by UID of the pod."""
-        self._reporter = threading.Thread(target=self._report, name="kubelet-reports", daemon=True)
+        self._report_thread = threading.Thread(target=self._report, name="kubelet-reports", daemon=True)
 
     def start(self, run: Run, nodes: Mapping[str, Node]) -> None:
         """Register the nodes of `run` and start to report. Raises SetupError, with none of them registered."""
@@ -84,15 +84,15 @@ class Kubelet:
         except SetupError:
             self._unregister()
             raise
-        self._reporter.start()
+        self._report_thread.start()
 
     def close(self) -> None:
         """Stop reporting, and delete the nodes. Idempotent."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._reporter.ident is not None:
-            self._reporter.join()
+        if self._report_thread.ident is not None:
+            self._report_thread.join()
         self._unregister()
 
     def on_pods(self, pods: Mapping[PodKey, Object]) -> None:

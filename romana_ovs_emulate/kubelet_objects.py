@@ -12,8 +12,8 @@ from romana_ovs import __version__
 
 EMULATED = "romana.io/emulated"
 """Label of an emulated Node; its value is the id of the run that it belongs to."""
-LEASES = "kube-node-lease"
-"""Namespace of the Leases that nodes renew."""
+LEASE_NAMESPACE = "kube-node-lease"
+"""Namespace of the Leases that nodes renew (Kubernetes: `NamespaceNodeLease`)."""
 LEASE_SECONDS = 40
 """How long a node counts as alive after it last renewed its Lease, in seconds; the default of kubelets."""
 CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"}
@@ -60,7 +60,7 @@ def node_lease(name: str, now: str) -> dict[str, Any]:
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"name": name, "namespace": LEASES},
+        "metadata": {"name": name, "namespace": LEASE_NAMESPACE},
         "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
     }
 

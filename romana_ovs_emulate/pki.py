@@ -17,6 +17,33 @@ from romana_ovs_emulate.system import run
 DAYS = 7
 """How long certificates are valid, in days; a control plane here rarely runs for a day."""
 CURVE = "prime256v1"
+_AUTHORITY_CONFIG = """\
+[req]
+prompt = no
+distinguished_name = subject
+x509_extensions = extensions
+[subject]
+CN = romana-ovs emulated control plane
+[extensions]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,digitalSignature
+subjectKeyIdentifier = hash
+"""
+_REQUEST_CONFIG = """\
+[req]
+prompt = no
+string_mask = utf8only
+utf8 = yes
+distinguished_name = subject
+[subject]
+{subject}
+[extensions]
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = {usage}
+{alternatives}
+"""
+"""Configurations of openssl (config(5), req(1), x509v3_config(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,113 +68,48 @@ class Authority:
     def server(self, name: str, hosts: Sequence[str]) -> Pair:
         """A server's key and certificate for `hosts`, DNS names or IP addresses. Raises SetupError."""
         kinds = (f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
-        return self._issue(name, "serverAuth", {"CN": name}, subject_alternatives=",".join(kinds))
+        return self._issue(name, "serverAuth", name, subject_alternatives=",".join(kinds))
 
     def client(self, user: str, groups: Sequence[str] = ()) -> Pair:
         """The key and certificate of a user and its groups, as Kubernetes reads them (CN and O). Raises SetupError."""
         distinct = hashlib.sha256("\0".join((user, *groups)).encode()).hexdigest()[:16]
-        return self._issue(f"client-{distinct}", "clientAuth", {"CN": user}, organisations=groups)
+        return self._issue(f"client-{distinct}", "clientAuth", user, organisations=groups)
 
     def _issue(
         self,
         name: str,
         usage: str,
-        common: dict[str, str],
+        common_name: str,
         *,
         organisations: Sequence[str] = (),
         subject_alternatives: str = "",
     ) -> Pair:
-        """A pair signed by this authority; the subject goes through a file, so that no name needs quoting."""
+        """A pair signed by this authority. Its subject goes through a file, so that no name needs quoting."""
         pair = Pair(self.folder / f"{name}.key", self.folder / f"{name}.crt")
         config, request = self.folder / f"{name}.cnf", self.folder / f"{name}.csr"
-        subject = [f"{number}.O = {_quoted(one)}" for number, one in enumerate(organisations)]
-        subject += [f"{key} = {_quoted(value)}" for key, value in common.items()]
-        alternatives = [f"subjectAltName = {subject_alternatives}"] if subject_alternatives else []
-        config.write_text(
-            "\n".join(
-                [
-                    "[req]",
-                    "prompt = no",
-                    "string_mask = utf8only",
-                    "utf8 = yes",
-                    "distinguished_name = subject",
-                    "[subject]",
-                    *subject,
-                    "[extensions]",
-                    "basicConstraints = critical,CA:FALSE",
-                    "keyUsage = critical,digitalSignature",
-                    f"extendedKeyUsage = {usage}",
-                    *alternatives,
-                    "",
-                ]
-            )
-        )
+        config.write_text(_request_config(usage, common_name, organisations, subject_alternatives))
         make_key(pair.key)
         run(["openssl", "req", "-new", "-config", str(config), "-key", str(pair.key), "-out", str(request)])
-        run(
-            [
-                "openssl",
-                "x509",
-                "-req",
-                "-in",
-                str(request),
-                "-days",
-                str(DAYS),
-                "-out",
-                str(pair.certificate),
-                "-CA",
-                str(self.pair.certificate),
-                "-CAkey",
-                str(self.pair.key),
-                "-CAcreateserial",
-                "-extfile",
-                str(config),
-                "-extensions",
-                "extensions",
-            ]
-        )
+        self._sign(request, config, pair.certificate)
         return pair
+
+    def _sign(self, request: Path, config: Path, certificate: Path) -> None:
+        """Write the certificate for a signing request, with the extensions of `config`."""
+        command = ["openssl", "x509", "-req", "-in", str(request), "-days", str(DAYS), "-out", str(certificate)]
+        authority = ["-CA", str(self.pair.certificate), "-CAkey", str(self.pair.key), "-CAcreateserial"]
+        run([*command, *authority, "-extfile", str(config), "-extensions", "extensions"])
 
 
 def make_authority(folder: Path) -> Authority:
     """A new authority in a new folder. Raises SetupError."""
     folder.mkdir(mode=0o700)
     authority = Authority(folder)
-    make_key(authority.pair.key)
+    key, certificate = authority.pair.key, authority.pair.certificate
+    make_key(key)
     config = folder / "ca.cnf"
-    config.write_text(
-        "\n".join(
-            [
-                "[req]",
-                "prompt = no",
-                "distinguished_name = subject",
-                "x509_extensions = extensions",
-                "[subject]",
-                "CN = romana-ovs emulated control plane",
-                "[extensions]",
-                "basicConstraints = critical,CA:TRUE",
-                "keyUsage = critical,keyCertSign,digitalSignature",
-                "subjectKeyIdentifier = hash",
-                "",
-            ]
-        )
-    )
-    run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-new",
-            "-config",
-            str(config),
-            "-key",
-            str(authority.pair.key),
-            "-days",
-            str(DAYS),
-            "-out",
-            str(authority.pair.certificate),
-        ]
-    )
+    config.write_text(_AUTHORITY_CONFIG)
+    command = ["openssl", "req", "-x509", "-new", "-config", str(config), "-key", str(key)]
+    run([*command, "-days", str(DAYS), "-out", str(certificate)])
     return authority
 
 
@@ -191,6 +153,14 @@ def write_kubeconfig(path: Path, url: str, authority: Authority, credentials: Pa
         )
         + "\n"
     )
+
+
+def _request_config(usage: str, common_name: str, organisations: Sequence[str], subject_alternatives: str) -> str:
+    """The configuration of a signing request and its certificate. `usage` is the value of extendedKeyUsage."""
+    subject = [f"{number}.O = {_quoted(one)}" for number, one in enumerate(organisations)]
+    subject.append(f"CN = {_quoted(common_name)}")
+    alternatives = f"subjectAltName = {subject_alternatives}" if subject_alternatives else ""
+    return _REQUEST_CONFIG.format(subject="\n".join(subject), usage=usage, alternatives=alternatives)
 
 
 def _base64(path: Path) -> str:

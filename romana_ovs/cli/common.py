@@ -13,7 +13,7 @@ from pathlib import Path
 
 from romana_ovs.cli.left_out import left_out_notes
 from romana_ovs.cli.progress import activity
-from romana_ovs.cli.rendering import unrendered
+from romana_ovs.cli.unrendered import unrendered_sources
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.files import STDIN
 from romana_ovs.kube.manifests.load import load as load_manifests
@@ -22,7 +22,7 @@ from romana_ovs.model.errors import InputError, Problem, Severity
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments DIR, -R, --nodes and --state, as `args.dir`, `args.recursive`, `args.nodes`, `args.state`."""
+    """Add the arguments DIR, -R, --nodes, --state and --strict, as `args.dir`, `args.recursive` and so on."""
     parser.add_argument(
         "dir", metavar="DIR", type=Path, help="folder of Kubernetes manifests, one file of them, or - for stdin"
     )
@@ -60,19 +60,19 @@ def load(path: Path, *, nodes: int | None = None, recursive: bool = False) -> Cl
     Raises InputError when nothing there can be used.
     """
     settings = load_settings(path)
-    with activity(f"reading {shown_path(path)}"), collector_paused():
+    with activity(f"reading {shown_path(path)}"), gc_paused():
         try:
             loaded = load_manifests(path, settings, nodes=nodes, recursive=recursive)
         except InputError as error:
-            raise InputError(*error.problems, *unrendered(path, error.problems, recursive=recursive)) from error
-        sources = unrendered(path, loaded.problems, recursive=recursive)
+            raise InputError(*error.problems, *unrendered_sources(path, error.problems, recursive=recursive)) from error
+        sources = unrendered_sources(path, loaded.problems, recursive=recursive)
         # Before the problems that come from not rendering them.
         return replace(loaded, problems=(*sources, *loaded.problems)) if sources else loaded
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
-    """Do without garbage collection, which would look again and again at all the values that are read."""
+def gc_paused() -> Iterator[None]:
+    """Turn Python's garbage collector off meanwhile: it would search all values that are read, again and again."""
     gc.disable()
     try:
         yield

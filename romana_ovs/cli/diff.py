@@ -6,7 +6,7 @@ invalid in NEWDIR keeps its last valid version, as live. With `--json`:
 `{"ports": [...], "opened": [{"from", "to", "port"}], "closed": [{"from", "to", "port"}],
 "nodes": {NAME: {"added", "removed", "changed", "before", "after"}}}`: pods as `namespace/name`, ports as `80/tcp`;
 the five numbers of a node are flows. The text has a line for each pair of workloads, with `--all` for each pair of
-pods. Exits 1 when anything differs, 0 when nothing does.
+pods and port. Exits 1 when anything differs, 0 when nothing does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +24,8 @@ from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import (
     add_folder,
-    collector_paused,
     exit_code,
+    gc_paused,
     print_json,
     shown_path,
     warn,
@@ -32,7 +33,7 @@ from romana_ovs.cli.common import (
 )
 from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.matrix import parse_ports
-from romana_ovs.cli.offline import compile_node_tables, offline_world
+from romana_ovs.cli.offline import compile_node_tables, offline_engine
 from romana_ovs.cli.progress import activity
 from romana_ovs.cli.workloads import display_names, summary
 from romana_ovs.config import load_settings
@@ -69,7 +70,7 @@ class Cost:
     after: int
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no flow of the node changes."""
         return not (self.added or self.removed or self.changed)
 
@@ -84,9 +85,9 @@ class Change:
     nodes: Mapping[str, Cost]
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no path and no flow differs."""
-        return not (self.opened or self.closed) and all(cost.nothing for cost in self.nodes.values())
+        return not (self.opened or self.closed) and all(cost.is_empty for cost in self.nodes.values())
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, in the form of the module's docstring."""
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_lines(change, display_names(before.cluster, after.cluster) if not args.all else None)))
         for caveat in caveats(before, after):
             print(f"\n{caveat}")
-    return exit_code(0 if change.nothing else 1, before, after, strict=args.strict)
+    return exit_code(0 if change.is_empty else 1, before, after, strict=args.strict)
 
 
 def compare(
@@ -129,11 +130,11 @@ def compare(
 ) -> Change:
     """The change from `before` to `after`; `ports` None: those that containers of either declare.
 
-    Raises as `offline_world` does.
+    Raises as `offline_engine` does.
     """
     if ports is None:
         ports = tuple(dict.fromkeys([*container_ports(before), *container_ports(after)]))
-    engine, facts = offline_world(before, state)
+    engine, facts = offline_engine(before, state)
     old_tables, caches = _tables(engine, facts, {})
     old_matrix = reachability(before, _addresses(engine, before), ports)
     engine.step(after)
@@ -175,7 +176,7 @@ def _snapshots(args: argparse.Namespace) -> tuple[ClusterSnapshot, ClusterSnapsh
     store = ManifestStore(settings)
     snapshots = []
     for path in (args.dir, args.new):
-        with activity(f"reading {shown_path(path)}"), collector_paused():
+        with activity(f"reading {shown_path(path)}"), gc_paused():
             content = read_folder(path, settings, recursive=args.recursive)
             loaded = store.apply(content, nodes=args.nodes)
         warn(loaded)
@@ -196,7 +197,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def _addresses(engine: Engine, cluster: Cluster) -> dict[Any, Any]:
+def _addresses(engine: Engine, cluster: Cluster) -> dict[PodKey, IPv4Address]:
     return {key: address for key in cluster.pods if (address := engine.agents.address_of(key)) is not None}
 
 
@@ -220,7 +221,7 @@ def _cost(old: Tables, new: Tables) -> Cost:
 
 def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
     """The lines of text; with `names`, one line for each pair of display names instead of each path."""
-    if change.nothing:
+    if change.is_empty:
         return ["Nothing differs: the same paths are open, and no node gets or loses a flow."]
     lines = []
     for verb, paths in (("opens", change.opened), ("closes", change.closed)):
@@ -239,6 +240,6 @@ def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
     for node, cost in change.nodes.items():
         counts = f"{cost.added} added, {cost.removed} removed, {cost.changed} changed"
         lines.append(
-            f"{node}: {'no flow differs' if cost.nothing else counts} ({cost.before} flows before, {cost.after} after)"
+            f"{node}: {'no flow differs' if cost.is_empty else counts} ({cost.before} flows before, {cost.after} after)"
         )
     return lines

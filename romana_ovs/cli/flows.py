@@ -12,7 +12,7 @@ import argparse
 
 from romana_ovs.cli.addresses import saved_state
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json, warn_of_left_out
-from romana_ovs.cli.offline import compile_node_tables, offline_world
+from romana_ovs.cli.offline import compile_node_tables, offline_engine
 
 HELP = "print one node's compiled tables"
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from romana_ovs.pipeline.listing import loadable, rows
 
     loaded = load_folder(args)
-    engine, facts = offline_world(loaded.cluster, saved_state(args.state))
+    engine, facts = offline_engine(loaded.cluster, saved_state(args.state))
     program = compile_node_tables(engine, facts, args.node)
     if args.json:
         print_json(rows(program.flows.values(), program.meters))

@@ -29,7 +29,7 @@ from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.usage import SegmentUse, TenantUse, Usage
 from romana_ovs.cli.common import add_folder, exit_code, load_folder, print_json, warn_of_left_out
-from romana_ovs.cli.offline import offline_world
+from romana_ovs.cli.offline import offline_engine
 from romana_ovs.model.errors import Problem
 from romana_ovs.state import StateFile
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_folder(args)
     file = StateFile(args.state) if args.state is not None else None
     state = file.load() if file is not None else None
-    engine, _ = offline_world(loaded.cluster, state)
+    engine, _ = offline_engine(loaded.cluster, state)
     if file is not None and state is None:
         file.save(engine.to_json())
     usage, problems = engine.usage, engine.problems

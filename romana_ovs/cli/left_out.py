@@ -1,4 +1,4 @@
-"""Lists what a command leaves out of its answer, and why that could matter: pods, workloads, kinds."""
+"""Lists the pods, workloads and kinds that take no part in the answer of a command, each with the reason."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator
 from romana_ovs.kube.snapshot import ClusterSnapshot, LeftOut
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import Pod
+from romana_ovs.model.syntax import listed
 
 SHOWN_NAMES = 3
-"""How many objects of one reason a sentence names; further ones are counted."""
+"""How many pods of one reason a note names; further ones are counted."""
 
 _ENDED = "has ended (Succeeded or Failed), so it has no network"
 _HOST_NETWORK = "uses its node's network (hostNetwork): no policy selects it, and its traffic is that of its node"
@@ -69,16 +70,11 @@ def workload_notes(loaded: ClusterSnapshot) -> Iterator[Problem]:
 
 
 def pod_notes(loaded: ClusterSnapshot) -> Iterator[Problem]:
-    """A note for all pods that are left out for one reason; those that have ended are not mentioned."""
+    """One note for each reason, about all pods that are left out for it; those that have ended are not mentioned."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in left_out(loaded):
         if one.kind == "Pod" and one.reason != _ENDED:
             by_reason[one.reason].append(one.name)
     for reason, names in by_reason.items():
         subject, each = ("1 pod is", "it") if len(names) == 1 else (f"{len(names)} pods are", "each")
-        yield Problem(f"{subject} left out ({_listed(names)}): {each} {reason}", severity=Severity.INFO)
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:SHOWN_NAMES])
-    return f"{shown} and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else shown
+        yield Problem(f"{subject} left out ({listed(names, SHOWN_NAMES)}): {each} {reason}", severity=Severity.INFO)

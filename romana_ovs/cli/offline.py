@@ -14,10 +14,10 @@ from romana_ovs.pipeline.compile import CompileCache, Program, compile_node
 from romana_ovs.policy.resolve import resolve
 
 
-def offline_world(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[Engine, Mapping[str, BridgeFacts]]:
-    """A world of `cluster` with all numbers allocated, and made-up bridges.
+def offline_engine(cluster: Cluster, state: Mapping[str, Any] | None) -> tuple[Engine, Mapping[str, BridgeFacts]]:
+    """An engine that has allocated all numbers of `cluster`, and the facts of made-up bridges by node.
 
-    A pod or node without an address or number is a warning on stderr. `state` is that of `saved_state`.
+    Prints a warning to stderr for each pod or node that got no address or number. `state` is that of `saved_state`.
 
     Raises AddressError when the address plan is invalid, InputError when the state cannot be used.
     """

@@ -74,7 +74,7 @@ def subdomain_fault(name: str) -> str:
 
 
 def listed(names: Collection[str], limit: int = LISTED_NAMES) -> str:
-    """`a, b and c`, or the first `limit` names and how many more there are."""
+    """`a, b and c`; beyond `limit` names `a, b and 7 more`. Empty without names."""
     shown = list(names)[:limit]
     if len(names) > limit:
         shown.append(f"{len(names) - limit} more")

@@ -16,13 +16,20 @@ from romana_ovs.model.errors import ApiError, ConflictError, FaultyError, Missin
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate import kubelet as kubelets
 from romana_ovs_emulate.kubelet import Kubelet
-from romana_ovs_emulate.kubelet_objects import EMULATED, LEASES, node_lease, node_object, node_status, pod_status
+from romana_ovs_emulate.kubelet_objects import (
+    EMULATED,
+    LEASE_NAMESPACE,
+    node_lease,
+    node_object,
+    node_status,
+    pod_status,
+)
 from romana_ovs_emulate.pods import PodPlacement
 from romana_ovs_emulate.runs import start_run
 from tests.support.api_objects import Object, pod
 
 NODES = "/api/v1/nodes"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{LEASES}/leases"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases"
 PODS = "/api/v1/namespaces/shop/pods"
 SECONDS = 20.0
 A = PodKey("shop/a")
@@ -362,5 +369,5 @@ def test_objects_are_of_plain_values() -> None:
         pod_status(bound_pod("a"), address="10.0.0.1", host=None, now="t"),
     ]
     assert json.loads(json.dumps(made)) == made
-    assert "hostIP" not in made[-1] and made[2]["metadata"]["namespace"] == LEASES
+    assert "hostIP" not in made[-1] and made[2]["metadata"]["namespace"] == LEASE_NAMESPACE
     assert {each["type"] for each in made[-1]["conditions"]} >= {"Ready", "PodScheduled"}

@@ -22,6 +22,7 @@ from romana_ovs.kube.snapshot import LeftOut
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.syntax import listed
 
 _RANK = {kind: rank for rank, kind in enumerate(WORKLOADS)}
 """Of several workloads of one name the first in this order names its pods by that name alone."""
@@ -279,5 +280,4 @@ def _generated_note(item: DecodedObject) -> Problem:
 
 
 def _named(pods: Sequence[Pod]) -> str:
-    names = ", ".join(pod.name for pod in pods[:_SHOWN_NAMES])
-    return names + (f" and {len(pods) - _SHOWN_NAMES} more" if len(pods) > _SHOWN_NAMES else "")
+    return listed([pod.name for pod in pods], _SHOWN_NAMES)

@@ -119,7 +119,7 @@ def test_a_stateful_set_adopts_by_name_and_labels() -> None:
 def test_adopted_pods_that_a_controller_would_delete_are_noted() -> None:
     found = loaded(a=workload("ReplicaSet", "w"), b=join(pod("x", "{app: w}"), pod("y1", "{app: w}")))
     assert list(found.cluster.pods) == ["default/x", "default/y1"]
-    assert "deletes the rest, 1 of x, y1" in notes(found)[-1][1]
+    assert "deletes the rest, 1 of x and y1" in notes(found)[-1][1]
     found = loaded(a=workload("StatefulSet", "w"), b=pod("w-7", "{app: w}"))
     assert list(found.cluster.pods) == ["default/w-0", "default/w-7"]
     assert "deletes the rest, 1 of w-7" in notes(found)[-1][1]

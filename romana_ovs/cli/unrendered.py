@@ -1,4 +1,4 @@
-"""Finds sources of manifests, which are to be rendered first: kustomizations, Helm charts and templates.
+"""Finds kustomizations, Helm charts and templates, which another program has to render before they can be read.
 
 Sources: https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/, https://helm.sh/docs/topics/charts/.
 """
@@ -37,11 +37,11 @@ _ACTION = re.compile(rb"\{\{.*?\}\}", re.DOTALL)
 _VARIABLE = re.compile(rb"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
-def unrendered(path: Path, problems: Iterable[Problem], *, recursive: bool = False) -> tuple[Problem, ...]:
-    """A problem for each source of manifests at `path` (a folder or a file), with the command that renders it.
+def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bool = False) -> tuple[Problem, ...]:
+    """A problem for each kustomization, Helm chart and template at `path` (a folder or a file).
 
-    Files count as templates only when they have one of `problems`, and are not those of a Helm chart. With `recursive`
-    sub-folders count, too.
+    Each names the command that renders it. A file counts as a template only when one of `problems` is about it, and no
+    Helm chart that is reported has it. With `recursive` sub-folders are searched, too.
     """
     if path == STDIN:
         return ()
