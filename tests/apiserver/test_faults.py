@@ -49,7 +49,7 @@ class Scene:
 
     def __init__(self, cluster: SplitCluster, node: str, proxy: FaultyProxy) -> None:
         self.cluster, self.node, self.proxy = cluster, node, proxy
-        self.part = cluster.parts[node]
+        self.controller = cluster.controllers[node]
         self.namespace = cluster.namespace(f"of-{node}")
         self.client, self.server, self.other = (cluster.pod(self.namespace, name, node) for name in "cso")
         self.allow(80)
@@ -74,8 +74,8 @@ class Scene:
 
     def restart(self) -> None:
         """A new controller: it has met no trouble yet, so it asks again soon after the first."""
-        self.part.stop(signal.SIGKILL)
-        self.part.start()
+        self.controller.stop(signal.SIGKILL)
+        self.controller.start()
 
     def flows(self) -> set[str]:
         return self.cluster.flows(self.node)
@@ -96,7 +96,7 @@ class Scene:
 
     def troubles(self, begin: int) -> list[str]:
         """What the log says, from there on, of the API server in trouble."""
-        lines = [line for line in self.part.log[begin:].splitlines() if "API server: " in line]
+        lines = [line for line in self.controller.log[begin:].splitlines() if "API server: " in line]
         return [line.partition("API server: ")[2] for line in lines if not line.endswith("fine again")]
 
 
@@ -134,8 +134,8 @@ def few(scene: Scene, begun: float) -> bool:
 @pytest.mark.parametrize("name", BLIND)
 def test_a_bridge_goes_on_and_what_was_missed_is_made_up_for(scene: Scene, name: str) -> None:
     fault, sentence = BLIND[name]
-    cluster, part, node = scene.cluster, scene.part, scene.node
-    flows, child, said = scene.flows(), part.child(), len(part.log)
+    cluster, controller, node = scene.cluster, scene.controller, scene.node
+    flows, child, said = scene.flows(), controller.child(), len(controller.log)
     allowed, denied = scene.traffic(scene.client), scene.traffic(scene.other)
     try:
         allowed.flowing()
@@ -146,7 +146,9 @@ def test_a_bridge_goes_on_and_what_was_missed_is_made_up_for(scene: Scene, name:
             cluster.until(
                 lambda: any(each.startswith(whose) and sentence in each for each in scene.troubles(said)), "it says so"
             )
-            cluster.until(lambda: any(sentence in each for each in part.state["problems"]), "the feed says so too")
+            cluster.until(
+                lambda: any(sentence in each for each in controller.state["problems"]), "the feed says so too"
+            )
             allowed.unharmed()
             assert [task["good"] for task in denied.report()] == [0]
             assert scene.flows() == flows
@@ -156,8 +158,8 @@ def test_a_bridge_goes_on_and_what_was_missed_is_made_up_for(scene: Scene, name:
             assert few(scene, begun), scene.proxy.met
         scene.settled()
         assert scene.is_for(81)
-        assert part.child() == child
-        cluster.until(lambda: not part.state["problems"], "all is well again")
+        assert controller.child() == child
+        cluster.until(lambda: not controller.state["problems"], "all is well again")
     finally:
         allowed.close()
         denied.close()
@@ -166,7 +168,7 @@ def test_a_bridge_goes_on_and_what_was_missed_is_made_up_for(scene: Scene, name:
 @pytest.mark.parametrize("name", EXPIRES)
 def test_a_server_that_forgets_is_listed_anew(scene: Scene, name: str) -> None:
     """Whatever a watch missed is found by a listing, also when no watch ever comes about; and listings are few."""
-    begun, said = time.monotonic(), len(scene.part.log)
+    begun, said = time.monotonic(), len(scene.controller.log)
     with scene.proxy.inject(EXPIRES[name]):
         scene.allow(81)
         scene.settled()
@@ -183,7 +185,7 @@ def test_a_server_that_stands_still_for_a_while(scene: Scene) -> None:
 
     That a longer standstill is noticed is shown in tests/kube/api/test_liveness.py and tests/apiserver/test_source.py.
     """
-    flows, said = scene.flows(), len(scene.part.log)
+    flows, said = scene.flows(), len(scene.controller.log)
     allowed = scene.traffic(scene.client)
     try:
         allowed.flowing()

@@ -64,7 +64,7 @@ def volume(plane: ControlPlane, tmp_path: Path) -> Volume:
 
 
 @pytest.fixture
-def part(plane: ControlPlane, volume: Volume) -> Iterator[SplitController]:
+def controller(plane: ControlPlane, volume: Volume) -> Iterator[SplitController]:
     """A registry that is told nothing but that it is in a pod; not started."""
     place = urlsplit(plane.url)
     with SplitController("registry", Path("in-cluster"), ["--registry"]) as made:
@@ -76,20 +76,20 @@ def part(plane: ControlPlane, volume: Volume) -> Iterator[SplitController]:
         yield made
 
 
-def start(part: SplitController, volume: Volume) -> None:
-    controller = [sys.executable, "-m", "romana_ovs", "controller", "--kubeconfig", "in-cluster", "--registry"]
+def start(controller: SplitController, volume: Volume) -> None:
+    arguments = [sys.executable, "-m", "romana_ovs", "controller", "--kubeconfig", "in-cluster", "--registry"]
     in_a_pod = ["unshare", "--mount", "--propagation=private", "sh", "-ec", IN_A_POD, "pod", str(volume.folder)]
-    part.start([*in_a_pod, *controller])
+    controller.start([*in_a_pod, *arguments])
 
 
-def leads(part: SplitController) -> bool:
+def leads(controller: SplitController) -> bool:
     """Whether it is the registry, and nothing is wrong."""
-    state = part.state
+    state = controller.state
     return bool(state) and state["registry"]["leads"] and not state["problems"]
 
 
 def test_it_is_who_its_token_says_also_when_that_changes(
-    plane: ControlPlane, part: SplitController, volume: Volume
+    plane: ControlPlane, controller: SplitController, volume: Volume
 ) -> None:
     """Somebody who may do nothing, then the registry's account, and so again while it works: by the file alone."""
 
@@ -97,32 +97,36 @@ def test_it_is_who_its_token_says_also_when_that_changes(
         return plane.kubectl("create", "token", account, f"--namespace={SYSTEM}").strip()
 
     def denied() -> bool:
-        return any(f"system:serviceaccount:{SYSTEM}:nobody" in problem for problem in part.state.get("problems", ()))
+        return any(
+            f"system:serviceaccount:{SYSTEM}:nobody" in problem for problem in controller.state.get("problems", ())
+        )
 
     with Client.of_kubeconfig(plane.kubeconfig) as admin:
         admin.create(f"/api/v1/namespaces/{SYSTEM}/serviceaccounts", {"metadata": {"name": "nobody"}})
     volume.write(token("nobody"))
-    start(part, volume)
+    start(controller, volume)
     eventually(denied, "it is told who it is", PATIENCE)
     volume.write(token("romana-registry"))
-    eventually(lambda: leads(part), "it leads", PATIENCE)
+    eventually(lambda: leads(controller), "it leads", PATIENCE)
     with Client.of_kubeconfig(plane.kubeconfig) as admin:
         lease = admin.get(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/romana-ovs")["spec"]
         assert lease["holderIdentity"]
         admin.create("/api/v1/nodes", {"metadata": {"name": "n1"}})
         published = "/apis/romana.io/v1/allocations"
         eventually(lambda: admin.get(published)["items"], "it publishes numbers", PATIENCE)
-    child = part.child()
+    child = controller.child()
     volume.write(token("nobody"))
     eventually(denied, "its next requests are another's", PATIENCE)
     volume.write(token("romana-registry"))
-    eventually(lambda: not part.state["problems"], "it is the registry again", PATIENCE)
-    assert part.child() == child
+    eventually(lambda: not controller.state["problems"], "it is the registry again", PATIENCE)
+    assert controller.child() == child
 
 
-def test_an_account_that_comes_late_is_waited_for(plane: ControlPlane, part: SplitController, volume: Volume) -> None:
-    start(part, volume)
+def test_an_account_that_comes_late_is_waited_for(
+    plane: ControlPlane, controller: SplitController, volume: Volume
+) -> None:
+    start(controller, volume)
     said = "the service account of this pod: Service token file does not exist."
-    eventually(lambda: any(said in problem for problem in part.state.get("problems", ())), "it says so", PATIENCE)
+    eventually(lambda: any(said in problem for problem in controller.state.get("problems", ())), "it says so", PATIENCE)
     volume.write(plane.kubectl("create", "token", "romana-registry", f"--namespace={SYSTEM}").strip())
-    eventually(lambda: leads(part), "it leads", PATIENCE)
+    eventually(lambda: leads(controller), "it leads", PATIENCE)

@@ -161,7 +161,7 @@ def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: SplitClust
     client, server = cluster.pod(ns, "c", "n1"), cluster.pod(ns, "s", "n2")
     cluster.policy(ns, "p", only_from("c", "s"))
     cluster.settled(client, server)
-    cluster.parts["registry"].stop(signal.SIGKILL)
+    cluster.controllers["registry"].stop(signal.SIGKILL)
     with flowing(cluster, client, server) as traffic:
         more = [cluster.pod(ns, f"{app}-more", "n3", app=app) for app in "cs"]
         cluster.policy(ns, "q", only_from("c", "c", 81))
@@ -171,11 +171,11 @@ def test_without_the_registry_nodes_go_on_with_what_is_known(cluster: SplitClust
         cluster.settled()
         newcomer = cluster.pod(cluster.namespace(f"{ns}-new"), "late", "n2")
         said = f"Pod {newcomer}: tenant '{ns}-new', tier 'default' has no range yet: it waits for the registry"
-        cluster.until(lambda: said in cluster.parts["n2"].state["problems"], "it says so")
+        cluster.until(lambda: said in cluster.controllers["n2"].state["problems"], "it says so")
         assert newcomer not in cluster.pods.running
         cluster.start("registry")
         cluster.settled(newcomer)
-        assert cluster.parts["n2"].state["problems"] == []
+        assert cluster.controllers["n2"].state["problems"] == []
         assert cluster.verdicts(client, server, more[1], newcomer) == []
         traffic.unharmed()
 
@@ -190,24 +190,24 @@ def test_without_the_api_server_everything_stays(cluster: SplitCluster, ns: str,
     with flowing(cluster, client, server) as traffic:
         own.kill_api_server()
         try:
-            for name, part in cluster.parts.items():
-                cluster.until(partial(_tells_of, part, own.url), f"{name} says so")
+            for name, controller in cluster.controllers.items():
+                cluster.until(partial(_tells_of, controller, own.url), f"{name} says so")
             for name in ("n1", "registry"):
-                cluster.parts[name].stop()
-            said = len(cluster.parts["n1"].log)
+                cluster.controllers[name].stop()
+            said = len(cluster.controllers["n1"].log)
             cluster.start("n1", "registry")
-            cluster.until(cluster.parts["n1"].is_connected, "the bridge is back")
-            cluster.until(lambda: _mentions(cluster.parts["n1"].state, own.url), "it says so again")
+            cluster.until(cluster.controllers["n1"].is_connected, "the bridge is back")
+            cluster.until(lambda: _mentions(cluster.controllers["n1"].state, own.url), "it says so again")
             assert {node: cluster.flows(node) for node in NODES} == flows
-            lines = [line for line in cluster.parts["n1"].log[said:].splitlines() if own.url in line]
+            lines = [line for line in cluster.controllers["n1"].log[said:].splitlines() if own.url in line]
             assert lines and len(set(lines)) == len(lines)
         finally:
             own.start_api_server()
         more = cluster.pod(ns, "more", "n1")
         cluster.settled(more)
         assert cluster.verdicts(client, server, other, more) == []
-        for name, part in cluster.parts.items():
-            cluster.until(partial(_tells_nothing_of, part, own.url), f"{name} says no more of it")
+        for name, controller in cluster.controllers.items():
+            cluster.until(partial(_tells_nothing_of, controller, own.url), f"{name} says no more of it")
         traffic.unharmed()
     cluster.delete_pod(more)
     cluster.settled()
@@ -226,7 +226,7 @@ def test_a_policy_is_programmed_when_every_node_says_so(cluster: SplitCluster, n
     path = cluster.policy(ns, "p", spec, "romana.io")
     cluster.settled()
     cluster.until(lambda: cluster.conditions(path).get("Programmed") == ("True", "Programmed"), "it is programmed")
-    cluster.parts["n3"].stop()
+    cluster.controllers["n3"].stop()
     cluster.policy(ns, "p", {**spec, "allowIncoming": [{"toPorts": [{"port": 81}]}]}, "romana.io")
 
     def others_have_it() -> bool:
@@ -250,9 +250,9 @@ def test_a_restart_sends_nothing_and_changes_no_number(cluster: SplitCluster, ns
     cluster.settled(*pods)
     given, flows = numbers(cluster), {node: cluster.flows(node) for node in NODES}
     begun = time.monotonic()
-    for part, number in zip(cluster.parts.values(), (signal.SIGKILL, signal.SIGTERM) * 2, strict=True):
-        part.stop(number)
-    cluster.start(*cluster.parts)
+    for controller, number in zip(cluster.controllers.values(), (signal.SIGKILL, signal.SIGTERM) * 2, strict=True):
+        controller.stop(number)
+    cluster.start(*cluster.controllers)
     cluster.settled(*pods)
     with cluster.all_in_one() as whole:
         cluster.settled(*pods)
@@ -275,8 +275,8 @@ def test_a_node_that_lost_its_state_opens_nothing(cluster: SplitCluster, ns: str
     denied = Traffic(cluster.pods.running[pods[2]], [{"kind": "udp", "address": addresses[1], "port": 80}])
     try:
         for node in ("n2", "n3"):
-            cluster.parts[node].stop(signal.SIGKILL)
-            for path in cluster.parts[node].folder.glob("state*"):
+            cluster.controllers[node].stop(signal.SIGKILL)
+            for path in cluster.controllers[node].folder.glob("state*"):
                 path.unlink()
         cluster.start("n2", "n3")
         cluster.settled(*pods)
@@ -325,9 +325,12 @@ def test_of_two_registries_one_leads_and_nothing_is_given_twice(
     cluster: SplitCluster, ns: str, own: ControlPlane
 ) -> None:
     """docs/hazards.md C12."""
-    first, account = cluster.parts["registry"], own.kubeconfig_for_service_account("kube-system", "romana-registry")
+    first, account = (
+        cluster.controllers["registry"],
+        own.kubeconfig_for_service_account("kube-system", "romana-registry"),
+    )
     with published(cluster) as allocations, SplitController("second", account, ["--registry"]) as second:
-        cluster.parts["second"] = second
+        cluster.controllers["second"] = second
         try:
             second.start()
             cluster.until(lambda: leads(first), "the first leads")
@@ -353,7 +356,7 @@ def test_of_two_registries_one_leads_and_nothing_is_given_twice(
             cluster.until(lambda: not leads(second), "it knows")
             history = allocations()
         finally:
-            del cluster.parts["second"]
+            del cluster.controllers["second"]
     assert cluster.verdicts(before, *newcomers, *later) == []
     assert leads(first) and {one["writer"] for one in history if one["epoch"] == history[-1]["epoch"]} == {writer}
     consistent(history)
@@ -382,8 +385,8 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: SplitCluster, ns:
     cluster.until(lambda: "InvalidEdit" in cluster.events(ns), "there is an Event")
     assert {node: cluster.flows(node) for node in NODES} == flows
     where = f"RomanaNetworkPolicy {ns}/p: spec.allowIncoming: asks for"
-    for name, part in cluster.parts.items():
-        cluster.until(partial(_has_logged, part, f"refused: {where}"), f"{name} says so")
+    for name, controller in cluster.controllers.items():
+        cluster.until(partial(_has_logged, controller, f"refused: {where}"), f"{name} says so")
     blocks = [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/24"}} for number in range(22_000)]
     cluster.policy(other, "huge", {"podSelector": {}, "ingress": [{"from": blocks}]})
     cluster.until(lambda: "Invalid" in cluster.events(other), "there is an Event")
@@ -408,7 +411,7 @@ def test_kubernetes_never_keeps_a_switch_waiting(cluster: SplitCluster, ns: str)
 
     What one process for all answers while it lists 10,000 is measured by `make bench`.
     """
-    node, registry = cluster.parts["n1"], cluster.parts["registry"]
+    node, registry = cluster.controllers["n1"], cluster.controllers["registry"]
     with EchoProbe(Path(node.openflow)) as echo:
         pid = node.child()
         os.kill(pid, signal.SIGSTOP)
@@ -449,13 +452,13 @@ def test_kubernetes_never_keeps_a_switch_waiting(cluster: SplitCluster, ns: str)
     cluster.settled(late)
 
 
-def _tells_of(part: SplitController, text: str) -> bool:
-    return _mentions(part.state, text)
+def _tells_of(controller: SplitController, text: str) -> bool:
+    return _mentions(controller.state, text)
 
 
-def _tells_nothing_of(part: SplitController, text: str) -> bool:
-    return not _mentions(part.state, text)
+def _tells_nothing_of(controller: SplitController, text: str) -> bool:
+    return not _mentions(controller.state, text)
 
 
-def _has_logged(part: SplitController, text: str) -> bool:
-    return text in part.log
+def _has_logged(controller: SplitController, text: str) -> bool:
+    return text in controller.log

@@ -1,4 +1,4 @@
-"""The node parts of one process: what they keep over a restart, and what they have the API server told."""
+"""The node agents of one process: what they keep over a restart, and which reports they write."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def cluster_of(process: ControllerProcess) -> Cluster:
     return process.reconciler.snapshot.cluster
 
 
-def saved(parts: NodeAgents) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(json.dumps(parts.to_json()))
+def saved(agents: NodeAgents) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(json.dumps(agents.to_json()))
     return state
 
 
@@ -61,7 +61,7 @@ def test_a_restart_without_the_api_server_changes_nothing() -> None:
 def test_what_was_published_stands_in_the_state_once() -> None:
     state = saved(driven(server_with_pods("a@n1", "b@n2")).agents)
     assert state["published"] is not None
-    assert not any("published" in part for part in state["parts"].values())
+    assert not any("published" in agent for agent in state["parts"].values())
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"parts": None}, {"parts": {"n1": {"format": 9}}}])
@@ -92,16 +92,16 @@ def test_the_revision_moves_with_what_must_be_saved() -> None:
 def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
     server = server_with_pods("a@n1", "b@n2")
     process = driven(server)
-    parts = NodeAgents(Settings())
-    parts.ensure(["n1"])
-    parts.ensure(["n1"])
-    parts.published, parts.stored = process.agents.published, frozenset({"n1"})
-    parts.update(cluster_of(process), PolicyIndex().update(cluster_of(process)))
+    agents = NodeAgents(Settings())
+    agents.ensure(["n1"])
+    agents.ensure(["n1"])
+    agents.published, agents.stored = process.agents.published, frozenset({"n1"})
+    agents.update(cluster_of(process), PolicyIndex().update(cluster_of(process)))
     facts = offline_facts(cluster_of(process), ["n1", "n2"])
-    assert parts.nodes == {"n1"}
-    assert parts.address_of(A) is not None
-    assert (parts.address_of(B), parts.mac_of(B), parts.node_of(B)) == (None, None, None)
-    assert parts.view(facts["n2"], facts) is None and parts.pending_ack("n2", "x") is None
+    assert agents.nodes == {"n1"}
+    assert agents.address_of(A) is not None
+    assert (agents.address_of(B), agents.mac_of(B), agents.node_of(B)) == (None, None, None)
+    assert agents.view(facts["n2"], facts) is None and agents.pending_ack("n2", "x") is None
 
 
 def test_the_pods_of_other_nodes_are_no_change() -> None:
@@ -124,30 +124,30 @@ def reporting() -> tuple[NodeAgents, dict[str, Report], dict[str, str]]:
 
 
 def test_what_a_switch_showed_is_reported_while_it_is_away() -> None:
-    parts, stored, versions = reporting()
-    parts.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
-    [write] = parts.report_writes(stored, versions, policies_too=False)
+    agents, stored, versions = reporting()
+    agents.observed = {"n1": Observed(sctp_ports=False, tenants_at_limit=frozenset({"red"}))}
+    [write] = agents.report_writes(stored, versions, policies_too=False)
     assert write.body is not None and write.name == "n1"
     assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == (
         "Addresses",
         ["red"],
     )
     stored["n1"] = decode_report(write.body)
-    assert list(parts.report_writes(stored, versions)) == []
-    parts.observed = {}
-    [write] = parts.report_writes(stored, versions)
+    assert list(agents.report_writes(stored, versions)) == []
+    agents.observed = {}
+    [write] = agents.report_writes(stored, versions)
     assert write.body is not None
     assert (write.body["status"]["sctpTracking"], write.body["status"]["tenantsAtConnectionLimit"]) == ("Addresses", [])
 
 
 def test_reports_are_created_replaced_or_left() -> None:
-    parts, stored, versions = reporting()
-    made = [(write.verb, write.name) for write in parts.report_writes({}, {})]
+    agents, stored, versions = reporting()
+    made = [(write.verb, write.name) for write in agents.report_writes({}, {})]
     assert made == [(Verb.CREATE, "n1"), (Verb.CREATE, "n2")]
-    assert list(parts.report_writes(stored, versions)) == []
-    [write] = parts.report_writes({**stored, "n1": Report("n1")}, versions, policies_too=False)
+    assert list(agents.report_writes(stored, versions)) == []
+    [write] = agents.report_writes({**stored, "n1": Report("n1")}, versions, policies_too=False)
     assert (write.verb, write.kind, write.name) == (Verb.REPLACE, "NodeReport", "n1")
     assert write.body is not None and write.body["metadata"]["resourceVersion"] == "5"
     other = {**stored, "n1": replace(stored["n1"], policies="other")}
-    assert list(parts.report_writes(other, versions, policies_too=False)) == []
-    assert [write.name for write in parts.report_writes(other, versions)] == ["n1"]
+    assert list(agents.report_writes(other, versions, policies_too=False)) == []
+    assert [write.name for write in agents.report_writes(other, versions)] == ["n1"]

@@ -1,4 +1,4 @@
-"""A small cluster of parts for examples, and what their tests do with it time and again."""
+"""Provides a registry with agents of a small cluster, and the steps that its tests share."""
 
 from __future__ import annotations
 
@@ -19,48 +19,52 @@ NOT_WEB = policy("not-web", ingress=[rule(PolicyPeer(pods=where("app", "NotIn", 
 
 def settled(*objects: Pod | Policy, settings: Settings = DEFAULTS, nodes: Iterable[str] = NODES) -> RegistryAndAgents:
     """Registry and agents of a cluster of these objects, with nothing on its way."""
-    parts = RegistryAndAgents(cluster(*objects, settings=settings, nodes=nodes))
-    parts.settle()
-    return parts
+    simulation = RegistryAndAgents(cluster(*objects, settings=settings, nodes=nodes))
+    simulation.settle()
+    return simulation
 
 
-def newest(parts: RegistryAndAgents) -> int:
+def newest(simulation: RegistryAndAgents) -> int:
     """The number of the last cluster."""
-    return len(parts.history) - 1
+    return len(simulation.history) - 1
 
 
-def look(parts: RegistryAndAgents, name: str, *, numbers: bool = True, patience_over: bool = False) -> None:
+def update_agent(
+    simulation: RegistryAndAgents, name: str, *, numbers: bool = True, patience_over: bool = False
+) -> None:
     """A node sees the last cluster, and the last numbers unless told otherwise."""
-    parts.node_looks(name, newest(parts), len(parts.messages) - 1 if numbers else None, patience_over=patience_over)
+    simulation.node_looks(
+        name, newest(simulation), len(simulation.messages) - 1 if numbers else None, patience_over=patience_over
+    )
 
 
-def hear(parts: RegistryAndAgents, name: str) -> None:
+def update_numbers(simulation: RegistryAndAgents, name: str) -> None:
     """The newest numbers reach a node that has not seen the last change of the cluster."""
-    parts.node_looks(name, 0, len(parts.messages) - 1)
+    simulation.node_looks(name, 0, len(simulation.messages) - 1)
 
 
-def confirm(parts: RegistryAndAgents, *names: str) -> None:
+def confirm(simulation: RegistryAndAgents, *names: str) -> None:
     """The switches of these nodes confirm, and their reports arrive."""
     for name in names:
-        parts.node_programs(name)
-        parts.report_arrives(name)
+        simulation.node_programs(name)
+        simulation.report_arrives(name)
 
 
-def rounds(parts: RegistryAndAgents, count: int) -> Iterator[int]:
+def rounds(simulation: RegistryAndAgents, count: int) -> Iterator[int]:
     """Rounds in which the registry, then every node sees everything, and in the end every switch confirms."""
     for number in range(count):
-        parts.registry_looks(newest(parts))
-        for name in parts.nodes:
-            look(parts, name)
+        simulation.registry_looks(newest(simulation))
+        for name in simulation.nodes:
+            update_agent(simulation, name)
         yield number
-        confirm(parts, *parts.nodes)
+        confirm(simulation, *simulation.nodes)
 
 
-def stages(parts: RegistryAndAgents, namespace: str = "ns") -> dict[LabelRequirement, Stage]:
+def stages(simulation: RegistryAndAgents, namespace: str = "ns") -> dict[LabelRequirement, Stage]:
     """The stages of a namespace's requirements, as last published."""
-    return dict(parts.messages[-1].namespaces[namespace].requirements)
+    return dict(simulation.messages[-1].namespaces[namespace].requirements)
 
 
-def in_force(parts: RegistryAndAgents, name: str) -> list[str]:
+def in_force(simulation: RegistryAndAgents, name: str) -> list[str]:
     """The names of the policies in a node's view."""
-    return [each.key.name for each in known(parts.view(name)).policies]
+    return [each.key.name for each in known(simulation.view(name)).policies]

@@ -99,25 +99,27 @@ def test_a_segment_without_classes_affects_its_own_pods_only(
     subsets = [[key for bit, key in enumerate("abc") if number >> bit & 1] for number in range(8)]
     crowd = [pod("p" + "".join(keys), labels=dict.fromkeys(keys, "1")) for keys in subsets]
     asks = [policy(f"asks-{key}", ingress=[rule(pods(**{key: "1"}))]) for key in "abc"]
-    part: ConfirmingEngine | Registry = (
+    allocating: ConfirmingEngine | Registry = (
         ConfirmingEngine(DEFAULTS) if kind == "engine" else Registry(DEFAULTS, None, writer="r")
     )
-    part.update(cluster(*crowd) if pods_first else cluster(*asks))
+    allocating.update(cluster(*crowd) if pods_first else cluster(*asks))
     at = cluster(*crowd, pod("other/other"), *asks)
     for _ in range(9):
-        part.update(at)
-        if isinstance(part, ConfirmingEngine):
-            part.advance()
-    assert len(part.problems) == 5 and all("has all of its 3 classes in use" in each.reason for each in part.problems)
-    if isinstance(part, ConfirmingEngine):
-        refused = {problem.name for problem in part.problems}
+        allocating.update(at)
+        if isinstance(allocating, ConfirmingEngine):
+            allocating.advance()
+    assert len(allocating.problems) == 5 and all(
+        "has all of its 3 classes in use" in each.reason for each in allocating.problems
+    )
+    if isinstance(allocating, ConfirmingEngine):
+        refused = {problem.name for problem in allocating.problems}
         for each in crowd:
-            number = part.identity_of(each.key)
-            info = part.view(offline_facts(at, at.nodes)["node1"], {}).classes.get(known(number))
+            number = allocating.identity_of(each.key)
+            info = allocating.view(offline_facts(at, at.nodes)["node1"], {}).classes.get(known(number))
             answers = (
                 {requirement.key for requirement, yes in info.matches.items() if yes} if info is not None else None
             )
             assert answers == (None if each.key in refused else set(each.labels))
-    kept = [each for each in crowd if each.key not in {problem.name for problem in part.problems}]
-    part.update(cluster(*kept, *asks))
-    assert not list(part.problems)
+    kept = [each for each in crowd if each.key not in {problem.name for problem in allocating.problems}]
+    allocating.update(cluster(*kept, *asks))
+    assert not list(allocating.problems)

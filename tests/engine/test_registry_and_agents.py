@@ -1,4 +1,4 @@
-"""The node part and the registry part by examples: what a node does alone, and who is away."""
+"""Registry and node agents by examples: nodes without a registry, and nodes that are away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.policy.published import Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute
-from tests.engine.registry_and_agents import WEB, hear, look, newest, settled
+from tests.engine.registry_and_agents import WEB, newest, settled, update_agent, update_numbers
 from tests.support.builders import DEFAULTS, TINY, cluster, pod, policy, rule
 from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents, objects_of, tunnelled
@@ -28,14 +28,14 @@ from tests.support.reordered_messages import RegistryAndAgents, objects_of, tunn
 
 
 def test_a_node_goes_on_without_the_registry_after_a_restart_too() -> None:
-    parts = settled(pod("a"), pod("b", "node2", app="web"), WEB)
-    before = parts.view("node1")
-    parts.restart_node("node1")
-    parts.node_looks("node1", newest(parts), None)
-    assert parts.view("node1") == before
-    parts.change(parts.cluster.with_object(pod("c")).without(pod("a")))
-    look(parts, "node1", numbers=False)
-    (shown,) = known(parts.view("node1")).pods
+    simulation = settled(pod("a"), pod("b", "node2", app="web"), WEB)
+    before = simulation.view("node1")
+    simulation.restart_node("node1")
+    simulation.node_looks("node1", newest(simulation), None)
+    assert simulation.view("node1") == before
+    simulation.change(simulation.cluster.with_object(pod("c")).without(pod("a")))
+    update_agent(simulation, "node1", numbers=False)
+    (shown,) = known(simulation.view("node1")).pods
     assert shown.key == "ns/c" and shown.identity == known(before).pods[0].identity
     assert shown.address != known(before).pods[0].address
 
@@ -58,76 +58,76 @@ def test_a_state_that_is_not_this_nodes_is_refused(change: dict[str, Any]) -> No
 
 
 def test_a_node_without_published_numbers_keeps_its_addresses() -> None:
-    parts = settled(pod("a"), pod("b"), pod("c", address="192.168.5.9"))
-    before = known(parts.view("node1")).pods
-    report = parts.nodes["node1"].report
-    parts.nodes["node1"] = NodeAgent("node1", DEFAULTS, parts.nodes["node1"].to_json())
-    parts.node_looks("node1", newest(parts), None)
-    assert parts.view("node1") is None and parts.nodes["node1"].report == report
-    look(parts, "node1")
-    assert known(parts.view("node1")).pods == before
+    simulation = settled(pod("a"), pod("b"), pod("c", address="192.168.5.9"))
+    before = known(simulation.view("node1")).pods
+    report = simulation.nodes["node1"].report
+    simulation.nodes["node1"] = NodeAgent("node1", DEFAULTS, simulation.nodes["node1"].to_json())
+    simulation.node_looks("node1", newest(simulation), None)
+    assert simulation.view("node1") is None and simulation.nodes["node1"].report == report
+    update_agent(simulation, "node1")
+    assert known(simulation.view("node1")).pods == before
 
 
 def test_a_relabelled_pod_stays_what_it_was_over_a_restart() -> None:
-    parts = settled(pod("a"), pod("other", "node2"), WEB)
-    before = known(parts.view("node1")).pods
-    parts.change(parts.cluster.with_object(pod("a", app="web")))
-    parts.restart_node("node1")
-    look(parts, "node1")
-    assert known(parts.view("node1")).pods == before and parts.nodes["node1"].waiting
-    parts.settle()
-    assert known(parts.view("node1")).pods != before
+    simulation = settled(pod("a"), pod("other", "node2"), WEB)
+    before = known(simulation.view("node1")).pods
+    simulation.change(simulation.cluster.with_object(pod("a", app="web")))
+    simulation.restart_node("node1")
+    update_agent(simulation, "node1")
+    assert known(simulation.view("node1")).pods == before and simulation.nodes["node1"].waiting
+    simulation.settle()
+    assert known(simulation.view("node1")).pods != before
 
 
 def test_a_pod_that_reused_a_name_over_a_restart_is_another() -> None:
-    parts = settled(pod("a", app="web"), WEB)
-    was = parts.nodes["node1"].identity_of(PodKey("ns/a"))
-    parts.change(parts.cluster.with_object(pod("a", uid="2", app="db")))
-    parts.restart_node("node1")
-    look(parts, "node1", numbers=False)
-    node = parts.nodes["node1"]
+    simulation = settled(pod("a", app="web"), WEB)
+    was = simulation.nodes["node1"].identity_of(PodKey("ns/a"))
+    simulation.change(simulation.cluster.with_object(pod("a", uid="2", app="db")))
+    simulation.restart_node("node1")
+    update_agent(simulation, "node1", numbers=False)
+    node = simulation.nodes["node1"]
     assert node.identity_of(PodKey("ns/a")) == identity(segment_of(known(was)), UNKNOWN_CLASS) and not node.waiting
-    assert [dict(each.labels) for each in known(parts.view("node1")).pods] == [{"app": "db"}]
+    assert [dict(each.labels) for each in known(simulation.view("node1")).pods] == [{"app": "db"}]
 
 
 @pytest.mark.parametrize("source", [TenantSource.NAMESPACE, TenantSource.POD_LABEL])
 def test_an_unknown_namespace_lacks_no_label_for_sure(source: TenantSource) -> None:
     plain = Settings(isolation=Isolation.NONE, tenant_source=source, tenant_key="owner")
     untainted = Selector((Requirement("tainted", Operator.DOES_NOT_EXIST),))
-    parts = settled(pod("server"), policy("p", ingress=[rule(PolicyPeer(namespaces=untainted))]), settings=plain)
+    simulation = settled(pod("server"), policy("p", ingress=[rule(PolicyPeer(namespaces=untainted))]), settings=plain)
     for name, tainted in (("late", {"tainted": "yes"}), ("fine", {})):
-        parts.change(parts.cluster.with_object(Namespace(name, Labels({NAME_LABEL: name, **tainted}))))
-        parts.change(parts.cluster.with_object(pod(f"{name}/client", "node2")))
-    parts.registry_looks(newest(parts))
-    look(parts, "node2")
-    clients = [parts.nodes["node2"].identity_of(PodKey(f"{name}/client")) for name in ("late", "fine")]
+        simulation.change(simulation.cluster.with_object(Namespace(name, Labels({NAME_LABEL: name, **tainted}))))
+        simulation.change(simulation.cluster.with_object(pod(f"{name}/client", "node2")))
+    simulation.registry_looks(newest(simulation))
+    update_agent(simulation, "node2")
+    clients = [simulation.nodes["node2"].identity_of(PodKey(f"{name}/client")) for name in ("late", "fine")]
 
     def admitted() -> list[bool]:
-        (server,) = resolve(known(parts.view("node1"))).servers
+        (server,) = resolve(known(simulation.view("node1"))).servers
         return [
             any(match.covers(known(one)) for allow in server.ingress for match in known(allow.identities))
             for one in clients
         ]
 
-    hear(parts, "node1")
+    update_numbers(simulation, "node1")
     assert admitted() == [False, False]
-    parts.settle()
-    clients = [parts.nodes["node2"].identity_of(PodKey(f"{name}/client")) for name in ("late", "fine")]
+    simulation.settle()
+    clients = [simulation.nodes["node2"].identity_of(PodKey(f"{name}/client")) for name in ("late", "fine")]
     assert admitted() == [False, True]
 
 
 def test_a_state_of_another_plan_is_refused() -> None:
-    parts = settled(pod("a"))
+    simulation = settled(pod("a"))
     with pytest.raises(AddressError, match="written for the plan"):
-        NodeAgent("node1", TINY, parts.nodes["node1"].to_json())
+        NodeAgent("node1", TINY, simulation.nodes["node1"].to_json())
     with pytest.raises(AddressError, match="another address plan"):
-        Registry(TINY, TermBase.of(objects_of(parts.messages[-1])), writer="x")
+        Registry(TINY, TermBase.of(objects_of(simulation.messages[-1])), writer="x")
 
 
 def test_older_or_contradictory_numbers_are_refused() -> None:
-    parts = settled(pod("a"))
-    node, held = parts.nodes["node1"], known(parts.nodes["node1"].published)
-    at = parts.cluster
+    simulation = settled(pod("a"))
+    node, held = simulation.nodes["node1"], known(simulation.nodes["node1"].published)
+    at = simulation.cluster
     node.update(at, replace(held, revision=held.revision - 1, hosts={}))
     assert node.published is held and list(node.problems) == []
     for wrong in (
@@ -143,8 +143,8 @@ def test_older_or_contradictory_numbers_are_refused() -> None:
 
 
 def test_an_address_whose_record_was_lost_is_foreign() -> None:
-    parts = settled(pod("a"))
-    address = parts.nodes["node1"].address_of(PodKey("ns/a"))
+    simulation = settled(pod("a"))
+    address = simulation.nodes["node1"].address_of(PodKey("ns/a"))
     lost = RegistryAndAgents(cluster(pod("a", address=str(address)), pod("b")))
     lost.settle()
     assert known(lost.nodes["node1"].allocator.endpoint(PodKey("ns/a"))).foreign

@@ -1,4 +1,4 @@
-"""The node part and the registry part by examples: who has which number, and whose an address is."""
+"""Registry and node agents by examples: host numbers, classes, and foreign addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.policy import classes
 from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
-from tests.engine.registry_and_agents import NOT_WEB, confirm, look, newest, rounds, settled
+from tests.engine.registry_and_agents import NOT_WEB, confirm, newest, rounds, settled, update_agent
 from tests.support.builders import DEFAULTS, TINY, cluster, pod, pods, policy, rule
 from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents, tables
@@ -29,52 +29,55 @@ from tests.support.reordered_messages import RegistryAndAgents, tables
 
 def test_a_host_number_is_reused_once_every_node_released_it() -> None:
     names = tuple(f"node{number}" for number in range(1, 5))
-    parts = settled(settings=TINY, nodes=names)
-    node4 = parts.cluster.nodes["node4"]
-    parts.change(parts.cluster.without(node4).with_object(replace(node4, name="late")))
-    parts.registry_looks(newest(parts))
-    assert "late" not in parts.messages[-1].hosts and "late" in str(parts.registry.problems[0])
+    simulation = settled(settings=TINY, nodes=names)
+    node4 = simulation.cluster.nodes["node4"]
+    simulation.change(simulation.cluster.without(node4).with_object(replace(node4, name="late")))
+    simulation.registry_looks(newest(simulation))
+    assert "late" not in simulation.messages[-1].hosts and "late" in str(simulation.registry.problems[0])
     for name in names[:3]:
-        look(parts, name)
-    confirm(parts, "node1", "node2")
-    parts.registry_looks(newest(parts))
-    assert "late" not in parts.messages[-1].hosts
-    confirm(parts, "node3")
-    parts.registry_looks(newest(parts))
-    assert parts.messages[-1].hosts["late"] == parts.messages[0].hosts["node4"] and parts.registry.problems == ()
+        update_agent(simulation, name)
+    confirm(simulation, "node1", "node2")
+    simulation.registry_looks(newest(simulation))
+    assert "late" not in simulation.messages[-1].hosts
+    confirm(simulation, "node3")
+    simulation.registry_looks(newest(simulation))
+    assert (
+        simulation.messages[-1].hosts["late"] == simulation.messages[0].hosts["node4"]
+        and simulation.registry.problems == ()
+    )
 
 
 def test_a_retired_class_is_reserved_until_all_released_it() -> None:
     at = cluster(pod("a"), pod("other/b", "node2"))
-    parts = settled(pod("a"), pod("other/b", "node2"))
-    (number,) = parts.messages[-1].namespaces["other"].classes
-    parts.change(at.without(pod("other/b")).without(at.namespaces["other"]))
-    parts.registry_looks(newest(parts))
-    assert parts.messages[-1].namespaces["other"].retired == {number}
-    for name in parts.nodes:
-        look(parts, name)
-    confirm(parts, "node1", "node2")
-    parts.registry_looks(newest(parts))
-    assert parts.messages[-1].namespaces["other"].retired == {number}
-    confirm(parts, "node3")
-    parts.registry_looks(newest(parts))
-    assert "other" not in parts.messages[-1].namespaces
+    simulation = settled(pod("a"), pod("other/b", "node2"))
+    (number,) = simulation.messages[-1].namespaces["other"].classes
+    simulation.change(at.without(pod("other/b")).without(at.namespaces["other"]))
+    simulation.registry_looks(newest(simulation))
+    assert simulation.messages[-1].namespaces["other"].retired == {number}
+    for name in simulation.nodes:
+        update_agent(simulation, name)
+    confirm(simulation, "node1", "node2")
+    simulation.registry_looks(newest(simulation))
+    assert simulation.messages[-1].namespaces["other"].retired == {number}
+    confirm(simulation, "node3")
+    simulation.registry_looks(newest(simulation))
+    assert "other" not in simulation.messages[-1].namespaces
 
 
 def test_only_a_full_segment_grows_when_its_node_asks() -> None:
     crowd = [pod(f"p{number}") for number in range(5)]
-    parts = RegistryAndAgents(cluster(*crowd, settings=TINY))
-    parts.registry_looks(0)
-    look(parts, "node1")
-    node, segment = parts.nodes["node1"], SegmentKey("ns", "default")
+    simulation = RegistryAndAgents(cluster(*crowd, settings=TINY))
+    simulation.registry_looks(0)
+    update_agent(simulation, "node1")
+    node, segment = simulation.nodes["node1"], SegmentKey("ns", "default")
     assert node.report.exhausted == {segment: 1} and "waits for the registry" in str(node.problems[-1])
-    liar = replace(parts.nodes["node1"].report, node="node2")
-    look(parts, "node2")
-    parts.reports["node2"] = liar
-    parts.registry_looks(0)
-    assert len(parts.messages[-1].indexes[segment]) == 1
-    parts.settle()
-    assert len(parts.messages[-1].indexes[segment]) == 2 and node.problems == () and node.report.exhausted == {}
+    liar = replace(simulation.nodes["node1"].report, node="node2")
+    update_agent(simulation, "node2")
+    simulation.reports["node2"] = liar
+    simulation.registry_looks(0)
+    assert len(simulation.messages[-1].indexes[segment]) == 1
+    simulation.settle()
+    assert len(simulation.messages[-1].indexes[segment]) == 2 and node.problems == () and node.report.exhausted == {}
     assert all(node.address_of(each.key) is not None for each in crowd)
 
 
@@ -91,37 +94,37 @@ def test_a_pod_without_a_class_gets_a_released_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(classes, "CLASS_MASK", 2)
     lasting, first, second = pod("a"), pod("b", app="web"), pod("c", app="db")
     asked = [policy(f"asks-{value}", ingress=[rule(pods(app=value))]) for value in ("web", "db")]
-    parts = settled(lasting, first, second, *asked)
-    assert [problem.name for problem in parts.registry.problems] == ["ns/c"]
-    parts.change(cluster(lasting, pod("b"), second, asked[1]))
-    parts.settle()
-    assert parts.registry.problems == ()
+    simulation = settled(lasting, first, second, *asked)
+    assert [problem.name for problem in simulation.registry.problems] == ["ns/c"]
+    simulation.change(cluster(lasting, pod("b"), second, asked[1]))
+    simulation.settle()
+    assert simulation.registry.problems == ()
 
 
 def test_settings_that_change_the_plan_are_refused() -> None:
-    parts = settled(pod("a"))
-    other = replace(parts.cluster, settings=Settings(network=IPv4Network("10.0.0.0/9"), segment_bits=11))
-    for part in (parts.nodes["node1"].update, lambda at, _: parts.registry.update(at)):
+    simulation = settled(pod("a"))
+    other = replace(simulation.cluster, settings=Settings(network=IPv4Network("10.0.0.0/9"), segment_bits=11))
+    for update in (simulation.nodes["node1"].update, lambda at, _: simulation.registry.update(at)):
         with pytest.raises(InputError, match="the address plan .* cannot change under live pods"):
-            part(other, None)
+            update(other, None)
 
 
 # Addresses from elsewhere
 
 
 def test_a_foreign_address_is_served_once_it_is_routed() -> None:
-    parts = RegistryAndAgents(cluster(pod("a", address="192.168.5.9"), pod("b", "node2")))
-    parts.registry_looks(0)
-    look(parts, "node1")
-    node, address = parts.nodes["node1"], IPv4Address("192.168.5.9")
+    simulation = RegistryAndAgents(cluster(pod("a", address="192.168.5.9"), pod("b", "node2")))
+    simulation.registry_looks(0)
+    update_agent(simulation, "node1")
+    node, address = simulation.nodes["node1"], IPv4Address("192.168.5.9")
     assert node.address_of(PodKey("ns/a")) is None and node.report.foreign == {address}
-    parts.settle()
+    simulation.settle()
     assert node.address_of(PodKey("ns/a")) == address and node.problems == ()
-    assert parts.messages[-1].foreign == {address: Claim("node1", granted=True)}
-    assert known(parts.view("node2")).foreign == (ForeignRoute(address, parts.messages[-1].hosts["node1"]),)
-    parts.change(parts.cluster.without(pod("a", address="192.168.5.9")))
-    parts.settle()
-    assert parts.messages[-1].foreign == {}
+    assert simulation.messages[-1].foreign == {address: Claim("node1", granted=True)}
+    assert known(simulation.view("node2")).foreign == (ForeignRoute(address, simulation.messages[-1].hosts["node1"]),)
+    simulation.change(simulation.cluster.without(pod("a", address="192.168.5.9")))
+    simulation.settle()
+    assert simulation.messages[-1].foreign == {}
 
 
 @pytest.mark.parametrize(
@@ -134,21 +137,21 @@ def test_a_foreign_address_is_served_once_it_is_routed() -> None:
     ],
 )
 def test_an_impossible_address_is_refused_and_the_old_one_stays(address: str, whose: str) -> None:
-    parts = settled(pod("thief", address=address), pod("a"), pod("b", "node2"))
-    node, given = parts.nodes["node1"], parts.nodes["node1"].address_of(PodKey("ns/a"))
+    simulation = settled(pod("thief", address=address), pod("a"), pod("b", "node2"))
+    node, given = simulation.nodes["node1"], simulation.nodes["node1"].address_of(PodKey("ns/a"))
     assert node.address_of(PodKey("ns/thief")) is None and given is not None
     assert [str(problem) for problem in node.problems] == [f"Pod ns/thief: address {address} is {whose}"]
-    parts.change(parts.cluster.with_object(pod("a", address=address)))
-    parts.settle()
+    simulation.change(simulation.cluster.with_object(pod("a", address=address)))
+    simulation.settle()
     assert node.address_of(PodKey("ns/a")) == given
     assert f"Pod ns/a: address {address} is {whose}; it keeps {given}" in map(str, node.problems)
-    assert parts.messages[-1].foreign == {}
+    assert simulation.messages[-1].foreign == {}
 
 
 def test_an_impossible_published_address_is_removed() -> None:
     """By an earlier version, which took any address that a pod came with."""
-    parts = settled(pod("a", address="192.168.5.9"))
-    before = parts.messages[-1]
+    simulation = settled(pod("a", address="192.168.5.9"))
+    before = simulation.messages[-1]
     bad = IPv4Address("224.0.0.1")
     claims = ForeignAddresses(replace(before, foreign={**before.foreign, bad: Claim("node1", granted=True)}), 1)
     claims.update(
@@ -158,77 +161,81 @@ def test_an_impossible_published_address_is_removed() -> None:
 
 
 def test_an_address_that_a_node_took_is_routed_to_no_pod() -> None:
-    parts = settled(pod("alien", address="192.168.7.9"), pod("other", "node2"))
-    assert parts.messages[-1].foreign
-    parts.change(parts.cluster.with_object(Node("node2", addresses=(IPv4Address("192.168.7.9"),))))
-    look(parts, "node2", numbers=False)
-    assert known(parts.view("node2")).foreign and tables(known(parts.view("node2")))
-    parts.settle()
-    assert not parts.messages[-1].foreign
+    simulation = settled(pod("alien", address="192.168.7.9"), pod("other", "node2"))
+    assert simulation.messages[-1].foreign
+    simulation.change(simulation.cluster.with_object(Node("node2", addresses=(IPv4Address("192.168.7.9"),))))
+    update_agent(simulation, "node2", numbers=False)
+    assert known(simulation.view("node2")).foreign and tables(known(simulation.view("node2")))
+    simulation.settle()
+    assert not simulation.messages[-1].foreign
 
 
 def test_only_the_node_that_may_give_an_address_can_contest_it() -> None:
-    parts = RegistryAndAgents(cluster(pod("b", address="192.168.5.9", node="node2")))
+    simulation = RegistryAndAgents(cluster(pod("b", address="192.168.5.9", node="node2")))
     for name in ("node1", "node2"):
-        look(parts, name, numbers=False)
-    parts.reports["node1"] = replace(parts.reports["node1"], conflicting=frozenset({IPv4Address("192.168.5.9")}))
-    parts.node_programs("node2")
-    parts.report_arrives("node2")
+        update_agent(simulation, name, numbers=False)
+    simulation.reports["node1"] = replace(
+        simulation.reports["node1"], conflicting=frozenset({IPv4Address("192.168.5.9")})
+    )
+    simulation.node_programs("node2")
+    simulation.report_arrives("node2")
     for _ in range(2):
-        parts.registry_looks(0)
-    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+        simulation.registry_looks(0)
+    assert simulation.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
 
 
 def test_a_node_cannot_claim_an_address_that_no_pod_of_its_has() -> None:
-    parts = settled(pod("a"), pod("b", address="192.168.5.9", node="node2"))
+    simulation = settled(pod("a"), pod("b", address="192.168.5.9", node="node2"))
     stolen = frozenset(map(IPv4Address, ("8.8.8.8", "192.168.5.10", "192.168.5.9")))
-    parts.reports["node1"] = replace(parts.reports["node1"], foreign=stolen)
-    parts.registry_looks(newest(parts))
-    assert parts.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
+    simulation.reports["node1"] = replace(simulation.reports["node1"], foreign=stolen)
+    simulation.registry_looks(newest(simulation))
+    assert simulation.messages[-1].foreign == {IPv4Address("192.168.5.9"): Claim("node2", granted=True)}
 
 
 def test_a_pods_address_is_not_granted_to_another_pod() -> None:
-    parts = settled(pod("owner", "node2"))
-    address = parts.nodes["node2"].address_of(PodKey("ns/owner"))
-    parts.change(parts.cluster.with_object(pod("thief", address=str(address))))
-    parts.settle()
-    assert parts.nodes["node1"].address_of(PodKey("ns/thief")) is None
-    assert "waits for the registry" in str(parts.nodes["node1"].problems[0])
-    assert parts.nodes["node2"].report.conflicting == {address}
-    assert known(parts.view("node3")).foreign == ()
-    parts.change(parts.cluster.without(pod("owner")))
-    parts.settle()
-    assert parts.nodes["node1"].address_of(PodKey("ns/thief")) == address and parts.nodes["node1"].problems == ()
+    simulation = settled(pod("owner", "node2"))
+    address = simulation.nodes["node2"].address_of(PodKey("ns/owner"))
+    simulation.change(simulation.cluster.with_object(pod("thief", address=str(address))))
+    simulation.settle()
+    assert simulation.nodes["node1"].address_of(PodKey("ns/thief")) is None
+    assert "waits for the registry" in str(simulation.nodes["node1"].problems[0])
+    assert simulation.nodes["node2"].report.conflicting == {address}
+    assert known(simulation.view("node3")).foreign == ()
+    simulation.change(simulation.cluster.without(pod("owner")))
+    simulation.settle()
+    assert (
+        simulation.nodes["node1"].address_of(PodKey("ns/thief")) == address and simulation.nodes["node1"].problems == ()
+    )
 
 
 def test_an_address_that_another_node_claims_is_given_to_nobody() -> None:
     free = IPv4Address("10.0.64.66")
-    parts = settled(pod("a", "node2"), pod("guest", address=str(free)))
-    share = parts.nodes["node2"]
+    simulation = settled(pod("a", "node2"), pod("guest", address=str(free)))
+    share = simulation.nodes["node2"]
     assert known(share.plan.split(known(share.address_of(PodKey("ns/a")))))[:2] == known(share.plan.split(free))[:2]
-    parts.change(parts.cluster.with_object(pod("b", "node2")).with_object(pod("c", "node2")))
-    parts.settle()
+    simulation.change(simulation.cluster.with_object(pod("b", "node2")).with_object(pod("c", "node2")))
+    simulation.settle()
     given = {share.address_of(PodKey(f"ns/{name}")) for name in "abc"}
     assert len(given) == 3 and free not in given
 
 
 def test_states_are_plain_json() -> None:
-    parts = settled(pod("a"), pod("b", address="192.168.5.9"), policy("p", ingress=[rule(pods())]))
-    for node in parts.nodes.values():
+    simulation = settled(pod("a"), pod("b", address="192.168.5.9"), policy("p", ingress=[rule(pods())]))
+    for node in simulation.nodes.values():
         saved = node.to_json()
         assert json.loads(json.dumps(saved)) == saved
         numbers = json.loads(json.dumps(published_to_json(known(node.published))))
         again = NodeAgent(node.node, DEFAULTS, saved, numbers)
-        again.update(parts.cluster, None)
+        again.update(simulation.cluster, None)
         assert again.to_json() == saved and again.published == node.published
 
 
 def test_a_former_class_counts_until_rules_distinguish_it() -> None:
-    parts = settled(pod("a", app="web"), pod("b", "node2"), pod("server", "node3"))
-    old = parts.nodes["node1"].identity_of(PodKey("ns/a"))
-    parts.change(parts.cluster.with_object(NOT_WEB))
+    simulation = settled(pod("a", app="web"), pod("b", "node2"), pod("server", "node3"))
+    old = simulation.nodes["node1"].identity_of(PodKey("ns/a"))
+    simulation.change(simulation.cluster.with_object(NOT_WEB))
     seen = []
-    for _ in rounds(parts, 3):
-        (shown,) = known(parts.view("node1")).pods
+    for _ in rounds(simulation, 3):
+        (shown,) = known(simulation.view("node1")).pods
         seen.append((shown.identity == old, shown.previous_ids))
     assert seen == [(True, ()), (False, (old,)), (False, ())]

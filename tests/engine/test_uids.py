@@ -12,7 +12,7 @@ from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.objects import PodKey
-from tests.engine.registry_and_agents import look, newest, settled
+from tests.engine.registry_and_agents import newest, settled, update_agent
 from tests.support import manifests
 from tests.support.builders import DEFAULTS, TINY, cluster, pod, pods, policy, rule
 from tests.support.confirming_engine import ConfirmingEngine, follow
@@ -51,8 +51,8 @@ def test_a_late_watch_gives_a_new_pod_nothing_of_the_old() -> None:
 
 
 def test_a_late_node_gives_a_new_pod_nothing_of_the_old() -> None:
-    parts = settled(OLD, ASKS)
-    node = parts.nodes["node1"]
+    simulation = settled(OLD, ASKS)
+    node = simulation.nodes["node1"]
     was, identity = node.address_of(PodKey("ns/a")), node.identity_of(PodKey("ns/a"))
 
     def serves(*ports: PodPort) -> list[tuple[int, IPv4Address, int]]:
@@ -60,11 +60,11 @@ def test_a_late_node_gives_a_new_pod_nothing_of_the_old() -> None:
 
     assert serves(PodPort(4, uid="new")) == []
     assert serves(PodPort(4, uid="new"), PodPort(3, uid="old")) == [(3, was, identity)]
-    parts.change(cluster(NEW, ASKS))
-    look(parts, "node1")
+    simulation.change(cluster(NEW, ASKS))
+    update_agent(simulation, "node1")
     assert serves(PodPort(3, uid="old")) == []
     assert node.address_of(PodKey("ns/a")) not in (None, was) and node.uid_of(PodKey("ns/a")) == "new"
-    parts.settle()
+    simulation.settle()
     ((port, address, now),) = serves(PodPort(4, uid="new"), PodPort(3, uid="old"))
     assert (port, address) == (4, node.address_of(PodKey("ns/a"))) and now != identity
 
@@ -128,12 +128,12 @@ def test_a_saved_state_remembers_uids() -> None:
     engine = ConfirmingEngine(DEFAULTS, json.loads(json.dumps(before.to_json())))
     engine.update(cluster(NEW))
     assert engine.address_of("ns/a") != before.address_of("ns/a")
-    parts = settled(OLD)
-    was = parts.nodes["node1"].address_of(PodKey("ns/a"))
-    parts.change(cluster(NEW))
-    parts.restart_node("node1")
-    parts.node_looks("node1", newest(parts), None)
-    assert parts.nodes["node1"].address_of(PodKey("ns/a")) not in (None, was)
+    simulation = settled(OLD)
+    was = simulation.nodes["node1"].address_of(PodKey("ns/a"))
+    simulation.change(cluster(NEW))
+    simulation.restart_node("node1")
+    simulation.node_looks("node1", newest(simulation), None)
+    assert simulation.nodes["node1"].address_of(PodKey("ns/a")) not in (None, was)
 
 
 def test_a_recreated_pod_of_a_folder_is_another() -> None:

@@ -76,62 +76,62 @@ def changed(draw: st.DrawFn, at: Cluster) -> Cluster:
     return at.without(pod)
 
 
-def anything_happens(data: st.DataObject, parts: RegistryAndAgents, most: int = 12) -> None:
+def anything_happens(data: st.DataObject, simulation: RegistryAndAgents, most: int = 12) -> None:
     """Messages arrive in any order, some doubled, some never; processes restart."""
-    newest = len(parts.history) - 1
+    newest = len(simulation.history) - 1
     for _ in range(data.draw(st.integers(0, most))):
         what = data.draw(st.sampled_from(("registry", "node", "node", "program", "report", "restart", "patience")))
-        name = data.draw(st.sampled_from(sorted(parts.cluster.nodes)))
+        name = data.draw(st.sampled_from(sorted(simulation.cluster.nodes)))
         version = data.draw(st.integers(0, newest))
         if what == "registry":
-            parts.registry_looks(version)
+            simulation.registry_looks(version)
         elif what == "restart":
             if data.draw(st.booleans()):
-                parts.restart_registry()
-            elif name in parts.nodes:
-                parts.restart_node(name)
-        elif what in ("node", "patience") or name not in parts.nodes:
-            message = data.draw(st.integers(0, len(parts.messages) - 1)) if parts.messages else None
-            early = data.draw(earlies(parts))
-            parts.node_looks(name, version, message, early=early, patience_over=what == "patience")
+                simulation.restart_registry()
+            elif name in simulation.nodes:
+                simulation.restart_node(name)
+        elif what in ("node", "patience") or name not in simulation.nodes:
+            message = data.draw(st.integers(0, len(simulation.messages) - 1)) if simulation.messages else None
+            early = data.draw(earlies(simulation))
+            simulation.node_looks(name, version, message, early=early, patience_over=what == "patience")
         elif what == "program":
-            parts.node_programs(name)
+            simulation.node_programs(name)
         else:
-            parts.report_arrives(name)
+            simulation.report_arrives(name)
 
 
-def earlies(parts: RegistryAndAgents) -> st.SearchStrategy[frozenset[str] | None]:
+def earlies(simulation: RegistryAndAgents) -> st.SearchStrategy[frozenset[str] | None]:
     """Now and then the namespaces whose class sets come before the marker does."""
-    return st.one_of(st.none(), st.frozensets(st.sampled_from(sorted(parts.cluster.namespaces))))
+    return st.one_of(st.none(), st.frozensets(st.sampled_from(sorted(simulation.cluster.namespaces))))
 
 
-def compare(parts: RegistryAndAgents) -> None:
-    engine = parts.merged()
-    facts = tunnelled(parts.cluster, sorted(parts.cluster.nodes))
+def compare(simulation: RegistryAndAgents) -> None:
+    engine = simulation.merged()
+    facts = tunnelled(simulation.cluster, sorted(simulation.cluster.nodes))
     for name, own in facts.items():
-        here, everywhere = parts.nodes[name].view(own), engine.view(own, facts)
+        here, everywhere = simulation.nodes[name].view(own), engine.view(own, facts)
         assert here is not None
         for field in fields(here):
             assert getattr(here, field.name) == getattr(everywhere, field.name), f"{name}: {field.name}"
         assert tables(here) == tables(everywhere)
     names = {problem.name for problem in engine.problems}
-    mine = {problem.name for node in parts.nodes.values() for problem in node.problems}
+    mine = {problem.name for node in simulation.nodes.values() for problem in node.problems}
     assert mine <= names
 
 
 @given(data=st.data(), history=histories())
 @profile(60)
 def test_settled_parts_compile_what_one_process_for_all_compiles(data: st.DataObject, history: list[Cluster]) -> None:
-    parts = RegistryAndAgents(history[0])
+    simulation = RegistryAndAgents(history[0])
     for cluster in history:
         if cluster is not history[0]:
-            parts.change(cluster)
-        anything_happens(data, parts)
+            simulation.change(cluster)
+        anything_happens(data, simulation)
         if data.draw(st.booleans()):
-            parts.settle()
-            compare(parts)
-    parts.settle()
-    compare(parts)
+            simulation.settle()
+            compare(simulation)
+    simulation.settle()
+    compare(simulation)
 
 
 @st.composite
@@ -187,15 +187,15 @@ def test_nothing_stops_or_opens_while_messages_are_on_their_way(
 
     Nor does anything pass that neither allows from or to a node that hears nothing any more; there it may be dropped.
     """
-    parts = RegistryAndAgents(cluster)
-    parts.settle()
-    rig = AgentsSimCluster(parts)
+    simulation = RegistryAndAgents(cluster)
+    simulation.settle()
+    rig = AgentsSimCluster(simulation)
     rig.away = frozenset({away} if away is not None else ())
     chosen = every_pair(rig)
     for _ in range(data.draw(st.integers(1, 2))):
-        before = Reference.of(parts.cluster, rig.addresses)
-        parts.change(data.draw(other_rules_or_labels(parts.cluster)))
-        after = Reference.of(parts.cluster, rig.addresses)
+        before = Reference.of(simulation.cluster, rig.addresses)
+        simulation.change(data.draw(other_rules_or_labels(simulation.cluster)))
+        after = Reference.of(simulation.cluster, rig.addresses)
         steady = [one for one in chosen if before.allowed(one) == after.allowed(one)]
         for _ in range(data.draw(st.integers(0, 25))):
             one_thing_happens(data, rig)
@@ -232,9 +232,9 @@ def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was(
     data: st.DataObject, cluster: Cluster, away: str
 ) -> None:
     """It becomes another there, or goes, and then other rules come: they admit what it was only if they say so."""
-    parts = RegistryAndAgents(cluster)
-    parts.settle()
-    rig = AgentsSimCluster(parts)
+    simulation = RegistryAndAgents(cluster)
+    simulation.settle()
+    rig = AgentsSimCluster(simulation)
     rig.away = frozenset({away})
     theirs = sorted(key for key, pod in cluster.pods.items() if pod.node == away)
     if not theirs:
@@ -243,13 +243,13 @@ def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was(
     new = replace(pod, labels=data.draw(FEW_LABELS))
     elsewhere = replace(new, node=data.draw(st.sampled_from(sorted(set(NODE_NAMES) - rig.away))), uid="+")
     become = data.draw(st.sampled_from((None, new, elsewhere)))
-    parts.change(cluster.without(pod) if become is None else cluster.with_object(become))
+    simulation.change(cluster.without(pod) if become is None else cluster.with_object(become))
     while_settling(rig, [], Reference.of(cluster, rig.addresses))
     if data.draw(st.booleans()):
-        parts.restart_registry(rig.away)
-    parts.change(replace(parts.cluster, policies=only("env")))
+        simulation.restart_registry(rig.away)
+    simulation.change(replace(simulation.cluster, policies=only("env")))
     while_settling(rig, [], Reference.of(cluster, rig.addresses))
-    seen = [replace(pods, policies=rules.policies) for pods in parts.history for rules in parts.history]
+    seen = [replace(pods, policies=rules.policies) for pods in simulation.history for rules in simulation.history]
     references = [Reference.of(each, rig.addresses) for each in seen if pod.key in each.pods]
     sent = [one for one in every_pair(rig) if one.source.pod == pod.key]
     never = [one for one in sent if not any(reference.allowed(one) for reference in references)]
@@ -278,44 +278,44 @@ def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
 
 
 def one_thing_happens(data: st.DataObject, rig: AgentsSimCluster) -> None:
-    parts, newest = rig.parts, len(rig.parts.history) - 1
-    name = data.draw(st.sampled_from(sorted(parts.nodes.keys() - rig.away)))
+    simulation, newest = rig.simulation, len(rig.simulation.history) - 1
+    name = data.draw(st.sampled_from(sorted(simulation.nodes.keys() - rig.away)))
     what = data.draw(st.sampled_from(("registry", "objects", "numbers", "program", "program", "report", "restart")))
     if what == "registry":
-        parts.registry_looks(data.draw(st.integers(newest - 1, newest)), rig.away)
+        simulation.registry_looks(data.draw(st.integers(newest - 1, newest)), rig.away)
     elif what == "objects":
-        parts.node_looks(name, newest, None)
+        simulation.node_looks(name, newest, None)
     elif what == "numbers":
-        message = data.draw(st.integers(max(0, len(parts.messages) - 4), len(parts.messages) - 1))
-        parts.node_looks(name, 0, message, early=data.draw(earlies(parts)))
+        message = data.draw(st.integers(max(0, len(simulation.messages) - 4), len(simulation.messages) - 1))
+        simulation.node_looks(name, 0, message, early=data.draw(earlies(simulation)))
     elif what == "program":
         rig.program_node(name)
     elif what == "restart":
         if data.draw(st.booleans()):
-            parts.restart_registry(rig.away)
+            simulation.restart_registry(rig.away)
         else:
-            before = parts.nodes[name]
-            parts.restart_node(name)
-            parts.node_looks(name, 0, None)
-            if parts.nodes[name].waiting:
+            before = simulation.nodes[name]
+            simulation.restart_node(name)
+            simulation.node_looks(name, 0, None)
+            if simulation.nodes[name].waiting:
                 # In the midst of a step it waits with what the switch has, and in the end for patience.
-                parts.nodes[name] = before
+                simulation.nodes[name] = before
     else:
-        parts.report_arrives(name)
+        simulation.report_arrives(name)
 
 
 def while_settling(rig: AgentsSimCluster, steady: list[Connection], before: Reference) -> None:
     """As `RegistryAndAgents.settle`, with a look at every step."""
-    parts, newest = rig.parts, len(rig.parts.history) - 1
+    simulation, newest = rig.simulation, len(rig.simulation.history) - 1
     for _ in range(MOST_ROUNDS):
-        was = (len(parts.messages), dict(parts.reports))
-        parts.registry_looks(newest, rig.away)
-        for name in sorted(parts.nodes.keys() - rig.away):
-            parts.node_looks(name, newest, len(parts.messages) - 1)
+        was = (len(simulation.messages), dict(simulation.reports))
+        simulation.registry_looks(newest, rig.away)
+        for name in sorted(simulation.nodes.keys() - rig.away):
+            simulation.node_looks(name, newest, len(simulation.messages) - 1)
             rig.program_node(name)
-            parts.report_arrives(name)
+            simulation.report_arrives(name)
             assert_as(rig, steady, before)
-        if was == (len(parts.messages), parts.reports) and (rig.away or not parts.registry.pending):
+        if was == (len(simulation.messages), simulation.reports) and (rig.away or not simulation.registry.pending):
             return
     raise AssertionError("it does not settle")
 

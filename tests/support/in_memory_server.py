@@ -51,17 +51,17 @@ class MemoryServer:
         self._versions = count(1)
         self._objects: dict[str, dict[Key, dict[str, Any]]] = {str(resource): {} for resource in EVERYTHING}
 
-    def put(self, resource: Resource, name: str, *, labels: Mapping[str, str] | None = None, **parts: Any) -> None:
+    def put(self, resource: Resource, name: str, *, labels: Mapping[str, str] | None = None, **fields: Any) -> None:
         """Make an object, or edit it; `namespace` is metadata, all else is the object's."""
-        namespace = parts.pop("namespace", "")
+        namespace = fields.pop("namespace", "")
         held = self._objects[str(resource)].get((namespace, name))
-        same = held is not None and held.get("spec") == parts.get("spec")
+        same = held is not None and held.get("spec") == fields.get("spec")
         metadata: dict[str, Any] = held["metadata"] if held is not None else {"uid": f"uid-{next(self._versions)}"}
         self._store(
             resource,
             (namespace, name),
             {
-                **parts,
+                **fields,
                 "kind": resource.kind,
                 "metadata": {
                     **metadata,

@@ -1,4 +1,4 @@
-"""A registry part and node parts with every message between them late, doubled or overtaken, in any order."""
+"""Runs a registry and node agents with their messages late, doubled or overtaken, in any order."""
 
 from __future__ import annotations
 
@@ -198,32 +198,32 @@ class RegistryAndAgents:
 
 
 class AgentsSimCluster(SimCluster):
-    """The switches of node parts, each programmed when the test says so."""
+    """The switches of node agents, each programmed when the test says so."""
 
-    def __init__(self, parts: RegistryAndAgents) -> None:
-        self.parts = parts
+    def __init__(self, simulation: RegistryAndAgents) -> None:
+        self.simulation = simulation
         self.away: frozenset[str] = frozenset()
-        self.cluster = parts.cluster
+        self.cluster = simulation.cluster
         self.switches = {}
-        self.facts = dict(tunnelled(parts.cluster, sorted(parts.cluster.nodes)))
+        self.facts = dict(tunnelled(simulation.cluster, sorted(simulation.cluster.nodes)))
         for name in self.facts:
             self.program_node(name)
         self.addresses = {
             key: address
             for name, own in self.facts.items()
             for key in own.pod_ports
-            if (address := parts.nodes[name].address_of(key)) is not None
+            if (address := simulation.nodes[name].address_of(key)) is not None
         }
 
     def program_node(self, name: str) -> None:
         """The switch of a node gets its tables, and the node's report is on its way."""
-        view = self.parts.view(name)
+        view = self.simulation.view(name)
         if view is not None:
             flows = tables(view).values()
             if name in self.switches:
                 self.switches[name].program(flows)
             else:
                 self.switches[name] = Switch(flows)
-        self.parts.node_programs(name)
+        self.simulation.node_programs(name)
         if self.switches.keys() >= self.facts.keys():
             self.network = Network(self.switches, Wiring.of(self.facts))

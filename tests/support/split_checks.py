@@ -64,9 +64,9 @@ def published(cluster: SplitCluster) -> Iterator[Callable[[], list[dict[str, Any
         yield so_far
 
 
-def leads(part: SplitController) -> bool:
+def leads(controller: SplitController) -> bool:
     """Whether this process said last that it is the registry."""
-    return re.findall("this process (is now|is no longer) the registry", part.log)[-1:] == ["is now"]
+    return re.findall("this process (is now|is no longer) the registry", controller.log)[-1:] == ["is now"]
 
 
 def consistent(history: list[dict[str, Any]]) -> None:

@@ -70,7 +70,7 @@ ROMANA = "/apis/romana.io/v1"
 
 
 class SplitController(Controller):
-    """One controller of a cluster, with the options that say which part of the work is its."""
+    """One controller of a cluster, with the options that say which nodes it drives."""
 
     def __init__(self, name: str, kubeconfig: Path, options: Sequence[str], nodes: Sequence[Node] = ()) -> None:
         # The registry asks no database, but the setting must name one.
@@ -123,14 +123,14 @@ class SplitController(Controller):
 
 @dataclass
 class SplitCluster:
-    """Made by `split_cluster`. `parts` are the controllers by name: `registry`, and each node's by the node's."""
+    """Made by `split_cluster`. `controllers` by name: `registry`, and each node's by the node's."""
 
     plane: ControlPlane
     admin: Client
     run: Run
     nodes: Mapping[str, Node]
     pods: Pods
-    parts: dict[str, SplitController] = field(default_factory=dict)
+    controllers: dict[str, SplitController] = field(default_factory=dict)
     _uids: dict[PodKey, str] = field(default_factory=dict)
     _announced: dict[str, str] = field(default_factory=dict)
 
@@ -233,7 +233,11 @@ class SplitCluster:
         same = {key for key in running if key in wanted and wanted[key]["metadata"]["uid"] == self._uids[key]}
         if same != running.keys():
             self.pods.reconcile([running[key].place for key in same])
-        told = {key: state for part in self.parts.values() for key, state in part.state.get("pods", {}).items()}
+        told = {
+            key: state
+            for controller in self.controllers.values()
+            for key, state in controller.state.get("pods", {}).items()
+        }
         places = {
             key: PodPlacement(key, told[key]["node"], told[key]["address"], told[key]["mac"], told[key]["uid"])
             for key in wanted
@@ -266,9 +270,9 @@ class SplitCluster:
 
     def _words(self) -> str:
         return "\n".join(
-            f"--- {name}: problems {part.state.get('problems')} pending {part.state.get('pending')} "
-            f"nodes {part.state.get('nodes')}\n{part.log[-1500:]}"
-            for name, part in self.parts.items()
+            f"--- {name}: problems {controller.state.get('problems')} pending {controller.state.get('pending')} "
+            f"nodes {controller.state.get('nodes')}\n{controller.log[-1500:]}"
+            for name, controller in self.controllers.items()
         )
 
     def settled(self, *keys: PodKey, but: Sequence[str] = ()) -> None:
@@ -280,12 +284,16 @@ class SplitCluster:
             pods = {key: pod for key, pod in loaded.cluster.pods.items() if pod.node in nodes}
             there = {
                 key
-                for part in self.parts.values()
-                for key, pod in part.state.get("pods", {}).items()
+                for controller in self.controllers.values()
+                for key, pod in controller.state.get("pods", {}).items()
                 if pod["node"] in nodes and pod["port"] is not None and key in self.pods.running
             }
             told = all(self.report(node).get("policiesDigest") == policies for node in nodes)
-            ready = [part.is_done() for name, part in self.parts.items() if name not in but and part.running]
+            ready = [
+                controller.is_done()
+                for name, controller in self.controllers.items()
+                if name not in but and controller.running
+            ]
             addressed = all(pod.address is not None for pod in pods.values())
             return all(ready) and told and addressed and there == pods.keys() and pods.keys() >= {*keys}
 
@@ -331,22 +339,22 @@ class SplitCluster:
         finally:
             switch.close()
 
-    def saved_parts(self) -> dict[str, Any]:
+    def saved_state(self) -> dict[str, Any]:
         """The state files of all nodes as the one of a controller that drives them all."""
-        saved = {name: self.parts[name].saved for name in self.nodes}
+        saved = {name: self.controllers[name].saved for name in self.nodes}
         newest = max(
             (each["published"] for each in saved.values()),
             key=lambda one: published_from_json(one).revision,
         )
-        parts = {name: each["parts"][name] for name, each in saved.items()}
-        return {"format": 1, "parts": parts, "published": newest}
+        agents = {name: each["parts"][name] for name, each in saved.items()}
+        return {"format": 1, "parts": agents, "published": newest}
 
     def merged_engine(self) -> ConfirmingEngine:
         """One process for the whole cluster, with the numbers that the registry and the nodes gave."""
-        state = self.saved_parts()
+        state = self.saved_state()
         nodes = [
-            NodeAgent(name, Settings(), {**part, "published": state["published"]})
-            for name, part in state["parts"].items()
+            NodeAgent(name, Settings(), {**agent, "published": state["published"]})
+            for name, agent in state["parts"].items()
         ]
         engine = ConfirmingEngine(Settings(), merged_state(published_from_json(state["published"]), nodes))
         engine.update(self.loaded().cluster)
@@ -375,38 +383,38 @@ class SplitCluster:
     def start(self, *names: str) -> None:
         """Start these controllers, all at once."""
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda name: self.parts[name].start(), names))
+            list(pool.map(lambda name: self.controllers[name].start(), names))
 
     @contextmanager
     def all_in_one(self) -> Iterator[SplitController]:
         """One controller in the place of all the others, with what they have saved."""
-        before, state = self.parts, self.saved_parts()
-        for part in before.values():
-            part.stop()
+        before, state = self.controllers, self.saved_state()
+        for controller in before.values():
+            controller.stop()
         config = self.plane.kubeconfig_for_service_account(SYSTEM, "romana-controller")
         with SplitController("whole", config, [], list(self.nodes.values())) as whole:
             StateFile(whole.folder / "state").save(state)
-            self.parts = {"whole": whole}
+            self.controllers = {"whole": whole}
             try:
                 self._point({name: whole for name in self.nodes})
                 whole.start()
                 yield whole
             finally:
                 whole.stop()
-                self.parts = before
+                self.controllers = before
                 self._point(before)
                 self.start(*before)
 
-    def _point(self, parts: Mapping[str, SplitController]) -> None:
+    def _point(self, controllers: Mapping[str, SplitController]) -> None:
         """Have each node's bridge look for its controller there."""
         for name, node in self.nodes.items():
             link = node.folder / "controller.sock"
             link.unlink()
-            link.symlink_to(parts[name].openflow)
+            link.symlink_to(controllers[name].openflow)
 
     def heal(self) -> None:
         """Start whatever does not run."""
-        away = [name for name, part in self.parts.items() if not part.running]
+        away = [name for name, controller in self.controllers.items() if not controller.running]
         self.start(*away)
 
 
@@ -460,19 +468,19 @@ def _cluster(
         account = plane.kubeconfig_for_service_account
         config = _through(through.get("registry"), account(SYSTEM, "romana-registry"))
         registry = stack.enter_context(SplitController("registry", config, ["--registry"]))
-        parts, nodes = {"registry": registry}, {}
+        controllers, nodes = {"registry": registry}, {}
         for name in names:
             config = _through(through.get(name), account(SYSTEM, "romana-node", node=name))
-            part = SplitController(name, config, ["--node", name])
-            parts[name] = stack.enter_context(part)
-            nodes[name] = start_node(run, name, controller=Path(part.openflow))
-            part.remotes, part.nodes = [nodes[name].ovsdb], (name,)
+            node_controller = SplitController(name, config, ["--node", name])
+            controllers[name] = stack.enter_context(node_controller)
+            nodes[name] = start_node(run, name, controller=Path(node_controller.openflow))
+            node_controller.remotes, node_controller.nodes = [nodes[name].ovsdb], (name,)
         # A node knows its own links only, and reaches all others through its tunnel.
         join(run, list(nodes.values()), Fabric.VXLAN)
         pods = Pods(run, nodes, zygote, mtu=Fabric.VXLAN.mtu)
         pods.serve(PORTS)
-        cluster = SplitCluster(plane, admin, run, nodes, pods, parts)
-        cluster.start(*parts)
+        cluster = SplitCluster(plane, admin, run, nodes, pods, controllers)
+        cluster.start(*controllers)
         cluster.settled()
         yield cluster
 

@@ -90,7 +90,7 @@ class Process:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.terms = store, name, count(1)
-        self.part: Registry | None = None
+        self.registry: Registry | None = None
         self.read = 0
         self.late: list[Write] = []
         self.checked = WriteCache()
@@ -102,23 +102,23 @@ class Process:
 
     def begin(self, cluster: Cluster, at: int) -> None:
         base = TermBase.of(self.look(at))
-        self.part = Registry(cluster.settings, base, writer=f"{self.name}-{next(self.terms)}")
+        self.registry = Registry(cluster.settings, base, writer=f"{self.name}-{next(self.terms)}")
 
     def work(self, cluster: Cluster, at: int, *, lose: int | None = None) -> None:
         """One look, and writes until one is not accepted, or until the answer to number `lose` of them does not come.
 
         That one arrives later, or never.
         """
-        if self.part is None:
+        if self.registry is None:
             self.begin(cluster, at)
-        assert self.part is not None
-        desired = self.part.update(cluster)
+        assert self.registry is not None
+        desired = self.registry.update(cluster)
         try:
             seen = self.look(at)
-            writes = next_writes(desired, self.part.base, seen, self.checked)
-            assert writes == next_writes(desired, self.part.base, seen)
+            writes = next_writes(desired, self.registry.base, seen, self.checked)
+            assert writes == next_writes(desired, self.registry.base, seen)
         except TermOver:
-            self.part = None
+            self.registry = None
             return
         for number, write in enumerate(writes):
             if number == lose:
@@ -137,9 +137,9 @@ class Process:
         for _ in range(60):
             newest = len(self.store.states) - 1
             self.work(cluster, newest)
-            if self.part is None or self.part.pending or len(self.store.states) - 1 != newest:
+            if self.registry is None or self.registry.pending or len(self.store.states) - 1 != newest:
                 continue
-            return self.part.published
+            return self.registry.published
         raise AssertionError("it is never done")
 
 
@@ -154,7 +154,7 @@ def test_two_registries_never_give_one_number_twice(data: st.DataObject, history
             what = data.draw(st.sampled_from(("work", "work", "work", "lose", "arrive", "crash")))
             at = len(store.states) - 1 - data.draw(st.integers(0, 4))
             if what == "crash":
-                process.part = None
+                process.registry = None
             elif what == "arrive":
                 process.arrive()
             else:
@@ -183,7 +183,7 @@ def test_class_sets_may_arrive_before_or_after_the_allocation(data: st.DataObjec
         if published is not None:
             assert published.namespaces.keys() >= found & sets.keys()
             found = set(published.namespaces)
-    assert process.part is not None and reader.read(store.objects) == (process.part.published, ())
+    assert process.registry is not None and reader.read(store.objects) == (process.registry.published, ())
 
 
 @settings(max_examples=examples(40), deadline=None)
@@ -199,8 +199,8 @@ def test_a_restart_changes_nothing(cluster: Cluster) -> None:
 @settings(max_examples=examples(30), deadline=None)
 @given(clusters())
 def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -> None:
-    part = Registry(cluster.settings, None, writer="a")
-    store, desired = Store(), part.update(cluster)
+    registry = Registry(cluster.settings, None, writer="a")
+    store, desired = Store(), registry.update(cluster)
     writes = next_writes(desired, None, store.objects)
     assert all(store.apply(write) for write in writes)
     assert not next_writes(desired, None, store.objects)
@@ -213,9 +213,9 @@ def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -
 @given(st.lists(clusters(), min_size=1, max_size=4))
 def test_the_reader_cache_does_not_change_results(history: list[Cluster]) -> None:
     history = [replace(each, settings=history[0].settings) for each in history]
-    part = Registry(history[0].settings, None, writer="a")
+    registry = Registry(history[0].settings, None, writer="a")
     text = PublishedJson(json.dumps)
     for cluster in history:
-        published = part.update(cluster)
+        published = registry.update(cluster)
         assert json.loads(text.of(published)) == published_to_json(published)
         assert text.of(published) is text.of(published)
