@@ -86,11 +86,10 @@ class _CachedFile:
 class FolderReader:
     """Reads a folder of manifests, a single file, or standard input, and decodes only the files that have changed.
 
-    With `recursive` sub-folders, too. `once`: it is read once, so nothing has to be saved for later.
+    With `recursive` sub-folders, too.
     """
 
-    def __init__(self, path: Path, settings: Settings, *, recursive: bool = False, once: bool = False) -> None:
-        self.once = once
+    def __init__(self, path: Path, settings: Settings, *, recursive: bool = False) -> None:
         self.path = path
         self.settings = settings
         self.recursive = recursive
@@ -103,8 +102,7 @@ class FolderReader:
             known = self._read(file, self._known.get(file.name))
             if known is not None:
                 files[file.name] = known
-        if not self.once:
-            self._keep_sources(files)
+        self._keep_sources(files)
         self._known = files
         return FolderContent(str(self.path), tuple(known.content for known in files.values()))
 

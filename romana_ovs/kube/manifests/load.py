@@ -18,7 +18,7 @@ def read_folder(path: Path, settings: Settings, *, recursive: bool = False) -> F
 
     Raises InputError when it cannot be read, or holds no object at all.
     """
-    content = FolderReader(path, settings, recursive=recursive, once=True).read()
+    content = FolderReader(path, settings, recursive=recursive).read()
     notes = passed_by(path, recursive=recursive)
     if not content.is_empty:
         return replace(content, notes=notes)
