@@ -30,7 +30,7 @@ PORT_NAME_LENGTH = 15
 
 @dataclass(frozen=True, slots=True)
 class PodPlacement:
-    """Where the controller places a pod: its node's name, IPv4 address, MAC, and UID (empty when it has none)."""
+    """Where the controller places a pod: the name of its node, the pod's IPv4 address, MAC and UID (may be empty)."""
 
     pod: PodKey
     node: str
@@ -79,7 +79,7 @@ class Pods:
         return self._unfiltered
 
     def serve(self, ports: Sequence[str]) -> None:
-        """Make all pods, also later ones, serve exactly `ports` (`80/tcp`). Raises SetupError after trying all."""
+        """Make all pods, also later ones, serve only these ports (`80/tcp`). Raises SetupError after trying all."""
         if tuple(ports) == self._served:
             return
         self._served = tuple(ports)
@@ -118,7 +118,7 @@ class Pods:
         for pod in pods:
             pod.agent.close()
             del self._running[pod.place.pod]
-        _remove([pod.netns for pod in pods])
+        _delete_netns([pod.netns for pod in pods])
 
     def _start(self, places: Sequence[PodPlacement]) -> None:
         """Start pods together or, when that fails, one by one."""
@@ -147,7 +147,7 @@ class Pods:
         except SetupError:
             self._running.update({pod.place.pod: pod for pod in started})
             self._stop(started)
-            _remove([netns for _, netns, _ in names])
+            _delete_netns([netns for _, netns, _ in names])
             raise
         self._running.update({pod.place.pod: pod for pod in started})
         for place in places:
@@ -165,7 +165,7 @@ class Pods:
             )
         )
         with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(lambda name: ip_batch(_inside_lines(name[0], self._mtu), netns=name[1]), names))
+            list(pool.map(lambda name: ip_batch(_netns_commands(name[0], self._mtu), netns=name[1]), names))
         for place, netns, port in names:
             agent = self._zygote.fork(place.pod, netns)
             started.append(RunningPod(place, netns, port, agent))
@@ -186,7 +186,7 @@ class Pods:
             self._unfiltered = self._unfiltered or f"frames of every ethertype reach the switches: {error}"
 
 
-def _inside_lines(place: PodPlacement, mtu: int) -> list[str]:
+def _netns_commands(place: PodPlacement, mtu: int) -> list[str]:
     """The `ip` commands inside a pod's namespace. Every address is on-link: the switch answers all ARP."""
     return [
         "link set lo up",
@@ -196,7 +196,7 @@ def _inside_lines(place: PodPlacement, mtu: int) -> list[str]:
     ]
 
 
-def _remove(namespaces: Sequence[str]) -> None:
+def _delete_netns(namespaces: Sequence[str]) -> None:
     """Remove those of the network namespaces that exist."""
     try:
         ip_batch(f"netns del {netns}" for netns in namespaces)

@@ -42,7 +42,7 @@ class OpenConnection:
         deadline = changed + GIVE_UP_SECONDS
         while True:
             now = time.monotonic()
-            last = [_last(self.client, "client"), _last(self.server, "server")]
+            last = [_last_received(self.client, "client"), _last_received(self.server, "server")]
             stopped = [now - at > SILENCE_SECONDS for at in last]
             if (all(stopped) and now - changed > SILENCE_SECONDS) or now > deadline:
                 ends = [
@@ -60,7 +60,7 @@ def open_connection(client: RunningPod, server: RunningPod, port: int, protocol:
     server.agent.close_streams()
     client.agent.stream(server.place.address, port, protocol)
     deadline = time.monotonic() + ESTABLISH_SECONDS
-    while not (_last(client.agent, "client") and _last(server.agent, "server")):
+    while not (_last_received(client.agent, "client") and _last_received(server.agent, "server")):
         if time.monotonic() > deadline:
             raise SetupError(f"no connection from {client.place.pod} to {server.place.pod} {port}/{protocol}")
         time.sleep(POLL_SECONDS)
@@ -71,6 +71,6 @@ def open_connection(client: RunningPod, server: RunningPod, port: int, protocol:
         server.agent.close_streams()
 
 
-def _last(agent: AgentClient, role: str) -> float:
+def _last_received(agent: AgentClient, role: str) -> float:
     """When this end last received data, 0 when it never did."""
     return max((stream["last"] for stream in agent.streams() if stream["role"] == role), default=0.0)

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns exit code 1 when a pod or node gets no number, else 0.
+    """Returns exit code 1 when a pod or node gets no number or address, or as `exit_code` says, else 0.
 
     Raises InputError when the folder or the state cannot be used.
     """
@@ -131,7 +131,7 @@ def _pod_json(end: Endpoint, plan: AddressPlan) -> dict[str, Any]:
 def _tenant_text(tenant: TenantUse) -> Iterator[str]:
     name = f"tenant {tenant.tenant}" if tenant.tenant else "pods without tenant"
     spare = f"{tenant.spare} of {len(tenant.indexes)} segment indexes spare"
-    yield from _wrapped(f"{name}: {_listed(tenant.ranges)}; {spare}")
+    yield from _wrapped(f"{name}: {_joined(tenant.ranges)}; {spare}")
     yield f"{'tier':<{TIER_WIDTH}}  number   used    left  ranges"
     for segment in tenant.segments:
         yield from _segment_text(segment)
@@ -140,7 +140,7 @@ def _tenant_text(tenant: TenantUse) -> Iterator[str]:
 def _segment_text(segment: SegmentUse) -> Iterator[str]:
     figures = f"{segment.number:>6}  {segment.used:>5}  {segment.left:>6}  "
     indent = TIER_WIDTH + 2 + len(figures)
-    first, *more = textwrap.wrap(_listed(segment.ranges), WIDTH - indent)
+    first, *more = textwrap.wrap(_joined(segment.ranges), WIDTH - indent)
     yield from _row(segment.tier, figures + first)
     for line in more:
         yield " " * indent + line
@@ -158,7 +158,7 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _listed(ranges: Iterable[IPv4Network]) -> str:
+def _joined(ranges: Iterable[IPv4Network]) -> str:
     return ", ".join(str(network) for network in ranges)
 
 

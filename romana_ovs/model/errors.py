@@ -131,5 +131,5 @@ class FaultyError(ApiError):
     """5xx: the API server failed."""
 
 
-MISTAKES = (RomanaError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+INTERNAL_ERRORS = (RomanaError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """The exceptions that an internal error in pure code raises. They are caught where one object can be isolated."""

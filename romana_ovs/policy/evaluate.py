@@ -379,6 +379,6 @@ def _separate_tenants(source: TrafficPeer, destination: TrafficPeer) -> Decision
             if len(without) > 1
             else ("belongs to no tenant and talks with its own node")
         )
-        return Decision(False, f"{explain.listing(without)} {verb} only", rule)
+        return Decision(False, f"{explain.listed_all(without)} {verb} only", rule)
     tenants = f"{source.segment.tenant} and {destination.segment.tenant}"
     return Decision(False, f"tenants {tenants} are separate", rule)

@@ -1,13 +1,14 @@
-"""Explains a decision in one sentence, with the rules that made it."""
+"""Explains a decision about a connection in one sentence, and names the rules that made it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.objects import PolicyKey
+from romana_ovs.model.syntax import listed
 
 NODE = "Node"
 TENANT = "Tenant"
@@ -75,24 +76,24 @@ def sentence(connection: object, allowed: bool, why: str) -> str:
 
 
 def denials(egress: DirectionResult, ingress: DirectionResult, ends: tuple[str, str]) -> str:
-    """Why policies drop it; `ends` are the names of source and destination. At least one side denies."""
+    """Why policies drop a connection between `ends` (source, destination); at least one of the directions denies it."""
     reasons = []
     for side, word, end in ((egress, "egress", ends[0]), (ingress, "ingress", ends[1])):
         if side.denies:
             several = len(side.selecting) > 1
             reasons.append(
-                f"{listing(side.selecting)} {'select' if several else 'selects'} {end} for {word} "
+                f"{listed_all(side.selecting)} {'select' if several else 'selects'} {end} for {word} "
                 f"and {'none of them has' if several else 'has no'} {'a ' if several else ''}rule that admits it"
             )
     return ", and ".join(reasons)
 
 
 def permissions(egress: DirectionResult, ingress: DirectionResult) -> str:
-    """The rules that let it out and in; empty if no policy decides."""
+    """Which rules let a connection out of its source and into its destination; empty if no policy selects these."""
     reasons = []
     for side, word in ((egress, "out"), (ingress, "in")):
         if side.admitting:
-            reasons.append(f"{listing(side.admitting)} {'let' if len(side.admitting) > 1 else 'lets'} it {word}")
+            reasons.append(f"{listed_all(side.admitting)} {'let' if len(side.admitting) > 1 else 'lets'} it {word}")
     return " and ".join(reasons)
 
 
@@ -107,7 +108,6 @@ def isolation(level: str, destination: str, *, segment: SegmentKey, admitted: bo
     return f"{start} and isolation level {level} lets {'' if admitted else 'only '}pods of {scope} connect"
 
 
-def listing(items: Sequence[object]) -> str:
+def listed_all(items: Iterable[object]) -> str:
     """`a`, `a and b`, `a, b and c`."""
-    words = [str(item) for item in items]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return listed([str(item) for item in items], limit=None)

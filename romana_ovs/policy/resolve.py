@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from romana_ovs.model.cluster import NO_TENANT, SegmentKey
-from romana_ovs.model.errors import MISTAKES
+from romana_ovs.model.errors import INTERNAL_ERRORS
 from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, whole_segments
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
@@ -41,7 +41,7 @@ def resolve(view: NodeView, cache: ResolveCache | None = None) -> Verdicts:
     cache = ResolveCache() if cache is None else cache
     cache.invalidate(view)
     memos = cache.policies(view.policies)
-    by_address = any(memo.asks_for_address for memo in memos)
+    by_address = any(memo.depends_on_address for memo in memos)
     profiles = {pod.key: cache.profile(_profile(pod, view, by_address=by_address)) for pod in view.pods}
     cache.keep_profiles({profile.number for profile in profiles.values()})
     specs: dict[int, PodGroups] = {}
@@ -50,7 +50,7 @@ def resolve(view: NodeView, cache: ResolveCache | None = None) -> Verdicts:
         if profile.number not in specs:
             try:
                 specs[profile.number] = _pod_groups(profile, memos, view, cache)
-            except MISTAKES as error:  # An internal error closes only the pods of this profile.
+            except INTERNAL_ERRORS as error:  # An internal error closes only the pods of this profile.
                 cache.forget(profile)
                 specs[profile.number], failed[profile.number] = _CLOSED, repr(error)
     verdicts = _verdicts({key: specs[profile.number] for key, profile in profiles.items()}, view, cache)

@@ -1,7 +1,7 @@
-"""Caches results of `resolve` between two views of one node, and invalidates them.
+"""Keeps the results of `resolve` for one view of a node, for use with the next one.
 
-The cache never changes a result. Every value is kept with the inputs from which it was computed (model/derived.py):
-those of a policy are dropped with the policy object, and computed anew when the set of visible tenants is replaced.
+The cache never changes a result. Every value is kept with the inputs from which it was computed (model/derived.py).
+Results for a policy are dropped with the policy object, and computed again when another set of tenants is visible.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from romana_ovs.policy.groups import Digest, HashedAllow, PodGroups, grants_key,
 from romana_ovs.policy.namespace_limit import RowCountCache
 from romana_ovs.policy.peers import TenantIds, VisibleTenants
 from romana_ovs.policy.rules import NormalPolicy, Scope
-from romana_ovs.policy.selection import Grant, PolicyEffect, Profile, asks_for_address, policy_effect
+from romana_ovs.policy.selection import Grant, PolicyEffect, Profile, depends_on_address, policy_effect
 from romana_ovs.policy.view import Allow, ClassInfo, ClientGroup, NodeView, ServerGroup
 
 Viewer = str | None
@@ -34,17 +34,17 @@ class GroupKeys(NamedTuple):
     accepted: tuple[Digest, ...]
 
     @classmethod
-    def of(cls, effect: PolicyEffect, visible: Viewer) -> GroupKeys:
+    def of(cls, effect: PolicyEffect, viewer: Viewer) -> GroupKeys:
         """The keys of an effect with the peers that `viewer` may see."""
         kinds = {"ingress": effect.ingress, "deferred egress": effect.deferred_egress, "accepted": effect.accepted}
-        return cls(*((grants_key(kind, grants, visible),) if grants else () for kind, grants in kinds.items()))
+        return cls(*((grants_key(kind, grants, viewer),) if grants else () for kind, grants in kinds.items()))
 
 
 @dataclass(slots=True, eq=False)
 class AppliedPolicy:
     """A policy's effect on one profile, with peers as identities among `visible`. Compared by identity.
 
-    It is its own cache entry: its input is `visible`, and policies times profiles of them are looked at in one loop.
+    It holds its input, `visible`, and so is a cache entry without a wrapper: one loop passes policies times profiles.
     """
 
     effect: PolicyEffect
@@ -57,10 +57,10 @@ class AppliedPolicy:
 
 @dataclass(slots=True, eq=False)
 class PolicyMemo:
-    """One policy object, its effect by profile number, and the peers of its scopes (by id) for each viewer."""
+    """One policy, its effect by profile number, and the peers of its scopes by `id` of the scope and viewer."""
 
     policy: NormalPolicy
-    asks_for_address: bool
+    depends_on_address: bool
     applied: dict[int, AppliedPolicy | None] = field(default_factory=dict)
     peers: DerivedMap[tuple[int, Viewer], frozenset[IdentityMatch]] = field(default_factory=DerivedMap)
 
@@ -77,7 +77,7 @@ class ProfileMemo:
 
 
 class ResolveCache:
-    """Results of earlier calls of `resolve` for one node. One for each node; never shared between threads.
+    """Results of earlier calls of `resolve` for one node; for one thread at a time.
 
     Policies are compared as objects: a view with equal but new objects gets the same result, only not faster.
     """
@@ -97,7 +97,7 @@ class ResolveCache:
         self._visible: dict[Viewer, VisibleTenants] = {}
 
     def invalidate(self, view: NodeView) -> None:
-        """Drops what `view` has changed. Call it first."""
+        """Drops what does not hold for `view`. To be called before all other methods."""
         inputs = (view.tenants, view.segments, view.namespaces)
         if self._settings != view.settings:
             self._settings = view.settings
@@ -181,7 +181,7 @@ class ResolveCache:
     def _policy(self, policy: NormalPolicy) -> PolicyMemo:
         memo = self._policies.get(id(policy))
         if memo is None:
-            memo = PolicyMemo(policy, asks_for_address(policy))
+            memo = PolicyMemo(policy, depends_on_address(policy))
             self._policies[id(policy)] = memo
         return memo
 
@@ -222,7 +222,7 @@ class ResolveCache:
 
 
 def _differing(old: Mapping[int, ClassInfo], new: Mapping[int, ClassInfo]) -> set[int]:
-    """The identities that are in one of two sets of classes only, or have different objects."""
+    """The identities that only one of two sets of classes has, or whose objects differ."""
     return (old.keys() ^ new.keys()) | {number for number, info in new.items() if old.get(number) is not info}
 
 

@@ -78,7 +78,7 @@ def selects(
     return scope.namespaces.matches(namespace_labels) and scope.pods.matches(labels)
 
 
-def asks_for_address(policy: NormalPolicy) -> bool:
+def depends_on_address(policy: NormalPolicy) -> bool:
     """Whether the effect of `policy` on a pod depends on its address (egress to an ipBlock with named ports)."""
     return any(
         rule.direction is Direction.EGRESS and rule.cidrs and not rule.any_peer and is_deferred(rule)

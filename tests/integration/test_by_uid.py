@@ -205,13 +205,13 @@ def test_one_pod_that_cannot_be_started_keeps_no_other_from_it(
 ) -> None:
     said: list[str] = []
     cluster.emulation._on_error = said.append
-    lines = emulated._inside_lines
+    lines = emulated._netns_commands
 
     def broken(place: emulated.PodPlacement, mtu: int) -> list[str]:
         return [*lines(place, mtu), "link set missing up"] if place.pod == "a/bad" else lines(place, mtu)
 
     with monkeypatch.context() as patch:
-        patch.setattr(emulated, "_inside_lines", broken)
+        patch.setattr(emulated, "_netns_commands", broken)
         cluster.write("more", placed_pod("bad", "node1") + placed_pod("good", "node1") + placed_pod("other", "node2"))
         eventually(lambda: {"a/good", "a/other"} <= cluster.emulation.pods.keys(), "the others run")
         eventually(lambda: cluster.emulation.settled, "all is there that can be")

@@ -1,7 +1,8 @@
-"""Runs the controller's Kubernetes process (`python -m romana_ovs.kube.api.process`): messages on standard streams.
+"""Runs the Kubernetes process (`python -m romana_ovs.kube.api.process`), a child of the controller.
 
-All traffic with the API server is here, in plain threads, so that it never delays the switches. The work is done by
-components, which are independent of each other; each has its own messages and threads.
+It gets messages from the controller on standard input, and sends others on standard output. All requests to the API
+server are made here, in plain threads, so that they never delay the switches. Components do the work. Each has messages
+and threads of its own; they share only the `Context`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from romana_ovs.kube.api.write_executor import WriteExecutor
 
 LOG = logging.getLogger("romana_ovs.kube")
 
-_PIECE = 1 << 16
+_READ_BYTES = 1 << 16
 _COLLECT_SECONDS = 60.0
+"""Between two runs of the garbage collector."""
 
 COMPONENTS: tuple[Callable[[Context], Component], ...] = (ListWatchers, WriteExecutor, LeaderTasks)
 
@@ -70,10 +72,13 @@ class LogForwarder(logging.Handler):
 def serve(
     incoming: int, writer: MessageWriter, components: tuple[Callable[[Context], Component], ...] = COMPONENTS
 ) -> None:
-    """Dispatch messages from `incoming` to components; returns at its end."""
+    """Start the components at the message Start, and hand each later message to those that handle it.
+
+    Returns when the other end of `incoming` is closed, with the components stopped.
+    """
     reader = FrameReader()
     running: list[Component] = []
-    while data := os.read(incoming, _PIECE):
+    while data := os.read(incoming, _READ_BYTES):
         for message in reader.feed(data):
             if isinstance(message, Start):
                 context = Context(Api(message.source), message, writer.send)
@@ -91,7 +96,7 @@ def serve(
 
 
 def main() -> None:
-    """Never returns: the process ends with the controller, or at once on SIGTERM."""
+    """Never returns. The process ends when the controller closes the pipe, or at once on SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller; this process ends after it.
     incoming, writer = _redirect_standard_streams()

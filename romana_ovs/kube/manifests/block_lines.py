@@ -1,4 +1,4 @@
-"""Reads single lines of the block style in which kubectl and PyYAML print YAML."""
+"""Parses single lines of the block style in which kubectl and PyYAML print YAML."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SKIPPED = re.compile(r" *(?:#[ -~]*)?\Z")
 _PRINTABLE = re.compile(r"[ -~]*\Z")
 _ENDINGS = {"|": "\n", "|-": ""}
 
-SCALAR, NESTED, DASH_KEY, DASH_SCALAR = range(4)
-"""Kinds of lines: `key: scalar`; `key:` before its value, or with a value that is not a plain one; `- key: ...`;
-`- scalar`."""
+KEY_SCALAR, KEY, DASH_KEY, DASH_SCALAR = range(4)
+"""Kinds of lines: `key: value` with the whole value; `key:` with an alias, or with a value that is in the next lines
+or goes on there; `- key:` with any of these; `- value`."""
 KINDS = 4
 
 
 class Line(NamedTuple):
-    """What a line says: the column of its dash or key times `KINDS`, plus its kind; its key and value."""
+    """A parsed line. `code` is the column of its dash or key times `KINDS`, plus its kind; `key` may be empty."""
 
     code: int
     key: str
@@ -74,10 +74,10 @@ FOLLOWING = Following()
 
 
 class Lines(dict[str, Line]):
-    """What each text of a line says, read at its first occurrence: most lines occur many times."""
+    """The parsed line of each text. A text is parsed at its first occurrence: most lines occur many times."""
 
     def __missing__(self, text: str) -> Line:
-        line = self[text] = BLANK if is_skipped(text) else _read_line(text)
+        line = self[text] = BLANK if is_skipped(text) else _parse_line(text)
         return line
 
 
@@ -103,7 +103,7 @@ def plain_text(text: str) -> str | None:
 
 
 def continuation(text: str) -> str | None:
-    """The text of a line that continues a plain scalar; None when it may be something else."""
+    """The text of a line that continues a plain scalar; None when the line may be something else."""
     match = _CONTINUATION.match(text)
     return match["text"] if match is not None and _is_plain(match["text"]) else None
 
@@ -112,8 +112,8 @@ def _is_plain(text: str) -> bool:
     return ": " not in text and " #" not in text and not text.endswith((":", " "))
 
 
-def _read_line(text: str) -> Line:
-    """What a line says that is neither blank nor a comment."""
+def _parse_line(text: str) -> Line:
+    """Parse a line that is neither blank nor a comment."""
     match = _LINE.match(text)
     if match is None:
         return IRREGULAR
@@ -126,14 +126,14 @@ def _read_line(text: str) -> Line:
     column, dash = len(match["indent"]), match["dash"] is not None
     if name is not None:
         is_scalar = not isinstance(value, (Following, Literal, OpenQuote, Alias))
-        return Line(column * KINDS + (DASH_KEY if dash else SCALAR if is_scalar else NESTED), name, value)
+        return Line(column * KINDS + (DASH_KEY if dash else KEY_SCALAR if is_scalar else KEY), name, value)
     if not dash or value is FOLLOWING or isinstance(value, Literal):
         return IRREGULAR
     return Line(column * KINDS + DASH_SCALAR, "", value)
 
 
 def _value(match: re.Match[str]) -> object:
-    """The value on a line. Raises ScalarError for a plain scalar that is more than that."""
+    """The value on a line. Raises ScalarError when it seems to be a plain scalar and is not, or not one of JSON."""
     if (plain := match["plain"]) is not None:
         if not _is_plain(plain):
             raise ScalarError("is no plain scalar on one line")

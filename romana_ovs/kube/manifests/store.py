@@ -65,9 +65,9 @@ class ManifestStore:
     ) -> ClusterSnapshot:
         """The cluster that `content` describes, with all problems.
 
-        `nodes` is the number of nodes; raises InputError, without any change, when the folder has Node objects, or
-        pods that name other nodes.
-        Pods that are not bound to a node are on the node where their port is, according to `seen`.
+        `nodes` is the number of nodes, None for the default. Pods that no manifest binds to a node are on the node that
+        `seen` has for them: the one where their port is. Raises InputError, without any change, when `nodes` is given
+        and the folder has Node objects, or pods that name other nodes.
         """
         selection = self._select(content)
         objects = tuple(entry.item for entry in selection.accepted.values())

@@ -35,7 +35,7 @@ class PublishedReader:
         self._consistent: Derived[Consistent] = Derived(by_value=True)
         self._usable: dict[str, ClassSet] = {}
         """The last usable version of each ClassSet."""
-        self._shown: Mapping[str, ClassSet] = MappingProxyType({})
+        self._last_consistent: Mapping[str, ClassSet] = MappingProxyType({})
         """The ClassSets that were consistent last."""
 
     def read(self, objects: PublishedObjects) -> tuple[Published | None, tuple[Problem, ...]]:
@@ -62,12 +62,12 @@ class PublishedReader:
             name: each if isinstance(each, ClassSet) else self._usable.get(name) for name, each in decoded.items()
         }
         self._usable = {name: classes for name, classes in usable.items() if classes is not None}
-        self._shown, clashes = self._consistent.get(
+        self._last_consistent, clashes = self._consistent.get(
             (tuple(self._usable.values()), {indexes[0] for indexes in published.indexes.values()}),
-            lambda candidates, segments: _consistent(candidates, segments, self._shown),
+            lambda candidates, segments: _consistent(candidates, segments, self._last_consistent),
         )
         revision = min(complete, published.revision)
-        return replace(published, namespaces=self._shown, revision=revision), (*problems, *clashes)
+        return replace(published, namespaces=self._last_consistent, revision=revision), (*problems, *clashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,10 @@ class TermBase:
 
     @classmethod
     def of(cls, objects: PublishedObjects) -> TermBase | None:
-        """The base of a term that starts with `objects`; None for the first registry.
+        """The base of a term that starts with `objects`; None for the first term of all.
 
-        Raises InputError when the Allocation is damaged, or missing while numbers are in use: none may be given then.
+        Raises InputError when the Allocation is damaged, or missing although there are ClassSets: the next numbers
+        might then be in use.
         """
         if objects.allocation is None and objects.class_sets:
             reason = (
@@ -122,14 +123,14 @@ def _consistent(
     problems: list[Problem] = []
     known = []
     for classes in candidates:
-        strange = _unknown_segment(classes, segments)
-        if strange is not None:
-            reason = f"class {strange:#x} has a segment that the Allocation does not have"
+        stray_class = _class_of_unknown_segment(classes, segments)
+        if stray_class is not None:
+            reason = f"class {stray_class:#x} has a segment that the Allocation does not have"
             problems.append(Problem(reason, kind="ClassSet", name=classes.namespace, field="spec.classes"))
         previous = before.get(classes.namespace)
-        if strange is None:
+        if stray_class is None:
             known.append(classes)
-        elif previous is not None and _unknown_segment(previous, segments) is None:
+        elif previous is not None and _class_of_unknown_segment(previous, segments) is None:
             known.append(previous)
     for classes in sorted(known, key=lambda each: (-each.epoch, -each.revision, each.namespace)):
         taken = next((number for number in classes.classes if number in owners), None)
@@ -142,7 +143,7 @@ def _consistent(
     return MappingProxyType(dict(sorted(kept.items()))), tuple(problems)
 
 
-def _unknown_segment(classes: ClassSet, segments: Collection[int]) -> int | None:
+def _class_of_unknown_segment(classes: ClassSet, segments: Collection[int]) -> int | None:
     """A class with a segment that is not among `segments`, if any."""
     return next((number for number in classes.classes if segment_of(number) not in segments), None)
 
@@ -165,8 +166,8 @@ def _allocation(fields: Fields) -> Published:
     hosts = fields.number_map("hosts", high=plan.hosts - 1)
     if len(set(hosts.values())) != len(hosts):
         fields.refuse("hosts", "two nodes have one host number")
-    line = fields.numbers("freeHosts", high=plan.hosts)
-    if not line or {*line[1:], *hosts.values()} - set(range(line[0])) or set(line[1:]) & set(hosts.values()):
+    free = fields.numbers("freeHosts", high=plan.hosts)
+    if not free or {*free[1:], *hosts.values()} - set(range(free[0])) or set(free[1:]) & set(hosts.values()):
         fields.refuse("freeHosts", "the lowest unused number, then free lower ones, were expected")
     return Published(
         plan=plan,
@@ -177,7 +178,7 @@ def _allocation(fields: Fields) -> Published:
         indexes=indexes,
         next_class=next_class,
         hosts=MappingProxyType(dict(sorted(hosts.items()))),
-        free_hosts=line,
+        free_hosts=free,
         retired_hosts=frozenset(fields.numbers("retiredHosts", high=plan.hosts - 1)),
         foreign=_foreign(fields),
     )
@@ -189,14 +190,14 @@ def _plan(fields: Fields) -> AddressPlan:
         return AddressPlan(
             network, fields.number("segmentBits"), fields.number("hostBits"), fields.number("endpointBits")
         )
-    except (ValueError, AddressError) as bad:
-        fields.refuse("", str(bad))
+    except (ValueError, AddressError) as error:
+        fields.refuse("", str(error))
 
 
 def _tenants(
     fields: Fields, plan: AddressPlan
 ) -> tuple[Mapping[str, tuple[Block, ...]], Mapping[SegmentKey, tuple[int, ...]], Mapping[int, int]]:
-    """Runs by tenant, indexes by segment, and the next class by segment number, without duplicates."""
+    """Blocks by tenant, indexes by segment, and the next class by segment number; duplicates are refused."""
     blocks: dict[str, tuple[Block, ...]] = {}
     indexes: dict[SegmentKey, tuple[int, ...]] = {}
     next_class: dict[int, int] = {}
@@ -210,8 +211,8 @@ def _tenants(
         for block in blocks[name]:
             try:
                 plan.block_cidr(block.base, block.size)
-            except AddressError as bad:
-                tenant.refuse("segmentRanges", str(bad))
+            except AddressError as error:
+                tenant.refuse("segmentRanges", str(error))
             if block.base == NODE_SEGMENT or not covered.isdisjoint(block.indexes):
                 reason = f"segment indexes {block.base} to {block.base + block.size - 1} are given already"
                 tenant.refuse("segmentRanges", reason)

@@ -140,7 +140,7 @@ def _server_table(group: ServerGroup, allow: IntEnum, conjunction: IntEnum, clau
 
 
 def tenancy_rows(allows: tuple[TenantAllow, ...] | None, tenantless: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
-    """Rows of Tenancy. Clients outside have no tenant and go on to Ingress; None: tenants are not separated."""
+    """Rows of Tenancy; `allows` None: tenants are not separated. External clients have no tenant: Ingress follows."""
     rank = priorities.Tenancy
     row = partial(flow, feature=Feature.ISOLATION, origin=feature_origin("tenancy"))
     onward = [Goto("Ingress")]

@@ -10,7 +10,7 @@ from typing import TypeVarTuple
 
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.model.derived import Derived, DerivedMap, Inputs
-from romana_ovs.model.errors import MISTAKES, PipelineError
+from romana_ovs.model.errors import INTERNAL_ERRORS, PipelineError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
 from romana_ovs.pipeline.compile import (
@@ -134,7 +134,7 @@ class _Sections:
         """Adds what `build` makes of `inputs`; the identical tuple as in the last program while these are equal."""
         try:
             section = self._cached.get(name, inputs, lambda *args: sendable(build(*args)))
-        except MISTAKES as error:
+        except INTERNAL_ERRORS as error:
             self.failures[name], section = closed_because(name, error), ()
         self.by_name[name] = section
 
