@@ -50,7 +50,7 @@ def started(
     return process
 
 
-def told(process: ControllerProcess, kind: type[T]) -> list[T]:
+def sent(process: ControllerProcess, kind: type[T]) -> list[T]:
     return [message for message in process.sent if isinstance(message, kind)]
 
 
@@ -60,15 +60,17 @@ def waits(process: ControllerProcess) -> tuple[bool, bool]:
 
 
 def statuses(process: ControllerProcess) -> dict[ObjectId, Status]:
-    """What is wanted in the end, of all that was told."""
-    found: dict[ObjectId, Status] = {}
+    """The statuses that all sent messages together result in."""
+    statuses: dict[ObjectId, Status] = {}
     for message in process.sent:
         if isinstance(message, ReplaceStatuses):
-            found = dict(message.statuses)
+            statuses = dict(message.statuses)
         elif isinstance(message, UpdateStatuses):
-            found |= {key: status for key, status in message.changed.items() if status is not None}
-            found = {key: status for key, status in found.items() if key not in message.changed or message.changed[key]}
-    return found
+            statuses |= {key: status for key, status in message.changed.items() if status is not None}
+            statuses = {
+                key: status for key, status in statuses.items() if key not in message.changed or message.changed[key]
+            }
+    return statuses
 
 
 def reason(process: ControllerProcess, condition: str = "Programmed") -> str:
@@ -116,7 +118,7 @@ def test_programmed_policies_are_reported_once_a_second() -> None:
         put_policy(server, port=1000 + number, source="a")
         node.settle()
     assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")]
-    assert node.next_check is not None, "the rest is told later"
+    assert node.next_check is not None, "the rest is sent later"
     node.wait(QUIET)
     assert [(write.kind, write.name) for write in server.writes[before:]] == [("NodeReport", "n1")] * 2
     assert server.of(NODE_REPORTS, "n1")["status"]["policiesDigest"] == node.reconciler.policies_digest != ""
@@ -168,7 +170,7 @@ def test_what_waits_for_a_registry_waits_only_so_long() -> None:
     node.lead(False)
     put_policy(server)
     node.settle()
-    assert waits(node) == (True, True), "its labels have never told the two apart"
+    assert waits(node) == (True, True), "its labels never distinguish the two"
     node.wait(PATIENCE_SECONDS / 2)
     put_pod(server, "c", "n1")
     node.settle()
@@ -180,7 +182,7 @@ def test_what_waits_for_a_registry_waits_only_so_long() -> None:
     assert waits(node) == (False, False)
     put_policy(server, "q", to="b", source="c")
     node.look()
-    assert waits(node) == (True, True), "the next one is waited for anew"
+    assert waits(node) == (True, True), "the next one waits, too"
     node.settle()
     assert waits(node) == (False, False)
 
@@ -197,15 +199,15 @@ def test_only_the_leader_sends_statuses_and_only_changes() -> None:
     node.lead()
     node.settle()
     node.wait(QUIET)
-    assert len(told(node, ReplaceStatuses)) == len(told(node, ReplaceWarnings)) == 1
+    assert len(sent(node, ReplaceStatuses)) == len(sent(node, ReplaceWarnings)) == 1
     assert reason(node) == "Programmed" and reason(node, "Invalid") == "Valid"
     node.sent.clear()
     node.wait(QUIET)
     assert node.sent == []
     put_policy(server, "q", source="a")
     node.settle()
-    [some] = told(node, UpdateStatuses)
-    assert [str(key) for key in some.changed] == ["RomanaNetworkPolicy shop/q"]
+    [update] = sent(node, UpdateStatuses)
+    assert [str(key) for key in update.changed] == ["RomanaNetworkPolicy shop/q"]
 
 
 def test_a_new_process_gets_everything_again() -> None:
@@ -221,7 +223,7 @@ def test_a_new_process_gets_everything_again() -> None:
     node.lead()
     node.settle()
     node.wait(QUIET)
-    assert len(told(node, ReplaceStatuses)) == len(told(node, ReplaceWarnings)) == 1
+    assert len(sent(node, ReplaceStatuses)) == len(sent(node, ReplaceWarnings)) == 1
     assert statuses(node) == before and before.keys() == {P, SHOP}
 
 
@@ -235,7 +237,7 @@ def test_statuses_keep_to_a_pace() -> None:
         node.settle()
     assert len(node.sent) == 1
     node.wait(STATUS_SECONDS)
-    assert len(told(node, UpdateStatuses)) == 2
+    assert len(sent(node, UpdateStatuses)) == 2
     node.wait(QUIET)
     assert {key.name for key in statuses(node)} >= {f"p{number}" for number in range(20)}
 
@@ -248,13 +250,13 @@ def test_a_refusal_is_a_warning_until_the_object_is_gone() -> None:
     server.put(POLICIES, "k", namespace="shop", spec=bad)
     node.settle()
     key = ObjectId("NetworkPolicy", "shop", "k")
-    [some] = told(node, UpdateWarnings)
-    refused = some.changed[key]
+    [update] = sent(node, UpdateWarnings)
+    refused = update.changed[key]
     assert refused is not None and refused.reason == "Invalid" and "10.0.0.0/33" in refused.note
     server.remove(POLICIES, "k", "shop")
     node.settle()
     node.wait(QUIET)
-    assert told(node, UpdateWarnings)[-1].changed == {key: None}
+    assert sent(node, UpdateWarnings)[-1].changed == {key: None}
 
 
 def test_a_pod_without_an_address_has_a_warning() -> None:
@@ -266,7 +268,7 @@ def test_a_pod_without_an_address_has_a_warning() -> None:
         put_pod(server, f"p{number}", "n1")
     node.settle()
     node.wait(QUIET)
-    refused = {key.name: one for message in told(node, UpdateWarnings) for key, one in message.changed.items()}
+    refused = {key.name: one for message in sent(node, UpdateWarnings) for key, one in message.changed.items()}
     assert refused and {one.reason for one in refused.values() if one is not None} == {"NoAddress"}
 
 
@@ -296,7 +298,7 @@ def test_a_tenants_pods_are_counted_at_a_slower_pace() -> None:
         put_pod(server, f"p{number}", "n1", ip=str(IPv4Address(first + number)))
         node.settle()
         node.wait(TENANT_SECONDS / 20)
-    counts = [message for message in told(node, UpdateStatuses) if SHOP in message.changed]
+    counts = [message for message in sent(node, UpdateStatuses) if SHOP in message.changed]
     assert len(counts) == 2
     node.wait(QUIET)
     status = statuses(node)[SHOP]

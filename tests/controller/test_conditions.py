@@ -1,4 +1,4 @@
-"""What is told about objects: when a policy is programmed or invalid, who is refused, what tenants have."""
+"""Conditions and Events: of programmed and invalid policies, refused objects, and tenants."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ def test_programmed_is_of_the_version_on_every_switch(
     programmed: dict[ObjectId, Version] | None, failing: bool, truth: ConditionStatus, reason: str
 ) -> None:
     """docs/hazards.md C14."""
-    found = conditions(ObservedState({WEB: TWO}, programmed, failing=failing))
-    assert (found["Programmed"].status, found["Programmed"].reason) == (truth, reason)
-    assert found["Invalid"].status is ConditionStatus.FALSE
+    result = conditions(ObservedState({WEB: TWO}, programmed, failing=failing))
+    assert (result["Programmed"].status, result["Programmed"].reason) == (truth, reason)
+    assert result["Invalid"].status is ConditionStatus.FALSE
 
 
 def test_an_invalid_edit_has_a_condition_with_the_reason() -> None:
     now = ObservedState({WEB: TWO}, {WEB: TWO}, problems=(BAD,), kept=(WEB,), invalid=(WEB,))
-    found = conditions(now)
-    assert found["Invalid"] == Condition("Invalid", ConditionStatus.TRUE, "Invalid", "spec.x: must be a number")
-    assert (found["Programmed"].status, found["Programmed"].reason) == (ConditionStatus.FALSE, "LastValidKept")
+    result = conditions(now)
+    assert result["Invalid"] == Condition("Invalid", ConditionStatus.TRUE, "Invalid", "spec.x: must be a number")
+    assert (result["Programmed"].status, result["Programmed"].reason) == (ConditionStatus.FALSE, "LastValidKept")
     refused = refused_objects(now)[WEB]
     assert refused.reason == "InvalidEdit"
     assert refused.note == "spec.x: must be a number. The last valid version stays in force."
@@ -78,16 +78,16 @@ def test_an_invalid_edit_has_a_condition_with_the_reason() -> None:
 
 def test_an_object_never_valid_isolates_and_is_not_programmed() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
-    found = conditions(now)
-    assert (found["Programmed"].status, found["Programmed"].reason) == (ConditionStatus.FALSE, "Isolating")
+    result = conditions(now)
+    assert (result["Programmed"].status, result["Programmed"].reason) == (ConditionStatus.FALSE, "Isolating")
     assert "isolated" in refused_objects(now)[WEB].note
 
 
 def test_a_questionable_object_is_not_called_invalid() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,))
-    found = conditions(now)
-    assert (found["Programmed"].status, found["Invalid"].status) == (ConditionStatus.TRUE, ConditionStatus.FALSE)
-    assert found["Invalid"].message == "spec.x: must be a number"
+    result = conditions(now)
+    assert (result["Programmed"].status, result["Invalid"].status) == (ConditionStatus.TRUE, ConditionStatus.FALSE)
+    assert result["Invalid"].message == "spec.x: must be a number"
     assert refused_objects(now)[WEB].reason == "Questionable"
 
 
@@ -106,9 +106,9 @@ def test_any_kind_is_refused_but_only_what_the_api_server_has() -> None:
         for kind, name in [("Namespace", "shop"), ("NetworkPolicy", "shop/web"), ("Pod", "shop/gone"), ("", "")]
     )
     namespace = ObjectId("Namespace", "", "shop")
-    found = refused_objects(ObservedState({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
-    assert found.keys() == {namespace, PLAIN}
-    assert found[namespace].note == "bad. Until it is valid, it does not count."
+    result = refused_objects(ObservedState({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
+    assert result.keys() == {namespace, PLAIN}
+    assert result[namespace].note == "bad. Until it is valid, it does not count."
 
 
 def test_many_problems_are_few_in_a_message() -> None:
@@ -131,12 +131,12 @@ def test_an_event_never_names_another_tenants_pod() -> None:
         pod("shop/web3", address="192.0.2.8"),
     )
     versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in at.pods.values()}
-    found = refused_objects(ObservedState(versions, unallocated=engine.problems))
-    assert {key.name: refused.note for key, refused in found.items()} == {
+    result = refused_objects(ObservedState(versions, unallocated=engine.problems))
+    assert {key.name: refused.note for key, refused in result.items()} == {
         "web": "address 192.0.2.7 is already that of a pod elsewhere.",
         "web3": "address 192.0.2.8 is already that of pod shop/web2.",
     }
-    assert {refused.reason for refused in found.values()} == {"NoAddress"}
+    assert {refused.reason for refused in result.values()} == {"NoAddress"}
 
 
 def test_arithmetic_in_a_message_is_no_pod() -> None:
@@ -147,8 +147,8 @@ def test_arithmetic_in_a_message_is_no_pod() -> None:
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
     at, engine = world_of(pod("shop/a", tier="web"), pod("shop/b"), tier_labels=("tier",))
-    found = tenant_statuses(engine.usage, {"idle": ("idle", ONE)}, cluster=at, unallocated=engine.problems)
-    shop, idle = found[ObjectId("Tenant", "", "shop")], found[ObjectId("Tenant", "", "idle")]
+    result = tenant_statuses(engine.usage, {"idle": ("idle", ONE)}, cluster=at, unallocated=engine.problems)
+    shop, idle = result[ObjectId("Tenant", "", "shop")], result[ObjectId("Tenant", "", "idle")]
     assert (shop.tenant, shop.pods, shop.version) == ("shop", 2, None)
     assert {(tier.name, tier.pods) for tier in shop.tiers} == {("web", 1), ("default", 1)}
     assert {tier.segment for tier in shop.tiers} == set(engine.registry.segments.values())
@@ -159,13 +159,13 @@ def test_a_tenant_has_its_ranges_and_tiers() -> None:
 def test_a_tenant_at_its_limit_has_a_condition_with_its_nodes() -> None:
     at, engine = world_of(pod("shop/a"), pod("bank/b"))
     full = frozenset({"shop"})
-    seen = {
+    observed = {
         "n2": Observed(tenants_at_limit=full),
         "n1": Observed(tenants_at_limit=full),
         "n3": Observed(sctp_ports=False),
     }
-    found = tenant_statuses(engine.usage, {}, cluster=at, at_limit=nodes_at_limit(seen))
-    shop, bank = (found[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
+    result = tenant_statuses(engine.usage, {}, cluster=at, at_limit=nodes_at_limit(observed))
+    shop, bank = (result[ObjectId("Tenant", "", name)].conditions for name in ("shop", "bank"))
     assert [one.type for one in bank] == ["Ready"]
     assert [one.type for one in shop] == ["Ready", "Limited"]
     assert (shop[1].status, shop[1].reason) == (ConditionStatus.TRUE, "ConnectionLimit")
@@ -177,12 +177,12 @@ def test_policies_that_name_sctp_say_what_stays_open() -> None:
     assert conditions(now).keys() == {"Programmed", "Invalid"}
     assert refused_objects(now) == {}
     now = replace(now, sctp_open={WEB, PLAIN, ObjectId("NetworkPolicy", "shop", "gone")})
-    found = conditions(now)["SCTPPortsOpen"]
-    assert (found.status, found.reason) == (ConditionStatus.TRUE, "TrackedByAddresses")
-    assert "can open associations to any port of that client" in found.message
-    told = refused_objects(now)
-    assert {key: one.reason for key, one in told.items()} == {PLAIN: "SCTPPortsOpen"}
-    assert told[PLAIN].note == found.message
+    result = conditions(now)["SCTPPortsOpen"]
+    assert (result.status, result.reason) == (ConditionStatus.TRUE, "TrackedByAddresses")
+    assert "can open associations to any port of that client" in result.message
+    warnings = refused_objects(now)
+    assert {key: warning.reason for key, warning in warnings.items()} == {PLAIN: "SCTPPortsOpen"}
+    assert warnings[PLAIN].note == result.message
     # What is wrong with it comes first.
     bad = Problem("must be a number", kind="NetworkPolicy", name="shop/web", field="spec.x")
     assert refused_objects(replace(now, problems=(bad,), invalid=(PLAIN,)))[PLAIN].reason == "Invalid"
@@ -195,8 +195,8 @@ def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:
         network=IPv4Network("10.0.0.0/26"), segment_bits=2, host_bits=1, endpoint_bits=3,
     )  # fmt: skip
     assert engine.problems
-    found = tenant_statuses(engine.usage, {}, cluster=at, unallocated=engine.problems)
-    truths = {key.name: status.conditions[0] for key, status in found.items()}
+    result = tenant_statuses(engine.usage, {}, cluster=at, unallocated=engine.problems)
+    truths = {key.name: status.conditions[0] for key, status in result.items()}
     lacking = {name for name, condition in truths.items() if condition.status is ConditionStatus.FALSE}
     assert lacking == {at.tenant_of(at.pods[PodKey(problem.name)]) for problem in engine.problems}
     assert all(truths[name].reason == "NoAddress" for name in lacking)

@@ -1,4 +1,4 @@
-"""From what an API server tells to what it is told in return, through ClusterCache."""
+"""From messages of an API server through ClusterCache to the statuses written back."""
 
 from __future__ import annotations
 

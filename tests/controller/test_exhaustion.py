@@ -38,7 +38,7 @@ def put(server: MemoryServer, namespace: str, name: str) -> None:
 
 
 def started(settings: Settings = TINY) -> tuple[MemoryServer, ControllerProcess, ControllerProcess]:
-    """A registry, a node, and a namespace beside shop whose first pod has been there before the crowd came."""
+    """A registry, a node, and a namespace beside shop with a pod that is older than the crowd."""
     server = server_with_pods(settings=settings)
     server.put(NAMESPACES, "other")
     put(server, "other", "guest")
@@ -61,7 +61,7 @@ def ask(server: MemoryServer, first: int = 0, many: int = 3400) -> None:
 
 
 def rest(*processes: ControllerProcess) -> None:
-    """Everything is done that is to be done, and all is told of it."""
+    """Wait until all is computed and reported."""
     for _ in range(3):
         settle(processes)
         for process in processes:
@@ -70,13 +70,15 @@ def rest(*processes: ControllerProcess) -> None:
 
 
 def reasons(registry: ControllerProcess) -> dict[str, str]:
-    """What is said of every tenant in the end: why it is ready, or not."""
-    found: dict[ObjectId, str] = {}
+    """The last reason of each tenant's condition Ready."""
+    reasons: dict[ObjectId, str] = {}
     for message in registry.sent:
         if isinstance(message, ReplaceStatuses | UpdateStatuses):
             changed = message.statuses if isinstance(message, ReplaceStatuses) else message.changed
-            found |= {key: one.conditions[0].reason for key, one in changed.items() if isinstance(one, TenantStatus)}
-    return {key.name: reason for key, reason in found.items()}
+            reasons |= {
+                key: status.conditions[0].reason for key, status in changed.items() if isinstance(status, TenantStatus)
+            }
+    return {key.name: reason for key, reason in reasons.items()}
 
 
 def addressed(node: ControllerProcess, namespace: str, *names: str) -> list[str]:

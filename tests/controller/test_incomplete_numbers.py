@@ -13,7 +13,7 @@ from romana_ovs.kube.published import COMPLETE_MARKER, allocation_object, class_
 from tests.support.builders import cluster, pod
 
 
-def told(value: dict[str, Any], version: int) -> ObjectsObserved:
+def observed(value: dict[str, Any], version: int) -> ObjectsObserved:
     kind, name = value["kind"], value["metadata"]["name"]
     resource = {"Allocation": ALLOCATIONS, "ClassSet": CLASS_SETS}[kind]
     raw = {**value, "metadata": {"name": name, "resourceVersion": str(version)}}
@@ -32,10 +32,10 @@ def test_objects_before_the_marker_start_no_round() -> None:
     published = Registry(at.settings, None, writer="r").update(at)
     numbers = listed()
     assert numbers.listed
-    assert not numbers.apply([told(allocation_object(published), 1)])
+    assert not numbers.apply([observed(allocation_object(published), 1)])
     for version, classes in enumerate(published.namespaces.values(), start=2):
-        assert not numbers.apply([told(class_set_object(classes), version)])
-    assert numbers.apply([told(marker_object(published), 99)])
+        assert not numbers.apply([observed(class_set_object(classes), version)])
+    assert numbers.apply([observed(marker_object(published), 99)])
     assert numbers.published == published
 
 
@@ -46,7 +46,7 @@ def test_the_end_of_a_listing_without_marker_starts_a_round() -> None:
     for resource in (ALLOCATIONS, NODE_REPORTS, CLASS_SETS):
         numbers.apply([ListStarted(str(resource))])
     numbers.apply(
-        [told(allocation_object(published), 1), ListCompleted(str(ALLOCATIONS)), ListCompleted(str(NODE_REPORTS))]
+        [observed(allocation_object(published), 1), ListCompleted(str(ALLOCATIONS)), ListCompleted(str(NODE_REPORTS))]
     )
     assert COMPLETE_MARKER not in numbers.objects.class_sets
     assert numbers.apply([ListCompleted(str(CLASS_SETS))])

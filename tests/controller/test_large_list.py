@@ -37,7 +37,7 @@ LAST = (
     b'{"type":"ADDED","object":{"metadata":{"name":"last","namespace":"shop","uid":"u","resourceVersion":"999"},'
     b'"spec":{"containers":7}}}\n'
 )
-"""A pod that is refused, with a line in the log: all that came before has been taken then."""
+"""An invalid pod, which is logged: then all messages before it have been applied."""
 
 
 class Quiet(SplitController):
@@ -113,9 +113,9 @@ def large() -> Iterator[tuple[Large, ScriptedServer]]:
 
 def most(pid: int) -> float:
     """The most memory that a process has had, in MiB (proc(5))."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 @pytest.mark.alone

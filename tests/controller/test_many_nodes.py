@@ -12,21 +12,21 @@ MANY = 1000
 P = ObjectId("RomanaNetworkPolicy", "shop", "p")
 
 
-def said(process: ControllerProcess) -> list[tuple[str, int]]:
+def programmed_reasons(process: ControllerProcess) -> list[tuple[str, int]]:
     """What the status of the policy was to say, in order: how far it is, of which generation."""
-    found = []
+    reasons = []
     for message in process.sent:
         changed = message.statuses if isinstance(message, ReplaceStatuses) else {}
         status = (message.changed if isinstance(message, UpdateStatuses) else changed).get(P)
         if isinstance(status, PolicyStatus):
             [programmed] = [one for one in status.conditions if one.type == "Programmed"]
-            found.append((programmed.reason, status.version.generation))
+            reasons.append((programmed.reason, status.version.generation))
             assert (programmed.status is ConditionStatus.TRUE) == (programmed.reason == "Programmed")
-    return found
+    return reasons
 
 
 def rest(process: ControllerProcess) -> None:
-    """What has come is worked on, and everything told that there is to tell."""
+    """Handle all messages, and send all statuses."""
     process.settle()
     process.wait(2 * STATUS_SECONDS)
 
@@ -54,9 +54,9 @@ def test_the_reports_of_a_thousand_nodes_are_a_few_statuses() -> None:
             reported(server, name, digest)
             if not number % 100 or name == names[-2]:
                 rest(registry)
-                assert said(registry)[-1][0] != "Programmed", f"{name} is not the last one"
+                assert programmed_reasons(registry)[-1][0] != "Programmed", f"{name} is not the last one"
         rest(registry)
-    assert said(registry) == [
+    assert programmed_reasons(registry) == [
         ("Starting", 1),
         ("Programmed", 1),
         ("Pending", 2),

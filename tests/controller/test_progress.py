@@ -17,7 +17,7 @@ def test_a_change_during_a_round_waits_for_the_next_one() -> None:
     done = progress.finish(["node1"], 3.0)
     assert done is not None
     assert (done.generation, done.milliseconds, done.sent) == (2, 2000.0, {"node1": 7})
-    assert progress.finish(["node1"], 4.0) is None, "told once"
+    assert progress.finish(["node1"], 4.0) is None, "reported once"
 
 
 def test_flows_of_a_late_switch_do_not_count_for_the_next_change() -> None:

@@ -31,9 +31,9 @@ def leading(server: MemoryServer, *nodes: str, deaf: bool = False) -> Controller
 
 
 def published(process: ControllerProcess) -> Published:
-    found = process.reconciler.published.published
-    assert found is not None
-    return found
+    published = process.reconciler.published.published
+    assert published is not None
+    return published
 
 
 def test_who_does_not_lead_writes_no_number() -> None:
@@ -169,7 +169,7 @@ def test_a_deleted_allocation_changes_no_address() -> None:
     server.remove(ALLOCATIONS, "cluster")
     process.settle()
     process.wait(3 * NEW_TERM_SECONDS)
-    assert server.names(ALLOCATIONS) == ["cluster"], "it is made anew"
+    assert server.names(ALLOCATIONS) == ["cluster"], "it is created again"
     assert [process.agents.address_of(PodKey(name)) for name in ("shop/z", "abc/a")] == before
     assert all("not taken" in problem.reason for problem in process.agents.problems)
 

@@ -1,4 +1,4 @@
-"""Which port is a pod's, and what is said of those that are nobody's."""
+"""Which port is a pod's, and the sentences about ports without a pod."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ def test_a_pods_port_is_the_one_of_its_uid() -> None:
         ((PodPort(4, uid="2"), PodPort(3, uid="1")), 3),
     ):
         at = cluster_with("1")
-        (told,) = pods_status(at, follow(at).agents, {"n1": bridge("n1", *ports)}).values()
-        assert (told["port"], told["uid"]) == (expected, "1")
+        (status,) = pods_status(at, follow(at).agents, {"n1": bridge("n1", *ports)}).values()
+        assert (status["port"], status["uid"]) == (expected, "1")
 
 
 def test_an_address_has_the_uid_that_it_was_allocated_to() -> None:
     """Whoever asks for a new pod of the name must not take the old one's."""
     late = follow(cluster_with("1"))
-    (told,) = pods_status(cluster_with("2"), late.agents, {}).values()
-    assert told["uid"] == "1"
-    before = told["address"]
+    (status,) = pods_status(cluster_with("2"), late.agents, {}).values()
+    assert status["uid"] == "1"
+    before = status["address"]
     late.update(cluster_with("2"))
-    (told,) = pods_status(cluster_with("2"), late.agents, {}).values()
-    assert told["uid"] == "2" and told["address"] != before
+    (status,) = pods_status(cluster_with("2"), late.agents, {}).values()
+    assert status["uid"] == "2" and status["address"] != before
 
 
 def test_ports_of_other_pods_of_the_name_are_problems() -> None:
     at = cluster_with("1")
-    found = unclaimed_ports(at, follow(at).agents, [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
-    assert list(found.values()) == [
+    sentences = unclaimed_ports(at, follow(at).agents, [bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))])
+    assert list(sentences.values()) == [
         "bridge br-n1 of node n1: a port claims pod ns/a of UID 2, whose UID is 1; nothing passes it"
     ]
     assert not unclaimed_ports(at, follow(at).agents, [bridge("n1", PodPort(3))])
-    found = unclaimed_ports(
+    sentences = unclaimed_ports(
         at, follow(at).agents, [bridge("n2", PodPort(3, uid="1")), bridge("n1", PodPort(3, uid="1"))]
     )
-    assert list(found.values()) == [
+    assert list(sentences.values()) == [
         "bridge br-n2 of node n2: a port claims pod ns/a of UID 1, which belongs on node n1; nothing passes it"
     ]
 

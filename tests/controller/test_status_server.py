@@ -46,7 +46,7 @@ with eventlet.Timeout(20):
     print(json.loads(other.makefile("rb").readline()))
     before = len(asked)
     feed.changed()
-    until(lambda: len(asked) > before)  # the same again is not told again
+    until(lambda: len(asked) > before)  # an equal state is not sent again
     state = None
     before = len(asked)
     feed.changed()
@@ -67,8 +67,8 @@ def test_a_state_that_is_not_available_is_sent_later(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    told = ["{'event': 'refused'}", "{'n': 1}", "{'n': 1}", "{'n': 2}", "0o600"]
-    assert done.stdout.splitlines() == told, done.stderr
+    lines = ["{'event': 'refused'}", "{'n': 1}", "{'n': 1}", "{'n': 2}", "0o600"]
+    assert done.stdout.splitlines() == lines, done.stderr
 
 
 DEAF = """

@@ -32,7 +32,7 @@ def newest(simulation: RegistryAndAgents) -> int:
 def update_agent(
     simulation: RegistryAndAgents, name: str, *, numbers: bool = True, patience_over: bool = False
 ) -> None:
-    """A node sees the last cluster, and the last numbers unless told otherwise."""
+    """A node sees the last cluster, and the last numbers unless `numbers` is False."""
     simulation.node_looks(
         name, newest(simulation), len(simulation.messages) - 1 if numbers else None, patience_over=patience_over
     )

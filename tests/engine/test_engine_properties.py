@@ -29,7 +29,7 @@ def views_of(engine: ConfirmingEngine, cluster: Cluster) -> dict[str, NodeView]:
 
 
 def lasting(state: object) -> object:
-    """A state without what every process counts anew: terms, revisions, and what was acknowledged of them."""
+    """A state without what every process counts from the start: terms, revisions, and acknowledgements."""
     if isinstance(state, dict):
         passing = ("epoch", "revision", "acknowledged", "released", "freed")
         return {key: lasting(value) for key, value in state.items() if key not in passing}

@@ -38,10 +38,10 @@ def test_a_rule_that_splits_a_class_takes_three_steps() -> None:
     assert third.classes[new].matches == {LabelRequirement("app", frozenset({"web"})): True}
 
 
-def formerly(engine: ConfirmingEngine, found: Cluster, key: str = "ns/client") -> tuple[int, ...]:
-    """The former identities that the view of the pod's node shows."""
-    node = found.pods[PodKey(key)].node
-    return next(each.previous_ids for each in engine.views(found)[node].pods if each.key == key)
+def previous_ids(engine: ConfirmingEngine, at: Cluster, key: str = "ns/client") -> tuple[int, ...]:
+    """The previous identities of the pod in its node's view."""
+    node = at.pods[PodKey(key)].node
+    return next(each.previous_ids for each in engine.views(at)[node].pods if each.key == key)
 
 
 def test_a_former_class_counts_until_a_rule_distinguishes_it() -> None:
@@ -50,11 +50,11 @@ def test_a_former_class_counts_until_a_rule_distinguishes_it() -> None:
     shared = engine.identity_of("ns/client")
     after = before.with_object(policy("p", ingress=[rule(pods(app="web"))]))
     engine.update(after)
-    assert formerly(engine, after) == ()
+    assert previous_ids(engine, after) == ()
     engine.advance()
-    assert formerly(engine, after) == (shared,) and formerly(engine, after, "ns/plain") == ()
+    assert previous_ids(engine, after) == (shared,) and previous_ids(engine, after, "ns/plain") == ()
     engine.advance()
-    assert formerly(engine, after) == ()
+    assert previous_ids(engine, after) == ()
 
 
 def test_a_split_during_a_split_adds_former_numbers() -> None:
@@ -69,12 +69,12 @@ def test_a_split_during_a_split_adds_former_numbers() -> None:
     assert second == engine.identity_of("ns/two") != shared
     after = after.with_object(policy("q", ingress=[rule(pods(env="prod"))]))
     engine.update(after)
-    assert formerly(engine, after) == (shared,)
+    assert previous_ids(engine, after) == (shared,)
     engine.advance()
     assert engine.identity_of("ns/client") not in (shared, second)
-    assert formerly(engine, after) == (shared, second) and formerly(engine, after, "ns/two") == (shared,)
+    assert previous_ids(engine, after) == (shared, second) and previous_ids(engine, after, "ns/two") == (shared,)
     engine.advance()
-    assert not engine.pending and formerly(engine, after) == ()
+    assert not engine.pending and previous_ids(engine, after) == ()
 
 
 def test_a_relabelled_pod_has_no_former_number() -> None:
@@ -83,11 +83,11 @@ def test_a_relabelled_pod_has_no_former_number() -> None:
     after = before.with_object(policy("p", ingress=[rule(pods(app="web"))]))
     engine.update(after)
     engine.advance()
-    assert formerly(engine, after) != ()
+    assert previous_ids(engine, after) != ()
     after = after.with_object(pod("client"))
     engine.update(after)
     assert engine.pending and engine.identity_of("ns/client") == engine.identity_of("ns/plain")
-    assert formerly(engine, after) == ()
+    assert previous_ids(engine, after) == ()
 
 
 @pytest.mark.parametrize("kind", ["engine", "registry"])

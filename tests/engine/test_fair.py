@@ -84,15 +84,15 @@ def test_while_a_namespace_is_relabelled_all_rules_wait() -> None:
 def test_rules_do_not_wait_for_requirements_elsewhere() -> None:
     rules, enforced = PolicyIndex(), EnforcedRules(fresh_switch=False)
 
-    def told(now: Cluster) -> tuple[set[str], bool]:
+    def in_force_and_waiting(now: Cluster) -> tuple[set[str], bool]:
         enforced.update(rules.update(now), NOBODY_ANSWERS, patient=True)
         state = enforced.state
         concerning = state.rules.concerning(("red", "blue"), ("red", "blue")) if state.rules is not None else ()
         return {each.key.name for each in concerning}, state.waiting
 
-    assert told(at_rest()) == (set(), False)
+    assert in_force_and_waiting(at_rest()) == (set(), False)
     deny = policy("blue/deny")
     for at in range(5):
-        assert told(at_rest(asking(at), deny)) == ({"deny"}, True)
-    assert told(at_rest(asking(5))) == (set(), True)
-    assert told(at_rest(deny)) == ({"deny"}, False)
+        assert in_force_and_waiting(at_rest(asking(at), deny)) == ({"deny"}, True)
+    assert in_force_and_waiting(at_rest(asking(5))) == (set(), True)
+    assert in_force_and_waiting(at_rest(deny)) == ({"deny"}, False)

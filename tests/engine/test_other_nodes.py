@@ -268,13 +268,13 @@ def test_only_policies_that_match_a_new_class_send_flows() -> None:
     )
     counter = Counter.of(start)
     newcomer = _alpha("newcomer", "node1", app="web", rank="1")
-    came = counter.follow(start.with_object(newcomer))
-    assert came["node3"].size == 0, "no pod of node3 is selected"
-    assert {flow.origin.name for flow in came["node2"].add} == {"by-app", "by-rank"}
-    assert came["node2"].modify == came["node2"].delete == ()
+    plans = counter.follow(start.with_object(newcomer))
+    assert plans["node3"].size == 0, "no pod of node3 is selected"
+    assert {flow.origin.name for flow in plans["node2"].add} == {"by-app", "by-rank"}
+    assert plans["node2"].modify == plans["node2"].delete == ()
     # Each rule: originals by destination port, replies by source port, errors by that of their connection; later
     # fragments, which have none, once.
-    assert len(came["node2"].add) == 2 * 3 + 1
+    assert len(plans["node2"].add) == 2 * 3 + 1
     assert not sent_elsewhere(counter.follow(start), "node1"), "its class stays known"
     assert not sent_elsewhere(counter.follow(start.with_object(newcomer)), "node1")
 

@@ -126,19 +126,19 @@ def test_a_state_of_another_plan_is_refused() -> None:
 
 def test_older_or_contradictory_numbers_are_refused() -> None:
     simulation = settled(pod("a"))
-    node, held = simulation.nodes["node1"], known(simulation.nodes["node1"].published)
+    node, published = simulation.nodes["node1"], known(simulation.nodes["node1"].published)
     at = simulation.cluster
-    node.update(at, replace(held, revision=held.revision - 1, hosts={}))
-    assert node.published is held and list(node.problems) == []
+    node.update(at, replace(published, revision=published.revision - 1, hosts={}))
+    assert node.published is published and list(node.problems) == []
     for wrong in (
-        replace(held, epoch=held.epoch - 1, revision=held.revision + 9),
-        replace(held, revision=held.revision + 1, blocks={}, indexes={}),
-        replace(held, revision=held.revision + 1, plan=NodeAgent("x", TINY).plan),
+        replace(published, epoch=published.epoch - 1, revision=published.revision + 9),
+        replace(published, revision=published.revision + 1, blocks={}, indexes={}),
+        replace(published, revision=published.revision + 1, plan=NodeAgent("x", TINY).plan),
     ):
         node.update(at, wrong)
-        assert node.published is held and "are not taken" in str(node.problems[0])
+        assert node.published is published and "are not taken" in str(node.problems[0])
     assert known(node.view(tunnelled(at, ["node1"])["node1"])).pods
-    node.update(at, held)
+    node.update(at, published)
     assert node.problems == ()
 
 

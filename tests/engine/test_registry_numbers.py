@@ -149,7 +149,7 @@ def test_an_impossible_address_is_refused_and_the_old_one_stays(address: str, wh
 
 
 def test_an_impossible_published_address_is_removed() -> None:
-    """By an earlier version, which took any address that a pod came with."""
+    """By an earlier version, which accepted any address of a pod."""
     simulation = settled(pod("a", address="192.168.5.9"))
     before = simulation.messages[-1]
     bad = IPv4Address("224.0.0.1")

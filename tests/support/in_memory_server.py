@@ -1,4 +1,4 @@
-"""A controller without switches beside an API server in memory: what it is told, what it asks for, what time it is."""
+"""Provides an API server in memory and controllers without switches: messages, writes and time are the test's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MemoryServer:
         self.settings = settings or Settings()
         self.watching: list[ControllerProcess] = []
         self.trouble = ""
-        """What is said to every write, in place of doing it."""
+        """The error of every write, if any."""
         self.jobs = 0
         """How many jobs were brought, done or not."""
         self.writes: list[Write] = []
@@ -54,9 +54,9 @@ class MemoryServer:
     def put(self, resource: Resource, name: str, *, labels: Mapping[str, str] | None = None, **fields: Any) -> None:
         """Make an object, or edit it; `namespace` is metadata, all else is the object's."""
         namespace = fields.pop("namespace", "")
-        held = self._objects[str(resource)].get((namespace, name))
-        same = held is not None and held.get("spec") == fields.get("spec")
-        metadata: dict[str, Any] = held["metadata"] if held is not None else {"uid": f"uid-{next(self._versions)}"}
+        stored = self._objects[str(resource)].get((namespace, name))
+        same = stored is not None and stored.get("spec") == fields.get("spec")
+        metadata: dict[str, Any] = stored["metadata"] if stored is not None else {"uid": f"uid-{next(self._versions)}"}
         self._store(
             resource,
             (namespace, name),
@@ -119,15 +119,15 @@ class MemoryServer:
     def _write(self, write: Write) -> bool:
         """Whether the write was accepted."""
         [resource] = [one for one in NUMBERS if one.kind == write.kind]
-        held = self._objects[str(resource)].get(("", write.name))
-        if conflicts(write, held):
+        stored = self._objects[str(resource)].get(("", write.name))
+        if conflicts(write, stored):
             return False
         self.writes.append(write)
         if write.verb is Verb.DELETE:
             self.remove(resource, write.name)
         else:
             body = json.loads(json.dumps(write.body))
-            uid = held["metadata"]["uid"] if held is not None else f"uid-{next(self._versions)}"
+            uid = stored["metadata"]["uid"] if stored is not None else f"uid-{next(self._versions)}"
             self._store(resource, ("", write.name), {**body, "metadata": {"name": write.name, "uid": uid}})
         return True
 

@@ -101,8 +101,8 @@ class RegistryAndAgents:
         published = self.registry.update(self.history[version], dict(self.reports), away=away)
         if not self.messages or published is not self.messages[-1]:
             assert not self.messages or published.revision > self.messages[-1].revision
-            found, problems = PublishedReader().read(objects_of(published))
-            assert found == published and not problems
+            decoded, problems = PublishedReader().read(objects_of(published))
+            assert decoded == published and not problems
             self.messages.append(published)
 
     def node_looks(

@@ -40,8 +40,8 @@ def flowing(cluster: SplitCluster, source: PodKey, *targets: PodKey) -> Iterator
 
 def numbers(cluster: SplitCluster) -> dict[str, Any]:
     """Everything that is given once only."""
-    found = cluster.allocation()
-    return {name: value for name, value in found.items() if name not in ("epoch", "writer", "revision")}
+    allocation = cluster.allocation()
+    return {name: value for name, value in allocation.items() if name not in ("epoch", "writer", "revision")}
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def published(cluster: SplitCluster) -> Iterator[Callable[[], list[dict[str, Any
     """Every Allocation that there was since, up to the one that there is when the function is called."""
     seen: list[dict[str, Any]] = []
 
-    def heard(message: object) -> None:
+    def on_message(message: object) -> None:
         if isinstance(message, ObjectsObserved):
             seen.extend(dict(update.raw["spec"]) for update in message.updates if update.raw is not None)
 
@@ -59,13 +59,13 @@ def published(cluster: SplitCluster) -> Iterator[Callable[[], list[dict[str, Any
             process.until(lambda _: last in seen, anew=True)
         return seen
 
-    with kubernetes_process(heard) as process:
+    with kubernetes_process(on_message) as process:
         process.send(Start(ApiSource(str(cluster.plane.kubeconfig)), Settings(), (ALLOCATIONS,)))
         yield so_far
 
 
 def leads(controller: SplitController) -> bool:
-    """Whether this process said last that it is the registry."""
+    """Whether this process leads, by its last line of the log about it."""
     return re.findall("this process (is now|is no longer) the registry", controller.log)[-1:] == ["is now"]
 
 

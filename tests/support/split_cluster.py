@@ -113,11 +113,13 @@ class SplitController(Controller):
     def is_done(self) -> bool:
         """Whether its switches have all that it knows of."""
         state = self.state
-        mine = [state.get("nodes", {}).get(name, {}) for name in self.nodes]
+        nodes = [state.get("nodes", {}).get(name, {}) for name in self.nodes]
         return (
             bool(state)
             and not state["pending"]
-            and all(node.get("state") == "synced" and node["synced_generation"] == state["generation"] for node in mine)
+            and all(
+                node.get("state") == "synced" and node["synced_generation"] == state["generation"] for node in nodes
+            )
         )
 
 
@@ -188,22 +190,22 @@ class SplitCluster:
 
     def _read(self) -> tuple[ClusterSnapshot, str]:
         """The same, with the digest of its policies that nodes report when they have all of them."""
-        store, found = ClusterCache(Settings()), None
+        store, snapshot = ClusterCache(Settings()), None
         for resource in CLUSTER:
             decode, name = decoder(resource, Settings()), str(resource)
             heads = [(item, object_meta(item, resource)) for item in self.admin.get(resource.path)["items"]]
             updates = tuple(decode(item, head) for item, head in heads if head is not None)
             for message in (ListStarted(name), ObjectsObserved(name, updates), ListCompleted(name)):
-                found = store.apply(message) or found
-        assert found is not None
-        return found, digest(store.policies)
+                snapshot = store.apply(message) or snapshot
+        assert snapshot is not None
+        return snapshot, digest(store.policies)
 
     def allocation(self) -> Object:
         """What the registry has published for all."""
         return dict(self.admin.get(f"{ROMANA}/allocations/cluster")["spec"])
 
     def report(self, node: str) -> Object:
-        """What a node has told the registry; empty while it has told nothing."""
+        """A node's report; empty while there is none."""
         reports = {one["metadata"]["name"]: one for one in self.admin.get(f"{ROMANA}/nodereports")["items"]}
         return dict(reports.get(node, {}).get("status", {}))
 
@@ -233,21 +235,23 @@ class SplitCluster:
         same = {key for key in running if key in wanted and wanted[key]["metadata"]["uid"] == self._uids[key]}
         if same != running.keys():
             self.pods.reconcile([running[key].place for key in same])
-        told = {
+        statuses = {
             key: state
             for controller in self.controllers.values()
             for key, state in controller.state.get("pods", {}).items()
         }
         places = {
-            key: PodPlacement(key, told[key]["node"], told[key]["address"], told[key]["mac"], told[key]["uid"])
+            key: PodPlacement(
+                key, statuses[key]["node"], statuses[key]["address"], statuses[key]["mac"], statuses[key]["uid"]
+            )
             for key in wanted
-            if key in told and told[key]["uid"] == wanted[key]["metadata"]["uid"]
+            if key in statuses and statuses[key]["uid"] == wanted[key]["metadata"]["uid"]
         }
         self._uids = {key: raw["metadata"]["uid"] for key, raw in wanted.items()}
         self.pods.reconcile({**{key: running[key].place for key in same}, **places}.values())
         for key, raw in wanted.items():
-            if key in places and told[key]["port"] is not None and key in self.pods.running:
-                self._report(raw, told[key]["address"])
+            if key in places and statuses[key]["port"] is not None and key in self.pods.running:
+                self._report(raw, statuses[key]["address"])
 
     def _report(self, raw: Object, address: str) -> None:
         uid, path = raw["metadata"]["uid"], raw["metadata"]["namespace"] + "/pods/" + raw["metadata"]["name"]
@@ -261,12 +265,12 @@ class SplitCluster:
     def until(self, check: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """What `check` finds as soon as it finds something. Fails the test after `patience` seconds."""
         limit = time.monotonic() + patience
-        while not (found := _unless_away(check)):
+        while not (result := _unless_away(check)):
             if time.monotonic() > limit:
                 pytest.fail(f"not within {patience} s: {what}\n{self._words()}")
             self.tick()
             time.sleep(TICK)
-        return found
+        return result
 
     def _words(self) -> str:
         return "\n".join(
@@ -288,14 +292,14 @@ class SplitCluster:
                 for key, pod in controller.state.get("pods", {}).items()
                 if pod["node"] in nodes and pod["port"] is not None and key in self.pods.running
             }
-            told = all(self.report(node).get("policiesDigest") == policies for node in nodes)
+            reported = all(self.report(node).get("policiesDigest") == policies for node in nodes)
             ready = [
                 controller.is_done()
                 for name, controller in self.controllers.items()
                 if name not in but and controller.running
             ]
             addressed = all(pod.address is not None for pod in pods.values())
-            return all(ready) and told and addressed and there == pods.keys() and pods.keys() >= {*keys}
+            return all(ready) and reported and addressed and there == pods.keys() and pods.keys() >= {*keys}
 
         self.until(done, f"all is settled, with {keys}")
 
@@ -304,11 +308,11 @@ class SplitCluster:
 
     def flows(self, name: str) -> set[str]:
         """The flows of a node's bridge, without what counts."""
-        node, found = self.nodes[name], set()
+        node, lines = self.nodes[name], set()
         for line in node.ofctl("dump-flows", "--no-stats").splitlines():
             if "actions=" in line:
-                found.add(line.strip())
-        return found
+                lines.add(line.strip())
+        return lines
 
     def youngest(self, name: str) -> float:
         """Seconds since the last flow-mod that a node's bridge followed, but for those that took flows away."""
@@ -317,7 +321,7 @@ class SplitCluster:
 
     def facts(self) -> dict[str, BridgeFacts]:
         """What is known of every node's bridge."""
-        found: dict[str, BridgeFacts] = {}
+        facts: dict[str, BridgeFacts] = {}
         for name, node in self.nodes.items():
             watch = OvsdbWatch(node.ovsdb, Flag())
             try:
@@ -327,8 +331,8 @@ class SplitCluster:
                 [bridge] = [one for one in bridges(watch._rows()) if one.node == name]
             finally:
                 watch._idl.close()
-            found[name] = bridge.facts
-        return found
+            facts[name] = bridge.facts
+        return facts
 
     def has(self, name: str) -> dict[FlowKey, Flow]:
         """The flows of a node's bridge as the switch itself tells them."""
