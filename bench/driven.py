@@ -92,9 +92,9 @@ class Driven(Timed):
             self._connected.wait()
         type(self).scenario(self)
 
-    def _take_news(self, now: float) -> None:
-        super()._take_news(now)
-        if self._ready and not self._connected.ready():
+    def _take_changes(self, now: float) -> None:
+        super()._take_changes(now)
+        if self._ready_sessions and not self._connected.ready():
             self._connected.send(None)
 
     def change(self, cluster: Cluster) -> Spent:

@@ -46,9 +46,9 @@ class Restarted(Timed):
         super()._program(save)
         self.rounded_at = self.rounded_at or time.monotonic()
 
-    def _take_news(self, now: float) -> None:
-        super()._take_news(now)
-        if self._ready:
+    def _take_changes(self, now: float) -> None:
+        super()._take_changes(now)
+        if self._ready_sessions:
             self.ready_at = self.ready_at or time.monotonic()
 
     def play(self) -> None:
