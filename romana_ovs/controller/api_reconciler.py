@@ -31,6 +31,7 @@ from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Report
@@ -64,8 +65,10 @@ class ApiReconciler:
         self._policies = PolicyIndex()
         self._status_reporter = StatusReporter(self._cache)
         self._status_error = ""
-        self._digest: tuple[Versions, str] = ({}, "")
-        """The versions of the policies in the last computation, and their digest."""
+        self._versions: Versions = {}
+        """The versions of the policies in the last computation."""
+        self._policies_digest = ""
+        self._digest: Derived[str] = Derived()
         self._outbox: list[object] = []
         """Messages to send; they are kept when a step fails."""
         self._retry = False
@@ -92,7 +95,7 @@ class ApiReconciler:
     @property
     def policies_digest(self) -> str:
         """A digest of the policies' versions in the last computation; empty before the first."""
-        return self._digest[1]
+        return self._policies_digest
 
     def step(self, inputs: Inputs, now: float) -> Outcome:
         """Apply the messages of the Kubernetes process; compute numbers and views when any of them can change these.
@@ -133,7 +136,7 @@ class ApiReconciler:
     def _apply_inputs(self, inputs: Inputs, now: float) -> bool:
         """Apply `inputs`; returns whether numbers and agents are to be computed."""
         if inputs.programmed and not self._others_drive_nodes():
-            self._status_reporter.programmed(self._digest[0])
+            self._status_reporter.programmed(self._versions)
         for node, ack in inputs.acks:
             self.agents.on_programmed(node, ack)
         self.agents.observed = inputs.observed
@@ -186,9 +189,8 @@ class ApiReconciler:
 
     def _compute(self, cluster: Cluster, nodes: Collection[str], now: float) -> None:
         """Update the registry and the agents of `nodes`."""
-        versions = self._cache.policies
-        if self._digest[0] is not versions:
-            self._digest = (versions, digest(versions))
+        self._versions = self._cache.policies
+        self._policies_digest = self._digest.get((self._versions,), digest)
         rules = self._policies.update(cluster)
         request = self.registry.reconcile(cluster, rules, now) if self.registry is not None else None
         if request is not None:
@@ -261,7 +263,7 @@ class ApiReconciler:
         """The inputs of statuses."""
         reports = self._reports()
         if self._others_drive_nodes() and all(report.policies == self.policies_digest for report in reports):
-            self._status_reporter.programmed(self._digest[0])
+            self._status_reporter.programmed(self._versions)
         # While agents wait for the registry, a missing number is no problem yet.
         unallocated = () if self.agents.pending else self.agents.problems
         registry = self.registry.problems if self.registry is not None else ()

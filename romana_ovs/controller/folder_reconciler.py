@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import is_
 from typing import Any
 
 from romana_ovs.controller.manifests import FolderRead
@@ -17,6 +16,7 @@ from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.derived import LastInputs
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
@@ -39,7 +39,7 @@ class FolderReconciler:
         self._unapplied: FolderRead | None = None
         self._content: FolderContent | None = None
         self._observed: Mapping[PodKey, str] = {}
-        self._observed_inputs: tuple[object, object] = (None, None)
+        self._observed_inputs = LastInputs()
         """The cluster and the bridges that `_observed` was computed from."""
         self._computed_for: Cluster | None = None
 
@@ -103,8 +103,7 @@ class FolderReconciler:
 
         It stays there. Cluster and ports may be read in any order.
         """
-        while self._content is not None and not all(map(is_, self._observed_inputs, (snapshot.cluster, bridges))):
-            self._observed_inputs = (snapshot.cluster, bridges)
+        while self._content is not None and self._observed_inputs.replace((snapshot.cluster, bridges)):
             observed = observed_nodes(snapshot.cluster, bridges)
             if observed != self._observed:
                 self._observed = observed

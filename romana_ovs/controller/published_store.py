@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
 from romana_ovs.kube.cache.raw_cache import RawCache
 from romana_ovs.kube.published import ALLOCATION, COMPLETE_MARKER, PublishedObjects, PublishedReader, decode_report
+from romana_ovs.model.derived import DerivedMap
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.policy.published import Published, Report
 
@@ -24,7 +26,7 @@ class PublishedStore:
     def __init__(self) -> None:
         self._objects = RawCache(map(str, RESOURCES))
         self._reader = PublishedReader()
-        self._reports: dict[str, tuple[object, Report]] = {}
+        self._reports: DerivedMap[str, Report] = DerivedMap()
         self._stale = False
         self._numbers = PublishedObjects()
         self._published: Published | None = None
@@ -96,19 +98,22 @@ class PublishedStore:
             self._problems = damaged.problems
 
     def _read_reports(self) -> None:
-        reports: dict[str, tuple[object, Report]] = {}
-        for name, update in self._objects.of(str(NODE_REPORTS)).items():
-            cached = self._reports.get(name)
-            if cached is not None and cached[0] is update:
-                reports[name] = cached
-                continue
-            try:
-                reports[name] = (update, decode_report(update.raw or {}))
-            except InputError:
-                # A report that cannot be read acknowledges nothing.
-                reports[name] = (update, Report(name))
-        self._reports = reports
-        self.reports = MappingProxyType({name: report for name, (_, report) in reports.items()})
+        updates = self._objects.of(str(NODE_REPORTS))
+        self._reports.retain(updates)
+        self.reports = MappingProxyType(
+            {
+                name: self._reports.get(name, (update,), partial(_decode_report, name))
+                for name, update in updates.items()
+            }
+        )
+
+
+def _decode_report(name: str, update: Update) -> Report:
+    """The report of node `name`; one that cannot be read acknowledges nothing."""
+    try:
+        return decode_report(update.raw or {})
+    except InputError:
+        return Report(name)
 
 
 def _revision(update: Update | None) -> object:
