@@ -1,4 +1,4 @@
-"""Allocates classes for pods, and makes the class set of classes namespace."""
+"""Allocates classes for pods, and makes the class set of each namespace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Matches = dict[int, frozenset[LabelRequirement]]
 
 
 class ClassRegistry:
-    """The classes of one leadership term, and a class set of classes namespace."""
+    """The classes of one leadership term, and a class set of each namespace."""
 
     def __init__(self, before: Published, now: int) -> None:
         """Begins with what was published `before`; none of it counts as acknowledged before revision `now`."""
@@ -128,7 +128,7 @@ class ClassRegistry:
         self._members.assign(key, pod)
 
     def forget(self, key: PodKey) -> None:
-        """The pod is gone."""
+        """Removes a pod."""
         self._members.forget(key)
 
     def drop_unclaimed(self) -> None:

@@ -62,7 +62,7 @@ class Engine:
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
         """An engine without pods, with the numbers of `state`.
 
-        Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
+        Raises AddressError when the plan of `settings` is invalid, or not the one that `state` was saved under;
         InputError when `state` is not what was saved.
         """
         self.plan = AddressPlan.of(settings)

@@ -85,7 +85,7 @@ class ForeignAddresses:
         return names.get(place.host) if place is not None else None
 
     def _is_unusable(self, address: IPv4Address) -> bool:
-        """Whether no pod can have `address`: neither of the plan nor a usable foreign one."""
+        """Whether no pod may have `address`, by its kind or by the address plan."""
         return bool(address_fault(address) or self._plan.address_fault(address))
 
     def _gateways_of(self, hosts: Mapping[str, int]) -> frozenset[IPv4Address]:

@@ -65,7 +65,7 @@ class RequirementLifecycle:
         return touched
 
     def adopted(self, namespace: str) -> Mapping[LabelRequirement, int]:
-        """The requirements of a namespace that are not active yet, with the revisions that introduced them."""
+        """The adopted requirements of a namespace, with the revisions that introduced them."""
         states = self._states.get(namespace, {})
         return {requirement: state.introduced for requirement, state in states.items() if state.stage is Stage.ADOPTED}
 

@@ -68,7 +68,7 @@ class NodeAgent:
     ) -> None:
         """The agent of `node` with the endpoints of `state` and the `published` numbers, both as saved.
 
-        Raises AddressError when the plan of `settings` cannot be, or is not the one that `state` was saved under;
+        Raises AddressError when the plan of `settings` is invalid, or not the one that `state` was saved under;
         InputError when one of the two is no saved value.
         """
         self.node = node
@@ -130,7 +130,8 @@ class NodeAgent:
         `pods` are those of this node, by default found in `cluster`; `rules` are those of the cluster, by default
         normalised here. `patience_over`: what is `waiting` has waited for the registry long enough. Raises InputError,
         and changes nothing, when the settings ask for another address plan (AddressError when that is invalid).
-        Published numbers that are older than the last, or contradict them, are not used; the latter are a problem.
+        Published numbers of an older revision than the last are not used. Nor are those of an older epoch, of another
+        address plan, or that contradict addresses in use: these are a problem.
         """
         if cluster.settings is not self._settings and AddressPlan.of(cluster.settings) != self.plan:
             raise InputError.because(
@@ -282,7 +283,7 @@ class NodeAgent:
         return pod_identity.record.endpoint.uid if pod_identity is not None else ""
 
     def identity_of(self, pod: PodKey) -> int | None:
-        """The identity that `pod` wears now, or None while it has no address here."""
+        """The identity of `pod` now, or None while it has no address here."""
         pod_identity = self._identities.assigned.get(pod)
         return pod_identity.identity if pod_identity is not None else None
 
