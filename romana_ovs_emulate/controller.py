@@ -143,7 +143,7 @@ def _texts(problems: Iterable[object]) -> tuple[str, ...]:
 class Options:
     """The options that the controller is started with; `settings` are further configuration files.
 
-    `source` are the settings that say where its cluster comes from. `nodes` None: the source names them.
+    `source` are the settings that name the source of its cluster. `nodes` is None when that source has the nodes.
     """
 
     source: Mapping[str, str]
@@ -188,10 +188,10 @@ class Controller:
             )
         self._run.record(self._process.pid)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
         """End it by this signal. Idempotent."""
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(signum)
             try:
                 self._process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Says beside an answer what it leaves out: what decides about connections in the manifests and is not acted on."""
+"""Finds reasons why an answer may be wrong: policies of other kinds, which are not acted on, and IPv6."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.syntax import listed
 
-_FAULTS = (("too open", {Effect.BOTH, Effect.CLOSES}), ("too closed", {Effect.BOTH, Effect.OPENS}))
+_ERRORS = (("too open", {Effect.BOTH, Effect.CLOSES}), ("too closed", {Effect.BOTH, Effect.OPENS}))
 
 
 def caveats(*snapshots: ClusterSnapshot) -> list[str]:
     """A sentence for each reason why an answer about these manifests may be wrong."""
     policies: dict[str, Effect] = {}
-    partial: dict[str, None] = {}
+    with_ipv6: dict[str, None] = {}
     for item in (item for one in snapshots for item in one.objects if item.unsupported):
         if not isinstance(item.value, OtherPolicy):
-            partial[_name(item)] = None
+            with_ipv6[_name(item)] = None
         elif item.value.effect is not Effect.NONE:
             policies[_name(item)] = item.value.effect
     sentences = []
     if policies:
-        faults = " and ".join(fault for fault, effects in _FAULTS if effects.intersection(policies.values()))
+        faults = " and ".join(fault for fault, effects in _ERRORS if effects.intersection(policies.values()))
         verb = "are" if len(policies) > 1 else "is"
         sentences.append(f"This answer may be {faults}: {listed(policies)} {verb} not acted on.")
-    if partial:
-        sentences.append(f"Only IPv4 is evaluated; {listed(partial)} {'have' if len(partial) > 1 else 'has'} IPv6.")
+    if with_ipv6:
+        sentences.append(f"Only IPv4 is evaluated; {listed(with_ipv6)} {'have' if len(with_ipv6) > 1 else 'has'} IPv6.")
     return sentences
 
 

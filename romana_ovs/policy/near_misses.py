@@ -1,4 +1,4 @@
-"""Finds the rules that nearly admit a dropped connection: all but its port, or all but the other end's labels."""
+"""Finds rules that would admit a dropped connection but for its port, the other end, or the pods of their policy."""
 
 from __future__ import annotations
 
@@ -74,14 +74,16 @@ class _Side:
 
     def misses(self) -> Iterator[NearMiss]:
         """The near misses of this direction, when it denies."""
-        selecting = [policy for policy in self._policies(selecting=True)]
+        selecting = list(self._policies(selecting=True))
         rules = [(policy, rule, ref) for policy in selecting for rule, ref in self._rules(policy)]
-        if not selecting or any(self._port(rule) and self._peer(policy, rule) for policy, rule, _ in rules):
+        if not selecting or any(
+            self._port_matches(rule) and self._peer_matches(policy, rule) for policy, rule, _ in rules
+        ):
             return
         for policy, rule, ref in rules:
-            if self._peer(policy, rule):
+            if self._peer_matches(policy, rule):
                 yield NearMiss(ref, f"the other end matches, but {_port_difference(rule.ports, self.server)}")
-            elif self._port(rule):
+            elif self._port_matches(rule):
                 reasons = [self._peer_difference(policy, peer) for peer in rule.peers]
                 side = "from" if self.direction is Direction.INGRESS else "to"
                 texts = [f"{side}[{index}]: {reason}" for index, reason in enumerate(reasons)][:MAX_REASONS]
@@ -90,20 +92,20 @@ class _Side:
         yield from self.other_selectors()
 
     def separated(self) -> Iterator[NearMiss]:
-        """The rules that admit the connection, which tenants drop nevertheless."""
+        """The rules that match the connection, which is dropped because its ends are of different tenants."""
         for policy in self._policies(selecting=True):
             for rule, ref in self._rules(policy):
-                if rule.peers and self._port(rule) and self._peer(policy, rule):
+                if rule.peers and self._port_matches(rule) and self._peer_matches(policy, rule):
                     yield NearMiss(ref, "it matches, but no policy opens a path between tenants")
 
     def other_selectors(self) -> Iterator[NearMiss]:
-        """Rules that would admit the connection, of policies that select other pods: all but one requirement match."""
+        """The rules that match, of policies whose selectors miss the own pod by one requirement."""
         if self.own.pod is None:
             return
         for policy in self._policies(selecting=False):
             differences = list(label_differences(policy.selector, self.own.pod.labels))
             for rule, ref in self._rules(policy) if len(differences) == 1 else ():
-                if (rule.peers or rule.ports) and self._port(rule) and self._peer(policy, rule):
+                if (rule.peers or rule.ports) and self._port_matches(rule) and self._peer_matches(policy, rule):
                     reason = f"it matches, but its policy does not select {self.own.name}: {differences[0]}"
                     yield NearMiss(ref, reason)
 
@@ -130,10 +132,10 @@ class _Side:
         for index, rule in enumerate(rules):
             yield rule, RuleRef.of(policy.key, f"{self.direction.value.lower()}[{index}]")
 
-    def _port(self, rule: PolicyRule) -> bool:
+    def _port_matches(self, rule: PolicyRule) -> bool:
         return ports_match(rule.ports, self.port, self.server)
 
-    def _peer(self, policy: Policy, rule: PolicyRule) -> bool:
+    def _peer_matches(self, policy: Policy, rule: PolicyRule) -> bool:
         if isinstance(policy, KubernetesPolicy):
             return self.reference.peers_match(rule.peers, policy, self.other)
         pod = self.other.pod

@@ -1,4 +1,4 @@
-"""Decides from exact labels what one policy means for one local pod; peers are still scopes."""
+"""Decides from its exact labels what one policy means for one local pod. Peers stay scopes, without identities."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ class Grant:
 class PolicyEffect:
     """The effect of one policy on one profile. Compared by identity.
 
-    `isolates_ingress` and `isolates_egress`: it selects the pod in that direction. `deferred`: it has deferred rules.
+    `isolates_ingress` and `isolates_egress`: it selects the pod in that direction. `ingress` are its grants to clients
+    of the pod, `accepted` those to the pod as a client that its own node decides alone. `deferred`: it has egress rules
+    for the pod that are left to the node of the server. `deferred_egress` are the grants of such rules in the other
+    role: which clients may connect to the pod.
     """
 
     isolates_ingress: bool

@@ -89,8 +89,8 @@ class OvsdbWatch:
         self._idl = ovs.db.idl.Idl(remote, helper)
         self._notes: dict[tuple[str, str], tuple[str, str]] = {}
         self._writing: ovs.db.idl.Transaction | None = None
-        self._refused = self._noted = False
-        self._woken, self._wakes = os.pipe()
+        self._failure_logged = self._is_woken = False
+        self._wake_reader, self._wake_writer = os.pipe()
 
     def run(self) -> None:
         """Never returns. Waits without polling, for the connection, the IDL's own timers, or `note`."""
@@ -105,12 +105,12 @@ class OvsdbWatch:
             self._write()
             poller = ovs.poller.Poller()
             self._idl.wait(poller)
-            poller.fd_wait(self._woken, ovs.poller.POLLIN)
+            poller.fd_wait(self._wake_reader, ovs.poller.POLLIN)
             poller.block()
-            if self._noted:
+            if self._is_woken:
                 # Read only when there is data: otherwise the green thread would block.
-                self._noted = False
-                os.read(self._woken, 4096)
+                self._is_woken = False
+                os.read(self._wake_reader, 4096)
 
     def take(self) -> OvsdbRead | None:
         """The newest read, if it was not taken yet."""
@@ -125,9 +125,9 @@ class OvsdbWatch:
                 self._notes["Interface", bridge.rows[pod]] = (POD_PROGRAMMED, text)
         if marks.lost_at is not None and marks.lost_at != bridge.marks.lost_at:
             self._notes["Bridge", bridge.name] = (CONNTRACK_LOST, str(int(marks.lost_at)))
-        if self._notes != before and not self._noted:
-            self._noted = True
-            os.write(self._wakes, b"x")
+        if self._notes != before and not self._is_woken:
+            self._is_woken = True
+            os.write(self._wake_writer, b"x")
 
     def _write(self) -> None:
         """Writes one transaction at a time; a permanent failure is logged once, as flows do not depend on it."""
@@ -135,9 +135,9 @@ class OvsdbWatch:
             status = self._writing.commit()
             if status == ovs.db.idl.Transaction.INCOMPLETE:
                 return
-            good = (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED)
-            if status not in good and not self._refused:
-                self._refused = True
+            succeeded = (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED)
+            if status not in succeeded and not self._failure_logged:
+                self._failure_logged = True
                 LOG.warning("%s: external_ids cannot be written: %s", self.remote, self._writing.get_error() or status)
             self._writing = None
         if not self._notes or not self._idl.has_ever_connected():

@@ -29,9 +29,9 @@ class _Entry:
 
 @dataclass(slots=True)
 class PolicyQuota:
-    """Tracks all policies by namespace; `most` is the number of terms (peers and ports) of a namespace, 0 for any."""
+    """Tracks all policies by namespace; a namespace may have `limit` terms (peers and ports), any number with 0."""
 
-    most: int
+    limit: int
     _policies: dict[str, dict[PolicyKey, _Entry]] = field(default_factory=dict)
     _over: dict[str, frozenset[PolicyKey]] = field(default_factory=dict)
     _touched: dict[str, set[PolicyKey]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class PolicyQuota:
         touched, self._touched = self._touched, {}
         for namespace, keys in touched.items():
             entries = self._policies.get(namespace, {})
-            before, over = self._over.pop(namespace, frozenset()), _over_quota(entries.values(), self.most)
+            before, over = self._over.pop(namespace, frozenset()), _over_quota(entries.values(), self.limit)
             if over:
                 self._over[namespace] = over
             if not entries:
@@ -68,36 +68,36 @@ class PolicyQuota:
     def problems(self) -> tuple[Problem, ...]:
         """A problem for each policy beyond the quota, sorted by object."""
         return tuple(
-            quota_problem(SourceLocation("", 0, "", kind, f"{namespace}/{name}"), self.most)
+            quota_problem(SourceLocation("", 0, "", kind, f"{namespace}/{name}"), self.limit)
             for kind, namespace, name in sorted(self.over)
         )
 
 
-def apply_quota(policies: Iterable[Policy], most: int) -> tuple[list[Policy], frozenset[PolicyKey]]:
+def apply_quota(policies: Iterable[Policy], limit: int) -> tuple[list[Policy], frozenset[PolicyKey]]:
     """The effective versions of `policies` of any namespaces, in their order, and those beyond the quota."""
     listed = list(policies)
     by_namespace: dict[str, list[_Entry]] = {}
     for policy in listed:
         by_namespace.setdefault(policy.namespace, []).append(_Entry(policy, policy_terms(policy)))
-    over = frozenset[PolicyKey]().union(*(_over_quota(entries, most) for entries in by_namespace.values()))
+    over = frozenset[PolicyKey]().union(*(_over_quota(entries, limit) for entries in by_namespace.values()))
     return [_effective(policy, over=policy.key in over) for policy in listed], over
 
 
-def quota_problem(location: SourceLocation, most: int) -> Problem:
+def quota_problem(location: SourceLocation, limit: int) -> Problem:
     """The problem of a policy at `location` that is beyond the quota."""
     reason = (
-        f"the policies of its namespace ask for more than {most} peers and ports (namespace_terms), and older "
-        "ones than this have the room: it isolates what it selects and allows nothing"
+        f"the policies of its namespace have more than {limit} peers and ports (namespace_terms), and the older ones "
+        "use them up: this one isolates what it selects and allows nothing"
     )
     return location.problem("spec", reason)
 
 
-def _over_quota(entries: Iterable[_Entry], most: int) -> frozenset[PolicyKey]:
+def _over_quota(entries: Iterable[_Entry], limit: int) -> frozenset[PolicyKey]:
     """The policies of one namespace that are beyond the quota."""
     ordered = list(entries)
-    if not most or sum(entry.terms for entry in ordered) <= most:
+    if not limit or sum(entry.terms for entry in ordered) <= limit:
         return frozenset()
-    left, over = most, set()
+    left, over = limit, set()
     for entry in sorted(ordered, key=lambda entry: entry.order):
         if entry.terms > left:
             over.add(entry.policy.key)

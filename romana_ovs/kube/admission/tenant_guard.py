@@ -1,4 +1,7 @@
-"""Tracks pods and policies with tenant labels, and which of them their namespace may not hold (`tenancy`)."""
+"""Tracks pods and policies with tenant labels, and replaces those of tenants that their namespace may not hold.
+
+`tenancy` decides which these are, and what takes their place.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from romana_ovs.model.objects import Pod, RomanaPolicy
 from romana_ovs.model.settings import Settings, TenantSource
 
 Replacement = tuple[KubeObject | None, KubeObject | None]
-"""The effective object before, and the one that replaces it."""
+"""The object in effect before, and the one after; None for no object."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """One object: as in the API, and as in effect."""
+    """One object: as the API server has it, and as it takes effect here (None: it does not)."""
 
     given: KubeObject
     effective: KubeObject | None
@@ -70,7 +73,7 @@ class TenantGuard:
         return effective
 
     def relabel(self, namespace: str, labels: Labels) -> Iterator[Replacement]:
-        """The replacements when `namespace` has these `labels` now."""
+        """The replacements that follow from new `labels` of `namespace`."""
         for entry in self._objects.get(namespace, {}).values():
             old, given = entry.effective, entry.given
             if isinstance(given, Pod | RomanaPolicy):

@@ -85,13 +85,13 @@ class ObjectWarning:
 
 @dataclass(frozen=True, slots=True)
 class JoinElection:
-    """Asks to take part in the election for the Lease `namespace`/`name`, as `me`.
+    """Requests that the process takes part in the election for the Lease `namespace`/`name`, as holder `identity`.
 
-    `me` is a unique name of the controller, the same for every Kubernetes process that it starts: a restarted process
+    That is a unique name of the controller, the same for all Kubernetes processes that it starts: so the next one
     continues the leadership of the one before.
     """
 
-    me: str
+    identity: str
     namespace: str = "kube-system"
     name: str = "romana-ovs"
     timing: Timing = Timing()

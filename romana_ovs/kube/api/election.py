@@ -1,4 +1,4 @@
-"""Decides about leadership by a Lease, as a state machine. Pure; time, randomness and responses are arguments.
+"""Decides by a Lease which candidate leads, as a state machine. Pure: time, randomness and responses are arguments.
 
 Why two leaders never write at once. A holder counts from the moment *before* it sent the renewal that succeeded. Every
 other candidate counts from the moment *after* the response that first showed this renewal, and takes the lease only
@@ -108,7 +108,7 @@ WRITING = frozenset({State.CLAIMING, State.LEADING, State.RELEASING})
 """The states in which the next request writes; in the others it reads."""
 
 
-def after(state: State, event: Event) -> State:
+def next_state(state: State, event: Event) -> State:
     """The state after `event`. Raises PipelineError when `event` cannot happen in `state`."""
     following = TRANSITIONS[state].get(event)
     if following is None:
@@ -173,7 +173,7 @@ class Write:
     record: Record
 
 
-Ask = Read | Write
+Request = Read | Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +194,12 @@ class LeadershipTerm:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """The state of candidate `me`. `since` is when the present `record` (None: no lease) was first read.
+    """The state of candidate `identity`. `since` is when the present `record` (None: no lease) was first read.
 
     `until` is when our term runs out, `due` when the next request is due.
     """
 
-    me: str
+    identity: str
     timing: Timing = Timing()
     state: State = State.LOOKING
     record: Record | None = None
@@ -215,13 +215,13 @@ class Election:
             return None
         return LeadershipTerm(self.record.transitions, self.until)
 
-    def wakes(self) -> float:
+    def next_due(self) -> float:
         """When `next_request` has to be called next."""
         return min(self.due, self.until) if self.state in HOLDING else self.due
 
 
-def next_request(election: Election, now: float) -> tuple[Election, Ask | None]:
-    """The request that is due; None when none is due yet (see `wakes`), or at the end."""
+def next_request(election: Election, now: float) -> tuple[Election, Request | None]:
+    """The request that is due; None when none is due yet (see `next_due`), or at the end."""
     if election.state in HOLDING and now >= election.until:
         election = _transition(election, Event.EXPIRED, due=now)
     if election.state is State.ENDED or now < election.due:
@@ -235,7 +235,7 @@ def next_request(election: Election, now: float) -> tuple[Election, Ask | None]:
 
 
 def on_read(election: Election, record: Record | None, now: float, *, chance: float) -> Election:
-    """A Read returned `record`, or no lease. `chance` is from 0 to 1, for jitter."""
+    """A Read returned `record`, None when there is no lease. `chance` is a random fraction from 0 to 1, for jitter."""
     election = _observe(election, record, now)
     event = _event_of(election, now)
     due = now if event in (Event.FREE, Event.OURS) else _next_try(election, now, chance)
@@ -270,7 +270,7 @@ def on_stop(election: Election, now: float) -> Election:
 
 
 def _transition(election: Election, event: Event, *, due: float) -> Election:
-    state = after(election.state, event)
+    state = next_state(election.state, event)
     return replace(election, state=state, due=due, until=election.until if state in HOLDING else _NEVER)
 
 
@@ -293,11 +293,11 @@ def _event_of(election: Election, now: float) -> Event:
     record = election.record if election.record is not None else election.gone
     if record is None or not record.holder:
         return Event.FREE
-    if record.holder == election.me:
+    if record.holder == election.identity:
         return Event.OURS if election.record is not None else Event.FREE
     # Its holder uses its own duration, which may differ from ours.
-    still = record.seconds or election.timing.lease
-    return Event.FREE if now - election.since >= still else Event.THEIRS
+    duration = record.seconds or election.timing.lease
+    return Event.FREE if now - election.since >= duration else Event.THEIRS
 
 
 def _next_record(election: Election) -> Record:
@@ -305,5 +305,5 @@ def _next_record(election: Election) -> Record:
     old = election.record or Record(transitions=election.gone.transitions if election.gone is not None else -1)
     if election.state is State.RELEASING:
         return replace(old, holder="", seconds=1.0)
-    transitions = old.transitions if old.holder == election.me else old.transitions + 1
-    return Record(election.me, transitions, election.timing.lease, old.version)
+    transitions = old.transitions if old.holder == election.identity else old.transitions + 1
+    return Record(election.identity, transitions, election.timing.lease, old.version)

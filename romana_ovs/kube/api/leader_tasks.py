@@ -79,13 +79,15 @@ class LeaderTasks:
         self._elector = Elector(
             self._context.api,
             LeaseName(request.namespace, request.name),
-            me=request.me,
+            identity=request.identity,
             notify=self._context.send,
             timing=request.timing,
             guard=self._context.guard,
         )
         self._election = threading.Thread(target=self._elector.run, name="election", daemon=True)
-        self._events = Worker("events", Events(self._context.api, request.me, self._context.guard), self._context.send)
+        self._events = Worker(
+            "events", Events(self._context.api, request.identity, self._context.guard), self._context.send
+        )
         for message in self._early_messages:
             self._events.handle(message)
         for worker in (*self._statuses, self._events):

@@ -18,7 +18,7 @@ from typing import Any
 from romana_ovs.kube.api import election
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.desired import Leadership
-from romana_ovs.kube.api.election import Ask, Election, LeadershipTerm, Read, Record, State, Timing, Write
+from romana_ovs.kube.api.election import Election, LeadershipTerm, Read, Record, Request, State, Timing, Write
 from romana_ovs.kube.api.health_log import HealthLog
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, TornError
 
@@ -98,7 +98,7 @@ class Elector:
         api: Api,
         lease: LeaseName,
         *,
-        me: str,
+        identity: str,
         notify: Callable[[object], None],
         timing: Timing | None = None,
         environment: Environment | None = None,
@@ -109,7 +109,7 @@ class Elector:
         self._lease = lease
         self._notify = notify
         self._environment = environment or Environment()
-        self._election = Election(me, timing or Timing())
+        self._election = Election(identity, timing or Timing())
         self._announced = Leadership(False, "")
         self._stamp = datetime.fromtimestamp(0, UTC)
         self._acquired = ""
@@ -128,15 +128,15 @@ class Elector:
             self._wake.clear()
             now = self._environment.now()
             self._check_stop(now)
-            self._election, ask = election.next_request(self._election, now)
+            self._election, request = election.next_request(self._election, now)
             # When stopping, the lease is released first: the controller may have ended.
             if not self._stop:
                 self._publish()
-            if ask is not None:
-                self._election = self._after_request(ask)
+            if request is not None:
+                self._election = self._after_request(request)
                 self._publish()
             else:
-                self._environment.wait(self._wake, max(0.0, self._election.wakes() - self._environment.now()))
+                self._environment.wait(self._wake, max(0.0, self._election.next_due() - self._environment.now()))
         self._notify(Leadership(False, "", ended=True))
 
     def _check_stop(self, now: float) -> None:
@@ -144,39 +144,39 @@ class Elector:
             self.guard.set(None)
             self._election = election.on_stop(self._election, now)
 
-    def _after_request(self, ask: Ask) -> Election:
-        """The election after the request `ask` was sent, with whatever result."""
+    def _after_request(self, request: Request) -> Election:
+        """Send `request`; returns the election after its result."""
         try:
-            answer = self._read(ask) if isinstance(ask, Read) else self._write(ask)
+            record = self._read(request) if isinstance(request, Read) else self._write(request)
         except (ConflictError, MissingError) as error:
             # When a create fails so, its namespace is missing.
-            if isinstance(ask, Read) or (isinstance(error, MissingError) and not ask.record.version):
+            if isinstance(request, Read) or (isinstance(error, MissingError) and not request.record.version):
                 return self._failed(error)
             return election.on_conflict(self._election, self._environment.now(), chance=self._environment.chance())
         except ApiError as error:
             return self._failed(error)
         self._health.ok()
         now, chance = self._environment.now(), self._environment.chance()
-        if isinstance(ask, Write) and answer is not None:
-            return election.on_written(self._election, ask, answer, now, chance=chance)
-        return election.on_read(self._election, answer, now, chance=chance)
+        if isinstance(request, Write) and record is not None:
+            return election.on_written(self._election, request, record, now, chance=chance)
+        return election.on_read(self._election, record, now, chance=chance)
 
     def _failed(self, error: ApiError) -> Election:
         self._health.failing(error)
         now, chance = self._environment.now(), self._environment.chance()
         return election.on_failed(self._election, now, chance=chance, retry_after=error.retry_after)
 
-    def _read(self, ask: Read) -> Record | None:
+    def _read(self, request: Read) -> Record | None:
         try:
-            response = self._api.request("GET", self._lease.path, deadline=ask.deadline).json()
+            response = self._api.request("GET", self._lease.path, deadline=request.deadline).json()
         except MissingError:
             return None
         return self._record(response)
 
-    def _write(self, ask: Write) -> Record:
-        method, path = ("PUT", self._lease.path) if ask.record.version else ("POST", self._lease.collection)
-        answer = self._api.request(method, path, body=self._body(ask.record), deadline=ask.deadline)
-        return self._record(answer.json())
+    def _write(self, request: Write) -> Record:
+        method, path = ("PUT", self._lease.path) if request.record.version else ("POST", self._lease.collection)
+        response = self._api.request(method, path, body=self._body(request.record), deadline=request.deadline)
+        return self._record(response.json())
 
     def _record(self, value: Mapping[str, Any]) -> Record:
         """The record in a Lease object; with an empty spec nobody holds it. Raises TornError."""
@@ -201,7 +201,7 @@ class Elector:
             stamp += timedelta(microseconds=1)
         renewed = micro_time(stamp)
         current = self._election.record
-        ours_before = current is not None and current.holder == self._election.me
+        ours_before = current is not None and current.holder == self._election.identity
         metadata = {"name": self._lease.name, "namespace": self._lease.namespace}
         if record.version:
             metadata["resourceVersion"] = record.version

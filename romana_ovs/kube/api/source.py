@@ -1,4 +1,4 @@
-"""Defines how an API server is selected; `credentials` reads it."""
+"""Defines how an API server is selected; `credentials` reads the files that this names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provides a mapping that changes value by value and gives out read-only copies (copy on write)."""
+"""Provides a mutable mapping with read-only views, each a copy that is made only after a change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class CowDict:
-    """A mutable mapping, and its latest read-only copy."""
+    """A mutable mapping, and its last view."""
 
     current: dict[Any, Any] = field(default_factory=dict)
     last_view: Mapping[Any, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -25,7 +25,10 @@ class CowDict:
             self.current[key] = value
 
     def view(self) -> Mapping[Any, Any]:
-        """The mapping as it is now, read-only; identical to the last one when nothing has changed."""
+        """A read-only copy of the mapping; the last one itself when all values equal those in it.
+
+        Of a value and an equal new one the old one stays.
+        """
         changed = False
         for key in self.touched:
             before, value = self.last_view.get(key), self.current.get(key)

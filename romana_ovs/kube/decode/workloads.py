@@ -32,7 +32,7 @@ WORKLOADS = {
 """apiVersion of each kind that is expanded into pods."""
 
 MAX_REPLICAS = 100_000
-"""The largest number of pods of one workload; a larger one in a manifest is taken for a typing error."""
+"""The largest number of pods of one workload; a larger one in a manifest counts as a typing error."""
 MAX_COUNT = 2**31 - 1
 MAX_CRON_JOB_NAME = 52
 """Characters: the Jobs of a CronJob have 11 more (Kubernetes' validation of CronJob)."""
@@ -270,7 +270,7 @@ class _WorkloadReader:
 
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """A pod template; `raw_spec` is its spec as it stands there, `given`: there is one."""
+    """A pod template; `raw_spec` is its spec before decoding, empty when it is no object. `given`: it is present."""
 
     labels: Labels
     spec: PodSpec

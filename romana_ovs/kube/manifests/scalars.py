@@ -41,12 +41,12 @@ _TIMESTAMP = re.compile(
     r"([Tt][0-9]{1,2}(:[0-9]{1,2}){2}(\.[0-9]+)?(Z|[-+][0-9]{2}:[0-9]{2})| [0-9]{1,2}(:[0-9]{1,2}){2}(\.[0-9]+)?)?\Z"
 )
 _TYPES = {"null": type(None), "bool": bool, "int": int, "float": float}
-_SHORTEST = 9
-"""Digits after which a float32 is exact."""
+_FLOAT32_DIGITS = 9
+"""Significant digits that identify any float32."""
 
 
 class ScalarError(ValueError):
-    """A scalar that Kubernetes does not take."""
+    """A scalar that Kubernetes refuses."""
 
 
 def resolve(text: str) -> object:
@@ -135,7 +135,7 @@ def _float32(value: float) -> str:
     if math.isinf(value):
         return ".inf" if value > 0 else "-.inf"
     text = next(
-        shown for digits in range(_SHORTEST) if struct.pack("f", float(shown := f"{value:.{digits}e}")) == single
+        shown for digits in range(_FLOAT32_DIGITS) if struct.pack("f", float(shown := f"{value:.{digits}e}")) == single
     )
     mantissa, _, exponent = text.partition("e")
     power = int(exponent)

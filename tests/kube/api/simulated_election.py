@@ -103,7 +103,7 @@ class World:
             wait=lambda event, seconds: self._sleep(node, seconds / clocks.rate, event),
         )
         node.elector = Elector(
-            cast(Api, _Client(self, node)), LeaseName(), me=name, notify=lambda what: self._note(node, what),
+            cast(Api, _Client(self, node)), LeaseName(), identity=name, notify=lambda what: self._note(node, what),
             timing=self._timing, environment=machine,
         )  # fmt: skip
         self.nodes.append(node)

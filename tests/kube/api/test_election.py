@@ -20,7 +20,7 @@ from romana_ovs.kube.api.election import (
     State,
     Timing,
     Write,
-    after,
+    next_state,
 )
 from romana_ovs.model.errors import InputError, PipelineError
 from tests.kube.api.simulated_election import LOST, Clocks, Fate, World
@@ -45,18 +45,18 @@ def test_leading_begins_with_a_write_that_succeeded() -> None:
 
 @pytest.mark.parametrize("event", [Event.CONFLICT, Event.EXPIRED, Event.STOP])
 def test_what_ends_the_right_to_write(event: Event) -> None:
-    assert after(State.LEADING, event) not in HOLDING
+    assert next_state(State.LEADING, event) not in HOLDING
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.RELEASING, State.ENDED)])
 def test_an_orderly_end_gives_back_what_is_held_and_nothing_else(state: State) -> None:
-    assert after(state, Event.STOP) is (State.RELEASING if state in HOLDING else State.ENDED)
+    assert next_state(state, Event.STOP) is (State.RELEASING if state in HOLDING else State.ENDED)
 
 
 @pytest.mark.parametrize(("state", "event"), [(s, e) for s in State for e in Event if e not in TRANSITIONS[s]])
 def test_anything_else_is_an_error(state: State, event: Event) -> None:
     with pytest.raises(PipelineError, match=state.value):
-        after(state, event)
+        next_state(state, event)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_conflict_that_lasts_makes_no_storm() -> None:
     while now < 60:
         state, ask = election.next_request(state, now)
         if ask is None:
-            now = max(state.wakes(), now + 0.001)
+            now = max(state.next_due(), now + 0.001)
             continue
         requests += 1
         if isinstance(ask, Read):

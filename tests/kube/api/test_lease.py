@@ -46,7 +46,7 @@ def told() -> Told:
 @pytest.fixture
 def elector(server: ScriptedServer, told: Told, tmp_path: Path) -> Iterator[Elector]:
     """An elector in its thread, ended with the test."""
-    made = Elector(Api(kubeconfig(tmp_path, server.url)), LeaseName(), me="me", notify=told, timing=TIMING)
+    made = Elector(Api(kubeconfig(tmp_path, server.url)), LeaseName(), identity="me", notify=told, timing=TIMING)
     thread = threading.Thread(target=made.run, daemon=True)
     thread.start()
     yield made
