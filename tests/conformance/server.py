@@ -28,14 +28,23 @@ class Verdict:
 def asked(admin: Client, spec: object) -> Verdict:
     """What the API server says of a policy with this spec, which it does not keep; fields it does not know are errors.
 
-    Raises Refused for anything but a refusal of the object.
+    It is sent as kubectl sends it. Raises Refused for anything but a refusal of the object.
     """
     try:
-        return Verdict(admin.request("POST", DRY_RUN, dict(manifest(spec))))
+        return Verdict(admin.request("POST", DRY_RUN, dict(manifest(as_kubectl_sends(spec)))))
     except Refused as error:
         if error.status not in (400, 422):
             raise
         return Verdict(None, error.message)
+
+
+def as_kubectl_sends(value: object) -> object:
+    """`value` with numbers as Go prints them: 80.0 in a file arrives as 80."""
+    if isinstance(value, dict):
+        return {key: as_kubectl_sends(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [as_kubectl_sends(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def decoded(found: Manifest) -> DecodedObject:
