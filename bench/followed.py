@@ -146,10 +146,10 @@ class Followed(Timed):
         self._write({"start": moments, "computing": _ms(self._computed), "rounds": self.progress.round, "flows": flows})
 
     def _classed(self) -> bool:
-        """Whether all pods of ours wear a class: until then nothing is opened to them by selectors."""
-        parts = self.agents._agents.values()
-        worn = [worn.identity for part in parts for worn in part._identities.assigned.values()]
-        return bool(worn) and all(identity & CLASS_MASK != UNKNOWN_CLASS for identity in worn)
+        """Whether all pods of ours have a class: until then nothing is opened to them by selectors."""
+        agents = self.agents._agents.values()
+        identities = [assigned.identity for agent in agents for assigned in agent._identities.assigned.values()]
+        return bool(identities) and all(identity & CLASS_MASK != UNKNOWN_CLASS for identity in identities)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._report.write(json.dumps(line) + "\n")

@@ -16,7 +16,7 @@ def nothing(frame: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """The ends of one attack. `wire` is the source MAC that the friend's packets wear between nodes."""
+    """The ends of one attack. `wire` is the source MAC that the friend's packets have between nodes."""
 
     attacker: End
     ally: End

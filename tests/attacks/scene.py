@@ -202,7 +202,7 @@ class Scene:
         assert len(arrived) >= len(made), f"{duel.victim} hears {len(arrived)} of {len(made)} packets that are allowed"
 
     def wire_mac(self, source: str, target: str) -> str:
-        """The source MAC that frames from one node's pod to another node's wear between the nodes."""
+        """The source MAC that frames from one node's pod to another node's have between the nodes."""
         node = self.cluster.node(self.cluster.pod(target).place.node)
         other = self.cluster.pod(source).place.node
         uplink, start = (f"to-{other}", 0) if self.fabric is Fabric.LINK else ("eth0", 50)

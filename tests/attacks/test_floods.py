@@ -140,8 +140,8 @@ def _ipv6(aim: Aim) -> list[Vary]:
 
 
 def _identities(aim: Aim) -> list[Vary]:
-    worn = replace(aim.attacker, mac=aim.wire)
-    return [Vary(craft.udp(worn, aim.victim), ((SRC_MAC + 2, 0), (SRC_MAC + 4, 1)))]
+    spoofed = replace(aim.attacker, mac=aim.wire)
+    return [Vary(craft.udp(spoofed, aim.victim), ((SRC_MAC + 2, 0), (SRC_MAC + 4, 1)))]
 
 
 def _ports(aim: Aim) -> list[Vary]:

@@ -214,12 +214,12 @@ def test_class_ids_are_introduced_adopted_and_active_in_order(cluster: LiveClust
     known = {
         identity: change.when for change in reversed(seen) for identity in re.findall(r"[ ,]reg7=(\w+),", change.text)
     }
-    worn = [
+    assigned = [
         (found[2], change.when)
         for change in seen
         if (found := re.search(r"nw_src=([0-9.]+) .*set_field:(0x\w+)->reg1,", change.text)) and found[1] in owners
     ]
-    new = [(identity, when) for identity, when in worn if identity not in old]
+    new = [(identity, when) for identity, when in assigned if identity not in old]
     assert new, "pods take new numbers, which rows of the first rule name"
     assert all(known[identity] < when for identity, when in new)
     assert max(when for _, when in new) < min(change.when for change in seen if rule in change.text)

@@ -236,7 +236,7 @@ def test_finer_classes_interrupt_no_allowed_push(cluster: LiveCluster) -> None:
             push.until(push.sent + 10)
         push.until(push.sent - 1)
         gaps = lost(push)
-        assert len(gaps) <= 1, "none, if one was sent while the new numbers were worn under the old rules"
+        assert len(gaps) <= 1, "none, if one was sent while the new identities were used under the old rules"
         assert max(map(len, gaps), default=0) <= ROUND_TRIP
 
 

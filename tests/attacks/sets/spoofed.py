@@ -79,9 +79,9 @@ def _marks(aim: Aim, source: End) -> Iterator[bytes]:
     """Packets with the friend's identity in the source MAC, behind each of the 256 bytes of marks."""
     number = aim.wire[6:]
     for mark in range(256):
-        worn = replace(source, mac=f"0a:{mark:02x}:{number}")
-        yield craft.udp(worn, aim.victim, (9000, 9000))
-        yield craft.tcp(worn, aim.victim, (9000, 80), ACK, data=b"x")
+        spoofed = replace(source, mac=f"0a:{mark:02x}:{number}")
+        yield craft.udp(spoofed, aim.victim, (9000, 9000))
+        yield craft.tcp(spoofed, aim.victim, (9000, 80), ACK, data=b"x")
 
 
 def _own_with_marks(aim: Aim) -> Iterator[bytes]:

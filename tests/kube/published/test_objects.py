@@ -313,11 +313,11 @@ def test_large_clusters_fit() -> None:
 
 
 def test_long_names_and_labels_leave_the_classes_their_room() -> None:
-    remnants = tuple((1, Labels({"app": f"{at:04}" + "x" * 59, "tier": "y" * 63})) for at in range(1024))
+    tombstones = tuple((1, Labels({"app": f"{at:04}" + "x" * 59, "tier": "y" * 63})) for at in range(1024))
     raw = class_set_object(
         replace(
             ALPHA,
-            tombstones=remnants,
+            tombstones=tombstones,
             overrides={PodKey(f"alpha/{at:04}{'p' * 249}"): ONE for at in range(3000)},
         )
     )
