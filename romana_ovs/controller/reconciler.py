@@ -77,7 +77,7 @@ class Outcome:
 
 
 class Source(Protocol):
-    """Reads a cluster, and sends messages to where it is read from."""
+    """Reads a cluster, and sends messages to where it is read from: `Manifests` or `Kubernetes`."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -94,7 +94,10 @@ class Source(Protocol):
 
 
 class Reconciler(Protocol):
-    """Computes numbers and views from a cluster. While `step` runs in another thread, no other method may be called."""
+    """Computes numbers and views from a cluster: `FolderReconciler` or `ApiReconciler`.
+
+    While `step` runs in another thread, no other method may be called.
+    """
 
     agents: NodeAgents
     numbers: Durable
