@@ -1,4 +1,4 @@
-"""Controls the processes inside pods (`agent/`): starts them, and requests them to serve, probe and stream."""
+"""Controls the processes inside pods (`agent/`): starts them, and makes them serve, probe and stream."""
 
 from __future__ import annotations
 

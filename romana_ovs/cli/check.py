@@ -1,4 +1,4 @@
-"""Implements `romana-ovs check DIR`: prints every problem of a folder of manifests."""
+"""Implements `romana-ovs check DIR`: prints every problem of a folder of manifests, and notes on it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.lint import lint
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import PodKey, names_sctp
+from romana_ovs.model.syntax import listed
 
 HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
 
@@ -64,9 +65,8 @@ def sctp_note(loaded: ClusterSnapshot) -> str:
     names = sorted(f"{key.namespace}/{key.name}" for key, one in loaded.cluster.policies.items() if names_sctp(one))
     if not names:
         return ""
-    more = f" and {len(names) - NAMED_POLICIES} more" if len(names) > NAMED_POLICIES else ""
     return (
-        f"Policies name SCTP: {', '.join(names[:NAMED_POLICIES])}{more}: where a switch tracks it by addresses alone "
+        f"Policies name SCTP: {listed(names, NAMED_POLICIES)}. Where a switch tracks it by addresses alone "
         "(Open vSwitch before 3.2, userspace), a server that a client has sent SCTP to can open associations to any of "
         "its ports."
     )

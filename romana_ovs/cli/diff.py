@@ -234,8 +234,8 @@ def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
     if len(lines) < len(change.opened) + len(change.closed):
         lines.append(f"{len(change.opened)} paths open and {len(change.closed)} close; --all lists each.")
     if not (change.opened or change.closed):
-        asked = ", ".join(str(port) for port in change.ports) or "no port (name some with --ports)"
-        lines.append(f"No path opens or closes, on {asked}.")
+        ports = ", ".join(str(port) for port in change.ports) or "no port (name some with --ports)"
+        lines.append(f"No path opens or closes, on {ports}.")
     lines.append("")
     for node, cost in change.nodes.items():
         counts = f"{cost.added} added, {cost.removed} removed, {cost.changed} changed"

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         allowed = outcome.decision.allowed
     notes = list(_notes(resolver, destination, (client, server)))
     if args.json:
-        asked = left_out_json(loaded, pods=(args.source, args.destination))
-        print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | asked | problems_json(loaded))
+        omitted = left_out_json(loaded, pods=(args.source, args.destination))
+        print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | omitted | problems_json(loaded))
     else:
         print("\n".join([*outcome.lines(), *notes, *caveats(loaded)]))
     if args.strict:
@@ -81,7 +81,7 @@ def _notes(
     """What else the arguments could mean."""
     notes = []
     if (service := resolver.namesake(destination)) is not None:
-        notes.append(f"There is a Service {service}, too: --to svc/{service} asks for it.")
+        notes.append(f"There is a Service {service}, too: use --to svc/{service} for it.")
     for end in ends:
         address = end.address if isinstance(end, ConnectionEnd) and not end.node else None
         if address is not None and any(address in network for network in _PRIVATE):

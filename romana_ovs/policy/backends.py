@@ -18,7 +18,7 @@ from romana_ovs.model.services import Endpoint, Service, ServiceEndpoints, Servi
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One backend of a Service with its port; `port` is None when it has no such port, as `fault` says."""
+    """One backend of a Service with its port; `port` is None when it has no such port, for the reason in `fault`."""
 
     end: ConnectionEnd
     port: PortRef | None

@@ -70,7 +70,7 @@ class ClassAllocator:
     """
 
     def __init__(self) -> None:
-        self._asked: dict[str, frozenset[LabelRequirement]] = {}
+        self._requirements: dict[str, frozenset[LabelRequirement]] = {}
         self._next: dict[int, int] = {}
         self._classes: dict[int, _Class] = {}
         self._scopes: dict[ClassScope, _Candidates] = {}
@@ -110,11 +110,11 @@ class ClassAllocator:
         has no number left, the others lose their class and come out of `drain_unassigned`.
         """
         moved: set[PodKey] = set()
-        for namespace in sorted(self._asked.keys() | requirements.keys()):
-            asked = requirements.get(namespace, NO_REQUIREMENTS)
-            if asked != self._asked.get(namespace, NO_REQUIREMENTS):
-                moved.update(self._split_classes(namespace, asked))
-        self._asked = {namespace: asked for namespace, asked in requirements.items() if asked}
+        for namespace in sorted(self._requirements.keys() | requirements.keys()):
+            in_use = requirements.get(namespace, NO_REQUIREMENTS)
+            if in_use != self._requirements.get(namespace, NO_REQUIREMENTS):
+                moved.update(self._split_classes(namespace, in_use))
+        self._requirements = {namespace: in_use for namespace, in_use in requirements.items() if in_use}
         return frozenset(moved)
 
     def assign(self, pod: PodKey, *, segment: int, namespace: str, labels: Labels) -> int:
@@ -169,7 +169,7 @@ class ClassAllocator:
         entries = (
             ClassEntry(number, klass.scope[1], klass.yes, klass.no) for number, klass in sorted(self._classes.items())
         )
-        return ClassRecord(self._asked, self._next, tuple(entries), self.pins).to_json()
+        return ClassRecord(self._requirements, self._next, tuple(entries), self.pins).to_json()
 
     @property
     def pins(self) -> dict[PodKey, int]:
@@ -190,18 +190,20 @@ class ClassAllocator:
     def of(cls, record: ClassRecord) -> ClassAllocator:
         """The allocator with the state of `record`."""
         allocator = cls()
-        allocator._asked.update(record.asked)
+        allocator._requirements.update(record.asked)
         allocator._next.update(record.next)
         allocator._pins.update(record.pins)
         for entry in record.classes:
-            asked = allocator._asked.get(entry.namespace, NO_REQUIREMENTS)
+            in_use = allocator._requirements.get(entry.namespace, NO_REQUIREMENTS)
             scope = (segment_of(entry.identity), entry.namespace)
-            allocator._add(_Class(entry.identity, scope, entry.yes & asked, entry.no & asked))
+            allocator._add(_Class(entry.identity, scope, entry.yes & in_use, entry.no & in_use))
         return allocator
 
     def _matches(self, namespace: str, labels: Labels) -> frozenset[LabelRequirement]:
         return frozenset(
-            requirement for requirement in self._asked.get(namespace, NO_REQUIREMENTS) if requirement.matches(labels)
+            requirement
+            for requirement in self._requirements.get(namespace, NO_REQUIREMENTS)
+            if requirement.matches(labels)
         )
 
     def _pinned(self, pod: PodKey, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class | None:
@@ -231,16 +233,16 @@ class ClassAllocator:
         """`klass`, with a match for all requirements in use."""
         if klass.yes != yes or not self._complete(klass):
             self._unlist(klass)
-            klass.yes, klass.no = yes, self._asked.get(klass.scope[1], NO_REQUIREMENTS) - yes
+            klass.yes, klass.no = yes, self._requirements.get(klass.scope[1], NO_REQUIREMENTS) - yes
             self._list(klass)
         return klass
 
     def _complete(self, klass: _Class) -> bool:
-        return len(klass.yes) + len(klass.no) == len(self._asked.get(klass.scope[1], NO_REQUIREMENTS))
+        return len(klass.yes) + len(klass.no) == len(self._requirements.get(klass.scope[1], NO_REQUIREMENTS))
 
     def _new(self, scope: ClassScope, yes: frozenset[LabelRequirement]) -> _Class:
         number = self._free_number(scope[0])
-        klass = _Class(number, scope, yes, self._asked.get(scope[1], NO_REQUIREMENTS) - yes)
+        klass = _Class(number, scope, yes, self._requirements.get(scope[1], NO_REQUIREMENTS) - yes)
         self._add(klass)
         return klass
 
@@ -309,9 +311,9 @@ class ClassAllocator:
         self._infos[klass.number] = klass.info()
         self._frozen = None
 
-    def _split_classes(self, namespace: str, asked: frozenset[LabelRequirement]) -> Iterator[PodKey]:
-        """Splits the classes of `namespace` by the requirements `asked`; yields the pods that changed class."""
-        self._asked[namespace] = asked
+    def _split_classes(self, namespace: str, in_use: frozenset[LabelRequirement]) -> Iterator[PodKey]:
+        """Splits the classes of `namespace` by its requirements `in_use`; yields the pods that changed class."""
+        self._requirements[namespace] = in_use
         for segment in sorted(self._segments_of.get(namespace, ())):
             scope = (segment, namespace)
             numbers = self._numbers(scope)
@@ -319,7 +321,7 @@ class ClassAllocator:
             self._doubled.discard(scope)
             leaving: list[tuple[frozenset[LabelRequirement], dict[Labels, set[PodKey]]]] = []
             for number in numbers:
-                leaving += self._split(self._classes[number], asked)
+                leaving += self._split(self._classes[number], in_use)
                 self._list(self._classes[number])
             for yes, members in leaving:
                 try:
@@ -342,11 +344,11 @@ class ClassAllocator:
         return sorted([number for numbers in candidates.complete.values() for number in numbers] + candidates.partial)
 
     def _split(
-        self, klass: _Class, asked: frozenset[LabelRequirement]
+        self, klass: _Class, in_use: frozenset[LabelRequirement]
     ) -> list[tuple[frozenset[LabelRequirement], dict[Labels, set[PodKey]]]]:
         """Gives `klass` the matches of the pods that keep it; returns the other pods by what they match."""
-        added = sorted(asked - klass.yes - klass.no, key=requirement_sort_key)
-        klass.yes, klass.no = klass.yes & asked, klass.no & asked
+        added = sorted(in_use - klass.yes - klass.no, key=requirement_sort_key)
+        klass.yes, klass.no = klass.yes & in_use, klass.no & in_use
         parts: dict[frozenset[LabelRequirement], dict[Labels, set[PodKey]]] = {}
         for labels, pods in klass.members.items():
             parts.setdefault(frozenset(requirement for requirement in added if requirement.matches(labels)), {})[
@@ -358,7 +360,7 @@ class ClassAllocator:
         first, *rest = sorted(parts, key=lambda part: [requirement in part for requirement in added])
         base = klass.yes
         klass.members = parts[first]
-        klass.yes, klass.no = base | first, asked - base - first
+        klass.yes, klass.no = base | first, in_use - base - first
         self._publish(klass)
         return [(base | part, parts[part]) for part in rest]
 

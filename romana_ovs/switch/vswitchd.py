@@ -32,9 +32,11 @@ class Vswitchd:
     def __init__(self, remote: str) -> None:
         self._remote = remote
 
-    def ask(self, command: str, *words: str) -> str:
-        """The output of a command. Raises VswitchdUnavailable when the process cannot be reached or does not answer in
-        time, SwitchError when it refuses the command.
+    def transact(self, command: str, *words: str) -> str:
+        """The output of a command, as `ovs-appctl` prints it.
+
+        Raises VswitchdUnavailable when the process cannot be reached or does not answer in time, SwitchError when it
+        refuses the command.
         """
         path = self._socket_path()
         request = json.dumps({"method": command, "params": list(words), "id": 0}).encode()

@@ -28,7 +28,7 @@ class ZoneUse:
 
 
 class ZoneLimits:
-    """The zones of one datapath. Every method raises VswitchdUnavailable and SwitchError as `Vswitchd.ask` does."""
+    """The zones of one datapath. Every method raises as `Vswitchd.transact` does."""
 
     def __init__(self, remote: str, datapath_type: str) -> None:
         self._switch = Vswitchd(remote)
@@ -41,7 +41,7 @@ class ZoneLimits:
         The kernel's is a setting of this host: a database by unix socket is on the same host.
         """
         if not self._kernel:
-            return _number(self._switch.ask("dpctl/ct-get-maxconns", self._name))
+            return _number(self._switch.transact("dpctl/ct-get-maxconns", self._name))
         try:
             return _number(KERNEL_TABLE.read_text())
         except OSError:
@@ -49,35 +49,37 @@ class ZoneLimits:
 
     def read(self, zones: Collection[int] = ()) -> dict[int, ZoneUse]:
         """Those of `zones` that have a limit; the userspace datapath reports all zones with a limit."""
-        requests = [f"zone={','.join(map(str, part))}" for part in _parts(zones, READ_BATCH)] if self._kernel else [""]
+        requests = (
+            [f"zone={','.join(map(str, batch))}" for batch in _batches(zones, READ_BATCH)] if self._kernel else [""]
+        )
         uses: dict[int, ZoneUse] = {}
         for request in requests:
-            shown = self._switch.ask("dpctl/ct-get-limits", self._name, *filter(None, [request]))
-            uses |= {int(zone): ZoneUse(int(limit), int(count)) for zone, limit, count in _ZONE.findall(shown)}
+            reply = self._switch.transact("dpctl/ct-get-limits", self._name, *filter(None, [request]))
+            uses |= {int(zone): ZoneUse(int(limit), int(count)) for zone, limit, count in _ZONE.findall(reply)}
         # The kernel reports 0 for a zone without limit.
         return {zone: use for zone, use in uses.items() if use.limit}
 
     def set(self, limits: Mapping[int, int]) -> None:
         """Sets limits, of at least 1. A zone with a limit keeps its count; another starts to count at 0."""
-        for part in _parts(limits, SET_BATCH):
-            words = [f"zone={zone},limit={limits[zone]}" for zone in part]
-            self._switch.ask("dpctl/ct-set-limits", self._name, *words)
+        for batch in _batches(limits, SET_BATCH):
+            words = [f"zone={zone},limit={limits[zone]}" for zone in batch]
+            self._switch.transact("dpctl/ct-set-limits", self._name, *words)
 
     def remove(self, zones: Collection[int]) -> None:
         """Removes the limits of `zones`."""
-        for part in _parts(zones, SET_BATCH):
-            self._switch.ask("dpctl/ct-del-limits", self._name, f"zone={','.join(map(str, part))}")
+        for batch in _batches(zones, SET_BATCH):
+            self._switch.transact("dpctl/ct-del-limits", self._name, f"zone={','.join(map(str, batch))}")
 
     def set_fragments(self, count: int) -> None:
         """Limits the fragments that the userspace datapath stores, of all zones; the kernel's has no such setting."""
         if not self._kernel:
-            self._switch.ask("dpctl/ipf-set-max-nfrags", self._name, str(count))
+            self._switch.transact("dpctl/ipf-set-max-nfrags", self._name, str(count))
 
 
-def _parts(zones: Collection[int], most: int) -> Iterator[list[int]]:
-    """The zones, sorted, in batches of `most`."""
+def _batches(zones: Collection[int], size: int) -> Iterator[list[int]]:
+    """The zones, sorted, in batches of `size`."""
     ordered = sorted(zones)
-    return (ordered[at : at + most] for at in range(0, len(ordered), most))
+    return (ordered[at : at + size] for at in range(0, len(ordered), size))
 
 
 def _number(text: str) -> int | None:

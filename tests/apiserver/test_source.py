@@ -118,7 +118,7 @@ def test_what_the_schema_lets_through_but_nobody_can_mean(
         found = loaded.cluster.policies[key]
         assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector == EVERYTHING
         mine = [str(problem) for problem in loaded.problems if problem.name == f"{namespace}/p"]
-        begin = f"NetworkPolicy {namespace}/p: spec.ingress: asks for {MAX_TERMS + 1} peers"
+        begin = f"NetworkPolicy {namespace}/p: spec.ingress: its peers and ports take about {MAX_TERMS + 1} flows"
         assert mine and mine[0].startswith(begin)
         admin.patch(f"{path}/p", {"spec": good})
         valid = followed.until(lambda loaded: loaded.cluster.policies[key] != found).cluster.policies[key]
@@ -146,7 +146,9 @@ def test_a_policy_as_large_as_the_server_takes(control_plane: ControlPlane, admi
         found = followed.cluster.policies[key]
         assert isinstance(found, KubernetesPolicy) and found.ingress == () and found.selector == EVERYTHING
         mine = [str(problem) for problem in followed.loaded[-1].problems if problem.name == f"{namespace}/huge"]
-        assert mine and mine[0].startswith(f"NetworkPolicy {namespace}/huge: spec.ingress: asks for 22000 peers")
+        assert mine and mine[0].startswith(
+            f"NetworkPolicy {namespace}/huge: spec.ingress: its peers and ports take about 22000 flows"
+        )
         admin.delete(f"{policies_path(namespace)}/huge")
         followed.until(lambda loaded: key not in loaded.cluster.policies)
 

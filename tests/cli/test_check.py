@@ -56,7 +56,7 @@ def test_open_sctp_ports_are_a_note_and_no_problem(tmp_path: Path, capsys: pytes
     assert main(["check", str(tmp_path)]) == 0
     told = capsys.readouterr()
     assert told.out.startswith("No problems")
-    assert told.err.startswith("Policies name SCTP: default/sigtran: where a switch tracks it by addresses alone")
+    assert told.err.startswith("Policies name SCTP: default/sigtran. Where a switch tracks it by addresses alone")
     (tmp_path / "a.yaml").write_text(SCTP.replace("SCTP", "UDP"))
     assert main(["check", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""

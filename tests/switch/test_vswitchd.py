@@ -115,7 +115,7 @@ def test_a_refused_command_raises(tmp_path: Path, serve: Serve) -> None:
 def test_an_invalid_answer_raises(tmp_path: Path, serve: Serve, answer: bytes, reason: str) -> None:
     serve(answer)
     with pytest.raises(VswitchdUnavailable, match=reason):
-        Vswitchd(_remote(tmp_path)).ask("version")
+        Vswitchd(_remote(tmp_path)).transact("version")
 
 
 def test_a_silent_process_blocks_no_other_green_thread(
@@ -132,7 +132,7 @@ def test_a_silent_process_blocks_no_other_green_thread(
 
     other = eventlet.spawn(tick)
     with pytest.raises(VswitchdUnavailable, match=r"no answer to version within 0\.2 s"):
-        Vswitchd(_remote(tmp_path)).ask("version")
+        Vswitchd(_remote(tmp_path)).transact("version")
     other.kill()
     assert len(ticks) >= 5
 
@@ -153,4 +153,4 @@ def test_a_missing_process_raises_with_the_reason(
     if pidfile is not None:
         (tmp_path / "ovs-vswitchd.pid").write_text(pidfile)
     with pytest.raises(VswitchdUnavailable, match=reason):
-        Vswitchd(remote or _remote(tmp_path)).ask("version")
+        Vswitchd(remote or _remote(tmp_path)).transact("version")

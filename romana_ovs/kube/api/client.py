@@ -189,11 +189,11 @@ class Api:
         finally:
             self._lock.release()
 
-    def _error(self, answer: Answer, asked: str) -> ApiError:
+    def _error(self, answer: Answer, request: str) -> ApiError:
         if answer.status == UNAUTHORIZED:
             self._drop_credentials()
         after = _seconds(answer.headers.get("retry-after", ""))
-        return api_error(answer.status, answer.data, asked=asked, after=after)
+        return api_error(answer.status, answer.data, request=request, after=after)
 
 
 def _seconds(after: str) -> float | None:

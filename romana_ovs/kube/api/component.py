@@ -15,7 +15,7 @@ from romana_ovs.kube.api.messages import Start
 class Context:
     """The context of every component. `send` sends a message to the controller, from any thread.
 
-    `guard` knows whether this process leads. LeaderTasks sets it; it is checked before every write of the leader.
+    `guard` has the leadership term of this process, if it leads. LeaderTasks sets it; writes of the leader need it.
     """
 
     api: Api

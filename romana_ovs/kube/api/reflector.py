@@ -170,7 +170,7 @@ class Reflector:
         code, message = fields.get("code"), fields.get("message")
         number = code if isinstance(code, int) else 500
         body = message.encode() if isinstance(message, str) else b""
-        return api_error(number, body, asked=f"GET {self.resource.path}: watch")
+        return api_error(number, body, request=f"GET {self.resource.path}: watch")
 
     def on_ended(self, lasted: float) -> float:
         """The server ended the watch after `lasted` seconds; returns the seconds until the next request."""
@@ -191,7 +191,7 @@ class Reflector:
             self._expired += listing
         elif isinstance(error, MissingError):
             self._relist()
-            if self.resource.installed and listing:
+            if self.resource.custom and listing:
                 return self._not_installed()
         elif isinstance(error, RefusedError):
             self._relist()

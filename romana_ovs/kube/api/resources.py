@@ -13,8 +13,8 @@ class Resource:
     """One resource of the API, in all namespaces.
 
     `kind` is the kind in ObjectId, `served` the kind in the API where it differs. Objects of a resource that is not
-    `decoded` are passed on unchanged. `fields` is a field selector, empty for all objects. An `installed` resource
-    (CRD) may be missing.
+    `decoded` are passed on unchanged. `fields` is a field selector, empty for all objects. A `custom` resource
+    may be missing, as its CRD may not be installed.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Resource:
     version: str
     served: str = ""
     decoded: bool = True
-    installed: bool = False
+    custom: bool = False
     fields: str = ""
 
     @property
@@ -39,11 +39,11 @@ PODS = Resource("pods", "Pod", "v1")
 NAMESPACES = Resource("namespaces", "Namespace", "v1")
 NODES = Resource("nodes", "Node", "v1")
 POLICIES = Resource("networkpolicies", POLICY, POLICY_VERSION)
-ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, CURRENT_VERSION, served=POLICY, installed=True)
-TENANTS = Resource("tenants", "Tenant", CURRENT_VERSION, decoded=False, installed=True)
-ALLOCATIONS = Resource("allocations", "Allocation", CURRENT_VERSION, decoded=False, installed=True)
-CLASS_SETS = Resource("classsets", "ClassSet", CURRENT_VERSION, decoded=False, installed=True)
-NODE_REPORTS = Resource("nodereports", "NodeReport", CURRENT_VERSION, decoded=False, installed=True)
+ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, CURRENT_VERSION, served=POLICY, custom=True)
+TENANTS = Resource("tenants", "Tenant", CURRENT_VERSION, decoded=False, custom=True)
+ALLOCATIONS = Resource("allocations", "Allocation", CURRENT_VERSION, decoded=False, custom=True)
+CLASS_SETS = Resource("classsets", "ClassSet", CURRENT_VERSION, decoded=False, custom=True)
+NODE_REPORTS = Resource("nodereports", "NodeReport", CURRENT_VERSION, decoded=False, custom=True)
 
 CLUSTER = (NODES, NAMESPACES, POLICIES, ROMANA_POLICIES, PODS)
 """The resources of which a Cluster is built."""

@@ -31,11 +31,11 @@ _KINDS: Mapping[int, type[ApiError]] = {
 }
 
 
-def api_error(status: int, data: bytes, *, asked: str, after: float | None = None) -> ApiError:
-    """The error for a response with this status and body; `after` is its Retry-After in seconds."""
+def api_error(status: int, data: bytes, *, request: str, after: float | None = None) -> ApiError:
+    """The error for a response to `request` (such as `GET /api`); `after` is its Retry-After in seconds."""
     kind = _KINDS.get(status, FaultyError if status >= 500 else RefusedError)
     message = _status_message(data)
-    return kind(f"{asked}: {status}{f', {message}' if message else ''}", status=status, retry_after=after)
+    return kind(f"{request}: {status}{f', {message}' if message else ''}", status=status, retry_after=after)
 
 
 def parsed(data: bytes) -> Any:

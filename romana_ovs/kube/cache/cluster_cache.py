@@ -1,4 +1,4 @@
-"""Caches the cluster of an API server: applies listings and changes, and yields the `Cluster`. Pure.
+"""Caches the cluster of an API server: applies listings and changes, and builds the `Cluster`. Pure.
 
 As with manifests, an invalid edit leaves the last valid version of the same object in force, and a policy that was
 never valid is replaced by its fallback, which isolates and allows nothing. Unlike with manifests nothing is added:
@@ -39,13 +39,13 @@ class _Entry:
         return self.value if self.value is not None else self.fallback
 
 
-_NOTHING = _Entry(None)
+_NO_ENTRY = _Entry(None)
 POLICY_KINDS = (POLICY, ROMANA_POLICY)
 """The kinds of policies in ObjectId."""
 
 
 class ClusterCache:
-    """Applies messages of the Kubernetes process, and yields the cluster whenever it has changed.
+    """Applies messages of the Kubernetes process, and returns the cluster whenever it has changed.
 
     Unchanged values are identical (`is`) in successive clusters, mappings and clusters included. A change costs a
     copy of one mapping, regardless of the size of the others.
@@ -91,7 +91,7 @@ class ClusterCache:
     def apply(self, *messages: object) -> ClusterSnapshot | None:
         """The cluster after `messages`, in their order; None when nothing has changed, or not all is listed.
 
-        Other messages are ignored.
+        Messages that are not about the cluster are ignored.
         """
         for message in messages:
             for change in self._tracker.apply(message):
@@ -99,27 +99,27 @@ class ClusterCache:
         if not self.listed or not (self._dirty or self._last is None):
             return None
         self._dirty = False
-        cluster, misfits = self._builder.cluster()
+        cluster, builder_problems = self._builder.cluster()
         problems = [problem for key in sorted(self._problems_by_id) for problem in self._problems_by_id[key]]
-        loaded = ClusterSnapshot(
+        snapshot = ClusterSnapshot(
             cluster=cluster,
-            problems=tuple(dict.fromkeys([*problems, *misfits])),
+            problems=tuple(dict.fromkeys([*problems, *builder_problems])),
             kept=tuple(sorted(self._kept)),
         )
-        if self._last is not None and loaded.cluster is self._last.cluster and loaded == self._last:
+        if self._last is not None and snapshot.cluster is self._last.cluster and snapshot == self._last:
             return None
-        self._last = loaded
-        return loaded
+        self._last = snapshot
+        return snapshot
 
     def _apply_change(self, change: Change) -> bool:
         """Apply one change; returns whether it changes anything."""
-        self._note_version(change)
-        before = self._entries.get(change.id, _NOTHING)
+        self._set_version(change)
+        before = self._entries.get(change.id, _NO_ENTRY)
         if change.update is None:
-            entry = _NOTHING
+            entry = _NO_ENTRY
             self._entries.pop(change.id, None)
         else:
-            entry = _entry(change.update, _NOTHING if change.replaced else before)
+            entry = _entry(change.update, _NO_ENTRY if change.replaced else before)
             if entry == before:
                 return False
             entry = replace(
@@ -135,7 +135,7 @@ class ClusterCache:
         self._builder.replace(before.effective, entry.effective)
         return True
 
-    def _note_version(self, change: Change) -> None:
+    def _set_version(self, change: Change) -> None:
         version = Version(change.update.uid, change.update.generation) if change.update is not None else None
         if self._versions.current.get(change.id) == version:
             return
@@ -145,7 +145,7 @@ class ClusterCache:
 
 
 def _entry(update: Update, before: _Entry) -> _Entry:
-    """The entry after `update` of an object with the entry `before`."""
+    """The entry of an object after `update`; `before` is its entry before."""
     if update.value is not None:
         return _Entry(_normalized(update.value), None, update.problems)
     if before.value is not None:

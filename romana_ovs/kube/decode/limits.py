@@ -21,7 +21,7 @@ def check_size(policy: Policy, validator: Validator) -> None:
     """Record an error for each direction of `policy` that is too large."""
     for path, total in _directions(policy):
         if total > MAX_TERMS:
-            reason = f"asks for {total} peers and ports, of which one policy may have {MAX_TERMS}: make several of it"
+            reason = f"its peers and ports take about {total} flows, and one policy may take {MAX_TERMS}: split it"
             validator.error(path, reason)
 
 

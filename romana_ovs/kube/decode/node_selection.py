@@ -15,7 +15,7 @@ from romana_ovs.model.labels import NO_LABELS, Labels
 from romana_ovs.model.syntax import shown
 
 _REPELLING = ("NoSchedule", "NoExecute")
-"""The effects of taints that keep pods away; PreferNoSchedule only asks to."""
+"""The effects of taints that keep pods away; PreferNoSchedule does not."""
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 _NAME_FIELD = "metadata.name"
 _REQUIRED_TERMS = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -102,7 +102,7 @@ class NodeSelection:
     tolerations: tuple[Toleration, ...] = ()
 
     @property
-    def asks_labels(self) -> bool:
+    def depends_on_labels(self) -> bool:
         """Whether it depends on labels of nodes."""
         terms = self.terms or ()
         return bool(self.labels) or any(not requirement.field for term in terms for requirement in term)

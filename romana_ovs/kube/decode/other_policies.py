@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Effect(Enum):
-    """What objects of a kind do to connections; the value says what answers without them may be."""
+    """What objects of a kind do to connections. The value is the error of an answer that leaves them out."""
 
     BOTH = "too open where it denies and too closed where it allows"
     CLOSES = "too open"
@@ -35,7 +35,7 @@ class OtherPolicy:
 
 
 class _Kind(NamedTuple):
-    """What objects of a kind do, those whose spec has one of `fields` if any are given."""
+    """The effect of a kind: of all its objects, or with `fields` of those whose spec has one of them."""
 
     effect: Effect
     fields: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ _POLICY_NAME = re.compile(r"NetworkPolicy|FirewallPolicy|FirewallRule|EgressFire
 def other_policy(
     kind: str, group: str, value: Mapping[str, object], *, namespace: str, name: str
 ) -> OtherPolicy | None:
-    """The object as a policy of another system; None when nothing says that it decides about connections."""
+    """The object as a policy of another system; None when it is not known to decide about connections."""
     api = _APIS.get(group)
     known = api.kinds.get(kind) if api is not None else None
     if known is None:

@@ -210,7 +210,7 @@ class WorkloadPods:
         if not selected and not adopted:
             reason = "selects none of the nodes (nodeName, nodeSelector, affinity, or their taints), so it has no pods"
             self._leave_out(workload, place, reason)
-        elif workload.nodes.asks_labels and not declared:
+        elif workload.nodes.depends_on_labels and not declared:
             reason = (
                 "selects nodes by labels, which are not known without Node objects: it has a pod on each node "
                 "(add them: kubectl get nodes -o yaml)"

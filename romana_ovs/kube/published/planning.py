@@ -3,7 +3,7 @@
 1. The Allocation, which claims every number: numbers may be used only after it was written over the version that was
    read. Its `epoch` and `writer` are a fencing token: a registry whose term is over reads others there, and stops.
 2. The ClassSets that changed, over the versions that were read.
-3. The marker, which says that all of them are written: nodes acknowledge its revision.
+3. The marker with their revision, which nodes acknowledge: all of them are written.
 4. ClassSets that are empty now are deleted.
 
 A ClassSet that is too large is replaced by one without classes: only segment-wide rules apply to the pods of its

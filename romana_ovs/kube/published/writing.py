@@ -20,15 +20,15 @@ ALLOCATION = "cluster"
 """The name of the one Allocation."""
 COMPLETE_MARKER = "complete.romana.io"
 """The name of the ClassSet with the revision up to which all others are written; no namespace can have it."""
-LARGEST = 1_000_000
+MAX_OBJECT_BYTES = 1_000_000
 """Bytes of JSON in one object; etcd accepts 1.5 MiB, and the API server adds fields."""
 MAX_OVERRIDES = 2000
-"""Overrides in one ClassSet. A pod whose override is left out takes the lowest class that fits, which is as right."""
+"""Overrides in one ClassSet. A pod whose override is left out takes the lowest class with its labels."""
 MAX_OVERRIDES_TEXT, MAX_TOMBSTONES_TEXT = 200_000, 100_000
 """Characters of overrides and of tombstones in one ClassSet: names and labels of pods must not crowd out the rest."""
 
 
-def allocation_object(published: Published, *, limit: int | None = LARGEST) -> dict[str, Any]:
+def allocation_object(published: Published, *, limit: int | None = MAX_OBJECT_BYTES) -> dict[str, Any]:
     """The Allocation of `published`. Raises InputError when it would take more than `limit` bytes of JSON."""
     plan = published.plan
     spec = {
@@ -71,7 +71,7 @@ def _foreign(published: Published) -> list[dict[str, Any]]:
     return [nodes[name] for name in sorted(nodes)]
 
 
-def class_set_object(classes: ClassSet, *, limit: int | None = LARGEST) -> dict[str, Any]:
+def class_set_object(classes: ClassSet, *, limit: int | None = MAX_OBJECT_BYTES) -> dict[str, Any]:
     """The ClassSet of a namespace. Raises InputError when it would take more than `limit` bytes of JSON."""
     requirements = sorted(classes.requirements, key=requirement_sort_key)
     overrides = dict(_limited(MAX_OVERRIDES_TEXT, sorted(classes.overrides.items())[:MAX_OVERRIDES]))
@@ -124,7 +124,7 @@ def _requirement(requirement: LabelRequirement) -> dict[str, Any]:
 
 
 def marker_object(published: Published) -> dict[str, Any]:
-    """The ClassSet that says that all others are written up to this revision."""
+    """The ClassSet that marks this revision as complete: all others are written up to it."""
     return _object(
         "ClassSet", COMPLETE_MARKER, {"epoch": published.epoch, "revision": published.revision, "complete": True}
     )
@@ -161,11 +161,11 @@ def report_object(report: Report) -> dict[str, Any]:
     )
 
 
-def _object(kind: str, name: str, spec: dict[str, Any], limit: int | None = LARGEST) -> dict[str, Any]:
+def _object(kind: str, name: str, spec: dict[str, Any], limit: int | None = MAX_OBJECT_BYTES) -> dict[str, Any]:
     return _check_size({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}, limit)
 
 
-def _check_size(raw: dict[str, Any], limit: int | None = LARGEST) -> dict[str, Any]:
+def _check_size(raw: dict[str, Any], limit: int | None = MAX_OBJECT_BYTES) -> dict[str, Any]:
     size = len(json.dumps(raw, separators=(",", ":"))) if limit is not None else 0
     if limit is not None and size > limit:
         reason = f"it would have {size} bytes, and the API server accepts about {limit}"

@@ -59,8 +59,8 @@ def test_a_policy_may_use_all_of_its_budget_in_each_direction() -> None:
 def test_a_policy_that_is_too_large_isolates_with_a_reason(rules: list[Any]) -> None:
     item = decoded(ingress=rules)
     [problem] = item.problems
-    assert str(problem).startswith("NetworkPolicy n/p: spec.ingress: asks for ")
-    assert "make several of it" in problem.reason and item.value is None
+    assert str(problem).startswith("NetworkPolicy n/p: spec.ingress: its peers and ports take about ")
+    assert "split it" in problem.reason and item.value is None
     found = item.fallback
     assert isinstance(found, KubernetesPolicy)
     assert (found.selector, found.directions, found.ingress) == (
