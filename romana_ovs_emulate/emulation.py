@@ -219,7 +219,7 @@ class Emulation:
             if self._pods is not None:
                 self._pods.serve(tuple(ports))
 
-    def forget_sctp(self) -> None:
+    def flush_sctp(self) -> None:
         """Flush SCTP from the connection tracking of every node's switch. Raises SetupError."""
         for node in self.nodes.values():
             node.ofctl("ct-flush", "ct_nw_proto=132")

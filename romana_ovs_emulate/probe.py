@@ -54,7 +54,7 @@ def measure(
     ports: Sequence[str],
     *,
     expected: Matrix | None = None,
-    forget_sctp: Callable[[], None] = lambda: None,
+    flush_sctp: Callable[[], None] = lambda: None,
     seconds: float = PROBE_SECONDS,
 ) -> Measurement:
     """The matrix of `pods` (all serving `ports`), measured by real connections: every pair on every port.
@@ -69,7 +69,7 @@ def measure(
         for port in ports
     ]
     expected_open = frozenset(expected.open_paths()) if expected is not None else frozenset()
-    answers = probe_paths(pods, paths, expected_open=expected_open, forget_sctp=forget_sctp, seconds=seconds)
+    answers = probe_paths(pods, paths, expected_open=expected_open, flush_sctp=flush_sctp, seconds=seconds)
     matrix = Matrix.of(pods, ports, (path for path, answer in answers.items() if answer.open))
     return Measurement(matrix, {path: answer.detail for path, answer in answers.items() if not answer.open})
 
@@ -79,7 +79,7 @@ def probe_paths(
     paths: Sequence[PodPath],
     *,
     expected_open: AbstractSet[PodPath] = frozenset(),
-    forget_sctp: Callable[[], None] = lambda: None,
+    flush_sctp: Callable[[], None] = lambda: None,
     seconds: float = PROBE_SECONDS,
 ) -> dict[PodPath, ProbeResult]:
     """The result of each path.
@@ -88,15 +88,15 @@ def probe_paths(
     busy machine does not make a path appear closed. No other path is probed twice. `seconds` is the first limit.
 
     Open vSwitch before 3.2 tracks SCTP without ports: all associations of a pair, whichever end begins, are one
-    connection. So the two directions of a pair are probed one after the other, and before each of them `forget_sctp` is
+    connection. So the two directions of a pair are probed one after the other, and before each of them `flush_sctp` is
     called, which flushes SCTP from the switches' connection tracking. Raises SetupError.
     """
     answers: dict[PodPath, ProbeResult] = {}
     for group in _sctp_groups(paths):
-        answers.update(_probe_fresh(pods, group, seconds, forget_sctp))
+        answers.update(_probe_fresh(pods, group, seconds, flush_sctp))
     doubtful = [path for path in paths if path in expected_open and not answers[path].open]
     for group in _sctp_groups(doubtful):
-        answers.update(_probe_fresh(pods, group, CONFIRM_SECONDS, forget_sctp))
+        answers.update(_probe_fresh(pods, group, CONFIRM_SECONDS, flush_sctp))
     return answers
 
 
@@ -108,10 +108,10 @@ def _sctp_groups(paths: Sequence[PodPath]) -> Iterator[list[PodPath]]:
 
 
 def _probe_fresh(
-    pods: Mapping[PodKey, RunningPod], paths: Sequence[PodPath], seconds: float, forget_sctp: Callable[[], None]
+    pods: Mapping[PodKey, RunningPod], paths: Sequence[PodPath], seconds: float, flush_sctp: Callable[[], None]
 ) -> dict[PodPath, ProbeResult]:
     if any(map(_is_sctp, paths)):
-        forget_sctp()
+        flush_sctp()
     return probe_once(pods, paths, seconds=seconds)
 
 

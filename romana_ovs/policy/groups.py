@@ -34,13 +34,15 @@ class HashedAllow:
 class GroupSpec:
     """A permission group without its number: its permissions in canonical order, and a digest of them.
 
-    The number is the hash of `key`. Within one view, specs with equal keys have equal content.
+    Of a server group `allows` are its ingress, and `deferred_egress` what the deferred rules of its clients admit. Of a
+    client group `allows` are the egress that its own node decides; `deferred`: it has deferred rules, too. The number
+    is the hash of `key`. Within one view, specs with equal keys have equal content.
     """
 
     digest: Digest
     key: Digest
-    first: tuple[Allow, ...]
-    second: tuple[Allow, ...] = ()
+    allows: tuple[Allow, ...]
+    deferred_egress: tuple[Allow, ...] = ()
     deferred: bool = False
 
 
@@ -75,7 +77,7 @@ def server_spec(
     """The spec of a server group; `keys` are those of its grants."""
     ingress_allows, egress_allows = _sorted(ingress), _sorted(deferred_egress)
     key = _key(b"server", keys)
-    digest = _join(key, ingress_allows, egress_allows)
+    digest = _digest(key, ingress_allows, egress_allows)
     return GroupSpec(
         digest, key, tuple(allow.allow for allow in ingress_allows), tuple(allow.allow for allow in egress_allows)
     )
@@ -85,7 +87,7 @@ def client_spec(accepted: Iterable[HashedAllow], keys: Iterable[Digest], *, defe
     """The spec of a client group; `deferred`: it has rules that the server's node decides."""
     allows = _sorted(accepted)
     key = _key(b"client, deferred" if deferred else b"client", keys)
-    return GroupSpec(_join(key, allows), key, tuple(allow.allow for allow in allows), deferred=deferred)
+    return GroupSpec(_digest(key, allows), key, tuple(allow.allow for allow in allows), deferred=deferred)
 
 
 def numbers(keys: Mapping[Digest, Digest]) -> dict[Digest, int]:
@@ -105,12 +107,12 @@ def numbers(keys: Mapping[Digest, Digest]) -> dict[Digest, int]:
 
 def server_group(spec: GroupSpec, number: int) -> ServerGroup:
     """The server group of `spec`."""
-    return ServerGroup(number, ingress=spec.first, deferred_egress=spec.second)
+    return ServerGroup(number, ingress=spec.allows, deferred_egress=spec.deferred_egress)
 
 
 def client_group(spec: GroupSpec, number: int) -> ClientGroup:
     """The client group of `spec`."""
-    return ClientGroup(number, accepted=spec.first, deferred=spec.deferred)
+    return ClientGroup(number, accepted=spec.allows, deferred=spec.deferred)
 
 
 def membership(groups: PodGroups, servers: dict[Digest, int], clients: dict[Digest, int]) -> Membership:
@@ -127,7 +129,7 @@ def _key(kind: bytes, keys: Iterable[Digest]) -> Digest:
     return blake2b(b"".join((kind, *sorted(set(keys)))), digest_size=_DIGEST_BYTES).digest()
 
 
-def _join(key: bytes, *lists: list[HashedAllow]) -> Digest:
+def _digest(key: bytes, *lists: list[HashedAllow]) -> Digest:
     digest = blake2b(key, digest_size=_DIGEST_BYTES)
     for allows in lists:
         digest.update(len(allows).to_bytes(_NUMBER_BYTES, "big"))

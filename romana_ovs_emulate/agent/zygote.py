@@ -1,7 +1,7 @@
 """Forks one agent for each pod, and removes the run when the parent is killed.
 
 Run as `python -m romana_ovs_emulate.agent.zygote FD FOLDER`: FD is a SOCK_SEQPACKET socket to the parent,
-FOLDER the run's. Each packet asks for one agent: `{"pod": ..., "netns": path}` with its control socket as
+FOLDER the run's. Each packet requests one agent: `{"pod": ..., "netns": path}` with its control socket as
 ancillary data; the answer is `{"pid": n}` or `{"error": ...}`.
 """
 

@@ -18,7 +18,7 @@ from romana_ovs_emulate.probe import Difference, Measurement
 
 @dataclass(frozen=True, slots=True)
 class Unmeasured:
-    """An object whose pods should run and do not; `name` is `namespace/name` of a pod, or names an invalid object."""
+    """An object whose pods should run and do not; `name` is a pod's `namespace/name`, or that of an invalid object."""
 
     kind: str
     name: str
@@ -101,7 +101,7 @@ def unmeasured(
 
 
 def _lacks_pods(problem: Problem) -> bool:
-    """Whether pods are missing for this reason: an invalid pod or workload, or what may be one."""
+    """Whether a problem may be why pods are missing: that of a pod or workload, or of an object of unknown kind."""
     return problem.severity is Severity.ERROR and (
         not problem.kind or problem.kind == "Pod" or problem.kind in WORKLOADS
     )

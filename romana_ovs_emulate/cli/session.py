@@ -156,7 +156,7 @@ class Session:
                 running,
                 expected.ports,
                 expected=between(expected, running),
-                forget_sctp=emulation.forget_sctp,
+                flush_sctp=emulation.flush_sctp,
             )
         return ProbeResults(expected, measurement, missing)
 

@@ -35,7 +35,7 @@ DUELS = (
 @pytest.mark.parametrize("duel", DUELS, ids=lambda duel: duel.name)
 @pytest.mark.parametrize("way", WAYS)
 def test_only_the_port_that_asked_hears_the_server(scene: Scene, way: str, duel: Duel) -> None:
-    scene.cluster.emulation.forget_sctp()
+    scene.cluster.emulation.flush_sctp()
     server, client = scene.end(duel.attacker), scene.end(duel.victim)
     # By way of the server's node: it knows the association before the server answers.
     scene.through(duel.victim, duel.attacker, [craft.sctp(client, server, (ASKED_FROM, SERVED), INIT)])

@@ -126,11 +126,11 @@ def _look_at(emulation: Emulation, turns: Sequence[Turn | None], mode: str) -> d
     expected_open = {path for path, (_, is_open) in wanted.items() if is_open}
     known = [path for path in wanted if {path.source, path.destination} <= emulation.pods.keys()]
     answers = probe_paths(
-        emulation.pods, known, expected_open=expected_open, forget_sctp=emulation.forget_sctp, seconds=LOOK
+        emulation.pods, known, expected_open=expected_open, flush_sctp=emulation.flush_sctp, seconds=LOOK
     )
     if leaking := [path for path, answer in answers.items() if answer.open and path not in expected_open]:
         _forget_verdicts(emulation)
-        answers |= probe_paths(emulation.pods, leaking, forget_sctp=emulation.forget_sctp, seconds=LOOK)
+        answers |= probe_paths(emulation.pods, leaking, flush_sctp=emulation.flush_sctp, seconds=LOOK)
     for path, answer in answers.items():
         lane, should_be_open = wanted[path]
         if answer.open != should_be_open:

@@ -107,7 +107,7 @@ class EditableCluster:
     def measure(self, expected: Matrix) -> Measurement:
         """Every pair of pods by every port, with real packets."""
         emulation = self.emulation
-        return measure(emulation.pods, self.ports, expected=expected, forget_sctp=emulation.forget_sctp, seconds=LOOK)
+        return measure(emulation.pods, self.ports, expected=expected, flush_sctp=emulation.flush_sctp, seconds=LOOK)
 
     def pod(self, key: str) -> str:
         """The address of a pod."""

@@ -20,17 +20,20 @@ class PodMeters:
     connections: Meter | None
 
     def present(self) -> tuple[Meter, ...]:
-        """Those that exist."""
+        """The meters that are not None."""
         return tuple(meter for meter in (self.arp, self.fragments, self.connections) if meter is not None)
 
 
 def pod_meters(pod: LocalPod, settings: Settings) -> PodMeters:
-    """The meters of `pod`, by the settings `new_connections` and `fragments`. Raises PipelineError for no port."""
+    """The meters of `pod`, by the settings `new_connections` and `fragments`.
+
+    Raises PipelineError for an invalid ofport.
+    """
     origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
-    rate, pieces = settings.new_connections, settings.fragments
+    rate, fragment_rate = settings.new_connections, settings.fragments
     return PodMeters(
         arp=arp_meter(pod.ofport, origin),
-        fragments=fragment_meter(pod.ofport, pieces, origin) if pieces else None,
+        fragments=fragment_meter(pod.ofport, fragment_rate, origin) if fragment_rate else None,
         connections=connection_meter(pod.ofport, rate, origin) if rate else None,
     )
 
