@@ -1,4 +1,4 @@
-"""Defines what the registry publishes to node agents, and what a node agent reports back: two frozen values.
+"""Defines what the registry publishes to node agents (`Published`), and what a node agent reports back (`Report`).
 
 The registry sees every pod, a node agent its own. So the registry publishes which numbers there are, and a node agent
 finds its own pods' classes among them by exact labels. A new label requirement comes into use in steps (`Stage`), and
@@ -30,11 +30,11 @@ class Stage(Enum):
     """The stage of a label requirement; the value is its spelling in ClassSet objects."""
 
     INTRODUCED = "Introduced"
-    """Classes answer it, so that tables learn the numbers; pods keep the class that fits them without it."""
+    """Classes are split by it, and tables match their new numbers; pods keep the class that they have without it."""
     ADOPTED = "Adopted"
-    """Pods use the class that fits them with it; no rule relies on it yet, for some node may be late."""
+    """Pods use the class that they have with it; no rule relies on it yet, as some node may be late."""
     ACTIVE = "Active"
-    """Every pod uses the class that fits it: rules may rely on it."""
+    """Every pod uses the class that it has with it, so rules may rely on it."""
     RETIRING = "Retiring"
     """No policy has it any more: rules that rely on it may go on until their policies change, no others begin to."""
 
@@ -62,7 +62,7 @@ class ClassSet:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody needs anything of it."""
+        """Whether it has no class, no retired identity and no tombstone, so that it need not be published."""
         return not (self.classes or self.retired or self.tombstones)
 
 

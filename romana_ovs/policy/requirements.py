@@ -25,7 +25,7 @@ Users who may write policies must not be able to keep the registry from publishi
 above the limit match no peers.
 """
 _FRAME = 40
-"""Characters of a requirement without its names."""
+"""Characters of a requirement in JSON beside those of its key and values."""
 
 RemoteRequirements = tuple[tuple[Scope, frozenset[LabelRequirement]], ...]
 """Scopes of a policy, each with its requirements for pods in the scope's namespaces."""
@@ -105,8 +105,8 @@ def requirements_by_namespace(
     """The requirements in each namespace that has any, of `namespaces` and of those that scopes name.
 
     With `settings`, requirements are left out where tenants separate the pods of the namespace from the pods that the
-    policy selects (docs/design.md section 5, step 5). `matching` has the namespaces that a selector matches, as far as
-    they were asked for before, and gets those that are asked for now.
+    policy selects (docs/design.md section 5, step 5). `matching` is a cache of the namespaces that each selector
+    matches: it is used, and completed.
     """
     by_namespace: defaultdict[str, set[LabelRequirement]] = defaultdict(set)
     matching = {} if matching is None else matching

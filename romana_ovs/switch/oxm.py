@@ -125,8 +125,8 @@ def field_bytes(name: str, value: int, mask: int) -> bytes:
 
 def _unknown_bytes(name: str, value: int, mask: int) -> bytes:
     header = int(name.removeprefix(UNKNOWN), 16)
-    size, halved = header & 0xFF, header & 0x100
-    if halved:
+    size, has_mask = header & 0xFF, header & 0x100
+    if has_mask:
         return HEADER.pack(header) + value.to_bytes(size // 2, "big") + mask.to_bytes(size // 2, "big")
     return HEADER.pack(header) + value.to_bytes(size, "big")
 

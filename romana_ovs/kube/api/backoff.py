@@ -36,6 +36,6 @@ class Backoff:
         # Between half and all of it, and never below Retry-After, so that many clients spread.
         wait *= 1 - _SPREAD * self._random()
         if retry_after is not None:
-            asked = min(max(retry_after, 0.0), PATIENCE_SECONDS)
-            wait = max(wait, asked * (1 + _SPREAD * self._random()))
+            requested = min(max(retry_after, 0.0), PATIENCE_SECONDS)
+            wait = max(wait, requested * (1 + _SPREAD * self._random()))
         return wait

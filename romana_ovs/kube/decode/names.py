@@ -16,7 +16,7 @@ _MAX_BASE = 63 - _LENGTH
 
 
 def with_generated_name(value: Mapping[str, object], place: str) -> Mapping[str, object]:
-    """`value` with a generated metadata.name if it has a generateName only; `place` tells it from other objects."""
+    """`value` with a generated metadata.name if it has a generateName only; `place` sets it apart from others."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name") is not None:
         return value
