@@ -166,7 +166,7 @@ class EndResolver:
         return next((one for one in self.services.services if str(one) == end), None)
 
     def _service_of(self, end: End, option: str) -> Service | None:
-        """The Service that an argument can only mean."""
+        """The Service that an argument names without doubt; None when it may name a pod."""
         if isinstance(end, ServiceName):
             return self.services.named(end, option)
         if isinstance(end, IPv4Address):

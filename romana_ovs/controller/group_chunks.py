@@ -51,7 +51,7 @@ class GroupChunks:
         return self.incoming is not None or bool(self._outgoing)
 
     def advance(self) -> None:
-        """Add a chunk of the incoming group, or remove one of outgoing groups."""
+        """Let `with_chunks` add one more chunk of the incoming group, or remove one of outgoing groups."""
         if self.incoming is not None:
             self.incoming.sent_rows += CHUNK_ROWS
             return
@@ -69,7 +69,10 @@ class GroupChunks:
             self.incoming = None
 
     def with_chunks(self, program: Program) -> Program:
-        """`program` with the added rows of the incoming group, and the remaining rows of outgoing groups."""
+        """`program` with the added rows of the incoming group, and the remaining rows of outgoing groups.
+
+        Groups that are not in `program` any more are outgoing from now on.
+        """
         groups = {name: section for name, section in program.sections.items() if is_group(name)}
         self._outgoing |= {name: section for name, section in self._groups.items() if name not in groups}
         self._groups = groups

@@ -33,7 +33,8 @@ LOG = logging.getLogger("romana_ovs.kubernetes")
 
 PROCESS = "romana_ovs.kube.api.process"
 FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS = 0.5, 30.0
-"""Seconds before another process is started: doubled each time, reset after one that ran for STABLE_SECONDS."""
+"""Seconds before another process is started: the first after one that ran for STABLE_SECONDS, otherwise twice those
+before."""
 STABLE_SECONDS = 60.0
 _READ_BYTES = 1 << 18
 

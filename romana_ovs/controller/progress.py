@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Programmed:
-    """Every switch has confirmed `generation`; `sent` counts the flow- and meter-mods for it, by node."""
+    """Every switch has confirmed `generation`; `sent` counts the flow- and meter-mods for it, by node.
+
+    `milliseconds` have passed since the first change that was not reported before.
+    """
 
     generation: int
     milliseconds: float

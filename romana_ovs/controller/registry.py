@@ -22,7 +22,8 @@ from romana_ovs.model.settings import Settings
 LOG = logging.getLogger("romana_ovs.registry")
 
 NEW_TERM_SECONDS = 1.0
-"""Before a new term begins after one that is over: another process may lead at the same time for a moment."""
+"""Until a new term begins after one that is over, unless something changes sooner: another process may lead for a
+moment, too."""
 AWAY_SECONDS = 30.0
 """A node that lags behind for so long is not waited for where that is safe."""
 GONE_SECONDS = 60.0
@@ -67,7 +68,7 @@ class RegistryController:
     def next_check(self, now: float) -> float | None:
         """When to call `reconcile` again although nothing is new, in the seconds of `now`; None for never.
 
-        That is when a pause ends, a node that lags behind counts as away, or one that is gone as deleted.
+        That is when a pause ends, a node that lags behind counts as away, or a report may be deleted after its Node.
         """
         if not self.leads:
             return None

@@ -35,9 +35,8 @@ class DesiredState:
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is
     what the node may report once the switch has it. `owners` are the pods whose addresses are in the tables;
-    `programmed` are addresses that were programmed for their pod before: the switch has no other pod's connections of
-    these;
-    `marks` are to be written to its bridge's database once it has it.
+    `programmed` are addresses that were programmed for their pod before: no other pod's connections are flushed for
+    them. `marks` are to be written to its bridge's database once it has it.
     """
 
     round: int

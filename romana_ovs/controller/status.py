@@ -51,6 +51,7 @@ def nodes_status(
         rendered[name] = {
             "connected": session is not None,
             "state": session.state.value if session is not None else "disconnected",
+            # While pods or rules wait for numbers another round of the same generation follows.
             "synced_generation": None if synced is None else synced.generation - int(agents.pending),
             "flows": synced.program.counts() if synced is not None else _NO_FLOWS,
             "packet_ins": session.channel.packets_in if session is not None else 0,
@@ -75,11 +76,11 @@ def observed_nodes(cluster: Cluster, bridges: Mapping[str, Bridge]) -> dict[PodK
 
 
 PortClaim = tuple[str, PodKey, str]
-"""A port without a pod: its node, and the name and the UID of the pod that it claims."""
+"""A port that claims a pod and is not its port: its node, and the name and the UID of the pod that it claims."""
 
 
 def unclaimed_ports(cluster: Cluster, agents: NodeAgents, bridges: Iterable[Bridge]) -> dict[PortClaim, str]:
-    """A sentence for every port without a pod, which nothing passes.
+    """A sentence for every port that is not that of the pod that it claims: nothing passes it.
 
     The pod that it claims is unknown, has no address, is on another node, or has another UID or port.
     """

@@ -27,6 +27,7 @@ def first_difference(one: Mapping[str, object], other: Mapping[str, object]) -> 
     try:
         return _difference(left, right)
     except RecursionError:
+        # Deeper than any object of Kubernetes: what is so deep stands in its spec.
         return "spec"
 
 
@@ -64,4 +65,4 @@ def _difference(left: object, right: object) -> str | None:
             if inner is not None:
                 return f"[{index}]" + (f".{inner}" if inner and not inner.startswith("[") else inner)
         return None
-    return None if type(left) is type(right) and left == right and not isinstance(left, list) else ""
+    return None if type(left) is type(right) and left == right else ""
