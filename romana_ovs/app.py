@@ -54,6 +54,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        runtime.use_native_log_locks()
         self._flag = Flag()
         try:
             self._read_settings()

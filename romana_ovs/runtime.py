@@ -5,6 +5,7 @@ Only this module and `switch/` import ryu, so that a fork could replace it here.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
@@ -160,6 +161,19 @@ def run_in_thread(function: Callable[[], T], alongside: Callable[[], None] | Non
         if companion is not None:
             companion.wait()
     return result
+
+
+def use_native_log_locks() -> None:
+    """Give logging and its handlers locks of the system's threads, once the handlers exist.
+
+    Eventlet makes them green. A native thread (`run_in_thread`) that logs at the same time as a green thread would wake
+    that one in a hub of its own, where nothing runs: it would wait for ever.
+    """
+    vars(logging)["_lock"] = _thread.RLock()
+    loggers = (logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger))
+    for logger in (logging.root, *loggers):
+        for handler in logger.handlers:
+            handler.lock = _thread.RLock()
 
 
 def fail() -> None:

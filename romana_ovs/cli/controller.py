@@ -13,7 +13,9 @@ PASSES_OPTIONS = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options for the cluster and the role; all others are ryu-manager's."""
     parser.add_argument(
-        "--kubeconfig", metavar="FILE", help="watch this API server; `in-cluster` in place of a file: with the service account of the pod"
+        "--kubeconfig",
+        metavar="FILE",
+        help="watch this API server; FILE `in-cluster`: with the service account of the pod",
     )
     role = parser.add_mutually_exclusive_group()
     role.add_argument("--node", metavar="NAME", help="program only this node's bridge, and watch only its pods")

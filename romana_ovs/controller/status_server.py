@@ -1,7 +1,7 @@
 """Serves the status socket: one JSON object a line to every client.
 
-`state` is sent at once and after changes (those within 20 ms as one), `programmed` and `refused` when they happen. A client that does not read
-is disconnected; nothing waits for it.
+`state` is sent at once and after changes (those within 20 ms as one), `programmed` and `refused` when they happen. A
+client that does not read is disconnected; nothing waits for it.
 """
 
 from __future__ import annotations

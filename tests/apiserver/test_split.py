@@ -363,7 +363,7 @@ def test_of_two_registries_one_leads_and_nothing_is_given_twice(
 
 
 def test_what_means_nothing_is_said_and_loses_nothing(cluster: SplitCluster, ns: str) -> None:
-    """What schemas let through: an edit without meaning, and a policy of a mebibyte that asks for too much.
+    """What schemas let through: an edit without meaning, and a policy of a mebibyte that takes too many flows.
 
     docs/hazards.md E5, E10 and C14.
     """
@@ -384,7 +384,7 @@ def test_what_means_nothing_is_said_and_loses_nothing(cluster: SplitCluster, ns:
     assert cluster.conditions(path)["Programmed"] == ("False", "LastValidKept")
     cluster.until(lambda: "InvalidEdit" in cluster.events(ns), "there is an Event")
     assert {node: cluster.flows(node) for node in NODES} == flows
-    where = f"RomanaNetworkPolicy {ns}/p: spec.allowIncoming: asks for"
+    where = f"RomanaNetworkPolicy {ns}/p: spec.allowIncoming: its peers and ports take about"
     for name, controller in cluster.controllers.items():
         cluster.until(partial(_has_logged, controller, f"refused: {where}"), f"{name} says so")
     blocks = [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/24"}} for number in range(22_000)]

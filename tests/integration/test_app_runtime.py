@@ -121,3 +121,35 @@ def test_a_registry_alone_listens_for_no_switch(tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+LOGGING = """
+import logging, sys
+import eventlet
+eventlet.monkey_patch()
+from romana_ovs import runtime
+
+logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+runtime.use_native_log_locks()
+LOG = logging.getLogger("both")
+LINES = 20_000
+
+def green():
+    for number in range(LINES):
+        LOG.info("green %d", number)
+        eventlet.sleep(0)
+
+writer = eventlet.spawn(green)
+runtime.run_in_thread(lambda: [LOG.info("native %d", number) for number in range(LINES)])
+writer.wait()
+print("done")
+"""
+
+
+def test_green_and_native_threads_log_at_the_same_time() -> None:
+    """With green locks one of them waits for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-500:]
+    assert done.stderr.count("INFO:both:") == 40_000
