@@ -302,11 +302,19 @@ def cuts_both_ways(cluster: LiveCluster) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A flow as it was added to a node's bridge, and when, as text that sorts."""
+    """A flow as it was added to a node's bridge: when, as text that sorts, and by which of the node's updates.
+
+    Times are those of the monitor's output, which a busy machine delays: two updates may have the same.
+    """
 
     when: str
     node: str
     text: str
+    update: int = 0
+
+    def precedes(self, other: Change) -> bool:
+        """Whether it was made before `other`, as far as the monitors can tell."""
+        return self.update < other.update if self.node == other.node else self.when <= other.when
 
 
 @contextmanager
@@ -323,12 +331,12 @@ def watched(cluster: LiveCluster) -> Iterator[Callable[[], list[Change]]]:
     def changes() -> list[Change]:
         found = []
         for name, file in files.items():
-            when = ""
+            when, update = "", 0
             for line in file.read_text().splitlines():
                 stamp = re.match(r"(\d{4}-\d\d-\d\d [0-9:.]+): ", line)
-                when = stamp[1] if stamp else when
+                when, update = (stamp[1], update + 1) if stamp else (when, update)
                 if line.startswith(" event=ADDED"):
-                    found.append(Change(when, name, line.removeprefix(" event=ADDED ")))
+                    found.append(Change(when, name, line.removeprefix(" event=ADDED "), update))
         return sorted(found, key=lambda change: change.when)
 
     try:
