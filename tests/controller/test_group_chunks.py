@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from types import MappingProxyType
 
+import pytest
+
 from romana_ovs.controller.group_chunks import CHUNK_ROWS, GroupChunks, IncomingGroup
 from romana_ovs.controller.table_compiler import TableCompiler
 from romana_ovs.engine import offline_facts
@@ -133,6 +135,7 @@ def test_chunks_end_with_the_tables_of_all_at_once() -> None:
     assert program.flows == fresh(deny())
 
 
+@pytest.mark.slow("a group of the largest size there may be, compiled anew after each chunk and each edit")
 def test_edits_while_chunks_are_sent_come_into_force() -> None:
     node, rounds_behind = CompiledNode(), []
     node.compile()

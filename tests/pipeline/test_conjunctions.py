@@ -73,6 +73,7 @@ def clauses(flows: tuple[Flow, ...]) -> int:
     return max(sum(isinstance(action, Conjunction) for action in item.actions) for item in flows)
 
 
+@pytest.mark.slow("groups of the largest size there may be, each row of which is encoded")
 @pytest.mark.parametrize("shape", [alike, crossed, blocks])
 def test_no_group_makes_a_message_that_cannot_be_sent(shape: Callable[[int], Iterable[Allow]]) -> None:
     allows = tuple(shape(MANY))
