@@ -73,10 +73,10 @@ def _number(
     """
     port, path = rule.ports[index], f"{rule.port_path(index)}.port"
     declared = [[one.number for one in pod.ports if one.protocol is port.protocol] for pod in servers]
-    if any(_has(port, number) for group in declared for number in group):
+    if any(port.has(number) for group in declared for number in group):
         return
     match = _service_port(context, port, servers)
-    if match is not None and not any(_has(other, match[1].target) for other in rule.ports):
+    if match is not None and not any(other.has(match[1].target) for other in rule.ports):
         service, mapped = match
         reason = f"{port.port} is a port of Service {service}, but policies see the port of its pods, {mapped.target}; "
         yield policy.warning(path, f"{reason}write port: {mapped.target}?")
@@ -85,13 +85,6 @@ def _number(
         text = f"{port.port}" if port.end is None else f"{port.port}-{port.end}"
         reason = f"no pod that it concerns declares {text}/{port.protocol.value}; they declare {there}"
         yield policy.note(path, reason)
-
-
-def _has(port: PolicyPort, number: int | str) -> bool:
-    """Whether an entry of a rule has this number, or is this name."""
-    if isinstance(port.port, int) and isinstance(number, int):
-        return port.port <= number <= (port.port if port.end is None else port.end)
-    return port.port is None or port.port == number
 
 
 def _service_port(context: LintContext, port: PolicyPort, servers: Sequence[Pod]) -> tuple[Service, ServicePort] | None:

@@ -120,6 +120,12 @@ class PolicyPort:
     port: int | str | None = None
     end: int | None = None
 
+    def has(self, port: int | str) -> bool:
+        """Whether this is `port` (a number or a name), or a range with it. Without a port it has every one."""
+        if isinstance(self.port, int) and isinstance(port, int):
+            return self.port <= port <= (self.port if self.end is None else self.end)
+        return self.port is None or self.port == port
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyPeer:
@@ -172,6 +178,11 @@ class RomanaRule:
 
     sources: tuple[Selector, ...] = ()
     ports: tuple[PolicyPort, ...] = ()
+
+    @property
+    def peers(self) -> tuple[PolicyPeer, ...]:
+        """The sources as peers with a podSelector alone, which here is not limited to a namespace."""
+        return tuple(PolicyPeer(pods=source) for source in self.sources)
 
 
 @dataclass(frozen=True, slots=True)

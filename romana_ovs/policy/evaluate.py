@@ -144,11 +144,11 @@ class Reference:
             address=self.addresses.get(pod.key, pod.address),
             segment=self.cluster.segment_of(pod),
             # [types] "policyTypes ... is a list of rule types that the NetworkPolicy relates to"
-            ingress=tuple(policy for policy in selecting if _isolates(policy, Direction.INGRESS)),
+            ingress=tuple(policy for policy in selecting if isolates(policy, Direction.INGRESS)),
             egress=tuple(
                 policy
                 for policy in selecting
-                if isinstance(policy, KubernetesPolicy) and _isolates(policy, Direction.EGRESS)
+                if isinstance(policy, KubernetesPolicy) and isolates(policy, Direction.EGRESS)
             ),
         )
 
@@ -324,7 +324,7 @@ def selects(policy: Policy, pod: Pod, cluster: Cluster) -> bool:
     return cluster.tenant_of_policy(policy) in (NO_TENANT, cluster.tenant_of(pod))
 
 
-def _isolates(policy: Policy, direction: Direction) -> bool:
+def isolates(policy: Policy, direction: Direction) -> bool:
     """Whether the policy isolates in this direction; Romana's know ingress only."""
     if isinstance(policy, KubernetesPolicy):
         return direction in policy.directions

@@ -17,7 +17,7 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.selector_text import label_differences
 from romana_ovs.model.syntax import listed
-from romana_ovs.policy.evaluate import Decision, Reference, TrafficPeer, block_holds, ports_match, selects
+from romana_ovs.policy.evaluate import Decision, Reference, TrafficPeer, block_holds, isolates, ports_match, selects
 from romana_ovs.policy.explain import ISOLATION, TENANT, RuleRef
 
 MAX_REASONS = 3
@@ -114,19 +114,14 @@ class _Side:
         if pod is None:
             return
         for policy in self.reference.policies.get(pod.namespace, ()):
-            if isinstance(policy, KubernetesPolicy):
-                isolates = self.direction in policy.directions
-            else:
-                isolates = self.direction is Direction.INGRESS
-            if isolates and selects(policy, pod, self.reference.cluster) is selecting:
+            if isolates(policy, self.direction) and selects(policy, pod, self.reference.cluster) is selecting:
                 yield policy
 
     def _rules(self, policy: Policy) -> Iterator[tuple[PolicyRule, RuleRef]]:
         """The rules of this direction; those of a Romana policy in the same form, with a podSelector for each peer."""
         if isinstance(policy, RomanaPolicy):
             for index, romana in enumerate(policy.rules):
-                peers = tuple(PolicyPeer(pods=source) for source in romana.sources)
-                yield PolicyRule(peers, romana.ports), RuleRef.of(policy.key, f"allowIncoming[{index}]")
+                yield PolicyRule(romana.peers, romana.ports), RuleRef.of(policy.key, f"allowIncoming[{index}]")
             return
         rules = policy.ingress if self.direction is Direction.INGRESS else policy.egress
         for index, rule in enumerate(rules):
