@@ -22,7 +22,7 @@ from romana_ovs.model.services import (
     ServiceEndpoints,
     ServicePort,
 )
-from romana_ovs.model.syntax import shown
+from romana_ovs.model.syntax import port_name_fault, shown
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 """The label of an EndpointSlice with the name of its Service."""
@@ -57,17 +57,26 @@ def _service_ports(value: object, validator: Validator) -> Iterator[ServicePort]
             if entry.get("port") is None:
                 validator.error(f"{where}.port", "is required")
             continue
-        target = entry.get("targetPort")
-        if not isinstance(target, str):
-            target = validator.integer(target, f"{where}.targetPort", low=0, high=MAX_PORT)
         node_port = validator.integer(entry.get("nodePort"), f"{where}.nodePort", low=0, high=MAX_PORT)
         yield ServicePort(
             number=number,
             protocol=read_protocol(entry.get("protocol"), f"{where}.protocol", validator),
             name=validator.string(entry.get("name"), f"{where}.name"),
-            target=int(target) if isinstance(target, str) and target.isdecimal() else target or number,
+            target=_target_port(entry.get("targetPort"), f"{where}.targetPort", validator) or number,
             node_port=node_port or 0,
         )
+
+
+def _target_port(value: object, path: str, validator: Validator) -> int | str | None:
+    """The number or name of a port of the pods; 0, empty or None means that of the Service.
+
+    A text is a name, so one of digits alone is invalid (IsValidPortName of k8s.io/apimachinery/pkg/util/validation).
+    """
+    if not isinstance(value, str):
+        return validator.integer(value, path, low=0, high=MAX_PORT)
+    if value and (fault := port_name_fault(value)):
+        validator.error(path, fault)
+    return value
 
 
 def _external(document: Mapping[str, object], spec: Mapping[str, object], validator: Validator) -> Iterator[Address]:

@@ -8,6 +8,8 @@ import pytest
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
+from romana_ovs.model.services import Service
+from tests.support.api_objects import as_yaml
 from tests.support.manifests import file, item, loaded, pod
 
 
@@ -130,3 +132,25 @@ def test_json_and_yaml_mean_the_same() -> None:
     assert file(text, "a.json").objects[0].value == file(text, "a.yaml").objects[0].value
     two = file(text + "\n" + text.replace('"a"', '"b"'), "a.json")
     assert [one.location.document for one in two.objects] == [1, 2]
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "99999", "80", "\u0663\u0663", "http_alt", "a" * 16])
+def test_a_target_port_in_quotes_is_a_name(port: str) -> None:
+    service = as_yaml(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"ports": [{"port": 80, "targetPort": port}]},
+        }
+    )
+    (problem,) = file(service).problems
+    assert problem.field == "spec.ports[0].targetPort" and "port name" in problem.reason
+    assert len(problem.reason) < 200
+
+
+@pytest.mark.parametrize(("port", "target"), [("http", "http"), (8080, 8080), ("", 80), (0, 80), (None, 80)])
+def test_a_target_port_is_a_number_or_a_name(port: object, target: object) -> None:
+    spec = {"ports": [{"port": 80, "targetPort": port}]}
+    found = item(as_yaml({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})).value
+    assert isinstance(found, Service) and [one.target for one in found.ports] == [target]
