@@ -21,6 +21,8 @@ HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if
 
 NAMED_POLICIES = 5
 """How many policies a note names; further ones are counted."""
+ADDRESS_FIELD = "status.podIP"
+"""A finding about this field says why the pod's address cannot be used."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,29 +34,33 @@ def run(args: argparse.Namespace) -> int:
     """Print all problems and notes. Returns exit code 1 if there are problems (with `--strict` also notes), else 0."""
     loaded = load(args.dir, nodes=args.nodes, recursive=args.recursive)
     findings = [*loaded.problems, *loaded.unsupported, *loaded.notes, *workload_notes(loaded), *lint(loaded)]
-    reported = {(problem.file, problem.kind, problem.name) for problem in findings}
     with activity(f"allocating the addresses of {len(loaded.cluster.pods)} pods"):
         unallocated = list(allocation_problems(loaded, saved_state(args.state)))
-    findings += [problem for problem in unallocated if (problem.file, problem.kind, problem.name) not in reported]
-    general = general_notes(loaded)
+    explained = {
+        _object_of(problem)
+        for problem in findings
+        if problem.severity is Severity.ERROR or problem.field.endswith(ADDRESS_FIELD)
+    }
+    findings += [problem for problem in unallocated if _object_of(problem) not in explained]
+    pods, general = list(pod_notes(loaded)), general_notes(loaded)
     problems = [problem for problem in findings if problem.severity is not Severity.INFO]
     notes = [problem for problem in findings if problem.severity is Severity.INFO]
     if args.json:
-        print_json([problem_row(problem) for problem in (*findings, *(general if args.strict else ()))])
+        print_json([problem_row(problem) for problem in (*findings, *pods, *(general if args.strict else ()))])
     else:
         _print_tables(problems, notes)
         if not problems:
             print(_summary(loaded))
-        for note in general:
+        for note in (*pods, *general):
             print(note.reason, file=sys.stderr)
-    return 1 if problems or (args.strict and (notes or general)) else 0
+    return 1 if problems or (args.strict and (notes or pods or general)) else 0
 
 
 def general_notes(loaded: ClusterSnapshot) -> list[Problem]:
-    """Notes about the folder as a whole: the kinds that have no effect, pods that are left out, and SCTP."""
+    """Notes about the folder as a whole: the kinds that have no effect, and SCTP."""
     reasons = [f"Ignored kinds: {', '.join(loaded.ignored)}."] if loaded.ignored else []
     reasons += [note] if (note := sctp_note(loaded)) else []
-    return [*pod_notes(loaded), *(Problem(reason, severity=Severity.INFO) for reason in reasons)]
+    return [Problem(reason, severity=Severity.INFO) for reason in reasons]
 
 
 def sctp_note(loaded: ClusterSnapshot) -> str:
@@ -85,6 +91,10 @@ def allocation_problems(loaded: ClusterSnapshot, state: Mapping[str, Any] | None
             yield problem
         else:
             yield place.problem("", problem.reason if place.kind == "Pod" else f"pod {problem.name}: {problem.reason}")
+
+
+def _object_of(problem: Problem) -> tuple[str, int, str, str]:
+    return problem.file, problem.document, problem.kind, problem.name
 
 
 def _print_tables(problems: list[Problem], notes: list[Problem]) -> None:

@@ -158,8 +158,9 @@ def test_an_address_that_no_pod_may_have(
     (tmp_path / "nodes.yaml").write_text(node.format("n1", "172.16.0.1") + node.format("n2", "172.16.0.2"))
     on_host = POD.format("host", "{}").replace("spec: {", "spec: {hostNetwork: true, nodeName: n2, ")
     (tmp_path / "a.yaml").write_text("---\n".join([POD.format("a", "{}") + status, on_host + status]))
-    (row,) = rows(capsys, tmp_path, 1)
+    row, left_out = rows(capsys, tmp_path, 1)
     assert (row["file"], row["kind"], row["name"], row["problem"]) == ("a.yaml", "Pod", "a", problem)
+    assert left_out["severity"] == "info"
 
 
 def test_pods_without_a_free_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,3 +237,23 @@ def test_a_kustomization_without_kind_is_named_as_one(tmp_path: Path, capsys: py
     assert main(["check", str(tmp_path), "--json"]) == 1
     problems = [entry["problem"] for entry in json.loads(capsys.readouterr().out)]
     assert any("kubectl kustomize" in problem for problem in problems) and "is required" in "".join(problems)
+
+
+def test_a_note_hides_no_missing_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "romana.conf").write_text(
+        "[romana]\nnetwork = 10.0.0.0/27\nsegment_bits = 2\nhost_bits = 1\nendpoint_bits = 2\n"
+    )
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: web}\nspec:\n  replicas: 40\n"
+        "  selector: {matchLabels: {app: web}}\n"
+        "  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: i}]}}\n"
+    )
+    found = rows(capsys, tmp_path, 1)
+    assert {str(row["severity"]) for row in found} == {"info", "error"}
+    assert {row["name"] for row in found} == {"web"}
+
+
+def test_pods_that_are_left_out_are_in_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(POD.format("a", "{}").replace("spec: {", "spec: {hostNetwork: true, "))
+    (row,) = rows(capsys, tmp_path, 0)
+    assert row["severity"] == "info" and "1 pod is left out (default/a)" in str(row["problem"])
