@@ -17,6 +17,7 @@ from typing import NamedTuple, NoReturn
 
 from romana_ovs import __version__
 from romana_ovs.model.errors import InputError, RomanaError, SetupError
+from romana_ovs.model.syntax import plain
 
 OK, PROBLEMS, UNUSABLE = 0, 1, 2
 INTERRUPTED = 130
@@ -81,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _print_error(InputError.because(f"cannot be read: {error.strerror}", file=plain(str(error.filename))))
+            return UNUSABLE
         if error.errno not in _OUTPUT_FULL:
             raise
         print(f"romana-ovs: the output cannot be written: {error.strerror}", file=sys.stderr)

@@ -13,7 +13,7 @@ from shlex import quote
 from romana_ovs.kube.manifests.files import STDIN, list_files
 from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.errors import InputError, Problem, Severity
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import listed, plain
 
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = "Chart.yaml"
@@ -101,7 +101,7 @@ def _kustomization(folder: Path, start: Path, faulty: Collection[str], *, recurs
         for one in (resources if isinstance(resources, list) else ())
         if not _is_read(folder / str(one), folder, start if recursive else None)
     ]
-    lacking = [*changes, *([f"resources {listed(unread)}"] if unread else [])]
+    lacking = [*changes, *([f"resources {listed([*map(plain, unread)])}"] if unread else [])]
     file = (folder / name).relative_to(start).as_posix()
     if lacking or not fields or file in faulty:
         without = f"is read without {listed(lacking)}" if lacking else "is not applied"
@@ -112,10 +112,13 @@ def _kustomization(folder: Path, start: Path, faulty: Collection[str], *, recurs
 
 def _is_read(resource: Path, folder: Path, start: Path | None) -> bool:
     """Whether a resource of the kustomization in `folder` is read, too: a file there, or below `start` if given."""
-    place = resource.resolve()
-    if start is not None:
-        return place.exists() and place.is_relative_to(start.resolve())
-    return place.is_file() and place.parent == folder.resolve()
+    try:
+        place = resource.resolve()
+        if start is not None:
+            return place.exists() and place.is_relative_to(start.resolve())
+        return place.is_file() and place.parent == folder.resolve()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL character
+        return False
 
 
 def _template(path: Path, name: str, chart: Path | None) -> Iterator[Problem]:

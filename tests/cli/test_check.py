@@ -257,3 +257,15 @@ def test_pods_that_are_left_out_are_in_the_json(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.yaml").write_text(POD.format("a", "{}").replace("spec: {", "spec: {hostNetwork: true, "))
     (row,) = rows(capsys, tmp_path, 0)
     assert row["severity"] == "info" and "1 pod is left out (default/a)" in str(row["problem"])
+
+
+KUSTOMIZATION = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+
+
+def test_a_resource_with_a_long_name_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(POD.format("a", "{}"))
+    (tmp_path / "kustomization.yaml").write_text(f"{KUSTOMIZATION}resources: [a.yaml, {'x' * 300}.yaml]\n")
+    for options in ([], ["-R"]):
+        assert main(["check", str(tmp_path), "--json", *options]) == 1
+        (row,) = json.loads(capsys.readouterr().out)
+        assert row["file"] == "kustomization.yaml" and "is read without resources xxx" in row["problem"]

@@ -179,3 +179,12 @@ def test_startup_time(words: list[str], pods: int, seconds: float, tmp_path: Pat
 def test_an_empty_option_is_an_error(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["controller", option, ""]) == 2
     assert f"{option} is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["check", "x" * 300], ["diff", "x" * 300, str(DEMO)], ["matrix", str(DEMO), "--state", "x" * 300]]
+)
+def test_a_name_that_is_too_long_is_one_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("romana-ovs: xxx") and line.endswith("cannot be read: File name too long")
