@@ -74,14 +74,15 @@ class Services:
         raise InputError.because(f"there is no Service {shown}{hint}", field=option)
 
     def at(self, address: IPv4Address, port: PortRef) -> ServiceTarget | None:
-        """The Service with this cluster address or external address."""
-        for service in self.services:
-            external = address in service.external
-            if external or address in service.addresses:
-                where = "an external address" if external else "the address"
-                subject = f"{address} is {where} of Service {service}, which"
-                return ServiceTarget(service, service_port(service, port), subject, proxied=external)
-        return None
+        """The Service with this cluster address or external address; of several, one that has the port."""
+        sharing = [one for one in self.services if address in (*one.addresses, *one.external)]
+        if not sharing:
+            return None
+        service = next((one for one in sharing if service_port(one, port) is not None), sharing[0])
+        external = address in service.external
+        where = "an external address" if external else "the address"
+        subject = f"{address} is {where} of Service {service}, which"
+        return ServiceTarget(service, service_port(service, port), subject, proxied=external)
 
     def on_node(self, node: str, port: PortRef) -> ServiceTarget | None:
         """The Service whose node port this is."""

@@ -64,6 +64,11 @@ class ServiceOutcome:
         """Whether there are backends, and all of them admit the connection."""
         return bool(self.outcomes) and all(outcome.decision.allowed for _, outcome in self.outcomes)
 
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """All backends, also those without the port."""
+        return (*(backend for backend, _ in self.outcomes), *self.without_port)
+
     def lines(self) -> list[str]:
         """The sentence about the Service, and those about its backends: the dropped ones first."""
         ordered = sorted((outcome for _, outcome in self.outcomes), key=lambda outcome: outcome.decision.allowed)

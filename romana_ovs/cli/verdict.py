@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.cli.addresses import AddressMap, saved_state
@@ -14,6 +14,7 @@ from romana_ovs.cli.left_out import left_out_json
 from romana_ovs.cli.progress import activity
 from romana_ovs.cli.service_verdict import Outcome, ServiceOutcome, decide_service
 from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.evaluate import Reference
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         allowed = outcome.decision.allowed
     notes = list(_notes(resolver, destination, (client, server)))
     if args.json:
-        omitted = left_out_json(loaded, pods=(args.source, args.destination))
+        omitted = left_out_json(loaded, pods=_pods_of(loaded.cluster, (client, server), outcome))
         print_json(outcome.to_json() | ({"notes": notes} if notes else {}) | omitted | problems_json(loaded))
     else:
         print("\n".join([*outcome.lines(), *notes, *caveats(loaded)]))
@@ -73,6 +74,22 @@ def _resolver(loaded: ClusterSnapshot, state: Mapping[str, object] | None, ends:
     with activity(f"allocating the addresses of {len(cluster.pods)} pods"):
         address_map = AddressMap.of(cluster, state) if needs_addresses else None
     return EndResolver(cluster, Services.of(loaded), address_map, loaded.left_out)
+
+
+def _pods_of(
+    cluster: Cluster, ends: Iterable[ConnectionEnd | ServiceTarget], outcome: Outcome | ServiceOutcome
+) -> set[str]:
+    """The pods that a verdict is about: its ends, the backends of a Service, and what its selector matches besides."""
+    pods: set[str] = set()
+    for end in ends:
+        if isinstance(end, ConnectionEnd):
+            pods |= {end.pod} if end.pod is not None else set()
+        elif end.service.selector is not None:
+            inside = (pod for pod in cluster.pods.values() if pod.namespace == end.service.namespace)
+            pods |= {pod.key for pod in inside if end.service.selector.matches(pod.labels)}
+    if isinstance(outcome, ServiceOutcome):
+        pods |= {one.end.pod for one in outcome.backends if one.end.pod is not None}
+    return pods
 
 
 def _notes(

@@ -182,3 +182,60 @@ def test_all_three_options_are_required(folder: Path, capsys: pytest.CaptureFixt
 
 def _known(folder: Path) -> AddressMap:
     return AddressMap.of(load(folder).cluster, None)
+
+
+SHARED = """
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: a}
+spec: {selector: {app: db}, externalIPs: [203.0.113.80], ports: [{port: 80, targetPort: sql}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: tls, namespace: a}
+spec: {selector: {app: web}, externalIPs: [203.0.113.80], ports: [{port: 443}]}
+"""
+
+
+def test_services_of_one_address_differ_by_their_port(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "services.yaml").write_text(SHARED)
+    for port, service in (("80", "plain"), ("443", "tls"), ("444", "plain")):
+        main([*words(folder, "a/web", "203.0.113.80", port), "--json"])
+        assert json.loads(capsys.readouterr().out)["service"]["name"] == service
+
+
+SERVICE = """
+apiVersion: v1
+kind: Pod
+metadata: {name: new, namespace: a, labels: {app: new}}
+spec: {containers: [{name: c, image: i}]}
+status: {phase: Pending}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: host, namespace: a, labels: {app: new}}
+spec: {nodeName: n1, hostNetwork: true, containers: [{name: c, image: i}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: a}
+spec: {selector: {app: new}, clusterIP: 10.96.0.9, ports: [{port: 80}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("destination", "names"),
+    [
+        ("pod/a/new", ["a/new"]),
+        ("svc/a/front", ["a/new", "a/host"]),
+        ("10.96.0.9", ["a/new", "a/host"]),
+        ("a/db", []),
+    ],
+)
+def test_left_out_pods_of_each_kind_of_end(
+    folder: Path, capsys: pytest.CaptureFixture[str], destination: str, names: list[str]
+) -> None:
+    (folder / "service.yaml").write_text(SERVICE)
+    main([*words(folder, "pod/a/web", destination, "80"), "--json"])
+    left_out = json.loads(capsys.readouterr().out).get("left_out", [])
+    assert sorted(row["name"] for row in left_out) == sorted(names)
