@@ -16,7 +16,8 @@ from romana_ovs.cli.progress import activity
 from romana_ovs.cli.unrendered import unrendered_sources
 from romana_ovs.config import load_settings
 from romana_ovs.kube.manifests.files import STDIN
-from romana_ovs.kube.manifests.load import load as load_manifests
+from romana_ovs.kube.manifests.load import read_folder
+from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import InputError, Problem, Severity
 
@@ -59,10 +60,19 @@ def load(path: Path, *, nodes: int | None = None, recursive: bool = False) -> Cl
 
     Raises InputError when nothing there can be used.
     """
-    settings = load_settings(path)
+    return load_into(ManifestStore(load_settings(path)), path, nodes=nodes, recursive=recursive)
+
+
+def load_into(
+    store: ManifestStore, path: Path, *, nodes: int | None = None, recursive: bool = False
+) -> ClusterSnapshot:
+    """The manifests at `path` as an edit of what `store` has, with a problem for each source that is not rendered.
+
+    Raises InputError when nothing there can be used.
+    """
     with activity(f"reading {shown_path(path)}"), gc_paused():
         try:
-            loaded = load_manifests(path, settings, nodes=nodes, recursive=recursive)
+            loaded = store.apply(read_folder(path, store.settings, recursive=recursive), nodes=nodes)
         except InputError as error:
             raise InputError(*error.problems, *unrendered_sources(path, error.problems, recursive=recursive)) from error
         sources = unrendered_sources(path, loaded.problems, recursive=recursive)

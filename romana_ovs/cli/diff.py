@@ -25,9 +25,8 @@ from romana_ovs.cli.caveats import caveats, problems_json
 from romana_ovs.cli.common import (
     add_folder,
     exit_code,
-    gc_paused,
+    load_into,
     print_json,
-    shown_path,
     warn,
     warn_of_left_out,
 )
@@ -40,7 +39,6 @@ from romana_ovs.config import load_settings
 from romana_ovs.engine import Engine, offline_facts
 from romana_ovs.engine.offline import FIRST_LINK_PORT, FIRST_POD_PORT
 from romana_ovs.kube.manifests.files import STDIN
-from romana_ovs.kube.manifests.load import read_folder
 from romana_ovs.kube.manifests.store import ManifestStore
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.bridge import BridgeFacts, PodPort
@@ -172,13 +170,10 @@ def _numbered(keys: Iterable[Key], known: Mapping[Key, int], first: int) -> dict
 
 
 def _snapshots(args: argparse.Namespace) -> tuple[ClusterSnapshot, ClusterSnapshot]:
-    settings = _settings(args)
-    store = ManifestStore(settings)
+    store = ManifestStore(_settings(args))
     snapshots = []
     for path in (args.dir, args.new):
-        with activity(f"reading {shown_path(path)}"), gc_paused():
-            content = read_folder(path, settings, recursive=args.recursive)
-            loaded = store.apply(content, nodes=args.nodes)
+        loaded = load_into(store, path, nodes=args.nodes, recursive=args.recursive)
         warn(loaded)
         snapshots.append(loaded)
     return snapshots[0], snapshots[1]

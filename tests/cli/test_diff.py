@@ -175,3 +175,15 @@ def test_replicas_of_one_prefix_are_named_by_their_first_pod() -> None:
 
 def _labelled(name: str, app: str) -> Pod:
     return Pod(namespace="x", name=name, labels=Labels({"app": app, "pod-template-hash": name}))
+
+
+def test_unrendered_sources_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = manifest(tmp_path / "old", *PODS), manifest(tmp_path / "new", *PODS)
+    kind = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+    (new / "kustomization.yaml").write_text(f"{kind}namespace: other\nresources: [all.json]\n")
+    assert main(["diff", str(old), str(new), "--json"]) == 0
+    printed = capsys.readouterr()
+    (problem,) = json.loads(printed.out)["problems"]
+    assert problem["file"] == "kustomization.yaml" and f"kubectl kustomize {new}" in problem["problem"]
+    assert "is a kustomization and is read without namespace" in printed.err
+    assert main(["diff", str(old), str(new), "--strict"]) == 1
