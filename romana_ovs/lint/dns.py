@@ -91,30 +91,24 @@ def _protocols(rule: Rule) -> set[Protocol]:
     """The protocols over which a rule may allow DNS. A rule without ports has every port of its peers."""
     if not rule.ports:
         return {Protocol.UDP, Protocol.TCP}
-    return {protocol for port in rule.ports for protocol in _dns(port)}
+    wide = {port.protocol for port in rule.ports if port.has(DNS_PORT) and port.protocol is not Protocol.SCTP}
+    return wide.union(*map(_dns, rule.ports))
 
 
 def _dns(port: PolicyPort) -> set[Protocol]:
-    """The protocol of a port that has 53 in it."""
+    """The protocol of a port that is for DNS alone: port 53, or its name. A range with 53 is hardly about DNS."""
     if isinstance(port.port, str):
         known = _NAMED.get(port.port)
         return {known} if known is port.protocol else set()
-    return {port.protocol} if _has(port, DNS_PORT) and port.protocol is not Protocol.SCTP else set()
+    exact = port.port == DNS_PORT and port.end in (None, DNS_PORT)
+    return {port.protocol} if exact and port.protocol is not Protocol.SCTP else set()
 
 
 def _reaches_api(rule: Rule) -> bool:
     """Whether a rule may allow the API server, which is no pod that a selector matches but in some clusters."""
     outside = not rule.peers or any(peer.ip_block is not None for peer in rule.peers)
     ports = not rule.ports or any(
-        port.protocol is Protocol.TCP and (isinstance(port.port, str) or any(_has(port, one) for one in API_PORTS))
+        port.protocol is Protocol.TCP and (isinstance(port.port, str) or any(port.has(one) for one in API_PORTS))
         for port in rule.ports
     )
     return outside and ports
-
-
-def _has(port: PolicyPort, number: int) -> bool:
-    if port.port is None:
-        return True
-    if isinstance(port.port, str):
-        return False
-    return port.port <= number <= (port.port if port.end is None else port.end)

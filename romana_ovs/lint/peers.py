@@ -8,9 +8,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from romana_ovs.lint.context import LintContext, PolicyObject
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import EVERYTHING
-from romana_ovs.model.objects import IpBlock, PolicyPeer
+from romana_ovs.model.objects import Direction, PolicyPeer
 from romana_ovs.model.selector_text import selector_text
 from romana_ovs.model.syntax import listed
+from romana_ovs.policy.evaluate import block_holds
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 
@@ -50,7 +51,10 @@ def _split(
 
 def blocks_of_the_cluster(context: LintContext) -> Iterator[Problem]:
     """Blocks with addresses of Services, which policies never see, or of pods, whose addresses change."""
-    services = [(address, str(one)) for one in context.services for address in one.addresses]
+    network = context.cluster.settings.network
+    services = [
+        (address, str(one)) for one in context.services for address in one.addresses if isinstance(address, IPv4Address)
+    ]
     pods = [(pod.address, pod.key) for pod in context.cluster.pods.values() if pod.networked and pod.address]
     for policy in context.policies:
         for rule in policy.rules():
@@ -58,16 +62,19 @@ def blocks_of_the_cluster(context: LintContext) -> Iterator[Problem]:
                 if peer.ip_block is None or peer.ip_block.cidr == EVERYWHERE:
                     continue
                 path = f"{rule.peer_path(index)}.ipBlock.cidr"
-                inside = [name for address, name in pods if _holds(peer.ip_block, address)]
-                translated = [name for address, name in services if _holds(peer.ip_block, address)]
+                inside = [name for address, name in pods if block_holds(peer.ip_block, address)]
+                translated = [name for address, name in services if block_holds(peer.ip_block, address)]
                 if inside:
                     reason = f"{peer.ip_block.cidr} has addresses of pods ({listed(inside)}) and means them, too; "
                     yield policy.note(path, reason + "addresses of pods change, so select them by labels")
                 elif translated:
                     reason = (
                         f"{peer.ip_block.cidr} has addresses of Services ({listed(translated)}), which policies never "
+                        "see: they see the pods behind it; select these by labels"
                     )
-                    yield policy.warning(path, reason + "see: they see the pods behind it; select these by labels")
+                    # Clients have no such address, and a block with addresses of the plan means pods, too.
+                    aimed = rule.direction is Direction.EGRESS and not peer.ip_block.cidr.overlaps(network)
+                    yield policy.warning(path, reason) if aimed else policy.note(path, reason)
 
 
 def host_bits(context: LintContext) -> Iterator[Problem]:
@@ -100,9 +107,3 @@ def _cidrs(spec: object) -> Iterator[tuple[str, str]]:
                         (f"except[{at}]", hole) for at, hole in enumerate(holes if isinstance(holes, list) else ())
                     ]
                     yield from ((f"{path}.{name}", text) for name, text in texts if isinstance(text, str))
-
-
-def _holds(block: IpBlock, address: object) -> bool:
-    if not isinstance(address, IPv4Address):
-        return False
-    return address in block.cidr and not any(address in hole for hole in block.excepts)

@@ -61,7 +61,7 @@ def _empty_namespace(context: LintContext, policy: PolicyObject) -> Iterator[Pro
     if not policy.names_namespace:
         target = matching if policy.policy.selector.requirements and matching else others
         reason = f"is absent, so the policy is in namespace {policy.namespace}, which has no pods here; pods are in "
-        yield policy.warning("metadata.namespace", reason + f"{listed(others)}; write namespace: {target[0]}?")
+        yield policy.warning("metadata.namespace", reason + f"{listed(others)}{_namespace_hint(target)}")
     elif policy.policy.selector.requirements and matching:
         reason = (
             f"namespace {policy.namespace} has no pods here; pods with {selector_text(policy.policy.selector)} are in "
@@ -71,6 +71,15 @@ def _empty_namespace(context: LintContext, policy: PolicyObject) -> Iterator[Pro
         yield policy.warning("metadata.namespace", f"namespace {policy.namespace} has no pods here; write {near}?")
     else:
         yield policy.note("metadata.namespace", f"namespace {policy.namespace} has no pods here")
+
+
+def _namespace_hint(candidates: Collection[str]) -> str:
+    """What metadata.namespace should be: the end of a sentence, empty unless there is one candidate.
+
+    Namespace kube-system is none: it is the cluster's own, and hardly what a policy without a namespace is for.
+    """
+    names = [name for name in candidates if name != DNS_NAMESPACE]
+    return f"; write namespace: {names[0]}?" if len(names) == 1 else ""
 
 
 def _selects_nobody(context: LintContext, policy: PolicyObject) -> Explanation:
@@ -89,7 +98,7 @@ def _selects_nobody(context: LintContext, policy: PolicyObject) -> Explanation:
     ]
     if elsewhere and not policy.names_namespace:
         hint = f"metadata.namespace is absent, and such pods are in {listed(elsewhere)}"
-        return Explanation(f": {explanation.reason}; {hint}; write namespace: {elsewhere[0]}?")
+        return Explanation(f": {explanation.reason}; {hint}{_namespace_hint(elsewhere)}")
     if elsewhere and not explanation.suggestion:
         hint = f"such pods are in namespace {listed(elsewhere)}, and a policy applies to its own namespace only"
         return Explanation(f": {explanation.reason}; {hint}")

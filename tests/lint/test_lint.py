@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
+import pytest
+
 from romana_ovs.lint import lint
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.settings import Isolation, Settings
+from romana_ovs.model.syntax import listed
 from tests.support.manifests import loaded, pod, policy
 
 ROMANA = "apiVersion: romana.io/v1\nkind: NetworkPolicy\nmetadata: {{name: r}}\nspec: {}\n"
@@ -124,3 +129,55 @@ def test_peers_on_the_network_of_their_node() -> None:
 def test_labels_that_no_pod_has_may_be_of_other_pods() -> None:
     found = fields(a=pod("web", "{app: web}"), p=policy("podSelector: {matchLabels: {quarantine: 'true'}}"))
     assert found == [("spec.podSelector", "info")]
+
+
+@pytest.mark.parametrize(
+    ("ports", "severities"),
+    [
+        ("{protocol: TCP}", []),
+        ("{protocol: TCP, port: 1, endPort: 1000}", []),
+        ("{protocol: TCP, port: 53}", ["warning"]),
+        ("{protocol: TCP, port: 53, endPort: 53}", ["warning"]),
+        ("{protocol: TCP, port: dns-tcp}", ["warning"]),
+        ("{protocol: TCP, port: 53}, {protocol: UDP}", []),
+        ("{protocol: TCP}, {protocol: UDP, port: 1, endPort: 60}", []),
+    ],
+)
+def test_only_ports_of_dns_alone_are_about_dns(ports: str, severities: list[str]) -> None:
+    spec = f"podSelector: {{}}\npolicyTypes: [Egress]\negress: [{{ports: [{ports}]}}]"
+    found = [one for one in lint(loaded(a=pod("web", "{app: web}"), p=policy(spec))) if "allows DNS" in one.reason]
+    assert [one.severity.value for one in found] == severities
+
+
+@pytest.mark.parametrize(
+    ("direction", "network", "severity"),
+    [
+        ("ingress", "172.30.0.0/16", "info"),
+        ("egress", "172.30.0.0/16", "warning"),
+        ("egress", "172.16.0.0/12", "info"),
+    ],
+)
+def test_blocks_with_addresses_of_services(direction: str, network: str, severity: str) -> None:
+    service = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {clusterIP: 172.30.0.9, selector: {app: web}, ports: [{port: 80}]}\n"
+    )
+    side, kind = ("from", "Ingress") if direction == "ingress" else ("to", "Egress")
+    spec = f"podSelector: {{}}\npolicyTypes: [{kind}]\n{direction}: [{{{side}: [{{ipBlock: {{cidr: {network}}}}}]}}]"
+    settings = Settings(network=IPv4Network("172.16.0.0/13"))
+    found = fields(settings, a=pod("web", "{app: web}"), s=service, p=policy(spec))
+    assert (f"spec.{direction}[0].{side}[0].ipBlock.cidr", severity) in found
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "hint"),
+    [(("shop",), "shop"), (("kube-system", "shop"), "shop"), (("bank", "shop"), ""), (("kube-system",), "")],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_namespace_is_suggested_without_doubt(namespaces: tuple[str, ...], hint: str, elsewhere: bool) -> None:
+    pods = {name.replace("-", ""): pod("web", "{app: web}", namespace=name) for name in namespaces}
+    here = {"here": pod("db", "{tier: data}")} if elsewhere else {}
+    found = lint(loaded(None, None, **pods, **here, p=policy("podSelector: {matchLabels: {app: web}}")))
+    assert [one.severity for one in found] == [Severity.WARNING]
+    assert "absent" in found[0].reason
+    assert found[0].reason.endswith(f"; write namespace: {hint}?" if hint else listed(namespaces))
