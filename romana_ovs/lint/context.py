@@ -12,10 +12,9 @@ from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem, Severity
-from romana_ovs.model.labels import Labels
+from romana_ovs.model.labels import Labels, Operator, Selector
 from romana_ovs.model.objects import (
     Direction,
-    KubernetesPolicy,
     Pod,
     PodKey,
     Policy,
@@ -24,7 +23,7 @@ from romana_ovs.model.objects import (
     RomanaPolicy,
 )
 from romana_ovs.model.services import Service
-from romana_ovs.policy.evaluate import selects
+from romana_ovs.policy.evaluate import isolates, selects
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,7 @@ class PolicyObject:
         if isinstance(self.policy, RomanaPolicy):
             start = "allowIncoming" if "allowIncoming" in self.item.source else "spec.allowIncoming"
             for index, romana in enumerate(self.policy.rules):
-                peers = tuple(PolicyPeer(pods=source) for source in romana.sources)
-                yield Rule(Direction.INGRESS, f"{start}[{index}]", peers, romana.ports, romana=True)
+                yield Rule(Direction.INGRESS, f"{start}[{index}]", romana.peers, romana.ports, romana=True)
             return
         for direction, rules in ((Direction.INGRESS, self.policy.ingress), (Direction.EGRESS, self.policy.egress)):
             for index, rule in enumerate(rules if direction in self.policy.directions else ()):
@@ -88,9 +86,7 @@ class PolicyObject:
 
     def isolates(self, direction: Direction) -> bool:
         """Whether the policy isolates its pods in this direction."""
-        if isinstance(self.policy, KubernetesPolicy):
-            return direction in self.policy.directions
-        return direction is Direction.INGRESS
+        return isolates(self.policy, direction)
 
     def warning(self, field: str, reason: str) -> Problem:
         """A finding that is probably a mistake."""
@@ -114,6 +110,10 @@ class LintContext:
     pods: Mapping[str, tuple[Pod, ...]]
     services: tuple[Service, ...]
     workloads: tuple[tuple[Workload, Labels, SourceLocation], ...]
+    selected_namespaces: Mapping[Selector, tuple[str, ...]]
+    """For each namespaceSelector of the policies the sorted names of the namespaces that it matches."""
+    incomplete_namespaces: frozenset[str]
+    """The namespaces with workloads whose pods are not known, so that selectors may mean these."""
 
     @property
     def cluster(self) -> Cluster:
@@ -125,11 +125,6 @@ class LintContext:
         for one in self.by_namespace[policy.namespace]:
             if not one.keys.isdisjoint(policy.keys):
                 yield one
-
-    @property
-    def incomplete_namespaces(self) -> frozenset[str]:
-        """The namespaces with workloads whose pods are not known, so that selectors may mean these."""
-        return frozenset(one.name.partition("/")[0] for one in self.snapshot.left_out if "/" in one.name)
 
     @property
     def declared_namespaces(self) -> frozenset[str]:
@@ -159,6 +154,8 @@ class LintContext:
                 for item in snapshot.objects
                 if isinstance(item.value, Workload)
             ),
+            MappingProxyType(_selected_namespaces(policies, snapshot.cluster, pods)),
+            frozenset(one.name.partition("/")[0] for one in snapshot.left_out if "/" in one.name),
         )
 
     def peer_pods(self, policy: Policy, peer: PolicyPeer) -> Iterator[Pod]:
@@ -177,13 +174,12 @@ class LintContext:
                 yield pod
 
     def peer_namespaces(self, policy: Policy, peer: PolicyPeer) -> tuple[str, ...]:
-        """The namespaces in which a peer means pods."""
+        """The namespaces in which a peer means pods; `peer` has a namespaceSelector of one of the policies."""
         if isinstance(policy, RomanaPolicy):
             return tuple(self.pods)
         if peer.namespaces is None:
             return (policy.namespace,)
-        names = sorted({*self.cluster.namespaces, *self.pods})
-        return tuple(name for name in names if peer.namespaces.matches(self.cluster.namespace_labels(name)))
+        return self.selected_namespaces[peer.namespaces]
 
     def pods_in(self, namespaces: Iterable[str]) -> Iterator[Pod]:
         """The pods of these namespaces."""
@@ -196,6 +192,29 @@ def _policy_object(
 ) -> PolicyObject:
     selected = tuple(pod for pod in pods.get(policy.namespace, ()) if selects(policy, pod, cluster))
     return PolicyObject(policy, item, selected, frozenset(pod.key for pod in selected))
+
+
+def _selected_namespaces(
+    policies: Iterable[PolicyObject], cluster: Cluster, pods: Iterable[str]
+) -> dict[Selector, tuple[str, ...]]:
+    """What each namespaceSelector of the policies matches, each evaluated once.
+
+    Only the namespaces that have a label which it requires are compared, so that a selector of one name costs little.
+    """
+    labels = {name: cluster.namespace_labels(name) for name in sorted({*cluster.namespaces, *pods})}
+    by_label: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, own in labels.items():
+        for label in own.items():
+            by_label[label].append(name)
+    peers = (peer for policy in policies for rule in policy.rules() for peer in rule.peers)
+    matches: dict[Selector, tuple[str, ...]] = {}
+    for selector in dict.fromkeys(peer.namespaces for peer in peers if peer.namespaces is not None):
+        required = next((one for one in selector.requirements if one.operator is Operator.IN), None)
+        candidates: Iterable[str] = labels
+        if required is not None:
+            candidates = sorted(name for value in required.values for name in by_label.get((required.key, value), ()))
+        matches[selector] = tuple(name for name in candidates if selector.matches(labels[name]))
+    return matches
 
 
 def _distinct_pods(cluster: Cluster) -> dict[str, tuple[Pod, ...]]:

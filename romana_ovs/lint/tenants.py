@@ -23,7 +23,8 @@ def separate_tenants(context: LintContext) -> Iterator[Problem]:
             continue  # pods without a tenant are a finding of their own
         for rule in policy.rules():
             for index, peer in enumerate(rule.peers):
-                key = (policy.policy.key if rule.romana else policy.namespace, peer)
+                own_namespace = policy.namespace if peer.namespaces is None else ""
+                key = (policy.policy.key if rule.romana else own_namespace, peer)
                 if key not in known:
                     known[key] = _tenants(context, context.peer_pods(policy.policy, peer))
                 yield from _peer(context, policy, rule.peer_path(index), rule.direction, (own, known[key]))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 import pytest
 
 from romana_ovs.lint import lint
+from romana_ovs.lint.context import LintContext
 from romana_ovs.model.errors import Severity
+from romana_ovs.model.labels import Requirement
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.model.syntax import listed
 from tests.support.manifests import loaded, pod, policy
@@ -181,3 +184,42 @@ def test_a_namespace_is_suggested_without_doubt(namespaces: tuple[str, ...], hin
     assert [one.severity for one in found] == [Severity.WARNING]
     assert "absent" in found[0].reason
     assert found[0].reason.endswith(f"; write namespace: {hint}?" if hint else listed(namespaces))
+
+
+def test_a_namespace_selector_is_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = "podSelector: {}\ningress: [{from: [{namespaceSelector: {matchExpressions: [{key: x, operator: Exists}]}}]}]"
+    names = [f"ns{number}" for number in range(10)]
+    files = {name: pod("web", "{app: web}", namespace=name) for name in names}
+    files |= {f"p{name}": policy(spec).replace("name: p\n", f"name: p\n  namespace: {name}\n") for name in names}
+    snapshot, calls = loaded(None, None, **files), []
+    matches = Requirement.matches
+
+    def counted(requirement: Requirement, labels: Mapping[str, str]) -> bool:
+        calls.append(requirement.key)
+        return matches(requirement, labels)
+
+    monkeypatch.setattr(Requirement, "matches", counted)
+    context = LintContext.of(snapshot)
+    peers = [peer for one in context.policies for rule in one.rules() for peer in rule.peers]
+    assert [context.peer_namespaces(context.policies[0].policy, peer) for peer in peers] == [()] * len(names)
+    assert calls.count("x") == len(names)
+
+
+def test_namespace_selectors_match_by_every_requirement() -> None:
+    namespaces = "---\n".join(
+        f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {labels}}}\n"
+        for name, labels in (("b", "{team: x}"), ("a", "{team: z, old: q}"), ("c", "{team: x, old: q}"))
+    )
+    old = "{key: old, operator: DoesNotExist}"
+    for requirements, names in (
+        ("{key: team, operator: In, values: [x, z]}", ("a", "b", "c")),
+        (f"{old}, {{key: team, operator: In, values: [z, x, w]}}", ("b",)),
+        ("{key: kubernetes.io/metadata.name, operator: In, values: [c, d]}", ("c",)),
+        ("{key: team, operator: NotIn, values: [x]}", ("a", "default")),
+    ):
+        spec = (
+            f"podSelector: {{}}\ningress: [{{from: [{{namespaceSelector: {{matchExpressions: [{requirements}]}}}}]}}]"
+        )
+        context = LintContext.of(loaded(n=namespaces, a=pod("web", "{app: web}"), p=policy(spec)))
+        (rule,) = context.policies[0].rules()
+        assert context.peer_namespaces(context.policies[0].policy, rule.peers[0]) == names
