@@ -42,6 +42,10 @@ class FolderReconciler:
         self._observed_inputs = LastInputs()
         """The cluster and the bridges that `_observed` was computed from."""
         self._computed_for: Cluster | None = None
+        self._awaited: frozenset[str] = frozenset()
+        """The nodes whose switches the last computation waits for."""
+        self._unreadable = False
+        """Whether the newest reading could not be used."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -65,10 +69,12 @@ class FolderReconciler:
         if self.snapshot is None or not inputs.listed:
             return Outcome()
         cluster = self._with_observed_nodes(self.snapshot, inputs.bridges, now).cluster
+        # A switch that was waited for may have gone, or refuse its tables: nobody waits for it any longer.
+        due |= self._engine.unsettled and inputs.awaited != self._awaited
         computed = due or cluster is not self._computed_for
         if computed:
             self._engine.step(cluster, inputs.awaited)
-            self._computed_for = cluster
+            self._computed_for, self._awaited = cluster, inputs.awaited
         return Outcome(computed=computed)
 
     def pending_ack(self, node: str) -> PendingAck | None:
@@ -90,9 +96,11 @@ class FolderReconciler:
         try:
             if isinstance(read.content, InputError):
                 raise read.content
-            self._set_snapshot(self._store.apply(read.content), read.noticed)
-            self._content = read.content
+            snapshot = self._store.apply(read.content)
+            self._content, self._unreadable = read.content, False
+            self._set_snapshot(snapshot, read.noticed)
         except InputError as error:
+            self._unreadable = True
             self.refused = tuple(str(problem) for problem in error.problems)
         self._unapplied = None
 
@@ -106,12 +114,18 @@ class FolderReconciler:
         while self._content is not None and self._observed_inputs.replace((snapshot.cluster, bridges)):
             observed = observed_nodes(snapshot.cluster, bridges)
             if observed != self._observed:
-                self._observed = observed
                 noticed = self.noticed if snapshot.cluster is not self._computed_for else now
-                snapshot = self._store.apply(self._content, seen=observed)
+                try:
+                    snapshot = self._store.apply(self._content, seen=observed)
+                except Exception:
+                    # The next step tries again.
+                    self._observed_inputs = LastInputs()
+                    raise
+                self._observed = observed
                 self._set_snapshot(snapshot, noticed)
         return snapshot
 
     def _set_snapshot(self, snapshot: ClusterSnapshot, noticed: float) -> None:
         self.snapshot, self.noticed = snapshot, noticed
-        self.refused = tuple(str(problem) for problem in snapshot.problems)
+        if not self._unreadable:
+            self.refused = tuple(str(problem) for problem in snapshot.problems)
