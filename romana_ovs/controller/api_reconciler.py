@@ -140,12 +140,7 @@ class ApiReconciler:
         for node, ack in inputs.acks:
             self.agents.on_programmed(node, ack)
         self.agents.observed = inputs.observed
-        due = False
-        for message in inputs.received:
-            if isinstance(message, ProcessStarted):
-                self._process_started()
-                due = True
-        return self._apply_objects(inputs.received, now) | self._apply_answers(inputs.received, now) | due
+        return self._apply_objects(inputs.received, now) | self._apply_answers(inputs.received, now)
 
     def _process_started(self) -> None:
         """Join the election in the new process, and forget requests to the one before."""
@@ -157,11 +152,8 @@ class ApiReconciler:
             self._outbox.append(JoinElection(self._name))
 
     def _apply_objects(self, received: tuple[object, ...], now: float) -> bool:
-        stored = self.published.reports
-        due = self.published.apply(received)
-        if self.registry is None and stored and self.published.reports is not stored:
-            # Only the registry acts on the content of reports.
-            due = due and self.published.reports.keys() != stored.keys()
+        # Only the registry acts on the contents of reports.
+        due = self.published.apply(received, contents=self.registry is not None)
         self._status_reporter.observe(received)
         snapshot = self._cache.apply(*received)
         if snapshot is not None:
@@ -175,10 +167,13 @@ class ApiReconciler:
         return due
 
     def _apply_answers(self, received: tuple[object, ...], now: float) -> bool:
-        """Apply the results of writes, and of the election."""
+        """Apply the results of writes and of the election, in the order in which they came: each is of one process."""
         due = False
         for message in received:
-            if isinstance(message, Leadership) and self.registry is not None:
+            if isinstance(message, ProcessStarted):
+                self._process_started()
+                due = True
+            elif isinstance(message, Leadership) and self.registry is not None:
                 self.registry.set_leader(message.leads)
                 due = True
             elif isinstance(message, WriteResult) and not self._report_slot.on_result(message, now):

@@ -56,20 +56,22 @@ class PublishedStore:
         self._read_numbers()
         return self._problems
 
-    def apply(self, messages: Iterable[object]) -> bool:
+    def apply(self, messages: Iterable[object], *, contents: bool = True) -> bool:
         """Apply messages; returns whether a computation is due.
 
-        None is due while the numbers of a revision are incomplete: the registry is still writing their objects.
+        Of reports only nodes that come or go count without `contents`. None is due while the numbers of a revision are
+        incomplete: the registry is still writing their objects.
         """
-        listed = self.listed
+        listed, nodes = self.listed, self.reports.keys()
         changed = self._objects.apply(*messages)
-        reports = str(NODE_REPORTS) in changed
-        if reports:
+        reports_due = False
+        if str(NODE_REPORTS) in changed:
             self._read_reports()
+            reports_due = contents or self.reports.keys() != nodes
         if changed - {str(NODE_REPORTS)}:
             self._stale = True
-            return reports or self.listed is not listed or self._is_complete()
-        return bool(changed)
+            return reports_due or self.listed is not listed or self._is_complete()
+        return reports_due or self.listed is not listed
 
     def _is_complete(self) -> bool:
         """Whether the completion marker has the revision of the Allocation, or neither has one."""

@@ -83,8 +83,9 @@ class StatusReporter:
         self._programmed = versions
 
     def due(self, now: float) -> bool:
-        """Whether to call `report`: STATUS_SECONDS have passed since the last time."""
+        """Whether to call `report` now: STATUS_SECONDS have passed since this was so. Sets `next_report`."""
         if now - self._compared_at >= STATUS_SECONDS:
+            self._compared_at, self.next_report = now, None
             return True
         self.next_report = self._compared_at + STATUS_SECONDS
         return False
@@ -94,7 +95,6 @@ class StatusReporter:
 
         Those about tenants come at most every TENANT_SECONDS, as it takes long to count their pods.
         """
-        self._compared_at, self.next_report = now, None
         count_pods = now - self._counted_at >= TENANT_SECONDS
         if count_pods:
             self._counted_at = now

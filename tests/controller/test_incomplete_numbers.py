@@ -50,3 +50,27 @@ def test_the_end_of_a_listing_without_marker_starts_a_round() -> None:
     )
     assert COMPLETE_MARKER not in numbers.objects.class_sets
     assert numbers.apply([ListCompleted(str(CLASS_SETS))])
+
+
+def report(version: int) -> ObjectsObserved:
+    raw = {"kind": "NodeReport", "metadata": {"name": "n1"}, "spec": {}, "status": {"acknowledgedRevision": version}}
+    update = Update(ObjectId("NodeReport", "", "n1"), uid="n1", version=str(version), raw=raw)
+    return ObjectsObserved(str(NODE_REPORTS), (update,))
+
+
+def test_reports_count_by_node_where_their_contents_do_not() -> None:
+    numbers = listed()
+    assert numbers.apply([report(1)], contents=False), "a node has come"
+    assert not numbers.apply([report(2)], contents=False)
+    assert numbers.apply([report(3)])
+
+
+def test_numbers_beside_a_report_start_a_round() -> None:
+    """A node's own report comes back in the batch that brings its numbers."""
+    at = cluster(pod("a"))
+    published = Registry(at.settings, None, writer="r").update(at)
+    numbers = listed()
+    numbers.apply([report(1)], contents=False)
+    objects = [observed(class_set_object(one), index) for index, one in enumerate(published.namespaces.values(), 2)]
+    batch = [observed(allocation_object(published), 1), *objects, observed(marker_object(published), 99), report(2)]
+    assert numbers.apply(batch, contents=False)

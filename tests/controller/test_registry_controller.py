@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, NEW_TERM_SECONDS
 from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
@@ -330,3 +331,14 @@ def test_who_does_not_lead_deletes_no_report() -> None:
     here.settle()
     here.wait(10 * GONE_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
+
+
+def test_a_term_of_the_process_before_is_over() -> None:
+    """What it said last may come in one batch with the start of the next process."""
+    server = server_with_pods("a@n1")
+    process = ControllerProcess(server, nodes=("n1",))
+    process.start()
+    process.lead()
+    process.inbox.append(ProcessStarted())
+    process.look()
+    assert process.reconciler.registry is not None and not process.reconciler.registry.leads
