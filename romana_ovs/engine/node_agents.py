@@ -126,11 +126,11 @@ class NodeAgents:
     def retain(self, nodes: Collection[str]) -> None:
         """Removes the agents of all nodes but these."""
         for node in self._agents.keys() - set(nodes):
-            del self._agents[node]
+            # Its changes stay part of the sum, which only grows.
+            self._membership_changes += 1 + self._agents.pop(node).changes
             self._by_node.pop(node, None)
             self._inputs.pop(node, None)
             self._policies.pop(node, None)
-            self._membership_changes += 1
         self._agent_texts.retain(self._agents)
 
     def update(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey] | None = None) -> None:

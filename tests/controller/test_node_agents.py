@@ -89,6 +89,14 @@ def test_the_revision_moves_with_what_must_be_saved() -> None:
     assert process.agents.revision > before and saved(process.agents) != state
 
 
+def test_the_revision_grows_when_an_agent_goes() -> None:
+    """Otherwise a later change could have the number of the last saved state, and would not be saved."""
+    agents = driven(server_with_pods("a@n1", "b@n2")).agents
+    before = agents.revision
+    agents.retain({"n1"})
+    assert agents.revision > before
+
+
 def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:
     server = server_with_pods("a@n1", "b@n2")
     process = driven(server)
