@@ -89,7 +89,8 @@ class Programmer:
         facts = {node: self._facts(bridge) for node, bridge in bridges.items()}
         self._update_zone_conflicts()
         driven = self.driven
-        nodes = [node for node in self._ready() if node in driven]
+        sessions = {node: session for node, session in self._ready().items() if node in driven}
+        nodes = list(sessions)
         acks = {node: self._reconciler.pending_ack(node) for node in nodes}
         self._rounds.begin(number, Round(generation, acks), nodes)
         self.tables.retain(facts)
@@ -97,7 +98,9 @@ class Programmer:
             # Each is sent as soon as it is compiled; the first not before the numbers that it uses are durable.
             compile_node = partial(self.tables.compile, self._reconciler.agents, facts[node], facts, number)
             compiled, save = self._offload.run(compile_node, save), None
-            self._set_desired(node, compiled)
+            # A switch that has connected anew meanwhile has other facts: the next round is for it.
+            if self._ready().get(node) is sessions[node]:
+                self._set_desired(node, compiled)
         if save is not None:
             self._offload.run(save)
 
