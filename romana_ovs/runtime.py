@@ -143,11 +143,6 @@ def spawn(function: Callable[[], None]) -> Any:
     return hub.spawn(function)
 
 
-def spawn_after(seconds: float, function: Callable[[], None]) -> Any:
-    """Calls `function` once, `seconds` from now."""
-    return hub.spawn_after(seconds, function)
-
-
 def run_in_thread(function: Callable[[], T], alongside: Callable[[], None] | None = None) -> T:
     """Run `function` in a native thread while green threads go on; returns or raises what it does.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
-from romana_ovs.model.errors import AddressError
+from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.settings import Settings
 
 NODE_SEGMENT = 0
@@ -71,6 +71,13 @@ class AddressPlan:
         if network.prefixlen < 32 - used <= 32:
             network = IPv4Network((network.network_address, 32 - used))
         return cls(network, settings.segment_bits, settings.host_bits, settings.endpoint_bits)
+
+    def require_same(self, settings: Settings) -> None:
+        """Raises InputError when this is not the plan of `settings`, AddressError when these have none."""
+        if AddressPlan.of(settings) != self:
+            raise InputError.because(
+                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
+            )
 
     @property
     def segments(self) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
@@ -36,21 +35,12 @@ class EndpointRecord:
     endpoint: Endpoint
 
 
-@dataclass(slots=True)
-class EndpointChanges:
-    """The pods whose record is new, gone or different after an update, and the nodes that these are or were on."""
-
-    pods: set[PodKey] = field(default_factory=set)
-    nodes: set[str] = field(default_factory=set)
-
-
 class Endpoints:
     """The record of every pod that has an address, and a problem for every pod or node that gets no number."""
 
     def __init__(self, allocator: Allocator) -> None:
         self.allocator = allocator
         self.records: dict[PodKey, EndpointRecord] = {}
-        self.in_namespace: Counter[str] = Counter()
         self._refused: dict[PodKey, Problem] = {}
         self._nodes_refused: dict[str, Problem] = {}
         self._freed = allocator.freed
@@ -64,12 +54,11 @@ class Endpoints:
         refused = [*self._nodes_refused.values(), *self._refused.values()]
         return tuple(sorted([*refused, *clashes], key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
-    def update(self, cluster: Cluster, changes: Changes, *, first: bool) -> EndpointChanges:
+    def update(self, cluster: Cluster, changes: Changes, *, first: bool) -> None:
         """Updates the records to `cluster`. Releases come before allocations, so that freed numbers can be reused."""
-        result = EndpointChanges()
         gone = set(self.allocator.endpoints) - cluster.pods.keys() if first else set()
         for key in sorted(changes.pods | gone):
-            self._release(key, cluster.pods.get(key), result)
+            self._release(key, cluster.pods.get(key))
         self._update_nodes(cluster, changes)
         updated = self._pods_to_update(cluster, changes)
         wanted = [pod for key in sorted(updated) if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
@@ -79,12 +68,11 @@ class Endpoints:
         unnumbered = cluster.nodes.keys() if changes.nodes or self._nodes_refused else set()
         self._number_hosts(unnumbered | {pod.node for pod in claims})
         for pod in (*claims, *(pod for pod in wanted if pod.address is None)):
-            self._assign(pod, cluster, result)
+            self._assign(pod, cluster)
         # A node that only its pods name has a number for as long as it has pods.
         for node in {pod.node for pod in wanted if pod.node not in cluster.nodes}:
             self.allocator.forget_host(node)
         self._freed = self.allocator.freed
-        return result
 
     def _pods_to_update(self, cluster: Cluster, changes: Changes) -> set[PodKey]:
         """The changed pods, and those that were refused if a number was freed since."""
@@ -92,7 +80,7 @@ class Endpoints:
             return set(changes.pods)
         return {*changes.pods, *self._refused}
 
-    def _release(self, key: PodKey, pod: Pod | None, result: EndpointChanges) -> None:
+    def _release(self, key: PodKey, pod: Pod | None) -> None:
         """Releases the endpoint of `key` unless `pod` is still the one that has it."""
         endpoint = self.allocator.endpoint(key)
         wanted = needs_endpoint(pod)
@@ -103,22 +91,13 @@ class Endpoints:
         ):
             return
         self.allocator.release(key, uid=endpoint.uid)
-        self._drop(key, result)
+        self.records.pop(key, None)
 
     def _keeps_address(self, pod: Pod, endpoint: Endpoint) -> bool:
         """Whether `pod` has got an address that no pod may have: that is refused, and it keeps its endpoint."""
         if pod.address is None or not same_uid(endpoint.uid, pod.uid) or endpoint.node != pod.node:
             return False
         return endpoint.address != pod.address and bool(self.allocator.fault(pod.address))
-
-    def _drop(self, key: PodKey, result: EndpointChanges) -> None:
-        record = self.records.pop(key, None)
-        if record is not None:
-            self.in_namespace[record.pod.namespace] -= 1
-            if not self.in_namespace[record.pod.namespace]:
-                del self.in_namespace[record.pod.namespace]
-            result.pods.add(key)
-            result.nodes.add(record.endpoint.node)
 
     def _update_nodes(self, cluster: Cluster, changes: Changes) -> None:
         if not changes.nodes:
@@ -147,7 +126,7 @@ class Endpoints:
         for tenant in sorted(tiers):
             self.allocator.admit(tenant, tiers[tenant])
 
-    def _assign(self, pod: Pod, cluster: Cluster, result: EndpointChanges) -> None:
+    def _assign(self, pod: Pod, cluster: Cluster) -> None:
         """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""
         segment = cluster.segment_of(pod)
         try:
@@ -155,7 +134,7 @@ class Endpoints:
             endpoint = self._endpoint(pod, segment)
         except AddressError as refused:
             self._refused[pod.key] = _pod_problem(pod.key, str(refused))
-            self._drop(pod.key, result)
+            self.records.pop(pod.key, None)
             return
         if pod.address is None or pod.address == endpoint.address:
             self._refused.pop(pod.key, None)
@@ -163,13 +142,8 @@ class Endpoints:
             reason = f"{self.allocator.fault(pod.address)}; it keeps {endpoint.address}"
             self._refused[pod.key] = _pod_problem(pod.key, reason)
         record = EndpointRecord(pod, segment, number, endpoint)
-        if self.records.get(pod.key) == record:
-            return
-        if pod.key not in self.records:
-            self.in_namespace[pod.namespace] += 1
-        self.records[pod.key] = record
-        result.pods.add(pod.key)
-        result.nodes.add(pod.node)
+        if self.records.get(pod.key) != record:
+            self.records[pod.key] = record
 
     def _endpoint(self, pod: Pod, segment: SegmentKey) -> Endpoint:
         """The endpoint of `pod`. Raises AddressError when it can have none."""

@@ -42,7 +42,7 @@ from romana_ovs.engine.saved_state import current_state
 from romana_ovs.kube.published import PublishedJson, TermBase, published_to_json
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.derived import Derived
-from romana_ovs.model.errors import InputError, Problem
+from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Node, Pod, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.state import Encoded
@@ -86,10 +86,7 @@ class Engine:
         the first step, before anything is programmed. Raises InputError, and changes nothing, when the settings ask for
         another address plan.
         """
-        if AddressPlan.of(cluster.settings) != self.plan:
-            raise InputError.because(
-                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
-            )
+        self.plan.require_same(cluster.settings)
         changed = changed_keys(self._pods, cluster.pods)
         cluster = self._with_nodes(cluster, changed)
         rules = self.policies.update(cluster, changed)

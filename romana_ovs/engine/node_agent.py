@@ -133,10 +133,8 @@ class NodeAgent:
         Published numbers of an older revision than the last are not used. Nor are those of an older epoch, of another
         address plan, or that contradict addresses in use: these are a problem.
         """
-        if cluster.settings is not self._settings and AddressPlan.of(cluster.settings) != self.plan:
-            raise InputError.because(
-                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
-            )
+        if cluster.settings is not self._settings:
+            self.plan.require_same(cluster.settings)
         self._settings = cluster.settings
         if published is not None:
             self._accept(published)

@@ -86,11 +86,6 @@ class PolicyIndex:
         """One for each namespace in which policies use more requirements than fit."""
         return tuple(self._over_budget.values())
 
-    @property
-    def rule_set(self) -> RuleSet:
-        """The rules of the last update: the identical object until they change."""
-        return self._set
-
     def update(self, cluster: Cluster, pods: Collection[PodKey] | None = None) -> RuleSet:
         """Updates the index to `cluster`, and returns the rules: the identical object until they change.
 

@@ -26,7 +26,7 @@ from romana_ovs.engine.unacknowledged import UnacknowledgedPods
 from romana_ovs.kube.published import TermBase
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.derived import LastInputs, keep_equal
-from romana_ovs.model.errors import AddressError, InputError, Problem
+from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
@@ -93,7 +93,6 @@ class Registry:
         self._seen_freed = self._classes.freed
         self._exhausted_segments: tuple[Problem, ...] = ()
         """One for each segment that a node has no address left of, and for which no further range is left."""
-        self._in_namespace: Counter[str] = Counter()
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
         self._addresses_on: Counter[tuple[str, IPv4Address]] = Counter()
@@ -147,7 +146,7 @@ class Registry:
         `rules` are those of the cluster, by default normalised here; `pods` are those that changed since the last
         update, if known. Raises InputError, and changes nothing, when the settings ask for another address plan.
         """
-        self._check_plan(cluster)
+        self.plan.require_same(cluster.settings)
         first, now = self._cluster is None, self._last.revision + 1
         changes = Changes.between(self._cluster, cluster, pods)
         self._cluster = cluster
@@ -187,12 +186,6 @@ class Registry:
             acknowledged_by_all=acknowledged_by_all,
         )
         return self._publish(now)
-
-    def _check_plan(self, cluster: Cluster) -> None:
-        if AddressPlan.of(cluster.settings) != self.plan:
-            raise InputError.because(
-                "the address plan (network, segment_bits, host_bits, endpoint_bits) cannot change under live pods"
-            )
 
     def _update_nodes(self, cluster: Cluster, changes: Changes) -> None:
         if changes.nodes:
@@ -249,7 +242,6 @@ class Registry:
         old = self._pods.pop(key, None)
         for member, sign in ((old, -1), (new, 1)):
             if member is not None:
-                _add(self._in_namespace, member.pod.namespace, sign)
                 _add(self._on_node, member.pod.node, sign)
                 _add(self._segments_on, (member.pod.node, member.segment), sign)
                 if member.pod.address is not None:
