@@ -21,10 +21,26 @@ _COUNTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A file to read: its name in messages (its path below the folder), and where it is."""
+    """A file to read: its name in messages (its path below the folder), and where it is.
+
+    With a `fault` it cannot be read, for this reason, and may be a sub-folder: what is in it is unknown.
+    """
 
     name: str
     path: Path
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of a folder or of its sub-folders.
+
+    `read`: it is a manifest, or with a `fault` (why it cannot be read) a sub-folder. Anything else is passed by.
+    """
+
+    path: Path
+    read: bool
+    fault: str = ""
 
 
 def is_manifest(name: str) -> bool:
@@ -38,7 +54,8 @@ def is_manifest(name: str) -> bool:
 def list_files(path: Path, *, recursive: bool) -> list[ListedFile]:
     """The files to read at `path`, in sorted order: those of a folder, or the one file, whatever its name.
 
-    With `recursive` those of sub-folders, too, but not behind links. Raises InputError when `path` cannot be read.
+    With `recursive` those of sub-folders, too, but not behind links; sub-folders that cannot be listed are in their
+    places. Raises InputError when `path` itself cannot be read.
     """
     if path == STDIN:
         return [ListedFile("stdin", path)]
@@ -46,75 +63,72 @@ def list_files(path: Path, *, recursive: bool) -> list[ListedFile]:
         if not path.is_dir():
             path.stat()
             return [ListedFile(path.name, path)]
-        entries = _entries(path)
+        entries = _scan(path)
     except OSError as error:
         raise InputError.because(f"cannot be read: {error.strerror}", file=str(path)) from error
-    return [ListedFile(file.relative_to(path).as_posix(), file) for file in _manifests(entries, recursive=recursive)]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
-
-
-def _manifests(entries: list[os.DirEntry[str]], *, recursive: bool) -> Iterator[Path]:
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if recursive and not entry.name.startswith("."):
-                yield from _manifests(_entries_or_none(Path(entry.path)), recursive=True)
-        elif is_manifest(entry.name) and not entry.is_dir():
-            yield Path(entry.path)
-
-
-def _entries_or_none(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        return _entries(folder)
-    except OSError:
-        return []  # `passed_by` names it
+    return [
+        ListedFile(entry.path.relative_to(path).as_posix(), entry.path, entry.fault)
+        for entry in _walk(entries, recursive=recursive)
+        if entry.read
+    ]
 
 
 def passed_by(path: Path, *, recursive: bool) -> tuple[Problem, ...]:
     """Notes about what looks like manifests at `path` and is not read."""
-    if path == STDIN or not path.is_dir():
-        return ()
-    notes = []
-    folders = [path]
-    while folders:
-        folder = folders.pop()
+    try:
+        entries = _scan(path) if path != STDIN and path.is_dir() else []
+    except OSError:
+        return ()  # `list_files` raises it
+    others = (entry.path for entry in _walk(entries, recursive=recursive) if not entry.read)
+    return tuple(_note(other, path, reason) for other in others if (reason := _reason(other, recursive=recursive)))
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _walk(entries: list[os.DirEntry[str]], *, recursive: bool) -> Iterator[_Entry]:
+    """All entries, with `recursive` those of sub-folders in place of these, but for hidden ones and links."""
+    for entry in entries:
+        path = Path(entry.path)
         try:
-            entries = _entries(folder)
+            if not entry.is_dir(follow_symlinks=False):
+                yield _Entry(path, is_manifest(entry.name) and not entry.is_dir())
+            elif not recursive or entry.name.startswith("."):
+                yield _Entry(path, read=False)
+            else:
+                yield from _walk(_scan(path), recursive=True)
+        except FileNotFoundError:
+            continue  # it is gone, and with it all that it had
         except OSError as error:
-            notes.append(_note(folder, path, f"cannot be read: {error.strerror}", Severity.ERROR))
-            continue
-        for entry in entries:
-            if recursive and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                folders.append(Path(entry.path))
-            elif reason := _reason(entry, recursive=recursive):
-                notes.append(_note(Path(entry.path), path, reason))
-    return tuple(notes)
+            read = is_manifest(entry.name) or (recursive and not entry.name.startswith("."))
+            yield _Entry(path, read, error.strerror or str(error))
 
 
-def _note(file: Path, folder: Path, reason: str, severity: Severity = Severity.INFO) -> Problem:
-    return Problem(reason, file=plain(file.relative_to(folder).as_posix()), severity=severity)
+def _note(file: Path, folder: Path, reason: str) -> Problem:
+    return Problem(reason, file=plain(file.relative_to(folder).as_posix()), severity=Severity.INFO)
 
 
-def _reason(entry: os.DirEntry[str], *, recursive: bool) -> str:
-    """Why something that looks like manifests is not read; empty when it is read, or does not look like one."""
-    name = entry.name
-    if name.startswith("..") or (not entry.is_dir() and name.endswith(_EDITOR_SUFFIXES)):
+def _reason(path: Path, *, recursive: bool) -> str:
+    """Why something that looks like manifests is not read; empty when it does not look like one."""
+    name = path.name
+    try:
+        is_folder = path.is_dir()
+    except OSError:
+        is_folder = False  # behind a link into a folder that may not be searched
+    if name.startswith("..") or (not is_folder and name.endswith(_EDITOR_SUFFIXES)):
         return ""  # links of a mounted ConfigMap; what an editor writes beside a file
-    if entry.is_dir():
-        count = _count(Path(entry.path))
+    if is_folder:
+        count = _count(path)
         files = "1 manifest" if count == 1 else f"{count} manifests"
         if not count:
             return ""
         if name.startswith("."):
             return f"is a hidden folder with {files}, which are not read"
-        if entry.is_symlink():
+        if path.is_symlink():
             return f"is a link to a folder with {files}, which are not read (kubectl does not follow it either)"
         return f"is a sub-folder with {files}, which are not read without -R" if not recursive else ""
-    if is_manifest(name):
-        return ""
     if name.endswith(SUFFIXES):
         return "is a hidden file, which is not read (kubectl reads it)"
     if any(suffix in name.lower() for suffix in SUFFIXES):

@@ -29,7 +29,8 @@ RACY_NS = 50_000_000
 class FileContent:
     """The objects of one file. Not `readable`: it may have objects that are unknown, `problems` say why.
 
-    `problems` are all problems of the file, those of its objects included.
+    `problems` are all problems of the file, those of its objects included. A sub-folder that cannot be listed stands
+    for all files below it.
     """
 
     name: str
@@ -123,6 +124,8 @@ class FolderReader:
         path = file.path
         if known is not None and known.stream:
             return known
+        if file.fault:
+            return _unreadable(file.name, stamp, f"cannot be read: {file.fault}")
         try:
             if path == STDIN:
                 return self._stream(file, sys.stdin.buffer.read())

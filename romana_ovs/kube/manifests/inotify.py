@@ -129,7 +129,7 @@ class FolderWatch:
         if not events:
             return False
         changed = [self._concerns(event) for event in events]
-        if any(event.mask & (_GONE | _NAMES_CHANGE | _OVERFLOW) for event in events):
+        if any(event.mask & (_GONE | _NAMES_CHANGE | _OVERFLOW | _IS_FOLDER) for event in events):
             changed.append(self._attach())
         return any(changed)
 
@@ -179,7 +179,10 @@ class FolderWatch:
             self._writing.discard(file)
         elif event.mask & _MODIFY and is_manifest(event.name):
             self._writing.add(file)
-        if event.mask & _GONE or (self.recursive and event.mask & _IS_FOLDER and event.mask & _NAMES_CHANGE):
+        if event.mask & _GONE:
+            return True
+        # A sub-folder may be another one, or may now be listed (_ATTRIB: its mode has changed).
+        if self.recursive and event.mask & _IS_FOLDER and event.mask & (_NAMES_CHANGE | _ATTRIB):
             return True
         # The links of a mounted ConfigMap all change through one hidden link, `..data`.
         return is_manifest(event.name) or event.name.startswith("..")

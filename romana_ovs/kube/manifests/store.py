@@ -26,7 +26,7 @@ DEFAULT_NODES = 2
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
-    """The accepted version of an object, and the file that it belongs to."""
+    """The accepted version of an object, and the name of the file that it belongs to (in problems: escaped)."""
 
     item: DecodedObject
     file: str
@@ -98,48 +98,57 @@ class ManifestStore:
 
     def _select(self, content: FolderContent) -> _Selection:
         selection = _Selection()
-        by_id: dict[ObjectId, list[DecodedObject]] = defaultdict(list)
+        by_id: dict[ObjectId, list[_Accepted]] = defaultdict(list)
         for file in content.files:
             selection.problems += file.problems
             for item in file.objects:
                 if item.id is not None:
-                    by_id[item.id].append(item)
-        for key, items in by_id.items():
-            self._accept(key, items, selection)
+                    by_id[item.id].append(_Accepted(item, file.name))
+        for key, candidates in by_id.items():
+            self._accept(key, candidates, selection)
         for file in content.files:
             self._keep_missing(file, by_id, selection)
         return selection
 
-    def _accept(self, key: ObjectId, items: list[DecodedObject], selection: _Selection) -> None:
+    def _accept(self, key: ObjectId, candidates: list[_Accepted], selection: _Selection) -> None:
         """Choose among several manifests of one object.
 
         The one in the same file as before, else the first one with what an API server sets, else the first.
         """
         before = self._accepted.get(key)
-        item = next((candidate for candidate in items if _is_served(candidate)), items[0])
+        chosen = next((candidate for candidate in candidates if _is_served(candidate.item)), candidates[0])
         if before is not None:
-            item = next((candidate for candidate in items if candidate.location.file == before.file), item)
-        for other in items:
-            if other is not item and (reason := _conflict(other, item)):
-                selection.problems.append(other.location.problem("metadata.name", reason))
+            chosen = next((candidate for candidate in candidates if candidate.file == before.file), chosen)
+        item = chosen.item
+        for other in candidates:
+            if other is not chosen and (reason := _conflict(other.item, item)):
+                selection.problems.append(other.item.location.problem("metadata.name", reason))
         if item.value is not None:
             same = before is not None and before.item.value == item.value
             kept = replace(item, value=before.item.value) if before is not None and same else item
-            selection.accepted[key] = _Accepted(kept, item.location.file)
+            selection.accepted[key] = _Accepted(kept, chosen.file)
         elif before is not None:
-            selection.accepted[key] = _Accepted(before.item, item.location.file)
+            selection.accepted[key] = _Accepted(before.item, chosen.file)
             selection.kept.append(key)
         elif item.fallback is not None:
             selection.fallbacks.append(item.fallback)
 
     def _keep_missing(
-        self, file: FileContent, by_id: Mapping[ObjectId, list[DecodedObject]], selection: _Selection
+        self, file: FileContent, by_id: Mapping[ObjectId, list[_Accepted]], selection: _Selection
     ) -> None:
-        """Keep the objects of `file` when it cannot be read, or has a nameless object that may be an edit of one."""
+        """Keep the objects of `file` when it cannot be read, or has a nameless object that may be an edit of one.
+
+        An unreadable `file` may be a sub-folder: then those of the files below it are kept.
+        """
         nameless = [item for item in file.objects if item.id is None]
         if file.readable and not nameless:
             return
-        missing = [key for key, entry in self._accepted.items() if entry.file == file.name and key not in by_id]
+        below = "" if file.readable else f"{file.name}/"
+        missing = [
+            key
+            for key, entry in self._accepted.items()
+            if (entry.file == file.name or (below and entry.file.startswith(below))) and key not in by_id
+        ]
         for key in missing:
             selection.accepted[key] = self._accepted[key]
             selection.kept.append(key)

@@ -13,8 +13,10 @@ import pytest
 from romana_ovs.kube.manifests.files import STDIN, list_files, passed_by
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.kube.manifests.load import load
-from romana_ovs.model.errors import InputError
+from romana_ovs.kube.manifests.store import ManifestStore
+from romana_ovs.model.errors import InputError, Severity
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.cli.measured import EmulationState, Unmeasured, unmeasured
 from tests.support.manifests import pod
 
 
@@ -78,20 +80,70 @@ def test_one_file_may_have_any_name(tmp_path: Path) -> None:
         list_files(tmp_path / "missing", recursive=False)
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree(tmp_path, "a.yaml", "secret/b.yaml")
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, folder: str, error: OSError) -> None:
+    """Let every folder of this name fail to be listed."""
     scandir = os.scandir
 
-    def refuse(path: Path) -> object:
-        if Path(path).name == "secret":
-            raise PermissionError(13, "Permission denied")
+    def scan(path: Path) -> object:
+        if Path(path).name == folder:
+            raise error
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    assert names(tmp_path, recursive=True) == ["a.yaml"]
-    (note,) = passed_by(tmp_path, recursive=True)
-    assert str(note) == "secret: cannot be read: Permission denied"
-    assert note.severity.value == "error"
+    monkeypatch.setattr(os, "scandir", scan)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "a.yaml", "secret/b.yaml", "z.yaml")
+    refuse_to_list(monkeypatch, "secret", PermissionError(13, "Permission denied"))
+    assert names(tmp_path, recursive=True) == ["a.yaml", "secret", "z.yaml"]
+    found = load(tmp_path, Settings(), recursive=True)
+    assert [str(problem) for problem in found.problems] == ["secret: cannot be read: Permission denied"]
+    assert found.problems[0].severity is Severity.ERROR
+    assert found.notes == ()
+    assert list(unmeasured(found, [], [], EmulationState([], {}, []))) == [
+        Unmeasured("", "secret", "cannot be read: Permission denied")
+    ]
+    assert names(tmp_path, recursive=False) == ["a.yaml", "z.yaml"]
+    assert load(tmp_path, Settings()).problems == ()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_what_is_below_a_folder_that_cannot_be_listed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    deep = "ü" * 60
+    tree(tmp_path, "a.yaml", "secret/b.yaml", "secret.yaml")
+    (tmp_path / "secret" / deep).mkdir()
+    (tmp_path / "secret" / deep / "c.yaml").write_text(pod("c"))
+    reader, store = FolderReader(tmp_path, Settings(), recursive=True), ManifestStore(Settings())
+    before = store.apply(reader.read())
+    (tmp_path / "secret.yaml").unlink()
+    for folder in ("secret", deep):
+        with monkeypatch.context() as patch:
+            refuse_to_list(patch, folder, error)
+            after = store.apply(reader.read())
+        assert sorted(after.cluster.pods) == sorted(set(before.cluster.pods) - {"default/secret-yaml"}), folder
+        assert len(after.problems) == 1
+    assert len(after.kept) == 1
+    assert store.apply(reader.read()).problems == ()
+
+
+def test_a_sub_folder_that_is_gone_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "a.yaml", "b/c.yaml")
+    reader, store = FolderReader(tmp_path, Settings(), recursive=True), ManifestStore(Settings())
+    store.apply(reader.read())
+    refuse_to_list(monkeypatch, "b", FileNotFoundError(2, "No such file or directory"))
+    after = store.apply(reader.read())
+    assert (list(after.cluster.pods), after.problems) == (["default/a-yaml"], ())
+
+
+def test_a_link_to_itself_is_a_problem(tmp_path: Path) -> None:
+    tree(tmp_path, "a.yaml")
+    for name in ("b.yaml", "c.yaml.bak"):
+        (tmp_path / name).symlink_to(name)
+    found = load(tmp_path, Settings())
+    assert [str(problem) for problem in found.problems] == ["b.yaml: cannot be read: Too many levels of symbolic links"]
+    assert [note.file for note in found.notes] == ["c.yaml.bak"]
 
 
 def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

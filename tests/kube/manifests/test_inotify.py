@@ -194,6 +194,8 @@ def test_sub_folders_are_watched_when_asked_for(folder: Path) -> None:
         (folder / "sub" / "new" / "newer" / "b.yaml").write_text(pod("c"))
         assert watch.wait(SOON)
         assert reader.read().files[1].objects[0].location.name == "c"
+        (folder / "sub" / "new").chmod(0o700)
+        assert watch.drain(), "it may be that its files can be read only now"
         (folder / "sub" / "new").rename(folder / "sub" / "renamed")
         assert watch.wait(SOON)
         assert files() == ["sub/deep/a.yaml", "sub/renamed/newer/b.yaml"]
