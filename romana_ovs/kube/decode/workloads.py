@@ -6,8 +6,9 @@ Job and CronJob, and their controllers (`controller_labels`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from romana_ovs.kube.decode import controller_labels
 from romana_ovs.kube.decode.field_types import check_annotations
@@ -34,6 +35,7 @@ WORKLOADS = {
 MAX_REPLICAS = 100_000
 """The largest number of pods of one workload; a larger one in a manifest counts as a typing error."""
 MAX_COUNT = 2**31 - 1
+_INDEX_DIGITS = len(str(MAX_COUNT))
 MAX_CRON_JOB_NAME = 52
 """Characters: the Jobs of a CronJob have 11 more (Kubernetes' validation of CronJob)."""
 MAX_STATEFUL_SET_NAME = 52
@@ -308,20 +310,24 @@ def _open_indexes(status: Mapping[str, object], at_once: int, completions: int) 
     ended = [*_index_ranges(status.get("completedIndexes")), *_index_ranges(status.get("failedIndexes"))]
     if not ended:
         return range(min(at_once, completions))
-    indexes: list[int] = []
-    index = 0
-    while index < completions and len(indexes) < at_once:
-        beyond = max((one.stop for one in ended if index in one), default=index)
-        if beyond == index:
-            indexes.append(index)
-            beyond += 1
-        index = beyond
-    return tuple(indexes)
+    return tuple(islice(_outside(ended, completions), at_once))
+
+
+def _outside(ranges: Iterable[range], stop: int) -> Iterator[int]:
+    """The numbers from 0 to below `stop` that are in none of `ranges`."""
+    start = 0
+    for one in sorted(ranges, key=lambda each: each.start):
+        yield from range(start, min(one.start, stop))
+        start = max(start, one.stop)
+    yield from range(start, stop)
 
 
 def _index_ranges(value: object) -> Iterator[range]:
-    """The ranges in `1,3-5,7`; anything else is left out, as only a status has it."""
+    """The ranges in `1,3-5,7`; anything else, as larger numbers, is left out, as only a status has it."""
     for part in value.split(",") if isinstance(value, str) else ():
         first, _, last = part.partition("-")
-        if first.isdecimal() and (last or first).isdecimal():
-            yield range(int(first), int(last or first) + 1)
+        numbers = (first, last or first)
+        if all(number.isdecimal() and len(number) <= _INDEX_DIGITS for number in numbers):
+            low, high = map(int, numbers)
+            if low <= high:
+                yield range(low, high + 1)

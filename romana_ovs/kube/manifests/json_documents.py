@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ def read_json(text: str) -> JsonStream:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
         if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            duplicates[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
+            counts = Counter(key for key, _ in pairs)
+            duplicates[id(made)] = sorted(key for key, count in counts.items() if count > 1)
         return made
 
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_float=_number, parse_constant=_refuse_constant)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from tests.support.manifests import item, loaded, workload
 
@@ -70,6 +73,33 @@ def test_an_indexed_job_has_the_first_open_indexes() -> None:
     key = "batch.kubernetes.io/job-completion-index"
     assert [one[key] for one in labels(found)] == ["3", "6", "7"]
     assert list(loaded(a=workload("Job", "j", spec)).cluster.pods) == [f"default/j-{number}" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("completed", "pods"),
+    [
+        ("0-1,0-4,2", [5, 6]),
+        ("7,5,3,1,0-1", [2, 4]),
+        ("4-2,8-8", [0, 1]),
+        ("0," + "9" * 5_000, [1, 2]),
+        ("0-" + "9" * 5_000 + ",1", [0, 2]),
+        ("0-99", []),
+    ],
+)
+def test_indexes_that_have_ended_may_be_in_any_order(completed: str, pods: list[int]) -> None:
+    spec = "  completionMode: Indexed\n  completions: 9\n  parallelism: 2\n"
+    found = loaded(a=workload("Job", "j", spec) + f"status: {{completedIndexes: '{completed}'}}\n")
+    assert list(found.cluster.pods) == [f"default/j-{index}" for index in pods]
+
+
+def test_many_indexes_that_have_ended_take_no_time() -> None:
+    count = 20_000
+    spec = f"  completionMode: Indexed\n  completions: {2 * count}\n  parallelism: {count}\n"
+    status = f"status: {{completedIndexes: '{','.join(map(str, range(0, 2 * count, 2)))}'}}\n"
+    started = time.process_time()
+    value = item(workload("Job", "j", spec) + status).value
+    assert time.process_time() - started < 1
+    assert isinstance(value, Workload) and value.ordinals == tuple(range(1, 2 * count, 2))
 
 
 def test_a_cron_job_makes_one_run() -> None:

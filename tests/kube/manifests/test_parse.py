@@ -241,6 +241,14 @@ def test_aliases_cannot_fill_the_memory() -> None:
 
 
 @pytest.mark.alone
+def test_many_doubled_keys_take_no_time() -> None:
+    keys = [f'"k{number}": 1' for number in range(30_000)]
+    started = time.process_time()
+    (document,) = parse_text("{" + ", ".join([*keys, *keys]) + "}").documents
+    assert time.process_time() - started < 3
+    assert len(document.duplicates) == 30_000
+
+
 def test_aliases_of_all_entries_count_together() -> None:
     many = ", ".join(["*a"] * 300)
     entry = f"- a: 1\n  b: &a [{', '.join(['x'] * 300)}]\n  c: [{many}]\n"
