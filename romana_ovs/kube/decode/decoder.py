@@ -139,11 +139,9 @@ class _Decoder:
             if not text and not validator.has(field):
                 validator.error(field, "is required")
         if not validator.valid:
-            yield self._result(validator, kind, _name_in(value))
+            yield self._result(validator, kind, _text_in(value, "name"))
         elif _is_list(kind, value):
             yield from self._decode_list(value, validator, depth, (kind.removesuffix("List"), version))
-        elif kind in _SERVICES and not _name_in(value):
-            self._ignore(kind, version)  # it has no effect on packets, and nobody can ask for it
         else:
             named = with_generated_name(value, f"{self.file}#{self.document.number}#{prefix}")
             for item in self._decode_named(named, kind, version, validator):
@@ -165,10 +163,9 @@ class _Decoder:
         self, value: Mapping[str, object], kind: str, version: str, validator: Validator
     ) -> Iterator[DecodedObject]:
         """The object of a kind that is not known by name: a policy of another system, what makes pods, or ignored."""
-        metadata = value.get("metadata")
-        fields = metadata if isinstance(metadata, dict) else {}
-        namespace, name = (text if isinstance(text := fields.get(key), str) else "" for key in ("namespace", "name"))
+        namespace, name = _text_in(value, "namespace"), _text_in(value, "name")
         group = version.partition("/")[0] if "/" in version else ""
+        self._report_duplicates(validator)
         policy = other_policy(kind, group, value, namespace=namespace, name=name)
         location = SourceLocation(self.file, self.document.number, validator.prefix, plain(kind), plain(name))
         if policy is not None:
@@ -177,24 +174,24 @@ class _Decoder:
                 id=ObjectId(f"{kind}.{group}", namespace, name or str(location)),
                 location=location,
                 value=policy,
+                problems=tuple(location.problem(*finding) for finding in validator.findings),
                 source=value,
                 unsupported=(location.problem("", policy.reason, severity),),
             )
             return
-        pods = read_other(value, kind, group)
+        pods = read_other(value, kind, group, validator)
         if not isinstance(pods, Workload):
             self._ignore(kind, version)
-            self._report_duplicates(validator)
-            if validator.findings:
-                yield self._result(validator, kind, name)
         if pods is not None:
-            yield DecodedObject(
-                id=ObjectId(f"{kind}.{group}", pods.namespace, pods.name),
-                location=location,
-                value=pods,
-                source=value,
+            meta = _Meta(
+                ObjectId(f"{kind}.{group}", pods.namespace, pods.name) if _is_identified(validator) else None,
+                pods.name,
+                pods.namespace,
                 controller_ref=pods.controller_ref,
             )
+            yield replace(self._result(validator, kind, name, meta=meta, read=pods, source=value), other_pod_maker=True)
+        elif validator.findings:
+            yield self._result(validator, kind, name)
 
     def _decode_list(
         self, value: Mapping[str, object], validator: Validator, depth: int, inner: tuple[str, str]
@@ -265,13 +262,8 @@ class _Decoder:
             metadata.get("labels"), "metadata.labels", validator
         )
         check_annotations(metadata, "metadata", validator)
-        known = not (
-            validator.has("metadata")
-            or validator.has_under("metadata.name")
-            or validator.has_under("metadata.namespace")
-        )
         return _Meta(
-            id=ObjectId(kind, namespace, name) if known else None,
+            id=ObjectId(kind, namespace, name) if _is_identified(validator) else None,
             name=name,
             namespace="" if validator.has_under("metadata.namespace") or validator.has("metadata") else namespace,
             labels=labels,
@@ -380,10 +372,18 @@ def _closest_kind(kind: str, version: str) -> str:
     return next(iter(difflib.get_close_matches(kind, known, n=1, cutoff=_SIMILARITY)), "")
 
 
-def _name_in(value: Mapping[str, object]) -> str:
+def _text_in(value: Mapping[str, object], field: str) -> str:
+    """A field of the metadata; empty when it is no string."""
     metadata = value.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    return name if isinstance(name, str) else ""
+    text = metadata.get(field) if isinstance(metadata, dict) else None
+    return text if isinstance(text, str) else ""
+
+
+def _is_identified(validator: Validator) -> bool:
+    """Whether nothing is wrong with the name and namespace of the object."""
+    return not (
+        validator.has("metadata") or validator.has_under("metadata.name") or validator.has_under("metadata.namespace")
+    )
 
 
 def _is_other_version(kind: str, version: str, expected: str) -> bool:

@@ -14,9 +14,8 @@ from romana_ovs.kube.decode.node_selection import NodeSelection, read_daemon_nod
 from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.kube.decode.workloads import MAX_REPLICAS, PodTemplate, Workload, read_template
-from romana_ovs.model.errors import Severity
 from romana_ovs.model.labels import Labels
-from romana_ovs.model.syntax import label_fault, plain, subdomain_fault
+from romana_ovs.model.syntax import label_fault, plain, shown, subdomain_fault
 
 _TEMPLATES = ("template", "podTemplate")
 _POD_FIELDS: Mapping[str, type] = {"podTemplate": dict, "podMetadata": dict, "podSpec": dict, "replicas": int}
@@ -92,27 +91,26 @@ class OtherPodMaker:
     controller_ref: ControllerRef | None = None
 
 
-def read_other(document: Mapping[str, object], kind: str, group: str) -> Workload | OtherPodMaker | None:
-    """The workload in an object of another API group, what else makes pods, or None for what makes none."""
-    identity = _identity(document, kind, group)
-    if identity is None or (group, kind) in _NO_MAKERS:
+def read_other(
+    document: Mapping[str, object], kind: str, group: str, validator: Validator
+) -> Workload | OtherPodMaker | None:
+    """The workload in an object of another API group, what else makes pods, or None for what makes none.
+
+    Errors of its name, and of a pod template, are recorded; then the result says as much as can be read.
+    """
+    if (group, kind) in _NO_MAKERS:
         return None
-    validator = Validator()
     spec = document.get("spec")
     field = next((field for field in _TEMPLATES if isinstance(spec, dict) and _is_template(spec.get(field))), "")
-    reason = ""
     if isinstance(spec, dict) and field:
-        workload = _workload(spec, identity, f"spec.{field}", validator)
-        if validator.valid:
-            return workload
-        finding = next(one for one in validator.findings if one.severity is Severity.ERROR)
-        reason = f"has a pod template that cannot be read ({finding.path}: {finding.reason})"
-    elif kind in POD_MAKERS.get(group, ()) or group.endswith(_ELASTIC):
+        return _workload(spec, _identity(document, kind, group, validator), f"spec.{field}", validator)
+    if kind in POD_MAKERS.get(group, ()) or group.endswith(_ELASTIC):
         reason = "makes no pods by itself" if kind == "PodTemplate" else "makes pods in a way of its own"
     elif path := next(_container_paths(document, ""), "") or _pod_field(spec):
         reason = f"has {plain(path)}, so it may make pods, in a way of its own"
-    if not reason:
+    else:
         return None
+    identity = _identity(document, kind, group, validator)
     return OtherPodMaker(kind, group, identity.namespace, identity.name, reason, identity.controller_ref)
 
 
@@ -127,23 +125,24 @@ class _Identity:
     controller_ref: ControllerRef | None
 
 
-def _identity(document: Mapping[str, object], kind: str, group: str) -> _Identity | None:
-    """None when the object has no valid name."""
-    metadata = document.get("metadata")
-    fields = metadata if isinstance(metadata, dict) else {}
-    name, namespace = fields.get("name"), fields.get("namespace") or "default"
-    if not isinstance(name, str) or not isinstance(namespace, str) or subdomain_fault(name) or label_fault(namespace):
-        return None
+def _identity(document: Mapping[str, object], kind: str, group: str, validator: Validator) -> _Identity:
+    """The identity of an object, as far as it can be read."""
+    fields = validator.mapping(document.get("metadata"), "metadata")
+    name = validator.string(fields.get("name"), "metadata.name")
+    namespace = validator.string(fields.get("namespace"), "metadata.namespace") or "default"
+    fault = subdomain_fault(name) if name else "is required"
+    if fault and not validator.has("metadata") and not validator.has("metadata.name"):
+        validator.error("metadata.name", fault)
+    if fault := label_fault(namespace):
+        validator.error("metadata.namespace", fault)
     return _Identity(kind, group, namespace, name, read_controller_ref(fields, Validator()))
 
 
 def _workload(spec: Mapping[str, object], identity: _Identity, path: str, validator: Validator) -> Workload:
-    """The workload of the template at `path`: one pod where `spec.replicas` is no number."""
+    """The workload of the template at `path`, as far as it can be read: one pod where `spec.replicas` is no number."""
     template = read_template(spec[path.removeprefix("spec.")], path, validator)
-    replicas = spec.get("replicas")
     like = identity.kind if identity.kind in ("StatefulSet", "DaemonSet") else "Deployment"
-    is_count = isinstance(replicas, int) and not isinstance(replicas, bool) and 0 <= replicas <= MAX_REPLICAS
-    count = replicas if isinstance(replicas, int) and is_count else 1
+    count, assumed = (1, "") if like == "DaemonSet" else _replicas(spec.get("replicas"), validator)
     no_pods = "is suspended (spec.suspend)" if spec.get("suspend") is True else "" if count else "has 0 replicas"
     return Workload(
         kind=identity.kind,
@@ -158,7 +157,18 @@ def _workload(spec: Mapping[str, object], identity: _Identity, path: str, valida
         controller_ref=identity.controller_ref,
         template_path=path,
         no_pods=no_pods,
+        assumed=assumed,
     )
+
+
+def _replicas(value: object, validator: Validator) -> tuple[int, str]:
+    """The number of pods, and what is assumed about it: kinds of other API groups may have more than a number there."""
+    if value is None:
+        return 1, ""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 1, f"spec.replicas is no number ({shown(value)}) and counts as 1"
+    count = validator.integer(value, "spec.replicas", low=0, high=MAX_REPLICAS)
+    return 1 if count is None else count, ""
 
 
 def _nodes(template: PodTemplate, like: str, path: str, validator: Validator) -> NodeSelection:

@@ -56,7 +56,8 @@ class Workload:
     `ordinals` number them; those of a DaemonSet are one for each node that `nodes` selects instead. `labels` are those
     of every pod, with what the controller adds. `like` is the kind whose controller it has: its own, or for a CronJob
     `Job` and for kinds of other API groups (`group`) the one that it is expanded like. `selector` is None when it
-    adopts no pod. `no_pods` says why it has no pods at present, and is empty otherwise.
+    adopts no pod. `no_pods` says why it has no pods at present, and is empty otherwise. `assumed` says what is
+    assumed about a number of pods that cannot be read.
     """
 
     kind: str
@@ -75,6 +76,7 @@ class Workload:
     template_path: str = "spec.template"
     restart_policy: str = ""
     no_pods: str = ""
+    assumed: str = ""
 
     @property
     def built_in(self) -> bool:

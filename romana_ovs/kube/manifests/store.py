@@ -94,6 +94,12 @@ class ManifestStore:
             objects=objects,
             notes=(*content.notes, *built.notes),
             left_out=built.left_out,
+            invalid_pod_makers=tuple(
+                item.location
+                for file in content.files
+                for item in file.objects
+                if item.other_pod_maker and item.value is None
+            ),
         )
 
     def _select(self, content: FolderContent) -> _Selection:

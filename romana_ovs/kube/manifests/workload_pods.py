@@ -167,9 +167,10 @@ class WorkloadPods:
         for controller in (key, *self._controllers[key]):
             self._pods_of[controller] += added
         if added and not workload.built_in:
+            assumed = f"{workload.assumed}; " if workload.assumed else ""
             reason = (
-                f"is expanded like a {workload.like}, to {_named(added)}; labels that its own controller adds are not "
-                "known here"
+                f"is expanded like a {workload.like}, to {_named(added)}; {assumed}labels that its own controller adds "
+                "are not known here"
             )
             self.notes.append(place.problem(workload.template_path, reason, Severity.INFO))
 

@@ -117,6 +117,31 @@ def test_lists_of_any_kind() -> None:
     assert [key.name for key in found.cluster.policies] == ["p"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "version"), [("Service", "v1"), ("Endpoints", "v1"), ("EndpointSlice", "discovery.k8s.io/v1")]
+)
+@pytest.mark.parametrize(
+    ("metadata", "field", "reason"),
+    [
+        ("{name: 123}", "metadata.name", "must be a string, not a number"),
+        ("[a]", "metadata", "must be an object, not a list"),
+        ("{}", "metadata.name", "is required"),
+    ],
+)
+def test_services_have_names(kind: str, version: str, metadata: str, field: str, reason: str) -> None:
+    found = loaded(a=f"apiVersion: {version}\nkind: {kind}\nmetadata: {metadata}\naddressType: IPv4\n")
+    problem = found.problems[0]
+    assert (problem.field, found.ignored) == (field, ())
+    assert problem.reason.startswith(reason)
+
+
+def test_a_service_may_have_a_generated_name() -> None:
+    found = loaded(a="apiVersion: v1\nkind: Service\nmetadata: {generateName: web-}\nspec: {ports: [{port: 80}]}\n")
+    (one,) = found.objects
+    assert isinstance(one.value, Service) and one.value.name.startswith("web-")
+    assert (found.problems, [note.field for note in found.notes]) == ((), ["metadata.generateName"])
+
+
 def test_other_kinds_are_named_once() -> None:
     found = loaded(
         a="apiVersion: v1\nkind: Secret\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n",

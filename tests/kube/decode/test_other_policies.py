@@ -42,6 +42,14 @@ def test_policies_of_other_systems_are_unsupported(group: str, kind: str, effect
     assert not found.problems and not found.ignored
 
 
+def test_a_doubled_key_of_another_policy_is_an_error() -> None:
+    found = loaded(a=OBJECT.format("projectcalico.org", "NetworkPolicy", "{order: 1, order: 2}"))
+    assert [(problem.field, problem.reason) for problem in found.problems] == [
+        ("spec.order", "is given twice, again in line 4")
+    ]
+    assert len(found.unsupported) == 1
+
+
 def test_calico_shows_policies_of_kubernetes_again() -> None:
     found = loaded(a=OBJECT.format("projectcalico.org", "NetworkPolicy", "{}").replace("x}", "knp.default.x}"))
     assert [problem.severity for problem in found.unsupported] == [Severity.INFO]

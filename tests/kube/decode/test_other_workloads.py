@@ -6,7 +6,12 @@ import re
 
 import pytest
 
-from tests.support.manifests import loaded, pod
+from romana_ovs.kube.manifests.store import ManifestStore
+from romana_ovs.kube.snapshot import ClusterSnapshot
+from romana_ovs.model.errors import Severity
+from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.cli.measured import EmulationState, unmeasured
+from tests.support.manifests import content, loaded, pod
 
 TEMPLATE = "{metadata: {labels: {app: w}}, spec: {containers: [{name: c, image: i}]}}"
 
@@ -72,12 +77,6 @@ def test_pods_of_a_cluster_stand_for_their_workload() -> None:
         ),
         ("example.com/v1", "Store", "replicas: 3", "has spec.replicas, so it may make pods"),
         ("example.com/v1", "Store", "podMetadata: {labels: {a: b}}", "has spec.podMetadata, so it may make pods"),
-        (
-            "example.com/v1",
-            "Thing",
-            "template: {spec: {containers: [{name: c, ports: [{containerPort: 0}]}]}}",
-            "has a pod template that cannot be read (spec.template.spec.containers[0].ports[0].containerPort: ",
-        ),
     ],
 )
 def test_what_makes_pods_otherwise_is_named(version: str, kind: str, spec: str, reason: str) -> None:
@@ -86,6 +85,94 @@ def test_what_makes_pods_otherwise_is_named(version: str, kind: str, spec: str, 
     (one,) = found.left_out
     assert (one.kind.partition(".")[0], one.name) == (kind, "default/w")
     assert reason in one.reason
+
+
+BROKEN = "template: {spec: {containers: [{name: c, ports: [{containerPort: 0}]}]}}"
+
+
+def problems(found: ClusterSnapshot) -> list[tuple[str, str]]:
+    return [(problem.field, problem.reason) for problem in found.problems]
+
+
+def test_a_template_that_cannot_be_read_is_an_error() -> None:
+    found = loaded(a=custom("example.com/v1", "Thing", BROKEN))
+    (problem,) = found.problems
+    assert (problem.kind, problem.name, problem.severity) == ("Thing", "w", Severity.ERROR)
+    assert problem.field == "spec.template.spec.containers[0].ports[0].containerPort"
+    assert (found.cluster.pods, found.ignored, found.left_out) == ({}, (), ())
+    (missing,) = unmeasured(found, [], [], EmulationState([], {}, []))
+    assert (missing.kind, missing.name) == ("Thing", "w")
+    store = ManifestStore(Settings())
+    before = store.apply(content(a=custom("example.com/v1", "Thing", f"template: {TEMPLATE}")))
+    assert store.apply(content(a=custom("example.com/v1", "Thing", BROKEN))).cluster is before.cluster
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "spec"),
+    [
+        ("argoproj.io/v1alpha1", "Rollout", f"template: {TEMPLATE}"),
+        ("serving.knative.dev/v1", "Service", f"template: {TEMPLATE}"),
+        ("monitoring.coreos.com/v1", "Prometheus", "replicas: 2"),
+        ("elasticsearch.k8s.elastic.co/v1", "Elasticsearch", "nodeSets: []"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("metadata", "field", "reason"),
+    [
+        ("{name: 5}", "metadata.name", "must be a string, not a number"),
+        ("{name: A}", "metadata.name", '"A" may hold'),
+        ("{}", "metadata.name", "is required"),
+        ("[]", "metadata", "must be an object, not a list"),
+        ("{name: w, namespace: 5}", "metadata.namespace", "must be a string, not a number"),
+        ("{name: w, namespace: a.b}", "metadata.namespace", '"a.b" may hold'),
+    ],
+)
+def test_what_makes_pods_has_a_name(version: str, kind: str, spec: str, metadata: str, field: str, reason: str) -> None:
+    found = loaded(a=custom(version, kind, spec).replace("{name: w}", metadata))
+    ((place, sentence),) = problems(found)
+    assert place == field
+    assert sentence.startswith(reason)
+    assert (found.cluster.pods, found.left_out) == ({}, ())
+    (missing,) = unmeasured(found, [], [], EmulationState([], {}, []))
+    assert missing.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("replicas", "assumed"),
+    [
+        ("'3'", 'spec.replicas is no number ("3") and counts as 1; '),
+        ("true", "spec.replicas is no number (true) and counts as 1; "),
+        ("{min: 2}", "spec.replicas is no number (an object) and counts as 1; "),
+        ("null", ""),
+    ],
+)
+def test_replicas_that_are_no_number_count_as_one(replicas: str, assumed: str) -> None:
+    found = loaded(a=custom("example.com/v1", "Thing", f"replicas: {replicas}, template: {TEMPLATE}"))
+    assert (found.problems, list(found.cluster.pods)) == ((), ["default/w-0"])
+    (note,) = found.notes
+    assert note.reason.endswith(f"to w-0; {assumed}labels that its own controller adds are not known here")
+
+
+@pytest.mark.parametrize("replicas", ["200000", "-1"])
+def test_replicas_out_of_range_are_an_error(replicas: str) -> None:
+    found = loaded(a=custom("example.com/v1", "Thing", f"replicas: {replicas}, template: {TEMPLATE}"))
+    assert problems(found) == [("spec.replicas", f"{replicas} is not between 0 and 100000")]
+    daemons = loaded(a=custom("example.com/v1", "DaemonSet", f"replicas: {replicas}, template: {TEMPLATE}"))
+    assert (daemons.problems, len(daemons.cluster.pods)) == ((), 2)
+
+
+def test_doubled_keys_are_errors() -> None:
+    twice = custom("example.com/v1", "Thing", f"replicas: 2, replicas: 3, template: {TEMPLATE}")
+    found = loaded(a=twice)
+    assert problems(found) == [("spec.replicas", "is given twice, again in line 4")]
+    assert found.cluster.pods == {}
+    (missing,) = unmeasured(found, [], [], EmulationState([], {}, []))
+    assert missing.name == "w"
+    operator = loaded(a=custom("kafka.strimzi.io/v1beta2", "Kafka", "a: 1, a: 2"))
+    assert problems(operator) == [("spec.a", "is given twice, again in line 4")]
+    other = loaded(a=custom("v1", "ConfigMap", "a: 1, a: 2"))
+    assert problems(other) == [("spec.a", "is given twice, again in line 4")]
+    assert list(unmeasured(other, [], [], EmulationState([], {}, []))) == []
 
 
 def test_an_operator_whose_pods_are_there_is_no_matter() -> None:
