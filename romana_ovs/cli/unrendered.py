@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from os.path import isfile  # False for what may not be looked at, where Path.is_file raises
 from pathlib import Path
 from shlex import quote
 
@@ -68,9 +69,9 @@ def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bo
 
 def _chart_of(folder: Path) -> Path | None:
     """The Helm chart that the folder is, or whose templates it has."""
-    if (folder / CHART).is_file():
+    if isfile(folder / CHART):
         return folder
-    return folder.parent if folder.name == "templates" and (folder.parent / CHART).is_file() else None
+    return folder.parent if folder.name == "templates" and isfile(folder.parent / CHART) else None
 
 
 def _helm(chart: Path) -> str:
@@ -83,7 +84,7 @@ def _kustomization(folder: Path, start: Path, faulty: Collection[str], *, recurs
     It may be without apiVersion and kind, which kustomize adds and kubectl apply -f wants. A Component changes the
     objects of others, and cannot be rendered alone.
     """
-    name = next((one for one in KUSTOMIZATIONS if (folder / one).is_file()), None)
+    name = next((one for one in KUSTOMIZATIONS if isfile(folder / one)), None)
     if name is None:
         return
     try:
@@ -116,7 +117,7 @@ def _is_read(resource: Path, folder: Path, start: Path | None) -> bool:
         place = resource.resolve()
         if start is not None:
             return place.exists() and place.is_relative_to(start.resolve())
-        return place.is_file() and place.parent == folder.resolve()
+        return isfile(place) and place.parent == folder.resolve()
     except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL character
         return False
 
