@@ -7,7 +7,6 @@ last known rows stay.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from romana_ovs.flag import Flag
 from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROGRAMMED
 from romana_ovs.model.derived import DerivedMap
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
+from romana_ovs.switch.wakeup import Wakeup
 from romana_ovs.switch.zone_limits import KERNEL
 
 LOG = logging.getLogger("romana_ovs.ovsdb")
@@ -89,8 +89,8 @@ class OvsdbWatch:
         self._idl = ovs.db.idl.Idl(remote, helper)
         self._notes: dict[tuple[str, str], tuple[str, str]] = {}
         self._writing: ovs.db.idl.Transaction | None = None
-        self._failure_logged = self._is_woken = False
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._failure_logged = False
+        self._wakeup = Wakeup()
 
     def run(self) -> None:
         """Never returns. Waits without polling, for the connection, the IDL's own timers, or `note`."""
@@ -105,12 +105,9 @@ class OvsdbWatch:
             self._write()
             poller = ovs.poller.Poller()
             self._idl.wait(poller)
-            poller.fd_wait(self._wake_reader, ovs.poller.POLLIN)
+            poller.fd_wait(self._wakeup.fileno(), ovs.poller.POLLIN)
             poller.block()
-            if self._is_woken:
-                # Read only when there is data: otherwise the green thread would block.
-                self._is_woken = False
-                os.read(self._wake_reader, 4096)
+            self._wakeup.clear()
 
     def take(self) -> OvsdbRead | None:
         """The newest read, if it was not taken yet."""
@@ -125,9 +122,8 @@ class OvsdbWatch:
                 self._notes["Interface", bridge.rows[pod]] = (POD_PROGRAMMED, text)
         if marks.lost_at is not None and marks.lost_at != bridge.marks.lost_at:
             self._notes["Bridge", bridge.name] = (CONNTRACK_LOST, str(int(marks.lost_at)))
-        if self._notes != before and not self._is_woken:
-            self._is_woken = True
-            os.write(self._wake_writer, b"x")
+        if self._notes != before:
+            self._wakeup.set()
 
     def _write(self) -> None:
         """Writes one transaction at a time; a permanent failure is logged once, as flows do not depend on it."""
