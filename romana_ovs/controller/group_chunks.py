@@ -22,12 +22,12 @@ CHUNK_ROWS = 1500
 
 @dataclass(slots=True)
 class IncomingGroup:
-    """A group of which `sent_rows` are in the tables; `pods` should be in it since round `number`."""
+    """A group of which `sent_rows` are in the tables; `pods` should be in it since round `desired_in`."""
 
     name: GroupKey
     group: Group
     pods: frozenset[PodKey]
-    number: int
+    desired_in: int
     entries: SectionEntries
     sent_rows: int = 0
 

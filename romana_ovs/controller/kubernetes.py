@@ -21,7 +21,7 @@ import eventlet
 from eventlet.hubs import trampoline
 from eventlet.queue import LightQueue
 
-from romana_ovs.controller.published_store import RESOURCES as NUMBERS
+from romana_ovs.controller.published_store import RESOURCES as PUBLISHED
 from romana_ovs.flag import Flag
 from romana_ovs.kube.api.messages import FrameReader, Health, LogLine, Start, frame
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, PODS, TENANTS, Resource, pods_of
@@ -186,11 +186,11 @@ class Kubernetes:
 def resources_of(node: str | None) -> tuple[Resource, ...]:
     """The resources to list and watch: all, or for one `node` only its pods, its report, and what every node needs."""
     if node is None:
-        return (*CLUSTER, *NUMBERS, TENANTS)
+        return (*CLUSTER, *PUBLISHED, TENANTS)
     cluster_resources = [pods_of(node) if resource == PODS else resource for resource in CLUSTER]
     numbers = [
         replace(resource, fields=f"metadata.name={node}") if resource == NODE_REPORTS else resource
-        for resource in NUMBERS
+        for resource in PUBLISHED
     ]
     return (*cluster_resources, *numbers)
 

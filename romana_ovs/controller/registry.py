@@ -24,9 +24,9 @@ LOG = logging.getLogger("romana_ovs.registry")
 NEW_TERM_SECONDS = 1.0
 """Until a new term begins after one that is over, unless something changes sooner: another process may lead for a
 moment, too."""
-AWAY_SECONDS = 30.0
+MAX_LAG_SECONDS = 30.0
 """A node that lags behind for so long is not waited for where that is safe."""
-GONE_SECONDS = 60.0
+REPORT_RETENTION_SECONDS = 60.0
 """How long after its Node a report is deleted. Not sooner: reports and Nodes are watched separately, so a report may be
 read before its Node, and a kubelet may be about to create its Node again."""
 
@@ -43,8 +43,8 @@ class RegistryController:
         self._problems: tuple[Problem, ...] = ()
         self._write_cache = WriteCache()
         self._planned: Derived[tuple[Write, ...]] = Derived()
-        self._ack_lag = AckLag(AWAY_SECONDS)
-        self._deleted_nodes = DeletedNodes(GONE_SECONDS)
+        self._ack_lag = AckLag(MAX_LAG_SECONDS)
+        self._deleted_nodes = DeletedNodes(REPORT_RETENTION_SECONDS)
         self.leads = False
         self.superseded_at: float | None = None
         """When `reconcile` found that its term was over, in the seconds of `now`; None while it is not."""
@@ -68,7 +68,7 @@ class RegistryController:
     def next_check(self, now: float) -> float | None:
         """When to call `reconcile` again although nothing is new, in the seconds of `now`; None for never.
 
-        That is when a pause ends, a node that lags behind counts as away, or a report may be deleted after its Node.
+        That is when a pause ends, a node begins to count as lagging, or a report may be deleted after its Node.
         """
         if not self.leads:
             return None
@@ -78,9 +78,9 @@ class RegistryController:
         )
         if self._registry is None:
             return earliest(*pauses)
-        away = self._ack_lag.next_check(self._numbers.reports, now) if self._registry.pending else None
-        gone = self._deleted_nodes.next_check(now)
-        return earliest(*pauses, *(now + seconds for seconds in (away, gone) if seconds is not None))
+        lagging = self._ack_lag.next_check(self._numbers.reports, now) if self._registry.pending else None
+        expiring = self._deleted_nodes.next_check(now)
+        return earliest(*pauses, *(now + seconds for seconds in (lagging, expiring) if seconds is not None))
 
     def set_leader(self, leads: bool) -> None:
         """Set whether this process leads. Either way the present term ends."""
@@ -113,7 +113,7 @@ class RegistryController:
         try:
             if self._registry is None:
                 self._registry = Registry(self._settings, TermBase.of(self._numbers.objects), writer=self._writer)
-            self._registry.update(cluster, self._numbers.reports, rules, away=self._away(now))
+            self._registry.update(cluster, self._numbers.reports, rules, lagging=self._lagging(now))
             if not self.slot.free(stored, now):
                 return None
             writes = (*self._writes(self._registry), *self._orphan_reports(cluster, now))
@@ -138,12 +138,12 @@ class RegistryController:
 
     def _orphan_reports(self, cluster: Cluster, now: float) -> Iterator[Write]:
         """The deletions of reports whose nodes are gone: no other process deletes them."""
-        for node in self._deleted_nodes.departed(cluster.nodes.keys(), self._numbers.reports, now):
+        for node in self._deleted_nodes.expired(cluster.nodes.keys(), self._numbers.reports, now):
             yield Write(Verb.DELETE, NODE_REPORTS.kind, node, version=self._numbers.report_version(node) or "")
 
-    def _away(self, now: float) -> frozenset[str]:
-        """The nodes that have not acknowledged the stored numbers for AWAY_SECONDS."""
+    def _lagging(self, now: float) -> frozenset[str]:
+        """The nodes that have not acknowledged the stored numbers for MAX_LAG_SECONDS."""
         stored = self._numbers.published
         if stored is None:
             return frozenset()
-        return self._ack_lag.away(stored.revision, self._numbers.reports, now)
+        return self._ack_lag.lagging(stored.revision, self._numbers.reports, now)

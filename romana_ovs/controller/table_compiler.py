@@ -147,7 +147,7 @@ class TableCompiler:
             # The desired group may have changed meanwhile: a group that changes all the time is installed, too.
             node.chunks.incoming = None
             node.compile_cache.put(incoming.entries)
-            node.queue.mark_installed(incoming.name, incoming.group, incoming.pods, incoming.number)
+            node.queue.mark_installed(incoming.name, incoming.group, incoming.pods, incoming.desired_in)
         return self._compiled(name, node)
 
     def _compiled(self, name: str, node: _Node, extra: GroupKey | None = None) -> Compiled | None:

@@ -140,8 +140,8 @@ class ClassRegistry:
     ) -> None:
         """Makes the class sets of revision `now`.
 
-        Every node that is not away has acknowledged revision `acknowledged`: classes published by then are pending no
-        more. Numbers retired by the revision `acknowledged_by_all` are free.
+        Every node that is not lagging has acknowledged revision `acknowledged`: classes published by then are no longer
+        pending. Numbers retired by the revision `acknowledged_by_all` are free.
         """
         # A pod that comes back gets the lowest class that matches: no tombstone needs to keep another one.
         self._tombstones.discard(self._allocator.pins)

@@ -74,7 +74,7 @@ class RequirementLifecycle:
     ) -> None:
         """Takes every step that can be taken in revision `now`.
 
-        Every node that is not away has acknowledged the revision `acknowledged`; no node relies on requirements that
+        Every node that is not lagging has acknowledged the revision `acknowledged`; no node relies on requirements that
         were retiring in revision `released`. `blocked` says whether pods of a namespace may
         keep a class that does not match.
         """

@@ -15,22 +15,22 @@ class AckLag:
     """The time since each revision was published, and so since when a node lags behind."""
 
     def __init__(self, seconds: float) -> None:
-        """A node is away when it has not acknowledged what was published `seconds` ago."""
+        """A node is lagging when it has not acknowledged what was published `seconds` ago."""
         self._seconds = seconds
         self._revisions: list[int] = []
         self._times: list[float] = []
 
-    def away(self, revision: int, reports: Mapping[str, Report], now: float) -> frozenset[str]:
-        """The nodes that are away at `now`, seconds of a clock that never goes back; `revision` is published by now."""
+    def lagging(self, revision: int, reports: Mapping[str, Report], now: float) -> frozenset[str]:
+        """The lagging nodes at `now`, seconds of a clock that never goes back; `revision` is published by now."""
         if not self._revisions or revision > self._revisions[-1]:
             self._revisions.append(revision)
             self._times.append(now)
-        away = {name for name, report in reports.items() if self._lags(report.acknowledged, now)}
+        lagging = {name for name, report in reports.items() if self._lags(report.acknowledged, now)}
         self._forget(now)
-        return frozenset(away)
+        return frozenset(lagging)
 
     def next_check(self, reports: Mapping[str, Report], now: float) -> float | None:
-        """Seconds until a node may count as away although nothing new is read; None when none lags."""
+        """Seconds until a node may count as lagging although nothing new is read; None when none lags."""
         due = [
             self._times[at] + self._seconds - now
             for report in reports.values()
@@ -43,7 +43,7 @@ class AckLag:
         return first < len(self._times) and now - self._times[first] >= self._seconds
 
     def _forget(self, now: float) -> None:
-        """Forgets revisions older than `seconds`, except the last one: a node behind any of them is away."""
+        """Forgets revisions older than `seconds`, except the last one: a node behind any of them is lagging."""
         old = bisect_right(self._times, now - self._seconds) - 1
         if old > 0:
             self._revisions[: old + 1] = [self._revisions[old]]
@@ -54,21 +54,21 @@ class DeletedNodes:
     """The time since each report has been there without its Node."""
 
     def __init__(self, seconds: float) -> None:
-        """A node counts as departed `seconds` after its Node was deleted."""
+        """A node has expired `seconds` after its Node was deleted."""
         self._seconds = seconds
         self._since: dict[str, float] = {}
 
-    def departed(self, nodes: Collection[str], reports: Mapping[str, Report], now: float) -> tuple[str, ...]:
-        """The nodes of `reports` that are not in `nodes` and have departed at `now`, sorted.
+    def expired(self, nodes: Collection[str], reports: Mapping[str, Report], now: float) -> tuple[str, ...]:
+        """The nodes of `reports` that are not in `nodes` and have expired at `now`, sorted.
 
         Each is returned once, and again when its report is still there `seconds` later.
         """
         self._since = {name: self._since.get(name, now) for name in reports if name not in nodes}
-        departed = sorted(name for name, since in self._since.items() if now - since >= self._seconds)
-        self._since.update(dict.fromkeys(departed, now))
-        return tuple(departed)
+        expired = sorted(name for name, since in self._since.items() if now - since >= self._seconds)
+        self._since.update(dict.fromkeys(expired, now))
+        return tuple(expired)
 
     def next_check(self, now: float) -> float | None:
-        """Seconds until another may have departed; None without a report that has no Node."""
+        """Seconds until another may expire; None without a report that has no Node."""
         due = [since + self._seconds - now for since in self._since.values()]
         return min((seconds for seconds in due if seconds > 0), default=None)

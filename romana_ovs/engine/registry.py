@@ -38,8 +38,8 @@ Value = TypeVar("Value")
 NO_REPORTS: Mapping[str, Report] = MappingProxyType({})
 
 
-class AwayPods(NamedTuple):
-    """The pods of nodes that are away, by namespace; `incomplete` when some may have had labels not known here."""
+class LaggingPods(NamedTuple):
+    """The pods of nodes that are lagging, by namespace; `incomplete` when some may have had labels not known here."""
 
     pods: Mapping[str, list[NumberedPod]]
     incomplete: bool
@@ -132,12 +132,12 @@ class Registry:
         reports: Mapping[str, Report] = NO_REPORTS,
         rules: RuleSet | None = None,
         *,
-        away: Collection[str] = frozenset(),
+        lagging: Collection[str] = frozenset(),
         pods: Collection[PodKey] | None = None,
     ) -> Published:
         """Updates the numbers to `cluster` and the nodes' `reports`, and returns what is to be published.
 
-        `away` are nodes that have not acknowledged anything for long. Others use new classes without waiting for them.
+        `lagging` nodes have not acknowledged anything for long. Others use new classes without waiting for them.
         A class that one of their pods may still have, although it no longer matches the pod, gets another number (any
         class may be such a one, while a node has acknowledged nothing in this term). So only rules about whole segments
         apply to such pods until their nodes are back. Until then, or until their Node is deleted, no number is reused
@@ -151,25 +151,25 @@ class Registry:
         changes = Changes.between(self._cluster, cluster, pods)
         self._cluster = cluster
         known_reports = {name: report for name, report in reports.items() if name in cluster.nodes}
-        acknowledged = [report.acknowledged for name, report in known_reports.items() if name not in away]
+        acknowledged = [report.acknowledged for name, report in known_reports.items() if name not in lagging]
         acknowledged_by_all = min((report.acknowledged for report in known_reports.values()), default=math.inf)
         acknowledged_by_present = min(acknowledged, default=math.inf)
         self._update_nodes(cluster, changes)
         self._drop_deleted(cluster, changes)
         members = self._segment_pods(cluster, changes)
-        self._unacknowledged.expire(known_reports, away)
+        self._unacknowledged.expire(known_reports, lagging)
         self._grow_segments(known_reports)
         self._foreign.update(self._without_false_claims(known_reports), self._hosts.hosts, nodes=self._blocked, now=now)
         nodes, used = cluster.nodes.keys(), self._on_node.keys()
         self._hosts.update(nodes, used, usable=self._free_gateway, acknowledged=acknowledged_by_all, now=now)
         rules = rules if rules is not None else self._policies.update(cluster)
         released = min((report.released for report in known_reports.values()), default=math.inf)
-        away_pods = self._pods_of({name: report for name, report in known_reports.items() if name in away})
+        lagging_pods = self._pods_of({name: report for name, report in known_reports.items() if name in lagging})
         self._lifecycle.advance(
             acknowledged=acknowledged_by_present,
             released=released,
             now=now,
-            blocked=lambda name: (first and away_pods.incomplete) or self._blocked_by_away_pods(name, away_pods),
+            blocked=lambda name: (first and lagging_pods.incomplete) or self._blocked_by_lagging(name, lagging_pods),
         )
         self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, now=now)
         self._refine(rules)
@@ -281,25 +281,25 @@ class Registry:
             for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 
-    def _pods_of(self, away: Mapping[str, Report]) -> AwayPods:
-        """The pods of nodes that are `away`, and the previous states of their pods that they have not acknowledged."""
+    def _pods_of(self, lagging: Mapping[str, Report]) -> LaggingPods:
+        """The pods of `lagging` nodes, and the previous states of their pods that they have not acknowledged."""
         pods: dict[str, list[NumberedPod]] = {}
-        members = (member for member in self._pods.values() if member.pod.node in away) if away else ()
-        for member in (*members, *(previous for node in away for previous in self._unacknowledged.of(node))):
+        members = (member for member in self._pods.values() if member.pod.node in lagging) if lagging else ()
+        for member in (*members, *(previous for node in lagging for previous in self._unacknowledged.of(node))):
             pods.setdefault(member.pod.namespace, []).append(member)
-        return AwayPods(pods, any(self._unacknowledged.incomplete(node, away) for node in away))
+        return LaggingPods(pods, any(self._unacknowledged.incomplete(node, lagging) for node in lagging))
 
-    def _blocked_by_away_pods(self, namespace: str, away_pods: AwayPods) -> bool:
-        """Whether one of the `away_pods` may have a class that does not match its labels.
+    def _blocked_by_lagging(self, namespace: str, lagging_pods: LaggingPods) -> bool:
+        """Whether one of the `lagging_pods` may have a class that does not match its labels.
 
-        Such classes get other numbers, which pods of away nodes do not have yet.
+        Such classes get other numbers, which pods of lagging nodes do not have yet.
         """
         adopted, requirements = self._lifecycle.adopted(namespace), self._lifecycle.of(namespace).keys()
         introduced = max(adopted.values(), default=0)
         contradicted = (
-            set(self._classes.published_before(namespace, before=introduced)) if away_pods.incomplete else set()
+            set(self._classes.published_before(namespace, before=introduced)) if lagging_pods.incomplete else set()
         )
-        for member in away_pods.pods.get(namespace, ()):
+        for member in lagging_pods.pods.get(namespace, ()):
             matched = frozenset(requirement for requirement in requirements if requirement.matches(member.pod.labels))
             contradicted.update(
                 number

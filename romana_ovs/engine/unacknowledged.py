@@ -35,10 +35,10 @@ class UnacknowledgedPods:
             del self._pods[previous.pod.node]
             self._unknown[previous.pod.node] = since
 
-    def expire(self, reports: Mapping[str, Report], away: Collection[str]) -> None:
-        """Forgets what nodes that are not `away` have acknowledged, and all nodes without a report."""
+    def expire(self, reports: Mapping[str, Report], lagging: Collection[str]) -> None:
+        """Forgets what nodes that are not `lagging` have acknowledged, and all nodes without a report."""
         for node in list(self._pods):
-            acknowledged = reports[node].acknowledged if node in reports and node not in away else 0
+            acknowledged = reports[node].acknowledged if node in reports and node not in lagging else 0
             kept = {inputs: entry for inputs, entry in self._pods[node].items() if entry[1] > acknowledged}
             if kept and node in reports:
                 self._pods[node] = kept

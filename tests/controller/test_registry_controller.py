@@ -1,4 +1,4 @@
-"""The leading process allocates numbers; what happens to these when terms change, writes fail, nodes are away."""
+"""The leading process allocates numbers; what happens to these when terms change, writes fail, nodes are lagging."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from romana_ovs.controller.kubernetes import ProcessStarted
-from romana_ovs.controller.registry import AWAY_SECONDS, GONE_SECONDS, NEW_TERM_SECONDS
+from romana_ovs.controller.registry import MAX_LAG_SECONDS, NEW_TERM_SECONDS, REPORT_RETENTION_SECONDS
 from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb
@@ -209,18 +209,18 @@ def test_a_new_process_awaits_no_answer_to_the_old_one() -> None:
 def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
     server = server_with_pods("a@n1", "b@n2")
     here = leading(server, "n1")
-    away = ControllerProcess(server, nodes=("n2",), registers=False)
-    away.start()
-    settle([here, away])
-    server.watching.remove(away)
+    lagging = ControllerProcess(server, nodes=("n2",), registers=False)
+    lagging.start()
+    settle([here, lagging])
+    server.watching.remove(lagging)
     put_policy(server)
     here.settle()
     sets = server.of(CLASS_SETS, "shop")["spec"]
     assert any("pending" in each for each in sets["classes"]), "no pod takes a class that n2 may not know"
     assert here.reconciler.registry is not None and here.reconciler.registry.next_check is not None
-    here.wait(AWAY_SECONDS - 1)
+    here.wait(MAX_LAG_SECONDS - 1)
     assert server.of(CLASS_SETS, "shop")["spec"] == sets
-    here.wait(AWAY_SECONDS)
+    here.wait(MAX_LAG_SECONDS)
     assert not any("pending" in each for each in server.of(CLASS_SETS, "shop")["spec"]["classes"])
 
 
@@ -250,7 +250,7 @@ def test_the_report_of_a_node_that_is_gone_goes_after_a_while() -> None:
     server.watching.remove(there)
     server.remove(NODES, "n2")
     here.settle()
-    here.wait(GONE_SECONDS - 1)
+    here.wait(REPORT_RETENTION_SECONDS - 1)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
     here.wait(2)
     assert server.names(NODE_REPORTS) == ["n1"]
@@ -259,7 +259,7 @@ def test_the_report_of_a_node_that_is_gone_goes_after_a_while() -> None:
     there.start()
     settle([here, there])
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
-    here.wait(10 * GONE_SECONDS)
+    here.wait(10 * REPORT_RETENTION_SECONDS)
     assert [write.name for write in server.writes if write.verb is Verb.DELETE] == ["n2"]
     assert server.names(NODE_REPORTS) == ["n1", "n2"] and here.reconciler.problems == ()
 
@@ -269,7 +269,7 @@ def test_a_failing_delete_of_a_report_is_retried_every_minute() -> None:
     server.watching.remove(there)
     server.remove(NODES, "n2")
     here.settle()
-    here.now += GONE_SECONDS
+    here.now += REPORT_RETENTION_SECONDS
     here.due = True
     here.look()
     [job] = [each for each in here.requests if each.leading]
@@ -278,7 +278,7 @@ def test_a_failing_delete_of_a_report_is_retried_every_minute() -> None:
     here.settle()
     assert here.reconciler.registry is not None and [str(each) for each in here.reconciler.registry.problems] == ["no"]
     server.trouble = ""
-    here.wait(GONE_SECONDS - ERROR_RETRY_SECONDS)
+    here.wait(REPORT_RETENTION_SECONDS - ERROR_RETRY_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
     here.wait(2 * ERROR_RETRY_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1"] and here.reconciler.problems == ()
@@ -290,7 +290,7 @@ def test_the_report_of_a_node_that_is_not_ready_stays() -> None:
     server.put(NODES, "n2", status={"conditions": [{"type": "Ready", "status": "False"}]})
     put_policy(server)
     here.settle()
-    here.wait(10 * GONE_SECONDS)
+    here.wait(10 * REPORT_RETENTION_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
 
 
@@ -299,7 +299,7 @@ def test_the_report_of_a_node_that_is_made_anew_stays() -> None:
     for _ in range(3):
         server.remove(NODES, "n2")
         here.settle()
-        here.wait(GONE_SECONDS - 1)
+        here.wait(REPORT_RETENTION_SECONDS - 1)
         server.put(NODES, "n2")
         here.settle()
         here.wait(1)
@@ -312,10 +312,10 @@ def test_a_controller_of_a_deleted_node_sends_no_report() -> None:
     address = there.agents.address_of(PodKey("shop/b"))
     server.remove(NODES, "n2")
     settle([here, there])
-    here.wait(GONE_SECONDS)
+    here.wait(REPORT_RETENTION_SECONDS)
     settle([here, there])
     writes = len(server.writes)
-    here.wait(10 * GONE_SECONDS)
+    here.wait(10 * REPORT_RETENTION_SECONDS)
     settle([here, there])
     assert server.names(NODE_REPORTS) == ["n1"] and len(server.writes) == writes
     assert address is not None and there.agents.address_of(PodKey("shop/b")) == address
@@ -329,7 +329,7 @@ def test_who_does_not_lead_deletes_no_report() -> None:
     here.lead(False)
     server.remove(NODES, "n2")
     here.settle()
-    here.wait(10 * GONE_SECONDS)
+    here.wait(10 * REPORT_RETENTION_SECONDS)
     assert server.names(NODE_REPORTS) == ["n1", "n2"]
 
 

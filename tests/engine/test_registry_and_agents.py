@@ -1,4 +1,4 @@
-"""Registry and node agents by examples: nodes without a registry, and nodes that are away."""
+"""Registry and node agents by examples: nodes without a registry, and nodes that are lagging."""
 
 from __future__ import annotations
 
@@ -152,17 +152,17 @@ def test_an_address_whose_record_was_lost_is_foreign() -> None:
     assert known(lost.view("node2")).foreign == (ForeignRoute(known(address), lost.messages[-1].hosts["node1"]),)
 
 
-# Who is away
+# Who is lagging
 
 
-def test_a_node_that_does_not_acknowledge_is_away() -> None:
+def test_a_node_that_does_not_acknowledge_is_lagging() -> None:
     absence = AckLag(30)
     prompt, slow = Report("prompt"), Report("slow")
     for second in range(100):
         prompt, slow = replace(prompt, acknowledged=second), replace(slow, acknowledged=max(0, second - 20))
         stuck = Report("stuck", acknowledged=min(second, 9))
         reports = {each.node: each for each in (prompt, slow, stuck)}
-        assert absence.away(second + 1, reports, 1000 + second) == ({"stuck"} if second >= 39 else set()), second
+        assert absence.lagging(second + 1, reports, 1000 + second) == ({"stuck"} if second >= 39 else set()), second
     assert absence.next_check(reports, 1099) == 10
-    assert absence.away(100, {"back": Report("back", acknowledged=100)}, 5000) == frozenset()
+    assert absence.lagging(100, {"back": Report("back", acknowledged=100)}, 5000) == frozenset()
     assert absence.next_check({"back": Report("back", acknowledged=100)}, 5000) is None

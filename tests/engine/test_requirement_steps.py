@@ -194,12 +194,12 @@ def test_a_node_with_a_pod_of_a_wrong_class_acknowledges_nothing() -> None:
     assert node.identity_of(PodKey("ns/a")) == number + 1 and node.acknowledgement.acknowledged == had + 2
 
 
-# Nodes that are away
+# Nodes that are lagging
 
 
-def three_steps(simulation: RegistryAndAgents, *here: str, away: Iterable[str]) -> dict[LabelRequirement, Stage]:
+def three_steps(simulation: RegistryAndAgents, *here: str, lagging: Iterable[str]) -> dict[LabelRequirement, Stage]:
     for _ in range(4):
-        simulation.registry_looks(newest(simulation), away=frozenset(away))
+        simulation.registry_looks(newest(simulation), lagging=frozenset(lagging))
         for name in here:
             update_agent(simulation, name)
         confirm(simulation, *here)
@@ -209,8 +209,8 @@ def three_steps(simulation: RegistryAndAgents, *here: str, away: Iterable[str]) 
 def test_a_node_that_is_away_is_not_waited_for() -> None:
     simulation = settled(pod("a", app="web"), pod("b", "node2"), pod("server", "node3"))
     simulation.change(simulation.cluster.with_object(NOT_WEB))
-    assert three_steps(simulation, "node1", "node3", away=()) == {APP: Stage.INTRODUCED}
-    assert three_steps(simulation, "node1", "node3", away=["node2"]) == {APP: Stage.ACTIVE}
+    assert three_steps(simulation, "node1", "node3", lagging=()) == {APP: Stage.INTRODUCED}
+    assert three_steps(simulation, "node1", "node3", lagging=["node2"]) == {APP: Stage.ACTIVE}
 
 
 def test_a_class_that_an_away_node_may_misuse_is_renumbered() -> None:
@@ -220,7 +220,7 @@ def test_a_class_that_an_away_node_may_misuse_is_renumbered() -> None:
     simulation.change(simulation.cluster.with_object(NOT_WEB))
     seen = []
     while stages(simulation).get(APP) is not Stage.ACTIVE:
-        simulation.registry_looks(newest(simulation), away=frozenset({"node1"}))
+        simulation.registry_looks(newest(simulation), lagging=frozenset({"node1"}))
         for name in ("node2", "node3"):
             update_agent(simulation, name)
         listed = set(known(simulation.view("node3")).classes)
@@ -254,7 +254,7 @@ def test_a_restarted_registry_goes_on_with_renumbering() -> None:
         for turn in range(12):
             if turn == moment:
                 simulation.restart_registry()
-            simulation.registry_looks(newest(simulation), away=frozenset({"node1"}))
+            simulation.registry_looks(newest(simulation), lagging=frozenset({"node1"}))
             for name in ("node2", "node3"):
                 update_agent(simulation, name)
             assert simulation.nodes["node2"].identity_of(PodKey("ns/b")) in known(simulation.view("node3")).classes
@@ -278,12 +278,12 @@ def test_nothing_opens_to_former_classes_of_an_away_node(became: tuple[Pod, ...]
     simulation = settled(pod("a", app="web", z="1"), *stays, WEB)
     old = simulation.nodes["node1"].identity_of(PodKey("ns/a"))
     simulation.change(cluster(*became, *stays, WEB))
-    three_steps(simulation, "node2", "node3", away=["node1"])
+    three_steps(simulation, "node2", "node3", lagging=["node1"])
     if new_term:
         simulation.restart_registry(frozenset({"node1"}))
     simulation.change(cluster(*became, *stays, WITHOUT_Z))
     for _ in range(4):
-        three_steps(simulation, "node2", "node3", away=["node1"])
+        three_steps(simulation, "node2", "node3", lagging=["node1"])
     assert in_force(simulation, "node3") == ["without-z"]
     (server,) = resolve(known(simulation.view("node3"))).servers
     admitted = [match for allow in server.ingress for match in known(allow.identities)]
@@ -295,24 +295,24 @@ def test_a_class_deleted_while_it_is_renumbered_is_gone(monkeypatch: pytest.Monk
     monkeypatch.setattr(tombstones, "MAX_TOMBSTONES", 0)
     simulation = settled(pod("a", app="web"), pod("b", "node2"), pod("server", "node3"))
     simulation.change(simulation.cluster.with_object(NOT_WEB))
-    away = frozenset({"node1"})
-    simulation.registry_looks(newest(simulation), away)
+    lagging = frozenset({"node1"})
+    simulation.registry_looks(newest(simulation), lagging)
     update_agent(simulation, "node2")
     update_agent(simulation, "node3")
     confirm(simulation, "node2", "node3")
-    simulation.registry_looks(newest(simulation), away)
+    simulation.registry_looks(newest(simulation), lagging)
     assert stages(simulation) == {APP: Stage.ADOPTED}
     simulation.change(cluster(pod("a", app="web"), NOT_WEB))
     update_agent(simulation, "node2")
     update_agent(simulation, "node3")
     confirm(simulation, "node2", "node3")
-    simulation.registry_looks(newest(simulation), away)
+    simulation.registry_looks(newest(simulation), lagging)
     simulation.settle()
 
 
-def test_a_requirement_stays_while_a_node_is_away() -> None:
+def test_a_requirement_stays_while_a_node_is_lagging() -> None:
     simulation = settled(pod("a", app="web"), pod("b", "node2"), WEB)
     simulation.change(simulation.cluster.without(WEB))
-    assert three_steps(simulation, "node1", "node2", away=["node3"]) == {APP: Stage.RETIRING}
+    assert three_steps(simulation, "node1", "node2", lagging=["node3"]) == {APP: Stage.RETIRING}
     simulation.change(simulation.cluster.without(simulation.cluster.nodes["node3"]))
-    assert three_steps(simulation, "node1", "node2", away=["node3"]) == {}
+    assert three_steps(simulation, "node1", "node2", lagging=["node3"]) == {}

@@ -178,10 +178,10 @@ def every_pair(rig: AgentsSimCluster) -> list[Connection]:
     return [Connection(one, two, PortRef(Protocol.TCP, 80)) for one in ends for two in ends if one != two]
 
 
-@given(data=st.data(), cluster=selective(), away=st.sampled_from((*(None,) * 3, *NODE_NAMES)))
+@given(data=st.data(), cluster=selective(), lagging=st.sampled_from((*(None,) * 3, *NODE_NAMES)))
 @profile(50)
 def test_nothing_stops_or_opens_while_messages_are_on_their_way(
-    data: st.DataObject, cluster: Cluster, away: str | None
+    data: st.DataObject, cluster: Cluster, lagging: str | None
 ) -> None:
     """What old and new state allow is never dropped, what neither allows never passes, in any order of messages.
 
@@ -190,7 +190,7 @@ def test_nothing_stops_or_opens_while_messages_are_on_their_way(
     simulation = RegistryAndAgents(cluster)
     simulation.settle()
     rig = AgentsSimCluster(simulation)
-    rig.away = frozenset({away} if away is not None else ())
+    rig.lagging = frozenset({lagging} if lagging is not None else ())
     chosen = every_pair(rig)
     for _ in range(data.draw(st.integers(1, 2))):
         before = Reference.of(simulation.cluster, rig.addresses)
@@ -201,8 +201,8 @@ def test_nothing_stops_or_opens_while_messages_are_on_their_way(
             one_thing_happens(data, rig)
             assert_as(rig, steady, before)
         while_settling(rig, steady, before)
-        assert_as(rig, [one for one in chosen if not is_away(rig, one)], after)
-        if rig.away:
+        assert_as(rig, [one for one in chosen if not is_lagging(rig, one)], after)
+        if rig.lagging:
             return
 
 
@@ -226,27 +226,27 @@ def only(key: str) -> dict[PolicyKey, KubernetesPolicy]:
     return {policy.key: policy}
 
 
-@given(data=st.data(), cluster=exclusive(), away=st.sampled_from(NODE_NAMES))
+@given(data=st.data(), cluster=exclusive(), lagging=st.sampled_from(NODE_NAMES))
 @profile(60)
 def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was(
-    data: st.DataObject, cluster: Cluster, away: str
+    data: st.DataObject, cluster: Cluster, lagging: str
 ) -> None:
     """It becomes another there, or goes, and then other rules come: they admit what it was only if they say so."""
     simulation = RegistryAndAgents(cluster)
     simulation.settle()
     rig = AgentsSimCluster(simulation)
-    rig.away = frozenset({away})
-    theirs = sorted(key for key, pod in cluster.pods.items() if pod.node == away)
+    rig.lagging = frozenset({lagging})
+    theirs = sorted(key for key, pod in cluster.pods.items() if pod.node == lagging)
     if not theirs:
         return
     pod = cluster.pods[data.draw(st.sampled_from(theirs))]
     new = replace(pod, labels=data.draw(FEW_LABELS))
-    elsewhere = replace(new, node=data.draw(st.sampled_from(sorted(set(NODE_NAMES) - rig.away))), uid="+")
+    elsewhere = replace(new, node=data.draw(st.sampled_from(sorted(set(NODE_NAMES) - rig.lagging))), uid="+")
     become = data.draw(st.sampled_from((None, new, elsewhere)))
     simulation.change(cluster.without(pod) if become is None else cluster.with_object(become))
     while_settling(rig, [], Reference.of(cluster, rig.addresses))
     if data.draw(st.booleans()):
-        simulation.restart_registry(rig.away)
+        simulation.restart_registry(rig.lagging)
     simulation.change(replace(simulation.cluster, policies=only("env")))
     while_settling(rig, [], Reference.of(cluster, rig.addresses))
     seen = [replace(pods, policies=rules.policies) for pods in simulation.history for rules in simulation.history]
@@ -279,10 +279,10 @@ def other_rules_or_labels(draw: st.DrawFn, at: Cluster) -> Cluster:
 
 def one_thing_happens(data: st.DataObject, rig: AgentsSimCluster) -> None:
     simulation, newest = rig.simulation, len(rig.simulation.history) - 1
-    name = data.draw(st.sampled_from(sorted(simulation.nodes.keys() - rig.away)))
+    name = data.draw(st.sampled_from(sorted(simulation.nodes.keys() - rig.lagging)))
     what = data.draw(st.sampled_from(("registry", "objects", "numbers", "program", "program", "report", "restart")))
     if what == "registry":
-        simulation.registry_looks(data.draw(st.integers(newest - 1, newest)), rig.away)
+        simulation.registry_looks(data.draw(st.integers(newest - 1, newest)), rig.lagging)
     elif what == "objects":
         simulation.node_looks(name, newest, None)
     elif what == "numbers":
@@ -292,7 +292,7 @@ def one_thing_happens(data: st.DataObject, rig: AgentsSimCluster) -> None:
         rig.program_node(name)
     elif what == "restart":
         if data.draw(st.booleans()):
-            simulation.restart_registry(rig.away)
+            simulation.restart_registry(rig.lagging)
         else:
             before = simulation.nodes[name]
             simulation.restart_node(name)
@@ -309,20 +309,20 @@ def while_settling(rig: AgentsSimCluster, steady: list[Connection], before: Refe
     simulation, newest = rig.simulation, len(rig.simulation.history) - 1
     for _ in range(MOST_ROUNDS):
         was = (len(simulation.messages), dict(simulation.reports))
-        simulation.registry_looks(newest, rig.away)
-        for name in sorted(simulation.nodes.keys() - rig.away):
+        simulation.registry_looks(newest, rig.lagging)
+        for name in sorted(simulation.nodes.keys() - rig.lagging):
             simulation.node_looks(name, newest, len(simulation.messages) - 1)
             rig.program_node(name)
             simulation.report_arrives(name)
             assert_as(rig, steady, before)
-        if was == (len(simulation.messages), simulation.reports) and (rig.away or not simulation.registry.pending):
+        if was == (len(simulation.messages), simulation.reports) and (rig.lagging or not simulation.registry.pending):
             return
     raise AssertionError("it does not settle")
 
 
-def is_away(rig: AgentsSimCluster, connection: Connection) -> bool:
+def is_lagging(rig: AgentsSimCluster, connection: Connection) -> bool:
     ends = (connection.source.pod, connection.destination.pod)
-    return any(rig.cluster.pods[pod].node in rig.away for pod in ends if pod is not None)
+    return any(rig.cluster.pods[pod].node in rig.lagging for pod in ends if pod is not None)
 
 
 def assert_as(rig: AgentsSimCluster, connections: list[Connection], reference: Reference) -> None:
@@ -331,4 +331,4 @@ def assert_as(rig: AgentsSimCluster, connections: list[Connection], reference: R
             switch.conntrack.flush()
         allowed = reference.allowed(connection)
         arrived = bool(rig.send(connection, rig.opening(connection)))
-        assert arrived == allowed or (allowed and is_away(rig, connection)), f"{connection}"
+        assert arrived == allowed or (allowed and is_lagging(rig, connection)), f"{connection}"

@@ -10,7 +10,7 @@ import yaml
 
 from romana_ovs.controller import api_reconciler, conditions, status_reporter
 from romana_ovs.controller.conditions import Validity
-from romana_ovs.controller.registry import AWAY_SECONDS
+from romana_ovs.controller.registry import MAX_LAG_SECONDS
 from romana_ovs.kube.api.lease import LeaseName
 from romana_ovs.policy.published import Stage
 
@@ -53,7 +53,7 @@ def test_code_that_is_named_exists() -> None:
 
 def test_figures_and_names_are_those_of_the_code() -> None:
     flat = " ".join(TEXT.split())
-    assert f"The registry waits {AWAY_SECONDS:.0f} seconds for its acknowledgement" in flat
+    assert f"The registry waits {MAX_LAG_SECONDS:.0f} seconds for its acknowledgement" in flat
     assert api_reconciler.PATIENCE_SECONDS == 10 and "does not answer for ten seconds" in REGISTRY
     assert f"`{LeaseName().namespace}/{LeaseName().name}`" in TEXT
     assert (status_reporter.STATUS_SECONDS, status_reporter.TENANT_SECONDS) == (1, 5)

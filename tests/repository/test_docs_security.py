@@ -7,7 +7,7 @@ from pathlib import Path
 
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.controller import api_reconciler, status_server
-from romana_ovs.controller.registry import AWAY_SECONDS
+from romana_ovs.controller.registry import MAX_LAG_SECONDS
 from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import requirements
@@ -34,7 +34,7 @@ def test_figures_are_those_of_the_code() -> None:
         limit("label requirements")
         == f"{requirements.MAX_REQUIREMENTS:,}, and {requirements.MAX_REQUIREMENT_CHARS:,} characters"
     )
-    assert limit("a node that does not acknowledge") == f"{AWAY_SECONDS:.0f} seconds"
+    assert limit("a node that does not acknowledge") == f"{MAX_LAG_SECONDS:.0f} seconds"
     assert limit("a policy with a new label requirement") == f"{api_reconciler.PATIENCE_SECONDS:.0f} seconds"
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
     tiers = f"{AddressPlan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"

@@ -95,10 +95,10 @@ class RegistryAndAgents:
         """The cluster is another; nobody knows yet."""
         self.history.append(cluster)
 
-    def registry_looks(self, version: int, away: frozenset[str] = frozenset()) -> None:
+    def registry_looks(self, version: int, lagging: frozenset[str] = frozenset()) -> None:
         """The registry sees a version of the cluster, not older than the last, and the reports that arrived."""
         version = self.seen["registry"] = max(version, self.seen.get("registry", 0))
-        published = self.registry.update(self.history[version], dict(self.reports), away=away)
+        published = self.registry.update(self.history[version], dict(self.reports), lagging=lagging)
         if not self.messages or published is not self.messages[-1]:
             assert not self.messages or published.revision > self.messages[-1].revision
             decoded, problems = PublishedReader().read(objects_of(published))
@@ -151,12 +151,12 @@ class RegistryAndAgents:
         saved = json.loads(json.dumps([node.to_json(), numbers]))
         self.nodes[name] = NodeAgent(name, self.settings, *saved)
 
-    def restart_registry(self, away: frozenset[str] = frozenset()) -> None:
+    def restart_registry(self, lagging: frozenset[str] = frozenset()) -> None:
         """Another process goes on from the objects."""
         if self.messages:
             objects = objects_of(self.messages[-1])
             self.registry = Registry(self.settings, TermBase.of(objects), writer="r2")
-            self.registry_looks(self.seen["registry"], away)
+            self.registry_looks(self.seen["registry"], lagging)
 
     def view(self, name: str) -> NodeView | None:
         facts = self.facts(name)
@@ -202,7 +202,7 @@ class AgentsSimCluster(SimCluster):
 
     def __init__(self, simulation: RegistryAndAgents) -> None:
         self.simulation = simulation
-        self.away: frozenset[str] = frozenset()
+        self.lagging: frozenset[str] = frozenset()
         self.cluster = simulation.cluster
         self.switches = {}
         self.facts = dict(tunnelled(simulation.cluster, sorted(simulation.cluster.nodes)))
