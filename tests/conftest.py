@@ -17,6 +17,7 @@ pytest.register_assert_rewrite("tests.conformance", "tests.properties")
 
 from tests.support import leak_check, limits  # noqa: E402
 from tests.support.control_plane import admin, control_plane, namespace  # noqa: E402
+from tests.support.datapath import check_datapath  # noqa: E402
 from tests.support.hypothesis_profiles import PROFILE, USUAL, examples  # noqa: E402
 from tests.support.isolation import AloneLock, isolate_session  # noqa: E402
 from tests.support.xdist_workers import Workers, death_of_another, shared_folder  # noqa: E402
@@ -47,7 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Bounds the memory of whoever runs tests, and looks after workers and after the time that each test takes."""
+    """Checks the datapath, bounds the memory of whoever runs tests, looks after workers and the time of each test."""
+    check_datapath()
     limits.limit_memory()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Workers(), "romana-workers")

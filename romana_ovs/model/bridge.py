@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
@@ -31,6 +32,15 @@ CONNTRACK_LOST = "romana-connections-lost"
 """Bridge external_ids key that we write: when the switch last lost its conntrack entries (Unix time)."""
 NODE_ID = "romana-node"
 """Bridge external_ids key: the name of the node that the bridge belongs to."""
+
+
+class DatapathType(Enum):
+    """What forwards the packets of a bridge: column datapath_type of table Bridge (vswitchd.conf.db(5))."""
+
+    SYSTEM = "system"
+    """The kernel's module openvswitch; an empty column means this one."""
+    NETDEV = "netdev"
+    """The userspace datapath, in ovs-vswitchd itself."""
 
 
 @dataclass(frozen=True, slots=True)

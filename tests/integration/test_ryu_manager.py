@@ -22,6 +22,7 @@ import pytest
 from romana_ovs_emulate.runs import Run, start_run
 from romana_ovs_emulate.system import inside as argv_inside
 from romana_ovs_emulate.system import ip_batch, run
+from tests.support.datapath import datapath_type
 from tests.support.netns_sockets import Attempt, Echo, Page, fetch, pings, within
 from tests.support.private_ovs import Ovs
 from tests.support.waiting import PATIENCE, eventually
@@ -93,7 +94,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def make_bridge(machine: Machine, port: int) -> None:
     machine.ovs.vsctl(
         *(
-            "add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=secure"
+            f"add-br br-int -- set bridge br-int datapath_type={datapath_type().value} fail_mode=secure"
             " protocols=OpenFlow15 external_ids:romana-node=node1 --"
             f" set-controller br-int tcp:127.0.0.1:{port} --"
             " set controller br-int connection_mode=out-of-band"

@@ -22,6 +22,7 @@ import pytest
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.switch.wire import ReadFlow, flows_request, message, read_flows
 from romana_ovs_emulate.system import OVS_SCHEMA
+from tests.support.datapath import datapath_type
 from tests.support.waiting import PATIENCE, eventually
 
 START_SWITCH = f"""
@@ -111,8 +112,9 @@ class Ovs:
         self._end("ovs-vswitchd")
 
     def bridge(self, name: str, *, node: str | None = None, controller: str | None = None) -> None:
-        """A secure userspace bridge of `node`; `controller` is a socket's path or a `tcp:` target."""
-        words = ["add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", "fail_mode=secure"]
+        """A secure bridge of `node` on the datapath of this run; `controller` is a socket's path or a `tcp:` target."""
+        datapath = f"datapath_type={datapath_type().value}"
+        words = ["add-br", name, "--", "set", "bridge", name, datapath, "fail_mode=secure"]
         if node is not None:
             words.append(f"external_ids:romana-node={node}")
         if controller is not None:
@@ -183,7 +185,7 @@ def _gone(pid: int) -> bool:
     """Whether a process has ended, though perhaps nobody has asked how."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # It ended before, or while it was read.
         return True
 
 

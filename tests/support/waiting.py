@@ -1,7 +1,8 @@
-"""Waits for a condition, never for time to pass."""
+"""Waits for a condition, never for time to pass; ROMANA_PATIENCE=5 waits five times as long (an emulated machine)."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,16 +10,23 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
-PATIENCE = 20.0
+
+
+def patience(seconds: float) -> float:
+    """`seconds` for a machine like CI's, times ROMANA_PATIENCE for a slower one."""
+    return seconds * float(os.environ.get("ROMANA_PATIENCE", "") or 1)
+
+
+PATIENCE = patience(20.0)
 """Seconds within which everything happens, also on a loaded machine."""
 TICK = 0.02
 
 
-def eventually(check: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """The result of `check` as soon as it is true. Fails the test after `patience` seconds."""
-    limit = time.monotonic() + patience
+def eventually(check: Callable[[], T | None], what: str, seconds: float = PATIENCE) -> T:
+    """The result of `check` as soon as it is true. Fails the test after `seconds`."""
+    limit = time.monotonic() + seconds
     while not (result := check()):
         if time.monotonic() > limit:
-            pytest.fail(f"never happened within {patience} s: {what}")
+            pytest.fail(f"never happened within {seconds:.0f} s: {what}")
         time.sleep(TICK)
     return result
