@@ -20,6 +20,8 @@ NAMESPACE = "default"
 LINK_ID = "romana-link"
 POD_ID = "iface-id"
 NODE_ID = "romana-node"
+NEXT_HOP, NEXT_HOP_LLADDR = "169.254.1.1", "0a:58:00:00:00:01"
+"""The next hop of every pod: an address that nobody has, and the MAC by which the switch takes all packets."""
 
 
 class RomanaSwitch(OVSSwitch):
@@ -60,7 +62,7 @@ class RomanaController(RemoteController):
 
 
 class PodHost(Host):
-    """A host that is a pod: every address is on-link, as the switch answers all ARP, and it fills in checksums."""
+    """A host that is a pod: it sends everything to one next hop, and fills in checksums."""
 
     def config(self, pod: str | None = None, **options: Any) -> dict[str, Any]:
         """Mininet's own configuration, without its address; `pod` is `namespace/name` (default: by its name)."""
@@ -74,7 +76,9 @@ class PodHost(Host):
         """Take the address and MAC that the controller chose for this pod."""
         name = self.defaultIntf().name
         self.cmd(f"ip link set {name} down; ip link set {name} address {mac}; ip link set {name} up")
-        self.cmd(f"ip addr add {address}/32 dev {name}; ip route add default dev {name} scope link")
+        self.cmd(f"ip addr add {address}/32 dev {name}")
+        self.cmd(f"ip neigh replace {NEXT_HOP} lladdr {NEXT_HOP_LLADDR} dev {name} nud permanent")
+        self.cmd(f"ip route replace default via {NEXT_HOP} dev {name} onlink")
 
 
 class RomanaTopo(Topo):

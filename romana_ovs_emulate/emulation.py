@@ -18,6 +18,7 @@ from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.controller import Controller, Event, Options, Programmed, State, controller_socket
 from romana_ovs_emulate.fabric import Fabric, join
 from romana_ovs_emulate.failures import RETRY_SECONDS, Failures
+from romana_ovs_emulate.next_hop import next_hop_commands
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlacement, Pods, RunningPod
 from romana_ovs_emulate.reporter import NoReporter, Reporter
@@ -374,7 +375,7 @@ class Emulation:
 
 
 def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
-    """Put the node's address on its bridge's local port, with all pods on-link."""
+    """Put the node's address on its bridge's local port, and route all pods by the next hop there."""
     mac = "0a:58:" + ":".join(f"{byte:02x}" for byte in address.packed)
     node.vsctl(
         "set",
@@ -391,7 +392,8 @@ def _address_node(node: Node, address: IPv4Address, plan: Plan) -> None:
         [
             f"addr flush dev {BRIDGE}",
             f"link set {BRIDGE} addrgenmode none up",
-            f"addr add {address}/{plan.addresses.network.prefixlen} dev {BRIDGE}",
+            f"addr add {address}/32 dev {BRIDGE}",
+            *next_hop_commands(BRIDGE, plan.addresses.network, address),
         ],
         netns=node.netns,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 
 from romana_ovs.model.bridge import POD_ID, POD_UID
@@ -17,11 +18,13 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
 from romana_ovs_emulate.agent_client import AgentClient, Zygote
 from romana_ovs_emulate.failures import Failures
+from romana_ovs_emulate.next_hop import next_hop_commands
 from romana_ovs_emulate.nodes import BRIDGE, VSCTL_SECONDS, Node
 from romana_ovs_emulate.runs import Run
 from romana_ovs_emulate.system import in_netns, ip_batch
 
 INTERFACE = "eth0"
+EVERYWHERE = IPv4Network("0.0.0.0/0")
 HUNG_SECONDS = VSCTL_SECONDS / 2
 """A start that fails only after this time, in seconds, has hung, as when a switch is down: no further attempts."""
 PORT_NAME_LENGTH = 15
@@ -187,12 +190,12 @@ class Pods:
 
 
 def _netns_commands(place: PodPlacement, mtu: int) -> list[str]:
-    """The `ip` commands inside a pod's namespace. Every address is on-link: the switch answers all ARP."""
+    """The `ip` commands inside a pod's namespace. Everything is routed by one next hop, as for pods of Calico."""
     return [
         "link set lo up",
         f"link set {INTERFACE} addrgenmode none mtu {mtu} up",
         f"addr add {place.address}/32 dev {INTERFACE}",
-        f"route add default dev {INTERFACE} scope link src {place.address}",
+        *next_hop_commands(INTERFACE, EVERYWHERE, IPv4Address(place.address)),
     ]
 
 

@@ -30,6 +30,7 @@ from romana_ovs_emulate.system import NETNS_FOLDER
 from tests.support import still_sending
 
 pytestmark = pytest.mark.root
+TO_MAC_OF_ADDRESS = "set_field:0a:58:00:00:00:00->eth_dst,move:ip_dst[]->eth_dst[0..31]"
 
 
 @pytest.fixture
@@ -276,11 +277,14 @@ def probe(pods: Pods, ports: list[str]) -> dict[tuple[str, str, str], Any]:
 
 
 def load_switching(node: Node, fabric: Fabric, others: list[Node]) -> None:
-    """Switch by learning on links; over the tunnel, send node1 and node2 to each other."""
+    """Switch by learning on links; over the tunnel, send node1 and node2 to each other.
+
+    Pods send everything to one next hop, so the MAC is made from the address first.
+    """
+    node.ofctl("add-flow", f"priority=1,ip,actions={TO_MAC_OF_ADDRESS},NORMAL")
     if fabric is Fabric.LINK:
-        node.ofctl("add-flow", "actions=NORMAL")
         return
     tunnel = node.vsctl("get", "interface", "tunnel", "ofport").strip()
     remote = {"node1": "172.31.0.2", "node2": "172.31.0.1", "node3": "172.31.0.1"}[node.name]
     node.ofctl("add-flow", f"priority=2,in_port={tunnel},actions=NORMAL")
-    node.ofctl("add-flow", f"priority=1,actions=set_field:{remote}->tun_dst,NORMAL")
+    node.ofctl("add-flow", f"priority=1,ip,actions=set_field:{remote}->tun_dst,{TO_MAC_OF_ADDRESS},NORMAL")

@@ -21,8 +21,11 @@ from tests.support.frames import Frame, mac
 from tests.support.netns_sockets import Attempt, Echo, Page, Tap, fetch, pings, run, udp_socket, unfiltered
 from tests.support.waiting import eventually
 
+ARP = b"\x08\x06"
 CONSTANT_MAC = mac("0a:58:00:00:00:01")
 NEXT_HOP = "0a:58:00:00:00:01"
+NEIGHBOUR = ["169.254.1.1", "lladdr", NEXT_HOP, "PERMANENT"]
+"""The neighbours of a pod or node, as iproute2 shows them."""
 ALL_HOSTS = "ff:ff:ff:ff:ff:ff"
 UNSPECIFIED = IPv4Address("0.0.0.0")
 TIMES = 3
@@ -334,14 +337,25 @@ def test_arp_has_one_answer_and_leaves_address_detection_alone(
     assert seen <= {"evil"}, "requests are answered by the switch and seen by nobody"
 
 
+def test_pods_and_nodes_send_no_arp_requests(live: EditableCluster) -> None:
+    near, own = pod_of(live, "near"), node_of(live, 1)
+    for netns, device in ((near.netns, "eth0"), (own.netns, BRIDGE)):
+        assert run(netns, "ip", "neigh", "show", "dev", device).stdout.split() == NEIGHBOUR
+    with contextlib.closing(Tap(own.netns, near.port)) as of_pod:
+        assert fetch(near.netns, str(address(live, "far"))) == "p/far"
+        assert fetch(own.netns, str(address(live, "near"))) == "p/near"
+        assert pings(near.netns, str(node_address(live, 1)))
+        assert [frame for frame in of_pod.drain() if frame[12:14] == ARP] == []
+    for netns, device in ((near.netns, "eth0"), (own.netns, BRIDGE)):
+        assert run(netns, "ip", "neigh", "show", "dev", device).stdout.split() == NEIGHBOUR, "and none is added"
+
+
 def test_neighbours_resolve_again_under_deny_all(live: EditableCluster) -> None:
     shut, near = pod_of(live, "shut"), address(live, "near")
     for one in (shut, pod_of(live, "near")):
-        assert run(one.netns, "ip", "neigh", "flush", "all").returncode == 0
+        assert run(one.netns, "ip", "neigh", "flush", "all", "nud", "all").returncode == 0
     with Attempt(shut.netns, str(near)) as closed:
-        eventually(
-            lambda: NEXT_HOP in run(shut.netns, "ip", "neigh", "show", str(near)).stdout, "the neighbour is known"
-        )
+        eventually(lambda: NEXT_HOP in run(shut.netns, "ip", "neigh", "show").stdout, "the next hop is known")
         assert fetch(node_of(live, 1).netns, str(address(live, "shut"))) == "p/shut"
         assert closed.unanswered
 
