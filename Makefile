@@ -19,6 +19,7 @@ PYTEST_ARGS ?=
 KUBE_ARGS ?=
 ATTACK_SECONDS ?= 2700
 ATTACK_ARGS ?=
+KERNEL_ARGS ?=
 
 # Relative on purpose: pip splits these at blanks, and the checkout's path may have some.
 # The second name is what newer versions of pip ask for.
@@ -26,10 +27,10 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-kube kube test unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help demo demo-kube kube test test-kernel test-kernel-sample unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
 demo: root .venv/.installed  ## The demonstration, on emulated nodes of real Open vSwitch bridges
 	@exec $(BIN)/romana-ovs demo
@@ -53,6 +54,14 @@ unit: .venv/.installed-test  ## The fast lane: tests that need neither root nor 
 attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on all fabrics: how many held
 	@timeout --foreground --signal=INT --kill-after=60 $(ATTACK_SECONDS) \
 		$(BIN)/python -m pytest -qq --tb=no -rN --attacks=all tests/attacks $(ATTACK_ARGS)
+
+# Linux of the distribution in a virtual machine, built once per machine: three minutes. Its packages are needed for this only.
+test-kernel test-kernel-sample: SYSTEM += qemu-system-x86 mmdebstrap cpio kmod e2fsprogs
+test-kernel: root .venv/.installed-test system  ## Tests on the kernel's datapath, in a virtual machine
+	@exec $(BIN)/python -m tests.kernel $(KERNEL_ARGS)
+
+test-kernel-sample: root .venv/.installed-test system  ## The same, a chosen ten minutes
+	@exec $(BIN)/python -m tests.kernel --sample $(KERNEL_ARGS)
 
 lint: .venv/.installed-test  ## Style and common mistakes
 	@echo "== lint"

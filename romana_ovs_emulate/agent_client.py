@@ -16,14 +16,15 @@ from typing import Any
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run
 from romana_ovs_emulate.system import NETNS_FOLDER
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = patience(10.0)
 """How long an agent may take to answer requests other than probes, in seconds."""
-PROBE_SECONDS = 1.5
+PROBE_SECONDS = patience(1.5)
 """How long a probe waits for an answer before its path counts as closed, in seconds."""
-PROBE_MARGIN_SECONDS = 20.0
+PROBE_MARGIN_SECONDS = patience(20.0)
 """How much longer than its time limit a probe may take on a loaded machine, in seconds."""
 
 Target = tuple[str, int, str, str]

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,15 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from romana_ovs.data_files import data_file
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.build_cache import BuildCache, Progress
 
 PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",
@@ -37,8 +33,7 @@ NEEDED = ("etcd", "kube-apiserver", "kubectl")
 ASSETS = "KUBEBUILDER_ASSETS"
 PROGRESS_SECONDS = 15.0
 """How often a build reports its progress, in seconds."""
-
-Progress = Callable[[str], None]
+CACHE = BuildCache("kubernetes", "Kubernetes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +62,8 @@ def find() -> Binaries | None:
             if not os.access(binaries.folder / program, os.X_OK):
                 raise SetupError(f"{ASSETS} is {assets}, but there is no {program} in it that can be run")
         return binaries
-    folder = _cache() / _key(_module())
-    return Binaries(folder) if folder.is_dir() else None
+    folder = CACHE.find(_key(_module()))
+    return None if folder is None else Binaries(folder)
 
 
 def unavailable_reason() -> str:
@@ -88,28 +83,13 @@ def find_or_build(progress: Progress) -> Binaries:
         return present
     if reason := unavailable_reason():
         raise SetupError(f"a Kubernetes control plane {reason}")
-    module, cache = _module(), _cache()
-    target = cache / _key(module)
-    with _building(cache, progress):
-        if not target.is_dir():
-            draft = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
-            try:
-                _build(module, draft, progress)
-                draft.chmod(0o755)
-                draft.rename(target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-    return Binaries(target)
+    module = _module()
+    return Binaries(CACHE.find_or_build(_key(module), lambda folder: _build(module, folder, progress), progress))
 
 
 def _module() -> Path:
     """The folder of go.mod and go.sum."""
     return data_file("kubernetes/binaries")
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "romana-ovs" / "kubernetes"
 
 
 def _version(module: Path) -> str:
@@ -124,25 +104,6 @@ def _key(module: Path) -> str:
     """The name of the folder in the cache, which depends on the sources."""
     text = b"".join((module / name).read_bytes() for name in ("go.mod", "go.sum"))
     return f"{_version(module)}-{platform.machine()}-{hashlib.sha256(text).hexdigest()[:12]}"
-
-
-@contextlib.contextmanager
-def _building(cache: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of this cache, and remove the remains of killed builds."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        file: IO[str] = (cache / ".lock").open("w")
-    except OSError as error:
-        raise SetupError(f"the folder {cache} cannot be used: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("Another build of Kubernetes is under way; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        for remains in cache.glob(".building-*"):
-            shutil.rmtree(remains, ignore_errors=True)
-        yield
 
 
 def _build(module: Path, folder: Path, progress: Progress) -> None:

@@ -22,13 +22,14 @@ from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.agent_client import child_environment
 from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run
 
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS = patience(20.0)
 """How long the controller may take to offer its status socket, in seconds."""
 RETRY_SECONDS = 0.02
 """How often to try to connect, in seconds: a process cannot wait for a socket to exist."""
-END_SECONDS = 5.0
+END_SECONDS = patience(5.0)
 LOG_LINES = 12
 
 

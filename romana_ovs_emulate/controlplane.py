@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Self
 
 from romana_ovs.model.errors import SetupError
-from romana_ovs_emulate.binaries import Binaries, Progress, find_or_build
+from romana_ovs_emulate.binaries import Binaries, find_or_build
+from romana_ovs_emulate.build_cache import Progress
 from romana_ovs_emulate.daemon import Daemon
 from romana_ovs_emulate.pki import Pair, make_authority, make_key, public_key, write_kubeconfig
 from romana_ovs_emulate.runs import RUNS_FOLDER, Run, start_run

@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run
 
-END_SECONDS = 10.0
+END_SECONDS = patience(10.0)
 """How long it may take to end on SIGTERM, in seconds."""
 LOG_LINES = 12
 

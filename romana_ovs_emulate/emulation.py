@@ -20,12 +20,13 @@ from romana_ovs_emulate.fabric import Fabric, join
 from romana_ovs_emulate.failures import RETRY_SECONDS, Failures
 from romana_ovs_emulate.next_hop import next_hop_commands
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.pods import PodPlacement, Pods, RunningPod
 from romana_ovs_emulate.reporter import NoReporter, Reporter
 from romana_ovs_emulate.runs import Run, start_run
 from romana_ovs_emulate.system import ip_batch, require_machine
 
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = patience(60.0)
 """How long a cluster may take until every switch is up to date, in seconds."""
 PARALLEL = 4
 """How many nodes start at once; more would only compete for the CPU."""

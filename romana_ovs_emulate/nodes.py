@@ -17,6 +17,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from romana_ovs.model.bridge import NODE_ID
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run, short
 from romana_ovs_emulate.system import OVS_SCHEMA, inside, ip_batch, run
 
@@ -25,7 +26,7 @@ UNDERLAY_BRIDGE = "br-phy"
 """The bridge on which a node has its underlay address, where the fabric has tunnels."""
 UNDERLAY = IPv4Network("172.31.0.0/16")
 """The range of tunnel addresses."""
-VSCTL_SECONDS = 20
+VSCTL_SECONDS = patience(20.0)
 NICENESS = -5
 """The priority of an emulated node's switch, as nice(1) counts."""
 BACKOFF_MS = 1000
@@ -64,7 +65,9 @@ class Node:
 
     def vsctl(self, *arguments: str) -> str:
         """The output of `ovs-vsctl` on this node, which waits until the switch is reconfigured. Raises SetupError."""
-        return run(["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={VSCTL_SECONDS}", *arguments], env=self.environment)
+        return run(
+            ["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={VSCTL_SECONDS:.0f}", *arguments], env=self.environment
+        )
 
     def ofctl(self, command: str, *arguments: str, stdin: str | None = None) -> str:
         """The output of an `ovs-ofctl` command on its bridge. Raises SetupError."""

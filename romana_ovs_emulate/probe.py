@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, PodPath
 from romana_ovs_emulate.agent_client import PROBE_SECONDS, ProbeResult
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.pods import RunningPod
 
-CONFIRM_SECONDS = 4.0
+CONFIRM_SECONDS = patience(4.0)
 """How long the second probe of a path that should be open may take, in seconds: a loaded machine may be slow."""
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.agent_client import AgentClient
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.pods import RunningPod
 
-ESTABLISH_SECONDS = 5.0
+ESTABLISH_SECONDS = patience(5.0)
 SILENCE_SECONDS = 0.5
 """A direction is cut when nothing arrives for this long, in seconds; ends push every 20 ms."""
-GIVE_UP_SECONDS = 5.0
+GIVE_UP_SECONDS = patience(5.0)
 POLL_SECONDS = 0.05
 
 

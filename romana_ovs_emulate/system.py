@@ -12,12 +12,13 @@ from typing import IO
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.netns import enter
+from romana_ovs_emulate.patience import patience
 
 NETNS_FOLDER = Path("/run/netns")
 """Where iproute2 keeps named network namespaces (ip-netns(8))."""
 OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PROGRAMS = ("ip", "nsenter", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
-COMMAND_SECONDS = 30
+COMMAND_SECONDS = patience(30.0)
 """How long one command may take, in seconds."""
 
 
@@ -60,7 +61,7 @@ def run(
     except FileNotFoundError as error:
         raise SetupError(f"the program {argv[0]} is missing") from error
     except subprocess.TimeoutExpired as error:
-        raise SetupError(f"`{' '.join(argv)}` did not end within {COMMAND_SECONDS} s") from error
+        raise SetupError(f"`{' '.join(argv)}` did not end within {COMMAND_SECONDS:.0f} s") from error
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").replace("\n", "; ")
         raise SetupError(f"`{' '.join(argv)}` failed: {words}")

@@ -19,6 +19,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.patience import patience
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.frameset import Aim
@@ -29,7 +30,7 @@ from tests.support.netns_sockets import Tap, udp_socket, unfiltered
 
 BATCH = 24
 """Frames between two awaited packets: few enough for every socket's buffer on the way."""
-AWAIT_SECONDS = 12.0
+AWAIT_SECONDS = patience(12.0)
 AGAIN_SECONDS = 1.0
 """After so long a packet that is awaited is sent again: a busy machine may lose one."""
 MARK = b"sentinel-"

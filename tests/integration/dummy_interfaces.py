@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ovs.unixctl.client import UnixctlClient
 
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.system import OVS_SCHEMA
 from tests.integration.wire import MARKER
 
@@ -25,7 +26,7 @@ LOCAL = 0xFFFE
 _MARKER_FLOW = f"table=0,priority=65535,dl_type=0x{MARKER[12:14].hex()} actions=output:{MARKER_PORT}"
 PCAP_HEADER = 24
 RECORD_HEADER = 16
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 """Seconds to wait for what takes milliseconds on an idle machine."""
 
 

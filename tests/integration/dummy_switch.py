@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.system import OVS_SCHEMA
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = patience(20.0)
 
 
 class DummySwitch:

@@ -12,6 +12,7 @@ import pytest
 
 from romana_ovs.cli.main import main
 from romana_ovs_emulate.cli import demo
+from romana_ovs_emulate.patience import patience
 from tests.support.command import run_command
 
 pytestmark = pytest.mark.root
@@ -21,7 +22,7 @@ PATH = {"from": FRONTEND, "to": BACKEND, "port": "80/tcp"}
 
 
 def play(*options: str) -> subprocess.CompletedProcess[str]:
-    return run_command("demo", *options, seconds=120)
+    return run_command("demo", *options, seconds=patience(120))
 
 
 @pytest.mark.parametrize("options", [(), ("--nodes", "2", "--fabric", "geneve")])

@@ -17,12 +17,13 @@ from romana_ovs_emulate.controller import Event, Programmed
 from romana_ovs_emulate.emulation import Emulation, Plan
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.probe import Measurement, measure
 
 NODES = 3
 LOOK = 0.6
 """Seconds that a closed path is watched: hundreds of times what an open one takes. Open ones get a second chance."""
-PATIENCE = 60.0
+PATIENCE = patience(60.0)
 """Seconds until what takes a second on an idle machine counts as never."""
 
 

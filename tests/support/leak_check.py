@@ -19,13 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from romana_ovs_emulate.patience import patience
+
 TOKEN = "ROMANA_TEST_SESSION"
 RUNS = Path("/run/romana-ovs")
 NAMESPACES = Path("/run/netns")
 NAMESPACE_PREFIX = "rmn-"
 FOLDER = "rt-"
 """Of temporary folders, before process id and token. Short: paths of Unix sockets have 107 characters."""
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = patience(5.0)
 """How long what tests have ended may take to be gone, in seconds."""
 
 

@@ -6,9 +6,11 @@ import resource
 
 import pytest
 
+from romana_ovs_emulate.patience import patience
+
 MEMORY_BYTES = 6 << 30
 """Of one process that runs tests, and of each process that it starts."""
-SECONDS = 30.0
+SECONDS = patience(30.0)
 """A test or a fixture that takes longer has the marker `slow`."""
 SLACK = 4.0
 """How many times as slow as a developer's machine a busy one of CI may be: only beyond that is a run red."""

@@ -16,6 +16,7 @@ from romana_ovs.switch.ethertypes import filter_ports
 from romana_ovs_emulate import system
 from romana_ovs_emulate.netns import enter
 from romana_ovs_emulate.nodes import Node
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.system import NETNS_FOLDER, inside
 from tests.support.frames import checksum
 
@@ -23,7 +24,7 @@ ETH_P_ALL = 0x0003
 OUTGOING = 4
 """The packet type of what the capturing side itself sends (packet(7))."""
 BUFFER = 1 << 23
-PATIENCE = 10.0
+PATIENCE = patience(10.0)
 ECHO_REQUEST, ECHO_ID = 8, 0x524F
 
 T = TypeVar("T")

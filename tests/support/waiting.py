@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
 
+from romana_ovs_emulate.patience import patience
+
 T = TypeVar("T")
-
-
-def patience(seconds: float) -> float:
-    """`seconds` for a machine like CI's, times ROMANA_PATIENCE for a slower one."""
-    return seconds * float(os.environ.get("ROMANA_PATIENCE", "") or 1)
-
 
 PATIENCE = patience(20.0)
 """Seconds within which everything happens, also on a loaded machine."""

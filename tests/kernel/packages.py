@@ -1,0 +1,148 @@
+"""Finds out which packages of the distribution the virtual machine is built from, and which are missing on this one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from romana_ovs.model.errors import SetupError
+
+HOST_PROGRAMS: Mapping[str, str] = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mmdebstrap": "mmdebstrap",
+    "cpio": "cpio",
+    "depmod": "kmod",
+    "mke2fs": "e2fsprogs",
+}
+"""Each program that this machine needs, and the package that it is in."""
+GUEST_PACKAGES = (
+    "conntrack",
+    "curl",
+    "ethtool",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "mininet",
+    "nftables",
+    "openssl",
+    "openvswitch-switch",
+    "procps",
+    "python3",
+    "python3-venv",
+)
+"""What is installed in the virtual machine, with what these depend on."""
+KERNEL = "linux-image-amd64"
+"""The package that depends on the newest kernel of the distribution."""
+BUSYBOX = "busybox-static"
+"""The shell of the initramfs. Neither it nor the kernel is installed anywhere: their files are taken out."""
+APT_SECONDS = 300
+
+_SOURCE = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+
+
+class NoPackagesError(SetupError):
+    """The distribution's packages cannot be had here: the fault of the network or of the system, not of our code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """The distribution's packages as apt knows them on this machine."""
+
+    suite: str
+    """Such as `bookworm`."""
+    sources: tuple[str, ...]
+    """Lines of a sources.list."""
+    kernel: str
+    """The package of the kernel itself, such as `linux-image-6.1.0-57-amd64`."""
+    versions: tuple[str, ...]
+    """`PACKAGE VERSION` of the kernel and of each of GUEST_PACKAGES, sorted."""
+
+    @property
+    def release(self) -> str:
+        """The kernel's release as `uname -r` prints it."""
+        return self.kernel.removeprefix("linux-image-")
+
+
+def missing_host_packages() -> list[str]:
+    """The packages of those HOST_PROGRAMS that are not installed."""
+    folders = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    return sorted({package for program, package in HOST_PROGRAMS.items() if not shutil.which(program, path=folders)})
+
+
+def find_packages() -> Packages:
+    """What the virtual machine is built from. Raises NoPackagesError where that is not a Debian with package lists."""
+    if shutil.which("apt-get") is None:
+        raise NoPackagesError("the virtual machine is built from Debian's packages: it needs apt-get")
+    if (machine := os.uname().machine) != "x86_64":
+        raise NoPackagesError(f"the virtual machine is one of x86_64, and this processor is {machine}")
+    targets = apt("apt-get", "indextargets", "--format", _SOURCE, "Created-By: Packages")
+    suite, sources = parse_sources(targets)
+    kernel = parse_kernel(apt("apt-cache", "depends", KERNEL))
+    shown = apt("apt-cache", "show", "--no-all-versions", kernel, BUSYBOX, *GUEST_PACKAGES)
+    return Packages(suite, sources, kernel, parse_versions(shown))
+
+
+def parse_sources(targets: str) -> tuple[str, tuple[str, ...]]:
+    """The suite and the lines of a sources.list for Debian's own archives among apt's index targets.
+
+    Raises NoPackagesError when there are none.
+    """
+    releases, lines = [], []
+    for target in targets.splitlines():
+        origin, uri, release, component = target.split("|")
+        if origin == "Debian":
+            releases.append(release)
+            lines.append(f"deb {uri} {release} {component}")
+    if not lines:
+        raise NoPackagesError("apt has no lists of Debian's packages here: run apt-get update")
+    # `bookworm-updates` and `bookworm-security` add to `bookworm`.
+    return min(releases, key=len), tuple(dict.fromkeys(lines))
+
+
+def parse_kernel(depends: str) -> str:
+    """The package of the newest kernel in the output of `apt-cache depends linux-image-amd64`."""
+    match = re.search(r"Depends: (linux-image-\d\S*)", depends)
+    if match is None:
+        raise NoPackagesError(f"apt does not know {KERNEL}: run apt-get update")
+    return match[1]
+
+
+def parse_versions(shown: str) -> tuple[str, ...]:
+    """`PACKAGE VERSION` for each record in the output of `apt-cache show`, sorted."""
+    names = re.findall(r"^Package: (\S+)$", shown, re.MULTILINE)
+    versions = re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)
+    return tuple(sorted(f"{name} {version}" for name, version in zip(names, versions, strict=True)))
+
+
+def apt(*argv: str) -> str:
+    """The output of a command of apt, in English. Raises NoPackagesError with its last line when it fails."""
+    return run_command(argv, seconds=APT_SECONDS, error=NoPackagesError)
+
+
+def run_command(
+    argv: Sequence[str],
+    *,
+    seconds: float,
+    error: type[SetupError] = SetupError,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: str | None = None,
+) -> str:
+    """The output of a program. Raises `error` with its last line when it fails or takes longer than `seconds`."""
+    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
+    try:
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, errors="replace", env=environment, cwd=cwd,
+            check=False, timeout=seconds,
+        )  # fmt: skip
+    except FileNotFoundError as lacking:
+        raise error(f"{argv[0]} is not installed") from lacking
+    except subprocess.TimeoutExpired as late:
+        raise error(f"`{argv[0]}` did not end within {seconds:.0f} s") from late
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+        raise error(f"`{' '.join(argv[:2])}` failed: {lines[-1]}")
+    return done.stdout
