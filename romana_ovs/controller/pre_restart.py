@@ -8,14 +8,14 @@ conntrack entries were last lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Protocol
 
 from romana_ovs.model.bridge import BridgeFacts
-from romana_ovs.model.objects import PodKey
+from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.switch.bridges import Bridge, Marks
 from romana_ovs.sync.attached_pods import AttachedPod
 
@@ -94,15 +94,32 @@ def programmed_mark(pod: PodKey, address: IPv4Address, uid: str) -> str:
 
 def programmed_pods(bridge: Bridge, pods_by_name: PodLookup) -> Mapping[PodKey, IPv4Address]:
     """The pods whose ports were programmed for the address and UID that they have now, with these addresses."""
-    marks = bridge.marks.programmed
     return MappingProxyType(
-        {
-            pod: address
-            for pod in marks
-            if (address := pods_by_name.address_of(pod)) is not None
-            and marks[pod] == programmed_mark(pod, address, pods_by_name.uid_of(pod))
-        }
+        {pod: address for pod, address, uid, mark in _marked(bridge, pods_by_name) if _is_of(mark, pod, address, uid)}
     )
+
+
+def reassigned_addresses(bridge: Bridge, pods_by_name: PodLookup) -> frozenset[IPv4Address]:
+    """The addresses of pods whose ports were programmed for another pod with the same address."""
+    return frozenset(
+        address
+        for pod, address, uid, mark in _marked(bridge, pods_by_name)
+        if mark.split()[1:2] == [str(address)] and not _is_of(mark, pod, address, uid)
+    )
+
+
+def _marked(bridge: Bridge, pods_by_name: PodLookup) -> Iterator[tuple[PodKey, IPv4Address, str, str]]:
+    """The pods with an address, their addresses and UIDs, and the marks of their ports."""
+    for pod, mark in bridge.marks.programmed.items():
+        address = pods_by_name.address_of(pod)
+        if address is not None:
+            yield pod, address, pods_by_name.uid_of(pod), mark
+
+
+def _is_of(mark: str, pod: PodKey, address: IPv4Address, uid: str) -> bool:
+    """Whether the mark is that of the pod with this address and UID; an unknown UID counts as the same."""
+    name, marked_address, marked_uid = (*mark.split(), "", "", "")[:3]
+    return (name, marked_address) == (str(pod), str(address)) and same_uid(marked_uid, uid)
 
 
 def marks_of(bridge: Bridge, pods_by_name: PodLookup, lost_at: float | None) -> Marks:

@@ -11,7 +11,7 @@ from functools import partial
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
 from romana_ovs.controller.offload import Offload
-from romana_ovs.controller.pre_restart import marks_of, programmed_pods
+from romana_ovs.controller.pre_restart import marks_of, programmed_pods, reassigned_addresses
 from romana_ovs.controller.reconciler import Reconciler, earliest
 from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import DesiredState, Session
@@ -125,11 +125,16 @@ class Programmer:
             session.set_desired(self._with_marks(desired, bridge, session))
 
     def _with_marks(self, desired: DesiredState, bridge: Bridge, session: Session) -> DesiredState:
-        """`desired` with the pods that the bridge's database has as programmed, and the marks to write there."""
+        """`desired` with what the marks in the bridge's database say, and the marks to write there."""
         agents, pre_restart = self._reconciler.agents, session.pre_restart
         lost_at = pre_restart.lost_at if pre_restart is not None else None
         programmed = frozenset(programmed_pods(bridge, agents).values())
-        return replace(desired, programmed=programmed, marks=marks_of(bridge, agents, lost_at))
+        return replace(
+            desired,
+            programmed=programmed,
+            reassigned=reassigned_addresses(bridge, agents),
+            marks=marks_of(bridge, agents, lost_at),
+        )
 
     def _facts(self, bridge: Bridge) -> BridgeFacts:
         session = self.sessions.get(bridge.dpid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -18,7 +18,14 @@ from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.switch.bridges import Marks
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, SwitchRefused
-from romana_ovs.sync.attached_pods import AttachedPod, Owners, attached_pod_changes, attached_pods, reassigned
+from romana_ovs.sync.attached_pods import (
+    AttachedPod,
+    AttachedPodChanges,
+    Owners,
+    attached_pod_changes,
+    attached_pods,
+    reassigned,
+)
 from romana_ovs.sync.diff import FlowDiff, applied, changed_sections, flow_diff
 from romana_ovs.sync.meters import meter_diff
 from romana_ovs.sync.session import SessionEvent, SessionState, next_state
@@ -34,9 +41,10 @@ class DesiredState:
     """What a switch should have: the tables of a `round`, for the node with this `host` number.
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is
-    what the node may report once the switch has it. `owners` are the pods whose addresses are in the tables;
-    `programmed` are addresses that were programmed for their pod before: no other pod's connections are flushed for
-    them. `marks` are to be written to its bridge's database once it has it.
+    what the node may report once the switch has it. `owners` are the pods whose addresses are in the tables. By the
+    marks in its bridge's database, `programmed` are addresses that were programmed for the pod that has them, so that
+    its connections are kept, and `reassigned` those that were programmed for another pod on the same port. `marks` are
+    to be written there once the switch has this state.
     """
 
     round: int
@@ -46,6 +54,7 @@ class DesiredState:
     ack: PendingAck | None = None
     owners: Owners = field(default_factory=lambda: MappingProxyType({}))
     programmed: frozenset[IPv4Address] = frozenset()
+    reassigned: frozenset[IPv4Address] = frozenset()
     marks: Marks = field(default_factory=Marks)
 
 
@@ -167,12 +176,7 @@ class Session:
         changes = attached_pod_changes(self._actual, diff)
         # Old connections of a pod's address are deleted before its first flow, its own after its last flow
         # (docs/hazards.md B13).
-        attached = {address: pod for address, pod in changes.added.items() if address not in desired.programmed}
-        other_owner = reassigned(self.synced.owners, desired.owners) if self.synced is not None else ()
-        attached_now = attached_pods(desired.program.flows.values()) if other_owner else {}
-        self._flush(
-            desired, attached | {address: attached_now[address] for address in other_owner if address in attached_now}
-        )
+        self._flush(desired, self._with_former_connections(desired, changes))
         self.channel.send(diff)
         self._flush(desired, changes.removed)
         self._actual, self._meters = applied(self._actual, diff), desired.program.meters
@@ -184,6 +188,21 @@ class Session:
         )
         self._confirmations.append(Confirmation(desired, diff.size))
         self._step(SessionEvent.CONFIRMED)
+
+    def _with_former_connections(
+        self, desired: DesiredState, changes: AttachedPodChanges
+    ) -> Mapping[IPv4Address, AttachedPod]:
+        """The pods whose addresses may have connections of other pods.
+
+        That a switch has no flow of ours is no sign of it: the kernel's datapath keeps connections while ovs-vswitchd
+        is restarted.
+        """
+        added = {address: pod for address, pod in changes.added.items() if address not in desired.programmed}
+        other_owner: Collection[IPv4Address] = desired.reassigned
+        if self.synced is not None:
+            other_owner = reassigned(self.synced.owners, desired.owners)
+        attached = attached_pods(desired.program.flows.values()) if other_owner else {}
+        return added | {address: attached[address] for address in other_owner if address in attached}
 
     def _diff(self, desired: DesiredState) -> FlowDiff:
         return replace(self._flow_diff(desired), meters=meter_diff(desired.program.meters, self._meters))

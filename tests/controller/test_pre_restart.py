@@ -12,6 +12,7 @@ from romana_ovs.controller.pre_restart import (
     marks_of,
     programmed_mark,
     programmed_pods,
+    reassigned_addresses,
 )
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.objects import PodKey
@@ -77,3 +78,17 @@ def test_a_detached_pod_is_not_pre_restart_any_more() -> None:
     assert pre_restart_pods(pre_restart.marked_facts(bridge(), PODS, 1.0)) == {OLD}
     reattached = replace(bridge(), rows={OLD: "row3", NEW: "row2"})
     assert pre_restart_pods(pre_restart.marked_facts(reattached, PODS, 2.0)) == set()
+
+
+def test_marks_say_which_addresses_were_anothers() -> None:
+    """An address is reassigned by its own port's mark; a mark of another address says nothing of this one."""
+    own, unknown_uid = (NOTED, "a/old 10.0.64.1")
+    for noted in (own, unknown_uid):
+        assert programmed_pods(bridge(noted=noted), PODS) == {OLD: ADDRESS[OLD]}
+        assert reassigned_addresses(bridge(noted=noted), PODS) == frozenset()
+    for noted in ("a/old 10.0.64.1 uid-9", "a/x 10.0.64.1 uid-1"):
+        assert programmed_pods(bridge(noted=noted), PODS) == {}
+        assert reassigned_addresses(bridge(noted=noted), PODS) == {ADDRESS[OLD]}
+    for noted in ("", "a/old", "a/old 10.0.64.9 uid-1"):
+        assert programmed_pods(bridge(noted=noted), PODS) == {}
+        assert reassigned_addresses(bridge(noted=noted), PODS) == frozenset()

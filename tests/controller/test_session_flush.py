@@ -1,0 +1,131 @@
+"""Whose conntrack entries a session flushes: those of addresses that have another owner, whatever the switch forgot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import cast
+
+import eventlet
+
+from romana_ovs import runtime
+from romana_ovs.controller.session import DesiredState, Session
+from romana_ovs.flag import Flag
+from romana_ovs.model.objects import PodKey
+from romana_ovs.pipeline.actions import Goto, Load
+from romana_ovs.pipeline.compile import Program
+from romana_ovs.pipeline.cookies import OURS
+from romana_ovs.pipeline.flow import Flow, FlowKey, canonical
+from romana_ovs.pipeline.priorities import L3Forward
+from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION
+from romana_ovs.pipeline.zones import common_zone, zone
+from romana_ovs.policy.view import Origin
+from romana_ovs.switch.channel import Channel, ReadBack
+from romana_ovs.sync.attached_pods import Owners
+from romana_ovs.sync.diff import FlowDiff
+
+assert runtime.OFP_VERSION == 6, "Ryu's modules can be imported in its own order alone: runtime comes first"
+
+HOST = 3
+KEPT, NEW, GONE = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
+ZONES = sorted({zone(HOST, 0), common_zone(HOST)})
+
+
+@dataclass
+class FakeChannel:
+    """A switch with these flows, and what it was asked for, in order."""
+
+    flows: Mapping[FlowKey, Flow] = field(default_factory=dict)
+    asked: list[object] = field(default_factory=list)
+    dpid: int = 1
+
+    def prepare(self) -> None:
+        """Nothing to prepare."""
+
+    def read(self) -> ReadBack:
+        return ReadBack(dict(self.flows), frozenset(), {})
+
+    def sctp_ports(self) -> bool:
+        return True
+
+    def send(self, diff: FlowDiff) -> None:
+        self.asked.append("flows")
+
+    def flush_connections(self, zone: int | None, addresses: Iterable[IPv4Address]) -> None:
+        self.asked += [(zone, address) for address in addresses]
+
+    def on_disconnect(self) -> None:
+        """Nobody waits."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _row(address: IPv4Address, port: int) -> Flow:
+    actions = (Load(PKT_DESTINATION.bits, LOCAL), Load(OUT_PORT.bits, port), Goto("ConntrackZone"))
+    match = canonical({"eth_type": (0x800, 0xFFFF), "nw_dst": (int(address), 0xFFFFFFFF)})
+    return Flow("L3Forward", L3Forward.ENDPOINT, match, actions, OURS, Origin("Pod"))
+
+
+def _flows(*pods: tuple[IPv4Address, int]) -> dict[FlowKey, Flow]:
+    return {row.key: row for row in (_row(*pod) for pod in pods)}
+
+
+def _desired(
+    *pods: tuple[IPv4Address, int],
+    programmed: Iterable[IPv4Address] = (),
+    reassigned: Iterable[IPv4Address] = (),
+    owners: Owners = MappingProxyType({}),
+) -> DesiredState:
+    program = Program({"pods": tuple(_flows(*pods).values())}, {})
+    return DesiredState(
+        1, 1, program, HOST, owners=owners, programmed=frozenset(programmed), reassigned=frozenset(reassigned)
+    )
+
+
+def _asked(before: Mapping[FlowKey, Flow], *desired: DesiredState) -> list[object]:
+    """What a switch with these flows is asked for, for one desired state after the other."""
+    channel = FakeChannel(before)
+    session = Session(cast(Channel, channel), Flag())
+    thread = eventlet.spawn(session.run)
+    for state in desired:
+        session.set_desired(state)
+        for _ in range(10):
+            eventlet.sleep(0)
+        assert session.synced is state
+    session.on_disconnect()
+    thread.wait()
+    return channel.asked
+
+
+def _flushes(*addresses: IPv4Address) -> list[object]:
+    return [(number, address) for number in ZONES for address in addresses]
+
+
+def test_a_switch_without_flows_keeps_what_is_not_anothers() -> None:
+    """ovs-vswitchd was restarted: the kernel has the connections still."""
+    desired = _desired((KEPT, 1), (NEW, 2), programmed=[KEPT])
+    assert _asked({}, desired) == [*_flushes(NEW), "flows"]
+
+
+def test_flows_in_place_do_not_hide_another_owner() -> None:
+    """The controller was away while a port, of the same number, became another pod's of the same address."""
+    flows = _flows((KEPT, 1), (NEW, 2))
+    desired = _desired((KEPT, 1), (NEW, 2), programmed=[KEPT], reassigned=[NEW, GONE])
+    assert _asked(flows, desired) == [*_flushes(NEW), "flows"]
+
+
+def test_what_is_not_marked_but_has_flows_is_kept() -> None:
+    """Where the database takes no marks, a restart of the controller must not cut what goes on."""
+    assert _asked(_flows((KEPT, 1)), _desired((KEPT, 1))) == ["flows"]
+
+
+def test_another_owner_is_seen_once_and_a_removed_pod_after() -> None:
+    first, second = {KEPT: (PodKey("a/x"), "1")}, {KEPT: (PodKey("a/x"), "2")}
+    started = _desired((KEPT, 1), (GONE, 3), reassigned=[KEPT], owners=first)
+    again = _desired((KEPT, 1), (GONE, 3), reassigned=[KEPT], owners=first)
+    other = _desired((KEPT, 1), reassigned=[KEPT], owners=second)
+    asked = _asked(_flows((KEPT, 1), (GONE, 3)), started, again, other)
+    assert asked == [*_flushes(KEPT), "flows", "flows", *_flushes(KEPT), "flows", *_flushes(GONE)]

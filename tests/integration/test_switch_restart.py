@@ -1,0 +1,181 @@
+"""What goes on over a restart of Open vSwitch: TCP, UDP and SCTP in and between nodes, on the datapath of this run.
+
+The kernel's datapath forwards and keeps its connections while no ovs-vswitchd runs. The userspace one ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from romana_ovs.model.bridge import DatapathType
+from romana_ovs_emulate.controller import Programmed
+from romana_ovs_emulate.pods import RunningPod
+from romana_ovs_emulate.system import inside
+from tests.support import echo_streams
+from tests.support.datapath import datapath_type
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.manifests import placed_pod
+from tests.support.waiting import PATIENCE, eventually
+
+pytestmark = pytest.mark.root
+
+PODS = placed_pod("client", "node1") + placed_pod("near", "node1") + placed_pod("far", "node2")
+SERVERS = ("near", "far")
+PORT = 7
+DEAD_SECONDS = 2.0
+"""How long a node has no ovs-vswitchd."""
+NOTICED_SECONDS = 1.0
+"""A stream that has been silent for longer is interrupted, also on a slow machine."""
+
+
+class Program:
+    """`tests.support.echo_streams` in a pod."""
+
+    def __init__(self, pod: RunningPod, *words: str) -> None:
+        argv = inside(pod.netns, [sys.executable, echo_streams.__file__, *words])
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def report(self) -> dict[str, Any]:
+        """The figures of a stream."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return cast(dict[str, Any], json.loads(self.line()))
+
+    def close(self) -> None:
+        """End it."""
+        with self._process:
+            self._process.kill()
+
+
+RESTART = Path(__file__).parents[2] / "etc" / "openvswitch" / "restart.sh"
+Streams = dict[str, Program]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    """Three pods on two linked nodes, each but the client with an echo server."""
+    with live_cluster(tmp_path_factory.mktemp("m"), ("node1", "node2"), manifests={"pods": PODS}) as running:
+        servers = [Program(running.pod(f"a/{name}"), "serve", str(PORT)) for name in SERVERS]
+        try:
+            for server in servers:
+                assert set(echo_streams.protocols()) == set(server.line().split())
+            yield running
+        finally:
+            for server in servers:
+                server.close()
+
+
+@contextmanager
+def _streams(cluster: LiveCluster) -> Iterator[Streams]:
+    """A stream of each protocol to each server, every one of which is answered."""
+    client = cluster.pod("a/client")
+    streams = {
+        f"{protocol} to {name}": Program(
+            client, "stream", protocol, str(cluster.pod(f"a/{name}").place.address), str(PORT)
+        )
+        for name in SERVERS
+        for protocol in echo_streams.protocols()
+    }
+    try:
+        for stream in streams.values():
+            assert stream.line() == "connected\n"
+        _answered(streams)
+        yield streams
+    finally:
+        for stream in streams.values():
+            stream.close()
+
+
+def _answered(streams: Streams) -> None:
+    """Returns once each stream has been answered ten times more; fails the test when one has ended."""
+    before = {name: stream.report()["answers"] for name, stream in streams.items()}
+
+    def each() -> bool:
+        reports = {name: stream.report() for name, stream in streams.items()}
+        assert {name: report["error"] for name, report in reports.items() if report["error"]} == {}
+        return all(report["answers"] >= before[name] + 10 for name, report in reports.items())
+
+    # A retransmission after a long silence comes as late as that silence was long.
+    eventually(each, "every stream goes on", 2 * PATIENCE)
+
+
+def _entries(cluster: LiveCluster, name: str) -> set[str]:
+    """The ends of the pods' connections in a node's datapath."""
+    listed = cluster.node(name).appctl("dpctl/dump-conntrack").splitlines()
+    pods = [str(cluster.pod(f"a/{name}").place.address) for name in ("client", *SERVERS)]
+    return {line.partition(",reply=")[0] for line in listed if any(f"dst={pod}," in line for pod in pods)}
+
+
+@pytest.mark.parametrize("dead", ["node1", "node2"])
+def test_connections_go_on_over_a_killed_and_restarted_switch(cluster: LiveCluster, dead: str) -> None:
+    with _streams(cluster) as streams:
+        before = _entries(cluster, dead)
+        cluster.kill_switch(dead)
+        time.sleep(DEAD_SECONDS)
+        silent = {name for name, stream in streams.items() if stream.report()["silent"] > NOTICED_SECONDS}
+        started = time.monotonic()
+        cluster.node(dead).start_switch()
+        cluster.emulation.settle()
+        programmed = time.monotonic() - started
+        _answered(streams)
+        if datapath_type() is DatapathType.NETDEV:
+            assert silent, "the datapath is gone with the process"
+            return
+        assert silent == set(), "the kernel goes on forwarding"
+        assert before <= _entries(cluster, dead), "what has the same owners is not forgotten"
+        # What is sent during the gap is sent again once, after as long again at most, or a second (RFC 6298, RFC 9260).
+        longest = {name: stream.report()["gap"] for name, stream in streams.items()}
+        print(programmed, longest)
+        assert {name: gap for name, gap in longest.items() if gap > 2 * programmed + NOTICED_SECONDS} == {}
+
+
+def _restart(cluster: LiveCluster, name: str) -> subprocess.CompletedProcess[str]:
+    """What etc/openvswitch/restart.sh says of a node, whose switch is ended as `systemctl restart` does."""
+    node = cluster.node(name)
+    pid, folder = node.switch_pid(), str(node.folder)
+    daemon = ["ovs-vswitchd", node.ovsdb, "--disable-system-route", f"--pidfile={folder}/ovs-vswitchd.pid", "--detach"]
+    start = shlex.join(inside(node.netns, [*daemon, "--no-chdir", f"--log-file={folder}/ovs-vswitchd.log"]))
+    command = f"kill {pid}; while kill -0 {pid}; do sleep 0.05; done 2> /dev/null; sleep {DEAD_SECONDS}; {start}"
+    environment = {**os.environ, **node.environment}
+    done = subprocess.run(
+        [str(RESTART), "sh", "-c", command], env=environment, capture_output=True, text=True, check=False
+    )
+    node.run.record(node.switch_pid())
+    return done
+
+
+@pytest.mark.parametrize("upgraded", ["node1", "node2"])
+def test_a_clean_restart_of_a_switch_interrupts_nothing(cluster: LiveCluster, upgraded: str) -> None:
+    """With etc/openvswitch/restart.sh the kernel forwards all the while; a userspace bridge gets its flows anew."""
+    with _streams(cluster) as streams:
+        before, meaning, count = _entries(cluster, upgraded), cluster.meaning(upgraded), len(cluster.heard)
+        done = _restart(cluster, upgraded)
+        assert done.returncode == 0, done.stderr
+        assert "flow-restore-wait" not in cluster.node(upgraded).vsctl("get", "open_vswitch", ".", "other_config")
+        cluster.emulation.settle()
+        _answered(streams)
+        assert cluster.meaning(upgraded) == meaning
+        if datapath_type() is DatapathType.NETDEV:
+            return
+        assert sum(event.sent.get(upgraded, 0) for event in cluster.heard[count:] if isinstance(event, Programmed)) == 0
+        assert before <= _entries(cluster, upgraded)
+        longest = {name: stream.report()["gap"] for name, stream in streams.items()}
+        print(longest)
+        assert {name: gap for name, gap in longest.items() if gap > 2 * NOTICED_SECONDS} == {}
