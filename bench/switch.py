@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from romana_ovs.model.bridge import POD_ID, TUNNEL_ID
+from romana_ovs.model.bridge import POD_ID, TUNNEL_ID, DatapathType
 from romana_ovs_emulate.controller import controller_socket
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.runs import Run, start_run
@@ -20,7 +20,7 @@ def node(name: str) -> Iterator[tuple[Run, Node]]:
     """A run with one node."""
     run = start_run()
     try:
-        yield run, start_node(run, name, controller=controller_socket(run))
+        yield run, start_node(run, name, controller=controller_socket(run), datapath=DatapathType.NETDEV)
     finally:
         run.close()
 

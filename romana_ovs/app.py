@@ -84,7 +84,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._state = StateSaver(self.options.state_file)
         self._source, self._reconciler = backend_of(self.options, settings, self._state.load(), self._flag)
         self.agents = self._reconciler.agents
-        self.bridge_index = BridgeIndex(() if self.options.registry_only else self.options.ovsdb)
+        self.bridge_index = BridgeIndex(() if self.options.registry_only else self.options.ovsdb, self.options.datapath)
         self._watches = {remote: OvsdbWatch(remote, self._flag) for remote in self.bridge_index.remotes}
         self._limits = ConntrackLimits(settings.tenant_connections, self._flag)
         self._programmer = Programmer(self._reconciler, self.bridge_index, self._limits, self.options.node)

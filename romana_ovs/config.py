@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from romana_ovs.model.addresses import network_fault
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 from romana_ovs.model.syntax import key_fault, plain, shown, subdomain_fault, value_fault
@@ -24,6 +25,8 @@ GROUP = "romana"
 FILE_NAME = "romana.conf"
 IN_CLUSTER = "in-cluster"
 """The value of `kubeconfig` that means the service account of the controller's pod."""
+AUTO = "auto"
+"""The value of `datapath` that names none."""
 MAX_BITS = 30
 """The maximum of each of the three `..._bits`; the address plan checks their sum."""
 MAX_RATE = 1_000_000
@@ -100,6 +103,13 @@ OPTIONS = (
         "limit.",
     ),
     Option(
+        "datapath",
+        AUTO,
+        "",
+        "The datapath of bridges: system (the kernel's), netdev (userspace), auto. Emulated nodes are on it, with auto "
+        "on the kernel's where it has one; the controller reports each bridge that is on another, with auto none.",
+    ),
+    Option(
         "manifests",
         "/etc/romana-ovs/manifests",
         "path",
@@ -153,6 +163,7 @@ class ControllerOptions:
     ovsdb: tuple[str, ...] = ("unix:/var/run/openvswitch/db.sock",)
     state_file: Path | None = None
     status_socket: Path | None = None
+    datapath: DatapathType | None = None
 
 
 def register(conf: ConfigOpts, overrides: Mapping[str, str] | None = None) -> None:
@@ -197,6 +208,7 @@ def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
         ovsdb=parser.of("ovsdb", _remotes),
         state_file=parser.of("state_file", _path),
         status_socket=parser.of("status_socket", _path),
+        datapath=parser.of("datapath", _datapath),
     )
     parser.check(_conflict(options))
     parser.finish()
@@ -238,6 +250,15 @@ def settings_in(path: Path) -> Settings:
     return settings
 
 
+def datapath_in(path: Path) -> DatapathType | None:
+    """The datapath that a configuration file names; None for `auto`. Raises InputError when it is invalid."""
+    values = {name: texts[-1] for name, texts in _parsed(path).get(GROUP, {}).items()}
+    parser = _Parser(values, str(path))
+    datapath = parser.of("datapath", _datapath)
+    parser.finish()
+    return datapath
+
+
 def _unknown_in(conf: ConfigOpts) -> Iterator[Problem]:
     """Unknown options of the group, which oslo.config ignores. Other groups belong to other programs."""
     for name in (conf.config_file if "config_file" in conf else None) or ():
@@ -276,6 +297,7 @@ def _controller_values(parser: _Parser) -> None:
     parser.of("registry_only", _boolean)
     parser.of("manifests_recursive", _boolean)
     parser.of("ovsdb", _remotes)
+    parser.of("datapath", _datapath)
 
 
 class _Parser:
@@ -349,6 +371,16 @@ def _isolation(text: str) -> Isolation:
         return Isolation(text)
     except ValueError as error:
         raise ValueError(f"{shown(text)} is none of {', '.join(one.value for one in Isolation)}") from error
+
+
+def _datapath(text: str) -> DatapathType | None:
+    if text == AUTO:
+        return None
+    try:
+        return DatapathType(text)
+    except ValueError as error:
+        names = ", ".join([AUTO, *(one.value for one in DatapathType)])
+        raise ValueError(f"{shown(text)} is none of {names}") from error
 
 
 def _tenant_source(text: str) -> tuple[TenantSource, str]:

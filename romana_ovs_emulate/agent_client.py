@@ -152,10 +152,14 @@ class Zygote:
         self._requests = ours
         self._lock = threading.Lock()
 
-    def fork(self, pod: PodKey, netns: str) -> AgentClient:
-        """Start the agent of a pod in the named network namespace. Raises SetupError."""
+    def fork(self, pod: PodKey, netns: str, *, offloads_checksums: bool = False) -> AgentClient:
+        """Start the agent of a pod in the named network namespace.
+
+        `offloads_checksums`: its interface leaves checksums to who delivers the packets. Raises SetupError.
+        """
         ours, theirs = socket.socketpair()
-        request = json.dumps({"pod": pod, "netns": str(NETNS_FOLDER / netns)}).encode()
+        place = {"pod": pod, "netns": str(NETNS_FOLDER / netns), "offloads_checksums": offloads_checksums}
+        request = json.dumps(place).encode()
         try:
             with theirs, self._lock:
                 socket.send_fds(self._requests, [request], [theirs.fileno()])

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.agent_client import child_environment
@@ -145,12 +146,14 @@ class Options:
     """The options that the controller is started with; `settings` are further configuration files.
 
     `source` are the settings that name the source of its cluster. `nodes` is None when that source has the nodes.
+    `datapath` is that of the nodes, None for the setting of the files.
     """
 
     source: Mapping[str, str]
     nodes: int | None
     state_file: Path
     settings: Sequence[Path] = ()
+    datapath: DatapathType | None = None
 
 
 class Controller:
@@ -247,5 +250,6 @@ def _config(nodes: Sequence[Node], options: Options, status: Path) -> str:
         "ovsdb": ",".join(node.ovsdb for node in nodes),
         "state_file": options.state_file,
         "status_socket": status,
+        **({"datapath": options.datapath.value} if options.datapath is not None else {}),
     }
     return "[romana]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())

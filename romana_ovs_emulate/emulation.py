@@ -12,10 +12,12 @@ from pathlib import Path
 from types import TracebackType
 
 from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import RomanaError, SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.controller import Controller, Event, Options, Programmed, State, controller_socket
+from romana_ovs_emulate.datapath import choose_datapath
 from romana_ovs_emulate.fabric import Fabric, join
 from romana_ovs_emulate.failures import RETRY_SECONDS, Failures
 from romana_ovs_emulate.next_hop import next_hop_commands
@@ -38,7 +40,7 @@ class Plan:
 
     `source` is a folder of manifests or, with `follows_api`, the kubeconfig of an API server. `count` is the number of
     nodes in the controller's settings, None when the source names them. `state_file` None: a new one, removed with the
-    run. `recursive`: the sub-folders of the folder are read, too.
+    run. `recursive`: the sub-folders of the folder are read, too. `datapath` None: the kernel's if it has one.
     """
 
     source: Path
@@ -51,6 +53,7 @@ class Plan:
     state_file: Path | None = None
     recursive: bool = False
     follows_api: bool = False
+    datapath: DatapathType | None = None
 
 
 class Emulation:
@@ -89,15 +92,17 @@ class Emulation:
         self._run: Run | None = None
         self._zygote: Zygote | None = None
         self._pods: Pods | None = None
+        self._datapath: DatapathType | None = None
         self._controller: Controller | None = None
 
     def __enter__(self) -> Emulation:
         """Start everything; returns once nodes are up and the controller starts. Raises SetupError."""
         require_machine()
+        self._datapath = choose_datapath(self.plan.datapath)
         self._progress("removing what killed runs left behind")
         self._run = start_run()
         try:
-            self._start(self._run)
+            self._start(self._run, self._datapath)
         except BaseException:
             self.close()
             raise
@@ -108,13 +113,18 @@ class Emulation:
     ) -> None:
         self.close()
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: Run, datapath: DatapathType) -> None:
         plan = self.plan
         self._zygote = Zygote(run)
         started = "1 node with an" if len(plan.nodes) == 1 else f"{len(plan.nodes)} nodes, each with an"
-        self._progress(f"starting {started} Open vSwitch of its own")
+        self._progress(f"starting {started} Open vSwitch of its own, datapath {datapath.value}")
+        socket = controller_socket(run)
+
+        def start(name: str) -> Node:
+            return start_node(run, name, controller=socket, datapath=datapath)
+
         with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
-            nodes = list(pool.map(lambda name: start_node(run, name, controller=controller_socket(run)), plan.nodes))
+            nodes = list(pool.map(start, plan.nodes))
         self.nodes = {node.name: node for node in nodes}
         self._progress(f"joining them by {plan.fabric.value}")
         join(run, nodes, plan.fabric)
@@ -122,7 +132,8 @@ class Emulation:
         self._pods.serve(plan.ports)
         source = "kubeconfig" if plan.follows_api else "manifests"
         origin = {source: str(plan.source), **({"manifests_recursive": "yes"} if plan.recursive else {})}
-        options = Options(origin, plan.count, plan.state_file or run.folder / "state", plan.settings)
+        state_file = plan.state_file or run.folder / "state"
+        options = Options(origin, plan.count, state_file, plan.settings, datapath)
         self._controller = Controller(run, nodes, options)
         self.reporter.start(run, self.nodes)
         self.start_controller()
@@ -145,6 +156,13 @@ class Emulation:
         if self._zygote is not None:
             self._zygote.close()
             self._zygote = None
+
+    @property
+    def datapath(self) -> DatapathType:
+        """The datapath of its nodes. Raises SetupError before the start."""
+        if self._datapath is None:
+            raise SetupError("the emulated cluster is not started")
+        return self._datapath
 
     @property
     def state(self) -> State:

@@ -1,7 +1,8 @@
 """Joins emulated nodes: by plain links in a line, or by tunnels over an underlay network.
 
-Tunnels of the userspace datapath need the underlay address on another bridge of the same Open vSwitch
-instance (docs.openvswitch.org, "Userspace tunneling"): `br-phy`, in place of the node's network card.
+A node's network card is `eth0`, which has its underlay address. Tunnels of the userspace datapath need that address on
+another bridge of the same Open vSwitch instance (docs.openvswitch.org, "Userspace tunneling"), `br-phy`; the kernel's
+need none.
 The underlay's switch is a Linux bridge in a namespace of its own, in place of the data centre's network.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from ipaddress import IPv4Address
 
-from romana_ovs.model.bridge import LINK_ID, TUNNEL_ID
+from romana_ovs.model.bridge import LINK_ID, TUNNEL_ID, DatapathType
 from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY, UNDERLAY_BRIDGE, Node
 from romana_ovs_emulate.runs import Run
 from romana_ovs_emulate.system import ip_batch
@@ -91,7 +92,7 @@ def _tunnels(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
         netns=switch,
     )
     for index, node in enumerate(nodes):
-        _add_underlay_bridge(node, underlay_address(index))
+        _add_underlay_address(node, underlay_address(index))
         node.vsctl(
             "add-port",
             BRIDGE,
@@ -110,9 +111,12 @@ def _tunnels(run: Run, nodes: Sequence[Node], fabric: Fabric) -> None:
     _set_neighbours(nodes)
 
 
-def _add_underlay_bridge(node: Node, address: IPv4Address) -> None:
-    """Give the node its underlay address, on a bridge to which Open vSwitch can route tunnels."""
+def _add_underlay_address(node: Node, address: IPv4Address) -> None:
+    """Give the node its underlay address where its datapath can route tunnels: on its card, or on a bridge over it."""
     ip_batch(["link set eth0 up"], netns=node.netns)
+    if node.datapath is DatapathType.SYSTEM:
+        ip_batch([f"addr add {address}/{UNDERLAY.prefixlen} dev eth0"], netns=node.netns)
+        return
     node.vsctl(
         "add-br",
         UNDERLAY_BRIDGE,
@@ -120,7 +124,7 @@ def _add_underlay_bridge(node: Node, address: IPv4Address) -> None:
         "set",
         "bridge",
         UNDERLAY_BRIDGE,
-        "datapath_type=netdev",
+        f"datapath_type={DatapathType.NETDEV.value}",
         "fail_mode=standalone",
         f'other_config:hwaddr="{_underlay_mac(address)}"',
         "--",
@@ -134,8 +138,13 @@ def _add_underlay_bridge(node: Node, address: IPv4Address) -> None:
 
 
 def _set_neighbours(nodes: Sequence[Node]) -> None:
-    """Set the underlay MACs of all other nodes on each node, so that no first packet is lost to an ARP query."""
+    """Set the underlay MACs of all other nodes on each node, so that no first packet is lost to an ARP query.
+
+    The kernel keeps packets while it asks, so its datapath loses none.
+    """
     for index, node in enumerate(nodes):
+        if node.datapath is DatapathType.SYSTEM:
+            continue
         for other in range(len(nodes)):
             if other != index:
                 address = underlay_address(other)

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from romana_ovs.model.bridge import NODE_ID
+from romana_ovs.model.bridge import NODE_ID, DatapathType
 from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run, short
 from romana_ovs_emulate.system import OVS_SCHEMA, inside, ip_batch, run
 
 BRIDGE = "br-int"
 UNDERLAY_BRIDGE = "br-phy"
-"""The bridge on which a node has its underlay address, where the fabric has tunnels."""
+"""The bridge on which a node of the userspace datapath has its underlay address, where the fabric has tunnels."""
 UNDERLAY = IPv4Network("172.31.0.0/16")
 """The range of tunnel addresses."""
 VSCTL_SECONDS = patience(20.0)
@@ -41,6 +41,7 @@ class Node:
     netns: str
     folder: Path
     run: Run
+    datapath: DatapathType
 
     @property
     def ovsdb(self) -> str:
@@ -65,9 +66,8 @@ class Node:
 
     def vsctl(self, *arguments: str) -> str:
         """The output of `ovs-vsctl` on this node, which waits until the switch is reconfigured. Raises SetupError."""
-        return run(
-            ["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={VSCTL_SECONDS:.0f}", *arguments], env=self.environment
-        )
+        argv = ["ovs-vsctl", f"--db={self.ovsdb}", f"--timeout={VSCTL_SECONDS:.0f}", *arguments]
+        return run(argv, env=self.environment)
 
     def ofctl(self, command: str, *arguments: str, stdin: str | None = None) -> str:
         """The output of an `ovs-ofctl` command on its bridge. Raises SetupError."""
@@ -91,6 +91,9 @@ class Node:
 
         Returns when it is ready. Raises SetupError.
         """
+        if self.datapath is DatapathType.SYSTEM:
+            self._daemon("ovs-vswitchd", self.ovsdb, prefix=("nice", "-n", str(NICENESS)))
+            return
         # The userspace datapath looks up the routes of tunnels by itself. It re-reads the kernel's routes whenever a
         # link changes, so with every pod, and has none for 5 to 15 ms: tunnelled packets are lost (seen with
         # Open vSwitch
@@ -119,22 +122,23 @@ class Node:
         self.run.record(int(pidfile.read_text()))
 
 
-def start_node(owner: Run, name: str, *, controller: Path) -> Node:
+def start_node(owner: Run, name: str, *, controller: Path, datapath: DatapathType) -> Node:
     """Start a node with an empty bridge, which is created with fail_mode=secure and out-of-band control.
 
     `controller` is the socket that the controller listens on, now or later. Raises SetupError.
     """
-    node = Node(name, owner.netns(name), owner.folder / short(name), owner)
+    node = Node(name, owner.netns(name), owner.folder / short(name), owner, datapath)
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
     owner.ip_batch([f"netns add {node.netns}"])
-    ip_batch(["link set lo up", *_rules_to_ignore_ports()], netns=node.netns)
+    rules = _rules_to_ignore_ports() if datapath is DatapathType.NETDEV else []
+    ip_batch(["link set lo up", *rules], netns=node.netns)
     database = str(node.folder / "conf.db")
     run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])
     node._daemon("ovsdb-server", database, f"--remote=p{node.ovsdb}")
     node.vsctl("--no-wait", "init")
     node.start_switch()
-    node.vsctl(*bridge_commands(name, f"unix:{node.folder}/controller.sock"))
+    node.vsctl(*bridge_commands(name, f"unix:{node.folder}/controller.sock", datapath))
     return node
 
 
@@ -151,7 +155,7 @@ def _rules_to_ignore_ports() -> list[str]:
     ]
 
 
-def bridge_commands(node: str, target: str) -> list[str]:
+def bridge_commands(node: str, target: str, datapath: DatapathType) -> list[str]:
     """The `ovs-vsctl` arguments that create a node's bridge in one transaction.
 
     Secure, so that it never forwards without flows, and out-of-band, so that no hidden flows precede ours
@@ -165,7 +169,7 @@ def bridge_commands(node: str, target: str) -> list[str]:
         "set",
         "bridge",
         BRIDGE,
-        "datapath_type=netdev",
+        f"datapath_type={datapath.value}",
         "fail_mode=secure",
         "protocols=OpenFlow15",
         "other_config:disable-in-band=true",

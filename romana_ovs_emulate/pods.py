@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 
-from romana_ovs.model.bridge import POD_ID, POD_UID
+from romana_ovs.model.bridge import POD_ID, POD_UID, DatapathType
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
@@ -170,7 +170,8 @@ class Pods:
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(lambda name: ip_batch(_netns_commands(name[0], self._mtu), netns=name[1]), names))
         for place, netns, port in names:
-            agent = self._zygote.fork(place.pod, netns)
+            on_kernel = self._nodes[place.node].datapath is DatapathType.SYSTEM
+            agent = self._zygote.fork(place.pod, netns, offloads_checksums=on_kernel)
             started.append(RunningPod(place, netns, port, agent))
             agent.serve(self._served)
         for node, group in _by_node(started, self._nodes):

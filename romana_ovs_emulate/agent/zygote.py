@@ -1,8 +1,8 @@
 """Forks one agent for each pod, and removes the run when the parent is killed.
 
 Run as `python -m romana_ovs_emulate.agent.zygote FD FOLDER`: FD is a SOCK_SEQPACKET socket to the parent,
-FOLDER the run's. Each packet requests one agent: `{"pod": ..., "netns": path}` with its control socket as
-ancillary data; the answer is `{"pid": n}` or `{"error": ...}`.
+FOLDER the run's. Each packet requests one agent: `{"pod": ..., "netns": path, "offloads_checksums": bool}` with its
+control socket as ancillary data; the answer is `{"pid": n}` or `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 from romana_ovs_emulate.agent.pod import PodAgent
 from romana_ovs_emulate.netns import enter
@@ -54,7 +55,7 @@ def checksums_off(interface: str) -> None:
         fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 
-def _fork(requests: socket.socket, request: dict[str, str], descriptor: int) -> dict[str, object]:
+def _fork(requests: socket.socket, request: dict[str, Any], descriptor: int) -> dict[str, object]:
     """Fork the agent of a pod; `{"pid": ...}` or `{"error": ...}` in the parent, never returns in the child."""
     receiver, ready = os.pipe()
     pid = os.fork()
@@ -69,14 +70,15 @@ def _fork(requests: socket.socket, request: dict[str, str], descriptor: int) -> 
     return {"error": error} if error else {"pid": pid}
 
 
-def _become_pod(request: dict[str, str], descriptor: int, ready: int) -> None:
+def _become_pod(request: dict[str, Any], descriptor: int, ready: int) -> None:
     """Turn this process into the agent of a pod. Closing `ready` tells the parent that it is up."""
     code = 1
     try:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         enter(request["netns"])
-        checksums_off(POD_INTERFACE)
+        if not request["offloads_checksums"]:
+            checksums_off(POD_INTERFACE)
         agent = PodAgent(request["pod"], socket.socket(fileno=descriptor))
         os.close(ready)
         asyncio.run(agent.run())

@@ -11,6 +11,7 @@ from romana_ovs.config import settings_in
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.settings import Settings
 from romana_ovs_emulate.api_cluster import ApiCluster
@@ -24,7 +25,10 @@ from romana_ovs_emulate.reporter import Reporter
 
 @dataclass(frozen=True, slots=True)
 class EmulateRequest:
-    """The options of `emulate --kubeconfig`: `settings` is the controller's configuration file, None for defaults."""
+    """The options of `emulate --kubeconfig`: `settings` is the controller's configuration file, None for defaults.
+
+    `datapath` None: the kernel's if it has one.
+    """
 
     kubeconfig: Path
     nodes: int = DEFAULT_NODES
@@ -33,6 +37,7 @@ class EmulateRequest:
     state: Path | None = None
     ports: Sequence[PortRef] = ()
     as_json: bool = False
+    datapath: DatapathType | None = None
 
 
 def prepare(request: EmulateRequest) -> tuple[ApiCluster, Session]:
@@ -62,6 +67,7 @@ def prepare(request: EmulateRequest) -> tuple[ApiCluster, Session]:
         settings=(request.settings.resolve(),) if request.settings is not None else (),
         state_file=request.state.resolve() if request.state is not None else None,
         follows_api=True,
+        datapath=request.datapath,
     )
     session = Session.over(cluster, plan, ports=request.ports, as_json=request.as_json, reporter=reporter)
     cluster.changed = session.catch_up

@@ -17,7 +17,8 @@ from romana_ovs.data_files import data_file
 from romana_ovs.model.errors import InputError, SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, PodPath, difference
-from romana_ovs_emulate.cli.demo_stage import PORTS, Stage, folder_stage, kubernetes_stage
+from romana_ovs_emulate.cli.demo_stage import PORTS, Layout, Stage, folder_stage, kubernetes_stage
+from romana_ovs_emulate.cli.options import add_datapath, add_fabric
 from romana_ovs_emulate.cli.session import Session, ended_by_signals, show_matrix
 from romana_ovs_emulate.controller import Programmed
 from romana_ovs_emulate.fabric import Fabric
@@ -47,12 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kubernetes", action="store_true", help="on a real Kubernetes API server, with objects that kubectl creates"
     )
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, with a prompt")
-    parser.add_argument(
-        "--fabric",
-        choices=[fabric.value for fabric in Fabric],
-        default=Fabric.LINK.value,
-        help="how nodes are joined (default link)",
-    )
+    add_fabric(parser)
+    add_datapath(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.nodes < 1:
         raise InputError.because(f"--nodes is {args.nodes}; it must be at least 1")
     stage_of = kubernetes_stage if args.kubernetes else folder_stage
-    with ended_by_signals(), stage_of(demo_folder(), args.nodes, Fabric(args.fabric)) as stage:
+    layout = Layout(args.nodes, Fabric(args.fabric), args.datapath)
+    with ended_by_signals(), stage_of(demo_folder(), layout) as stage:
         began = time.monotonic()
         with stage.session.emulation as emulation:
             stage.settle()
@@ -233,7 +231,8 @@ def _print_result(demo: Demo, *, as_json: bool) -> None:
     """Print the figures and whether all is as expected, or everything as JSON."""
     if as_json:
         steps = [step.to_json() for step in demo.steps]
-        print(json.dumps({"steps": steps, "figures": demo.figures, "faults": demo.faults}))
+        datapath = demo.session.emulation.datapath.value
+        print(json.dumps({"steps": steps, "figures": demo.figures, "faults": demo.faults, "datapath": datapath}))
         return
     figures = demo.figures
     flows = figures["flows"]

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from romana_ovs.cli.convert import current_objects
 from romana_ovs.kube.admission.tenancy import ALLOWED, PREFIX
 from romana_ovs.model.objects import PolicyKey
 from romana_ovs_emulate.cli.api_session import EmulateRequest, prepare
+from romana_ovs_emulate.cli.options import asked_datapath
 from romana_ovs_emulate.cli.session import Session, parse_ports
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.fabric import Fabric
@@ -28,6 +30,15 @@ RESOURCE = "networkpolicies.romana.io"
 PODS = 5
 TENANTS = ("t1", "t2")
 SETTINGS_FILE = "romana.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The emulated nodes: how many, how joined, and the argument --datapath (None: as the settings say)."""
+
+    nodes: int
+    fabric: Fabric
+    datapath: str | None = None
 
 
 class Stage(Protocol):
@@ -54,10 +65,10 @@ class FolderStage:
 
     change = "File change"
 
-    def __init__(self, source: Path, folder: Path, nodes: int, fabric: Fabric) -> None:
+    def __init__(self, source: Path, folder: Path, layout: Layout) -> None:
         self._policy = source / "policy" / POLICY_FILE
         self._folder = folder
-        self.session = Session.prepare(folder, nodes, fabric, ports=PORTS)
+        self.session = Session.prepare(folder, layout.nodes, layout.fabric, ports=PORTS, datapath=layout.datapath)
         self.leave_message = f"Its manifests are in {folder}: edit them and see."
 
     def settle(self) -> None:
@@ -80,12 +91,18 @@ class KubernetesStage:
 
     change = "Event"
 
-    def __init__(self, plane: ControlPlane, source: Path, nodes: int, fabric: Fabric) -> None:
+    def __init__(self, plane: ControlPlane, source: Path, layout: Layout) -> None:
         """`plane` runs with its controllers. Raises SetupError."""
         self._plane = plane
         self._source = source
+        settings = source / SETTINGS_FILE
         request = EmulateRequest(
-            plane.kubeconfig, nodes=nodes, fabric=fabric, settings=source / SETTINGS_FILE, ports=PORTS
+            plane.kubeconfig,
+            nodes=layout.nodes,
+            fabric=layout.fabric,
+            settings=settings,
+            ports=PORTS,
+            datapath=asked_datapath(layout.datapath, settings),
         )
         self._cluster, self.session = prepare(request)
         self.leave_message = f"Its kubectl: {plane.kubectl_path} --kubeconfig {plane.kubeconfig}"
@@ -113,19 +130,19 @@ class KubernetesStage:
 
 
 @contextmanager
-def folder_stage(source: Path, nodes: int, fabric: Fabric) -> Iterator[Stage]:
+def folder_stage(source: Path, layout: Layout) -> Iterator[Stage]:
     """A stage on a temporary copy of the folder `source`."""
     with tempfile.TemporaryDirectory(prefix="romana-ovs-demo-") as name:
         for path in source.iterdir():
             if path.is_file():
                 shutil.copy(path, name)
-        yield FolderStage(source, Path(name), nodes, fabric)
+        yield FolderStage(source, Path(name), layout)
 
 
 @contextmanager
-def kubernetes_stage(source: Path, nodes: int, fabric: Fabric) -> Iterator[Stage]:
+def kubernetes_stage(source: Path, layout: Layout) -> Iterator[Stage]:
     """A stage on a control plane that is started for it. Raises SetupError."""
     console = Console(stderr=True, highlight=False)
     with ControlPlane(controllers=True, progress=lambda text: console.print(text, markup=False)) as plane:
         plane.apply(manifests_folder())
-        yield KubernetesStage(plane, source, nodes, fabric)
+        yield KubernetesStage(plane, source, layout)

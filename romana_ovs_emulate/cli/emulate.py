@@ -17,6 +17,7 @@ from romana_ovs.kube.manifests.files import STDIN
 from romana_ovs.kube.manifests.store import DEFAULT_NODES
 from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError
+from romana_ovs_emulate.cli.options import add_datapath, add_fabric, asked_datapath
 from romana_ovs_emulate.cli.session import Session, draw, ended_by_signals, parse_ports, show_matrix
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.prompt import Prompt
@@ -47,12 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --kubeconfig: the settings (for a folder they are in DIR/romana.conf)",
     )
     parser.add_argument("--nodes", type=int, metavar="N", help="how many nodes there are (default 2)")
-    parser.add_argument(
-        "--fabric",
-        choices=[fabric.value for fabric in Fabric],
-        default=Fabric.LINK.value,
-        help="how nodes are joined (default link)",
-    )
+    add_fabric(parser)
+    add_datapath(parser)
     parser.add_argument("--probe", metavar="PORTS", help="measure these ports (80/tcp,81/udp,...) and end")
     parser.add_argument("--state", type=Path, metavar="FILE", help="keep addresses and numbers in this file")
     add_strict(parser)
@@ -102,6 +99,7 @@ def _session(args: argparse.Namespace, folder: Path | None, ports: Sequence[Port
             state=args.state,
             as_json=args.json,
             recursive=args.recursive,
+            datapath=args.datapath,
         )
     from romana_ovs_emulate.cli import (
         api_session,  # imported here: only API servers need the client of Kubernetes, which is slow to import
@@ -115,6 +113,7 @@ def _session(args: argparse.Namespace, folder: Path | None, ports: Sequence[Port
         state=args.state,
         ports=ports,
         as_json=args.json,
+        datapath=asked_datapath(args.datapath, args.config_file),
     )
     return api_session.prepare(request)[1]
 
@@ -135,6 +134,7 @@ def _probe(session: Session, ports: Sequence[PortRef], *, as_json: bool) -> int:
                     "unmeasured": [one.to_json() for one in results.unmeasured],
                     **left_out_json(loaded),
                     **problems_json(loaded),
+                    "datapath": session.emulation.datapath.value,
                 }
             )
         )

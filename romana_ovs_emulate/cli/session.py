@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,7 @@ from romana_ovs.model.connection import PortRef
 from romana_ovs.model.errors import InputError, RomanaError
 from romana_ovs.model.objects import Protocol
 from romana_ovs_emulate.cli.measured import EmulationState, ProbeResults, between, unmeasured
+from romana_ovs_emulate.cli.options import asked_datapath
 from romana_ovs_emulate.cluster_source import ClusterSource, ManifestFolder
 from romana_ovs_emulate.controller import Event, Programmed, State
 from romana_ovs_emulate.edits import Edit, Edits, refusal_lines
@@ -81,11 +82,18 @@ class Session:
         state: Path | None = None,
         as_json: bool = False,
         recursive: bool = False,
+        datapath: str | None = None,
     ) -> Session:
-        """A session for a folder. Raises InputError when the folder cannot be used."""
+        """A session for a folder; without a `datapath` its settings name it.
+
+        Raises InputError when the folder cannot be used.
+        """
         manifests = ManifestFolder(folder, nodes, recursive=recursive)
         warn(manifests.first)
-        return cls.over(manifests, _plan(manifests, fabric, ports, state), ports=ports, as_json=as_json)
+        plan = _plan(manifests, fabric, ports, state)
+        settings = plan.settings[0] if plan.settings else None
+        plan = replace(plan, datapath=asked_datapath(datapath, settings))
+        return cls.over(manifests, plan, ports=ports, as_json=as_json)
 
     @classmethod
     def over(

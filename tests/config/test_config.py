@@ -14,10 +14,12 @@ from romana_ovs.config import (
     OPTIONS,
     ControllerOptions,
     controller_options_from,
+    datapath_in,
     load_settings,
     register,
     settings_from,
 )
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
 
@@ -39,6 +41,7 @@ endpoint_bits = 6
 new_connections = 250
 tenant_connections = 5000
 fragments = 20
+datapath = system
 manifests = /srv/manifests
 manifests_recursive = yes
 nodes = 3
@@ -92,7 +95,9 @@ def test_a_folder_and_the_controller_read_the_same(write: Callable[[str], Path])
         nodes=3,
         ovsdb=("unix:/run/a.sock", "tcp:127.0.0.1:6640"),
         state_file=Path("/var/lib/romana/state"),
+        datapath=DatapathType.SYSTEM,
     )
+    assert datapath_in(path) is DatapathType.SYSTEM
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -101,6 +106,7 @@ def test_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty.conf").write_text("")
     conf = parsed(tmp_path / "empty.conf")
     assert (settings_from(conf), controller_options_from(conf)) == (Settings(), ControllerOptions())
+    assert datapath_in(tmp_path / "empty.conf") is None
 
 
 def test_the_example_file_names_every_option_with_its_default(tmp_path: Path) -> None:
@@ -143,6 +149,7 @@ def test_the_example_file_names_every_option_with_its_default(tmp_path: Path) ->
         ("tenant_connections = many", "is not a number of connections"),
         ("nodes = 0", "is not a number of nodes"),
         ("ovsdb = /var/run/db.sock", "is no OVSDB remote"),
+        ("datapath = kernel", '[romana] datapath: "kernel" is none of auto, system, netdev'),
         ("segment_bit = 6", "[romana] segment_bit: unknown option"),
     ],
 )

@@ -21,6 +21,7 @@ from tests.conformance.offline import NODES
 from tests.conformance.runners import LANES, objects_of
 from tests.conformance.states import ObjectKey, endpoints, key_of
 from tests.conformance.words import ALL_PORTS, BASE_NODES, NAME_LABEL, Manifest, namespace
+from tests.support.datapath import datapath_type
 from tests.support.raw_client import Client
 from tests.support.waiting import eventually
 
@@ -157,7 +158,9 @@ def api_cluster(plane: ControlPlane, folder: Path, mode: str) -> Iterator[ApiSer
     settings.write_text(settings_of(mode))
     ports = tuple(PortRef.parse(port) for port in ALL_PORTS.split())
     cluster, session = prepare(
-        EmulateRequest(plane.kubeconfig, nodes=NODES, settings=settings, ports=ports, as_json=True)
+        EmulateRequest(
+            plane.kubeconfig, nodes=NODES, settings=settings, ports=ports, as_json=True, datapath=datapath_type()
+        )
     )
     with Client.of_kubeconfig(plane.kubeconfig) as admin:
         made = ApiServerCluster(admin, cluster, session)

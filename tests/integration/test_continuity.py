@@ -17,6 +17,7 @@ from romana_ovs.policy.view import Origin
 from romana_ovs_emulate.cluster_source import ManifestFolder
 from romana_ovs_emulate.nodes import bridge_commands
 from romana_ovs_emulate.probe import measure
+from tests.support.datapath import datapath_type
 from tests.support.live_cluster import (
     PORTS,
     LiveCluster,
@@ -151,7 +152,7 @@ def test_a_killed_switch_stays_closed_until_its_flows_return(cluster: LiveCluste
 
 
 def test_a_new_bridge_without_controller_forwards_nothing(cluster: LiveCluster) -> None:
-    words = bridge_commands("node1", "unix:x")
+    words = bridge_commands("node1", "unix:x", datapath_type())
     assert words.count("add-br") == 1
     assert "fail_mode=secure" in words
     assert "connection_mode=out-of-band" in words

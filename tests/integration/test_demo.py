@@ -12,8 +12,8 @@ import pytest
 
 from romana_ovs.cli.main import main
 from romana_ovs_emulate.cli import demo
-from romana_ovs_emulate.patience import patience
 from tests.support.command import run_command
+from tests.support.datapath import datapath_type
 
 pytestmark = pytest.mark.root
 
@@ -22,7 +22,7 @@ PATH = {"from": FRONTEND, "to": BACKEND, "port": "80/tcp"}
 
 
 def play(*options: str) -> subprocess.CompletedProcess[str]:
-    return run_command("demo", *options, seconds=patience(120))
+    return run_command("demo", *options, seconds=120)
 
 
 @pytest.mark.parametrize("options", [(), ("--nodes", "2", "--fabric", "geneve")])
@@ -55,7 +55,7 @@ def test_a_wrong_verdict_is_named_and_exits_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "POLICY_PORT", "81/tcp")
-    assert main(["demo"]) == 1
+    assert main(["demo", "--datapath", datapath_type().value]) == 1
     said = capsys.readouterr()
     assert f"should be {FRONTEND} -> {BACKEND} 81/tcp" in said.out
     assert "WRONG: step c" in said.err

@@ -24,6 +24,7 @@ from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.probe import probe_once
 from romana_ovs_emulate.revocation import open_connection
 from tests.support import still_sending
+from tests.support.datapath import datapath_type
 from tests.support.netns_sockets import Attempt, fetch
 from tests.support.waiting import eventually
 
@@ -38,7 +39,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     for path in [*demo_folder().iterdir(), demo_folder() / "policy" / "policy1.yaml"]:
         if path.is_file():
             shutil.copy(path, tmp_path)
-    one = Session.prepare(tmp_path, 3, Fabric.LINK, ports=PORTS)
+    one = Session.prepare(tmp_path, 3, Fabric.LINK, ports=PORTS, datapath=datapath_type().value)
     with one.emulation as emulation:
         emulation.settle()
         assert emulation.pods[FRONTEND].place.node != emulation.pods[BACKEND].place.node

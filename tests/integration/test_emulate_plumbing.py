@@ -28,6 +28,7 @@ from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlacement, Pods
 from romana_ovs_emulate.system import NETNS_FOLDER
 from tests.support import still_sending
+from tests.support.datapath import datapath_type
 
 pytestmark = pytest.mark.root
 TO_MAC_OF_ADDRESS = "set_field:0a:58:00:00:00:00->eth_dst,move:ip_dst[]->eth_dst[0..31]"
@@ -45,7 +46,9 @@ def run() -> Iterator[runs.Run]:
 @pytest.fixture
 def nodes(run: runs.Run) -> dict[str, Node]:
     socket = run.folder / "controller.sock"
-    return {name: start_node(run, name, controller=socket) for name in ("node1", "node2", "node3")}
+    return {
+        name: start_node(run, name, controller=socket, datapath=datapath_type()) for name in ("node1", "node2", "node3")
+    }
 
 
 @contextmanager
@@ -213,12 +216,13 @@ def test_a_killed_switch_comes_back_with_its_ports(run: runs.Run, nodes: dict[st
 CHILD = """
 import sys, time
 from pathlib import Path
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs_emulate import runs
 from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.nodes import start_node
 from romana_ovs_emulate.pods import Pods, PodPlacement
 run = runs.start_run(Path(sys.argv[2]))
-node = start_node(run, "node1", controller=run.folder / "c")
+node = start_node(run, "node1", controller=run.folder / "c", datapath=DatapathType(sys.argv[3]))
 zygote = Zygote(run) if sys.argv[1] == "zygote" else None
 if zygote:
     pods = Pods(run, {"node1": node}, zygote, mtu=1500)
@@ -230,9 +234,11 @@ time.sleep(600)
 
 @pytest.mark.parametrize("how", ["zygote", "clean"])
 def test_a_killed_run_is_removed_and_live_runs_are_not(run: runs.Run, how: str) -> None:
-    mine = start_node(run, "node1", controller=run.folder / "controller.sock")
+    mine = start_node(run, "node1", controller=run.folder / "controller.sock", datapath=datapath_type())
     registers = tempfile.mkdtemp(prefix="rmn-")
-    child = subprocess.Popen([sys.executable, "-c", CHILD, how, registers], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, how, registers, datapath_type().value], stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     folder, pid = child.stdout.readline().split()
     child.kill()

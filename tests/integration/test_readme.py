@@ -19,6 +19,7 @@ import pytest
 
 from romana_ovs.config import FILE_NAME, load_settings
 from romana_ovs.model.settings import Settings
+from tests.support.datapath import datapath_type
 from tests.support.private_ovs import START_SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,8 @@ def test_pods_by_hand_reach_each_other_until_the_policy_comes(home: Path) -> Non
     for place, own in (("/etc/romana-ovs.conf", "conf"), ("/etc/romana-ovs", "."), ("/var/lib/romana-ovs", "lib")):
         assert place in commands
         commands = commands.replace(place, str(home / own))
+    assert commands.count("netdev") == 1
+    commands = commands.replace("DATAPATH=netdev\n", f"DATAPATH={datapath_type().value}\n")
     commands = commands.replace("[romana]\n", f"[romana]\novsdb = unix:{home}/db.sock\n")
     ping = "ip netns exec web ping -c 3 10.0.64.0\n"
     assert ping in commands

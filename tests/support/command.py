@@ -6,10 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
+
+from romana_ovs_emulate.patience import patience
+from tests.support.datapath import datapath_type
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "romana_ovs")
@@ -18,8 +21,20 @@ COMMAND = (sys.executable, "-m", "romana_ovs")
 def run_command(*words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     """The command after its end; it reads an empty input. Raises TimeoutExpired."""
     return subprocess.run(
-        [*COMMAND, *words], input="", capture_output=True, text=True, cwd=ROOT, timeout=seconds, check=False
+        [*COMMAND, *on_datapath(words)],
+        input="",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=patience(seconds),
+        check=False,
     )
+
+
+def on_datapath(words: Sequence[str]) -> list[str]:
+    """The words of a command, with the datapath of this run if it emulates."""
+    emulates = words[:1] and words[0] in ("demo", "emulate") and "--datapath" not in words
+    return [words[0], "--datapath", datapath_type().value, *words[1:]] if emulates else list(words)
 
 
 class Prompt:
@@ -28,7 +43,7 @@ class Prompt:
     def __init__(self, *words: str) -> None:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [*COMMAND, "emulate", *words], stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT
+            [*COMMAND, *on_datapath(("emulate", *words))], stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT
         )
         self.said: list[str] = []
         self._lines: Queue[str] = Queue()
@@ -51,7 +66,7 @@ class Prompt:
 
     def until(self, words: str, seconds: float = 30) -> str:
         """The first line from now on that has `words` in it."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while (left := deadline - time.monotonic()) > 0:
             try:
                 line = self._lines.get(timeout=left)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from romana_ovs.model.bridge import DatapathType
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.datapath import choose_datapath
 
 VARIABLE = "ROMANA_DATAPATH"
-MODULE = Path("/sys/module/openvswitch")
 
 on_netdev = pytest.mark.skipif(
     os.environ.get(VARIABLE) == DatapathType.SYSTEM.value, reason="is about the userspace datapath"
@@ -36,13 +34,9 @@ def datapath_type() -> DatapathType:
 def check_datapath() -> None:
     """Check that tests can run on the datapath that is asked for.
 
-    Raises pytest.UsageError for an invalid value, and for `system` where the kernel has no module for it.
+    Raises pytest.UsageError for an invalid ROMANA_DATAPATH, and for `system` without its module.
     """
-    if datapath_type() is DatapathType.SYSTEM and not (MODULE.exists() or _loads()):
-        raise pytest.UsageError(f"{VARIABLE}=system: this kernel has no module openvswitch, so use netdev here")
-
-
-def _loads() -> bool:
-    """Whether the module could be loaded."""
-    modprobe = shutil.which("modprobe")
-    return modprobe is not None and not subprocess.run([modprobe, "-q", "openvswitch"], check=False).returncode
+    try:
+        choose_datapath(datapath_type())
+    except SetupError as error:
+        raise pytest.UsageError(str(error)) from error

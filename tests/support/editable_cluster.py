@@ -19,6 +19,7 @@ from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.nodes import Node
 from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.probe import Measurement, measure
+from tests.support.datapath import datapath_type
 
 NODES = 3
 LOOK = 0.6
@@ -60,6 +61,7 @@ class EditableCluster:
             fabric=fabric,
             ports=ports,
             settings=(folder / "romana.conf",),
+            datapath=datapath_type(),
         )
         self.emulation = Emulation(plan, listener=self._hear)
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.pods import RunningPod
 from romana_ovs_emulate.system import inside
 from tests.support import still_sending, traffic_program
+from tests.support.datapath import datapath_type
 from tests.support.manifests import count_pods, ingress_policy
 from tests.support.waiting import PATIENCE, eventually
 
@@ -182,6 +183,7 @@ def live_cluster(
     for name, text in manifests.items():
         (folder / f"{name}.yaml").write_text(text)
     plan = Plan(folder, tuple(nodes), len(nodes), AddressPlan.of(Settings()), fabric, PORTS, settings)
+    plan = replace(plan, datapath=datapath_type())
     with Emulation(plan, listener=heard.append) as emulation:
         cluster = LiveCluster(folder, emulation, heard)
         wanted = sum(map(count_pods, manifests.values()))

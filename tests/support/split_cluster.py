@@ -57,6 +57,7 @@ from tests.support import api_objects
 from tests.support.api_objects import Object
 from tests.support.confirming_engine import ConfirmingEngine
 from tests.support.controller_process import Controller
+from tests.support.datapath import datapath_type
 from tests.support.merged_state import merged_state
 from tests.support.private_ovs import RawSwitch
 from tests.support.raw_client import Client, Refused
@@ -93,10 +94,8 @@ class SplitController(Controller):
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 words = path.read_text().rpartition(")")[2].split()
-                if (
-                    int(words[1]) == self.process.pid
-                    and b"romana_ovs.kube.api.process" in (path.parent / "cmdline").read_bytes()
-                ):
+                ours = int(words[1]) == self.process.pid
+                if ours and b"romana_ovs.kube.api.process" in (path.parent / "cmdline").read_bytes():
                     return int(path.parent.name)
         raise AssertionError(f"{self.name} has no Kubernetes process")
 
@@ -477,7 +476,7 @@ def _cluster(
             config = _through(through.get(name), account(SYSTEM, "romana-node", node=name))
             node_controller = SplitController(name, config, ["--node", name])
             controllers[name] = stack.enter_context(node_controller)
-            nodes[name] = start_node(run, name, controller=Path(node_controller.openflow))
+            nodes[name] = start_node(run, name, controller=Path(node_controller.openflow), datapath=datapath_type())
             node_controller.remotes, node_controller.nodes = [nodes[name].ovsdb], (name,)
         # A node knows its own links only, and reaches all others through its tunnel.
         join(run, list(nodes.values()), Fabric.VXLAN)
