@@ -97,6 +97,10 @@ class ApiReconciler:
         """A digest of the policies' versions in the last computation; empty before the first."""
         return self._policies_digest
 
+    def may_compute(self, inputs: Inputs) -> bool:
+        """True: every step compares the reports and statuses of all nodes and policies."""
+        return True
+
     def step(self, inputs: Inputs, now: float) -> Outcome:
         """Apply the messages of the Kubernetes process; compute numbers and views when any of them can change these.
 

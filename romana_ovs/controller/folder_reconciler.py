@@ -57,6 +57,14 @@ class FolderReconciler:
         """Whether a step of make-before-break waits for switches."""
         return self._engine.unsettled
 
+    def may_compute(self, inputs: Inputs) -> bool:
+        """Whether a step may take long: not when switches have confirmed, and no step of numbers waited for that."""
+        if inputs.received or inputs.due or self._unapplied is not None or self.unsettled or self.snapshot is None:
+            return True
+        cluster = self.snapshot.cluster
+        observed = self._content is None or self._observed_inputs.same((cluster, inputs.bridges))
+        return cluster is not self._computed_for or not observed
+
     def step(self, inputs: Inputs, now: float) -> Outcome:
         """Compute the cluster, and the next step of make-before-break once awaited switches have confirmed the last.
 

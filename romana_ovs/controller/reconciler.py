@@ -117,6 +117,9 @@ class Reconciler(Protocol):
     def unsettled(self) -> bool:
         """Whether something waits for switches, or for the registry, within the time limit."""
 
+    def may_compute(self, inputs: Inputs) -> bool:
+        """Whether `step` may take long with these inputs. Otherwise it compares a few objects, in any thread."""
+
     def step(self, inputs: Inputs, now: float) -> Outcome:
         """Apply `inputs`, and compute numbers and views. `now` is `time.monotonic`.
 

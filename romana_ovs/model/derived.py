@@ -40,9 +40,13 @@ class LastInputs:
     def __init__(self) -> None:
         self._inputs: Inputs | None = None
 
+    def same(self, inputs: Inputs) -> bool:
+        """Whether `inputs` are the same objects as last time."""
+        return self._inputs is not None and same_objects(self._inputs, inputs)
+
     def replace(self, inputs: Inputs) -> bool:
         """Remembers `inputs`; returns whether one of them is another object than last time."""
-        if self._inputs is not None and same_objects(self._inputs, inputs):
+        if self.same(inputs):
             return False
         self._inputs = inputs
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from romana_ovs.controller.reconciler import Inputs, Outcome
 from romana_ovs.kube.manifests.folder import FolderReader
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.settings import Settings
+from romana_ovs.switch.bridges import Bridge
 from tests.support.manifests import TWO_NODES, placed_pod
 
 FROM_ROLE_A = """
@@ -24,6 +27,7 @@ spec:
 """
 """Asks for a label that nothing has told apart before."""
 BOTH = frozenset({"node1", "node2"})
+NO_BRIDGES: Mapping[str, Bridge] = {}
 
 
 class Steps:
@@ -44,12 +48,16 @@ class Steps:
     def read(self) -> Outcome:
         """A step with the folder as it is now."""
         content = FolderReader(self.folder, Settings()).read()
-        return self.reconciler.step(Inputs(received=(FolderRead(content, 0.0),), awaited=BOTH), 1.0)
+        return self.reconciler.step(Inputs(received=(FolderRead(content, 0.0),), awaited=BOTH, bridges=NO_BRIDGES), 1.0)
 
     def confirm(self, *nodes: str, awaited: frozenset[str] = BOTH) -> Outcome:
         """A step with confirmations of the present view by these nodes."""
         acks = [(node, ack) for node in nodes if (ack := self.reconciler.pending_ack(node)) is not None]
-        return self.reconciler.step(Inputs(acks=tuple(acks), awaited=awaited), 1.0)
+        inputs = Inputs(acks=tuple(acks), awaited=awaited, bridges=NO_BRIDGES)
+        may_compute = self.reconciler.may_compute(inputs)
+        outcome = self.reconciler.step(inputs, 1.0)
+        assert may_compute or not outcome.computed
+        return outcome
 
 
 @pytest.fixture
@@ -84,3 +92,16 @@ def test_an_unreadable_folder_leaves_the_cluster_in_force(steps: Steps) -> None:
     assert not steps.confirm().computed and steps.reconciler.refused
     assert steps.read().computed is False
     assert not steps.reconciler.refused
+
+
+def test_confirmations_take_no_long_computation(steps: Steps) -> None:
+    """They are handled beside the switches' messages (docs/hazards.md D10)."""
+    confirmed = Inputs(awaited=BOTH, bridges=NO_BRIDGES)
+    assert not steps.reconciler.may_compute(confirmed)
+    assert steps.reconciler.may_compute(replace(confirmed, due=True))
+    assert steps.reconciler.may_compute(replace(confirmed, bridges={}))
+    assert steps.reconciler.may_compute(replace(confirmed, received=(FolderRead(InputError(), 0.0),)))
+    steps.write("policy", FROM_ROLE_A)
+    steps.read()
+    assert steps.reconciler.may_compute(confirmed), "a step of make-before-break waits for them"
+    assert FolderReconciler(Settings(), None, default_nodes=2).may_compute(confirmed)
