@@ -31,7 +31,7 @@ from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.derived import Derived
+from romana_ovs.model.derived import Derived, keep_equal
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Report
@@ -197,7 +197,7 @@ class ApiReconciler:
         published = self.published.published
         self.agents.ensure(nodes)
         self.agents.published = published if published is not None else self.agents.published
-        self.agents.stored = frozenset(self.published.reports)
+        self.agents.stored = keep_equal(self.agents.stored, frozenset(self.published.reports))
         since = self._waiting_since
         self.agents.patience_over = since is not None and now - since >= PATIENCE_SECONDS
         self.agents.update(cluster, rules)

@@ -9,7 +9,7 @@ from operator import is_not
 from typing import TypeVar
 
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.objects import PodKey, PolicyKey
+from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import TenantSource
 
 Key = TypeVar("Key")
@@ -31,13 +31,12 @@ def changed_keys(old: Mapping[Key, Value], new: Mapping[Key, Value]) -> set[Key]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What changed: pods, policies and namespaces by key (deleted ones too), nodes as a whole.
+    """What changed: pods and namespaces by key (deleted ones too), nodes as a whole.
 
-    `meaning`: the settings changed, or the tenant of a namespace: so every pod and policy counts as changed.
+    `meaning`: the settings changed, or the tenant of a namespace: so every pod counts as changed, and so may policies.
     """
 
     pods: frozenset[PodKey]
-    policies: frozenset[PolicyKey]
     namespaces: frozenset[str]
     nodes: bool
     meaning: bool
@@ -46,19 +45,15 @@ class Changes:
     def between(cls, old: Cluster | None, new: Cluster, pods: Collection[PodKey] | None = None) -> Changes:
         """The changes from `old` (None: from nothing) to `new`; `pods` are those that changed, if that is known."""
         if old is None:
-            return cls(
-                frozenset(new.pods), frozenset(new.policies), frozenset(new.namespaces), nodes=True, meaning=True
-            )
+            return cls(frozenset(new.pods), frozenset(new.namespaces), nodes=True, meaning=True)
         namespaces = frozenset(changed_keys(old.namespaces, new.namespaces))
         meaning = old.settings != new.settings or (
             new.settings.tenant_source is TenantSource.NAMESPACE_LABEL
             and any(old.tenant_of_namespace(name) != new.tenant_of_namespace(name) for name in namespaces)
         )
         changed = frozenset(changed_keys(old.pods, new.pods) if pods is None else pods)
-        policies = frozenset(changed_keys(old.policies, new.policies))
         return cls(
             pods=changed | new.pods.keys() if meaning else changed,
-            policies=policies | new.policies.keys() if meaning else policies,
             namespaces=namespaces,
             nodes=bool(changed_keys(old.nodes, new.nodes)),
             meaning=meaning,

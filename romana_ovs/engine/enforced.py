@@ -67,7 +67,7 @@ class PreparedClasses:
     def matchers(self, namespaces: Namespaces) -> Mapping[str, ClassMatcher]:
         """The matcher of each namespace."""
         return self._matchers.get(
-            (self.of(namespaces),), lambda prepared: {name: classes.matcher for name, classes in prepared.items()}
+            (namespaces,), lambda new: {name: classes.matcher for name, classes in self.of(new).items()}
         )
 
     def infos(self, prepared: Mapping[str, PreparedClassSet], usable: Usable) -> Mapping[int, ClassInfo]:

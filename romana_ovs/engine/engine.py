@@ -41,7 +41,7 @@ from romana_ovs.engine.registry import Registry
 from romana_ovs.engine.saved_state import current_state
 from romana_ovs.kube.published import PublishedJson, TermBase, published_to_json
 from romana_ovs.model.cluster import Cluster
-from romana_ovs.model.derived import Derived
+from romana_ovs.model.derived import Derived, keep_equal
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Node, Pod, PodKey
 from romana_ovs.model.settings import Settings
@@ -92,7 +92,7 @@ class Engine:
         rules = self.policies.update(cluster, changed)
         self.agents.retain(cluster.nodes)
         self.agents.ensure(cluster.nodes)
-        self.agents.stored = frozenset(cluster.nodes)
+        self.agents.stored = keep_equal(self.agents.stored, frozenset(cluster.nodes))
         self.agents.patience_over = False
         self._awaited = frozenset(awaited)
         unawaited = [node for node in cluster.nodes if self._first_step or node not in awaited]
@@ -132,7 +132,7 @@ class Engine:
         self.agents.published = published
         self.agents.update(cluster, rules, changed)
         self.agents.acknowledge(unawaited)
-        if not same or self.agents.reports != reports:
+        if not same or self.agents.reports is not reports:
             return True
         stuck = not self.unsettled or self._all_acknowledged()
         if stuck and self.agents.waiting and not self.agents.patience_over:

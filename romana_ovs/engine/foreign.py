@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.model.addresses import address_fault
-from romana_ovs.model.derived import Derived
+from romana_ovs.model.derived import Derived, LastInputs
 from romana_ovs.policy.published import Claim, Published, Report
 
 
@@ -23,6 +23,7 @@ class ForeignAddresses:
         self._claims = dict(published.foreign)
         self._since = dict.fromkeys(self._claims, now)
         self._waiting = False
+        self._inputs = LastInputs()
         self._gateways: Derived[frozenset[IPv4Address]] = Derived()
         self._frozen: Mapping[IPv4Address, Claim] = MappingProxyType(dict(sorted(self._claims.items())))
 
@@ -47,8 +48,10 @@ class ForeignAddresses:
         """Updates the claims to `reports`, by node. The addresses of `nodes`, and the gateways of `hosts`, are refused.
 
         An address of the plan is granted when the node in whose share it is has acknowledged the claim and does
-        not contest it, or when there is no such node.
+        not contest it, or when there is no such node. `reports` that are the identical mapping have not changed.
         """
+        if not self._inputs.replace((reports, hosts, nodes)):
+            return
         names = {number: name for name, number in hosts.items()}
         contested = {
             address

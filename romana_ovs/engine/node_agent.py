@@ -146,16 +146,25 @@ class NodeAgent:
             return
         changed = self._update_endpoints(cluster, pods, self.published)
         rules = rules if rules is not None else self._policies.update(cluster)
-        namespaces, patient = self.published.namespaces, not patience_over
-        self._enforced.update(rules, namespaces, patient=patient)
-        matchers, enforced = self._shared.matchers(namespaces), self._enforced.state.version
-        if changed is None and self._identities.is_current(matchers, patient=patient, enforced=enforced):
+        self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
+        self._update_identities(self.published, changed, patient=not patience_over)
+
+    def update_rules(self, rules: RuleSet, *, patience_over: bool = False) -> None:
+        """As `update` when nothing else is new."""
+        if self.published is not None:
+            self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
+            self._update_identities(self.published, None, patient=not patience_over)
+
+    def _update_identities(self, published: Published, endpoints_changed: bool | None, *, patient: bool) -> None:
+        """Updates the identities of pods, unless no input is new (`endpoints_changed` as `_update_endpoints`)."""
+        matchers, enforced = self._shared.matchers(published.namespaces), self._enforced.state.version
+        if endpoints_changed is None and self._identities.is_current(matchers, patient=patient, enforced=enforced):
             return
         previous = self._identities.assigned
         self._identities.update(
             self._endpoints.records, matchers, unnumbered=self._unnumbered(), patient=patient, enforced=enforced
         )
-        if changed or previous != self._identities.assigned:
+        if endpoints_changed or previous != self._identities.assigned:
             self.changes += 1
 
     def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> bool | None:

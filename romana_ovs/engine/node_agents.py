@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -12,9 +11,9 @@ from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.enforced import PreparedClasses
 from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
+from romana_ovs.engine.pods_by_node import PodsByNode
 from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.kube.published import (
     PublishedJson,
@@ -28,7 +27,7 @@ from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.derived import DerivedMap, LastInputs
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.model.objects import Pod, PodKey
+from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed, Published, Report
 from romana_ovs.policy.view import NodeView
@@ -36,7 +35,6 @@ from romana_ovs.state import Encoded
 
 FORMAT = 1
 """Version of what `to_json` gives."""
-NO_PODS: Mapping[PodKey, Pod] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,9 @@ class NodeAgents:
         self.plan = AddressPlan.of(settings)
         self._settings = settings
         self._agents: dict[str, NodeAgent] = {}
-        self._by_node: dict[str, Mapping[PodKey, Pod]] = {}
-        self._pods: Mapping[PodKey, Pod] = NO_PODS
+        self.reports: Mapping[str, Report] = MappingProxyType({})
+        """The report of every node that has an agent: the identical mapping until one of them changes."""
+        self._pods = PodsByNode()
         self._membership_changes = 0
         self._policies: dict[str, str] = {}
         self.observed: Mapping[str, Observed] = MappingProxyType({})
@@ -71,8 +70,18 @@ class NodeAgents:
         self.patience_over = False
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
         self._shared = PreparedClasses()
-        self._inputs: defaultdict[str, LastInputs] = defaultdict(LastInputs)
-        """The inputs of each agent's last update."""
+        self._inputs = LastInputs()
+        """What was the same for all agents in the last update."""
+        self._rules: RuleSet | None = None
+        """The rules of the last update."""
+        self._outdated: set[str] = set()
+        """The nodes whose agents have other new inputs than rules."""
+        self._unconfirmed: set[str] = set()
+        """The nodes whose agents were updated since they last counted as programmed."""
+        self._waiting: frozenset[str] = frozenset()
+        """The nodes whose agents need the registry."""
+        self._over: frozenset[str] = frozenset()
+        """Those of them that were updated with `patience_over`."""
         self._agent_texts: DerivedMap[str, str] = DerivedMap(by_value=True)
         """Each agent's state as text, by the agent's count of changes."""
         if state is not None:
@@ -86,6 +95,7 @@ class NodeAgents:
             self.published = published_from_json(state["published"])
         for node, saved in parts.items():
             self._agents[node] = NodeAgent(node, self._settings, saved, self.published, self._shared)
+        self._collect(parts)
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -94,9 +104,11 @@ class NodeAgents:
 
     def ensure(self, nodes: Iterable[str]) -> None:
         """Make an agent for each of `nodes` that has none."""
-        for node in sorted(set(nodes) - self._agents.keys()):
+        added = sorted(set(nodes) - self._agents.keys())
+        for node in added:
             self._agents[node] = NodeAgent(node, self._settings, shared=self._shared)
-            self._membership_changes += 1
+        self._membership_changes += len(added)
+        self._collect(added)
 
     @property
     def revision(self) -> int:
@@ -111,7 +123,7 @@ class NodeAgents:
     @property
     def waiting(self) -> bool:
         """Whether pods or rules wait for the registry, even beyond the time limit."""
-        return any(agent.needs_registry for agent in self._agents.values())
+        return bool(self._waiting)
 
     @property
     def endpoints(self) -> Mapping[PodKey, Endpoint]:
@@ -125,71 +137,61 @@ class NodeAgents:
 
     def retain(self, nodes: Collection[str]) -> None:
         """Removes the agents of all nodes but these."""
-        for node in self._agents.keys() - set(nodes):
+        removed = self._agents.keys() - set(nodes)
+        if not removed:
+            return
+        for node in removed:
             # Its changes stay part of the sum, which only grows.
             self._membership_changes += 1 + self._agents.pop(node).changes
-            self._by_node.pop(node, None)
-            self._inputs.pop(node, None)
             self._policies.pop(node, None)
+        self._waiting -= removed
+        self._unconfirmed -= removed
+        self.reports = MappingProxyType({node: self.reports[node] for node in self._agents})
         self._agent_texts.retain(self._agents)
 
     def update(self, cluster: Cluster, rules: RuleSet, changed: Collection[PodKey] | None = None) -> None:
-        """Updates each agent to `cluster` and its `rules`, if any of its inputs is new.
+        """Updates the agents for which an input is new.
 
         `changed` are the pods that changed since the last update, if that is known.
         """
-        pods_by_node = self._pods_by_node(cluster.pods, changed)
-        for node, agent in self._agents.items():
+        self._outdated.update(self._pods.update(cluster.pods, self._agents, changed))
+        if self._inputs.replace((self.published, self.stored, cluster.nodes, cluster.namespaces, cluster.settings)):
+            self._outdated.update(self._agents)
+        over = frozenset(self._waiting if self.patience_over else ())
+        self._outdated.update(over ^ self._over)
+        self._over = over
+        outdated = self._outdated & self._agents.keys()
+        for node in sorted(outdated):
             published = self.published if node in self.stored else None
-            pods = pods_by_node.get(node, NO_PODS)
-            over = self.patience_over and agent.needs_registry
-            inputs = (pods, published, rules, cluster.nodes, cluster.namespaces, cluster.settings, over)
-            if self._inputs[node].replace(inputs):
-                agent.update(cluster, published, rules, pods=pods, patience_over=over)
-
-    @property
-    def reports(self) -> Mapping[str, Report]:
-        """The report of every node that has an agent."""
-        return {node: agent.report for node, agent in self._agents.items()}
+            self._agents[node].update(cluster, published, rules, pods=self._pods.of(node), patience_over=node in over)
+        updated = outdated
+        if rules is not self._rules:
+            for node, agent in self._agents.items():
+                if node not in outdated:
+                    agent.update_rules(rules, patience_over=node in over)
+            updated = set(self._agents)
+        self._rules = rules
+        self._outdated.clear()
+        self._unconfirmed |= updated
+        self._collect(updated)
 
     def acknowledge(self, nodes: Iterable[str]) -> None:
         """Counts the views of these nodes as programmed."""
-        for node in nodes:
+        acknowledging = self._unconfirmed.intersection(nodes)
+        for node in acknowledging:
             agent = self._agents[node]
             agent.on_programmed(agent.acknowledgement)
+        self._unconfirmed -= acknowledging
+        self._collect(acknowledging)
 
-    def _pods_by_node(
-        self, pods: Mapping[PodKey, Pod], changed: Collection[PodKey] | None
-    ) -> Mapping[str, Mapping[PodKey, Pod]]:
-        """The pods of each driven node: the identical mapping where nothing changed."""
-        if pods is self._pods and self._by_node.keys() >= self._agents.keys():
-            return self._by_node
-        if self._by_node.keys() >= self._agents.keys():
-            self._by_node = {**self._by_node, **self._changed_nodes(self._pods, pods, changed)}
-        else:
-            pods_of: dict[str, dict[PodKey, Pod]] = {node: {} for node in self._agents}
-            for key, pod in pods.items():
-                if pod.node in pods_of:
-                    pods_of[pod.node][key] = pod
-            self._by_node = {node: MappingProxyType(on_node) for node, on_node in pods_of.items()}
-        self._pods = pods
-        return self._by_node
-
-    def _changed_nodes(
-        self, old: Mapping[PodKey, Pod], new: Mapping[PodKey, Pod], changed: Collection[PodKey] | None
-    ) -> dict[str, Mapping[PodKey, Pod]]:
-        """The new pods of each driven node on which any changed."""
-        pods_of: dict[str, dict[PodKey, Pod]] = {}
-        for key in changed_keys(old, new) if changed is None else changed:
-            before, after = old.get(key), new.get(key)
-            for pod in (before, after):
-                if pod is not None and pod.node in self._agents:
-                    pods_of.setdefault(pod.node, dict(self._by_node[pod.node]))
-            if before is not None and before.node in pods_of:
-                del pods_of[before.node][key]
-            if after is not None and after.node in pods_of:
-                pods_of[after.node][key] = after
-        return {node: MappingProxyType(on_node) for node, on_node in pods_of.items()}
+    def _collect(self, nodes: Iterable[str]) -> None:
+        """Collects the reports of these agents, and which of them wait for the registry."""
+        agents = {node: self._agents[node] for node in nodes}
+        waiting = {node for node, agent in agents.items() if agent.needs_registry}
+        self._waiting = (self._waiting - agents.keys()) | waiting
+        changed = {node: agent.report for node, agent in agents.items() if agent.report is not self.reports.get(node)}
+        if changed:
+            self.reports = MappingProxyType({**self.reports, **changed})
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts]) -> NodeView | None:
         """The view of the node of `facts`, as `NodeAgent.view`; None for a node without an agent, too."""
@@ -212,7 +214,10 @@ class NodeAgents:
         if agent is None:
             return False
         self._policies[node] = ack.policies
-        return agent.on_programmed(ack.acknowledgement)
+        changed = agent.on_programmed(ack.acknowledgement)
+        if changed:
+            self._collect((node,))
+        return changed
 
     def report_writes(
         self, stored: Mapping[str, Report], versions: Mapping[str, str], *, policies_too: bool = True

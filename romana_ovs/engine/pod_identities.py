@@ -130,11 +130,17 @@ class PodIdentities:
         identity of its segment without a class. `enforced` is the version of the rules in force: new ones may
         distinguish what no rule did before.
         """
+        previous = self.assigned if enforced == self._enforced else {}
+        # Then a pod with the same record keeps its identity.
+        current = self.consistent and self.is_current(matchers, patient=patient, enforced=enforced)
         namespaces = {record.pod.namespace for record in (*records.values(), *unnumbered.values())}
         self._matchers, self._all_matchers = {name: matchers.get(name, NO_MATCHER) for name in namespaces}, matchers
-        identities = {}
+        unchanged, identities = {}, {}
         for key, record in records.items():
             old = self.assigned.get(key)
+            if current and old is not None and old.record is record:
+                unchanged[key] = old
+                continue
             if old is not None and not _same_pod(old.record, record):
                 old = None
             identities[key] = self._assign(key, record, old, patient=patient)
@@ -142,17 +148,15 @@ class PodIdentities:
             identities.update(
                 {key: self._keep_previous(key, self.assigned[key]) for key in unnumbered.keys() & self.assigned.keys()}
             )
-        previous = self.assigned if enforced == self._enforced else {}
         self._enforced = enforced
-        self.assigned = MappingProxyType(
-            {key: _with_previous_ids(identities[key], previous.get(key)) for key in sorted(identities)}
-        )
-        self.waiting = any(assigned.waiting for assigned in self.assigned.values())
-        self._any_previous_ids = any(assigned.previous_ids for assigned in self.assigned.values())
+        changed = {key: _with_previous_ids(new, previous.get(key)) for key, new in identities.items()}
+        self.assigned = MappingProxyType(dict(sorted({**unchanged, **changed}.items())))
+        self.waiting = any(pod.waiting for pod in self.assigned.values())
+        self._any_previous_ids = any(pod.previous_ids for pod in self.assigned.values())
         self._patient = patient
         self.consistent = all(
-            self._matchers[assigned.record.pod.namespace].consistent(assigned.identity, assigned.record.pod.labels)
-            for assigned in identities.values()
+            self._matchers[pod.record.pod.namespace].consistent(pod.identity, pod.record.pod.labels)
+            for pod in identities.values()
         )
 
     def _assign(self, key: PodKey, record: EndpointRecord, old: PodIdentity | None, *, patient: bool) -> PodIdentity:

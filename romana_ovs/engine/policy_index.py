@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from romana_ovs.engine.changes import Changes
+from romana_ovs.engine.changes import Changes, changed_keys
 from romana_ovs.engine.endpoints import needs_endpoint
 from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.derived import keep_equal
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Direction, PodKey, PolicyKey
@@ -93,21 +94,24 @@ class PolicyIndex:
         """
         before, self._cluster = self._cluster, cluster
         changes = Changes.between(before, cluster, pods)
+        changed_policies = changed_keys(before.policies if before is not None else {}, cluster.policies)
+        if changes.meaning:
+            changed_policies |= cluster.policies.keys()
         for key in changes.pods:
             for pods, sign in ((before.pods if before is not None else {}, -1), (cluster.pods, 1)):
                 if (pod := needs_endpoint(pods.get(key))) is not None:
                     self._in_namespace[pod.namespace] += sign
                     if not self._in_namespace[pod.namespace]:
                         del self._in_namespace[pod.namespace]
-        self._apply(cluster, changes, self._in_namespace)
+        self._apply(cluster, changes, changed_policies)
         return self._set
 
-    def _apply(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> None:
+    def _apply(self, cluster: Cluster, changes: Changes, changed_policies: set[PolicyKey]) -> None:
         self._settings = cluster.settings
-        relabelled = self._update_namespaces(cluster, changes, used)
-        changed_policies = set(changes.policies)
+        relabelled = self._update_namespaces(cluster, changes, {key.namespace for key in changed_policies})
         if relabelled:
-            changed_policies |= {key for key, indexed in self._policies.items() if _depends(indexed.policy, relabelled)}
+            depending = {key for key, indexed in self._policies.items() if _depends(indexed.policy, relabelled)}
+            changed_policies = changed_policies | depending
         dirty: set[str] = set()
         for key in sorted(changed_policies):
             old = self._drop(key, dirty)
@@ -119,10 +123,12 @@ class PolicyIndex:
         if dirty or relabelled:
             self._rebuild(dirty)
 
-    def _update_namespaces(self, cluster: Cluster, changes: Changes, used: Collection[str]) -> frozenset[str]:
-        """Updates the labels of every namespace that exists or is named; returns the namespaces with other labels."""
-        labels = self._labels
-        named = {key.namespace for key in changes.policies}
+    def _update_namespaces(self, cluster: Cluster, changes: Changes, named: Set[str]) -> frozenset[str]:
+        """Updates the labels of every namespace that exists, has pods, or is `named` by a changed policy.
+
+        Returns the namespaces with other labels.
+        """
+        labels, used = self._labels, self._in_namespace
         new_names = (named | set(used)) - labels.keys()
         if not (changes.namespaces or new_names or changes.meaning or self._unused(cluster, used)):
             return frozenset()
@@ -173,7 +179,8 @@ class PolicyIndex:
                 del self._requirements[name]
             if not namespace.policies and not needed:
                 del self._per_namespace[name]
-        lists, requirements = MappingProxyType(dict(self._lists)), MappingProxyType(dict(self._requirements))
+        lists = MappingProxyType(dict(self._lists))
+        requirements = keep_equal(self._set.requirements, MappingProxyType(dict(self._requirements)))
         self._set = RuleSet(lists, self._labels, requirements, self._settings)
 
     def _admitted(self, name: str, needed: frozenset[LabelRequirement]) -> frozenset[LabelRequirement]:

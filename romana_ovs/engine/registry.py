@@ -5,7 +5,6 @@ It reads all objects and every node's report, and takes the steps of make-before
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -22,10 +21,11 @@ from romana_ovs.engine.foreign import ForeignAddresses
 from romana_ovs.engine.hosts import HostNumbers
 from romana_ovs.engine.lifecycle import RequirementLifecycle
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
+from romana_ovs.engine.report_summary import ReportSummary
 from romana_ovs.engine.unacknowledged import UnacknowledgedPods
 from romana_ovs.kube.published import TermBase
 from romana_ovs.model.cluster import Cluster, SegmentKey
-from romana_ovs.model.derived import LastInputs, keep_equal
+from romana_ovs.model.derived import Derived, LastInputs, keep_equal
 from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
@@ -99,6 +99,7 @@ class Registry:
         self._unacknowledged = UnacknowledgedPods(now)
         self._blocked: frozenset[IPv4Address] = frozenset()
         self._refine_inputs = LastInputs()
+        self._reports: Derived[ReportSummary] = Derived()
 
     @property
     def published(self) -> Published:
@@ -144,30 +145,27 @@ class Registry:
         and no requirement is removed.
 
         `rules` are those of the cluster, by default normalised here; `pods` are those that changed since the last
-        update, if known. Raises InputError, and changes nothing, when the settings ask for another address plan.
+        update, if known; `reports` that are the identical mapping have not changed. Raises InputError, and changes
+        nothing, when the settings ask for another address plan.
         """
         self.plan.require_same(cluster.settings)
         first, now = self._cluster is None, self._last.revision + 1
         changes = Changes.between(self._cluster, cluster, pods)
         self._cluster = cluster
-        known_reports = {name: report for name, report in reports.items() if name in cluster.nodes}
-        acknowledged = [report.acknowledged for name, report in known_reports.items() if name not in lagging]
-        acknowledged_by_all = min((report.acknowledged for report in known_reports.values()), default=math.inf)
-        acknowledged_by_present = min(acknowledged, default=math.inf)
+        known = self._reports.get((reports, cluster.nodes, lagging), ReportSummary.of)
         self._update_nodes(cluster, changes)
         self._drop_deleted(cluster, changes)
         members = self._segment_pods(cluster, changes)
-        self._unacknowledged.expire(known_reports, lagging)
-        self._grow_segments(known_reports)
-        self._foreign.update(self._without_false_claims(known_reports), self._hosts.hosts, nodes=self._blocked, now=now)
+        self._unacknowledged.expire(known.by_node, lagging)
+        self._grow_segments(known)
+        self._foreign.update(self._without_false_claims(known), self._hosts.hosts, nodes=self._blocked, now=now)
         nodes, used = cluster.nodes.keys(), self._on_node.keys()
-        self._hosts.update(nodes, used, usable=self._free_gateway, acknowledged=acknowledged_by_all, now=now)
+        self._hosts.update(nodes, used, usable=self._free_gateway, acknowledged=known.acknowledged_by_all, now=now)
         rules = rules if rules is not None else self._policies.update(cluster)
-        released = min((report.released for report in known_reports.values()), default=math.inf)
-        lagging_pods = self._pods_of({name: report for name, report in known_reports.items() if name in lagging})
+        lagging_pods = self._pods_of(known.lagging)
         self._lifecycle.advance(
-            acknowledged=acknowledged_by_present,
-            released=released,
+            acknowledged=known.acknowledged,
+            released=known.released,
             now=now,
             blocked=lambda name: (first and lagging_pods.incomplete) or self._blocked_by_lagging(name, lagging_pods),
         )
@@ -182,8 +180,8 @@ class Registry:
             self._lifecycle,
             epoch=self._last.epoch,
             now=now,
-            acknowledged=acknowledged_by_present,
-            acknowledged_by_all=acknowledged_by_all,
+            acknowledged=known.acknowledged,
+            acknowledged_by_all=known.acknowledged_by_all,
         )
         return self._publish(now)
 
@@ -251,11 +249,11 @@ class Registry:
         if new is not None:
             self._pods[key] = new
 
-    def _grow_segments(self, reports: Mapping[str, Report]) -> None:
+    def _grow_segments(self, reports: ReportSummary) -> None:
         """Allocates a further index for each segment that a node has pods and no address left of."""
         problems = []
-        for name in sorted(reports):
-            for segment, indexes in sorted(reports[name].exhausted.items()):
+        for name in reports.exhausted:
+            for segment, indexes in sorted(reports.by_node[name].exhausted.items()):
                 asks = (
                     indexes and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == indexes
                 )
@@ -264,20 +262,22 @@ class Registry:
                     problems.append(Problem(why, kind="Tenant", name=segment.tenant))
         self._exhausted_segments = tuple(problems)
 
-    def _without_false_claims(self, reports: Mapping[str, Report]) -> dict[str, Report]:
-        """`reports` without addresses that no pod of the node has: no node may attract the traffic of others."""
-        checked = {}
-        for name, report in reports.items():
+    def _without_false_claims(self, reports: ReportSummary) -> Mapping[str, Report]:
+        """All reports without addresses that no pod of the node has: no node may attract the traffic of others."""
+        corrected = {}
+        for name in reports.claiming:
+            report = reports.by_node[name]
             claimed = frozenset(address for address in report.foreign if (name, address) in self._addresses_on)
-            checked[name] = report if claimed == report.foreign else replace(report, foreign=claimed)
-        return checked
+            if claimed != report.foreign:
+                corrected[name] = replace(report, foreign=claimed)
+        return {**reports.by_node, **corrected} if corrected else reports.by_node
 
     def _free_gateway(self, number: int) -> bool:
         address = self.plan.gateway(number)
         return address not in self._blocked and address not in self._foreign.claims
 
     def _refine(self, rules: RuleSet) -> None:
-        if self._refine_inputs.replace((self._lifecycle.changes, rules)):
+        if self._refine_inputs.replace((self._lifecycle.changes, rules.namespaces)):
             for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from romana_ovs.engine import offline_facts
+from romana_ovs.engine.node_agent import NodeAgent
 from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.kube.api.resources import NODE_REPORTS
@@ -18,6 +19,8 @@ from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed, Report
+from tests.support.builders import cluster, pod, policy
+from tests.support.confirming_engine import follow
 from tests.support.in_memory_server import ControllerProcess, MemoryServer, put_pod, server_with_pods
 
 A, B = PodKey("shop/a"), PodKey("shop/b")
@@ -159,3 +162,25 @@ def test_reports_are_created_replaced_or_left() -> None:
     other = {**stored, "n1": replace(stored["n1"], policies="other")}
     assert list(agents.report_writes(other, versions, policies_too=False)) == []
     assert [write.name for write in agents.report_writes(other, versions)] == ["n1"]
+
+
+def test_a_change_updates_the_agents_that_it_concerns(monkeypatch: pytest.MonkeyPatch) -> None:
+    updated: list[str] = []
+    update = NodeAgent.update
+
+    def recorded(agent: NodeAgent, *args: Any, **kwargs: Any) -> None:
+        updated.append(agent.node)
+        update(agent, *args, **kwargs)
+
+    monkeypatch.setattr(NodeAgent, "update", recorded)
+    before = cluster(pod("a", "node1"), pod("b", "node2"), pod("c", "node3"))
+    engine = follow(before)
+    reports = engine.agents.reports
+    updated.clear()
+    renewed = before.with_object(pod("b", "node2", uid="2", unasked="x"))
+    engine.update(renewed)
+    assert set(updated) == {"node2"}
+    updated.clear()
+    engine.update(renewed.with_object(policy("p")))
+    assert not updated, "their rules alone were"
+    assert engine.agents.reports is reports
